@@ -1,0 +1,53 @@
+"""The errors a user meets. Each says what went wrong and, where there is one, what to do about it.
+
+The command line prints the message as one line and exits with `exit_code`; servers map the class to a
+status. Anything that is not a `PersonaLiveError` is a defect of ours and keeps its traceback.
+"""
+
+from __future__ import annotations
+
+
+class PersonaLiveError(Exception):
+    """Base of every error that is meant to be read by a user: one sentence, no traceback."""
+
+    exit_code = 1
+
+
+class InputError(PersonaLiveError):
+    """What the user gave cannot be used: an argument, a file, a combination of options."""
+
+    exit_code = 2
+
+
+class MediaError(InputError):
+    """An image, video or audio file that cannot be read or written as asked."""
+
+
+class MediaTooLargeError(MediaError):
+    """A file over the size or pixel limits. Raised before anything is decoded."""
+
+
+class UnsupportedMediaError(MediaError):
+    """A file of a type that is not accepted here."""
+
+
+class OutputExistsError(InputError):
+    """The output exists already and overwriting was not asked for."""
+
+
+class NoFaceError(InputError):
+    """No usable face where one is needed."""
+
+
+class UnknownPipelineError(InputError):
+    """A pipeline name that nobody registered."""
+
+
+class PipelineUnavailableError(PersonaLiveError):
+    """A registered pipeline that cannot run here: the message says what is missing and how to mend it."""
+
+    exit_code = 2
+
+
+class SessionClosedError(PersonaLiveError):
+    """A session or pipeline used after `close()`."""
