@@ -1,1 +1,1 @@
-"""Files and bytes to frames, and back: images, video, audio, and the mark that says an output is synthetic."""
+"""Files and bytes to frames, and back: images, video, audio, and the mark of a synthetic output."""

@@ -1,0 +1,95 @@
+"""What is known of one face in one frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float32]
+Box = tuple[float, float, float, float]
+"""(left, top, right, bottom) in pixels, right and bottom exclusive."""
+
+BLENDSHAPES: tuple[str, ...] = (
+    "_neutral",
+    *("browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft", "browOuterUpRight"),
+    *("cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft", "eyeBlinkRight"),
+    *("eyeLookDownLeft", "eyeLookDownRight", "eyeLookInLeft", "eyeLookInRight", "eyeLookOutLeft"),
+    *("eyeLookOutRight", "eyeLookUpLeft", "eyeLookUpRight", "eyeSquintLeft", "eyeSquintRight"),
+    *("eyeWideLeft", "eyeWideRight", "jawForward", "jawLeft", "jawOpen", "jawRight", "mouthClose"),
+    *("mouthDimpleLeft", "mouthDimpleRight", "mouthFrownLeft", "mouthFrownRight", "mouthFunnel"),
+    *("mouthLeft", "mouthLowerDownLeft", "mouthLowerDownRight", "mouthPressLeft", "mouthPressRight"),
+    *("mouthPucker", "mouthRight", "mouthRollLower", "mouthRollUpper", "mouthShrugLower"),
+    *("mouthShrugUpper", "mouthSmileLeft", "mouthSmileRight", "mouthStretchLeft", "mouthStretchRight"),
+    *("mouthUpperUpLeft", "mouthUpperUpRight", "noseSneerLeft", "noseSneerRight"),
+)
+"""ARKit's names in the order the network gives them. Left and right are the subject's own."""
+
+INDEX = {name: index for index, name in enumerate(BLENDSHAPES)}
+
+LANDMARKS = 478
+"""468 of the face mesh, then two irises of centre and four rim points each (subject's right eye first)."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Face:
+    """One face: where it is, what it does, which way it looks.
+
+    `landmarks` float32 (478, 3): x right and y down in pixels of the frame, z in the same unit, smaller is
+    nearer. `blendshapes` float32 (52,) 0…1 in the order of `BLENDSHAPES`. `transform` float32 (4, 4): from
+    the canonical face (cm) to the camera, y up, camera looking along -z, 63° vertical field of view.
+    """
+
+    landmarks: Float
+    blendshapes: Float
+    transform: Float
+
+    @property
+    def box(self) -> Box:
+        """The landmarks' bounding box: chin to hairline, without ears and hair."""
+        low, high = self.landmarks[:, :2].min(0), self.landmarks[:, :2].max(0)
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Centre of the box, (x, y) pixels."""
+        left, top, right, bottom = self.box
+        return (left + right) / 2, (top + bottom) / 2
+
+    @property
+    def size(self) -> float:
+        """Geometric mean of the box's sides, pixels: steady under turning and nodding."""
+        left, top, right, bottom = self.box
+        return float(np.sqrt(max(right - left, 1e-3) * max(bottom - top, 1e-3)))
+
+    def score(self, *names: str) -> float:
+        """Mean of the named blendshapes, 0…1."""
+        return float(np.mean([self.blendshapes[INDEX[name]] for name in names]))
+
+    def scaled(self, factor: float, offset: tuple[float, float] = (0.0, 0.0)) -> Face:
+        """The same face in a frame resized by `factor` and then shifted by `offset` (x, y) pixels."""
+        shift = np.array([*offset, 0.0], np.float32)
+        return replace(self, landmarks=self.landmarks * np.float32(factor) + shift)
+
+
+def dominant(faces: list[Face], frame_size: tuple[int, int], previous: Face | None = None) -> Face | None:
+    """The face that matters among several: the one followed before, else large and central.
+
+    `frame_size` (width, height). A followed face is kept while one is found within half its size of where it
+    was, so that a passer-by does not take over.
+    """
+    if not faces:
+        return None
+    if previous is not None:
+        nearest = min(faces, key=lambda face: _distance(face, previous.centre))
+        if _distance(nearest, previous.centre) < 0.5 * previous.size:
+            return nearest
+    width, height = frame_size
+    middle, reach = (width / 2, height / 2), max(np.hypot(width, height) / 2, 1.0)
+    return max(faces, key=lambda face: face.size * (1.0 - 0.5 * _distance(face, middle) / reach))
+
+
+def _distance(face: Face, point: tuple[float, float]) -> float:
+    x, y = face.centre
+    return float(np.hypot(x - point[0], y - point[1]))

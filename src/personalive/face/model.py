@@ -1,0 +1,42 @@
+"""The vendored face landmark model: read once, refused if it is not the file we ship.
+
+`data/face_landmarker.task` is Google's MediaPipe Face Landmarker bundle (Apache-2.0, see NOTICE): a zip of a
+face detector, a 478-point landmark network, a 52-blendshape network and the canonical face geometry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import zipfile
+from functools import cache
+from importlib.resources import files
+
+from personalive.errors import PersonaLiveError
+
+MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
+MODEL_BYTES = 3_758_596
+
+
+@cache
+def model_bytes() -> bytes:
+    """The bundle's bytes, verified. Raises `PersonaLiveError` where the file is missing or altered."""
+    mend = "Reinstall with `pip install --force-reinstall personalive`."
+    try:
+        data = files("personalive.face").joinpath("data/face_landmarker.task").read_bytes()
+    except OSError as error:
+        raise PersonaLiveError(
+            f"The face landmark model is missing from this installation. {mend}"
+        ) from error
+    if hashlib.sha256(data).hexdigest() != MODEL_SHA256:
+        raise PersonaLiveError(
+            f"The face landmark model of this installation is damaged or altered "
+            f"({len(data):,} bytes, {MODEL_BYTES:,} expected). {mend}"
+        )
+    return data
+
+
+def bundle_member(name: str) -> bytes:
+    """One file of the bundle."""
+    with zipfile.ZipFile(io.BytesIO(model_bytes())) as bundle:
+        return bundle.read(name)

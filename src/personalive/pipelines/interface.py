@@ -1,0 +1,235 @@
+"""What every pipeline offers, whatever it computes with.
+
+    parameters → load → fuse(reference) → open a session → chunk of driving frames in, chunk of frames out
+
+A pipeline is loaded once and holds what is expensive (weights, models). Fusing a reference gives an immutable
+value that any number of sessions may share. A session owns everything that changes from frame to frame, so
+sessions never disturb each other. Command line, server and batch know pipelines only through this file.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, ClassVar, Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from personalive.media.types import Frames, Image
+
+ProgressReport = Callable[[str, float], None]
+"""Called with the stage's name and how much of the whole is done, 0…1."""
+
+
+class Parameters(BaseModel):
+    """Base of all parameter sets: bounds checked, unknown names refused, never changed in place."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+Side = Annotated[int, Field(ge=256, le=1024, multiple_of=64)]
+
+
+class LoadParameters(Parameters):
+    """What must be known before a pipeline is loaded. Changing any of it means loading again."""
+
+    height: Side = Field(512, description="Height of the animated frames in pixels, a multiple of 64.")
+    width: Side = Field(512, description="Width of the animated frames in pixels, a multiple of 64.")
+    seed: int = Field(42, ge=0, le=2**63 - 1, description="Seed of whatever a session draws at random.")
+
+
+class RunParameters(Parameters):
+    """What may change between two chunks of a running session."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineInfo:
+    """Name card of a pipeline. `chunk_frames` is how many frames one step takes best.
+
+    `exact_chunks`: a step takes that many frames and no other number. `delay_frames`: by how many frames the
+    output trails the input once a session runs; an offline run flushes them out at the end.
+    """
+
+    id: str
+    name: str
+    description: str
+    chunk_frames: int
+    exact_chunks: bool = False
+    delay_frames: int = 0
+    generative: bool = False
+    """True where a trained generative model makes the pixels, False where the reference's are moved."""
+
+
+@dataclass(frozen=True, slots=True)
+class Availability:
+    """Whether a pipeline can run here and now; if not, what is missing and the command that mends it."""
+
+    ready: bool
+    reason: str
+    remedy: str | None = None
+
+
+class FrameState(StrEnum):
+    """What an output frame shows."""
+
+    ANIMATED = "animated"
+    HELD = "held"
+    """No face in the driving frame: the last good motion is held."""
+    WAITING = "waiting"
+    """No face since the session began: the still reference."""
+    TRANSITION = "transition"
+    """Lead-in from the reference's own pose to the driver's; belongs to no driving frame."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FrameChunk:
+    """Driving frames of one step.
+
+    `images` uint8 RGB (frames, height, width, 3), any size of 16 px or more; `times` float64 (frames,), the
+    source's timestamps in seconds, which never decrease.
+    """
+
+    images: Frames
+    times: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.images.ndim != 4 or self.images.shape[3] != 3 or self.images.dtype != np.uint8:
+            raise ValueError(f"images must be uint8 (frames, height, width, 3), not {self.images.shape}")
+        if self.times.shape != self.images.shape[:1]:
+            raise ValueError(f"{len(self.images)} frames need as many times, not {self.times.shape}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AnimatedChunk:
+    """Frames a step gave back: `images` uint8 RGB (frames, height, width, 3) at the loaded size.
+
+    `times` float64 (frames,): the timestamp of the driving frame that each one shows. `states`: per frame,
+    what it shows. May hold fewer frames than went in, or none, while a pipeline with a delay fills up.
+    """
+
+    images: Frames
+    times: NDArray[np.float64]
+    states: tuple[FrameState, ...]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+
+@dataclass(frozen=True, slots=True)
+class FaceFound:
+    """A face in a reference: `box` (left, top, right, bottom) in the given image's pixels, `score` 0…1."""
+
+    box: tuple[float, float, float, float]
+    score: float
+
+
+class Reference:
+    """A fused portrait: immutable, may be shared by sessions of the pipeline that made it."""
+
+    id: str
+    """Hash of the image and of what it was fused for: equal ids mean equal references."""
+    image: Image
+    """The portrait as the pipeline sees it, uint8 RGB (height, width, 3) at the loaded size."""
+    face: FaceFound | None
+
+
+R = TypeVar("R", bound=RunParameters)
+
+
+class Session(ABC, Generic[R]):
+    """One driver animating one reference. Not thread-safe: one thread steps it at a time."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> R:
+        """The run parameters in force."""
+
+    @abstractmethod
+    def step(self, chunk: FrameChunk) -> AnimatedChunk:
+        """Animate the next driving frames. Raises `SessionClosedError` after `close`."""
+
+    def flush(self) -> AnimatedChunk | None:
+        """The frames still inside when the driver has ended; None where nothing is held back."""
+        return None
+
+    @abstractmethod
+    def update(self, parameters: R) -> None:
+        """Run parameters from the next step on."""
+
+    @abstractmethod
+    def switch_reference(self, reference: Reference) -> None:
+        """Animate another reference from the next step on; nothing of the old one remains."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Forget the driver: the next step is as the first of a new session."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the session holds. May be called twice."""
+
+    def __enter__(self) -> Session[R]:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+L = TypeVar("L", bound=LoadParameters)
+
+
+class Pipeline(ABC, Generic[L, R]):
+    """A loaded pipeline. Subclasses name their parameter models in the class attributes."""
+
+    info: ClassVar[PipelineInfo]
+    load_parameters: ClassVar[type[LoadParameters]] = LoadParameters
+    run_parameters: ClassVar[type[RunParameters]] = RunParameters
+
+    @classmethod
+    @abstractmethod
+    def availability(cls) -> Availability:
+        """Whether it can be loaded on this machine now. Quick: imports nothing heavy, reads no weights."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, parameters: L, report: ProgressReport | None = None) -> Pipeline[L, R]:
+        """Load it. Raises `PipelineUnavailableError` where something is missing."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> L:
+        """What it was loaded with."""
+
+    @abstractmethod
+    def fuse(self, image: Image, *, allow_no_face: bool = False) -> Reference:
+        """Prepare a portrait, uint8 RGB (H, W, 3) of any size; resized to the loaded size, so crop it first.
+
+        Raises `NoFaceError` where no face is found, unless allowed.
+        """
+
+    @abstractmethod
+    def open_session(
+        self, reference: Reference, parameters: R | None = None, *, seed: int | None = None
+    ) -> Session[R]:
+        """A session with its own state; `seed` defaults to the one loaded with."""
+
+    def step_many(self, sessions: Sequence[Session[R]], chunks: Sequence[FrameChunk]) -> list[AnimatedChunk]:
+        """Step several sessions; pipelines that can batch them do, with the same result as one by one."""
+        return [session.step(chunk) for session, chunk in zip(sessions, chunks, strict=True)]
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the pipeline holds. Its sessions must be closed before."""
+
+    def __enter__(self) -> Pipeline[L, R]:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -1,0 +1,89 @@
+"""Names to pipelines. Ours and other people's are found the same way: entry points.
+
+A package adds a pipeline by naming its class in its own metadata:
+
+    [project.entry-points."personalive.pipelines"]
+    mine = "my_package.pipeline:MyPipeline"
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from personalive.errors import PipelineUnavailableError, UnknownPipelineError
+from personalive.pipelines.interface import Pipeline
+
+GROUP = "personalive.pipelines"
+DIFFUSION = "personalive"
+FALLBACK = "preview"
+
+AnyPipeline = type[Pipeline[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A pipeline picked for the user, and why, as a sentence to show."""
+
+    pipeline: AnyPipeline
+    why: str
+
+
+@cache
+def _registered() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=GROUP)}
+
+
+def names() -> list[str]:
+    """Every registered name, in alphabetical order."""
+    return sorted(_registered())
+
+
+def get(name: str) -> AnyPipeline:
+    """The pipeline class of that name. Raises `UnknownPipelineError`, or what importing it raised."""
+    try:
+        point = _registered()[name]
+    except KeyError:
+        known = ", ".join(names()) or "none: reinstall with `pip install personalive`"
+        raise UnknownPipelineError(f"There is no pipeline {name!r}. Known: {known}.") from None
+    loaded = point.load()
+    if not (isinstance(loaded, type) and issubclass(loaded, Pipeline)):
+        raise PipelineUnavailableError(
+            f"{point.value}, registered as pipeline {name!r}, is no Pipeline class."
+        )
+    return loaded
+
+
+def all_pipelines() -> dict[str, AnyPipeline]:
+    """Every pipeline that can be imported; one that cannot is warned about and left out."""
+    found: dict[str, AnyPipeline] = {}
+    for name in names():
+        try:
+            found[name] = get(name)
+        except Exception as error:  # a stranger's package must not take the rest down
+            warnings.warn(f"Pipeline {name!r} cannot be imported: {error}", RuntimeWarning, stacklevel=2)
+    return found
+
+
+def choose(name: str = "auto") -> Choice:
+    """The pipeline to run: the named one if it is ready, or for "auto" the best that is.
+
+    Raises `UnknownPipelineError` or `PipelineUnavailableError`; the message says how to mend it.
+    """
+    if name != "auto":
+        pipeline = get(name)
+        state = pipeline.availability()
+        if not state.ready:
+            remedy = f" {state.remedy}" if state.remedy else ""
+            raise PipelineUnavailableError(f"Pipeline {name!r} cannot run here: {state.reason}{remedy}")
+        return Choice(pipeline, "asked for")
+    if DIFFUSION not in _registered():
+        return Choice(get(FALLBACK), "the diffusion pipeline is not part of this version")
+    diffusion = get(DIFFUSION)
+    state = diffusion.availability()
+    if state.ready:
+        return Choice(diffusion, state.reason)
+    return Choice(get(FALLBACK), f"the diffusion pipeline cannot run here: {state.reason}")
