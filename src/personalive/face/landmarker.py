@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from personalive.face.face import BLENDSHAPES, Face
-from personalive.face.model import model_bytes
+from personalive.face.model import bundle_member, model_bytes
 from personalive.media.types import Image
 
 _quiet_lock = threading.Lock()
@@ -105,6 +105,33 @@ class Landmarker:
             )
             if len(shapes) == len(BLENDSHAPES)
         ]
+
+    def close(self) -> None:
+        """Release the network. May be called twice."""
+        self._release()
+
+
+class BoxDetector:
+    """The bundle's face detector by itself: the landmark network keeps its scores to itself."""
+
+    def __init__(self) -> None:
+        with _quiet():
+            from mediapipe import Image as MediaPipeImage
+            from mediapipe import ImageFormat
+            from mediapipe.tasks.python import BaseOptions, vision
+
+            self._wrap: Any = lambda pixels: MediaPipeImage(image_format=ImageFormat.SRGB, data=pixels)
+            options = vision.FaceDetectorOptions(
+                base_options=BaseOptions(model_asset_buffer=bundle_member("face_detector.tflite"))
+            )
+            self._network: Any = vision.FaceDetector.create_from_options(options)
+            self._release = weakref.finalize(self, _release, self._network)
+            self._network.detect(self._wrap(np.zeros((64, 64, 3), np.uint8)))
+
+    def best_score(self, image: Image) -> float:
+        """The score, 0…1, of the surest face in an image, uint8 RGB (H, W, 3); 0 where it sees none."""
+        found = self._network.detect(self._wrap(np.ascontiguousarray(image))).detections
+        return max((float(detection.categories[0].score) for detection in found), default=0.0)
 
     def close(self) -> None:
         """Release the network. May be called twice."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from personalive.face.face import Face, dominant
-from personalive.face.landmarker import Landmarker
+from personalive.face.landmarker import BoxDetector, Landmarker
 from personalive.media.types import Image
 
 _SEARCH_EVERY = 10
@@ -48,6 +48,7 @@ class FaceDetector:
 
     def __init__(self) -> None:
         self._landmarker = Landmarker(video=False)
+        self._boxes: BoxDetector | None = None
 
     def detect(self, image: Image) -> list[Face]:
         """Every face in a still, uint8 RGB (H, W, 3), largest first; small ones are searched for."""
@@ -58,9 +59,18 @@ class FaceDetector:
         """The face of a still that matters, or None."""
         return dominant(self.detect(image), (image.shape[1], image.shape[0]))
 
+    def confidence(self, image: Image, face: Face) -> float:
+        """How sure the detector is, 0…1, that a face found in this still is one."""
+        if self._boxes is None:
+            self._boxes = BoxDetector()
+        left, top, right, bottom = _around(face, (image.shape[1], image.shape[0]))
+        return self._boxes.best_score(image[top:bottom, left:right])
+
     def close(self) -> None:
-        """Release the network. May be called twice."""
+        """Release the networks. May be called twice."""
         self._landmarker.close()
+        if self._boxes is not None:
+            self._boxes.close()
 
     def __enter__(self) -> FaceDetector:
         return self

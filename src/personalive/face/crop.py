@@ -1,0 +1,245 @@
+"""Crops of a frame: where a head stands well in the picture, and cutting such a crop out at any size.
+
+A crop may reach over the frame's edge. What lies outside is made up when it is cut: the edge pixels
+continued, and blurred more the farther they are from the frame, so that no streaks draw the eye.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from personalive.face.face import Face
+from personalive.face.pose import fit_head
+from personalive.face.smoothing import OneEuro
+from personalive.media.types import Image
+
+Size = tuple[int, int]
+"""(width, height) in pixels."""
+
+HEAD_HEIGHT = 17.7
+"""Chin to hairline of the canonical face in cm: a height that does not depend on the expression."""
+_HEAD_CENTRE = (0.0, -0.6, 2.0)
+"""Half-way between chin and hairline, inside the head: it moves little while the head turns (cm)."""
+
+FACE_SHARE = 0.42
+"""Height of the face in that of the crop: head and shoulders."""
+FACE_CENTRE = 0.46
+"""Where the face's centre stands in the crop, from its top: hair above needs less room than shoulders."""
+_LARGEST_SHARE = 0.7
+_NARROWEST = 1.5
+"""Width of the crop in face heights, at least: an upright crop must not cut off the ears."""
+_LARGEST_SHIFT = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class CropBox:
+    """A rectangle in pixels of a frame; may be fractional and may reach over the frame's edges."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+    def __post_init__(self) -> None:
+        if not (self.width > 0 and self.height > 0 and math.isfinite(self.left + self.top)):
+            raise ValueError(f"not a rectangle: {self.left}, {self.top}, {self.width} × {self.height}")
+
+    @property
+    def right(self) -> float:
+        """Right edge, exclusive."""
+        return self.left + self.width
+
+    @property
+    def bottom(self) -> float:
+        """Bottom edge, exclusive."""
+        return self.top + self.height
+
+    def inside(self, size: Size) -> bool:
+        """Whether the box lies within a frame of `size` (width, height)."""
+        return self.left >= 0 and self.top >= 0 and self.right <= size[0] and self.bottom <= size[1]
+
+    @staticmethod
+    def largest(size: Size, aspect: float = 1.0) -> CropBox:
+        """The largest centred box of `aspect` (width / height) within a frame of `size`."""
+        width = min(float(size[0]), size[1] * aspect)
+        height = width / aspect
+        return CropBox((size[0] - width) / 2, (size[1] - height) / 2, width, height)
+
+
+def head_in_frame(face: Face) -> tuple[float, float, float]:
+    """Centre (x, y) and height of a head in pixels, steady while the face turns, speaks or laughs."""
+    pose = fit_head(face.landmarks)
+    x, y, _ = pose.to_frame(np.array([_HEAD_CENTRE]))[0]
+    return float(x), float(y), float(pose.scale * HEAD_HEIGHT)
+
+
+def frame_head(
+    x: float, y: float, head: float, *, aspect: float = 1.0, scale: float = 1 / FACE_SHARE
+) -> CropBox:
+    """The crop of `aspect` (width / height) for a head of `head` pixels height centred at (x, y).
+
+    `scale` is the crop's height in heads. A narrow crop is made higher until the ears are in it.
+    """
+    height = head * max(scale, _NARROWEST / aspect)
+    return CropBox(x - height * aspect / 2, y - FACE_CENTRE * height, height * aspect, height)
+
+
+def reference_crop(
+    face: Face, image_size: Size, aspect: float = 1.0, *, scale: float = 1 / FACE_SHARE
+) -> CropBox:
+    """The crop of a portrait that shows head and shoulders, of `aspect` (width / height).
+
+    Kept within the image of `image_size` (width, height) as far as the framing allows: it is made smaller
+    until the face fills 70 % of its height, and moved by up to 15 % of its sides. What then still lies
+    outside is made up by `cut`.
+    """
+    x, y, head = head_in_frame(face)
+    box = frame_head(x, y, head, aspect=aspect, scale=scale)
+    fitting = min(image_size[0] / box.width, image_size[1] / box.height, 1.0)
+    smallest = min(head / _LARGEST_SHARE / box.height, 1.0)
+    if fitting < 1.0:
+        factor = max(fitting, smallest)
+        box = CropBox(
+            x - box.width * factor / 2,
+            y - FACE_CENTRE * box.height * factor,
+            box.width * factor,
+            box.height * factor,
+        )
+    left = _moved_inside(box.left, box.width, image_size[0])
+    top = _moved_inside(box.top, box.height, image_size[1])
+    return CropBox(left, top, box.width, box.height)
+
+
+def _moved_inside(start: float, length: float, limit: int) -> float:
+    """`start` moved so that the span lies in 0…limit, or as close to that as may be."""
+    low, high = sorted((0.0, limit - length))
+    reach = _LARGEST_SHIFT * length
+    return start + min(max(min(max(start, low), high) - start, -reach), reach)
+
+
+def cut(image: Image, box: CropBox, size: Size) -> Image:
+    """The crop `box` of `image`, uint8 RGB (H, W, 3), resampled to `size` (width, height).
+
+    Areas are averaged when shrinking and cubic splines used when growing; the box's fractions of a pixel are
+    kept, so a slowly moving crop moves smoothly. Outside the image: its edge continued and blurred.
+    """
+    height, width = image.shape[:2]
+    if (box.left, box.top, box.width, box.height) == (0, 0, width, height) == (0, 0, *size):
+        return image.copy()
+    source, offset = _needed(image, box)
+    coarser = math.floor(min(box.width / size[0], box.height / size[1]) / 2)
+    taken = (source.shape[1], source.shape[0])
+    if coarser > 1:
+        reduced = (max(round(taken[0] / coarser), 1), max(round(taken[1] / coarser), 1))
+        source = cast(Image, cv2.resize(source, reduced, interpolation=cv2.INTER_AREA))
+    zoom = (source.shape[1] / taken[0], source.shape[0] / taken[1])
+    # An enlargement to a whole multiple of the size, then the mean of whole blocks: exact area averaging
+    # for boxes that do not begin or end on a pixel.
+    columns = max(math.ceil(zoom[0] * box.width / size[0]), 1)
+    rows = max(math.ceil(zoom[1] * box.height / size[1]), 1)
+    fine = (size[0] * columns, size[1] * rows)
+    step = (zoom[0] * box.width / fine[0], zoom[1] * box.height / fine[1])
+    mapping = np.array(
+        [
+            [step[0], 0, zoom[0] * (box.left - offset[0]) + step[0] / 2 - 0.5],
+            [0, step[1], zoom[1] * (box.top - offset[1]) + step[1] / 2 - 0.5],
+        ]
+    )
+    smooth = cv2.INTER_CUBIC if columns == rows == 1 else cv2.INTER_LINEAR
+    pixels = cv2.warpAffine(
+        source, mapping, fine, flags=smooth | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
+    if fine != size:
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    result = cast(Image, pixels)
+    return result if box.inside((width, height)) else _soften_outside(result, box, (width, height))
+
+
+def _needed(image: Image, box: CropBox) -> tuple[Image, tuple[int, int]]:
+    """The part of the image that the box touches, and its offset. OpenCV warps no more than 32 766 pixels."""
+    height, width = image.shape[:2]
+    left = min(max(math.floor(box.left) - 2, 0), width - 1)
+    top = min(max(math.floor(box.top) - 2, 0), height - 1)
+    right = max(min(math.ceil(box.right) + 2, width), left + 1)
+    bottom = max(min(math.ceil(box.bottom) + 2, height), top + 1)
+    return image[top:bottom, left:right], (left, top)
+
+
+def _soften_outside(pixels: Image, box: CropBox, image_size: Size) -> Image:
+    height, width = pixels.shape[:2]
+    x = box.left + (np.arange(width) + 0.5) * (box.width / width)
+    y = box.top + (np.arange(height) + 0.5) * (box.height / height)
+    across = np.maximum(np.maximum(-x, x - image_size[0]), 0) * (width / box.width)
+    down = np.maximum(np.maximum(-y, y - image_size[1]), 0) * (height / box.height)
+    side = max(width, height)
+    share = np.minimum(np.hypot(across[None, :], down[:, None]) / (0.06 * side), 1.0)
+    if not share.any():
+        return pixels
+    # Blurring at a quarter of the size is as good and much quicker.
+    small = cv2.resize(pixels, (max(width // 4, 1), max(height // 4, 1)), interpolation=cv2.INTER_AREA)
+    small = cv2.GaussianBlur(small, (0, 0), 0.05 * side / 4, borderType=cv2.BORDER_REPLICATE)
+    blurred = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    mixed = pixels + (blurred.astype(np.float32) - pixels) * share[..., None].astype(np.float32)
+    return cast(Image, np.clip(np.rint(mixed), 0, 255).astype(np.uint8))
+
+
+class FollowCrop:
+    """A crop that follows a driving face like a calm camera operator.
+
+    While the head stays within a small tolerance of where the camera points, the crop does not move at all:
+    neither the landmarks' noise nor small talk shifts it. When the head strays farther, the crop follows and
+    eases in and out. The crop's aspect never changes; a lost face leaves it where it is.
+    """
+
+    def __init__(
+        self, aspect: float = 1.0, *, scale: float = 1 / FACE_SHARE, tolerance: float = 0.06
+    ) -> None:
+        """`aspect` and `scale` as in `frame_head`. `tolerance`: how far a head may stray, in head heights."""
+        self._aspect = aspect
+        self._scale = scale
+        self._tolerance = tolerance
+        self._ease = OneEuro(min_cutoff=0.8, beta=1.5, gap=1.0)
+        self._image_size: Size = (0, 0)
+        self._unit = 0.0
+        self._target: NDArray[np.float64] | None = None
+
+    def follow(self, face: Face | None, image_size: Size, time: float) -> CropBox:
+        """The crop for the next frame of `image_size` (width, height) at `time` in seconds.
+
+        Before the first face it is the largest centred crop. A new image size starts anew.
+        """
+        if image_size != self._image_size:
+            self.reset()
+            self._image_size = image_size
+        if face is not None:
+            x, y, head = head_in_frame(face)
+            # Places in heads and the size as a logarithm: one setting of the filter fits near and far faces.
+            self._unit = self._unit or head
+            self._aim(np.array([x / self._unit, y / self._unit, math.log(head / self._unit)]))
+        if self._target is None:
+            return CropBox.largest(image_size, self._aspect)
+        x, y, size = self._ease.filter(self._target, time)
+        head = self._unit * math.exp(size)
+        return frame_head(x * self._unit, y * self._unit, head, aspect=self._aspect, scale=self._scale)
+
+    def _aim(self, seen: NDArray[np.float64]) -> None:
+        """Draw the target after the head as on a leash: not at all while the leash is slack."""
+        if self._target is None:
+            self._target = seen
+            return
+        leash = self._tolerance * math.exp(self._target[2])
+        away = seen - self._target
+        strayed = max(math.hypot(away[0], away[1]) / leash, 1.0)
+        grown = max(abs(away[2]) / self._tolerance, 1.0)
+        self._target = self._target + away * (1 - 1 / np.array([strayed, strayed, grown]))
+
+    def reset(self) -> None:
+        """Forget the face: the next one is framed at once."""
+        self._target, self._unit = None, 0.0
+        self._ease.reset()

@@ -1,0 +1,77 @@
+"""Where the head is in a portrait, as far as its face tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from personalive.face.face import Float
+from personalive.face.pose import Double
+from personalive.pipelines.preview import topology as mesh
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadLayout:
+    """A face's own axes in the picture: `centre`, unit vectors `across` (to its side) and `down` (to its chin),
+    `width` and `height` of the face in pixels, and its outline `oval` float32 (36, 2).
+    """
+
+    centre: Float
+    across: Float
+    down: Float
+    width: float
+    height: float
+    oval: Float
+
+    @classmethod
+    def of(cls, landmarks: Float) -> HeadLayout:
+        """From landmarks (≥ 468, 2 or more) in pixels."""
+        top, chin = landmarks[mesh.FOREHEAD, :2], landmarks[mesh.CHIN, :2]
+        down = (chin - top) / max(float(np.linalg.norm(chin - top)), 1e-3)
+        across = np.array([down[1], -down[0]], np.float32)
+        oval = np.ascontiguousarray(landmarks[mesh.OVAL, :2])
+        reach = (oval - (top + chin) / 2) @ across
+        middle = (top + chin) / 2 + across * (reach.max() + reach.min()) / 2
+        return cls(
+            middle, across, down, max(float(np.ptp(reach)), 1.0), max(float(np.linalg.norm(chin - top)), 1.0), oval
+        )
+
+    def coordinates(self, pixels: Float) -> tuple[Double, Double]:
+        """Pixels (n, 2) in face widths to the side and face heights down, from the middle of the face."""
+        offset = pixels - self.centre
+        return offset @ self.across / self.width, offset @ self.down / self.height
+
+    def beyond_oval(self, pixels: Float) -> Double:
+        """Distance in pixels of (n, 2) from the face's outline, 0 inside."""
+        outline = self.oval.reshape(-1, 1, 2)
+        inside = [cv2.pointPolygonTest(outline, (float(x), float(y)), True) for x, y in pixels]
+        return np.maximum(-np.array(inside), 0.0)
+
+    def head_share(self, pixels: Float, *, cut_out: bool) -> Double:
+        """How much each pixel (n, 2) moves with the head, 0…1: all of face, ears and hair, less down the neck.
+
+        `cut_out`: the head is a layer of its own, so that what lies beside it may move unseen, and hair of any
+        size moves whole. Otherwise the share fades to nothing around the head.
+        """
+        x, y = self.coordinates(pixels)
+        up, below = np.maximum(-y, 0.0), np.maximum(y, 0.0)
+        narrow = 1.0 - 0.30 * np.clip(below / 0.5, 0.0, 1.0)  # a neck is slimmer than a head
+        if cut_out:
+            lift = np.clip((0.35 - y) / 0.5, 0.0, 1.0)
+            sides_in, sides_out = 0.66 + 0.8 * lift, 1.15 + 1.4 * lift
+            top_in, top_out = 1.8, 3.0
+        else:
+            sides_in, sides_out, top_in, top_out = 0.66, 1.15, 0.80, 1.15
+        inner = np.hypot(np.hypot(x / (sides_in * narrow), up / top_in), below / 0.54)
+        outer = np.hypot(np.hypot(x / (sides_out * narrow), up / top_out), below / 1.10)
+        beyond = np.maximum(inner - 1, 0.0)
+        along = beyond / np.maximum(beyond + 1 - np.minimum(outer, 1.0), 1e-6)
+        return np.where(outer >= 1, 0.0, fade(along))
+
+
+def fade(x: Double | Float) -> Double:
+    """1 at 0, 0 from 1 on, smooth at both ends."""
+    t = np.clip(1.0 - np.asarray(x, np.float64), 0.0, 1.0)
+    return np.asarray(t * t * t * (t * (6 * t - 15) + 10))

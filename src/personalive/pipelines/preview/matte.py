@@ -1,0 +1,138 @@
+"""The head cut out of its background, so that the background can stay where it is.
+
+The cut is GrabCut (Rother et al. 2004) told by the face where a head is likely, at a quarter of a megapixel, and
+softened along hair with a guided filter (He et al. 2010). What the head uncovers when it moves is filled in from
+around it. Where no believable cut is found the portrait is left in one piece.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from personalive.face.face import Float
+from personalive.media.types import Image
+from personalive.pipelines.preview.layout import HeadLayout
+
+_WORKING_SIDE = 288
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cutout:
+    """A portrait in two layers: portrait = `head`[..., :3] + (1 - `head`[..., 3] / 255) · `background`.
+
+    `head` uint8 (H, W, 4): premultiplied RGB and coverage. `background` uint8 RGB (H, W, 3).
+    """
+
+    head: NDArray[np.uint8]
+    background: Image
+
+
+def cut_out(image: Image, layout: HeadLayout) -> Cutout | None:
+    """The two layers of a portrait, uint8 RGB (H, W, 3), or None where the cut cannot be trusted."""
+    height, width = image.shape[:2]
+    scale = min(_WORKING_SIDE / max(height, width), 1.0)
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    head = _segment(np.asarray(small, np.uint8), layout, scale)
+    if head is None:
+        return None
+    rough = cv2.resize(head.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    alpha = _refined(image, rough)
+    background = _without_head(image, np.asarray(small, np.uint8), head, alpha, layout)
+    cover = (alpha * 255 + 0.5).astype(np.uint8)
+    behind = cv2.multiply(background, cv2.cvtColor(255 - cover, cv2.COLOR_GRAY2RGB), scale=1 / 255)
+    return Cutout(np.dstack([cv2.subtract(image, behind), cover]), background)
+
+
+def _segment(small: Image, layout: HeadLayout, scale: float) -> NDArray[np.uint8] | None:
+    """The head (and what hangs together with it) as 1 in a uint8 mask of the reduced portrait."""
+    height, width = small.shape[:2]
+    grid_y, grid_x = np.mgrid[0:height, 0:width].astype(np.float32) / np.float32(scale)
+    x, y = (part.reshape(height, width) for part in layout.coordinates(np.column_stack([grid_x.ravel(), grid_y.ravel()])))
+    guess = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
+    guess[np.hypot(x / 0.72, np.where(y < 0, y / 0.85, y / 0.7)) < 1] = cv2.GC_PR_FGD
+    guess[(y > 0.55) & (np.abs(x) < 0.45 + 1.2 * np.clip(y - 0.55, 0, 2))] = cv2.GC_PR_FGD
+    guess[(np.hypot(x / 1.5, np.minimum(y, 0) / 1.35) > 1) & (y < 0.6)] = cv2.GC_BGD
+    outline = cv2.convexHull((layout.oval * scale).astype(np.int32))
+    cv2.fillConvexPoly(guess, outline, cv2.GC_FGD)
+    if not (guess == cv2.GC_BGD).any() and not (guess == cv2.GC_PR_BGD).any():
+        return None  # the face fills the picture
+    smooth = cv2.bilateralFilter(small, 5, 25, 5)
+    cv2.setRNGSeed(0)  # its colour clusters start at random; the same portrait must give the same cut
+    cv2.grabCut(smooth, guess, None, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
+    mask = np.isin(guess, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
+    mask = np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)))
+    face = np.zeros_like(mask)
+    cv2.fillConvexPoly(face, outline, 1)
+    mask = _main_part(mask | face, face)
+    upper = (y < 0.5) & (mask > 0)
+    share = float(upper.sum()) / max(float((face > 0).sum()), 1.0)
+    return mask if 1.0 <= share <= 4.5 else None
+
+
+def _main_part(mask: NDArray[np.uint8], face: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The connected part that holds the face, its small holes closed."""
+    _, labels = cv2.connectedComponents(mask)
+    mine = np.bincount(labels[face > 0]).argmax()
+    part = (labels == mine).astype(np.uint8)
+    count, holes, figures, _ = cv2.connectedComponentsWithStats(1 - part)
+    for hole in range(1, count):
+        if figures[hole, cv2.CC_STAT_AREA] < 0.01 * mask.size:
+            part[holes == hole] = 1
+    return part
+
+
+def _refined(image: Image, rough: Float) -> Float:
+    """A soft edge that follows the picture's own: a guided filter of the rough matte, kept near its border."""
+    guide = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / np.float32(255)
+    side = max(round(0.018 * max(image.shape[:2])), 3)
+
+    def mean(values: Float) -> Float:
+        return np.asarray(cv2.blur(values, (2 * side + 1, 2 * side + 1)), np.float32)
+
+    guide_mean, rough_mean = mean(guide), mean(rough)
+    slope = (mean(guide * rough) - guide_mean * rough_mean) / (mean(guide * guide) - guide_mean**2 + 2e-3)
+    offset = rough_mean - slope * guide_mean
+    fine = np.clip((mean(slope) * guide + mean(offset) - 0.12) / 0.76, 0.0, 1.0)
+    soft = cv2.GaussianBlur(rough, (0, 0), 1.5)
+    fine = np.clip(0.6 * fine + 0.4 * soft, 0.0, 1.0)
+    kernel = np.ones((2 * side + 1, 2 * side + 1), np.uint8)
+    core, reach = cv2.erode(rough, kernel), cv2.dilate(rough, kernel)
+    fine = np.where(core > 0.99, np.float32(1), fine)
+    return np.asarray(np.where(reach < 0.01, np.float32(0), fine), np.float32)
+
+
+def _without_head(
+    image: Image, small: Image, head: NDArray[np.uint8], alpha: Float, layout: HeadLayout
+) -> Image:
+    """The picture with the moving head painted over from what surrounds it, coarse as nobody looks there long."""
+    height, width = image.shape[:2]
+    grid_y, grid_x = np.mgrid[0:height:8, 0:width:8].astype(np.float32)
+    share = layout.head_share(np.column_stack([grid_x.ravel(), grid_y.ravel()]), cut_out=True)
+    moving = cv2.resize(share.reshape(grid_x.shape).astype(np.float32), (width, height))
+    reach = 2 * max(round(0.028 * max(small.shape[:2])), 2) + 1  # stray hair past the cut must not colour the wall
+    hidden = cv2.dilate(head, np.ones((reach, reach), np.uint8))
+    body = cv2.resize((moving < 0.02).astype(np.uint8), (small.shape[1], small.shape[0])) > 0
+    hole = (hidden > 0) & ~body
+    painted = cv2.resize(_filled(small, hole), (width, height), interpolation=cv2.INTER_CUBIC)
+    weight = cv2.resize(hole.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    weight = np.maximum(np.clip(weight * 2, 0, 1), (alpha > 0.02) * (moving > 0.02))[..., None]
+    return np.clip(image * (1 - weight) + painted * weight + 0.5, 0, 255).astype(np.uint8)
+
+
+def _filled(small: Image, hole: NDArray[np.bool_]) -> Image:
+    """A hole filled from its rim, smoothly: averages of what is known over ever smaller reach, finest last."""
+    known = (~hole).astype(np.float32)
+    colours = small.astype(np.float32) * known[..., None]
+    if not known.any():
+        return small
+    filled = np.broadcast_to(colours.sum((0, 1)) / known.sum(), colours.shape)
+    for reach in (64.0, 32.0, 16.0, 8.0, 4.0):
+        weight = np.asarray(cv2.GaussianBlur(known, (0, 0), reach))[..., None]
+        near = np.asarray(cv2.GaussianBlur(colours, (0, 0), reach)) / np.maximum(weight, 1e-6)
+        trust = np.clip(weight / 0.25, 0.0, 1.0)
+        filled = filled + (near - filled) * trust
+    return np.where(hole[..., None], np.clip(filled + 0.5, 0, 255), small).astype(np.uint8)

@@ -1,0 +1,33 @@
+"""What a driver asks of a portrait, free of whose face it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from personalive.face.face import LANDMARKS
+from personalive.face.pose import Double
+
+
+def _no_rotation() -> Double:
+    return np.eye(3)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Motion:
+    """One moment's motion, relative to the portrait as it was taken. All zero leaves the portrait as it is.
+
+    `rotation` float64 (3, 3), applied after the portrait's own; `translation` float64 (3,), cm of the head's
+    own size, y up; `scale` ratio of head sizes. `shape` float64 (478, 3): displacement of each landmark in the
+    head's frame, cm of the canonical face, the lids left out. `closure` float64 (2,), subject's right eye first:
+    0 as open as in the portrait, 1 closed, below 0 opened wider. `gaze` float64 (2, 2): where each iris goes, in
+    widths of its eye, x to the picture's right, y up.
+    """
+
+    rotation: Double = field(default_factory=_no_rotation)
+    translation: Double = field(default_factory=lambda: np.zeros(3))
+    scale: float = 1.0
+    shape: Double = field(default_factory=lambda: np.zeros((LANDMARKS, 3)))
+    closure: Double = field(default_factory=lambda: np.zeros(2))
+    gaze: Double = field(default_factory=lambda: np.zeros((2, 2)))

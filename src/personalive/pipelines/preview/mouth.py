@@ -1,0 +1,209 @@
+"""A mouth that opens: what is behind the lips, drawn through the opening between them.
+
+Upper teeth belong to the skull and stay with the head; lower teeth and tongue go down with the jaw. What the
+portrait itself shows between its lips is kept and moves with them in the same way; only what no picture holds is
+made up: a dark cavity, a tongue, and teeth where the portrait's mouth is shut.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from personalive.face.face import Float
+from personalive.face.pose import Double, HeadPose
+from personalive.media.types import Image
+from personalive.pipelines.preview import topology as mesh
+from personalive.pipelines.preview.mesh import Region, polygon_mask
+
+_DENSITY = 36.0
+"""Texture pixels per cm of the head."""
+_SPAN = (6.4, 7.0)
+"""Width and height of the textures in cm, their origin (the middle between the lips) at a third of the height."""
+_UPPER_WIDTHS = (0.0, 0.42, 0.34, 0.36, 0.32, 0.31, 0.42, 0.4)
+_LOWER_WIDTHS = (0.0, 0.27, 0.29, 0.33, 0.33, 0.33, 0.45, 0.4)
+"""Teeth from the middle outwards, cm as seen from the front."""
+_PARTED = 0.12
+"""cm between the lips from which a portrait's own mouth counts as open."""
+_ORIGIN = (_SPAN[0] / 2, _SPAN[1] * 0.4)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MouthLayers:
+    """The inside of one portrait's mouth as textures in the plane of its teeth, y down.
+
+    `upper` and `lower` uint8 RGBA move with skull and jaw; `cavity` uint8 RGB lies behind them. `origin`
+    float64 (3,): head coordinates in cm of the textures' origin.
+    """
+
+    upper: Image
+    lower: Image
+    cavity: Image
+    origin: Double
+
+    def draw(self, canvas: Image, landmarks: Float, pose: HeadPose, shape: Double) -> None:
+        """Draw into a warped frame, in place.
+
+        `landmarks` (478, 2) where the lips are; `shape` (478, 3) cm by how much everything has left its place,
+        in head coordinates. Lips in their place show what the warped portrait shows.
+        """
+        moved = float(np.abs(shape[mesh.mouth_ring()]).max())
+        jaw_drop = shape[mesh.CHIN_POINTS].mean(0)  # lips part over shut teeth in a smile, with the jaw in a word
+        ring = landmarks[mesh.mouth_ring()]
+        width = float(np.linalg.norm(ring[0] - ring[10]))
+        openness = _area(ring) / max(width * width, 1e-6)
+        shown = float(np.clip((openness - 0.012) / 0.03, 0.0, 1.0))  # closed lips measure a little open
+        shown *= min(moved / 0.1, 1.0)
+        if shown == 0.0:
+            return
+        size = (canvas.shape[1], canvas.shape[0])
+        region = Region.around(ring, size, 3)
+        if region.empty:
+            return
+        shape = (region.width, region.height)
+        flags = cv2.INTER_LINEAR
+        above = self._placement(pose, self.origin, region)
+        below = self._placement(pose, self.origin + jaw_drop, region)
+        middle = self._placement(pose, self.origin + 0.5 * jaw_drop, region)
+        inside = cv2.warpAffine(self.cavity, middle, shape, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        inside = inside.astype(np.float32)
+        for texture, where in ((self.lower, below), (self.upper, above)):
+            layer = cv2.warpAffine(texture, where, shape, flags=flags).astype(np.float32)
+            alpha = layer[..., 3:] / 255
+            inside += (layer[..., :3] - inside) * alpha
+        opening = polygon_mask(ring, region)
+        depth = np.asarray(cv2.GaussianBlur(opening, (0, 0), max(0.035 * width, 0.8)), np.float32)
+        shadow = 0.72 + 0.28 * np.clip((depth - 0.5) * 2.5, 0.0, 1.0)
+        alpha = cv2.GaussianBlur(opening, (0, 0), 0.6)[..., None] * np.float32(shown)
+        view = region.of(canvas)
+        mixed = view + (inside * shadow[..., None] - view) * alpha
+        view[...] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+
+    @staticmethod
+    def _placement(pose: HeadPose, origin: Double, region: Region) -> Float:
+        """Affine (2, 3) from texture pixels to the region's pixels."""
+        corners = origin + np.array([[0, 0, 0], [1, 0, 0], [0, -1, 0]], np.float64)
+        at = pose.to_frame(corners)[:, :2] - (region.left, region.top)
+        right, down = (at[1] - at[0]) / _DENSITY, (at[2] - at[0]) / _DENSITY
+        zero = at[0] - right * _ORIGIN[0] * _DENSITY - down * _ORIGIN[1] * _DENSITY
+        return np.column_stack([right, down, zero]).astype(np.float32)
+
+
+def build_mouth(image: Image, landmarks: Float, pose: HeadPose, shape: Double) -> MouthLayers:
+    """The layers of a portrait, uint8 RGB (H, W, 3), with landmarks (478, 2), its pose and head shape (478, 3)."""
+    origin = (shape[13] + shape[14]) / 2
+    half_width = float(np.linalg.norm(shape[mesh.INNER_LEFT] - shape[mesh.INNER_RIGHT])) / 2
+    light = _illumination(image, landmarks)
+    size = (round(_SPAN[0] * _DENSITY), round(_SPAN[1] * _DENSITY))
+    y, x = np.mgrid[0 : size[1], 0 : size[0]].astype(np.float32)
+    x, y = x / _DENSITY - _ORIGIN[0], y / _DENSITY - _ORIGIN[1]
+    ring = landmarks[mesh.mouth_ring()]
+    gap = float(np.linalg.norm(shape[13] - shape[14]))
+    enamel = _enamel(image, ring, gap, light)
+    upper, lower = (_teeth(x, y, half_width, enamel, upper=row) for row in (True, False))
+    if gap > _PARTED:
+        upper, lower = _own_interior(image, ring, pose, origin, gap, upper, lower)
+    return MouthLayers(upper, lower, _cavity(x, y, half_width, light), origin)
+
+
+def _illumination(image: Image, landmarks: Float) -> float:
+    """How bright the light on the face is: the cheeks against a middling skin, bounded as skins differ."""
+    cheeks = landmarks[[50, 280, 205, 425]].round().astype(int)
+    x = np.clip(cheeks[:, 0], 1, image.shape[1] - 2)
+    y = np.clip(cheeks[:, 1], 1, image.shape[0] - 2)
+    return float(np.clip(np.median(image[y, x].astype(np.float32)) / 150.0, 0.55, 1.05))
+
+
+def _enamel(image: Image, ring: Float, gap: float, light: float) -> Float:
+    """The colour of teeth: the portrait's own where it shows some, else a plain one in its light."""
+    plain = np.array([220, 204, 182], np.float32) * np.float32(light)
+    region = Region.around(ring, (image.shape[1], image.shape[0]))
+    inside = polygon_mask(ring, region) > 0.9
+    if gap < _PARTED or not inside.any():
+        return plain
+    shown = np.asarray(region.of(image))[inside].astype(np.float32)
+    brightness = shown.mean(1)
+    own = np.asarray(np.median(shown[brightness >= np.percentile(brightness, 70)], axis=0), np.float32)
+    return own if own.mean() > 0.55 * plain.mean() else plain
+
+
+def _teeth(x: Float, y: Float, half_width: float, enamel: Float, *, upper: bool) -> Image:
+    """A row of teeth as RGBA: brighter in front, fading where the row curves back, gums behind."""
+    unit = half_width / 1.85  # the canonical mouth's half width in cm: teeth keep to the mouth they are in
+    edges = np.cumsum(_UPPER_WIDTHS if upper else _LOWER_WIDTHS) * unit
+    side = np.abs(x)
+    if upper:
+        tip = (0.10 - 0.05 * (side / unit) ** 2) * unit
+        depth = tip - y
+        length = 0.80 * unit
+    else:
+        tip = (-0.16 - 0.03 * (side / unit) ** 2) * unit  # a bite: upper teeth stand before lower ones
+        depth = y - tip
+        length = 0.78 * unit
+    nearest = np.min(np.abs(side[..., None] - edges[None, None, :]), axis=2)
+    gap = np.exp(-((nearest / (0.030 * unit)) ** 2)) * np.clip(1.1 - depth / length, 0.2, 1.0)
+    bright = np.clip(1.0 - 0.40 * (side / (1.9 * unit)) ** 2, 0.16, 1.0) * (1.0 if upper else 0.82)
+    bright = bright * (1 - 0.20 * gap) * (0.90 + 0.10 * np.clip(depth / (0.3 * unit), 0, 1))
+    gum = np.array([0.70, 0.40, 0.40], np.float32) * enamel.mean()
+    above = np.clip((depth - length) / (0.12 * unit), 0.0, 1.0)[..., None]
+    colour = (enamel * (1 - above) + gum * above) * bright[..., None]
+    rounding = 0.05 * unit * (1 - np.clip(nearest / (0.12 * unit), 0, 1))
+    alpha = np.clip((depth - rounding) / (0.035 * unit), 0.0, 1.0)
+    alpha = alpha * np.clip((2.9 * unit - side) / (0.5 * unit), 0.0, 1.0)
+    return _rgba(colour, alpha * 255)
+
+
+def _cavity(x: Float, y: Float, half_width: float, light: float) -> Image:
+    """Darkness, redder towards the lips, and a tongue."""
+    unit = half_width / 1.85
+    radius = np.hypot(x / (1.9 * unit), (y - 0.6 * unit) / (1.8 * unit))
+    deep, rim = np.array([24, 9, 10], np.float32), np.array([58, 24, 23], np.float32)
+    colour = deep + (rim - deep) * np.clip(radius, 0, 1.2)[..., None] ** 2
+    tongue = np.clip(1.25 - np.hypot(x / (1.25 * unit), (y - 1.55 * unit) / (0.95 * unit)), 0.0, 1.0)
+    tongue = tongue * tongue * (3 - 2 * tongue)
+    groove = 1 - 0.18 * np.exp(-((x / (0.16 * unit)) ** 2))
+    flesh = np.array([148, 74, 72], np.float32) * groove[..., None]
+    colour = colour + (flesh - colour) * (0.75 * tongue)[..., None]
+    return np.clip(colour * light, 0, 255).astype(np.uint8)
+
+
+def _own_interior(
+    image: Image, ring: Float, pose: HeadPose, origin: Double, gap: float, upper: Image, lower: Image
+) -> tuple[Image, Image]:
+    """The textures with what the portrait shows between its lips laid over them, teeth to the upper one."""
+    height, width = upper.shape[:2]
+    whole = Region(0, 0, image.shape[1], image.shape[0])
+    placement = MouthLayers._placement(pose, origin, whole)
+    inverse = cv2.invertAffineTransform(placement)
+    seen = cv2.warpAffine(image, inverse, (width, height), flags=cv2.INTER_LINEAR)
+    on_texture = (np.column_stack([ring, np.ones(len(ring))]) @ inverse.T).astype(np.float32)
+    mask = polygon_mask(on_texture, Region(0, 0, width, height))
+    # Lips darken their own edge; start a little inside and carry the teeth on behind them.
+    core = cv2.erode((mask > 0.5).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2)
+    grown = cv2.dilate(core, np.ones((3, 3), np.uint8), iterations=round(0.22 * _DENSITY))
+    filled = cv2.inpaint(seen, ((grown > 0) & (core == 0)).astype(np.uint8), 4, cv2.INPAINT_TELEA)
+    row = np.arange(height)[:, None] / _DENSITY - _ORIGIN[1]
+    if gap > 1.5:  # wide open: the lower half goes with the jaw
+        share = np.clip((0.1 - row) / 0.2, 0.0, 1.0)
+    else:
+        share = np.ones_like(row)
+    keep = np.where(row < 0, cv2.GaussianBlur(grown.astype(np.float32), (0, 0), 1.5), mask)
+    return _over(upper, filled, keep * share), _over(lower, filled, keep * (1 - share))
+
+
+def _over(texture: Image, colour: Image, alpha: Float) -> Image:
+    own = alpha[..., None]
+    rgb = texture[..., :3] * (1 - own) + colour * own
+    below = texture[..., 3] * (1 - alpha)
+    return _rgba(rgb, np.maximum(below, alpha * 255))
+
+
+def _rgba(colour: Float, alpha: Float) -> Image:
+    return np.clip(np.dstack([colour, alpha]) + 0.5, 0, 255).astype(np.uint8)
+
+
+def _area(ring: Float) -> float:
+    x, y = ring[:, 0], ring[:, 1]
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2

@@ -1,0 +1,185 @@
+"""The preview pipeline: every machine can run it, nothing is downloaded, and it says what it is."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import ClassVar
+
+import cv2
+import numpy as np
+
+from personalive.errors import InputError, NoFaceError, SessionClosedError
+from personalive.face.face import Face
+from personalive.face.tracker import FaceDetector, FaceTracker
+from personalive.media.types import Image
+from personalive.pipelines.interface import (
+    AnimatedChunk,
+    Availability,
+    FaceFound,
+    FrameChunk,
+    FrameState,
+    Pipeline,
+    PipelineInfo,
+    ProgressReport,
+    Reference,
+    Session,
+)
+from personalive.pipelines.preview.motion import Motion
+from personalive.pipelines.preview.parameters import PreviewLoadParameters, PreviewRunParameters
+from personalive.pipelines.preview.retarget import Retargeter
+from personalive.pipelines.preview.warp import Portrait
+
+
+@dataclass(frozen=True, eq=False)
+class PreviewReference(Reference):
+    """A portrait cut into what moves. `portrait` is None where a picture without a face was allowed: it stays
+    still.
+    """
+
+    id: str
+    image: Image
+    face: FaceFound | None
+    portrait: Portrait | None
+    seen: Face | None
+
+
+class PreviewPipeline(Pipeline[PreviewLoadParameters, PreviewRunParameters]):
+    """Landmark-driven warp of the portrait. Not the diffusion model: quick, plain, and at home on any CPU."""
+
+    info: ClassVar[PipelineInfo] = PipelineInfo(
+        id="preview",
+        name="preview (landmark warp), not the diffusion model",
+        description=(
+            "Moves the portrait's own pixels after the driver's landmarks. Needs no download and no GPU. "
+            "Best for modest head turns; it cannot show what the portrait does not hold."
+        ),
+        chunk_frames=4,
+    )
+    load_parameters = PreviewLoadParameters
+    run_parameters = PreviewRunParameters
+
+    def __init__(self, parameters: PreviewLoadParameters) -> None:
+        self._parameters = parameters
+        self._detector = FaceDetector()
+
+    @classmethod
+    def availability(cls) -> Availability:
+        return Availability(True, "it runs on any CPU and needs no weights")
+
+    @classmethod
+    def load(
+        cls, parameters: PreviewLoadParameters, report: ProgressReport | None = None
+    ) -> PreviewPipeline:
+        if report:
+            report("loading the face landmark model", 0.0)
+        pipeline = cls(parameters)
+        if report:
+            report("ready", 1.0)
+        return pipeline
+
+    @property
+    def parameters(self) -> PreviewLoadParameters:
+        return self._parameters
+
+    def fuse(self, image: Image, *, allow_no_face: bool = False) -> PreviewReference:
+        width, height = self._parameters.width, self._parameters.height
+        shrinking = image.shape[1] > width or image.shape[0] > height
+        method = cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
+        picture = np.ascontiguousarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
+        picture.setflags(write=False)
+        identity = hashlib.sha256(picture.tobytes() + f"preview {width}x{height}".encode()).hexdigest()[:16]
+        face = self._detector.dominant(picture)
+        if face is None:
+            if not allow_no_face:
+                raise NoFaceError(
+                    "No face was found in the reference. Use a picture in which one face is clearly visible."
+                )
+            return PreviewReference(identity, picture, None, None, None)
+        portrait = Portrait.build(picture, face.landmarks)
+        to_image = np.array([image.shape[1] / width, image.shape[0] / height] * 2)
+        left, top, right, bottom = (float(v) for v in np.array(face.box) * to_image)
+        found = FaceFound((left, top, right, bottom), self._detector.confidence(picture, face))
+        return PreviewReference(identity, picture, found, portrait, face)
+
+    def open_session(
+        self,
+        reference: Reference,
+        parameters: PreviewRunParameters | None = None,
+        *,
+        seed: int | None = None,
+    ) -> PreviewSession:
+        return PreviewSession(_own(reference), parameters or PreviewRunParameters())
+
+    def close(self) -> None:
+        self._detector.close()
+
+
+class PreviewSession(Session[PreviewRunParameters]):
+    """One driver moving one portrait."""
+
+    def __init__(self, reference: PreviewReference, parameters: PreviewRunParameters) -> None:
+        self._parameters = parameters
+        self._tracker: FaceTracker | None = FaceTracker()
+        self._reference = reference
+        self._last: Motion | None = None
+        self._retargeter = _retargeter(reference)
+
+    @property
+    def parameters(self) -> PreviewRunParameters:
+        return self._parameters
+
+    def step(self, chunk: FrameChunk) -> AnimatedChunk:
+        if self._tracker is None:
+            raise SessionClosedError("This session is closed.")
+        height, width = self._reference.image.shape[:2]
+        images = np.empty((len(chunk), height, width, 3), np.uint8)
+        states = []
+        for index, (driving, time) in enumerate(zip(chunk.images, chunk.times, strict=True)):
+            images[index], state = self._animate(driving, float(time), self._tracker)
+            states.append(state)
+        return AnimatedChunk(images, chunk.times, tuple(states))
+
+    def _animate(self, driving: Image, time: float, tracker: FaceTracker) -> tuple[Image, FrameState]:
+        face = tracker.track(driving)
+        if face is not None and self._retargeter is not None:
+            self._last = self._retargeter.motion(face, time, self._parameters)
+        if self._last is None or self._reference.portrait is None:
+            return self._reference.image, FrameState.WAITING
+        state = FrameState.HELD if face is None else FrameState.ANIMATED
+        return self._reference.portrait.draw(self._last), state
+
+    def update(self, parameters: PreviewRunParameters) -> None:
+        self._parameters = parameters
+
+    def switch_reference(self, reference: Reference) -> None:
+        own = _own(reference)
+        if own.image.shape != self._reference.image.shape:
+            raise InputError("The new reference was fused for another size than this session's.")
+        self._reference = own
+        self._retargeter = _retargeter(own)
+        self._last = None
+
+    def reset(self) -> None:
+        self._last = None
+        if self._retargeter is not None:
+            self._retargeter.reset()
+        if self._tracker is not None:
+            self._tracker.reset()
+
+    def close(self) -> None:
+        if self._tracker is not None:
+            self._tracker.close()
+            self._tracker = None
+
+
+def _own(reference: Reference) -> PreviewReference:
+    if not isinstance(reference, PreviewReference):
+        raise InputError("This reference was fused by another pipeline. Fuse the image with this one.")
+    return reference
+
+
+def _retargeter(reference: PreviewReference) -> Retargeter | None:
+    if reference.portrait is None:
+        return None
+    return Retargeter(reference.seen, reference.portrait.shape, reference.portrait.pose.rotation)

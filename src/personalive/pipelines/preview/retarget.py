@@ -1,0 +1,245 @@
+"""From a driver's face to the motion a portrait is to make: pose, expression, lids and gaze, each apart.
+
+Relative (the usual): what counts is the change since the driver's neutral, so that the portrait starts as it was
+taken. Absolute: the portrait takes the driver's pose and expression as they are, its own expression removed as
+far as the rig can tell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from personalive.face.canonical import canonical_face
+from personalive.face.face import LANDMARKS, Face
+from personalive.face.pose import Double, HeadPose, fit_head, rotation_matrix, rotation_vector
+from personalive.face.smoothing import OneEuro
+from personalive.pipelines.preview import topology as mesh
+from personalive.pipelines.preview.motion import Motion
+from personalive.pipelines.preview.parameters import PreviewRunParameters
+from personalive.pipelines.preview.rig import expression_of, expressions
+
+_RESTING_APERTURE = 0.34
+"""Height of an open eye over its width, for drivers first seen with their eyes shut."""
+_SHUT_APERTURE = 0.055
+"""What the landmarks of a shut eye still measure."""
+_RECENTRE_SECONDS = 4.0
+"""A driver who sits down elsewhere is followed there; the portrait comes back to its place in this time."""
+_SMILES = ("mouthSmileRight", "mouthSmileLeft")
+_GAZE_LIMIT = np.array([0.22, 0.12])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sight:
+    """One frame of a driver, measured. `aperture` and `gaze` per eye, subject's right first."""
+
+    pose: HeadPose
+    shape: Double
+    aperture: Double
+    blink: Double
+    gaze: Double
+
+    @classmethod
+    def of(cls, face: Face) -> _Sight:
+        pose = fit_head(face.landmarks)
+        shape = pose.to_head(face.landmarks)
+        aperture, gaze = zip(*(_eye(shape, eye) for eye in mesh.EYES), strict=True)
+        blink = [face.score(eye.blink) for eye in mesh.EYES]
+        return cls(pose, shape, np.array(aperture), np.array(blink), np.array(gaze))
+
+
+def _eye(shape: Double, eye: mesh.Eye) -> tuple[float, Double]:
+    """Height of the opening over the eye's width, and the iris' place from the middle of the eye in widths."""
+    width = float(np.linalg.norm(shape[eye.inner, :2] - shape[eye.outer, :2]))
+    middle = slice(2, 5)
+    height = float(np.linalg.norm(shape[eye.upper[middle], :2] - shape[eye.lower[middle], :2], axis=1).mean())
+    iris = shape[eye.iris[0], :2] - (shape[eye.inner, :2] + shape[eye.outer, :2]) / 2
+    return height / max(width, 1e-6), iris / max(width, 1e-6)
+
+
+class Retargeter:
+    """Turns the frames of one driver into motions of one portrait. Remembers the driver's neutral."""
+
+    def __init__(self, reference: Face | None, reference_shape: Double, reference_rotation: Double) -> None:
+        self._reference = reference
+        self._own_shape = reference_shape
+        self._own_rotation = reference_rotation
+        self._own_expression = np.zeros((LANDMARKS, 3)) if reference is None else expression_of(reference)
+        self._neutral: _Sight | None = None
+        self._resting = np.full(2, _RESTING_APERTURE)
+        self._gaze = np.zeros((2, 2))
+        self._smile: dict[str, float] = {}
+        self._centre = np.zeros(3)
+        self._time = 0.0
+        self._scale = np.ones((LANDMARKS, 1))
+        self._filters: dict[str, OneEuro] = {}
+        self._filtered_with = -1.0
+
+    def motion(self, face: Face, time: float, parameters: PreviewRunParameters) -> Motion:
+        """The motion for the driver's next frame; `time` in seconds."""
+        sight = _Sight.of(face)
+        if self._neutral is None:
+            self._start(face, sight, time)
+        neutral = self._neutral
+        assert neutral is not None
+        absolute = parameters.motion == "absolute"
+        shape = (sight.shape - neutral.shape) * self._scale * _expression_share()
+        if absolute:
+            shape = shape - self._own_expression * _expression_share()
+        else:
+            shape = self._tempered(shape, face)
+        turn = rotation_vector(
+            sight.pose.rotation @ (self._own_rotation if absolute else neutral.pose.rotation).T
+        )
+        closure, gaze = self._lids(sight), self._look(sight, neutral)
+        shift = self._shift(sight, neutral, time)
+        smooth = self._smoothing(parameters.smoothing)
+        turn = smooth("turn", turn, time) * parameters.pose
+        shift = smooth("shift", shift, time) * parameters.pose * parameters.translation
+        nearer = float(smooth("nearer", np.array(sight.pose.scale / neutral.pose.scale), time))
+        shape = smooth("shape", shape, time) * parameters.expression
+        closure = np.clip(smooth("closure", closure, time) * parameters.expression, -1.0, 1.0)
+        gaze = smooth("gaze", gaze, time) * min(parameters.expression, 1.0)
+        return Motion(
+            rotation=rotation_matrix(turn),
+            translation=shift,
+            scale=1.0 + (nearer - 1.0) * parameters.pose * parameters.translation,
+            shape=shape,
+            closure=closure,
+            gaze=gaze,
+        )
+
+    def reset(self) -> None:
+        """Forget the driver: the next frame is the first."""
+        self._neutral = None
+        self._resting[:] = _RESTING_APERTURE
+        self._gaze[:] = 0.0
+        self._filters.clear()
+
+    def _start(self, face: Face, sight: _Sight, time: float) -> None:
+        """Take the first frame for neutral, less the expression that it shows."""
+        shape = sight.shape - expression_of(face, threshold=0.2)
+        self._neutral = _Sight(sight.pose, shape, sight.aperture, sight.blink, sight.gaze)
+        self._scale = _proportions(self._own_shape, shape)
+        self._smile = {name: min(face.score(name), 0.3) for name in _SMILES}
+        awake = sight.blink < 0.35
+        self._resting = np.where(awake, sight.aperture, _RESTING_APERTURE)
+        self._centre, self._time = sight.pose.translation.copy(), time
+
+    def _lids(self, sight: _Sight) -> Double:
+        """Closure of each lid from the height of the opening, and from the network's own word near shut."""
+        span = np.maximum(self._resting - _SHUT_APERTURE, 0.05)
+        closure = np.clip((self._resting - sight.aperture) / span, -1.0, 1.0)
+        said = np.clip((sight.blink - 0.40) / 0.22, 0.0, 1.0)
+        closure = np.maximum(closure, said)
+        # Both lids mostly move together, and each is measured with its own error.
+        return np.asarray(0.75 * closure + 0.25 * closure.mean())
+
+    def _look(self, sight: _Sight, neutral: _Sight) -> Double:
+        """Where the irises have gone; a lid that comes down hides them, and what is hidden stays."""
+        seen = np.clip((sight.aperture / self._resting - 0.45) / 0.25, 0.0, 1.0)[:, None]
+        mean = (sight.gaze - neutral.gaze).mean(0)  # eyes look the same way
+        target = np.clip(np.stack([mean, mean]), -_GAZE_LIMIT, _GAZE_LIMIT)
+        self._gaze = self._gaze + seen * (target - self._gaze)
+        return self._gaze
+
+    def _shift(self, sight: _Sight, neutral: _Sight, time: float) -> Double:
+        """How far the head is from where it has been of late, cm of the head."""
+        elapsed = max(time - self._time, 0.0)
+        self._time = time
+        self._centre += (sight.pose.translation - self._centre) * (1 - np.exp(-elapsed / _RECENTRE_SECONDS))
+        shift = (sight.pose.translation - self._centre) / neutral.pose.scale
+        shift[2] = 0.0
+        return shift
+
+    def _tempered(self, shape: Double, face: Face) -> Double:
+        """A displacement with as much taken off as the portrait's own smile and parted lips already hold.
+
+        Smiles do not add up: a driver's smile on a smiling portrait must end in one smile, not two. In each side's
+        smile, own + change·(1 - own) instead of own + change; between the lips, the wider of the two gaps.
+        """
+        if self._reference is None:
+            return shape
+        tempered = shape.copy()
+        together = 0.0
+        for name in _SMILES:
+            change = max(face.score(name) - self._smile[name], 0.0)
+            own = self._reference.score(name)
+            tempered -= own * change * expressions()[name]
+            together += own * change / 2
+        gap = float(self._own_shape[13, 1] - self._own_shape[14, 1])
+        parted = float(np.clip(shape[13, 1] - shape[14, 1], 0.0, max(gap, 0.0))) * together
+        for row in mesh.UPPER_LIP_ROWS:
+            tempered[row, 1] -= 0.3 * parted
+        for row in mesh.LOWER_LIP_ROWS:
+            tempered[row, 1] += 0.7 * parted
+        return tempered
+
+    def _smoothing(self, amount: float) -> _Smoother:
+        if amount != self._filtered_with:
+            self._filters.clear()
+            self._filtered_with = amount
+        return _Smoother(self._filters, amount)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Smoother:
+    """One-Euro filters by name, as strong as asked: 0 not at all, 0.5 as tuned, 1 twice that."""
+
+    filters: dict[str, OneEuro]
+    amount: float
+
+    # Cut-off at rest in Hz, and how it rises with speed in each signal's own unit (radians, cm, ratios).
+    _TUNED = {
+        "turn": (2.5, 6.0),
+        "shift": (1.5, 1.0),
+        "nearer": (1.0, 4.0),
+        "shape": (2.5, 1.2),
+        "closure": (4.0, 2.0),
+        "gaze": (2.0, 6.0),
+    }
+
+    def __call__(self, name: str, value: Double, time: float) -> Double:
+        if self.amount <= 0:
+            return value
+        if name not in self.filters:
+            cutoff, beta = self._TUNED[name]
+            strength = 2 * self.amount
+            self.filters[name] = OneEuro(min_cutoff=cutoff / strength, beta=beta / strength)
+        return self.filters[name].filter(value, time)
+
+
+def _proportions(own: Double, driver: Double) -> Double:
+    """Per landmark (478, 1) how much larger the portrait's features are than the driver's, 0.7…1.4.
+
+    A wide mouth smiles further than a narrow one: the lower face goes by the width of the mouth and the height
+    of the jaw, the rest by the head's own size, which head coordinates have taken out already.
+    """
+
+    def lower_face(shape: Double) -> float:
+        mouth = np.linalg.norm(shape[mesh.MOUTH_LEFT] - shape[mesh.MOUTH_RIGHT])
+        jaw = np.linalg.norm(shape[mesh.CHIN] - shape[2])
+        return float(np.sqrt(mouth * jaw))
+
+    ratio = float(np.clip(lower_face(own) / max(lower_face(driver), 1e-6), 0.7, 1.4))
+    scale = np.ones((LANDMARKS, 1))
+    low = np.clip((-1.5 - canonical_face().vertices[:, 1]) / 2.0, 0.0, 1.0)[:, None]
+    scale[:468] += (ratio - 1.0) * low
+    return scale
+
+
+@cache
+def _expression_share() -> Double:
+    """Per landmark (478, 1) how much of its displacement is expression: lids are driven apart, a skull is stiff."""
+    vertices = canonical_face().vertices
+    share = np.zeros((LANDMARKS, 1))
+    x, y = np.abs(vertices[:, 0]), vertices[:, 1]
+    stiff = np.maximum(np.clip((y - 5.5) / 2.0, 0, 1), np.clip((x - 5.5) / 1.5, 0, 1) * np.clip((y + 4) / 3, 0, 1))
+    share[:468, 0] = 1.0 - 0.7 * stiff
+    for eye in mesh.EYES:
+        share[eye.ring] = 0.0
+        share[eye.crease] *= 0.3
+        share[eye.under] *= 0.5
+    return share

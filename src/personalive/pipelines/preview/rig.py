@@ -1,0 +1,119 @@
+"""A hand-made rig of the canonical face: a few named expressions as displacements of its landmarks.
+
+It serves where no driver shows the movement: to write a driving clip by script, and to take a driver's
+expression in the first frame away so that the face behind it can serve as neutral. Amounts are 0…1 and mean what
+the blendshapes of the same name mean. Distances are cm of the canonical face.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+
+import numpy as np
+
+from personalive.face.canonical import canonical_face
+from personalive.face.face import LANDMARKS, Face
+from personalive.face.pose import Double
+from personalive.pipelines.preview import topology as mesh
+
+_JAW_HINGE = np.array([0.0, -4.5, -6.0])
+"""The jaw turns and slides forward at once; about this axis that is one turn."""
+_JAW_ANGLE = np.radians(14.0)
+
+
+@cache
+def expressions() -> Mapping[str, Double]:
+    """Every expression of the rig at full strength: name → displacement, float64 (478, 3) cm."""
+    x = canonical_face().vertices
+    made = {
+        "jawOpen": _jaw_open(x),
+        "mouthSmileRight": _smile(x, -1),
+        "mouthSmileLeft": _smile(x, 1),
+        "mouthFrownRight": _around(x, mesh.MOUTH_RIGHT, 1.4) * np.array([-0.1, -0.5, 0.0]),
+        "mouthFrownLeft": _around(x, mesh.MOUTH_LEFT, 1.4) * np.array([0.1, -0.5, 0.0]),
+        "mouthPucker": _pucker(x),
+        "browInnerUp": _brow(x, (55, 65, 107, 66, 285, 295, 336, 296), 1.3) * np.array([0.0, 0.75, 0.0]),
+        "browOuterUpRight": _brow(x, (46, 53, 70, 63), 1.3) * np.array([0.0, 0.7, 0.0]),
+        "browOuterUpLeft": _brow(x, (276, 283, 300, 293), 1.3) * np.array([0.0, 0.7, 0.0]),
+        "browDownRight": _brow(x, (55, 65, 107, 66, 52, 105), 1.2) * np.array([0.12, -0.55, 0.0]),
+        "browDownLeft": _brow(x, (285, 295, 336, 296, 282, 334), 1.2) * np.array([-0.12, -0.55, 0.0]),
+    }
+    padded = {}
+    for name, displacement in made.items():
+        whole = np.zeros((LANDMARKS, 3))
+        whole[: len(x)] = displacement
+        whole.setflags(write=False)
+        padded[name] = whole
+    return padded
+
+
+def pose_expression(amounts: Mapping[str, float]) -> Double:
+    """Sum of expressions by amount, float64 (478, 3) cm. Raises `KeyError` on a name the rig lacks."""
+    rig = expressions()
+    total = np.zeros((LANDMARKS, 3))
+    for name, amount in amounts.items():
+        total += amount * rig[name]
+    return total
+
+
+def expression_of(face: Face, threshold: float = 0.15) -> Double:
+    """How far a face is from neutral as far as the rig can tell, float64 (478, 3) cm.
+
+    Scores up to `threshold` count as neutral: the network gives a resting face a little of most shapes.
+    """
+    scores = {name: face.score(name) for name in expressions()}
+    strengths = {k: max(score - threshold, 0.0) / (1 - threshold) for k, score in scores.items()}
+    return pose_expression(strengths)
+
+
+def _falloff(distance: Double, radius: float) -> Double:
+    return np.exp(-((distance / radius) ** 2))
+
+
+def _around(x: Double, centre: int, radius: float) -> Double:
+    """Weights (n, 1), 1 at a landmark, fading over `radius` cm."""
+    return _falloff(np.linalg.norm(x - x[centre], axis=1), radius)[:, None]
+
+
+def _brow(x: Double, landmarks: tuple[int, ...], radius: float) -> Double:
+    distance = np.linalg.norm(x[:, None] - x[list(landmarks)], axis=2).min(1)
+    below_brow = np.clip((x[:, 1] - 3.2) / 0.7, 0.0, 1.0)  # the lids are moved by closure alone
+    return (_falloff(distance, radius) * below_brow)[:, None]
+
+
+def _smile(x: Double, side: int) -> Double:
+    """Corner out, up and back; the cheek rises with it; the upper lip is drawn flat and up."""
+    corner = mesh.MOUTH_LEFT if side > 0 else mesh.MOUTH_RIGHT
+    cheek = 425 if side > 0 else 205
+    mine = 1 / (1 + np.exp(-side * x[:, :1] / 0.5))
+    moved = _around(x, corner, 1.7) * np.array([side * 1.0, 0.85, -0.7])
+    moved += _around(x, cheek, 1.8) * np.array([side * 0.12, 0.2, 0.05])
+    moved += _around(x, 0, 1.2) * np.array([0.0, 0.3, 0.05])
+    return moved * mine
+
+
+def _pucker(x: Double) -> Double:
+    centre = (x[13] + x[14]) / 2
+    weight = _falloff(np.linalg.norm((x - centre) * [0.7, 1.0, 0.6], axis=1), 1.8)[:, None]
+    pulled = weight * (centre - x) * np.array([0.38, 0.0, 0.0])
+    return pulled + weight * np.array([0.0, 0.0, 0.5])
+
+
+def _jaw_open(x: Double) -> Double:
+    """The lower face turned about the jaw joints; how much of the turn each point takes."""
+    c, s = np.cos(_JAW_ANGLE), np.sin(_JAW_ANGLE)
+    arm = x - _JAW_HINGE
+    turned = arm @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]]).T + _JAW_HINGE
+    low = np.clip((-4.2 - x[:, 1]) / 2.6, 0.0, 1.0)
+    share = low * low * (3 - 2 * low)
+    share *= np.clip(1.15 - np.abs(x[:, 0]) / 8.0, 0.0, 1.0)
+    side = np.clip((-1.0 - x[:, 1]) / 7.0, 0.0, 1.0) * np.clip(np.abs(x[:, 0]) / 6.0, 0.0, 1.0)
+    share = np.maximum(share, 0.7 * side)
+    for row in mesh.LOWER_LIP_ROWS:
+        reach = np.abs(x[row, 0]) / 2.46
+        share[row] = 1.0 - 0.62 * reach**2
+    for row in mesh.UPPER_LIP_ROWS:
+        share[row] = 0.0
+    share[mesh.LIP_CORNERS] = 0.3
+    return (turned - x) * share[:, None]

@@ -1,0 +1,198 @@
+"""A portrait made ready to move, and the moving of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from personalive.face.canonical import canonical_face
+from personalive.face.face import Float
+from personalive.face.pose import Double, HeadPose, fit_head, rotation_matrix, rotation_vector
+from personalive.media.types import Image
+from personalive.pipelines.preview import topology as mesh
+from personalive.pipelines.preview.eyes import EyeLayers, build_eye, lid_margins
+from personalive.pipelines.preview.headfield import HeadField, build_head_field
+from personalive.pipelines.preview.layout import HeadLayout
+from personalive.pipelines.preview.matte import Cutout, cut_out
+from personalive.pipelines.preview.mesh import Region, interpolate
+from personalive.pipelines.preview.motion import Motion
+from personalive.pipelines.preview.mouth import MouthLayers, build_mouth
+
+MAX_TURN = np.radians(24.0)
+"""Turning and nodding beyond this shows what the portrait does not hold; it is approached, never passed."""
+MAX_TILT = np.radians(22.0)
+"""The same for tilting to a shoulder, which bends the neck."""
+_NECK = np.array([0.0, -5.0, 0.0])
+"""cm from the middle of the head to the point that stays when it turns: a compromise between a true neck and the
+little room that a still background leaves."""
+MAX_SHIFT = 1.6
+"""cm the head may leave its place before the neck looks stretched; approached, never passed."""
+_LID_DROP = 0.2
+"""cm by which the skin around an eye sinks when it shuts."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Target:
+    """Where a motion puts the landmarks: `points` float32 (478, 3) pixels, `pose` the head's."""
+
+    points: Float
+    pose: HeadPose
+    unlidded: Float
+    """float32 (478, 2): the same with the lids as the portrait has them."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Portrait:
+    """A portrait with everything that is fixed for it. Immutable: any number of sessions may draw from it.
+
+    `image` uint8 RGB (H, W, 3); `landmarks` float32 (478, 3) pixels; `shape` float64 (478, 3) head cm.
+    """
+
+    image: Image
+    landmarks: Float
+    pose: HeadPose
+    shape: Double
+    layers: Cutout | None
+    field: HeadField
+    eyes: tuple[EyeLayers, EyeLayers]
+    mouth: MouthLayers
+
+    @classmethod
+    def build(cls, image: Image, landmarks: Float) -> Portrait:
+        """From a picture and the landmarks (478, 3) of its face."""
+        pose = fit_head(landmarks)
+        landmarks = _in_relief(landmarks, pose)
+        shape = pose.to_head(landmarks)
+        size = (image.shape[1], image.shape[0])
+        flat = np.ascontiguousarray(landmarks[:, :2])
+        layout = HeadLayout.of(landmarks)
+        layers = cut_out(image, layout)
+        right, left = (build_eye(image, flat, eye) for eye in mesh.EYES)
+        return cls(
+            image=image,
+            landmarks=landmarks,
+            pose=pose,
+            shape=shape,
+            layers=layers,
+            field=build_head_field(landmarks, pose, layout, size, cut_out=layers is not None),
+            eyes=(right, left),
+            mouth=build_mouth(image, flat, pose, shape),
+        )
+
+    def target(self, motion: Motion) -> Target:
+        """Where a motion puts every landmark."""
+        pose = self._posed(motion)
+        moved = self.shape + motion.shape
+        unlidded = pose.to_frame(moved)[:, :2].astype(np.float32)
+        for eye, closure in zip(mesh.EYES, motion.closure, strict=True):
+            _close_lids(moved, eye, float(closure))
+        return Target(pose.to_frame(moved).astype(np.float32), pose, unlidded)
+
+    def _posed(self, motion: Motion) -> HeadPose:
+        turn = rotation_vector(motion.rotation)
+        turn[:2] = _approach(turn[:2], MAX_TURN)
+        turn[2:] = _approach(turn[2:], MAX_TILT)
+        rotation = rotation_matrix(turn)
+        shift = motion.translation + _NECK - rotation @ _NECK
+        shift[:2] = _approach(shift[:2], MAX_SHIFT)
+        scale = float(np.clip(motion.scale, 0.88, 1.14))
+        return HeadPose(
+            rotation @ self.pose.rotation,
+            self.pose.scale * scale,
+            self.pose.translation + self.pose.scale * shift * [1.0, 1.0, 0.0],
+        )
+
+    def draw(self, motion: Motion) -> Image:
+        """The portrait with a motion, uint8 RGB (H, W, 3)."""
+        target = self.target(motion)
+        frame = self._warped(target)
+        flat = np.ascontiguousarray(target.points[:, :2])
+        for layers, closure, gaze in zip(self.eyes, motion.closure, motion.gaze, strict=True):
+            shift = np.array([gaze[0], -gaze[1]], np.float32) * np.float32(layers.width)
+            layers.draw(frame, flat, target.unlidded, float(closure), shift)
+        self.mouth.draw(frame, flat, target.pose, motion.shape)
+        return frame
+
+    def _warped(self, target: Target) -> Image:
+        """Skin, hair and background; the eyes and the mouth are drawn over it."""
+        rigid = target.pose.to_frame(self.shape[:468])[:, :2]
+        expression = (target.unlidded[:468] - rigid).astype(np.float32)
+        sampling = self.field.backward(target.pose, expression)
+        points = np.ascontiguousarray(target.points[:468, :2])
+        region = Region.around(points, self.field.size, 1)
+        if not region.empty:
+            values = np.column_stack([self.landmarks[:468, :2], _oval_fade()]).astype(np.float32)
+            spread, covered = interpolate(points, values, _by_depth(target.points), region)
+            view = region.of(sampling)
+            for axis in (0, 1):  # the median takes out lone pixels where a sliver of a triangle was painted
+                whole = np.where(covered, spread[axis], view[..., axis])
+                view[..., axis] += (cv2.medianBlur(whole, 3) - view[..., axis]) * spread[2] * covered
+        if self.layers is None:
+            return _sampled(self.image, sampling)
+        head = _sampled(self.layers.head, sampling)
+        uncovered = cv2.cvtColor(255 - head[..., 3], cv2.COLOR_GRAY2RGB)
+        behind = cv2.multiply(self.layers.background, uncovered, scale=1 / 255)
+        return np.asarray(cv2.add(np.ascontiguousarray(head[..., :3]), behind), np.uint8)
+
+
+def _sampled(image: NDArray[np.uint8], where: Float) -> NDArray[np.uint8]:
+    return np.asarray(cv2.remap(image, where, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+
+
+def _in_relief(landmarks: Float, pose: HeadPose) -> Float:
+    """Landmarks with the depth behind the cheeks halved.
+
+    One picture shows no side of a head. Turned at its true depth, the outline would squeeze one cheek to nothing
+    and stretch the other; in relief both stay whole at the angles we allow.
+    """
+    towards = (-landmarks[:, 2] - pose.translation[2]) / pose.scale
+    front = 2.0
+    relief = np.where(towards < front, front + 0.45 * (towards - front), towards)
+    flattened = landmarks.copy()
+    flattened[:, 2] = -(relief * pose.scale + pose.translation[2])
+    return flattened
+
+
+def _approach(vector: Double, limit: float) -> Double:
+    """A vector shortened smoothly so that its length approaches `limit` and small ones stay as they are."""
+    length = float(np.linalg.norm(vector))
+    knee = 0.6 * limit
+    if length <= knee:
+        return vector
+    room = limit - knee
+    return vector * ((knee + room * np.tanh((length - knee) / room)) / length)
+
+
+def _close_lids(shape: Double, eye: mesh.Eye, closure: float) -> None:
+    """Move one eye's lid margins, and a little of the skin around them, in place."""
+    upper, lower = shape[eye.upper].copy(), shape[eye.lower].copy()
+    shape[eye.upper], shape[eye.lower] = lid_margins(upper, lower, closure)
+    shape[eye.crease] += 0.12 * (shape[eye.upper] - upper)
+    shape[eye.under] += 0.5 * (shape[eye.lower] - lower)
+    if closure > 0:
+        shape[:468, 1] -= _LID_DROP * closure * _lid_area(eye)
+
+
+@cache
+def _lid_area(eye: mesh.Eye) -> Double:
+    """Weights (468,) of the skin that sinks when an eye shuts: most at the outer half, fading over 1.5 cm."""
+    vertices = canonical_face().vertices
+    middle = (vertices[eye.outer] + vertices[eye.upper[3]]) / 2
+    return np.asarray(np.exp(-(((vertices - middle) / [1.5, 1.3, 2.5]) ** 2).sum(1)))
+
+
+def _by_depth(points: Float) -> NDArray[np.int32]:
+    triangles = canonical_face().triangles[:, ::-1]  # wound for y up; pixels count down
+    order = np.argsort(-points[triangles, 2].mean(1))
+    return triangles[order]
+
+
+def _oval_fade() -> Float:
+    """Vertex weights: 0 on the face's outline, where the head field takes over, 1 inside it."""
+    fade = np.ones(468, np.float32)
+    fade[mesh.OVAL] = 0.0
+    return fade
