@@ -32,8 +32,9 @@ FACE_SHARE = 0.42
 FACE_CENTRE = 0.46
 """Where the face's centre stands in the crop, from its top: hair above needs less room than shoulders."""
 _LARGEST_SHARE = 0.7
-_NARROWEST = 1.5
-"""Width of the crop in face heights, at least: an upright crop must not cut off the ears."""
+_NARROWEST, _TIGHTEST = 1.5, 1.1
+"""Width of the crop in face heights, at least: an upright crop must not cut off the ears. Where the image is
+too narrow for that, the second."""
 _LARGEST_SHIFT = 0.15
 
 
@@ -86,7 +87,10 @@ def frame_head(
 
     `scale` is the crop's height in heads. A narrow crop is made higher until the ears are in it.
     """
-    height = head * max(scale, _NARROWEST / aspect)
+    return _placed(x, y, head * max(scale, _NARROWEST / aspect), aspect)
+
+
+def _placed(x: float, y: float, height: float, aspect: float) -> CropBox:
     return CropBox(x - height * aspect / 2, y - FACE_CENTRE * height, height * aspect, height)
 
 
@@ -95,22 +99,15 @@ def reference_crop(
 ) -> CropBox:
     """The crop of a portrait that shows head and shoulders, of `aspect` (width / height).
 
-    Kept within the image of `image_size` (width, height) as far as the framing allows: it is made smaller
-    until the face fills 70 % of its height, and moved by up to 15 % of its sides. What then still lies
-    outside is made up by `cut`.
+    Kept within the image of `image_size` (width, height) as far as the framing allows: it is made smaller,
+    at most until the face fills 70 % of its height, and moved by up to 15 % of its sides. `cut` makes up what
+    then still lies outside.
     """
     x, y, head = head_in_frame(face)
-    box = frame_head(x, y, head, aspect=aspect, scale=scale)
-    fitting = min(image_size[0] / box.width, image_size[1] / box.height, 1.0)
-    smallest = min(head / _LARGEST_SHARE / box.height, 1.0)
-    if fitting < 1.0:
-        factor = max(fitting, smallest)
-        box = CropBox(
-            x - box.width * factor / 2,
-            y - FACE_CENTRE * box.height * factor,
-            box.width * factor,
-            box.height * factor,
-        )
+    wanted = head * max(scale, _NARROWEST / aspect)
+    smallest = head * max(1 / _LARGEST_SHARE, _TIGHTEST / aspect)
+    fitting = min(image_size[1], image_size[0] / aspect)
+    box = _placed(x, y, min(wanted, max(fitting, smallest)), aspect)
     left = _moved_inside(box.left, box.width, image_size[0])
     top = _moved_inside(box.top, box.height, image_size[1])
     return CropBox(left, top, box.width, box.height)

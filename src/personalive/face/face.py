@@ -83,11 +83,16 @@ def dominant(faces: list[Face], frame_size: tuple[int, int], previous: Face | No
         return None
     if previous is not None:
         nearest = min(faces, key=lambda face: _distance(face, previous.centre))
-        if _distance(nearest, previous.centre) < 0.5 * previous.size:
+        if near(nearest, previous):
             return nearest
     width, height = frame_size
     middle, reach = (width / 2, height / 2), max(np.hypot(width, height) / 2, 1.0)
     return max(faces, key=lambda face: face.size * (1.0 - 0.5 * _distance(face, middle) / reach))
+
+
+def near(face: Face, previous: Face) -> bool:
+    """Whether a face is where another was a frame ago: within half its size."""
+    return _distance(face, previous.centre) < 0.5 * previous.size
 
 
 def _distance(face: Face, point: tuple[float, float]) -> float:

@@ -33,11 +33,11 @@ class HeadPose:
 
     def to_head(self, landmarks: Float | Double) -> Double:
         """Points (n, 3) of a frame, in pixels, to head coordinates in cm."""
-        return (landmarks * _FLIP - self.translation) @ self.rotation / self.scale
+        return np.asarray((landmarks * _FLIP - self.translation) @ self.rotation / self.scale)
 
     def to_frame(self, shape: Double) -> Double:
         """Points (n, 3) in head coordinates, cm, to pixels of a frame: x right, y down, z away."""
-        return (self.scale * shape @ self.rotation.T + self.translation) * _FLIP
+        return np.asarray((self.scale * shape @ self.rotation.T + self.translation) * _FLIP)
 
     @property
     def angles(self) -> Double:
@@ -94,4 +94,4 @@ def rotation_matrix(vector: Double) -> Double:
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
     first = 1.0 if angle < 1e-8 else np.sin(angle) / angle
     second = 0.5 if angle < 1e-8 else (1 - np.cos(angle)) / angle**2
-    return np.eye(3) + first * cross + second * (cross @ cross)
+    return np.asarray(np.eye(3) + first * cross + second * (cross @ cross))

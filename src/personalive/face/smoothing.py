@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 Float64 = NDArray[np.float64]
 
 _INSTANT = 1e-6
+"""Seconds: samples closer than this are taken for one, because their difference says nothing about speed."""
 
 
 class OneEuro:
@@ -51,8 +52,8 @@ class OneEuro:
     def filter(self, value: ArrayLike, time: float) -> Float64:
         """The filtered sample, float64 of the sample's shape; `time` in seconds.
 
-        A repeated time, to the microsecond, leaves the output as it was. Raises `ValueError` where the shape changes without a
-        `reset` or a value is not finite: it would stay in the filter for good.
+        A repeated time, to the microsecond, leaves the output as it was. Raises `ValueError` where the shape
+        changes without a `reset` or a value is not finite: it would stay in the filter for good.
         """
         sample = np.asarray(value, np.float64)
         if not np.isfinite(sample).all():

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from personalive.face.face import Face, dominant
+from personalive.face.face import Face, dominant, near
 from personalive.face.landmarker import BoxDetector, Landmarker
 from personalive.media.types import Image
+
+Window = tuple[int, int, int, int]
+"""Left, top, right and bottom in pixels of the frame; right and bottom are exclusive."""
 
 _SEARCH_EVERY = 10
 """Frames between two searches for a far face while none is seen: a search costs several detections."""
 
 
-def _windows(width: int, height: int) -> Iterator[tuple[int, int, int, int]]:
+def _windows(width: int, height: int) -> Iterator[Window]:
     """Overlapping windows (left, top, right, bottom) of three scales; a face is whole in one of them.
 
     The detector was trained on selfies and misses a face narrower than about a tenth of what it is shown.
@@ -33,14 +36,14 @@ def _starts(length: int, window: int) -> list[int]:
     return [round(k * (length - window) / (count - 1)) for k in range(count)]
 
 
-def _search(landmarker: Landmarker, image: Image) -> tuple[list[Face], tuple[int, int, int, int] | None]:
-    """Faces of the first window that holds any, and that window."""
+def _search(landmarker: Landmarker, image: Image) -> list[Face]:
+    """Faces of the first window that holds any."""
     height, width = image.shape[:2]
     for window in _windows(width, height):
         left, top, right, bottom = window
         if faces := landmarker.find(image[top:bottom, left:right], (left, top)):
-            return faces, window
-    return [], None
+            return faces
+    return []
 
 
 class FaceDetector:
@@ -52,7 +55,7 @@ class FaceDetector:
 
     def detect(self, image: Image) -> list[Face]:
         """Every face in a still, uint8 RGB (H, W, 3), largest first; small ones are searched for."""
-        faces = self._landmarker.find(image) or _search(self._landmarker, image)[0]
+        faces = self._landmarker.find(image) or _search(self._landmarker, image)
         return sorted(faces, key=lambda face: -face.size)
 
     def dominant(self, image: Image) -> Face | None:
@@ -80,56 +83,75 @@ class FaceDetector:
 
 
 class FaceTracker:
-    """Follows the dominant face through a video. Frames of one tracker should have one size; a new size
-    starts the search anew. Not thread-safe.
+    """Follows the dominant face through a video, one face at a time. Not thread-safe.
+
+    Who is followed is decided among all faces in sight when the tracking starts and after it was lost; from then
+    on only that face is looked at, which is twice as fast as watching for others. A new frame size starts anew.
     """
 
     def __init__(self) -> None:
-        self._landmarker = Landmarker(video=True)
-        self._searcher: Landmarker | None = None
-        self._window: tuple[int, int, int, int] | None = None
+        self._everyone = Landmarker(video=False)
+        self._follower: Landmarker | None = None
+        self._window: Window = (0, 0, 0, 0)
         self._size = (0, 0)
         self._previous: Face | None = None
         self._missed = 0
 
     def track(self, image: Image) -> Face | None:
         """The dominant face of the next frame, uint8 RGB (H, W, 3), or None where there is none."""
-        height, width = image.shape[:2]
-        if (width, height) != self._size:
-            self._size, self._window, self._previous, self._missed = (width, height), None, None, 0
-        left, top, right, bottom = self._window or (0, 0, width, height)
-        faces = self._landmarker.find(image[top:bottom, left:right], (left, top))
-        face = dominant(faces, self._size, self._previous)
-        if face is None:
-            face = self._far(image)
-        if face is not None:
-            self._previous, self._missed = face, 0
-            if self._window is not None and _leaving(face, self._window):
-                self._window = None if face.size > 0.15 * min(width, height) else _around(face, self._size)
+        size = (image.shape[1], image.shape[0])
+        if size != self._size:
+            self.reset()
+            self._size = size
+        face = self._follow(image) or self._find(image)
+        self._missed = 0 if face is not None else self._missed + 1
+        self._previous = face or self._previous
         return face
 
-    def _far(self, image: Image) -> Face | None:
-        """Look for a face too small for the whole frame, now and then; follow it in a window of its own."""
-        self._window = None
-        self._missed += 1
-        if self._missed % _SEARCH_EVERY != 1:
+    def _follow(self, image: Image) -> Face | None:
+        """The face followed so far, where it still is; otherwise nothing, and the following ends."""
+        if self._follower is None or self._previous is None:
             return None
-        if self._searcher is None:
-            self._searcher = Landmarker(video=False)
-        face = dominant(_search(self._searcher, image)[0], self._size)
-        if face is not None:
-            self._window = _around(face, self._size)
+        left, top, right, bottom = self._window
+        face = dominant(
+            self._follower.find(image[top:bottom, left:right], (left, top)), self._size, self._previous
+        )
+        if face is None or not near(face, self._previous) or _leaving(face, self._window, self._size):
+            self._end_following()
+            return None
         return face
+
+    def _find(self, image: Image) -> Face | None:
+        """Choose a face to follow. One too small for the whole frame is searched for now and then only: a search
+        costs several detections.
+        """
+        faces = self._everyone.find(image)
+        in_sight = len(faces) == 1  # a face that the whole frame shows, and no other beside it
+        if not faces and self._missed % _SEARCH_EVERY == 0:
+            faces = _search(self._everyone, image)
+        face = dominant(faces, self._size, self._previous)
+        if face is None:
+            return None
+        self._window = (0, 0, *self._size) if in_sight else _around(face, self._size)
+        left, top, right, bottom = self._window
+        self._follower = Landmarker(video=True, max_faces=1)
+        followed = self._follower.find(image[top:bottom, left:right], (left, top))
+        return followed[0] if followed and near(followed[0], face) else face
+
+    def _end_following(self) -> None:
+        if self._follower is not None:
+            self._follower.close()
+            self._follower = None
 
     def reset(self) -> None:
         """Forget the face followed so far."""
-        self._window, self._previous, self._missed = None, None, 0
+        self._end_following()
+        self._previous, self._missed = None, 0
 
     def close(self) -> None:
         """Release the networks. May be called twice."""
-        self._landmarker.close()
-        if self._searcher is not None:
-            self._searcher.close()
+        self._end_following()
+        self._everyone.close()
 
     def __enter__(self) -> FaceTracker:
         return self
@@ -138,7 +160,7 @@ class FaceTracker:
         self.close()
 
 
-def _around(face: Face, frame_size: tuple[int, int]) -> tuple[int, int, int, int]:
+def _around(face: Face, frame_size: tuple[int, int]) -> Window:
     """A window of four face sizes around a face, inside the frame."""
     side = int(4 * face.size)
     spans = []
@@ -150,12 +172,13 @@ def _around(face: Face, frame_size: tuple[int, int]) -> tuple[int, int, int, int
     return left, top, right, bottom
 
 
-def _leaving(face: Face, window: tuple[int, int, int, int]) -> bool:
+def _leaving(face: Face, window: Window, frame_size: tuple[int, int]) -> bool:
+    """Whether a face nears an edge of its window that is not the frame's own edge."""
     left, top, right, bottom = face.box
     margin = 0.4 * face.size
     return (
-        left < window[0] + margin
-        or top < window[1] + margin
-        or right > window[2] - margin
-        or bottom > window[3] - margin
+        (window[0] > 0 and left < window[0] + margin)
+        or (window[1] > 0 and top < window[1] + margin)
+        or (window[2] < frame_size[0] and right > window[2] - margin)
+        or (window[3] < frame_size[1] and bottom > window[3] - margin)
     )

@@ -1,1 +1,52 @@
-"""Files and bytes to frames, and back: images, video, audio, and the mark of a synthetic output."""
+"""Files and bytes to frames, and back: images, video, sound, and the mark of synthetic media."""
+
+from personalive.media.audio import AudioTrack
+from personalive.media.image import (
+    MAX_IMAGE_BYTES,
+    MAX_IMAGE_PIXELS,
+    decode_image,
+    fit_image,
+    is_image_file,
+    read_image,
+)
+from personalive.media.output import OutputKind, check_output, output_kind
+from personalive.media.provenance import (
+    COMPOSITE_SYNTHETIC,
+    TRAINED_ALGORITHMIC_MEDIA,
+    Provenance,
+    read_provenance,
+    save_image,
+)
+from personalive.media.resample import resample
+from personalive.media.types import DrivingSource, Frames, Image, VideoFrame, VideoInfo
+from personalive.media.video_reader import VideoReader, open_driving
+from personalive.media.video_writer import VideoWriter, exact_rate, open_writer
+
+__all__ = [
+    "COMPOSITE_SYNTHETIC",
+    "MAX_IMAGE_BYTES",
+    "MAX_IMAGE_PIXELS",
+    "TRAINED_ALGORITHMIC_MEDIA",
+    "AudioTrack",
+    "DrivingSource",
+    "Frames",
+    "Image",
+    "OutputKind",
+    "Provenance",
+    "VideoFrame",
+    "VideoInfo",
+    "VideoReader",
+    "VideoWriter",
+    "check_output",
+    "decode_image",
+    "exact_rate",
+    "fit_image",
+    "is_image_file",
+    "open_driving",
+    "open_writer",
+    "output_kind",
+    "read_image",
+    "read_provenance",
+    "resample",
+    "save_image",
+]

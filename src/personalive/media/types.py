@@ -1,12 +1,76 @@
-"""The one way pixels are passed around: 8-bit RGB arrays."""
+"""The values that travel between readers, pipelines and writers."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-Image = NDArray[np.uint8]
-"""uint8 RGB (height, width, 3)."""
+Image: TypeAlias = NDArray[np.uint8]
+"""RGB, (height, width, 3) uint8 in 0..255, C-contiguous."""
 
-Frames = NDArray[np.uint8]
-"""uint8 RGB (frames, height, width, 3)."""
+Frames: TypeAlias = NDArray[np.uint8]
+"""RGB, (count, height, width, 3) uint8 in 0..255, C-contiguous."""
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What is known of a clip before its frames are read.
+
+    `width` and `height` are those of the frames as delivered: upright and with square pixels. `rotation` is
+    how far the stored picture was turned clockwise to stand upright, in degrees (0, 90, 180 or 270). `fps` is
+    the average rate in frames per second. `duration` (seconds) and `frames` are the header's claims, None
+    where it makes none; a damaged file delivers fewer.
+    """
+
+    width: int
+    height: int
+    fps: float
+    duration: float | None
+    frames: int | None
+    rotation: int
+    has_audio: bool
+
+
+@dataclass(frozen=True)
+class VideoFrame:
+    """One picture of a clip: shown from `time` for `duration` (both seconds from the start of the stream).
+
+    `image` is (height, width, 3) uint8 RGB. `index` counts the frames delivered, from 0. A frame that is
+    shown more than once after resampling shares its array with its repeats, so treat it as read-only.
+    """
+
+    image: Image
+    time: float
+    index: int
+    duration: float
+
+
+class DrivingSource(Protocol):
+    """Where driving frames come from: a video file, an animation, a folder of pictures or a still."""
+
+    @property
+    def info(self) -> VideoInfo:
+        """Size, rate and length, known as soon as the source is open."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """One sentence per thing the user should know of; filled while iterating."""
+
+    def __iter__(self) -> Iterator[VideoFrame]: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def close(self) -> None:
+        """Let go of the file. Closing twice is harmless."""

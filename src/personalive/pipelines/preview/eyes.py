@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personalive.face.face import Float
+from personalive.face.pose import Double
 from personalive.media.types import Image
 from personalive.pipelines.preview.mesh import Region, interpolate, polygon_mask
 from personalive.pipelines.preview.topology import Eye
@@ -24,7 +25,7 @@ _ABOVE = 1.0
 """How far above its crease the drawn lid begins, in distances from lid margin to crease: a soft start there."""
 
 
-def lid_margins(upper: Float, lower: Float, closure: float) -> tuple[Float, Float]:
+def lid_margins(upper: Double, lower: Double, closure: float) -> tuple[Double, Double]:
     """Where margins of open lids, (n, k) each in any unit, go at a closure: 1 closed, below 0 opened wider."""
     meeting = lower + MEETING * (upper - lower)
     if closure < 0:
@@ -64,7 +65,9 @@ class EyeLayers:
         if closure > 0.2:
             self._draw_lid(canvas, landmarks, unlidded, closure)
 
-    def _draw_eyeball(self, canvas: Image, landmarks: Float, rigid_ring: Float, gaze: Float, shown: float) -> None:
+    def _draw_eyeball(
+        self, canvas: Image, landmarks: Float, rigid_ring: Float, gaze: Float, shown: float
+    ) -> None:
         opening = landmarks[self.eye.ring]
         region = Region.around(opening, _size(canvas), 2)
         if region.empty:
@@ -106,7 +109,9 @@ def build_eye(image: Image, landmarks: Float, eye: Eye) -> EyeLayers:
     """The layers of one eye of a portrait, uint8 RGB (H, W, 3), with landmarks (478, 2)."""
     ring = landmarks[eye.ring]
     width = float(np.linalg.norm(landmarks[eye.inner] - landmarks[eye.outer]))
-    region = Region.around(landmarks[np.concatenate([eye.ring, eye.crease, eye.under])], _size(image), 0.3 * width)
+    region = Region.around(
+        landmarks[np.concatenate([eye.ring, eye.crease, eye.under])], _size(image), 0.3 * width
+    )
     patch = np.ascontiguousarray(region.of(image))
     upper, lower, crease = (landmarks[_row(eye, r)] for r in (eye.upper, eye.lower, eye.crease))
     meeting = lower + np.float32(MEETING) * (upper - lower)
@@ -117,9 +122,7 @@ def build_eye(image: Image, landmarks: Float, eye: Eye) -> EyeLayers:
     lashes = meeting + (meeting - crease) * np.float32(0.18)
     top = crease + np.float32(_ABOVE) * (crease - upper)
     n = len(crease)
-    strips = [
-        (row * n + k, row * n + k + 1, (row + 1) * n + k) for row in (0, 1) for k in range(n - 1)
-    ] + [
+    strips = [(row * n + k, row * n + k + 1, (row + 1) * n + k) for row in (0, 1) for k in range(n - 1)] + [
         (row * n + k + 1, (row + 1) * n + k + 1, (row + 1) * n + k) for row in (0, 1) for k in range(n - 1)
     ]
     triangles = np.array(strips, np.int32)
@@ -160,7 +163,7 @@ def _bare_eyeball(patch: Image, ring: Float, iris: Float, radius: float) -> Imag
     use = ~seen & mirror_seen & inside
     bare[use] = mirrored[use]
     soft = cv2.GaussianBlur(bare, (0, 0), 1.0)
-    return np.where(opening[..., None], patch, soft)
+    return np.asarray(np.where(opening[..., None], patch, soft), np.uint8)
 
 
 def _closed_eye(patch: Image, upper: Float, lower: Float, meeting: Float, width: float) -> Image:
@@ -172,16 +175,22 @@ def _closed_eye(patch: Image, upper: Float, lower: Float, meeting: Float, width:
     mask = polygon_mask(hole.astype(np.float32), whole)
     skin = np.asarray(cv2.inpaint(patch, (mask > 0.01).astype(np.uint8), 4, cv2.INPAINT_TELEA), np.uint8)
     smooth = cv2.GaussianBlur(skin, (0, 0), 0.07 * width).astype(np.float32)
-    line = polygon_mask(np.concatenate([meeting, (meeting - away * 0.01 * width)[::-1]]).astype(np.float32), whole)
+    line = polygon_mask(
+        np.concatenate([meeting, (meeting - away * 0.01 * width)[::-1]]).astype(np.float32), whole
+    )
     distance = _distance_below(meeting, height, columns) / width
-    shade = 1.0 - 0.16 * np.exp(-(((distance + 0.06) / 0.10) ** 2)) + 0.05 * np.exp(-(((distance + 0.22) / 0.10) ** 2))
+    shade = (
+        1.0
+        - 0.16 * np.exp(-(((distance + 0.06) / 0.10) ** 2))
+        + 0.05 * np.exp(-(((distance + 0.22) / 0.10) ** 2))
+    )
     lashes = _lash_line(meeting, away, width, whole)
     ink = _lash_colour(patch, upper, lower)
     lid = smooth * shade[..., None]
     lid = lid * (1 - lashes[..., None]) + ink * lashes[..., None]
     blend = cv2.GaussianBlur(np.maximum(mask, line), (0, 0), max(0.03 * width, 0.8))[..., None]
     blend = np.maximum(blend, lashes[..., None])
-    return np.clip(patch * (1 - blend) + lid * blend, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(patch * (1 - blend) + lid * blend, 0, 255), np.uint8)
 
 
 def _distance_below(curve: Float, height: int, columns: int) -> Float:
@@ -202,21 +211,36 @@ def _lash_line(meeting: Float, away: Float, width: float, whole: Region) -> Floa
     swell = np.sin(np.pi * np.linspace(0.03, 0.97, 40)) ** 0.6
     for k in range(39):
         a, b = (curve[k] * scale).astype(int), (curve[k + 1] * scale).astype(int)
-        cv2.line(big, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), 255, max(int(0.055 * width * scale * swell[k]), 1))
+        cv2.line(
+            big,
+            (int(a[0]), int(a[1])),
+            (int(b[0]), int(b[1])),
+            255,
+            max(int(0.055 * width * scale * swell[k]), 1),
+        )
     outward = np.linspace(-0.35, 0.35, 40)
     across = curve[-1] - curve[0]
     across = across / max(float(np.linalg.norm(across)), 1e-3)
     for k in range(2, 38, 2):
         tip = curve[k] + (down[k] + across * outward[k]) * width * 0.07 * swell[k]
         a, b = curve[k] * scale, tip * scale
-        cv2.line(big, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), 150, max(int(0.008 * width * scale), 1), cv2.LINE_AA)
+        cv2.line(
+            big,
+            (int(a[0]), int(a[1])),
+            (int(b[0]), int(b[1])),
+            150,
+            max(int(0.008 * width * scale), 1),
+            cv2.LINE_AA,
+        )
     small = cv2.resize(big, (whole.width, whole.height), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.GaussianBlur(small, (0, 0), 0.5), np.float32) / np.float32(255) * np.float32(0.85)
 
 
 def _lash_colour(patch: Image, upper: Float, lower: Float) -> Float:
     """The dark of this eye's own lash line: the darkest tenth along the upper margin."""
-    points = np.concatenate([upper + shift * (upper - lower) for shift in (-0.1, 0.0, 0.1)]).round().astype(int)
+    points = (
+        np.concatenate([upper + shift * (upper - lower) for shift in (-0.1, 0.0, 0.1)]).round().astype(int)
+    )
     x = np.clip(points[:, 0], 0, patch.shape[1] - 1)
     y = np.clip(points[:, 1], 0, patch.shape[0] - 1)
     colours = patch[y, x].astype(np.float32)

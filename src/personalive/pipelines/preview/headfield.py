@@ -15,9 +15,13 @@ import numpy as np
 from personalive.face.face import Float
 from personalive.face.pose import Double, HeadPose
 from personalive.pipelines.preview.layout import HeadLayout, fade
+from personalive.pipelines.preview.mesh import Region
 
 GRID = 8
-"""Pixels between two nodes of the field."""
+"""Pixels between two nodes of the field; each stands in the middle of a square of so many pixels."""
+_ALL_IN_ONE = np.empty(0, np.float32)
+"""The second map of a sampling whose first holds both coordinates."""
+_FIRST = (GRID - 1) / 2
 _INVERSION_STEPS = 18
 _INVERSION_PACE = 0.6
 """How far each step goes: less than all the way, so that a tilted head's swirl is inverted as well."""
@@ -39,29 +43,38 @@ class HeadField:
     head: Float
     spread: Float
 
-    def backward(self, pose: HeadPose, expression: Float) -> Float:
-        """The sampling map float32 (H, W, 2) of a new pose and mesh displacement (468, 2) in pixels."""
+    def backward(self, pose: HeadPose, expression: Float) -> tuple[Float, Region]:
+        """The sampling map float32 (h, w, 2) of a new pose and mesh displacement (468, 2) in pixels, for the
+        region that moves at all.
+        """
         rigid = pose.to_frame(self.nodes)[:, :2].astype(np.float32) - self.pixels
         moved = self.head[:, None] * rigid + self.spread @ expression
         forward = moved.reshape(self.rows, self.columns, 2)
-        own = self.pixels.reshape(self.rows, self.columns, 2) / GRID
+        own = (self.pixels.reshape(self.rows, self.columns, 2) - _FIRST) / GRID
         back = np.zeros_like(forward)
         for _ in range(_INVERSION_STEPS):  # towards u(y) = -F(y + u(y))
             where = own + back / GRID
-            there = cv2.remap(forward, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+            there = cv2.remap(forward, where, _ALL_IN_ONE, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             back -= np.float32(_INVERSION_PACE) * (back + there)
         return self._upsampled(back)
 
-    def _upsampled(self, coarse: Float) -> Float:
-        """A node field at every pixel: node (r, c) lies at pixel (c·GRID, r·GRID)."""
+    def _upsampled(self, coarse: Float) -> tuple[Float, Region]:
+        """A node field at every pixel of the region around the nodes that move by a visible amount."""
+        rows, columns = np.nonzero(np.abs(coarse).max(2) > 0.02)
+        if len(rows) == 0:
+            return np.zeros((0, 0, 2), np.float32), Region(0, 0, 0, 0)
+        top, bottom = max(int(rows.min()) - 1, 0), min(int(rows.max()) + 2, self.rows)
+        left, right = max(int(columns.min()) - 1, 0), min(int(columns.max()) + 2, self.columns)
+        part = np.ascontiguousarray(coarse[top:bottom, left:right])
+        full = cv2.resize(
+            part, ((right - left) * GRID, (bottom - top) * GRID), interpolation=cv2.INTER_LINEAR
+        )
         width, height = self.size
-        x = np.arange(width, dtype=np.float32)
-        y = np.arange(height, dtype=np.float32)
-        scale = np.array([[GRID, 0, 0], [0, GRID, 0]], np.float32)
-        full = cv2.warpAffine(coarse, scale, (width, height), flags=cv2.INTER_LINEAR)
-        full[..., 0] += x
-        full[..., 1] += y[:, None]
-        return np.asarray(full, np.float32)
+        region = Region(left * GRID, top * GRID, min(right * GRID, width), min(bottom * GRID, height))
+        sampling = np.asarray(full, np.float32)[: region.height, : region.width]
+        sampling[..., 0] += np.arange(region.left, region.right, dtype=np.float32)
+        sampling[..., 1] += np.arange(region.top, region.bottom, dtype=np.float32)[:, None]
+        return np.ascontiguousarray(sampling), region
 
 
 def build_head_field(
@@ -72,8 +85,8 @@ def build_head_field(
     `cut_out`: the head is a layer of its own before a background that stays.
     """
     width, height = size
-    columns, rows = -(-width // GRID) + 1, -(-height // GRID) + 1
-    grid_y, grid_x = np.mgrid[0:rows, 0:columns].astype(np.float32) * GRID
+    columns, rows = -(-width // GRID), -(-height // GRID)
+    grid_y, grid_x = np.mgrid[0:rows, 0:columns].astype(np.float32) * GRID + np.float32(_FIRST)
     pixels = np.stack([grid_x.ravel(), grid_y.ravel()], axis=1)
     mesh_points = landmarks[:468, :2]
     distance2 = ((pixels[:, None] - mesh_points[None]) ** 2).sum(2)

@@ -35,7 +35,12 @@ class HeadLayout:
         reach = (oval - (top + chin) / 2) @ across
         middle = (top + chin) / 2 + across * (reach.max() + reach.min()) / 2
         return cls(
-            middle, across, down, max(float(np.ptp(reach)), 1.0), max(float(np.linalg.norm(chin - top)), 1.0), oval
+            middle,
+            across,
+            down,
+            max(float(np.ptp(reach)), 1.0),
+            max(float(np.linalg.norm(chin - top)), 1.0),
+            oval,
         )
 
     def coordinates(self, pixels: Float) -> tuple[Double, Double]:
@@ -47,7 +52,7 @@ class HeadLayout:
         """Distance in pixels of (n, 2) from the face's outline, 0 inside."""
         outline = self.oval.reshape(-1, 1, 2)
         inside = [cv2.pointPolygonTest(outline, (float(x), float(y)), True) for x, y in pixels]
-        return np.maximum(-np.array(inside), 0.0)
+        return np.asarray(np.maximum(-np.array(inside), 0.0))
 
     def head_share(self, pixels: Float, *, cut_out: bool) -> Double:
         """How much each pixel (n, 2) moves with the head, 0…1: all of face, ears and hair, less down the neck.
@@ -60,10 +65,10 @@ class HeadLayout:
         narrow = 1.0 - 0.30 * np.clip(below / 0.5, 0.0, 1.0)  # a neck is slimmer than a head
         if cut_out:
             lift = np.clip((0.35 - y) / 0.5, 0.0, 1.0)
-            sides_in, sides_out = 0.66 + 0.8 * lift, 1.15 + 1.4 * lift
             top_in, top_out = 1.8, 3.0
         else:
-            sides_in, sides_out, top_in, top_out = 0.66, 1.15, 0.80, 1.15
+            lift, top_in, top_out = np.zeros_like(y), 0.80, 1.15
+        sides_in, sides_out = 0.66 + 0.8 * lift, 1.15 + 1.4 * lift
         inner = np.hypot(np.hypot(x / (sides_in * narrow), up / top_in), below / 0.54)
         outer = np.hypot(np.hypot(x / (sides_out * narrow), up / top_out), below / 1.10)
         beyond = np.maximum(inner - 1, 0.0)

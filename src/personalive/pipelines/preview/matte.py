@@ -18,16 +18,18 @@ from personalive.media.types import Image
 from personalive.pipelines.preview.layout import HeadLayout
 
 _WORKING_SIDE = 288
+_NO_RECTANGLE = (0, 0, 1, 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cutout:
-    """A portrait in two layers: portrait = `head`[..., :3] + (1 - `head`[..., 3] / 255) · `background`.
+    """A portrait in two layers: portrait = `head` + (1 - `cover` / 255) · `background`.
 
-    `head` uint8 (H, W, 4): premultiplied RGB and coverage. `background` uint8 RGB (H, W, 3).
+    `head` uint8 RGB (H, W, 3), premultiplied; `cover` uint8 (H, W); `background` uint8 RGB (H, W, 3).
     """
 
-    head: NDArray[np.uint8]
+    head: Image
+    cover: NDArray[np.uint8]
     background: Image
 
 
@@ -39,19 +41,22 @@ def cut_out(image: Image, layout: HeadLayout) -> Cutout | None:
     head = _segment(np.asarray(small, np.uint8), layout, scale)
     if head is None:
         return None
-    rough = cv2.resize(head.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    rough = np.asarray(cv2.resize(head.astype(np.float32), (width, height)), np.float32)
     alpha = _refined(image, rough)
     background = _without_head(image, np.asarray(small, np.uint8), head, alpha, layout)
     cover = (alpha * 255 + 0.5).astype(np.uint8)
     behind = cv2.multiply(background, cv2.cvtColor(255 - cover, cv2.COLOR_GRAY2RGB), scale=1 / 255)
-    return Cutout(np.dstack([cv2.subtract(image, behind), cover]), background)
+    return Cutout(np.asarray(cv2.subtract(image, behind), np.uint8), cover, background)
 
 
 def _segment(small: Image, layout: HeadLayout, scale: float) -> NDArray[np.uint8] | None:
     """The head (and what hangs together with it) as 1 in a uint8 mask of the reduced portrait."""
     height, width = small.shape[:2]
     grid_y, grid_x = np.mgrid[0:height, 0:width].astype(np.float32) / np.float32(scale)
-    x, y = (part.reshape(height, width) for part in layout.coordinates(np.column_stack([grid_x.ravel(), grid_y.ravel()])))
+    x, y = (
+        part.reshape(height, width)
+        for part in layout.coordinates(np.column_stack([grid_x.ravel(), grid_y.ravel()]))
+    )
     guess = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
     guess[np.hypot(x / 0.72, np.where(y < 0, y / 0.85, y / 0.7)) < 1] = cv2.GC_PR_FGD
     guess[(y > 0.55) & (np.abs(x) < 0.45 + 1.2 * np.clip(y - 0.55, 0, 2))] = cv2.GC_PR_FGD
@@ -62,7 +67,7 @@ def _segment(small: Image, layout: HeadLayout, scale: float) -> NDArray[np.uint8
         return None  # the face fills the picture
     smooth = cv2.bilateralFilter(small, 5, 25, 5)
     cv2.setRNGSeed(0)  # its colour clusters start at random; the same portrait must give the same cut
-    cv2.grabCut(smooth, guess, None, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
+    cv2.grabCut(smooth, guess, _NO_RECTANGLE, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
     mask = np.isin(guess, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
     mask = np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)))
     face = np.zeros_like(mask)
@@ -82,7 +87,7 @@ def _main_part(mask: NDArray[np.uint8], face: NDArray[np.uint8]) -> NDArray[np.u
     for hole in range(1, count):
         if figures[hole, cv2.CC_STAT_AREA] < 0.01 * mask.size:
             part[holes == hole] = 1
-    return part
+    return np.asarray(part, np.uint8)
 
 
 def _refined(image: Image, rough: Float) -> Float:
@@ -113,7 +118,9 @@ def _without_head(
     grid_y, grid_x = np.mgrid[0:height:8, 0:width:8].astype(np.float32)
     share = layout.head_share(np.column_stack([grid_x.ravel(), grid_y.ravel()]), cut_out=True)
     moving = cv2.resize(share.reshape(grid_x.shape).astype(np.float32), (width, height))
-    reach = 2 * max(round(0.028 * max(small.shape[:2])), 2) + 1  # stray hair past the cut must not colour the wall
+    reach = (
+        2 * max(round(0.028 * max(small.shape[:2])), 2) + 1
+    )  # stray hair past the cut must not colour the wall
     hidden = cv2.dilate(head, np.ones((reach, reach), np.uint8))
     body = cv2.resize((moving < 0.02).astype(np.uint8), (small.shape[1], small.shape[0])) > 0
     hole = (hidden > 0) & ~body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from personalive.face.face import Float
 
 _SUBPIXEL_BITS = 4
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +47,19 @@ class Region:
         """Whether it holds no pixel."""
         return self.width < 1 or self.height < 1
 
-    def of(self, image: NDArray[np.generic]) -> NDArray[np.generic]:
+    def of(self, image: NDArray[Scalar]) -> NDArray[Scalar]:
         """The view of an image (H, W, …) inside the rectangle."""
         return image[self.top : self.bottom, self.left : self.right]
+
+    def within(self, other: Region) -> Region:
+        """What two rectangles share; empty where they do not meet."""
+        left, top = max(self.left, other.left), max(self.top, other.top)
+        right, bottom = min(self.right, other.right), min(self.bottom, other.bottom)
+        return Region(left, top, max(right, left), max(bottom, top))
+
+    def shifted(self, x: int, y: int) -> Region:
+        """The rectangle moved to the right and down by whole pixels."""
+        return Region(self.left + x, self.top + y, self.right + x, self.bottom + y)
 
 
 def interpolate(
@@ -81,7 +93,9 @@ def interpolate(
         spread[channel] += b.take(owner, mode="clip") * y
         spread[channel] += c.take(owner, mode="clip")
         # A triangle seen edge-on is steep, and its painted rim would reach far past its own values.
-        np.clip(spread[channel], low.take(owner, mode="clip"), high.take(owner, mode="clip"), out=spread[channel])
+        np.clip(
+            spread[channel], low.take(owner, mode="clip"), high.take(owner, mode="clip"), out=spread[channel]
+        )
     return spread, covered
 
 

@@ -50,7 +50,9 @@ class MouthLayers:
         in head coordinates. Lips in their place show what the warped portrait shows.
         """
         moved = float(np.abs(shape[mesh.mouth_ring()]).max())
-        jaw_drop = shape[mesh.CHIN_POINTS].mean(0)  # lips part over shut teeth in a smile, with the jaw in a word
+        jaw_drop = shape[mesh.CHIN_POINTS].mean(
+            0
+        )  # lips part over shut teeth in a smile, with the jaw in a word
         ring = landmarks[mesh.mouth_ring()]
         width = float(np.linalg.norm(ring[0] - ring[10]))
         openness = _area(ring) / max(width * width, 1e-6)
@@ -62,15 +64,15 @@ class MouthLayers:
         region = Region.around(ring, size, 3)
         if region.empty:
             return
-        shape = (region.width, region.height)
-        flags = cv2.INTER_LINEAR
+        extent = (region.width, region.height)
+        linear = cv2.INTER_LINEAR
         above = self._placement(pose, self.origin, region)
         below = self._placement(pose, self.origin + jaw_drop, region)
         middle = self._placement(pose, self.origin + 0.5 * jaw_drop, region)
-        inside = cv2.warpAffine(self.cavity, middle, shape, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        inside = cv2.warpAffine(self.cavity, middle, extent, flags=linear, borderMode=cv2.BORDER_REPLICATE)
         inside = inside.astype(np.float32)
         for texture, where in ((self.lower, below), (self.upper, above)):
-            layer = cv2.warpAffine(texture, where, shape, flags=flags).astype(np.float32)
+            layer = cv2.warpAffine(texture, where, extent, flags=linear).astype(np.float32)
             alpha = layer[..., 3:] / 255
             inside += (layer[..., :3] - inside) * alpha
         opening = polygon_mask(ring, region)
@@ -166,7 +168,7 @@ def _cavity(x: Float, y: Float, half_width: float, light: float) -> Image:
     groove = 1 - 0.18 * np.exp(-((x / (0.16 * unit)) ** 2))
     flesh = np.array([148, 74, 72], np.float32) * groove[..., None]
     colour = colour + (flesh - colour) * (0.75 * tongue)[..., None]
-    return np.clip(colour * light, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(colour * light, 0, 255), np.uint8)
 
 
 def _own_interior(
@@ -185,12 +187,12 @@ def _own_interior(
     grown = cv2.dilate(core, np.ones((3, 3), np.uint8), iterations=round(0.22 * _DENSITY))
     filled = cv2.inpaint(seen, ((grown > 0) & (core == 0)).astype(np.uint8), 4, cv2.INPAINT_TELEA)
     row = np.arange(height)[:, None] / _DENSITY - _ORIGIN[1]
-    if gap > 1.5:  # wide open: the lower half goes with the jaw
-        share = np.clip((0.1 - row) / 0.2, 0.0, 1.0)
-    else:
-        share = np.ones_like(row)
+    wide_open = gap > 1.5  # then its lower half goes with the jaw
+    share = np.clip((0.1 - row) / 0.2, 0.0, 1.0) if wide_open else np.ones_like(row)
     keep = np.where(row < 0, cv2.GaussianBlur(grown.astype(np.float32), (0, 0), 1.5), mask)
-    return _over(upper, filled, keep * share), _over(lower, filled, keep * (1 - share))
+    painted = np.asarray(filled, np.uint8)
+    above, below = (np.asarray(keep * part, np.float32) for part in (share, 1 - share))
+    return _over(upper, painted, above), _over(lower, painted, below)
 
 
 def _over(texture: Image, colour: Image, alpha: Float) -> Image:
@@ -201,7 +203,7 @@ def _over(texture: Image, colour: Image, alpha: Float) -> Image:
 
 
 def _rgba(colour: Float, alpha: Float) -> Image:
-    return np.clip(np.dstack([colour, alpha]) + 0.5, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(np.dstack([colour, alpha]) + 0.5, 0, 255), np.uint8)
 
 
 def _area(ring: Float) -> float:

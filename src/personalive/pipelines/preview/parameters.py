@@ -20,7 +20,9 @@ class PreviewRunParameters(RunParameters):
         "relative",
         description="relative: the driver's changes since their first frame; absolute: pose and expression as is.",
     )
-    expression: float = Field(1.0, ge=0.0, le=2.0, description="Strength of the expression; 1 is the driver's own.")
+    expression: float = Field(
+        1.0, ge=0.0, le=2.0, description="Strength of the expression; 1 is the driver's own."
+    )
     pose: float = Field(1.0, ge=0.0, le=1.5, description="Strength of head turning, nodding and tilting.")
     translation: float = Field(0.5, ge=0.0, le=1.0, description="How much the head's shifting is followed.")
     smoothing: float = Field(0.5, ge=0.0, le=1.0, description="0 raw, 1 calmest; more smoothing lags more.")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import ClassVar
 
 import cv2
 import numpy as np
+from typing_extensions import override
 
 from personalive.errors import InputError, NoFaceError, SessionClosedError
 from personalive.face.face import Face
@@ -43,6 +45,10 @@ class PreviewReference(Reference):
     portrait: Portrait | None
     seen: Face | None
 
+    def draw(self, motion: Motion | None) -> Image:
+        """The portrait in motion, uint8 RGB (H, W, 3); the picture itself where there is none."""
+        return self.image if self.portrait is None or motion is None else self.portrait.draw(motion)
+
 
 class PreviewPipeline(Pipeline[PreviewLoadParameters, PreviewRunParameters]):
     """Landmark-driven warp of the portrait. Not the diffusion model: quick, plain, and at home on any CPU."""
@@ -64,13 +70,13 @@ class PreviewPipeline(Pipeline[PreviewLoadParameters, PreviewRunParameters]):
         self._detector = FaceDetector()
 
     @classmethod
+    @override
     def availability(cls) -> Availability:
         return Availability(True, "it runs on any CPU and needs no weights")
 
     @classmethod
-    def load(
-        cls, parameters: PreviewLoadParameters, report: ProgressReport | None = None
-    ) -> PreviewPipeline:
+    @override
+    def load(cls, parameters: PreviewLoadParameters, report: ProgressReport | None = None) -> PreviewPipeline:
         if report:
             report("loading the face landmark model", 0.0)
         pipeline = cls(parameters)
@@ -79,9 +85,11 @@ class PreviewPipeline(Pipeline[PreviewLoadParameters, PreviewRunParameters]):
         return pipeline
 
     @property
+    @override
     def parameters(self) -> PreviewLoadParameters:
         return self._parameters
 
+    @override
     def fuse(self, image: Image, *, allow_no_face: bool = False) -> PreviewReference:
         width, height = self._parameters.width, self._parameters.height
         shrinking = image.shape[1] > width or image.shape[0] > height
@@ -102,6 +110,7 @@ class PreviewPipeline(Pipeline[PreviewLoadParameters, PreviewRunParameters]):
         found = FaceFound((left, top, right, bottom), self._detector.confidence(picture, face))
         return PreviewReference(identity, picture, found, portrait, face)
 
+    @override
     def open_session(
         self,
         reference: Reference,
@@ -111,6 +120,7 @@ class PreviewPipeline(Pipeline[PreviewLoadParameters, PreviewRunParameters]):
     ) -> PreviewSession:
         return PreviewSession(_own(reference), parameters or PreviewRunParameters())
 
+    @override
     def close(self) -> None:
         self._detector.close()
 
@@ -121,37 +131,46 @@ class PreviewSession(Session[PreviewRunParameters]):
     def __init__(self, reference: PreviewReference, parameters: PreviewRunParameters) -> None:
         self._parameters = parameters
         self._tracker: FaceTracker | None = FaceTracker()
+        self._artist = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preview-draw")
         self._reference = reference
         self._last: Motion | None = None
         self._retargeter = _retargeter(reference)
 
     @property
+    @override
     def parameters(self) -> PreviewRunParameters:
         return self._parameters
 
+    @override
     def step(self, chunk: FrameChunk) -> AnimatedChunk:
         if self._tracker is None:
             raise SessionClosedError("This session is closed.")
+        states: list[FrameState] = []
+        drawings: list[Future[Image]] = []
+        for driving, time in zip(chunk.images, chunk.times, strict=True):
+            state, motion = self._follow(driving, float(time), self._tracker)
+            states.append(state)
+            # One frame is drawn while the next is tracked; drawing depends on nothing but the motion.
+            drawings.append(self._artist.submit(self._reference.draw, motion))
         height, width = self._reference.image.shape[:2]
         images = np.empty((len(chunk), height, width, 3), np.uint8)
-        states = []
-        for index, (driving, time) in enumerate(zip(chunk.images, chunk.times, strict=True)):
-            images[index], state = self._animate(driving, float(time), self._tracker)
-            states.append(state)
+        for index, drawing in enumerate(drawings):
+            images[index] = drawing.result()
         return AnimatedChunk(images, chunk.times, tuple(states))
 
-    def _animate(self, driving: Image, time: float, tracker: FaceTracker) -> tuple[Image, FrameState]:
+    def _follow(self, driving: Image, time: float, tracker: FaceTracker) -> tuple[FrameState, Motion | None]:
         face = tracker.track(driving)
         if face is not None and self._retargeter is not None:
             self._last = self._retargeter.motion(face, time, self._parameters)
-        if self._last is None or self._reference.portrait is None:
-            return self._reference.image, FrameState.WAITING
-        state = FrameState.HELD if face is None else FrameState.ANIMATED
-        return self._reference.portrait.draw(self._last), state
+        if self._last is None:
+            return FrameState.WAITING, None
+        return FrameState.HELD if face is None else FrameState.ANIMATED, self._last
 
+    @override
     def update(self, parameters: PreviewRunParameters) -> None:
         self._parameters = parameters
 
+    @override
     def switch_reference(self, reference: Reference) -> None:
         own = _own(reference)
         if own.image.shape != self._reference.image.shape:
@@ -160,6 +179,7 @@ class PreviewSession(Session[PreviewRunParameters]):
         self._retargeter = _retargeter(own)
         self._last = None
 
+    @override
     def reset(self) -> None:
         self._last = None
         if self._retargeter is not None:
@@ -167,10 +187,12 @@ class PreviewSession(Session[PreviewRunParameters]):
         if self._tracker is not None:
             self._tracker.reset()
 
+    @override
     def close(self) -> None:
         if self._tracker is not None:
             self._tracker.close()
             self._tracker = None
+            self._artist.shutdown()
 
 
 def _own(reference: Reference) -> PreviewReference:

@@ -7,8 +7,10 @@ far as the rig can tell.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from typing import ClassVar
 
 import numpy as np
 
@@ -86,10 +88,8 @@ class Retargeter:
         assert neutral is not None
         absolute = parameters.motion == "absolute"
         shape = (sight.shape - neutral.shape) * self._scale * _expression_share()
-        if absolute:
-            shape = shape - self._own_expression * _expression_share()
-        else:
-            shape = self._tempered(shape, face)
+        own = self._own_expression * _expression_share()
+        shape = shape - own if absolute else self._tempered(shape, face)
         turn = rotation_vector(
             sight.pose.rotation @ (self._own_rotation if absolute else neutral.pose.rotation).T
         )
@@ -192,7 +192,7 @@ class _Smoother:
     amount: float
 
     # Cut-off at rest in Hz, and how it rises with speed in each signal's own unit (radians, cm, ratios).
-    _TUNED = {
+    _TUNED: ClassVar[Mapping[str, tuple[float, float]]] = {
         "turn": (2.5, 6.0),
         "shift": (1.5, 1.0),
         "nearer": (1.0, 4.0),
@@ -236,7 +236,9 @@ def _expression_share() -> Double:
     vertices = canonical_face().vertices
     share = np.zeros((LANDMARKS, 1))
     x, y = np.abs(vertices[:, 0]), vertices[:, 1]
-    stiff = np.maximum(np.clip((y - 5.5) / 2.0, 0, 1), np.clip((x - 5.5) / 1.5, 0, 1) * np.clip((y + 4) / 3, 0, 1))
+    stiff = np.maximum(
+        np.clip((y - 5.5) / 2.0, 0, 1), np.clip((x - 5.5) / 1.5, 0, 1) * np.clip((y + 4) / 3, 0, 1)
+    )
     share[:468, 0] = 1.0 - 0.7 * stiff
     for eye in mesh.EYES:
         share[eye.ring] = 0.0

@@ -79,7 +79,7 @@ def _around(x: Double, centre: int, radius: float) -> Double:
 def _brow(x: Double, landmarks: tuple[int, ...], radius: float) -> Double:
     distance = np.linalg.norm(x[:, None] - x[list(landmarks)], axis=2).min(1)
     below_brow = np.clip((x[:, 1] - 3.2) / 0.7, 0.0, 1.0)  # the lids are moved by closure alone
-    return (_falloff(distance, radius) * below_brow)[:, None]
+    return np.asarray((_falloff(distance, radius) * below_brow)[:, None])
 
 
 def _smile(x: Double, side: int) -> Double:
@@ -90,14 +90,14 @@ def _smile(x: Double, side: int) -> Double:
     moved = _around(x, corner, 1.7) * np.array([side * 1.0, 0.85, -0.7])
     moved += _around(x, cheek, 1.8) * np.array([side * 0.12, 0.2, 0.05])
     moved += _around(x, 0, 1.2) * np.array([0.0, 0.3, 0.05])
-    return moved * mine
+    return np.asarray(moved * mine)
 
 
 def _pucker(x: Double) -> Double:
     centre = (x[13] + x[14]) / 2
     weight = _falloff(np.linalg.norm((x - centre) * [0.7, 1.0, 0.6], axis=1), 1.8)[:, None]
     pulled = weight * (centre - x) * np.array([0.38, 0.0, 0.0])
-    return pulled + weight * np.array([0.0, 0.0, 0.5])
+    return np.asarray(pulled + weight * np.array([0.0, 0.0, 0.5]))
 
 
 def _jaw_open(x: Double) -> Double:
@@ -116,4 +116,4 @@ def _jaw_open(x: Double) -> Double:
     for row in mesh.UPPER_LIP_ROWS:
         share[row] = 0.0
     share[mesh.LIP_CORNERS] = 0.3
-    return (turned - x) * share[:, None]
+    return np.asarray((turned - x) * share[:, None])

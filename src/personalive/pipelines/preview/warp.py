@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -31,6 +32,7 @@ _NECK = np.array([0.0, -5.0, 0.0])
 little room that a still background leaves."""
 MAX_SHIFT = 1.6
 """cm the head may leave its place before the neck looks stretched; approached, never passed."""
+_NO_SECOND_MAP = np.empty(0, np.float32)
 _LID_DROP = 0.2
 """cm by which the skin around an eye sinks when it shuts."""
 
@@ -121,26 +123,39 @@ class Portrait:
         """Skin, hair and background; the eyes and the mouth are drawn over it."""
         rigid = target.pose.to_frame(self.shape[:468])[:, :2]
         expression = (target.unlidded[:468] - rigid).astype(np.float32)
-        sampling = self.field.backward(target.pose, expression)
+        sampling, moving = self.field.backward(target.pose, expression)
+        frame = self.image.copy()
+        if moving.empty:
+            return frame
         points = np.ascontiguousarray(target.points[:468, :2])
-        region = Region.around(points, self.field.size, 1)
+        region = Region.around(points, self.field.size, 1).within(moving)
         if not region.empty:
             values = np.column_stack([self.landmarks[:468, :2], _oval_fade()]).astype(np.float32)
             spread, covered = interpolate(points, values, _by_depth(target.points), region)
-            view = region.of(sampling)
+            view = region.shifted(-moving.left, -moving.top).of(sampling)
             for axis in (0, 1):  # the median takes out lone pixels where a sliver of a triangle was painted
                 whole = np.where(covered, spread[axis], view[..., axis])
                 view[..., axis] += (cv2.medianBlur(whole, 3) - view[..., axis]) * spread[2] * covered
+        coarse, fine = (np.asarray(half) for half in cv2.convertMaps(sampling, _NO_SECOND_MAP, cv2.CV_16SC2))
         if self.layers is None:
-            return _sampled(self.image, sampling)
-        head = _sampled(self.layers.head, sampling)
-        uncovered = cv2.cvtColor(255 - head[..., 3], cv2.COLOR_GRAY2RGB)
-        behind = cv2.multiply(self.layers.background, uncovered, scale=1 / 255)
-        return np.asarray(cv2.add(np.ascontiguousarray(head[..., :3]), behind), np.uint8)
+            moving.of(frame)[...] = _sampled(self.image, coarse, fine)
+            return frame
+        uncovered = cv2.bitwise_not(_sampled(self.layers.cover, coarse, fine))
+        behind = cv2.multiply(
+            moving.of(self.layers.background), cv2.cvtColor(uncovered, cv2.COLOR_GRAY2RGB), scale=1 / 255
+        )
+        cv2.add(_sampled(self.layers.head, coarse, fine), behind, dst=behind)
+        moving.of(frame)[...] = behind
+        return frame
 
 
-def _sampled(image: NDArray[np.uint8], where: Float) -> NDArray[np.uint8]:
-    return np.asarray(cv2.remap(image, where, None, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE), np.uint8)
+Fixed = NDArray[np.integer[Any] | np.floating[Any]]
+"""OpenCV's fixed-point halves of a sampling map."""
+
+
+def _sampled(image: NDArray[np.uint8], coarse: Fixed, fine: Fixed) -> NDArray[np.uint8]:
+    method = cv2.INTER_CUBIC if image.ndim == 3 else cv2.INTER_LINEAR
+    return np.asarray(cv2.remap(image, coarse, fine, method, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
 def _in_relief(landmarks: Float, pose: HeadPose) -> Float:
@@ -164,7 +179,7 @@ def _approach(vector: Double, limit: float) -> Double:
     if length <= knee:
         return vector
     room = limit - knee
-    return vector * ((knee + room * np.tanh((length - knee) / room)) / length)
+    return np.asarray(vector * ((knee + room * np.tanh((length - knee) / room)) / length))
 
 
 def _close_lids(shape: Double, eye: mesh.Eye, closure: float) -> None:

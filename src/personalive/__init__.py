@@ -1,0 +1,103 @@
+"""Animate a portrait with the expressions and head motion of a video or a webcam.
+
+    import personalive
+
+    report = personalive.animate("portrait.jpg", "driving.mp4", "result.mp4")
+    print(report.frames, report.states)
+
+For frames of your own, load a pipeline and step a session:
+
+    with personalive.load_pipeline() as pipeline:
+        reference = pipeline.fuse(image)
+        with pipeline.open_session(reference) as session:
+            animated = session.step(chunk)
+
+Importing this is cheap; what is heavy is imported by the call that needs it.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from personalive.errors import (
+    InputError,
+    MediaError,
+    MediaTooLargeError,
+    NoFaceError,
+    OutputExistsError,
+    PersonaLiveError,
+    PipelineUnavailableError,
+    SessionClosedError,
+    UnknownPipelineError,
+    UnsupportedMediaError,
+)
+
+if TYPE_CHECKING:
+    from personalive.offline import Progress, Report
+    from personalive.pipelines.interface import Pipeline
+
+    __version__: str
+
+__all__ = [
+    "InputError",
+    "MediaError",
+    "MediaTooLargeError",
+    "NoFaceError",
+    "OutputExistsError",
+    "PersonaLiveError",
+    "PipelineUnavailableError",
+    "SessionClosedError",
+    "UnknownPipelineError",
+    "UnsupportedMediaError",
+    "__version__",
+    "animate",
+    "load_pipeline",
+]
+
+
+def animate(
+    reference: str | os.PathLike[str],
+    driving: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Report:
+    """Animate the portrait `reference` with the clip `driving` and write `output`.
+
+    `options` are the fields of `personalive.offline.AnimateJob`: `size`, `crop`, `paste_back`, `fps`,
+    `parameters={"expression": 1.2}` and so on; an unknown one raises `TypeError`. `progress` is called with
+    the stage's name, frames done, and frames in all or None.
+
+    Raises a `PersonaLiveError`: its message says what cannot be used and what to do.
+    """
+    from personalive.offline import AnimateJob, run
+
+    job = AnimateJob(reference=Path(reference), driving=Path(driving), output=Path(output), **options)
+    return run(job, progress)
+
+
+def load_pipeline(name: str = "auto", **parameters: Any) -> Pipeline[Any, Any]:
+    """Load a pipeline by name, or for "auto" the best that can run here; close it when done.
+
+    `parameters` are those of its `load_parameters`, such as `width`, `height` and `seed`.
+
+    Raises `UnknownPipelineError`, `PipelineUnavailableError`, or `InputError` for a parameter out of bounds.
+    """
+    from personalive.pipelines import registry
+    from personalive.pipelines.parameters import build
+
+    pipeline = registry.choose(name).pipeline
+    return pipeline.load(build(pipeline.load_parameters, parameters))
+
+
+if not TYPE_CHECKING:  # a type checker would take every name for a string
+
+    def __getattr__(name: str) -> str:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version("personalive")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

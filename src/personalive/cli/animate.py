@@ -1,0 +1,155 @@
+"""`personalive animate`: options in, a job run with a progress bar, a summary out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from personalive.offline import AnimateJob, Report
+
+EPILOG = """Examples:
+
+personalive animate portrait.jpg talking.mp4
+
+personalive animate portrait.jpg talking.mp4 -o out.webm --start 2 --end 7 --expression 1.3
+
+personalive animate group.jpg talking.mp4 --paste-back
+
+personalive animate portrait.jpg smiling.jpg -o smiling-portrait.png
+
+personalive animate portrait.jpg talking.mp4 --set smoothing=0.2 --set width=768 --set height=512
+
+The driving clip is a video, an animation, a folder of numbered pictures or a still. The output's kind goes by
+its suffix: .mp4, .mov, .webm, .gif, a folder of pictures, or for one frame .png or .jpg.
+"""
+
+
+def animate(
+    *,
+    reference: Annotated[
+        Path, typer.Argument(metavar="REFERENCE", help="The portrait: a picture, or a video to take it from.")
+    ],
+    driving: Annotated[
+        Path, typer.Argument(metavar="DRIVING", help="The clip whose motion the portrait takes on.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where to write. Default: REFERENCE_DRIVING.mp4 in this folder."),
+    ] = None,
+    pipeline: Annotated[
+        str, typer.Option(help="auto, preview, personalive, or another that `personalive pipelines` lists.")
+    ] = "auto",
+    size: Annotated[
+        int, typer.Option(help="Side of the animated frame: 256 to 1024, a multiple of 64.")
+    ] = 512,
+    crop: Annotated[
+        bool, typer.Option("--crop/--no-crop", help="Crop the portrait to head and shoulders.")
+    ] = True,
+    paste_back: Annotated[
+        bool, typer.Option("--paste-back", help="Put the animated crop back into the whole portrait.")
+    ] = False,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Show reference, driving and result next to each other.")
+    ] = False,
+    motion: Annotated[
+        str | None,
+        typer.Option(help="relative: changes since the first frame. absolute: pose and expression as is."),
+    ] = None,
+    expression: Annotated[float | None, typer.Option(help="Strength of the expression; 1 is as is.")] = None,
+    pose: Annotated[float | None, typer.Option(help="Strength of the head's turning; 1 is as is.")] = None,
+    start: Annotated[float, typer.Option(help="Begin this many seconds into the driving clip.")] = 0.0,
+    end: Annotated[float | None, typer.Option(help="End this many seconds into the driving clip.")] = None,
+    max_frames: Annotated[int | None, typer.Option(help="Write at most this many frames.")] = None,
+    fps: Annotated[
+        float | None, typer.Option(help="Frames per second of the output. Default: the driving clip's.")
+    ] = None,
+    audio: Annotated[
+        bool, typer.Option("--audio/--no-audio", help="Carry the driving clip's sound over.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Seed of whatever the pipeline draws at random.")] = 42,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Any other parameter of the pipeline; may be repeated."
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", "-y", help="Replace the output if it exists.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")] = False,
+) -> None:
+    """Animate a portrait with a driving clip.
+
+    Frame for frame, the output shows the portrait with the motion of the driving clip, and has its sound.
+    """
+    from personalive.offline import AnimateJob
+    from personalive.offline.output import default_output
+
+    named = {"motion": motion, "expression": expression, "pose": pose}
+    job = AnimateJob(
+        reference=reference,
+        driving=driving,
+        output=output or default_output(reference, driving),
+        pipeline=pipeline,
+        size=size,
+        crop=crop,
+        paste_back=paste_back,
+        side_by_side=side_by_side,
+        fps=fps,
+        start=start,
+        end=end,
+        max_frames=max_frames,
+        audio=audio,
+        seed=seed,
+        overwrite=overwrite,
+        parameters={name: value for name, value in named.items() if value is not None}
+        | _settings(settings or []),
+    )
+    _run(job, quiet)
+
+
+def _settings(given: list[str]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    for setting in given:
+        name, equals, text = setting.partition("=")
+        if not (equals and name.strip()):
+            raise typer.BadParameter(f"--set takes NAME=VALUE, not {setting!r}.")
+        try:
+            values[name.strip()] = json.loads(text)
+        except ValueError:  # a word such as `relative`
+            values[name.strip()] = text
+    return values
+
+
+def _run(job: AnimateJob, quiet: bool) -> None:
+    from personalive.cli import console
+    from personalive.cli.progress import show_progress
+    from personalive.offline import run
+    from personalive.pipelines import registry
+
+    job.check()
+    choice = registry.choose(job.pipeline)
+    if not quiet:
+        console.say(f"running {choice.pipeline.info.name}: {choice.why}")
+    with show_progress(quiet=quiet) as progress:
+        report = run(job, progress)
+    for warning in report.warnings:
+        console.say(f"warning: {warning}")
+    if not quiet:
+        _summarise(report)
+
+
+def _summarise(report: Report) -> None:
+    for note in report.notes:
+        typer.echo(f"note: {note}")
+    states = ", ".join(f"{count} {state}" for state, count in sorted(report.states.items()))
+    many = "frame" if report.frames == 1 else "frames"
+    typer.echo(
+        f"{report.output}: {report.frames} {many} ({states}), {report.width}×{report.height}, "
+        f"{report.duration:.2f} s at {report.fps:.5g} fps; made in {report.seconds:.1f} s, "
+        f"{report.speed:.1f} frames per second"
+    )

@@ -1,0 +1,105 @@
+"""`personalive`: the commands, and the one place where errors turn into lines and exit codes."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, cast
+
+import typer
+
+from personalive.cli import console
+from personalive.cli.animate import EPILOG as ANIMATE_EPILOG
+from personalive.cli.animate import animate
+from personalive.cli.doctor import doctor
+from personalive.cli.pipelines import pipelines
+from personalive.errors import PersonaLiveError
+
+INTERRUPTED = 130
+TERMINATED = 143
+
+# Typer keeps its copy of Click in different places from version to version; its errors share this base.
+_USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[2])
+
+_EPILOG = """Examples:
+
+personalive animate portrait.jpg talking.mp4
+
+personalive animate portrait.jpg talking.mp4 --side-by-side -o compare.mp4
+
+personalive doctor
+"""
+
+app = typer.Typer(
+    name="personalive",
+    help="Animate a portrait with the expressions and head motion of a video or a webcam.",
+    epilog=_EPILOG,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(epilog=ANIMATE_EPILOG)(animate)
+app.command()(doctor)
+app.command()(pipelines)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    import personalive
+
+    typer.echo(f"personalive {personalive.__version__}")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    wanted: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    del wanted
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main() -> None:
+    """Run the command line. Exits 0 when done, 2 for what the user can mend, 130 when interrupted."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.exit(run(app, "personalive"))
+
+
+def run(application: typer.Typer, name: str) -> int:
+    """Run an application on `sys.argv` and return its exit code; a defect of ours keeps its traceback.
+
+    `name` is what the application is called in its messages.
+    """
+    try:
+        code = application(standalone_mode=False, prog_name=name)
+    except PersonaLiveError as error:
+        console.error(str(error))
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except _USAGE_ERROR as error:
+        context = getattr(error, "ctx", None)
+        message = getattr(error, "format_message", error.__str__)().rstrip(".")
+        console.error(f"{message}. See: {context.command_path if context else name} --help")
+        return 2
+    if code == INTERRUPTED:
+        console.say("interrupted: nothing was written")
+    return code if isinstance(code, int) else 0
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    """Leave through every context manager, so that nothing half-written stays behind."""
+    del number, frame
+    sys.exit(TERMINATED)

@@ -1,0 +1,71 @@
+"""How far a job has come: a bar on a terminal, a few plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from personalive.cli import console
+
+if TYPE_CHECKING:
+    from personalive.offline import Progress
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextmanager
+def show_progress(*, quiet: bool) -> Iterator[Progress | None]:
+    """A progress function for the time of the block; the bar is gone afterwards."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        with _bar() as report:
+            yield report
+    else:
+        yield _Lines()
+
+
+@contextmanager
+def _bar() -> Iterator[Progress]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None, rate="")
+        begun = 0.0
+
+        def report(stage: str, done: int, total: int | None) -> None:
+            nonlocal begun
+            now = time.monotonic()
+            begun = begun if done > 1 else now
+            rate = f"{(done - 1) / (now - begun):.1f} fps" if done > 1 and now > begun else ""
+            bar.update(task, description=stage, completed=done, total=total, rate=rate)
+
+        yield report
+
+
+class _Lines:
+    """A line for each stage, and one now and then within it."""
+
+    def __init__(self) -> None:
+        self._stage = ""
+        self._last = 0.0
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if stage == self._stage and now - self._last < _SECONDS_BETWEEN_LINES:
+            return
+        count = f": {done} of {total} frames" if total else (f": {done} frames" if done else "")
+        console.say(stage + (count if stage == self._stage else ""))
+        self._stage, self._last = stage, now

@@ -1,0 +1,115 @@
+"""Decoded frames to upright RGB, and RGB to what the encoders take, with the right colour matrices.
+
+The flags are FFmpeg's: a picture that carries none is taken as BT.709 if it is of HD size and as BT.601 if
+smaller, which is what players do.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Mapping
+from typing import cast
+
+import av
+import numpy as np
+from av.sidedata.sidedata import SideData
+from av.sidedata.sidedata import Type as SideDataType
+
+from personalive.media.types import Image
+
+_LIMITED, _FULL = 1, 2
+_ITU709, _ITU601 = 1, 5
+# AVCOL_SPC_* (what a stream says) to SWS_CS_* (what the scaler is told).
+_MATRICES = {1: _ITU709, 4: 4, 5: _ITU601, 6: _ITU601, 7: 7, 9: 9, 10: 9}
+_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
+# SWS_BICUBIC | SWS_FULL_CHR_H_INT | SWS_ACCURATE_RND, by number because older PyAV does not name the flags.
+_SCALER = 0x4 | 0x2000 | 0x40000
+
+Orient = Callable[[Image], Image]
+
+
+def to_rgb(frame: av.VideoFrame, width: int, height: int) -> Image:
+    """Convert a decoded frame of any pixel format to (height, width, 3) uint8 RGB, scaling it to size."""
+    matrix = _MATRICES.get(frame.colorspace, _ITU709 if frame.height >= 720 else _ITU601)
+    full = frame.color_range == _FULL or frame.format.name.startswith("yuvj")
+    converted = frame.reformat(
+        width=width,
+        height=height,
+        format="rgb24",
+        src_colorspace=matrix,
+        src_color_range=_FULL if full else _LIMITED,
+        dst_color_range=_FULL,
+        interpolation=_SCALER,
+    )
+    return np.ascontiguousarray(cast(Image, converted.to_ndarray()))
+
+
+def to_limited_bt709(image: Image, pixel_format: str) -> av.VideoFrame:
+    """Convert RGB (height, width, 3) uint8 to a limited-range BT.709 frame for an encoder."""
+    frame = av.VideoFrame.from_ndarray(image, format="rgb24")
+    converted = frame.reformat(
+        format=pixel_format,
+        dst_colorspace=_ITU709,
+        src_color_range=_FULL,
+        dst_color_range=_LIMITED,
+        interpolation=_SCALER,
+    )
+    converted.colorspace = 1
+    converted.color_range = _LIMITED
+    return converted
+
+
+def hdr_kind(frame: av.VideoFrame) -> str | None:
+    """ "PQ" or "HLG" if the frame is high dynamic range, else None."""
+    return _HDR_TRANSFERS.get(int(frame.color_trc))
+
+
+def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """Return the (a, b, c, d) of the frame's display matrix, in signs: where x and y go on the screen.
+
+    A pixel at (x, y) is shown at (a·x + c·y, b·x + d·y), up to a shift. Each is -1, 0 or 1; angles that are
+    no multiple of 90° are taken to the nearest.
+    """
+    data = _matrix_bytes(frame)
+    if len(data) < 36:
+        return (1, 0, 0, 1)
+    a, b, _, c, d = struct.unpack("=9i", data[:36])[:5]
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return (_sign(a), 0, 0, _sign(d))
+    return (0, _sign(b), _sign(c), 0)
+
+
+def _matrix_bytes(frame: av.VideoFrame) -> bytes:
+    # PyAV's stubs type this mapping by one of its entries only.
+    entries = cast("Mapping[SideDataType, SideData]", frame.side_data)
+    try:
+        return bytes(entries[SideDataType.DISPLAYMATRIX])
+    except KeyError:
+        return b""
+
+
+def clockwise_turn(matrix: tuple[int, int, int, int]) -> int:
+    """Degrees clockwise (0, 90, 180, 270) by which a display matrix turns the picture, mirroring aside."""
+    a, b, _, _ = matrix
+    if a:
+        return 0 if a > 0 else 180
+    return 90 if b > 0 else 270
+
+
+def orientation(matrix: tuple[int, int, int, int]) -> Orient | None:
+    """Return what brings a stored picture upright by its display matrix; None if it is upright already."""
+    if matrix == (1, 0, 0, 1):
+        return None
+    a, b, c, d = matrix
+    mirror_x, mirror_y = (a < 0, d < 0) if a else (c < 0, b < 0)
+
+    def turn(image: Image) -> Image:
+        turned = image if a else image.transpose(1, 0, 2)
+        turned = turned[:: -1 if mirror_y else 1, :: -1 if mirror_x else 1]
+        return np.ascontiguousarray(turned)
+
+    return turn
+
+
+def _sign(value: int) -> int:
+    return -1 if value < 0 else 1

@@ -1,0 +1,117 @@
+"""Opening video containers that strangers made, and naming what goes wrong with them.
+
+FFmpeg can open playlists that name other files, device nodes and network addresses. Here it gets one regular
+file, the `file` protocol alone, and a handful of formats none of which refers to anything outside itself.
+What FFmpeg has to say stays off stderr, which is PyAV's default; its errors are turned into ours.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import av
+import av.container
+import av.error
+from av.audio.stream import AudioStream
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from personalive.errors import MediaError, UnsupportedMediaError
+from personalive.media.image import MAX_IMAGE_PIXELS, check_is_file
+
+FORMATS = ("mov", "matroska", "avi", "gif")
+"""FFmpeg's names of the containers that are read: MP4, MOV and M4V; MKV and WebM; AVI; GIF."""
+
+KNOWN_KINDS = "MP4, MOV, M4V, WebM, MKV, AVI, GIF, an animated WebP or PNG, or a folder of numbered pictures"
+
+_REORDERED = 16
+# Opening may decode a frame to learn its format. What is a little too large is let through here, so that its
+# size becomes known and the message can name it.
+_PROBED_PIXELS = 2 * MAX_IMAGE_PIXELS
+
+
+def open_container(path: Path) -> av.container.InputContainer:
+    """Open a video file for reading.
+
+    Raises:
+        UnsupportedMediaError: not one of `FORMATS`.
+        MediaError: missing, not a regular file, not readable, empty, or damaged beyond opening.
+
+    """
+    check_is_file(path)
+    try:
+        with path.open("rb") as file:
+            empty = not file.read(1)
+    except OSError as error:
+        raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
+    if empty:
+        raise MediaError(f"{path.name} is empty.")
+    options = {
+        "format_whitelist": ",".join(FORMATS),
+        "protocol_whitelist": "file",
+        "max_pixels": str(_PROBED_PIXELS),
+    }
+    try:
+        # The explicit protocol keeps a file called "concat:…" or "http:…" from being taken for an address.
+        return av.open("file:" + os.fspath(path.absolute()), options=options, metadata_errors="replace")
+    except av.error.ArgumentError as error:
+        # What FFmpeg answers for a format outside the list.
+        raise UnsupportedMediaError(
+            f"{path.name} is not a video that is read here ({KNOWN_KINDS})."
+        ) from error
+    except (av.error.FFmpegError, OSError, ValueError) as error:
+        raise MediaError(_cannot_open(path)) from error
+
+
+def _cannot_open(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[4:8] == b"ftyp":
+        return f"{path.name} is cut short or damaged: its index of frames cannot be read."
+    return f"{path.name} cannot be read as a video: damaged, or not one of {KNOWN_KINDS}."
+
+
+def video_stream(container: av.container.InputContainer) -> VideoStream | None:
+    """Return the first moving picture of a file: cover art does not count."""
+    for stream in container.streams.video:
+        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
+            return stream
+    return None
+
+
+def audio_stream(container: av.container.InputContainer) -> AudioStream | None:
+    """Return the first sound track of a file that can be decoded."""
+    for stream in container.streams.audio:
+        if stream.codec_context is not None:
+            return stream
+    return None
+
+
+def stream_origin(path: Path, stream: VideoStream | AudioStream) -> float:
+    """Return when a stream of the file begins, in seconds of the container's clock."""
+    if stream.time_base is None:
+        return 0.0
+    stamp = stream.start_time
+    if stamp is None:
+        stamp = _first_stamp(path, stream.index)
+    return float(stamp * stream.time_base)
+
+
+def _first_stamp(path: Path, index: int) -> int:
+    """Read the first packets of a stream whose header does not say when it begins."""
+    container = open_container(path)
+    stamps: list[int] = []
+    try:
+        for packet in container.demux(container.streams[index]):
+            if packet.pts is not None:
+                stamps.append(packet.pts)
+            # Packets come in the order of decoding, which is a little off the order of showing.
+            if len(stamps) == _REORDERED:
+                break
+    except (av.error.FFmpegError, OSError):
+        # The real reading will meet the damage too, and report it.
+        pass
+    finally:
+        container.close()
+    return min(stamps, default=0)

@@ -1,0 +1,198 @@
+"""Where results go: which kind a path asks for, and files that appear complete or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self, TypeAlias
+
+from personalive.errors import InputError, MediaError, OutputExistsError
+
+OutputKind: TypeAlias = Literal["mp4", "mov", "webm", "gif", "png"]
+
+_KINDS: dict[str, OutputKind] = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".webm": "webm",
+    ".gif": "gif",
+}
+_KNOWN = ".mp4, .m4v, .mov, .webm, .gif, a folder, or numbered pictures such as out/%05d.png"
+_NUMBER = re.compile(r"%0?[0-9]?d")
+_DEFAULT_PATTERN = "%05d.png"
+_serial = itertools.count()
+
+
+def output_kind(path: str | Path) -> OutputKind:
+    """Say what is written to a path: "mp4", "mov", "webm", "gif", or "png" for numbered pictures.
+
+    A folder that exists, a path that ends in a slash and a name without a suffix all stand for a folder of
+    numbered pictures, as does a pattern such as "out/%05d.png".
+
+    Raises:
+        InputError: a suffix that is not known; the message lists those that are.
+
+    """
+    text = os.fspath(path)
+    path = Path(path)
+    if text.endswith(("/", os.sep)) or path.is_dir() or not path.suffix:
+        return "png"
+    kind = _KINDS.get(path.suffix.lower())
+    if kind is not None:
+        return kind
+    if path.suffix.lower() == ".png":
+        if len(_NUMBER.findall(path.name)) == 1 and path.name.count("%") == 1:
+            return "png"
+        hint = f"{path.with_name(path.stem + '-%05d.png')}"
+        raise InputError(f"{path.name} would be a single picture: for numbered ones use {hint} or a folder.")
+    raise InputError(f"{path.name}: the type of output is not known. Use {_KNOWN}.")
+
+
+def check_output(path: str | Path, overwrite: bool = False) -> OutputKind:
+    """Check early that `path` can be written, and say which kind it is; see `output_kind`.
+
+    Raises:
+        OutputExistsError: something is there and `overwrite` is False.
+        InputError: a suffix that is not known.
+        MediaError: the folder it should go in is missing or cannot be written to.
+
+    """
+    kind = output_kind(path)
+    path = Path(path)
+    if kind == "png":
+        folder, pattern = picture_pattern(path)
+        check_parent(folder)
+        if folder.exists() and not folder.is_dir():
+            raise MediaError(f"{folder} is a file: numbered pictures need a folder.")
+        if not overwrite and numbered_files(folder, pattern):
+            raise OutputExistsError(f"{folder} holds pictures already: choose another folder or overwrite.")
+    else:
+        check_parent(path)
+        if path.exists() and not overwrite:
+            raise exists_error(path)
+    return kind
+
+
+def exists_error(path: Path) -> OutputExistsError:
+    """Return the error that says that `path` exists."""
+    return OutputExistsError(f"{path} exists already: choose another name or overwrite.")
+
+
+def write_failure(path: Path, error: BaseException) -> MediaError:
+    """Return the error that says why `path` cannot be written."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return MediaError(f"{path} could not be written: {reason}.")
+
+
+def check_parent(path: Path) -> None:
+    """Raise `MediaError` unless the folder that `path` lies in exists and can be written to."""
+    parent = path.absolute().parent
+    if not parent.is_dir():
+        raise MediaError(f"{path} cannot be written: the folder {parent} does not exist.")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise MediaError(f"{path} cannot be written: no permission to write in {parent}.")
+
+
+def picture_pattern(path: Path) -> tuple[Path, str]:
+    """Split the path of numbered pictures into its folder and the pattern of names in it."""
+    if path.suffix.lower() == ".png" and not path.is_dir():
+        return path.parent, path.name
+    return path, _DEFAULT_PATTERN
+
+
+def numbered_files(folder: Path, pattern: str) -> list[Path]:
+    """Return the files in a folder whose names fit the pattern; none if there is no such folder."""
+    before, after = _NUMBER.split(pattern)
+    name = re.compile(re.escape(before) + "[0-9]+" + re.escape(after))
+    if not folder.is_dir():
+        return []
+    return [path for path in folder.iterdir() if name.fullmatch(path.name)]
+
+
+def partial_path(target: Path) -> Path:
+    """Return a hidden name beside `target`, of the same suffix, that nobody else uses."""
+    # Names may have 255 bytes; the addition must not break a long one.
+    stem = target.stem.encode()[:180].decode(errors="ignore")
+    return target.with_name(f".{stem}.partial-{os.getpid()}-{next(_serial)}{target.suffix}")
+
+
+class OutputFile:
+    """A file written under a hidden name beside its target and renamed once complete.
+
+    As a context manager it commits on the way out, and removes what there is if an exception passes. A
+    symbolic link is followed, so that the file it names is replaced.
+
+    Raises:
+        OutputExistsError: the target exists and `overwrite` is False.
+        MediaError: the folder is missing or cannot be written to.
+
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        self.path = path
+        self._overwrite = overwrite
+        check_parent(path)
+        if path.is_dir():
+            raise MediaError(f"{path} is a folder, not a file.")
+        if path.exists() and not overwrite:
+            raise exists_error(path)
+        self._target = path.resolve()
+        self.partial = partial_path(self._target)
+        try:
+            with self.partial.open("xb"):
+                pass
+        except OSError as error:
+            raise write_failure(self.path, error) from error
+
+    def commit(self) -> None:
+        """Give the file its name. Raises `OutputExistsError` if somebody else took it meanwhile."""
+        try:
+            if self._overwrite:
+                self.partial.replace(self._target)
+            else:
+                self._claim()
+        except OSError as error:
+            raise write_failure(self.path, error) from error
+        finally:
+            self.discard()
+
+    def _claim(self) -> None:
+        # A hard link is the one way to take a name only if it is free.
+        try:
+            self._target.hardlink_to(self.partial)
+        except FileExistsError:
+            raise exists_error(self.path) from None
+        except OSError:
+            # Not every file system has hard links.
+            if self._target.exists():
+                raise exists_error(self.path) from None
+            self.partial.rename(self._target)
+
+    def discard(self) -> None:
+        """Remove what has been written so far, if it still has its hidden name."""
+        with contextlib.suppress(OSError):
+            self.partial.unlink(missing_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None:
+            self.commit()
+        else:
+            self.discard()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and all in it, as far as that is possible."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,66 @@
+"""Numbered PNG files as output, which appear all together once the last is written."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from personalive.errors import OutputExistsError
+from personalive.media.output import (
+    check_parent,
+    numbered_files,
+    partial_path,
+    picture_pattern,
+    remove_folder,
+    write_failure,
+)
+from personalive.media.provenance import Provenance, encode_image
+from personalive.media.staged_writer import StagedWriter
+from personalive.media.types import Image
+
+
+class PngWriter(StagedWriter):
+    """Writes frames of one size to numbered files, from 1 on; see `open_writer`.
+
+    They are written to a hidden folder and moved at the end. When pictures of an earlier run are overwritten,
+    those that the new run did not replace are removed, so that no mixture is left.
+    """
+
+    def __init__(self, path: Path, *, size: tuple[int, int], provenance: Provenance, overwrite: bool) -> None:
+        super().__init__(path, size)
+        folder, self._pattern = picture_pattern(path)
+        self._folder = folder.resolve()
+        self._provenance = provenance
+        self._overwrite = overwrite
+        check_parent(self._folder)
+        # Beside a folder that exists could be another file system, and moving would be copying.
+        exists = self._folder.is_dir()
+        self._partial = partial_path(self._folder / "frames" if exists else self._folder)
+        try:
+            self._partial.mkdir()
+        except OSError as error:
+            raise write_failure(path, error) from error
+
+    def _add(self, image: Image) -> None:
+        encode_image(self._partial / (self._pattern % (self._count + 1)), image, "PNG", self._provenance)
+
+    def _discard(self) -> None:
+        remove_folder(self._partial)
+
+    def _complete(self) -> None:
+        if not self._folder.exists():
+            self._partial.rename(self._folder)
+            return
+        earlier = numbered_files(self._folder, self._pattern)
+        if earlier and not self._overwrite:
+            raise OutputExistsError(
+                f"{self._path} holds pictures already: choose another folder or overwrite."
+            )
+        written = {file.name for file in self._partial.iterdir()}
+        for name in sorted(written):
+            (self._partial / name).replace(self._folder / name)
+        for file in earlier:
+            if file.name not in written:
+                with contextlib.suppress(OSError):
+                    file.unlink()
+        remove_folder(self._partial)

@@ -1,0 +1,106 @@
+"""What all writers share: an output is complete or absent, however the job ends."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av.error
+import numpy as np
+
+from personalive.errors import MediaError
+from personalive.media.output import write_failure
+from personalive.media.types import Image
+
+
+class StagedWriter(ABC):
+    """Takes frames of one size, (width, height), and hands them to its subclass until closed or given up."""
+
+    def __init__(self, path: Path, size: tuple[int, int]) -> None:
+        self._path = path
+        self._size = size
+        self._count = 0
+        self._done = False
+        self.warnings: list[str] = []
+
+    def write(self, image: Image) -> None:
+        """Add a frame, (height, width, 3) uint8 RGB of the size given on opening.
+
+        Raises:
+            MediaError: it cannot be written, for want of space say. The output has been given up.
+            ValueError: a frame of another shape or type, or after the end; a mistake of the caller.
+
+        """
+        if self._done:
+            raise ValueError("the output has been closed")
+        width, height = self._size
+        if image.shape != (height, width, 3) or image.dtype != np.uint8:
+            raise ValueError(f"expected ({height}, {width}, 3) uint8, got {image.shape} {image.dtype}")
+        try:
+            self._add(np.ascontiguousarray(image))
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            self.abort()
+            raise write_failure(self._path, error) from error
+        except BaseException:
+            self.abort()
+            raise
+        self._count += 1
+
+    def close(self) -> None:
+        """Complete the output and give it its name. Closing twice is harmless.
+
+        Raises:
+            OutputExistsError: somebody else took the name meanwhile, and overwriting was not asked for.
+            MediaError: no frame was written, or the output cannot be completed; nothing is left behind.
+
+        """
+        if self._done:
+            return
+        try:
+            if not self._count:
+                self._refuse_empty()
+            self._complete()
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            self.abort()
+            raise write_failure(self._path, error) from error
+        except BaseException:
+            self.abort()
+            raise
+        self._done = True
+
+    def abort(self) -> None:
+        """Give up and remove what has been written. Does nothing after `close`."""
+        if not self._done:
+            self._done = True
+            self._discard()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is None:
+            self.close()
+        else:
+            self.abort()
+
+    def _refuse_empty(self) -> None:
+        raise MediaError(f"{self._path} was not written: there were no frames.")
+
+    @abstractmethod
+    def _add(self, image: Image) -> None:
+        """Write frame number `_count`, from 0, which has been checked."""
+
+    @abstractmethod
+    def _complete(self) -> None:
+        """Finish the output, of at least one frame, and move it to its target."""
+
+    @abstractmethod
+    def _discard(self) -> None:
+        """Close and remove whatever there is. Must not raise."""

@@ -1,0 +1,147 @@
+"""Driving frames from whatever the user has: a video, an animation, a folder of pictures or a still."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from personalive.errors import InputError, MediaError
+from personalive.media.container_source import ContainerSource
+from personalive.media.image import is_image_file
+from personalive.media.sources import SequenceSource, Shown, Source, StillSource, open_picture
+from personalive.media.types import DrivingSource, VideoFrame, VideoInfo
+
+# Containers round times, Matroska to the millisecond.
+_TOLERANCE = 0.001
+
+
+class VideoReader:
+    """Reads the frames on screen from `start` until `end`, one at a time: memory does not grow with length.
+
+    Takes MP4, MOV, M4V, WebM, MKV, AVI and GIF files, animated WebP and PNG, a folder of numbered PNG, JPEG
+    or WebP pictures (25 per second), and a still picture (one frame). Frames are upright, have square pixels
+    and one size, that of the first. Times are those the file gives, whether or not the rate varies. If
+    `start` falls within a frame's time that frame comes first, with `start` as its time. A still has no time:
+    it is delivered whatever the span.
+
+    Iterating again reads again from `start`. `warnings` says what was wrong with the frames read last.
+
+    Args:
+        path: A file or folder.
+        start: Seconds from the start of the stream.
+        end: Seconds from the start of the stream, exclusive; None for all there is.
+        max_frames: Deliver at most this many.
+
+    Raises:
+        InputError: a span that makes no sense.
+        MediaError: a file or folder that cannot be read, or not one frame of it; see its subclasses.
+
+    """
+
+    def __init__(
+        self, path: str | Path, *, start: float = 0.0, end: float | None = None, max_frames: int | None = None
+    ) -> None:
+        _check_span(start, end, max_frames)
+        self._path = Path(path)
+        self._start, self._end, self._max_frames = start, end, max_frames
+        self._closed = False
+        self.warnings: list[str] = []
+        self._source = _open_source(self._path)
+        self._opening_warnings = tuple(self._source.warnings)
+        self.warnings.extend(self._opening_warnings)
+
+    @property
+    def info(self) -> VideoInfo:
+        """Size, rate and length of the whole file, whatever the span."""
+        return self._source.info
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        self._source.warnings[:] = self._opening_warnings
+        self.warnings[:] = self._opening_warnings
+        end_reached = 0.0
+        count = 0
+        for shown, duration in self._span():
+            time = max(shown.time, self._start)
+            end_reached = shown.time + duration
+            yield VideoFrame(shown.image(), time, count, end_reached - time)
+            count += 1
+        self.warnings.extend(self._source.warnings[len(self._opening_warnings) :])
+        if self._source.ended_early:
+            self.warnings.append(self._damage(end_reached, count))
+        elif self._source.lost:
+            lost = "one frame" if self._source.lost == 1 else f"{self._source.lost} frames"
+            self.warnings.append(f"{self._path.name} is damaged: {lost} could not be decoded.")
+        if not count:
+            raise MediaError(f"{self._path.name} has no frames after {self._start:g} s.")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file. Closing twice is harmless."""
+        self._closed = True
+        self._source.close()
+
+    def _span(self) -> Iterator[tuple[Shown, float]]:
+        """Yield what falls in the span, with how long it is on: known once the next frame has come."""
+        if self._closed:
+            raise MediaError(f"{self._path.name} has been closed.")
+        still = isinstance(self._source, StillSource)
+        end = math.inf if self._end is None or still else self._end
+        left = math.inf if self._max_frames is None else self._max_frames
+        held: Shown | None = None
+        for shown in self._source.frames(self._start):
+            if self._closed:
+                return
+            if held is not None and shown.time > self._start + _TOLERANCE:
+                yield held, min(shown.time, end) - held.time
+                left -= 1
+            if left <= 0 or shown.time >= end - _TOLERANCE:
+                return
+            held = shown
+        if held is not None and held.time + held.duration > self._start + _TOLERANCE:
+            yield held, min(held.time + held.duration, end) - held.time
+
+    def _damage(self, time: float, count: int) -> str:
+        frames = "the one frame before that is" if count == 1 else f"the {count} frames before that are"
+        return f"{self._path.name} is damaged after {time:.1f} s: {frames} used."
+
+
+def open_driving(
+    path: str | Path, *, start: float = 0.0, end: float | None = None, max_frames: int | None = None
+) -> DrivingSource:
+    """Open a video, an animation, a folder of pictures or a still to drive from; see `VideoReader`.
+
+    A still is a clip of one frame, at time 0 of 25 frames per second.
+    """
+    return VideoReader(path, start=start, end=end, max_frames=max_frames)
+
+
+def _open_source(path: Path) -> Source:
+    try:
+        is_folder = path.is_dir()
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{str(path)!r} cannot be read: {error}.") from error
+    if is_folder:
+        return SequenceSource(path)
+    return open_picture(path) if is_image_file(path) else ContainerSource(path)
+
+
+def _check_span(start: float, end: float | None, max_frames: int | None) -> None:
+    if not math.isfinite(start) or start < 0:
+        raise InputError(f"The start must be 0 seconds or later, not {start:g}.")
+    if end is not None and (math.isnan(end) or end <= start):
+        raise InputError(f"The end ({end:g} s) must come after the start ({start:g} s).")
+    if max_frames is not None and max_frames < 1:
+        raise InputError(f"At least one frame must be read, not {max_frames}.")

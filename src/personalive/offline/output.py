@@ -1,0 +1,118 @@
+"""The file a job writes: a video of any kind, or a picture where a job has one frame."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from personalive.errors import InputError, MediaError, OutputExistsError
+from personalive.face.crop import Size
+from personalive.media import (
+    COMPOSITE_SYNTHETIC,
+    TRAINED_ALGORITHMIC_MEDIA,
+    AudioTrack,
+    Image,
+    Provenance,
+    check_output,
+    open_driving,
+    open_writer,
+    save_image,
+)
+from personalive.offline.job import AnimateJob
+from personalive.pipelines.interface import PipelineInfo
+
+_PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a path names one picture, not numbered ones, a folder or a video."""
+    return path.suffix.lower() in _PICTURES and "%" not in path.name and not path.is_dir()
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Refuse early what could not be written later: a type, a folder, a file that exists."""
+    if not is_picture(path):
+        check_output(path, overwrite)
+        return
+    if path.exists() and not overwrite:
+        raise OutputExistsError(f"{path} exists already: choose another name or overwrite.")
+    if not path.absolute().parent.is_dir():
+        raise MediaError(f"{path} cannot be written: the folder {path.absolute().parent} does not exist.")
+
+
+class FrameWriter:
+    """Where composed frames go. The file appears when the context is left without an exception."""
+
+    def __init__(self, job: AnimateJob, size: Size, fps: float, audio: bool, pipeline: PipelineInfo) -> None:
+        """`size` (width, height) of the frames; `audio`: whether the driving clip's sound comes along."""
+        self.warnings: list[str] = []
+        self._job = job
+        self._provenance = _provenance(job, pipeline)
+        self._picture: Image | None = None
+        self._video = None
+        if not is_picture(job.output):
+            self._video = open_writer(
+                job.output,
+                width=size[0],
+                height=size[1],
+                fps=fps,
+                provenance=self._provenance,
+                audio=AudioTrack(job.driving, job.start) if audio else None,
+                overwrite=job.overwrite,
+            )
+
+    def write(self, frame: Image) -> None:
+        """Add a frame, uint8 RGB (H, W, 3). Raises `MediaError` if it cannot be written."""
+        if self._video is not None:
+            self._video.write(frame)
+        elif self._picture is not None:
+            raise InputError(
+                f"{self._job.output.name} is one picture, but there is more than one frame: "
+                "name a video, such as .mp4, or ask for one frame."
+            )
+        else:
+            self._picture = frame
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._video is not None:
+            try:
+                self._video.__exit__(exc_type, exc, traceback)
+            finally:
+                self.warnings.extend(self._video.warnings)
+        elif exc_type is None and self._picture is not None:
+            save_image(self._job.output, self._picture, self._provenance, overwrite=self._job.overwrite)
+
+
+def _provenance(job: AnimateJob, pipeline: PipelineInfo) -> Provenance:
+    try:
+        with job.reference.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MediaError(f"{job.reference} cannot be read: {error.strerror or error}.") from error
+    return Provenance(
+        software=f"personalive {version('personalive')}",
+        pipeline=pipeline.id,
+        reference_sha256=digest,
+        digital_source_type=TRAINED_ALGORITHMIC_MEDIA if pipeline.generative else COMPOSITE_SYNTHETIC,
+    )
+
+
+def default_output(reference: Path, driving: Path) -> Path:
+    """A name in the working directory after both inputs: .png where the driving clip is a still, else .mp4.
+
+    Raises `MediaError` where the driving clip cannot be read.
+    """
+    with open_driving(driving) as source:
+        suffix = ".png" if source.info.frames == 1 else ".mp4"
+    return Path(f"{reference.stem}_{driving.stem}{suffix}")

@@ -1,0 +1,41 @@
+"""A user's `name=value` to a pipeline's checked parameters, with messages a user can act on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from personalive.errors import InputError
+from personalive.pipelines.registry import AnyPipeline
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def split(pipeline: AnyPipeline, given: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
+    """Sort values given by name into those for running and those for loading.
+
+    Raises `InputError` for a name that the pipeline does not know.
+    """
+    run, load = pipeline.run_parameters.model_fields, pipeline.load_parameters.model_fields
+    for name in given:
+        if name not in run and name not in load:
+            known = ", ".join([*run, *(field for field in load if field not in run)])
+            raise InputError(f"The {pipeline.info.id} pipeline has no parameter {name!r}. It has: {known}.")
+    return (
+        {name: value for name, value in given.items() if name in run},
+        {name: value for name, value in given.items() if name not in run},
+    )
+
+
+def build(model: type[M], values: Mapping[str, object]) -> M:
+    """The checked parameter set. Raises `InputError`, one sentence for all that is wrong."""
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        wrong = (
+            f"{'.'.join(map(str, item['loc'])) or 'parameters'} = {item['input']!r}: {item['msg']}"
+            for item in error.errors(include_url=False)
+        )
+        raise InputError("; ".join(wrong) + ".") from None
