@@ -74,7 +74,7 @@ def closed_mouth(portrait: Portrait) -> Double:
 
 def motion_at(t: float, rest: Double) -> Motion:
     """What the driver does at a time in seconds."""
-    jaw = 0.75 * max(TALK(t), 0.0) * (0.75 + 0.25 * np.sin(9.1 * t)) + 0.85 * SURPRISE(t)
+    jaw = 1.0 * max(TALK(t), 0.0) * (0.75 + 0.25 * np.sin(9.1 * t)) + 1.1 * SURPRISE(t)
     pucker = 0.7 * max(-TALK(t), 0.0)
     shape = rest + pose_expression(
         {

@@ -16,37 +16,65 @@ from numpy.typing import NDArray
 from personalive.face.face import Float
 from personalive.media.types import Image
 from personalive.pipelines.preview.layout import HeadLayout
+from personalive.pipelines.preview.mesh import Region, sample
 
 _WORKING_SIDE = 288
 _NO_RECTANGLE = (0, 0, 1, 1)
 
 
+SHEET = 2
+"""The head's layer is kept at so many times the portrait's size: sampling it linearly is then as sharp as sampling
+the portrait with a cubic kernel, at a quarter of the cost. Pixel x of the portrait is SHEET·x + 0.5 there."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Cutout:
-    """A portrait in two layers: portrait = `head` + (1 - `cover` / 255) · `background`.
+    """A portrait in two layers: portrait = head + (1 - cover) · background.
 
-    `head` uint8 RGB (H, W, 3), premultiplied; `cover` uint8 (H, W); `background` uint8 RGB (H, W, 3).
+    `sheet` uint8 (SHEET·H, SHEET·W, 4): the head in premultiplied RGB, and its cover 0…255. `background` uint8
+    RGB (H, W, 3). `whole`: no cut was found, the sheet covers everything.
     """
 
-    head: Image
-    cover: NDArray[np.uint8]
+    sheet: NDArray[np.uint8]
     background: Image
+    whole: bool
+
+    def composed(self, where: Float, region: Region) -> Image:
+        """The picture of a region, uint8 RGB: `where` float32 (h, w, 2) samples the sheet in its own pixels."""
+        layer = sample(self.sheet, where)
+        head = cv2.cvtColor(layer, cv2.COLOR_RGBA2RGB)
+        if self.whole:
+            return np.asarray(head, np.uint8)
+        uncovered = cv2.cvtColor(cv2.bitwise_not(cv2.extractChannel(layer, 3)), cv2.COLOR_GRAY2RGB)
+        behind = cv2.multiply(region.of(self.background), uncovered, scale=1 / 255)
+        return np.asarray(cv2.add(head, behind), np.uint8)
 
 
-def cut_out(image: Image, layout: HeadLayout) -> Cutout | None:
-    """The two layers of a portrait, uint8 RGB (H, W, 3), or None where the cut cannot be trusted."""
+def on_sheet(pixels: Float) -> Float:
+    """Positions in the portrait, any shape, as positions on the sheet."""
+    return np.asarray(np.float32(SHEET) * pixels + np.float32(0.5 * (SHEET - 1)), np.float32)
+
+
+def cut_out(image: Image, layout: HeadLayout) -> Cutout:
+    """The two layers of a portrait, uint8 RGB (H, W, 3); in one piece where no cut can be trusted."""
     height, width = image.shape[:2]
     scale = min(_WORKING_SIDE / max(height, width), 1.0)
-    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    head = _segment(np.asarray(small, np.uint8), layout, scale)
+    small = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
+    head = _segment(small, layout, scale)
     if head is None:
-        return None
+        return Cutout(_sheet(image, np.full((height, width), 255, np.uint8)), image, whole=True)
     rough = np.asarray(cv2.resize(head.astype(np.float32), (width, height)), np.float32)
     alpha = _refined(image, rough)
-    background = _without_head(image, np.asarray(small, np.uint8), head, alpha, layout)
+    background = _without_head(image, small, head, alpha, layout)
     cover = (alpha * 255 + 0.5).astype(np.uint8)
     behind = cv2.multiply(background, cv2.cvtColor(255 - cover, cv2.COLOR_GRAY2RGB), scale=1 / 255)
-    return Cutout(np.asarray(cv2.subtract(image, behind), np.uint8), cover, background)
+    front = np.asarray(cv2.subtract(image, behind), np.uint8)
+    return Cutout(_sheet(front, cover), background, whole=False)
+
+
+def _sheet(premultiplied: Image, cover: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    layers = np.dstack([premultiplied, cover])
+    return np.asarray(cv2.resize(layers, None, fx=SHEET, fy=SHEET, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def _segment(small: Image, layout: HeadLayout, scale: float) -> NDArray[np.uint8] | None:

@@ -113,6 +113,13 @@ def _planes(values: Float, corners: Float, edge1: Float, edge2: Float, area: Flo
     return planes
 
 
+def sample(image: NDArray[Scalar], where: Float) -> NDArray[Scalar]:
+    """An image (H, W, …) at positions float32 (h, w, 2), in its pixels, linearly; its border goes on outside."""
+    # OpenCV's types do not know that the second map may be absent, and an empty one is not the same.
+    taken = cv2.remap(image, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
+    return np.asarray(taken, image.dtype)
+
+
 def polygon_mask(points: Float, region: Region, soften: float = 0.0) -> Float:
     """Coverage 0…1, float32 (height, width), of a polygon (n, 2) in the region, edges antialiased."""
     mask = np.zeros((region.height, region.width), np.uint8)

@@ -74,13 +74,13 @@ class MouthLayers:
         for texture, where in ((self.lower, below), (self.upper, above)):
             layer = cv2.warpAffine(texture, where, extent, flags=linear).astype(np.float32)
             alpha = layer[..., 3:] / 255
-            inside += (layer[..., :3] - inside) * alpha
+            inside = inside + (layer[..., :3] - inside) * alpha
         opening = polygon_mask(ring, region)
         depth = np.asarray(cv2.GaussianBlur(opening, (0, 0), max(0.035 * width, 0.8)), np.float32)
         shadow = 0.72 + 0.28 * np.clip((depth - 0.5) * 2.5, 0.0, 1.0)
-        alpha = cv2.GaussianBlur(opening, (0, 0), 0.6)[..., None] * np.float32(shown)
+        edge = cv2.GaussianBlur(opening, (0, 0), 0.6)[..., None] * np.float32(shown)
         view = region.of(canvas)
-        mixed = view + (inside * shadow[..., None] - view) * alpha
+        mixed = view + (inside * shadow[..., None] - view) * edge
         view[...] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
 
     @staticmethod

@@ -19,7 +19,7 @@ from personalive.pipelines.preview import topology as mesh
 
 _JAW_HINGE = np.array([0.0, -4.5, -6.0])
 """The jaw turns and slides forward at once; about this axis that is one turn."""
-_JAW_ANGLE = np.radians(14.0)
+_JAW_ANGLE = np.radians(17.0)
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +17,7 @@ from personalive.pipelines.preview import topology as mesh
 from personalive.pipelines.preview.eyes import EyeLayers, build_eye, lid_margins
 from personalive.pipelines.preview.headfield import HeadField, build_head_field
 from personalive.pipelines.preview.layout import HeadLayout
-from personalive.pipelines.preview.matte import Cutout, cut_out
+from personalive.pipelines.preview.matte import Cutout, cut_out, on_sheet
 from personalive.pipelines.preview.mesh import Region, interpolate
 from personalive.pipelines.preview.motion import Motion
 from personalive.pipelines.preview.mouth import MouthLayers, build_mouth
@@ -32,7 +31,6 @@ _NECK = np.array([0.0, -5.0, 0.0])
 little room that a still background leaves."""
 MAX_SHIFT = 1.6
 """cm the head may leave its place before the neck looks stretched; approached, never passed."""
-_NO_SECOND_MAP = np.empty(0, np.float32)
 _LID_DROP = 0.2
 """cm by which the skin around an eye sinks when it shuts."""
 
@@ -58,7 +56,7 @@ class Portrait:
     landmarks: Float
     pose: HeadPose
     shape: Double
-    layers: Cutout | None
+    layers: Cutout
     field: HeadField
     eyes: tuple[EyeLayers, EyeLayers]
     mouth: MouthLayers
@@ -80,7 +78,7 @@ class Portrait:
             pose=pose,
             shape=shape,
             layers=layers,
-            field=build_head_field(landmarks, pose, layout, size, cut_out=layers is not None),
+            field=build_head_field(landmarks, pose, layout, size, cut_out=not layers.whole),
             eyes=(right, left),
             mouth=build_mouth(image, flat, pose, shape),
         )
@@ -123,39 +121,24 @@ class Portrait:
         """Skin, hair and background; the eyes and the mouth are drawn over it."""
         rigid = target.pose.to_frame(self.shape[:468])[:, :2]
         expression = (target.unlidded[:468] - rigid).astype(np.float32)
-        sampling, moving = self.field.backward(target.pose, expression)
+        sampling = self.field.backward(target.pose, expression)
+        moving = sampling.region
         frame = self.image.copy()
         if moving.empty:
             return frame
         points = np.ascontiguousarray(target.points[:468, :2])
         region = Region.around(points, self.field.size, 1).within(moving)
         if not region.empty:
-            values = np.column_stack([self.landmarks[:468, :2], _oval_fade()]).astype(np.float32)
+            values = np.column_stack([on_sheet(self.landmarks[:468, :2]), _oval_fade()]).astype(np.float32)
             spread, covered = interpolate(points, values, _by_depth(target.points), region)
-            view = region.shifted(-moving.left, -moving.top).of(sampling)
+            view = region.shifted(-moving.left, -moving.top).of(sampling.where)
             for axis in (0, 1):  # the median takes out lone pixels where a sliver of a triangle was painted
                 whole = np.where(covered, spread[axis], view[..., axis])
                 view[..., axis] += (cv2.medianBlur(whole, 3) - view[..., axis]) * spread[2] * covered
-        coarse, fine = (np.asarray(half) for half in cv2.convertMaps(sampling, _NO_SECOND_MAP, cv2.CV_16SC2))
-        if self.layers is None:
-            moving.of(frame)[...] = _sampled(self.image, coarse, fine)
-            return frame
-        uncovered = cv2.bitwise_not(_sampled(self.layers.cover, coarse, fine))
-        behind = cv2.multiply(
-            moving.of(self.layers.background), cv2.cvtColor(uncovered, cv2.COLOR_GRAY2RGB), scale=1 / 255
-        )
-        cv2.add(_sampled(self.layers.head, coarse, fine), behind, dst=behind)
-        moving.of(frame)[...] = behind
+        drawn = self.layers.composed(sampling.where, moving)
+        cv2.copyTo(moving.of(self.image), sampling.still, drawn)
+        moving.of(frame)[...] = drawn
         return frame
-
-
-Fixed = NDArray[np.integer[Any] | np.floating[Any]]
-"""OpenCV's fixed-point halves of a sampling map."""
-
-
-def _sampled(image: NDArray[np.uint8], coarse: Fixed, fine: Fixed) -> NDArray[np.uint8]:
-    method = cv2.INTER_CUBIC if image.ndim == 3 else cv2.INTER_LINEAR
-    return np.asarray(cv2.remap(image, coarse, fine, method, borderMode=cv2.BORDER_REPLICATE), np.uint8)
 
 
 def _in_relief(landmarks: Float, pose: HeadPose) -> Float:
