@@ -28,59 +28,71 @@ its suffix: .mp4, .mov, .webm, .gif, a folder of pictures, or for one frame .png
 """
 
 
+_Reference = Annotated[
+    Path, typer.Argument(metavar="REFERENCE", help="The portrait: a picture, or a video to take it from.")
+]
+_Driving = Annotated[
+    Path, typer.Argument(metavar="DRIVING", help="The clip whose motion the portrait takes on.")
+]
+_Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="Where to write. Default: REFERENCE_DRIVING.mp4 in this folder."),
+]
+_Pipeline = Annotated[
+    str, typer.Option(help="auto, preview, personalive, or another that `personalive pipelines` lists.")
+]
+_Size = Annotated[int, typer.Option(help="Side of the animated frame: 256 to 1024, a multiple of 64.")]
+_Crop = Annotated[bool, typer.Option("--crop/--no-crop", help="Crop the portrait to head and shoulders.")]
+_PasteBack = Annotated[
+    bool, typer.Option("--paste-back", help="Put the animated crop back into the whole portrait.")
+]
+_SideBySide = Annotated[
+    bool, typer.Option("--side-by-side", help="Show reference, driving and result next to each other.")
+]
+_Motion = Annotated[
+    str | None,
+    typer.Option(help="relative: changes since the first frame. absolute: pose and expression as is."),
+]
+_Expression = Annotated[float | None, typer.Option(help="Strength of the expression; 1 is as is.")]
+_Pose = Annotated[float | None, typer.Option(help="Strength of the head's turning; 1 is as is.")]
+_Start = Annotated[float, typer.Option(help="Begin this many seconds into the driving clip.")]
+_EndAt = Annotated[float | None, typer.Option(help="End this many seconds into the driving clip.")]
+_MaxFrames = Annotated[int | None, typer.Option(help="Write at most this many frames.")]
+_Fps = Annotated[
+    float | None, typer.Option(help="Frames per second of the output. Default: the driving clip's.")
+]
+_Audio = Annotated[bool, typer.Option("--audio/--no-audio", help="Carry the driving clip's sound over.")]
+_Seed = Annotated[int, typer.Option(help="Seed of whatever the pipeline draws at random.")]
+_Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter of the pipeline; may be repeated."),
+]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", "-y", help="Replace the output if it exists.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
+
+
 def animate(
     *,
-    reference: Annotated[
-        Path, typer.Argument(metavar="REFERENCE", help="The portrait: a picture, or a video to take it from.")
-    ],
-    driving: Annotated[
-        Path, typer.Argument(metavar="DRIVING", help="The clip whose motion the portrait takes on.")
-    ],
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Where to write. Default: REFERENCE_DRIVING.mp4 in this folder."),
-    ] = None,
-    pipeline: Annotated[
-        str, typer.Option(help="auto, preview, personalive, or another that `personalive pipelines` lists.")
-    ] = "auto",
-    size: Annotated[
-        int, typer.Option(help="Side of the animated frame: 256 to 1024, a multiple of 64.")
-    ] = 512,
-    crop: Annotated[
-        bool, typer.Option("--crop/--no-crop", help="Crop the portrait to head and shoulders.")
-    ] = True,
-    paste_back: Annotated[
-        bool, typer.Option("--paste-back", help="Put the animated crop back into the whole portrait.")
-    ] = False,
-    side_by_side: Annotated[
-        bool, typer.Option("--side-by-side", help="Show reference, driving and result next to each other.")
-    ] = False,
-    motion: Annotated[
-        str | None,
-        typer.Option(help="relative: changes since the first frame. absolute: pose and expression as is."),
-    ] = None,
-    expression: Annotated[float | None, typer.Option(help="Strength of the expression; 1 is as is.")] = None,
-    pose: Annotated[float | None, typer.Option(help="Strength of the head's turning; 1 is as is.")] = None,
-    start: Annotated[float, typer.Option(help="Begin this many seconds into the driving clip.")] = 0.0,
-    end: Annotated[float | None, typer.Option(help="End this many seconds into the driving clip.")] = None,
-    max_frames: Annotated[int | None, typer.Option(help="Write at most this many frames.")] = None,
-    fps: Annotated[
-        float | None, typer.Option(help="Frames per second of the output. Default: the driving clip's.")
-    ] = None,
-    audio: Annotated[
-        bool, typer.Option("--audio/--no-audio", help="Carry the driving clip's sound over.")
-    ] = True,
-    seed: Annotated[int, typer.Option(help="Seed of whatever the pipeline draws at random.")] = 42,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set", metavar="NAME=VALUE", help="Any other parameter of the pipeline; may be repeated."
-        ),
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", "-y", help="Replace the output if it exists.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")] = False,
+    reference: _Reference,
+    driving: _Driving,
+    output: _Output = None,
+    pipeline: _Pipeline = "auto",
+    size: _Size = 512,
+    crop: _Crop = True,
+    paste_back: _PasteBack = False,
+    side_by_side: _SideBySide = False,
+    motion: _Motion = None,
+    expression: _Expression = None,
+    pose: _Pose = None,
+    start: _Start = 0.0,
+    end: _EndAt = None,
+    max_frames: _MaxFrames = None,
+    fps: _Fps = None,
+    audio: _Audio = True,
+    seed: _Seed = 42,
+    settings: _Settings = None,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
 ) -> None:
     """Animate a portrait with a driving clip.
 

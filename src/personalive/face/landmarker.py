@@ -38,12 +38,16 @@ def _quiet() -> Iterator[None]:
 
 
 def _release(network: Any) -> None:
-    """Close a network. When the interpreter is ending its worker thread has gone already, so the network's
-    own finaliser could only fail, loudly: disarm it and leave the memory to the system.
+    """Close a network, once: its own finaliser would close it again, and closing twice crashes.
+
+    When the interpreter is ending, its worker thread has gone already and closing can only fail: the memory
+    is left to the system. When Ctrl-C comes meanwhile, the worker thread goes on closing.
     """
     try:
         network.close()
     except RuntimeError:
+        pass
+    finally:
         network._handle = None
 
 

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from personalive.face import model
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Call
+
+
+def test_all_is_well_here(personalive: Call) -> None:
+    done = personalive("doctor")
+    assert done.code == 0, done.out
+    assert "FAIL" not in done.out
+    assert done.out.endswith("Portraits can be animated here.\n")
+    for word in (
+        "Python",
+        "CPU cores",
+        "memory",
+        "libx264",
+        "libopus",
+        "finds a test face",
+        "pipeline preview",
+    ):
+        assert word in done.out
+
+
+def test_json_holds_the_same(personalive: Call) -> None:
+    done = personalive("doctor", "--json")
+    told = json.loads(done.out)
+    assert told["ready"] is True
+    assert {"name", "ok", "detail", "remedy", "required"} == set(told["checks"][0])
+
+
+def test_an_altered_face_model_fails_it(
+    personalive: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "face_landmarker.task").write_bytes(b"PK altered")
+    model.model_bytes.cache_clear()
+    monkeypatch.setattr(model, "files", lambda _package: tmp_path)
+    done = personalive("doctor")
+    model.model_bytes.cache_clear()
+    assert done.code == 1
+    assert "FAIL  face landmark model" in done.out
+    assert done.out.endswith("Portraits cannot be animated here.\n")
+
+
+@pytest.mark.usefixtures("plugins")
+def test_pipelines_that_cannot_run_say_why_but_do_not_fail_it(personalive: Call) -> None:
+    done = personalive("doctor")
+    assert done.code == 0
+    assert "pipeline missing      its weights are missing." in done.out
+    assert "to mend: Run `download_models --pipeline missing`." in done.out
+    assert "cannot be imported: No module named 'no_such_module_anywhere'" in done.out
+
+
+def test_a_gpu_is_reported_by_its_driver(
+    personalive: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'Some GPU, 24576 MiB, 550.1'\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert "GPU                   Some GPU, 24576 MiB, 550.1" in personalive("doctor").out
+    program.write_text("#!/bin/sh\necho 'no devices' >&2\nexit 9\n")
+    assert "nvidia-smi finds none: no devices" in personalive("doctor").out
+
+
+def test_a_cache_folder_that_cannot_be_written_is_told(
+    personalive: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    done = personalive("doctor")
+    assert "not writable" in done.out
+    assert "Set XDG_CACHE_HOME" in done.out
+    assert done.code == 0

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from personalive.media import VideoFrame
+from personalive.offline.drive import Driven, drive
+from personalive.pipelines import registry
+from personalive.pipelines.interface import AnimatedChunk, FrameState, LoadParameters, PipelineInfo, Session
+
+pytestmark = pytest.mark.usefixtures("plugins")
+
+
+def frames(count: int) -> list[VideoFrame]:
+    """Frame k is grey of level k + 1."""
+    return [VideoFrame(np.full((16, 16, 3), k % 250 + 1, np.uint8), k / 25, k, 1 / 25) for k in range(count)]
+
+
+def echo(info: PipelineInfo, count: int) -> list[Driven]:
+    base: Any = registry.get("echo")
+
+    class Shaped(base):  # type: ignore[misc]
+        info: ClassVar[PipelineInfo]
+
+    Shaped.info = info
+    with Shaped.load(LoadParameters(width=256, height=256)) as pipeline:
+        reference = pipeline.fuse(np.full((256, 256, 3), 9, np.uint8))
+        with pipeline.open_session(reference) as session:
+            return list(drive(session, info, frames(count)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(count=st.integers(1, 40), chunk=st.integers(1, 9), delay=st.integers(0, 12), exact=st.booleans())
+def test_output_frame_i_shows_driving_frame_i(count: int, chunk: int, delay: int, exact: bool) -> None:
+    info = replace(registry.get("echo").info, chunk_frames=chunk, delay_frames=delay, exact_chunks=exact)
+    driven = echo(info, count)
+    assert [int(item.driving[0, 0, 0]) for item in driven] == [k + 1 for k in range(count)]
+    assert [int(item.animated[0, 0, 0]) for item in driven] == [k + 1 for k in range(count)]
+    assert {item.state for item in driven} == {FrameState.ANIMATED}
+
+
+def test_nothing_in_nothing_out() -> None:
+    assert echo(registry.get("echo").info, 0) == []
+
+
+class _Faulty:
+    """A session that gives back `surplus` frames more than it took."""
+
+    def __init__(self, surplus: int) -> None:
+        self._surplus = surplus
+
+    def step(self, chunk: Any) -> AnimatedChunk:
+        count = len(chunk) + self._surplus
+        return AnimatedChunk(
+            np.zeros((count, 8, 8, 3), np.uint8), np.zeros(count), (FrameState.ANIMATED,) * count
+        )
+
+    def flush(self) -> None:
+        return None
+
+
+@pytest.mark.parametrize(("surplus", "message"), [(1, "more frames than went in"), (-1, "kept 1 frames")])
+def test_a_pipeline_that_loses_count_is_found_out(surplus: int, message: str) -> None:
+    info = PipelineInfo("faulty", "faulty", "", chunk_frames=4)
+    session: Session[Any] = _Faulty(surplus)  # type: ignore[assignment]
+    with pytest.raises(RuntimeError, match=message):
+        list(drive(session, info, frames(4)))
+
+
+def test_only_a_chunk_and_the_delay_are_held() -> None:
+    taken = 0
+
+    def counted() -> Any:
+        nonlocal taken
+        for frame in frames(60):
+            taken += 1
+            yield frame
+
+    info = registry.get("echo").info
+    with registry.get("echo").load(LoadParameters(width=256, height=256)) as pipeline:
+        reference = pipeline.fuse(np.full((256, 256, 3), 9, np.uint8))
+        with pipeline.open_session(reference) as session:
+            for done, _ in enumerate(drive(session, info, counted())):
+                assert taken <= done + 1 + info.chunk_frames + info.delay_frames + 2

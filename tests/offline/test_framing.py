@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from personalive.errors import MediaError, NoFaceError
+from personalive.face.tracker import FaceDetector
+from personalive.media.types import Image
+from personalive.offline.framing import crop_to_face, read_portrait, whole_picture, whole_size
+
+
+def saved(path: Path, image: Image) -> Path:
+    cv2.imwrite(str(path), image[..., ::-1])
+    return path
+
+
+def test_the_crop_shows_the_face(portrait_file: Path) -> None:
+    portrait = read_portrait(portrait_file)
+    framing = crop_to_face(portrait, (512, 512))
+    assert framing.image.shape == (512, 512, 3)
+    assert framing.warnings == ()
+    with FaceDetector() as detector:
+        face = detector.dominant(framing.image)
+    assert face is not None
+    assert face.centre == pytest.approx((256, 240), abs=40)
+
+
+def test_of_a_video_the_first_frame_with_a_face_is_taken(clip: Path) -> None:
+    portrait = read_portrait(clip)
+    assert portrait.size == (320, 240)
+    assert portrait.notes == ("clip.mp4 is a video: its frame at 0.00 s is the reference.",)
+
+
+def test_a_video_that_begins_without_a_face(tmp_path: Path, portrait: Image) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for k in range(4):
+        saved(folder / f"{k}.png", portrait if k == 3 else np.full_like(portrait, 128))
+    with pytest.raises(MediaError, match="directory"):
+        read_portrait(folder)
+
+
+def test_several_faces_are_noted(tmp_path: Path, portrait: Image) -> None:
+    head = portrait[0:260, 95:355]
+    two = saved(tmp_path / "two.png", np.hstack([head, head[:, ::-1]]))
+    assert "shows 2 faces" in read_portrait(two).notes[0]
+
+
+def test_no_face_says_what_to_do(tmp_path: Path) -> None:
+    grey = saved(tmp_path / "grey.png", np.full((200, 300, 3), 128, np.uint8))
+    with pytest.raises(NoFaceError, match=r"No face was found in grey\.png\. Use a picture"):
+        read_portrait(grey)
+
+
+def test_a_small_face_is_warned_about(tmp_path: Path, portrait: Image) -> None:
+    small = read_portrait(saved(tmp_path / "small.png", cv2.resize(portrait, (200, 200)).astype(np.uint8)))
+    assert "pixels high" in crop_to_face(small, (512, 512)).warnings[0]
+    far = np.full((900, 900, 3), 128, np.uint8)
+    far[300:700, 300:700] = cv2.resize(portrait, (400, 400), interpolation=cv2.INTER_AREA)
+    shot = read_portrait(saved(tmp_path / "far.png", far))
+    assert "fills only" in whole_picture(shot, (512, 512)).warnings[0]
+
+
+@pytest.mark.parametrize(
+    ("image", "side", "expected"),
+    [
+        ((1000, 1000), 512, (512, 512)),
+        ((4032, 3024), 512, (704, 512)),
+        ((3024, 4032), 512, (512, 704)),
+        ((1920, 1080), 512, (896, 512)),
+        ((1920, 1080), 1024, (1024, 576)),
+        ((6000, 1000), 512, (1024, 256)),
+        ((100, 101), 256, (256, 256)),
+    ],
+)
+def test_the_whole_pictures_size(image: tuple[int, int], side: int, expected: tuple[int, int]) -> None:
+    assert whole_size(image, side) == expected
+
+
+@given(st.tuples(st.integers(16, 6000), st.integers(16, 6000)), st.integers(4, 16))
+def test_the_whole_pictures_size_is_always_possible_and_close(
+    image: tuple[int, int], sixty_fourths: int
+) -> None:
+    width, height = whole_size(image, 64 * sixty_fourths)
+    assert 256 <= width <= 1024
+    assert 256 <= height <= 1024
+    assert width % 64 == height % 64 == 0
+    aspect = image[0] / image[1]
+    if 0.25 <= aspect <= 4:
+        assert 0.85 < (width / height) / aspect < 1 / 0.85
+
+
+def test_a_cut_never_goes_through_the_face(tmp_path: Path, portrait: Image) -> None:
+    wide = np.full((300, 1800, 3), 128, np.uint8)
+    wide[20:280, 20:280] = portrait[0:260, 95:355]
+    shot = read_portrait(saved(tmp_path / "wide.png", wide))
+    framing = whole_picture(shot, (1024, 256))
+    left, _, right, _ = shot.face.box
+    assert framing.box.left <= left < right <= framing.box.right
+    assert framing.box.inside((1800, 300))

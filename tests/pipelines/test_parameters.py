@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import pytest
+
+from personalive.errors import InputError
+from personalive.pipelines import registry
+from personalive.pipelines.parameters import build, split
+
+
+@pytest.mark.usefixtures("plugins")
+def test_values_are_sorted_into_run_and_load() -> None:
+    run, load = split(registry.get("echo"), {"gain": 1.5, "height": 256})
+    assert (run, load) == ({"gain": 1.5}, {"height": 256})
+
+
+@pytest.mark.usefixtures("plugins")
+def test_an_unknown_name_lists_what_there_is() -> None:
+    with pytest.raises(InputError, match=r"echo pipeline has no parameter 'gane'\. It has: gain, .*height"):
+        split(registry.get("echo"), {"gane": 1.0})
+
+
+@pytest.mark.usefixtures("plugins")
+def test_all_that_is_wrong_is_said_in_one_sentence() -> None:
+    model = registry.get("echo").run_parameters
+    assert build(model, {"gain": "1.5"}) == model(gain=1.5)  # type: ignore[call-arg]
+    with pytest.raises(InputError, match=r"gain = 7: .*less than or equal to 2; pause = 'x': .*\.$"):
+        build(model, {"gain": 7, "pause": "x"})
