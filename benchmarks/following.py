@@ -1,7 +1,7 @@
 """How well the preview follows its driver: faces found again in the output, measured against the driver.
 
-    python benchmarks/following.py                         # the sample, and clips of real people where fetched
-    python benchmarks/following.py --sheet docs/images     # contact sheets as well
+    python -m benchmarks.following                         # the sample, and clips of real people where fetched
+    python -m benchmarks.following --sheet docs/images     # contact sheets as well
 
 For each pair of portrait and driver: the correlation of jawOpen, smile, blink, yaw and pitch over the clip, with
 the range each covers in the driver (a channel that hardly moves has no correlation worth reading); the blink of

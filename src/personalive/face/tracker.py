@@ -11,6 +11,8 @@ from personalive.media.types import Image
 Window = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels of the frame; right and bottom are exclusive."""
 
+_FORGET_AFTER = 90
+"""Frames without a face after which whoever comes next may be somebody else."""
 _SEARCH_EVERY = 10
 """Frames between two searches for a far face while none is seen: a search costs several detections."""
 
@@ -54,7 +56,10 @@ class FaceDetector:
         self._boxes: BoxDetector | None = None
 
     def detect(self, image: Image) -> list[Face]:
-        """Every face in a still, uint8 RGB (H, W, 3), largest first; small ones are searched for."""
+        """The faces of a still, uint8 RGB (H, W, 3), largest first.
+
+        Small ones are searched for only where no larger one is seen.
+        """
         faces = self._landmarker.find(image) or _search(self._landmarker, image)
         return sorted(faces, key=lambda face: -face.size)
 
@@ -105,7 +110,7 @@ class FaceTracker:
             self._size = size
         face = self._follow(image) or self._find(image)
         self._missed = 0 if face is not None else self._missed + 1
-        self._previous = face or self._previous
+        self._previous = face or (self._previous if self._missed < _FORGET_AFTER else None)
         return face
 
     def _follow(self, image: Image) -> Face | None:

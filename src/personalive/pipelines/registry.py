@@ -43,13 +43,18 @@ def names() -> list[str]:
 
 
 def get(name: str) -> AnyPipeline:
-    """The pipeline class of that name. Raises `UnknownPipelineError`, or what importing it raised."""
+    """The pipeline class of that name. Raises `UnknownPipelineError` or `PipelineUnavailableError`."""
     try:
         point = _registered()[name]
     except KeyError:
         known = ", ".join(names()) or "none: reinstall with `pip install personalive`"
         raise UnknownPipelineError(f"There is no pipeline {name!r}. Known: {known}.") from None
-    loaded = point.load()
+    try:
+        loaded = point.load()
+    except Exception as error:  # a stranger's package may fail in any way
+        raise PipelineUnavailableError(
+            f"Pipeline {name!r} cannot be imported from {point.value}: {type(error).__name__}: {error}"
+        ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Pipeline)):
         raise PipelineUnavailableError(
             f"{point.value}, registered as pipeline {name!r}, is no Pipeline class."
@@ -63,8 +68,8 @@ def all_pipelines() -> dict[str, AnyPipeline]:
     for name in names():
         try:
             found[name] = get(name)
-        except Exception as error:  # a stranger's package must not take the rest down
-            warnings.warn(f"Pipeline {name!r} cannot be imported: {error}", RuntimeWarning, stacklevel=2)
+        except PipelineUnavailableError as error:  # it must not take the rest down
+            warnings.warn(str(error), RuntimeWarning, stacklevel=2)
     return found
 
 
@@ -82,7 +87,10 @@ def choose(name: str = "auto") -> Choice:
         return Choice(pipeline, "asked for")
     if DIFFUSION not in _registered():
         return Choice(get(FALLBACK), "the diffusion pipeline is not part of this version")
-    diffusion = get(DIFFUSION)
+    try:
+        diffusion = get(DIFFUSION)
+    except PipelineUnavailableError as error:
+        return Choice(get(FALLBACK), str(error))
     state = diffusion.availability()
     if state.ready:
         return Choice(diffusion, state.reason)

@@ -64,11 +64,11 @@ class HeadLayout:
         up, below = np.maximum(-y, 0.0), np.maximum(y, 0.0)
         narrow = 1.0 - 0.30 * np.clip(below / 0.5, 0.0, 1.0)  # a neck is slimmer than a head
         if cut_out:
-            lift = np.clip((0.35 - y) / 0.5, 0.0, 1.0)
+            lift = np.clip((0.25 - y) / 0.4, 0.0, 1.0)
             top_in, top_out = 1.8, 3.0
         else:
-            lift, top_in, top_out = np.zeros_like(y), 0.80, 1.15
-        sides_in, sides_out = 0.66 + 0.8 * lift, 1.15 + 1.4 * lift
+            lift, top_in, top_out = np.full_like(y, 0.08), 0.80, 1.15
+        sides_in, sides_out = 0.60 + 0.86 * lift, 0.98 + 1.57 * lift
         inner = np.hypot(np.hypot(x / (sides_in * narrow), up / top_in), below / 0.54)
         outer = np.hypot(np.hypot(x / (sides_out * narrow), up / top_out), below / 1.10)
         beyond = np.maximum(inner - 1, 0.0)

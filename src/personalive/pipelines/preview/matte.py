@@ -7,6 +7,7 @@ around it. Where no believable cut is found the portrait is left in one piece.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personalive.face.face import Float
+from personalive.face.pose import Double
 from personalive.media.types import Image
 from personalive.pipelines.preview.layout import HeadLayout
 from personalive.pipelines.preview.mesh import Region, sample
@@ -55,18 +57,21 @@ def on_sheet(pixels: Float) -> Float:
     return np.asarray(np.float32(SHEET) * pixels + np.float32(0.5 * (SHEET - 1)), np.float32)
 
 
-def cut_out(image: Image, layout: HeadLayout) -> Cutout:
-    """The two layers of a portrait, uint8 RGB (H, W, 3); in one piece where no cut can be trusted."""
+def cut_out(image: Image, layout: HeadLayout, others: Sequence[HeadLayout] = ()) -> Cutout:
+    """The two layers of a portrait, uint8 RGB (H, W, 3); in one piece where no cut can be trusted.
+
+    `others`: more heads in the picture, which are background and must stay as they are.
+    """
     height, width = image.shape[:2]
     scale = min(_WORKING_SIDE / max(height, width), 1.0)
     small = np.asarray(cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA), np.uint8)
-    head = _segment(small, layout, scale)
+    head = _segment(small, layout, others, scale)
     if head is None:
         return Cutout(_sheet(image, np.full((height, width), 255, np.uint8)), image, whole=True)
     rough = np.asarray(cv2.resize(head.astype(np.float32), (width, height)), np.float32)
     alpha = _refined(image, rough)
     background = _without_head(image, small, head, alpha, layout)
-    cover = (alpha * 255 + 0.5).astype(np.uint8)
+    cover = (_possible(alpha, image, background) * 255 + 0.5).astype(np.uint8)
     behind = cv2.multiply(background, cv2.cvtColor(255 - cover, cv2.COLOR_GRAY2RGB), scale=1 / 255)
     front = np.asarray(cv2.subtract(image, behind), np.uint8)
     return Cutout(_sheet(front, cover), background, whole=False)
@@ -77,18 +82,18 @@ def _sheet(premultiplied: Image, cover: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(layers, None, fx=SHEET, fy=SHEET, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def _segment(small: Image, layout: HeadLayout, scale: float) -> NDArray[np.uint8] | None:
+def _segment(
+    small: Image, layout: HeadLayout, others: Sequence[HeadLayout], scale: float
+) -> NDArray[np.uint8] | None:
     """The head (and what hangs together with it) as 1 in a uint8 mask of the reduced portrait."""
     height, width = small.shape[:2]
-    grid_y, grid_x = np.mgrid[0:height, 0:width].astype(np.float32) / np.float32(scale)
-    x, y = (
-        part.reshape(height, width)
-        for part in layout.coordinates(np.column_stack([grid_x.ravel(), grid_y.ravel()]))
-    )
+    x, y = _coordinates(layout, small, scale)
     guess = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
     guess[np.hypot(x / 0.72, np.where(y < 0, y / 0.85, y / 0.7)) < 1] = cv2.GC_PR_FGD
     guess[(y > 0.55) & (np.abs(x) < 0.45 + 1.2 * np.clip(y - 0.55, 0, 2))] = cv2.GC_PR_FGD
-    guess[(np.hypot(x / 1.5, np.minimum(y, 0) / 1.35) > 1) & (y < 0.6)] = cv2.GC_BGD
+    guess[(np.hypot(x / 1.1, np.minimum(y, 0) / 1.35) > 1) & (y < 0.6)] = cv2.GC_BGD
+    for other in others:  # each pixel is the nearest head's
+        guess[np.hypot(*_coordinates(other, small, scale)) < np.hypot(x, y)] = cv2.GC_BGD
     outline = cv2.convexHull((layout.oval * scale).astype(np.int32))
     cv2.fillConvexPoly(guess, outline, cv2.GC_FGD)
     if not (guess == cv2.GC_BGD).any() and not (guess == cv2.GC_PR_BGD).any():
@@ -104,6 +109,14 @@ def _segment(small: Image, layout: HeadLayout, scale: float) -> NDArray[np.uint8
     upper = (y < 0.5) & (mask > 0)
     share = float(upper.sum()) / max(float((face > 0).sum()), 1.0)
     return mask if 1.0 <= share <= 4.5 else None
+
+
+def _coordinates(layout: HeadLayout, small: Image, scale: float) -> tuple[Double, Double]:
+    """A head's own coordinates at every pixel of the reduced portrait, each (h, w)."""
+    height, width = small.shape[:2]
+    y, x = np.mgrid[0:height, 0:width].astype(np.float32) / np.float32(scale)
+    side, down = layout.coordinates(np.column_stack([x.ravel(), y.ravel()]))
+    return side.reshape(height, width), down.reshape(height, width)
 
 
 def _main_part(mask: NDArray[np.uint8], face: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -138,6 +151,18 @@ def _refined(image: Image, rough: Float) -> Float:
     return np.asarray(np.where(reach < 0.01, np.float32(0), fine), np.float32)
 
 
+def _possible(alpha: Float, image: Image, background: Image) -> Float:
+    """A matte raised to what the colours allow: no head is darker than black or brighter than white.
+
+    A softer edge would make the head's own colour fall out of range there, and glow once it has moved.
+    """
+    own, behind = image.astype(np.float32), background.astype(np.float32)
+    darker = (behind - own) / np.maximum(behind, 1.0)
+    brighter = (own - behind) / np.maximum(255.0 - behind, 1.0)
+    least = np.maximum(darker, brighter).max(axis=2)
+    return np.asarray(np.where(alpha > 0.02, np.clip(np.maximum(alpha, least), 0.0, 1.0), alpha), np.float32)
+
+
 def _without_head(
     image: Image, small: Image, head: NDArray[np.uint8], alpha: Float, layout: HeadLayout
 ) -> Image:
@@ -152,15 +177,15 @@ def _without_head(
     hidden = cv2.dilate(head, np.ones((reach, reach), np.uint8))
     body = cv2.resize((moving < 0.02).astype(np.uint8), (small.shape[1], small.shape[0])) > 0
     hole = (hidden > 0) & ~body
-    painted = cv2.resize(_filled(small, hole), (width, height), interpolation=cv2.INTER_CUBIC)
+    painted = cv2.resize(_filled(small, hole, hidden == 0), (width, height), interpolation=cv2.INTER_CUBIC)
     weight = cv2.resize(hole.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
     weight = np.maximum(np.clip(weight * 2, 0, 1), (alpha > 0.02) * (moving > 0.02))[..., None]
     return np.clip(image * (1 - weight) + painted * weight + 0.5, 0, 255).astype(np.uint8)
 
 
-def _filled(small: Image, hole: NDArray[np.bool_]) -> Image:
-    """A hole filled from its rim, smoothly: averages of what is known over ever smaller reach, finest last."""
-    known = (~hole).astype(np.float32)
+def _filled(small: Image, hole: NDArray[np.bool_], wall: NDArray[np.bool_]) -> Image:
+    """A hole filled from the wall around it, smoothly: averages over ever smaller reach, the finest last."""
+    known = wall.astype(np.float32)
     colours = small.astype(np.float32) * known[..., None]
     if not known.any():
         return small

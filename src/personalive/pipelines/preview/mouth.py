@@ -50,9 +50,10 @@ class MouthLayers:
         in head coordinates. Lips in their place show what the warped portrait shows.
         """
         moved = float(np.abs(shape[mesh.mouth_ring()]).max())
-        jaw_drop = shape[mesh.CHIN_POINTS].mean(
-            0
-        )  # lips part over shut teeth in a smile, with the jaw in a word
+        # Lips part over shut teeth in a smile, with the jaw in a word: lower teeth go with the chin, but stay near
+        # the lip before them.
+        jaw_drop = shape[mesh.CHIN_POINTS].mean(0)
+        jaw_drop[1] = min(jaw_drop[1], shape[14, 1] + 0.35)
         ring = landmarks[mesh.mouth_ring()]
         width = float(np.linalg.norm(ring[0] - ring[10]))
         openness = _area(ring) / max(width * width, 1e-6)
@@ -143,13 +144,18 @@ def _teeth(x: Float, y: Float, half_width: float, enamel: Float, *, upper: bool)
     else:
         tip = (-0.16 - 0.03 * (side / unit) ** 2) * unit  # a bite: upper teeth stand before lower ones
         depth = y - tip
-        length = 0.78 * unit
+        length = 0.60 * unit
     nearest = np.min(np.abs(side[..., None] - edges[None, None, :]), axis=2)
     gap = np.exp(-((nearest / (0.030 * unit)) ** 2)) * np.clip(1.1 - depth / length, 0.2, 1.0)
     bright = np.clip(1.0 - 0.40 * (side / (1.9 * unit)) ** 2, 0.16, 1.0) * (1.0 if upper else 0.82)
-    bright = bright * (1 - 0.20 * gap) * (0.90 + 0.10 * np.clip(depth / (0.3 * unit), 0, 1))
+    bright = (
+        bright * (1 - (0.20 if upper else 0.26) * gap) * (0.90 + 0.10 * np.clip(depth / (0.3 * unit), 0, 1))
+    )
     gum = np.array([0.70, 0.40, 0.40], np.float32) * enamel.mean()
     above = np.clip((depth - length) / (0.12 * unit), 0.0, 1.0)[..., None]
+    enamel = (
+        enamel if upper else enamel * np.array([1.0, 0.95, 0.87], np.float32)
+    )  # in the shade of the upper ones
     colour = (enamel * (1 - above) + gum * above) * bright[..., None]
     rounding = 0.05 * unit * (1 - np.clip(nearest / (0.12 * unit), 0, 1))
     alpha = np.clip((depth - rounding) / (0.035 * unit), 0.0, 1.0)

@@ -12,7 +12,7 @@ import numpy as np
 from typing_extensions import override
 
 from personalive.errors import InputError, NoFaceError, SessionClosedError
-from personalive.face.face import Face
+from personalive.face.face import Face, dominant
 from personalive.face.tracker import FaceDetector, FaceTracker
 from personalive.media.types import Image
 from personalive.pipelines.interface import (
@@ -97,14 +97,16 @@ class PreviewPipeline(Pipeline[PreviewLoadParameters, PreviewRunParameters]):
         picture = np.ascontiguousarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
         picture.setflags(write=False)
         identity = hashlib.sha256(picture.tobytes() + f"preview {width}x{height}".encode()).hexdigest()[:16]
-        face = self._detector.dominant(picture)
+        faces = self._detector.detect(picture)
+        face = dominant(faces, (width, height))
         if face is None:
             if not allow_no_face:
                 raise NoFaceError(
                     "No face was found in the reference. Use a picture in which one face is clearly visible."
                 )
             return PreviewReference(identity, picture, None, None, None)
-        portrait = Portrait.build(picture, face.landmarks)
+        others = [other.landmarks for other in faces if other is not face]
+        portrait = Portrait.build(picture, face.landmarks, others)
         to_image = np.array([image.shape[1] / width, image.shape[0] / height] * 2)
         left, top, right, bottom = (float(v) for v in np.array(face.box) * to_image)
         found = FaceFound((left, top, right, bottom), self._detector.confidence(picture, face))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -62,15 +63,15 @@ class Portrait:
     mouth: MouthLayers
 
     @classmethod
-    def build(cls, image: Image, landmarks: Float) -> Portrait:
-        """From a picture and the landmarks (478, 3) of its face."""
+    def build(cls, image: Image, landmarks: Float, others: Sequence[Float] = ()) -> Portrait:
+        """From a picture and the landmarks (478, 3) of its face; `others` are those of faces that stay still."""
         pose = fit_head(landmarks)
         landmarks = _in_relief(landmarks, pose)
         shape = pose.to_head(landmarks)
         size = (image.shape[1], image.shape[0])
         flat = np.ascontiguousarray(landmarks[:, :2])
         layout = HeadLayout.of(landmarks)
-        layers = cut_out(image, layout)
+        layers = cut_out(image, layout, [HeadLayout.of(other) for other in others])
         right, left = (build_eye(image, flat, eye) for eye in mesh.EYES)
         return cls(
             image=image,
