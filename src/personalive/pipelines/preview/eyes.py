@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from personalive.face.face import Float
 from personalive.face.pose import Double
 from personalive.media.types import Image
-from personalive.pipelines.preview.mesh import Region, interpolate, polygon_mask
+from personalive.pipelines.preview.mesh import Region, blend, interpolate, polygon_mask
 from personalive.pipelines.preview.topology import Eye
 
 MEETING = 0.05
@@ -86,7 +86,7 @@ class EyeLayers:
         u -= gaze[0] * pull + self.region.left
         v -= gaze[1] * pull + self.region.top
         eyeball = cv2.remap(self.eyeball, u, v, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        _blend(canvas, region, eyeball, polygon_mask(opening, region, 0.6) * np.float32(shown))
+        blend(canvas, region, eyeball, polygon_mask(opening, region, 0.6) * np.float32(shown))
 
     def _draw_lid(self, canvas: Image, landmarks: Float, unlidded: Float, closure: float) -> None:
         fold, margin = _row(self.eye, self.eye.crease), _row(self.eye, self.eye.upper)
@@ -102,7 +102,7 @@ class EyeLayers:
         lid = cv2.remap(self.closed, spread[0], spread[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         alpha = np.where(covered, np.clip(spread[2] * 4.0, 0.0, 1.0), np.float32(0))
         alpha = cv2.GaussianBlur(alpha, (0, 0), 0.7) * np.float32(np.clip((closure - 0.2) / 0.3, 0.0, 1.0))
-        _blend(canvas, region, lid, np.asarray(alpha, np.float32))
+        blend(canvas, region, lid, np.asarray(alpha, np.float32))
 
 
 def build_eye(image: Image, landmarks: Float, eye: Eye) -> EyeLayers:
@@ -253,12 +253,6 @@ def _affine(source: Float, target: Float) -> Float:
     design = np.column_stack([source, np.ones(len(source), np.float32)])
     solution, *_ = np.linalg.lstsq(design, target, rcond=None)
     return np.asarray(solution.T, np.float32)
-
-
-def _blend(canvas: Image, region: Region, layer: NDArray[np.generic], alpha: Float) -> None:
-    view = region.of(canvas)
-    mixed = view + (layer.astype(np.float32) - view) * alpha[..., None]
-    view[...] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
 
 
 def _size(image: Image) -> tuple[int, int]:

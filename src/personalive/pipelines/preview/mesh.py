@@ -128,3 +128,10 @@ def polygon_mask(points: Float, region: Region, soften: float = 0.0) -> Float:
     if soften > 0:
         mask = np.asarray(cv2.GaussianBlur(mask, (0, 0), soften), np.uint8)
     return mask.astype(np.float32) / np.float32(255)
+
+
+def blend(canvas: NDArray[np.uint8], region: Region, layer: NDArray[np.generic], alpha: Float) -> None:
+    """Lay RGB (h, w, 3), 0…255, over a region of an image, uint8 RGB, in place; `alpha` (h, w) 0…1."""
+    view = region.of(canvas)
+    mixed = view + (layer.astype(np.float32) - view) * alpha[..., None]
+    view[...] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)

@@ -16,7 +16,7 @@ from personalive.face.face import Float
 from personalive.face.pose import Double, HeadPose
 from personalive.media.types import Image
 from personalive.pipelines.preview import topology as mesh
-from personalive.pipelines.preview.mesh import Region, polygon_mask
+from personalive.pipelines.preview.mesh import Region, blend, polygon_mask
 
 _DENSITY = 36.0
 """Texture pixels per cm of the head."""
@@ -65,6 +65,14 @@ class MouthLayers:
         region = Region.around(ring, size, 3)
         if region.empty:
             return
+        opening = polygon_mask(ring, region)
+        depth = np.asarray(cv2.GaussianBlur(opening, (0, 0), max(0.035 * width, 0.8)), np.float32)
+        shadow = 0.72 + 0.28 * np.clip((depth - 0.5) * 2.5, 0.0, 1.0)
+        edge = np.asarray(cv2.GaussianBlur(opening, (0, 0), 0.6), np.float32) * np.float32(shown)
+        blend(canvas, region, self._inside(pose, jaw_drop, region) * shadow[..., None], edge)
+
+    def _inside(self, pose: HeadPose, jaw_drop: Double, region: Region) -> Float:
+        """What would be seen of the mouth if there were no lips, float32 RGB 0…255 of a region."""
         extent = (region.width, region.height)
         linear = cv2.INTER_LINEAR
         above = self._placement(pose, self.origin, region)
@@ -76,13 +84,7 @@ class MouthLayers:
             layer = cv2.warpAffine(texture, where, extent, flags=linear).astype(np.float32)
             alpha = layer[..., 3:] / 255
             inside = inside + (layer[..., :3] - inside) * alpha
-        opening = polygon_mask(ring, region)
-        depth = np.asarray(cv2.GaussianBlur(opening, (0, 0), max(0.035 * width, 0.8)), np.float32)
-        shadow = 0.72 + 0.28 * np.clip((depth - 0.5) * 2.5, 0.0, 1.0)
-        edge = cv2.GaussianBlur(opening, (0, 0), 0.6)[..., None] * np.float32(shown)
-        view = region.of(canvas)
-        mixed = view + (inside * shadow[..., None] - view) * edge
-        view[...] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)
+        return np.asarray(inside, np.float32)
 
     @staticmethod
     def _placement(pose: HeadPose, origin: Double, region: Region) -> Float:
