@@ -33,7 +33,7 @@ personalive doctor
 
 app = typer.Typer(
     name="personalive",
-    help="Animate a portrait with the expressions and head motion of a video or a webcam.",
+    help="Animate a portrait with the expressions and head motion of a video.",
     epilog=_EPILOG,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,

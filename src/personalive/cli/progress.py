@@ -49,7 +49,7 @@ def _bar() -> Iterator[Progress]:
             nonlocal begun
             now = time.monotonic()
             begun = begun if done > 1 else now
-            rate = f"{(done - 1) / (now - begun):.1f} fps" if done > 1 and now > begun else ""
+            rate = f"{(done - 1) / (now - begun):.1f} fps" if done > 1 and now > begun + 0.5 else ""
             bar.update(task, description=stage, completed=done, total=total, rate=rate)
 
         yield report

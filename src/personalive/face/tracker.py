@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+import numpy as np
 
 from personalive.face.face import Face, dominant, near
 from personalive.face.landmarker import BoxDetector, Landmarker
@@ -11,18 +13,21 @@ from personalive.media.types import Image
 Window = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels of the frame; right and bottom are exclusive."""
 
+_FAR = (0.6, 0.35, 0.2)
+_VERY_FAR = (0.12, 0.07)
+"""Windows' sides over the frame's: for video, and further for stills, where a second more is well spent."""
 _FORGET_AFTER = 90
 """Frames without a face after which whoever comes next may be somebody else."""
 _SEARCH_EVERY = 10
 """Frames between two searches for a far face while none is seen: a search costs several detections."""
 
 
-def _windows(width: int, height: int) -> Iterator[Window]:
-    """Overlapping windows (left, top, right, bottom) of three scales; a face is whole in one of them.
+def _windows(width: int, height: int, shares: Sequence[float]) -> Iterator[Window]:
+    """Overlapping windows (left, top, right, bottom) of several scales; a face is whole in one of them.
 
     The detector was trained on selfies and misses a face narrower than about a tenth of what it is shown.
     """
-    for share in (0.6, 0.35, 0.2):
+    for share in shares:
         side = max(int(max(width, height) * share), 64)
         w, h = min(side, width), min(side, height)
         columns = _starts(width, w)
@@ -38,10 +43,10 @@ def _starts(length: int, window: int) -> list[int]:
     return [round(k * (length - window) / (count - 1)) for k in range(count)]
 
 
-def _search(landmarker: Landmarker, image: Image) -> list[Face]:
-    """Faces of the first window that holds any."""
+def _search(landmarker: Landmarker, image: Image, shares: Sequence[float]) -> list[Face]:
+    """Faces of the first window that holds any; `shares` of the longer side are the windows' sides."""
     height, width = image.shape[:2]
-    for window in _windows(width, height):
+    for window in _windows(width, height, shares):
         left, top, right, bottom = window
         if faces := landmarker.find(image[top:bottom, left:right], (left, top)):
             return faces
@@ -60,7 +65,7 @@ class FaceDetector:
 
         Small ones are searched for only where no larger one is seen.
         """
-        faces = self._landmarker.find(image) or _search(self._landmarker, image)
+        faces = self._landmarker.find(image) or _search(self._landmarker, image, (*_FAR, *_VERY_FAR))
         return sorted(faces, key=lambda face: -face.size)
 
     def dominant(self, image: Image) -> Face | None:
@@ -73,6 +78,14 @@ class FaceDetector:
             self._boxes = BoxDetector()
         left, top, right, bottom = _around(face, (image.shape[1], image.shape[0]))
         return self._boxes.best_score(image[top:bottom, left:right])
+
+    def upside_down(self, image: Image, face: Face) -> bool:
+        """Whether a face found in this still stands on its head: the network then sees another one in it."""
+        turned = np.ascontiguousarray(image[::-1, ::-1])
+        other = self.dominant(turned)
+        if other is None:
+            return False
+        return self.confidence(turned, other) > self.confidence(image, face) + 0.15
 
     def close(self) -> None:
         """Release the networks. May be called twice."""
@@ -133,7 +146,7 @@ class FaceTracker:
         faces = self._everyone.find(image)
         in_sight = len(faces) == 1  # a face that the whole frame shows, and no other beside it
         if not faces and self._missed % _SEARCH_EVERY == 0:
-            faces = _search(self._everyone, image)
+            faces = _search(self._everyone, image, _FAR)
         face = dominant(faces, self._size, self._previous)
         if face is None:
             return None

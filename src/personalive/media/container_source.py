@@ -237,7 +237,14 @@ class ContainerSource:
 
 
 def _rate(stream: VideoStream) -> float:
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
+    """The rate that the clip is meant to have, in frames per second.
+
+    The average also counts what an edit list cuts away, so a nominal rate close to it is the truer one; far from
+    it, the clip has a variable rate and the average is what there is.
+    """
+    average, nominal = stream.average_rate, stream.guessed_rate
+    close = average and nominal and abs(nominal - average) < 0.03 * average
+    for rate in (nominal if close else average, average, nominal, stream.base_rate):
         if rate and 0 < rate <= _MAX_FPS:
             return float(rate)
     return DEFAULT_FPS

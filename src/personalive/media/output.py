@@ -35,11 +35,15 @@ def output_kind(path: str | Path) -> OutputKind:
     numbered pictures, as does a pattern such as "out/%05d.png".
 
     Raises:
-        InputError: a suffix that is not known; the message lists those that are.
+        InputError: no name, or a suffix that is not known; the message lists those that are.
 
     """
     text = os.fspath(path)
     path = Path(path)
+    if text.strip() in {"", ".", "-"} or (
+        path.name.startswith(".") and not path.suffix and not path.is_dir()
+    ):
+        raise InputError(f"{text!r} does not name an output file. Use {_KNOWN}.")
     if text.endswith(("/", os.sep)) or path.is_dir() or not path.suffix:
         return "png"
     kind = _KINDS.get(path.suffix.lower())
@@ -70,7 +74,10 @@ def check_output(path: str | Path, overwrite: bool = False) -> OutputKind:
         if folder.exists() and not folder.is_dir():
             raise MediaError(f"{folder} is a file: numbered pictures need a folder.")
         if not overwrite and numbered_files(folder, pattern):
-            raise OutputExistsError(f"{folder} holds pictures already: choose another folder or overwrite.")
+            raise OutputExistsError(
+                f"{folder} holds pictures already: choose another folder, or allow "
+                "overwriting (-y, overwrite=True)."
+            )
     else:
         check_parent(path)
         if path.exists() and not overwrite:
@@ -80,7 +87,9 @@ def check_output(path: str | Path, overwrite: bool = False) -> OutputKind:
 
 def exists_error(path: Path) -> OutputExistsError:
     """Return the error that says that `path` exists."""
-    return OutputExistsError(f"{path} exists already: choose another name or overwrite.")
+    return OutputExistsError(
+        f"{path} exists already: choose another name, or allow overwriting (-y, overwrite=True)."
+    )
 
 
 def write_failure(path: Path, error: BaseException) -> MediaError:
@@ -117,7 +126,7 @@ def numbered_files(folder: Path, pattern: str) -> list[Path]:
 def partial_path(target: Path) -> Path:
     """Return a hidden name beside `target`, of the same suffix, that nobody else uses."""
     # Names may have 255 bytes; the addition must not break a long one.
-    stem = target.stem.encode()[:180].decode(errors="ignore")
+    stem = os.fsdecode(os.fsencode(target.stem)[:180])
     return target.with_name(f".{stem}.partial-{os.getpid()}-{next(_serial)}{target.suffix}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from personalive.errors import OutputExistsError
+from personalive.errors import MediaError, OutputExistsError
 from personalive.media.output import (
     check_parent,
     numbered_files,
@@ -14,9 +14,16 @@ from personalive.media.output import (
     remove_folder,
     write_failure,
 )
-from personalive.media.provenance import Provenance, encode_image
+from personalive.media.provenance import Provenance, encode_image, read_provenance
 from personalive.media.staged_writer import StagedWriter
 from personalive.media.types import Image
+
+
+def _ours(file: Path) -> bool:
+    try:
+        return read_provenance(file) is not None
+    except MediaError:
+        return False
 
 
 class PngWriter(StagedWriter):
@@ -54,13 +61,15 @@ class PngWriter(StagedWriter):
         earlier = numbered_files(self._folder, self._pattern)
         if earlier and not self._overwrite:
             raise OutputExistsError(
-                f"{self._path} holds pictures already: choose another folder or overwrite."
+                f"{self._path} holds pictures already: choose another folder, or allow "
+                "overwriting (-y, overwrite=True)."
             )
         written = {file.name for file in self._partial.iterdir()}
         for name in sorted(written):
             (self._partial / name).replace(self._folder / name)
         for file in earlier:
-            if file.name not in written:
+            # A longer run's pictures must not trail behind this one's; what we did not write is not ours to delete.
+            if file.name not in written and _ours(file):
                 with contextlib.suppress(OSError):
                     file.unlink()
         remove_folder(self._partial)

@@ -85,7 +85,7 @@ def _check_one_picture(job: AnimateJob, source: DrivingSource) -> None:
     if is_picture(job.output) and not _is_still(source) and job.max_frames != 1:
         raise InputError(
             f"{job.output.name} is one picture, but {job.driving.name} has many frames: name the output "
-            ".mp4, .mov, .webm or .gif, or limit it to 1 frame."
+            ".mp4, .mov, .webm or .gif, or take one frame only (--max-frames 1)."
         )
 
 

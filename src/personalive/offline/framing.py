@@ -6,15 +6,18 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
-from personalive.errors import MediaError, NoFaceError
+from personalive.errors import MediaError, NoFaceError, UnsupportedMediaError
 from personalive.face.crop import CropBox, Size, cut, head_in_frame, reference_crop
 from personalive.face.face import Face, dominant
+from personalive.face.pose import fit_head
 from personalive.face.tracker import FaceDetector
 from personalive.media import Image, is_image_file, open_driving, read_image
 
 _SMALLEST_HEAD = 64
 _SMALLEST_SHARE = 0.15
 _SEARCHED_FRAMES = 250
+_LYING = 60.0
+"""Degrees of tilt from which a portrait lies on its side."""
 _ADVICE = "Use a picture in which one face is clearly visible, not too small and not turned away."
 
 
@@ -54,12 +57,24 @@ def read_portrait(path: Path) -> Portrait:
             faces = detector.detect(image)
             if not faces:
                 raise NoFaceError(f"No face was found in {path.name}. {_ADVICE}")
-            return _portrait(image, faces, path.name)
+            portrait = _portrait(image, faces, path.name)
+            tilt = abs(float(fit_head(portrait.face.landmarks).angles[2]))
+            if tilt > _LYING or detector.upside_down(image, portrait.face):
+                raise NoFaceError(
+                    f"The face in {path.name} does not stand upright: rotate the picture first."
+                )
+            return portrait
         return _from_video(path, detector)
 
 
 def _from_video(path: Path, detector: FaceDetector) -> Portrait:
-    with open_driving(path) as video:
+    try:
+        video = open_driving(path)
+    except UnsupportedMediaError as error:
+        raise UnsupportedMediaError(
+            f"{path.name} is neither a JPEG, PNG or WebP picture nor a video that can be read: convert it first."
+        ) from error
+    with video:
         for frame in itertools.islice(video, _SEARCHED_FRAMES):
             if faces := detector.detect(frame.image):
                 note = f"{path.name} is a video: its frame at {frame.time:.2f} s is the reference."
@@ -71,7 +86,11 @@ def _portrait(image: Image, faces: list[Face], name: str, *notes: str) -> Portra
     face = dominant(faces, (image.shape[1], image.shape[0]))
     assert face is not None
     if len(faces) > 1:
-        notes = (*notes, f"{name} shows {len(faces)} faces: the largest near the middle is animated.")
+        x, y = (round(value) for value in face.centre)
+        notes = (
+            *notes,
+            f"{name} shows more than one face: that at {x}, {y} is animated; crop to choose another.",
+        )
     return Portrait(image, face, notes)
 
 

@@ -38,7 +38,9 @@ def check_target(path: Path, overwrite: bool) -> None:
         check_output(path, overwrite)
         return
     if path.exists() and not overwrite:
-        raise OutputExistsError(f"{path} exists already: choose another name or overwrite.")
+        raise OutputExistsError(
+            f"{path} exists already: choose another name, or allow overwriting (-y, overwrite=True)."
+        )
     if not path.absolute().parent.is_dir():
         raise MediaError(f"{path} cannot be written: the folder {path.absolute().parent} does not exist.")
 

@@ -47,7 +47,11 @@ def get(name: str) -> AnyPipeline:
     try:
         point = _registered()[name]
     except KeyError:
-        known = ", ".join(names()) or "none: reinstall with `pip install personalive`"
+        if name == DIFFUSION:
+            raise UnknownPipelineError(
+                "The diffusion pipeline is not part of this version yet: use preview, which needs no weights."
+            ) from None
+        known = ", ".join(["auto", *names()])
         raise UnknownPipelineError(f"There is no pipeline {name!r}. Known: {known}.") from None
     try:
         loaded = point.load()

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from personalive.face.canonical import canonical_face
 from personalive.face.face import Float
-from personalive.pipelines.preview.mesh import Region, interpolate, polygon_mask, sample
+from personalive.pipelines.preview.mesh import Region, blend, interpolate, polygon_mask, sample
 
 ONE = np.array([[0, 1, 2]], np.int32)
 PAGE = Region(0, 0, 64, 48)
@@ -174,7 +174,7 @@ def test_the_border_goes_on_outside() -> None:
     assert np.array_equal(sample(image, grid(30, 20, 0, 500)), np.broadcast_to(image[-1], image.shape))
 
 
-@given(st.floats(20, 40), st.floats(16, 30), st.floats(4, 14), st.integers(3, 24), st.floats(0, 3))
+@given(st.floats(20, 40), st.floats(16, 30), st.floats(4, 10), st.integers(3, 24), st.floats(0, 3))
 def test_coverage_adds_up_to_the_polygons_area(
     x: float, y: float, radius: float, corners: int, turn: float
 ) -> None:
@@ -190,7 +190,7 @@ def test_coverage_adds_up_to_the_polygons_area(
     soft = polygon_mask(ring, PAGE, 1.0)
     assert soft.sum() == pytest.approx(float(mask.sum()), rel=0.05, abs=2)
     assert np.abs(np.diff(soft, axis=0)).max() < 0.75
-    off = Region(7, 5, 50, 40)
+    off = Region(5, 3, 54, 44)
     assert np.abs(polygon_mask(ring, off) - off.of(mask)).max() < 0.02
 
 
@@ -251,3 +251,16 @@ def test_a_region_of_an_image_is_a_view() -> None:
     Region(2, 3, 5, 7).of(image)[...] = 9
     assert image.any(axis=2).sum() == 12
     assert image[3, 2, 0] == image[6, 4, 0] == 9
+
+
+def test_blending_mixes_inside_its_region_and_nowhere_else() -> None:
+    canvas = np.full((10, 20, 3), 100, np.uint8)
+    region = Region(4, 2, 8, 5)
+    alpha = np.full((3, 4), 0.5, np.float32)
+    alpha[0] = 0
+    layer = np.full((3, 4, 3), 400.0, np.float32)
+    blend(canvas, region, layer, alpha)
+    assert (canvas[3:5, 4:8] == 250).all()
+    assert (canvas != 100).any(axis=2).sum() == 8
+    blend(canvas, region, layer, np.ones((3, 4), np.float32))
+    assert (region.of(canvas) == 255).all(), "too bright is white, not black"

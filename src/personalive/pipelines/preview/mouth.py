@@ -151,7 +151,7 @@ def _teeth(x: Float, y: Float, half_width: float, enamel: Float, *, upper: bool)
     gap = np.exp(-((nearest / (0.030 * unit)) ** 2)) * np.clip(1.1 - depth / length, 0.2, 1.0)
     bright = np.clip(1.0 - 0.40 * (side / (1.9 * unit)) ** 2, 0.16, 1.0) * (1.0 if upper else 0.82)
     bright = (
-        bright * (1 - (0.20 if upper else 0.26) * gap) * (0.90 + 0.10 * np.clip(depth / (0.3 * unit), 0, 1))
+        bright * (1 - (0.20 if upper else 0.15) * gap) * (0.90 + 0.10 * np.clip(depth / (0.3 * unit), 0, 1))
     )
     gum = np.array([0.70, 0.40, 0.40], np.float32) * enamel.mean()
     above = np.clip((depth - length) / (0.12 * unit), 0.0, 1.0)[..., None]
@@ -192,7 +192,7 @@ def _own_interior(
     mask = polygon_mask(on_texture, Region(0, 0, width, height))
     # Lips darken their own edge; start a little inside and carry the teeth on behind them.
     core = cv2.erode((mask > 0.5).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2)
-    grown = cv2.dilate(core, np.ones((3, 3), np.uint8), iterations=round(0.22 * _DENSITY))
+    grown = cv2.dilate(core, np.ones((3, 3), np.uint8), iterations=round(0.45 * _DENSITY))
     filled = cv2.inpaint(seen, ((grown > 0) & (core == 0)).astype(np.uint8), 4, cv2.INPAINT_TELEA)
     row = np.arange(height)[:, None] / _DENSITY - _ORIGIN[1]
     wide_open = gap > 1.5  # then its lower half goes with the jaw
