@@ -167,6 +167,22 @@ def test_overwriting_pictures_leaves_no_mixture(tmp_path: Path) -> None:
     assert tell(read_image(folder / "00001.png")) == 2
 
 
+def test_overwriting_pictures_keeps_those_of_others(tmp_path: Path) -> None:
+    folder = write(tmp_path / "frames", [level(1)] * 3)
+    theirs = folder / "00099.png"
+    PIL.Image.new("RGB", (8, 8)).save(theirs)
+    before = theirs.read_bytes()
+    write(folder, [level(2)], overwrite=True)
+    assert sorted(file.name for file in folder.iterdir()) == ["00001.png", "00099.png"]
+    assert theirs.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["", ".", "-", ".mp4"])
+def test_what_names_no_file_is_refused(name: str) -> None:
+    with pytest.raises(InputError, match="does not name an output file"):
+        output_kind(name)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_every_kind_carries_the_mark(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, [patches()] * 3)
@@ -315,6 +331,8 @@ def test_senseless_options(tmp_path: Path, options: dict[str, float]) -> None:
 def test_long_and_odd_names(tmp_path: Path) -> None:
     for name in ("é" * 120 + ".mp4", "%d 100%.mp4", "-a.gif", "a:b.webm"):
         assert write(tmp_path / name, [level(1)] * 2).exists()
+    undecodable = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.mp4")
+    assert write(Path(undecodable), [level(1)] * 2).exists()
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.errors import MediaError, NoFaceError
+from personalive.errors import MediaError, NoFaceError, UnsupportedMediaError
 from personalive.face.tracker import FaceDetector
 from personalive.media.types import Image
 from personalive.offline.framing import crop_to_face, read_portrait, whole_picture, whole_size
@@ -48,7 +48,29 @@ def test_a_video_that_begins_without_a_face(tmp_path: Path, portrait: Image) -> 
 def test_several_faces_are_noted(tmp_path: Path, portrait: Image) -> None:
     head = portrait[0:260, 95:355]
     two = saved(tmp_path / "two.png", np.hstack([head, head[:, ::-1]]))
-    assert "shows 2 faces" in read_portrait(two).notes[0]
+    assert "shows more than one face" in read_portrait(two).notes[0]
+
+
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_a_portrait_that_lies_or_stands_on_its_head_is_refused(
+    tmp_path: Path, portrait: Image, quarters: int
+) -> None:
+    turned = saved(tmp_path / "turned.png", np.ascontiguousarray(np.rot90(portrait, quarters)))
+    with pytest.raises(NoFaceError, match="does not stand upright: rotate the picture"):
+        read_portrait(turned)
+
+
+def test_another_kind_of_picture_is_told_to_be_converted(tmp_path: Path, portrait: Image) -> None:
+    odd = saved(tmp_path / "portrait.bmp", portrait)
+    with pytest.raises(UnsupportedMediaError, match="neither a JPEG, PNG or WebP picture nor a video"):
+        read_portrait(odd)
+
+
+def test_a_face_in_the_distance_of_a_large_picture_is_found(tmp_path: Path, portrait: Image) -> None:
+    canvas = np.full((3000, 4000, 3), 128, np.uint8)
+    canvas[1500:1756, 2500:2756] = portrait[0:512:2, 0:512:2]
+    found = read_portrait(saved(tmp_path / "far.png", canvas))
+    assert found.face.centre == pytest.approx((2500 + 225 / 2, 1500 + 125 / 2), abs=6)
 
 
 def test_no_face_says_what_to_do(tmp_path: Path) -> None:

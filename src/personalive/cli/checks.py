@@ -155,7 +155,7 @@ def _pipelines() -> list[Check]:
             state = pipeline.availability()
             checks.append(Check(f"pipeline {name}", state.ready, state.reason, state.remedy))
         except Exception as error:  # a stranger's package may raise anything on import
-            checks.append(Check(f"pipeline {name}", False, f"cannot be imported: {error}"))
+            checks.append(Check(f"pipeline {name}", False, str(error)))
     try:
         choice = registry.choose()
     except PersonaLiveError as error:

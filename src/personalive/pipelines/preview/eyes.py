@@ -112,6 +112,9 @@ def build_eye(image: Image, landmarks: Float, eye: Eye) -> EyeLayers:
     region = Region.around(
         landmarks[np.concatenate([eye.ring, eye.crease, eye.under])], _size(image), 0.3 * width
     )
+    if region.empty:  # an eye beyond the picture's edge: its nearest pixel stands for it, and is never seen
+        left, top = min(region.left, image.shape[1] - 1), min(region.top, image.shape[0] - 1)
+        region = Region(left, top, left + 1, top + 1)
     patch = np.ascontiguousarray(region.of(image))
     upper, lower, crease = (landmarks[_row(eye, r)] for r in (eye.upper, eye.lower, eye.crease))
     meeting = lower + np.float32(MEETING) * (upper - lower)

@@ -31,7 +31,7 @@ the portrait with a cubic kernel, at a quarter of the cost. Pixel x of the portr
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cutout:
-    """A portrait in two layers: portrait = head + (1 - cover) · background.
+    """A portrait in two layers: portrait = head + (1 - cover) · background, but for stray hair past the cut.
 
     `sheet` uint8 (SHEET·H, SHEET·W, 4): the head in premultiplied RGB, and its cover 0…255. `background` uint8
     RGB (H, W, 3). `whole`: no cut was found, the sheet covers everything.
@@ -96,8 +96,9 @@ def _segment(
         guess[np.hypot(*_coordinates(other, small, scale)) < np.hypot(x, y)] = cv2.GC_BGD
     outline = cv2.convexHull((layout.oval * scale).astype(np.int32))
     cv2.fillConvexPoly(guess, outline, cv2.GC_FGD)
-    if not (guess == cv2.GC_BGD).any() and not (guess == cv2.GC_PR_BGD).any():
-        return None  # the face fills the picture
+    background = np.isin(guess, (cv2.GC_BGD, cv2.GC_PR_BGD))
+    if not background.any() or not (guess == cv2.GC_FGD).any():
+        return None  # the face fills the picture, or lies outside it
     smooth = cv2.bilateralFilter(small, 5, 25, 5)
     cv2.setRNGSeed(0)  # its colour clusters start at random; the same portrait must give the same cut
     cv2.grabCut(smooth, guess, _NO_RECTANGLE, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)

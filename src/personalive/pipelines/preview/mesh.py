@@ -123,6 +123,8 @@ def sample(image: NDArray[Scalar], where: Float) -> NDArray[Scalar]:
 def polygon_mask(points: Float, region: Region, soften: float = 0.0) -> Float:
     """Coverage 0…1, float32 (height, width), of a polygon (n, 2) in the region, edges antialiased."""
     mask = np.zeros((region.height, region.width), np.uint8)
+    if region.empty:
+        return mask.astype(np.float32)
     grid = ((points - (region.left, region.top)) * (1 << _SUBPIXEL_BITS)).round().astype(np.int32)
     cv2.fillPoly(mask, [grid], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
     if soften > 0:

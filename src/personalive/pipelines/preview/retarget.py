@@ -133,7 +133,7 @@ class Retargeter:
         span = np.maximum(self._resting - _SHUT_APERTURE, 0.05)
         closure = np.clip((self._resting - sight.aperture) / span, -1.0, 1.0)
         said = np.clip((sight.blink - 0.40) / 0.22, 0.0, 1.0)
-        closure = np.maximum(closure, said)
+        closure = np.where(said > 0, np.maximum(closure, said), closure)
         # Both lids mostly move together, and each is measured with its own error.
         return np.asarray(0.75 * closure + 0.25 * closure.mean())
 
