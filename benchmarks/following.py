@@ -145,12 +145,15 @@ def _features() -> NDArray[np.intp]:
 
 
 def _outside_head(face: Face, picture: Image) -> NDArray[np.bool_]:
-    """What is surely background or body: beyond 1.45 face sizes above and beside, 1.2 below the face's middle."""
+    """The wall that the head never covers: beyond 1.3 face widths beside and 1.4 face heights above its middle.
+
+    From the mouth down there may be a collar or a shoulder, which bends with the neck.
+    """
     height, width = picture.shape[:2]
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     side, down = HeadLayout.of(face.landmarks).coordinates(np.column_stack([x.ravel(), y.ravel()]))
-    reach = np.where(down < 0, 1.45, 1.2)
-    return np.asarray(np.hypot(side / 1.45, down / reach).reshape(height, width) > 1)
+    beyond = (np.hypot(side / 1.3, down / 1.4) > 1) & (down < 0.25)
+    return np.asarray(beyond.reshape(height, width))
 
 
 def _score(face: Face, channel: str) -> float:
