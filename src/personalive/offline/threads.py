@@ -13,6 +13,7 @@ room that is left for them.
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from queue import Empty, SimpleQueue
 from types import TracebackType
@@ -31,7 +32,7 @@ class _End:
         self.error = error
 
 
-class _Worker:
+class _Worker(ABC):
     """A thread that belongs to a `with` block: started at the first use within it, gone after it.
 
     Not started on entering, because Ctrl-C between the start and the block would leave it running.
@@ -55,12 +56,13 @@ class _Worker:
             self._done = True
             self._ended.put(None)
 
+    @abstractmethod
     def _work(self) -> None:
-        raise NotImplementedError
+        """What the thread does; ends when it is done or `_stopped`."""
 
+    @abstractmethod
     def _stop(self) -> None:
         """Make the thread end after the item it is at."""
-        raise NotImplementedError
 
     def _launch(self) -> None:
         if not self._launched:

@@ -6,12 +6,9 @@ Indices of MediaPipe's face mesh. "Right" is the subject's own right, which is o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-
-from personalive.face.canonical import canonical_face
 
 Indices = NDArray[np.intp]
 
@@ -36,7 +33,6 @@ class Eye:
     under: Indices
     iris: Indices
     blink: str
-    wide: str
 
     @property
     def ring(self) -> Indices:
@@ -53,7 +49,6 @@ RIGHT_EYE = Eye(
     under=_indices(25, 110, 24, 23, 22, 26, 112),
     iris=_indices(468, 469, 470, 471, 472),
     blink="eyeBlinkRight",
-    wide="eyeWideRight",
 )
 LEFT_EYE = Eye(
     outer=263,
@@ -64,7 +59,6 @@ LEFT_EYE = Eye(
     under=_indices(255, 339, 254, 253, 252, 256, 341),
     iris=_indices(473, 474, 475, 476, 477),
     blink="eyeBlinkLeft",
-    wide="eyeWideLeft",
 )
 EYES = (RIGHT_EYE, LEFT_EYE)
 
@@ -105,13 +99,3 @@ CHEEK_RIGHT, CHEEK_LEFT = 234, 454
 def mouth_ring() -> Indices:
     """The 20 points around the mouth opening, in order."""
     return np.concatenate([[INNER_RIGHT], UPPER_INNER_LIP, [INNER_LEFT], LOWER_INNER_LIP[::-1]])
-
-
-@cache
-def skin_triangles() -> NDArray[np.int32]:
-    """int32 (852, 3): the canonical triangles without those that close the eyes and the mouth."""
-    triangles = canonical_face().triangles
-    keep = np.ones(len(triangles), bool)
-    for ring in (mouth_ring(), *(eye.ring for eye in EYES)):
-        keep &= ~np.isin(triangles, ring).all(axis=1)
-    return triangles[keep]
