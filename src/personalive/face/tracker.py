@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
 from personalive.face.face import Face, dominant, near
 from personalive.face.landmarker import BoxDetector, Landmarker
 from personalive.media.types import Image
@@ -60,12 +58,14 @@ class FaceDetector:
         self._landmarker = Landmarker(video=False)
         self._boxes: BoxDetector | None = None
 
-    def detect(self, image: Image) -> list[Face]:
+    def detect(self, image: Image, *, thorough: bool = True) -> list[Face]:
         """The faces of a still, uint8 RGB (H, W, 3), largest first.
 
-        Small ones are searched for only where no larger one is seen.
+        Small ones are searched for only where no larger one is seen; `thorough` finds the smallest too and can
+        take seconds where there is none.
         """
-        faces = self._landmarker.find(image) or _search(self._landmarker, image, (*_FAR, *_VERY_FAR))
+        shares = (*_FAR, *_VERY_FAR) if thorough else _FAR
+        faces = self._landmarker.find(image) or _search(self._landmarker, image, shares)
         return sorted(faces, key=lambda face: -face.size)
 
     def dominant(self, image: Image) -> Face | None:
@@ -74,18 +74,19 @@ class FaceDetector:
 
     def confidence(self, image: Image, face: Face) -> float:
         """How sure the detector is, 0…1, that a face found in this still is one."""
+        left, top, right, bottom = _around(face, (image.shape[1], image.shape[0]))
+        return self._likeness(image[top:bottom, left:right])
+
+    def _likeness(self, image: Image) -> float:
         if self._boxes is None:
             self._boxes = BoxDetector()
-        left, top, right, bottom = _around(face, (image.shape[1], image.shape[0]))
-        return self._boxes.best_score(image[top:bottom, left:right])
+        return self._boxes.best_score(image)
 
     def upside_down(self, image: Image, face: Face) -> bool:
-        """Whether a face found in this still stands on its head: the network then sees another one in it."""
-        turned = np.ascontiguousarray(image[::-1, ::-1])
-        other = self.dominant(turned)
-        if other is None:
-            return False
-        return self.confidence(turned, other) > self.confidence(image, face) + 0.15
+        """Whether a face found in this still stands on its head: turned, its surroundings look more like one."""
+        left, top, right, bottom = _around(face, (image.shape[1], image.shape[0]))
+        around = image[top:bottom, left:right]
+        return self._likeness(around[::-1, ::-1]) > self._likeness(around) + 0.15
 
     def close(self) -> None:
         """Release the networks. May be called twice."""

@@ -76,7 +76,7 @@ def _from_video(path: Path, detector: FaceDetector) -> Portrait:
         ) from error
     with video:
         for frame in itertools.islice(video, _SEARCHED_FRAMES):
-            if faces := detector.detect(frame.image):
+            if faces := detector.detect(frame.image, thorough=False):
                 note = f"{path.name} is a video: its frame at {frame.time:.2f} s is the reference."
                 return _portrait(frame.image, faces, path.name, note)
     raise NoFaceError(f"No face was found in the first {_SEARCHED_FRAMES} frames of {path.name}. {_ADVICE}")

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from personalive.errors import InputError, MediaError, OutputExistsError
+from personalive.errors import InputError, MediaError
 from personalive.face.crop import Size
 from personalive.media import (
     COMPOSITE_SYNTHETIC,
@@ -21,6 +21,7 @@ from personalive.media import (
     open_writer,
     save_image,
 )
+from personalive.media.output import check_parent, exists_error
 from personalive.offline.job import AnimateJob
 from personalive.pipelines.interface import PipelineInfo
 
@@ -38,11 +39,8 @@ def check_target(path: Path, overwrite: bool) -> None:
         check_output(path, overwrite)
         return
     if path.exists() and not overwrite:
-        raise OutputExistsError(
-            f"{path} exists already: choose another name, or allow overwriting (-y, overwrite=True)."
-        )
-    if not path.absolute().parent.is_dir():
-        raise MediaError(f"{path} cannot be written: the folder {path.absolute().parent} does not exist.")
+        raise exists_error(path)
+    check_parent(path)
 
 
 class FrameWriter:

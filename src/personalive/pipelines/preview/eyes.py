@@ -24,6 +24,11 @@ MEETING = 0.05
 _ABOVE = 1.0
 """How far above its crease the drawn lid begins, in distances from lid margin to crease: a soft start there."""
 
+_LASHES = 0.18
+"""How far the drawn lid reaches below its margin, as a share of the way from the crease: the lashes' soft rim."""
+_LID_FROM = 0.2
+"""Closure from which the drawn lid fades in; before that, stretching the portrait's own will do."""
+
 
 def lid_margins(upper: Double, lower: Double, closure: float) -> tuple[Double, Double]:
     """Where margins of open lids, (n, k) each in any unit, go at a closure: 1 closed, below 0 opened wider."""
@@ -37,7 +42,7 @@ def lid_margins(upper: Double, lower: Double, closure: float) -> tuple[Double, D
 class EyeLayers:
     """One eye of one portrait, in pixels of the portrait.
 
-    `eyeball` and `closed`, float32 RGB 0…255 of `region`: the eye without lids, the eye closed. `strip` holds
+    `eyeball` and `closed`, uint8 RGB of `region`: the eye without lids, the eye closed. `strip` holds
     the portrait's positions of the lid: crease row, then the line where closed lids meet, corners included.
     """
 
@@ -62,7 +67,7 @@ class EyeLayers:
         shown = min(max(looking, abs(closure) / 0.04), 1.0)  # an eye at rest is the portrait's, untouched
         if shown > 0:
             self._draw_eyeball(canvas, landmarks, unlidded[self.eye.ring], gaze, shown)
-        if closure > 0.2:
+        if closure > _LID_FROM:
             self._draw_lid(canvas, landmarks, unlidded, closure)
 
     def _draw_eyeball(
@@ -91,7 +96,7 @@ class EyeLayers:
     def _draw_lid(self, canvas: Image, landmarks: Float, unlidded: Float, closure: float) -> None:
         fold, margin = _row(self.eye, self.eye.crease), _row(self.eye, self.eye.upper)
         top = landmarks[fold] + np.float32(_ABOVE) * (unlidded[fold] - unlidded[margin])
-        lashes = landmarks[margin] + (landmarks[margin] - landmarks[fold]) * np.float32(0.18 * closure)
+        lashes = landmarks[margin] + (landmarks[margin] - landmarks[fold]) * np.float32(_LASHES * closure)
         target = np.concatenate([top, landmarks[margin], lashes])
         shown = np.repeat(np.array([0.0, 1.0, 0.0], np.float32), len(fold))
         values = np.column_stack([self.strip - (self.region.left, self.region.top), shown]).astype(np.float32)
@@ -101,7 +106,9 @@ class EyeLayers:
         spread, covered = interpolate(target, values, self.triangles, region)
         lid = cv2.remap(self.closed, spread[0], spread[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         alpha = np.where(covered, np.clip(spread[2] * 4.0, 0.0, 1.0), np.float32(0))
-        alpha = cv2.GaussianBlur(alpha, (0, 0), 0.7) * np.float32(np.clip((closure - 0.2) / 0.3, 0.0, 1.0))
+        alpha = cv2.GaussianBlur(alpha, (0, 0), 0.7) * np.float32(
+            np.clip((closure - _LID_FROM) / 0.3, 0.0, 1.0)
+        )
         blend(canvas, region, lid, np.asarray(alpha, np.float32))
 
 
@@ -122,7 +129,7 @@ def build_eye(image: Image, landmarks: Float, eye: Eye) -> EyeLayers:
     closed = _closed_eye(patch, upper - offset, lower - offset, meeting - offset, width)
     iris = landmarks[eye.iris]
     radius = float(np.linalg.norm(iris[1:] - iris[0], axis=1).mean())
-    lashes = meeting + (meeting - crease) * np.float32(0.18)
+    lashes = meeting + (meeting - crease) * np.float32(_LASHES)
     top = crease + np.float32(_ABOVE) * (crease - upper)
     n = len(crease)
     strips = [(row * n + k, row * n + k + 1, (row + 1) * n + k) for row in (0, 1) for k in range(n - 1)] + [

@@ -68,7 +68,8 @@ class Retargeter:
         self._reference = reference
         self._own_shape = reference_shape
         self._own_rotation = reference_rotation
-        self._own_expression = np.zeros((LANDMARKS, 3)) if reference is None else expression_of(reference)
+        own = np.zeros((LANDMARKS, 3)) if reference is None else expression_of(reference)
+        self._own_expression = own * _expression_share()
         self._neutral: _Sight | None = None
         self._resting = np.full(2, _RESTING_APERTURE)
         self._gaze = np.zeros((2, 2))
@@ -88,8 +89,7 @@ class Retargeter:
         assert neutral is not None
         absolute = parameters.motion == "absolute"
         shape = (sight.shape - neutral.shape) * self._scale * _expression_share()
-        own = self._own_expression * _expression_share()
-        shape = shape - own if absolute else self._tempered(shape, face)
+        shape = shape - self._own_expression if absolute else self._tempered(shape, face)
         turn = rotation_vector(
             sight.pose.rotation @ (self._own_rotation if absolute else neutral.pose.rotation).T
         )

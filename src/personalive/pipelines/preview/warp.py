@@ -190,6 +190,7 @@ def _by_depth(points: Float) -> NDArray[np.int32]:
     return triangles[order]
 
 
+@cache
 def _oval_fade() -> Float:
     """Vertex weights: 0 on the face's outline, where the head field takes over, 1 inside it."""
     fade = np.ones(468, np.float32)
