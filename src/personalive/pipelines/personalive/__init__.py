@@ -1,0 +1,1 @@
+"""The PersonaLive diffusion pipeline: networks, released weights, streaming."""

@@ -1,0 +1,1 @@
+"""The networks of the PersonaLive method. Plain tensors in and out; no files, no state, nothing but torch."""

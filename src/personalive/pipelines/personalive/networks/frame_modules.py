@@ -1,0 +1,129 @@
+"""What the denoising UNet adds to Stable Diffusion's layers: the motion module and the temporal module.
+
+Both are two attentions and a feed-forward between a projection in and out. The motion module lets every
+pixel of a frame attend to that frame's motion tokens; the temporal module lets every pixel attend along
+time to itself in the other frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from personalive.pipelines.personalive.networks.layers import (
+    Attention,
+    AttentionStack,
+    attend,
+    positions,
+    sines,
+)
+from personalive.pipelines.personalive.networks.spatial import KeyValue
+
+ATTENTIONS = 2
+
+MotionKeyValues = tuple[KeyValue, KeyValue]
+"""Projected motion tokens, one pair per attention of a motion module."""
+
+
+class _StackedTransformer(nn.Module):
+    """GroupNorm per frame, a linear in, an attention stack, a linear out, plus the input."""
+
+    def __init__(self, channels: int, groups: int, attentions: list[Attention]) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, channels)
+        self.transformer_blocks = nn.ModuleList([AttentionStack(channels, attentions)])
+        self.proj_out = nn.Linear(channels, channels)
+
+    def attention(self, index: int) -> Attention:
+        """The attention at that place in the stack."""
+        return cast("Attention", cast("AttentionStack", self.transformer_blocks[0]).attention_blocks[index])
+
+    def forward(self, x: Tensor, attention: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """x (N, C, h, w) → the same shape; `attention(i, normed)` gets tokens (N, h·w, C)."""
+        tokens = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))
+        tokens = self.proj_out(self.transformer_blocks[0](tokens, attention))
+        out: Tensor = x + tokens.transpose(1, 2).unflatten(2, x.shape[2:])
+        return out
+
+
+class MotionModule(nn.Module):
+    """Attention from each pixel of a frame to that frame's motion tokens."""
+
+    def __init__(self, channels: int, heads: int, motion_width: int, groups: int) -> None:
+        super().__init__()
+        attentions = [Attention(channels, heads, motion_width) for _ in range(ATTENTIONS)]
+        # The released files give both kinds of module this name.
+        self.temporal_transformer = _StackedTransformer(channels, groups, attentions)
+
+    def project(self, motion: Tensor) -> MotionKeyValues:
+        """Motion tokens (N, tokens, motion_width) → keys and values (N, tokens, C) of both attentions."""
+        first, second = (self.temporal_transformer.attention(index) for index in range(ATTENTIONS))
+        return (
+            KeyValue(first.to_k(motion), first.to_v(motion)),
+            KeyValue(second.to_k(motion), second.to_v(motion)),
+        )
+
+    def forward(self, x: Tensor, motion: MotionKeyValues) -> Tensor:
+        """x (N, C, h, w) and the projected motion tokens of the same N frames → (N, C, h, w)."""
+        transformer = self.temporal_transformer
+
+        def attention(index: int, normed: Tensor) -> Tensor:
+            out: Tensor = transformer.attention(index)(normed, *motion[index])
+            return out
+
+        result: Tensor = transformer(x, attention)
+        return result
+
+
+class TemporalPositions(nn.Module):
+    """The code of a frame's place in the window: (sin, cos)(p · 10000^(-2i/C)) in channels (2i, 2i + 1)."""
+
+    pe: Tensor
+
+    def __init__(self, channels: int, length: int) -> None:
+        super().__init__()
+        pairs = sines(positions(length), channels // 2)
+        self.register_buffer("pe", torch.stack(pairs, dim=-1).flatten(1)[None])
+
+
+class TemporalAttention(Attention):
+    """Self-attention along time with a position code on what it attends from and to."""
+
+    def __init__(self, channels: int, heads: int, length: int) -> None:
+        super().__init__(channels, heads)
+        self.pos_encoder = TemporalPositions(channels, length)
+
+    def along_time(self, tokens: Tensor, frames: int) -> Tensor:
+        """Tokens (S·frames, L, C) → the same shape, each pixel attending to itself in its session's frames."""
+        tokens = tokens.unflatten(0, (-1, frames)) + self.pos_encoder.pe[:, :frames, None]
+        sessions, _, length, _ = tokens.shape
+        query, key, value = (
+            projection(tokens).transpose(1, 2).flatten(0, 1)
+            for projection in (self.to_q, self.to_k, self.to_v)
+        )
+        attended = attend(query, key, value, self.heads).unflatten(0, (sessions, length))
+        out: Tensor = self.to_out[0](attended.transpose(1, 2).flatten(0, 1))
+        return out
+
+
+class TemporalModule(nn.Module):
+    """Attention from each pixel to itself in the other frames of its session's window."""
+
+    def __init__(self, channels: int, heads: int, length: int, groups: int) -> None:
+        super().__init__()
+        attentions: list[Attention] = [TemporalAttention(channels, heads, length) for _ in range(ATTENTIONS)]
+        self.temporal_transformer = _StackedTransformer(channels, groups, attentions)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """x (S·frames, C, h, w), frames of a session together → the same shape."""
+        transformer = self.temporal_transformer
+
+        def attention(index: int, normed: Tensor) -> Tensor:
+            return cast("TemporalAttention", transformer.attention(index)).along_time(normed, frames)
+
+        result: Tensor = transformer(x, attention)
+        return result

@@ -1,0 +1,114 @@
+"""The layers that several networks share: attention, the gated feed-forward, sinusoidal codes.
+
+Tokens are (batch, tokens, width). Attribute names are those of the released checkpoints, so that a
+module's state dict has the files' own key space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Softmax attention with scale head_width^-0.5.
+
+    query (B, T, C), key and value (B, S, C), C a multiple of `heads` → (B, T, C).
+    """
+    split = [tokens.unflatten(-1, (heads, -1)).transpose(1, 2) for tokens in (query, key, value)]
+    return F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+
+
+class Attention(nn.Module):
+    """The four projections of multi-head attention; what is attended to is the caller's business.
+
+    Queries have `width` channels, keys and values are projected from `context_width` (default: the same).
+    """
+
+    def __init__(
+        self, width: int, heads: int, context_width: int | None = None, inner_width: int | None = None
+    ) -> None:
+        super().__init__()
+        context_width, inner_width = context_width or width, inner_width or width
+        if inner_width % heads:
+            raise ValueError(f"{inner_width} channels do not divide into {heads} heads")
+        self.heads = heads
+        self.to_q = nn.Linear(width, inner_width, bias=False)
+        self.to_k = nn.Linear(context_width, inner_width, bias=False)
+        self.to_v = nn.Linear(context_width, inner_width, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(inner_width, width)])
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend from unprojected queries (B, T, width) to projected keys and values (B, S, inner)."""
+        out: Tensor = self.to_out[0](attend(self.to_q(query), key, value, self.heads))
+        return out
+
+
+class GatedProjection(nn.Module):
+    """GEGLU: one linear to twice the width, the first half times the exact GELU of the second."""
+
+    def __init__(self, width: int, inner_width: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, 2 * inner_width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(…, width) → (…, inner_width)."""
+        value, gate = self.proj(tokens).chunk(2, dim=-1)
+        gated: Tensor = value * F.gelu(gate)
+        return gated
+
+
+class FeedForward(nn.Module):
+    """GEGLU to four times the width, and back."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        # The released files number these 0 and 2: a dropout, inert at inference, stood between them.
+        self.net = nn.ModuleList(
+            [GatedProjection(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)]
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(…, width) → (…, width)."""
+        for layer in self.net:
+            tokens = layer(tokens)
+        return tokens
+
+
+def sines(positions: Tensor, frequencies: int, period: float = 10000.0) -> tuple[Tensor, Tensor]:
+    """Sine and cosine of position · period^(-i/frequencies), i = 0 … frequencies-1; both (…, frequencies).
+
+    Computed in float32 on the positions' device.
+    """
+    exponent = torch.arange(frequencies, dtype=torch.float32, device=positions.device) / frequencies
+    angles = positions.float()[..., None] * torch.pow(period, -exponent)
+    return angles.sin(), angles.cos()
+
+
+def positions(count: int) -> Tensor:
+    """0 … count-1 as float32 on the CPU, wherever modules are being built.
+
+    Codes of position are constants, not weights: a network built on the meta device has to keep its own.
+    """
+    return torch.arange(count, dtype=torch.float32, device="cpu")
+
+
+class AttentionStack(nn.Module):
+    """A transformer block of pre-normed attentions followed by a pre-normed feed-forward, with residuals."""
+
+    def __init__(self, width: int, attentions: Sequence[Attention]) -> None:
+        super().__init__()
+        self.attention_blocks = nn.ModuleList(attentions)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in attentions)
+        self.ff = FeedForward(width)
+        self.ff_norm = nn.LayerNorm(width)
+
+    def forward(self, tokens: Tensor, attention: Callable[[int, Tensor], Tensor]) -> Tensor:
+        """Tokens (B, T, width) → the same shape; `attention(i, normed)` runs the i-th attention."""
+        for index, norm in enumerate(self.norms):
+            tokens = tokens + attention(index, norm(tokens))
+        out: Tensor = tokens + self.ff(self.ff_norm(tokens))
+        return out

@@ -1,0 +1,112 @@
+"""The spatial transformer: attention over the pixels of a frame, and over those of the reference.
+
+Self-attention sees, beside the frame's own tokens, the *banks* of the reference and of history keyframes:
+what entered the self-attention of the same block in the reference UNet. Banks do not change while a
+reference lives, so their keys and values are projected once (`project_bank`) and passed in.
+
+Cross-attention has one key, the image embedding, so its softmax is 1 and its result the same for every
+query: `to_out(to_v(embedding))`, one vector per block and reference (`cross_constant`). The released files
+carry the weights of its query and norm; they take no part.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from personalive.pipelines.personalive.networks.layers import Attention, FeedForward
+
+
+class KeyValue(NamedTuple):
+    """Projected keys and values, both (batch, tokens, channels)."""
+
+    key: Tensor
+    value: Tensor
+
+
+class SpatialBlock(nn.Module):
+    """Self-attention, the cross-attention constant and the feed-forward, each with a residual."""
+
+    def __init__(self, width: int, heads: int, context_width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn1 = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.attn2 = Attention(width, heads, context_width)
+        self.norm3 = nn.LayerNorm(width)
+        self.ff = FeedForward(width)
+
+    def forward(self, tokens: Tensor, normed: Tensor, cross: Tensor, shared: KeyValue | None) -> Tensor:
+        """tokens and normed = norm1(tokens), both (S·F, L, C) → (S·F, L, C).
+
+        cross (S, 1, C); shared keys and values (S, M, C), the same for the F frames of a session.
+        """
+        attention = self.attn1
+        key, value = attention.to_k(normed), attention.to_v(normed)
+        if shared is not None:
+            key, value = _extend(key, shared.key), _extend(value, shared.value)
+        tokens = tokens + attention(normed, key, value)
+        tokens = tokens + cross.repeat_interleave(len(tokens) // len(cross), dim=0)
+        out: Tensor = tokens + self.ff(self.norm3(tokens))
+        return out
+
+
+class SpatialTransformer(nn.Module):
+    """GroupNorm, a projection in, one `SpatialBlock`, a projection out, plus the input."""
+
+    def __init__(self, channels: int, heads: int, context_width: int, groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.transformer_blocks = nn.ModuleList([SpatialBlock(channels, heads, context_width)])
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    @property
+    def block(self) -> SpatialBlock:
+        """The one transformer block."""
+        return cast("SpatialBlock", self.transformer_blocks[0])
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Image (N, C, h, w) → the block's input (N, h·w, C)."""
+        return _pointwise(self.norm(x).flatten(2).transpose(1, 2), self.proj_in)
+
+    def bank(self, tokens: Tensor) -> Tensor:
+        """What enters self-attention (N, L, C); of a reference, this is its bank."""
+        bank: Tensor = self.block.norm1(tokens)
+        return bank
+
+    def forward(self, x: Tensor, cross: Tensor, shared: KeyValue | None = None) -> Tensor:
+        """x (S·F, C, h, w) → the same shape; see `SpatialBlock.forward` for the rest."""
+        tokens = self.tokens(x)
+        return self.leave(x, self.block(tokens, self.bank(tokens), cross, shared))
+
+    def leave(self, x: Tensor, tokens: Tensor) -> Tensor:
+        """The block's output (N, h·w, C) as an image, added to the transformer's input x (N, C, h, w)."""
+        out: Tensor = x + _pointwise(tokens, self.proj_out).transpose(1, 2).unflatten(2, x.shape[2:])
+        return out
+
+    def project_bank(self, bank: Tensor) -> KeyValue:
+        """Keys and values (S, M, C) of banks (S, M, C)."""
+        return KeyValue(self.block.attn1.to_k(bank), self.block.attn1.to_v(bank))
+
+    def cross_constant(self, image_embeds: Tensor) -> Tensor:
+        """What cross-attention to the one token of image_embeds (S, 1, context_width) gives: (S, 1, C)."""
+        attention = self.block.attn2
+        constant: Tensor = attention.to_out[0](attention.to_v(image_embeds))
+        return constant
+
+
+def _pointwise(tokens: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """A 1×1 convolution applied to tokens (N, L, C): in channels-last memory no copy is made."""
+    return F.linear(tokens, convolution.weight.flatten(1), convolution.bias)
+
+
+def _extend(own: Tensor, shared: Tensor) -> Tensor:
+    """own (S·F, L, C) and shared (S, M, C) → (S·F, L + M, C), each session's shared tokens for its frames."""
+    sessions = len(shared)
+    frames = own.unflatten(0, (sessions, -1))
+    repeated = shared[:, None].expand(-1, frames.shape[1], -1, -1)
+    return torch.cat([frames, repeated], dim=2).flatten(0, 1)
