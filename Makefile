@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TESTABLE := $(VENV)/.testable
 SAMPLES := src/personalive/samples
 MARKERS ?= not slow
 JOBS ?= 2
@@ -19,7 +20,7 @@ demo: $(READY)
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS) -m "$(MARKERS)"
 
-lint: $(READY)
+lint: $(TESTABLE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -30,13 +31,19 @@ serve: $(READY)
 footage: $(READY)
 	$(BIN)/python scripts/fetch_footage.py
 
-sample: $(READY)
+sample: $(TESTABLE)
 	$(BIN)/python scripts/make_sample.py
 
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "PersonaLive needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Try: make PYTHON=python3.11")'
 	@echo "Installing into $(VENV) (once; a minute or two)…"
 	@$(PYTHON) -m venv $(VENV) || { echo "Could not make a virtual environment. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+# PyTorch and what only tests and tools need: the demo does without.
+$(TESTABLE): $(READY)
+	@echo "Installing PyTorch and what the tests need (once; a few minutes)…"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 

@@ -20,8 +20,8 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from benchmarks.following import SAMPLES, square_portrait
 
+from benchmarks.following import SAMPLES, square_portrait
 from personalive.face.tracker import FaceDetector, FaceTracker
 from personalive.media import COMPOSITE_SYNTHETIC, Provenance, VideoReader, open_writer, read_image
 from personalive.offline import AnimateJob, run

@@ -13,9 +13,14 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
+from hypothesis import settings
 
 from personalive.media.types import Image
 from personalive.pipelines import registry
+
+# The first example of a test often pays for an import or a compiled kernel: times say nothing here.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 PLUGIN = Path(__file__).parent / "plugin"
 CLIP_FRAMES = 30

@@ -51,3 +51,31 @@ class PipelineUnavailableError(PersonaLiveError):
 
 class SessionClosedError(PersonaLiveError):
     """A session or pipeline used after `close()`."""
+
+
+class DownloadError(PersonaLiveError):
+    """Weights that could not be fetched or put in place. The message says what to change, or to try again."""
+
+
+class OfflineError(DownloadError):
+    """The hub cannot be reached, or is not to be: the message lists what to copy by hand, and where to."""
+
+
+class AccessDeniedError(DownloadError):
+    """The hub refuses: the files are gated or private, or the token is no good."""
+
+
+class CorruptDownloadError(DownloadError):
+    """A file came out other than published, twice. Nothing of it is kept."""
+
+
+class DiskFullError(DownloadError):
+    """Too little space for the weights. What was fetched so far is kept."""
+
+
+class WeightsError(InputError):
+    """A file of weights, or a set of them, that cannot be loaded. Names the file and the entry."""
+
+
+class MissingWeightsError(WeightsError):
+    """A set of weights that lacks a file, or is not there at all."""

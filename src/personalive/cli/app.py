@@ -13,7 +13,10 @@ from personalive.cli import console
 from personalive.cli.animate import EPILOG as ANIMATE_EPILOG
 from personalive.cli.animate import animate
 from personalive.cli.doctor import doctor
+from personalive.cli.download import EPILOG as DOWNLOAD_EPILOG
+from personalive.cli.download import download
 from personalive.cli.pipelines import pipelines
+from personalive.cli.weights import app as weights
 from personalive.errors import PersonaLiveError
 
 INTERRUPTED = 130
@@ -41,8 +44,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=ANIMATE_EPILOG)(animate)
+app.command(epilog=DOWNLOAD_EPILOG)(download)
 app.command()(doctor)
 app.command()(pipelines)
+app.add_typer(weights)
 
 
 @app.command()

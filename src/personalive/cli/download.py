@@ -1,48 +1,193 @@
-"""`download_models`: says what there is to download, which in this version is nothing."""
+"""`personalive download`, also installed as `download_models`: brings the weights that a pipeline needs."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personalive.errors import PipelineUnavailableError
+from personalive.errors import InputError, PipelineUnavailableError
 
-_TRUTH = (
-    "The preview pipeline needs no download; released weights come with the personalive pipeline, "
-    "which is not part of this version."
-)
+if TYPE_CHECKING:
+    from personalive.pipelines.personalive.download.job import Outcome
+    from personalive.pipelines.personalive.download.plan import Plan
 
-app = typer.Typer(pretty_exceptions_enable=False, add_completion=False)
+EPILOG = """Examples:
+
+download_models
+
+download_models --dry-run
+
+download_models --dir /data/pretrained_weights --tiny
+
+download_models --from ~/PersonaLive/pretrained_weights
+
+HF_ENDPOINT=https://mirror.example download_models
+
+Without --dir the weights go into pretrained_weights in $PERSONALIVE_HOME,
+or in personalive in your cache folder. A set that is complete is left alone,
+and the hub is not asked. A run that was interrupted goes on where it stopped
+when you run it again. HF_TOKEN is your token for the hub, HF_ENDPOINT a mirror.
+"""
+
+_INTERRUPTED = 130
+
+_Pipeline = Annotated[
+    str, typer.Option(help="Whose weights: personalive, or another that `personalive pipelines` lists.")
+]
+_Directory = Annotated[
+    Path | None, typer.Option("--dir", metavar="DIR", help="Put the weights here.", show_default=False)
+]
+_Source = Annotated[
+    Path | None,
+    typer.Option(
+        "--from",
+        metavar="DIR",
+        help="Take weights that are on disk already, from this folder or its pretrained_weights.",
+    ),
+]
+_Tiny = Annotated[bool, typer.Option("--tiny", help="Bring the tiny autoencoder (taesd) too.")]
+_Revisions = Annotated[
+    list[str] | None,
+    typer.Option("--revision", metavar="REPO=REV", help="Another revision of a repository; may be repeated."),
+]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be fetched, and fetch nothing.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
 
-@app.command(context_settings={"help_option_names": ["-h", "--help"]})
 def download(
     *,
-    pipeline: Annotated[str, typer.Option(help="The pipeline whose weights are wanted.")] = "preview",
+    pipeline: _Pipeline = "personalive",
+    directory: _Directory = None,
+    source: _Source = None,
+    tiny: _Tiny = False,
+    revision: _Revisions = None,
+    dry_run: _DryRun = False,
+    quiet: _Quiet = False,
 ) -> None:
-    """Download what a pipeline needs.
+    """Download the weights of the personalive pipeline, or take them from a folder.
 
-    The preview pipeline needs no download; released weights come with the personalive pipeline, which is not
-    part of this version.
+    Every file is checked against the size and hash that are published, and takes its place only when it is whole.
     """
     from personalive.pipelines import registry
 
-    if pipeline == registry.DIFFUSION and pipeline not in registry.names():
-        raise PipelineUnavailableError(f"There are no weights to download. {_TRUTH}")
+    if pipeline != registry.DIFFUSION:
+        _other(pipeline)
+        return
+    if source and (dry_run or revision):
+        raise InputError("--from asks no hub: it goes with neither --dry-run nor --revision.")
+    revisions = _revisions(revision or [])
+    try:
+        if dry_run:
+            _show(_preview(directory, revisions, tiny=tiny, quiet=quiet))
+        else:
+            outcome = _bring(directory, source, revisions, tiny=tiny, quiet=quiet)
+            if not quiet:
+                _summarise(outcome)
+    except KeyboardInterrupt:
+        from personalive.cli import console
+
+        console.say("interrupted: run the same command again to go on from here")
+        sys.exit(_INTERRUPTED)
+
+
+def _other(pipeline: str) -> None:
+    """Weights of other pipelines are their own matter: say whether they are there."""
+    from personalive.pipelines import registry
+
     state = registry.get(pipeline).availability()
     if not state.ready:
         remedy = f" {state.remedy}" if state.remedy else ""
         raise PipelineUnavailableError(f"The {pipeline} pipeline is not ready: {state.reason}{remedy}")
+    if pipeline == registry.FALLBACK:
+        typer.echo("The preview pipeline needs no download: it is ready.")
+    else:
+        typer.echo(f"The {pipeline} pipeline is ready: {state.reason}.")
+
+
+def _revisions(given: list[str]) -> dict[str, str]:
+    pairs = [text.partition("=") for text in given]
+    for (repository, _, wanted), text in zip(pairs, given, strict=True):
+        if not (repository and wanted):
+            raise typer.BadParameter(f"--revision takes REPO=REV, not {text!r}.")
+    return {repository: wanted for repository, _, wanted in pairs}
+
+
+def _root(directory: Path | None) -> Path | None:
+    from personalive.pipelines.personalive.weights import layout
+
+    return layout.resolve(directory.expanduser()) if directory else None
+
+
+def _preview(directory: Path | None, revisions: dict[str, str], *, tiny: bool, quiet: bool) -> Plan:
+    from personalive.cli.transfer import show_transfer
+    from personalive.pipelines.personalive.download.job import preview
+
+    with show_transfer(quiet=quiet) as progress:
+        return preview(_root(directory), tiny=tiny, revisions=revisions, progress=progress)
+
+
+def _bring(
+    directory: Path | None, source: Path | None, revisions: dict[str, str], *, tiny: bool, quiet: bool
+) -> Outcome:
+    from personalive.cli.transfer import show_transfer
+    from personalive.pipelines.personalive.download.copying import from_directory
+    from personalive.pipelines.personalive.download.job import download as fetch
+
+    with show_transfer(quiet=quiet) as progress:
+        if source:
+            return from_directory(source, _root(directory), tiny=tiny, progress=progress)
+        return fetch(_root(directory), tiny=tiny, revisions=revisions, progress=progress)
+
+
+def _show(plan: Plan) -> None:
+    """A table of the files: what is there, and what comes from where."""
+    from personalive.pipelines.personalive.download.folder import free_space, sized
+
+    rows = [(name, "", "is there") for name in plan.kept]
+    for item in plan.items:
+        listing = item.listing
+        where = f"from {listing.repository.name}@{listing.commit[:12]}: {item.published.path}"
+        rows.append((item.name, sized(item.published.size), where))
+    width = max(len(name) for name, _, _ in rows)
+    for name, size, where in rows:
+        typer.echo(f"{name:<{width}}  {size:>9}  {where}")
     typer.echo(
-        _TRUTH if pipeline == registry.FALLBACK else f"The {pipeline} pipeline is ready: {state.reason}."
+        f"{plan.root}: {sized(plan.size - plan.staged)} to fetch for {len(plan.items)} of {len(rows)} files, "
+        f"{sized(free_space(plan.root))} free"
     )
+
+
+def _summarise(outcome: Outcome) -> None:
+    """Where the weights are, and what to run next."""
+    from personalive.pipelines.personalive.download.folder import sized
+    from personalive.pipelines.personalive.weights import layout
+
+    count = len(outcome.fetched) + len(outcome.kept)
+    if outcome.fetched:
+        verb = "fetched" if outcome.asked else "taken over"
+        typer.echo(
+            f"{outcome.root}: all {count} files are there, {len(outcome.fetched)} of them {verb} now "
+            f"({sized(outcome.size)})"
+        )
+    elif outcome.checked:
+        how = "checked" if outcome.asked else "no need to ask the hub"
+        typer.echo(f"{outcome.root}: all {count} files are there already ({how})")
+    else:
+        typer.echo(f"{outcome.root}: all {count} files are there, but could not be checked against the hub's")
+    if outcome.root == layout.default_root():
+        typer.echo("next: personalive weights check, then personalive animate portrait.jpg talking.mp4")
+    else:
+        typer.echo(f"next: personalive weights check {shlex.quote(str(outcome.root))}")
 
 
 def main() -> None:
     """Run `download_models`."""
-    import sys
-
     from personalive.cli.app import run
 
-    sys.exit(run(app, "download_models"))
+    application = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode="rich")
+    application.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})(download)
+    sys.exit(run(application, "download_models"))

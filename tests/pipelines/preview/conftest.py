@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from benchmarks.following import SAMPLES, square_portrait
 
+from benchmarks.following import SAMPLES, square_portrait
 from personalive.face.face import Face
 from personalive.face.tracker import FaceDetector
 from personalive.media import Image, VideoReader, read_image

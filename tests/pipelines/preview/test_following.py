@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from benchmarks.following import FOOTAGE, Following, _print, measure, square_portrait
 
+from benchmarks.following import FOOTAGE, Following, _print, measure, square_portrait
 from personalive.face.tracker import FaceDetector
 from personalive.media import Image, VideoReader
 

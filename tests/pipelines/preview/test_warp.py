@@ -3,10 +3,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from benchmarks.following import _outside_head
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from benchmarks.following import _outside_head
 from personalive.face.face import Face
 from personalive.face.pose import Double, fit_head, rotation_matrix
 from personalive.face.tracker import FaceDetector

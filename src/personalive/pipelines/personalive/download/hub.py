@@ -1,0 +1,216 @@
+"""What is asked of the hub: which files a repository has, and their bytes from any place on.
+
+huggingface_hub knows the hub's addresses, tokens, proxies and answers. Its own download is not used: since
+version 1 it throws a half-fetched file away when the process ends, and ours are gigabytes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import urlsplit
+
+from personalive.errors import AccessDeniedError, DownloadError, InputError, OfflineError
+from personalive.pipelines.personalive.download.folder import library_missing
+from personalive.pipelines.personalive.download.patience import Hiccup
+from personalive.pipelines.personalive.download.receipt import Digest
+from personalive.pipelines.personalive.weights.layout import Repository
+
+if TYPE_CHECKING:
+    from huggingface_hub.errors import HfHubHTTPError
+
+_DEFAULT = "https://huggingface.co"
+_YES = {"1", "ON", "YES", "TRUE"}
+_PASSING = {408, 429, 500, 502, 503, 504}
+_NOT_THAT_RANGE = 416
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A file as the hub has it: its path in the repository, its size in bytes and what it hashes to."""
+
+    path: str
+    size: int
+    digest: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A repository's files by path, at the commit that its revision stands for now."""
+
+    repository: Repository
+    commit: str
+    files: dict[str, Published]
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """Bytes of a file from `start` on."""
+
+    start: int
+    pieces: Iterator[bytes]
+
+
+class Hub:
+    """The hub at `$HF_ENDPOINT`, with the token in `$HF_TOKEN` or of `hf auth login`, if there is one.
+
+    Raises `InputError` for an address that is none, and `PipelineUnavailableError` without huggingface_hub.
+    """
+
+    def __init__(self) -> None:
+        try:
+            from huggingface_hub import constants
+        except ImportError:
+            raise library_missing("huggingface_hub") from None
+        self.address = (os.environ.get("HF_ENDPOINT") or _DEFAULT).rstrip("/")
+        parts = urlsplit(self.address)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise InputError(f"HF_ENDPOINT must be an address such as {_DEFAULT}, not {self.address!r}.")
+        # Otherwise it fetches a list of coding agents first and tells the hub what runs here.
+        constants.HF_HUB_DISABLE_TELEMETRY = True
+        self._silence = float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
+
+    def listing(self, repository: Repository, paths: Collection[str]) -> Listing:
+        """Ask for those files of a repository that it has: one request, where the hub tells sizes and hashes.
+
+        Some mirrors list names alone; they are asked for each file. A file whose size and hash are told nowhere
+        could not be verified, so it counts as not published.
+
+        Raises `Hiccup` for what may pass, `OfflineError`, `AccessDeniedError`, or `DownloadError`.
+        """
+        from huggingface_hub import HfApi
+
+        with self._understood(repository):
+            api = HfApi(self.address, library_name="personalive", library_version=_version())
+            try:
+                info = api.model_info(
+                    repository.name,
+                    revision=repository.revision,
+                    files_metadata=True,
+                    timeout=self._silence,
+                )
+                commit = str(info.sha)
+                listed = [entry for entry in info.siblings or [] if entry.rfilename in paths]
+                found = [_published(entry) or self._probed(repository, commit, entry) for entry in listed]
+                return Listing(repository, commit, {file.path: file for file in found if file is not None})
+            except (ValueError, TypeError, KeyError) as error:  # some page, but no list of files
+                raise DownloadError(
+                    f"{self.address} does not answer as a hub does: check HF_ENDPOINT, and that no proxy or "
+                    "log-in page is in between."
+                ) from error
+
+    def _probed(self, repository: Repository, commit: str, entry: Any) -> Published | None:
+        """The same from the headers that the file itself would be sent with; its ETag is its hash."""
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        url = hf_hub_url(repository.name, entry.rfilename, revision=commit, endpoint=self.address)
+        told = get_hf_file_metadata(url, timeout=self._silence, endpoint=self.address)
+        algorithm = {64: "sha256", 40: "sha1"}.get(len(told.etag or ""))
+        if told.size is None or told.etag is None or algorithm is None:
+            return None
+        return Published(entry.rfilename, told.size, Digest(algorithm, told.etag))
+
+    @contextmanager
+    def reading(self, listing: Listing, path: str, start: int) -> Iterator[Body]:
+        """Open a file of a repository for reading from byte `start` on, or from 0 if the server cannot do that.
+
+        Raises what `listing` raises, while reading too.
+        """
+        from huggingface_hub import get_session, hf_hub_url
+        from huggingface_hub.utils import (  # type: ignore[attr-defined]  # it resolves them when asked for
+            build_hf_headers,
+            hf_raise_for_status,
+        )
+
+        url = hf_hub_url(listing.repository.name, path, revision=listing.commit, endpoint=self.address)
+        headers = build_hf_headers(library_name="personalive", library_version=_version())
+        headers["Accept-Encoding"] = "identity"  # a place in a compressed stream is none in the file
+        if start:
+            headers["Range"] = f"bytes={start}-"
+        with (
+            self._understood(listing.repository),
+            get_session().stream("GET", url, headers=headers, timeout=self._silence) as response,
+        ):
+            hf_raise_for_status(response)
+            partly = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+            yield Body(start if partly else 0, response.iter_bytes())
+
+    @contextmanager
+    def _understood(self, repository: Repository) -> Iterator[None]:
+        """Turn what huggingface_hub and the HTTP library raise into our errors."""
+        from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+        if os.environ.get("HF_HUB_OFFLINE", "").upper() in _YES:
+            raise OfflineError("HF_HUB_OFFLINE is set, so the hub is not asked.")
+        # Its HTTP library changes from version to version; the errors of whichever it is share this base.
+        network_error = cast("type[Exception]", HfHubHTTPError.__bases__[0])
+        try:
+            yield
+        except OfflineModeIsEnabled as error:
+            raise OfflineError("huggingface_hub is in offline mode, so the hub is not asked.") from error
+        except HfHubHTTPError as error:
+            raise self._meaning(error, repository) from error
+        except network_error as error:
+            raise Hiccup(f"no connection to {self.address} ({_reason(error)})") from error
+
+    def _meaning(self, error: HfHubHTTPError, repository: Repository) -> Exception:
+        """What an answer other than success says; the hub answers 401 for repositories that do not exist, too."""
+        from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+        status, name, hub = error.response.status_code, repository.name, self.address
+        if status in _PASSING:
+            return Hiccup(f"{hub} answers {status}", busy=True, wait=_wait(error))
+        if status == _NOT_THAT_RANGE:
+            return Hiccup(f"{hub} answers {status}", restart=True)
+        denied = status in {401, 403}
+        if isinstance(error, GatedRepoError):
+            text = (
+                f"{name} is open only to those who accepted its terms: accept them on {hub}/{name}, then set "
+                "HF_TOKEN to a token of that account."
+            )
+        elif isinstance(error, RevisionNotFoundError):
+            text = f"{name} has no revision {repository.revision!r} at {hub}: try --revision {name}=main."
+        elif isinstance(error, RepositoryNotFoundError):
+            text = (
+                f"{hub} has no repository {name}, or shows it to some only: check HF_ENDPOINT, or set HF_TOKEN to "
+                "a token that may read it."
+            )
+        elif denied:
+            text = (
+                f"{hub} refuses access to {name} ({status}): set HF_TOKEN to a token that may read it, or unset it "
+                "if it is an old one."
+            )
+        else:
+            text = f"{hub} answers {status} for {name}: check HF_ENDPOINT, or try again later."
+        return AccessDeniedError(text) if denied else DownloadError(text)
+
+
+def _published(entry: Any) -> Published | None:
+    """A file as it was listed; None when its size or hash was left out."""
+    if entry.lfs is not None:
+        size, digest = entry.lfs.size, Digest("sha256", entry.lfs.sha256)
+    else:
+        size, digest = entry.size, Digest("sha1", entry.blob_id)
+    return Published(entry.rfilename, size, digest) if size is not None and digest.value else None
+
+
+def _wait(error: HfHubHTTPError) -> float | None:
+    """The seconds that the hub asks to wait, in either of the headers it uses."""
+    headers = error.response.headers
+    asked = re.fullmatch(r"\s*(\d+)\s*", headers.get("Retry-After", ""))
+    asked = asked or re.search(r"\br=0\b.*\bt=(\d+)", headers.get("RateLimit", ""))
+    return float(asked[1]) if asked else None
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _version() -> str:
+    import personalive
+
+    return personalive.__version__

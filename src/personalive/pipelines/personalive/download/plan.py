@@ -1,0 +1,128 @@
+"""Compare a set on disk with what is published: which files are there, and which are to be fetched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from personalive.errors import DownloadError, InputError
+from personalive.pipelines.personalive.download.fetch import Item, whole
+from personalive.pipelines.personalive.download.folder import STAGING
+from personalive.pipelines.personalive.download.hub import Listing
+from personalive.pipelines.personalive.download.progress import Tally
+from personalive.pipelines.personalive.download.receipt import Receipt
+from personalive.pipelines.personalive.weights import layout
+from personalive.pipelines.personalive.weights.layout import PublishedFile, Repository
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The names of the files that are there, relative to `root`, and what is to be fetched."""
+
+    root: Path
+    kept: tuple[str, ...]
+    items: tuple[Item, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files that are to be fetched."""
+        return sum(item.published.size for item in self.items)
+
+    @property
+    def staged(self) -> int:
+        """Bytes of them that an earlier run left."""
+        return sum(min(item.published.size, item.staged(self.root / STAGING)) for item in self.items)
+
+
+def wanted(*, tiny: bool = False, revisions: Mapping[str, str] | None = None) -> tuple[PublishedFile, ...]:
+    """The files of a set, the optional ones only with `tiny`, at other `revisions` by repository if given.
+
+    Raises `InputError` for a repository that no file comes from.
+    """
+    revisions = revisions or {}
+    known = sorted({file.repository.name for file in layout.FILES})
+    for name in revisions:
+        if name not in known:
+            raise InputError(f"No weights come from {name!r}; they come from {', '.join(known)}.")
+    files = (file for file in layout.FILES if tiny or not file.optional)
+    return tuple(replace(file, repository=_revised(file.repository, revisions)) for file in files)
+
+
+def _revised(repository: Repository, revisions: Mapping[str, str]) -> Repository:
+    return Repository(repository.name, revisions.get(repository.name, repository.revision))
+
+
+def present(root: Path, files: Sequence[PublishedFile]) -> tuple[str, ...]:
+    """The names of those files that are there, whole or not."""
+    found = (file.find(root) for file in files)
+    return tuple(path.relative_to(root).as_posix() for path in found if path is not None)
+
+
+def unsettled(root: Path, files: Sequence[PublishedFile]) -> tuple[PublishedFile, ...]:
+    """The files that are missing, or not known to be whole from an earlier run."""
+    receipt = Receipt(root)
+    return tuple(file for file in files if not receipt.settled(file))
+
+
+def survey(
+    root: Path,
+    files: Sequence[PublishedFile],
+    listings: Mapping[Repository, Listing],
+    tally: Tally,
+    *,
+    thorough: bool = True,
+) -> Plan:
+    """Look at each file of the set at `root`.
+
+    A `thorough` look compares hashes, and notes in the receipt what it finds whole; otherwise a file of the right
+    size is taken for whole, and nothing is written. Files with a valid receipt are not looked into, and need no
+    listing. Raises `DownloadError` when a repository lacks a file, and `OSError`.
+    """
+    receipt = Receipt(root)
+    items = []
+    for file in files:
+        if not receipt.settled(file):
+            listing = listings[file.repository]
+            items.append(_compare(root, file, listing, receipt if thorough else None, tally))
+    missing = tuple(item for item in items if item is not None)
+    to_fetch = {item.file for item in missing}
+    return Plan(root, present(root, [file for file in files if file not in to_fetch]), missing)
+
+
+def _compare(
+    root: Path, file: PublishedFile, listing: Listing, receipt: Receipt | None, tally: Tally
+) -> Item | None:
+    """What to fetch; None when the file is there. Without a receipt only its size counts."""
+    available = _available(file, listing)
+    path = file.find(root)
+    if path is None:
+        return available[0]
+    name = path.relative_to(root).as_posix()
+    same = next((item for item in available if item.name == name), None)
+    if same is None:  # somebody's own conversion, which loaders prefer to what could be fetched
+        tally.note(f"{path} is not published under that name and is kept as it is")
+    elif not _is_whole(path, same, tally, thorough=receipt is not None):
+        tally.note(f"{path} is not the published file: it is replaced")
+        return available[0]
+    if receipt is not None:
+        receipt.remember(path, file, same.published.digest if same else None, listing.commit)
+    return None
+
+
+def _available(file: PublishedFile, listing: Listing) -> list[Item]:
+    """The file under each of the names that its repository has, the preferred one first."""
+    found = [Item(file, listing.files[path], listing) for path in file.remote if path in listing.files]
+    if not found:
+        name, revision = listing.repository.name, listing.repository.revision
+        raise DownloadError(
+            f"{name} at revision {revision} has no {' and no '.join(file.remote)}: name a revision that has one "
+            f"with --revision {name}=..., or take a newer version of personalive."
+        )
+    return found
+
+
+def _is_whole(path: Path, item: Item, tally: Tally, *, thorough: bool) -> bool:
+    if not thorough:
+        return path.stat().st_size == item.published.size
+    return whole(path, item.published, item.name, tally)

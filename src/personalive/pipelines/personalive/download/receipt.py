@@ -1,0 +1,94 @@
+"""What is known of the files of a set: which of them were found whole, and how to tell without reading them.
+
+Hashing ten gigabytes takes a minute. So the result is kept in a small JSON file in the set's folder, with the
+size and the time of the file at that moment: as long as both are the same, the file is taken to be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from personalive.pipelines.personalive.weights.layout import PublishedFile
+
+RECEIPT = ".receipt.json"
+_PIECE = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What a file's content must hash to: `sha256` of the bytes, or git's `sha1` of a blob."""
+
+    algorithm: str
+    value: str
+
+    def matches(self, path: Path, advance: Callable[[int], None] = lambda count: None) -> bool:
+        """Read the file and compare. `advance` is told of every piece read, in bytes. Raises `OSError`."""
+        hasher = hashlib.new(self.algorithm, usedforsecurity=False)
+        if self.algorithm == "sha1":
+            hasher.update(b"blob %d\0" % path.stat().st_size)
+        with path.open("rb") as stream:
+            while piece := stream.read(_PIECE):
+                hasher.update(piece)
+                advance(len(piece))
+        return hasher.hexdigest() == self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file as it was found whole. `digest` is None for one that is not published under its name."""
+
+    size: int
+    mtime_ns: int
+    digest: str | None
+    repository: str
+    revision: str
+    commit: str
+
+
+class Receipt:
+    """The entries of the set at `root`. One that is missing, damaged or out of date knows nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._entries = _load(root / RECEIPT)
+
+    def settled(self, file: PublishedFile) -> bool:
+        """Whether the file is there, as it was when found whole, from the revision that is wanted."""
+        path = file.find(self._root)
+        entry = None if path is None else self._entries.get(self._key(path))
+        if path is None or entry is None:
+            return False
+        found = path.stat()
+        same = (entry.size, entry.mtime_ns) == (found.st_size, found.st_mtime_ns)
+        wanted = (file.repository.name, file.repository.revision)
+        return same and (entry.repository, entry.revision) == wanted
+
+    def remember(self, path: Path, file: PublishedFile, digest: Digest | None, commit: str) -> None:
+        """Note a file as whole and write the receipt. Raises `OSError` when it cannot be written."""
+        found = path.stat()
+        self._entries[self._key(path)] = Entry(
+            size=found.st_size,
+            mtime_ns=found.st_mtime_ns,
+            digest=f"{digest.algorithm}:{digest.value}" if digest else None,
+            repository=file.repository.name,
+            revision=file.repository.revision,
+            commit=commit,
+        )
+        text = json.dumps({key: asdict(entry) for key, entry in sorted(self._entries.items())}, indent=1)
+        beside = self._root / f"{RECEIPT}.new"
+        beside.write_text(text + "\n", encoding="utf-8")
+        beside.replace(self._root / RECEIPT)
+
+    def _key(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix()
+
+
+def _load(path: Path) -> dict[str, Entry]:
+    try:
+        return {key: Entry(**value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError):  # no receipt, or none of ours
+        return {}

@@ -1,0 +1,58 @@
+"""The networks of the method, together: what a loaded pipeline holds."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNet
+    from personalive.pipelines.personalive.networks.motion_encoder import MotionEncoder
+    from personalive.pipelines.personalive.networks.motion_extractor import MotionExtractor
+    from personalive.pipelines.personalive.networks.pose_guider import PoseGuider
+    from personalive.pipelines.personalive.networks.reference_unet import ReferenceUNet
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """Every network, on one device, ready for inference.
+
+    All compute in `dtype` but the motion extractor, which stays in float32: keypoints are truncated to
+    pixels, and half precision moves them into others. The library's networks are untyped: `image_encoder` is a
+    CLIPVisionModelWithProjection, `vae` an AutoencoderKL and `tiny_vae` an AutoencoderTiny.
+    """
+
+    reference_unet: ReferenceUNet
+    denoising_unet: DenoisingUNet
+    motion_encoder: MotionEncoder
+    motion_extractor: MotionExtractor
+    pose_guider: PoseGuider
+    image_encoder: Any
+    vae: Any
+    tiny_vae: Any
+    device: torch.device
+    dtype: torch.dtype
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Name → network, those that are there."""
+        found = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {name: network for name, network in found.items() if isinstance(network, nn.Module)}
+
+    def fingerprint(self) -> str:
+        """A short hash of the weights: of the first tensor of each network, which no two trainings share."""
+        digest = hashlib.sha256()
+        for name, network in self.networks().items():
+            first = next(iter(network.state_dict().values()))
+            digest.update(name.encode() + first.detach().float().cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all weights."""
+        return sum(
+            tensor.nbytes for network in self.networks().values() for tensor in network.state_dict().values()
+        )

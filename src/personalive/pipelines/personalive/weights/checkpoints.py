@@ -1,0 +1,97 @@
+"""A set of weights on disk → the networks, ready to run; and the check of a set without keeping them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from personalive.errors import MissingWeightsError
+from personalive.pipelines.personalive.models import Models
+from personalive.pipelines.personalive.weights.catalogue import Network, networks_of
+from personalive.pipelines.personalive.weights.entries import Plan, fill, plan
+from personalive.pipelines.personalive.weights.layout import resolve
+from personalive.pipelines.personalive.weights.sizes import read_sizes
+from personalive.pipelines.personalive.weights.tensor_files import TensorFile
+
+Progress = Callable[[str, int, int], None]
+"""Called with the network being read, the bytes read so far and the bytes in all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A network of a set, built without weights, and the plan by which it is filled."""
+
+    network: Network
+    module: nn.Module
+    plan: Plan
+
+    def fill(self, device: torch.device, dtype: torch.dtype, progress: Callable[[int], None]) -> None:
+        """Read the network's weights."""
+        kind = torch.float32 if self.network.always_float32 else dtype
+        fill(self.module, self.plan, device=device, dtype=kind, progress=progress)
+
+
+def prepare(directory: Path) -> list[Prepared]:
+    """Build every network of the set in `directory` and account for every entry of its files.
+
+    No weights are read. `directory` is the set's folder or the one around it. Raises `WeightsError` naming
+    the first network that does not fit and what is wrong with it.
+    """
+    root = resolve(directory)
+    if not root.is_dir():
+        raise MissingWeightsError(f"{root} is not there. Get the released weights with: personalive download")
+    sizes = read_sizes(root)
+    return [
+        _prepare(network, network.build(root, sizes), network.present(root)) for network in networks_of(root)
+    ]
+
+
+def _prepare(network: Network, module: nn.Module, paths: list[Path]) -> Prepared:
+    files = [TensorFile.open(path) for path in paths]
+    return Prepared(
+        network,
+        module,
+        plan(network.name, module, files, rename=network.rename, ignore_extra=network.ignore_extra),
+    )
+
+
+def load_models(
+    directory: Path,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    progress: Progress | None = None,
+) -> Models:
+    """Load the set in `directory`: every network on `device`, in `dtype` but where `Models` says otherwise.
+
+    Memory stays near one copy of the weights in `dtype`. Raises `WeightsError` naming the file and the entry
+    that cannot be used.
+    """
+    device = torch.device(device)
+    loaded = {
+        prepared.network.name: prepared.module
+        for prepared in read(prepare(directory), device, dtype, progress)
+    }
+    return Models(**{"tiny_vae": None, **loaded}, device=device, dtype=dtype)  # type: ignore[arg-type]
+
+
+def read(
+    networks: list[Prepared], device: torch.device, dtype: torch.dtype, progress: Progress | None
+) -> Iterator[Prepared]:
+    """Fill networks one after the other, each yielded when it is complete."""
+    total = sum(prepared.plan.nbytes for prepared in networks)
+    done = 0
+    for prepared in networks:
+
+        def count(nbytes: int, name: str = prepared.network.name) -> None:
+            nonlocal done
+            done += nbytes
+            if progress is not None:
+                progress(name, done, total)
+
+        prepared.fill(device, dtype, count)
+        yield prepared

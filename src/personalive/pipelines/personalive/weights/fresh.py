@@ -1,0 +1,47 @@
+"""A new folder that is there only when all of it is: after a failure or Ctrl-C nothing is left."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from personalive.errors import InputError
+
+
+@contextmanager
+def fresh_folder(out: Path) -> Iterator[Path]:
+    """Gives a hidden folder beside `out` to write to, which becomes `out` when the block is done.
+
+    `out` must not exist, or be an empty folder. Raises `InputError` when the disk refuses.
+    """
+    out = out.absolute()
+    made = [parent for parent in out.parents if not parent.exists()]
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if out.exists():
+            for part in partial.iterdir():
+                part.replace(out / part.name)
+        else:
+            partial.replace(out)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if not out.exists():
+            _remove_empty(made)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove those folders, innermost first, as far as nobody has put anything into them."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from personalive.errors import DiskFullError, DownloadError, InputError, MissingWeightsError
+from personalive.pipelines.personalive.download import copying, folder
+from personalive.pipelines.personalive.download.copying import from_directory
+from personalive.pipelines.personalive.download.job import download
+from personalive.pipelines.personalive.weights import layout
+from tests.pipelines.personalive.download.hub_server import HubServer, Watcher, assert_complete, files
+
+REQUIRED = [file for file in layout.FILES if not file.optional]
+
+
+@pytest.fixture
+def source(hub: HubServer, tmp_path: Path) -> Path:
+    """A checkout with the weights in it, written by hand."""
+    source = tmp_path / "checkout"
+    for file in layout.FILES:
+        name = (file.folder / file.names[-1]).as_posix()
+        path = source / "pretrained_weights" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(hub.content(name))
+    return source
+
+
+def no_links(source: Path, target: Path) -> None:
+    raise OSError(18, "Invalid cross-device link", str(source))
+
+
+@pytest.mark.parametrize("inner", ["", "pretrained_weights"])
+def test_a_set_is_linked_where_that_can_be(hub: HubServer, source: Path, root: Path, inner: str) -> None:
+    outcome = from_directory(source / inner, root)
+    assert_complete(root, hub)
+    assert set(outcome.fetched) == files(root)
+    assert len(outcome.fetched) == len(REQUIRED)
+    assert all((root / name).samefile(source / "pretrained_weights" / name) for name in outcome.fetched)
+    assert hub.requests == []
+    again = from_directory(source, root)
+    assert (again.fetched, again.kept) == ((), outcome.fetched)
+
+
+def test_and_copied_where_not(
+    hub: HubServer, source: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", no_links)
+    watcher = Watcher()
+    outcome = from_directory(source, root, tiny=True, progress=watcher)
+    assert_complete(root, hub, tiny=True)
+    last = watcher.steps[-1]
+    assert last.all_done == last.all_size == outcome.size
+    assert {step.stage for step in watcher.steps} == {"copying"}
+    assert "14 files" in watcher.notes[0]
+
+
+def test_links_in_the_source_are_followed(hub: HubServer, source: Path, root: Path) -> None:
+    """The hub library's cache is made of them."""
+    path = source / "pretrained_weights" / "personalive" / "pose_guider.pth"
+    path.rename(source / "blob")
+    path.symlink_to("../../blob")
+    from_directory(source, root)
+    assert_complete(root, hub)
+    assert not (root / "personalive" / "pose_guider.pth").is_symlink()
+
+
+def test_what_is_missing_is_named_and_nothing_is_copied(source: Path, root: Path) -> None:
+    (source / "pretrained_weights" / "personalive" / "pose_guider.pth").unlink()
+    (source / "pretrained_weights" / "taesd" / "config.json").unlink()
+    words = r"missing: personalive/pose_guider.safetensors or pose_guider.pth\."
+    with pytest.raises(MissingWeightsError, match=words):
+        from_directory(source, root)
+    with pytest.raises(InputError, match=r"pose_guider.pth, taesd/config.json"):
+        from_directory(source, root, tiny=True)
+    with pytest.raises(InputError, match="is not a folder"):
+        from_directory(source / "nowhere", root)
+    assert not root.exists()
+
+
+def test_the_sizes_come_along(source: Path, root: Path) -> None:
+    (source / "pretrained_weights" / layout.SIZES).write_text("{}")
+    from_directory(source, root)
+    assert (root / layout.SIZES).read_text() == "{}"
+
+
+def test_a_file_that_would_hide_the_copy_is_refused(source: Path, root: Path) -> None:
+    rival = root / "personalive" / "pose_guider.safetensors"
+    rival.parent.mkdir(parents=True)
+    rival.touch()
+    with pytest.raises(
+        InputError, match=r"pose_guider.safetensors would be used instead of .*pose_guider.pth"
+    ):
+        from_directory(source, root)
+
+
+def test_older_files_are_replaced(hub: HubServer, source: Path, root: Path) -> None:
+    old = root / "personalive" / "pose_guider.pth"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"old")
+    from_directory(source, root)
+    assert_complete(root, hub)
+
+
+def test_a_copied_set_is_checked_by_the_next_download(hub: HubServer, source: Path, root: Path) -> None:
+    path = source / "pretrained_weights" / "personalive" / "pose_guider.pth"
+    path.write_bytes(path.read_bytes()[:-100])
+    from_directory(source, root)
+    assert download(root).fetched == ("personalive/pose_guider.pth",)
+    assert_complete(root, hub)
+    assert path.stat().st_size == len(hub.content("personalive/pose_guider.pth")) - 100
+
+
+def test_an_interrupted_copy_leaves_no_half_file(
+    hub: HubServer, source: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "link", no_links)
+    monkeypatch.setattr(copying, "_PIECE", 1000)
+
+    class Impatient(Watcher):
+        def step(self, step: object) -> None:
+            super().step(step)  # type: ignore[arg-type]
+            if self.steps[-1].done == 5000:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        from_directory(source, root, progress=Impatient())
+    assert files(root) == set()
+    from_directory(source, root)
+    assert_complete(root, hub)
+
+
+def test_too_little_space_on_another_disk(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "free_space", lambda path: 1_000_000)
+    monkeypatch.setattr(os, "link", no_links)
+    elsewhere = Path("/dev/shm")
+    if not elsewhere.is_dir() or elsewhere.stat().st_dev == source.stat().st_dev:
+        pytest.skip("needs a second file system")
+    with tempfile.TemporaryDirectory(dir=elsewhere) as target:
+        with pytest.raises(DiskFullError, match="its disk lacks"):
+            from_directory(source, Path(target))
+        assert files(Path(target)) == set()
+
+
+def test_a_target_that_cannot_be_made(source: Path) -> None:
+    with pytest.raises(DownloadError, match="cannot be written"):
+        from_directory(source, source / "pretrained_weights" / "personalive" / "pose_guider.pth")

@@ -1,0 +1,273 @@
+"""Against a hub on this machine: from nothing to a complete set, and on from wherever it stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from personalive.errors import InputError, OfflineError, PipelineUnavailableError
+from personalive.pipelines.personalive.download.job import download, preview
+from personalive.pipelines.personalive.download.patience import Patience
+from personalive.pipelines.personalive.download.receipt import RECEIPT
+from personalive.pipelines.personalive.weights import layout
+from personalive.pipelines.personalive.weights.checkpoints import load_models
+from personalive.pipelines.personalive.weights.random_set import write_random_set
+from tests.pipelines.personalive.download.hub_server import COMMIT, HubServer, Watcher, assert_complete, files
+
+REQUIRED = [file for file in layout.FILES if not file.optional]
+REPOSITORIES = {file.repository.name for file in REQUIRED}
+PTH = "personalive/pose_guider.pth"
+
+
+def test_from_nothing_to_a_complete_set(
+    hub: HubServer, root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    outcome = download(root)
+    assert_complete(root, hub)
+    assert set(outcome.fetched) == files(root)
+    assert len(outcome.fetched) == len(REQUIRED)
+    assert (outcome.kept, outcome.asked, outcome.checked) == ((), True, True)
+    assert outcome.size == sum((root / name).stat().st_size for name in outcome.fetched)
+    assert len(hub.of("api")) == len(REPOSITORIES)
+    assert len(hub.of("resolve")) == len(REQUIRED)
+    assert hub.of("other") == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_preferred_kind_is_fetched_and_another_where_there_is_none(hub: HubServer, root: Path) -> None:
+    download(root)
+    assert {PTH, "sd-vae-ft-mse/diffusion_pytorch_model.safetensors"} <= files(root)
+    assert "sd-vae-ft-mse/diffusion_pytorch_model.bin" not in files(root)
+    assert hub.of("resolve", "diffusion_pytorch_model.bin") == []
+
+
+def test_the_second_run_asks_nobody(hub: HubServer, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = download(root)
+    hub.requests.clear()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    second = download(root)
+    assert hub.requests == []
+    assert (second.kept, second.fetched, second.asked) == (first.fetched, (), False)
+    assert second.checked
+
+
+def test_the_tiny_autoencoder_comes_when_asked_for(hub: HubServer, root: Path) -> None:
+    download(root)
+    hub.requests.clear()
+    outcome = download(root, tiny=True)
+    assert outcome.fetched == ("taesd/diffusion_pytorch_model.safetensors", "taesd/config.json")
+    assert_complete(root, hub, tiny=True)
+    assert len(hub.of("api")) == 1
+
+
+def test_it_goes_where_weights_are_looked_for(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERSONALIVE_HOME", str(tmp_path / "home"))
+    assert download().root == tmp_path / "home" / "pretrained_weights"
+    assert_complete(layout.default_root(), hub)
+
+
+def test_whole_files_without_a_receipt_are_kept_and_others_replaced(hub: HubServer, root: Path) -> None:
+    download(root)
+    (root / RECEIPT).unlink()
+    config = root / "sd-vae-ft-mse" / "config.json"
+    config.write_bytes(config.read_bytes().replace(b"made", b"fake"))
+    weights = root / PTH
+    weights.write_bytes(weights.read_bytes()[:-1])
+    hub.requests.clear()
+    watcher = Watcher()
+    assert set(download(root, progress=watcher).fetched) == {PTH, "sd-vae-ft-mse/config.json"}
+    assert_complete(root, hub)
+    assert len(hub.of("resolve")) == 2
+    assert any(f"{weights} is not the published file" in note for note in watcher.notes)
+    hub.requests.clear()
+    assert not download(root).asked
+
+
+def test_a_touched_file_is_hashed_again_and_kept(hub: HubServer, root: Path) -> None:
+    download(root)
+    (root / PTH).touch()
+    hub.requests.clear()
+    outcome = download(root)
+    assert (outcome.fetched, outcome.asked) == ((), True)
+    assert {request.kind for request in hub.requests} == {"api"}
+    assert not download(root).asked
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1}', '{"a": {"size": 1}}', "\x00"])
+def test_a_damaged_receipt_knows_nothing(hub: HubServer, root: Path, text: str) -> None:
+    download(root)
+    (root / RECEIPT).write_text(text)
+    assert download(root).fetched == ()
+    assert json.loads((root / RECEIPT).read_text())[PTH]["commit"] == COMMIT
+    assert hub.of("other") == []
+
+
+def test_a_conversion_of_ones_own_is_kept(hub: HubServer, root: Path) -> None:
+    """Loaders prefer it to the published .pth, so that fetching that would be no use."""
+    own = root / "personalive" / "pose_guider.safetensors"
+    own.parent.mkdir(parents=True)
+    own.write_bytes(b"mine")
+    outcome = download(root)
+    assert outcome.kept == ("personalive/pose_guider.safetensors",)
+    assert own.read_bytes() == b"mine"
+    assert PTH not in files(root)
+    assert hub.of("resolve", "pretrained_weights/" + PTH) == []
+    assert not download(root).asked
+
+
+def test_another_revision(hub: HubServer, root: Path) -> None:
+    hub.revisions = {"main"}
+    revisions = dict.fromkeys(REPOSITORIES, "main")
+    download(root, revisions=revisions)
+    assert all("/revision/main?" in request.path for request in hub.of("api"))
+    assert not download(root, revisions=revisions).asked
+    hub.revisions = {file.repository.revision for file in REQUIRED}
+    assert download(root).asked  # what was fetched is not known to be that of the pinned revision
+    with pytest.raises(InputError, match=r"No weights come from 'some/one'; they come from .*PersonaLive"):
+        download(root, revisions={"some/one": "main"})
+
+
+def test_progress_counts_every_byte_once(hub: HubServer, root: Path, patience: Patience) -> None:
+    hub.cut_after, hub.cuts = 50_000, 4
+    watcher = Watcher()
+    outcome = download(root, progress=watcher, patience=patience)
+    last = watcher.steps[-1]
+    assert last.all_done == last.all_size == outcome.size
+    counts = [step.all_done for step in watcher.steps]
+    assert counts == sorted(counts)
+    assert all(step.done <= step.size for step in watcher.steps)
+    assert {step.stage for step in watcher.steps} == {"fetching", "checking"}
+    assert watcher.notes[0].startswith(f"fetching {len(REQUIRED)} files into {root}: 1.")
+    assert "trying again in 1 s" in watcher.notes[1]
+
+
+def test_a_preview_writes_nothing(hub: HubServer, root: Path) -> None:
+    plan = preview(root, tiny=True)
+    assert [item.file.repository.name for item in plan.items] == [
+        file.repository.name for file in layout.FILES
+    ]
+    assert plan.size == sum(len(hub.content(item.name)) for item in plan.items)
+    assert (plan.kept, plan.staged) == ((), 0)
+    assert not root.exists()
+    assert hub.of("resolve") == []
+    download(root)
+    (root / RECEIPT).unlink()
+    before = files(root)
+    assert preview(root).items == ()
+    assert files(root) == before
+    assert not (root / RECEIPT).exists()
+
+
+def test_a_complete_set_is_previewed_without_the_hub(hub: HubServer, root: Path) -> None:
+    download(root)
+    hub.requests.clear()
+    assert len(preview(root).kept) == len(REQUIRED)
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("offline", ["variable", "unreachable"])
+def test_without_the_hub_it_says_what_to_copy_where(
+    hub: HubServer, root: Path, monkeypatch: pytest.MonkeyPatch, patience: Patience, offline: str
+) -> None:
+    download(root)
+    hub.requests.clear()
+    (root / PTH).unlink()
+    (root / "sd-vae-ft-mse" / "config.json").unlink()
+    if offline == "variable":
+        monkeypatch.setenv("HF_HUB_OFFLINE", "yes")
+    else:
+        monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    for act in (download, preview):
+        with pytest.raises(OfflineError) as caught:
+            act(root, patience=patience)
+        message = str(caught.value)
+        assert (
+            f"into {root}/personalive: pretrained_weights/personalive/pose_guider.safetensors or " in message
+        )
+        assert "from stabilityai/sd-vae-ft-mse (revision 31f26" in message
+        assert f"into {root}/sd-vae-ft-mse: config.json" in message
+        assert "reference_unet" not in message
+        assert "--from FOLDER" in message
+    assert hub.requests == []
+
+
+def test_unchecked_files_will_do_without_the_hub(
+    hub: HubServer, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download(root)
+    (root / RECEIPT).unlink()
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    watcher = Watcher()
+    outcome = download(root, progress=watcher)
+    assert (len(outcome.kept), outcome.asked, outcome.checked) == (len(REQUIRED), False, False)
+    assert "HF_HUB_OFFLINE is set" in watcher.notes[0]
+    assert len(hub.of("resolve")) == len(REQUIRED)
+
+
+def test_the_token_goes_to_the_hub_and_nowhere_else(
+    hub: HubServer, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    download(root)
+    sent = {
+        kind: {r.headers.get("authorization") for r in hub.of(kind)} for kind in ("api", "resolve", "cdn")
+    }
+    assert sent == {"api": {"Bearer hf_secret"}, "resolve": {"Bearer hf_secret"}, "cdn": {None}}
+
+
+def test_it_tells_nothing_of_this_machine(hub: HubServer, root: Path) -> None:
+    download(root)
+    for request in hub.requests:
+        assert request.headers["user-agent"].startswith("personalive/")
+        assert "torch" not in request.headers["user-agent"]
+
+
+@pytest.mark.parametrize("address", ["mirror.example", "ftp://mirror.example", "https://"])
+def test_an_address_that_is_none(root: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    with pytest.raises(InputError, match="HF_ENDPOINT must be an address such as https://"):
+        download(root)
+    assert not root.exists()
+
+
+@pytest.mark.usefixtures("hub")
+def test_without_the_libraries_it_names_the_command(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    match = r"huggingface_hub: run pip install 'personalive\[diffusion\]'"
+    with pytest.raises(PipelineUnavailableError, match=match):
+        download(root)
+
+
+def test_a_mirror_that_lists_names_alone_is_asked_for_each_file(hub: HubServer, root: Path) -> None:
+    hub.lists_names_only = True
+    outcome = download(root)
+    assert_complete(root, hub)
+    assert len(outcome.fetched) == len(REQUIRED)
+
+
+def test_what_was_downloaded_can_be_loaded(hub: HubServer, tmp_path: Path) -> None:
+    """A set of small random weights, published, fetched from an empty cache, and loaded."""
+    published, root = write_random_set(tmp_path / "published"), tmp_path / "cache"
+    hub.repositories = {}
+    for file in layout.FILES:
+        path = file.find(published)
+        if path is not None:
+            remote = next(name for name in file.remote if name.endswith(path.name))
+            hub.repositories.setdefault(file.repository.name, {})[remote] = path.read_bytes()
+    base = hub.repositories["lambdalabs/sd-image-variations-diffusers"]
+    base["unet/config.json"] = b"{}"
+    base["unet/diffusion_pytorch_model.bin"] = (published / "personalive/denoising_unet.pth").read_bytes()
+
+    download(root, tiny=True)
+    shutil.copy(published / layout.SIZES, root)  # the released sizes need none
+    fetched, original = load_models(root), load_models(published)
+    for name, network in original.networks().items():
+        for key, value in fetched.networks()[name].state_dict().items():
+            assert torch.equal(value, network.state_dict()[key]), f"{name}: {key}"

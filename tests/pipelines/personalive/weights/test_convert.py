@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from personalive.errors import InputError, OutputExistsError, WeightsError
+from personalive.pipelines.personalive.weights import layout
+from personalive.pipelines.personalive.weights.catalogue import networks_of
+from personalive.pipelines.personalive.weights.checkpoints import load_models
+from personalive.pipelines.personalive.weights.convert import convert
+from personalive.pipelines.personalive.weights.sizes import read_sizes
+from tests.pipelines.personalive.weights.sets import edit, stored
+from tests.pipelines.personalive.weights.test_random_set import files, small_disk
+
+PICKLED = {".pth", ".bin", ".pt", ".pkl", ".ckpt"}
+
+
+def original(root: Path) -> dict[str, dict[str, Tensor]]:
+    """Per network, the entries of a set as it was made."""
+    return {
+        network.name: {name: value for path in network.present(root) for name, value in stored(path).items()}
+        for network in networks_of(root)
+    }
+
+
+def written(root: Path) -> dict[str, dict[str, Tensor]]:
+    """Per network, the entries of a converted set, which keeps each in one file."""
+    return {
+        network.name: load_file(root / network.main.folder / network.main.names[0])
+        for network in networks_of(root)
+    }
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def converted(small_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return convert(small_set, tmp_path_factory.mktemp("converted") / "deep" / "set")
+
+
+def test_a_converted_set_holds_the_same_numbers_in_the_same_types(small_set: Path, converted: Path) -> None:
+    before, after = original(small_set), written(converted)
+    assert before.keys() == after.keys()
+    for name, entries in before.items():
+        assert entries.keys() == after[name].keys()
+        for entry, value in entries.items():
+            assert after[name][entry].dtype == value.dtype
+            assert torch.equal(after[name][entry], value)
+
+
+def test_a_converted_set_has_no_pickles_and_one_file_a_network(small_set: Path, converted: Path) -> None:
+    names = files(converted)
+    assert not {Path(name).suffix for name in names} & PICKLED
+    assert sum(name.endswith(".safetensors") for name in names) == 8
+    assert {name for name in names if name.endswith(".json")} == {
+        name for name in files(small_set) if name.endswith(".json")
+    }
+    assert read_sizes(converted) == read_sizes(small_set)
+    assert listing(converted.parent) == ["set"]
+
+
+def test_a_converted_set_loads(converted: Path) -> None:
+    networks = load_models(converted).networks()
+    for name, entries in written(converted).items():
+        state = networks[name].state_dict()
+        assert state.keys() == entries.keys()
+        assert all(torch.equal(state[entry], value) for entry, value in entries.items())
+
+
+def test_another_type_is_taken_by_all_but_the_motion_extractor(small_set: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    out = convert(
+        small_set, tmp_path / "half", dtype=torch.float16, progress=lambda *report: told.append(report)
+    )
+    before = original(small_set)
+    for name, entries in written(out).items():
+        dtype = torch.float32 if name == "motion_extractor" else torch.float16
+        for entry, value in entries.items():
+            expected = before[name][entry]
+            expected = expected.to(dtype) if expected.is_floating_point() else expected
+            assert value.dtype == expected.dtype
+            assert torch.equal(value, expected)
+    done = [count for _, count, _ in told]
+    assert done == sorted(set(done))
+    assert {total for _, _, total in told} == {done[-1]}
+
+
+def test_weights_are_written_whatever_their_types_and_layouts(own_set: Path, tmp_path: Path) -> None:
+    def mix(entries: dict[str, Tensor]) -> None:
+        for index, (name, value) in enumerate(entries.items()):
+            entries[name] = value.to((torch.float16, torch.bfloat16)[index % 2])
+
+    def halve(entries: dict[str, Tensor]) -> None:
+        counters = {name: entries.pop(name) for name in list(entries) if name.endswith("num_batches_tracked")}
+        halved = {name: value.bfloat16() for name, value in entries.items()}
+        entries.clear()
+        entries.update({**counters, **halved})  # whole numbers first
+
+    def turn(entries: dict[str, Tensor]) -> None:
+        for name, value in entries.items():
+            entries[name] = value.to(memory_format=torch.channels_last) if value.ndim == 4 else value
+
+    edit(own_set, layout.POSE_GUIDER, mix)
+    edit(own_set, layout.MOTION_ENCODER, halve)
+    edit(own_set, layout.VAE, turn)
+    before, after = original(own_set), written(convert(own_set, tmp_path / "out"))
+    for name, entries in before.items():
+        for entry, value in entries.items():
+            assert torch.equal(after[name][entry], value.to(after[name][entry].dtype))
+    assert {value.dtype for value in after["pose_guider"].values()} == {torch.float32}
+    assert {value.dtype for value in after["motion_encoder"].values()} == {torch.bfloat16, torch.int64}
+
+
+def test_an_existing_place_is_left_alone(small_set: Path, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("folder", "file", "link"):
+        with pytest.raises(OutputExistsError, match=f"{name} exists already: give a new folder"):
+            convert(small_set, tmp_path / name)
+    assert listing(tmp_path) == ["file", "folder", "link"]
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_stop_midway_leaves_nothing(small_set: Path, tmp_path: Path, error: type[BaseException]) -> None:
+    def stop(name: str, done: int, total: int) -> None:
+        assert done <= total
+        if name == "denoising_unet":
+            assert listing(tmp_path) == ["new"]
+            raise error
+
+    with pytest.raises(error):
+        convert(small_set, tmp_path / "new" / "set", progress=stop)
+    assert listing(tmp_path) == []
+
+
+def test_an_unsound_set_leaves_nothing(own_set: Path, tmp_path: Path) -> None:
+    path = edit(own_set, layout.VAE, lambda entries: entries["encoder.conv_in.bias"].fill_(float("nan")))
+    with pytest.raises(WeightsError) as caught:
+        convert(own_set, tmp_path / "out")
+    assert str(caught.value) == f"{path}: encoder.conv_in.bias holds values that are not finite."
+    assert listing(tmp_path) == ["set"]
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(small_set: Path, tmp_path: Path) -> None:
+    with small_disk(100_000), pytest.raises(InputError, match=r"new/set cannot be written: .*File too large"):
+        convert(small_set, tmp_path / "new" / "set")
+    assert listing(tmp_path) == []
+
+
+def test_a_place_that_cannot_be_written_is_an_error(small_set: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written: Not a directory"):
+        convert(small_set, tmp_path / "file" / "set")
