@@ -89,7 +89,7 @@ def load_pipeline(name: str = "auto", **parameters: Any) -> Pipeline[Any, Any]:
     from personalive.pipelines import registry
     from personalive.pipelines.parameters import build
 
-    pipeline = registry.choose(name).pipeline
+    pipeline = registry.choose(name, parameters).pipeline
     return pipeline.load(build(pipeline.load_parameters, parameters))
 
 

@@ -18,6 +18,7 @@ TIMESTEPS = torch.tensor([0, 333, 666, 999]).repeat_interleave(4)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("path", case_files("unet"))
 def test_full_size_unets_compute_the_published_figures(path: Path) -> None:
     case = Case.load(path)

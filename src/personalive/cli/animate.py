@@ -41,6 +41,10 @@ _Output = Annotated[
 _Pipeline = Annotated[
     str, typer.Option(help="auto, preview, personalive, or another that `personalive pipelines` lists.")
 ]
+_Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Weights of the diffusion pipeline. Default: the downloaded ones."),
+]
 _Size = Annotated[int, typer.Option(help="Side of the animated frame: 256 to 1024, a multiple of 64.")]
 _Crop = Annotated[bool, typer.Option("--crop/--no-crop", help="Crop the portrait to head and shoulders.")]
 _PasteBack = Annotated[
@@ -77,6 +81,7 @@ def animate(
     driving: _Driving,
     output: _Output = None,
     pipeline: _Pipeline = "auto",
+    weights: _Weights = None,
     size: _Size = 512,
     crop: _Crop = True,
     paste_back: _PasteBack = False,
@@ -101,7 +106,7 @@ def animate(
     from personalive.offline import AnimateJob
     from personalive.offline.output import default_output
 
-    named = {"motion": motion, "expression": expression, "pose": pose}
+    named = {"motion": motion, "expression": expression, "pose": pose, "weights": weights}
     job = AnimateJob(
         reference=reference,
         driving=driving,
@@ -144,7 +149,7 @@ def _run(job: AnimateJob, quiet: bool) -> None:
     from personalive.pipelines import registry
 
     job.check()
-    choice = registry.choose(job.pipeline)
+    choice = registry.choose(job.pipeline, job.parameters)
     if not quiet:
         console.say(f"running {choice.pipeline.info.name}: {choice.why}")
     with show_progress(quiet=quiet) as progress:

@@ -100,8 +100,7 @@ def _other(pipeline: str) -> None:
 
     state = registry.get(pipeline).availability()
     if not state.ready:
-        remedy = f" {state.remedy}" if state.remedy else ""
-        raise PipelineUnavailableError(f"The {pipeline} pipeline is not ready: {state.reason}{remedy}")
+        raise PipelineUnavailableError(f"The {pipeline} pipeline is not ready: {state.sentence}")
     if pipeline == registry.FALLBACK:
         typer.echo("The preview pipeline needs no download: it is ready.")
     else:

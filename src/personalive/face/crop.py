@@ -7,8 +7,9 @@ continued, and blurred more the farther they are from the frame, so that no stre
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -240,3 +241,15 @@ class FollowCrop:
         """Forget the face: the next one is framed at once."""
         self._target, self._unit = None, 0.0
         self._ease.reset()
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs, as JSON."""
+        target = None if self._target is None else self._target.tolist()
+        return {"size": self._image_size, "unit": self._unit, "target": target, "ease": self._ease.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on as the crop whose `state` this is. Raises `KeyError` or `ValueError` for anything else."""
+        width, height = state["size"]
+        self._image_size, self._unit = (int(width), int(height)), float(state["unit"])
+        self._target = None if state["target"] is None else np.array(state["target"], np.float64)
+        self._ease.restore(state["ease"])

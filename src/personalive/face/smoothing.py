@@ -10,6 +10,8 @@ See: Casiez, Roussel, Vogel, "1€ Filter", CHI 2012, https://gery.casiez.net/1e
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -75,6 +77,19 @@ class OneEuro:
     def reset(self) -> None:
         """Forget everything: the next sample passes unchanged."""
         self._value = None
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs, as JSON; the filter's settings are not part of it."""
+        if self._value is None:
+            return {}
+        return {"time": self._time, "value": self._value.tolist(), "speed": self._speed.tolist()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on as the filter whose `state` this is."""
+        self.reset()
+        if state:
+            self._time = float(state["time"])
+            self._value, self._speed = (np.array(state[name], np.float64) for name in ("value", "speed"))
 
 
 def _share(cutoff: float | Float64, elapsed: float) -> Float64:

@@ -61,14 +61,14 @@ def run(job: AnimateJob, progress: Progress | None = None) -> Report:
     tell = progress or _silent
     job.check()
     check_target(job.output, job.overwrite)
-    choice = registry.choose(job.pipeline)
+    choice = registry.choose(job.pipeline, job.parameters)
     split(choice.pipeline, job.parameters)
     with open_driving(job.driving, start=job.start, end=job.end) as source:
         _check_one_picture(job, source)
         tell("looking for the face", 0, None)
         plan = _plan(job, choice, source)
         tell("loading", 0, None)
-        with choice.pipeline.load(plan.load) as pipeline:
+        with choice.pipeline.load(plan.load, lambda stage, share: tell(stage, 0, None)) as pipeline:
             reference = pipeline.fuse(plan.framing.image)
             return _animate(plan, source, pipeline, reference, tell)
 
@@ -182,7 +182,13 @@ def _animate(
         seconds=time.perf_counter() - begun,
         states=dict(states),
         notes=plan.notes,
-        warnings=(*plan.framing.warnings, *source.warnings, *target.warnings, *_doubts(states, layout)),
+        warnings=(
+            *pipeline.warnings,
+            *plan.framing.warnings,
+            *source.warnings,
+            *target.warnings,
+            *_doubts(states, layout),
+        ),
     )
 
 

@@ -10,15 +10,16 @@ sessions never disturb each other. Command line, server and batch know pipelines
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, ClassVar, Generic, TypeVar
+from typing import Annotated, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from personalive.errors import InputError
 from personalive.media.types import Frames, Image
 
 ProgressReport = Callable[[str, float], None]
@@ -71,6 +72,11 @@ class Availability:
     ready: bool
     reason: str
     remedy: str | None = None
+
+    @property
+    def sentence(self) -> str:
+        """The reason, and what mends it."""
+        return f"{self.reason.rstrip('.')}." + (f" {self.remedy}" if self.remedy else "")
 
 
 class FrameState(StrEnum):
@@ -151,6 +157,11 @@ class Session(ABC, Generic[R]):
     def parameters(self) -> R:
         """The run parameters in force."""
 
+    @property
+    def delay_frames(self) -> int:
+        """By how many frames the output trails the input once the session runs."""
+        return 0
+
     @abstractmethod
     def step(self, chunk: FrameChunk) -> AnimatedChunk:
         """Animate the next driving frames. Raises `SessionClosedError` after `close`."""
@@ -171,11 +182,26 @@ class Session(ABC, Generic[R]):
     def reset(self) -> None:
         """Forget the driver: the next step is as the first of a new session."""
 
+    def snapshot(self) -> bytes | None:
+        """All that the session is made of, to be continued later; None where a pipeline cannot do that.
+
+        Taking one changes nothing of the result, as long as an uninterrupted run takes it at the same step.
+        """
+        return None
+
+    def restore(self, snapshot: bytes) -> None:
+        """Become the session whose `snapshot` this is, on the same reference.
+
+        Raises `InputError` where it does not belong to this session's pipeline and reference.
+        """
+        del snapshot
+        raise InputError("Sessions of this pipeline cannot be continued from a snapshot.")
+
     @abstractmethod
     def close(self) -> None:
         """Give back what the session holds. May be called twice."""
 
-    def __enter__(self) -> Session[R]:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -198,6 +224,12 @@ class Pipeline(ABC, Generic[L, R]):
         """Whether it can be loaded on this machine now. Quick: imports nothing heavy, reads no weights."""
 
     @classmethod
+    def availability_with(cls, given: Mapping[str, object]) -> Availability:
+        """The same where some load parameters are `given` by name, as far as they matter for that."""
+        del given
+        return cls.availability()
+
+    @classmethod
     @abstractmethod
     def load(cls, parameters: L, report: ProgressReport | None = None) -> Pipeline[L, R]:
         """Load it. Raises `PipelineUnavailableError` where something is missing."""
@@ -206,6 +238,11 @@ class Pipeline(ABC, Generic[L, R]):
     @abstractmethod
     def parameters(self) -> L:
         """What it was loaded with."""
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What may be wrong with the results as it was loaded, one sentence each."""
+        return ()
 
     @abstractmethod
     def fuse(self, image: Image, *, allow_no_face: bool = False) -> Reference:
@@ -228,7 +265,7 @@ class Pipeline(ABC, Generic[L, R]):
     def close(self) -> None:
         """Give back what the pipeline holds. Its sessions must be closed before."""
 
-    def __enter__(self) -> Pipeline[L, R]:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:

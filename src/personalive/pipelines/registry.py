@@ -9,6 +9,7 @@ A package adds a pipeline by naming its class in its own metadata:
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
@@ -47,10 +48,6 @@ def get(name: str) -> AnyPipeline:
     try:
         point = _registered()[name]
     except KeyError:
-        if name == DIFFUSION:
-            raise UnknownPipelineError(
-                "The diffusion pipeline is not part of this version yet: use preview, which needs no weights."
-            ) from None
         known = ", ".join(["auto", *names()])
         raise UnknownPipelineError(f"There is no pipeline {name!r}. Known: {known}.") from None
     try:
@@ -77,25 +74,26 @@ def all_pipelines() -> dict[str, AnyPipeline]:
     return found
 
 
-def choose(name: str = "auto") -> Choice:
+def choose(name: str = "auto", given: Mapping[str, object] | None = None) -> Choice:
     """The pipeline to run: the named one if it is ready, or for "auto" the best that is.
 
+    `given` are parameters by name, which may decide whether a pipeline is ready: where its weights are, say.
     Raises `UnknownPipelineError` or `PipelineUnavailableError`; the message says how to mend it.
     """
+    given = given or {}
     if name != "auto":
         pipeline = get(name)
-        state = pipeline.availability()
+        state = pipeline.availability_with(given)
         if not state.ready:
-            remedy = f" {state.remedy}" if state.remedy else ""
-            raise PipelineUnavailableError(f"Pipeline {name!r} cannot run here: {state.reason}{remedy}")
+            raise PipelineUnavailableError(f"Pipeline {name!r} cannot run here: {state.sentence}")
         return Choice(pipeline, "asked for")
-    if DIFFUSION not in _registered():
-        return Choice(get(FALLBACK), "the diffusion pipeline is not part of this version")
     try:
         diffusion = get(DIFFUSION)
-    except PipelineUnavailableError as error:
+    except (UnknownPipelineError, PipelineUnavailableError) as error:
         return Choice(get(FALLBACK), str(error))
-    state = diffusion.availability()
+    state = diffusion.availability_with(given)
     if state.ready:
         return Choice(diffusion, state.reason)
-    return Choice(get(FALLBACK), f"the diffusion pipeline cannot run here: {state.reason}")
+    if given.get("weights") is not None:
+        raise PipelineUnavailableError(f"Pipeline {DIFFUSION!r} cannot run here: {state.sentence}")
+    return Choice(get(FALLBACK), f"the diffusion pipeline cannot run here: {state.sentence}")

@@ -1,0 +1,34 @@
+"""Where the networks run, and what they compute in there."""
+
+from __future__ import annotations
+
+import torch
+
+from personalive.errors import PipelineUnavailableError
+
+
+def device_of(name: str) -> torch.device:
+    """The device of that name, "auto" for the best there is.
+
+    Raises `PipelineUnavailableError` for one that this machine does not have.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise PipelineUnavailableError(
+            f"There is no {name} here ({torch.cuda.device_count()} CUDA devices). Take another device, or auto."
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise PipelineUnavailableError("There is no MPS device here. Take another device, or auto.")
+    return device
+
+
+def dtype_of(name: str, device: torch.device) -> torch.dtype:
+    """The type of that name; "auto" is float16 on a CUDA device and float32 elsewhere."""
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype

@@ -1,0 +1,248 @@
+"""One step of several sessions: driving frames in, animated frames and new states out.
+
+The engine holds what sessions share, and no session. Whatever can be batched over sessions is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from personalive.errors import InputError
+from personalive.pipelines.personalive.canvas import draw_canvas
+from personalive.pipelines.personalive.driving import DriverState, Perceived, calmed, held, perceive
+from personalive.pipelines.personalive.keypoints import (
+    Transfer,
+    approach,
+    carried_over,
+    keypoints,
+    transition,
+)
+from personalive.pipelines.personalive.models import Models
+from personalive.pipelines.personalive.networks.motion_extractor import HeadMotion
+from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
+from personalive.pipelines.personalive.reference import FusedReference
+from personalive.pipelines.personalive.schedule import Schedule
+from personalive.pipelines.personalive.window import WindowInput, WindowOutput, WindowState, denoise
+
+Trace = Callable[[str, Tensor], None]
+"""For tests and tools: told of each stage's result, under the stage's name."""
+
+_BACKENDS = {
+    "math": SDPBackend.MATH,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SessionState:
+    """All that changes from step to step; `driver` is None until its first face was seen."""
+
+    window: WindowState
+    driver: DriverState | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """Frames to look at: `pixels` float32 (M, 3, H, W) in [-1, 1]; `found` (M,) bool: where a face was seen."""
+
+    pixels: Tensor
+    found: Tensor
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepInput:
+    """One session's part of a step: what drives it, M frames to look at or what was seen in them before.
+
+    `noise` float32 (1, 4, M, h, w).
+    """
+
+    reference: FusedReference
+    state: SessionState
+    driving: Look | Perceived
+    noise: Tensor
+    parameters: PersonaLiveRunParameters
+    trace: Trace | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepOutput:
+    """`images` uint8 (M, H, W, 3) on the device; `valid` (M,) bool: which driving frames had a face to show."""
+
+    state: SessionState
+    images: Tensor
+    valid: Tensor
+
+
+class Engine:
+    """The networks, the schedule, and what both determine."""
+
+    def __init__(self, models: Models, parameters: PersonaLiveLoadParameters) -> None:
+        self.models = models
+        self.parameters = parameters
+        self.schedule = Schedule.build(
+            parameters.temporal_adaptive_step, parameters.temporal_window_size, models.device
+        )
+        self._decoder: Any = models.vae
+        if parameters.vae == "tiny":
+            if models.tiny_vae is None:
+                raise InputError(
+                    "The tiny autoencoder is not there. Get it with: personalive download --tiny"
+                )
+            self._decoder = models.tiny_vae
+        self._check_attention()
+        with torch.inference_mode():
+            self._time = models.denoising_unet.time_features(self.schedule.timesteps)
+
+    def noise_shape(self, frames: int) -> tuple[int, ...]:
+        """Of the noise that a session draws for so many frames."""
+        channels = self.models.denoising_unet.params.in_channels
+        return (1, channels, frames, self.parameters.height // 8, self.parameters.width // 8)
+
+    def start(self, reference: FusedReference, noise: Tensor) -> SessionState:
+        """A session's state before its first step; noise (1, 4, P, h, w) of `schedule.padding` frames."""
+        return SessionState(WindowState.start(reference, noise.to(self.models.device), self.schedule))
+
+    @torch.inference_mode()
+    def step(self, inputs: Sequence[StepInput]) -> list[StepOutput | None]:
+        """Step each session once. None for one that has not begun and sees no face: its state stays."""
+        looked = iter(self.perceive([each.driving for each in inputs if isinstance(each.driving, Look)]))
+        with self._attention():
+            perceived = [
+                each.driving if isinstance(each.driving, Perceived) else next(looked) for each in inputs
+            ]
+            ready = [
+                index
+                for index, each in enumerate(inputs)
+                if each.state.driver is not None or bool(perceived[index].valid.any())
+            ]
+            outputs: list[StepOutput | None] = [None] * len(inputs)
+            if ready:
+                stepped = self._animate(
+                    [inputs[index] for index in ready], [perceived[index] for index in ready]
+                )
+                for index, output in zip(ready, stepped, strict=True):
+                    outputs[index] = output
+            return outputs
+
+    @torch.inference_mode()
+    def perceive(self, looks: Sequence[Look]) -> list[Perceived]:
+        """What is seen in each of several drivers' frames."""
+        if not looks:
+            return []
+        with self._attention():
+            everything = perceive(
+                self.models,
+                torch.cat([look.pixels for look in looks]),
+                torch.cat([look.found for look in looks]),
+            )
+        ends = list(itertools.accumulate(len(look.pixels) for look in looks))
+        return [everything.part(slice(begin, end)) for begin, end in zip([0, *ends], ends, strict=False)]
+
+    def _animate(self, inputs: list[StepInput], perceived: list[Perceived]) -> list[StepOutput]:
+        driven = [self._drive(each, seen) for each, seen in zip(inputs, perceived, strict=True)]
+        poses = self._poses([points for points, _, _ in driven], [each.trace for each in inputs])
+        windows = [
+            WindowInput(
+                each.reference,
+                each.state.window,
+                motion,
+                pose,
+                each.noise.to(self.models.device),
+                each.parameters.keyframe_threshold,
+            )
+            for each, (_, motion, _), pose in zip(inputs, driven, poses, strict=True)
+        ]
+        outputs = denoise(self.models, self.schedule, self._time, windows, self.parameters.max_keyframes)
+        images = self._decode(outputs, [each.trace for each in inputs])
+        return [
+            StepOutput(SessionState(output.state, driver), image, seen.valid)
+            for output, image, (_, _, driver), seen in zip(outputs, images, driven, perceived, strict=True)
+        ]
+
+    def _drive(self, each: StepInput, seen: Perceived) -> tuple[Tensor, Tensor, DriverState]:
+        """Keypoints to draw (N, K, 3) and motion tokens (N, 32, 16) of the new frames, and what is remembered.
+
+        At a session's first step a transition from the reference comes in front.
+        """
+        reference, before, set_to = each.reference, each.state.driver, each.parameters
+        head, tokens = held(seen, before)
+        calm = calmed(head, before.calm if before else None, set_to.smoothing)
+        first = before.first if before else _frame(calm, 0)
+        transfer = Transfer(set_to.pose, set_to.translation, set_to.scale)
+        drawn = carried_over(reference.head, calm, first, transfer)
+        points = keypoints(drawn)
+        motion = tokens if set_to.expression == 1 else reference.motion.lerp(tokens, set_to.expression)
+        if before is None:
+            steps = self.schedule.padding
+            points = torch.cat([keypoints(transition(reference.head, _frame(drawn, 0), steps)), points])
+            motion = torch.cat([approach(reference.motion, motion[:1], steps), motion])
+        if each.trace:
+            each.trace("boxes", seen.boxes)
+            each.trace("motion", seen.tokens)
+            each.trace("kps", points)
+        return points, motion, DriverState(first, _frame(head, -1), tokens[-1:], _frame(calm, -1))
+
+    def _poses(self, points: list[Tensor], traces: list[Trace | None]) -> list[Tensor]:
+        """Pose features (1, C, N, h, w) of each session's keypoints."""
+        canvas = draw_canvas(torch.cat(points), self.parameters.height, self.parameters.width)
+        features = self.models.pose_guider.frames(canvas.to(self.models.dtype))
+        counts = [len(each) for each in points]
+        parts = list(zip(canvas.split(counts), features.split(counts), traces, strict=True))
+        for drawn, pose, trace in parts:
+            if trace:
+                trace("canvas", drawn)
+                trace("pose", pose)
+        return [pose.transpose(0, 1)[None] for _, pose, _ in parts]
+
+    def _decode(self, outputs: list[WindowOutput], traces: list[Trace | None]) -> list[Tensor]:
+        """The frames that leave: the oldest, or in a low-latency mode younger ones, uint8 (M, H, W, 3)."""
+        chunk = self.schedule.chunk_frames
+        shown = slice(self.parameters.early * chunk, (self.parameters.early + 1) * chunk)
+        latents = torch.cat([output.clean[0, :, shown].transpose(0, 1) for output in outputs])
+        scaled = (latents / self._decoder.config.scaling_factor).to(self.models.dtype)
+        pixels = (self._decoder.decode(scaled).sample.float() / 2 + 0.5).clamp(0, 1)
+        images = (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+        for row, (output, trace) in enumerate(zip(outputs, traces, strict=True)):
+            if trace:
+                own = slice(row * chunk, (row + 1) * chunk)
+                trace("noise_pred", output.predicted)
+                trace("latents", latents[own])
+                trace("frames", pixels[own].permute(0, 2, 3, 1))
+                trace("keyframes", torch.tensor([len(output.state.keyframes)]))
+        return list(images.split(chunk))
+
+    def _attention(self) -> AbstractContextManager[Any]:
+        if self.parameters.attention == "auto":
+            return nullcontext()
+        context: AbstractContextManager[Any] = sdpa_kernel(_BACKENDS[self.parameters.attention])
+        return context
+
+    def _check_attention(self) -> None:
+        """Refuse an attention kernel that this device, type or PyTorch does not have."""
+        width = (
+            self.models.denoising_unet.params.block_out_channels[0] // self.models.denoising_unet.params.heads
+        )
+        tokens = torch.zeros(1, 1, 16, width, device=self.models.device, dtype=self.models.dtype)
+        try:
+            with self._attention(), torch.inference_mode():
+                torch.nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+        except RuntimeError:
+            raise InputError(
+                f"attention={self.parameters.attention} does not run on {self.models.device} in "
+                f"{self.models.dtype}: choose another, or auto."
+            ) from None
+
+
+def _frame(head: HeadMotion, index: int) -> HeadMotion:
+    """One of the frames, as a batch of one."""
+    return HeadMotion(*(value[index][None] for value in head))

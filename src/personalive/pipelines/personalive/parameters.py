@@ -1,0 +1,117 @@
+"""What can be set on the PersonaLive pipeline, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from personalive.pipelines.interface import LoadParameters, RunParameters
+
+TRAINED_CHUNK, TRAINED_LEVELS = 4, 4
+TRAINED_SIDE = 512
+_MOST_FRAMES = 32
+"""The temporal modules know the places of no more."""
+
+EARLY = {"quality": 0, "balanced": 1, "low": 2, "lowest": 3}
+"""Noise levels that a latency mode leaves undone."""
+
+
+Side = Annotated[int, Field(ge=64, le=1024, multiple_of=64)]
+
+
+class PersonaLiveLoadParameters(LoadParameters):
+    """What is fixed when the pipeline is loaded."""
+
+    height: Side = Field(
+        TRAINED_SIDE, description="Height of the animated frames in pixels, a multiple of 64."
+    )
+    width: Side = Field(TRAINED_SIDE, description="Width of the animated frames in pixels, a multiple of 64.")
+    weights: Path | None = Field(
+        None, description="The folder of the weights. Default: where `personalive download` puts them."
+    )
+    device: str = Field(
+        "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1 or mps."
+    )
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
+        "auto", description="What the networks compute in; auto is float16 on a GPU and float32 elsewhere."
+    )
+    vae: Literal["full", "tiny"] = Field(
+        "full", description="Which autoencoder makes pictures of latents; tiny is faster and a little worse."
+    )
+    attention: Literal["auto", "math", "flash", "efficient", "cudnn"] = Field(
+        "auto", description="PyTorch's attention kernel; auto lets it choose."
+    )
+    latency: Literal["quality", "balanced", "low", "lowest"] = Field(
+        "quality",
+        description="Noise levels left undone to show frames earlier: 0, 1, 2 or 3, for a delay of 12, 8, 4 or 0 "
+        "frames with four levels.",
+    )
+    temporal_window_size: int = Field(TRAINED_CHUNK, ge=1, le=8, description="Frames of a chunk.")
+    temporal_adaptive_step: int = Field(TRAINED_LEVELS, ge=2, le=8, description="Noise levels in the window.")
+    num_inference_steps: int = Field(
+        TRAINED_LEVELS, ge=1, le=8, description="Denoising steps of each chunk: as many as there are levels."
+    )
+    max_keyframes: int = Field(
+        3, ge=0, le=3, description="How many history keyframes a session may keep beside the reference."
+    )
+    face_detection: bool = Field(
+        True, description="Look for the face in driving frames; False takes every frame, whole, as one face."
+    )
+    experimental: bool = Field(
+        False, description="Allow window settings that the released weights were not trained for."
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        chunk, levels = self.temporal_window_size, self.temporal_adaptive_step
+        if self.num_inference_steps != levels:
+            raise ValueError(
+                f"num_inference_steps ({self.num_inference_steps}) must equal temporal_adaptive_step ({levels}): "
+                "every step takes a chunk down by one noise level"
+            )
+        if chunk * levels > _MOST_FRAMES:
+            raise ValueError(
+                f"a window of {levels} × {chunk} frames is longer than the {_MOST_FRAMES} that the networks take"
+            )
+        if (chunk, levels) != (TRAINED_CHUNK, TRAINED_LEVELS) and not self.experimental:
+            raise ValueError(
+                f"the released weights were distilled for {TRAINED_LEVELS} levels of {TRAINED_CHUNK} frames; others"
+                " show artefacts: say experimental=true to try"
+            )
+        if EARLY[self.latency] >= levels:
+            raise ValueError(f"latency {self.latency} needs more than {EARLY[self.latency]} noise levels")
+        return self
+
+    @property
+    def early(self) -> int:
+        """Noise levels left undone."""
+        return EARLY[self.latency]
+
+    @property
+    def delay_frames(self) -> int:
+        """By how many frames the output trails the input."""
+        return self.temporal_window_size * (self.temporal_adaptive_step - 1 - self.early)
+
+
+class PersonaLiveRunParameters(RunParameters):
+    """How the driver's motion is carried over; may change while running."""
+
+    expression: float = Field(
+        1.0, ge=0.0, le=2.0, description="Strength of the expression: 0 the reference's own, 1 the driver's."
+    )
+    pose: float = Field(
+        1.0, ge=0.0, le=1.5, description="Strength of head turns: 0 the reference's own pose, 1 the driver's."
+    )
+    translation: float = Field(0.5, ge=0.0, le=1.0, description="How much the head's shifting is followed.")
+    scale: float = Field(0.0, ge=0.0, le=1.0, description="How much of nearing and receding is followed.")
+    smoothing: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="Calms turns, shifts and nearing: 0 as they are, 1 calmest and latest.",
+    )
+    keyframe_threshold: float = Field(
+        17.0, ge=0.0, description="How new an expression must be to become a history keyframe."
+    )

@@ -1,0 +1,238 @@
+"""The PersonaLive pipeline as the rest of the program sees it. PyTorch is imported when it is loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from PIL import Image as Pillow
+from typing_extensions import override
+
+from personalive.errors import InputError, NoFaceError, PipelineUnavailableError
+from personalive.face.face import dominant
+from personalive.face.tracker import FaceDetector
+from personalive.media.types import Image
+from personalive.pipelines.interface import (
+    AnimatedChunk,
+    Availability,
+    FaceFound,
+    FrameChunk,
+    Pipeline,
+    PipelineInfo,
+    ProgressReport,
+    Reference,
+    Session,
+)
+from personalive.pipelines.personalive.parameters import (
+    TRAINED_SIDE,
+    PersonaLiveLoadParameters,
+    PersonaLiveRunParameters,
+)
+from personalive.pipelines.personalive.weights import layout
+
+if TYPE_CHECKING:
+    from personalive.media import VideoFrame
+    from personalive.pipelines.personalive.engine import Engine, Trace
+    from personalive.pipelines.personalive.models import Models
+    from personalive.pipelines.personalive.motion import DrivingMotion
+    from personalive.pipelines.personalive.noise import NoiseSource
+    from personalive.pipelines.personalive.reference import FusedReference
+    from personalive.pipelines.personalive.session import PersonaLiveSession
+
+_LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
+_KEPT_REFERENCES = 8
+
+
+class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunParameters]):
+    """The diffusion model: a window of frames at four noise levels, one chunk of which each step finishes."""
+
+    info: ClassVar[PipelineInfo] = PipelineInfo(
+        id="personalive",
+        name="PersonaLive (diffusion)",
+        description=(
+            "Generates the portrait in motion with the PersonaLive diffusion model. Needs its weights; made for a "
+            "GPU, slow on a CPU."
+        ),
+        chunk_frames=4,
+        exact_chunks=True,
+        delay_frames=12,
+        generative=True,
+    )
+    load_parameters = PersonaLiveLoadParameters
+    run_parameters = PersonaLiveRunParameters
+
+    def __init__(self, models: Models, parameters: PersonaLiveLoadParameters) -> None:
+        """With networks that are loaded already; `load` reads them from files."""
+        from personalive.pipelines.personalive.engine import Engine
+
+        self._parameters = parameters
+        self._engine: Engine | None = Engine(models, parameters)
+        self._weights = models.fingerprint()
+        self._references: OrderedDict[str, FusedReference] = OrderedDict()
+        self._detector: FaceDetector | None = None
+
+    @classmethod
+    @override
+    def availability(cls) -> Availability:
+        return cls.availability_with({})
+
+    @classmethod
+    @override
+    def availability_with(cls, given: Mapping[str, object]) -> Availability:
+        missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
+        if missing:
+            return Availability(
+                False, f"{missing[0]} is not installed", "Run: pip install 'personalive[diffusion]'"
+            )
+        root = _root(Path(str(given["weights"])) if given.get("weights") else None)
+        required = (file for file in layout.FILES if not file.optional and file.folder.name == "personalive")
+        if not root.is_dir() or all(file.find(root) is None for file in required):
+            return Availability(False, f"there are no weights in {root}", "Run: personalive download")
+        return Availability(True, f"its weights are in {root}")
+
+    @classmethod
+    @override
+    def load(
+        cls, parameters: PersonaLiveLoadParameters, report: ProgressReport | None = None
+    ) -> PersonaLivePipeline:
+        state = cls.availability_with({"weights": parameters.weights})
+        if not state.ready:
+            raise PipelineUnavailableError(f"The PersonaLive pipeline cannot be loaded: {state.sentence}")
+        from personalive.pipelines.personalive.devices import device_of, dtype_of
+        from personalive.pipelines.personalive.weights.checkpoints import load_models
+
+        device = device_of(parameters.device)
+
+        def progress(network: str, done: int, total: int) -> None:
+            if report is not None:
+                report(f"loading {network}", done / max(total, 1))
+
+        models = load_models(
+            _root(parameters.weights),
+            device=device,
+            dtype=dtype_of(parameters.dtype, device),
+            progress=progress,
+        )
+        return cls(models, parameters)
+
+    @property
+    @override
+    def parameters(self) -> PersonaLiveLoadParameters:
+        return self._parameters
+
+    @property
+    @override
+    def warnings(self) -> tuple[str, ...]:
+        parameters, found = self._parameters, []
+        if (parameters.width, parameters.height) != (TRAINED_SIDE, TRAINED_SIDE):
+            found.append(
+                f"The released weights were trained at {TRAINED_SIDE}×{TRAINED_SIDE}; {parameters.width}×"
+                f"{parameters.height} is experimental."
+            )
+        if parameters.experimental:
+            found.append("Window settings may differ from those that the weights were trained for.")
+        return tuple(found)
+
+    @override
+    def fuse(self, image: Image, *, allow_no_face: bool = False) -> FusedReference:
+        from personalive.pipelines.personalive.reference import fuse, identity
+
+        engine = self._loaded()
+        width, height = self._parameters.width, self._parameters.height
+        name = identity(image, height, width, self._weights)
+        if name in self._references:
+            self._references.move_to_end(name)
+            return self._references[name]
+        face = self._find_face(image) if self._parameters.face_detection else None
+        if face is None and self._parameters.face_detection and not allow_no_face:
+            raise NoFaceError(
+                "No face was found in the reference. Use a picture in which one face is clearly visible."
+            )
+        shown = np.array(Pillow.fromarray(image).resize((width, height), Pillow.Resampling.LANCZOS))
+        shown.setflags(write=False)
+        lenient = allow_no_face or not self._parameters.face_detection
+        reference = fuse(
+            engine.models,
+            image,
+            height=height,
+            width=width,
+            name=name,
+            shown=shown,
+            face=face,
+            allow_no_face=lenient,
+        )
+        self._references[name] = reference
+        while len(self._references) > _KEPT_REFERENCES:
+            self._references.popitem(last=False)
+        return reference
+
+    def _find_face(self, image: Image) -> FaceFound | None:
+        self._detector = self._detector or FaceDetector()
+        face = dominant(self._detector.detect(image), (image.shape[1], image.shape[0]))
+        if face is None:
+            return None
+        left, top, right, bottom = (float(value) for value in face.box)
+        return FaceFound((left, top, right, bottom), self._detector.confidence(image, face))
+
+    @override
+    def open_session(
+        self,
+        reference: Reference,
+        parameters: PersonaLiveRunParameters | None = None,
+        *,
+        seed: int | None = None,
+        noise: Callable[[], NoiseSource] | None = None,
+        trace: Trace | None = None,
+    ) -> PersonaLiveSession:
+        """A session with its own state. `noise` replaces the seeded source, `trace` is told of every stage."""
+        from personalive.pipelines.personalive.session import PersonaLiveSession, own_reference, seeded
+
+        return PersonaLiveSession(
+            self._loaded(),
+            own_reference(reference),
+            parameters or PersonaLiveRunParameters(),
+            noise or seeded(self._parameters.seed if seed is None else seed),
+            self._weights,
+            trace,
+        )
+
+    def extract_motion(self, frames: Iterable[VideoFrame], fps: float) -> DrivingMotion:
+        """The motion of a driving clip, to be kept and carried over to any reference.
+
+        Raises `InputError` for a clip without a frame.
+        """
+        from personalive.pipelines.personalive.extraction import extract
+
+        return extract(self._loaded(), frames, fps, self._weights)
+
+    @override
+    def step_many(
+        self, sessions: Sequence[Session[PersonaLiveRunParameters]], chunks: Sequence[FrameChunk]
+    ) -> list[AnimatedChunk]:
+        from personalive.pipelines.personalive.session import PersonaLiveSession, step_together
+
+        own = [session for session in sessions if isinstance(session, PersonaLiveSession)]
+        if len(own) < len(sessions):
+            raise InputError("Only sessions of this pipeline can be stepped together.")
+        return step_together(own, chunks)
+
+    @override
+    def close(self) -> None:
+        if self._detector is not None:
+            self._detector.close()
+            self._detector = None
+        self._references.clear()
+        self._engine = None
+
+    def _loaded(self) -> Engine:
+        if self._engine is None:
+            raise InputError("This pipeline is closed.")
+        return self._engine
+
+
+def _root(weights: Path | None) -> Path:
+    return layout.resolve(weights.expanduser()) if weights else layout.default_root()
