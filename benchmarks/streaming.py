@@ -67,7 +67,7 @@ def main() -> int:
     args = parser.parse_args()
     device = device_of(args.device)
     dtype = dtype_of(args.dtype, device)
-    models = random_models(args.size, device=device, dtype=dtype)
+    models = random_models(VARIANTS[args.size], device=device, dtype=dtype)
     load = PersonaLiveLoadParameters(
         height=args.side, width=args.side, vae=args.vae, face_detection=False, max_keyframes=3
     )

@@ -27,6 +27,15 @@ CLIP_FRAMES = 30
 CLIP_FPS = 25
 
 
+@pytest.fixture(scope="session", autouse=True)
+def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Whatever this machine has downloaded, no test sees it: the diffusion pipeline has no weights."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PERSONALIVE_HOME", str(home))
+        yield home
+
+
 @pytest.fixture(scope="session")
 def portrait() -> Image:
     """uint8 RGB (512, 512, 3), read-only; the face is about 90 × 106 pixels around (225, 125)."""
@@ -78,6 +87,14 @@ def _moved(portrait: Image, k: int) -> Image:
     places = np.array([[scale, turn, -50 + 15 * np.sin(2 * time)], [-turn, scale, 10]])
     moved = cv2.warpAffine(portrait, places, (320, 240), borderMode=cv2.BORDER_REPLICATE)
     return moved.astype(np.uint8)
+
+
+@pytest.fixture(scope="session")
+def test_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of small random weights that everyone shares: nobody may change it."""
+    from personalive.pipelines.personalive.weights.random_set import write_random_set
+
+    return write_random_set(tmp_path_factory.mktemp("weights") / "set")
 
 
 @pytest.fixture

@@ -12,6 +12,8 @@ For frames of your own, load a pipeline and step a session:
         with pipeline.open_session(reference) as session:
             animated = session.step(chunk)
 
+The diffusion pipeline has an interface of its own, which takes any number of frames: `PersonaLive`.
+
 Importing this is cheap; what is heavy is imported by the call that needs it.
 """
 
@@ -35,6 +37,7 @@ from personalive.errors import (
 )
 
 if TYPE_CHECKING:
+    from personalive.live import LiveSession, PersonaLive
     from personalive.offline import Progress, Report
     from personalive.pipelines.interface import Pipeline
 
@@ -42,10 +45,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InputError",
+    "LiveSession",
     "MediaError",
     "MediaTooLargeError",
     "NoFaceError",
     "OutputExistsError",
+    "PersonaLive",
     "PersonaLiveError",
     "PipelineUnavailableError",
     "SessionClosedError",
@@ -95,9 +100,13 @@ def load_pipeline(name: str = "auto", **parameters: Any) -> Pipeline[Any, Any]:
 
 if not TYPE_CHECKING:  # a type checker would take every name for a string
 
-    def __getattr__(name: str) -> str:
+    def __getattr__(name: str) -> object:
         if name == "__version__":
             from importlib.metadata import version
 
             return version("personalive")
+        if name in {"LiveSession", "PersonaLive"}:
+            from personalive import live
+
+            return getattr(live, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

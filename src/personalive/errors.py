@@ -56,6 +56,8 @@ class SessionClosedError(PersonaLiveError):
 class DownloadError(PersonaLiveError):
     """Weights that could not be fetched or put in place. The message says what to change, or to try again."""
 
+    exit_code = 2
+
 
 class OfflineError(DownloadError):
     """The hub cannot be reached, or is not to be: the message lists what to copy by hand, and where to."""

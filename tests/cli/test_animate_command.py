@@ -98,7 +98,7 @@ def test_a_driving_clip_that_cannot_be_used(
         (["--expression", "9"], "expression = 9"),
         (["--set", "smoothing=calm"], "smoothing = 'calm'"),
         (["--set", "smothing=0.5"], "no parameter 'smothing'. It has: motion"),
-        (["--pipeline", "personalive"], "not part of this version yet"),
+        (["--pipeline", "personalive"], "Run: personalive download"),
         (["--pipeline", "missing"], "download_models --pipeline missing"),
         (["--seed", "-3"], "seed = -3"),
     ],
@@ -168,7 +168,9 @@ def test_the_preview_animates_a_real_face(
         "animate", portrait_file, clip, "--size", "256", "-o", "out.mp4", "--expression", "1.2"
     )
     assert done.code == 0, done.err
-    assert "not the diffusion model: the diffusion pipeline is not part of this version" in done.err
+    assert (
+        "not the diffusion model: the diffusion pipeline cannot run here: there are no weights in" in done.err
+    )
     assert "warning: No face was found in 4 of 30 frames: the last motion was held there." in done.err
     assert "30 frames (26 animated, 4 held), 256×256" in done.out
     mark = read_provenance(here / "out.mp4")

@@ -120,7 +120,7 @@ def test_the_folder_around_a_set_will_do(personalive: Call, hub: HubServer, tmp_
 
 def test_revisions(personalive: Call, hub: HubServer) -> None:
     done = personalive("download", "--revision", "huaichang/PersonaLive=nonesuch")
-    assert done.code == 1
+    assert done.code == 2
     assert "has no revision 'nonesuch'" in done.err
     hub.revisions.add("next")
     assert personalive("download", "--revision", "huaichang/PersonaLive=next").code == 0
@@ -150,7 +150,7 @@ def test_an_error_is_one_line_that_says_what_to_do(
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     done = personalive("download")
-    assert (done.code, done.out) == (1, "")
+    assert (done.code, done.out) == (2, "")
     assert done.err.startswith("error: HF_HUB_OFFLINE is set")
     assert f"into {root}/sd-vae-ft-mse: diffusion_pytorch_model.safetensors or " in done.err
     assert done.err.count("\n") == 1

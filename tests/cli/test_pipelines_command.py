@@ -13,8 +13,11 @@ def test_every_parameter_has_default_bounds_and_description(personalive: Call) -
     done = personalive("pipelines")
     assert done.code == 0
     assert "preview: preview (landmark warp), not the diffusion model" in done.out
-    (line,) = [line for line in done.out.splitlines() if line.startswith("    expression")]
-    assert line.split()[:4] == ["expression", "=", "1.0", "0.0…2.0"]
+    assert "personalive: PersonaLive (diffusion)" in done.out
+    lines = [line for line in done.out.splitlines() if line.startswith("    expression")]
+    assert [line.split()[:4] for line in lines] == [["expression", "=", "1.0", "0.0…2.0"]] * 2
+    (line,) = [line for line in done.out.splitlines() if "keyframe_threshold" in line]
+    assert line.split()[:4] == ["keyframe_threshold", "=", "17.0", "0.0…"]
     assert "motion = relative       relative | absolute" in done.out
 
 
@@ -23,7 +26,7 @@ def test_json_describes_strangers_too(personalive: Call) -> None:
     done = personalive("pipelines", "--json")
     assert "warning: Pipeline 'broken' cannot be imported from no_such_module_anywhere:Pipeline" in done.err
     cards = {card["id"]: card for card in json.loads(done.out)}
-    assert set(cards) == {"echo", "missing", "preview"}
+    assert set(cards) == {"echo", "missing", "personalive", "preview"}
     assert cards["echo"]["exact_chunks"] is True
     assert cards["echo"]["run_parameters"]["gain"] == {
         "default": 1.0,
@@ -32,6 +35,7 @@ def test_json_describes_strangers_too(personalive: Call) -> None:
         "minimum": 0.0,
         "type": "number",
     }
+    assert cards["personalive"]["remedy"] == "Run: personalive download"
     assert cards["preview"]["load_parameters"]["height"]["multipleOf"] == 64
     assert cards["missing"]["ready"] is False
     assert "download_models" in cards["missing"]["remedy"]

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def echo(info: PipelineInfo, count: int) -> list[Driven]:
     base: Any = registry.get("echo")
 
     class Shaped(base):  # type: ignore[misc]
-        info: ClassVar[PipelineInfo]
+        info: PipelineInfo
 
     Shaped.info = info
     with Shaped.load(LoadParameters(width=256, height=256)) as pipeline:

@@ -16,7 +16,7 @@ import pytest
 
 from personalive.face.tracker import FaceDetector
 from personalive.media.container_writer import ContainerWriter
-from personalive.offline import AnimateJob, animate, run
+from personalive.offline import AnimateJob, plan, run
 from personalive.offline.compose import ResultOnly
 from personalive.offline.output import FrameWriter
 from personalive.pipelines import registry
@@ -65,7 +65,7 @@ def test_at_every_stage(
         "open_session": (echo, "open_session"),
         "step": (session, "step"),
         "flush": (session, "flush"),
-        "resample": (animate, "resample"),
+        "resample": (plan, "resample"),
         "compose": (ResultOnly, "compose"),
         "write": (FrameWriter, "write"),
         "complete": (ContainerWriter, "_complete"),

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
@@ -10,23 +12,20 @@ from personalive.pipelines import registry
 
 
 @pytest.fixture
-def register(tmp_path: Path, plugins: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Install a package whose entry point "personalive" is what the argument names."""
+def register(plugins: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Put what the argument names, "module:Class", in the diffusion pipeline's place."""
 
     def install(target: str) -> None:
-        info = tmp_path / "diffusion-1.0.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: diffusion\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text(f"[personalive.pipelines]\npersonalive = {target}\n")
-        monkeypatch.syspath_prepend(str(tmp_path))
-        registry._registered.cache_clear()
+        point = EntryPoint(registry.DIFFUSION, target, registry.GROUP)
+        monkeypatch.setitem(registry._registered(), registry.DIFFUSION, point)
 
     return install
 
 
 def test_our_own_is_registered() -> None:
-    assert "preview" in registry.names()
+    assert {"personalive", "preview"} <= set(registry.names())
     assert registry.get("preview").info.id == "preview"
+    assert registry.get("personalive").info.id == "personalive"
 
 
 @pytest.mark.usefixtures("plugins")
@@ -61,14 +60,15 @@ def test_a_broken_package_does_not_take_the_rest_down() -> None:
         registry.get("broken")
     with pytest.warns(RuntimeWarning) as seen:
         found = registry.all_pipelines()
-    assert {"echo", "missing", "preview"} == set(found)
+    assert {"echo", "missing", "personalive", "preview"} == set(found)
     assert sorted(str(warning.message).split("'")[1] for warning in seen) == ["broken", "function"]
 
 
 def test_auto_falls_back_and_says_why() -> None:
     choice = registry.choose()
     assert choice.pipeline.info.id == "preview"
-    assert "not part of this version" in choice.why
+    assert choice.why.startswith("the diffusion pipeline cannot run here: there are no weights in ")
+    assert choice.why.endswith(". Run: personalive download")
 
 
 def test_auto_takes_the_diffusion_pipeline_where_it_can_run(register: Callable[[str], None]) -> None:
@@ -82,3 +82,23 @@ def test_auto_says_why_the_diffusion_pipeline_cannot_run(register: Callable[[str
     choice = registry.choose("auto")
     assert choice.pipeline.info.id == "preview"
     assert "its weights are missing" in choice.why
+
+
+def test_the_diffusion_pipeline_asked_for_without_weights_says_where_they_belong(empty_home: Path) -> None:
+    folder = re.escape(str(empty_home / "pretrained_weights"))
+    with pytest.raises(
+        PipelineUnavailableError, match=f"there are no weights in {folder}. Run: personalive download"
+    ):
+        registry.choose("personalive")
+
+
+def test_weights_that_are_named_decide_whether_the_diffusion_pipeline_is_ready(tmp_path: Path) -> None:
+    with pytest.raises(PipelineUnavailableError, match=f"no weights in {re.escape(str(tmp_path))}"):
+        registry.choose("auto", {"weights": tmp_path})
+    file = tmp_path / "personalive" / "pose_guider.pth"
+    file.parent.mkdir()
+    file.touch()
+    choice = registry.choose("auto", {"weights": str(tmp_path)})
+    assert (choice.pipeline.info.id, choice.why) == ("personalive", f"its weights are in {tmp_path}")
+    assert registry.choose("personalive", {"weights": tmp_path}).why == "asked for"
+    assert registry.choose("auto", {"weights": None}).pipeline.info.id == "preview"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -101,7 +100,7 @@ class EchoSession(Session[EchoParameters]):
 
 
 class EchoPipeline(Pipeline[LoadParameters, EchoParameters]):
-    info: ClassVar[PipelineInfo] = PipelineInfo(
+    info: PipelineInfo = PipelineInfo(
         id="echo",
         name="echo",
         description="Answers with mean colours.",
@@ -142,7 +141,7 @@ class EchoPipeline(Pipeline[LoadParameters, EchoParameters]):
 
 
 class MissingPipeline(EchoPipeline):
-    info: ClassVar[PipelineInfo] = PipelineInfo(
+    info: PipelineInfo = PipelineInfo(
         id="missing", name="missing", description="Lacks its weights.", chunk_frames=1
     )
 

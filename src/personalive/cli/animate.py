@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,6 +28,7 @@ The driving clip is a video, an animation, a folder of numbered pictures or a st
 its suffix: .mp4, .mov, .webm, .gif, a folder of pictures, or for one frame .png or .jpg.
 """
 
+_INTERRUPTED = 130
 
 _Reference = Annotated[
     Path, typer.Argument(metavar="REFERENCE", help="The portrait: a picture, or a video to take it from.")
@@ -72,6 +74,12 @@ _Settings = Annotated[
     typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter of the pipeline; may be repeated."),
 ]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", "-y", help="Replace the output if it exists.")]
+_Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume", help="Work in segments, and go on where an earlier run with the same options was stopped."
+    ),
+]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
 
 
@@ -97,6 +105,7 @@ def animate(
     seed: _Seed = 42,
     settings: _Settings = None,
     overwrite: _Overwrite = False,
+    resume: _Resume = False,
     quiet: _Quiet = False,
 ) -> None:
     """Animate a portrait with a driving clip.
@@ -123,6 +132,7 @@ def animate(
         audio=audio,
         seed=seed,
         overwrite=overwrite,
+        resume=resume,
         parameters={name: value for name, value in named.items() if value is not None}
         | _settings(settings or []),
     )
@@ -152,8 +162,14 @@ def _run(job: AnimateJob, quiet: bool) -> None:
     choice = registry.choose(job.pipeline, job.parameters)
     if not quiet:
         console.say(f"running {choice.pipeline.info.name}: {choice.why}")
-    with show_progress(quiet=quiet) as progress:
-        report = run(job, progress)
+    try:
+        with show_progress(quiet=quiet) as progress:
+            report = run(job, progress)
+    except KeyboardInterrupt:
+        if not job.resume:
+            raise
+        console.say("interrupted: the same command goes on from the last complete segment")
+        sys.exit(_INTERRUPTED)
     for warning in report.warnings:
         console.say(f"warning: {warning}")
     if not quiet:

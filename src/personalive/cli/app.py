@@ -15,6 +15,7 @@ from personalive.cli.animate import animate
 from personalive.cli.doctor import doctor
 from personalive.cli.download import EPILOG as DOWNLOAD_EPILOG
 from personalive.cli.download import download
+from personalive.cli.motion import app as motion
 from personalive.cli.pipelines import pipelines
 from personalive.cli.weights import app as weights
 from personalive.errors import PersonaLiveError
@@ -47,6 +48,7 @@ app.command(epilog=ANIMATE_EPILOG)(animate)
 app.command(epilog=DOWNLOAD_EPILOG)(download)
 app.command()(doctor)
 app.command()(pipelines)
+app.add_typer(motion)
 app.add_typer(weights)
 
 

@@ -22,6 +22,7 @@ from personalive.errors import PersonaLiveError
 from personalive.face.drawn import drawn_face
 from personalive.face.tracker import FaceDetector
 from personalive.pipelines import registry
+from personalive.pipelines.personalive.weights import layout
 
 _ENCODERS = (
     ("H.264 (.mp4, .mov)", "libx264", True),
@@ -180,9 +181,8 @@ def _disk() -> list[Check]:
 
 
 def _cache() -> list[Check]:
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    folder = Path(base).expanduser() / "personalive"
+    folder = layout.home()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     ok = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
-    remedy = None if ok else "Set XDG_CACHE_HOME to a folder you may write to."
+    remedy = None if ok else "Set PERSONALIVE_HOME to a folder you may write to."
     return [Check("cache folder", ok, f"{folder} ({'writable' if ok else 'not writable'})", remedy)]

@@ -78,7 +78,7 @@ def _text(card: dict[str, Any]) -> str:
 
 def _line(name: str, schema: dict[str, Any]) -> str:
     default = f"{name} = {schema['default']}" if "default" in schema else name
-    return f"    {default:<24}{_bounds(schema):<24}{schema.get('description', '')}".rstrip()
+    return f"    {default:<23} {_bounds(schema):<23} {schema.get('description', '')}".rstrip()
 
 
 def _bounds(schema: dict[str, Any]) -> str:

@@ -70,7 +70,7 @@ _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only."
 
 @app.command(epilog=_CHECK_EPILOG)
 def check(directory: _Directory = None, *, quiet: _Quiet = False) -> None:
-    """Verify that a set can be loaded: every file, every entry, every number.
+    """Verify that a set can be loaded: every file, every entry, every number that is used.
 
     Exits with 2 and names the file and the entry where something is missing, left over, misshapen or not finite.
     """
@@ -117,7 +117,7 @@ def make_test(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The set's folder: new or empty.")],
     *,
     size: Annotated[
-        Size, typer.Option(help="small: seconds on a CPU. released: as large as the real ones, 13 GB.")
+        Size, typer.Option(help="small: seconds on a CPU. released: as large as the real ones, 12 GB.")
     ] = Size.SMALL,
     seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
     dtype: Annotated[Dtype, typer.Option(help="Store weights as this.")] = Dtype.FLOAT32,

@@ -9,6 +9,7 @@ from personalive.media.image import (
     is_image_file,
     read_image,
 )
+from personalive.media.join import join_videos
 from personalive.media.output import OutputKind, check_output, output_kind
 from personalive.media.provenance import (
     COMPOSITE_SYNTHETIC,
@@ -42,6 +43,7 @@ __all__ = [
     "exact_rate",
     "fit_image",
     "is_image_file",
+    "join_videos",
     "open_driving",
     "open_writer",
     "output_kind",

@@ -123,18 +123,20 @@ def numbered_files(folder: Path, pattern: str) -> list[Path]:
     return [path for path in folder.iterdir() if name.fullmatch(path.name)]
 
 
-def partial_path(target: Path) -> Path:
-    """Return a hidden name beside `target`, of the same suffix, that nobody else uses."""
+def partial_path(target: Path, folder: Path | None = None) -> Path:
+    """Return a hidden name in `folder`, or beside `target`, of the same suffix, that nobody else uses."""
     # Names may have 255 bytes; the addition must not break a long one.
     stem = os.fsdecode(os.fsencode(target.stem)[:180])
-    return target.with_name(f".{stem}.partial-{os.getpid()}-{next(_serial)}{target.suffix}")
+    name = f".{stem}.partial-{os.getpid()}-{next(_serial)}{target.suffix}"
+    return target.with_name(name) if folder is None else folder / name
 
 
 class OutputFile:
-    """A file written under a hidden name beside its target and renamed once complete.
+    """A file written under a hidden name beside its target, or in `staging`, and renamed once complete.
 
-    As a context manager it commits on the way out, and removes what there is if an exception passes. A
-    symbolic link is followed, so that the file it names is replaced.
+    `staging` is a folder on the target's file system. As a context manager it commits on the way out, and
+    removes what there is if an exception passes. A symbolic link is followed, so that the file it names is
+    replaced.
 
     Raises:
         OutputExistsError: the target exists and `overwrite` is False.
@@ -142,7 +144,7 @@ class OutputFile:
 
     """
 
-    def __init__(self, path: Path, *, overwrite: bool) -> None:
+    def __init__(self, path: Path, *, overwrite: bool, staging: Path | None = None) -> None:
         self.path = path
         self._overwrite = overwrite
         check_parent(path)
@@ -151,7 +153,7 @@ class OutputFile:
         if path.exists() and not overwrite:
             raise exists_error(path)
         self._target = path.resolve()
-        self.partial = partial_path(self._target)
+        self.partial = partial_path(self._target, staging)
         try:
             with self.partial.open("xb"):
                 pass

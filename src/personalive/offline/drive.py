@@ -24,22 +24,61 @@ class Driven:
 
 
 def drive(session: Session[Any], info: PipelineInfo, frames: Iterable[VideoFrame]) -> Iterator[Driven]:
-    """Animate `frames`, all of one size and evenly spaced, and yield each with its result, in order.
+    """Animate `frames`, all of one size and evenly spaced, and yield each with its result, in order."""
+    return Drive(session, info, frames).results()
+
+
+class Drive:
+    """Takes driving frames through a session, in one go or piece by piece.
 
     A delay is waited for and flushed out, lead-in frames are dropped, and where chunks must be whole the last
     is filled up by repeating its last frame. Driving frames are held until their result is there: a chunk and
     the pipeline's delay of them.
     """
-    pairing = _Pairing()
-    source = iter(frames)
-    while batch := list(itertools.islice(source, info.chunk_frames)):
-        padding = info.chunk_frames - len(batch) if info.exact_chunks else 0
-        pairing.expect(batch, padding)
-        yield from pairing.match(session.step(_chunk(batch, padding)))
-    rest = session.flush()
-    if rest is not None:
-        yield from pairing.match(rest)
-    pairing.check_complete()
+
+    def __init__(self, session: Session[Any], info: PipelineInfo, frames: Iterable[VideoFrame]) -> None:
+        self._session = session
+        self._info = info
+        self._source = iter(frames)
+        self._pairing = _Pairing()
+        self.taken = 0
+        """Driving frames that the session has had."""
+        self.ended = False
+        """Whether the last result was given."""
+
+    @property
+    def padding(self) -> int:
+        """How many of the frames that wait for their result only fill up the last chunk."""
+        return self._pairing.padding
+
+    def go_on(self, done: int, waiting: list[VideoFrame], padding: int) -> None:
+        """Be where another drive was: `done` results given, then `waiting` driving frames and `padding`."""
+        self.taken = done + len(waiting)
+        self._pairing.expect(waiting, padding)
+
+    def results(self, at_least: int | None = None) -> Iterator[Driven]:
+        """Yield the next results, of whole steps, until there are `at_least` so many; by default all."""
+        given = 0
+        while at_least is None or given < at_least:
+            for driven in self._step():
+                given += 1
+                yield driven
+            if self.ended:
+                return
+
+    def _step(self) -> Iterator[Driven]:
+        batch = list(itertools.islice(self._source, self._info.chunk_frames))
+        if batch:
+            padding = self._info.chunk_frames - len(batch) if self._info.exact_chunks else 0
+            self.taken += len(batch)
+            self._pairing.expect(batch, padding)
+            yield from self._pairing.match(self._session.step(_chunk(batch, padding)))
+            return
+        rest = self._session.flush()
+        if rest is not None:
+            yield from self._pairing.match(rest)
+        self._pairing.check_complete()
+        self.ended = True
 
 
 class _Pairing:
@@ -47,6 +86,10 @@ class _Pairing:
 
     def __init__(self) -> None:
         self._waiting: deque[Image | None] = deque()
+
+    @property
+    def padding(self) -> int:
+        return sum(driving is None for driving in self._waiting)
 
     def expect(self, batch: list[VideoFrame], padding: int) -> None:
         self._waiting.extend(frame.image for frame in batch)

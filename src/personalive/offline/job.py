@@ -48,6 +48,8 @@ class AnimateJob:
     """Carry the driving clip's sound over."""
     seed: int = 42
     overwrite: bool = False
+    resume: bool = False
+    """Work in segments, and go on where an earlier run of the same job was stopped; video files only."""
     parameters: Mapping[str, object] = field(default_factory=dict)
     """Run and load parameters of the pipeline by name; what is not given keeps its default."""
 

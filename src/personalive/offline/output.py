@@ -50,7 +50,7 @@ class FrameWriter:
         """`size` (width, height) of the frames; `audio`: whether the driving clip's sound comes along."""
         self.warnings: list[str] = []
         self._job = job
-        self._provenance = _provenance(job, pipeline)
+        self._provenance = provenance_of(job, pipeline)
         self._picture: Image | None = None
         self._video = None
         if not is_picture(job.output):
@@ -94,7 +94,8 @@ class FrameWriter:
             save_image(self._job.output, self._picture, self._provenance, overwrite=self._job.overwrite)
 
 
-def _provenance(job: AnimateJob, pipeline: PipelineInfo) -> Provenance:
+def provenance_of(job: AnimateJob, pipeline: PipelineInfo) -> Provenance:
+    """The mark of what a job makes. Raises `MediaError` where the reference cannot be read."""
     try:
         with job.reference.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -212,9 +212,12 @@ L = TypeVar("L", bound=LoadParameters)
 
 
 class Pipeline(ABC, Generic[L, R]):
-    """A loaded pipeline. Subclasses name their parameter models in the class attributes."""
+    """A loaded pipeline. Subclasses name their parameter models in the class attributes.
 
-    info: ClassVar[PipelineInfo]
+    `info` is of the class; a loaded pipeline may have its own, where parameters decide its chunks and delay.
+    """
+
+    info: PipelineInfo
     load_parameters: ClassVar[type[LoadParameters]] = LoadParameters
     run_parameters: ClassVar[type[RunParameters]] = RunParameters
 
@@ -243,6 +246,10 @@ class Pipeline(ABC, Generic[L, R]):
     def warnings(self) -> tuple[str, ...]:
         """What may be wrong with the results as it was loaded, one sentence each."""
         return ()
+
+    def seconds_per_frame(self) -> float | None:
+        """An estimate made before any frame is, where frames take long; None where they do not."""
+        return None
 
     @abstractmethod
     def fuse(self, image: Image, *, allow_no_face: bool = False) -> Reference:

@@ -1,11 +1,24 @@
-"""The quick case and the extractor it was computed with, made once: the networks in it are at full size."""
+"""The quick case and the extractor it was computed with, made once: the networks in it are at full size.
+
+And the whole pipeline with small random networks.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
+from personalive.pipelines.personalive.models import Models
+from personalive.pipelines.personalive.motion import DrivingMotion
 from personalive.pipelines.personalive.networks.motion_extractor import MotionExtractor, MotionExtractorParams
+from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
+from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
+from personalive.pipelines.personalive.reference import FusedReference
+from personalive.pipelines.personalive.weights.random_set import write_random_set
 from tests.pipelines.personalive.figures import DATA, Case, Motions, extract, filled
+from tests.pipelines.personalive.streams import CHUNK, FPS, SIDE, picture, video
 
 SAMPLED = (0, 17, 34, 51)
 
@@ -24,3 +37,45 @@ def extractor(case: Case) -> MotionExtractor:
 def motions(case: Case, extractor: MotionExtractor) -> Motions:
     """Of the reference and a few of the driving frames."""
     return extract(case, extractor, SAMPLED)
+
+
+@pytest.fixture(scope="session")
+def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of weights, small and random."""
+    return write_random_set(tmp_path_factory.mktemp("small") / "weights")
+
+
+@pytest.fixture(scope="session")
+def set_to(small_set: Path) -> PersonaLiveLoadParameters:
+    """The small set at 64 × 64 pixels, where every frame is a face."""
+    return PersonaLiveLoadParameters(
+        height=SIDE, width=SIDE, face_detection=False, weights=small_set, device="cpu"
+    )
+
+
+@pytest.fixture(scope="session")
+def pipeline(set_to: PersonaLiveLoadParameters) -> Iterator[PersonaLivePipeline]:
+    with PersonaLivePipeline.load(set_to) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="session")
+def models(pipeline: PersonaLivePipeline) -> Models:
+    """The pipeline's networks, for pipelines with other settings."""
+    return pipeline._loaded().models
+
+
+@pytest.fixture(scope="session")
+def reference(pipeline: PersonaLivePipeline) -> FusedReference:
+    return pipeline.fuse(picture(1))
+
+
+@pytest.fixture(scope="session")
+def other_reference(pipeline: PersonaLivePipeline) -> FusedReference:
+    return pipeline.fuse(picture(2))
+
+
+@pytest.fixture(scope="session")
+def motion(pipeline: PersonaLivePipeline) -> DrivingMotion:
+    """Of the first driver's 14 chunks."""
+    return pipeline.extract_motion(video(1, 14 * CHUNK), FPS)

@@ -31,8 +31,10 @@ def extract(engine: Engine, frames: Iterable[VideoFrame], fps: float, weights: s
             times += [frame.time for frame in batch]
             chunk = FrameChunk(np.stack([frame.image for frame in batch]), np.array(times[-len(batch) :]))
             pictures, found = watch.look(chunk)
-            look = Look(driving_pixels(pictures, device), torch.tensor(found, device=device))
-            parts += engine.perceive([look])
+            # A session sees whole chunks alone, and a batch of another size would be rounded differently.
+            whole = np.arange(engine.schedule.chunk_frames).clip(max=len(batch) - 1)
+            seen = torch.tensor(found, device=device)[whole]
+            parts += engine.perceive([Look(driving_pixels(pictures[whole], device), seen)])
     finally:
         watch.close()
     if not any(bool(part.valid.any()) for part in parts):

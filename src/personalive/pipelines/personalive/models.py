@@ -43,11 +43,13 @@ class Models:
         return {name: network for name, network in found.items() if isinstance(network, nn.Module)}
 
     def fingerprint(self) -> str:
-        """A short hash of the weights: of the first tensor of each network, which no two trainings share."""
+        """A short hash that tells weights apart: of each network's first and last tensor and their types."""
         digest = hashlib.sha256()
         for name, network in self.networks().items():
-            first = next(iter(network.state_dict().values()))
-            digest.update(name.encode() + first.detach().float().cpu().numpy().tobytes())
+            tensors = list(network.state_dict().values())
+            for tensor in (tensors[0], tensors[-1]):
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().float().cpu().numpy().tobytes())
         return digest.hexdigest()[:16]
 
     @property

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -20,6 +20,8 @@ from personalive.pipelines.personalive.networks.motion_extractor import HeadMoti
 
 FORMAT = 1
 SUFFIX = ".safetensors"
+_HEAD, _TOKENS = ((21, 3), (1,), (), (), (), (3,)), (32, 16)
+"""What each frame has of a `HeadMotion`, and of motion tokens."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,8 +94,9 @@ class DrivingMotion:
             owned = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
             save_file(owned, partial, {"motion": json.dumps(facts)})
             partial.replace(path)
-        except OSError as error:
-            raise InputError(f"{path} cannot be written: {error.strerror or error}.") from error
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"{path} cannot be written: {reason.rstrip('.')}.") from error
         finally:
             partial.unlink(missing_ok=True)
 
@@ -118,7 +121,7 @@ class DrivingMotion:
             raise ValueError("written by another version")
         head = HeadMotion(*(tensors[f"head.{name}"].float() for name in HeadMotion._fields))
         tokens, valid, times = tensors["tokens"].float(), tensors["valid"].bool(), tensors["times"].double()
-        counts = {len(value) for value in (*head, tokens, valid, times)}
-        if len(counts) != 1 or counts == {0} or tokens.ndim != 3:
-            raise ValueError("lengths differ")
+        fitting = [(len(tokens), *shape) for shape in (*_HEAD, _TOKENS, (), ())]
+        if not len(tokens) or [tuple(value.shape) for value in (*head, tokens, valid, times)] != fitting:
+            raise ValueError("these are other shapes than a motion's")
         return cls(head, tokens, valid, times.numpy(), float(facts["fps"]), str(facts["weights"]))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image as Pillow
@@ -50,7 +51,7 @@ _KEPT_REFERENCES = 8
 class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunParameters]):
     """The diffusion model: a window of frames at four noise levels, one chunk of which each step finishes."""
 
-    info: ClassVar[PipelineInfo] = PipelineInfo(
+    info: PipelineInfo = PipelineInfo(
         id="personalive",
         name="PersonaLive (diffusion)",
         description=(
@@ -70,9 +71,14 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         from personalive.pipelines.personalive.engine import Engine
 
         self._parameters = parameters
+        self.info = replace(
+            type(self).info,
+            chunk_frames=parameters.temporal_window_size,
+            delay_frames=parameters.delay_frames,
+        )
         self._engine: Engine | None = Engine(models, parameters)
         self._weights = models.fingerprint()
-        self._references: OrderedDict[str, FusedReference] = OrderedDict()
+        self._references: OrderedDict[tuple[str, bool], FusedReference] = OrderedDict()
         self._detector: FaceDetector | None = None
 
     @classmethod
@@ -138,15 +144,22 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         return tuple(found)
 
     @override
+    def seconds_per_frame(self) -> float | None:
+        from personalive.pipelines.personalive.estimate import seconds_per_frame
+
+        return seconds_per_frame(self._loaded())
+
+    @override
     def fuse(self, image: Image, *, allow_no_face: bool = False) -> FusedReference:
         from personalive.pipelines.personalive.reference import fuse, identity
 
         engine = self._loaded()
         width, height = self._parameters.width, self._parameters.height
         name = identity(image, height, width, self._weights)
-        if name in self._references:
-            self._references.move_to_end(name)
-            return self._references[name]
+        lenient = allow_no_face or not self._parameters.face_detection
+        if (name, lenient) in self._references:
+            self._references.move_to_end((name, lenient))
+            return self._references[name, lenient]
         face = self._find_face(image) if self._parameters.face_detection else None
         if face is None and self._parameters.face_detection and not allow_no_face:
             raise NoFaceError(
@@ -154,7 +167,6 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             )
         shown = np.array(Pillow.fromarray(image).resize((width, height), Pillow.Resampling.LANCZOS))
         shown.setflags(write=False)
-        lenient = allow_no_face or not self._parameters.face_detection
         reference = fuse(
             engine.models,
             image,
@@ -165,7 +177,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             face=face,
             allow_no_face=lenient,
         )
-        self._references[name] = reference
+        self._references[name, lenient] = reference
         while len(self._references) > _KEPT_REFERENCES:
             self._references.popitem(last=False)
         return reference

@@ -67,13 +67,15 @@ def fuse(
     allowed: then the whole picture stands for it.
     """
     device, dtype = models.device, models.dtype
-    embeds = models.image_encoder(pixel_values=clip_pixels(image).to(device, dtype)).image_embeds[:, None]
+    clip = clip_pixels(image, models.image_encoder.config.image_size).to(device, dtype)
+    embeds = models.image_encoder(pixel_values=clip).image_embeds[:, None]
     pixels = reference_pixels(image, height, width).to(device)
     encoded = models.vae.encode(pixels.to(dtype)).latent_dist.mean
     latents = encoded.float() * models.vae.config.scaling_factor
     keyframe_cross = models.reference_unet.cross_constants(embeds)
     banks = models.reference_unet(latents.to(dtype), keyframe_cross)
-    head = models.motion_extractor(reference_thumbnail(image).to(device))
+    thumbnail = reference_thumbnail(image, models.motion_extractor.params.image_size)
+    head = models.motion_extractor(thumbnail.to(device))
     return FusedReference(
         id=name,
         image=shown,

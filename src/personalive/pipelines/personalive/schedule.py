@@ -36,13 +36,11 @@ class Schedule:
     @classmethod
     def build(cls, levels: int, chunk_frames: int, device: torch.device | str = "cpu") -> Schedule:
         """The schedule on a device. Levels are spread evenly over the training steps, 2 at least."""
-        last, step = TRAINING_STEPS - 1, (TRAINING_STEPS - 1) // (levels - 1)
-        timesteps = torch.linspace(0, last, levels, dtype=torch.float64).round().long()
-        timesteps = timesteps.repeat_interleave(chunk_frames)
+        each = torch.linspace(0, TRAINING_STEPS - 1, levels, dtype=torch.float64).round().long()
+        lower = torch.cat([torch.tensor([-1]), each[:-1]])
+        timesteps, further = (steps.repeat_interleave(chunk_frames) for steps in (each, lower))
         alphas = _alphas()
-        here, below = (
-            alphas[(steps + 1).clamp(min=0)].view(1, 1, -1, 1, 1) for steps in (timesteps, timesteps - step)
-        )
+        here, below = (alphas[steps + 1].view(1, 1, -1, 1, 1) for steps in (timesteps, further))
         parts = (timesteps, here.sqrt(), (1 - here).sqrt(), below.sqrt(), (1 - below).sqrt())
         return cls(levels, chunk_frames, *(part.to(device) for part in parts))
 

@@ -50,11 +50,13 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
     ) -> None:
         self._weights = weights
         self._engine: Engine | None = engine
+        size = (engine.parameters.width, engine.parameters.height)
+        if reference.image.shape[1::-1] != size:
+            raise InputError("The reference was fused for another size than this pipeline's.")
         self._parameters = parameters
         self._reference = reference
         self._make_noise = noise
         self._trace = trace
-        size = (engine.parameters.width, engine.parameters.height)
         self._watch = Watch(size, detect=engine.parameters.face_detection)
         self._begin(engine)
 
@@ -93,7 +95,7 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
     @override
     def flush(self) -> AnimatedChunk | None:
         engine = self._running()
-        if self._state.driver is None or not self._waiting:
+        if self._state.driver is None:
             return None
         rest, size = len(self._waiting), engine.schedule.chunk_frames
         images: list[Frames] = []
@@ -105,6 +107,8 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
             images.append(output.images.cpu().numpy())
             shown += self._take(output, [(0.0, FrameState.HELD)] * size)
         self.reset()
+        if not rest:
+            return None
         times, states = zip(*shown[:rest], strict=True)
         return AnimatedChunk(np.concatenate(images)[:rest], np.array(times, np.float64), states)
 
@@ -145,6 +149,10 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
     def restore(self, snapshot: bytes) -> None:
         engine = self._running()
         kept = snapshots.load(snapshot, engine.models, self._reference)
+        delay = 0 if kept.state.driver is None else engine.parameters.delay_frames
+        window = engine.noise_shape(engine.schedule.padding)
+        if len(kept.waiting) != delay or kept.state.window.latents.shape != window:
+            raise InputError("This snapshot is of a session with another window or latency.")
         self._state, self._parameters = kept.state, kept.parameters
         self._waiting = deque(kept.waiting)
         self._noise.restore(kept.noise)

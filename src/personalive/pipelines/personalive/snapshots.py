@@ -1,11 +1,13 @@
 """A session's state as bytes, and back: so that a long run can be stopped and continued to the same result.
 
-Safetensors, with what is no tensor as JSON in the header. What follows from the rest is left out and computed
-anew: the reference, and the keys and values of history keyframes.
+Safetensors, with what is no tensor as JSON in the header, behind their SHA-256: damage is noticed before anything
+is made of it. What follows from the rest is left out and computed anew: the reference, and the keys and values of
+history keyframes.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any, cast
@@ -27,6 +29,7 @@ from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.window import WindowState, keyframe_banks
 
 FORMAT = 1
+_DIGEST = 32
 _HEADS = ("first", "head", "calm")
 
 
@@ -54,7 +57,8 @@ def save(snapshot: Snapshot) -> bytes:
         "watch": snapshot.watch,
     }
     tensors = {name: tensor.contiguous().cpu() for name, tensor in _tensors(snapshot).items()}
-    return save_tensors(tensors, {"session": json.dumps(facts)})
+    body = save_tensors(tensors, {"session": json.dumps(facts)})
+    return hashlib.sha256(body).digest() + body
 
 
 def _tensors(snapshot: Snapshot) -> dict[str, Tensor]:
@@ -81,9 +85,12 @@ def load(data: bytes, models: Models, reference: FusedReference) -> Snapshot:
 
     Raises `InputError` when the bytes are none, or of a session with another reference, size or weights.
     """
+    digest, body = data[:_DIGEST], data[_DIGEST:]
+    if hashlib.sha256(body).digest() != digest:
+        raise InputError("These bytes are no snapshot of a session, or were damaged.")
     try:
-        facts = _facts(data, reference)
-        tensors = {name: tensor.to(models.device) for name, tensor in load_tensors(data).items()}
+        facts = _facts(body, reference)
+        tensors = {name: tensor.to(models.device) for name, tensor in load_tensors(body).items()}
         return Snapshot(
             reference=reference.id,
             state=SessionState(_window(tensors, facts["chunk"], models, reference), _driver(tensors)),

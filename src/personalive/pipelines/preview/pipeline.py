@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import ClassVar
 
 import cv2
 import numpy as np
@@ -53,7 +52,7 @@ class PreviewReference(Reference):
 class PreviewPipeline(Pipeline[PreviewLoadParameters, PreviewRunParameters]):
     """Landmark-driven warp of the portrait. Not the diffusion model: quick, plain, and at home on any CPU."""
 
-    info: ClassVar[PipelineInfo] = PipelineInfo(
+    info: PipelineInfo = PipelineInfo(
         id="preview",
         name="preview (landmark warp), not the diffusion model",
         description=(

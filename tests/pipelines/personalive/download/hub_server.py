@@ -98,6 +98,8 @@ class HubServer:
     knows_ranges: bool = True
     lists_names_only: bool = False
     """Some mirrors leave sizes and hashes out of a repository's information."""
+    lies: dict[str, object] = field(default_factory=dict)
+    """What is told of large files instead of their true `size` and `sha256`."""
     pause: float = 0.0
     """Seconds between pieces of some ten kilobytes."""
     address: str = ""
@@ -186,6 +188,7 @@ class _Handler(BaseHTTPRequestHandler):
             entry: dict[str, Any] = {"rfilename": path, "size": len(content), "blobId": git_sha1(content)}
             if is_large(path):
                 entry["lfs"] = {"sha256": sha256(content), "size": len(content), "pointerSize": 134}
+                entry["lfs"] |= self.hub.lies
                 entry["blobId"] = git_sha1(b"version https://git-lfs.github.com/spec/v1")
             siblings.append(entry)
         body = {"id": name, "modelId": name, "sha": COMMIT, "siblings": siblings}

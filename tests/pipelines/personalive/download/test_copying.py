@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from personalive.pipelines.personalive.download import copying, folder
 from personalive.pipelines.personalive.download.copying import from_directory
 from personalive.pipelines.personalive.download.job import download
 from personalive.pipelines.personalive.weights import layout
+from personalive.pipelines.personalive.weights.checkpoints import prepare
+from personalive.pipelines.personalive.weights.convert import convert
+from personalive.pipelines.personalive.weights.random_set import write_random_set
 from tests.pipelines.personalive.download.hub_server import HubServer, Watcher, assert_complete, files
 
 REQUIRED = [file for file in layout.FILES if not file.optional]
@@ -93,6 +97,41 @@ def test_a_file_that_would_hide_the_copy_is_refused(source: Path, root: Path) ->
     with pytest.raises(
         InputError, match=r"pose_guider.safetensors would be used instead of .*pose_guider.pth"
     ):
+        from_directory(source, root)
+
+
+@pytest.mark.parametrize("kind", ["small", "converted"])
+def test_a_set_of_fewer_files_is_taken_when_it_can_be_loaded(tmp_path: Path, root: Path, kind: str) -> None:
+    source = write_random_set(tmp_path / "small")
+    if kind == "converted":
+        source = convert(source, tmp_path / "converted")
+    outcome = from_directory(source, root, tiny=True)
+    assert files(root) == set(outcome.fetched) == files(source)
+    prepare(root)
+    (source / "personalive" / "motion_encoder.pth").unlink(missing_ok=True)
+    (source / "personalive" / "motion_encoder.safetensors").unlink(missing_ok=True)
+    with pytest.raises(MissingWeightsError, match=r"missing: .*motion_encoder.safetensors or "):
+        from_directory(source, root)
+
+
+def test_without_the_loaders_libraries_every_file_is_needed(
+    tmp_path: Path, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_random_set(tmp_path / "small")
+    monkeypatch.setitem(sys.modules, "personalive.pipelines.personalive.weights.checkpoints", None)
+    with pytest.raises(MissingWeightsError, match=r"missing: sd-image-variations-diffusers/unet/"):
+        from_directory(source, root)
+
+
+@pytest.mark.parametrize("name", ["personalive/temporal_module.pth", layout.SIZES])
+def test_a_file_that_the_source_does_without_is_refused_in_the_target(
+    source: Path, tmp_path: Path, root: Path, name: str
+) -> None:
+    if name != layout.SIZES:
+        source = convert(write_random_set(tmp_path / "small"), tmp_path / "converted")
+    (root / name).parent.mkdir(parents=True)
+    (root / name).write_bytes(b"old")
+    with pytest.raises(InputError, match=rf"{name} would be used with .*: move it away first"):
         from_directory(source, root)
 
 

@@ -6,11 +6,14 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from personalive.errors import InputError, OfflineError, PipelineUnavailableError
+from personalive.errors import DownloadError, InputError, OfflineError, PipelineUnavailableError
+from personalive.pipelines.personalive.download.hub import Hub, Listing
 from personalive.pipelines.personalive.download.job import download, preview
 from personalive.pipelines.personalive.download.patience import Patience
 from personalive.pipelines.personalive.download.receipt import RECEIPT
@@ -22,6 +25,7 @@ from tests.pipelines.personalive.download.hub_server import COMMIT, HubServer, W
 REQUIRED = [file for file in layout.FILES if not file.optional]
 REPOSITORIES = {file.repository.name for file in REQUIRED}
 PTH = "personalive/pose_guider.pth"
+FIRST = "personalive/reference_unet.pth"
 
 
 def test_from_nothing_to_a_complete_set(
@@ -180,6 +184,7 @@ def test_without_the_hub_it_says_what_to_copy_where(
     hub.requests.clear()
     (root / PTH).unlink()
     (root / "sd-vae-ft-mse" / "config.json").unlink()
+    (root / FIRST).touch()
     if offline == "variable":
         monkeypatch.setenv("HF_HUB_OFFLINE", "yes")
     else:
@@ -208,6 +213,8 @@ def test_unchecked_files_will_do_without_the_hub(
     outcome = download(root, progress=watcher)
     assert (len(outcome.kept), outcome.asked, outcome.checked) == (len(REQUIRED), False, False)
     assert "HF_HUB_OFFLINE is set" in watcher.notes[0]
+    plan = preview(root)
+    assert (plan.kept, plan.items) == (outcome.kept, ())
     assert len(hub.of("resolve")) == len(REQUIRED)
 
 
@@ -229,12 +236,67 @@ def test_it_tells_nothing_of_this_machine(hub: HubServer, root: Path) -> None:
         assert "torch" not in request.headers["user-agent"]
 
 
-@pytest.mark.parametrize("address", ["mirror.example", "ftp://mirror.example", "https://"])
+@pytest.mark.parametrize(
+    "address",
+    ["mirror.example", "ftp://mirror.example", "https://", "http://[bad", "http://a:99999", "http://a b"],
+)
 def test_an_address_that_is_none(root: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("HF_ENDPOINT", address)
     with pytest.raises(InputError, match="HF_ENDPOINT must be an address such as https://"):
         download(root)
     assert not root.exists()
+
+
+@pytest.mark.parametrize(
+    "address", ["http://user:s3cret@127.0.0.1:9", "http://user:s3/c@ret@a:x", "user:s3cret@mirror.example"]
+)
+def test_a_password_in_the_address_is_never_shown(
+    root: Path, monkeypatch: pytest.MonkeyPatch, patience: Patience, address: str
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", address)
+    watcher = Watcher()
+    with pytest.raises((InputError, OfflineError)) as caught:
+        download(root, patience=patience, progress=watcher)
+    for said in (str(caught.value), *watcher.notes):
+        assert not any(secret in said for secret in ("user:", "s3", "@"))
+
+
+def test_a_password_in_the_address_is_used(
+    hub: HubServer, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", hub.address.replace("//", "//user:s3cret@"))
+    download(root)
+    assert_complete(root, hub)
+
+
+def test_a_converted_denoising_unet_is_left_without_what_it_holds(hub: HubServer, root: Path) -> None:
+    """The released temporal module would be laid over it."""
+    own = root / "personalive" / "denoising_unet.safetensors"
+    own.parent.mkdir(parents=True)
+    names = ("conv_in.weight", "down_blocks.0.temporal_modules.0.norm.weight")
+    save_file({name: torch.zeros(1) for name in names}, own)
+    assert len(preview(root).items) == len(REQUIRED) - 4
+    assert len(download(root).fetched) == len(REQUIRED) - 4
+    assert "personalive/temporal_module.pth" not in files(root)
+    assert not download(root).asked
+    save_file({names[0]: torch.zeros(1)}, own)
+    assert len(download(root).fetched) == 3
+
+
+def test_a_file_that_changes_while_the_hub_is_asked(
+    hub: HubServer, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download(root)
+    (root / PTH).touch()
+    ask = Hub.listing
+
+    def change(*arguments: Any) -> Listing:
+        (root / "sd-vae-ft-mse" / "config.json").touch()
+        return ask(*arguments)
+
+    monkeypatch.setattr(Hub, "listing", change)
+    with pytest.raises(DownloadError, match=r"config.json was changed meanwhile: run the same command again"):
+        download(root)
 
 
 @pytest.mark.usefixtures("hub")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import signal
@@ -22,8 +23,10 @@ from personalive.errors import (
     DownloadError,
     OfflineError,
 )
+from personalive.pipelines.personalive.download.hub import Published
 from personalive.pipelines.personalive.download.job import download
 from personalive.pipelines.personalive.download.patience import Patience
+from personalive.pipelines.personalive.download.receipt import Digest
 from tests.pipelines.personalive.download.hub_server import (
     ALWAYS,
     COMMIT,
@@ -217,6 +220,47 @@ def test_a_log_in_page_is_no_hub(hub: HubServer, root: Path, body: bytes) -> Non
         download(root)
 
 
+@pytest.mark.parametrize(
+    "lies",
+    [
+        {"sha256": "../../precious"},
+        {"sha256": "/precious"},
+        {"sha256": "A" * 64},
+        {"sha256": "0" * 64 + "\n"},
+        {"sha256": 7},
+        {"size": "150000"},
+        {"size": -1},
+        {"size": True},
+    ],
+    ids=str,
+)
+def test_a_hostile_listing_is_no_hub(hub: HubServer, root: Path, lies: dict[str, object]) -> None:
+    precious = root.parent / "precious"
+    precious.parent.mkdir()
+    precious.write_text("mine")
+    hub.lies = lies
+    with pytest.raises(DownloadError, match="does not answer as a hub does"):
+        download(root)
+    assert precious.read_text() == "mine"
+    assert not root.exists()
+
+
+def test_what_is_published_stays_in_its_repository() -> None:
+    for path in ("/etc/passwd", "unet/../../file"):
+        with pytest.raises(ValueError, match="out of the repository"):
+            Published(path, 1, Digest("sha256", "0" * 64))
+
+
+def test_a_link_in_place_of_an_incomplete_file_is_refused(hub: HubServer, root: Path) -> None:
+    precious = root.parent / "precious"
+    part(root, hub).parent.mkdir(parents=True)
+    precious.write_text("mine")
+    part(root, hub).symlink_to(precious)
+    with pytest.raises(DownloadError, match=r"is a link, so it is none of ours: remove it\."):
+        download(root)
+    assert precious.read_text() == "mine"
+
+
 def test_a_hub_that_goes_away_in_the_middle(hub: HubServer, root: Path, patience: Patience) -> None:
     hub.cdn = "http://127.0.0.1:9"
     with pytest.raises(DownloadError, match="broke again and again") as caught:
@@ -254,14 +298,17 @@ def test_too_little_space_is_said_before_the_first_byte(
     assert hub.of("resolve") == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_disk_that_fills_up_on_the_way(hub: HubServer, root: Path) -> None:
-    part(root, hub).parent.mkdir(parents=True)
-    part(root, hub).symlink_to("/dev/full")
-    with pytest.raises(DiskFullError, match=r"is full: free some space there and run the same command again"):
-        download(root)
+def test_a_disk_that_fills_up_on_the_way(hub: HubServer, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    again = "is full: free some space there and run the same command again"
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(DiskFullError, match=again):
+            download(root)
     assert not (root / FIRST).exists()
-    part(root, hub).unlink()
+    assert part(root, hub).exists()
     download(root)
     assert_complete(root, hub)
 

@@ -221,6 +221,13 @@ def test_no_set_at_all_says_how_to_get_one(tmp_path: Path) -> None:
         prepare(tmp_path)
 
 
+def test_a_missing_file_of_several_is_named(own_set: Path) -> None:
+    path = own_set / "personalive" / "temporal_module.pth"
+    path.unlink()
+    with pytest.raises(WeightsError, match=f"{path}.* not there: get .* with: personalive download"):
+        prepare(own_set)
+
+
 @pytest.mark.parametrize("name", ["motion_encoder", "denoising_unet"])
 def test_a_folder_in_place_of_a_file_is_no_file(own_set: Path, name: str) -> None:
     for path in NAMED[name].present(own_set):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from personalive.pipelines.personalive.weights import layout
 from personalive.pipelines.personalive.weights.catalogue import networks_of
 from personalive.pipelines.personalive.weights.checkpoints import load_models
 from personalive.pipelines.personalive.weights.convert import convert
+from personalive.pipelines.personalive.weights.fresh import fresh_folder
 from personalive.pipelines.personalive.weights.sizes import read_sizes
 from tests.pipelines.personalive.weights.sets import edit, stored
 from tests.pipelines.personalive.weights.test_random_set import files, small_disk
@@ -63,6 +65,26 @@ def test_a_converted_set_has_no_pickles_and_one_file_a_network(small_set: Path, 
     }
     assert read_sizes(converted) == read_sizes(small_set)
     assert listing(converted.parent) == ["set"]
+
+
+def test_a_converted_set_is_open_to_whom_the_umask_lets(small_set: Path, tmp_path: Path) -> None:
+    umask = os.umask(0o027)
+    try:
+        out = convert(small_set, tmp_path / "out")
+    finally:
+        os.umask(umask)
+    assert out.stat().st_mode & 0o777 == 0o750
+    modes = {path.stat().st_mode & 0o777 for path in out.rglob("*.safetensors")}
+    assert modes == {0o640}
+
+
+def test_leftovers_of_others_are_neither_in_the_way_nor_removed(tmp_path: Path) -> None:
+    leftover = tmp_path / f".set.partial-{os.getpid()}"
+    leftover.mkdir()
+    with fresh_folder(tmp_path / "set") as partial:
+        (partial / "file").touch()
+    assert listing(tmp_path) == [leftover.name, "set"]
+    assert listing(tmp_path / "set") == ["file"]
 
 
 def test_a_converted_set_loads(converted: Path) -> None:

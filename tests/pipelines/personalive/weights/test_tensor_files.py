@@ -33,6 +33,7 @@ from tests.pipelines.personalive.weights.forged import (
     survives,
     tensor,
     tiny_weights,
+    two_directories,
 )
 
 Save = Callable[[dict[str, Tensor], Path], None]
@@ -314,6 +315,24 @@ def test_compressed_archives_are_refused_before_they_are_unpacked(tmp_path: Path
     path = archive(tmp_path / "a.pth", content, compression=zipfile.ZIP_DEFLATED)
     assert path.stat().st_size < 1 << 20
     assert "compressed" in refused(path)
+
+
+def test_a_second_list_of_records_is_refused(tmp_path: Path) -> None:
+    path = two_directories(tmp_path / "a.pth", pickled({"a" * (1 << 20): 1}))
+    with zipfile.ZipFile(path) as file:
+        assert {record.compress_type for record in file.infolist()} == {zipfile.ZIP_STORED}
+    assert "does not end as they do" in refused(path)
+
+
+@pytest.mark.parametrize("place", [0, -22, -42, -98], ids=["front", "end", "locator", "end64"])
+def test_bytes_around_the_list_of_records_are_refused(tmp_path: Path, place: int) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "a.pth")
+    content = (tmp_path / "a.pth").read_bytes()
+    assert content[-98:-94] == b"PK\x06\x06"  # torch writes both kinds of end
+    place %= len(content)
+    # In front, something that looks like the beginning of a record.
+    (tmp_path / "a.pth").write_bytes(content[:place] + content[:60] + content[place:])
+    refused(tmp_path / "a.pth")
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")

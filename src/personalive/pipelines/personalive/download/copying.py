@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from personalive.errors import InputError, MissingWeightsError
+from personalive.errors import InputError, MissingWeightsError, WeightsError
 from personalive.pipelines.personalive.download.folder import claimed, require_space, sized
 from personalive.pipelines.personalive.download.job import Outcome
 from personalive.pipelines.personalive.download.plan import wanted
@@ -24,8 +24,11 @@ def from_directory(
     Where both are on one file system the files are linked, which takes neither time nor space. A file at its
     final name is always a whole copy; whether the source is what was published is not looked into.
 
+    The source is complete when it holds every published file, or what there is can be loaded: small and
+    converted sets are made of fewer.
+
     Raises `MissingWeightsError` when a file is missing in the source, and `InputError` when the source is no
-    folder or cannot be read, or when another file in the target would be used instead of one that is copied;
+    folder or cannot be read, or when a file in the target would be used instead of those that are copied;
     `DiskFullError`, or `DownloadError` when the target cannot be written or the source cannot be read;
     `PipelineUnavailableError` without the libraries.
     """
@@ -52,10 +55,11 @@ def _names(source: Path, files: tuple[PublishedFile, ...]) -> tuple[str, ...]:
     if not source.is_dir():
         raise InputError(f"{source} is not a folder: --from takes the one that holds the weights.")
     found = {file: file.find(source) for file in files}
-    missing = [str(file.folder / " or ".join(file.names)) for file, path in found.items() if path is None]
-    if missing:
+    missing = [file for file, path in found.items() if path is None]
+    if missing and (any(file.optional for file in missing) or not _loadable(source)):
+        listed = ", ".join(str(file.folder / " or ".join(file.names)) for file in missing)
         raise MissingWeightsError(
-            f"{source} is no complete set of weights; missing: {', '.join(missing)}. "
+            f"{source} is no complete set of weights; missing: {listed}. "
             "Without --from they are fetched from the hub."
         )
     for path in found.values():
@@ -65,12 +69,30 @@ def _names(source: Path, files: tuple[PublishedFile, ...]) -> tuple[str, ...]:
     return (*names, layout.SIZES) if (source / layout.SIZES).is_file() else tuple(names)
 
 
+def _loadable(source: Path) -> bool:
+    """Whether the loader finds all that it needs; without its libraries nobody can tell."""
+    try:
+        from personalive.pipelines.personalive.weights.checkpoints import prepare
+
+        prepare(source)
+    except (ImportError, WeightsError):
+        return False
+    return True
+
+
 def _refuse_rivals(source: Path, target: Path, files: tuple[PublishedFile, ...]) -> None:
-    """A .safetensors in the target would be loaded rather than the .pth that is copied beside it."""
+    """A .safetensors in the target would be loaded rather than the .pth that is copied beside it.
+
+    So would a file that the source does without: a temporal module beside a converted denoising UNet, say.
+    """
     for file in files:
         coming, there = file.find(source), file.find(target)
         if coming and there and file.names.index(there.name) < file.names.index(coming.name):
             raise InputError(f"{there} would be used instead of {coming}: move it away first.")
+        if there and not coming:
+            raise InputError(f"{there} would be used with what is in {source}: move it away first.")
+    if (target / layout.SIZES).is_file() and not (source / layout.SIZES).is_file():
+        raise InputError(f"{target / layout.SIZES} would be used with {source}: move it away first.")
 
 
 def _linked(source: Path, target: Path) -> bool:

@@ -29,8 +29,14 @@ class Item:
         return (self.file.folder / self.published.path.rpartition("/")[2]).as_posix()
 
     def part(self, staging: Path) -> Path:
-        """The file while it is incomplete. Named by content, so that no two versions ever mix."""
-        return staging / self.published.digest.value
+        """The file while it is incomplete. Named by content, so that no two versions ever mix.
+
+        Raises `DownloadError` for a link: what it leads to is not ours to write to.
+        """
+        part = staging / self.published.digest.value
+        if part.is_symlink():
+            raise DownloadError(f"{part} is a link, so it is none of ours: remove it.")
+        return part
 
     def staged(self, staging: Path) -> int:
         """How many bytes an earlier run left."""

@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
@@ -27,15 +28,30 @@ _DEFAULT = "https://huggingface.co"
 _YES = {"1", "ON", "YES", "TRUE"}
 _PASSING = {408, 429, 500, 502, 503, 504}
 _NOT_THAT_RANGE = 416
+_HOST = re.compile(r"[\w.:%-]+")
+_HASHES = {"sha256": re.compile(r"[0-9a-f]{64}"), "sha1": re.compile(r"[0-9a-f]{40}")}
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A file as the hub has it: its path in the repository, its size in bytes and what it hashes to."""
+    """A file as the hub has it: its path in the repository, its size in bytes and what it hashes to.
+
+    A file on its way is named by its hash, so whoever answers for a hub must not get to choose any name.
+    Raises `ValueError` or `TypeError` for a size or a hash that is none, or a path out of the repository.
+    """
 
     path: str
     size: int
     digest: Digest
+
+    def __post_init__(self) -> None:
+        parts = PurePosixPath(self.path)
+        if parts.is_absolute() or ".." in parts.parts:
+            raise ValueError("a path leads out of the repository")
+        if type(self.size) is not int or self.size < 0:
+            raise ValueError("a size is no number of bytes")
+        if not _HASHES[self.digest.algorithm].fullmatch(self.digest.value):
+            raise ValueError("a hash is none")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +74,7 @@ class Body:
 class Hub:
     """The hub at `$HF_ENDPOINT`, with the token in `$HF_TOKEN` or of `hf auth login`, if there is one.
 
+    `address` is for messages: the name and password that the endpoint may hold are left out of it.
     Raises `InputError` for an address that is none, and `PipelineUnavailableError` without huggingface_hub.
     """
 
@@ -66,9 +83,9 @@ class Hub:
             from huggingface_hub import constants
         except ImportError:
             raise library_missing("huggingface_hub") from None
-        self.address = (os.environ.get("HF_ENDPOINT") or _DEFAULT).rstrip("/")
-        parts = urlsplit(self.address)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        self._endpoint = (os.environ.get("HF_ENDPOINT") or _DEFAULT).rstrip("/")
+        self.address = _without_secrets(self._endpoint)
+        if not _is_address(self._endpoint):
             raise InputError(f"HF_ENDPOINT must be an address such as {_DEFAULT}, not {self.address!r}.")
         # Otherwise it fetches a list of coding agents first and tells the hub what runs here.
         constants.HF_HUB_DISABLE_TELEMETRY = True
@@ -85,7 +102,7 @@ class Hub:
         from huggingface_hub import HfApi
 
         with self._understood(repository):
-            api = HfApi(self.address, library_name="personalive", library_version=_version())
+            api = HfApi(self._endpoint, library_name="personalive", library_version=_version())
             try:
                 info = api.model_info(
                     repository.name,
@@ -97,7 +114,7 @@ class Hub:
                 listed = [entry for entry in info.siblings or [] if entry.rfilename in paths]
                 found = [_published(entry) or self._probed(repository, commit, entry) for entry in listed]
                 return Listing(repository, commit, {file.path: file for file in found if file is not None})
-            except (ValueError, TypeError, KeyError) as error:  # some page, but no list of files
+            except (ValueError, TypeError, LookupError, AttributeError) as error:  # no list of files
                 raise DownloadError(
                     f"{self.address} does not answer as a hub does: check HF_ENDPOINT, and that no proxy or "
                     "log-in page is in between."
@@ -107,12 +124,13 @@ class Hub:
         """The same from the headers that the file itself would be sent with; its ETag is its hash."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
-        url = hf_hub_url(repository.name, entry.rfilename, revision=commit, endpoint=self.address)
-        told = get_hf_file_metadata(url, timeout=self._silence, endpoint=self.address)
-        algorithm = {64: "sha256", 40: "sha1"}.get(len(told.etag or ""))
-        if told.size is None or told.etag is None or algorithm is None:
+        url = hf_hub_url(repository.name, entry.rfilename, revision=commit, endpoint=self._endpoint)
+        told = get_hf_file_metadata(url, timeout=self._silence, endpoint=self._endpoint)
+        tag = told.etag or ""
+        algorithm = next((kind for kind, form in _HASHES.items() if form.fullmatch(tag)), None)
+        if told.size is None or algorithm is None:
             return None
-        return Published(entry.rfilename, told.size, Digest(algorithm, told.etag))
+        return Published(entry.rfilename, told.size, Digest(algorithm, tag))
 
     @contextmanager
     def reading(self, listing: Listing, path: str, start: int) -> Iterator[Body]:
@@ -126,7 +144,7 @@ class Hub:
             hf_raise_for_status,
         )
 
-        url = hf_hub_url(listing.repository.name, path, revision=listing.commit, endpoint=self.address)
+        url = hf_hub_url(listing.repository.name, path, revision=listing.commit, endpoint=self._endpoint)
         headers = build_hf_headers(library_name="personalive", library_version=_version())
         headers["Accept-Encoding"] = "identity"  # a place in a compressed stream is none in the file
         if start:
@@ -155,7 +173,11 @@ class Hub:
         except HfHubHTTPError as error:
             raise self._meaning(error, repository) from error
         except network_error as error:
-            raise Hiccup(f"no connection to {self.address} ({_reason(error)})") from error
+            raise Hiccup(f"no connection to {self.address} ({self._reason(error)})") from error
+
+    def _reason(self, error: Exception) -> str:
+        said = " ".join(str(error).split()).replace(self._endpoint, self.address)
+        return said or type(error).__name__
 
     def _meaning(self, error: HfHubHTTPError, repository: Repository) -> Exception:
         """What an answer other than success says; the hub answers 401 for repositories that do not exist, too."""
@@ -190,7 +212,7 @@ class Hub:
 
 
 def _published(entry: Any) -> Published | None:
-    """A file as it was listed; None when its size or hash was left out."""
+    """A file as it was listed; None when its size or hash was left out. Raises what `Published` does."""
     if entry.lfs is not None:
         size, digest = entry.lfs.size, Digest("sha256", entry.lfs.sha256)
     else:
@@ -206,8 +228,18 @@ def _wait(error: HfHubHTTPError) -> float | None:
     return float(asked[1]) if asked else None
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+def _is_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # raises when it is none
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(_HOST.fullmatch(parts.hostname or ""))
+
+
+def _without_secrets(address: str) -> str:
+    """An address as it may be shown; what comes before its last @ could be a password with any signs in it."""
+    return re.sub(r"^([A-Za-z]+://)?.*@", lambda match: match[1] or "", address, flags=re.DOTALL)
 
 
 def _version() -> str:

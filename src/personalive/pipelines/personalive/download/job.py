@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from personalive.errors import OfflineError
+from personalive.errors import DownloadError, OfflineError
 from personalive.pipelines.personalive.download.fetch import busy, fetch
 from personalive.pipelines.personalive.download.folder import claimed, free_space, require_space, sized
 from personalive.pipelines.personalive.download.hub import Hub, Listing
 from personalive.pipelines.personalive.download.patience import Hiccup, Patience
-from personalive.pipelines.personalive.download.plan import Plan, present, survey, unsettled, wanted
+from personalive.pipelines.personalive.download.plan import Plan, needed, present, survey, unsettled, wanted
 from personalive.pipelines.personalive.download.progress import Progress, Tally
 from personalive.pipelines.personalive.download.receipt import Receipt
 from personalive.pipelines.personalive.weights import layout
@@ -60,7 +60,7 @@ def download(
     without the libraries.
     """
     root, tally, patience = root or layout.default_root(), Tally(progress), patience or Patience()
-    files = wanted(tiny=tiny, revisions=revisions)
+    files = needed(root, wanted(tiny=tiny, revisions=revisions))
     open_questions = unsettled(root, files)
     if not open_questions:
         return Outcome(root, kept=present(root, files), asked=False)
@@ -68,12 +68,11 @@ def download(
     try:
         listings = _ask(hub, open_questions, tally, patience)
     except OfflineError as error:
-        missing = [file for file in open_questions if file.find(root) is None]
-        if missing:
-            raise _by_hand(error, root, missing) from error
+        _require_present(root, open_questions, error)
         tally.note(str(error))
         return Outcome(root, kept=present(root, files), asked=False, checked=False)
     with claimed(root, tally) as staging:
+        _require_still_settled(root, files, open_questions)
         plan = survey(root, files, listings, tally)
         _announce(plan, tally)
         require_space(root, plan.size - plan.staged)
@@ -91,16 +90,37 @@ def preview(
 ) -> Plan:
     """What `download` would do. Nothing is written, and a file of the right size is taken for whole.
 
+    Without the hub, so is every file that is there.
     Raises what `download` raises.
     """
     root, tally, patience = root or layout.default_root(), Tally(progress), patience or Patience()
-    files = wanted(tiny=tiny, revisions=revisions)
+    files = needed(root, wanted(tiny=tiny, revisions=revisions))
     open_questions = unsettled(root, files)
     try:
         listings = _ask(Hub(), open_questions, tally, patience) if open_questions else {}
     except OfflineError as error:
-        raise _by_hand(error, root, open_questions) from error
+        _require_present(root, open_questions, error)
+        tally.note(str(error))
+        return Plan(root, present(root, files))
+    _require_still_settled(root, files, open_questions)
     return survey(root, files, listings, tally, thorough=False)
+
+
+def _require_present(root: Path, files: Sequence[PublishedFile], error: OfflineError) -> None:
+    """Without the hub, files that are there will do; raises the error, with what to do, when any is not."""
+    missing = [file for file in files if file.find(root) is None]
+    if missing:
+        raise _by_hand(error, root, missing) from error
+
+
+def _require_still_settled(
+    root: Path, files: Sequence[PublishedFile], open_questions: Sequence[PublishedFile]
+) -> None:
+    """Raise `DownloadError` when a file changed while others were asked for, or the lock was waited for."""
+    for file in unsettled(root, files):
+        if file not in open_questions:
+            changed = file.find(root) or root / file.folder / file.names[-1]
+            raise DownloadError(f"{changed} was changed meanwhile: run the same command again.")
 
 
 def _ask(

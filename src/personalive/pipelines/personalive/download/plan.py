@@ -15,6 +15,11 @@ from personalive.pipelines.personalive.download.receipt import Receipt
 from personalive.pipelines.personalive.weights import layout
 from personalive.pipelines.personalive.weights.layout import PublishedFile, Repository
 
+_LARGEST_HEADER = 100 * 2**20  # what the safetensors library accepts
+_HELD = {
+    (file.folder, file.names) for file in (layout.TEMPORAL_MODULE, layout.BASE_UNET, layout.BASE_UNET_CONFIG)
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -57,6 +62,29 @@ def present(root: Path, files: Sequence[PublishedFile]) -> tuple[str, ...]:
     """The names of those files that are there, whole or not."""
     found = (file.find(root) for file in files)
     return tuple(path.relative_to(root).as_posix() for path in found if path is not None)
+
+
+def needed(root: Path, files: Sequence[PublishedFile]) -> tuple[PublishedFile, ...]:
+    """Those files that the set at `root` has or lacks.
+
+    A converted denoising UNet holds its base and temporal module: fetched, they would be laid over it.
+    """
+    path = layout.DENOISING_UNET.find(root)
+    if path is None or not _holds_all(path):
+        return tuple(files)
+    return tuple(
+        file for file in files if (file.folder, file.names) not in _HELD or file.find(root) is not None
+    )
+
+
+def _holds_all(path: Path) -> bool:
+    """Whether a denoising UNet in a safetensors file, whose header is JSON, has entries of all its parts."""
+    if path.suffix != ".safetensors":
+        return False
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = file.read(length) if length <= _LARGEST_HEADER else b""
+    return b'"conv_in.weight"' in header and b".temporal_modules." in header
 
 
 def unsettled(root: Path, files: Sequence[PublishedFile]) -> tuple[PublishedFile, ...]:

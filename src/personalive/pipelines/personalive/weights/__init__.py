@@ -1,1 +1,1 @@
-"""Weights on disk: which files make a set, how they are fetched, read, checked and written."""
+"""Weights on disk: which files make a set, how they are read, checked, converted and made at random."""

@@ -92,6 +92,10 @@ class Network:
             )
         return found
 
+    def absent(self, root: Path) -> list[Path]:
+        """Where its files would be that are not in the set."""
+        return [root / file.folder / file.names[-1] for file in self.files if file.find(root) is None]
+
 
 def _build_vae(root: Path, sizes: Sizes) -> nn.Module:
     del sizes

@@ -46,16 +46,24 @@ def prepare(directory: Path) -> list[Prepared]:
         raise MissingWeightsError(f"{root} is not there. Get the released weights with: personalive download")
     sizes = read_sizes(root)
     return [
-        _prepare(network, network.build(root, sizes), network.present(root)) for network in networks_of(root)
+        _prepare(network, root, network.build(root, sizes), network.present(root))
+        for network in networks_of(root)
     ]
 
 
-def _prepare(network: Network, module: nn.Module, paths: list[Path]) -> Prepared:
+def _prepare(network: Network, root: Path, module: nn.Module, paths: list[Path]) -> Prepared:
     files = [TensorFile.open(path) for path in paths]
     return Prepared(
         network,
         module,
-        plan(network.name, module, files, rename=network.rename, ignore_extra=network.ignore_extra),
+        plan(
+            network.name,
+            module,
+            files,
+            rename=network.rename,
+            ignore_extra=network.ignore_extra,
+            absent=network.absent(root),
+        ),
     )
 
 

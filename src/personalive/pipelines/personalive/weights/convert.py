@@ -46,7 +46,9 @@ def _write(prepared: Prepared, root: Path, out: Path) -> None:
     network = prepared.network
     folder = out / network.main.folder
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(prepared.module.state_dict(), folder / network.main.names[0], metadata={"format": "pt"})
+    path = folder / network.main.names[0]
+    save_file(prepared.module.state_dict(), path, metadata={"format": "pt"})
+    path.chmod(folder.stat().st_mode & 0o666)  # the library keeps it to its owner, whatever the umask
     if network.config is not None:
         config = network.config.find(root)
         if config is not None:

@@ -58,10 +58,12 @@ def plan(
     *,
     rename: Rename = as_it_is,
     ignore_extra: bool = False,
+    absent: Sequence[Path] = (),
 ) -> Plan:
     """Account for every entry of `files`, later ones laid over earlier ones, without reading a tensor.
 
     `module` is built on the meta device: its meta tensors are to be filled, the others are its constants.
+    `absent` files are named when entries are missing, which they may have.
     Raises `WeightsError` naming files and entries that are missing, left over, misshapen or of a wrong type.
     """
     wanted = {name: tensor for name, tensor in module.state_dict().items() if tensor.is_meta}
@@ -86,13 +88,15 @@ def plan(
             elif not _convertible(entry.dtype, target.dtype):
                 problems.append(f"{file.path}: {stored} is {entry.dtype}, which cannot be {target.dtype}")
     read = " or ".join(str(file.path) for file in files)
-    problems += [f"{name} is missing from {read}" for name in wanted if name not in sources]
+    missing = [f"{name} is missing from {read}" for name in wanted if name not in sources]
+    problems += missing
     if not ignore_extra:
         problems += [
             f"{extra.file.path}: {extra.name} belongs to no entry of this network" for extra in unused
         ]
     if problems:
-        raise WeightsError(f"The {network} cannot be loaded: {_listed(problems)}.")
+        remedy = _remedy(absent) if missing else ""
+        raise WeightsError(f"The {network} cannot be loaded: {_listed(problems)}.{remedy}")
     return Plan(network, _only(sources, wanted), _only(sources, constants), unused)
 
 
@@ -168,6 +172,14 @@ def _require_equal(source: Source, stored: Tensor, constant: Tensor) -> None:
         raise WeightsError(
             f"{source.file.path}: {source.name} is a constant of the method, but holds other values."
         )
+
+
+def _remedy(absent: Sequence[Path]) -> str:
+    if not absent:
+        return ""
+    verb = "is" if len(absent) == 1 else "are"
+    paths = " and ".join(map(str, absent))
+    return f" {paths} {verb} not there: get the released weights with: personalive download"
 
 
 def _listed(problems: Sequence[str]) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +15,19 @@ from personalive.errors import InputError
 
 @contextmanager
 def fresh_folder(out: Path) -> Iterator[Path]:
-    """Gives a hidden folder beside `out` to write to, which becomes `out` when the block is done.
+    """Gives a folder in a hidden one beside `out` to write to, which becomes `out` when the block is done.
 
     `out` must not exist, or be an empty folder. Raises `InputError` when the disk refuses.
     """
     out = out.absolute()
     made = [parent for parent in out.parents if not parent.exists()]
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    hidden: Path | None = None
     try:
-        partial.mkdir(parents=True)
+        for parent in reversed(made):
+            parent.mkdir(exist_ok=True)
+        hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+        partial = hidden / "set"  # the hidden one is closed to others, which `out` need not be
+        partial.mkdir()
         yield partial
         if out.exists():
             for part in partial.iterdir():
@@ -33,7 +37,8 @@ def fresh_folder(out: Path) -> Iterator[Path]:
     except (OSError, SafetensorError) as error:
         raise InputError(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if hidden is not None:
+            shutil.rmtree(hidden, ignore_errors=True)
         if not out.exists():
             _remove_empty(made)
 

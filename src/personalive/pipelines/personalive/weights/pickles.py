@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import mmap
 import pickle
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -22,6 +23,10 @@ import torch
 from personalive.errors import WeightsError
 
 _ZIP_MAGIC = b"PK\x03\x04"
+# The ends of archives: signature first; the size and the place of the list of records, and what follows it.
+_END = struct.Struct("<4s4H2LH")
+_LOCATOR = struct.Struct("<4sLQL")
+_END_64 = struct.Struct("<4sQ2H2L4Q")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
 
@@ -72,10 +77,35 @@ def describe(path: Path) -> Iterator[Description]:
 
 
 def _archived(path: Path) -> object:
+    _require_one_directory(path)
     records = _records(path)
     # The very reader that `torch.load` has: two that disagree on a forged archive are a way around this.
     content = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
     return _Survey(path, io.BytesIO(content), records).load()
+
+
+def _require_one_directory(path: Path) -> None:
+    """Raise `WeightsError` unless the list of records ends where the archive's end begins, as it says itself.
+
+    Where both differ, Python's reader goes by the one and torch's by the other: two lists for two readers.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - _END.size - _LOCATOR.size - _END_64.size))
+        tail = file.read()
+    end = size - _END.size
+    signature, *_, length, offset, comment = _END.unpack(tail[-_END.size :])
+    sound = signature == b"PK\x05\x06" and comment == 0
+    locator = tail[-_END.size - _LOCATOR.size : -_END.size]
+    if locator.startswith(b"PK\x06\x07"):
+        end -= _LOCATOR.size + _END_64.size
+        _, _, place, _ = _LOCATOR.unpack(locator)
+        signature, *_, length, offset = _END_64.unpack(tail[: _END_64.size])
+        sound = sound and signature == b"PK\x06\x06" and place == end
+    if not sound or offset + length != end:
+        raise WeightsError(
+            f"{path} is damaged or no file of weights (it does not end as they do). Fetch it again."
+        )
 
 
 def _records(path: Path) -> dict[str, int]:

@@ -112,11 +112,14 @@ VARIANTS = {
 }
 """Name → sizes: networks small enough for tests on a CPU, or as large as the released ones."""
 
-# The motion extractor's heads (gain of the weights, range of the biases): keypoints that stay in the image.
-_HEADS = {
-    "detector.fc_kp": (0.15, (-0.22, 0.22)),
-    "detector.fc_scale": (0.05, (1.0, 1.0)),
-    "detector.fc_t": (0.1, (0.0, 0.0)),
+# Gain of the weights and range of the biases. Keypoints stay in the image; motion tokens are of order one, since
+# larger ones make random UNets amplify rounding errors without bound.
+_GAINS = {
+    "motion_extractor/detector.fc_kp": (0.15, (-0.22, 0.22)),
+    "motion_extractor/detector.fc_scale": (0.05, (1.0, 1.0)),
+    "motion_extractor/detector.fc_t": (0.1, (0.0, 0.0)),
+    "motion_encoder/model.conv6": (0.05, (0.5, 0.5)),
+    "motion_encoder/final_proj": (0.3, (0.0, 0.0)),
 }
 
 
@@ -179,7 +182,7 @@ def write_configs(directory: Path, variant: Variant) -> None:
 
 
 def random_models(
-    variant: str, *, device: torch.device, dtype: torch.dtype = torch.float32, seed: int = 0
+    variant: Variant, *, device: torch.device, dtype: torch.dtype = torch.float32, seed: int = 0
 ) -> Models:
     """The networks of such a set without files, made on the device: for timing, where reading would take longer.
 
@@ -187,9 +190,9 @@ def random_models(
     """
     networks = {}
     with tempfile.TemporaryDirectory() as name:
-        write_configs(Path(name), VARIANTS[variant])
+        write_configs(Path(name), variant)
         for network in (*NETWORKS, TINY_VAE):
-            module = network.build(Path(name), VARIANTS[variant].sizes)
+            module = network.build(Path(name), variant.sizes)
             kind = torch.float32 if network.always_float32 else dtype
             weights = random_weights(network.name, module, seed=seed, dtype=kind, device=device)
             module.load_state_dict(weights, assign=True)
@@ -228,7 +231,7 @@ def _random(network: str, name: str, like: Tensor, seed: int, device: torch.devi
         return torch.zeros(shape, dtype=like.dtype, device=device)
     if leaf == "running_var":
         return 1.0 + 0.2 * torch.rand(shape, generator=generator, device=device)
-    gain, biases = _HEADS.get(module, (1.0, None)) if network == "motion_extractor" else (1.0, None)
+    gain, biases = _GAINS.get(f"{network}/{module}", (1.0, None))
     if leaf == "bias" and biases is not None:
         return torch.empty(shape, device=device).uniform_(*biases, generator=generator)
     normal = torch.randn(shape, generator=generator, device=device)

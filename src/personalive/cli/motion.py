@@ -1,0 +1,159 @@
+"""`personalive motion`: take a driver's motion from a clip, and animate portraits by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from personalive.cli.settings import parse_settings
+
+if TYPE_CHECKING:
+    from personalive.offline import Report
+    from personalive.pipelines.personalive.motion import DrivingMotion
+
+app = typer.Typer(
+    name="motion",
+    help="Take a driver's motion from a clip once, and animate any portrait by it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+_EXTRACT_EPILOG = """Examples:
+
+personalive motion extract talking.mp4
+
+personalive motion extract talking.mp4 -o talking.safetensors --start 2 --end 7
+
+The file holds head motion and expression of each frame, no picture. Only the weights that made it can use it.
+"""
+_DRIVE_EPILOG = """Examples:
+
+personalive motion drive portrait.jpg talking.safetensors
+
+personalive motion drive portrait.jpg talking.safetensors -o out.webm --set expression=1.3
+
+The result is that of `personalive animate` with the clip itself, without its sound.
+"""
+
+_Weights = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="The weights. Default: the downloaded ones.")
+]
+_Size = Annotated[int, typer.Option(help="Side of the animated frame: 256 to 1024, a multiple of 64.")]
+_Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter of the pipeline; may be repeated."),
+]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", "-y", help="Replace the output if it exists.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
+
+
+@app.command(epilog=_EXTRACT_EPILOG)
+def extract(
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="The clip whose motion is wanted.")],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where to write. Default: CLIP.safetensors in this folder."),
+    ] = None,
+    weights: _Weights = None,
+    start: Annotated[float, typer.Option(help="Begin this many seconds into the clip.")] = 0.0,
+    end: Annotated[float | None, typer.Option(help="End this many seconds into the clip.")] = None,
+    size: _Size = 512,
+    settings: _Settings = None,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Write the motion of a clip's driver to a file: seen once, carried over as often as you like."""
+    from personalive.cli.progress import show_progress
+    from personalive.offline.motion import SUFFIX, ExtractJob
+    from personalive.offline.motion import extract as run
+
+    job = ExtractJob(
+        driving=clip,
+        output=output or Path(f"{clip.stem}{SUFFIX}"),
+        size=size,
+        start=start,
+        end=end,
+        overwrite=overwrite,
+        parameters=_parameters(weights, settings),
+    )
+    with show_progress(quiet=quiet) as progress:
+        motion = run(job, progress)
+    if not quiet:
+        _describe(job.output, motion)
+
+
+@app.command(epilog=_DRIVE_EPILOG)
+def drive(
+    reference: Annotated[
+        Path,
+        typer.Argument(metavar="REFERENCE", help="The portrait: a picture, or a video to take it from."),
+    ],
+    motion: Annotated[
+        Path, typer.Argument(metavar="MOTION", help="What `personalive motion extract` wrote.")
+    ],
+    *,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Where to write. Default: REFERENCE_MOTION.mp4 in this folder."),
+    ] = None,
+    weights: _Weights = None,
+    size: _Size = 512,
+    crop: Annotated[
+        bool, typer.Option("--crop/--no-crop", help="Crop the portrait to head and shoulders.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Seed of whatever the pipeline draws at random.")] = 42,
+    settings: _Settings = None,
+    overwrite: _Overwrite = False,
+    quiet: _Quiet = False,
+) -> None:
+    """Animate a portrait by a motion that was extracted before.
+
+    Frame for frame as `personalive animate` does with the clip, but without looking at the clip again.
+    """
+    from personalive.cli import console
+    from personalive.cli.progress import show_progress
+    from personalive.offline.motion import DriveJob
+    from personalive.offline.motion import drive as run
+
+    job = DriveJob(
+        reference=reference,
+        motion=motion,
+        output=output or Path(f"{reference.stem}_{motion.stem}.mp4"),
+        size=size,
+        crop=crop,
+        seed=seed,
+        overwrite=overwrite,
+        parameters=_parameters(weights, settings),
+    )
+    with show_progress(quiet=quiet) as progress:
+        report = run(job, progress)
+    for warning in report.warnings:
+        console.say(f"warning: {warning}")
+    if not quiet:
+        _summarise(report)
+
+
+def _parameters(weights: Path | None, settings: list[str] | None) -> dict[str, object]:
+    given: dict[str, object] = {} if weights is None else {"weights": weights}
+    return given | parse_settings(settings)
+
+
+def _describe(path: Path, motion: DrivingMotion) -> None:
+    count, faces = len(motion), int(motion.valid.sum())
+    many = "frame" if count == 1 else "frames"
+    typer.echo(f"{path}: {count} {many} at {motion.fps:.5g} fps, {faces} with a face")
+
+
+def _summarise(report: Report) -> None:
+    for note in report.notes:
+        typer.echo(f"note: {note}")
+    states = ", ".join(f"{count} {state}" for state, count in sorted(report.states.items()))
+    many = "frame" if report.frames == 1 else "frames"
+    typer.echo(
+        f"{report.output}: {report.frames} {many} ({states}), {report.width}×{report.height}, "
+        f"{report.duration:.2f} s at {report.fps:.5g} fps; made in {report.seconds:.1f} s, "
+        f"{report.speed:.1f} frames per second"
+    )

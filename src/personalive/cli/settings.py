@@ -1,0 +1,24 @@
+"""`--set NAME=VALUE`: parameters by name, as they come from the command line."""
+
+from __future__ import annotations
+
+import json
+
+import typer
+
+
+def parse_settings(given: list[str] | None) -> dict[str, object]:
+    """Values by name: JSON where the text is that, else the text itself.
+
+    Raises `typer.BadParameter` for what is not NAME=VALUE.
+    """
+    values: dict[str, object] = {}
+    for setting in given or []:
+        name, equals, text = setting.partition("=")
+        if not (equals and name.strip()):
+            raise typer.BadParameter(f"--set takes NAME=VALUE, not {setting!r}.")
+        try:
+            values[name.strip()] = json.loads(text)
+        except ValueError:  # a word such as `quality`
+            values[name.strip()] = text
+    return values

@@ -1,0 +1,48 @@
+"""What the two ways of doing a job have in common: in one go, and in segments."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from personalive.media import DrivingSource
+from personalive.offline.compose import Layout
+from personalive.offline.plan import Plan
+from personalive.pipelines.interface import FrameState, Pipeline, Reference, Session
+
+WAITING_FRAMES = 4
+"""How many finished frames may wait for the writer."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loaded:
+    """A plan, and everything opened that it needs."""
+
+    plan: Plan
+    source: DrivingSource
+    pipeline: Pipeline[Any, Any]
+    reference: Reference
+    layout: Layout
+
+    @property
+    def frames_ahead(self) -> int:
+        """How many driving frames may wait for the session."""
+        return max(WAITING_FRAMES, 2 * self.pipeline.info.chunk_frames)
+
+    def open_session(self) -> Session[Any]:
+        """A new session, as the job wants it."""
+        return self.pipeline.open_session(self.reference, self.plan.run, seed=self.plan.job.seed)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Made:
+    """What came of it: output frames by state, `seconds` spent on them, and what was wrong on the way.
+
+    `earlier` of the frames were made by an earlier run.
+    """
+
+    states: Counter[FrameState]
+    seconds: float
+    warnings: tuple[str, ...]
+    earlier: int = 0

@@ -1,0 +1,169 @@
+"""A job in segments, each kept when it is complete: a run that is stopped can be continued to the same result.
+
+The picture is cut into segments of a constant number of frames, and the session's state kept after each. Taking
+it may leave a trace in a session, so it is taken at the same steps whether or not a run is ever stopped. When
+the last segment is there, they are joined as they are, with the sound. Memory is as without segments.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from personalive.errors import InputError, MediaError
+from personalive.media import AudioTrack, Provenance, VideoFrame, join_videos, open_writer, output_kind
+from personalive.offline.drive import Drive, Driven
+from personalive.offline.fingerprint import fingerprint
+from personalive.offline.job import Progress
+from personalive.offline.loaded import WAITING_FRAMES, Loaded, Made
+from personalive.offline.output import is_picture, provenance_of
+from personalive.offline.plan import driving_frames
+from personalive.offline.threads import Reader, Writer
+from personalive.offline.workfolder import State, WorkFolder
+from personalive.pipelines.interface import FrameState, Session
+
+SEGMENT_FRAMES = 128
+"""A segment ends with the step that completes so many frames. More than an encoder reorders: joined, only the
+last segment may be shorter than that."""
+
+
+def check_resumable(output: Path) -> None:
+    """Raise `InputError` unless `output` is of a kind that can be made in segments."""
+    if is_picture(output) or output_kind(output) not in {"mp4", "mov", "webm"}:
+        raise InputError(
+            f"{output} cannot be made in segments: resuming needs a video, .mp4, .m4v, .mov or .webm."
+        )
+
+
+def animate_in_segments(loaded: Loaded, tell: Progress) -> Made:
+    """Make what an earlier run has not, join it all and remove the work folder.
+
+    Raises `InputError` where the pipeline cannot continue a session, or where the work folder is not of this job,
+    and `MediaError` where something cannot be read or written. Finished segments stay for the next run.
+    """
+    job, info = loaded.plan.job, loaded.pipeline.info
+    mark = provenance_of(job, info)
+    with ExitStack() as stack:
+        session = stack.enter_context(loaded.open_session())
+        _snapshot(loaded, session)  # first of all: in vain if there is none to be had
+        tell("checking the files", 0, None)
+        facts = fingerprint(loaded, mark, SEGMENT_FRAMES)
+        folder = stack.enter_context(WorkFolder(job.output, facts, overwrite=job.overwrite))
+        earlier = folder.state.frames
+        if earlier:
+            tell(f"going on after {earlier} frames", 0, None)
+        if not folder.state.finished:
+            _Work(loaded, session, folder, mark, tell).finish()
+        state = folder.state
+        tell("finishing", state.frames, state.frames)
+        warnings = _join(loaded, folder, mark)
+        folder.remove()
+    return Made(Counter(state.states), state.seconds, (*state.warnings, *warnings), earlier)
+
+
+def _snapshot(loaded: Loaded, session: Session[Any]) -> bytes:
+    snapshot = session.snapshot()
+    if snapshot is None:
+        raise InputError(
+            f"The {loaded.pipeline.info.id} pipeline cannot resume a run: leave that out (--resume, resume=True)."
+        )
+    return snapshot
+
+
+def _join(loaded: Loaded, folder: WorkFolder, mark: Provenance) -> list[str]:
+    plan, job = loaded.plan, loaded.plan.job
+    return join_videos(
+        job.output,
+        folder.segments,
+        fps=plan.fps,
+        provenance=mark,
+        audio=AudioTrack(job.driving, job.start) if plan.sound else None,
+        overwrite=job.overwrite,
+        staging=folder.path,
+    )
+
+
+class _Work:
+    """Makes the segments that a work folder lacks."""
+
+    def __init__(
+        self, loaded: Loaded, session: Session[Any], folder: WorkFolder, mark: Provenance, tell: Progress
+    ) -> None:
+        self._loaded = loaded
+        self._session = session
+        self._folder = folder
+        self._mark = mark
+        self._tell = tell
+
+    def finish(self) -> None:
+        """Make them all. `folder.state` is finished then."""
+        loaded, folder = self._loaded, self._folder
+        with Reader(driving_frames(loaded.plan, loaded.source), ahead=loaded.frames_ahead) as reader:
+            drive = Drive(self._session, loaded.pipeline.info, reader)
+            if folder.state.taken:
+                self._go_on(drive, reader)
+            while not folder.state.finished:
+                begun = time.perf_counter()
+                states = self._make(drive)
+                self._keep(drive, states, time.perf_counter() - begun)
+
+    def _go_on(self, drive: Drive, reader: Iterator[VideoFrame]) -> None:
+        """Bring session and source to where the earlier run was. The source is read again from its start, which
+        gives the same frames, as seeking need not."""
+        state = self._folder.state
+        self._session.restore(self._folder.snapshot)
+        passed = 0
+        for passed, _ in enumerate(itertools.islice(reader, state.frames), 1):
+            self._tell("finding the place", passed, state.frames)
+        waiting = list(itertools.islice(reader, state.taken - state.frames))
+        if passed + len(waiting) < state.taken:
+            raise MediaError(f"{self._loaded.plan.job.driving} gave fewer frames than in the earlier run.")
+        drive.go_on(state.frames, waiting, state.padding)
+
+    def _make(self, drive: Drive) -> Counter[FrameState]:
+        """Write the next segment, if there is another frame, and say what its frames are."""
+        states: Counter[FrameState] = Counter()
+        results = drive.results(at_least=SEGMENT_FRAMES)
+        first = next(results, None)
+        if first is None:
+            return states
+        plan, layout, done = self._loaded.plan, self._loaded.layout, self._folder.state.frames
+        path = self._folder.segment(len(self._folder.state.segments))
+        width, height = layout.size
+        with ExitStack() as stack:
+            target = stack.enter_context(
+                open_writer(
+                    path, width=width, height=height, fps=plan.fps, provenance=self._mark, overwrite=True
+                )
+            )
+
+            def finish(driven: Driven) -> None:
+                target.write(layout.compose(driven.driving, driven.animated))
+
+            writer = stack.enter_context(Writer(finish, behind=WAITING_FRAMES))
+            for driven in itertools.chain([first], results):
+                states[driven.state] += 1
+                writer.put(driven)
+                self._tell("animating", done + states.total(), plan.frames)
+            writer.finish()
+        return states
+
+    def _keep(self, drive: Drive, states: Counter[FrameState], seconds: float) -> None:
+        """Record the segment just written, with all that a later run needs to go on after it."""
+        before = self._folder.state
+        snapshot = b"" if drive.ended else _snapshot(self._loaded, self._session)
+        state = State(
+            segments=self._folder.add_segment(states.total()) if states else before.segments,
+            states=Counter(before.states) + states,
+            taken=drive.taken,
+            padding=drive.padding,
+            seconds=before.seconds + seconds,
+            warnings=tuple(self._loaded.source.warnings),
+            finished=drive.ended,
+        )
+        self._folder.save(state, snapshot)

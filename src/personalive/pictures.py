@@ -1,0 +1,69 @@
+"""What the Python API takes for pictures, and how each becomes an array."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+
+from personalive.errors import InputError, NoFaceError
+from personalive.face.face import dominant
+from personalive.face.tracker import FaceDetector
+from personalive.media import Image, read_image
+from personalive.media.image import flatten
+from personalive.media.types import Frames
+from personalive.offline.framing import Portrait, read_portrait
+
+FilePath = str | os.PathLike[str]
+Picture = FilePath | PIL.Image.Image | Image
+"""A path, a Pillow image, or uint8 RGB (height, width, 3)."""
+
+
+def driving_frames(frames: Frames | Image) -> list[Image]:
+    """The frames one by one, as copies: a camera may write into the same array again.
+
+    Raises `InputError` unless they are uint8 RGB, one or many, of 16 pixels or more on each side.
+    """
+    array = np.asarray(frames)
+    if array.dtype != np.uint8 or array.ndim not in {3, 4} or array.shape[-1] != 3:
+        raise InputError(
+            "Driving frames must be uint8 RGB of shape (frames, height, width, 3) or (height, width, 3), not "
+            f"{array.dtype} {array.shape}."
+        )
+    if min(array.shape[-3:-1]) < 16:
+        raise InputError(f"Driving frames must have 16 pixels or more on each side, not {array.shape}.")
+    return list(np.array(array if array.ndim == 4 else array[None]))
+
+
+def pixels(image: Picture) -> Image:
+    """A picture as uint8 RGB (height, width, 3).
+
+    Raises `MediaError` for a file that cannot be read, `InputError` for an array of another kind.
+    """
+    if isinstance(image, PIL.Image.Image):
+        return np.array(flatten(image), np.uint8)
+    if isinstance(image, str | os.PathLike):
+        return read_image(Path(image))
+    array = np.asarray(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
+        raise InputError(f"A portrait must be uint8 RGB (height, width, 3), not {array.dtype} {array.shape}.")
+    return np.ascontiguousarray(array)
+
+
+def portrait(image: Picture) -> Portrait:
+    """A picture and the face in it; of a video file, the first frame with a face.
+
+    Raises `NoFaceError` where there is none, and as `pixels` does.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_portrait(Path(image))
+    array = pixels(image)
+    with FaceDetector() as detector:
+        face = dominant(detector.detect(array), (array.shape[1], array.shape[0]))
+    if face is None:
+        raise NoFaceError(
+            "No face was found in the portrait. Use a picture in which one face is clearly visible."
+        )
+    return Portrait(array, face)
