@@ -18,7 +18,7 @@ demo: $(READY)
 	@echo "The video is at $(CURDIR)/out/demo.mp4: portrait, driver and result side by side."
 
 test: lint
-	$(BIN)/python -m pytest -n $(JOBS) -m "$(MARKERS)"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "$(MARKERS)"
 
 lint: $(TESTABLE)
 	$(BIN)/ruff check .

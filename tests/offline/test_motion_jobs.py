@@ -24,7 +24,7 @@ END = 0.24
 
 @pytest.fixture(scope="module")
 def parameters(test_weights: Path) -> dict[str, object]:
-    return {"weights": test_weights, "width": 64, "height": 64}
+    return {"weights": test_weights, "width": 64, "height": 64, "face_detection": False}
 
 
 @pytest.fixture(scope="module")

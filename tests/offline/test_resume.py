@@ -302,7 +302,7 @@ def test_the_diffusion_pipeline_goes_on(
 ) -> None:
     from personalive.pipelines.personalive.session import PersonaLiveSession
 
-    parameters = {"weights": test_weights, "width": 64, "height": 64}
+    parameters = {"weights": test_weights, "width": 64, "height": 64, "face_detection": False}
     job = AnimateJob(
         **{**given, "pipeline": "personalive", "driving": SAMPLE, "parameters": parameters, "max_frames": 22}
     )
