@@ -86,6 +86,9 @@ def main() -> int:
                 session.step(FrameChunk(part, np.full(CHUNK, step / FPS)))
                 if step % 100 == 99:
                     memory.append(resident())
+                if step % 1500 == 1499:
+                    driven = (step + 1) * CHUNK / FPS / 60
+                    print(f"  {driven:.0f} min driven: {memory[-1]:.0f} MB", file=sys.stderr, flush=True)
             state = len(session.snapshot() or b"")
     seconds = time.perf_counter() - begun
     settled = memory[int(len(memory) * SETTLED)]

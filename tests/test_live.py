@@ -14,6 +14,7 @@ from personalive.errors import PipelineUnavailableError
 from personalive.media import Image, open_driving, read_image
 from personalive.pipelines.interface import AnimatedChunk, FrameState
 from personalive.pipelines.personalive.motion import DrivingMotion
+from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
 from personalive.pipelines.personalive.reference import FusedReference
 
 SAMPLES = Path(str(files("personalive") / "samples"))
@@ -136,6 +137,8 @@ def test_every_kind_of_picture_is_fused(live: PersonaLive, reference: FusedRefer
     assert whole.image.shape == (64, 64, 3)
     with pytest.raises(NoFaceError):
         live.fuse(np.full((200, 200, 3), 128, np.uint8))
+    with pytest.raises(NoFaceError, match="upright"):
+        live.fuse(np.rot90(pixels))
     with pytest.raises(MediaError, match="does not exist"):
         live.fuse("nonesuch.jpg", crop=False)
     with pytest.raises(InputError, match="uint8"):
@@ -193,3 +196,17 @@ def test_what_cannot_be_loaded(test_weights: Path, tmp_path: Path) -> None:
         PersonaLive.from_pretrained(tmp_path)
     with pytest.raises(InputError, match="width = 65"):
         PersonaLive.from_pretrained(test_weights, width=65)
+
+
+def test_animating_a_file_uses_what_is_loaded(
+    live: PersonaLive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_again(*_: object) -> None:
+        raise AssertionError("the networks are loaded already")
+
+    monkeypatch.setattr(PersonaLivePipeline, "load", load_again)
+    out = tmp_path / "out.mp4"
+    report = live.animate(PORTRAIT, CLIP, out, max_frames=4, parameters={"expression": 1.2})
+    assert (report.frames, report.width, report.height, out.exists()) == (4, 64, 64, True)
+    with pytest.raises(InputError, match="latency is chosen when the pipeline is loaded"):
+        live.animate(PORTRAIT, CLIP, out, parameters={"latency": "low"})

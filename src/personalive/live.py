@@ -25,7 +25,7 @@ from personalive.offline.framing import crop_to_face
 from personalive.offline.motion import drive_whole, look
 from personalive.pictures import FilePath, Picture, driving_frames, pixels, portrait
 from personalive.pipelines.interface import AnimatedChunk, FrameChunk, FrameState
-from personalive.pipelines.parameters import build
+from personalive.pipelines.parameters import build, split
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
 
@@ -119,24 +119,28 @@ class PersonaLive:
         """Animate the portrait in the file `reference` with the clip `driving` and write `out`.
 
         At the size and with all else that this was loaded with. `options` and `progress` are those of
-        `personalive.animate`, but for `pipeline` and `size`. The networks are loaded once more for the job.
+        `personalive.animate`, but for `pipeline` and `size`; its `parameters` may be run parameters only.
 
         Raises a `PersonaLiveError`: its message says what cannot be used and what to do; `TypeError` for an
         unknown option.
         """
         loaded = self.parameters.model_dump()
         seed = options.pop("seed", loaded.pop("seed"))
-        loaded |= options.pop("parameters", {})
+        run_parameters, fixed = split(type(self._pipeline), options.pop("parameters", {}))
+        if fixed:
+            raise InputError(
+                f"{next(iter(fixed))} is chosen when the pipeline is loaded: see from_pretrained."
+            )
         job = AnimateJob(
             reference=Path(reference),
             driving=Path(driving),
             output=Path(out),
             pipeline=self._pipeline.info.id,
             seed=seed,
-            parameters=loaded,
+            parameters=loaded | run_parameters,
             **options,
         )
-        return run(job, progress)
+        return run(job, progress, pipeline=self._pipeline)
 
     def extract_motion(
         self, driving: FilePath, *, start: float = 0.0, end: float | None = None

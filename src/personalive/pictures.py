@@ -8,13 +8,11 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from personalive.errors import InputError, NoFaceError
-from personalive.face.face import dominant
-from personalive.face.tracker import FaceDetector
+from personalive.errors import InputError
 from personalive.media import Image, read_image
 from personalive.media.image import flatten
 from personalive.media.types import Frames
-from personalive.offline.framing import Portrait, read_portrait
+from personalive.offline.framing import Portrait, find_portrait, read_portrait
 
 FilePath = str | os.PathLike[str]
 Picture = FilePath | PIL.Image.Image | Image
@@ -59,11 +57,4 @@ def portrait(image: Picture) -> Portrait:
     """
     if isinstance(image, str | os.PathLike):
         return read_portrait(Path(image))
-    array = pixels(image)
-    with FaceDetector() as detector:
-        face = dominant(detector.detect(array), (array.shape[1], array.shape[0]))
-    if face is None:
-        raise NoFaceError(
-            "No face was found in the portrait. Use a picture in which one face is clearly visible."
-        )
-    return Portrait(array, face)
+    return find_portrait(pixels(image))

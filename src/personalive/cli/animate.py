@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personalive.cli.settings import parse_settings
+
 if TYPE_CHECKING:
-    from personalive.offline import AnimateJob, Report
+    from personalive.offline import AnimateJob
 
 EPILOG = """Examples:
 
@@ -134,22 +135,9 @@ def animate(
         overwrite=overwrite,
         resume=resume,
         parameters={name: value for name, value in named.items() if value is not None}
-        | _settings(settings or []),
+        | parse_settings(settings),
     )
     _run(job, quiet)
-
-
-def _settings(given: list[str]) -> dict[str, object]:
-    values: dict[str, object] = {}
-    for setting in given:
-        name, equals, text = setting.partition("=")
-        if not (equals and name.strip()):
-            raise typer.BadParameter(f"--set takes NAME=VALUE, not {setting!r}.")
-        try:
-            values[name.strip()] = json.loads(text)
-        except ValueError:  # a word such as `relative`
-            values[name.strip()] = text
-    return values
 
 
 def _run(job: AnimateJob, quiet: bool) -> None:
@@ -170,19 +158,4 @@ def _run(job: AnimateJob, quiet: bool) -> None:
             raise
         console.say("interrupted: the same command goes on from the last complete segment")
         sys.exit(_INTERRUPTED)
-    for warning in report.warnings:
-        console.say(f"warning: {warning}")
-    if not quiet:
-        _summarise(report)
-
-
-def _summarise(report: Report) -> None:
-    for note in report.notes:
-        typer.echo(f"note: {note}")
-    states = ", ".join(f"{count} {state}" for state, count in sorted(report.states.items()))
-    many = "frame" if report.frames == 1 else "frames"
-    typer.echo(
-        f"{report.output}: {report.frames} {many} ({states}), {report.width}×{report.height}, "
-        f"{report.duration:.2f} s at {report.fps:.5g} fps; made in {report.seconds:.1f} s, "
-        f"{report.speed:.1f} frames per second"
-    )
+    console.summarise(report, quiet=quiet)

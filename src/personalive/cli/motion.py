@@ -10,7 +10,6 @@ import typer
 from personalive.cli.settings import parse_settings
 
 if TYPE_CHECKING:
-    from personalive.offline import Report
     from personalive.pipelines.personalive.motion import DrivingMotion
 
 app = typer.Typer(
@@ -130,10 +129,7 @@ def drive(
     )
     with show_progress(quiet=quiet) as progress:
         report = run(job, progress)
-    for warning in report.warnings:
-        console.say(f"warning: {warning}")
-    if not quiet:
-        _summarise(report)
+    console.summarise(report, quiet=quiet)
 
 
 def _parameters(weights: Path | None, settings: list[str] | None) -> dict[str, object]:
@@ -145,15 +141,3 @@ def _describe(path: Path, motion: DrivingMotion) -> None:
     count, faces = len(motion), int(motion.valid.sum())
     many = "frame" if count == 1 else "frames"
     typer.echo(f"{path}: {count} {many} at {motion.fps:.5g} fps, {faces} with a face")
-
-
-def _summarise(report: Report) -> None:
-    for note in report.notes:
-        typer.echo(f"note: {note}")
-    states = ", ".join(f"{count} {state}" for state, count in sorted(report.states.items()))
-    many = "frame" if report.frames == 1 else "frames"
-    typer.echo(
-        f"{report.output}: {report.frames} {many} ({states}), {report.width}×{report.height}, "
-        f"{report.duration:.2f} s at {report.fps:.5g} fps; made in {report.seconds:.1f} s, "
-        f"{report.speed:.1f} frames per second"
-    )

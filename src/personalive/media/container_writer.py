@@ -23,6 +23,9 @@ _CODEC_OPTIONS = {
     "libx264": {"crf": "18", "preset": "veryfast"},
     "libvpx-vp9": {"crf": "31", "deadline": "realtime", "cpu-used": "6", "row-mt": "1", "lag-in-frames": "0"},
 }
+# x264's macroblock tree weighs a row of macroblocks sixteen at a time and reads past rows that do not fill
+# that: what lies there in memory then decides bits, and the same frames give different files.
+_MACROBLOCK_TREE_WIDTH = 256
 
 
 class ContainerWriter(StagedWriter):
@@ -67,6 +70,8 @@ class ContainerWriter(StagedWriter):
         codec_options = dict(_CODEC_OPTIONS[codec])
         if self._quality is not None:
             codec_options["crf"] = str(self._quality)
+        if codec == "libx264" and _even(self._size[0]) % _MACROBLOCK_TREE_WIDTH:
+            codec_options["x264-params"] = "mbtree=0"
         stream = cast(VideoStream, container.add_stream(codec, rate=self._rate, options=codec_options))
         width, height = self._size
         stream.width, stream.height = (

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from contextlib import ExitStack
+from typing import Any
 
 from personalive.errors import InputError
 from personalive.media import DrivingSource, open_driving
@@ -22,14 +23,19 @@ from personalive.offline.plan import driving_frames, is_still, make_layout, make
 from personalive.offline.resume import animate_in_segments, check_resumable
 from personalive.offline.threads import Reader, Writer
 from personalive.pipelines import registry
-from personalive.pipelines.interface import FrameState
+from personalive.pipelines.interface import FrameState, Pipeline
 from personalive.pipelines.parameters import split
 
 _WIDEST_PLAYED = 4096
 
 
-def run(job: AnimateJob, progress: Progress | None = None) -> Report:
+def run(
+    job: AnimateJob, progress: Progress | None = None, *, pipeline: Pipeline[Any, Any] | None = None
+) -> Report:
     """Do the job. `progress` hears of it in this thread.
+
+    A `pipeline` that is loaded already is used, and left open; the job's size and load parameters must be those
+    it was loaded with. Without one, that of the job's name is loaded, and closed in the end.
 
     Raises `InputError` and its kin for what cannot be used, `PipelineUnavailableError` where the pipeline
     cannot run here. Whatever is raised, nothing is left at the output's place that was not there before; a job
@@ -40,16 +46,22 @@ def run(job: AnimateJob, progress: Progress | None = None) -> Report:
     check_target(job.output, job.overwrite)
     if job.resume:
         check_resumable(job.output)
-    choice = registry.choose(job.pipeline, job.parameters)
+    if pipeline is None:
+        choice = registry.choose(job.pipeline, job.parameters)
+    else:
+        choice = registry.Choice(type(pipeline), "it was loaded already")
     split(choice.pipeline, job.parameters)
     with open_driving(job.driving, start=job.start, end=job.end) as source:
         _check_one_picture(job, source)
         tell("looking for the face", 0, None)
         plan = make_plan(job, choice, source)
         tell("loading", 0, None)
-        with choice.pipeline.load(plan.load, lambda stage, share: tell(stage, 0, None)) as pipeline:
-            reference = pipeline.fuse(plan.framing.image)
-            loaded = Loaded(plan, source, pipeline, reference, make_layout(plan, source, reference))
+        with ExitStack() as stack:
+            used = pipeline or stack.enter_context(
+                choice.pipeline.load(plan.load, lambda stage, share: tell(stage, 0, None))
+            )
+            reference = used.fuse(plan.framing.image)
+            loaded = Loaded(plan, source, used, reference, make_layout(plan, source, reference))
             _say_how_long(loaded, tell)
             made = animate_in_segments(loaded, tell) if job.resume else _animate(loaded, tell)
             return _report(loaded, made)

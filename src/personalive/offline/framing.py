@@ -51,20 +51,26 @@ def read_portrait(path: Path) -> Portrait:
     """
     if path.is_dir():
         raise MediaError(f"{path} is a directory: the reference must be a picture or a video.")
+    if is_image_file(path):
+        return find_portrait(read_image(path), path.name)
     with FaceDetector() as detector:
-        if is_image_file(path):
-            image = read_image(path)
-            faces = detector.detect(image)
-            if not faces:
-                raise NoFaceError(f"No face was found in {path.name}. {_ADVICE}")
-            portrait = _portrait(image, faces, path.name)
-            tilt = abs(float(fit_head(portrait.face.landmarks).angles[2]))
-            if tilt > _LYING or detector.upside_down(image, portrait.face):
-                raise NoFaceError(
-                    f"The face in {path.name} does not stand upright: rotate the picture first."
-                )
-            return portrait
         return _from_video(path, detector)
+
+
+def find_portrait(image: Image, name: str = "the picture") -> Portrait:
+    """The portrait in uint8 RGB (height, width, 3), called `name` in what is said of it.
+
+    Raises `NoFaceError` where there is no face, or none that stands upright.
+    """
+    with FaceDetector() as detector:
+        faces = detector.detect(image)
+        if not faces:
+            raise NoFaceError(f"No face was found in {name}. {_ADVICE}")
+        portrait = _portrait(image, faces, name)
+        tilt = abs(float(fit_head(portrait.face.landmarks).angles[2]))
+        if tilt > _LYING or detector.upside_down(image, portrait.face):
+            raise NoFaceError(f"The face in {name} does not stand upright: rotate the picture first.")
+        return portrait
 
 
 def _from_video(path: Path, detector: FaceDetector) -> Portrait:

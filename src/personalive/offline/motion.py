@@ -14,16 +14,10 @@ from personalive.errors import InputError
 from personalive.face.crop import Size
 from personalive.media import DrivingSource, VideoFrame, exact_rate, open_driving, resample
 from personalive.media.output import check_parent, exists_error
-from personalive.offline.framing import (
-    Framing,
-    Portrait,
-    crop_to_face,
-    read_portrait,
-    whole_picture,
-    whole_size,
-)
+from personalive.offline.framing import read_portrait
 from personalive.offline.job import AnimateJob, Progress, Report
 from personalive.offline.output import FrameWriter, check_target, is_picture
+from personalive.offline.plan import frame_portrait, frame_size
 from personalive.offline.threads import Writer
 from personalive.pipelines import registry
 from personalive.pipelines.interface import AnimatedChunk, FrameState
@@ -156,8 +150,8 @@ def drive(job: DriveJob, progress: Progress | None = None) -> Report:
     motion = _read(job)
     tell("looking for the face", 0, None)
     portrait = read_portrait(job.reference)
-    framing = _framing(job, portrait, load, base)
-    height, width = framing.image.shape[:2]
+    width, height = size = frame_size(animation, load, base, portrait.size)
+    framing = frame_portrait(animation, portrait, size)
     tell("loading", 0, None)
     sized = base.model_copy(update={"width": width, "height": height})
     with PersonaLivePipeline.load(sized, lambda stage, share: tell(stage, 0, None)) as pipeline:
@@ -245,15 +239,6 @@ def _read(job: DriveJob) -> DrivingMotion:
             ".mp4, .mov, .webm or .gif."
         )
     return motion
-
-
-def _framing(
-    job: DriveJob, portrait: Portrait, load: Mapping[str, object], checked: PersonaLiveLoadParameters
-) -> Framing:
-    """The portrait at the size given as parameters, else at the job's square, else in the picture's shape."""
-    width, height = (job.size, job.size) if job.crop else whole_size(portrait.size, job.size)
-    size = (checked.width if "width" in load else width, checked.height if "height" in load else height)
-    return crop_to_face(portrait, size) if job.crop else whole_picture(portrait, size)
 
 
 def _load_only(given: Mapping[str, object]) -> dict[str, object]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from personalive.face.crop import Size
@@ -60,8 +60,8 @@ def make_plan(job: AnimateJob, choice: registry.Choice, source: DrivingSource) -
     checked = build(choice.pipeline.run_parameters, run)
     base = build(choice.pipeline.load_parameters, {"seed": job.seed, **load})
     portrait = read_portrait(job.reference)
-    size = _size(job, load, base, portrait.size)
-    framing = crop_to_face(portrait, size) if job.crop else whole_picture(portrait, size)
+    size = frame_size(job, load, base, portrait.size)
+    framing = frame_portrait(job, portrait, size)
     fps = float(exact_rate(job.fps if job.fps is not None else source.info.fps))
     return Plan(
         job=job,
@@ -77,10 +77,17 @@ def make_plan(job: AnimateJob, choice: registry.Choice, source: DrivingSource) -
     )
 
 
-def _size(job: AnimateJob, load: dict[str, object], checked: LoadParameters, image_size: Size) -> Size:
-    """The size to animate at: given as parameters, else the job's square, else the picture's shape."""
+def frame_size(
+    job: AnimateJob, given: Mapping[str, object], checked: LoadParameters, image_size: Size
+) -> Size:
+    """The size to animate at: `given` as parameters, else the job's square, else the picture's shape."""
     width, height = (job.size, job.size) if job.crop else whole_size(image_size, job.size)
-    return (checked.width if "width" in load else width, checked.height if "height" in load else height)
+    return (checked.width if "width" in given else width, checked.height if "height" in given else height)
+
+
+def frame_portrait(job: AnimateJob, portrait: Portrait, size: Size) -> Framing:
+    """The part of the portrait that the job animates, at that size."""
+    return crop_to_face(portrait, size) if job.crop else whole_picture(portrait, size)
 
 
 def _expected(job: AnimateJob, source: DrivingSource, fps: float) -> int | None:
