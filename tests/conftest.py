@@ -4,6 +4,7 @@ stranger's pipeline.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +22,10 @@ from personalive.pipelines import registry
 # The first example of a test often pays for an import or a compiled kernel: times say nothing here.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# A shell starts its background jobs deaf to Ctrl-C, and they pass that on: tests that press it would wait in vain.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PLUGIN = Path(__file__).parent / "plugin"
 CLIP_FRAMES = 30
