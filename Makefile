@@ -1,11 +1,12 @@
 # make demo   install into .venv and animate the sample        make lint   ruff and mypy
-# make test   lint and run the tests                           make serve  (not part of this version)
+# make test   lint and run the tests                           make serve  run the server
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TESTABLE := $(VENV)/.testable
+SERVABLE := $(VENV)/.servable
 SAMPLES := src/personalive/samples
 MARKERS ?= not slow
 JOBS ?= 2
@@ -25,8 +26,9 @@ lint: $(TESTABLE)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-serve: $(READY)
-	@echo "The server is not part of this version; see the roadmap in README.md." >&2; exit 2
+# What the server is told, such as ARGS="--port 9000 --max-sessions 2".
+serve: $(SERVABLE)
+	@$(BIN)/personalive serve --pipeline preview $(ARGS)
 
 footage: $(READY)
 	$(BIN)/python scripts/fetch_footage.py
@@ -39,6 +41,11 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (once; a minute or two)…"
 	@$(PYTHON) -m venv $(VENV) || { echo "Could not make a virtual environment. On Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(SERVABLE): $(READY)
+	@echo "Installing what the server needs (once)…"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[server]'
 	@touch $@
 
 # PyTorch and what only tests and tools need: the demo does without.

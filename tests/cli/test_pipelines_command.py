@@ -26,7 +26,7 @@ def test_json_describes_strangers_too(personalive: Call) -> None:
     done = personalive("pipelines", "--json")
     assert "warning: Pipeline 'broken' cannot be imported from no_such_module_anywhere:Pipeline" in done.err
     cards = {card["id"]: card for card in json.loads(done.out)}
-    assert set(cards) == {"echo", "missing", "personalive", "preview"}
+    assert set(cards) == {"echo", "missing", "paced", "personalive", "preview"}
     assert cards["echo"]["exact_chunks"] is True
     assert cards["echo"]["run_parameters"]["gain"] == {
         "default": 1.0,

@@ -60,7 +60,7 @@ def test_a_broken_package_does_not_take_the_rest_down() -> None:
         registry.get("broken")
     with pytest.warns(RuntimeWarning) as seen:
         found = registry.all_pipelines()
-    assert {"echo", "missing", "personalive", "preview"} == set(found)
+    assert {"echo", "missing", "paced", "personalive", "preview"} == set(found)
     assert sorted(str(warning.message).split("'")[1] for warning in seen) == ["broken", "function"]
 
 

@@ -17,6 +17,8 @@ from personalive.cli.download import EPILOG as DOWNLOAD_EPILOG
 from personalive.cli.download import download
 from personalive.cli.motion import app as motion
 from personalive.cli.pipelines import pipelines
+from personalive.cli.serve import EPILOG as SERVE_EPILOG
+from personalive.cli.serve import serve
 from personalive.cli.weights import app as weights
 from personalive.errors import PersonaLiveError
 
@@ -31,6 +33,8 @@ _EPILOG = """Examples:
 personalive animate portrait.jpg talking.mp4
 
 personalive animate portrait.jpg talking.mp4 --side-by-side -o compare.mp4
+
+personalive serve --pipeline preview
 
 personalive doctor
 """
@@ -48,6 +52,7 @@ app.command(epilog=ANIMATE_EPILOG)(animate)
 app.command(epilog=DOWNLOAD_EPILOG)(download)
 app.command()(doctor)
 app.command()(pipelines)
+app.command(epilog=SERVE_EPILOG)(serve)
 app.add_typer(motion)
 app.add_typer(weights)
 

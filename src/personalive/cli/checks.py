@@ -12,12 +12,15 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import av
 import numpy as np
 
 import personalive
+from personalive.cli.serve import INSTALL as INSTALL_SERVER
+from personalive.cli.serve import PACKAGES as SERVER_PACKAGES
 from personalive.errors import PersonaLiveError
 from personalive.face.drawn import drawn_face
 from personalive.face.tracker import FaceDetector
@@ -48,7 +51,7 @@ class Check:
 def all_checks() -> list[Check]:
     """Every check, in the order they are shown. One that breaks down is reported as failed."""
     checks: list[Check] = []
-    for look in (_python, _machine, _gpu, _torch, _codecs, _face_model, _pipelines, _disk, _cache):
+    for look in (_python, _machine, _gpu, _torch, _codecs, _face_model, _pipelines, _server, _disk, _cache):
         checks += _safely(look)
     return checks
 
@@ -165,6 +168,14 @@ def _pipelines() -> list[Check]:
         *checks,
         Check("chosen by default", True, f"{choice.pipeline.info.id}: {choice.why}", required=True),
     ]
+
+
+def _server() -> list[Check]:
+    missing = [name for name in SERVER_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        return [Check("server", None, f"not installed: {', '.join(missing)}", f"Run: {INSTALL_SERVER}")]
+    found = (f"{name} {version(name)}" for name in ("aiortc", "fastapi", "uvicorn"))
+    return [Check("server", True, ", ".join(found))]
 
 
 def _disk() -> list[Check]:

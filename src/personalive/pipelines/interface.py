@@ -197,6 +197,10 @@ class Session(ABC, Generic[R]):
         del snapshot
         raise InputError("Sessions of this pipeline cannot be continued from a snapshot.")
 
+    def figures(self) -> Mapping[str, float]:
+        """What the pipeline counts of a session, by name, such as `keyframes`."""
+        return {}
+
     @abstractmethod
     def close(self) -> None:
         """Give back what the session holds. May be called twice."""

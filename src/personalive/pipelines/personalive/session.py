@@ -7,7 +7,7 @@ is shown. Its first frames out are a transition from the reference's own pose, w
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import numpy as np
@@ -158,6 +158,10 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
         self._noise.restore(kept.noise)
         self._next_noise = kept.next_noise
         self._watch.resume(kept.watch)
+
+    @override
+    def figures(self) -> Mapping[str, float]:
+        return {"keyframes": len(self._state.window.keyframes)}
 
     @override
     def close(self) -> None:

@@ -1,0 +1,98 @@
+"""The web application: all routes, what stands before them, and the server that lives as long as it does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+import personalive
+from personalive.serving import answers, guards
+from personalive.serving.page import assets as page_files
+from personalive.serving.routes import (
+    hardware,
+    health,
+    metrics,
+    models,
+    page,
+    pipeline,
+    recordings,
+    reference,
+    sessions,
+    webrtc,
+    whip,
+)
+from personalive.serving.server import Server
+from personalive.serving.settings import Settings
+
+_DESCRIPTION = """Animate a portrait with the expressions and head motion of a live video.
+
+Load a pipeline, post a portrait, open a session by WebRTC: see `/api/v1/pipeline/load`,
+`/api/v1/personalive/reference` and `/api/v1/webrtc/offer`. Errors are `{"detail": …}`."""
+
+_ROUTERS = tuple(
+    part.router
+    for part in (
+        health,
+        pipeline,
+        models,
+        reference,
+        webrtc,
+        whip,
+        sessions,
+        recordings,
+        hardware,
+        metrics,
+        page,
+    )
+)
+
+
+class Lifetime:
+    """A server that is stopped once, however many ask for it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._stopping: asyncio.Task[None] | None = None
+
+    async def stop(self) -> None:
+        """Stop the server; returns when it has stopped."""
+        if self._stopping is None:
+            self.server.draining = True
+            self._stopping = asyncio.create_task(self.server.stop(), name="stop-server")
+        await asyncio.shield(self._stopping)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The application. Its lifespan makes and starts the `Server`, in `app.state.server`, and stops it."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        server = Server(settings)
+        lifetime = Lifetime(server)
+        app.state.server, app.state.lifetime = server, lifetime
+        try:
+            await server.start()
+            yield
+        finally:
+            await lifetime.stop()
+
+    app = FastAPI(
+        title="PersonaLive",
+        version=personalive.__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=answers.ANYWHERE,
+    )
+    answers.install(app, lambda: app.state.server.metrics.error("http"))
+    guards.install(app, settings)
+    for router in _ROUTERS:
+        app.include_router(router)
+    # Made now: it takes a tenth of a second, in which no frame could be sent later.
+    app.openapi()
+    page_files()
+    return app

@@ -1,0 +1,89 @@
+"""What the server runs on. Quick: PyTorch is asked where it is imported already, else the driver's own program."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+_GIB = 2**30
+_PATIENCE_S = 5
+
+
+class HardwareInfo(BaseModel):
+    """The machine, as far as it matters for speed. Memory in GiB."""
+
+    vram_gb: float | None = Field(None, description="Memory of the first GPU; null without one.")
+    device: Literal["cuda", "cpu"]
+    gpu_name: str | None = None
+    gpu_count: int = 0
+    cpu_count: int = Field(description="Cores that this process may use.")
+    memory_gb: float | None = Field(None, description="Main memory; null where the system does not tell.")
+    torch: str | None = Field(None, description="Version of PyTorch; null if it is not installed.")
+    python: str
+    system: str
+
+
+def hardware_info() -> HardwareInfo:
+    """Look at the machine. Takes milliseconds, the first time some more; blocks meanwhile."""
+    gpus = _by_torch()
+    if gpus is None:
+        gpus = _by_driver()
+    first = gpus[0] if gpus else None
+    return HardwareInfo(
+        vram_gb=None if first is None else first[1],
+        device="cpu" if first is None else "cuda",
+        gpu_name=None if first is None else first[0],
+        gpu_count=len(gpus),
+        cpu_count=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        memory_gb=_memory(),
+        torch=_torch_version(),
+        python=platform.python_version(),
+        system=f"{platform.system()} {platform.machine()}",
+    )
+
+
+def _by_torch() -> tuple[tuple[str, float], ...] | None:
+    """Name and GiB of each GPU that PyTorch can use; None where it is not imported, which would take seconds."""
+    torch: Any = sys.modules.get("torch")
+    cuda = getattr(torch, "cuda", None)
+    if cuda is None or not hasattr(cuda, "get_device_properties"):
+        return None
+    if not cuda.is_available():
+        return ()
+    found = (cuda.get_device_properties(index) for index in range(cuda.device_count()))
+    return tuple((str(gpu.name), round(gpu.total_memory / _GIB, 1)) for gpu in found)
+
+
+@lru_cache(maxsize=1)
+def _by_driver() -> tuple[tuple[str, float], ...]:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE_S, check=True)
+        rows = [line.rsplit(",", 1) for line in done.stdout.splitlines() if line.strip()]
+        return tuple((name.strip(), round(float(mebibytes) / 1024, 1)) for name, mebibytes in rows)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return ()
+
+
+def _memory() -> float | None:
+    if not hasattr(os, "sysconf"):
+        return None
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB, 1)
+
+
+def _torch_version() -> str | None:
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,115 @@
+"""What the server counts, for Prometheus. Rates, such as frames per second, are `rate()` of the counters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    generate_latest,
+)
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+_LATENCY = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
+_STEP = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+_TOGETHER = (1, 2, 3, 4, 6, 8, 12, 16, 32)
+
+
+class Metrics:
+    """One server's figures, in a registry of their own. May be called from any thread. Times in seconds."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        PlatformCollector(registry=registry)
+        self._live = Gauge("personalive_sessions", "Sessions that are open now.", registry=registry)
+        self._opened = Counter("personalive_sessions_opened", "Sessions opened.", registry=registry)
+        self._ended = Counter(
+            "personalive_sessions_ended", "Sessions ended, by reason.", ["reason"], registry=registry
+        )
+        self._in = Counter("personalive_frames_in", "Driving frames that came.", registry=registry)
+        self._out = Counter("personalive_frames_out", "Animated frames that were sent.", registry=registry)
+        self._dropped = Counter(
+            "personalive_frames_dropped",
+            "Frames left out: in, before the pipeline; out, after it.",
+            ["reason"],
+            registry=registry,
+        )
+        self._no_face = Counter(
+            "personalive_frames_without_face", "Animated frames whose driver has no face.", registry=registry
+        )
+        self._chunk = Histogram(
+            "personalive_chunk_seconds", "Time of one step.", buckets=_STEP, registry=registry
+        )
+        self._together = Histogram(
+            "personalive_chunk_sessions", "Sessions in one step.", buckets=_TOGETHER, registry=registry
+        )
+        self._queue = Histogram(
+            "personalive_queue_seconds", "Wait before a step.", buckets=_LATENCY, registry=registry
+        )
+        self._latency = Histogram(
+            "personalive_latency_seconds",
+            "From a driving frame's arrival to sending the frame that shows it.",
+            buckets=_LATENCY,
+            registry=registry,
+        )
+        self._errors = Counter("personalive_errors", "Errors, by kind.", ["kind"], registry=registry)
+        self._memory = Gauge(
+            "personalive_gpu_memory_bytes", "GPU memory that this process holds.", registry=registry
+        )
+
+    def bind(self, streams_live: Callable[[], int], gpu_memory: Callable[[], float]) -> None:
+        """Where to look up, whenever the figures are asked for, the open sessions and GPU memory in bytes."""
+        self._live.set_function(streams_live)
+        self._memory.set_function(gpu_memory)
+
+    def session_opened(self) -> None:
+        """A session was opened."""
+        self._opened.inc()
+
+    def session_ended(self, reason: str) -> None:
+        """A session has ended; `reason` is one of a few words."""
+        self._ended.labels(reason).inc()
+
+    def frames_in(self, count: int) -> None:
+        """Driving frames came."""
+        self._in.inc(count)
+
+    def frames_out(self, count: int) -> None:
+        """Animated frames were sent."""
+        self._out.inc(count)
+
+    def dropped(self, reason: str, count: int) -> None:
+        """Frames were left out."""
+        self._dropped.labels(reason).inc(count)
+
+    def no_face(self, count: int) -> None:
+        """Animated frames show a driver without a face."""
+        self._no_face.inc(count)
+
+    def chunk(self, seconds: float, sessions: int) -> None:
+        """A session's chunk was made in a step that took `seconds` for `sessions` together."""
+        self._chunk.observe(seconds)
+        self._together.observe(sessions)
+
+    def queued(self, seconds: float) -> None:
+        """A chunk waited so long for its step."""
+        self._queue.observe(seconds)
+
+    def latency(self, seconds: float) -> None:
+        """A frame was sent so long after the frame that it shows had come."""
+        self._latency.observe(seconds)
+
+    def error(self, kind: str) -> None:
+        """Something broke down; `kind` is one of a few words."""
+        self._errors.labels(kind).inc()
+
+    def render(self) -> bytes:
+        """All figures in Prometheus's text format, `CONTENT_TYPE`."""
+        return generate_latest(self._registry)

@@ -1,0 +1,55 @@
+"""The packaged web page. Its files are read once and found by their exact names, so no request reaches the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import mimetypes
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from string import Template
+
+INDEX = "index.html"
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_TEXT = ("text/", "image/svg")
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file of the page."""
+
+    content: bytes
+    type: str
+    etag: str
+
+
+@cache
+def assets() -> dict[str, Asset]:
+    """Every packaged file by its path below `assets`, parts joined by `/`."""
+    return dict(_walk(files("personalive.serving") / "assets", ""))
+
+
+def _walk(folder: Traversable, prefix: str) -> list[tuple[str, Asset]]:
+    found: list[tuple[str, Asset]] = []
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            found += _walk(entry, f"{prefix}{entry.name}/")
+        else:
+            found.append((prefix + entry.name, _asset(entry.name, entry.read_bytes())))
+    return found
+
+
+def _asset(name: str, content: bytes) -> Asset:
+    suffix = "." + name.rpartition(".")[2]
+    kind = _TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+    if kind.startswith(_TEXT):
+        kind += "; charset=utf-8"
+    return Asset(content, kind, f'"{hashlib.sha256(content).hexdigest()[:16]}"')
+
+
+def index(version: str, pipeline: str) -> bytes:
+    """The page, with what it says about the server filled in: the version, and a sentence on the pipeline."""
+    text = Template(assets()[INDEX].content.decode())
+    return text.substitute(version=html.escape(version), pipeline=html.escape(pipeline)).encode()

@@ -1,0 +1,36 @@
+"""The web page and its files."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from personalive.serving.answers import NotFoundError
+from personalive.serving.dependencies import ServerDep
+from personalive.serving.page import assets, index
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+async def page(request: Request, server: ServerDep) -> Response:
+    """What this server is."""
+    status = server.host.status()
+    told = {
+        "not_loaded": "No pipeline is loaded.",
+        "loading": f"The {status.pipeline_id} pipeline is being loaded.",
+        "loaded": f"The {status.pipeline_id} pipeline is loaded.",
+        "error": f"The {status.pipeline_id} pipeline could not be loaded.",
+    }[status.status]
+    return Response(index(request.app.version, told), media_type="text/html; charset=utf-8")
+
+
+@router.api_route("/assets/{name:path}", methods=["GET", "HEAD"])
+async def asset(name: str, request: Request) -> Response:
+    """A file of the page."""
+    found = assets().get(name)
+    if found is None:
+        raise NotFoundError("There is no such file.")
+    headers = {"ETag": found.etag, "Cache-Control": "no-cache"}
+    if request.headers.get("if-none-match") == found.etag:
+        return Response(status_code=304, headers=headers)
+    return Response(found.content, headers=headers, media_type=found.type)

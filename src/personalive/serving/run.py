@@ -1,0 +1,131 @@
+"""The running process: its socket, its event loop, and how signals end it."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from personalive.errors import InputError
+from personalive.serving import logs, preload
+from personalive.serving.app import Lifetime, create_app
+from personalive.serving.loops import loop_factory
+from personalive.serving.settings import Settings
+
+_LAST_ANSWERS_S = 1
+_MAX_CONNECTIONS = 512
+
+
+def serve(settings: Settings, on_start: Callable[[str], None] | None = None) -> None:
+    """Serve until SIGINT or SIGTERM. `on_start` is called with the address, once it is the server's.
+
+    Raises `InputError` where the address cannot be listened at, or the pipeline or portrait that the settings name
+    cannot be used, and `PipelineUnavailableError` where that pipeline cannot run here.
+    """
+    preload.check(settings)
+    with listen(settings.host, settings.port) as listener:
+        logs.configure(settings.log_format, settings.log_level)
+        address = url(listener, settings.host)
+        if on_start is not None:
+            on_start(address)
+        app = create_app(settings)
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            http="h11",
+            lifespan="on",
+            limit_concurrency=_MAX_CONNECTIONS,
+            timeout_graceful_shutdown=_LAST_ANSWERS_S,
+        )
+        logs.event("server_started", url=address)
+        with asyncio.Runner(loop_factory=loop_factory(settings.udp_port_range)) as runner:
+            runner.run(_Http(config, app).serve([listener]))
+
+
+class _Http(uvicorn.Server):
+    """Ends in order at a signal: first the sessions, while HTTP still tells that it is not ready, then HTTP.
+
+    Uvicorn's own way is the other way round, and raises the signal again when it is done.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending: asyncio.Task[None] | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until told to end."""
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came; a second one is in a hurry."""
+        del frame
+        if self._loop is None or not self.started or self._ending is not None:
+            self.should_exit = True
+            self.force_exit = self._ending is not None
+            return
+        self._loop.call_soon_threadsafe(self._end, signal.Signals(sig).name)
+
+    def _end(self, why: str) -> None:
+        if self._ending is None:
+            logs.event("server_stopping", signal=why)
+            self._ending = asyncio.get_running_loop().create_task(self._wind_up(), name="wind-up")
+
+    async def _wind_up(self) -> None:
+        lifetime: Lifetime = self._app.state.lifetime
+        try:
+            await lifetime.stop()
+        finally:
+            self.should_exit = True
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket. Raises `InputError` in words: the port is taken, may not be had, is no address."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise InputError(f"{host} is no address to listen at: {error.strerror or error}.") from None
+    try:
+        if sys.platform != "win32":
+            # A server that is started again need not wait for its old connections to time out.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(socket.SOMAXCONN)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise InputError(_why_not(error, host, port)) from None
+    return listener
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} of {host} is taken: stop what listens there, or take another with --port."
+    if error.errno == errno.EACCES:
+        return f"Port {port} is reserved for the administrator: take one above 1023 with --port."
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is no address of this machine: use 127.0.0.1, or 0.0.0.0 for all that it has."
+    return f"{host} port {port} cannot be listened at: {error.strerror or error}."
+
+
+def url(listener: socket.socket, host: str) -> str:
+    """Where a browser on this machine finds the server."""
+    port = listener.getsockname()[1]
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{name}:{port}"

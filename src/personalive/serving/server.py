@@ -1,0 +1,72 @@
+"""All parts of a running server, made and ended together."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from personalive.serving import logs, preload
+from personalive.serving.calls import Calls
+from personalive.serving.downloads import Downloads
+from personalive.serving.host import PipelineHost
+from personalive.serving.memory import gpu_memory_bytes
+from personalive.serving.metrics import Metrics
+from personalive.serving.recorder import Recordings
+from personalive.serving.references import References
+from personalive.serving.settings import Settings
+from personalive.serving.stalls import StallWatch
+from personalive.serving.streams import Streams
+from personalive.serving.worker import Worker
+
+
+class Server:
+    """Made on the event loop; `start` it, and `stop` it whatever happened in between."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.worker = Worker()
+        self.streams = Streams(
+            self.worker, self.metrics, limit=settings.max_sessions, watermark=settings.watermark
+        )
+        self.host = PipelineHost(self.worker, self.streams)
+        self.references = References(self.host, self.worker)
+        self.downloads = Downloads()
+        self.recordings = Recordings(settings.recordings_dir)
+        self.calls = Calls(settings, self.host, self.references, self.streams)
+        self.stalls = StallWatch() if settings.debug_stalls else None
+        self.metrics.bind(lambda: len(self.streams), gpu_memory_bytes)
+
+    @property
+    def draining(self) -> bool:
+        """Whether it is about to stop: it takes no offers any more."""
+        return self.calls.draining
+
+    @draining.setter
+    def draining(self, draining: bool) -> None:
+        self.calls.draining = draining
+
+    async def start(self) -> None:
+        """Begin to work, and to load what the settings name."""
+        self.worker.start()
+        if self.stalls is not None:
+            self.stalls.start()
+        await preload.begin(self.settings, self.host, self.references)
+
+    async def stop(self) -> None:
+        """Tell the clients, end the sessions and give everything back, within the settings' `drain_s`."""
+        self.draining = True
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._wind_up(), self.settings.drain_s)
+        self.worker.stop(within=1.0)
+        if self.stalls is not None:
+            await self.stalls.stop()
+        logs.event("server_stopped")
+
+    async def _wind_up(self) -> None:
+        await self.streams.end_all("The server is stopping.", "shutdown")
+        await asyncio.sleep(0.3)  # for the last messages to leave
+        await self.calls.close()
+        await self.downloads.stop()
+        await self.recordings.stop()
+        await self.host.unload()

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import av
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from personalive.serving.intake import Arrived, Intake, SourceClock, to_image
+
+SMALL, LARGE = av.VideoFrame(32, 16, "yuv420p"), av.VideoFrame(64, 32, "yuv420p")
+
+
+def fill(intake: Intake, times: list[float], frame: av.VideoFrame = SMALL) -> None:
+    for time in times:
+        intake.put(Arrived(frame, time, time))
+
+
+def taken(intake: Intake) -> list[float]:
+    return [arrived.time for arrived in intake.take() or []]
+
+
+@given(
+    st.integers(1, 6), st.lists(st.floats(0.001, 0.3), max_size=60), st.lists(st.integers(0, 12), max_size=20)
+)
+def test_what_is_kept_is_bounded_ordered_and_ends_with_the_newest(
+    chunk: int, gaps: list[float], pauses: list[int]
+) -> None:
+    intake, now, fed, got, newest = Intake(chunk), 0.0, 0, 0, -1.0
+    steps = iter(gaps)
+    for pause in [*pauses, 60]:
+        for gap in [gap for gap, _ in zip(steps, range(pause), strict=False)]:
+            now += gap
+            fill(intake, [now])
+            fed += 1
+        assert len(intake) <= 2 * chunk
+        count = len(intake)
+        chosen = taken(intake)
+        assert len(chosen) in {0, chunk}
+        assert chosen == sorted(set(chosen))
+        if chosen:
+            assert chosen[0] > newest
+            newest = chosen[-1]
+            # Unless one frame is left for the next turn, the newest is among them.
+            assert newest == now or count <= chunk + chunk // 4
+        got += len(chosen)
+    assert got + intake.dropped + len(intake) == fed
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+@pytest.mark.parametrize("slower", [2, 3, 5])
+def test_a_slow_pipeline_gets_an_evenly_thinned_stream(chunk: int, slower: int) -> None:
+    """A camera of 30 frames a second and a pipeline of 30 / `slower`."""
+    intake, interval, seen = Intake(chunk), 1 / 30, list[float]()
+    for frame in range(40 * chunk * slower):
+        fill(intake, [frame * interval])
+        if frame % (chunk * slower) == chunk * slower - 1:
+            seen += taken(intake)
+    gaps = np.diff(seen[chunk:])
+    assert gaps.mean() == pytest.approx(slower * interval, rel=0.02)
+    # Twice as slow is perfectly even; slower than that, no gap is twice what it should be.
+    assert gaps.max() <= (1.01 if slower == 2 else 2.01) * slower * interval
+
+
+def test_a_pipeline_that_keeps_up_loses_nothing() -> None:
+    intake, random, now = Intake(4), np.random.default_rng(0), 0.0
+    for frame in range(400):
+        now += float(random.uniform(0.02, 0.045))
+        fill(intake, [now])
+        if frame % 4 == 0 or len(intake) > 4:
+            taken(intake)
+    assert intake.dropped == 0
+
+
+def test_another_size_begins_anew() -> None:
+    intake = Intake(4)
+    fill(intake, [0.0, 0.1, 0.2])
+    fill(intake, [0.3, 0.4, 0.5, 0.6], LARGE)
+    assert intake.dropped == 3
+    assert [arrived.size for arrived in intake.take() or []] == [(64, 32)] * 4
+
+
+def test_what_is_old_goes_whatever_room_there_is() -> None:
+    intake = Intake(4)
+    fill(intake, [0.0, 0.1, 9.0, 9.1])
+    assert not intake.ready
+    assert intake.dropped == 2
+    assert intake.take() is None
+
+
+@given(st.lists(st.tuples(st.none() | st.floats(-100, 100), st.floats(0, 2)), min_size=2, max_size=50))
+def test_a_source_clock_always_goes_on(stamps: list[tuple[float | None, float]]) -> None:
+    clock, now, times = SourceClock(), 5.0, list[float]()
+    for stamp, passed in stamps:
+        now += passed
+        times.append(clock.read(stamp, now))
+    assert times[0] == 0.0
+    assert (np.diff(times) > 0).all()
+    assert abs(times[-1] - (now - 5.0 - stamps[0][1])) < 1.0 + 1e-3 * len(stamps)
+
+
+def test_a_source_clock_is_the_sources_own() -> None:
+    clock = SourceClock()
+    stamps = [7.0 + k / 30 for k in range(30)]
+    jitter = np.random.default_rng(1).uniform(0, 0.05, 30)
+    times = [
+        clock.read(stamp, 100 + k / 30 + float(late))
+        for k, (stamp, late) in enumerate(zip(stamps, jitter, strict=True))
+    ]
+    assert np.allclose(np.diff(times), 1 / 30)
+    # A source that is replaced by one with another clock goes on where time is.
+    assert clock.read(5000.0, 101.1) == pytest.approx(times[-1] + 1.1 - 29 / 30, abs=0.06)
+
+
+def test_pictures() -> None:
+    grey = np.full((1440, 2560, 3), 128, np.uint8)
+    image = to_image(av.VideoFrame.from_ndarray(grey, format="rgb24"))
+    assert (image.shape, image.dtype) == ((720, 1280, 3), np.dtype(np.uint8))
+    assert to_image(SMALL).shape == (16, 32, 3)
