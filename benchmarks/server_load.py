@@ -25,19 +25,21 @@ from tests.serving.running import ClientProcess, Held, RunningServer, running
 PARTS = 6
 SETTLE = 3.0
 """Seconds after the last client has connected that count for nobody."""
+CONNECT = 1.5
+"""Seconds by which one may be connected later than another, for each that starts beside it."""
 WARM_UP = 20
 """Connections before the first look: pools of threads and memory fill up first."""
 
 
 def together(server: RunningServer, sessions: int, fps: float, seconds: float) -> list[Report]:
     """What so many clients saw that streamed at the same time for `seconds`."""
+    longer = seconds + CONNECT * sessions
     with contextlib.ExitStack() as stack:
-        clients = []
-        for _ in range(sessions):
-            arguments = ("--fps", fps, "--seconds", seconds + 4 * sessions, "--face")
-            clients.append(stack.enter_context(ClientProcess(server.url, *arguments)))
-            clients[-1].wait_until_connected()
-        return [client.report(seconds + 4 * sessions + 60) for client in clients]
+        arguments = ("--fps", fps, "--seconds", longer, "--face")
+        clients = [stack.enter_context(ClientProcess(server.url, *arguments)) for _ in range(sessions)]
+        for client in clients:
+            client.wait_until_connected(30 + CONNECT * sessions)
+        return [client.report(longer + 60) for client in clients]
 
 
 def shared(reports: Sequence[Report], seconds: float) -> list[Report]:

@@ -26,7 +26,7 @@ Sizes = Sequence[tuple[float, Size]]
 """From that second on, frames of that size."""
 
 SMALL: Sizes = ((0.0, (480, 270)),)
-GROWING: Sizes = ((0.0, (480, 270)), (1.5, (640, 360)), (3.0, (960, 540)), (4.5, (1280, 720)))
+GROWING: Sizes = ((0.0, (480, 270)), (1.0, (640, 360)), (2.0, (960, 540)), (3.0, (1280, 720)))
 """As a browser begins: small, and larger when the network turns out to carry it."""
 
 Scene = Callable[[int, Size], Image]

@@ -149,7 +149,9 @@ class Client:
             ) from None
 
     async def close(self) -> None:
-        """End the session, if there is one, and the connection."""
+        """End the session, if there is one, and the connection. May be called twice."""
+        if self.http.is_closed:
+            return
         if self.id is not None:
             with contextlib.suppress(httpx.HTTPError):  # a server that has gone needs no telling
                 await self.http.delete(f"/api/v1/webrtc/offer/{self.id}")

@@ -17,12 +17,7 @@ from tests.serving.running import ClientProcess, running
 BUSY = 0.35
 """Seconds that a machine with other work may add to any delay."""
 
-SHORT = [
-    Case(15, 2, chunk=1, delay=0),
-    Case(30, 1, chunk=4, delay=12),
-    Case(30, 0.5, chunk=4, delay=4),
-    Case(60, 0.5, chunk=1, delay=2),
-]
+SHORT = [Case(30, 1, chunk=4, delay=12), Case(30, 0.5, chunk=4, delay=4), Case(60, 0.5, chunk=1, delay=2)]
 
 
 def name(case: Case) -> str:
@@ -39,39 +34,40 @@ def watch(case: Case, seconds: float, *flags: object) -> Report:
 
 @pytest.mark.parametrize("case", SHORT, ids=name)
 def test_frames_come_in_order_in_time_and_evenly(case: Case) -> None:
-    report = watch(case, 7)
-    settled = report.between(2, 7)
+    report = watch(case, 6.5)
+    settled = report.between(1.5, 6.5)
     assert report.backwards() == 0
     assert settled.rate > 0.6 * case.rate
     assert quantile(settled.latencies, 0.5) < case.allowed + BUSY
     # Two peers' encoding, decoding and reassembly come on top: each waits for the next frame to know the last.
     assert quantile(settled.delays, 0.5) < case.allowed + 2 / case.rate + 2 * BUSY
-    steps = [later - earlier for earlier, later in itertools.pairwise(settled.numbers)]
-    thinning = case.fps / case.rate
+    assert_thinned_evenly(settled, case.fps / case.rate)
+    assert_little_waits(report, case)
+
+
+def assert_thinned_evenly(report: Report, thinning: float) -> None:
+    steps = [float(later - earlier) for earlier, later in itertools.pairwise(report.numbers)]
     assert statistics.mean(steps) < 1.7 * thinning
-    assert quantile(list(map(float, steps)), 0.9) <= 3 * thinning
+    assert quantile(steps, 0.9) <= 3 * thinning
 
 
-@pytest.mark.parametrize("case", SHORT[1:3], ids=name)
-def test_what_waits_is_bounded(case: Case) -> None:
-    report = watch(case, 6)
+def assert_little_waits(report: Report, case: Case) -> None:
     told = report.told("stats")
     assert len(told) >= 4
     assert max(message["queue_in"] for message in told) <= 2 * case.chunk
     assert max(message["queue_out"] for message in told) <= 2 * case.chunk + 1
     last = told[-1]
-    inside = case.delay + 4 * case.chunk + 1
     lost = last["dropped_in"] + last["dropped_out"]
-    assert last["frames_in"] - last["frames_out"] - lost <= inside
-    assert last["frames_in"] == pytest.approx(len(report.captured), abs=0.2 * len(report.captured) + 10)
+    assert last["frames_in"] - last["frames_out"] - lost <= case.delay + 4 * case.chunk + 1
+    assert last["frames_in"] <= len(report.captured)
 
 
 @pytest.mark.parametrize(("codec", "flags"), [("H264", []), ("VP8", ["--trickle"])])
 def test_a_camera_may_grow_while_it_streams(codec: str, flags: list[str]) -> None:
-    report = watch(Case(15, 2, chunk=4, delay=4), 8, "--codec", codec, "--growing", *flags)
+    report = watch(Case(15, 2, chunk=4, delay=4), 6, "--codec", codec, "--growing", *flags)
     assert report.codec == codec
     assert {(seen.width, seen.height) for seen in report.seen} == {(512, 512)}
-    assert report.between(5, 8).rate > 6
+    assert report.between(4, 6).rate > 6
     unread = sum(seen.number is None for seen in report.seen)
     assert unread <= 4 + 0.1 * len(report.seen)  # the transition at the beginning has no numbers
     assert report.backwards() == 0

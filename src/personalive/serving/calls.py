@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any
 
 from aiortc import RTCDataChannel
@@ -59,10 +59,12 @@ class Calls:
         if reference_id is None:
             raise ConflictError("There is no reference yet: POST one to /api/v1/personalive/reference first.")
         reference = await self._references.fused(reference_id)
+        if self._host.pipeline is not pipeline:  # replaced while the reference was prepared
+            raise ConflictError("Another pipeline is being loaded: wait until it is there, and offer again.")
         known = pipeline.run_parameters.model_fields
         parameters = {name: value for name, value in given.items() if name in known}
         stream = await self._streams.open(pipeline, reference_id, reference, parameters)
-        peer = self._peer(stream, stream.id)
+        peer = self._peer(stream, stream.end)
         self._peers[stream.id] = peer
         stream.on_end.append(self._hang_up)
         try:
@@ -78,7 +80,12 @@ class Calls:
     async def view(self, sdp: str, stream: Stream) -> tuple[str, str]:
         """Answer the offer of somebody who only watches: the viewer's id and the answer."""
         viewer = f"{stream.id}.{len(self._viewers)}.{time.monotonic_ns():x}"
-        peer = self._peer(stream, viewer)
+
+        async def gone(reason: str) -> None:
+            del reason
+            await self.leave(viewer)
+
+        peer = self._peer(stream, gone)
         self._viewers[viewer] = (peer, stream.id)
         try:
             answer = await peer.answer(sdp, send=True)
@@ -114,12 +121,8 @@ class Calls:
         for viewer in list(self._viewers):
             await self.leave(viewer)
 
-    def _peer(self, stream: Stream, id: str) -> Peer:
-        async def gone(reason: str) -> None:
-            if not await self.leave(id):
-                await stream.end(reason)
-
-        return Peer(stream, ice_servers(self._settings, time.time()), gone)
+    def _peer(self, stream: Stream, on_gone: Callable[[str], Awaitable[None]]) -> Peer:
+        return Peer(stream, ice_servers(self._settings, time.time()), on_gone)
 
     def _serve(self, channel: RTCDataChannel, stream: Stream) -> None:
         if channel.label == LABEL:

@@ -7,7 +7,8 @@ import logging
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field
 
@@ -74,7 +75,9 @@ class _Loading:
 class PipelineHost:
     """Loads, replaces and unloads the pipeline on the worker's thread. Use it on the event loop only."""
 
-    def __init__(self, worker: Worker, streams: Streams) -> None:
+    def __init__(self, worker: Worker, streams: Streams, paths: Mapping[str, object] | None = None) -> None:
+        """`paths` are load parameters that name places on this machine: no client may choose those."""
+        self._paths = dict(paths or {})
         self.on_loaded: list[Callable[[], Awaitable[None]]] = []
         """Called after each load that went well."""
         self.on_unloading: list[Callable[[], None]] = []
@@ -123,7 +126,7 @@ class PipelineHost:
         Raises `UnknownPipelineError`, `InputError` for parameters that cannot be, `PipelineUnavailableError` where
         something is missing, `ConflictError` while another load runs or, without `force`, sessions stream.
         """
-        asked = await asyncio.to_thread(_check, pipeline_id, load_params or {})
+        asked = await asyncio.to_thread(_check, pipeline_id, load_params or {}, self._paths)
         # No await from here on: two loads cannot both find the way free.
         self._require_idle()
         if self._pipeline is not None and self._is_loaded(asked):
@@ -238,19 +241,32 @@ class PipelineHost:
         give_back_memory()
 
 
-def _check(pipeline_id: str, load_params: Mapping[str, object]) -> _Asked:
+def _check(pipeline_id: str, load_params: Mapping[str, object], paths: Mapping[str, object]) -> _Asked:
     """Imports the pipeline, which may take seconds."""
     if pipeline_id not in registry.names():
         known = ", ".join(registry.names())
         raise UnknownPipelineError(f"There is no pipeline {pipeline_id!r}. Known: {known}.")
     pipeline = registry.get(pipeline_id)
-    parameters = build(pipeline.load_parameters, load_params)
+    own = _path_fields(pipeline)
+    for name in own & set(load_params):
+        if load_params[name] != paths.get(name):
+            raise InputError(
+                f"{name} is a place on the server: it is chosen with personalive serve --set {name}=DIR."
+            )
+    given = {name: value for name, value in paths.items() if name in own}
+    parameters = build(pipeline.load_parameters, {**load_params, **given})
     try:
         availability = pipeline.availability_with(parameters.model_dump())
     except (OSError, RuntimeError, ValueError) as error:
         # A path of nobody's home, or one longer than paths may be.
         raise InputError(f"The {pipeline_id} pipeline cannot be loaded with these: {error}.") from error
     return _Asked(pipeline_id, pipeline, parameters, availability)
+
+
+def _path_fields(pipeline: AnyPipeline) -> set[str]:
+    """The load parameters that name files or folders."""
+    fields = pipeline.load_parameters.model_fields
+    return {name for name, field in fields.items() if Path in (field.annotation, *get_args(field.annotation))}
 
 
 def _in_words(asked: _Asked, error: Exception) -> str:

@@ -29,7 +29,7 @@ class Server:
         self.streams = Streams(
             self.worker, self.metrics, limit=settings.max_sessions, watermark=settings.watermark
         )
-        self.host = PipelineHost(self.worker, self.streams)
+        self.host = PipelineHost(self.worker, self.streams, settings.load_params)
         self.references = References(self.host, self.worker)
         self.downloads = Downloads()
         self.recordings = Recordings(settings.recordings_dir)
