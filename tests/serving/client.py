@@ -136,6 +136,10 @@ class Client:
         await self.until(lambda: len(self.report.seen) >= begin + count, f"{count} frames", within)
         return self.report.seen[begin:]
 
+    async def gone(self) -> None:
+        """The connection has been closed by the other side."""
+        await self.until(lambda: self.report.ended is not None, "the end of the connection")
+
     async def until(self, done: Callable[[], bool], what: str, within: float = PATIENCE) -> None:
         """Wait for it. Raises `TimeoutError`, saying what was waited for."""
         try:

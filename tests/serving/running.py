@@ -45,6 +45,7 @@ class RunningServer:
         self.process = process
         self.url = url
         self._log = log
+        self._http = httpx.Client(base_url=url, timeout=60)
 
     @property
     def log(self) -> str:
@@ -53,11 +54,11 @@ class RunningServer:
 
     def get(self, path: str, **options: Any) -> httpx.Response:
         """What it answers."""
-        return httpx.get(self.url + path, timeout=20, **options)
+        return self._http.get(path, **options)
 
     def post(self, path: str, **options: Any) -> httpx.Response:
         """What it answers."""
-        return httpx.post(self.url + path, timeout=60, **options)
+        return self._http.post(path, **options)
 
     def load(self, pipeline: str, **wishes: Any) -> None:
         """Load that pipeline and wait until it is ready. `force` may be among the wishes."""
@@ -103,6 +104,10 @@ class RunningServer:
             rss=pages * os.sysconf("SC_PAGE_SIZE"),
         )
 
+    def close(self) -> None:
+        """End the connections to it."""
+        self._http.close()
+
     def stop(self, with_signal: int = signal.SIGTERM, limit: float = LEAVE_LIMIT) -> int:
         """Ask it to leave; its exit code. Raises `TimeoutError` where it stays, and kills it."""
         if self.process.poll() is None:
@@ -140,6 +145,7 @@ def running(
             error.add_note(f"the server's log ends with:\n{server.log[-6000:]}")
             raise
         finally:
+            server.close()
             if process.poll() is None:
                 process.kill()
                 process.wait()

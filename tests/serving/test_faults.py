@@ -23,7 +23,7 @@ P = ParamSpec("P")
 SMALL = {"width": 256, "height": 256}
 FEW = 10
 """Frames that show that a stream runs."""
-IDLE = 4.0
+IDLE = 3.0
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +32,12 @@ def server() -> Iterator[RunningServer]:
     with running({"pipeline": "paced", "load_params": SMALL, **settings}) as one:
         one.wait_until_loaded()
         yield one
+
+
+@pytest.fixture(autouse=True)
+def nobody(server: RunningServer) -> None:
+    """A test that fails must not take the slots of the next."""
+    server.wait_for_sessions(0)
 
 
 def alive(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
@@ -54,7 +60,7 @@ async def goes_on(client: Client) -> None:
 async def is_ended(client: Client) -> str:
     """It is told so, and the connection closes after that. The reason it is given."""
     told = await client.told("stream_stopped")
-    await client.until(lambda: client.report.ended is not None, "the end of the connection")
+    await client.gone()
     return str(told.get("error_message", ""))
 
 
@@ -117,6 +123,17 @@ async def test_a_bad_offer_is_refused_in_words(server: RunningServer, kind: str)
         assert status == 400, detail
         assert "SDP" in detail or "video" in detail
         await asyncio.to_thread(server.wait_for_sessions, 0, 5)
+
+
+@pytest.mark.parametrize("kind", ["empty", "prose", "only a version", "no media", "zeros"])
+def test_a_bad_push_is_refused_in_words(server: RunningServer, kind: str) -> None:
+    server.post("/api/v1/personalive/reference", content=PORTRAIT.read_bytes()).raise_for_status()
+    for path in ("/whip", "/whep"):
+        answer = server.post(path, content=BAD_SDP[kind], headers={"Content-Type": "application/sdp"})
+        # Nobody streams that could be watched.
+        assert answer.status_code == (409 if path == "/whep" else 400)
+        assert isinstance(answer.json()["detail"], str)
+    assert server.sessions() == []
 
 
 @pytest.mark.parametrize(
@@ -317,10 +334,14 @@ async def test_a_client_may_close_twice_and_others_do_not_notice(server: Running
 
 
 def test_weights_that_are_missing_are_named_with_the_command_that_fetches_them(server: RunningServer) -> None:
-    for pipeline in ("personalive", "missing"):
+    remedies = {
+        "personalive": "Run: personalive download",
+        "missing": "Run `download_models --pipeline missing`",
+    }
+    for pipeline, remedy in remedies.items():
         answer = server.post("/api/v1/pipeline/load", json={"pipeline_id": pipeline, "load_params": {}})
         assert answer.status_code == 409
-        assert "download_models" in answer.json()["detail"]
+        assert remedy in answer.json()["detail"]
         assert server.get("/api/v1/pipeline/status").json()["status"] == "loaded"
     told = server.get("/api/v1/models/status", params={"pipeline_id": "personalive"}).json()
     assert told["downloaded"] is False

@@ -26,7 +26,8 @@ from personalive.serving.settings import Settings
 
 REFERENCE_PATH = "/api/v1/personalive/reference"
 MAX_BODY_BYTES = 1_000_000
-PUBLIC = frozenset({"/", "/health", "/health/live", "/health/ready"})
+PAGES = frozenset({"/", "/stage"})
+PUBLIC = PAGES | {"/health", "/health/live", "/health/ready"}
 ASSETS = "/assets/"
 
 _CLIENT_GONE = 499  # nginx's word for a client that left before there was an answer
@@ -225,7 +226,7 @@ class SecurityHeaders:
 
 
 def _policy(path: str) -> str:
-    if path == "/" or path.startswith(ASSETS):
+    if path in PAGES or path.startswith(ASSETS):
         return _PAGE_POLICY
     return _DOCS_POLICY if path == "/docs" else _POLICY
 

@@ -11,8 +11,10 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from string import Template
 
-INDEX = "index.html"
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+INDEX, STAGE = "index.html", "stage.html"
+SAMPLES = "samples/"
+"""Below this name the page finds the package's sample portrait and driving clip."""
+_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
 _TEXT = ("text/", "image/svg")
 
 
@@ -28,7 +30,8 @@ class Asset:
 @cache
 def assets() -> dict[str, Asset]:
     """Every packaged file by its path below `assets`, parts joined by `/`."""
-    return dict(_walk(files("personalive.serving") / "assets", ""))
+    package = files("personalive")
+    return dict(_walk(package / "serving" / "assets", "") + _walk(package / "samples", SAMPLES))
 
 
 def _walk(folder: Traversable, prefix: str) -> list[tuple[str, Asset]]:
@@ -49,7 +52,6 @@ def _asset(name: str, content: bytes) -> Asset:
     return Asset(content, kind, f'"{hashlib.sha256(content).hexdigest()[:16]}"')
 
 
-def index(version: str, pipeline: str) -> bytes:
-    """The page, with what it says about the server filled in: the version, and a sentence on the pipeline."""
-    text = Template(assets()[INDEX].content.decode())
-    return text.substitute(version=html.escape(version), pipeline=html.escape(pipeline)).encode()
+def index(version: str) -> bytes:
+    """The page, with the server's version filled in."""
+    return Template(assets()[INDEX].content.decode()).substitute(version=html.escape(version)).encode()

@@ -5,23 +5,22 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from personalive.serving.answers import NotFoundError
-from personalive.serving.dependencies import ServerDep
-from personalive.serving.page import assets, index
+from personalive.serving.page import STAGE, assets, index
 
 router = APIRouter(include_in_schema=False)
 
 
 @router.api_route("/", methods=["GET", "HEAD"])
-async def page(request: Request, server: ServerDep) -> Response:
-    """What this server is."""
-    status = server.host.status()
-    told = {
-        "not_loaded": "No pipeline is loaded.",
-        "loading": f"The {status.pipeline_id} pipeline is being loaded.",
-        "loaded": f"The {status.pipeline_id} pipeline is loaded.",
-        "error": f"The {status.pipeline_id} pipeline could not be loaded.",
-    }[status.status]
-    return Response(index(request.app.version, told), media_type="text/html; charset=utf-8")
+async def page(request: Request) -> Response:
+    """The page."""
+    return Response(index(request.app.version), media_type="text/html; charset=utf-8")
+
+
+@router.api_route("/stage", methods=["GET", "HEAD"])
+async def stage() -> Response:
+    """The result alone, for a broadcaster's browser source."""
+    found = assets()[STAGE]
+    return Response(found.content, media_type=found.type)
 
 
 @router.api_route("/assets/{name:path}", methods=["GET", "HEAD"])

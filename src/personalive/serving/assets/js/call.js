@@ -1,0 +1,155 @@
+/** @file One WebRTC connection to the server: a driver goes out, the animated portrait comes back. */
+
+const SESSIONS = "/api/v1/webrtc/offer";
+const SILENCE_MS = 8000;
+const UNSTABLE_MS = 4000;
+
+/**
+ * @typedef {object} Heard
+ * @property {(stream: MediaStream) => void} stream
+ * @property {(message: Record<string, any>) => void} message over the data channel
+ * @property {() => void} lost the server is gone, or cannot be reached any more; not called after `close`
+ */
+
+/** Open it with `Call.open`. */
+export class Call {
+  /** @type {string | null} */ id = null;
+  /** @type {RTCIceCandidate[]} */ #found = [];
+  /** @type {Record<string, unknown>[]} */ #unsent = [];
+  #over = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #silence;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #unstable;
+
+  /**
+   * Offer to the server; resolves when it has answered. Throws `ApiError`.
+   * @param {import("./api.js").Api} api
+   * @param {MediaStream} driver
+   * @param {Record<string, unknown>} parameters `reference_id` and run parameters
+   * @param {Heard} heard
+   * @param {AbortSignal} signal
+   */
+  static async open(api, driver, parameters, heard, signal) {
+    const { iceServers } = await api.get("/api/v1/webrtc/ice-servers", { signal });
+    const call = new Call(api, heard, iceServers);
+    try {
+      await call.#offer(driver, parameters, signal);
+    } catch (error) {
+      call.close();
+      throw error;
+    }
+    return call;
+  }
+
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {Heard} heard
+   * @param {RTCIceServer[]} iceServers
+   */
+  constructor(api, heard, iceServers) {
+    this.api = api;
+    this.heard = heard;
+    this.peer = new RTCPeerConnection({ iceServers });
+    this.channel = this.peer.createDataChannel("parameters");
+    this.peer.ontrack = ({ track, streams }) => heard.stream(streams[0] ?? new MediaStream([track]));
+    this.peer.onicecandidate = ({ candidate }) => this.#trickle(candidate);
+    this.peer.onconnectionstatechange = () => this.#watchState();
+    this.channel.onopen = () => {
+      for (const wish of this.#unsent.splice(0)) this.send(wish);
+      this.#listen();
+    };
+    this.channel.onmessage = ({ data }) => {
+      this.#listen();
+      heard.message(JSON.parse(data));
+    };
+    this.channel.onclose = () => this.#lose();
+  }
+
+  /**
+   * Tell the server something, at once or as soon as that can be.
+   * @param {Record<string, unknown>} wish
+   */
+  send(wish) {
+    if (this.channel.readyState === "open") this.channel.send(JSON.stringify(wish));
+    else this.#unsent.push(wish);
+  }
+
+  /**
+   * Send another driver from now on.
+   * @param {MediaStream} driver
+   */
+  async drive(driver) {
+    await this.peer.getSenders()[0]?.replaceTrack(driver.getVideoTracks()[0]);
+  }
+
+  /** Seconds that a frame spends on the network and in this browser before it is shown. */
+  async delay() {
+    let seconds = 0;
+    for (const report of (await this.peer.getStats()).values()) {
+      if (report.type === "candidate-pair" && report.nominated) seconds += report.currentRoundTripTime ?? 0;
+      if (report.type === "inbound-rtp" && report.kind === "video" && report.jitterBufferEmittedCount > 0) {
+        seconds += report.jitterBufferDelay / report.jitterBufferEmittedCount;
+      }
+    }
+    return seconds;
+  }
+
+  /** Hang up, and tell the server. */
+  close() {
+    this.#over = true;
+    clearTimeout(this.#silence);
+    clearTimeout(this.#unstable);
+    this.peer.close();
+    if (this.id === null) return;
+    // Also when the page is being left.
+    this.api.request(`${SESSIONS}/${this.id}`, { method: "DELETE", keepalive: true }).catch(() => {});
+  }
+
+  /**
+   * @param {MediaStream} driver
+   * @param {Record<string, unknown>} initialParameters
+   * @param {AbortSignal} signal
+   */
+  async #offer(driver, initialParameters, signal) {
+    this.peer.addTransceiver(driver.getVideoTracks()[0], { direction: "sendrecv", streams: [driver] });
+    const { sdp } = await this.peer.createOffer();
+    await this.peer.setLocalDescription({ type: "offer", sdp });
+    const answer = await this.api.post(SESSIONS, { sdp, type: "offer", initialParameters }, { signal });
+    this.id = answer.sessionId;
+    await this.peer.setRemoteDescription({ type: "answer", sdp: answer.sdp });
+    await this.#sendCandidates(this.#found.splice(0));
+  }
+
+  /** @param {RTCIceCandidate | null} candidate */
+  #trickle(candidate) {
+    if (candidate === null || candidate.candidate === "") return;
+    if (this.id === null) this.#found.push(candidate);
+    else this.#sendCandidates([candidate]).catch(() => {});
+  }
+
+  /** @param {RTCIceCandidate[]} candidates */
+  async #sendCandidates(candidates) {
+    if (candidates.length === 0) return;
+    const sent = candidates.map(({ candidate, sdpMid, sdpMLineIndex }) => ({ candidate, sdpMid, sdpMLineIndex }));
+    const body = JSON.stringify({ candidates: sent });
+    await this.api.request(`${SESSIONS}/${this.id}`, { method: "PATCH", body, type: "application/json" });
+  }
+
+  #watchState() {
+    clearTimeout(this.#unstable);
+    const state = this.peer.connectionState;
+    if (state === "failed" || state === "closed") this.#lose();
+    if (state === "disconnected") this.#unstable = setTimeout(() => this.#lose(), UNSTABLE_MS);
+  }
+
+  /** The server speaks once a second. */
+  #listen() {
+    clearTimeout(this.#silence);
+    this.#silence = setTimeout(() => this.#lose(), SILENCE_MS);
+  }
+
+  #lose() {
+    if (this.#over) return;
+    this.close();
+    this.heard.lost();
+  }
+}

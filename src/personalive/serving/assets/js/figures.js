@@ -1,0 +1,83 @@
+/** @file The strip of figures: what a person wants to know of a running session. */
+
+import { byId, make } from "./dom.js";
+import { say, text } from "./strings.js";
+
+/**
+ * What the server says once a second.
+ * @typedef {object} Stats
+ * @property {number} fps_in
+ * @property {number} fps_out
+ * @property {{p50: number | null, p95: number | null}} latency_ms
+ * @property {number} frames_in
+ * @property {number} dropped_in
+ * @property {number} dropped_out
+ * @property {number} frames_without_face
+ */
+
+/** @typedef {"yes" | "no" | "unknown"} Seen whether the driver's face is found */
+
+/** Shows the figures, and finds in them what one message alone does not say. */
+export class Figures {
+  /** @type {Stats | null} */ #last = null;
+
+  /** Begin anew, with nothing known. */
+  clear() {
+    this.#last = null;
+    for (const id of ["in", "out", "delay", "dropped", "face"]) show(id, text.nothing, "");
+  }
+
+  /**
+   * @param {Stats} stats
+   * @param {number} onTheWay seconds on the network and in this browser, to be added to the server's delay
+   * @param {string} state what the server said of the session last
+   * @returns {Seen}
+   */
+  show(stats, onTheWay, state) {
+    const last = this.#last;
+    this.#last = stats;
+    const { p50 } = stats.latency_ms;
+    show("in", say.perSecond(stats.fps_in), say.perSecondUnit);
+    show("out", say.perSecond(stats.fps_out), say.perSecondUnit);
+    if (p50 === null) show("delay", text.nothing, "");
+    else show("delay", say.seconds(p50 / 1000 + onTheWay), say.secondsUnit);
+    if (last) show("dropped", say.percent(skipped(stats, last)), say.percentUnit);
+    const seen = faceSeen(stats, last, state);
+    show("face", { yes: say.inView, no: say.notInView, unknown: text.nothing }[seen], "");
+    byId("figure-face").dataset.seen = seen;
+    return seen;
+  }
+}
+
+/**
+ * The share of the last second's driving frames that is not seen in the result.
+ * @param {Stats} now
+ * @param {Stats} before
+ */
+function skipped(now, before) {
+  const lost = now.dropped_in + now.dropped_out - before.dropped_in - before.dropped_out;
+  return Math.min(lost / Math.max(now.frames_in - before.frames_in, 1), 1);
+}
+
+/**
+ * @param {Stats} now
+ * @param {Stats | null} before
+ * @param {string} state
+ * @returns {Seen}
+ */
+function faceSeen(now, before, state) {
+  if (state === "waiting_for_face") return now.frames_without_face > 0 ? "no" : "unknown";
+  if (!before || now.frames_in === before.frames_in) return "unknown";
+  return now.frames_without_face > before.frames_without_face ? "no" : "yes";
+}
+
+/**
+ * @param {string} id
+ * @param {string} value
+ * @param {string} unit
+ */
+function show(id, value, unit) {
+  const place = byId(`figure-${id}`);
+  place.replaceChildren(value);
+  if (unit) place.append(" ", make("small", {}, unit));
+}

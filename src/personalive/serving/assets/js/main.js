@@ -1,0 +1,250 @@
+/** @file The page: its parts, and what each does to the others. */
+
+import { Api, ApiError } from "./api.js";
+import { byId, fill } from "./dom.js";
+import { DriverPicker } from "./driver-picker.js";
+import { Figures } from "./figures.js";
+import { askForKey, readKey } from "./key.js";
+import { Motion } from "./motion.js";
+import { Pipelines } from "./pipelines.js";
+import { PortraitPicker } from "./portrait-picker.js";
+import { Screen } from "./screen.js";
+import { Session } from "./session.js";
+import { say, text } from "./strings.js";
+import { Toolbar } from "./toolbar.js";
+
+const SLOW_MS = 5000;
+
+fill(document);
+const api = new Api(readKey, askForKey);
+const session = new Session(api);
+const screen = new Screen();
+const figures = new Figures();
+const motion = new Motion((changed, all) => session.setParameters(changed, all));
+const toolbar = new Toolbar(screen, { pause, reset, announce });
+const pipelines = new Pipelines(api, (pipeline) => {
+  motion.use(pipeline.run_parameters);
+  showWhatIsMissing();
+});
+const portraits = new PortraitPicker(usePortrait);
+const drivers = new DriverPicker(useDriver);
+const go = /** @type {HTMLButtonElement} */ (byId("go"));
+
+/** What the server said of the session last. */
+let state = "";
+/** Whether a frame of the result has been seen. @type {boolean} */
+let shown = false;
+/** Whether the connection was lost since the last start. @type {boolean} */
+let wasLost = false;
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let slow;
+
+go.onclick = () => (session.active ? session.stop() : start());
+session.on("phase", (detail) => showPhase(detail));
+session.on("step", (detail) => {
+  if (session.phase === "starting" && !shown) screen.showStep(detail.text, detail.progress);
+});
+session.on("wait", (detail) => showWait(detail));
+session.on("stream", (detail) => {
+  screen.showResult(detail, () => {
+    shown = true;
+    clearTimeout(slow);
+    screen.showStep(null);
+    if (wasLost) announce(say.recovered);
+    wasLost = false;
+    showState();
+  });
+});
+session.on("message", (detail) => void heard(detail));
+session.on("error", (detail) => showError(detail.sentence, detail.cause));
+window.addEventListener("pagehide", () => session.stop());
+
+figures.clear();
+showPhase("idle");
+void pipelines.look();
+
+function start() {
+  if (!portraits.chosen || !drivers.chosen || !pipelines.chosen) return;
+  portraits.complain(null);
+  shown = wasLost = false;
+  state = "";
+  session.start({
+    pipeline: pipelines.wanted,
+    portrait: portraits.chosen,
+    driver: drivers.chosen,
+    parameters: motion.values,
+  });
+}
+
+/** @param {import("./portraits.js").Portrait} portrait */
+async function usePortrait(portrait) {
+  if (!shown) screen.showStill(portrait.url);
+  showWhatIsMissing();
+  if (!session.active) announce(say.portraitChosen(portrait.name), false);
+  if (session.phase !== "live" && !pipelines.isLoaded) return;
+  portraits.setBusy(portrait, true);
+  try {
+    if (session.phase === "live") await session.usePortrait(portrait);
+    else await portrait.reference(api);
+    screen.still.src = portrait.url;
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    refusePortrait(portrait, error);
+  } finally {
+    portraits.setBusy(portrait, false);
+  }
+}
+
+/**
+ * @param {import("./portraits.js").Portrait} portrait
+ * @param {ApiError} error
+ */
+function refusePortrait(portrait, error) {
+  if (error.status === 409 && !session.active) return; // unloaded meanwhile: it is checked at the start
+  const before = session.active ? (session.plan?.portrait ?? null) : null;
+  portraits.mark(before === portrait ? null : before);
+  const again = () => {
+    portrait.lenient = true;
+    portraits.complain(null);
+    portraits.mark(portrait);
+    void usePortrait(portrait);
+  };
+  portraits.complain(error.message, error.status === 422 ? { label: text.noFaceAnyway, act: again } : undefined);
+  showWhatIsMissing();
+}
+
+/** @param {import("./drivers.js").Driver | null} driver */
+function useDriver(driver) {
+  screen.showDriver(driver?.stream ?? null);
+  showWhatIsMissing();
+  if (driver === null) return;
+  if (session.active) void session.useDriver(driver);
+  else announce(say.driverChosen(driver.name), false);
+}
+
+/** @param {boolean} paused */
+function pause(paused) {
+  session.setPaused(paused);
+  toolbar.setPaused(paused);
+  showState();
+}
+
+function reset() {
+  session.reset();
+  announce(say.wasReset);
+}
+
+/** @param {Record<string, any>} message of the server */
+async function heard(message) {
+  if (message.type === "stats") {
+    const onTheWay = await session.delay();
+    const seen = figures.show(/** @type {import("./figures.js").Stats} */ (message), onTheWay, state);
+    if (shown) showState(seen, message.fps_in);
+  } else if (message.type === "state") {
+    state = message.state;
+    showState();
+  } else if (message.type === "parameters_updated" && message.reference_id) {
+    announce(say.swapped(session.plan?.portrait.name ?? ""));
+  } else if (message.type === "error") {
+    announce(message.message);
+  }
+}
+
+/**
+ * Say how a running session does.
+ * @param {import("./figures.js").Seen} [seen]
+ * @param {number} [rate] driving frames per second
+ */
+function showState(seen = "unknown", rate = 1) {
+  if (session.phase !== "live" || !shown) return;
+  if (session.paused) screen.tell(say.paused);
+  else if (rate === 0) screen.tell(say.noFrames, "wait");
+  else if (state === "waiting_for_face" && seen !== "yes") screen.tell(say.noFaceYet, "wait");
+  else if (seen === "no") screen.tell(say.noFace, "wait");
+  else if (seen === "yes") screen.tell(say.following, "good");
+  else screen.tell(say.live, "good");
+}
+
+/** @param {import("./session.js").Phase} phase */
+function showPhase(phase) {
+  document.body.dataset.phase = phase;
+  const active = phase !== "idle";
+  byId("go-text").textContent = { idle: text.start, starting: text.cancel }[/** @type {string} */ (phase)] ?? text.stop;
+  document.title = say.pageTitle(phase === "live" ? say.live : "");
+  for (const id of ["pause", "reset", "snapshot", "record", "pip"]) {
+    /** @type {HTMLButtonElement} */ (byId(id)).disabled = phase !== "live";
+  }
+  byId("running").textContent = active && pipelines.chosen?.id === "preview" ? say.runningPreview : "";
+  if (phase === "live") begun();
+  if (phase === "retrying") {
+    wasLost = true;
+    screen.tell(say.retrying, "bad", { label: text.tryNow, act: () => session.tryNow() });
+  }
+  if (phase === "idle") over();
+  showWhatIsMissing();
+}
+
+function begun() {
+  figures.clear();
+  toolbar.setPaused(session.paused);
+  if (!shown) {
+    screen.showStep(say.firstFrame);
+    slow = setTimeout(() => screen.showStep(say.slowFirstFrame), SLOW_MS);
+  }
+  void api.get("/api/v1/pipeline/status").then((status) => pipelines.note(status), () => {});
+}
+
+function over() {
+  clearTimeout(slow);
+  toolbar.finish();
+  toolbar.setPaused(false);
+  figures.clear();
+  shown = false;
+  screen.clearResult();
+  screen.showStep(null);
+  screen.tell("");
+}
+
+/** @param {number} seconds until the next try */
+function showWait(seconds) {
+  const busy = session.phase === "busy";
+  screen.showStep(null);
+  const waiting = busy ? say.busy(seconds) : say.lost(seconds);
+  const sentence = seconds > 0 ? waiting : busy ? say.retryingBusy : say.retrying;
+  const remedy = { label: text.tryNow, act: () => session.tryNow() };
+  screen.tell(sentence, busy ? "wait" : "bad", remedy, busy ? say.retryingBusy : say.retrying);
+}
+
+/**
+ * @param {string} sentence
+ * @param {ApiError | null} cause
+ */
+function showError(sentence, cause) {
+  const chosen = portraits.chosen;
+  if (chosen && chosen.referenceId === null && [400, 413, 415, 422].includes(cause?.status ?? 0)) {
+    refusePortrait(chosen, /** @type {ApiError} */ (cause));
+  }
+  screen.tell(sentence, "bad");
+}
+
+/** What is still to be chosen, beside the button that waits for it. */
+function showWhatIsMissing() {
+  const next = !portraits.chosen ? say.needPortrait : !drivers.chosen ? say.needDriver : say.ready;
+  const ready = portraits.chosen && drivers.chosen && pipelines.chosen;
+  byId("next").textContent = session.active ? "" : next;
+  go.disabled = !session.active && !ready;
+}
+
+/**
+ * Say something that has been done to screen readers and, unless it can be seen anyway, for a moment on the stage.
+ * @param {string} sentence
+ * @param {boolean} [shown]
+ */
+function announce(sentence, shown = true) {
+  const place = byId("announced");
+  place.textContent = sentence;
+  place.toggleAttribute("data-shown", shown);
+  setTimeout(() => {
+    if (place.textContent === sentence) delete place.dataset.shown;
+  }, 4000);
+}

@@ -1,0 +1,55 @@
+/** @file How the motion is carried over: sliders made from the pipeline's schema, in force at once. */
+
+import { byId } from "./dom.js";
+import { SchemaForm } from "./schema-form.js";
+
+const SEND_EVERY_MS = 100;
+
+/** The section of the run parameters. Calls `onChange(changed, all that differ from their defaults)`. */
+export class Motion {
+  /** @type {SchemaForm | null} */ #form = null;
+  /** @type {Record<string, unknown>} */ #changed = {};
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
+
+  /** @param {(changed: Record<string, unknown>, all: Record<string, unknown>) => void} onChange */
+  constructor(onChange) {
+    this.onChange = onChange;
+    byId("defaults").onclick = () => this.#backToDefaults();
+  }
+
+  /**
+   * Show the parameters of a pipeline, as they are by default.
+   * @param {Record<string, any>} schema
+   */
+  use(schema) {
+    const form = new SchemaForm(schema, (name, value) => this.#note({ [name]: value }));
+    this.#form = form;
+    byId("motion-fields").replaceChildren(...form.elements(form.names));
+    byId("motion").hidden = form.names.length === 0;
+  }
+
+  /** All values that differ from their defaults. */
+  get values() {
+    return this.#form?.changed() ?? {};
+  }
+
+  #backToDefaults() {
+    if (!this.#form) return;
+    this.#note(Object.fromEntries(Object.keys(this.#form.changed()).map((name) => [name, this.#form?.defaults[name]])));
+    this.#form.show({});
+  }
+
+  /**
+   * A slider that is dragged tells a hundred values: what counts is sent ten times a second.
+   * @param {Record<string, unknown>} changed
+   */
+  #note(changed) {
+    Object.assign(this.#changed, changed);
+    this.#timer ??= setTimeout(() => {
+      const sent = this.#changed;
+      this.#changed = {};
+      this.#timer = undefined;
+      this.onChange(sent, this.values);
+    }, SEND_EVERY_MS);
+  }
+}

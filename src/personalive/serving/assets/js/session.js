@@ -1,0 +1,289 @@
+/**
+ * @file A visit's session with the server, through lost connections and restarts: it has one phase at a time, and
+ * goes on by itself for as long as there is hope.
+ */
+
+import { ApiError } from "./api.js";
+import { Call } from "./call.js";
+import { ensureLoaded } from "./loading.js";
+import { say } from "./strings.js";
+import { isAbort, sleep } from "./time.js";
+
+const WAITS_S = [1, 2, 4, 8, 15];
+const BUSY_WAIT_S = 10;
+
+/**
+ * idle → starting → live ⇄ retrying, busy; any → idle by `stop`, or by an error that trying again does not mend.
+ * @typedef {"idle" | "starting" | "live" | "retrying" | "busy"} Phase
+ */
+
+/**
+ * @typedef {object} Plan
+ * @property {import("./loading.js").Wanted & {name: string}} pipeline
+ * @property {import("./portraits.js").Portrait} portrait
+ * @property {import("./drivers.js").Driver} driver
+ * @property {Record<string, unknown>} parameters run parameters that differ from their defaults
+ */
+
+/**
+ * Tells by events: `phase`, `step` (what starting is at: {text, progress}), `wait` (seconds until the next try),
+ * `stream` (the result's MediaStream), `message` (what the server says), `error` (a sentence; the session is idle
+ * then; `cause` is the ApiError).
+ */
+export class Session extends EventTarget {
+  /** @type {Phase} */ phase = "idle";
+  paused = false;
+  /** @type {Plan | null} */ plan = null;
+  /** @type {Call | null} */ #call = null;
+  /** @type {AbortController | null} */ #work = null;
+  /** @type {(() => void) | null} */ #hurry = null;
+  #busyFor = BUSY_WAIT_S;
+
+  /** @param {import("./api.js").Api} api */
+  constructor(api) {
+    super();
+    this.api = api;
+  }
+
+  /**
+   * Listen to one kind of event.
+   * @param {"phase" | "step" | "wait" | "stream" | "message" | "error"} type
+   * @param {(detail: any) => void} hear
+   */
+  on(type, hear) {
+    this.addEventListener(type, (event) => hear(/** @type {CustomEvent} */ (event).detail));
+  }
+
+  /** Whether there is one, or is to be. */
+  get active() {
+    return this.phase !== "idle";
+  }
+
+  /**
+   * Begin. What it comes to is told by events.
+   * @param {Plan} plan
+   */
+  start(plan) {
+    this.plan = plan;
+    this.paused = false;
+    this.#run("starting");
+  }
+
+  /** End it. */
+  stop() {
+    this.#work?.abort();
+    this.#hangUp();
+    this.plan?.driver.pause(false);
+    this.#enter("idle");
+  }
+
+  /** Do not wait for the next try. */
+  tryNow() {
+    this.#hurry?.();
+  }
+
+  /** @param {boolean} paused */
+  setPaused(paused) {
+    this.paused = paused;
+    this.plan?.driver.pause(paused);
+    this.#call?.send({ paused });
+  }
+
+  /** Forget the driver's first pose. */
+  reset() {
+    this.#call?.send({ reset_cache: true });
+  }
+
+  /**
+   * Animate another portrait from now on. Throws `ApiError`.
+   * @param {import("./portraits.js").Portrait} portrait
+   */
+  async usePortrait(portrait) {
+    const id = await portrait.reference(this.api);
+    if (!this.plan) return;
+    this.plan.portrait = portrait;
+    this.#call?.send({ reference_id: id });
+  }
+
+  /** @param {import("./drivers.js").Driver} driver */
+  async useDriver(driver) {
+    if (!this.plan) return;
+    this.plan.driver = driver;
+    driver.pause(this.paused);
+    await this.#call?.drive(driver.stream);
+  }
+
+  /**
+   * @param {Record<string, unknown>} changed run parameters
+   * @param {Record<string, unknown>} all that differ from their defaults, for a later connection
+   */
+  setParameters(changed, all) {
+    if (this.plan) this.plan.parameters = all;
+    this.#call?.send(changed);
+  }
+
+  /** Seconds that a frame spends on the network and in this browser. */
+  async delay() {
+    return this.#call?.delay() ?? 0;
+  }
+
+  /** @param {Phase} first */
+  async #run(first) {
+    this.#work?.abort();
+    const work = (this.#work = new AbortController());
+    this.#enter(first);
+    for (let attempt = first === "starting" ? 0 : 1; ; attempt++) {
+      try {
+        if (attempt > 0) await this.#wait(attempt, work.signal);
+        await this.#connect(work.signal, first === "retrying");
+        return;
+      } catch (error) {
+        if (work.signal.aborted || isAbort(error)) return;
+        if (!this.#goesOn(error, first)) return;
+      }
+    }
+  }
+
+  /**
+   * @param {unknown} error
+   * @param {Phase} first
+   * @returns {boolean} whether to try again
+   */
+  #goesOn(error, first) {
+    const refused = error instanceof ApiError ? error : new ApiError(String(error), 400);
+    if (refused.status === 503 && refused.retryAfter !== null) {
+      this.#busyFor = refused.retryAfter;
+      this.#enter("busy");
+      return true;
+    }
+    if (first === "retrying" && refused.passing) {
+      this.#enter("retrying");
+      return true;
+    }
+    this.#fail(refused.message, refused);
+    return false;
+  }
+
+  /**
+   * @param {number} attempt
+   * @param {AbortSignal} signal
+   */
+  async #wait(attempt, signal) {
+    const step = WAITS_S[Math.min(attempt, WAITS_S.length) - 1];
+    let left = this.phase === "busy" ? this.#busyFor : step;
+    let hurried = false;
+    this.#hurry = () => (hurried = true);
+    const pieces = 4;
+    for (; left > 0 && !hurried; left--) {
+      this.#tell("wait", left);
+      for (let piece = 0; piece < pieces && !hurried; piece++) await sleep(1000 / pieces, signal);
+    }
+    this.#hurry = null;
+    this.#tell("wait", 0);
+  }
+
+  /**
+   * @param {AbortSignal} signal
+   * @param {boolean} again
+   */
+  async #connect(signal, again) {
+    const plan = /** @type {Plan} */ (this.plan);
+    const { pipeline } = plan;
+    if (again) await this.#requireOurs(pipeline, signal);
+    await ensureLoaded(this.api, pipeline, (status) => {
+      const ours = status.pipeline_id === pipeline.id;
+      this.#step(ours ? say.loading(pipeline.name) : say.waitingForLoad, status.progress);
+    }, signal);
+    this.#step(say.preparing, null);
+    if (again) await plan.portrait.recheck(this.api, signal);
+    const reference_id = await plan.portrait.reference(this.api, signal);
+    this.#step(say.connecting, null);
+    const parameters = { ...plan.parameters, reference_id };
+    const call = await Call.open(this.api, plan.driver.stream, parameters, this.#heard(), signal);
+    if (signal.aborted) return call.close();
+    this.#call = call;
+    if (this.paused) call.send({ paused: true });
+    this.#enter("live");
+  }
+
+  /**
+   * Somebody may have loaded something else meanwhile: taking the server from them is not ours.
+   * @param {import("./loading.js").Wanted} pipeline
+   * @param {AbortSignal} signal
+   */
+  async #requireOurs(pipeline, signal) {
+    const status = await this.api.get("/api/v1/pipeline/status", { signal });
+    const other = status.pipeline_id !== null && status.pipeline_id !== pipeline.id;
+    if (other && status.status !== "error") throw new ApiError(say.replaced, 409);
+  }
+
+  /** @returns {import("./call.js").Heard} */
+  #heard() {
+    return {
+      stream: (stream) => this.#tell("stream", stream),
+      message: (message) => {
+        if (message.type === "stream_stopped") this.#ended(message.error_message ?? null);
+        else this.#tell("message", message);
+      },
+      lost: () => {
+        this.#call = null;
+        if (this.active) this.#run("retrying");
+      },
+    };
+  }
+
+  /**
+   * The server has ended the session: because it stops, and then it may come back, or for a reason of its own.
+   * @param {string | null} why
+   */
+  async #ended(why) {
+    this.#hangUp();
+    this.#work?.abort();
+    const work = (this.#work = new AbortController());
+    const stays = await this.api.get("/health/ready", { signal: work.signal }).then(
+      () => true,
+      (error) => error instanceof ApiError && !error.passing,
+    );
+    if (work.signal.aborted) return;
+    if (stays && why !== null) this.#fail(say.ended(why), null);
+    else this.#run("retrying");
+  }
+
+  #hangUp() {
+    const call = this.#call;
+    this.#call = null;
+    call?.close();
+  }
+
+  /**
+   * @param {string} sentence
+   * @param {ApiError | null} cause
+   */
+  #fail(sentence, cause) {
+    this.#hangUp();
+    this.#enter("idle");
+    this.dispatchEvent(new CustomEvent("error", { detail: { sentence, cause } }));
+  }
+
+  /**
+   * @param {string} text
+   * @param {number | null} progress 0…1
+   */
+  #step(text, progress) {
+    this.#tell("step", { text, progress });
+  }
+
+  /** @param {Phase} phase */
+  #enter(phase) {
+    this.phase = phase;
+    this.#tell("phase", phase);
+  }
+
+  /**
+   * @param {string} type
+   * @param {unknown} detail
+   */
+  #tell(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+}

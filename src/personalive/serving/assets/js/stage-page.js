@@ -1,0 +1,45 @@
+/**
+ * @file The stage view, for OBS's browser source: the result alone, which comes back by itself whatever happens.
+ *
+ * Its address says how: ?background=transparent|green|%23rrggbb, ?session=ID (the newest otherwise), ?mirror=1,
+ * #key=KEY (behind the #, so that it is never sent as part of an address).
+ */
+
+import { Api, ApiError } from "./api.js";
+import { byId, fill } from "./dom.js";
+import { keepKey, readKey } from "./key.js";
+import { say } from "./strings.js";
+import { sleep } from "./time.js";
+import { watch } from "./whep.js";
+
+const AGAIN_MS = 2000;
+const BACKGROUNDS = /** @type {Record<string, string>} */ ({ transparent: "transparent", green: "#00b140" });
+
+fill(document);
+const asked = new URLSearchParams(location.search);
+const key = new URLSearchParams(location.hash.slice(1)).get("key");
+if (key) keepKey(key);
+
+const background = asked.get("background") ?? "transparent";
+const colour = BACKGROUNDS[background] ?? `#${background.replace("#", "")}`;
+if (CSS.supports("color", colour)) document.documentElement.style.setProperty("--background", colour);
+document.body.toggleAttribute("data-mirrored", asked.get("mirror") === "1");
+
+const video = /** @type {HTMLVideoElement} */ (byId("video"));
+const api = new Api(readKey, async () => false);
+video.addEventListener("loadeddata", () => (video.hidden = false));
+
+for (;;) {
+  try {
+    await watch(api, asked.get("session"), (stream) => {
+      video.srcObject = stream;
+      byId("told").textContent = "";
+    });
+  } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
+    byId("told").textContent = error.status === 401 ? say.stageKey : "";
+  }
+  video.hidden = true;
+  video.srcObject = null;
+  await sleep(AGAIN_MS);
+}
