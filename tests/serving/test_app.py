@@ -104,7 +104,6 @@ def test_ready_once_a_pipeline_is_loaded_until_it_is_to_stop(tmp_path: Path) -> 
                 break
             await asyncio.sleep(0.05)
         assert (await client.get("/health/ready")).json() == {"status": "ready", "pipeline_id": "preview"}
-        assert "The preview pipeline is loaded." in (await client.get("/")).text
         app.state.server.draining = True
         answer = await client.get("/health/ready")
         assert (answer.status_code, answer.json()["detail"]) == (503, "The server is stopping.")
@@ -112,17 +111,18 @@ def test_ready_once_a_pipeline_is_loaded_until_it_is_to_stop(tmp_path: Path) -> 
     with_client(test, Settings(recordings_dir=tmp_path, pipeline="preview"))
 
 
-def test_the_page_says_what_it_is(settings: Settings) -> None:
+def test_the_page_and_its_files_are_served(settings: Settings) -> None:
     async def test(client: httpx.AsyncClient, app: FastAPI) -> None:
         answer = await client.get("/")
         assert answer.headers["content-type"] == "text/html; charset=utf-8"
         assert app.version in answer.text
-        assert "No pipeline is loaded." in answer.text
-        style = await client.get("/assets/page.css")
+        style = await client.get("/assets/css/base.css")
         assert style.headers["content-type"] == "text/css; charset=utf-8"
-        again = await client.get("/assets/page.css", headers={"if-none-match": style.headers["etag"]})
+        again = await client.get("/assets/css/base.css", headers={"if-none-match": style.headers["etag"]})
         assert (again.status_code, again.content) == (304, b"")
         assert (await client.head("/")).status_code == 200
+        stage = await client.get("/stage")
+        assert (stage.status_code, stage.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
     with_client(test, settings)
 
@@ -142,7 +142,7 @@ def test_the_page_says_what_it_is(settings: Settings) -> None:
         "/assets//etc/passwd",
         "/assets//index.html",
         "/assets/./index.html",
-        "/assets/page.css\x00.html",
+        "/assets/css/base.css\x00.html",
         "//etc/passwd",
         "/../etc/passwd",
         "/etc/passwd",
@@ -170,7 +170,7 @@ def test_every_route_but_the_public_ones_wants_the_key(tmp_path: Path) -> None:
             answer = await client.request(method, path)
             assert (answer.status_code != 401) == (path in public), (method, path)
         assert (await client.get("/")).status_code == 200
-        assert (await client.get("/assets/page.css")).status_code == 200
+        assert (await client.get("/assets/css/base.css")).status_code == 200
         client.headers["authorization"] = f"Bearer {KEY}"
         assert (await client.get("/openapi.json")).status_code == 200
         assert (await client.get("/api/v1/sessions")).status_code == 200

@@ -96,7 +96,14 @@ def test_a_source_clock_always_goes_on(stamps: list[tuple[float | None, float]])
         times.append(clock.read(stamp, now))
     assert times[0] == 0.0
     assert (np.diff(times) > 0).all()
-    assert abs(times[-1] - (now - 5.0 - stamps[0][1])) < 1.0 + 1e-3 * len(stamps)
+    assert abs(times[-1] - (now - 5.0 - stamps[0][1])) < 1.01 + 2e-3 * len(stamps) + 1e-3 * now
+
+
+@pytest.mark.parametrize("rate", [0.9995, 1.0005])
+def test_a_source_whose_clock_is_a_little_off_never_jumps(rate: float) -> None:
+    clock, interval = SourceClock(), 1 / 15
+    times = [clock.read(k * interval * rate, k * interval) for k in range(15 * 3600)]
+    assert np.allclose(np.diff(times), interval * rate)
 
 
 def test_a_source_clock_is_the_sources_own() -> None:

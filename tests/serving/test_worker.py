@@ -140,10 +140,12 @@ def test_a_breakdown_ends_one_session_only(batching: bool) -> None:
         worker.pipeline = Batching() if batching else one_by_one()  # type: ignore[assignment]
         for client in (good[0], bad, good[1]):
             worker.add(client)
-        await asyncio.sleep(0.2)
-        before = [client.own.steps for client in good]
-        await asyncio.sleep(0.1)
-        assert all(client.own.steps > steps for client, steps in zip(good, before, strict=True))
+        async with asyncio.timeout(10):
+            while not bad.failures:
+                await asyncio.sleep(0.01)
+            before = [client.own.steps for client in good]
+            while not all(client.own.steps > steps for client, steps in zip(good, before, strict=True)):
+                await asyncio.sleep(0.01)
         assert [str(error) for error in bad.failures] == ["broke down"]
         assert not any(client.failures for client in good)
 

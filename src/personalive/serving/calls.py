@@ -70,7 +70,7 @@ class Calls:
         try:
             peer.take_media()
             peer.take_channel(lambda channel: self._serve(channel, stream))
-            answer = await peer.answer(sdp, send=send)
+            answer = await peer.answer(sdp, take=True, send=send)
         except BaseException:
             await stream.end("bad_offer")
             raise
@@ -88,7 +88,7 @@ class Calls:
         peer = self._peer(stream, gone)
         self._viewers[viewer] = (peer, stream.id)
         try:
-            answer = await peer.answer(sdp, send=True)
+            answer = await peer.answer(sdp, take=False, send=True)
         except BaseException:
             await self.leave(viewer)
             raise

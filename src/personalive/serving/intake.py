@@ -16,6 +16,8 @@ from personalive.media.types import Image
 
 _JUMP = 1.0
 """Seconds by which a source's clock may run away from ours before it counts as another clock."""
+_SLEW = 1e-3
+"""Part by which a source's clock may be faster or slower than ours for as long as it streams."""
 _OLDEST = 1.5
 """Seconds that a frame may wait: what a driver did before that is of no interest any more."""
 _LARGEST_SHORT_SIDE = 720
@@ -44,6 +46,7 @@ class SourceClock:
 
     def __init__(self) -> None:
         self._offset: float | None = None
+        self._start = 0.0  # the time of our clock at which the source's time is zero
         self._last = 0.0
         self._last_at = 0.0
 
@@ -51,14 +54,16 @@ class SourceClock:
         """Seconds since the first frame, for a frame stamped `stamp` that came at `at`."""
         if self._offset is None:
             self._offset = 0.0 - (stamp or 0.0)
-            self._last, self._last_at = 0.0, at
+            self._start = self._last_at = at
             return 0.0
-        expected = self._last + at - self._last_at
+        expected = at - self._start
         time = expected if stamp is None else stamp + self._offset
         if time <= self._last or abs(time - expected) > _JUMP:
             time = max(expected, self._last + 1e-3)
             if stamp is not None:
                 self._offset = time - stamp
+        slew = _SLEW * (at - self._last_at)
+        self._start += min(max(expected - time, -slew), slew)
         self._last, self._last_at = time, at
         return time
 

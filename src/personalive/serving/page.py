@@ -14,7 +14,13 @@ from string import Template
 INDEX, STAGE = "index.html", "stage.html"
 SAMPLES = "samples/"
 """Below this name the page finds the package's sample portrait and driving clip."""
-_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".woff2": "font/woff2"}
+_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".woff2": "font/woff2",
+}
 _TEXT = ("text/", "image/svg")
 
 

@@ -18,7 +18,7 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError
-from aiortc.sdp import SessionDescription, candidate_from_sdp
+from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
 from pydantic import BaseModel
 
 from personalive.serving import logs
@@ -98,12 +98,18 @@ class Peer:
         """Hand over the data channels that the other side opens."""
         self._connection.on("datachannel", on_channel)
 
-    async def answer(self, sdp: str, *, send: bool) -> str:
-        """Answer an offer; with `send`, send the stream's frames. Raises `BadRequestError` for a bad one."""
+    async def answer(self, sdp: str, *, take: bool, send: bool) -> str:
+        """Answer an offer, which sends video if we `take` it, and receives the stream's frames if we `send` them.
+
+        Raises `BadRequestError` for one that does not, or is malformed.
+        """
         try:
+            media = _videos(sdp, sending=take)
             await self._connection.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
             if send:
-                self._send_on(_receiving(sdp))
+                self._send_on(
+                    {each.rtp.muxId for each in media if each.direction in {"recvonly", "sendrecv"}}
+                )
             await self._connection.setLocalDescription(await self._connection.createAnswer())
         except BadRequestError:
             raise
@@ -175,10 +181,16 @@ class Peer:
                 await track.recv()
 
 
-def _receiving(sdp: str) -> set[str]:
-    """The media sections of an offer that can receive video: clients may send on one and receive on another."""
-    return {
-        media.rtp.muxId
-        for media in SessionDescription.parse(sdp).media
-        if media.kind == "video" and media.direction in {"recvonly", "sendrecv"}
-    }
+def _videos(sdp: str, *, sending: bool) -> list[MediaDescription]:
+    """The video sections of an offer; clients may send on one and receive on another.
+
+    Raises `BadRequestError` for one that names no certificate and so could never be connected, and, with
+    `sending`, for one that sends no video.
+    """
+    media = SessionDescription.parse(sdp).media
+    if not all(each.dtls is not None and each.dtls.fingerprints for each in media):
+        raise BadRequestError("The offer's SDP has no `a=fingerprint`: WebRTC needs one.")
+    videos = [each for each in media if each.kind == "video"]
+    if sending and not any(each.direction in {"sendonly", "sendrecv"} for each in videos):
+        raise BadRequestError("The offer sends no video: add the track that is to drive the reference.")
+    return videos
