@@ -90,8 +90,9 @@ class PacedSession(Session[PacedParameters]):
             self._break_down()
             self._inside.append((self._shown(image), float(at), FrameState.ANIMATED))
             self._taken += 1
+        made = _chunk([self._inside.popleft() for _ in range(len(chunk))])
         time.sleep(max(begun + self._load.cost * len(chunk) - time.perf_counter(), 0))
-        return _chunk([self._inside.popleft() for _ in range(len(chunk))])
+        return made
 
     def flush(self) -> AnimatedChunk | None:
         rest = list(self._inside)

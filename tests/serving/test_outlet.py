@@ -12,10 +12,11 @@ from personalive.pipelines.interface import FrameState
 from personalive.serving.outlet import OutFrame, Outlet, Pace, SentFrame
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
+PLANES = np.zeros((12, 8), np.uint8)
 
 
 def frames(*times: float) -> list[OutFrame]:
-    return [OutFrame(IMAGE, at, FrameState.ANIMATED, None) for at in times]
+    return [OutFrame(IMAGE, PLANES, at, FrameState.ANIMATED, None) for at in times]
 
 
 def played(

@@ -28,7 +28,8 @@ PROVENANCE = provenance_of(INFO, "ab" * 32)
 
 
 def sent(grey: int, time: float, side: int = 64) -> SentFrame:
-    return SentFrame(np.full((side, side, 3), grey, np.uint8), time, FrameState.ANIMATED)
+    planes = np.zeros((side * 3 // 2, side), np.uint8)
+    return SentFrame(np.full((side, side, 3), grey, np.uint8), planes, time, FrameState.ANIMATED)
 
 
 def record(path: Path, frames: Sequence[SentFrame], fps: float = 25.0, **limits: Any) -> Recorder:

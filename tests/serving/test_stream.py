@@ -57,6 +57,7 @@ def run(act: Callable[[Live], Awaitable[None]], **parameters: object) -> None:
         finally:
             await streams.end_all("over")
             worker.stop()
+            streams.close()
 
     asyncio.run(whole())
 
@@ -118,6 +119,32 @@ def test_parameters_change_from_the_next_chunk_on() -> None:
         shown = len(live.sent)
         await live.feed(8)
         assert FrameState.TRANSITION in [frame.state for frame in live.sent[shown:]]
+
+    run(act)
+
+
+def test_what_is_sent_is_what_an_encoder_takes() -> None:
+    async def act(live: Live) -> None:
+        await live.feed(16)
+        last = live.sent[-1]
+        decoded = av.VideoFrame.from_ndarray(last.planes, format="yuv420p").to_ndarray(format="rgb24")
+        assert decoded.shape == last.image.shape
+        assert np.abs(decoded.astype(int) - last.image).max() <= 3
+
+    run(act)
+
+
+def test_nothing_from_before_a_reset_is_sent_after_it() -> None:
+    async def act(live: Live) -> None:
+        for _ in range(5):
+            for _ in range(8):
+                image = np.full((32, 32, 3), 200, np.uint8)
+                live.stream.put(av.VideoFrame.from_ndarray(image, format="rgb24"))
+            await live.stream.reset()
+            shown = len(live.sent)
+            await live.feed(4, grey=50)
+            fresh = [frame for frame in live.sent[shown:] if frame.state is FrameState.ANIMATED]
+            assert all(abs(int(frame.image.mean()) - 50) <= 2 for frame in fresh)
 
     run(act)
 

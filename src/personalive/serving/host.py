@@ -19,7 +19,7 @@ from personalive.pipelines.parameters import build
 from personalive.pipelines.registry import AnyPipeline
 from personalive.serving import logs
 from personalive.serving.answers import ConflictError
-from personalive.serving.memory import give_back_memory, is_out_of_memory
+from personalive.serving.memory import give_back_memory, is_out_of_memory, settle
 from personalive.serving.streams import Streams
 from personalive.serving.worker import Worker
 
@@ -225,6 +225,7 @@ class PipelineHost:
                 _log.error("loading the %s pipeline failed\n%s", asked.id, traceback.format_exc())
         else:
             self._worker.pipeline = pipeline
+            settle()
             return pipeline
         give_back_memory()
         return failure
@@ -238,6 +239,7 @@ class PipelineHost:
         except Exception:
             _log.exception("closing the pipeline failed")
         del pipeline
+        settle()
         give_back_memory()
 
 

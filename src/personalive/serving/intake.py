@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from dataclasses import dataclass
 
 import av
 
@@ -24,18 +23,27 @@ _LARGEST_SHORT_SIDE = 720
 """Of a frame that is looked at. No face is found better in a larger one, and converting it takes longer."""
 
 
-@dataclass(frozen=True, slots=True)
 class Arrived:
     """A driving frame: `time` in seconds of the source's clock, `at` in seconds of ours, when it came."""
 
-    frame: av.VideoFrame
-    time: float
-    at: float
+    __slots__ = ("_image", "_lock", "at", "frame", "time")
+
+    def __init__(self, frame: av.VideoFrame, time: float, at: float) -> None:
+        self.frame, self.time, self.at = frame, time, at
+        self._image: Image | None = None
+        self._lock = threading.Lock()
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height."""
         return self.frame.width, self.frame.height
+
+    def image(self) -> Image:
+        """The frame as a picture, see `to_image`; made once, on whichever thread asks first."""
+        with self._lock:
+            if self._image is None:
+                self._image = to_image(self.frame)
+            return self._image
 
 
 class SourceClock:
@@ -74,8 +82,6 @@ class Intake:
     def __init__(self, chunk_frames: int) -> None:
         self._chunk = chunk_frames
         self._capacity = 2 * chunk_frames
-        # One frame more than a chunk waits for its turn: it is no sign of a pipeline that is too slow.
-        self._patience = chunk_frames + chunk_frames // 4
         self._frames: deque[Arrived] = deque()
         self._lock = threading.Lock()
         self.dropped = 0
@@ -101,19 +107,37 @@ class Intake:
             if len(self._frames) > self._capacity:
                 self._thin()
 
-    def take(self) -> list[Arrived] | None:
-        """A chunk, oldest first, or None if there is none."""
+    def take(self, now: float) -> list[Arrived] | None:
+        """A chunk, oldest first, or None if there is none; `now` is the time of our clock.
+
+        What came with the chunk in a burst is left for the next one. But if the chunk was complete for longer than
+        a frame's time, the pipeline is behind, and would stay so: then the chunk is spread over all that is there.
+        """
         with self._lock:
             count = len(self._frames)
             if count < self._chunk:
                 return None
-            if count <= self._patience:
+            if not self._is_behind(now):
                 return [self._frames.popleft() for _ in range(self._chunk)]
             chosen = [(k + 1) * count // self._chunk - 1 for k in range(self._chunk)]
             frames = [self._frames[index] for index in chosen]
             self.dropped += count - self._chunk
             self._frames.clear()
             return frames
+
+    def _is_behind(self, now: float) -> bool:
+        surplus = len(self._frames) - self._chunk
+        if surplus == 0:
+            return False
+        interval = (self._frames[-1].time - self._frames[0].time) / (len(self._frames) - 1)
+        return surplus >= self._chunk or now - self._frames[self._chunk - 1].at > interval
+
+    def prepare(self, arrived: Arrived) -> None:
+        """Make this frame's picture ahead of its being taken, unless it is gone by now."""
+        with self._lock:
+            waits = any(other is arrived for other in self._frames)
+        if waits:
+            arrived.image()
 
     def clear(self) -> None:
         """Drop what is there, uncounted."""

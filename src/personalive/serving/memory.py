@@ -15,6 +15,16 @@ def give_back_memory() -> None:
         torch.cuda.empty_cache()
 
 
+def settle() -> None:
+    """Spare what lives now from garbage collection: looking through all of it would stop every thread for long.
+
+    Call it when something large has come or gone; what went is found then.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+
+
 def gpu_memory_bytes() -> int:
     """How much GPU memory this process's tensors occupy, 0 without a GPU."""
     torch: Any = sys.modules.get("torch")

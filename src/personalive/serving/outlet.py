@@ -15,6 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from personalive.media.types import Image
 from personalive.pipelines.interface import FrameState
 
@@ -26,12 +29,17 @@ _SHRINK = 0.25
 """Seconds by which the lag may shrink in a second: faster, and the picture would visibly hurry."""
 
 
+Planes = NDArray[np.uint8]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class OutFrame:
-    """An animated frame: `time`, when it is due on the source's clock; `captured`, when the driving frame that it
-    shows came, in seconds of `time.monotonic`, None where it shows none."""
+    """An animated frame: `image` uint8 RGB (height, width, 3), `planes` the same as encoders want it, uint8
+    YUV 4:2:0 (1.5 × height, width); `time`, when it is due on the source's clock; `captured`, when the driving
+    frame that it shows came, in seconds of `time.monotonic`, None where it shows none."""
 
     image: Image
+    planes: Planes
     time: float
     state: FrameState
     captured: float | None
@@ -42,6 +50,7 @@ class SentFrame:
     """A frame as it is sent: `time` in seconds since the session's beginning, at its own even pace."""
 
     image: Image
+    planes: Planes
     time: float
     state: FrameState
 
@@ -159,7 +168,7 @@ class Outlet:
 
     def _send(self, frame: OutFrame) -> None:
         now = time.monotonic()
-        self._pass_on(SentFrame(frame.image, frame.time, frame.state), now)
+        self._pass_on(SentFrame(frame.image, frame.planes, frame.time, frame.state), now)
         self._on_sent(frame, now)
 
     def _pass_on(self, sent: SentFrame, now: float) -> None:

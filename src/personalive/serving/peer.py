@@ -61,7 +61,7 @@ class OutputTrack(MediaStreamTrack):
             self._news.clear()
             await self._news.wait()
         taken, self._frame = self._frame, None
-        frame = av.VideoFrame.from_ndarray(taken.image, format="rgb24")
+        frame = av.VideoFrame.from_ndarray(taken.planes, format="yuv420p")
         self._pts = max(round(taken.time / _CLOCK), self._pts + 1)
         frame.pts, frame.time_base = self._pts, _CLOCK
         return frame

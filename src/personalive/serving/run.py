@@ -17,6 +17,7 @@ from personalive.errors import InputError
 from personalive.serving import logs, preload
 from personalive.serving.app import Lifetime, create_app
 from personalive.serving.loops import loop_factory
+from personalive.serving.memory import settle
 from personalive.serving.settings import Settings
 
 _LAST_ANSWERS_S = 1
@@ -48,6 +49,7 @@ def serve(settings: Settings, on_start: Callable[[str], None] | None = None) -> 
             limit_concurrency=_MAX_CONNECTIONS,
             timeout_graceful_shutdown=_LAST_ANSWERS_S,
         )
+        settle()
         logs.event("server_started", url=address)
         with asyncio.Runner(loop_factory=loop_factory(settings.udp_port_range)) as runner:
             runner.run(_Http(config, app).serve([listener]))

@@ -34,7 +34,7 @@ class Server:
         self.downloads = Downloads()
         self.recordings = Recordings(settings.recordings_dir)
         self.calls = Calls(settings, self.host, self.references, self.streams)
-        self.stalls = StallWatch() if settings.debug_stalls else None
+        self.stalls = StallWatch(lambda: len(self.streams) > 0) if settings.debug_stalls else None
         self.metrics.bind(lambda: len(self.streams), gpu_memory_bytes)
 
     @property
@@ -59,6 +59,7 @@ class Server:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wind_up(), self.settings.drain_s)
         self.worker.stop(within=1.0)
+        self.streams.close()
         if self.stalls is not None:
             await self.stalls.stop()
         logs.event("server_stopped")

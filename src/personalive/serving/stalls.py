@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 TICK = 0.005
 
 
 class StallWatch:
-    """Counts what exceeds a tick. `longest` and `last_stalls` are in seconds."""
+    """Remembers by how much a tick was late at most, in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, counts: Callable[[], bool] = lambda: True) -> None:
+        """`counts` says whether it matters now: while nobody streams, nobody is kept waiting."""
         self.longest = 0.0
         self.over_20_ms = 0
         self.ticks = 0
+        self._counts = counts
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -27,14 +30,12 @@ class StallWatch:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    def reset(self) -> None:
-        """Count from zero."""
-        self.longest, self.over_20_ms, self.ticks = 0.0, 0, 0
-
     async def _watch(self) -> None:
         while True:
             begun = time.perf_counter()
             await asyncio.sleep(TICK)
+            if not self._counts():
+                continue
             late = time.perf_counter() - begun - TICK
             self.ticks += 1
             self.longest = max(self.longest, late)

@@ -1,17 +1,21 @@
 """One live session: driving frames in, animated frames out, and what may be changed while it runs.
 
-Frames come and go on the event loop; the pipeline's session is touched on the worker's thread only.
+Frames come and go on the event loop; the pipeline's session is touched on the worker's thread only. Between the two
+a converter's thread makes pictures of what came and frames for encoders of what goes, while the worker steps on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from concurrent.futures import Executor
+from typing import Any, ParamSpec
 
 import av
+import cv2
 import numpy as np
 
 from personalive.errors import PersonaLiveError
@@ -27,13 +31,14 @@ from personalive.pipelines.interface import (
 from personalive.pipelines.parameters import build
 from personalive.serving import logs
 from personalive.serving.figures import Figures
-from personalive.serving.intake import Arrived, Intake, SourceClock, to_image
+from personalive.serving.intake import Arrived, Intake, SourceClock
 from personalive.serving.memory import give_back_memory, is_out_of_memory
 from personalive.serving.metrics import Metrics
 from personalive.serving.outlet import OutFrame, Outlet, SentFrame, Sink
 from personalive.serving.watermark import stamp
 from personalive.serving.worker import Worker
 
+P = ParamSpec("P")
 Message = dict[str, Any]
 """What is told to the client, as JSON."""
 
@@ -53,6 +58,7 @@ class Stream:
         reference_id: str,
         *,
         worker: Worker,
+        converter: Executor,
         metrics: Metrics,
         watermark: bool = False,
     ) -> None:
@@ -67,6 +73,7 @@ class Stream:
         self.ended = False
         self.on_end: list[Callable[[Stream], Awaitable[None]]] = []
         self._worker = worker
+        self._converter = converter  # of one thread: order is kept
         self._metrics = metrics
         self._watermark = watermark
         self._loop = asyncio.get_running_loop()
@@ -95,7 +102,9 @@ class Stream:
         if self.paused or self.ended:
             return
         at_source = None if frame.time is None else float(frame.time)
-        self._intake.put(Arrived(frame, self._clock.read(at_source, now), now))
+        arrived = Arrived(frame, self._clock.read(at_source, now), now)
+        self._intake.put(arrived)
+        self._convert(self._intake.prepare, arrived)
         if self._intake.ready:
             self._worker.wake()
 
@@ -107,15 +116,16 @@ class Stream:
 
     def take(self) -> FrameChunk | None:
         """The next chunk."""
-        arrived = self._intake.take()
+        now = time.monotonic()
+        arrived = self._intake.take(now)
         if arrived is None:
             return None
         for frame in arrived:
             self._captured[frame.time] = frame.at
         while len(self._captured) > _CAPTURED_KEPT:
             self._captured.popitem(last=False)
-        self._metrics.queued(time.monotonic() - arrived[-1].at)
-        images = np.stack([to_image(frame.frame) for frame in arrived])
+        self._metrics.queued(now - arrived[-1].at)
+        images = np.stack([frame.image() for frame in arrived])
         return FrameChunk(images, np.array([frame.time for frame in arrived], np.float64))
 
     def give(self, driving: FrameChunk, animated: AnimatedChunk, seconds: float, together: int) -> None:
@@ -123,20 +133,13 @@ class Stream:
         # As many out as in is the rule; then the input's own pace is the output's, through transitions too.
         even = len(animated) == len(driving)
         due = driving.times if even else animated.times
-        frames = [
-            OutFrame(
-                stamp(image) if self._watermark else image,
-                float(at),
-                state,
-                None if state is FrameState.TRANSITION else self._captured.get(float(shown)),
-            )
-            for image, at, shown, state in zip(
-                animated.images, due, animated.times, animated.states, strict=True
-            )
+        captured = [
+            None if state is FrameState.TRANSITION else self._captured.get(float(at))
+            for at, state in zip(animated.times, animated.states, strict=True)
         ]
         own = dict(self.session.figures())
         self._metrics.chunk(seconds, together)
-        self._loop.call_soon_threadsafe(self._made, frames, seconds, own)
+        self._convert(self._pack, animated, due.tolist(), captured, seconds, own)
 
     def fail(self, error: Exception) -> None:
         """The session broke down: end it, and tell its client why."""
@@ -149,6 +152,39 @@ class Stream:
         self._metrics.error(kind)
         logs.event("session_failed", session=self.id, error=f"{type(error).__name__}: {error}", kind=kind)
         asyncio.run_coroutine_threadsafe(self.end(kind, message), self._loop)
+
+    # -- pictures and frames: the converter's thread
+
+    def _convert(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        with contextlib.suppress(RuntimeError):  # the server stops, and so does this session
+            self._converter.submit(self._guarded, lambda: work(*args, **kwargs))
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:
+            self.fail(error)
+
+    def _pack(
+        self,
+        animated: AnimatedChunk,
+        due: list[float],
+        captured: list[float | None],
+        seconds: float,
+        own: dict[str, float],
+    ) -> None:
+        frames = []
+        for image, state, at, came in zip(animated.images, animated.states, due, captured, strict=True):
+            shown = stamp(image) if self._watermark else image
+            planes = np.asarray(cv2.cvtColor(shown, cv2.COLOR_RGB2YUV_I420), np.uint8)
+            frames.append(OutFrame(shown, planes, at, state, came))
+        self._loop.call_soon_threadsafe(self._made, frames, seconds, own)
+
+    async def _forget_made(self) -> None:
+        """Drop what was made and is not sent yet, also what the converter still has."""
+        with contextlib.suppress(RuntimeError):
+            await self._loop.run_in_executor(self._converter, int)
+        self._outlet.clear()
 
     # -- what the client may change: the event loop's thread
 
@@ -167,7 +203,7 @@ class Stream:
         """Forget the driver: the next frames are as the first."""
         self._intake.clear()
         await self._worker.call(self.session.reset)
-        self._outlet.clear()
+        await self._forget_made()
 
     async def update(self, given: Mapping[str, object]) -> RunParameters:
         """Change run parameters from the next chunk on; those not named stay. Raises `InputError`."""
@@ -180,7 +216,7 @@ class Stream:
         """Animate another reference from the next chunk on."""
         await self._worker.call(self.session.switch_reference, reference)
         self.reference_id = reference_id
-        self._outlet.clear()
+        await self._forget_made()
 
     # -- frames and messages out: the event loop's thread
 

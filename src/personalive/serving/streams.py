@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from personalive.pipelines.interface import Pipeline, Reference
@@ -23,6 +24,7 @@ class Streams:
 
     def __init__(self, worker: Worker, metrics: Metrics, *, limit: int, watermark: bool = False) -> None:
         self.limit = limit
+        self._converter = ThreadPoolExecutor(1, "converter")
         self._worker = worker
         self._metrics = metrics
         self._watermark = watermark
@@ -67,6 +69,7 @@ class Streams:
                 pipeline.info,
                 reference_id,
                 worker=self._worker,
+                converter=self._converter,
                 metrics=self._metrics,
                 watermark=self._watermark,
             )
@@ -81,6 +84,10 @@ class Streams:
     async def end_all(self, message: str, reason: str = "server") -> None:
         """End every session; their clients are told `message`."""
         await asyncio.gather(*(stream.end(reason, message) for stream in self.all()))
+
+    def close(self) -> None:
+        """Give the thread back that converts their frames. End them all first."""
+        self._converter.shutdown(wait=False, cancel_futures=True)
 
     async def _forget(self, stream: Stream) -> None:
         self._live.pop(stream.id, None)

@@ -57,7 +57,7 @@ class Sessions(BaseModel):
     sessions: list[SessionInfo]
     max_sessions: int
     longest_stall_ms: float | None = None
-    """For how long the event loop was busy at most; measured with `debug_stalls` only."""
+    """For how long the event loop was busy at most while sessions streamed; measured with `debug_stalls` only."""
 
 
 @router.get("")
