@@ -1,0 +1,128 @@
+"""What a visitor can do with a result that runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import PIL.Image
+import pytest
+from playwright.sync_api import Download, expect
+
+from personalive.media import Image
+from tests.browser.chrome import Visit
+from tests.browser.helpers import Shoot, upload, wait_for, write_picture
+from tests.serving.running import RunningServer
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+
+def test_another_portrait_while_it_runs(live: Visit, tmp_path: Path, portrait: Image, shoot: Shoot) -> None:
+    before = live.frame().astype(float).mean((0, 1))
+    upload(live, write_picture(tmp_path / "blue.png", np.ascontiguousarray(portrait[..., ::-1])))
+    expect(live.page.locator("#announced")).to_have_text("The portrait is now blue.png.", timeout=20_000)
+    live.page.wait_for_timeout(1500)
+    after = live.frame().astype(float).mean((0, 1))
+    assert np.sign(before[0] - before[2]) != np.sign(after[0] - after[2])
+    shoot(live, "swapped")
+    assert live.is_moving()
+    live.page.get_by_role("button", name="Sample", exact=True).click()
+    expect(live.page.locator("#announced")).to_have_text("The portrait is now Sample.")
+    assert live.errors == []
+
+
+def test_another_driver_while_it_runs(live: Visit) -> None:
+    live.page.get_by_role("button", name="Camera", exact=True).click()
+    expect(live.page.get_by_role("button", name="Camera", exact=True)).to_have_attribute(
+        "aria-pressed", "true"
+    )
+    assert live.is_moving(6)
+    assert live.errors == []
+
+
+def test_pause_and_resume(live: Visit, shoot: Shoot) -> None:
+    live.page.get_by_role("button", name="Pause").click()
+    live.told("Paused")
+    live.page.wait_for_timeout(1500)
+    assert not live.is_moving(2)
+    shoot(live, "paused")
+    live.page.get_by_role("button", name="Resume").click()
+    assert live.is_moving(6)
+    live.page.get_by_role("button", name="Reset", exact=True).click()
+    expect(live.page.locator("#announced")).to_have_text("Begun anew.")
+    assert live.is_moving(6)
+    assert live.errors == []
+
+
+def test_a_recording_plays_and_a_picture_can_be_opened(live: Visit, tmp_path: Path, shoot: Shoot) -> None:
+    live.page.get_by_role("button", name="Record", exact=True).click()
+    live.page.wait_for_timeout(4000)
+    shoot(live, "recording")
+    with live.page.expect_download() as started:
+        live.page.get_by_role("button", name="Stop recording and save").click()
+    film = saved(started.value, tmp_path)
+    with av.open(str(film)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) > 15
+    assert frames[-1].shape == (512, 512, 3)
+    assert any(np.abs(frame.astype(int) - frames[0]).mean() > 0.5 for frame in frames)
+    with live.page.expect_download() as started:
+        live.page.get_by_role("button", name="Save a picture").click()
+    picture = PIL.Image.open(saved(started.value, tmp_path))
+    assert (picture.format, picture.size) == ("PNG", (512, 512))
+    assert live.errors == []
+
+
+def saved(download: Download, folder: Path) -> Path:
+    path = folder / download.suggested_filename
+    assert "synthetic" in path.name
+    download.save_as(path)
+    return path
+
+
+def test_compare_mirror_and_full_screen(live: Visit, shoot: Shoot) -> None:
+    page = live.page
+    page.locator("#stage").hover()
+    whole = page.locator("#result-video").bounding_box()
+    page.get_by_text("Side by side").click()
+    page.wait_for_timeout(500)
+    shoot(live, "side-by-side")
+    half, driver = page.locator("#result-video").bounding_box(), page.locator("#driver-video").bounding_box()
+    assert whole
+    assert half
+    assert driver
+    assert half["width"] < whole["width"]
+    assert driver["width"] == pytest.approx(half["width"], abs=2)
+    page.get_by_text("Overlay").click()
+    page.wait_for_timeout(500)
+    shoot(live, "overlay")
+    box, driver = page.locator("#result-video").bounding_box(), page.locator("#driver-video").bounding_box()
+    assert box
+    assert driver
+    assert all(abs(box[side] - driver[side]) < 3 for side in ("x", "y", "width", "height"))
+    mirror = page.get_by_role("button", name="Mirror", exact=True)
+    mirror.click()
+    expect(mirror).to_have_attribute("aria-pressed", "true")
+    flipped = page.evaluate("getComputedStyle(document.getElementById('result-video')).transform")
+    assert flipped.startswith("matrix(-1")
+    page.get_by_role("button", name="Full screen").click()
+    wait_for(lambda: page.evaluate("document.fullscreenElement !== null"))
+    page.get_by_role("button", name="Leave full screen").click()
+    wait_for(lambda: page.evaluate("document.fullscreenElement === null"))
+    assert live.errors == []
+
+
+def test_sliders_set_the_sessions_parameters(live: Visit, server: RunningServer) -> None:
+    live.page.get_by_role("slider", name="Expression").focus()
+    live.page.keyboard.press("Home")
+    live.page.get_by_text("Pose and all").click()
+
+    def parameters() -> dict[str, object]:
+        found: dict[str, object] = server.sessions()[0]["parameters"]
+        return found
+
+    wait_for(lambda: parameters()["expression"] == 0 and parameters()["motion"] == "absolute")
+    live.page.get_by_role("button", name="Defaults").click()
+    wait_for(lambda: parameters()["expression"] == 1 and parameters()["motion"] == "relative")
+    expect(live.page.get_by_role("slider", name="Expression")).to_have_value("1")
