@@ -20,8 +20,8 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from personalive.media.image import MAX_IMAGE_BYTES
-from personalive.serving import logs
 from personalive.serving.answers import problem
+from personalive.serving.observing import logs
 from personalive.serving.settings import Settings
 
 REFERENCE_PATH = "/api/v1/personalive/reference"

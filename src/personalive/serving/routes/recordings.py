@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from personalive.serving.answers import NotFoundError, errors
 from personalive.serving.dependencies import ServerDep
-from personalive.serving.recorder import DEFAULT_FPS, RecordingInfo
+from personalive.serving.recordings.recorder import DEFAULT_FPS, RecordingInfo
 
 router = APIRouter(prefix="/api/v1", tags=["recordings"])
 

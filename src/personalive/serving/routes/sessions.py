@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from personalive.serving.answers import NotFoundError, errors
 from personalive.serving.dependencies import ServerDep
-from personalive.serving.stream import Stream
+from personalive.serving.live.stream import Stream
 
 router = APIRouter(prefix="/api/v1/sessions", tags=["sessions"])
 

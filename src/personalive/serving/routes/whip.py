@@ -12,9 +12,9 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from personalive.errors import UnsupportedMediaError
 from personalive.serving.answers import BadRequestError, ConflictError, NotFoundError, errors
+from personalive.serving.connections.peer import Candidate
 from personalive.serving.dependencies import ServerDep
-from personalive.serving.peer import Candidate
-from personalive.serving.stream import Stream
+from personalive.serving.live.stream import Stream
 
 router = APIRouter(tags=["broadcast"])
 
