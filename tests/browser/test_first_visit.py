@@ -96,7 +96,7 @@ def test_weights_are_offered_and_fetched_with_progress(
         hub.pause = 0.1
         page.get_by_role("button", name="Download").click()
         expect(page.get_by_role("progressbar", name="Download")).to_be_visible()
-        expect(page.get_by_text("GB ·")).to_be_visible(timeout=30_000)
+        expect(page.get_by_text("kB ·")).to_be_visible(timeout=30_000)
         shoot(visit, "download")
         hub.pause = 0
         expect(radio).to_be_enabled(timeout=60_000)
@@ -116,7 +116,7 @@ def test_a_download_that_fails_says_why(
 
 @pytest.mark.timeout(600)
 def test_the_diffusion_pipeline_on_small_weights(
-    browser: Browser, tmp_path: Path, test_weights: Path, monkeypatch: pytest.MonkeyPatch, shoot: Shoot
+    browser: Browser, tmp_path: Path, test_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "pretrained_weights").symlink_to(test_weights)
     monkeypatch.setenv("PERSONALIVE_HOME", str(tmp_path))
@@ -130,5 +130,4 @@ def test_the_diffusion_pipeline_on_small_weights(
             assert visit.frame().shape == (64, 64, 3)
             assert visit.is_moving(60)
             expect(visit.page.get_by_role("slider", name="Head pose")).to_be_visible()
-            shoot(visit, "diffusion")
             assert visit.errors == []
