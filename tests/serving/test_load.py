@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from benchmarks.server_load import come_and_go, rates, settled, shared, soak, together
+from benchmarks.server_load import WARM_UP, come_and_go, rates, settled, shared, soak, together
 from tests.serving.client import PORTRAIT, Client
 from tests.serving.running import Held, running
 
@@ -72,7 +72,7 @@ def test_clients_that_come_and_go_leave_nothing_behind() -> None:
 def test_two_hundred_clients_leave_nothing_behind() -> None:
     with running({"pipeline": "preview", "max_sessions": 2, "log_level": "warning"}) as server:
         server.wait_until_loaded()
-        asyncio.run(come_and_go(server.url, 20))
+        asyncio.run(come_and_go(server.url, WARM_UP))
         before = settled(server)
         asyncio.run(come_and_go(server.url, 200))
         assert_nothing_stays(before, settled(server), growth=1.02)

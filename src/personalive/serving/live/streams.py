@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +12,15 @@ from typing import Any
 from personalive.pipelines.interface import Pipeline, Reference
 from personalive.pipelines.parameters import build
 from personalive.serving.answers import BusyError
+from personalive.serving.live.memory import trim
 from personalive.serving.live.stream import Stream
 from personalive.serving.live.worker import Worker
 from personalive.serving.observing import logs
 from personalive.serving.observing.metrics import Metrics
 
 _RETRY_AFTER_S = 10
+_TRIM_AFTER_S = 0.5
+"""After the last session: its connection closes after it."""
 
 
 class Streams:
@@ -91,3 +95,10 @@ class Streams:
 
     async def _forget(self, stream: Stream) -> None:
         self._live.pop(stream.id, None)
+        if not self._live:
+            asyncio.get_running_loop().call_later(_TRIM_AFTER_S, self._trim)
+
+    def _trim(self) -> None:
+        if not len(self):
+            with contextlib.suppress(RuntimeError):  # the server has stopped meanwhile
+                self._converter.submit(trim)
