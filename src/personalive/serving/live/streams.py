@@ -19,8 +19,8 @@ from personalive.serving.observing import logs
 from personalive.serving.observing.metrics import Metrics
 
 _RETRY_AFTER_S = 10
-_TRIM_AFTER_S = 0.5
-"""After the last session: its connection closes after it."""
+_TRIM_AFTER_S = 2.0
+"""After the last session: its connection, with the codecs, is closed after it."""
 
 
 class Streams:
