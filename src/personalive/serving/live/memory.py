@@ -1,4 +1,4 @@
-"""GPU memory, given back when something large has ended."""
+"""Memory of the device and of the process, given back when something large has ended."""
 
 from __future__ import annotations
 
