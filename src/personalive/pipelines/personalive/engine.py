@@ -19,7 +19,7 @@ from personalive.errors import InputError
 from personalive.pipelines.personalive.acceleration import accelerated, chosen
 from personalive.pipelines.personalive.decoding import FrameDecoder, to_images
 from personalive.pipelines.personalive.driving import DriverState, Perceived, calmed, held
-from personalive.pipelines.personalive.kernels.operations import arrange, fastest
+from personalive.pipelines.personalive.kernels.operations import PLAIN, arrange, fastest
 from personalive.pipelines.personalive.keypoints import (
     Transfer,
     approach,
@@ -105,7 +105,7 @@ class Engine:
         self._check_attention()
         if parameters.dtype == "float8":
             quantize(models)
-        operations = fastest(models.device)
+        operations = fastest(models.device) if parameters.kernels == "auto" else PLAIN
         lay_out(models, operations)
         decoder = FrameDecoder(models, parameters.vae, at_once=1 if parameters.low_vram else None)
         arrange(decoder, operations)

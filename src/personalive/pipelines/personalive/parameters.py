@@ -39,6 +39,11 @@ class PersonaLiveLoadParameters(LoadParameters):
         description="What the networks compute in; auto is float16 on a GPU and float32 elsewhere. float8: the "
         "denoising UNet's linears in 8 bits, all else in float16; needs a GPU that can, and costs some quality.",
     )
+    kernels: Literal["auto", "pytorch"] = Field(
+        "auto",
+        description="What norms, gates and attention along time are computed by; auto is fused kernels on a CUDA "
+        "device where Triton works, and PyTorch elsewhere.",
+    )
     compile: Literal["auto", "off", "graphs", "full"] = Field(
         "auto",
         description="graphs records each step on a CUDA device once and replays it; full compiles the networks "

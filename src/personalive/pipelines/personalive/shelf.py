@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-_Places = dict[str, Tensor | None]
+_Places = dict[str, Any]
+"""A module's parameters or buffers by name."""
 
 
 class Shelf:
