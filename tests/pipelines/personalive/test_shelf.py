@@ -9,7 +9,7 @@ from personalive.pipelines.personalive.parameters import PersonaLiveLoadParamete
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
 from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.shelf import Shelf
-from tests.pipelines.personalive.streams import chunk, content, picture
+from tests.pipelines.personalive.streams import chunk, picture
 
 META = torch.device("meta")
 
@@ -57,7 +57,7 @@ def test_with_low_vram_references_and_keyframes_fetch_what_they_need_and_results
 ) -> None:
     run = PersonaLiveRunParameters(keyframe_threshold=0.0)
     with pipeline.open_session(reference, run) as session:
-        expected = content([session.step(chunk(1, index)) for index in range(11)])
+        expected = [session.step(chunk(1, index)) for index in range(11)]
     with PersonaLivePipeline.load(set_to.model_copy(update={"low_vram": True})) as own:
         models: Models = own._loaded().models
         assert set(models.shelves) == {"image_encoder", "reference_unet"}
@@ -69,6 +69,8 @@ def test_with_low_vram_references_and_keyframes_fetch_what_they_need_and_results
             "reference_unet": 1,
         }
         with own.open_session(again, run) as session:
-            ours = content([session.step(chunk(1, index)) for index in range(11)])
+            ours = [session.step(chunk(1, index)) for index in range(11)]
         assert noted["reference_unet"].times == 3
-    assert ours == expected
+    # Frames decoded one by one are rounded differently.
+    for one, other in zip(ours, expected, strict=True):
+        assert abs(one.images.astype(int) - other.images.astype(int)).max() <= 1
