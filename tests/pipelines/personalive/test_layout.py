@@ -27,7 +27,7 @@ def test_with_fused_operations_convolutions_lie_channels_last(models: Models) ->
         assert torch.equal(weight, before)
     finally:
         for network in models.networks().values():
-            network.to(memory_format=torch.contiguous_format)
+            network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         lay_out(models, PLAIN)
     assert operations(models) == {PLAIN}
 
