@@ -1,95 +1,149 @@
-"""What half precision costs the denoising UNet: its predicted noise against float32's.
+"""What each way to be fast costs: whole sessions against the same session in float32, nothing compiled.
 
-    python -m benchmarks.precision                              # small random weights, any CPU
-    python -m benchmarks.precision --size released --device cuda
+    python -m benchmarks.precision                                     # small random weights, any machine
+    python -m benchmarks.precision --size released --device cuda --side 512
+    python -m benchmarks.precision --only float16 --only float8 --driver noise
 
-Weights and inputs are random and seeded, everything else is the real network: a window of 16 frames at four
-noise levels, a reference and, in the second row of each type, one history keyframe. Printed are the worst
-frame's relative error ‖a - b‖/‖b‖ of each noise level, oldest (least noisy) frames first.
+Weights, noise and frames are seeded and the same for all. Printed are the largest relative errors ‖a - b‖/‖b‖ of
+any chunk of the predicted noise, the clean latents and the frames, and the lowest PSNR of any chunk's frames in dB.
+The first chunk has a row of its own: the motion networks' half precision shows there most. Another autoencoder is
+another picture: of its rows only the latents are the same thing.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import sys
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNet
-from personalive.pipelines.personalive.networks.reference_unet import ReferenceUNet
-from personalive.pipelines.personalive.weights.random_set import VARIANTS, random_weights
+from personalive.errors import InputError
+from personalive.media.types import Frames
+from personalive.pipelines.interface import FrameChunk
+from personalive.pipelines.parameters import build
+from personalive.pipelines.personalive.devices import device_of, dtype_of
+from personalive.pipelines.personalive.measure import device_name, made_up_frames
+from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
+from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
+from personalive.pipelines.personalive.weights.random_set import VARIANTS, random_models
 
-TIMESTEPS = (0, 333, 666, 999)
 CHUNK = 4
+STAGES = ("noise_pred", "latents", "frames")
+EXACT: Mapping[str, object] = {"dtype": "float32", "compile": "off"}
+OPTIONS: Mapping[str, Mapping[str, object]] = {
+    "float32 graphs": {"dtype": "float32", "compile": "graphs"},
+    "float32 full": {"dtype": "float32", "compile": "full"},
+    "float16": {"dtype": "float16", "compile": "off"},
+    "float16 graphs": {"dtype": "float16", "compile": "graphs"},
+    "float16 full": {"dtype": "float16", "compile": "full"},
+    "bfloat16": {"dtype": "bfloat16", "compile": "off"},
+    "float8": {"dtype": "float8", "compile": "off"},
+    "float8 full": {"dtype": "float8", "compile": "full"},
+    "float16 tiny": {"dtype": "float16", "compile": "off", "vae": "tiny"},
+}
 
-Network = TypeVar("Network", bound=torch.nn.Module)
+Session = list[dict[str, Tensor]]
+"""Of each chunk, every stage's result on the CPU."""
 
 
-def noise_predictions(size: str, latent: int, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """ε (1, 4, 16, h, w) as float32, without and with a history keyframe."""
-    sizes = VARIANTS[size].sizes
-    references = fill(lambda: ReferenceUNet(sizes.reference_unet), "reference_unet", device, dtype)
-    unet = fill(lambda: DenoisingUNet(sizes.denoising_unet), "denoising_unet", device, dtype)
-    widths, context = sizes.denoising_unet.block_out_channels, sizes.denoising_unet.cross_attention_width
-    frames = CHUNK * len(TIMESTEPS)
-    random = torch.Generator().manual_seed(0)
+@dataclass(frozen=True)
+class Error:
+    """The largest relative errors of some chunks, and the lowest PSNR in dB (of frames in [0, 1])."""
 
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=random).to(device, dtype)
+    noise: float
+    latents: float
+    frames: float
+    psnr: float
 
-    image_embeds, latents = normal(1, 1, context), normal(1, 4, frames, latent, latent)
-    motion, pose = normal(1, frames, 32, 16), 0.1 * normal(1, widths[0], frames, latent, latent)
-    cross = references.cross_constants(image_embeds)
-    banks = [references(normal(1, 4, latent, latent), cross) for _ in range(2)]
-    timesteps = torch.tensor(TIMESTEPS, device=device).repeat_interleave(CHUNK)
 
-    def predict(seen: list[tuple[Tensor, ...]]) -> Tensor:
-        conditions = unet.conditions(
-            timesteps=timesteps, motion=motion, pose=pose, image_embeds=image_embeds, banks=seen
+def driver(kind: str, count: int, side: int) -> Frames:
+    """Frames of that kind: soft waves that drift, or noise, uint8 (count, side, side, 3)."""
+    if kind == "waves":
+        return made_up_frames(count, side, side)
+    return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def session(settings: Mapping[str, object], frames: Frames, args: argparse.Namespace) -> Session:
+    """A whole session with these settings."""
+    given = {"height": args.side, "width": args.side, "face_detection": False, "device": args.device}
+    load = build(PersonaLiveLoadParameters, {**given, **settings})
+    device = device_of(load.device)
+    models = random_models(VARIANTS[args.size], device=device, dtype=dtype_of(load.dtype, device))
+    recorded: Session = []
+    with PersonaLivePipeline(models, load) as pipeline:
+        reference = pipeline.fuse(frames[0], allow_no_face=True)
+
+        def record(stage: str, value: Tensor) -> None:
+            if stage in STAGES:
+                recorded[-1][stage] = value.float().cpu()
+
+        with pipeline.open_session(reference, trace=record) as own:
+            for begin in range(0, len(frames), CHUNK):
+                recorded.append({})
+                own.step(FrameChunk(frames[begin : begin + CHUNK], np.zeros(CHUNK)))
+    return recorded
+
+
+def errors(ours: Session, exact: Session) -> Error:
+    """Of these chunks."""
+
+    def worst(stage: str) -> float:
+        return max(
+            float((one[stage] - other[stage]).norm() / other[stage].norm())
+            for one, other in zip(ours, exact, strict=True)
         )
-        noise: Tensor = unet(latents, conditions).float()
-        return noise
 
-    return [predict(banks[:1]), predict(banks)]
-
-
-def fill(build: Callable[[], Network], name: str, device: torch.device, dtype: torch.dtype) -> Network:
-    with torch.device("meta"):
-        network = build()
-    network.load_state_dict(random_weights(name, network, seed=0), assign=True)
-    return network.to(device, dtype).eval()
+    mean_square = max(
+        float((one["frames"] - other["frames"]).square().mean())
+        for one, other in zip(ours, exact, strict=True)
+    )
+    psnr = -10 * math.log10(mean_square) if mean_square else math.inf
+    return Error(worst("noise_pred"), worst("latents"), worst("frames"), psnr)
 
 
-def worst(noise: Tensor, exact: Tensor) -> list[float]:
-    """Per noise level, the largest relative error of its frames."""
-    frames = (tensor[0].transpose(0, 1).flatten(1).double() for tensor in (noise, exact))
-    ours, theirs = frames
-    errors = (ours - theirs).norm(dim=1) / theirs.norm(dim=1)
-    levels: list[float] = errors.view(-1, CHUNK).amax(dim=1).tolist()
-    return levels
+def line(name: str, error: Error) -> str:
+    return f"{name:<28}{error.noise:>9.1e}{error.latents:>10.1e}{error.frames:>9.1e}{error.psnr:>9.1f}"
 
 
-@torch.inference_mode()
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--size", choices=sorted(VARIANTS), default="small")
-    parser.add_argument("--latent", type=int, default=16, help="side of the latents; 64 is 512 pixels")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--size", choices=sorted(VARIANTS), default="small", help="of the networks")
+    parser.add_argument("--side", type=int, default=64, help="of the frames in pixels")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--chunks", type=int, default=13)
+    parser.add_argument("--driver", choices=("waves", "noise"), default="waves")
+    parser.add_argument("--only", action="append", choices=list(OPTIONS), help="may be repeated")
+    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    device = torch.device(args.device)
-    exact = noise_predictions(args.size, args.latent, device, torch.float32)
-    print(
-        f"{args.size} weights, latents {args.latent}×{args.latent}, {args.device}, torch {torch.__version__}"
-    )
-    print(f"{'':>10} {'keyframes':>9}  " + "  ".join(f"t = {timestep:<4}" for timestep in TIMESTEPS))
-    for dtype in (torch.float16, torch.bfloat16):
-        predicted = noise_predictions(args.size, args.latent, device, dtype)
-        for keyframes, (noise, reference) in enumerate(zip(predicted, exact, strict=True)):
-            errors = "  ".join(f"{error:8.1e}" for error in worst(noise, reference))
-            print(f"{str(dtype).removeprefix('torch.'):>10} {keyframes:>9}  {errors}", flush=True)
+    # Exact means exact: no TensorFloat-32 in the session that others are measured by.
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    frames = driver(args.driver, CHUNK * args.chunks, args.side)
+    exact = session(EXACT, frames, args)
+    device = device_name(device_of(args.device))
+    print(f"{args.size} weights, {args.side}×{args.side}, {args.driver}, {device}, torch {torch.__version__}")
+    print(f"{'':<28}{'noise':>9}{'latents':>10}{'frames':>9}{'PSNR dB':>9}")
+    found: dict[str, Any] = {}
+    for name in args.only or OPTIONS:
+        try:
+            ours = session(OPTIONS[name], frames, args)
+        except InputError as error:
+            print(f"{name:<28}{error}")
+            continue
+        rest, first = errors(ours[1:], exact[1:]), errors(ours[:1], exact[:1])
+        print(line(name, rest), line(f"{'':4}its first chunk", first), sep="\n", flush=True)
+        found[name] = {"rest": asdict(rest), "first": asdict(first)}
+    if args.json is not None:
+        args.json.write_text(
+            json.dumps({"device": device, "torch": torch.__version__, **found}, indent=2) + "\n"
+        )
     return 0
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from personalive.pipelines.personalive.reference import FusedReference
     from personalive.pipelines.personalive.session import PersonaLiveSession
 
-Dtype = Literal["auto", "float32", "float16", "bfloat16"]
+Dtype = Literal["auto", "float32", "float16", "bfloat16", "float8"]
 
 _SECONDS_BETWEEN_FRAMES = 1 / 25
 """Between frames whose times are not given."""

@@ -11,7 +11,16 @@ from hypothesis import strategies as st
 from personalive.media import VideoFrame
 from personalive.offline.drive import Driven, drive
 from personalive.pipelines import registry
-from personalive.pipelines.interface import AnimatedChunk, FrameState, LoadParameters, PipelineInfo, Session
+from personalive.pipelines.interface import (
+    AnimatedChunk,
+    FrameChunk,
+    FrameState,
+    LoadParameters,
+    PipelineInfo,
+    Reference,
+    RunParameters,
+    Session,
+)
 
 pytestmark = pytest.mark.usefixtures("plugins")
 
@@ -87,3 +96,56 @@ def test_only_a_chunk_and_the_delay_are_held() -> None:
         with pipeline.open_session(reference) as session:
             for done, _ in enumerate(drive(session, info, counted())):
                 assert taken <= done + 1 + info.chunk_frames + info.delay_frames + 2
+
+
+class _Preparing(Session[RunParameters]):
+    """Notes in which order chunks are prepared and stepped, by their first time."""
+
+    def __init__(self) -> None:
+        self.prepared: list[float] = []
+        self.stepped: list[float] = []
+
+    @property
+    def parameters(self) -> RunParameters:
+        return RunParameters()
+
+    def update(self, parameters: RunParameters) -> None:
+        raise NotImplementedError
+
+    def switch_reference(self, reference: Reference) -> None:
+        raise NotImplementedError
+
+    def reset(self) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        raise NotImplementedError
+
+    def prepare(self, chunk: FrameChunk) -> None:
+        self.prepared.append(float(chunk.times[0]))
+
+    def step(self, chunk: FrameChunk) -> AnimatedChunk:
+        assert float(chunk.times[0]) in self.prepared
+        self.stepped.append(float(chunk.times[0]))
+        return AnimatedChunk(chunk.images, chunk.times, (FrameState.ANIMATED,) * len(chunk))
+
+
+@pytest.mark.parametrize("count", [1, 4, 9])
+def test_each_chunk_is_prepared_once_and_before_its_step(count: int) -> None:
+    info = replace(registry.get("echo").info, chunk_frames=4, delay_frames=0, exact_chunks=True)
+    session = _Preparing()
+    driven = list(drive(session, info, frames(count)))
+    assert len(driven) == count
+    assert session.prepared == session.stepped == [4 * k / 25 for k in range(-(-count // 4))]
+
+
+def test_what_preparing_raises_ends_the_drive() -> None:
+    class Failing(_Preparing):
+        def prepare(self, chunk: FrameChunk) -> None:
+            if chunk.times[0]:
+                raise MemoryError("no room")
+            super().prepare(chunk)
+
+    info = replace(registry.get("echo").info, chunk_frames=4, delay_frames=0, exact_chunks=True)
+    with pytest.raises(MemoryError, match="no room"):
+        list(drive(Failing(), info, frames(8)))

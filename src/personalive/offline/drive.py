@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -41,6 +42,7 @@ class Drive:
         self._info = info
         self._source = iter(frames)
         self._pairing = _Pairing()
+        self._upcoming: _Batch | None = None
         self.taken = 0
         """Driving frames that the session has had."""
         self.ended = False
@@ -67,18 +69,53 @@ class Drive:
                 return
 
     def _step(self) -> Iterator[Driven]:
-        batch = list(itertools.islice(self._source, self._info.chunk_frames))
-        if batch:
-            padding = self._info.chunk_frames - len(batch) if self._info.exact_chunks else 0
-            self.taken += len(batch)
-            self._pairing.expect(batch, padding)
-            yield from self._pairing.match(self._session.step(_chunk(batch, padding)))
+        batch = self._upcoming or self._read()
+        if batch is not None:
+            self.taken += len(batch.frames)
+            self._pairing.expect(batch.frames, batch.padding)
+            yield from self._pairing.match(self._stepped(batch))
             return
         rest = self._session.flush()
         if rest is not None:
             yield from self._pairing.match(rest)
         self._pairing.check_complete()
         self.ended = True
+
+    def _stepped(self, batch: _Batch) -> AnimatedChunk:
+        """Step it; meanwhile the next chunk is prepared, in the order in which they are stepped."""
+        if not _prepares(self._session):
+            self._upcoming = None
+            return self._session.step(batch.chunk)
+        if batch is not self._upcoming:
+            self._session.prepare(batch.chunk)
+        self._upcoming = self._read()
+        if self._upcoming is None:
+            return self._session.step(batch.chunk)
+        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as beside:
+            prepared = beside.submit(self._session.prepare, self._upcoming.chunk)
+            animated = self._session.step(batch.chunk)
+            prepared.result()
+        return animated
+
+    def _read(self) -> _Batch | None:
+        frames = list(itertools.islice(self._source, self._info.chunk_frames))
+        if not frames:
+            self._source = iter(())
+            return None
+        padding = self._info.chunk_frames - len(frames) if self._info.exact_chunks else 0
+        return _Batch(frames, padding, _chunk(frames, padding))
+
+
+class _Batch(NamedTuple):
+    """Driving frames of a step, and the chunk that they make."""
+
+    frames: list[VideoFrame]
+    padding: int
+    chunk: FrameChunk
+
+
+def _prepares(session: Session[Any]) -> bool:
+    return isinstance(session, Session) and type(session).prepare is not Session.prepare
 
 
 class _Pairing:

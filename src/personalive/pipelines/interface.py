@@ -162,6 +162,14 @@ class Session(ABC, Generic[R]):
         """By how many frames the output trails the input once the session runs."""
         return 0
 
+    def prepare(self, chunk: FrameChunk) -> None:
+        """Do beforehand what stepping `chunk` needs of the CPU alone.
+
+        May run on another thread while the chunk before is stepped. Changes nothing of the result, as long as
+        chunks are prepared in the order in which they are stepped, each once at most, and none is left out.
+        """
+        del chunk
+
     @abstractmethod
     def step(self, chunk: FrameChunk) -> AnimatedChunk:
         """Animate the next driving frames. Raises `SessionClosedError` after `close`."""

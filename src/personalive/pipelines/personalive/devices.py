@@ -27,8 +27,13 @@ def device_of(name: str) -> torch.device:
 
 
 def dtype_of(name: str, device: torch.device) -> torch.dtype:
-    """The type of that name; "auto" is float16 on a CUDA device and float32 elsewhere."""
+    """The type of that name; "auto" is float16 on a CUDA device and float32 elsewhere.
+
+    "float8" is float16 too: only linears are quantized (`quantization.py`).
+    """
     if name == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
+    if name == "float8":
+        return torch.float16
     dtype: torch.dtype = getattr(torch, name)
     return dtype

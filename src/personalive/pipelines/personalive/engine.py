@@ -16,8 +16,10 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from personalive.errors import InputError
-from personalive.pipelines.personalive.canvas import draw_canvas
-from personalive.pipelines.personalive.driving import DriverState, Perceived, calmed, held, perceive
+from personalive.pipelines.personalive.acceleration import accelerated, chosen
+from personalive.pipelines.personalive.decoding import FrameDecoder, to_images
+from personalive.pipelines.personalive.driving import DriverState, Perceived, calmed, held
+from personalive.pipelines.personalive.kernels.operations import PLAIN, arrange, fastest
 from personalive.pipelines.personalive.keypoints import (
     Transfer,
     approach,
@@ -25,11 +27,15 @@ from personalive.pipelines.personalive.keypoints import (
     keypoints,
     transition,
 )
+from personalive.pipelines.personalive.layout import lay_out
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.networks.motion_extractor import HeadMotion
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
+from personalive.pipelines.personalive.quantization import quantize
 from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.schedule import Schedule
+from personalive.pipelines.personalive.stages import PlainStages, Stages
+from personalive.pipelines.personalive.transfers import to_device
 from personalive.pipelines.personalive.window import WindowInput, WindowOutput, WindowState, denoise
 
 Trace = Callable[[str, Tensor], None]
@@ -41,6 +47,10 @@ _BACKENDS = {
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
+_HOPPER = (9, 0)
+_ON_HOPPER = [_BACKENDS[name] for name in ("cudnn", "flash", "efficient", "math")]
+"""cuDNN's is the fastest there for long keys (2.3 ms against flash's 4.2 at 64×64 with 8,192 keys, on an H100), and
+leaves what it cannot do to the next."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -92,16 +102,20 @@ class Engine:
         self.schedule = Schedule.build(
             parameters.temporal_adaptive_step, parameters.temporal_window_size, models.device
         )
-        self._decoder: Any = models.vae
-        if parameters.vae == "tiny":
-            if models.tiny_vae is None:
-                raise InputError(
-                    "The tiny autoencoder is not there. Get it with: personalive download --tiny"
-                )
-            self._decoder = models.tiny_vae
         self._check_attention()
+        if parameters.dtype == "float8":
+            quantize(models)
+        operations = fastest(models.device) if parameters.kernels == "auto" else PLAIN
+        lay_out(models, operations)
+        decoder = FrameDecoder(models, parameters.vae, at_once=1 if parameters.low_vram else None)
+        arrange(decoder, operations)
         with torch.inference_mode():
-            self._time = models.denoising_unet.time_features(self.schedule.timesteps)
+            time = models.denoising_unet.time_features(self.schedule.timesteps)
+        self.plain = PlainStages(models, decoder, time, parameters.height, parameters.width)
+        self.mode = chosen(parameters.compile, models.device)
+        """How it is accelerated: off, graphs or full."""
+        self.stages: Stages = accelerated(self.plain, self.mode)
+        """What runs on the device; may be exchanged between two steps."""
 
     def noise_shape(self, frames: int) -> tuple[int, ...]:
         """Of the noise that a session draws for so many frames."""
@@ -110,11 +124,19 @@ class Engine:
 
     def start(self, reference: FusedReference, noise: Tensor) -> SessionState:
         """A session's state before its first step; noise (1, 4, P, h, w) of `schedule.padding` frames."""
-        return SessionState(WindowState.start(reference, noise.to(self.models.device), self.schedule))
+        own = to_device(noise, self.models.device)
+        return SessionState(WindowState.start(reference, own, self.schedule))
 
     @torch.inference_mode()
     def step(self, inputs: Sequence[StepInput]) -> list[StepOutput | None]:
-        """Step each session once. None for one that has not begun and sees no face: its state stays."""
+        """Step each session once. None for one that has not begun and sees no face: its state stays.
+
+        More than were prepared for go in turn: nobody waits for what would have to be compiled.
+        """
+        most = len(inputs) if self.mode == "off" else self.parameters.batch_sessions
+        if len(inputs) > most:
+            parts = (inputs[begin : begin + most] for begin in range(0, len(inputs), most))
+            return [output for part in parts for output in self.step(part)]
         looked = iter(self.perceive([each.driving for each in inputs if isinstance(each.driving, Look)]))
         with self._attention():
             perceived = [
@@ -140,15 +162,14 @@ class Engine:
         if not looks:
             return []
         with self._attention():
-            everything = perceive(
-                self.models,
-                torch.cat([look.pixels for look in looks]),
-                torch.cat([look.found for look in looks]),
+            everything = self.stages.see(
+                torch.cat([look.pixels for look in looks]), torch.cat([look.found for look in looks])
             )
         ends = list(itertools.accumulate(len(look.pixels) for look in looks))
         return [everything.part(slice(begin, end)) for begin, end in zip([0, *ends], ends, strict=False)]
 
     def _animate(self, inputs: list[StepInput], perceived: list[Perceived]) -> list[StepOutput]:
+        noises = [to_device(each.noise, self.models.device) for each in inputs]
         driven = [self._drive(each, seen) for each, seen in zip(inputs, perceived, strict=True)]
         poses = self._poses([points for points, _, _ in driven], [each.trace for each in inputs])
         windows = [
@@ -157,12 +178,13 @@ class Engine:
                 each.state.window,
                 motion,
                 pose,
-                each.noise.to(self.models.device),
+                noise,
                 each.parameters.keyframe_threshold,
             )
-            for each, (_, motion, _), pose in zip(inputs, driven, poses, strict=True)
+            for each, (_, motion, _), pose, noise in zip(inputs, driven, poses, noises, strict=True)
         ]
-        outputs = denoise(self.models, self.schedule, self._time, windows, self.parameters.max_keyframes)
+        most = self.parameters.max_keyframes
+        outputs = denoise(self.models, self.stages, self.schedule, windows, most)
         images = self._decode(outputs, [each.trace for each in inputs])
         return [
             StepOutput(SessionState(output.state, driver), image, seen.valid)
@@ -194,24 +216,29 @@ class Engine:
 
     def _poses(self, points: list[Tensor], traces: list[Trace | None]) -> list[Tensor]:
         """Pose features (1, C, N, h, w) of each session's keypoints."""
-        canvas = draw_canvas(torch.cat(points), self.parameters.height, self.parameters.width)
-        features = self.models.pose_guider.frames(canvas.to(self.models.dtype))
-        counts = [len(each) for each in points]
-        parts = list(zip(canvas.split(counts), features.split(counts), traces, strict=True))
-        for drawn, pose, trace in parts:
-            if trace:
-                trace("canvas", drawn)
-                trace("pose", pose)
-        return [pose.transpose(0, 1)[None] for _, pose, _ in parts]
+        poses: dict[int, Tensor] = {}
+        # First steps have a whole window of poses. Apart from the others, there are fewer shapes to prepare for.
+        for count in {len(each) for each in points}:
+            alike = [index for index, each in enumerate(points) if len(each) == count]
+            drawn = self.stages.pose(torch.cat([points[index] for index in alike]))
+            poses |= dict(zip(alike, drawn.split(count), strict=True))
+        return [self._posed(points[index], poses[index], trace) for index, trace in enumerate(traces)]
+
+    def _posed(self, points: Tensor, pose: Tensor, trace: Trace | None) -> Tensor:
+        """One session's features (N, C, h, w), as its window takes them."""
+        if trace:
+            trace("canvas", self.plain.canvas(points))
+            trace("pose", pose)
+        return pose.transpose(0, 1)[None]
 
     def _decode(self, outputs: list[WindowOutput], traces: list[Trace | None]) -> list[Tensor]:
         """The frames that leave: the oldest, or in a low-latency mode younger ones, uint8 (M, H, W, 3)."""
         chunk = self.schedule.chunk_frames
         shown = slice(self.parameters.early * chunk, (self.parameters.early + 1) * chunk)
         latents = torch.cat([output.clean[0, :, shown].transpose(0, 1) for output in outputs])
-        scaled = (latents / self._decoder.config.scaling_factor).to(self.models.dtype)
-        pixels = (self._decoder.decode(scaled).sample.float() / 2 + 0.5).clamp(0, 1)
-        images = (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+        if not any(traces):
+            return list(self.stages.show(latents).split(chunk))
+        pixels = self.plain.decode(latents)
         for row, (output, trace) in enumerate(zip(outputs, traces, strict=True)):
             if trace:
                 own = slice(row * chunk, (row + 1) * chunk)
@@ -219,13 +246,17 @@ class Engine:
                 trace("latents", latents[own])
                 trace("frames", pixels[own].permute(0, 2, 3, 1))
                 trace("keyframes", torch.tensor([len(output.state.keyframes)]))
-        return list(images.split(chunk))
+        return list(to_images(pixels).split(chunk))
 
     def _attention(self) -> AbstractContextManager[Any]:
-        if self.parameters.attention == "auto":
+        if self.parameters.attention != "auto":
+            own: AbstractContextManager[Any] = sdpa_kernel(_BACKENDS[self.parameters.attention])
+            return own
+        device = self.models.device
+        if device.type != "cuda" or torch.cuda.get_device_capability(device) < _HOPPER:
             return nullcontext()
-        context: AbstractContextManager[Any] = sdpa_kernel(_BACKENDS[self.parameters.attention])
-        return context
+        preferred: AbstractContextManager[Any] = sdpa_kernel(_ON_HOPPER, set_priority=True)
+        return preferred
 
     def _check_attention(self) -> None:
         """Refuse an attention kernel that this device, type or PyTorch does not have."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+from personalive.pipelines.personalive.shelf import Shelf
 
 if TYPE_CHECKING:
     from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNet
@@ -36,6 +40,19 @@ class Models:
     tiny_vae: Any
     device: torch.device
     dtype: torch.dtype
+    shelves: Mapping[str, Shelf] = field(default_factory=dict)
+    """By name, the networks that are on the device only while they are needed."""
+
+    def shelved(self, names: Iterable[str]) -> Models:
+        """The same networks, those named brought to the device only while they are needed."""
+        return replace(self, shelves={name: Shelf(getattr(self, name)) for name in names})
+
+    @contextmanager
+    def at_hand(self, name: str) -> Iterator[None]:
+        """For the time of the block, the network of that name is on the device."""
+        shelf = self.shelves.get(name)
+        with shelf.taken(self.device) if shelf is not None else nullcontext():
+            yield
 
     def networks(self) -> dict[str, nn.Module]:
         """Name → network, those that are there."""

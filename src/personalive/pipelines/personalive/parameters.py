@@ -34,8 +34,32 @@ class PersonaLiveLoadParameters(LoadParameters):
     device: str = Field(
         "auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1 or mps."
     )
-    dtype: Literal["auto", "float32", "float16", "bfloat16"] = Field(
-        "auto", description="What the networks compute in; auto is float16 on a GPU and float32 elsewhere."
+    dtype: Literal["auto", "float32", "float16", "bfloat16", "float8"] = Field(
+        "auto",
+        description="What the networks compute in; auto is float16 on a GPU and float32 elsewhere. float8: the "
+        "denoising UNet's linears in 8 bits, all else in float16; needs a GPU that can, and costs some quality.",
+    )
+    kernels: Literal["auto", "pytorch"] = Field(
+        "auto",
+        description="What norms, gates and attention along time are computed by; auto is fused kernels on a CUDA "
+        "device where Triton works, and PyTorch elsewhere.",
+    )
+    compile: Literal["auto", "off", "graphs", "full"] = Field(
+        "auto",
+        description="graphs records each step on a CUDA device once and replays it; full compiles the networks "
+        "before, which takes minutes at the first start; auto is graphs on a CUDA device and off elsewhere.",
+    )
+    batch_sessions: int = Field(
+        1,
+        ge=1,
+        le=4,
+        description="Where steps are compiled or recorded: sessions that may share one call of the networks. Each "
+        "number up to it is prepared for while loading; more sessions are stepped in turn.",
+    )
+    low_vram: bool = Field(
+        False,
+        description="Keep what only a new reference or keyframe needs off the device until then, and decode frame "
+        "by frame: less memory, slower references and keyframes.",
     )
     vae: Literal["full", "tiny"] = Field(
         "full", description="Which autoencoder makes pictures of latents; tiny is faster and a little worse."

@@ -36,6 +36,8 @@ from personalive.pipelines.personalive.parameters import (
 from personalive.pipelines.personalive.weights import layout
 
 if TYPE_CHECKING:
+    import torch
+
     from personalive.media import VideoFrame
     from personalive.pipelines.personalive.engine import Engine, Trace
     from personalive.pipelines.personalive.models import Models
@@ -46,6 +48,10 @@ if TYPE_CHECKING:
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
 _KEPT_REFERENCES = 8
+_LOADING = 0.5
+"""Share of the progress that reading the weights is."""
+SHELVED = ("image_encoder", "reference_unet")
+"""What only a new reference or keyframe needs."""
 
 
 class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunParameters]):
@@ -105,13 +111,27 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
     def load(
         cls, parameters: PersonaLiveLoadParameters, report: ProgressReport | None = None
     ) -> PersonaLivePipeline:
-        state = cls.availability_with({"weights": parameters.weights})
-        if not state.ready:
-            raise PipelineUnavailableError(f"The PersonaLive pipeline cannot be loaded: {state.sentence}")
-        from personalive.pipelines.personalive.devices import device_of, dtype_of
+        device = cls._device(parameters)
+        from personalive.pipelines.personalive.acceleration import chosen
+
+        share = 1.0 if chosen(parameters.compile, device) == "off" else _LOADING
+        tell = report or (lambda stage, done: None)
+        loaded = cls.read(parameters, lambda stage, done: tell(stage, share * done))
+        loaded.warm_up(lambda stage, done: tell(stage, share + (1 - share) * done))
+        return loaded
+
+    @classmethod
+    def read(
+        cls, parameters: PersonaLiveLoadParameters, report: ProgressReport | None = None
+    ) -> PersonaLivePipeline:
+        """Load it without warming up; see `load`."""
+        device = cls._device(parameters)
+        from personalive.pipelines.personalive.devices import dtype_of
+        from personalive.pipelines.personalive.quantization import check
         from personalive.pipelines.personalive.weights.checkpoints import load_models
 
-        device = device_of(parameters.device)
+        if parameters.dtype == "float8":
+            check(device)
 
         def progress(network: str, done: int, total: int) -> None:
             if report is not None:
@@ -122,8 +142,26 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             device=device,
             dtype=dtype_of(parameters.dtype, device),
             progress=progress,
+            shelved=SHELVED if parameters.low_vram else (),
         )
         return cls(models, parameters)
+
+    @classmethod
+    def _device(cls, parameters: PersonaLiveLoadParameters) -> torch.device:
+        """Where it will run. Raises `PipelineUnavailableError` where it cannot run at all."""
+        state = cls.availability_with({"weights": parameters.weights})
+        if not state.ready:
+            raise PipelineUnavailableError(f"The PersonaLive pipeline cannot be loaded: {state.sentence}")
+        from personalive.pipelines.personalive.devices import device_of
+
+        return device_of(parameters.device)
+
+    def warm_up(self, report: ProgressReport | None = None) -> None:
+        """Compile, tune and record what the first frames would wait for. `load` does; nothing where nothing is."""
+        from personalive.pipelines.personalive.warmup import warm_up
+
+        if self._loaded().mode != "off":
+            warm_up(self._loaded(), report)
 
     @property
     @override
@@ -239,6 +277,11 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             self._detector = None
         self._references.clear()
         self._engine = None
+
+    @property
+    def engine(self) -> Engine:
+        """What steps the sessions; for tools that look inside."""
+        return self._loaded()
 
     def _loaded(self) -> Engine:
         if self._engine is None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from personalive.media import Image
+from personalive.pipelines.personalive.transfers import to_device
 
 # Mean and standard deviation of CLIP's training pictures, RGB in [0, 1].
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -49,7 +50,7 @@ def reference_thumbnail(image: Image, side: int = 256) -> Tensor:
 
 def driving_pixels(frames: Sequence[Image] | np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """Driving frames uint8, N of (h, w, 3) all of one size → float32 (N, 3, h, w) in [-1, 1]."""
-    stacked = torch.from_numpy(np.stack(list(frames))).to(device)
+    stacked = to_device(torch.from_numpy(np.stack(list(frames))), device)
     return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 

@@ -68,12 +68,14 @@ def fuse(
     """
     device, dtype = models.device, models.dtype
     clip = clip_pixels(image, models.image_encoder.config.image_size).to(device, dtype)
-    embeds = models.image_encoder(pixel_values=clip).image_embeds[:, None]
+    with models.at_hand("image_encoder"):
+        embeds = models.image_encoder(pixel_values=clip).image_embeds[:, None]
     pixels = reference_pixels(image, height, width).to(device)
     encoded = models.vae.encode(pixels.to(dtype)).latent_dist.mean
     latents = encoded.float() * models.vae.config.scaling_factor
-    keyframe_cross = models.reference_unet.cross_constants(embeds)
-    banks = models.reference_unet(latents.to(dtype), keyframe_cross)
+    with models.at_hand("reference_unet"):
+        keyframe_cross = models.reference_unet.cross_constants(embeds)
+        banks = models.reference_unet(latents.to(dtype), keyframe_cross)
     thumbnail = reference_thumbnail(image, models.motion_extractor.params.image_size)
     head = models.motion_extractor(thumbnail.to(device))
     return FusedReference(

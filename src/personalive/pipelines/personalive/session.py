@@ -22,11 +22,13 @@ from personalive.pipelines.interface import AnimatedChunk, FrameChunk, FrameStat
 from personalive.pipelines.personalive import snapshots
 from personalive.pipelines.personalive.driving import Perceived, unseen
 from personalive.pipelines.personalive.engine import Engine, Look, SessionState, StepInput, StepOutput, Trace
+from personalive.pipelines.personalive.foresight import Foresight
 from personalive.pipelines.personalive.motion import DrivingMotion
 from personalive.pipelines.personalive.noise import NoiseSource, SeededNoise
 from personalive.pipelines.personalive.parameters import PersonaLiveRunParameters
 from personalive.pipelines.personalive.pixels import driving_pixels
 from personalive.pipelines.personalive.reference import FusedReference
+from personalive.pipelines.personalive.transfers import to_device, to_host
 from personalive.pipelines.personalive.watch import Watch
 
 Shown = tuple[float, FrameState]
@@ -57,7 +59,7 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
         self._reference = reference
         self._make_noise = noise
         self._trace = trace
-        self._watch = Watch(size, detect=engine.parameters.face_detection)
+        self._watch = Foresight(Watch(size, detect=engine.parameters.face_detection))
         self._begin(engine)
 
     def _begin(self, engine: Engine) -> None:
@@ -78,6 +80,11 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
         return self._running().parameters.delay_frames
 
     @override
+    def prepare(self, chunk: FrameChunk) -> None:
+        self._running()
+        self._watch.prepare(chunk)
+
+    @override
     def step(self, chunk: FrameChunk) -> AnimatedChunk:
         return step_together([self], [chunk])[0]
 
@@ -90,7 +97,7 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
             raise InputError("This motion was extracted with other weights: extract it again.")
         engine = self._running()
         output = engine.step([self._look(engine, motion)])[0]
-        return self._show(motion.times, output)
+        return self._show(motion.times, output, _fetched(output))
 
     @override
     def flush(self) -> AnimatedChunk | None:
@@ -104,7 +111,7 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
             assert self._state.driver is not None
             output = engine.step([self._input(engine, unseen(self._state.driver, size))])[0]
             assert output is not None
-            images.append(output.images.cpu().numpy())
+            images.append(to_host(output.images)().numpy().copy())
             shown += self._take(output, [(0.0, FrameState.HELD)] * size)
         self.reset()
         if not rest:
@@ -182,7 +189,9 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
             return self._input(engine, chunk.perceived(engine.models.device, engine.models.dtype))
         frames, found = self._watch.look(chunk)
         device = engine.models.device
-        return self._input(engine, Look(driving_pixels(frames, device), torch.tensor(found, device=device)))
+        return self._input(
+            engine, Look(driving_pixels(frames, device), to_device(torch.tensor(found), device))
+        )
 
     def _input(self, engine: Engine, driving: Look | Perceived) -> StepInput:
         if self._next_noise is None:
@@ -196,15 +205,18 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
             trace=self._trace,
         )
 
-    def _show(self, times: NDArray[np.float64], output: StepOutput | None) -> AnimatedChunk:
-        """What a step on frames of those times gave, with what each frame shows."""
+    def _show(
+        self, times: NDArray[np.float64], output: StepOutput | None, images: Callable[[], Tensor]
+    ) -> AnimatedChunk:
+        """What a step on frames of those times gave, with what each frame shows; `images` waits for its frames."""
         if output is None:
-            images = np.repeat(self._reference.image[None], len(times), axis=0)
-            return AnimatedChunk(images, times, (FrameState.WAITING,) * len(times))
+            still = np.repeat(self._reference.image[None], len(times), axis=0)
+            return AnimatedChunk(still, times, (FrameState.WAITING,) * len(times))
         states = (FrameState.ANIMATED if valid else FrameState.HELD for valid in output.valid.tolist())
         shown = self._take(output, list(zip(map(float, times), states, strict=True)))
         leaving, kinds = zip(*shown, strict=True)
-        return AnimatedChunk(output.images.cpu().numpy(), np.array(leaving, np.float64), kinds)
+        # A copy of their own: page-locked memory is scarce, and a caller may keep frames for long.
+        return AnimatedChunk(images().numpy().copy(), np.array(leaving, np.float64), kinds)
 
     def _take(self, output: StepOutput, entering: list[Shown]) -> list[Shown]:
         """Take over a step's state; what entered the window goes behind what waits, and as many leave."""
@@ -230,9 +242,16 @@ def step_together(
         raise InputError("Only sessions of one pipeline can be stepped together.")
     pairs = list(zip(sessions, chunks, strict=True))
     outputs = engine.step([session._look(engine, chunk) for session, chunk in pairs])
+    fetched = [_fetched(output) for output in outputs]
     return [
-        session._show(chunk.times, output) for (session, chunk), output in zip(pairs, outputs, strict=True)
+        session._show(chunk.times, output, images)
+        for (session, chunk), output, images in zip(pairs, outputs, fetched, strict=True)
     ]
+
+
+def _fetched(output: StepOutput | None) -> Callable[[], Tensor]:
+    """A step's frames on their way to the host."""
+    return to_host(torch.empty(0) if output is None else output.images)
 
 
 def own_reference(reference: Reference) -> FusedReference:

@@ -5,17 +5,19 @@ States are never changed in place: a step makes a new one, so that keeping an ol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from personalive.pipelines.personalive.models import Models
-from personalive.pipelines.personalive.networks.denoising_unet import Conditions, join_banks
+from personalive.pipelines.personalive.networks.denoising_unet import join_banks
 from personalive.pipelines.personalive.networks.spatial import KeyValue
 from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.schedule import Schedule
+from personalive.pipelines.personalive.stages import Stages, attended_to
+from personalive.pipelines.personalive.transfers import to_host
 
 FIRST_KEYFRAME_CHUNK = 9
 """Before, the window still holds frames of the transition from the reference."""
@@ -80,26 +82,28 @@ class WindowOutput:
 
 def denoise(
     models: Models,
+    stages: Stages,
     schedule: Schedule,
-    time: tuple[Tensor, ...],
     inputs: Sequence[WindowInput],
     max_keyframes: int,
 ) -> list[WindowOutput]:
     """One call for each session, in as few calls of the network as there are numbers of keyframes.
 
-    `time` are the denoising UNet's time features of the schedule. Sessions in a call do not see each other.
+    Sessions in a call do not see each other.
     """
     outputs: dict[int, WindowOutput] = {}
     for keyframes in sorted({len(each.state.keyframes) for each in inputs}):
         group = [index for index, each in enumerate(inputs) if len(each.state.keyframes) == keyframes]
         windows = [_shifted(inputs[index], schedule) for index in group]
-        predicted = models.denoising_unet(
-            torch.cat([window.latents for window in windows]).to(models.dtype),
-            _conditions(models, time, windows, [inputs[index].reference for index in group]),
-        ).float()
+        # Asked before the network runs, so that the answer is there long before the network is done.
+        new = [
+            _is_new(window, inputs[index].keyframe_threshold, max_keyframes)
+            for window, index in zip(windows, group, strict=True)
+        ]
+        predicted = _predicted(stages, windows, [inputs[index].reference for index in group])
         for row, index in enumerate(group):
             noise = predicted[row : row + 1]
-            outputs[index] = _finished(models, schedule, inputs[index], windows[row], noise, max_keyframes)
+            outputs[index] = _finished(models, schedule, inputs[index], windows[row], noise, new[row]())
     return [outputs[index] for index in range(len(inputs))]
 
 
@@ -116,20 +120,15 @@ def _shifted(added: WindowInput, schedule: Schedule) -> WindowState:
     )
 
 
-def _conditions(
-    models: Models, time: tuple[Tensor, ...], windows: list[WindowState], references: list[FusedReference]
-) -> Conditions:
-    return Conditions(
-        time=time,
-        motion=models.denoising_unet.project_motion(_cat([window.motion for window in windows])),
-        pose=_cat([window.pose for window in windows]),
-        banks=tuple(
-            KeyValue(_cat([pair.key for pair in pairs]), _cat([pair.value for pair in pairs]))
-            for pairs in zip(*(window.banks for window in windows), strict=True)
-        ),
-        cross=tuple(
-            _cat(list(constants)) for constants in zip(*(one.cross for one in references), strict=True)
-        ),
+def _predicted(stages: Stages, windows: list[WindowState], references: list[FusedReference]) -> Tensor:
+    return stages.predict(
+        _cat([window.latents for window in windows]),
+        _cat([window.motion for window in windows]),
+        _cat([window.pose for window in windows]),
+        [
+            attended_to(window.banks, reference.cross)
+            for window, reference in zip(windows, references, strict=True)
+        ],
     )
 
 
@@ -145,12 +144,12 @@ def _finished(
     added: WindowInput,
     window: WindowState,
     predicted: Tensor,
-    max_keyframes: int,
+    is_new: bool,
 ) -> WindowOutput:
     """The step down by one level, the keyframe that may come of it, and the oldest frames dropped."""
     clean = schedule.clean(window.latents, predicted)
     leaving = schedule.chunk_frames
-    if _is_new(window, added.keyframe_threshold, max_keyframes):
+    if is_new:
         window = _with_keyframe(models, window, added.reference, clean[:, :, 0])
     assert window.motion is not None
     assert window.pose is not None
@@ -164,16 +163,18 @@ def _finished(
     return WindowOutput(state, clean, predicted)
 
 
-def _is_new(window: WindowState, threshold: float, max_keyframes: int) -> bool:
+def _is_new(window: WindowState, threshold: float, max_keyframes: int) -> Callable[[], bool]:
     """Whether the window's oldest frame shows an expression unlike the reference's and all keyframes'.
 
-    Once there are as many keyframes as may be, nothing more is compared: no later one could be taken.
+    Once there are as many keyframes as may be, nothing more is compared: no later one could be taken. The function
+    returned waits for the answer.
     """
     if window.chunk < FIRST_KEYFRAME_CHUNK or len(window.keyframes) >= max_keyframes:
-        return False
+        return lambda: False
     assert window.motion is not None
     expression = window.motion[:1].float().flatten(1)
-    return bool((window.expressions - expression).norm(dim=1).min() > threshold)
+    answer = to_host((window.expressions - expression).norm(dim=1).min() > threshold)
+    return lambda: bool(answer())
 
 
 def _with_keyframe(
@@ -190,5 +191,6 @@ def _with_keyframe(
 
 def keyframe_banks(models: Models, reference: FusedReference, clean: Tensor) -> tuple[KeyValue, ...]:
     """Keys and values of a history keyframe, from its clean latents (1, 4, h, w)."""
-    banks = models.reference_unet(clean.to(models.dtype), reference.keyframe_cross)
+    with models.at_hand("reference_unet"):
+        banks = models.reference_unet(clean.to(models.dtype), reference.keyframe_cross)
     return models.denoising_unet.project_banks(banks)

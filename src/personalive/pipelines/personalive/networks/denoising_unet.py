@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personalive.pipelines.personalive.kernels.operations import Fusable
 from personalive.pipelines.personalive.networks.frame_modules import (
     MotionKeyValues,
     MotionModule,
@@ -53,7 +54,7 @@ class Conditions:
     cross: tuple[Tensor, ...]
 
 
-class DenoisingUNet(Trunk):
+class DenoisingUNet(Trunk, Fusable):
     """A trunk applied to every frame, with a motion and a temporal module in every layer but one.
 
     The exception is the middle block's second layer.
@@ -70,7 +71,7 @@ class DenoisingUNet(Trunk):
     def forward(self, latents: Tensor, conditions: Conditions) -> Tensor:
         """Latents (S, in_channels, F, h, w) → the predicted noise ε (S, out_channels, F, h, w)."""
         sessions, _, frames, _, _ = latents.shape
-        time = [feature.repeat(sessions, 1) for feature in conditions.time]
+        time = [feature.repeat(sessions, 1) if sessions > 1 else feature for feature in conditions.time]
         motion = iter(conditions.motion)
 
         def run(number: int, x: Tensor) -> Tensor:
@@ -83,7 +84,7 @@ class DenoisingUNet(Trunk):
             return x
 
         x = self.walk(self.conv_in(_fold(latents)) + _fold(conditions.pose), run)
-        noise = self.conv_out(F.silu(self.conv_norm_out(x)))
+        noise = self.conv_out(self.operations.group_norm(x, self.conv_norm_out, silu=True))
         return cast("Tensor", noise.unflatten(0, (sessions, frames)).transpose(1, 2))
 
     def conditions(
@@ -118,8 +119,20 @@ class DenoisingUNet(Trunk):
         )
 
     def project_motion(self, motion: Tensor) -> tuple[MotionKeyValues, ...]:
-        """Keys and values of motion tokens (N, tokens, motion_width), one entry per motion module."""
-        return tuple(modules[0].project(motion) for modules in self.frame_modules if modules is not None)
+        """Keys and values of motion tokens (N, tokens, motion_width), one entry per motion module.
+
+        One product for all modules: tokens are narrow, and what is left of a product of each module's own is its
+        launch. It writes less than keeping the old frames' keys and values from call to call would copy.
+        """
+        weights = [weight for module in self._motion_modules() for weight in module.projections()]
+        parts = iter(F.linear(motion, torch.cat(weights)).split([len(weight) for weight in weights], dim=-1))
+        return tuple(
+            (KeyValue(next(parts), next(parts)), KeyValue(next(parts), next(parts)))
+            for _ in self._motion_modules()
+        )
+
+    def _motion_modules(self) -> list[MotionModule]:
+        return [modules[0] for modules in self.frame_modules if modules is not None]
 
 
 def join_banks(sources: Sequence[Sequence[KeyValue]]) -> tuple[KeyValue, ...]:

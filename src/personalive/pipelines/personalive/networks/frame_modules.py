@@ -13,13 +13,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from personalive.pipelines.personalive.networks.layers import (
-    Attention,
-    AttentionStack,
-    attend,
-    positions,
-    sines,
-)
+from personalive.pipelines.personalive.kernels.operations import Fusable
+from personalive.pipelines.personalive.networks.layers import Attention, AttentionStack, positions, sines
 from personalive.pipelines.personalive.networks.spatial import KeyValue
 
 ATTENTIONS = 2
@@ -28,7 +23,7 @@ MotionKeyValues = tuple[KeyValue, KeyValue]
 """Projected motion tokens, one pair per attention of a motion module."""
 
 
-class _StackedTransformer(nn.Module):
+class _StackedTransformer(Fusable):
     """GroupNorm per frame, a linear in, an attention stack, a linear out, plus the input."""
 
     def __init__(self, channels: int, groups: int, attentions: list[Attention]) -> None:
@@ -44,7 +39,8 @@ class _StackedTransformer(nn.Module):
 
     def forward(self, x: Tensor, attention: Callable[[int, Tensor], Tensor]) -> Tensor:
         """x (N, C, h, w) → the same shape; `attention(i, normed)` gets tokens (N, h·w, C)."""
-        tokens = self.proj_in(self.norm(x).flatten(2).transpose(1, 2))
+        normed = self.operations.group_norm(x, self.norm)
+        tokens = self.proj_in(normed.flatten(2).transpose(1, 2))
         tokens = self.proj_out(self.transformer_blocks[0](tokens, attention))
         out: Tensor = x + tokens.transpose(1, 2).unflatten(2, x.shape[2:])
         return out
@@ -58,6 +54,11 @@ class MotionModule(nn.Module):
         attentions = [Attention(channels, heads, motion_width) for _ in range(ATTENTIONS)]
         # The released files give both kinds of module this name.
         self.temporal_transformer = _StackedTransformer(channels, groups, attentions)
+
+    def projections(self) -> tuple[Tensor, ...]:
+        """The weights (C, motion_width) of key and value of the first attention, then of the second."""
+        first, second = (self.temporal_transformer.attention(index) for index in range(ATTENTIONS))
+        return first.to_k.weight, first.to_v.weight, second.to_k.weight, second.to_v.weight
 
     def project(self, motion: Tensor) -> MotionKeyValues:
         """Motion tokens (N, tokens, motion_width) → keys and values (N, tokens, C) of both attentions."""
@@ -90,7 +91,7 @@ class TemporalPositions(nn.Module):
         self.register_buffer("pe", torch.stack(pairs, dim=-1).flatten(1)[None])
 
 
-class TemporalAttention(Attention):
+class TemporalAttention(Attention, Fusable):
     """Self-attention along time with a position code on what it attends from and to."""
 
     def __init__(self, channels: int, heads: int, length: int) -> None:
@@ -100,13 +101,9 @@ class TemporalAttention(Attention):
     def along_time(self, tokens: Tensor, frames: int) -> Tensor:
         """Tokens (S·frames, L, C) → the same shape, each pixel attending to itself in its session's frames."""
         tokens = tokens.unflatten(0, (-1, frames)) + self.pos_encoder.pe[:, :frames, None]
-        sessions, _, length, _ = tokens.shape
-        query, key, value = (
-            projection(tokens).transpose(1, 2).flatten(0, 1)
-            for projection in (self.to_q, self.to_k, self.to_v)
-        )
-        attended = attend(query, key, value, self.heads).unflatten(0, (sessions, length))
-        out: Tensor = self.to_out[0](attended.transpose(1, 2).flatten(0, 1))
+        query, key, value = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
+        attended = self.operations.attend_along_time(query, key, value, self.heads)
+        out: Tensor = self.to_out[0](attended.flatten(0, 1))
         return out
 
 

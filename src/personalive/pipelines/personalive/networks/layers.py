@@ -7,10 +7,13 @@ module's state dict has the files' own key space.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from personalive.pipelines.personalive.kernels.operations import Fusable
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
@@ -47,7 +50,7 @@ class Attention(nn.Module):
         return out
 
 
-class GatedProjection(nn.Module):
+class GatedProjection(Fusable):
     """GEGLU: one linear to twice the width, the first half times the exact GELU of the second."""
 
     def __init__(self, width: int, inner_width: int) -> None:
@@ -56,9 +59,7 @@ class GatedProjection(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(…, width) → (…, inner_width)."""
-        value, gate = self.proj(tokens).chunk(2, dim=-1)
-        gated: Tensor = value * F.gelu(gate)
-        return gated
+        return self.operations.gated(self.proj(tokens))
 
 
 class FeedForward(nn.Module):
@@ -96,7 +97,7 @@ def positions(count: int) -> Tensor:
     return torch.arange(count, dtype=torch.float32, device="cpu")
 
 
-class AttentionStack(nn.Module):
+class AttentionStack(Fusable):
     """A transformer block of pre-normed attentions followed by a pre-normed feed-forward, with residuals."""
 
     def __init__(self, width: int, attentions: Sequence[Attention]) -> None:
@@ -108,7 +109,10 @@ class AttentionStack(nn.Module):
 
     def forward(self, tokens: Tensor, attention: Callable[[int, Tensor], Tensor]) -> Tensor:
         """Tokens (B, T, width) → the same shape; `attention(i, normed)` runs the i-th attention."""
+        update: Tensor | None = None
         for index, norm in enumerate(self.norms):
-            tokens = tokens + attention(index, norm(tokens))
-        out: Tensor = tokens + self.ff(self.ff_norm(tokens))
+            tokens, normed = self.operations.layer_norm(tokens, cast("nn.LayerNorm", norm), update)
+            update = attention(index, normed)
+        tokens, normed = self.operations.layer_norm(tokens, self.ff_norm, update)
+        out: Tensor = tokens + self.ff(normed)
         return out

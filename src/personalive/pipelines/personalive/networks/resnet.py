@@ -9,16 +9,24 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personalive.pipelines.personalive.kernels.operations import Fusable
 
-class ResnetBlock(nn.Module):
-    """GroupNorm-SiLU-conv twice, the time feature added between, plus the input."""
 
-    def __init__(self, in_channels: int, out_channels: int, time_width: int, groups: int) -> None:
+class ResnetBlock(Fusable):
+    """GroupNorm-SiLU-conv twice, the time feature added between, plus the input.
+
+    Without a `time_width` there is no time feature: an autoencoder's block.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, time_width: int | None, groups: int, eps: float = 1e-5
+    ) -> None:
         super().__init__()
-        self.norm1 = nn.GroupNorm(groups, in_channels)
+        self.norm1 = nn.GroupNorm(groups, in_channels, eps)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.time_emb_proj = nn.Linear(time_width, out_channels)
-        self.norm2 = nn.GroupNorm(groups, out_channels)
+        if time_width is not None:
+            self.time_emb_proj = nn.Linear(time_width, out_channels)
+        self.norm2 = nn.GroupNorm(groups, out_channels, eps)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         if in_channels != out_channels:
             self.conv_shortcut: nn.Module = nn.Conv2d(in_channels, out_channels, 1)
@@ -30,10 +38,11 @@ class ResnetBlock(nn.Module):
         feature: Tensor = self.time_emb_proj(F.silu(embedding))
         return feature
 
-    def forward(self, x: Tensor, time_feature: Tensor) -> Tensor:
+    def forward(self, x: Tensor, time_feature: Tensor | None = None) -> Tensor:
         """x (N, in_channels, h, w), time_feature (N or 1, out_channels) → (N, out_channels, h, w)."""
-        hidden = self.conv1(F.silu(self.norm1(x))) + time_feature[:, :, None, None]
-        out: Tensor = self.conv_shortcut(x) + self.conv2(F.silu(self.norm2(hidden)))
+        hidden = self.conv1(self.operations.group_norm(x, self.norm1, silu=True))
+        hidden = self.operations.group_norm(hidden, self.norm2, silu=True, shift=time_feature)
+        out: Tensor = self.conv_shortcut(x) + self.conv2(hidden)
         return out
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personalive.pipelines.personalive.kernels.operations import Fusable
 from personalive.pipelines.personalive.networks.layers import Attention, FeedForward
 
 
@@ -27,7 +28,7 @@ class KeyValue(NamedTuple):
     value: Tensor
 
 
-class SpatialBlock(nn.Module):
+class SpatialBlock(Fusable):
     """Self-attention, the cross-attention constant and the feed-forward, each with a residual."""
 
     def __init__(self, width: int, heads: int, context_width: int) -> None:
@@ -48,13 +49,13 @@ class SpatialBlock(nn.Module):
         key, value = attention.to_k(normed), attention.to_v(normed)
         if shared is not None:
             key, value = _extend(key, shared.key), _extend(value, shared.value)
-        tokens = tokens + attention(normed, key, value)
-        tokens = tokens + cross.repeat_interleave(len(tokens) // len(cross), dim=0)
-        out: Tensor = tokens + self.ff(self.norm3(tokens))
+        update = attention(normed, key, value)
+        tokens, normed = self.operations.layer_norm(tokens, self.norm3, update, shift=cross)
+        out: Tensor = tokens + self.ff(normed)
         return out
 
 
-class SpatialTransformer(nn.Module):
+class SpatialTransformer(Fusable):
     """GroupNorm, a projection in, one `SpatialBlock`, a projection out, plus the input."""
 
     def __init__(self, channels: int, heads: int, context_width: int, groups: int) -> None:
@@ -71,12 +72,12 @@ class SpatialTransformer(nn.Module):
 
     def tokens(self, x: Tensor) -> Tensor:
         """Image (N, C, h, w) → the block's input (N, h·w, C)."""
-        return _pointwise(self.norm(x).flatten(2).transpose(1, 2), self.proj_in)
+        normed = self.operations.group_norm(x, self.norm)
+        return _pointwise(normed.flatten(2).transpose(1, 2), self.proj_in)
 
     def bank(self, tokens: Tensor) -> Tensor:
         """What enters self-attention (N, L, C); of a reference, this is its bank."""
-        bank: Tensor = self.block.norm1(tokens)
-        return bank
+        return self.operations.layer_norm(tokens, self.block.norm1).normed
 
     def forward(self, x: Tensor, cross: Tensor, shared: KeyValue | None = None) -> Tensor:
         """x (S·F, C, h, w) → the same shape; see `SpatialBlock.forward` for the rest."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,24 +73,30 @@ def load_models(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
+    shelved: Collection[str] = (),
 ) -> Models:
     """Load the set in `directory`: every network on `device`, in `dtype` but where `Models` says otherwise.
 
-    Memory stays near one copy of the weights in `dtype`. Raises `WeightsError` naming the file and the entry
-    that cannot be used.
+    Networks named in `shelved` wait on the host until they are needed. Memory stays near one copy of the weights
+    in `dtype`. Raises `WeightsError` naming the file and the entry that cannot be used.
     """
     device = torch.device(device)
     loaded = {
         prepared.network.name: prepared.module
-        for prepared in read(prepare(directory), device, dtype, progress)
+        for prepared in read(prepare(directory), device, dtype, progress, shelved)
     }
-    return Models(**{"tiny_vae": None, **loaded}, device=device, dtype=dtype)  # type: ignore[arg-type]
+    models = Models(**{"tiny_vae": None, **loaded}, device=device, dtype=dtype)  # type: ignore[arg-type]
+    return models.shelved(shelved)
 
 
 def read(
-    networks: list[Prepared], device: torch.device, dtype: torch.dtype, progress: Progress | None
+    networks: list[Prepared],
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: Progress | None,
+    shelved: Collection[str] = (),
 ) -> Iterator[Prepared]:
-    """Fill networks one after the other, each yielded when it is complete."""
+    """Fill networks one after the other, each yielded when it is complete; those `shelved` on the host."""
     total = sum(prepared.plan.nbytes for prepared in networks)
     done = 0
     for prepared in networks:
@@ -101,5 +107,6 @@ def read(
             if progress is not None:
                 progress(name, done, total)
 
-        prepared.fill(device, dtype, count)
+        place = torch.device("cpu") if prepared.network.name in shelved else device
+        prepared.fill(place, dtype, count)
         yield prepared

@@ -1,0 +1,100 @@
+"""A whole bench of the pipeline: loading, first frames, steps by number of keyframes and of sessions, memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from personalive.pipelines.interface import ProgressReport
+from personalive.pipelines.personalive.devices import device_of, dtype_of
+from personalive.pipelines.personalive.measure import Bench, StepTimes, device_name, peak_memory
+from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
+from personalive.pipelines.personalive.pipeline import SHELVED, PersonaLivePipeline
+from personalive.pipelines.personalive.weights.random_set import VARIANTS, random_models
+
+
+@dataclass(frozen=True, slots=True)
+class BenchPlan:
+    """What to measure: weights of a set, or random ones of that `random` size; medians over `steps` steps."""
+
+    parameters: PersonaLiveLoadParameters
+    random: str | None
+    keyframes: Sequence[int] = (0,)
+    sessions: Sequence[int] = (1,)
+    steps: int = 30
+    warmup: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class BenchResult:
+    """What came of it. Seconds, GB, and what it was measured on and with.
+
+    `load_seconds`: reading or making the weights; `warm_up_seconds`: until the first frame could come, which is
+    shorter at a second start; `first_chunk_seconds`: from a fused reference to its first frames.
+    """
+
+    device: str
+    torch: str
+    weights: str
+    settings: dict[str, object]
+    mode: str
+    load_seconds: float
+    warm_up_seconds: float
+    fuse_seconds: float
+    first_chunk_seconds: float
+    peak_gb: float
+    steps: tuple[StepTimes, ...]
+
+
+def run(plan: BenchPlan, report: ProgressReport | None = None) -> BenchResult:
+    """Load, and measure everything in turn. Raises what loading raises."""
+    device = device_of(plan.parameters.device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    started = time.perf_counter()
+    pipeline = _loaded(plan, device)
+    loaded = time.perf_counter()
+    with pipeline:
+        pipeline.warm_up(report)
+        warmed = time.perf_counter()
+        engine = pipeline.engine
+        bench = Bench(engine)
+        fused = time.perf_counter()
+        first = bench.first_chunk()
+        steps = tuple(
+            bench.measure(sessions=sessions, keyframes=keyframes, steps=plan.steps, warmup=plan.warmup)
+            for sessions in plan.sessions
+            for keyframes in plan.keyframes
+        )
+        bench.close()
+        return BenchResult(
+            device=device_name(device),
+            torch=torch.__version__,
+            weights=f"random, {plan.random}" if plan.random else "a set on disk",
+            settings=_settings(plan.parameters),
+            mode=engine.mode,
+            load_seconds=loaded - started,
+            warm_up_seconds=warmed - loaded,
+            fuse_seconds=fused - warmed,
+            first_chunk_seconds=first,
+            peak_gb=peak_memory(device),
+            steps=steps,
+        )
+
+
+def _loaded(plan: BenchPlan, device: torch.device) -> PersonaLivePipeline:
+    """The pipeline, not warmed up yet."""
+    parameters = plan.parameters
+    if plan.random is None:
+        return PersonaLivePipeline.read(parameters)
+    models = random_models(VARIANTS[plan.random], device=device, dtype=dtype_of(parameters.dtype, device))
+    return PersonaLivePipeline(models.shelved(SHELVED) if parameters.low_vram else models, parameters)
+
+
+def _settings(parameters: PersonaLiveLoadParameters) -> dict[str, object]:
+    """The parameters that are not at their default, without anything of this machine's files."""
+    changed = parameters.model_dump(mode="json", exclude_defaults=True)
+    return {name: value for name, value in changed.items() if name != "weights"}

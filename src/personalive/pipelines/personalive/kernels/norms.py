@@ -1,0 +1,217 @@
+"""Group norm and layer norm as Triton kernels over memory in which channels are adjacent.
+
+Statistics are float32. Sums are taken of differences from a value of the same channel (group norm) or from the
+mean (layer norm), never of bare squares: activations whose mean is far from zero would lose their variance.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from personalive.pipelines.personalive.kernels.tuning import tuned
+
+_LEAST_PIXELS = 256
+_MOST_CHUNKS = 128
+"""Group norm sums a picture in so many parts at most, of at least so many pixels."""
+
+
+@tuned(
+    [({"ROWS": 32, "WIDTH": 64}, 4), ({"ROWS": 64, "WIDTH": 64}, 8), ({"ROWS": 32, "WIDTH": 128}, 8)],
+    key=["channels"],
+)  # fmt: skip
+@triton.jit
+def _channel_sums(
+    x, shift, sums, squares, pivots, channels, pixels, chunk, chunks, shift_step,
+    SHIFTED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Of one chunk of a picture's pixels: each channel's Σ(x - p), Σ(x - p)² and p, its first pixel's value."""
+    picture, part = tl.program_id(0), tl.program_id(1)
+    channel = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
+    inside = channel < channels
+    begin = part * chunk
+    base = x + picture.to(tl.int64) * pixels * channels
+    added = tl.zeros([WIDTH], tl.float32)
+    if SHIFTED:
+        added = tl.load(shift + picture * shift_step + channel, mask=inside, other=0.0).to(tl.float32)
+    pivot = tl.load(base + begin * channels + channel, mask=inside, other=0.0).to(tl.float32) + added
+    total = tl.zeros([WIDTH], tl.float32)
+    square = tl.zeros([WIDTH], tl.float32)
+    for row in range(begin, begin + chunk, ROWS):
+        pixel = row + tl.arange(0, ROWS)
+        here = (pixel < tl.minimum(begin + chunk, pixels))[:, None] & inside[None, :]
+        value = tl.load(base + pixel[:, None] * channels + channel[None, :], mask=here, other=0.0)
+        away = tl.where(here, value.to(tl.float32) + added[None, :] - pivot[None, :], 0.0)
+        total += tl.sum(away, axis=0)
+        square += tl.sum(away * away, axis=0)
+    place = (picture * chunks + part) * channels + channel
+    tl.store(sums + place, total, mask=inside)
+    tl.store(squares + place, square, mask=inside)
+    tl.store(pivots + place, pivot, mask=inside)
+
+
+@triton.jit
+def _group_factors(
+    sums, squares, pivots, shift, weight, bias, factors, terms,
+    channels, pixels, chunk, chunks, groups, shift_step, eps,
+    SHIFTED: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """What a group's channels are multiplied by, and what is added, from the sums of all chunks."""
+    picture, group = tl.program_id(0), tl.program_id(1)
+    width = channels // groups
+    own = tl.arange(0, WIDTH)
+    part = tl.arange(0, CHUNKS)
+    channel = group * width + own
+    there = (own < width)[None, :] & (part < chunks)[:, None]
+    place = (picture * chunks + part)[:, None] * channels + channel[None, :]
+    count = tl.where(there, tl.minimum(chunk, pixels - part * chunk)[:, None].to(tl.float32), 0.0)
+    total = tl.load(sums + place, mask=there, other=0.0)
+    pivot = tl.load(pivots + place, mask=there, other=0.0)
+    local = pivot + total / tl.where(there, count, 1.0)
+    every = pixels * width * 1.0
+    mean = tl.sum(tl.sum(local * count, axis=1), axis=0) / every
+    within = tl.load(squares + place, mask=there, other=0.0) - total * total / tl.where(there, count, 1.0)
+    away = tl.where(there, local - mean, 0.0)
+    variance = tl.sum(tl.sum(within + count * away * away, axis=1), axis=0) / every
+    scale = 1.0 / tl.sqrt(tl.maximum(variance, 0.0) + eps)
+    mine = own < width
+    factor = scale * tl.load(weight + channel, mask=mine, other=0.0).to(tl.float32)
+    term = tl.load(bias + channel, mask=mine, other=0.0).to(tl.float32) - mean * factor
+    if SHIFTED:
+        term += factor * tl.load(shift + picture * shift_step + channel, mask=mine, other=0.0).to(tl.float32)
+    tl.store(factors + picture * channels + channel, factor, mask=mine)
+    tl.store(terms + picture * channels + channel, term, mask=mine)
+
+
+@tuned(
+    [({"ROWS": 32, "WIDTH": 64}, 4), ({"ROWS": 64, "WIDTH": 64}, 4), ({"ROWS": 16, "WIDTH": 128}, 4)],
+    key=["channels"],
+)  # fmt: skip
+@triton.jit
+def _scaled(
+    x, factors, terms, out, channels, pixels,
+    SILU: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    """Each channel times its factor plus its term, and SiLU."""
+    picture = tl.program_id(0)
+    pixel = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
+    inside = channel < channels
+    here = (pixel < pixels)[:, None] & inside[None, :]
+    factor = tl.load(factors + picture * channels + channel, mask=inside, other=0.0)
+    term = tl.load(terms + picture * channels + channel, mask=inside, other=0.0)
+    place = picture.to(tl.int64) * pixels * channels + pixel[:, None] * channels + channel[None, :]
+    value = tl.load(x + place, mask=here, other=0.0).to(tl.float32) * factor[None, :] + term[None, :]
+    if SILU:
+        value = value * tl.sigmoid(value)
+    tl.store(out + place, value.to(out.dtype.element_ty), mask=here)
+
+
+@torch.library.custom_op("personalive::group_norm", mutates_args=())
+def group_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool, shift: Tensor | None
+) -> Tensor:
+    """Group norm of x (N, C, h, w) + shift (N or 1, C), and SiLU; channels-last in memory, in and out.
+
+    Three launches: sums of each channel over chunks of pixels, their combination (Chan et al., 1983), and the
+    scaling: two reads and one write of the picture.
+    """
+    x = x.contiguous(memory_format=torch.channels_last)
+    count, channels, height, width = x.shape
+    pixels = height * width
+    chunk = max(_LEAST_PIXELS, triton.cdiv(triton.cdiv(pixels, _MOST_CHUNKS), _LEAST_PIXELS) * _LEAST_PIXELS)
+    chunks = triton.cdiv(pixels, chunk)
+    sums, squares, pivots = x.new_empty(3, count, chunks, channels, dtype=torch.float32)
+    factors, terms = x.new_empty(2, count, channels, dtype=torch.float32)
+    shifted = shift is not None
+    added = shift.contiguous() if shift is not None else x
+    step = channels if shift is not None and len(shift) > 1 else 0
+    _channel_sums[lambda meta: (count, chunks, triton.cdiv(channels, meta["WIDTH"]))](
+        x, added, sums, squares, pivots, channels, pixels, chunk, chunks, step, SHIFTED=shifted
+    )
+    _group_factors[(count, groups)](
+        sums, squares, pivots, added, weight, bias, factors, terms,
+        channels, pixels, chunk, chunks, groups, step, eps, SHIFTED=shifted,
+        CHUNKS=triton.next_power_of_2(chunks), WIDTH=triton.next_power_of_2(channels // groups),
+    )  # fmt: skip
+    out = torch.empty_like(x)
+    _scaled[lambda meta: (count, triton.cdiv(pixels, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]))](
+        x, factors, terms, out, channels, pixels, SILU=silu
+    )
+    return out
+
+
+@group_norm.register_fake
+def _(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool, shift: Tensor | None
+) -> Tensor:
+    del weight, bias, groups, eps, silu, shift
+    return torch.empty_like(x, memory_format=torch.channels_last)
+
+
+@tuned(
+    [({"ROWS": 4}, 4), ({"ROWS": 1}, 2), ({"ROWS": 8}, 8)],
+    key=["channels"],
+)
+@triton.jit
+def _layer_norm(
+    tokens, update, shift, weight, bias, total, normed, rows, channels, shift_rows, eps,
+    UPDATED: tl.constexpr, SHIFTED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.arange(0, WIDTH)
+    inside = channel < channels
+    here = (row < rows)[:, None] & inside[None, :]
+    place = row[:, None].to(tl.int64) * channels + channel[None, :]
+    value = tl.load(tokens + place, mask=here, other=0.0).to(tl.float32)
+    if UPDATED:
+        value += tl.load(update + place, mask=here, other=0.0).to(tl.float32)
+    if SHIFTED:
+        beside = (row // shift_rows)[:, None] * channels + channel[None, :]
+        value += tl.load(shift + beside, mask=here, other=0.0).to(tl.float32)
+    if UPDATED or SHIFTED:
+        tl.store(total + place, value.to(total.dtype.element_ty), mask=here)
+    mean = tl.sum(value, axis=1) / channels
+    away = tl.where(here, value - mean[:, None], 0.0)
+    scale = 1.0 / tl.sqrt(tl.sum(away * away, axis=1) / channels + eps)
+    factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
+    term = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
+    out = away * scale[:, None] * factor[None, :] + term[None, :]
+    tl.store(normed + place, out.to(normed.dtype.element_ty), mask=here)
+
+
+@torch.library.custom_op("personalive::layer_norm", mutates_args=())
+def layer_norm(
+    tokens: Tensor, weight: Tensor, bias: Tensor, eps: float, update: Tensor | None, shift: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """tokens (B, T, C) + update (B, T, C) + shift (S, 1, C), and its layer norm: one pass.
+
+    Without anything to add, the first result is empty.
+    """
+    tokens = tokens.contiguous()
+    channels = tokens.shape[-1]
+    rows = tokens.numel() // channels
+    added = update is not None or shift is not None
+    total, normed = torch.empty_like(tokens) if added else tokens.new_empty(0), torch.empty_like(tokens)
+    _layer_norm[lambda meta: (triton.cdiv(rows, meta["ROWS"]),)](
+        tokens,
+        tokens if update is None else update.contiguous(),
+        tokens if shift is None else shift.contiguous(),
+        weight, bias, total if added else tokens, normed,
+        rows, channels, rows if shift is None else rows // len(shift), eps,
+        UPDATED=update is not None, SHIFTED=shift is not None, WIDTH=triton.next_power_of_2(channels),
+    )  # fmt: skip
+    return total, normed
+
+
+@layer_norm.register_fake
+def _(
+    tokens: Tensor, weight: Tensor, bias: Tensor, eps: float, update: Tensor | None, shift: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    del weight, bias, eps
+    normed = tokens.new_empty(tokens.shape)
+    return (
+        tokens.new_empty(0) if update is None and shift is None else tokens.new_empty(tokens.shape)
+    ), normed

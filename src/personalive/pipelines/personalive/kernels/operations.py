@@ -1,0 +1,141 @@
+"""The operations that can be fused, what they compute, and how a network gets another way of computing them.
+
+Networks call them through `Fusable.operations`, so that how they are computed is decided in one place (`arrange`)
+and told to each network: two pipelines of a process may differ. `PlainOperations` is PyTorch on any device and
+defines what is meant; `TritonOperations` is the same in one pass over memory.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+_log = logging.getLogger(__name__)
+
+
+FLOAT8 = torch.float8_e4m3fn
+LARGEST = torch.finfo(FLOAT8).max
+TINIEST = 1e-12
+"""The least scale of a row: one of zeros stays zeros."""
+
+
+class Normed(NamedTuple):
+    """`sum`, the tokens with what was added, and `normed`, their layer norm; both (B, T, C)."""
+
+    sum: Tensor
+    normed: Tensor
+
+
+class Operations(Protocol):
+    """What can be fused. Floating types only; the result has the first argument's type."""
+
+    def group_norm(
+        self, x: Tensor, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
+    ) -> Tensor:
+        """Group norm of x + shift, and then SiLU where asked: x (N, C, h, w) → the same shape.
+
+        shift (N or 1, C) is added to every pixel before.
+        """
+
+    def layer_norm(
+        self, tokens: Tensor, norm: nn.LayerNorm, update: Tensor | None = None, shift: Tensor | None = None
+    ) -> Normed:
+        """Layer norm of tokens + update + shift: tokens and update (B, T, C), shift (S, 1, C), S dividing B.
+
+        Row s of shift is for the B/S batch entries from s·B/S on.
+        """
+
+    def gated(self, projected: Tensor) -> Tensor:
+        """GEGLU: the first half times the exact GELU of the second, (…, 2·C) → (…, C)."""
+
+    def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+        """Softmax attention of each pixel to itself in the other frames, scale head_width^-0.5.
+
+        All (S, F, L, C) for S sessions, F frames, L pixels; C a multiple of `heads`.
+        """
+
+    def quantized(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Values (N, C) as float8 (e4m3) and each row's scale, float32 (N, 1): values ≈ float8 · scale."""
+
+
+class PlainOperations:
+    """In PyTorch, an operation at a time."""
+
+    def group_norm(
+        self, x: Tensor, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
+    ) -> Tensor:
+        """See `Operations`."""
+        if shift is not None:
+            x = x + shift[:, :, None, None]
+        normed = F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        return F.silu(normed) if silu else normed
+
+    def layer_norm(
+        self, tokens: Tensor, norm: nn.LayerNorm, update: Tensor | None = None, shift: Tensor | None = None
+    ) -> Normed:
+        """See `Operations`."""
+        if update is not None:
+            tokens = tokens + update
+        if shift is not None:
+            tokens = tokens + shift.repeat_interleave(len(tokens) // len(shift), dim=0)
+        return Normed(tokens, F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
+
+    def gated(self, projected: Tensor) -> Tensor:
+        """See `Operations`."""
+        value, gate = projected.chunk(2, dim=-1)
+        return value * F.gelu(gate)
+
+    def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+        """See `Operations`."""
+        sessions, _, length, _ = query.shape
+        split = [
+            tokens.transpose(1, 2).flatten(0, 1).unflatten(-1, (heads, -1)).transpose(1, 2)
+            for tokens in (query, key, value)
+        ]
+        attended: Tensor = F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
+        return attended.view(sessions, length, *attended.shape[1:]).transpose(1, 2)
+
+    def quantized(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Operations`."""
+        scale = (values.abs().amax(dim=1, keepdim=True).float() / LARGEST).clamp(min=TINIEST)
+        return (values.float() / scale).clamp(-LARGEST, LARGEST).to(FLOAT8), scale
+
+
+PLAIN: Operations = PlainOperations()
+
+
+class Fusable(nn.Module):
+    """A module that computes with `operations`."""
+
+    operations: Operations = PLAIN
+
+
+def arrange(network: nn.Module, operations: Operations) -> None:
+    """Let every module of the network compute with these operations from now on."""
+    for module in network.modules():
+        if isinstance(module, Fusable):
+            module.operations = operations
+
+
+def fastest(device: torch.device) -> Operations:
+    """Triton's where the device has CUDA and Triton works, else PyTorch's.
+
+    Triton may be there and not work, for want of a C compiler say: that is logged.
+    """
+    if device.type != "cuda":
+        return PLAIN
+    try:
+        from personalive.pipelines.personalive.kernels.fused import TritonOperations
+    except ImportError:
+        return PLAIN
+    operations = TritonOperations()
+    try:
+        operations.gated(torch.zeros(1, 32, device=device))
+    except Exception as error:  # whatever a compiler, a driver or the library may raise
+        _log.warning("the fused kernels are not used, Triton does not work here: %s", error)
+        return PLAIN
+    return operations

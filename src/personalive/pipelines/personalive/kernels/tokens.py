@@ -1,0 +1,115 @@
+"""The gated activation and attention along time as Triton kernels."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from personalive.pipelines.personalive.kernels.tuning import tuned
+
+_LEAST_SIDE = 16
+"""The smallest side of a matrix that Triton multiplies."""
+MOST_FRAMES = 32
+"""Frames whose attention one program holds."""
+
+
+@tuned(
+    [({"ROWS": 8, "WIDTH": 128}, 4), ({"ROWS": 4, "WIDTH": 256}, 4), ({"ROWS": 16, "WIDTH": 128}, 8)],
+    key=["channels"],
+)  # fmt: skip
+@triton.jit
+def _gated(projected, out, rows, channels, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    here = (row < rows)[:, None] & (channel < channels)[None, :]
+    read = row[:, None].to(tl.int64) * (2 * channels) + channel[None, :]
+    value = tl.load(projected + read, mask=here, other=0.0).to(tl.float32)
+    gate = tl.load(projected + read + channels, mask=here, other=0.0).to(tl.float32)
+    opened = gate * 0.5 * (1.0 + tl.erf(gate * 0.7071067811865476))
+    written = row[:, None].to(tl.int64) * channels + channel[None, :]
+    tl.store(out + written, (value * opened).to(out.dtype.element_ty), mask=here)
+
+
+@torch.library.custom_op("personalive::gated", mutates_args=())
+def gated(projected: Tensor) -> Tensor:
+    """GEGLU (Shazeer, 2020, https://arxiv.org/abs/2002.05202): (…, 2·C) → (…, C), exact GELU."""
+    projected = projected.contiguous()
+    channels = projected.shape[-1] // 2
+    rows = projected.numel() // (2 * channels)
+    out = projected.new_empty(*projected.shape[:-1], channels)
+    _gated[lambda meta: (triton.cdiv(rows, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]))](
+        projected, out, rows, channels
+    )
+    return out
+
+
+@gated.register_fake
+def _(projected: Tensor) -> Tensor:
+    return projected.new_empty(*projected.shape[:-1], projected.shape[-1] // 2)
+
+
+@tuned(
+    [({"PIXELS": 4}, 4), ({"PIXELS": 1}, 1), ({"PIXELS": 4}, 1), ({"PIXELS": 8}, 2)],
+    key=["length", "WIDTH"],
+)
+@triton.jit
+def _attend_along_time(
+    query, key, value, out, frames, length, width, session_step, frame_step, pixel_step, channels, scale,
+    FRAMES: tl.constexpr, WIDTH: tl.constexpr, PIXELS: tl.constexpr,
+):  # fmt: skip
+    """Some pixels of one head: all frames of a pixel are one small matrix, so nothing is read twice."""
+    head, session = tl.program_id(1), tl.program_id(2)
+    frame, channel = tl.arange(0, FRAMES), tl.arange(0, WIDTH)
+    inside = (frame < frames)[:, None] & (channel < width)[None, :]
+    for step in range(PIXELS):
+        pixel = tl.program_id(0) * PIXELS + step
+        here = inside & (pixel + tl.zeros([FRAMES], tl.int32) < length)[:, None]
+        read = (
+            session.to(tl.int64) * session_step
+            + frame[:, None].to(tl.int64) * frame_step
+            + pixel.to(tl.int64) * pixel_step
+            + head * width
+            + channel[None, :]
+        )
+        asked = tl.load(query + read, mask=here, other=0.0)
+        known = tl.load(key + read, mask=here, other=0.0)
+        given = tl.load(value + read, mask=here, other=0.0)
+        score = tl.dot(asked, tl.trans(known), input_precision="ieee") * scale
+        score = tl.where((frame < frames)[None, :], score, float("-inf"))
+        share = tl.exp(score - tl.max(score, axis=1)[:, None])
+        share = share / tl.sum(share, axis=1)[:, None]
+        result = tl.dot(share.to(given.dtype), given, input_precision="ieee")
+        written = (
+            ((session * frames + frame[:, None]).to(tl.int64) * length + pixel) * channels
+            + head * width
+            + channel[None, :]
+        )
+        tl.store(out + written, result.to(out.dtype.element_ty), mask=here)
+
+
+@torch.library.custom_op("personalive::attend_along_time", mutates_args=())
+def attend_along_time(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Attention of each pixel to itself in the other frames: all (S, F, L, C), F ≤ 32; contiguous out.
+
+    The three may be slices of one tensor, as long as they are laid out alike and channels are adjacent.
+    """
+    if query.stride(-1) != 1 or not query.stride() == key.stride() == value.stride():
+        query, key, value = (tokens.contiguous() for tokens in (query, key, value))
+    sessions, frames, length, channels = query.shape
+    width = channels // heads
+    out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+    _attend_along_time[lambda meta: (triton.cdiv(length, meta["PIXELS"]), heads, sessions)](
+        query, key, value, out, frames, length, width,
+        query.stride(0), query.stride(1), query.stride(2), channels, width**-0.5,
+        FRAMES=max(_LEAST_SIDE, triton.next_power_of_2(frames)),
+        WIDTH=max(_LEAST_SIDE, triton.next_power_of_2(width)),
+    )  # fmt: skip
+    return out
+
+
+@attend_along_time.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    del key, value, heads
+    return query.new_empty(query.shape)

@@ -1,0 +1,177 @@
+"""What `personalive bench` measures: a pipeline's steps on made-up frames, stage by stage.
+
+A step goes from frames in the host's memory to frames in the host's memory, without looking for faces. History
+keyframes are forced, each the reference itself: what they cost does not depend on what they show.
+"""
+
+from __future__ import annotations
+
+import resource
+import statistics
+import sys
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from personalive.media.types import Frames
+from personalive.pipelines.personalive.engine import Engine, Look, SessionState, StepInput
+from personalive.pipelines.personalive.noise import SeededNoise
+from personalive.pipelines.personalive.parameters import TRAINED_SIDE, PersonaLiveRunParameters
+from personalive.pipelines.personalive.pixels import driving_pixels
+from personalive.pipelines.personalive.reference import FusedReference
+from personalive.pipelines.personalive.stopwatch import NAMES, TimedStages
+from personalive.pipelines.personalive.transfers import to_device, to_host
+from personalive.pipelines.personalive.warmup import begin, made_up_reference, with_faces, with_keyframes
+
+_CALM = PersonaLiveRunParameters(keyframe_threshold=1e9)
+"""No keyframe is taken but those that are forced."""
+_RELEASED_PARAMETERS = 1.6e9
+
+H100_FLOORS = {"predict": 73.3, "show": 26.2}
+"""ms of the fastest library kernel for each layer, each alone, summed: one H100, float16, 512×512, no keyframe, the
+full autoencoder. UNet: convolutions 13.9, linears 27.2, attention 20.6, norms as plain copies 11.6; decoder:
+convolutions 20.7, norms 5.5."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """One stage: median ms of a step, its share of the step, and the ms that no kernel known to us goes below."""
+
+    name: str
+    ms: float
+    share: float
+    floor_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StepTimes:
+    """Steps of `sessions` sessions at once with `keyframes` each: milliseconds, over `steps` of them."""
+
+    sessions: int
+    keyframes: int
+    steps: int
+    median_ms: float
+    p99_ms: float
+    fastest_ms: float
+    fps_each: float
+    stages: tuple[StageTime, ...]
+
+
+def made_up_frames(count: int, height: int, width: int) -> Frames:
+    """A soft pattern that drifts, uint8 (count, height, width, 3)."""
+    y, x, step = np.meshgrid(np.arange(height), np.arange(width), np.arange(count), indexing="ij")
+    waves = [np.sin(x / 40 + step / 5), np.sin(y / 30 - step / 7), np.sin((x + y) / 50 + step / 9)]
+    picture = (127 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
+    return np.ascontiguousarray(picture.transpose(2, 0, 1, 3))
+
+
+class Bench:
+    """Steps an engine by itself, its stages timed for as long as it is open."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._plain = engine.stages
+        self._timed = TimedStages(engine.stages, engine.models.device)
+        engine.stages = self._timed
+        parameters = engine.parameters
+        self._clip = made_up_frames(8 * engine.schedule.chunk_frames, parameters.height, parameters.width)
+        self.reference: FusedReference = made_up_reference(engine)
+
+    def close(self) -> None:
+        """Leave the engine as it was."""
+        self._engine.stages = self._plain
+
+    def measure(self, *, sessions: int, keyframes: int, steps: int, warmup: int) -> StepTimes:
+        """Medians over `steps`, after `warmup` more that do not count."""
+        begun = begin(self._engine, self.reference)
+        (begun,) = self._step([begun], 0)
+        states = [with_keyframes(begun, self.reference, keyframes)] * sessions
+        totals: list[float] = []
+        stages: list[dict[str, float]] = []
+        for number in range(warmup + steps):
+            started = self._clock()
+            states = self._step(states, number)
+            totals.append(1000 * (time.perf_counter() - started))
+            stages.append(self._timed.take())
+        return self._summary(sessions, keyframes, totals[warmup:], stages[warmup:])
+
+    def first_chunk(self) -> float:
+        """Seconds from a fused reference to the first chunk's frames."""
+        started = self._clock()
+        self._step([begin(self._engine, self.reference)], 0)
+        self._timed.take()
+        return time.perf_counter() - started
+
+    def _clock(self) -> float:
+        if self._engine.models.device.type == "cuda":
+            torch.cuda.synchronize(self._engine.models.device)
+        return time.perf_counter()
+
+    def _step(self, states: list[SessionState], number: int) -> list[SessionState]:
+        engine, chunk = self._engine, self._engine.schedule.chunk_frames
+        device = engine.models.device
+        frames = self._clip[np.arange(chunk * number, chunk * (number + 1)) % len(self._clip)]
+        found = to_device(torch.ones(chunk, dtype=torch.bool), device)
+        seen = engine.perceive([Look(driving_pixels(frames, device), found) for _ in states])
+        noise = SeededNoise(number).draw(engine.noise_shape(chunk))
+        outputs = engine.step(
+            [
+                # Made-up frames may show no face; the motion networks have looked all the same.
+                StepInput(self.reference, state, with_faces(each, self.reference), noise, _CALM)
+                for state, each in zip(states, seen, strict=True)
+            ]
+        )
+        done = [output for output in outputs if output is not None]
+        for fetched in [to_host(output.images) for output in done]:
+            fetched().numpy().copy()
+        # The window's place in the session does not matter; no keyframe can come before its tenth step.
+        return [replace(one.state, window=replace(one.state.window, chunk=0)) for one in done]
+
+    def _summary(
+        self, sessions: int, keyframes: int, totals: list[float], stages: list[dict[str, float]]
+    ) -> StepTimes:
+        middle = statistics.median(totals)
+        each = {name: 1000 * statistics.median(one[name] for one in stages) for name in NAMES}
+        floors = H100_FLOORS if self._floors_hold(sessions, keyframes) else {}
+        rows = [StageTime(NAMES[name], ms, ms / middle, floors.get(name)) for name, ms in each.items()]
+        rest = middle - sum(each.values())
+        chunk = self._engine.schedule.chunk_frames
+        return StepTimes(
+            sessions=sessions,
+            keyframes=keyframes,
+            steps=len(totals),
+            median_ms=middle,
+            p99_ms=float(np.quantile(totals, 0.99)),
+            fastest_ms=min(totals),
+            fps_each=1000 * chunk / middle,
+            stages=(*rows, StageTime("all else", rest, rest / middle)),
+        )
+
+    def _floors_hold(self, sessions: int, keyframes: int) -> bool:
+        parameters, models = self._engine.parameters, self._engine.models
+        return (
+            models.device.type == "cuda"
+            and "H100" in torch.cuda.get_device_name(models.device)
+            and (parameters.height, parameters.width) == (TRAINED_SIDE, TRAINED_SIDE)
+            and models.dtype is torch.float16
+            and parameters.dtype != "float8"
+            and parameters.vae == "full"
+            and (sessions, keyframes) == (1, 0)
+            and sum(each.numel() for each in models.denoising_unet.parameters()) > _RELEASED_PARAMETERS
+        )
+
+
+def peak_memory(device: torch.device) -> float:
+    """The most memory in use since the process began, in GB: a GPU's where there is one, else the process's."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KB, macOS in bytes.
+    return peak / (1e9 if sys.platform == "darwin" else 1e6)
+
+
+def device_name(device: torch.device) -> str:
+    """What the device calls itself."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,36 @@
+"""Between the host's memory and the device's, without either waiting for the other longer than it must.
+
+A copy from or to ordinary memory stops the host until the device has done everything before it. Page-locked memory
+is copied in the device's own time; PyTorch keeps such memory and hands it out again. Elsewhere than on CUDA these
+are plain copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+
+def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """A host's tensor on the device; itself where it is there already. The host goes on at once."""
+    if torch.device(device).type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def to_host(tensor: Tensor) -> Callable[[], Tensor]:
+    """Begin to fetch a tensor; the function returned waits for this copy alone and gives it, on the CPU."""
+    if not tensor.is_cuda:
+        return tensor.cpu
+    copy = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    copy.copy_(tensor, non_blocking=True)
+    done = torch.cuda.Event()
+    done.record(torch.cuda.current_stream(tensor.device))
+
+    def wait() -> Tensor:
+        done.synchronize()
+        return copy
+
+    return wait

@@ -1,0 +1,102 @@
+"""The first steps of an engine, made while it is loaded: what they compile, tune and record no user waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from personalive.pipelines.interface import ProgressReport
+from personalive.pipelines.personalive.driving import Perceived
+from personalive.pipelines.personalive.engine import Engine, Look, SessionState, StepInput
+from personalive.pipelines.personalive.networks.denoising_unet import join_banks
+from personalive.pipelines.personalive.noise import SeededNoise
+from personalive.pipelines.personalive.parameters import PersonaLiveRunParameters
+from personalive.pipelines.personalive.reference import FusedReference, fuse
+from personalive.pipelines.personalive.window import keyframe_banks
+
+STAGE = "preparing the first frames"
+
+
+def warm_up(engine: Engine, report: ProgressReport | None = None) -> None:
+    """Run every kind of step once: each number of sessions up to `batch_sessions`, and of keyframes.
+
+    The pictures are noise and nothing of it is kept but what is compiled and recorded.
+    """
+    sessions, keyframes = engine.parameters.batch_sessions, engine.parameters.max_keyframes
+    steps = sessions * (keyframes + 2) + 1
+    for done, _ in enumerate(_steps(engine, sessions, keyframes)):
+        if report is not None:
+            report(STAGE, (done + 1) / steps)
+    if engine.models.device.type == "cuda":
+        torch.cuda.synchronize(engine.models.device)
+
+
+def _steps(engine: Engine, sessions: int, keyframes: int) -> Iterator[None]:
+    reference = made_up_reference(engine)
+    with torch.inference_mode():
+        keyframe_banks(engine.models, reference, reference.latents)
+    yield
+    for count in range(1, sessions + 1):
+        begun = begin(engine, reference)
+        # A first step draws the whole window's poses.
+        driven = _step(engine, reference, begun, count)
+        yield
+        for number in range(keyframes + 1):
+            _step(engine, reference, with_keyframes(driven, reference, number), count)
+            yield
+
+
+def with_keyframes(state: SessionState, reference: FusedReference, number: int) -> SessionState:
+    """The state with so many history keyframes, each the reference itself, and none to come for nine steps."""
+    banks = join_banks([reference.banks] * (1 + number)) if number else reference.banks
+    window = replace(state.window, keyframes=(reference.latents,) * number, banks=banks, chunk=0)
+    return replace(state, window=window)
+
+
+def made_up_reference(engine: Engine) -> FusedReference:
+    """A picture of noise, fused."""
+    height, width = engine.parameters.height, engine.parameters.width
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return fuse(
+        engine.models,
+        noise,
+        height=height,
+        width=width,
+        name="warm-up",
+        shown=noise,
+        face=None,
+        allow_no_face=True,
+    )
+
+
+def begin(engine: Engine, reference: FusedReference) -> SessionState:
+    """A session's state before its first step."""
+    return engine.start(reference, SeededNoise(0).draw(engine.noise_shape(engine.schedule.padding)))
+
+
+def _step(engine: Engine, reference: FusedReference, state: SessionState, sessions: int) -> SessionState:
+    """One step of so many sessions, all in the same state; the state after it."""
+    device, chunk = engine.models.device, engine.schedule.chunk_frames
+    size = (engine.parameters.height, engine.parameters.width)
+    look = Look(
+        torch.rand(chunk, 3, *size, device=device) * 2 - 1, torch.ones(chunk, dtype=torch.bool, device=device)
+    )
+    # Noise may show no face. What is recorded does not depend on it, but the step would.
+    seen = [with_faces(each, reference) for each in engine.perceive([look] * sessions)]
+    noise = SeededNoise(1).draw(engine.noise_shape(chunk))
+    run = PersonaLiveRunParameters()
+    outputs = engine.step([StepInput(reference, state, each, noise, run) for each in seen])
+    assert outputs[0] is not None
+    return outputs[0].state
+
+
+def with_faces(seen: Perceived, reference: FusedReference) -> Perceived:
+    """The same, had every frame shown the reference's own face."""
+    count = len(seen.valid)
+    head = type(reference.head)(*(value.expand(count, *value.shape[1:]) for value in reference.head))
+    return seen._replace(
+        head=head, tokens=reference.motion.expand(count, -1, -1), valid=torch.ones_like(seen.valid)
+    )

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Call
+
+SMALL = ("--set", "height=64", "--set", "width=64", "--set", "device=cpu", "--steps", 2)
+
+
+def test_without_weights_random_ones_are_measured_and_it_says_so(personalive: Call, tmp_path: Path) -> None:
+    file = tmp_path / "bench.json"
+    outcome = personalive(
+        "bench", *SMALL, "--keyframes", 0, "--keyframes", 2, "--sessions", 1, "--sessions", 2, "--json", file
+    )
+    assert outcome.code == 0
+    assert "Random weights of the small size: the speed is theirs, the picture is noise." in outcome.err
+    assert outcome.out.startswith("cpu, torch ")
+    assert "2 sessions at once, 2 keyframes, 2 steps:" in outcome.out
+    for stage in ("motion networks", "pose guider", "denoising UNet", "decoder", "all else"):
+        assert outcome.out.count(f"  {stage} ") == 4
+    written = json.loads(file.read_text())
+    assert [(one["sessions"], one["keyframes"]) for one in written["steps"]] == [
+        (1, 0),
+        (1, 2),
+        (2, 0),
+        (2, 2),
+    ]
+    assert written["mode"] == "off"
+    assert written["settings"]["height"] == 64
+    for one in written["steps"]:
+        assert sum(stage["ms"] for stage in one["stages"]) == pytest.approx(one["median_ms"])
+        assert all(stage["floor_ms"] is None for stage in one["stages"])
+
+
+def test_a_set_of_weights_is_measured_where_it_is(personalive: Call, test_weights: Path) -> None:
+    outcome = personalive("bench", *SMALL, "--weights", test_weights)
+    assert outcome.code == 0
+    assert "weights: a set on disk" in outcome.out
+    assert str(test_weights) not in outcome.out
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (
+            ("--weights", "nowhere"),
+            "The PersonaLive pipeline cannot be loaded: there are no weights in nowhere",
+        ),
+        (
+            ("--set", "compile=graphs"),
+            "compile=graphs needs a CUDA device, and this is cpu: take off, full or auto",
+        ),
+        (("--set", "dtype=float8"), "dtype=float8 needs a GPU that multiplies 8-bit floats"),
+        (("--set", "speed=9"), "Extra inputs are not permitted"),
+        (("--json", "/nowhere/bench.json"), "/nowhere/bench.json cannot be written"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_sentence(personalive: Call, given: tuple[str, str], said: str) -> None:
+    outcome = personalive("bench", *SMALL, *given)
+    assert outcome.code == 2
+    assert said in outcome.err.splitlines()[-1]

@@ -1,0 +1,174 @@
+"""Every way of computing an operation, against its formula in float64."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from personalive.pipelines.personalive.kernels.operations import FLOAT8, PLAIN, Fusable, arrange, fastest
+
+if TYPE_CHECKING:
+    from tests.pipelines.personalive.kernels.conftest import Way
+
+TOLERANCE = {torch.float32: 3e-6, torch.float16: 1e-3, torch.bfloat16: 1.5e-2}
+"""Relative error of a whole result: a few roundings. Triton's interpreter truncates bfloat16 where a GPU rounds."""
+DTYPES = list(TOLERANCE)
+
+Norm = TypeVar("Norm", nn.GroupNorm, nn.LayerNorm)
+
+
+def error(ours: Tensor, exact: Tensor) -> float:
+    return float((ours.double().cpu() - exact).norm() / exact.norm())
+
+
+def normal(*shape: int, mean: float = 0.0, seed: int = 0) -> Tensor:
+    random = torch.Generator().manual_seed(seed)
+    return mean + torch.randn(shape, generator=random, dtype=torch.float64)
+
+
+def filled(norm: Norm) -> Norm:
+    """With weights and biases of its own."""
+    norm.requires_grad_(False)
+    norm.weight.copy_(1 + 0.1 * normal(len(norm.weight), seed=7))
+    norm.bias.copy_(normal(len(norm.bias), seed=8))
+    return norm
+
+
+# Channels and sides of the UNets' and the decoder's norms, the sides cut down.
+PICTURES = [(320, 16), (960, 8), (2560, 8), (128, 24), (512, 16), (32, 5), (64, 3)]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("channels", "side"), PICTURES)
+@pytest.mark.parametrize("silu", [False, True])
+@pytest.mark.parametrize("shifted", [0, 1, 3])
+def test_group_norm(way: Way, dtype: torch.dtype, channels: int, side: int, silu: bool, shifted: int) -> None:
+    norm = filled(nn.GroupNorm(32, channels, eps=1e-6))
+    x = normal(3, channels, side, side + 1).to(dtype)
+    shift = normal(shifted, channels, seed=1).to(dtype) if shifted else None
+    own = norm.to(way.device, dtype)
+    given = None if shift is None else shift.to(way.device)
+    ours = way.operations.group_norm(x.to(way.device), own, silu=silu, shift=given)
+    exact = x.double() if shift is None else x.double() + shift.double()[:, :, None, None]
+    groups = exact.unflatten(1, (32, -1))
+    mean = groups.mean(dim=(2, 3, 4), keepdim=True)
+    variance = groups.var(dim=(2, 3, 4), keepdim=True, correction=0)
+    exact = ((groups - mean) / (variance + 1e-6).sqrt()).flatten(1, 2)
+    weight, bias = own.weight.double().cpu(), own.bias.double().cpu()
+    exact = exact * weight[:, None, None] + bias[:, None, None]
+    exact = exact * exact.sigmoid() if silu else exact
+    assert (ours.shape, ours.dtype) == (x.shape, dtype)
+    assert error(ours, exact) < TOLERANCE[dtype]
+
+
+def test_group_norm_keeps_a_small_variance_far_from_zero(way: Way) -> None:
+    x = normal(2, 64, 40, 40, mean=1000.0).float()
+    norm = filled(nn.GroupNorm(32, 64, eps=1e-6)).to(way.device)
+    ours = way.operations.group_norm(x.to(way.device), norm)
+    groups = x.double().unflatten(1, (32, -1))
+    deviation = groups.std(dim=(2, 3, 4), keepdim=True, correction=0)
+    exact = ((groups - groups.mean(dim=(2, 3, 4), keepdim=True)) / deviation).flatten(1, 2)
+    weight, bias = (value.double().cpu()[:, None, None] for value in (norm.weight, norm.bias))
+    assert error(ours, exact * weight + bias) < 1e-3
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [320, 640, 1280, 64])
+@pytest.mark.parametrize("added", [(), ("update",), ("update", "shift"), ("shift",)])
+def test_layer_norm(way: Way, dtype: torch.dtype, channels: int, added: Sequence[str]) -> None:
+    norm = filled(nn.LayerNorm(channels, eps=1e-5)).to(way.device, dtype)
+    tokens, update = normal(4, 9, channels).to(dtype), normal(4, 9, channels, seed=1).to(dtype)
+    shift = normal(2, 1, channels, seed=2).to(dtype)
+    ours = way.operations.layer_norm(
+        tokens.to(way.device),
+        norm,
+        update.to(way.device) if "update" in added else None,
+        shift.to(way.device) if "shift" in added else None,
+    )
+    exact = tokens.double()
+    exact = exact + update.double() if "update" in added else exact
+    exact = exact + shift.double().repeat_interleave(2, dim=0) if "shift" in added else exact
+    assert error(ours.sum, exact) < TOLERANCE[dtype]
+    away = exact - exact.mean(dim=-1, keepdim=True)
+    normed = away / (away.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt()
+    normed = normed * norm.weight.double().cpu() + norm.bias.double().cpu()
+    assert error(ours.normed, normed) < TOLERANCE[dtype]
+    assert {ours.sum.dtype, ours.normed.dtype} == {dtype}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(2, 5, 2560), (3, 10240), (1, 7, 128)])
+def test_gated(way: Way, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    projected = normal(*shape).to(dtype)
+    ours = way.operations.gated(projected.to(way.device))
+    value, gate = projected.double().chunk(2, dim=-1)
+    exact = value * gate * 0.5 * (1 + torch.erf(gate / math.sqrt(2)))
+    assert ours.shape == exact.shape
+    assert error(ours, exact) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("width", [40, 80, 160, 8])
+@pytest.mark.parametrize(("sessions", "frames", "length"), [(1, 16, 5), (2, 4, 6), (1, 32, 3)])
+@pytest.mark.parametrize("together", [False, True])
+def test_attention_along_time(
+    way: Way, dtype: torch.dtype, width: int, sessions: int, frames: int, length: int, together: bool
+) -> None:
+    heads, channels = 2, 2 * width
+    whole = normal(sessions, frames, length, 3 * channels).to(dtype)
+    parts = whole.to(way.device).split(channels, dim=-1)
+    query, key, value = parts if together else [part.contiguous() for part in parts]
+    ours = way.operations.attend_along_time(query, key, value, heads)
+    q, k, v = (
+        part.double().unflatten(-1, (heads, width)).permute(0, 2, 3, 1, 4)
+        for part in whole.split(channels, dim=-1)
+    )
+    exact = (q @ k.mT / math.sqrt(width)).softmax(dim=-1) @ v
+    assert error(ours, exact.permute(0, 3, 1, 2, 4).flatten(3)) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [320, 1280, 48])
+def test_rows_in_8_bits(way: Way, dtype: torch.dtype, channels: int) -> None:
+    size = torch.tensor([1e-3, 1.0, 1e3, 30.0, 0.0], dtype=torch.float64)[:, None]
+    values = (normal(5, channels) * size).to(dtype)
+    codes, scale = (part.cpu() for part in way.operations.quantized(values.to(way.device)))
+    assert (codes.dtype, scale.dtype, scale.shape) == (FLOAT8, torch.float32, (5, 1))
+    back, exact = codes.double() * scale.double(), values.double()
+    # Three bits of mantissa: half a step is a sixteenth, and near zero half of 2^-9.
+    assert ((back - exact).abs() <= exact.abs() / 15.9 + scale.double() * 2**-10).all()
+    assert torch.equal(back[4], exact[4])
+    assert codes.double().abs()[:4].amax(dim=1).tolist() == [448.0] * 4
+
+
+class Recorded:
+    """PyTorch's operations, counted."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def __getattr__(self, name: str) -> object:
+        self.asked += 1
+        return getattr(PLAIN, name)
+
+
+def test_arranging_reaches_every_module_and_no_other_network() -> None:
+    class Part(Fusable):
+        pass
+
+    network, other = nn.Sequential(Part(), nn.Sequential(Part())), Part()
+    recorded: Any = Recorded()
+    arrange(network, recorded)
+    found = [module for module in network.modules() if isinstance(module, Fusable)]
+    assert len(found) == 2
+    assert all(part.operations is recorded for part in found)
+    assert other.operations is PLAIN
+
+
+def test_without_a_gpu_operations_are_pytorchs() -> None:
+    assert fastest(torch.device("cpu")) is PLAIN

@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from personalive.errors import InputError
+from personalive.pipelines.personalive.acceleration import (
+    Replayed,
+    ReplayedStages,
+    accelerated,
+    chosen,
+    compile_stages,
+)
+from personalive.pipelines.personalive.engine import Engine
+from personalive.pipelines.personalive.models import Models
+from personalive.pipelines.personalive.motion import DrivingMotion
+from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
+from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
+from personalive.pipelines.personalive.reference import FusedReference
+from tests.pipelines.personalive.streams import chunk, content, drive
+
+
+class Tape:
+    """Records without a GPU: what is replayed is simply run again, on the same places in memory."""
+
+    def __init__(self, *, works: bool = True) -> None:
+        self.recorded = 0
+        self.replayed = 0
+        self._works = works
+
+    def record(self, run: Callable[[], None]) -> Callable[[], None]:
+        if not self._works:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        self.recorded += 1
+        run()
+
+        def replay() -> None:
+            self.replayed += 1
+            run()
+
+        return replay
+
+
+def summed(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Results that depend on every input."""
+    return (sum((tensor.sum() for tensor in tensors[1:]), tensors[0] * 2),)
+
+
+def test_each_shape_is_recorded_once_and_then_replayed() -> None:
+    tape = Tape()
+    double = Replayed("doubling", summed, tape)
+    for number, size in enumerate((2, 3, 2, 3, 2)):
+        given = torch.full((size,), float(number))
+        assert torch.equal(double([given])[0], 2 * given)
+    assert (tape.recorded, tape.replayed, len(double)) == (2, 5, 2)
+    assert torch.equal(double([torch.ones(2, dtype=torch.float64)])[0], torch.full((2,), 2.0).double())
+    assert tape.recorded == 3
+
+
+def test_results_are_the_callers_own() -> None:
+    double = Replayed("doubling", summed, Tape())
+    given = torch.ones(2)
+    first = double([given])[0]
+    double([torch.zeros(2)])
+    assert torch.equal(first, torch.full((2,), 2.0))
+    assert torch.equal(given, torch.ones(2))
+
+
+def test_the_least_recently_used_recording_is_dropped() -> None:
+    tape = Tape()
+    double = Replayed("doubling", summed, tape, limit=2)
+    for size in (1, 2, 1, 3):
+        double([torch.ones(size)])
+    assert (tape.recorded, len(double)) == (3, 2)
+    double([torch.ones(1)])
+    assert tape.recorded == 3
+    double([torch.ones(2)])
+    assert tape.recorded == 4
+
+
+class Copies:
+    """Counts what is copied into a recording's places, by the copied tensors' first number."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seen: list[float] = []
+        copy = torch.Tensor.copy_
+
+        def counted(place: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+            self.seen.append(float(source.flatten()[0]))
+            return copy(place, source, non_blocking)
+
+        monkeypatch.setattr(torch.Tensor, "copy_", counted)
+
+
+def test_resident_tensors_are_copied_only_when_others_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    add = Replayed("adding", summed, Tape())
+    one, two, three = (torch.full((1, 4), float(number)) for number in (10, 20, 30))
+    x = torch.ones(3)
+    assert torch.equal(add([x], [[one], [two]])[0], x * 2 + 120)
+    copies = Copies(monkeypatch)
+    assert torch.equal(add([x], [[one], [two]])[0], x * 2 + 120)
+    assert not {10.0, 20.0} & set(copies.seen)
+    assert torch.equal(add([x], [[one], [three]])[0], x * 2 + 160)
+    assert 30.0 in copies.seen
+    assert 10.0 not in copies.seen
+    assert torch.equal(add([x], [[three], [one]])[0], x * 2 + 160)
+
+
+def test_a_tensor_in_a_dead_ones_place_is_copied() -> None:
+    add = Replayed("adding", summed, Tape())
+    x = torch.ones(1)
+    for number in range(5):
+        resident = torch.full((1, 2), float(number))
+        assert torch.equal(add([x], [[resident]])[0], x * 2 + 2 * number)
+        del resident
+        gc.collect()
+
+
+def test_each_number_of_sessions_is_a_recording() -> None:
+    tape = Tape()
+    add = Replayed("adding", summed, tape)
+    row = [torch.ones(1, 2)]
+    for count in (1, 2, 4, 2):
+        assert torch.equal(add([torch.zeros(1)], [row] * count)[0], torch.tensor([2.0 * count]))
+    assert tape.recorded == 3
+
+
+def test_where_recording_fails_it_goes_on_as_it_is_and_says_so_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    double = Replayed("doubling", summed, Tape(works=False))
+    with caplog.at_level(logging.WARNING):
+        for size in (1, 2, 1):
+            assert torch.equal(double([torch.ones(size)])[0], torch.full((size,), 2.0))
+    (said,) = caplog.messages
+    assert said.startswith("doubling is not accelerated, it could not be recorded: operation not permitted")
+    assert len(double) == 0
+
+
+def test_auto_is_graphs_on_cuda_and_off_elsewhere() -> None:
+    assert [chosen("auto", torch.device(name)) for name in ("cuda", "cpu", "mps")] == ["graphs", "off", "off"]
+    assert chosen("full", torch.device("cpu")) == "full"
+    with pytest.raises(InputError, match=r"compile=graphs needs a CUDA device.*take off, full or auto"):
+        chosen("graphs", torch.device("cpu"))
+
+
+def replaying(pipeline: PersonaLivePipeline, tape: Tape) -> ReplayedStages:
+    """Let a pipeline's engine record on a tape."""
+    engine = pipeline._loaded()
+    stages = ReplayedStages(engine.plain, tape)
+    engine.stages = stages
+    return stages
+
+
+def test_a_replayed_session_gives_the_same_bytes_with_a_recording_for_each_number_of_keyframes(
+    models: Models,
+    set_to: PersonaLiveLoadParameters,
+    pipeline: PersonaLivePipeline,
+    reference: FusedReference,
+    motion: DrivingMotion,
+) -> None:
+    run = PersonaLiveRunParameters(keyframe_threshold=0.0)
+    with pipeline.open_session(reference, run) as session:
+        expected = content(drive(session, motion, range(14)))
+    tape = Tape()
+    with PersonaLivePipeline(models, set_to) as own:
+        stages = replaying(own, tape)
+        for _ in range(2):
+            with own.open_session(reference, run) as session:
+                assert content(drive(session, motion, range(14))) == expected
+        # Poses: a first step's sixteen, and four.
+        assert stages.counts() == {"see": 0, "pose": 2, "predict": 4, "show": 1}
+        recorded = tape.recorded
+        with own.open_session(reference, run) as session:
+            drive(session, motion, range(14))
+        assert tape.recorded == recorded
+
+
+def test_warming_up_leaves_nothing_to_record_for_a_users_first_frames(
+    models: Models, set_to: PersonaLiveLoadParameters, reference: FusedReference, motion: DrivingMotion
+) -> None:
+    tape = Tape()
+    told: list[tuple[str, float]] = []
+    with PersonaLivePipeline(models, set_to.model_copy(update={"batch_sessions": 2})) as own:
+        stages = replaying(own, tape)
+        own._loaded().mode = "graphs"
+        own.warm_up(lambda stage, done: told.append((stage, done)))
+        assert {stage for stage, _ in told} == {"preparing the first frames"}
+        assert [done for _, done in told] == sorted(done for _, done in told)
+        assert told[-1][1] == 1.0
+        assert stages.counts() == {"see": 2, "pose": 4, "predict": 8, "show": 2}
+        recorded = tape.recorded
+        with own.open_session(reference, PersonaLiveRunParameters(keyframe_threshold=0.0)) as session:
+            drive(session, motion, range(14))
+        assert tape.recorded == recorded
+
+
+def test_more_sessions_than_were_prepared_for_are_stepped_in_turn(
+    models: Models, set_to: PersonaLiveLoadParameters, reference: FusedReference
+) -> None:
+    tape = Tape()
+    with PersonaLivePipeline(models, set_to.model_copy(update={"batch_sessions": 2})) as own:
+        replaying(own, tape)
+        own._loaded().mode = "graphs"
+        own.warm_up()
+        recorded = tape.recorded
+        sessions = [own.open_session(reference) for _ in range(4)]
+        sessions[0].step(chunk(1, 0))
+        made = own.step_many(sessions, [chunk(1, 1)] * 4)
+        assert tape.recorded == recorded
+        assert len(made) == 4
+        assert (made[1].images == made[3].images).all()
+
+
+def test_nothing_is_warmed_up_where_nothing_is_accelerated(
+    models: Models, set_to: PersonaLiveLoadParameters
+) -> None:
+    told: list[Any] = []
+    with PersonaLivePipeline(models, set_to) as own:
+        own.warm_up(lambda *said: told.append(said))
+    assert told == []
+
+
+def test_off_is_the_networks_as_they_are(models: Models, set_to: PersonaLiveLoadParameters) -> None:
+    plain = Engine(models, set_to).plain
+    assert accelerated(plain, "off") is plain
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_stages_give_the_same_numbers(
+    models: Models,
+    set_to: PersonaLiveLoadParameters,
+    pipeline: PersonaLivePipeline,
+    reference: FusedReference,
+    motion: DrivingMotion,
+    backend: str,
+) -> None:
+    run = PersonaLiveRunParameters(keyframe_threshold=0.0)
+    with pipeline.open_session(reference, run) as session:
+        expected = drive(session, motion, range(11))
+    with PersonaLivePipeline(models, set_to) as own:
+        compile_stages(own._loaded().plain, backend)
+        with own.open_session(reference, run) as session:
+            ours = drive(session, motion, range(11))
+            assert len(session._state.window.keyframes) == 2
+    for one, other in zip(ours, expected, strict=True):
+        assert abs(one.images.astype(int) - other.images.astype(int)).max() <= 1

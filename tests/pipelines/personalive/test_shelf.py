@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from personalive.pipelines.personalive.models import Models
+from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
+from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
+from personalive.pipelines.personalive.reference import FusedReference
+from personalive.pipelines.personalive.shelf import Shelf
+from tests.pipelines.personalive.streams import chunk, picture
+
+META = torch.device("meta")
+
+
+def test_a_network_is_on_the_device_only_while_it_is_taken() -> None:
+    linear = nn.Linear(3, 2)
+    network = nn.Sequential(linear, nn.BatchNorm1d(2)).requires_grad_(False)
+    before = linear.weight.clone()
+    shelf = Shelf(network)
+    weight = linear.weight
+    with shelf.taken(META):
+        assert {tensor.device for tensor in network.state_dict().values()} == {META}
+        with shelf.taken(META):
+            pass
+        assert linear.weight.device == META
+    assert linear.weight is weight
+    assert torch.equal(weight, before)
+    assert {tensor.device.type for tensor in network.state_dict().values()} == {"cpu"}
+
+
+def test_it_comes_back_after_a_failure_and_from_within_inference() -> None:
+    network = nn.Linear(2, 2).requires_grad_(False)
+    shelf = Shelf(network)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="broken"), shelf.taken(META):
+        raise RuntimeError("broken")
+    assert network.weight.device.type == "cpu"
+    with torch.inference_mode(), shelf.taken(torch.device("cpu")):
+        assert network(torch.ones(1, 2)).shape == (1, 2)
+
+
+class Noted(Shelf):
+    """Counts how often its network is taken."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__(network)
+        self.times = 0
+
+    def taken(self, device: torch.device):  # type: ignore[no-untyped-def]
+        self.times += 1
+        return super().taken(device)
+
+
+def test_with_low_vram_references_and_keyframes_fetch_what_they_need_and_results_are_the_same(
+    set_to: PersonaLiveLoadParameters, pipeline: PersonaLivePipeline, reference: FusedReference
+) -> None:
+    run = PersonaLiveRunParameters(keyframe_threshold=0.0)
+    with pipeline.open_session(reference, run) as session:
+        expected = [session.step(chunk(1, index)) for index in range(11)]
+    with PersonaLivePipeline.load(set_to.model_copy(update={"low_vram": True})) as own:
+        models: Models = own._loaded().models
+        assert set(models.shelves) == {"image_encoder", "reference_unet"}
+        noted = {name: Noted(getattr(models, name)) for name in models.shelves}
+        models.shelves.update(noted)  # type: ignore[attr-defined]
+        again = own.fuse(picture(1))
+        assert {name: shelf.times for name, shelf in noted.items()} == {
+            "image_encoder": 1,
+            "reference_unet": 1,
+        }
+        with own.open_session(again, run) as session:
+            ours = [session.step(chunk(1, index)) for index in range(11)]
+        assert noted["reference_unet"].times == 3
+    # Frames decoded one by one are rounded differently.
+    for one, other in zip(ours, expected, strict=True):
+        assert abs(one.images.astype(int) - other.images.astype(int)).max() <= 1
