@@ -23,8 +23,10 @@ from torch.nn import functional as F
 from torch.nn.attention import sdpa_kernel
 
 from personalive.pipelines.personalive.engine import _BACKENDS
-from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations, fastest
-from personalive.pipelines.personalive.quantization import Float8Linear
+from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations, Summed, arrange, fastest
+from personalive.pipelines.personalive.networks.layers import FeedForward
+from personalive.pipelines.personalive.networks.resnet import Upsample
+from personalive.pipelines.personalive.quantization import Float8FeedForward
 
 CALLS, REPLAYS = 10, 20
 FRAMES, HEADS = 16, 8
@@ -78,12 +80,12 @@ def group_norms(ways: dict[str, Operations]) -> Iterator[Row]:
     ]  # fmt: skip
     for count, channels, side, times in shapes:
         norm = nn.GroupNorm(32, channels).to(DEVICE, torch.float16).requires_grad_(False)
-        x = half(count, channels, side, side).to(memory_format=torch.channels_last)
+        x = Summed(half(count, channels, side, side).to(memory_format=torch.channels_last))
         calls: dict[str, Callable[[], object]] = {
             name: lambda one=one, x=x, norm=norm: one.group_norm(x, norm, silu=True)  # type: ignore[misc]
             for name, one in ways.items()
         }
-        yield Row("group norm", f"{count}×{channels}×{side}×{side}", times, calls, 3 * x.nbytes)
+        yield Row("group norm", f"{count}×{channels}×{side}×{side}", times, calls, 3 * x.picture.nbytes)
 
 
 def token_operations(ways: dict[str, Operations]) -> Iterator[Row]:
@@ -145,17 +147,51 @@ def _attend(backend: Any, query: Tensor, key: Tensor, value: Tensor) -> Callable
     return call
 
 
-def linears() -> Iterator[Row]:
+def residuals(ways: dict[str, Operations]) -> Iterator[Row]:
+    """What was computed added to what it was computed from with a convolution's bias, and the norm behind."""
+    for count, channels, side, times in ((FRAMES, 320, 64, 15), (FRAMES, 640, 32, 15), (4, 256, 512, 1)):
+        x, update = (
+            half(count, channels, side, side).to(memory_format=torch.channels_last) for _ in range(2)
+        )
+        norm = nn.GroupNorm(32, channels).to(DEVICE, torch.float16).requires_grad_(False)
+
+        def call(
+            one: Operations, x: Tensor = x, update: Tensor = update, norm: nn.GroupNorm = norm
+        ) -> object:
+            return one.group_norm(one.add(x, update, norm.bias), norm)
+
+        calls: dict[str, Callable[[], object]] = {
+            name: lambda one=one, call=call: call(one)  # type: ignore[misc]
+            for name, one in ways.items()
+        }
+        yield Row("residual + group norm", f"{count}×{channels}×{side}×{side}", times, calls, 5 * x.nbytes)
+
+
+def doublings() -> Iterator[Row]:
+    """Twice the size: a copy and a convolution, and both in one."""
+    for count, channels, side in ((4, 512, 64), (4, 512, 128), (4, 256, 256), (16, 1280, 16), (16, 640, 32)):
+        apart, merged = (Upsample(channels).to(DEVICE, torch.float16).requires_grad_(False) for _ in range(2))
+        merged.merge()
+        ways: dict[str, Callable[[], object]] = {}
+        x = half(count, channels, side, side).to(memory_format=torch.channels_last)
+        for name, layer in (("apart", apart), ("merged", merged)):
+            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            ways[name] = lambda layer=layer, x=x: layer(x)  # type: ignore[misc]
+        yield Row("doubling", f"{count}×{channels}×{side}×{side}", 1, ways, 5 * x.nbytes)
+
+
+def feed_forwards(fused: Operations) -> Iterator[Row]:
     for channels, side in LEVELS:
         rows = FRAMES * side * side
-        for width in (channels, 8 * channels):
-            linear = nn.Linear(channels, width).to(DEVICE, torch.float16).requires_grad_(False)
-            eight, x = Float8Linear(linear), half(rows, channels)
-            ways: dict[str, Callable[[], object]] = {
-                "float16": lambda x=x, linear=linear: linear(x),  # type: ignore[misc]
-                "float8": lambda x=x, eight=eight: eight(x),  # type: ignore[misc]
-            }
-            yield Row("linear", f"{rows}×{channels}→{width}", 15, ways, x.nbytes + 2 * rows * width)
+        plain = FeedForward(channels).to(DEVICE, torch.float16).requires_grad_(False)
+        eight, x = Float8FeedForward(plain), half(1, rows, channels)
+        arrange(plain, fused)
+        arrange(eight, fused)
+        ways: dict[str, Callable[[], object]] = {
+            "float16": lambda x=x, plain=plain: plain(x),  # type: ignore[misc]
+            "float8": lambda x=x, eight=eight: eight(x),  # type: ignore[misc]
+        }
+        yield Row("feed-forward", f"{rows}×{channels}", 15, ways, 2 * x.nbytes)
 
 
 def copy_rate() -> float:
@@ -167,7 +203,16 @@ def copy_rate() -> float:
 
 @torch.inference_mode()
 def main() -> int:
-    kinds = ("group norm", "layer norm + residual", "gated", "attention along time", "attention", "linear")
+    kinds = (
+        "group norm",
+        "residual + group norm",
+        "doubling",
+        "layer norm + residual",
+        "gated",
+        "attention along time",
+        "attention",
+        "feed-forward",
+    )
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", action="append", choices=kinds, help="may be repeated")
     args = parser.parse_args()
@@ -180,7 +225,15 @@ def main() -> int:
         f"{torch.cuda.get_device_name()}, torch {torch.__version__}, float16, copies at {rate / 1e9:.2f} TB/s"
     )
     wanted = args.only or kinds
-    for rows in (group_norms(ways), token_operations(ways), attentions(), linears()):
+    every = (
+        group_norms(ways),
+        residuals(ways),
+        doublings(),
+        token_operations(ways),
+        attentions(),
+        feed_forwards(fused),
+    )
+    for rows in every:
         for row in rows:
             if row.kind not in wanted:
                 continue

@@ -29,7 +29,7 @@ def device_of(name: str) -> torch.device:
 def dtype_of(name: str, device: torch.device) -> torch.dtype:
     """The type of that name; "auto" is float16 on a CUDA device and float32 elsewhere.
 
-    "float8" is float16 too: only linears are quantized (`quantization.py`).
+    "float8" is float16 too: only feed-forwards are quantized (`quantization.py`).
     """
     if name == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32

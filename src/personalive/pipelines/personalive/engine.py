@@ -19,7 +19,7 @@ from personalive.errors import InputError
 from personalive.pipelines.personalive.acceleration import accelerated, chosen
 from personalive.pipelines.personalive.decoding import FrameDecoder, to_images
 from personalive.pipelines.personalive.driving import DriverState, Perceived, calmed, held
-from personalive.pipelines.personalive.kernels.operations import PLAIN, arrange, fastest
+from personalive.pipelines.personalive.kernels.operations import PLAIN, fastest
 from personalive.pipelines.personalive.keypoints import (
     Transfer,
     approach,
@@ -27,7 +27,7 @@ from personalive.pipelines.personalive.keypoints import (
     keypoints,
     transition,
 )
-from personalive.pipelines.personalive.layout import lay_out
+from personalive.pipelines.personalive.layout import lay_out, lay_out_decoder
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.networks.motion_extractor import HeadMotion
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
@@ -108,7 +108,7 @@ class Engine:
         operations = fastest(models.device) if parameters.kernels == "auto" else PLAIN
         lay_out(models, operations)
         decoder = FrameDecoder(models, parameters.vae, at_once=1 if parameters.low_vram else None)
-        arrange(decoder, operations)
+        lay_out_decoder(decoder, operations)
         with torch.inference_mode():
             time = models.denoising_unet.time_features(self.schedule.timesteps)
         self.plain = PlainStages(models, decoder, time, parameters.height, parameters.width)

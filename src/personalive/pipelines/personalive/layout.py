@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import torch
+from torch import nn
 
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations, arrange
 from personalive.pipelines.personalive.models import Models
+from personalive.pipelines.personalive.networks.resnet import Upsample
 
 
 def lay_out(models: Models, operations: Operations) -> None:
@@ -20,5 +22,21 @@ def lay_out(models: Models, operations: Operations) -> None:
         return
     convolutional = {"denoising_unet", "reference_unet", "pose_guider", "tiny_vae"} - set(models.shelves)
     for name in convolutional & set(models.networks()):
+        merge_upsampling(getattr(models, name))
         getattr(models, name).to(memory_format=torch.channels_last)
     models.vae.decoder.to(memory_format=torch.channels_last)
+
+
+def lay_out_decoder(decoder: nn.Module, operations: Operations) -> None:
+    """The same for a decoder that has taken over the weights of one of the networks."""
+    arrange(decoder, operations)
+    if operations is not PLAIN:
+        merge_upsampling(decoder)
+        decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def merge_upsampling(network: nn.Module) -> None:
+    """Double sizes in one convolution instead of a copy and one; see `Upsample.merge`."""
+    for module in network.modules():
+        if isinstance(module, Upsample):
+            module.merge()

@@ -1,12 +1,16 @@
-"""Linears in 8-bit floats (Micikevicius et al., 2022, https://arxiv.org/abs/2209.05433), e4m3.
+"""Feed-forwards in 8-bit floats (Micikevicius et al., 2022, https://arxiv.org/abs/2209.05433), e4m3.
 
 A weight has one scale per output channel, fixed when it is loaded; an input has one per token, from its largest
 value. Products are summed in float32 and scaled back by both.
+
+Only feed-forwards: their linears are the large ones. To quantize the input of a smaller one costs what its product
+saves (65,536 tokens, 320 → 320 channels, on an H100: 0.048 ms in float16, 0.036 + 0.023 so).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -14,17 +18,16 @@ from torch import Tensor, nn
 from personalive.errors import InputError
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Fusable
 from personalive.pipelines.personalive.models import Models
+from personalive.pipelines.personalive.networks.layers import FeedForward, GatedProjection
 
 _MULTIPLE = 16
 """What both sides of a product in 8 bits divide by."""
-_RARE = ("time_emb", "attn2.")
-"""In the names of what runs once, not at every step."""
 _LEAST_WIDTH = 320
-"""Narrower linears gain nothing: quantizing their input costs more than the product saves."""
+"""Narrower ones gain nothing."""
 
 
-class Float8Linear(Fusable):
-    """A linear whose product is made of 8-bit numbers; its result has the input's type."""
+class Float8Linear(nn.Module):
+    """A linear whose product is made of 8-bit numbers."""
 
     weight: Tensor
     scale: Tensor
@@ -37,30 +40,46 @@ class Float8Linear(Fusable):
         self.register_buffer("scale", scale.T.contiguous())
         self.register_buffer("bias", None if linear.bias is None else linear.bias.detach().bfloat16())
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(…, in) → (…, out)."""
-        rows, scale = self.operations.quantized(x.flatten(0, -2))
-        # The only type that PyTorch gives such products in on every GPU that has them; the bias must be of it too.
+    def forward(self, codes: Tensor, scale: Tensor) -> Tensor:
+        """Rows as `Operations.quantized` makes them, (N, in) and (N, 1) → bfloat16 (N, out).
+
+        bfloat16 is what PyTorch gives such products in on every GPU that has them; the bias must be of it too.
+        """
         product: Tensor = torch._scaled_mm(
-            rows,
+            codes,
             self.weight.T,
             scale_a=scale,
             scale_b=self.scale,
             bias=self.bias,
             out_dtype=torch.bfloat16,
             use_fast_accum=True,
-        ).to(x.dtype)
-        return product.view(*x.shape[:-1], -1)
+        )
+        return product
+
+
+class Float8FeedForward(Fusable):
+    """GEGLU to four times the width, and back; the result is bfloat16, to be added to something finer."""
+
+    def __init__(self, plain: FeedForward) -> None:
+        super().__init__()
+        inward, outward = cast("GatedProjection", plain.net[0]).proj, cast("nn.Linear", plain.net[-1])
+        self.inward, self.outward = Float8Linear(inward), Float8Linear(outward)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(…, width) → bfloat16 (…, width)."""
+        projected = self.inward(*self.operations.quantized(tokens.flatten(0, -2)))
+        out: Tensor = self.outward(*self.operations.gated_quantized(projected))
+        return out.view(tokens.shape)
 
 
 def quantize(models: Models) -> None:
-    """Quantize the denoising UNet's large linears in place; those that are so already stay.
+    """Quantize the denoising UNet's large feed-forwards in place; those that are so already stay.
 
     Raises `InputError` where the device cannot multiply 8-bit floats.
     """
     check(models.device)
-    for module, name, linear in list(_linears(models)):
-        setattr(module, name, Float8Linear(linear))
+    for module, name, plain in list(_feed_forwards(models.denoising_unet)):
+        setattr(module, name, Float8FeedForward(plain))
 
 
 def check(device: torch.device) -> None:
@@ -76,12 +95,13 @@ def check(device: torch.device) -> None:
         ) from None
 
 
-def _linears(models: Models) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    """The linears to quantize and where they are: not those whose weight is used otherwise than by a call."""
-    for path, module in models.denoising_unet.named_modules():
+def _feed_forwards(network: nn.Module) -> Iterator[tuple[nn.Module, str, FeedForward]]:
+    """Those to quantize, and where they are."""
+    for module in network.modules():
         for name, child in module.named_children():
-            if not isinstance(child, nn.Linear) or any(part in f"{path}.{name}" for part in _RARE):
-                continue
-            wide = min(child.in_features, child.out_features) >= _LEAST_WIDTH
-            if wide and not (child.in_features % _MULTIPLE or child.out_features % _MULTIPLE):
+            if (
+                isinstance(child, FeedForward)
+                and child.width >= _LEAST_WIDTH
+                and child.width % _MULTIPLE == 0
+            ):
                 yield module, name, child

@@ -10,7 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from personalive.pipelines.personalive.kernels.operations import FLOAT8, PLAIN, Fusable, arrange, fastest
+from personalive.pipelines.personalive.kernels.operations import (
+    FLOAT8,
+    PLAIN,
+    Fusable,
+    Summed,
+    arrange,
+    fastest,
+)
 
 if TYPE_CHECKING:
     from tests.pipelines.personalive.kernels.conftest import Way
@@ -53,7 +60,7 @@ def test_group_norm(way: Way, dtype: torch.dtype, channels: int, side: int, silu
     shift = normal(shifted, channels, seed=1).to(dtype) if shifted else None
     own = norm.to(way.device, dtype)
     given = None if shift is None else shift.to(way.device)
-    ours = way.operations.group_norm(x.to(way.device), own, silu=silu, shift=given)
+    ours = way.operations.group_norm(Summed(x.to(way.device)), own, silu=silu, shift=given)
     exact = x.double() if shift is None else x.double() + shift.double()[:, :, None, None]
     groups = exact.unflatten(1, (32, -1))
     mean = groups.mean(dim=(2, 3, 4), keepdim=True)
@@ -69,7 +76,7 @@ def test_group_norm(way: Way, dtype: torch.dtype, channels: int, side: int, silu
 def test_group_norm_keeps_a_small_variance_far_from_zero(way: Way) -> None:
     x = normal(2, 64, 40, 40, mean=1000.0).float()
     norm = filled(nn.GroupNorm(32, 64, eps=1e-6)).to(way.device)
-    ours = way.operations.group_norm(x.to(way.device), norm)
+    ours = way.operations.group_norm(Summed(x.to(way.device)), norm)
     groups = x.double().unflatten(1, (32, -1))
     deviation = groups.std(dim=(2, 3, 4), keepdim=True, correction=0)
     exact = ((groups - groups.mean(dim=(2, 3, 4), keepdim=True)) / deviation).flatten(1, 2)
@@ -78,17 +85,79 @@ def test_group_norm_keeps_a_small_variance_far_from_zero(way: Way) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("channels", "side"), PICTURES)
+@pytest.mark.parametrize("added", [("update",), ("update", "bias"), ("bias",), ()])
+def test_what_is_added_is_summed_for_the_norm_behind(
+    way: Way, dtype: torch.dtype, channels: int, side: int, added: Sequence[str]
+) -> None:
+    x, update = (
+        normal(3, channels, side, side + 1, mean=2.0, seed=seed).to(way.device, dtype) for seed in (0, 1)
+    )
+    bias = normal(channels, seed=2).to(way.device, dtype)
+    ours = way.operations.add(x, update if "update" in added else None, bias if "bias" in added else None)
+    exact = x.double().cpu()
+    exact = exact + update.double().cpu() if "update" in added else exact
+    exact = exact + bias.double().cpu()[:, None, None] if "bias" in added else exact
+    assert (ours.picture.shape, ours.picture.dtype) == (x.shape, dtype)
+    assert error(ours.picture, exact) < TOLERANCE[dtype]
+    norm = filled(nn.GroupNorm(32, channels)).to(way.device, dtype)
+    shift = normal(3, channels, seed=4).to(way.device, dtype)
+    for given in (None, shift):
+        known = way.operations.group_norm(ours, norm, silu=True, shift=given)
+        counted = way.operations.group_norm(Summed(ours.picture), norm, silu=True, shift=given)
+        assert error(known, counted.double().cpu()) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Conv2d(6, 8, 3, padding=1), nn.Conv2d(6, 8, 1), nn.ConvTranspose2d(6, 8, 4, 2, 1)]
+)
+def test_convolutions_leave_their_bias_or_add_it(way: Way, layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+    layer = layer.requires_grad_(False).to(way.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = normal(2, 6, 5, 4).float().to(way.device, memory_format=torch.channels_last)
+    out, bias = way.operations.convolve(x, layer)
+    whole = out if bias is None else out + bias[:, None, None]
+    assert error(whole, layer.double().cpu()(x.double().cpu())) < 1e-3
+    layer.float()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("sessions", "length", "more", "channels"), [(1, 5, 5, 40), (2, 64, 192, 320), (3, 1, 7, 8)]
+)
+def test_joining_what_frames_share(
+    way: Way, dtype: torch.dtype, sessions: int, length: int, more: int, channels: int
+) -> None:
+    together = normal(4 * sessions, length, 3 * channels).to(way.device, dtype)
+    shared = normal(sessions, more, channels, seed=1).to(way.device, dtype)
+    for own in (together[..., channels : 2 * channels], together[..., :channels].contiguous()):
+        ours = way.operations.join(own, shared)
+        assert ours.shape == (4 * sessions, length + more, channels)
+        assert torch.equal(ours[:, :length], own)
+        for frame in range(4 * sessions):
+            assert torch.equal(ours[frame, length:], shared[frame // 4])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_update_of_another_type(way: Way, dtype: torch.dtype) -> None:
+    tokens, update = normal(2, 33, 65).to(dtype), normal(2, 33, 65, seed=1).bfloat16()
+    ours = way.operations.plus(tokens.to(way.device), update.to(way.device))
+    assert ours.dtype == dtype
+    assert error(ours, tokens.double() + update.double()) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", [320, 640, 1280, 64])
-@pytest.mark.parametrize("added", [(), ("update",), ("update", "shift"), ("shift",)])
+@pytest.mark.parametrize("added", [(), ("update",), ("update", "shift"), ("shift",), ("update", "code")])
 def test_layer_norm(way: Way, dtype: torch.dtype, channels: int, added: Sequence[str]) -> None:
     norm = filled(nn.LayerNorm(channels, eps=1e-5)).to(way.device, dtype)
     tokens, update = normal(4, 9, channels).to(dtype), normal(4, 9, channels, seed=1).to(dtype)
-    shift = normal(2, 1, channels, seed=2).to(dtype)
+    shift, code = normal(2, 1, channels, seed=2).to(dtype), normal(2, channels, seed=3).to(dtype)
     ours = way.operations.layer_norm(
         tokens.to(way.device),
         norm,
         update.to(way.device) if "update" in added else None,
         shift.to(way.device) if "shift" in added else None,
+        code.to(way.device) if "code" in added else None,
     )
     exact = tokens.double()
     exact = exact + update.double() if "update" in added else exact
@@ -97,6 +166,7 @@ def test_layer_norm(way: Way, dtype: torch.dtype, channels: int, added: Sequence
     away = exact - exact.mean(dim=-1, keepdim=True)
     normed = away / (away.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt()
     normed = normed * norm.weight.double().cpu() + norm.bias.double().cpu()
+    normed = normed + code.double().repeat(2, 1)[:, None] if "code" in added else normed
     assert error(ours.normed, normed) < TOLERANCE[dtype]
     assert {ours.sum.dtype, ours.normed.dtype} == {dtype}
 
@@ -144,6 +214,17 @@ def test_rows_in_8_bits(way: Way, dtype: torch.dtype, channels: int) -> None:
     assert ((back - exact).abs() <= exact.abs() / 15.9 + scale.double() * 2**-10).all()
     assert torch.equal(back[4], exact[4])
     assert codes.double().abs()[:4].amax(dim=1).tolist() == [448.0] * 4
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("channels", [1280, 48])
+def test_gated_rows_in_8_bits(way: Way, dtype: torch.dtype, channels: int) -> None:
+    projected = normal(5, 2 * channels).to(way.device, dtype)
+    codes, scale = (part.cpu() for part in way.operations.gated_quantized(projected))
+    assert (codes.dtype, codes.shape, scale.shape) == (FLOAT8, (5, channels), (5, 1))
+    exact = PLAIN.gated(projected.double().cpu())
+    assert error(codes.double() * scale.double(), exact) < 0.04
+    assert (codes.double().abs().amax(dim=1) >= 416).all()
 
 
 class Recorded:

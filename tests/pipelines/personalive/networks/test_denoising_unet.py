@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from personalive.pipelines.personalive.kernels.operations import Summed
 from personalive.pipelines.personalive.networks.denoising_unet import (
     Conditions,
     DenoisingUNet,
@@ -62,11 +63,11 @@ def plain(unet: DenoisingUNet, inputs: Inputs) -> Tensor:
     embedding = unet.time_embedding(TIMESTEPS)
     motion = inputs.motion[0]
 
-    def run(number: int, x: Tensor) -> Tensor:
+    def run(number: int, before: Summed) -> Summed:
         layer, modules = unet.layers[number], unet.frame_modules[number]
-        x = layer.resnet(x, layer.resnet.time_emb_proj(F.silu(embedding)))
+        x = layer.resnet(before.picture, layer.resnet.time_emb_proj(F.silu(embedding)))
         if layer.attention is not None:
-            block, tokens = layer.attention.block, layer.attention.tokens(x)
+            block, tokens = layer.attention.block, layer.attention.tokens(Summed(x))
             own = block.norm1(tokens)
             others = [bank[layer.bank].expand(FRAMES, -1, -1) for bank in inputs.banks]
             seen = torch.cat([own, *others], dim=1)
@@ -74,13 +75,13 @@ def plain(unet: DenoisingUNet, inputs: Inputs) -> Tensor:
             context = inputs.image_embeds.expand(FRAMES, -1, -1)
             cross = block.attn2
             tokens = tokens + cross(block.norm2(tokens), cross.to_k(context), cross.to_v(context))
-            x = layer.attention.leave(x, tokens + block.ff(block.norm3(tokens)))
+            x = layer.attention.leave(x, tokens + block.ff(block.norm3(tokens))).picture
         if modules is not None:
             x = modules[1](modules[0](x, modules[0].project(motion)), FRAMES)
-        return x
+        return Summed(x)
 
     frames = inputs.latents[0].transpose(0, 1)
-    x = unet.walk(unet.conv_in(frames) + inputs.pose[0].transpose(0, 1), run)
+    x = unet.walk(unet.conv_in(frames) + inputs.pose[0].transpose(0, 1), run).picture
     noise: Tensor = unet.conv_out(F.silu(unet.conv_norm_out(x)))
     return noise.transpose(0, 1)[None]
 

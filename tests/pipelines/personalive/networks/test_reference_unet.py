@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from personalive.pipelines.personalive.kernels.operations import Summed
 from personalive.pipelines.personalive.networks.reference_unet import ReferenceUNet
 from personalive.pipelines.personalive.networks.trunk import UNetParams
 from tests.pipelines.personalive.figures import entries, filled, released_entries
@@ -27,12 +28,12 @@ def test_banks_are_what_enters_self_attention_of_a_full_run(unet: ReferenceUNet)
     time = unet.time_features(torch.zeros(1))
     expected: list[Tensor] = []
 
-    def run(number: int, x: Tensor) -> Tensor:
+    def run(number: int, x: Summed) -> Summed:
         layer = unet.layers[number]
-        x = layer.resnet(x, time[number])
+        x = layer.resnet.onward(x, time[number])
         if layer.attention is not None:
             expected.append(layer.attention.block.norm1(layer.attention.tokens(x)))
-            x = layer.attention(x, cross[layer.bank])
+            x = layer.attention.onward(x, cross[layer.bank])
         return x
 
     unet.walk(unet.conv_in(latents), run)

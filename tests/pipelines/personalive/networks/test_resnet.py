@@ -47,3 +47,13 @@ def test_down_and_up_resampling() -> None:
     torch.testing.assert_close(down(x), F.conv2d(padded, down.conv.weight, down.conv.bias, stride=2))
     doubled = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
     torch.testing.assert_close(up(x), up.conv(doubled))
+
+
+def test_doubling_in_one_convolution_is_the_same() -> None:
+    up = Upsample(4).requires_grad_(False)
+    x = torch.randn(2, 4, 6, 5)
+    apart = up(x)
+    for _ in range(2):
+        up.merge()
+        assert [tuple(weight.shape) for weight in up.parameters()] == [(4, 4, 4, 4), (4,)]
+        torch.testing.assert_close(up(x), apart)

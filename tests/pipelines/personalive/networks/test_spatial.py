@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from personalive.pipelines.personalive.kernels.operations import Summed
 from personalive.pipelines.personalive.networks.spatial import KeyValue, SpatialTransformer
 
 CHANNELS, CONTEXT, HEADS = 16, 6, 4
@@ -58,7 +59,7 @@ def test_without_banks_a_frame_sees_itself(transformer: SpatialTransformer) -> N
 
 
 def test_bank_is_what_enters_self_attention(transformer: SpatialTransformer) -> None:
-    tokens = transformer.tokens(torch.randn(1, CHANNELS, 4, 4))
+    tokens = transformer.tokens(Summed(torch.randn(1, CHANNELS, 4, 4)))
     torch.testing.assert_close(transformer.bank(tokens), transformer.block.norm1(tokens))
 
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 
+from personalive.pipelines.personalive.kernels.operations import Summed
 from personalive.pipelines.personalive.networks.trunk import TimeEmbedding, Trunk, UNetParams
 
 SMALL = UNetParams(block_out_channels=(8, 16, 16), cross_attention_width=6, heads=4, norm_groups=4)
@@ -28,13 +28,13 @@ def test_released_sizes_have_the_layers_of_stable_diffusion() -> None:
 def test_layers_run_in_order_and_see_their_skips(trunk: Trunk) -> None:
     seen: list[tuple[int, int, int]] = []
 
-    def run(number: int, x: Tensor) -> Tensor:
-        resnet = trunk.layers[number].resnet
-        assert x.shape[1] == resnet.conv1.in_channels
-        seen.append((number, x.shape[2], x.shape[3]))
-        return torch.zeros(len(x), resnet.conv1.out_channels, *x.shape[2:])
+    def run(number: int, x: Summed) -> Summed:
+        resnet, shape = trunk.layers[number].resnet, x.picture.shape
+        assert shape[1] == resnet.conv1.in_channels
+        seen.append((number, shape[2], shape[3]))
+        return Summed(torch.zeros(shape[0], resnet.conv1.out_channels, *shape[2:]))
 
-    out = trunk.walk(torch.zeros(1, 8, 16, 8), run)
+    out = trunk.walk(torch.zeros(1, 8, 16, 8), run).picture
     assert out.shape == (1, 8, 16, 8)
     heights = [16, 16, 8, 8, 4, 4, 4, 4, 4, 4, 4, 8, 8, 8, 16, 16, 16]
     assert seen == [(number, height, height // 2) for number, height in enumerate(heights)]

@@ -1,4 +1,4 @@
-"""Rows to 8-bit floats as a Triton kernel: one read, and a write of half as many bytes."""
+"""Rows to 8-bit floats as Triton kernels: one read, and a write of half as many bytes."""
 
 from __future__ import annotations
 
@@ -43,3 +43,43 @@ def quantized(values: Tensor) -> tuple[Tensor, Tensor]:
 @quantized.register_fake
 def _(values: Tensor) -> tuple[Tensor, Tensor]:
     return values.new_empty(values.shape, dtype=FLOAT8), values.new_empty(len(values), 1, dtype=torch.float32)
+
+
+@tuned([({"ROWS": 1}, 4), ({"ROWS": 1}, 8), ({"ROWS": 2}, 8)], key=["channels"])
+@triton.jit
+def _gated_quantized(
+    projected, codes, scales, rows, channels, largest, tiniest, ROWS: tl.constexpr, WIDTH: tl.constexpr
+):  # fmt: skip
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.arange(0, WIDTH)
+    here = (row < rows)[:, None] & (channel < channels)[None, :]
+    read = row[:, None].to(tl.int64) * (2 * channels) + channel[None, :]
+    value = tl.load(projected + read, mask=here, other=0.0).to(tl.float32)
+    gate = tl.load(projected + read + channels, mask=here, other=0.0).to(tl.float32)
+    value *= gate * 0.5 * (1.0 + tl.erf(gate * 0.7071067811865476))
+    scale = tl.maximum(tl.max(tl.abs(value), axis=1) / largest, tiniest)
+    code = tl.minimum(tl.maximum(value / scale[:, None], -largest), largest)
+    place = row[:, None].to(tl.int64) * channels + channel[None, :]
+    tl.store(codes + place, code.to(codes.dtype.element_ty), mask=here)
+    tl.store(scales + row, scale, mask=row < rows)
+
+
+@torch.library.custom_op("personalive::gated_quantized", mutates_args=())
+def gated_quantized(projected: Tensor) -> tuple[Tensor, Tensor]:
+    """GEGLU of (N, 2·C) as float8 (N, C) and each row's scale, float32 (N, 1)."""
+    projected = projected.contiguous()
+    rows, channels = projected.shape[0], projected.shape[1] // 2
+    codes = torch.empty(rows, channels, dtype=FLOAT8, device=projected.device)
+    scales = torch.empty(rows, 1, dtype=torch.float32, device=projected.device)
+    _gated_quantized[lambda meta: (triton.cdiv(rows, meta["ROWS"]),)](
+        projected, codes, scales, rows, channels, LARGEST, TINIEST, WIDTH=triton.next_power_of_2(channels)
+    )
+    return codes, scales
+
+
+@gated_quantized.register_fake
+def _(projected: Tensor) -> tuple[Tensor, Tensor]:
+    rows, channels = projected.shape[0], projected.shape[1] // 2
+    return projected.new_empty(rows, channels, dtype=FLOAT8), projected.new_empty(
+        rows, 1, dtype=torch.float32
+    )

@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from personalive.pipelines.personalive.kernels.eight_bits import quantized
-from personalive.pipelines.personalive.kernels.norms import group_norm, layer_norm
-from personalive.pipelines.personalive.kernels.operations import PLAIN, Normed
-from personalive.pipelines.personalive.kernels.tokens import MOST_FRAMES, attend_along_time, gated
+from personalive.pipelines.personalive.kernels.eight_bits import gated_quantized, quantized
+from personalive.pipelines.personalive.kernels.norms import add, group_norm, layer_norm
+from personalive.pipelines.personalive.kernels.operations import PLAIN, Convolution, Normed, Summed
+from personalive.pipelines.personalive.kernels.tokens import (
+    MOST_FRAMES,
+    attend_along_time,
+    gated,
+    join,
+    plus,
+)
 from personalive.pipelines.personalive.kernels.tuning import INTERPRETED
 
 
@@ -23,22 +30,61 @@ class TritonOperations:
     """
 
     def group_norm(
-        self, x: Tensor, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
+        self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
     ) -> Tensor:
         """See `Operations`."""
-        if not _can(x) or norm.weight is None:
+        if not _can(x.picture) or norm.weight is None:
             return PLAIN.group_norm(x, norm, silu=silu, shift=shift)
-        out: Tensor = group_norm(x, norm.weight, norm.bias, norm.num_groups, norm.eps, silu, shift)
+        out: Tensor = group_norm(
+            x.picture, x.sums, norm.weight, norm.bias, norm.num_groups, norm.eps, silu, shift
+        )
+        return out
+
+    def add(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> Summed:
+        """See `Operations`."""
+        if not _can(x) or (update is None and bias is None):
+            return PLAIN.add(x, update, bias)
+        return Summed(*add(x, update, bias))
+
+    def convolve(self, x: Tensor, layer: Convolution) -> tuple[Tensor, Tensor | None]:
+        """See `Operations`. PyTorch adds the bias in a pass of its own, so it is left to be added on the way."""
+        if layer.bias is None or not isinstance(layer.padding, tuple):
+            return PLAIN.convolve(x, layer)
+        if isinstance(layer, nn.ConvTranspose2d):
+            return F.conv_transpose2d(x, layer.weight, None, layer.stride, layer.padding), layer.bias
+        if layer.kernel_size == (1, 1) and layer.stride == (1, 1):
+            # A product of matrices, which adds the bias at no cost.
+            pixels = F.linear(x.flatten(2).transpose(1, 2), layer.weight.flatten(1), layer.bias)
+            return pixels.transpose(1, 2).unflatten(2, x.shape[2:]), None
+        return F.conv2d(x, layer.weight, None, layer.stride, layer.padding), layer.bias
+
+    def join(self, own: Tensor, shared: Tensor) -> Tensor:
+        """See `Operations`."""
+        if not _can(own):
+            return PLAIN.join(own, shared)
+        out: Tensor = join(own, shared)
         return out
 
     def layer_norm(
-        self, tokens: Tensor, norm: nn.LayerNorm, update: Tensor | None = None, shift: Tensor | None = None
+        self,
+        tokens: Tensor,
+        norm: nn.LayerNorm,
+        update: Tensor | None = None,
+        shift: Tensor | None = None,
+        code: Tensor | None = None,
     ) -> Normed:
         """See `Operations`."""
         if not _can(tokens) or norm.weight is None:
-            return PLAIN.layer_norm(tokens, norm, update, shift)
-        total, normed = layer_norm(tokens, norm.weight, norm.bias, norm.eps, update, shift)
+            return PLAIN.layer_norm(tokens, norm, update, shift, code)
+        total, normed = layer_norm(tokens, norm.weight, norm.bias, norm.eps, update, shift, code)
         return Normed(tokens if update is None and shift is None else total, normed)
+
+    def plus(self, tokens: Tensor, update: Tensor) -> Tensor:
+        """See `Operations`. PyTorch's is as good for two of one type."""
+        if not _can(tokens) or tokens.dtype == update.dtype:
+            return PLAIN.plus(tokens, update)
+        out: Tensor = plus(tokens, update)
+        return out
 
     def gated(self, projected: Tensor) -> Tensor:
         """See `Operations`."""
@@ -59,4 +105,11 @@ class TritonOperations:
         if not _can(values):
             return PLAIN.quantized(values)
         codes, scale = quantized(values)
+        return codes, scale
+
+    def gated_quantized(self, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Operations`."""
+        if not _can(projected):
+            return PLAIN.gated_quantized(projected)
+        codes, scale = gated_quantized(projected)
         return codes, scale

@@ -14,51 +14,75 @@ from torch import Tensor
 from personalive.pipelines.personalive.kernels.tuning import tuned
 
 _LEAST_PIXELS = 256
-_MOST_CHUNKS = 128
+_MOST_CHUNKS = 512
 """Group norm sums a picture in so many parts at most, of at least so many pixels."""
+
+
+def _chunk(pixels: int) -> int:
+    """Pixels of a part."""
+    return max(_LEAST_PIXELS, -(-pixels // (_MOST_CHUNKS * _LEAST_PIXELS)) * _LEAST_PIXELS)
 
 
 @tuned(
     [({"ROWS": 32, "WIDTH": 64}, 4), ({"ROWS": 64, "WIDTH": 64}, 8), ({"ROWS": 32, "WIDTH": 128}, 8)],
-    key=["channels"],
+    key=["channels", "pixels", "ADDED", "BIASED"],
 )  # fmt: skip
 @triton.jit
 def _channel_sums(
-    x, shift, sums, squares, pivots, channels, pixels, chunk, chunks, shift_step,
-    SHIFTED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    x, update, bias, out, sums, channels, pixels, chunk, chunks, step,
+    ADDED: tl.constexpr, BIASED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Of one chunk of a picture's pixels: each channel's Σ(x - p), Σ(x - p)² and p, its first pixel's value."""
+    """Of one chunk of a picture's pixels: each channel's Σ(x - p), Σ(x - p)² and p, its first pixel's value.
+
+    With ADDED or BIASED, of the picture with the update or the bias added, which is written.
+    """
     picture, part = tl.program_id(0), tl.program_id(1)
     channel = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
     inside = channel < channels
     begin = part * chunk
-    base = x + picture.to(tl.int64) * pixels * channels
+    base = picture.to(tl.int64) * pixels * channels
+    first = base + begin * channels + channel
+    pivot = tl.load(x + first, mask=inside, other=0.0).to(tl.float32)
     added = tl.zeros([WIDTH], tl.float32)
-    if SHIFTED:
-        added = tl.load(shift + picture * shift_step + channel, mask=inside, other=0.0).to(tl.float32)
-    pivot = tl.load(base + begin * channels + channel, mask=inside, other=0.0).to(tl.float32) + added
+    if BIASED:
+        added = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
+        pivot += added
+    if ADDED:
+        pivot += tl.load(update + first, mask=inside, other=0.0).to(tl.float32)
     total = tl.zeros([WIDTH], tl.float32)
     square = tl.zeros([WIDTH], tl.float32)
     for row in range(begin, begin + chunk, ROWS):
         pixel = row + tl.arange(0, ROWS)
         here = (pixel < tl.minimum(begin + chunk, pixels))[:, None] & inside[None, :]
-        value = tl.load(base + pixel[:, None] * channels + channel[None, :], mask=here, other=0.0)
-        away = tl.where(here, value.to(tl.float32) + added[None, :] - pivot[None, :], 0.0)
+        place = base + pixel[:, None] * channels + channel[None, :]
+        value = tl.load(x + place, mask=here, other=0.0).to(tl.float32)
+        if BIASED:
+            value += added[None, :]
+        if ADDED:
+            value += tl.load(update + place, mask=here, other=0.0).to(tl.float32)
+        if ADDED or BIASED:
+            rounded = value.to(out.dtype.element_ty)
+            tl.store(out + place, rounded, mask=here)
+            value = rounded.to(tl.float32)
+        away = tl.where(here, value - pivot[None, :], 0.0)
         total += tl.sum(away, axis=0)
         square += tl.sum(away * away, axis=0)
     place = (picture * chunks + part) * channels + channel
     tl.store(sums + place, total, mask=inside)
-    tl.store(squares + place, square, mask=inside)
-    tl.store(pivots + place, pivot, mask=inside)
+    tl.store(sums + step + place, square, mask=inside)
+    tl.store(sums + 2 * step + place, pivot, mask=inside)
 
 
 @triton.jit
 def _group_factors(
-    sums, squares, pivots, shift, weight, bias, factors, terms,
-    channels, pixels, chunk, chunks, groups, shift_step, eps,
+    sums, shift, weight, bias, factors, terms,
+    channels, pixels, chunk, chunks, groups, step, shift_step, eps,
     SHIFTED: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """What a group's channels are multiplied by, and what is added, from the sums of all chunks."""
+    """What a group's channels are multiplied by, and what is added, from the sums of all chunks.
+
+    A shift moves a channel's mean and nothing else.
+    """
     picture, group = tl.program_id(0), tl.program_id(1)
     width = channels // groups
     own = tl.arange(0, WIDTH)
@@ -68,19 +92,21 @@ def _group_factors(
     place = (picture * chunks + part)[:, None] * channels + channel[None, :]
     count = tl.where(there, tl.minimum(chunk, pixels - part * chunk)[:, None].to(tl.float32), 0.0)
     total = tl.load(sums + place, mask=there, other=0.0)
-    pivot = tl.load(pivots + place, mask=there, other=0.0)
-    local = pivot + total / tl.where(there, count, 1.0)
+    local = tl.load(sums + 2 * step + place, mask=there, other=0.0) + total / tl.where(there, count, 1.0)
+    mine = own < width
+    moved = tl.zeros([WIDTH], tl.float32)
+    if SHIFTED:
+        moved = tl.load(shift + picture * shift_step + channel, mask=mine, other=0.0).to(tl.float32)
+        local += moved[None, :]
     every = pixels * width * 1.0
     mean = tl.sum(tl.sum(local * count, axis=1), axis=0) / every
-    within = tl.load(squares + place, mask=there, other=0.0) - total * total / tl.where(there, count, 1.0)
+    within = tl.load(sums + step + place, mask=there, other=0.0) - total * total / tl.where(there, count, 1.0)
     away = tl.where(there, local - mean, 0.0)
     variance = tl.sum(tl.sum(within + count * away * away, axis=1), axis=0) / every
     scale = 1.0 / tl.sqrt(tl.maximum(variance, 0.0) + eps)
-    mine = own < width
     factor = scale * tl.load(weight + channel, mask=mine, other=0.0).to(tl.float32)
     term = tl.load(bias + channel, mask=mine, other=0.0).to(tl.float32) - mean * factor
-    if SHIFTED:
-        term += factor * tl.load(shift + picture * shift_step + channel, mask=mine, other=0.0).to(tl.float32)
+    term += factor * moved
     tl.store(factors + picture * channels + channel, factor, mask=mine)
     tl.store(terms + picture * channels + channel, term, mask=mine)
 
@@ -109,31 +135,68 @@ def _scaled(
     tl.store(out + place, value.to(out.dtype.element_ty), mask=here)
 
 
+def _summed(x: Tensor, update: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """x + update + bias, x itself where there is neither, and the sums of it: float32 (3, N, chunks, C)."""
+    x = x.contiguous(memory_format=torch.channels_last)
+    update = None if update is None else update.contiguous(memory_format=torch.channels_last)
+    count, channels, height, width = x.shape
+    pixels = height * width
+    chunk = _chunk(pixels)
+    sums = _empty_sums(x)
+    changed = update is not None or bias is not None
+    out = torch.empty_like(x) if changed else x
+    _channel_sums[lambda meta: (count, sums.shape[2], triton.cdiv(channels, meta["WIDTH"]))](
+        x, x if update is None else update, x if bias is None else bias, out, sums,
+        channels, pixels, chunk, sums.shape[2], sums.stride(0),
+        ADDED=update is not None, BIASED=bias is not None,
+    )  # fmt: skip
+    return out, sums
+
+
+def _empty_sums(x: Tensor) -> Tensor:
+    pixels = x.shape[2] * x.shape[3]
+    return x.new_empty(3, x.shape[0], -(-pixels // _chunk(pixels)), x.shape[1], dtype=torch.float32)
+
+
+@torch.library.custom_op("personalive::add", mutates_args=())
+def add(x: Tensor, update: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """x + update (N, C, h, w) + bias (C,), one of them there, and what `group_norm` takes as its sums: one pass."""
+    return _summed(x, update, bias)
+
+
+@add.register_fake
+def _(x: Tensor, update: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    del update, bias
+    return torch.empty_like(x, memory_format=torch.channels_last), _empty_sums(x)
+
+
 @torch.library.custom_op("personalive::group_norm", mutates_args=())
 def group_norm(
-    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool, shift: Tensor | None
+    x: Tensor,
+    sums: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    eps: float,
+    silu: bool,
+    shift: Tensor | None,
 ) -> Tensor:
     """Group norm of x (N, C, h, w) + shift (N or 1, C), and SiLU; channels-last in memory, in and out.
 
-    Three launches: sums of each channel over chunks of pixels, their combination (Chan et al., 1983), and the
-    scaling: two reads and one write of the picture.
+    Three launches: sums of each channel over chunks of pixels, unless `add` gave them; their combination (Chan et
+    al., 1983); and the scaling. Two reads and a write of the picture, or one of each.
     """
     x = x.contiguous(memory_format=torch.channels_last)
+    if sums is None:
+        _, sums = _summed(x, None, None)
     count, channels, height, width = x.shape
     pixels = height * width
-    chunk = max(_LEAST_PIXELS, triton.cdiv(triton.cdiv(pixels, _MOST_CHUNKS), _LEAST_PIXELS) * _LEAST_PIXELS)
-    chunks = triton.cdiv(pixels, chunk)
-    sums, squares, pivots = x.new_empty(3, count, chunks, channels, dtype=torch.float32)
+    chunk, chunks = _chunk(pixels), sums.shape[2]
     factors, terms = x.new_empty(2, count, channels, dtype=torch.float32)
-    shifted = shift is not None
-    added = shift.contiguous() if shift is not None else x
-    step = channels if shift is not None and len(shift) > 1 else 0
-    _channel_sums[lambda meta: (count, chunks, triton.cdiv(channels, meta["WIDTH"]))](
-        x, added, sums, squares, pivots, channels, pixels, chunk, chunks, step, SHIFTED=shifted
-    )
     _group_factors[(count, groups)](
-        sums, squares, pivots, added, weight, bias, factors, terms,
-        channels, pixels, chunk, chunks, groups, step, eps, SHIFTED=shifted,
+        sums, x if shift is None else shift.contiguous(), weight, bias, factors, terms,
+        channels, pixels, chunk, chunks, groups, sums.stride(0),
+        channels if shift is not None and len(shift) > 1 else 0, eps, SHIFTED=shift is not None,
         CHUNKS=triton.next_power_of_2(chunks), WIDTH=triton.next_power_of_2(channels // groups),
     )  # fmt: skip
     out = torch.empty_like(x)
@@ -145,9 +208,16 @@ def group_norm(
 
 @group_norm.register_fake
 def _(
-    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool, shift: Tensor | None
+    x: Tensor,
+    sums: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    eps: float,
+    silu: bool,
+    shift: Tensor | None,
 ) -> Tensor:
-    del weight, bias, groups, eps, silu, shift
+    del sums, weight, bias, groups, eps, silu, shift
     return torch.empty_like(x, memory_format=torch.channels_last)
 
 
@@ -157,8 +227,9 @@ def _(
 )
 @triton.jit
 def _layer_norm(
-    tokens, update, shift, weight, bias, total, normed, rows, channels, shift_rows, eps,
-    UPDATED: tl.constexpr, SHIFTED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    tokens, update, shift, code, weight, bias, total, normed,
+    rows, channels, shift_rows, code_rows, codes, eps,
+    UPDATED: tl.constexpr, SHIFTED: tl.constexpr, CODED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, WIDTH)
@@ -179,14 +250,23 @@ def _layer_norm(
     factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
     term = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
     out = away * scale[:, None] * factor[None, :] + term[None, :]
+    if CODED:
+        beside = ((row // code_rows) % codes)[:, None] * channels + channel[None, :]
+        out += tl.load(code + beside, mask=here, other=0.0).to(tl.float32)
     tl.store(normed + place, out.to(normed.dtype.element_ty), mask=here)
 
 
 @torch.library.custom_op("personalive::layer_norm", mutates_args=())
 def layer_norm(
-    tokens: Tensor, weight: Tensor, bias: Tensor, eps: float, update: Tensor | None, shift: Tensor | None
+    tokens: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    update: Tensor | None,
+    shift: Tensor | None,
+    code: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """tokens (B, T, C) + update (B, T, C) + shift (S, 1, C), and its layer norm: one pass.
+    """tokens (B, T, C) + update (B, T, C) + shift (S, 1, C), and its layer norm plus code (F, C): one pass.
 
     Without anything to add, the first result is empty.
     """
@@ -199,18 +279,27 @@ def layer_norm(
         tokens,
         tokens if update is None else update.contiguous(),
         tokens if shift is None else shift.contiguous(),
+        tokens if code is None else code.contiguous(),
         weight, bias, total if added else tokens, normed,
-        rows, channels, rows if shift is None else rows // len(shift), eps,
-        UPDATED=update is not None, SHIFTED=shift is not None, WIDTH=triton.next_power_of_2(channels),
+        rows, channels, rows if shift is None else rows // len(shift),
+        rows // len(tokens), 1 if code is None else len(code), eps,
+        UPDATED=update is not None, SHIFTED=shift is not None, CODED=code is not None,
+        WIDTH=triton.next_power_of_2(channels),
     )  # fmt: skip
     return total, normed
 
 
 @layer_norm.register_fake
 def _(
-    tokens: Tensor, weight: Tensor, bias: Tensor, eps: float, update: Tensor | None, shift: Tensor | None
+    tokens: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    update: Tensor | None,
+    shift: Tensor | None,
+    code: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    del weight, bias, eps
+    del weight, bias, eps, code
     normed = tokens.new_empty(tokens.shape)
     return (
         tokens.new_empty(0) if update is None and shift is None else tokens.new_empty(tokens.shape)

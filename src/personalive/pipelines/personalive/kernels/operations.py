@@ -23,6 +23,9 @@ TINIEST = 1e-12
 """The least scale of a row: one of zeros stays zeros."""
 
 
+Convolution = nn.Conv2d | nn.ConvTranspose2d
+
+
 class Normed(NamedTuple):
     """`sum`, the tokens with what was added, and `normed`, their layer norm; both (B, T, C)."""
 
@@ -30,24 +33,55 @@ class Normed(NamedTuple):
     normed: Tensor
 
 
+class Summed(NamedTuple):
+    """A picture (N, C, h, w) and, where whoever made it took them down, the sums that its group norm begins with.
+
+    What `sums` hold is for the operations that made them; they save the norm a pass over the picture.
+    """
+
+    picture: Tensor
+    sums: Tensor | None = None
+
+
 class Operations(Protocol):
     """What can be fused. Floating types only; the result has the first argument's type."""
 
     def group_norm(
-        self, x: Tensor, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
+        self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
     ) -> Tensor:
         """Group norm of x + shift, and then SiLU where asked: x (N, C, h, w) → the same shape.
 
         shift (N or 1, C) is added to every pixel before.
         """
 
-    def layer_norm(
-        self, tokens: Tensor, norm: nn.LayerNorm, update: Tensor | None = None, shift: Tensor | None = None
-    ) -> Normed:
-        """Layer norm of tokens + update + shift: tokens and update (B, T, C), shift (S, 1, C), S dividing B.
+    def add(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> Summed:
+        """x + update + bias: pictures (N, C, h, w), bias (C,)."""
 
-        Row s of shift is for the B/S batch entries from s·B/S on.
+    def convolve(self, x: Tensor, layer: Convolution) -> tuple[Tensor, Tensor | None]:
+        """The convolution of x (N, C, h, w), and of its bias (C',) what is left for the caller to add."""
+
+    def join(self, own: Tensor, shared: Tensor) -> Tensor:
+        """Each frame's tokens, and behind them those that its session's frames share.
+
+        own (S·F, L, C) and shared (S, M, C) → (S·F, L + M, C).
         """
+
+    def layer_norm(
+        self,
+        tokens: Tensor,
+        norm: nn.LayerNorm,
+        update: Tensor | None = None,
+        shift: Tensor | None = None,
+        code: Tensor | None = None,
+    ) -> Normed:
+        """Layer norm of tokens + update + shift, plus code.
+
+        tokens and update (B, T, C); shift (S, 1, C), S dividing B: its row s is for the B/S batch entries from
+        s·B/S on; code (F, C), F dividing B: its row f is added to what was normed of every F-th batch entry from f on.
+        """
+
+    def plus(self, tokens: Tensor, update: Tensor) -> Tensor:
+        """tokens + update, both (B, T, C); the update may be of another floating type."""
 
     def gated(self, projected: Tensor) -> Tensor:
         """GEGLU: the first half times the exact GELU of the second, (…, 2·C) → (…, C)."""
@@ -61,28 +95,57 @@ class Operations(Protocol):
     def quantized(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Values (N, C) as float8 (e4m3) and each row's scale, float32 (N, 1): values ≈ float8 · scale."""
 
+    def gated_quantized(self, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """What `quantized` makes of what `gated` makes of (N, 2·C)."""
+
 
 class PlainOperations:
     """In PyTorch, an operation at a time."""
 
     def group_norm(
-        self, x: Tensor, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
+        self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
     ) -> Tensor:
         """See `Operations`."""
-        if shift is not None:
-            x = x + shift[:, :, None, None]
-        normed = F.group_norm(x, norm.num_groups, norm.weight, norm.bias, norm.eps)
+        picture = x.picture if shift is None else x.picture + shift[:, :, None, None]
+        normed = F.group_norm(picture, norm.num_groups, norm.weight, norm.bias, norm.eps)
         return F.silu(normed) if silu else normed
 
+    def add(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> Summed:
+        """See `Operations`."""
+        x = x if update is None else x + update
+        return Summed(x if bias is None else x + bias[:, None, None])
+
+    def convolve(self, x: Tensor, layer: Convolution) -> tuple[Tensor, Tensor | None]:
+        """See `Operations`."""
+        return layer(x), None
+
+    def join(self, own: Tensor, shared: Tensor) -> Tensor:
+        """See `Operations`."""
+        frames = own.unflatten(0, (len(shared), -1))
+        repeated = shared[:, None].expand(-1, frames.shape[1], -1, -1)
+        return torch.cat([frames, repeated], dim=2).flatten(0, 1)
+
     def layer_norm(
-        self, tokens: Tensor, norm: nn.LayerNorm, update: Tensor | None = None, shift: Tensor | None = None
+        self,
+        tokens: Tensor,
+        norm: nn.LayerNorm,
+        update: Tensor | None = None,
+        shift: Tensor | None = None,
+        code: Tensor | None = None,
     ) -> Normed:
         """See `Operations`."""
         if update is not None:
             tokens = tokens + update
         if shift is not None:
             tokens = tokens + shift.repeat_interleave(len(tokens) // len(shift), dim=0)
-        return Normed(tokens, F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps))
+        normed = F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        if code is not None:
+            normed = (normed.unflatten(0, (-1, len(code))) + code[:, None]).flatten(0, 1)
+        return Normed(tokens, normed)
+
+    def plus(self, tokens: Tensor, update: Tensor) -> Tensor:
+        """See `Operations`."""
+        return tokens + update.to(tokens.dtype)
 
     def gated(self, projected: Tensor) -> Tensor:
         """See `Operations`."""
@@ -103,6 +166,10 @@ class PlainOperations:
         """See `Operations`."""
         scale = (values.abs().amax(dim=1, keepdim=True).float() / LARGEST).clamp(min=TINIEST)
         return (values.float() / scale).clamp(-LARGEST, LARGEST).to(FLOAT8), scale
+
+    def gated_quantized(self, projected: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Operations`."""
+        return self.quantized(self.gated(projected))
 
 
 PLAIN: Operations = PlainOperations()

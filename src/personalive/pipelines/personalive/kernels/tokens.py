@@ -1,4 +1,4 @@
-"""The gated activation and attention along time as Triton kernels."""
+"""The gated activation, attention along time, and tokens added and joined, as Triton kernels."""
 
 from __future__ import annotations
 
@@ -113,3 +113,73 @@ def attend_along_time(query: Tensor, key: Tensor, value: Tensor, heads: int) -> 
 def _(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     del key, value, heads
     return query.new_empty(query.shape)
+
+
+@tuned([({"BLOCK": 1024}, 4), ({"BLOCK": 2048}, 8), ({"BLOCK": 4096}, 8)], key=["kind"])
+@triton.jit
+def _plus(tokens, update, out, count, kind, BLOCK: tl.constexpr):
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    here = place < count
+    value = tl.load(tokens + place, mask=here).to(tl.float32) + tl.load(update + place, mask=here).to(
+        tl.float32
+    )
+    tl.store(out + place, value.to(out.dtype.element_ty), mask=here)
+
+
+@torch.library.custom_op("personalive::plus", mutates_args=())
+def plus(tokens: Tensor, update: Tensor) -> Tensor:
+    """tokens + update, both (B, T, C), of two floating types; the result has the first one's."""
+    tokens, update = tokens.contiguous(), update.contiguous()
+    out = torch.empty_like(tokens)
+    count = tokens.numel()
+    _plus[lambda meta: (triton.cdiv(count, meta["BLOCK"]),)](
+        tokens, update, out, count, update.element_size()
+    )
+    return out
+
+
+@plus.register_fake
+def _(tokens: Tensor, update: Tensor) -> Tensor:
+    del update
+    return tokens.new_empty(tokens.shape)
+
+
+@tuned([({"ROWS": 16, "WIDTH": 128}, 4), ({"ROWS": 32, "WIDTH": 64}, 4), ({"ROWS": 8, "WIDTH": 256}, 4)],
+    key=["channels"])  # fmt: skip
+@triton.jit
+def _join(
+    own, shared, out, length, more, channels, frames, own_step, own_row,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    frame = tl.program_id(0)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
+    inside = (channel < channels)[None, :]
+    mine = (row < length)[:, None] & inside
+    theirs = ((row >= length) & (row < length + more))[:, None] & inside
+    read = frame.to(tl.int64) * own_step + row[:, None].to(tl.int64) * own_row + channel[None, :]
+    beside = ((frame // frames).to(tl.int64) * more + (row - length)[:, None]) * channels + channel[None, :]
+    value = tl.where(
+        mine, tl.load(own + read, mask=mine, other=0.0), tl.load(shared + beside, mask=theirs, other=0.0)
+    )
+    written = (frame.to(tl.int64) * (length + more) + row[:, None]) * channels + channel[None, :]
+    tl.store(out + written, value, mask=mine | theirs)
+
+
+@torch.library.custom_op("personalive::join", mutates_args=())
+def join(own: Tensor, shared: Tensor) -> Tensor:
+    """own (S·F, L, C) and shared (S, M, C) → (S·F, L + M, C): each session's shared tokens behind its frames'."""
+    own = own if own.stride(-1) == 1 else own.contiguous()
+    shared = shared.contiguous()
+    count, length, channels = own.shape
+    more = shared.shape[1]
+    out = own.new_empty(count, length + more, channels)
+    _join[
+        lambda meta: (count, triton.cdiv(length + more, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]))
+    ](own, shared, out, length, more, channels, count // len(shared), own.stride(0), own.stride(1))
+    return out
+
+
+@join.register_fake
+def _(own: Tensor, shared: Tensor) -> Tensor:
+    return own.new_empty(own.shape[0], own.shape[1] + shared.shape[1], own.shape[2])

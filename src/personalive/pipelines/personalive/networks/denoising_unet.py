@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personalive.pipelines.personalive.kernels.operations import Fusable
+from personalive.pipelines.personalive.kernels.operations import Fusable, Summed
 from personalive.pipelines.personalive.networks.frame_modules import (
     MotionKeyValues,
     MotionModule,
@@ -74,13 +74,13 @@ class DenoisingUNet(Trunk, Fusable):
         time = [feature.repeat(sessions, 1) if sessions > 1 else feature for feature in conditions.time]
         motion = iter(conditions.motion)
 
-        def run(number: int, x: Tensor) -> Tensor:
+        def run(number: int, x: Summed) -> Summed:
             layer, modules = self.layers[number], self.frame_modules[number]
-            x = layer.resnet(x, time[number])
+            x = layer.resnet.onward(x, time[number])
             if layer.attention is not None:
-                x = layer.attention(x, conditions.cross[layer.bank], conditions.banks[layer.bank])
+                x = layer.attention.onward(x, conditions.cross[layer.bank], conditions.banks[layer.bank])
             if modules is not None:
-                x = modules[1](modules[0](x, next(motion)), frames)
+                x = modules[1].onward(modules[0].onward(x, next(motion)), frames)
             return x
 
         x = self.walk(self.conv_in(_fold(latents)) + _fold(conditions.pose), run)

@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from personalive.pipelines.personalive.kernels.operations import Fusable
+from personalive.pipelines.personalive.kernels.operations import Fusable, Summed
 from personalive.pipelines.personalive.networks.layers import Attention, AttentionStack, positions, sines
 from personalive.pipelines.personalive.networks.spatial import KeyValue
 
@@ -37,13 +37,17 @@ class _StackedTransformer(Fusable):
         """The attention at that place in the stack."""
         return cast("Attention", cast("AttentionStack", self.transformer_blocks[0]).attention_blocks[index])
 
-    def forward(self, x: Tensor, attention: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """x (N, C, h, w) → the same shape; `attention(i, normed)` gets tokens (N, h·w, C)."""
+    def forward(
+        self,
+        x: Summed,
+        attention: Callable[[int, Tensor], Tensor],
+        code: Callable[[int], Tensor | None] = lambda _: None,
+    ) -> Summed:
+        """x (N, C, h, w) → the same shape; see `AttentionStack.forward`, whose tokens are (N, h·w, C)."""
         normed = self.operations.group_norm(x, self.norm)
         tokens = self.proj_in(normed.flatten(2).transpose(1, 2))
-        tokens = self.proj_out(self.transformer_blocks[0](tokens, attention))
-        out: Tensor = x + tokens.transpose(1, 2).unflatten(2, x.shape[2:])
-        return out
+        tokens = self.proj_out(self.transformer_blocks[0](tokens, attention, code))
+        return self.operations.add(x.picture, tokens.transpose(1, 2).unflatten(2, x.picture.shape[2:]))
 
 
 class MotionModule(nn.Module):
@@ -70,14 +74,17 @@ class MotionModule(nn.Module):
 
     def forward(self, x: Tensor, motion: MotionKeyValues) -> Tensor:
         """x (N, C, h, w) and the projected motion tokens of the same N frames → (N, C, h, w)."""
+        return self.onward(Summed(x), motion).picture
+
+    def onward(self, x: Summed, motion: MotionKeyValues) -> Summed:
+        """The same, between blocks that take down each other's sums."""
         transformer = self.temporal_transformer
 
         def attention(index: int, normed: Tensor) -> Tensor:
             out: Tensor = transformer.attention(index)(normed, *motion[index])
             return out
 
-        result: Tensor = transformer(x, attention)
-        return result
+        return cast("Summed", transformer(x, attention))
 
 
 class TemporalPositions(nn.Module):
@@ -98,9 +105,13 @@ class TemporalAttention(Attention, Fusable):
         super().__init__(channels, heads)
         self.pos_encoder = TemporalPositions(channels, length)
 
+    def code(self, frames: int) -> Tensor:
+        """What is added to the tokens of each frame before: (frames, C)."""
+        return self.pos_encoder.pe[0, :frames]
+
     def along_time(self, tokens: Tensor, frames: int) -> Tensor:
-        """Tokens (S·frames, L, C) → the same shape, each pixel attending to itself in its session's frames."""
-        tokens = tokens.unflatten(0, (-1, frames)) + self.pos_encoder.pe[:, :frames, None]
+        """Tokens with their code (S·frames, L, C) → the same shape, each pixel attending to itself along time."""
+        tokens = tokens.unflatten(0, (-1, frames))
         query, key, value = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
         attended = self.operations.attend_along_time(query, key, value, self.heads)
         out: Tensor = self.to_out[0](attended.flatten(0, 1))
@@ -117,10 +128,16 @@ class TemporalModule(nn.Module):
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """x (S·frames, C, h, w), frames of a session together → the same shape."""
+        return self.onward(Summed(x), frames).picture
+
+    def onward(self, x: Summed, frames: int) -> Summed:
+        """The same, between blocks that take down each other's sums."""
         transformer = self.temporal_transformer
 
         def attention(index: int, normed: Tensor) -> Tensor:
             return cast("TemporalAttention", transformer.attention(index)).along_time(normed, frames)
 
-        result: Tensor = transformer(x, attention)
-        return result
+        def code(index: int) -> Tensor:
+            return cast("TemporalAttention", transformer.attention(index)).code(frames)
+
+        return cast("Summed", transformer(x, attention, code))

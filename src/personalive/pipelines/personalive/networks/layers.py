@@ -67,6 +67,7 @@ class FeedForward(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
+        self.width = width
         # The released files number these 0 and 2: a dropout, inert at inference, stood between them.
         self.net = nn.ModuleList(
             [GatedProjection(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)]
@@ -107,12 +108,21 @@ class AttentionStack(Fusable):
         self.ff = FeedForward(width)
         self.ff_norm = nn.LayerNorm(width)
 
-    def forward(self, tokens: Tensor, attention: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """Tokens (B, T, width) → the same shape; `attention(i, normed)` runs the i-th attention."""
+    def forward(
+        self,
+        tokens: Tensor,
+        attention: Callable[[int, Tensor], Tensor],
+        code: Callable[[int], Tensor | None] = lambda _: None,
+    ) -> Tensor:
+        """Tokens (B, T, width) → the same shape; `attention(i, normed)` runs the i-th attention.
+
+        `code(i)` (F, width), F dividing B, is added to what was normed for it: row f to every F-th entry from f on.
+        """
         update: Tensor | None = None
         for index, norm in enumerate(self.norms):
-            tokens, normed = self.operations.layer_norm(tokens, cast("nn.LayerNorm", norm), update)
+            tokens, normed = self.operations.layer_norm(
+                tokens, cast("nn.LayerNorm", norm), update, code=code(index)
+            )
             update = attention(index, normed)
         tokens, normed = self.operations.layer_norm(tokens, self.ff_norm, update)
-        out: Tensor = tokens + self.ff(normed)
-        return out
+        return self.operations.plus(tokens, self.ff(normed))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from personalive.pipelines.personalive.kernels.operations import Summed
 from personalive.pipelines.personalive.networks.trunk import Trunk
 
 
@@ -23,9 +24,9 @@ class ReferenceUNet(Trunk):
         time_features = self.time_features(torch.zeros(1, device=latents.device))
         banks: list[Tensor] = []
 
-        def run(number: int, x: Tensor) -> Tensor:
+        def run(number: int, x: Summed) -> Summed:
             layer = self.layers[number]
-            x = layer.resnet(x, time_features[number])
+            x = layer.resnet.onward(x, time_features[number])
             if layer.attention is None:
                 return x
             tokens = layer.attention.tokens(x)
@@ -33,7 +34,9 @@ class ReferenceUNet(Trunk):
             banks.append(bank)
             if number == len(self.layers) - 1:
                 return x
-            return layer.attention.leave(x, layer.attention.block(tokens, bank, cross[layer.bank], None))
+            return layer.attention.leave(
+                x.picture, layer.attention.block(tokens, bank, cross[layer.bank], None)
+            )
 
         self.walk(self.conv_in(latents), run)
         return tuple(banks)

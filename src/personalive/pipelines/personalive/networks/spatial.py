@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from typing import NamedTuple, cast
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personalive.pipelines.personalive.kernels.operations import Fusable
+from personalive.pipelines.personalive.kernels.operations import Fusable, Summed
 from personalive.pipelines.personalive.networks.layers import Attention, FeedForward
 
 
@@ -48,11 +47,11 @@ class SpatialBlock(Fusable):
         attention = self.attn1
         key, value = attention.to_k(normed), attention.to_v(normed)
         if shared is not None:
-            key, value = _extend(key, shared.key), _extend(value, shared.value)
+            join = self.operations.join
+            key, value = join(key, shared.key), join(value, shared.value)
         update = attention(normed, key, value)
         tokens, normed = self.operations.layer_norm(tokens, self.norm3, update, shift=cross)
-        out: Tensor = tokens + self.ff(normed)
-        return out
+        return self.operations.plus(tokens, self.ff(normed))
 
 
 class SpatialTransformer(Fusable):
@@ -70,7 +69,7 @@ class SpatialTransformer(Fusable):
         """The one transformer block."""
         return cast("SpatialBlock", self.transformer_blocks[0])
 
-    def tokens(self, x: Tensor) -> Tensor:
+    def tokens(self, x: Summed) -> Tensor:
         """Image (N, C, h, w) → the block's input (N, h·w, C)."""
         normed = self.operations.group_norm(x, self.norm)
         return _pointwise(normed.flatten(2).transpose(1, 2), self.proj_in)
@@ -81,13 +80,17 @@ class SpatialTransformer(Fusable):
 
     def forward(self, x: Tensor, cross: Tensor, shared: KeyValue | None = None) -> Tensor:
         """x (S·F, C, h, w) → the same shape; see `SpatialBlock.forward` for the rest."""
-        tokens = self.tokens(x)
-        return self.leave(x, self.block(tokens, self.bank(tokens), cross, shared))
+        return self.onward(Summed(x), cross, shared).picture
 
-    def leave(self, x: Tensor, tokens: Tensor) -> Tensor:
+    def onward(self, x: Summed, cross: Tensor, shared: KeyValue | None = None) -> Summed:
+        """The same, between blocks that take down each other's sums."""
+        tokens = self.tokens(x)
+        return self.leave(x.picture, self.block(tokens, self.bank(tokens), cross, shared))
+
+    def leave(self, x: Tensor, tokens: Tensor) -> Summed:
         """The block's output (N, h·w, C) as an image, added to the transformer's input x (N, C, h, w)."""
-        out: Tensor = x + _pointwise(tokens, self.proj_out).transpose(1, 2).unflatten(2, x.shape[2:])
-        return out
+        update = _pointwise(tokens, self.proj_out).transpose(1, 2).unflatten(2, x.shape[2:])
+        return self.operations.add(x, update)
 
     def project_bank(self, bank: Tensor) -> KeyValue:
         """Keys and values (S, M, C) of banks (S, M, C)."""
@@ -103,11 +106,3 @@ class SpatialTransformer(Fusable):
 def _pointwise(tokens: Tensor, convolution: nn.Conv2d) -> Tensor:
     """A 1×1 convolution applied to tokens (N, L, C): in channels-last memory no copy is made."""
     return F.linear(tokens, convolution.weight.flatten(1), convolution.bias)
-
-
-def _extend(own: Tensor, shared: Tensor) -> Tensor:
-    """own (S·F, L, C) and shared (S, M, C) → (S·F, L + M, C), each session's shared tokens for its frames."""
-    sessions = len(shared)
-    frames = own.unflatten(0, (sessions, -1))
-    repeated = shared[:, None].expand(-1, frames.shape[1], -1, -1)
-    return torch.cat([frames, repeated], dim=2).flatten(0, 1)

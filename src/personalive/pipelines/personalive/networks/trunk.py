@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personalive.pipelines.personalive.kernels.operations import Summed
 from personalive.pipelines.personalive.networks.layers import sines
 from personalive.pipelines.personalive.networks.resnet import Downsample, ResnetBlock, Upsample
 from personalive.pipelines.personalive.networks.spatial import SpatialTransformer
@@ -112,27 +113,28 @@ class Trunk(nn.Module):
         """Every block, in the order they run."""
         return [cast("Block", block) for block in (*self.down_blocks, self.mid_block, *self.up_blocks)]
 
-    def walk(self, x: Tensor, run: Callable[[int, Tensor], Tensor]) -> Tensor:
-        """Run all layers from the output of `conv_in`, x (N, C, h, w), to the last one's output.
+    def walk(self, picture: Tensor, run: Callable[[int, Summed], Summed]) -> Summed:
+        """Run all layers from the output of `conv_in`, (N, C, h, w), to the last one's output.
 
         `run(i, x)` is what layer i does; h and w must be multiples of 2^(levels - 1).
         """
         number = count()
-        skips = [x]
+        x = Summed(picture)
+        skips = [picture]
         for block in self.down_blocks:
             for _ in cast("Block", block).resnets:
                 x = run(next(number), x)
-                skips.append(x)
+                skips.append(x.picture)
             for downsample in getattr(block, "downsamplers", ()):
-                x = downsample(x)
-                skips.append(x)
+                x = Summed(downsample(x.picture))
+                skips.append(x.picture)
         for _ in self.mid_block.resnets:
             x = run(next(number), x)
         for block in self.up_blocks:
             for _ in cast("Block", block).resnets:
-                x = run(next(number), torch.cat([x, skips.pop()], dim=1))
+                x = run(next(number), Summed(torch.cat([x.picture, skips.pop()], dim=1)))
             for upsample in getattr(block, "upsamplers", ()):
-                x = upsample(x)
+                x = Summed(upsample(x.picture))
         return x
 
     def time_features(self, timesteps: Tensor) -> tuple[Tensor, ...]:

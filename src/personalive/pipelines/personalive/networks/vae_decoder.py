@@ -14,7 +14,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-from personalive.pipelines.personalive.kernels.operations import Fusable
+from personalive.pipelines.personalive.kernels.operations import Fusable, Summed
 from personalive.pipelines.personalive.networks.layers import attend
 from personalive.pipelines.personalive.networks.resnet import ResnetBlock, Upsample
 
@@ -46,10 +46,14 @@ class MiddleAttention(Fusable):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) → the same shape."""
+        return self.onward(Summed(x)).picture
+
+    def onward(self, x: Summed) -> Summed:
+        """The same, between blocks that take down each other's sums."""
         tokens = self.operations.group_norm(x, self.group_norm).flatten(2).transpose(1, 2)
         attended = attend(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens), heads=1)
-        out: Tensor = x + self.to_out[0](attended).transpose(1, 2).unflatten(2, x.shape[2:])
-        return out
+        update = self.to_out[0](attended).transpose(1, 2).unflatten(2, x.picture.shape[2:])
+        return self.operations.add(x.picture, update)
 
 
 class _Level(nn.Module):
@@ -83,12 +87,15 @@ class VaeDecoder(Fusable):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents (N, latent_channels, h, w), already unscaled → pictures (N, 3, 8h, 8w), about [-1, 1]."""
-        x = self.conv_in(self.post_quant_conv(latents))
-        first, last = self.mid_block.resnets
-        x = last(self.mid_block.attentions[0](first(x)))
+        first, last = (cast("ResnetBlock", block) for block in self.mid_block.resnets)
+        attention = cast("MiddleAttention", self.mid_block.attentions[0])
+        x = first.onward(Summed(self.conv_in(self.post_quant_conv(latents))))
+        x = last.onward(attention.onward(x))
         for level in self.up_blocks:
-            for layer in (*cast("_Level", level).resnets, *cast("_Level", level).upsamplers):
-                x = layer(x)
+            for resnet in cast("_Level", level).resnets:
+                x = cast("ResnetBlock", resnet).onward(x)
+            for upsample in cast("_Level", level).upsamplers:
+                x = cast("Upsample", upsample).onward(x.picture)
         out: Tensor = self.conv_out(self.operations.group_norm(x, self.conv_norm_out, silu=True))
         return out
 
