@@ -1,7 +1,7 @@
 """Ours against the published research code, in turn, in one process on one machine.
 
     python -m benchmarks.upstream --path DIR                    # a checkout of the research code, yours to get
-    python -m benchmarks.upstream --path DIR --keyframes 3 --set compile=full
+    python -m benchmarks.upstream --path DIR --keyframes 0 --keyframes 3 --set compile=full
 
 Both get the same set of random weights (float16, released sizes: 6 GB in a temporary folder, see TMPDIR), the same
 frames at 512×512 and the same number of history keyframes. They take turns, a block of chunks each; printed are the
@@ -59,7 +59,8 @@ _LEAD_IN = 14
 class Theirs:
     """The research code, loaded from its checkout; only its public calls are used."""
 
-    def __init__(self, path: Path, weights: Path, keyframes: int) -> None:
+    def __init__(self, path: Path, weights: Path, device: str = "cuda") -> None:
+        self._device = device
         sys.path.insert(0, str(path))
         try:
             from src.wrapper import PersonaLive  # type: ignore[import-not-found]
@@ -68,18 +69,22 @@ class Theirs:
         with tempfile.NamedTemporaryFile("w", suffix=".json") as config:
             json.dump(_their_config(path, weights), config)
             config.flush()
-            self._model: Any = PersonaLive(SimpleNamespace(config_path=config.name), device="cuda")
-        look = self._model.calculate_dis
-        threshold = ALWAYS if keyframes else NEVER
-        self._model.calculate_dis = lambda bank, new, **_: look(bank, new, threshold=threshold)
+            self._model: Any = PersonaLive(SimpleNamespace(config_path=config.name), device=device)
+        self._look = self._model.calculate_dis
+        self.take_keyframes(NEVER)
         self._frames = made_up_frames(8 * CHUNK, SIDE, SIDE)
         self._chunk = 0
         self._model.fuse_reference(Pillow.fromarray(self._frames[0]))
 
+    def take_keyframes(self, threshold: float) -> None:
+        """From now on, of expressions that differ by more than this."""
+        look = self._look
+        self._model.calculate_dis = lambda bank, new, **_: look(bank, new, threshold=threshold)
+
     def step(self) -> None:
         """One chunk."""
         begin = CHUNK * self._chunk % len(self._frames)
-        frames = torch.from_numpy(self._frames[begin : begin + CHUNK]).to("cuda")
+        frames = torch.from_numpy(self._frames[begin : begin + CHUNK]).to(self._device)
         pixels = (frames.permute(0, 3, 1, 2).float() / 127.5 - 1).half()
         self._model.process_input(pixels)
         self._chunk += 1
@@ -143,23 +148,26 @@ def ours(weights: Path, settings: list[str]) -> Iterator[Bench]:
         bench.close()
 
 
-def compare(args: argparse.Namespace, weights: Path) -> tuple[list[float], list[StepTimes]]:
-    """Their chunks' milliseconds, and ours block by block."""
+def compare(args: argparse.Namespace, weights: Path) -> Iterator[tuple[int, list[float], list[StepTimes]]]:
+    """For each number of keyframes: it, their chunks' milliseconds, and ours block by block."""
     with ours(weights, args.set) as bench:
-        theirs = Theirs(args.path, weights, args.keyframes)
-        timed(theirs.step, _LEAD_IN)
-        their_ms, our_times = [], []
-        for block in range(args.rounds):
-            our_times.append(bench.measure(sessions=1, keyframes=args.keyframes, steps=args.chunks, warmup=5))
-            their_ms += timed(theirs.step, args.chunks + 5)[5:]
-            print(f"round {block + 1} of {args.rounds}", file=sys.stderr, flush=True)
-    return their_ms, our_times
+        theirs = Theirs(args.path, weights)
+        # Once taken, keyframes stay.
+        for keyframes in sorted(set(args.keyframes or [0])):
+            theirs.take_keyframes(ALWAYS if keyframes else NEVER)
+            timed(theirs.step, _LEAD_IN)
+            their_ms, our_times = [], []
+            for block in range(args.rounds):
+                our_times.append(bench.measure(sessions=1, keyframes=keyframes, steps=args.chunks, warmup=5))
+                their_ms += timed(theirs.step, args.chunks + 5)[5:]
+                print(f"round {block + 1} of {args.rounds}", file=sys.stderr, flush=True)
+            yield keyframes, their_ms, our_times
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--path", type=Path, required=True, help="a checkout of the research code")
-    parser.add_argument("--keyframes", type=int, choices=(0, 3), default=0)
+    parser.add_argument("--keyframes", type=int, choices=(0, 3), action="append", help="may be repeated")
     parser.add_argument("--chunks", type=int, default=15, help="of each side in a round")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
@@ -171,20 +179,25 @@ def main() -> int:
         raise SystemExit(f"{args.path} is no checkout of the research code: it has no src/wrapper.py.")
     if not torch.cuda.is_available():
         raise SystemExit("This comparison needs a CUDA device.")
-    with tempfile.TemporaryDirectory() as folder:
-        their_ms, our_times = compare(args, make_weights(Path(folder)))
-    theirs = statistics.median(their_ms)
-    mine = statistics.median(times.median_ms for times in our_times)
     device = device_name(torch.device("cuda"))
-    print(
-        f"{device}, torch {torch.__version__}, {SIDE}×{SIDE}, {args.keyframes} keyframes, {args.set or 'defaults'}"
-    )
-    print(f"research code {theirs:7.1f} ms  {1000 * CHUNK / theirs:6.1f} fps")
-    print(f"ours          {mine:7.1f} ms  {1000 * CHUNK / mine:6.1f} fps  {theirs / mine:.2f} times as fast")
+    print(f"{device}, torch {torch.__version__}, {SIDE}×{SIDE}, {args.set or 'defaults'}")
+    found = []
+    with tempfile.TemporaryDirectory() as folder:
+        for keyframes, their_ms, our_times in compare(args, make_weights(Path(folder))):
+            theirs = statistics.median(their_ms)
+            mine = statistics.median(times.median_ms for times in our_times)
+            print(f"{keyframes} keyframes")
+            print(f"  research code {theirs:7.1f} ms  {1000 * CHUNK / theirs:6.1f} fps")
+            print(
+                f"  ours          {mine:7.1f} ms  {1000 * CHUNK / mine:6.1f} fps  "
+                f"{theirs / mine:.2f} times as fast",
+                flush=True,
+            )
+            spread = {"theirs_ms": np.percentile(their_ms, [1, 50, 99]).tolist(), "ours_ms": mine}
+            found.append({"keyframes": keyframes, **spread, "ratio": theirs / mine})
     if args.json is not None:
-        facts = {"device": device, "torch": torch.__version__, "keyframes": args.keyframes, "set": args.set}
-        spread = {"theirs_ms": np.percentile(their_ms, [1, 50, 99]).tolist(), "ours_ms": mine}
-        args.json.write_text(json.dumps(facts | spread | {"ratio": theirs / mine}, indent=2) + "\n")
+        facts = {"device": device, "torch": torch.__version__, "set": args.set, "found": found}
+        args.json.write_text(json.dumps(facts, indent=2) + "\n")
     return 0
 
 

@@ -55,7 +55,6 @@ def test_a_set_of_weights_is_measured_where_it_is(personalive: Call, test_weight
             ("--set", "compile=graphs"),
             "compile=graphs needs a CUDA device, and this is cpu: take off, full or auto",
         ),
-        (("--set", "dtype=float8"), "dtype=float8 needs a GPU that multiplies 8-bit floats"),
         (("--set", "speed=9"), "Extra inputs are not permitted"),
         (("--json", "/nowhere/bench.json"), "/nowhere/bench.json cannot be written"),
     ],

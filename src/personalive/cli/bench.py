@@ -118,7 +118,8 @@ def text(result: BenchResult) -> str:
         f"settings: {settings}" if settings else "settings: as by default",
         f"loading {result.load_seconds:.1f} s, warm-up {result.warm_up_seconds:.1f} s, fusing a reference "
         f"{1000 * result.fuse_seconds:.0f} ms, first frames {1000 * result.first_chunk_seconds:.0f} ms, "
-        f"peak memory {result.peak_gb:.2f} GB",
+        f"peak memory {result.peak_gb:.2f} GB"
+        + (f", held {result.held_gb:.2f} GB" if result.held_gb else ""),
     ]
     return "\n".join([*head, *("\n" + _table(times) for times in result.steps)])
 

@@ -17,7 +17,6 @@ from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.motion import DrivingMotion
 from personalive.pipelines.personalive.noise import SeededNoise
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
-from personalive.pipelines.personalive.pixels import driving_pixels
 from personalive.pipelines.personalive.reference import FusedReference
 from tests.pipelines.personalive.streams import CHUNK, SIDE, frames, part
 
@@ -40,7 +39,7 @@ class Stages:
 
 
 def look(found: Sequence[bool], index: int = 0) -> Look:
-    return Look(driving_pixels(frames(1, CHUNK, CHUNK * index)), torch.tensor(found))
+    return Look(torch.from_numpy(frames(1, CHUNK, CHUNK * index)), torch.tensor(found))
 
 
 def begun(engine: Engine, reference: FusedReference) -> SessionState:

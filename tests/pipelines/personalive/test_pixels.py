@@ -9,6 +9,7 @@ from personalive.pipelines.personalive.pixels import (
     clip_pixels,
     driving_pixels,
     driving_thumbnails,
+    on_device,
     reference_pixels,
     reference_thumbnail,
 )
@@ -39,7 +40,10 @@ def test_references_are_scaled_to_what_each_network_takes() -> None:
 def test_driving_frames_keep_their_order_and_range() -> None:
     images = frames(0, 3)
     images[0, 0, 0], images[0, 0, 1] = 0, 255
-    pixels = driving_pixels(images)
+    pixels = driving_pixels(on_device(images, "cpu"))
+    assert torch.equal(driving_pixels(on_device(list(images), "cpu")), pixels)
+    images.setflags(write=False)
+    assert torch.equal(driving_pixels(on_device(images, "cpu")), pixels)
     assert pixels.shape == (3, 3, 64, 64)
     assert (float(pixels.min()), float(pixels.max())) == (-1, 1)
     back = np.rint((pixels.permute(0, 2, 3, 1).numpy() + 1) * 127.5)

@@ -59,7 +59,7 @@ def test_a_feed_forward_in_8_bits_stays_near_the_exact_one() -> None:
 @pytest.mark.usefixtures("multiplying")
 def test_the_large_feed_forwards_of_the_denoising_unet_are_quantized_once(models: Models) -> None:
     with torch.device("meta"):
-        unet = DenoisingUNet(DenoisingUNetParams(block_out_channels=(320, 320), layers_per_block=1))
+        unet = DenoisingUNet(DenoisingUNetParams(block_out_channels=(640, 640), layers_per_block=1))
     own = replace(models, denoising_unet=unet)
     names = {name for name, module in unet.named_modules() if isinstance(module, FeedForward)}
     assert any(".temporal_modules." in name for name in names)

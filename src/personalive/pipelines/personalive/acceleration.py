@@ -67,6 +67,26 @@ class CudaRecorder:
         return graph.replay
 
 
+class _Room:
+    """Memory that recordings of several shapes share, as only one of them runs at a time."""
+
+    def __init__(self) -> None:
+        self._rows: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
+
+    def places(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """For each tensor a place laid out like it, in what others of its position have, where that is enough."""
+        return [self._place(number, tensor) for number, tensor in enumerate(tensors)]
+
+    def _place(self, number: int, tensor: Tensor) -> Tensor:
+        key = (number, tensor.dtype, tensor.device)
+        row = self._rows.get(key)
+        if row is None or len(row) < tensor.numel():
+            row = self._rows[key] = torch.empty(tensor.numel(), dtype=tensor.dtype, device=tensor.device)
+        # Dense, in the tensor's own order of dimensions.
+        strides = torch.empty_like(tensor, device="meta").stride()
+        return row.as_strided(tensor.shape, strides).copy_(tensor)
+
+
 @dataclass(slots=True, eq=False)
 class _Recording:
     """A recorded run: where its inputs are put, where its results appear, and whose rows it holds."""
@@ -104,6 +124,8 @@ class Replayed:
         self._recorder = recorder
         self._limit = limit
         self._kept: OrderedDict[tuple[Shapes, Shapes, int], _Recording] = OrderedDict()
+        self._inputs, self._residents = _Room(), _Room()
+        self._last: _Recording | None = None
         self._broken = False
 
     def __len__(self) -> int:
@@ -116,6 +138,10 @@ class Replayed:
         recording = None if self._broken else self._recording(inputs, resident)
         if recording is None:
             return self._function(*inputs, *_columns(resident))
+        if recording is not self._last and self._last is not None:
+            # It may have written where this one's resident tensors were.
+            recording.holds = [[] for _ in resident]
+        self._last = recording
         recording.take(inputs, resident)
         recording.replay()
         return tuple(output.clone() for output in recording.outputs)
@@ -126,8 +152,9 @@ class Replayed:
             try:
                 made = self._recorded(inputs, resident)
             except Exception as error:  # CUDA, a compiler and a library may all refuse, each in its own way
-                self._broken = True
+                self._broken, self._last = True, None
                 self._kept.clear()
+                self._inputs, self._residents = _Room(), _Room()
                 _log.warning("%s is not accelerated, it could not be recorded: %s", self._name, error)
                 return None
             while len(self._kept) >= self._limit:
@@ -137,8 +164,8 @@ class Replayed:
         return self._kept[key]
 
     def _recorded(self, inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]]) -> _Recording:
-        places = [tensor.clone() for tensor in inputs]
-        columns = [column.clone() for column in _columns(resident)]
+        places = self._inputs.places(inputs)
+        columns = self._residents.places(_columns(resident))
         # Outside of the recording, whose own memory the next one writes over.
         outputs = [result.clone() for result in self._function(*places, *columns)]
 
@@ -146,8 +173,7 @@ class Replayed:
             for output, result in zip(outputs, self._function(*places, *columns), strict=True):
                 output.copy_(result)
 
-        holds = [[weakref.ref(tensor) for tensor in tensors] for tensors in resident]
-        return _Recording(places, columns, outputs, self._recorder.record(run), holds)
+        return _Recording(places, columns, outputs, self._recorder.record(run), [[] for _ in resident])
 
 
 class ReplayedStages:
@@ -230,4 +256,6 @@ def _shapes(tensors: Sequence[Tensor]) -> Shapes:
 
 
 def _same(held: Sequence[weakref.ref[Tensor]], tensors: Sequence[Tensor]) -> bool:
-    return all(ref() is tensor for ref, tensor in zip(held, tensors, strict=True))
+    return len(held) == len(tensors) and all(
+        ref() is tensor for ref, tensor in zip(held, tensors, strict=True)
+    )

@@ -7,6 +7,7 @@ read or write is refused.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import stat
@@ -15,6 +16,8 @@ from pathlib import Path
 import torch
 
 from personalive.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 FOLDER = "compiled"
 _VARIABLES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
@@ -51,6 +54,14 @@ def keep_in(home: Path, device: torch.device) -> Path:
     for variable, name in _VARIABLES.items():
         os.environ.setdefault(variable, str(folder / name))
     return folder
+
+
+def keep_kernels(home: Path, device: torch.device) -> None:
+    """The same for kernels alone, which are soon made anew: where nothing can be kept safely, that is logged."""
+    try:
+        keep_in(home, device)
+    except InputError as error:
+        _log.warning("compiled kernels are not kept for the next start: %s", error)
 
 
 def _check_private(folder: Path) -> None:

@@ -10,9 +10,9 @@ import torch
 
 from personalive.pipelines.interface import ProgressReport
 from personalive.pipelines.personalive.devices import device_of, dtype_of
-from personalive.pipelines.personalive.measure import Bench, StepTimes, device_name, peak_memory
+from personalive.pipelines.personalive.measure import Bench, StepTimes, device_name, held_memory, peak_memory
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
-from personalive.pipelines.personalive.pipeline import SHELVED, PersonaLivePipeline
+from personalive.pipelines.personalive.pipeline import PersonaLivePipeline, shelved
 from personalive.pipelines.personalive.weights.random_set import VARIANTS, random_models
 
 
@@ -33,7 +33,8 @@ class BenchResult:
     """What came of it. Seconds, GB, and what it was measured on and with.
 
     `load_seconds`: reading or making the weights; `warm_up_seconds`: until the first frame could come, which is
-    shorter at a second start; `first_chunk_seconds`: from a fused reference to its first frames.
+    shorter at a second start; `first_chunk_seconds`: from a fused reference to its first frames; `peak_gb`: the
+    most that tensors took; `held_gb`: what is kept of the GPU while streaming, the recordings' own memory included.
     """
 
     device: str
@@ -46,6 +47,7 @@ class BenchResult:
     fuse_seconds: float
     first_chunk_seconds: float
     peak_gb: float
+    held_gb: float
     steps: tuple[StepTimes, ...]
 
 
@@ -81,6 +83,7 @@ def run(plan: BenchPlan, report: ProgressReport | None = None) -> BenchResult:
             fuse_seconds=fused - warmed,
             first_chunk_seconds=first,
             peak_gb=peak_memory(device),
+            held_gb=held_memory(device),
             steps=steps,
         )
 
@@ -91,7 +94,7 @@ def _loaded(plan: BenchPlan, device: torch.device) -> PersonaLivePipeline:
     if plan.random is None:
         return PersonaLivePipeline.read(parameters)
     models = random_models(VARIANTS[plan.random], device=device, dtype=dtype_of(parameters.dtype, device))
-    return PersonaLivePipeline(models.shelved(SHELVED) if parameters.low_vram else models, parameters)
+    return PersonaLivePipeline(models.shelved(shelved(parameters, device)), parameters)
 
 
 def _settings(parameters: PersonaLiveLoadParameters) -> dict[str, object]:

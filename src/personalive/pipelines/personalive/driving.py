@@ -12,7 +12,7 @@ from personalive.pipelines.personalive.crops import crop_faces, face_boxes
 from personalive.pipelines.personalive.keypoints import keypoints
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.networks.motion_extractor import HeadMotion
-from personalive.pipelines.personalive.pixels import driving_thumbnails
+from personalive.pipelines.personalive.pixels import driving_pixels, driving_thumbnails
 
 _CALMEST = 0.85
 """Share of the frame before that the strongest smoothing keeps."""
@@ -47,8 +47,9 @@ class DriverState:
     calm: HeadMotion
 
 
-def perceive(models: Models, pixels: Tensor, found: Tensor) -> Perceived:
-    """Look at driving frames (N, 3, H, W) float32 in [-1, 1]; `found` (N,) bool: where a face was seen before."""
+def perceive(models: Models, frames: Tensor, found: Tensor) -> Perceived:
+    """Look at driving frames uint8 (N, H, W, 3); `found` (N,) bool: where a face was seen before."""
+    pixels = driving_pixels(frames)
     height, width = pixels.shape[2:]
     head = models.motion_extractor(driving_thumbnails(pixels, models.motion_extractor.params.image_size))
     boxes = face_boxes(keypoints(head), height, width)

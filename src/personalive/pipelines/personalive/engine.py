@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from personalive.errors import InputError
 from personalive.pipelines.personalive.acceleration import accelerated, chosen
+from personalive.pipelines.personalive.artefacts import keep_kernels
 from personalive.pipelines.personalive.decoding import FrameDecoder, to_images
 from personalive.pipelines.personalive.driving import DriverState, Perceived, calmed, held
 from personalive.pipelines.personalive.kernels.operations import PLAIN, fastest
@@ -36,6 +37,7 @@ from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.schedule import Schedule
 from personalive.pipelines.personalive.stages import PlainStages, Stages
 from personalive.pipelines.personalive.transfers import to_device
+from personalive.pipelines.personalive.weights.layout import home
 from personalive.pipelines.personalive.window import WindowInput, WindowOutput, WindowState, denoise
 
 Trace = Callable[[str, Tensor], None]
@@ -63,9 +65,9 @@ class SessionState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Look:
-    """Frames to look at: `pixels` float32 (M, 3, H, W) in [-1, 1]; `found` (M,) bool: where a face was seen."""
+    """Frames to look at, uint8 (M, H, W, 3); `found` (M,) bool: where a face was seen."""
 
-    pixels: Tensor
+    frames: Tensor
     found: Tensor
 
 
@@ -105,6 +107,8 @@ class Engine:
         self._check_attention()
         if parameters.dtype == "float8":
             quantize(models)
+        if models.device.type == "cuda":
+            keep_kernels(home(), models.device)
         operations = fastest(models.device) if parameters.kernels == "auto" else PLAIN
         lay_out(models, operations)
         decoder = FrameDecoder(models, parameters.vae, at_once=1 if parameters.low_vram else None)
@@ -163,9 +167,9 @@ class Engine:
             return []
         with self._attention():
             everything = self.stages.see(
-                torch.cat([look.pixels for look in looks]), torch.cat([look.found for look in looks])
+                torch.cat([look.frames for look in looks]), torch.cat([look.found for look in looks])
             )
-        ends = list(itertools.accumulate(len(look.pixels) for look in looks))
+        ends = list(itertools.accumulate(len(look.frames) for look in looks))
         return [everything.part(slice(begin, end)) for begin, end in zip([0, *ends], ends, strict=False)]
 
     def _animate(self, inputs: list[StepInput], perceived: list[Perceived]) -> list[StepOutput]:

@@ -14,7 +14,7 @@ from personalive.pipelines.interface import FrameChunk
 from personalive.pipelines.personalive.driving import Perceived
 from personalive.pipelines.personalive.engine import Engine, Look
 from personalive.pipelines.personalive.motion import DrivingMotion
-from personalive.pipelines.personalive.pixels import driving_pixels
+from personalive.pipelines.personalive.pixels import on_device
 from personalive.pipelines.personalive.watch import Watch
 
 
@@ -34,7 +34,7 @@ def extract(engine: Engine, frames: Iterable[VideoFrame], fps: float, weights: s
             # A session sees whole chunks alone, and a batch of another size would be rounded differently.
             whole = np.arange(engine.schedule.chunk_frames).clip(max=len(batch) - 1)
             seen = torch.tensor(found, device=device)[whole]
-            parts += engine.perceive([Look(driving_pixels(pictures[whole], device), seen)])
+            parts += engine.perceive([Look(on_device(pictures[whole], device), seen)])
     finally:
         watch.close()
     if not any(bool(part.valid.any()) for part in parts):

@@ -7,7 +7,9 @@ from torch import nn
 
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations, arrange
 from personalive.pipelines.personalive.models import Models
+from personalive.pipelines.personalive.networks.frame_modules import TemporalAttention
 from personalive.pipelines.personalive.networks.resnet import Upsample
+from personalive.pipelines.personalive.networks.spatial import SpatialBlock
 
 
 def lay_out(models: Models, operations: Operations) -> None:
@@ -25,6 +27,7 @@ def lay_out(models: Models, operations: Operations) -> None:
         merge_upsampling(getattr(models, name))
         getattr(models, name).to(memory_format=torch.channels_last)
     models.vae.decoder.to(memory_format=torch.channels_last)
+    _merge_projections(models.denoising_unet)
 
 
 def lay_out_decoder(decoder: nn.Module, operations: Operations) -> None:
@@ -33,6 +36,15 @@ def lay_out_decoder(decoder: nn.Module, operations: Operations) -> None:
     if operations is not PLAIN:
         merge_upsampling(decoder)
         decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _merge_projections(network: nn.Module) -> None:
+    """One product for query, key and value wherever tokens attend to each other."""
+    for module in network.modules():
+        if isinstance(module, SpatialBlock):
+            module.attn1.merge()
+        elif isinstance(module, TemporalAttention):
+            module.merge()
 
 
 def merge_upsampling(network: nn.Module) -> None:

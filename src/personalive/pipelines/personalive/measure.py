@@ -19,7 +19,7 @@ from personalive.media.types import Frames
 from personalive.pipelines.personalive.engine import Engine, Look, SessionState, StepInput
 from personalive.pipelines.personalive.noise import SeededNoise
 from personalive.pipelines.personalive.parameters import TRAINED_SIDE, PersonaLiveRunParameters
-from personalive.pipelines.personalive.pixels import driving_pixels
+from personalive.pipelines.personalive.pixels import on_device
 from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.stopwatch import NAMES, TimedStages
 from personalive.pipelines.personalive.transfers import to_device, to_host
@@ -112,9 +112,10 @@ class Bench:
     def _step(self, states: list[SessionState], number: int) -> list[SessionState]:
         engine, chunk = self._engine, self._engine.schedule.chunk_frames
         device = engine.models.device
-        frames = self._clip[np.arange(chunk * number, chunk * (number + 1)) % len(self._clip)]
+        place = chunk * number % len(self._clip)
+        frames = self._clip[place : place + chunk]
         found = to_device(torch.ones(chunk, dtype=torch.bool), device)
-        seen = engine.perceive([Look(driving_pixels(frames, device), found) for _ in states])
+        seen = engine.perceive([Look(on_device(frames, device), found) for _ in states])
         noise = SeededNoise(number).draw(engine.noise_shape(chunk))
         outputs = engine.step(
             [
@@ -161,6 +162,11 @@ class Bench:
             and (sessions, keyframes) == (1, 0)
             and sum(each.numel() for each in models.denoising_unet.parameters()) > _RELEASED_PARAMETERS
         )
+
+
+def held_memory(device: torch.device) -> float:
+    """Memory that PyTorch holds on the GPU now, in use or not, in GB; 0 without one."""
+    return torch.cuda.memory_reserved(device) / 1e9 if device.type == "cuda" else 0.0
 
 
 def peak_memory(device: torch.device) -> float:

@@ -50,7 +50,9 @@ _LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
 _KEPT_REFERENCES = 8
 _LOADING = 0.5
 """Share of the progress that reading the weights is."""
-SHELVED = ("image_encoder", "reference_unet")
+_RARE = "image_encoder"
+"""What only a new reference needs."""
+_SELDOM = "reference_unet"
 """What only a new reference or keyframe needs."""
 
 
@@ -142,7 +144,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             device=device,
             dtype=dtype_of(parameters.dtype, device),
             progress=progress,
-            shelved=SHELVED if parameters.low_vram else (),
+            shelved=shelved(parameters, device),
         )
         return cls(models, parameters)
 
@@ -291,3 +293,10 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
 
 def _root(weights: Path | None) -> Path:
     return layout.resolve(weights.expanduser()) if weights else layout.default_root()
+
+
+def shelved(parameters: PersonaLiveLoadParameters, device: torch.device) -> tuple[str, ...]:
+    """The networks that wait on the host: on a GPU those that are not worth their place there."""
+    if parameters.low_vram:
+        return (_RARE, _SELDOM)
+    return (_RARE,) if device.type == "cuda" else ()

@@ -48,10 +48,17 @@ def reference_thumbnail(image: Image, side: int = 256) -> Tensor:
     return _to_tensor(_lanczos(image, side, side)) / 255
 
 
-def driving_pixels(frames: Sequence[Image] | np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """Driving frames uint8, N of (h, w, 3) all of one size → float32 (N, 3, h, w) in [-1, 1]."""
-    stacked = to_device(torch.from_numpy(np.stack(list(frames))), device)
-    return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
+def on_device(frames: Sequence[Image] | np.ndarray, device: torch.device | str) -> Tensor:
+    """Driving frames uint8, N of (h, w, 3) all of one size → one tensor (N, h, w, 3), there."""
+    whole = frames if isinstance(frames, np.ndarray) else np.stack(list(frames))
+    if not (whole.flags.c_contiguous and whole.flags.writeable):  # PyTorch takes no others
+        whole = whole.copy()
+    return to_device(torch.from_numpy(whole), device)
+
+
+def driving_pixels(frames: Tensor) -> Tensor:
+    """Driving frames uint8 (N, h, w, 3) → float32 (N, 3, h, w) in [-1, 1]."""
+    return frames.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def driving_thumbnails(pixels: Tensor, side: int = 256) -> Tensor:

@@ -4,7 +4,8 @@ A weight has one scale per output channel, fixed when it is loaded; an input has
 value. Products are summed in float32 and scaled back by both.
 
 Only feed-forwards: their linears are the large ones. To quantize the input of a smaller one costs what its product
-saves (65,536 tokens, 320 → 320 channels, on an H100: 0.048 ms in float16, 0.036 + 0.023 so).
+saves (65,536 tokens, 320 → 320 channels, on an H100: 0.048 ms in float16, 0.036 + 0.023 so), and so it is with
+feed-forwards of 320 channels (0.50 ms, 0.53 so; 0.34 and 0.30 with 640, 0.28 and 0.22 with 1,280).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from personalive.pipelines.personalive.networks.layers import FeedForward, Gated
 
 _MULTIPLE = 16
 """What both sides of a product in 8 bits divide by."""
-_LEAST_WIDTH = 320
+_LEAST_WIDTH = 640
 """Narrower ones gain nothing."""
 
 

@@ -26,8 +26,8 @@ _HEADS = len(HeadMotion._fields)
 class Stages(Protocol):
     """What a step asks of the device. S sessions, M frames of a chunk, F of a window."""
 
-    def see(self, pixels: Tensor, found: Tensor) -> Perceived:
-        """What driving frames (N, 3, H, W) float32 in [-1, 1] show; `found` (N,) bool."""
+    def see(self, frames: Tensor, found: Tensor) -> Perceived:
+        """What driving frames uint8 (N, H, W, 3) show; `found` (N,) bool."""
 
     def pose(self, points: Tensor) -> Tensor:
         """Keypoints (N, K, 3) → pose features (N, C, h, w)."""
@@ -62,9 +62,9 @@ class PlainStages:
         self._time = time
         self._size = (height, width)
 
-    def see(self, pixels: Tensor, found: Tensor) -> Perceived:
+    def see(self, frames: Tensor, found: Tensor) -> Perceived:
         """See `Stages`."""
-        return perceive(self.models, pixels, found)
+        return perceive(self.models, frames, found)
 
     def canvas(self, points: Tensor) -> Tensor:
         """What the pose guider sees of keypoints (N, K, 3): float32 (N, 3, H, W) in [0, 1]."""

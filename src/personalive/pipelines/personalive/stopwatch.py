@@ -39,10 +39,10 @@ class TimedStages:
         self._spans.clear()
         return took
 
-    def see(self, pixels: Tensor, found: Tensor) -> Perceived:
+    def see(self, frames: Tensor, found: Tensor) -> Perceived:
         """See `Stages`."""
         with self._timed("see"):
-            return self._stages.see(pixels, found)
+            return self._stages.see(frames, found)
 
     def pose(self, points: Tensor) -> Tensor:
         """See `Stages`."""

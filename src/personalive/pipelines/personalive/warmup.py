@@ -32,6 +32,7 @@ def warm_up(engine: Engine, report: ProgressReport | None = None) -> None:
             report(STAGE, (done + 1) / steps)
     if engine.models.device.type == "cuda":
         torch.cuda.synchronize(engine.models.device)
+        torch.cuda.empty_cache()  # what only recording needed
 
 
 def _steps(engine: Engine, sessions: int, keyframes: int) -> Iterator[None]:
@@ -39,12 +40,13 @@ def _steps(engine: Engine, sessions: int, keyframes: int) -> Iterator[None]:
     with torch.inference_mode():
         keyframe_banks(engine.models, reference, reference.latents)
     yield
-    for count in range(1, sessions + 1):
-        begun = begin(engine, reference)
+    # The largest first: others find room in its.
+    for count in range(sessions, 0, -1):
+        begun = with_keyframes(begin(engine, reference), reference, keyframes)
         # A first step draws the whole window's poses.
         driven = _step(engine, reference, begun, count)
         yield
-        for number in range(keyframes + 1):
+        for number in range(keyframes, -1, -1):
             _step(engine, reference, with_keyframes(driven, reference, number), count)
             yield
 
@@ -81,9 +83,8 @@ def _step(engine: Engine, reference: FusedReference, state: SessionState, sessio
     """One step of so many sessions, all in the same state; the state after it."""
     device, chunk = engine.models.device, engine.schedule.chunk_frames
     size = (engine.parameters.height, engine.parameters.width)
-    look = Look(
-        torch.rand(chunk, 3, *size, device=device) * 2 - 1, torch.ones(chunk, dtype=torch.bool, device=device)
-    )
+    frames = torch.randint(0, 256, (chunk, *size, 3), dtype=torch.uint8, device=device)
+    look = Look(frames, torch.ones(chunk, dtype=torch.bool, device=device))
     # Noise may show no face. What is recorded does not depend on it, but the step would.
     seen = [with_faces(each, reference) for each in engine.perceive([look] * sessions)]
     noise = SeededNoise(1).draw(engine.noise_shape(chunk))

@@ -25,7 +25,7 @@ def _chunk(pixels: int) -> int:
 
 @tuned(
     [({"ROWS": 32, "WIDTH": 64}, 4), ({"ROWS": 64, "WIDTH": 64}, 8), ({"ROWS": 32, "WIDTH": 128}, 8)],
-    key=["channels", "pixels", "ADDED", "BIASED"],
+    key=["channels", "ADDED"],
 )  # fmt: skip
 @triton.jit
 def _channel_sums(

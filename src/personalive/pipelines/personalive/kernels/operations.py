@@ -77,7 +77,8 @@ class Operations(Protocol):
         """Layer norm of tokens + update + shift, plus code.
 
         tokens and update (B, T, C); shift (S, 1, C), S dividing B: its row s is for the B/S batch entries from
-        s·B/S on; code (F, C), F dividing B: its row f is added to what was normed of every F-th batch entry from f on.
+        s·B/S on; code (F, C), F dividing B: its row f is added to what was normed of every F-th batch entry from f
+        on.
         """
 
     def plus(self, tokens: Tensor, update: Tensor) -> Tensor:

@@ -112,7 +112,7 @@ class TemporalAttention(Attention, Fusable):
     def along_time(self, tokens: Tensor, frames: int) -> Tensor:
         """Tokens with their code (S·frames, L, C) → the same shape, each pixel attending to itself along time."""
         tokens = tokens.unflatten(0, (-1, frames))
-        query, key, value = self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
+        query, key, value = self.projected(tokens)
         attended = self.operations.attend_along_time(query, key, value, self.heads)
         out: Tensor = self.to_out[0](attended.flatten(0, 1))
         return out

@@ -43,11 +43,30 @@ class Attention(nn.Module):
         self.to_k = nn.Linear(context_width, inner_width, bias=False)
         self.to_v = nn.Linear(context_width, inner_width, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(inner_width, width)])
+        self._together: Tensor | None = None
+
+    def merge(self) -> None:
+        """Let all three projections of self-attention be one product; their weights become parts of one tensor."""
+        layers = [self.to_q, self.to_k, self.to_v]
+        self._together = torch.cat([layer.weight.detach() for layer in layers])
+        for layer, part in zip(layers, self._together.chunk(3), strict=True):
+            layer.weight = nn.Parameter(part, requires_grad=False)
+
+    def projected(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, T, inner) of tokens (B, T, width) that attend to each other."""
+        if self._together is None:
+            return self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
+        query, key, value = F.linear(tokens, self._together).chunk(3, dim=-1)
+        return query, key, value
+
+    def attended(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend from queries (B, T, inner) to keys and values (B, S, inner), and project out: (B, T, width)."""
+        out: Tensor = self.to_out[0](attend(query, key, value, self.heads))
+        return out
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend from unprojected queries (B, T, width) to projected keys and values (B, S, inner)."""
-        out: Tensor = self.to_out[0](attend(self.to_q(query), key, value, self.heads))
-        return out
+        return self.attended(self.to_q(query), key, value)
 
 
 class GatedProjection(Fusable):

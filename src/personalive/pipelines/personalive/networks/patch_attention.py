@@ -48,8 +48,7 @@ class PatchAttention(nn.Module):
         attention = cast("Attention", stack.attention_blocks[0])
 
         def attend_to_itself(_: int, normed: Tensor) -> Tensor:
-            out: Tensor = attention(normed, attention.to_k(normed), attention.to_v(normed))
-            return out
+            return attention.attended(*attention.projected(normed))
 
         return x + self._pixels(stack(self.pos_embed(self.norm(x)), attend_to_itself))
 

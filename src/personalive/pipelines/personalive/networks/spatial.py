@@ -44,12 +44,11 @@ class SpatialBlock(Fusable):
 
         cross (S, 1, C); shared keys and values (S, M, C), the same for the F frames of a session.
         """
-        attention = self.attn1
-        key, value = attention.to_k(normed), attention.to_v(normed)
+        query, key, value = self.attn1.projected(normed)
         if shared is not None:
             join = self.operations.join
             key, value = join(key, shared.key), join(value, shared.value)
-        update = attention(normed, key, value)
+        update = self.attn1.attended(query, key, value)
         tokens, normed = self.operations.layer_norm(tokens, self.norm3, update, shift=cross)
         return self.operations.plus(tokens, self.ff(normed))
 
