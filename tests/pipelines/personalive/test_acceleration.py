@@ -122,6 +122,27 @@ def test_a_tensor_in_a_dead_ones_place_is_copied() -> None:
         gc.collect()
 
 
+def test_recordings_share_their_places_and_still_see_their_own() -> None:
+    add = Replayed("adding", summed, Tape())
+    large, small = torch.full((1, 6), 3.0), torch.full((1, 2), 5.0)
+    x, y = torch.ones(4), torch.ones(2)
+    for _ in range(2):
+        assert torch.equal(add([x], [[large]])[0], 2 * x + 18)
+        assert torch.equal(add([y], [[small]])[0], 2 * y + 10)
+    one, other = add._kept.values()
+    assert one.inputs[0].data_ptr() == other.inputs[0].data_ptr()
+    assert one.resident[0].data_ptr() == other.resident[0].data_ptr()
+
+
+def test_a_place_is_laid_out_like_what_is_put_there() -> None:
+    add = Replayed("adding", summed, Tape())
+    picture = torch.randn(1, 3, 4, 4).to(memory_format=torch.channels_last)
+    assert torch.equal(add([picture])[0], 2 * picture)
+    (recording,) = add._kept.values()
+    assert recording.inputs[0].is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(add([picture.expand(2, -1, -1, -1)])[0], 2 * picture.repeat(2, 1, 1, 1))
+
+
 def test_each_number_of_sessions_is_a_recording() -> None:
     tape = Tape()
     add = Replayed("adding", summed, tape)

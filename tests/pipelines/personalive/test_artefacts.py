@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from personalive.errors import InputError
-from personalive.pipelines.personalive.artefacts import FOLDER, keep_in, machine
+from personalive.pipelines.personalive.artefacts import FOLDER, keep_in, keep_kernels, machine
 
 CPU = torch.device("cpu")
 
@@ -62,3 +62,14 @@ def test_where_no_folder_can_be_made_it_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot be made for compiled code .*compile=off"):
         keep_in(tmp_path / "file", CPU)
+
+
+def test_kernels_that_cannot_be_kept_are_made_anew_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    keep_kernels(tmp_path / "file", CPU)
+    assert "not kept for the next start" in caplog.text
+    assert "TRITON_CACHE_DIR" not in os.environ
+    keep_kernels(tmp_path, CPU)
+    assert os.environ["TRITON_CACHE_DIR"].startswith(str(tmp_path))

@@ -6,7 +6,7 @@ from torch import nn
 
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
-from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
+from personalive.pipelines.personalive.pipeline import PersonaLivePipeline, shelved
 from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.shelf import Shelf
 from tests.pipelines.personalive.streams import chunk, picture
@@ -74,3 +74,16 @@ def test_with_low_vram_references_and_keyframes_fetch_what_they_need_and_results
     # Frames decoded one by one are rounded differently.
     for one, other in zip(ours, expected, strict=True):
         assert abs(one.images.astype(int) - other.images.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    ("device", "low_vram", "waiting"),
+    [
+        ("cpu", False, ()),
+        ("cuda", False, ("image_encoder",)),
+        ("cuda", True, ("image_encoder", "reference_unet")),
+        ("cpu", True, ("image_encoder", "reference_unet")),
+    ],
+)
+def test_what_waits_on_the_host(device: str, low_vram: bool, waiting: tuple[str, ...]) -> None:
+    assert shelved(PersonaLiveLoadParameters(low_vram=low_vram), torch.device(device)) == waiting
