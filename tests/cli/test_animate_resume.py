@@ -59,7 +59,7 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(
     personalive: Call, portrait_file: Path, clip: Path, tmp_path: Path
 ) -> None:
     for arguments, words in (
-        (["-o", tmp_path / "out.mp4", "--pipeline", "preview"], "The preview pipeline cannot resume a run"),
+        (["-o", tmp_path / "out.mp4", "--pipeline", "echo"], "The echo pipeline cannot resume a run"),
         (["-o", tmp_path / "out.gif"], "resuming needs a video"),
     ):
         done = personalive("animate", portrait_file, clip, "--size", 256, "--resume", "-q", *arguments)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from personalive.errors import InputError
+from personalive.errors import BusyError, InputError
 from personalive.offline.workfolder import State, WorkFolder
 from personalive.pipelines.interface import FrameState
 
@@ -78,7 +78,7 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, kept: Path, name: str, data
 
 
 def test_one_run_at_a_time(tmp_path: Path, kept: Path) -> None:
-    with folder(tmp_path), pytest.raises(InputError, match="Another run is at work"), folder(tmp_path):
+    with folder(tmp_path), pytest.raises(BusyError, match="Another run is at work"), folder(tmp_path):
         pass
     with folder(tmp_path) as work:
         assert work.state.frames == 13

@@ -22,7 +22,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from personalive.errors import InputError
+from personalive.errors import BusyError, InputError
 from personalive.media.output import OutputFile, write_failure
 from personalive.offline.fingerprint import Facts, differences
 from personalive.pipelines.interface import FrameState
@@ -65,6 +65,14 @@ class State(BaseModel):
         return sum(segment.frames for segment in self.segments)
 
 
+def work_path(output: Path) -> Path:
+    """Where the work folder of the job with that `output` lies."""
+    # Beside the file that a link stands for: the result is moved there in one step.
+    target = output.resolve()
+    name = os.fsdecode(os.fsencode(target.name)[-200:])
+    return target.with_name(f".{name}.resume")
+
+
 class WorkFolder:
     """The work folder of the job with those `facts` whose result goes to `output`, for the time of a block.
 
@@ -73,17 +81,15 @@ class WorkFolder:
     removed on the way out.
 
     Raises:
-        InputError: the folder is of another job, damaged, or in use.
+        InputError: the folder is of another job, or damaged.
+        BusyError: another run is at work in it.
         MediaError: it cannot be written to.
 
     """
 
     def __init__(self, output: Path, facts: Facts, *, overwrite: bool) -> None:
-        # Beside the file that a link stands for: the result is moved there in one step.
-        target = output.resolve()
-        name = os.fsdecode(os.fsencode(target.name)[-200:])
-        self.path = target.with_name(f".{name}.resume")
-        self._suffix = target.suffix
+        self.path = work_path(output)
+        self._suffix = output.resolve().suffix
         self._facts: Facts = json.loads(json.dumps({"format": _FORMAT, **facts}))
         self._overwrite = overwrite
         self._lock: int | None = None
@@ -153,7 +159,7 @@ class WorkFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"Another run is at work in {self.path}: wait for it to end.") from None
+            raise BusyError(f"Another run is at work in {self.path}: wait for it to end.") from None
 
     def _release(self) -> None:
         if self._lock is not None:
