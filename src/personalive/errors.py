@@ -53,6 +53,12 @@ class StorageError(PersonaLiveError):
     exit_code = 2
 
 
+class ClusterError(PersonaLiveError):
+    """A Ray cluster that cannot be reached, or cannot do the work: the message says what to change."""
+
+    exit_code = 2
+
+
 class UnknownPipelineError(InputError):
     """A pipeline name that nobody registered."""
 

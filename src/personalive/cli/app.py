@@ -12,6 +12,8 @@ import typer
 from personalive.cli import console
 from personalive.cli.animate import EPILOG as ANIMATE_EPILOG
 from personalive.cli.animate import animate
+from personalive.cli.batch import EPILOG as BATCH_EPILOG
+from personalive.cli.batch import batch
 from personalive.cli.doctor import doctor
 from personalive.cli.download import EPILOG as DOWNLOAD_EPILOG
 from personalive.cli.download import download
@@ -49,6 +51,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=ANIMATE_EPILOG)(animate)
+app.command(epilog=BATCH_EPILOG)(batch)
 app.command(epilog=DOWNLOAD_EPILOG)(download)
 app.command()(doctor)
 app.command()(pipelines)

@@ -45,8 +45,9 @@ def check_resumable(output: Path) -> None:
 def animate_in_segments(loaded: Loaded, tell: Progress, on_segment: OnSegment | None = None) -> Made:
     """Make what an earlier run has not, join it all and remove the work folder.
 
-    Raises `CannotResumeError` where the pipeline cannot continue a session, `InputError` where the work folder is not of this
-    job, and `MediaError` where something cannot be read or written. Finished segments stay for the next run.
+    Raises `CannotResumeError` where the pipeline cannot continue a session, `InputError` where the work folder is
+    not of this job, and `MediaError` where something cannot be read or written. Finished segments stay for the
+    next run.
     """
     job, info = loaded.plan.job, loaded.pipeline.info
     mark = provenance_of(job, info)
@@ -143,7 +144,7 @@ class _Work:
         if first is None:
             return states
         plan, layout, done = self._loaded.plan, self._loaded.layout, self._folder.state.frames
-        path = self._folder.segment(len(self._folder.state.segments))
+        path = self._folder.next_segment
         width, height = layout.size
         with ExitStack() as stack:
             target = stack.enter_context(

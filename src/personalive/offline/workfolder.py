@@ -73,6 +73,11 @@ def work_path(output: Path) -> Path:
     return target.with_name(f".{name}.resume")
 
 
+def segment_path(folder: Path, index: int) -> Path:
+    """Where the file of a segment lies, or is to be written, in the work folder at that path."""
+    return folder / f"segment-{index:05d}{folder.with_suffix('').suffix}"
+
+
 class WorkFolder:
     """The work folder of the job with those `facts` whose result goes to `output`, for the time of a block.
 
@@ -89,25 +94,25 @@ class WorkFolder:
 
     def __init__(self, output: Path, facts: Facts, *, overwrite: bool) -> None:
         self.path = work_path(output)
-        self._suffix = output.resolve().suffix
         self._facts: Facts = json.loads(json.dumps({"format": _FORMAT, **facts}))
         self._overwrite = overwrite
         self._lock: int | None = None
         self.state = State()
         self.snapshot = b""
 
-    def segment(self, index: int) -> Path:
-        """Where a segment's file lies, or is to be written."""
-        return self.path / f"segment-{index:05d}{self._suffix}"
-
     @property
     def segments(self) -> list[Path]:
         """The files of all finished segments, in order."""
-        return [self.segment(index) for index in range(len(self.state.segments))]
+        return [segment_path(self.path, index) for index in range(len(self.state.segments))]
+
+    @property
+    def next_segment(self) -> Path:
+        """Where the file of the segment after them is to be written."""
+        return segment_path(self.path, len(self.state.segments))
 
     def add_segment(self, frames: int) -> tuple[Segment, ...]:
         """Make sure that the next segment's file is on the disk; what `state` will say of all segments."""
-        path = self.segment(len(self.state.segments))
+        path = self.next_segment
         try:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
