@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +21,9 @@ from personalive.errors import ClusterError, InputError
 _WAIT_SECONDS = 0.2
 _ASK_SECONDS = 0.5
 _CLOSE_SECONDS = 10.0
+_COUNT_SECONDS = 5.0
+_SETTLED_SECONDS = 60.0
+"""A worker that has no machine after this time is not waited for any more when nobody else is fit."""
 _FAILED_STARTS = 4
 """So many workers in a row that never come up mean that none will."""
 
@@ -71,7 +76,8 @@ def connected(settings: CrewSettings) -> Iterator[Any]:
     else:
         wanted |= {"address": settings.address}
     try:
-        ray.init(**wanted)
+        with _signals_as_before():
+            ray.init(**wanted)
     except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
         where = settings.address or "this machine"
         raise ClusterError(
@@ -82,6 +88,19 @@ def connected(settings: CrewSettings) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _signals_as_before() -> Iterator[None]:
+    """Keep Ray from answering SIGTERM for us, with another exit code."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def work_on_ray(
@@ -116,6 +135,7 @@ class _Worker:
         self.node = ""
         self.task: Task | None = None
         self.asked = 0.0
+        self.hired = time.monotonic()
 
 
 class _Crew:
@@ -130,7 +150,6 @@ class _Crew:
             gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
         self._needs = {"CPU": settings.cpus, "GPU": gpus}
         self._wanted = settings.workers
-        self._local = settings.address is None
         self._kind = ray.remote(
             num_cpus=settings.cpus,
             num_gpus=gpus,
@@ -142,7 +161,8 @@ class _Crew:
         self._workers: list[_Worker] = []
         self._calls: dict[Any, tuple[_Worker, Callable[[_Worker, Any], None]]] = {}
         self._failed_starts = 0
-        if self._local and not self._room():
+        self._counted, self._places = 0.0, self._room()
+        if settings.address is None and not self._places:
             raise ClusterError(f"This machine has no room for a worker with {self._described()}.")
 
     # Hiring
@@ -162,7 +182,9 @@ class _Crew:
         return f"{cpus:g} CPU" + (f" and {gpus:g} GPU" if gpus else "")
 
     def _hire(self) -> None:
-        wanted = self._wanted or max(self._room(), 1)
+        if time.monotonic() > self._counted + _COUNT_SECONDS:  # machines come and go
+            self._counted, self._places = time.monotonic(), self._room()
+        wanted = self._wanted or max(self._places, 1)
         idle = sum(worker.task is None for worker in self._workers)
         missing = min(wanted - len(self._workers), self._batch.waiting - idle)
         for _ in range(missing):
@@ -187,13 +209,14 @@ class _Crew:
         """Hand out work, wait a moment, take in what came. Returns a stage for the whole, or ""."""
         self._hire()
         for worker in list(self._workers):
-            if worker.name and worker.task is None:
+            if worker.name and worker.task is None and self._batch.waiting:
                 self._give(worker)
             self._ask(worker)
         for call in self._answered():
             self._take_in(call)
         nodes = {worker.node for worker in self._workers if worker.name}
-        if nodes and all(worker.name for worker in self._workers):
+        late = time.monotonic() - _SETTLED_SECONDS
+        if all(worker.name or worker.hired < late for worker in self._workers):
             self._batch.give_up_hopeless(nodes)
         if not nodes and self._workers:
             return f"waiting for a machine with {self._described()}"

@@ -87,6 +87,8 @@ class Schedule:
     def hopeless(self, nodes: set[str]) -> list[tuple[BatchJob, str]]:
         """Take out the jobs that none of the nodes can do, each with the reason one of them gave."""
         out: list[tuple[BatchJob, str]] = []
+        if not self._refused:
+            return out
         for group in self._groups.values():
             refused = self._refused.get(group.load_key, {})
             if nodes and nodes <= refused.keys():
