@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -197,10 +198,8 @@ def test_a_busy_job_waits_for_a_moment(jobs: list[BatchJob], monkeypatch: pytest
 
 
 def test_the_speed_is_that_of_frames_made(jobs: list[BatchJob], monkeypatch: pytest.MonkeyPatch) -> None:
-    from personalive.cluster import batch as module
-
     clock = [100.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     batch = opened(jobs)
     batch.take("w", "n")
     told: list[tuple[str, Any]] = [

@@ -49,7 +49,7 @@ def test_names_come_from_both_inputs(tmp_path: Path) -> None:
     assert [job.in_segments for job in made] == [True, False, True, True, False]
 
 
-GOOD = {"reference": "a.jpg", "driving": "b.mp4"}
+GOOD: dict[str, Any] = {"reference": "a.jpg", "driving": "b.mp4"}
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_an_input_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_jobs_that_can_share_have_the_same_keys(tmp_path: Path) -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"reference": "a.jpg", "driving": "x.mp4"},
-        {"reference": "a.jpg", "driving": "y.mp4", "fps": 12},
+        {"reference": "a.jpg", "driving": "y.mp4", "fps": 12, "expression": 1.5},
         {"reference": "b.jpg", "driving": "x.mp4"},
         {"reference": "a.jpg", "driving": "z.mp4", "size": 256},
     ]

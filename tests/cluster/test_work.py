@@ -177,7 +177,12 @@ def test_the_diffusion_pipeline(
     bench: Bench, portraits: Path, clips: Path, tmp_path: Path, test_weights: Path, stored: str
 ) -> None:
     parameters = {"weights": str(test_weights), "width": 64, "height": 64, "face_detection": False}
-    options = {"pipeline": "personalive", "size": 256, "parameters": parameters, "segment_frames": 8}
+    options: dict[str, Any] = {
+        "pipeline": "personalive",
+        "size": 256,
+        "parameters": parameters,
+        "segment_frames": 8,
+    }
     plain = AnimateJob(
         reference=portraits / "ada.png",
         driving=clips / "nod.mp4",

@@ -42,7 +42,8 @@ def test_jobs_alike_share_what_is_expensive(
     alone = run(job(portrait_file, clip, tmp_path / "alone.mp4"))
     assert counted == {"load": 1, "fuse": 1, "close": 1}
     with Shared() as shared:
-        for index, options in enumerate([{}, {"parameters": {"gain": 0.5}}, {"start": 0.2}]):
+        different: list[dict[str, Any]] = [{}, {"parameters": {"gain": 0.5}}, {"start": 0.2}]
+        for index, options in enumerate(different):
             report = run(job(portrait_file, clip, tmp_path / f"{index}.mp4", **options), shared=shared)
             assert report.states == alone.states
         assert counted == {"load": 2, "fuse": 2, "close": 1}

@@ -45,8 +45,9 @@ class BatchJob:
     @property
     def load_key(self) -> str:
         """Equal for jobs that want the same pipeline, loaded alike."""
-        names = ("pipeline", "size", "seed", "parameters")
-        return _text({name: self.options.get(name) for name in names})
+        names = ("pipeline", "size", "seed")
+        parameters = options.loading(self.options.get("parameters", {}))
+        return _text([*(self.options.get(name) for name in names), parameters])
 
     @property
     def reference_key(self) -> str:

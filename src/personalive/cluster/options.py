@@ -52,6 +52,14 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
+def loading(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a pipeline's parameters that matter for loading it, as far as pipelines known here have them."""
+    pipelines = registry.all_pipelines().values()
+    run = {name for one in pipelines for name in one.run_parameters.model_fields}
+    load = {name for one in pipelines for name in one.load_parameters.model_fields}
+    return {name: value for name, value in parameters.items() if name in load or name not in run}
+
+
 def _field(name: str, value: Any) -> Any:
     if isinstance(value, str) and value.lower() in {"none", "null"}:
         value = None
