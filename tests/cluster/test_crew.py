@@ -83,7 +83,7 @@ class Trouble:
                 self.kills = 1
         elif self.kills == 1 and course.done >= self._node_at:
             # Two workers live there, and both are at something as long as there is enough to do.
-            self._cluster.remove_node(self._cluster.list_all_nodes()[-1], allow_graceful=False)
+            self._cluster.remove_node(next(iter(self._cluster.worker_nodes)), allow_graceful=False)
             self.kills = 3
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from personalive.cluster import storage
-from personalive.cluster.mirror import Mirror
+from personalive.cluster.mirror import Mirror, remove_leftovers
 from personalive.offline.workfolder import State, WorkFolder
 
 FACTS: dict[str, object] = {"seed": 1}
@@ -48,7 +48,7 @@ def test_another_worker_goes_on_from_the_store(tmp_path: Path, kept: str) -> Non
         add(work, b"third")
         mirror.push(work)
     assert "segment-00002.mp4" in there(kept)
-    mirror.remove()
+    remove_leftovers(kept)
     assert not storage.is_folder(f"{storage.parent_of(kept)}/.out.mp4.resume")
 
 

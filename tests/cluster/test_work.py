@@ -64,10 +64,22 @@ def test_to_a_path(bench: Bench, expected: bytes, portraits: Path, clips: Path, 
     check_done(outcome)
     assert outcome.segments == 3
     assert (tmp_path / "new/out.mp4").read_bytes() == expected
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"out.mp4", ".out.mp4.resume"}
+    bench.clear()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["out.mp4"]
     assert outcome.size == len(expected)
     assert max(standing.segments for standing in heard) == 3
     assert [standing.frames for standing in heard] == sorted(standing.frames for standing in heard)
+
+
+def test_a_result_that_nobody_heard_of_costs_nothing(
+    bench: Bench, counted: Log, expected: bytes, portraits: Path, clips: Path, tmp_path: Path
+) -> None:
+    check_done(bench.do(task(portraits, clips, tmp_path / "out.mp4")))
+    with open_bench(10**9, lambda standing: None) as other:
+        check_done(other.do(task(portraits, clips, tmp_path / "out.mp4")))
+    assert counted.frames == TINY_FRAMES
+    assert (tmp_path / "out.mp4").read_bytes() == expected
 
 
 def test_jobs_share_what_was_loaded_and_fused(
@@ -90,6 +102,8 @@ def stored(store: str, portraits: Path, clips: Path) -> str:
 def test_to_a_store(bench: Bench, expected: bytes, stored: str) -> None:
     check_done(bench.do(task(stored, stored, f"{stored}/out/new.mp4")))
     assert storage.read(f"{stored}/out/new.mp4") == expected
+    assert storage.is_folder(f"{stored}/out/.new.mp4.resume"), "until it is known that it is done"
+    bench.clear()
     assert storage.names_in(f"{stored}/out") == ["new.mp4"]
     assert not storage.is_folder(f"{stored}/out/.new.mp4.resume")
     assert {path.name for path in bench.scratch.path.iterdir()} == {"lock", "inputs"}

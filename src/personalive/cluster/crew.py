@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from personalive.cluster.batch import Batch
+from personalive.cluster.mirror import remove_leftovers
 from personalive.cluster.ray_worker import Hello, RayWorker
 from personalive.cluster.storage import INSTALL
 from personalive.cluster.work import Ending, Outcome, Task
-from personalive.errors import ClusterError, InputError
+from personalive.errors import ClusterError, InputError, PersonaLiveError
 
 _WAIT_SECONDS = 0.2
 _ASK_SECONDS = 0.5
@@ -134,6 +135,8 @@ class _Worker:
         self.name = ""
         self.node = ""
         self.task: Task | None = None
+        self.last: str | None = None
+        """The output of the job it has done last: it keeps the segments until it begins the next."""
         self.asked = 0.0
         self.hired = time.monotonic()
 
@@ -237,7 +240,7 @@ class _Crew:
     def _give(self, worker: _Worker) -> None:
         task = self._batch.take(worker.name, worker.node)
         if task is not None:
-            worker.task = task
+            worker.task, worker.last = task, None
             self._call(worker, worker.actor.do.remote(task), self._ended)
 
     def _ask(self, worker: _Worker) -> None:
@@ -255,6 +258,8 @@ class _Crew:
     def _ended(self, worker: _Worker, outcome: Outcome) -> None:
         task, worker.task = worker.task, None
         assert task is not None
+        if outcome.ending is Ending.DONE:
+            worker.last = task.output
         self._keep(task, outcome)
         self._batch.ended(worker.name, worker.node, outcome)
 
@@ -279,8 +284,7 @@ class _Crew:
 
     def _bury(self, worker: _Worker, reason: str) -> None:
         self._workers.remove(worker)
-        with suppress(Exception):
-            self._ray.kill(worker.actor, no_restart=True)
+        self._end(worker)
         if worker.name:
             self._batch.lost(worker.name, reason)
             return
@@ -291,15 +295,21 @@ class _Crew:
     def close(self) -> None:
         """Let the workers clear up: nothing is to be done any more."""
         calls = [worker.actor.close.remote() for worker in self._workers if worker.name]
-        with suppress(self._ray.exceptions.RayError):
-            self._ray.wait(calls, num_returns=len(calls), timeout=_CLOSE_SECONDS) if calls else None
+        if calls:
+            self._ray.wait(calls, num_returns=len(calls), timeout=_CLOSE_SECONDS)
 
     def kill(self) -> None:
         """End all workers now, whatever they are at."""
         for worker in self._workers:
-            with suppress(Exception):
-                self._ray.kill(worker.actor, no_restart=True)
+            self._end(worker)
         self._workers.clear()
+
+    def _end(self, worker: _Worker) -> None:
+        with suppress(Exception):  # it may be gone, or Ray itself
+            self._ray.kill(worker.actor, no_restart=True)
+        if worker.last is not None:
+            with suppress(PersonaLiveError):
+                remove_leftovers(worker.last)
 
 
 def _first_line(error: Exception) -> str:

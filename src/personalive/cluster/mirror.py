@@ -13,7 +13,21 @@ from pydantic import ValidationError
 
 from personalive.cluster import storage
 from personalive.errors import MediaError
-from personalive.offline.workfolder import State, WorkFolder, segment_path, work_path
+from personalive.offline.workfolder import State, WorkFolder, remove_work, segment_path, work_path
+
+
+def remove_leftovers(target: str) -> None:
+    """Remove what is kept of the work on an output, which is known to be there. Raises `StorageError`."""
+    if not storage.is_url(target):
+        remove_work(Path(target))
+        return
+    storage.remove(_place(target))
+
+
+def _place(target: str) -> str:
+    # No link is followed in a store: the name is all that matters here.
+    name = work_path(Path("/") / storage.name_of(target)).name
+    return storage.join(storage.parent_of(target), name)
 
 
 class Mirror:
@@ -21,7 +35,7 @@ class Mirror:
 
     def __init__(self, output: Path, target: str) -> None:
         self._path = work_path(output)
-        self._place = storage.join(storage.parent_of(target), self._path.name)
+        self._place = _place(target)
         self._there = 0
         """Segments that are in the store already."""
 
@@ -64,7 +78,3 @@ class Mirror:
             storage.put(path, storage.join(self._place, path.name))
         storage.put(folder.path / "state", storage.join(self._place, "state"))
         self._there = len(segments)
-
-    def remove(self) -> None:
-        """Remove it from the store: the output is there."""
-        storage.remove(self._place)

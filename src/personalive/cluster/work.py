@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from personalive.cluster import storage
-from personalive.cluster.mirror import Mirror
+from personalive.cluster.mirror import Mirror, remove_leftovers
 from personalive.cluster.scratch import InputCache, Scratch
 from personalive.cluster.thumbnail import thumbnail
 from personalive.errors import (
@@ -97,9 +97,20 @@ class Bench:
     """Called from within `do` with how far it is."""
     unsplit: set[str] = field(default_factory=set)
     """Pipelines found not to be able to go on from a snapshot."""
+    last: str | None = None
+    """The output of the job done last. Its segments are kept until the next is begun: only then it is sure that
+    whoever hands out the work knows that it is done."""
+
+    def clear(self) -> None:
+        """Remove what was kept of the job done last."""
+        last, self.last = self.last, None
+        if last is not None:
+            with contextlib.suppress(PersonaLiveError):
+                remove_leftovers(last)
 
     def do(self, task: Task) -> Outcome:
         """Do a job, and say what came of it. Only Ctrl-C and its like pass through."""
+        self.clear()
         work = _Work(self, task)
         try:
             return work.do()
@@ -122,7 +133,9 @@ class Bench:
 def open_bench(cache_bytes: int, heard: Callable[[Standing], None]) -> Iterator[Bench]:
     """A worker's things for the time of a block. Raises `MediaError` where it can write no temporary files."""
     with Scratch() as scratch, Shared() as shared:
-        yield Bench(scratch, InputCache(scratch.folder("inputs"), cache_bytes), shared, heard)
+        bench = Bench(scratch, InputCache(scratch.folder("inputs"), cache_bytes), shared, heard)
+        yield bench
+        bench.clear()
 
 
 class _Work:
@@ -168,8 +181,6 @@ class _Work:
         outcome = self._made(job, mirror.push)
         self._tell("uploading", self._frames, None)
         storage.put(job.output, self._task.output)
-        if job.resume:
-            mirror.remove()
         return outcome
 
     @contextmanager
@@ -189,11 +200,13 @@ class _Work:
             self._tell(self._stage, self._frames, None)
 
         try:
-            report = run(job, self._tell, shared=self._bench.shared, on_segment=on_segment)
+            shared = self._bench.shared
+            report = run(job, self._tell, shared=shared, on_segment=on_segment, keep_work=True)
         except CannotResumeError:
             self._bench.unsplit.add(job.pipeline)
             plain = self._job(job.reference, job.driving, job.output)
             report = run(plain, self._tell, shared=self._bench.shared)
+        self._bench.last = self._task.output if self._segments else None
         size = job.output.stat().st_size
         return Outcome(Ending.DONE, None, report, size, self._segments, thumbnail(job.output, report))
 

@@ -37,12 +37,15 @@ def run(
     pipeline: Pipeline[Any, Any] | None = None,
     shared: Shared | None = None,
     on_segment: OnSegment | None = None,
+    keep_work: bool = False,
 ) -> Report:
     """Do the job. `progress` hears of it in this thread, and of a job with `resume` so does `on_segment`.
 
     A `pipeline` that is loaded already is used, and left open; the job's size and load parameters must be those
     it was loaded with. Without one, that of the job's name is loaded, and closed in the end. `shared` lends out
     the pipeline and the reference that an earlier job has left there, if they are the same, and keeps this job's.
+    With `keep_work` the finished segments stay, so that the same job is done at once if it is asked for again; it
+    is for the caller to remove them (`workfolder.remove_work`).
 
     Raises `InputError` and its kin for what cannot be used, `PipelineUnavailableError` where the pipeline
     cannot run here. Whatever is raised, nothing is left at the output's place that was not there before; a job
@@ -71,7 +74,10 @@ def run(
             reference = ours.fuse(used, plan.framing.image)
             loaded = Loaded(plan, source, used, reference, make_layout(plan, source, reference))
             _say_how_long(loaded, tell)
-            made = animate_in_segments(loaded, tell, on_segment) if job.resume else _animate(loaded, tell)
+            if job.resume:
+                made = animate_in_segments(loaded, tell, on_segment, keep_work=keep_work)
+            else:
+                made = _animate(loaded, tell)
             return _report(loaded, made)
 
 

@@ -42,8 +42,10 @@ def check_resumable(output: Path) -> None:
         )
 
 
-def animate_in_segments(loaded: Loaded, tell: Progress, on_segment: OnSegment | None = None) -> Made:
-    """Make what an earlier run has not, join it all and remove the work folder.
+def animate_in_segments(
+    loaded: Loaded, tell: Progress, on_segment: OnSegment | None = None, *, keep_work: bool = False
+) -> Made:
+    """Make what an earlier run has not, join it all and remove the work folder, unless `keep_work`.
 
     Raises `CannotResumeError` where the pipeline cannot continue a session, `InputError` where the work folder is
     not of this job, and `MediaError` where something cannot be read or written. Finished segments stay for the
@@ -68,7 +70,8 @@ def animate_in_segments(loaded: Loaded, tell: Progress, on_segment: OnSegment | 
         state = folder.state
         tell("finishing", state.frames, state.frames)
         warnings = _join(loaded, folder, mark)
-        folder.remove()
+        if not keep_work:
+            folder.remove()
     return Made(Counter(state.states), state.seconds, (*state.warnings, *warnings), earlier)
 
 

@@ -73,6 +73,26 @@ def work_path(output: Path) -> Path:
     return target.with_name(f".{name}.resume")
 
 
+def remove_work(output: Path) -> None:
+    """Remove the work folder of the job with that `output`, as far as it is ours, and if it is there."""
+    _remove(work_path(output))
+
+
+def _remove(folder: Path) -> None:
+    # Whatever else may be left, the result is where it belongs.
+    with contextlib.suppress(OSError):
+        _clear(folder, keep=set())
+        folder.rmdir()
+
+
+def _clear(folder: Path, keep: set[str]) -> None:
+    """Remove what was put there, but for `keep`. Raises `OSError`."""
+    # The state first: without it, what a kill leaves of the rest means nothing.
+    for path in sorted(folder.iterdir(), key=lambda path: path.name != "state"):
+        if path.name not in keep and _OURS.fullmatch(path.name):
+            path.unlink()
+
+
 def segment_path(folder: Path, index: int) -> Path:
     """Where the file of a segment lies, or is to be written, in the work folder at that path."""
     return folder / f"segment-{index:05d}{folder.with_suffix('').suffix}"
@@ -128,10 +148,7 @@ class WorkFolder:
     def remove(self) -> None:
         """Remove what this class put there, and the folder, unless a stranger's file lies in it."""
         self.state, self.snapshot = State(), b""
-        # Whatever else may be left, the result is where it belongs.
-        with contextlib.suppress(OSError):
-            self._clear(keep=set())
-            self.path.rmdir()
+        _remove(self.path)
 
     def __enter__(self) -> Self:
         try:
@@ -177,14 +194,17 @@ class WorkFolder:
             other = differences(self._facts, self._manifest(manifest))
             if not other:
                 self._load(state)
-                self._clear(keep={"lock", manifest.name, state.name, *(path.name for path in self.segments)})
+                _clear(
+                    self.path,
+                    keep={"lock", manifest.name, state.name, *(path.name for path in self.segments)},
+                )
                 return
             if not self._overwrite:
                 raise InputError(
                     f"{self.path} holds the work of an earlier run that differs in {', '.join(other)}: give the "
                     "same options and files again, remove that folder, or allow overwriting (-y, overwrite=True)."
                 )
-        self._clear(keep={"lock"})
+        _clear(self.path, keep={"lock"})
         self._write(manifest.name, json.dumps(self._facts, indent=1).encode())
 
     def _manifest(self, path: Path) -> Facts:
@@ -216,10 +236,3 @@ class WorkFolder:
                     os.fsync(file.fileno())
             except OSError as error:
                 raise write_failure(self.path / name, error) from error
-
-    def _clear(self, keep: set[str]) -> None:
-        """Remove what was put here, but for `keep`. Raises `OSError`."""
-        # The state first: without it, what a kill leaves of the rest means nothing.
-        for path in sorted(self.path.iterdir(), key=lambda path: path.name != "state"):
-            if path.name not in keep and _OURS.fullmatch(path.name):
-                path.unlink()
