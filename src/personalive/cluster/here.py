@@ -37,5 +37,6 @@ def work_here(
             keep(task, outcome)
             batch.ended(HERE, HERE, outcome)
             batch.give_up_hopeless([HERE])
-            batch.save()
+            batch.save(now=True)
+            bench.clear()
             tell("")
