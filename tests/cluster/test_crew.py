@@ -210,7 +210,19 @@ def test_ctrl_c_ends_all_workers_and_the_same_call_goes_on(
     assert counted.frames <= 4 * TINY_FRAMES + 2 * (SEGMENT + CHUNK)
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As in a worker with one CPU: the number of threads decides how PyTorch rounds."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("one_thread")
 def test_the_diffusion_pipeline_on_two_workers(
     make_cluster: MakeCluster, test_weights: Path, portraits: Path, clips: Path, tmp_path: Path
 ) -> None:

@@ -276,7 +276,7 @@ class _Crew:
             elif then == self._ended:
                 self._ended(worker, Outcome(Ending.BROKEN, str(error.cause or error)))
         except errors.RayError as error:
-            self._bury(worker, _first_line(error))
+            self._bury(worker, _gist(error))
         else:
             then(worker, answer)
 
@@ -312,7 +312,9 @@ class _Crew:
                 remove_leftovers(worker.last)
 
 
-def _first_line(error: Exception) -> str:
-    """What matters of Ray's long explanations."""
+def _gist(error: Exception) -> str:
+    """What matters of Ray's long explanations: how they begin, or for what a worker raised, how they end."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return lines[-1] if "creation task" in lines[0] else lines[0]
