@@ -165,8 +165,11 @@ class _Crew:
         self._calls: dict[Any, tuple[_Worker, Callable[[_Worker, Any], None]]] = {}
         self._failed_starts = 0
         self._counted, self._places = 0.0, self._room()
-        if settings.address is None and not self._places:
-            raise ClusterError(f"This machine has no room for a worker with {self._described()}.")
+        if settings.address is None and self._places < (settings.workers or 1):
+            raise ClusterError(
+                f"This machine has room for {self._places} workers, each with {self._described()}, not "
+                f"{settings.workers}: let several share a GPU (--gpus-per-worker 0.5), or ask for fewer."
+            )
 
     # Hiring
 
