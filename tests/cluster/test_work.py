@@ -35,12 +35,13 @@ def expected(counted: Log, portraits: Path, clips: Path, tmp_path: Path) -> byte
     return output.read_bytes()
 
 
-def task(portraits: Path | str, clips: Path | str, output: Path | str, **changes: Any) -> Task:
-    name = storage.name_of(str(output))
+def task(portraits: Path | str, clips: Path | str, to: Path | str, **changes: Any) -> Task:
+    output = str(changes.pop("output", to))
+    name = storage.name_of(output)
     made = {
         "reference": f"{portraits}/ada.png",
         "driving": f"{clips}/nod.mp4",
-        "output": str(output),
+        "output": output,
         "in_segments": not name.endswith((".gif", ".png")),
         "options": {**OPTIONS, **changes.pop("options", {})},
         **changes,

@@ -7,23 +7,22 @@ import pytest
 
 from personalive.offline import AnimateJob, run
 from personalive.offline.shared import Shared
-from tests.plugin.echo_pipeline import EchoPipeline
-
-pytestmark = pytest.mark.usefixtures("plugins")
+from personalive.pipelines import registry
 
 
 @pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+def counted(monkeypatch: pytest.MonkeyPatch, plugins: None) -> dict[str, int]:
     """How often the echo was loaded, fused and closed."""
+    echo = registry.get("echo")
     counts = dict.fromkeys(("load", "fuse", "close"), 0)
     for name in counts:
-        real = getattr(EchoPipeline, name)
+        real = getattr(echo, name)
 
         def method(*args: Any, name: str = name, real: Any = real, **kwargs: Any) -> Any:
             counts[name] += 1
             return real(*args, **kwargs)
 
-        monkeypatch.setattr(EchoPipeline, name, staticmethod(method) if name == "load" else method)
+        monkeypatch.setattr(echo, name, staticmethod(method) if name == "load" else method)
     return counts
 
 
@@ -58,7 +57,8 @@ def test_jobs_alike_share_what_is_expensive(
 def test_a_pipeline_of_ones_own_is_not_kept(
     counted: dict[str, int], portrait_file: Path, clip: Path, tmp_path: Path
 ) -> None:
-    mine = EchoPipeline.load(EchoPipeline.load_parameters(width=256, height=256))
+    echo = registry.get("echo")
+    mine = echo.load(echo.load_parameters(width=256, height=256))
     with Shared() as shared:
         run(job(portrait_file, clip, tmp_path / "out.mp4"), pipeline=mine, shared=shared)
         assert counted == {"load": 1, "fuse": 1, "close": 0}

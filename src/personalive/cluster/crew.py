@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from personalive.errors import ClusterError, InputError, PersonaLiveError
 _WAIT_SECONDS = 0.2
 _ASK_SECONDS = 0.5
 _CLOSE_SECONDS = 10.0
+_CONNECT_SECONDS = 10.0
 _COUNT_SECONDS = 5.0
 _SETTLED_SECONDS = 60.0
 """A worker that has no machine after this time is not waited for any more when nobody else is fit."""
@@ -77,18 +79,27 @@ def connected(settings: CrewSettings) -> Iterator[Any]:
     else:
         wanted |= {"address": settings.address}
     try:
+        if settings.address is not None:
+            _check_answers(settings.address)
         with _signals_as_before():
             ray.init(**wanted)
-    except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         where = settings.address or "this machine"
         raise ClusterError(
-            f"There is no Ray cluster to be reached at {where}: {error} "
+            f"There is no Ray cluster to be reached at {where}: {str(error).rstrip('.')}. "
             "Start one with `ray start --head`, or name its address."
         ) from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raise `OSError` where nobody listens: Ray would try for a minute, and then end this process."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
 
 
 @contextmanager

@@ -215,7 +215,7 @@ class PreviewSession(Session[PreviewRunParameters]):
             state = json.loads(snapshot)
             if (state["format"], state["reference"]) != (_FORMAT, self._reference.id):
                 raise InputError("This snapshot is of a session with another reference, size or version.")
-            parameters = PreviewRunParameters.model_validate(state["parameters"])
+            parameters = type(self._parameters).model_validate(state["parameters"])
             last = None if state["last"] is None else Motion.restored(state["last"])
             retargeter = _retargeter(self._reference)
             if retargeter is not None:
