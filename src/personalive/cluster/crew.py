@@ -236,7 +236,7 @@ class _Crew:
         if all(worker.name or worker.hired < late for worker in self._workers):
             self._batch.give_up_hopeless(nodes)
         if not nodes and self._workers:
-            return f"waiting for a machine with {self._described()}"
+            return f"waiting for workers, each with {self._described()}"
         return ""
 
     def _answered(self) -> list[Any]:
