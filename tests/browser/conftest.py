@@ -5,12 +5,10 @@ The pictures of docs/guide.md are made by these tests: PAGE_PICTURES=docs/images
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import PIL.Image
 import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
 
@@ -77,8 +75,6 @@ def shoot(tmp_path_factory: pytest.TempPathFactory) -> Shoot:
 
     def write(visit: Visit, name: str) -> None:
         visit.page.mouse.move(0, 0)
-        picture = PIL.Image.open(io.BytesIO(visit.page.screenshot())).convert("RGB")
-        # A palette is a third of the size, and no eye sees it.
-        picture.quantize(256, dither=PIL.Image.Dither.NONE).save(to / f"page-{name}.png", optimize=True)
+        visit.page.screenshot(path=to / f"page-{name}.jpg", type="jpeg", quality=88)
 
     return write

@@ -131,3 +131,10 @@ def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_inline(server:
         assert policy["default-src"] == "'self'"
         assert "unsafe" not in answer.headers["content-security-policy"]
         assert "http" not in answer.headers["content-security-policy"]
+
+
+def test_the_api_page_needs_no_other_place(browser: Browser, server: RunningServer) -> None:
+    with visiting(browser, server.url, path="/docs") as visit:
+        expect(visit.page.get_by_text("/api/v1/pipeline/load").first).to_be_visible()
+        assert visit.errors == []
+        assert all(url.startswith((server.url, "data:", "blob:")) for url in visit.requests)

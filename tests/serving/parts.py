@@ -20,11 +20,11 @@ from fastapi import APIRouter, FastAPI
 
 from personalive.media.types import Image
 from personalive.serving import answers
-from personalive.serving.host import PipelineHost
-from personalive.serving.references import References
+from personalive.serving.live.stream import Stream
+from personalive.serving.loading.host import PipelineHost
+from personalive.serving.loading.references import References
 from personalive.serving.server import Server
 from personalive.serving.settings import Settings
-from personalive.serving.stream import Stream
 
 SMALL = {"height": 256, "width": 256}
 

@@ -32,7 +32,7 @@ CHECKS = [response_schema_conformance, content_type_conformance, status_code_con
 METHODS = {"get", "post", "put", "patch", "delete"}
 
 settings.register_profile(
-    "fuzz", settings(deadline=None, max_examples=8, suppress_health_check=list(HealthCheck))
+    "fuzz", settings(deadline=None, max_examples=20, suppress_health_check=list(HealthCheck))
 )
 
 
@@ -141,7 +141,7 @@ def test_the_server_is_well_after_all_that(server: RunningServer) -> None:
     assert held.handles < 100
 
 
-ROUTES_OUTSIDE_THE_SCHEMA = [("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/docs/oauth2-redirect")]
+ROUTES_OUTSIDE_THE_SCHEMA = [("GET", "/openapi.json"), ("GET", "/docs/oauth2-redirect")]
 PUBLIC = {"/health", "/health/live", "/health/ready"}
 
 

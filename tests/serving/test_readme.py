@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from personalive.media import open_driving
-
-from .running import running
+from tests.serving.running import running
 
 README = Path(__file__).parents[2] / "README.md"
 SAMPLES = Path(str(files("personalive") / "samples"))

@@ -179,7 +179,7 @@ def _require_packages() -> None:
 def _tell(settings: Settings, url: str) -> None:
     """What it runs with and where to go. Programs that read the log as JSON get lines of JSON only."""
     from personalive.cli import console
-    from personalive.serving import logs
+    from personalive.serving.observing import logs
 
     told = settings.describe()
     if settings.log_format == "json":

@@ -84,6 +84,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=personalive.__version__,
         description=_DESCRIPTION,
         lifespan=lifespan,
+        docs_url=None,  # FastAPI's own fetches its viewer from a CDN; ours is routes/page.py
         redoc_url=None,
         redirect_slashes=False,
         responses=answers.ANYWHERE,

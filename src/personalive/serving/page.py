@@ -11,9 +11,11 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from string import Template
 
-INDEX, STAGE = "index.html", "stage.html"
+INDEX, STAGE, DOCS = "index.html", "stage.html", "docs.html"
 SAMPLES = "samples/"
 """Below this name the page finds the package's sample portrait and driving clip."""
+_VIEWER = ("swagger-ui-bundle.js", "swagger-ui.css")
+"""Of the API's viewer, found below `docs/`."""
 _TYPES = {
     ".html": "text/html",
     ".css": "text/css",
@@ -37,7 +39,9 @@ class Asset:
 def assets() -> dict[str, Asset]:
     """Every packaged file by its path below `assets`, parts joined by `/`."""
     package = files("personalive")
-    return dict(_walk(package / "serving" / "assets", "") + _walk(package / "samples", SAMPLES))
+    own = _walk(package / "serving" / "assets", "") + _walk(package / "samples", SAMPLES)
+    viewer = files("fastapi_offline") / "static"
+    return dict(own) | {f"docs/{name}": _asset(name, (viewer / name).read_bytes()) for name in _VIEWER}
 
 
 def _walk(folder: Traversable, prefix: str) -> list[tuple[str, Asset]]:

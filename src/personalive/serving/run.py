@@ -14,10 +14,11 @@ import uvicorn
 from fastapi import FastAPI
 
 from personalive.errors import InputError
-from personalive.serving import logs, preload
 from personalive.serving.app import Lifetime, create_app
-from personalive.serving.loops import loop_factory
-from personalive.serving.memory import settle
+from personalive.serving.connections.loops import loop_factory
+from personalive.serving.live.memory import settle
+from personalive.serving.loading import preload
+from personalive.serving.observing import logs
 from personalive.serving.settings import Settings
 
 _LAST_ANSWERS_S = 1

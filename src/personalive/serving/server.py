@@ -5,18 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
-from personalive.serving import logs, preload
-from personalive.serving.calls import Calls
-from personalive.serving.downloads import Downloads
-from personalive.serving.host import PipelineHost
-from personalive.serving.memory import gpu_memory_bytes
-from personalive.serving.metrics import Metrics
-from personalive.serving.recorder import Recordings
-from personalive.serving.references import References
+from personalive.serving.connections.calls import Calls
+from personalive.serving.live.memory import gpu_memory_bytes
+from personalive.serving.live.streams import Streams
+from personalive.serving.live.worker import Worker
+from personalive.serving.loading import preload
+from personalive.serving.loading.downloads import Downloads
+from personalive.serving.loading.host import PipelineHost
+from personalive.serving.loading.references import References
+from personalive.serving.observing import logs
+from personalive.serving.observing.metrics import Metrics
+from personalive.serving.observing.stalls import StallWatch
+from personalive.serving.recordings.recorder import Recordings
 from personalive.serving.settings import Settings
-from personalive.serving.stalls import StallWatch
-from personalive.serving.streams import Streams
-from personalive.serving.worker import Worker
 
 
 class Server:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from personalive.serving.hardware import HardwareInfo, hardware_info
+from personalive.serving.loading.hardware import HardwareInfo, hardware_info
 
 router = APIRouter(prefix="/api/v1/hardware", tags=["hardware"])
 

@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from personalive.serving.dependencies import ServerDep
-from personalive.serving.metrics import CONTENT_TYPE
+from personalive.serving.observing.metrics import CONTENT_TYPE
 
 router = APIRouter(tags=["health"])
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
 from personalive.serving.answers import errors
 from personalive.serving.dependencies import ServerDep
-from personalive.serving.downloads import ModelsStatus
+from personalive.serving.loading.downloads import ModelsStatus
 
 router = APIRouter(prefix="/api/v1/models", tags=["models"])
 

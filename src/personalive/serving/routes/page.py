@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from personalive.serving.answers import NotFoundError
-from personalive.serving.page import STAGE, assets, index
+from personalive.serving.page import DOCS, STAGE, assets, index
 
 router = APIRouter(include_in_schema=False)
 
@@ -19,8 +19,13 @@ async def page(request: Request) -> Response:
 @router.api_route("/stage", methods=["GET", "HEAD"])
 async def stage() -> Response:
     """The result alone, for a broadcaster's browser source."""
-    found = assets()[STAGE]
-    return Response(found.content, media_type=found.type)
+    return _whole(STAGE)
+
+
+@router.api_route("/docs", methods=["GET", "HEAD"])
+async def docs() -> Response:
+    """The API, to read and to try."""
+    return _whole(DOCS)
 
 
 @router.api_route("/assets/{name:path}", methods=["GET", "HEAD"])
@@ -33,3 +38,8 @@ async def asset(name: str, request: Request) -> Response:
     if request.headers.get("if-none-match") == found.etag:
         return Response(status_code=304, headers=headers)
     return Response(found.content, headers=headers, media_type=found.type)
+
+
+def _whole(name: str) -> Response:
+    found = assets()[name]
+    return Response(found.content, media_type=found.type)

@@ -14,7 +14,7 @@ from personalive.pipelines.interface import Availability
 from personalive.pipelines.registry import AnyPipeline
 from personalive.serving.answers import errors
 from personalive.serving.dependencies import ServerDep
-from personalive.serving.host import PipelineStatus
+from personalive.serving.loading.host import PipelineStatus
 
 router = APIRouter(prefix="/api/v1", tags=["pipeline"])
 
@@ -82,8 +82,7 @@ async def load(request: LoadRequest, server: ServerDep) -> Done:
 @router.post("/pipeline/unload", responses=errors(400, 409, 422))
 async def unload(server: ServerDep, request: UnloadRequest | None = None) -> Done:
     """Close the pipeline and give its memory back. One that is being loaded is given up with `force` only."""
-    await server.host.unload(force=request is not None and request.force)
-    return Done(message="No pipeline is loaded.")
+    return Done(message=await server.host.unload(force=request is not None and request.force))
 
 
 @router.get("/pipeline/status")

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from personalive.errors import UnsupportedMediaError
 from personalive.serving.answers import errors
 from personalive.serving.dependencies import ServerDep
-from personalive.serving.portraits import StoredReference
+from personalive.serving.loading.portraits import StoredReference
 
 router = APIRouter(prefix="/api/v1/personalive/reference", tags=["reference"])
 

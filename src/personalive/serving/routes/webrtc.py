@@ -9,9 +9,9 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from personalive.serving.answers import errors
+from personalive.serving.connections.peer import Candidate
+from personalive.serving.connections.turn import ice_servers
 from personalive.serving.dependencies import ServerDep
-from personalive.serving.peer import Candidate
-from personalive.serving.turn import ice_servers
 
 router = APIRouter(prefix="/api/v1/webrtc", tags=["webrtc"])
 

@@ -40,11 +40,12 @@ export class Screen {
   }
 
   /**
-   * Show a stream as soon as it has a frame; the last picture stays until then.
+   * Show a stream as soon as it has a frame; until then, the still portrait.
    * @param {MediaStream} stream
    * @param {() => void} onFrame called at its first frame
    */
   showResult(stream, onFrame) {
+    delete this.stage.dataset.live;
     this.result.srcObject = stream;
     const appear = () => {
       if (this.result.srcObject !== stream || this.result.videoWidth === 0) return;

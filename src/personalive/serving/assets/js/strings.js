@@ -168,7 +168,9 @@ export const say = {
   weightsSizeUnknown: "some 15 GB",
   downloadStarting: "Asking for the list of files…",
   downloaded: (/** @type {number} */ done, /** @type {number} */ total, /** @type {string} */ file) =>
-    `${tenths.format(done / 1e9)} of ${tenths.format(total / 1e9)} GB · ${file}`,
+    total < 1e9
+      ? `${whole.format(done / 1e3)} of ${whole.format(total / 1e3)} kB · ${file}`
+      : `${tenths.format(done / 1e9)} of ${tenths.format(total / 1e9)} GB · ${file}`,
   downloadDone: "The weights are here.",
 
   saved: (/** @type {string} */ name) => `Saved ${name}.`,

@@ -1,0 +1,166 @@
+"""Who connects to which session: offers of browsers, and of WHIP and WHEP clients such as OBS."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any
+
+from aiortc import RTCDataChannel
+
+from personalive.errors import PersonaLiveError
+from personalive.serving.answers import BusyError, ConflictError
+from personalive.serving.connections.channel import LABEL, Channel
+from personalive.serving.connections.peer import Candidate, Peer
+from personalive.serving.connections.publicly import with_public_address
+from personalive.serving.connections.turn import ice_servers
+from personalive.serving.live.stream import Stream
+from personalive.serving.live.streams import Streams, UnknownSessionError
+from personalive.serving.loading.host import PipelineHost
+from personalive.serving.loading.references import References
+from personalive.serving.settings import Settings
+
+_IDLE_LOOK_S = 1.0
+
+
+class Calls:
+    """Opens sessions for those who offer, and ends them when they are gone. Use it on the event loop only."""
+
+    def __init__(
+        self, settings: Settings, host: PipelineHost, references: References, streams: Streams
+    ) -> None:
+        self._settings = settings
+        self._host = host
+        self._references = references
+        self._streams = streams
+        self._peers: dict[str, Peer] = {}  # by the session's id: the peer that drives it
+        self._viewers: dict[str, tuple[Peer, str]] = {}  # by their own id, with the session's
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.draining = False
+
+    async def offer(self, sdp: str, given: Mapping[str, object], *, send: bool) -> tuple[Stream, str]:
+        """Open a session for this offer, and answer it.
+
+        `given` may hold `reference_id` and run parameters; what other pipelines of the Scope family know is
+        ignored. With `send` the animated frames go back on the same connection.
+
+        Raises `BusyError`, `ConflictError` where no pipeline or reference is there, `NotFoundError` for an
+        unknown reference, `InputError` for a bad parameter, `BadRequestError` for a bad SDP.
+        """
+        if self.draining:
+            raise BusyError("The server is stopping.", retry_after=30)
+        pipeline = self._host.pipeline
+        if pipeline is None:
+            raise ConflictError("No pipeline is loaded: POST /api/v1/pipeline/load first.")
+        chosen = given.get("reference_id")
+        reference_id = self._references.default_id if chosen is None else str(chosen)
+        if reference_id is None:
+            raise ConflictError("There is no reference yet: POST one to /api/v1/personalive/reference first.")
+        reference = await self._references.fused(reference_id)
+        if self._host.pipeline is not pipeline:  # replaced while the reference was prepared
+            raise ConflictError("Another pipeline is being loaded: wait until it is there, and offer again.")
+        known = pipeline.run_parameters.model_fields
+        parameters = {name: value for name, value in given.items() if name in known}
+        stream = await self._streams.open(pipeline, reference_id, reference, parameters)
+        peer = self._peer(stream, stream.end)
+        self._peers[stream.id] = peer
+        stream.on_end.append(self._hang_up)
+        try:
+            peer.take_media()
+            peer.take_channel(lambda channel: self._serve(channel, stream))
+            answer = await peer.answer(sdp, take=True, send=send)
+        except BaseException:
+            await stream.end("bad_offer")
+            raise
+        self._keep(self._watch(stream, peer))
+        return stream, with_public_address(answer, self._settings.public_ip)
+
+    async def view(self, sdp: str, stream: Stream) -> tuple[str, str]:
+        """Answer the offer of somebody who only watches: the viewer's id and the answer."""
+        viewer = f"{stream.id}.{len(self._viewers)}.{time.monotonic_ns():x}"
+
+        async def gone(reason: str) -> None:
+            del reason
+            await self.leave(viewer)
+
+        peer = self._peer(stream, gone)
+        self._viewers[viewer] = (peer, stream.id)
+        try:
+            answer = await peer.answer(sdp, take=False, send=True)
+        except BaseException:
+            await self.leave(viewer)
+            raise
+        return viewer, with_public_address(answer, self._settings.public_ip)
+
+    async def leave(self, viewer: str) -> bool:
+        """A viewer has left. Whether there was one."""
+        found = self._viewers.pop(viewer, None)
+        if found is not None:
+            await found[0].close()
+        return found is not None
+
+    def peer(self, id: str) -> Peer:
+        """The peer that drives the session, or the viewer, of that id. Raises `NotFoundError`."""
+        found = self._peers.get(id) or self._viewers.get(id, (None, ""))[0]
+        if found is None:
+            raise UnknownSessionError
+        return found
+
+    async def add_candidates(self, id: str, candidates: list[Candidate]) -> None:
+        """Candidates that came after the offer. Raises `NotFoundError`, `BadRequestError`."""
+        peer = self.peer(id)
+        for candidate in candidates:
+            await peer.add_candidate(candidate)
+
+    async def close(self) -> None:
+        """Let everybody go."""
+        for task in list(self._tasks):
+            task.cancel()
+        for viewer in list(self._viewers):
+            await self.leave(viewer)
+
+    def _peer(self, stream: Stream, on_gone: Callable[[str], Awaitable[None]]) -> Peer:
+        return Peer(stream, ice_servers(self._settings, time.time()), on_gone)
+
+    def _serve(self, channel: RTCDataChannel, stream: Stream) -> None:
+        if channel.label == LABEL:
+            Channel(channel, stream, self._switch)
+
+    async def _switch(self, stream: Stream, reference_id: str) -> None:
+        await stream.switch(reference_id, await self._references.fused(reference_id))
+
+    async def _watch(self, stream: Stream, peer: Peer) -> None:
+        """End the session if its client never connects, or sends nothing any more."""
+        limit = self._settings.connect_timeout_s
+        try:
+            await asyncio.wait_for(peer.connected.wait(), limit)
+        except TimeoutError:
+            await stream.end("connect_timeout", f"No connection came about within {limit:g} s.")
+            return
+        stream.last_frame_at = time.monotonic()
+        limit = self._settings.idle_timeout_s
+        while not stream.ended:
+            await asyncio.sleep(_IDLE_LOOK_S)
+            if not stream.paused and time.monotonic() - stream.last_frame_at > limit:
+                await stream.end("idle", f"No video came for {limit:g} s.")
+
+    async def _hang_up(self, stream: Stream) -> None:
+        viewers = [viewer for viewer, (_, session) in self._viewers.items() if session == stream.id]
+        for viewer in viewers:
+            await self.leave(viewer)
+        peer = self._peers.pop(stream.id, None)
+        if peer is not None:
+            # What was said last must still leave, and closing a connection may take seconds.
+            self._keep(self._close_soon(peer))
+
+    async def _close_soon(self, peer: Peer) -> None:
+        await asyncio.sleep(0.2)
+        with contextlib.suppress(PersonaLiveError):
+            await peer.close()
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

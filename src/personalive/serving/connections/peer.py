@@ -1,0 +1,196 @@
+"""A WebRTC connection: what it takes from its other side, and what it sends there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from fractions import Fraction
+from typing import Any
+
+import av
+from aiortc import (
+    MediaStreamTrack,
+    RTCConfiguration,
+    RTCDataChannel,
+    RTCIceServer,
+    RTCPeerConnection,
+    RTCSessionDescription,
+)
+from aiortc.mediastreams import MediaStreamError
+from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
+from pydantic import BaseModel
+
+from personalive.serving.answers import BadRequestError
+from personalive.serving.live.outlet import SentFrame
+from personalive.serving.live.stream import Stream
+from personalive.serving.observing import logs
+
+_CLOCK = Fraction(1, 90_000)
+
+
+class Candidate(BaseModel):
+    """A remote ICE candidate, as browsers give it. Empty: there are no more."""
+
+    candidate: str = ""
+    sdpMid: str | None = None  # noqa: N815 - the browsers' name
+    sdpMLineIndex: int | None = None  # noqa: N815
+
+
+class OutputTrack(MediaStreamTrack):
+    """A stream's frames for one viewer: the newest, if the encoder is slower than they come."""
+
+    kind = "video"
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self._frame: SentFrame | None = None
+        self._news = asyncio.Event()
+        self._pts = -1
+        self._unsubscribe = stream.subscribe(self._take)
+
+    def _take(self, frame: SentFrame) -> None:
+        self._frame = frame
+        self._news.set()
+
+    async def recv(self) -> av.VideoFrame:
+        """The next frame, with the stream's own timestamps. Raises `MediaStreamError` once stopped."""
+        while self._frame is None:
+            if self.readyState != "live":
+                raise MediaStreamError
+            self._news.clear()
+            await self._news.wait()
+        taken, self._frame = self._frame, None
+        frame = av.VideoFrame.from_ndarray(taken.planes, format="yuv420p")
+        self._pts = max(round(taken.time / _CLOCK), self._pts + 1)
+        frame.pts, frame.time_base = self._pts, _CLOCK
+        return frame
+
+    def stop(self) -> None:
+        """Take no more frames."""
+        super().stop()
+        self._unsubscribe()
+        self._news.set()
+
+
+class Peer:
+    """One connection that belongs to a stream. Use it on the event loop only."""
+
+    def __init__(
+        self, stream: Stream, servers: list[dict[str, Any]], on_gone: Callable[[str], Awaitable[None]]
+    ) -> None:
+        """`on_gone` hears, with the reason, when the other side has closed or cannot be reached any more."""
+        self._stream = stream
+        self._connection = RTCPeerConnection(
+            RTCConfiguration(iceServers=[RTCIceServer(**server) for server in servers])
+        )
+        self._on_gone = on_gone
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._output: OutputTrack | None = None
+        self.connected = asyncio.Event()
+        self._connection.on("connectionstatechange", self._on_state)
+
+    def take_media(self) -> None:
+        """Feed the video that comes to the stream; sound is taken and dropped."""
+        self._connection.on("track", self._on_track)
+
+    def take_channel(self, on_channel: Callable[[RTCDataChannel], None]) -> None:
+        """Hand over the data channels that the other side opens."""
+        self._connection.on("datachannel", on_channel)
+
+    async def answer(self, sdp: str, *, take: bool, send: bool) -> str:
+        """Answer an offer, which sends video if we `take` it, and receives the stream's frames if we `send` them.
+
+        Raises `BadRequestError` for one that does not, or is malformed.
+        """
+        try:
+            media = _videos(sdp, sending=take)
+            await self._connection.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
+            if send:
+                self._send_on(
+                    {each.rtp.muxId for each in media if each.direction in {"recvonly", "sendrecv"}}
+                )
+            await self._connection.setLocalDescription(await self._connection.createAnswer())
+        except BadRequestError:
+            raise
+        except Exception as error:  # the parser raises whatever comes
+            logs.event("offer_refused", session=self._stream.id, error=f"{type(error).__name__}: {error}")
+            raise BadRequestError(
+                "The offer's SDP cannot be used: it is malformed or has no usable codec."
+            ) from error
+        return str(self._connection.localDescription.sdp)
+
+    def _send_on(self, mids: set[str]) -> None:
+        """Send the stream's frames on the first of these media sections."""
+        for transceiver in self._connection.getTransceivers():
+            if transceiver.mid in mids:
+                self._output = OutputTrack(self._stream)
+                transceiver.sender.replaceTrack(self._output)
+                transceiver.direction = "sendrecv"
+                return
+        raise BadRequestError("The offer receives no video: add a transceiver that does.")
+
+    async def add_candidate(self, given: Candidate) -> None:
+        """A candidate that came after the offer. Raises `BadRequestError` for a bad one."""
+        text = given.candidate.removeprefix("a=").removeprefix("candidate:").strip()
+        if not text:
+            await self._connection.addIceCandidate(None)
+            return
+        try:
+            candidate = candidate_from_sdp(text)
+            candidate.sdpMid, candidate.sdpMLineIndex = given.sdpMid, given.sdpMLineIndex
+            await self._connection.addIceCandidate(candidate)
+        except Exception as error:  # the parser raises whatever comes
+            raise BadRequestError(f"This is no ICE candidate of this session: {text[:120]!r}.") from error
+
+    async def close(self) -> None:
+        """End the connection. May be called twice."""
+        for task in self._tasks:
+            task.cancel()
+        if self._output is not None:
+            self._output.stop()
+        with contextlib.suppress(
+            Exception
+        ):  # half-open connections fail in closing, and are gone all the same
+            await self._connection.close()
+
+    async def _on_state(self) -> None:
+        state = self._connection.connectionState
+        if state == "connected":
+            self.connected.set()
+        elif state in {"failed", "closed"}:
+            await self._on_gone("peer_closed" if state == "closed" else "peer_lost")
+
+    def _on_track(self, track: MediaStreamTrack) -> None:
+        read = self._feed if track.kind == "video" else self._drain
+        task = asyncio.get_running_loop().create_task(read(track), name=f"{track.kind}-in")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _feed(self, track: MediaStreamTrack) -> None:
+        with contextlib.suppress(MediaStreamError):
+            while True:
+                frame = await track.recv()
+                if isinstance(frame, av.VideoFrame):
+                    self._stream.put(frame)
+
+    async def _drain(self, track: MediaStreamTrack) -> None:
+        """Unread, a track's queue grows without end."""
+        with contextlib.suppress(MediaStreamError):
+            while True:
+                await track.recv()
+
+
+def _videos(sdp: str, *, sending: bool) -> list[MediaDescription]:
+    """The video sections of an offer; clients may send on one and receive on another.
+
+    Raises `BadRequestError` for one that names no certificate and so could never be connected, and, with
+    `sending`, for one that sends no video.
+    """
+    media = SessionDescription.parse(sdp).media
+    if not all(each.dtls is not None and each.dtls.fingerprints for each in media):
+        raise BadRequestError("The offer's SDP has no `a=fingerprint`: WebRTC needs one.")
+    videos = [each for each in media if each.kind == "video"]
+    if sending and not any(each.direction in {"sendonly", "sendrecv"} for each in videos):
+        raise BadRequestError("The offer sends no video: add the track that is to drive the reference.")
+    return videos

@@ -1,0 +1,1 @@
+"""A live session, and the thread that steps them all."""

@@ -1,0 +1,1 @@
+"""What the server has: the pipeline, references, weights, the machine."""

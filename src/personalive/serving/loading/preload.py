@@ -1,0 +1,46 @@
+"""What the settings say to begin with: a pipeline, and a portrait to animate."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from personalive.errors import PersonaLiveError
+from personalive.media import read_image
+from personalive.pipelines import registry
+from personalive.pipelines.parameters import build
+from personalive.serving.loading.host import PipelineHost
+from personalive.serving.loading.references import References
+from personalive.serving.observing import logs
+from personalive.serving.settings import Settings
+
+
+def check(settings: Settings) -> None:
+    """Raise a `PersonaLiveError` for what cannot be loaded, before anything is begun."""
+    if settings.pipeline is None:
+        return
+    pipeline = registry.choose(settings.pipeline, settings.load_params).pipeline
+    build(pipeline.load_parameters, settings.load_params)
+    if settings.reference is not None:
+        read_image(settings.reference)
+
+
+async def begin(settings: Settings, host: PipelineHost, references: References) -> None:
+    """Start to load the pipeline; the portrait is prepared when that is done. What fails later is logged."""
+    if settings.pipeline is None:
+        return
+    portrait = None if settings.reference is None else await asyncio.to_thread(settings.reference.read_bytes)
+
+    async def prepare() -> None:
+        host.on_loaded.remove(prepare)
+        assert portrait is not None
+        try:
+            await references.add(portrait)
+        except PersonaLiveError as error:
+            logs.event("reference_refused", level=logging.ERROR, file=settings.reference, error=str(error))
+
+    if portrait is not None:
+        host.on_loaded.append(prepare)
+    await host.load(
+        registry.choose(settings.pipeline, settings.load_params).pipeline.info.id, settings.load_params
+    )

@@ -1,0 +1,176 @@
+"""The references that clients gave: kept as pictures, fused for whatever pipeline is loaded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from personalive.face.crop import Size
+from personalive.media import Image
+from personalive.pipelines.interface import Pipeline, Reference
+from personalive.serving.answers import BusyError, ConflictError, NotFoundError
+from personalive.serving.live.memory import give_back_memory, is_out_of_memory
+from personalive.serving.live.worker import Worker
+from personalive.serving.loading.host import PipelineHost
+from personalive.serving.loading.portraits import StoredReference, examine, identity
+from personalive.serving.observing import logs
+
+KEPT = 64
+KEPT_BYTES = 512 * 2**20
+_KEPT_FUSED = 8
+"""A fused reference may hold many megabytes on the device."""
+_AT_ONCE = 2
+"""Pictures looked at at the same time: each may take 120 MB once decoded."""
+_RETRY_AFTER_S = 10
+_REPLACED = "Another pipeline was loaded meanwhile: try again."
+
+
+class UnknownReferenceError(NotFoundError):
+    """An id that no reference has, or has any more."""
+
+
+class NoReferenceError(ConflictError):
+    """A reference is needed, and none was given yet."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Fused:
+    pipeline: Pipeline[Any, Any]
+    reference: Reference
+
+
+class References:
+    """Use it on the event loop only. Holds the `KEPT` used last, `KEPT_BYTES` at most, and always the default."""
+
+    def __init__(self, host: PipelineHost, worker: Worker) -> None:
+        self.default_id: str | None = None
+        """The reference of sessions that name none: the one given last."""
+        self._host = host
+        self._worker = worker
+        self._stored: OrderedDict[str, StoredReference] = OrderedDict()  # used last comes last
+        self._fused: OrderedDict[str, _Fused] = OrderedDict()
+        self._looking = asyncio.Semaphore(_AT_ONCE)
+        self._fusing = asyncio.Lock()
+        host.on_unloading.append(self._fused.clear)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+    def all(self) -> list[StoredReference]:
+        """Every reference, the one used last first."""
+        return list(reversed(self._stored.values()))
+
+    def get(self, id: str) -> StoredReference:
+        """The reference of that id. Raises `UnknownReferenceError`."""
+        try:
+            return self._stored[id]
+        except KeyError:
+            raise UnknownReferenceError("There is no such reference; it may have been forgotten.") from None
+
+    def forget(self, id: str) -> None:
+        """Drop a reference; sessions that animate it keep theirs. Raises `UnknownReferenceError`."""
+        self.get(id)
+        del self._stored[id]
+        self._fused.pop(id, None)
+        if self.default_id == id:
+            self.default_id = None
+        logs.event("reference_forgotten", reference=id)
+
+    async def add(self, data: bytes, *, allow_no_face: bool = False, crop: bool = True) -> StoredReference:
+        """Check a picture's bytes, fuse it, and make it the default. `crop`: show head and shoulders only.
+
+        Raises `MediaError` and its kinds, `NoFaceError`, and `ConflictError` where no pipeline is loaded.
+        """
+        size = _size(self._loaded())
+        known = self._stored.get(identity(data, cropped=crop))
+        if known is not None and (allow_no_face or not known.lenient):
+            await self.fused(known.id)
+            self._keep(known)
+            return known
+        async with self._looking:
+            examined = await asyncio.to_thread(examine, data, size, allow_no_face=allow_no_face, cropped=crop)
+        stored = examined.stored
+        async with self._fusing:
+            await self._fuse(stored, examined.framed)
+        self._keep(stored)
+        logs.event("reference_added", reference=stored.id, width=stored.width, height=stored.height)
+        return stored
+
+    async def fused(self, id: str | None = None) -> Reference:
+        """A reference, by default the default, for the pipeline that is loaded.
+
+        Raises `UnknownReferenceError`, `NoReferenceError`, `NoFaceError` where this pipeline finds no face in it,
+        and `ConflictError` where no pipeline is loaded.
+        """
+        chosen = self.default_id if id is None else id
+        if chosen is None:
+            raise NoReferenceError(
+                "There is no reference yet: POST a picture to /api/v1/personalive/reference."
+            )
+        stored = self.get(chosen)
+        async with self._fusing:
+            pipeline = self._loaded()
+            if chosen in self._stored:
+                self._stored.move_to_end(chosen)
+            known = self._fused.get(chosen)
+            if known is not None and known.pipeline is pipeline:
+                self._fused.move_to_end(chosen)
+                return known.reference
+            async with self._looking:
+                framed = await asyncio.to_thread(stored.framed, _size(pipeline))
+            return await self._fuse(stored, framed)
+
+    async def _fuse(self, stored: StoredReference, framed: Image) -> Reference:
+        pipeline = self._loaded()
+        if (framed.shape[1], framed.shape[0]) != _size(pipeline):
+            raise ConflictError(_REPLACED)
+        try:
+            reference = await self._worker.call(self._fuse_now, pipeline, framed, stored.lenient)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            message = "There is too little memory left to prepare this reference: try again later."
+        else:
+            self._remember(stored.id, _Fused(pipeline, reference))
+            return reference
+        # Here, since the error's traceback keeps alive what filled the memory.
+        await self._worker.call(give_back_memory)
+        raise BusyError(message, retry_after=_RETRY_AFTER_S)
+
+    def _fuse_now(self, pipeline: Pipeline[Any, Any], framed: Image, lenient: bool) -> Reference:
+        """On the worker's thread."""
+        if self._worker.pipeline is not pipeline:
+            raise ConflictError(_REPLACED)
+        return pipeline.fuse(framed, allow_no_face=lenient)
+
+    def _remember(self, id: str, fused: _Fused) -> None:
+        if self._host.pipeline is not fused.pipeline:
+            raise ConflictError(_REPLACED)
+        self._fused[id] = fused
+        self._fused.move_to_end(id)
+        while len(self._fused) > _KEPT_FUSED:
+            self._fused.popitem(last=False)
+
+    def _keep(self, stored: StoredReference) -> None:
+        self._stored[stored.id] = stored
+        self._stored.move_to_end(stored.id)
+        self.default_id = stored.id
+        while len(self._stored) > 1 and (len(self._stored) > KEPT or self._bytes() > KEPT_BYTES):
+            oldest = next(id for id in self._stored if id != self.default_id)
+            del self._stored[oldest]
+            self._fused.pop(oldest, None)
+
+    def _bytes(self) -> int:
+        return sum(len(stored.data) for stored in self._stored.values())
+
+    def _loaded(self) -> Pipeline[Any, Any]:
+        pipeline = self._host.pipeline
+        if pipeline is None:
+            raise ConflictError("No pipeline is loaded: POST /api/v1/pipeline/load first.")
+        return pipeline
+
+
+def _size(pipeline: Pipeline[Any, Any]) -> Size:
+    return pipeline.parameters.width, pipeline.parameters.height

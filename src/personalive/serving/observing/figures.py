@@ -1,0 +1,68 @@
+"""What a session's stream is like: rates, delay, losses. Written and read on the event loop's thread."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+_RATE_WINDOW = 3.0
+_DELAY_WINDOW = 10.0
+
+
+class Rate:
+    """Events per second over the last seconds."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._at: deque[float] = deque()
+
+    def count(self, now: float) -> None:
+        """One happened."""
+        self._at.append(now)
+        self._forget(now)
+
+    def read(self, now: float) -> float:
+        """Events per second."""
+        self._forget(now)
+        return len(self._at) / max(min(_RATE_WINDOW, now - self._begun), 0.1)
+
+    def _forget(self, now: float) -> None:
+        while self._at and self._at[0] < now - _RATE_WINDOW:
+            self._at.popleft()
+
+
+class Delays:
+    """Delays of the last seconds, in seconds."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, float]] = deque()
+
+    def add(self, delay: float, now: float) -> None:
+        """One more."""
+        self._seen.append((now, delay))
+        while self._seen[0][0] < now - _DELAY_WINDOW:
+            self._seen.popleft()
+
+    def quantile(self, share: float) -> float | None:
+        """The delay that this share of frames stays below; None while there is none."""
+        if not self._seen:
+            return None
+        ordered = sorted(delay for _, delay in self._seen)
+        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+
+@dataclass(slots=True)
+class Figures:
+    """Of one session. Counts are since its beginning, delays are capture to send in seconds."""
+
+    fps_in: Rate = field(default_factory=Rate)
+    fps_out: Rate = field(default_factory=Rate)
+    delays: Delays = field(default_factory=Delays)
+    frames_in: int = 0
+    frames_out: int = 0
+    frames_without_face: int = 0
+    chunk_seconds: float = 0.0
+    """Of the last step."""
+    own: dict[str, float] = field(default_factory=dict)
+    """What the pipeline counts of a session, by name."""

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import re
+import socket
+
+import pytest
+from aiortc import RTCConfiguration, RTCPeerConnection
+
+from personalive.serving.connections.loops import PortRangeLoop, loop_factory
+
+
+def free_range(count: int) -> range:
+    """Ports that are free now."""
+    for low in range(42_000, 60_000, 64):
+        ports = range(low, low + count)
+        with contextlib.ExitStack() as stack:
+            try:
+                for port in ports:
+                    stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)).bind(
+                        ("127.0.0.1", port)
+                    )
+            except OSError:
+                continue
+            return ports
+    raise AssertionError("no free ports")
+
+
+def open_one(
+    local: tuple[str, int],
+) -> asyncio.Future[tuple[asyncio.DatagramTransport, asyncio.DatagramProtocol]]:
+    loop = asyncio.get_running_loop()
+    return asyncio.ensure_future(loop.create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=local))
+
+
+def test_any_port_means_one_of_the_range_until_all_are_taken() -> None:
+    ports = free_range(3)
+
+    async def run() -> None:
+        opened = [(await open_one(("127.0.0.1", 0)))[0] for _ in ports]
+        taken = {transport.get_extra_info("sockname")[1] for transport in opened}
+        assert taken == set(ports)
+        with pytest.raises(OSError, match="all UDP ports of") as caught:
+            await open_one(("127.0.0.1", 0))
+        assert caught.value.errno == errno.EADDRINUSE
+        opened[0].close()
+        await asyncio.sleep(0)
+        again, _ = await open_one(("127.0.0.1", 0))
+        for transport in (*opened, again):
+            transport.close()
+
+    with asyncio.Runner(loop_factory=lambda: PortRangeLoop(ports)) as runner:
+        runner.run(run())
+
+
+def test_a_port_that_is_named_is_left_alone() -> None:
+    ports, (other,) = free_range(2), free_range(1)
+
+    async def run() -> None:
+        transport, _ = await open_one(("127.0.0.1", other))
+        assert transport.get_extra_info("sockname")[1] == other
+        transport.close()
+        with pytest.raises(OSError, match=r"assign|address"):
+            await open_one(("203.0.113.1", 0))
+
+    with asyncio.Runner(loop_factory=loop_factory(ports)) as runner:
+        runner.run(run())
+
+
+def test_connections_offer_candidates_within_the_range() -> None:
+    """The real ICE library, which asks its loop for any port."""
+    ports = free_range(16)
+
+    async def run() -> set[int]:
+        peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        peer.createDataChannel("parameters")
+        await peer.setLocalDescription(await peer.createOffer())
+        found = re.findall(r"a=candidate:\S+ \d \S+ \d+ \S+ (\d+) typ host", peer.localDescription.sdp)
+        await peer.close()
+        return {int(port) for port in found}
+
+    with asyncio.Runner(loop_factory=loop_factory(ports)) as runner:
+        found = runner.run(run())
+    assert found <= set(ports)
+    assert found
+
+
+def test_without_a_range_any_loop_will_do() -> None:
+    loop = loop_factory(None)()
+    assert not isinstance(loop, PortRangeLoop)
+    loop.close()
