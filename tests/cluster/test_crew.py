@@ -22,7 +22,7 @@ from tests.cluster.counted import Log
 
 pytest.importorskip("ray")
 
-CHUNK, SEGMENT = 4, 8
+SEGMENT = 8
 DEFAULTS: dict[str, Any] = {"pipeline": "counted", "size": 256, "segment_frames": SEGMENT}
 
 MakeCluster = Callable[[int], Any]
@@ -34,6 +34,8 @@ def make_cluster(counted: Log, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # Whoever else uses up this machine's memory, only tests may kill workers.
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "0")
     from ray.cluster_utils import Cluster
 
     clusters = []
@@ -87,7 +89,7 @@ class Trouble:
             self.kills = 3
 
 
-def combinations(folder: Path, portraits: Path, clips: Path, count: int) -> list[BatchJob]:
+def combinations(folder: Path, portraits: Path, clips: Path, count: int, **defaults: Any) -> list[BatchJob]:
     """Jobs of `count` different results: the six pairs, each with other strengths of the expression."""
     lines = ["reference,driving,output,expression"]
     pairs = [(one, other) for one in ("ada", "bea", "cai") for other in ("nod", "turn")]
@@ -97,7 +99,7 @@ def combinations(folder: Path, portraits: Path, clips: Path, count: int) -> list
         lines.append(f"{portraits}/{one}.png,{clips}/{other}.mp4,{index:03d}.mp4,{strength:.1f}")
     folder.mkdir(exist_ok=True)
     (folder / "jobs.csv").write_text("\n".join(lines))
-    return read_jobs([str(folder / "jobs.csv")], str(folder), DEFAULTS, "every")
+    return read_jobs([str(folder / "jobs.csv")], str(folder), {**DEFAULTS, **defaults}, "every")
 
 
 def repeated(jobs: list[BatchJob], out: Path, times: int) -> list[BatchJob]:
@@ -115,17 +117,22 @@ def repeated(jobs: list[BatchJob], out: Path, times: int) -> list[BatchJob]:
     ]
 
 
-def check_kills(
-    make_cluster: MakeCluster, counted: Log, single: list[BatchJob], folder: Path, times: int, nodes: int
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_hundred_jobs_with_a_worker_and_a_node_killed(
+    make_cluster: MakeCluster, counted: Log, portraits: Path, clips: Path, tmp_path: Path
 ) -> None:
-    """A batch on a cluster of which a worker and a node are killed gives what one process gives."""
-    run_batch(single, BatchSettings(out=str(folder / "single")))
+    frames, nodes, times = 12, 3, 10
+    single = combinations(tmp_path / "single", portraits, clips, 20, max_frames=frames)
+    run_batch(single, BatchSettings(out=str(tmp_path / "single")))
     expected = {job.name: Path(job.output).read_bytes() for job in single}
+    assert len(set(expected.values())) == len(single)
     counted.path.write_text("")
 
-    out = folder / "out"
+    out = tmp_path / "out"
     out.mkdir()
     jobs = repeated(single, out, times)
+    assert len(jobs) == 200
     cluster = make_cluster(nodes)
     trouble = Trouble(cluster, out, len(jobs) // 4, len(jobs) // 2)
     result = run_batch(jobs, BatchSettings(out=str(out), crew=crew(cluster)), tell=trouble)
@@ -135,30 +142,12 @@ def check_kills(
     assert trouble.most_at_work == 2 * nodes
     for job in jobs:
         assert Path(job.output).read_bytes() == expected[job.name.partition("-")[2]], job.name
-    made_twice = counted.frames - len(jobs) * TINY_FRAMES
-    assert 0 <= made_twice <= trouble.kills * (SEGMENT + CHUNK)
+    made_twice = counted.frames - len(jobs) * frames
+    assert 0 <= made_twice <= trouble.kills * SEGMENT
     assert counted.count("load") <= 2 * nodes + trouble.kills
     attempts = sum(entry.attempts for entry in Manifest.read(str(out)))
-    assert attempts <= len(jobs) + trouble.kills
+    assert len(jobs) < attempts <= len(jobs) + trouble.kills
     assert not list(out.glob(".*.resume"))
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(300)
-def test_twelve_jobs_with_a_worker_and_a_node_killed(
-    make_cluster: MakeCluster, counted: Log, portraits: Path, clips: Path, tmp_path: Path
-) -> None:
-    single = combinations(tmp_path / "single", portraits, clips, 6)
-    check_kills(make_cluster, counted, single, tmp_path, times=2, nodes=2)
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_two_hundred_jobs_with_a_worker_and_a_node_killed(
-    make_cluster: MakeCluster, counted: Log, portraits: Path, clips: Path, tmp_path: Path
-) -> None:
-    single = combinations(tmp_path / "single", portraits, clips, 20)
-    check_kills(make_cluster, counted, single, tmp_path, times=10, nodes=3)
 
 
 @pytest.mark.slow
@@ -207,7 +196,7 @@ def test_ctrl_c_ends_all_workers_and_the_same_call_goes_on(
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert time.monotonic() - begun < 240
     assert run_batch(jobs, settings).totals.done == 4
-    assert counted.frames <= 4 * TINY_FRAMES + 2 * (SEGMENT + CHUNK)
+    assert counted.frames <= 4 * TINY_FRAMES + 2 * SEGMENT
 
 
 @pytest.fixture
