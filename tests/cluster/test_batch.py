@@ -11,6 +11,7 @@ from personalive.cluster.jobs import BatchJob
 from personalive.cluster.manifest import Entry, JobState, Manifest
 from personalive.cluster.work import Ending, Outcome, Standing
 from personalive.offline import Report
+from personalive.offline.workfolder import State, WorkFolder
 from personalive.pipelines.interface import FrameState
 
 DONE, FAILED, PENDING, RUNNING = JobState.DONE, JobState.FAILED, JobState.PENDING, JobState.RUNNING
@@ -143,6 +144,21 @@ def test_a_long_job_may_lose_many_workers(jobs: list[BatchJob]) -> None:
         batch.lost("w", "killed.")
     assert entry(batch, "a.mp4").crashes == 1
     assert not batch.finished
+
+
+def test_a_lost_worker_may_have_got_further_than_it_said(jobs: list[BatchJob]) -> None:
+    batch = opened(jobs[:1])
+    with WorkFolder(Path(jobs[0].output), {}, overwrite=True) as work:
+        for attempt in range(5):
+            assert batch.take("w", "n") is not None
+            work.next_segment.write_bytes(b"frames")
+            work.save(State(segments=work.add_segment(8)), b"")
+            batch.lost("w", "killed.")
+            assert (entry(batch, "a.mp4").segments, entry(batch, "a.mp4").crashes) == (attempt + 1, 1)
+    for _ in range(2):
+        assert batch.take("w", "n") is not None
+        batch.lost("w", "killed.")
+    assert states(batch) == [FAILED]
 
 
 def test_a_job_in_this_process_that_took_it_down_counts(jobs: list[BatchJob]) -> None:

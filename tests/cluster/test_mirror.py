@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from personalive.cluster import storage
-from personalive.cluster.mirror import Mirror, remove_leftovers
+from personalive.cluster.mirror import Mirror, finished_segments, remove_leftovers
 from personalive.offline.workfolder import State, WorkFolder
 
 FACTS: dict[str, object] = {"seed": 1}
@@ -50,6 +50,14 @@ def test_another_worker_goes_on_from_the_store(tmp_path: Path, kept: str) -> Non
     assert "segment-00002.mp4" in there(kept)
     remove_leftovers(kept)
     assert not storage.is_folder(f"{storage.parent_of(kept)}/.out.mp4.resume")
+
+
+def test_how_far_a_job_has_come_is_seen_beside_its_output(tmp_path: Path, kept: str) -> None:
+    assert finished_segments(kept) == 2
+    assert finished_segments(str(tmp_path / "one" / "out.mp4")) == 2
+    (tmp_path / "one" / ".out.mp4.resume" / "state").write_bytes(b"half")
+    for place in (str(tmp_path / "one" / "out.mp4"), str(tmp_path / "none.mp4"), f"{kept}.mp4"):
+        assert finished_segments(place) == 0
 
 
 def test_what_does_not_fit_together_is_not_used(tmp_path: Path, kept: str) -> None:

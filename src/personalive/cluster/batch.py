@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from personalive.cluster import storage
 from personalive.cluster.jobs import BatchJob
 from personalive.cluster.manifest import Entry, JobState, Manifest
+from personalive.cluster.mirror import finished_segments
 from personalive.cluster.schedule import Schedule
 from personalive.cluster.work import Ending, Outcome, Standing, Task
 
@@ -124,6 +125,7 @@ class Batch:
             again = known.model_copy(update={"state": JobState.PENDING, "reason": None, "crashes": 0})
             return again if retry else known
         if known.state is JobState.RUNNING and known.worker == HERE:
+            known = _further(known, finished_segments(job.output))
             return self._crashed(known, "the process ended at it")
         return known.model_copy(update={"state": JobState.PENDING})
 
@@ -194,6 +196,8 @@ class Batch:
         attempt = self._attempts.pop(worker, None)
         if attempt is None:
             return
+        # It may have got further than it was asked.
+        self._came_further(attempt.job.name, finished_segments(attempt.job.output))
         self._broke(attempt.job, f"the worker died at it: {reason}")
 
     def give_up_hopeless(self, nodes: Iterable[str]) -> None:
@@ -257,11 +261,9 @@ class Batch:
         self._schedule.give_back(job, seconds=seconds)
 
     def _came_further(self, name: str, segments: int) -> None:
-        """A finished segment wipes out the crashes before it: machines that are taken away now and then must not
-        end a long job."""
         entry = self._manifest[name]
-        if segments > entry.segments:
-            self._set(entry.model_copy(update={"segments": segments, "crashes": 0}))
+        if (further := _further(entry, segments)) is not entry:
+            self._set(further)
 
     def _crashed(self, entry: Entry, reason: str) -> Entry:
         """After an attempt without a result: to be tried again, or set aside."""
@@ -278,6 +280,14 @@ class Batch:
         else:
             self._set(entry)
             self._schedule.give_back(job)
+
+
+def _further(entry: Entry, segments: int) -> Entry:
+    """A finished segment wipes out the crashes before it: machines that are taken away now and then must not end a
+    long job."""
+    if segments <= entry.segments:
+        return entry
+    return entry.model_copy(update={"segments": segments, "crashes": 0})
 
 
 def _done(entry: Entry, outcome: Outcome) -> Entry:

@@ -89,10 +89,23 @@ def connected(settings: CrewSettings) -> Iterator[Any]:
             f"There is no Ray cluster to be reached at {where}: {str(error).rstrip('.')}. "
             "Start one with `ray start --head`, or name its address."
         ) from error
+    with _hushed(ray):
+        try:
+            yield ray
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _hushed(ray: Any) -> Iterator[None]:
+    """Keep Ray from printing a paragraph whenever a worker dies: the batch says it in its own words."""
+    # There is no setting for it; this is how Ray's own debugger does it.
+    internals = ray._private.worker
+    internals._worker_logs_enabled = False
     try:
-        yield ray
+        yield
     finally:
-        ray.shutdown()
+        internals._worker_logs_enabled = True
 
 
 def _check_answers(address: str) -> None:

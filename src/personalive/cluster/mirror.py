@@ -6,14 +6,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from personalive.cluster import storage
-from personalive.errors import MediaError
-from personalive.offline.workfolder import State, WorkFolder, remove_work, segment_path, work_path
+from personalive.errors import MediaError, PersonaLiveError
+from personalive.offline.workfolder import Segment, State, WorkFolder, remove_work, segment_path, work_path
 
 
 def remove_leftovers(target: str) -> None:
@@ -24,7 +25,22 @@ def remove_leftovers(target: str) -> None:
     storage.remove(_place(target))
 
 
+def finished_segments(target: str) -> int:
+    """How many segments of an output are kept there, by whoever has worked on it; 0 where that cannot be read."""
+    with contextlib.suppress(PersonaLiveError, ValidationError):
+        if (state := storage.read(storage.join(_place(target), "state"))) is not None:
+            return len(_segments(state))
+    return 0
+
+
+def _segments(state: bytes) -> tuple[Segment, ...]:
+    """Raises `ValidationError`."""
+    return State.model_validate_json(state.partition(b"\n")[0]).segments
+
+
 def _place(target: str) -> str:
+    if not storage.is_url(target):
+        return str(work_path(Path(target)))
     # No link is followed in a store: the name is all that matters here.
     name = work_path(Path("/") / storage.name_of(target)).name
     return storage.join(storage.parent_of(target), name)
@@ -51,7 +67,7 @@ class Mirror:
         (self._path / "manifest.json").write_bytes(manifest)
         (self._path / "state").write_bytes(state)
         try:
-            segments = State.model_validate_json(state.partition(b"\n")[0]).segments
+            segments = _segments(state)
             fits = all(self._fetch_segment(index, segment.size) for index, segment in enumerate(segments))
         except (MediaError, ValidationError):
             fits = False
