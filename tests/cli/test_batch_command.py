@@ -34,6 +34,7 @@ def test_two_folders(personalive: Call, folders: Path, monkeypatch: pytest.Monke
     arguments = ["batch", "portraits", "clips/", "--out", "out", "--pipeline", "preview", "--size", 256]
     done = personalive(*arguments, "--set", "max_frames=9", "--segment-frames", 8)
     assert (done.code, done.err.splitlines()[0]) == (0, "looking at what is there")
+    assert "made with preview (landmark warp), not the diffusion model" in done.err
     report = folders / "out" / "report.html"
     assert done.out.startswith("1 of 1 jobs done: 9 frames, ")
     assert done.out.rstrip().endswith(f"report: {report}")

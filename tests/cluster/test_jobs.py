@@ -65,7 +65,8 @@ GOOD: dict[str, Any] = {"reference": "a.jpg", "driving": "b.mp4"}
         ([{**GOOD, "size": 256, "options": {"size": 320}}], "'size' must be a column or among the options"),
         ([{**GOOD, "options": "{"}], "its options are no JSON"),
         ([{**GOOD, "options": [1]}], "its options must be an object"),
-        ([{**GOOD, "size": 1}] * 7, "line 5 of jobs.jsonl: .* And 2 rows more."),
+        ([{**GOOD, "size": 1}] * 7, "line 1 of jobs.jsonl and 6 more: The size"),
+        ([{**GOOD, "size": size} for size in (1, 2, 3, 4, 5, 6, 6)], "line 5 of .*: .* And 2 rows more."),
     ],
 )
 def test_what_is_wrong_is_said_with_its_row(tmp_path: Path, rows: list[dict[str, Any]], words: str) -> None:
@@ -131,6 +132,8 @@ def test_one_portrait_with_a_folder_of_clips(folders: tuple[str, str]) -> None:
 def test_an_empty_folder_and_three_places_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="holds no portraits"):
         read_jobs([str(tmp_path), str(tmp_path)], "/out", {}, "every")
+    with pytest.raises(InputError, match=r"The results cannot go to .*, where the inputs are"):
+        read_jobs([str(tmp_path / "a"), str(tmp_path / "b")], str(tmp_path / "b"), {}, "every")
     with pytest.raises(InputError, match="Name one table of jobs, or portraits and clips"):
         read_jobs(["a", "b", "c"], "/out", {}, "every")
 

@@ -47,6 +47,7 @@ LINES = [
             frames=50,
             fps=25.0,
             attempts=1,
+            pipeline_name="a <pipeline>",
             notes=("Held.",),
         ),
     ),
@@ -69,12 +70,14 @@ def test_both_reports_say_what_came_of_it(tmp_path: Path) -> None:
     assert [source.partition(",")[0] for source in seen.sources] == ["data:image/jpeg;base64"]
     assert "No <b>face</b> $out." in seen.text
     assert "Held." in seen.text
+    assert "a <pipeline>" in seen.text
     assert seen.text.index("alert(1)") < seen.text.index("later.mp4") < seen.text.index("fine.mp4")
     assert not re.search(r"https?://|url\(|@import", text), "nothing comes from elsewhere"
 
     facts = json.loads((tmp_path / "report.json").read_text())
     assert facts["totals"] == {
         "jobs": 3, "done": 1, "failed": 1, "unfinished": 1, "frames": 50, "seconds": 2.0, "video_seconds": 2.0,
+        "pipelines": ["a <pipeline>"],
     }  # fmt: skip
     assert facts["wall_seconds"] == 12.5
     assert [job["state"] for job in facts["jobs"]] == ["done", "failed", "pending"]
@@ -83,4 +86,4 @@ def test_both_reports_say_what_came_of_it(tmp_path: Path) -> None:
 
 
 def test_nothing_is_divided_by_nothing() -> None:
-    assert Totals.of([]) == Totals(0, 0, 0, 0, 0, 0.0, 0.0)
+    assert Totals.of([]) == Totals(0, 0, 0, 0, 0, 0.0, 0.0, ())

@@ -306,6 +306,7 @@ def _done(entry: Entry, outcome: Outcome) -> Entry:
             "width": report.width,
             "height": report.height,
             "pipeline": report.pipeline,
+            "pipeline_name": report.pipeline_name,
             "notes": report.warnings,
         }
     )

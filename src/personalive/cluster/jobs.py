@@ -23,7 +23,7 @@ _STILLS = {".jpg", ".jpeg", ".png"}
 _VIDEOS = {".mp4", ".m4v", ".mov", ".webm"}
 _SINGLE_FILES = _VIDEOS | {".gif"} | _PICTURES
 _NAMED = 5
-"""How many wrong rows a message names."""
+"""How many errors in rows a message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,8 @@ def read_jobs(
         base = storage.parent_of(given[0])
         return _jobs(_rows(read_table(given[0])), base, out, defaults)
     if len(given) == 2:
+        if out in given:  # they would be portraits or clips themselves the next time
+            raise InputError(f"The results cannot go to {out}, where the inputs are: name another folder.")
         return _jobs(_pairs(given[0], given[1], pairing), "/", out, defaults)
     raise InputError("Name one table of jobs, or portraits and clips: personalive batch portraits/ clips/.")
 
@@ -141,7 +143,7 @@ def _media(place: str, suffixes: set[str], what: str) -> list[str]:
 def _jobs(rows: Iterable[Row], base: str, out: str, defaults: Mapping[str, Any]) -> list[BatchJob]:
     """Raises `InputError`; wrong rows are counted, and the first few told."""
     jobs: list[BatchJob] = []
-    wrong: list[str] = []
+    wrong: dict[str, list[str]] = {}
     where: list[str] = []
     known: dict[str, dict[str, Any]] = {}
     for row in rows:
@@ -149,13 +151,23 @@ def _jobs(rows: Iterable[Row], base: str, out: str, defaults: Mapping[str, Any])
             jobs.append(_job(row, base, out, defaults, known))
             where.append(row.where)
         except InputError as error:
-            wrong.append(f"{row.where}: {error}")
+            wrong.setdefault(str(error), []).append(row.where)
     if wrong:
-        more = f" And {len(wrong) - _NAMED} rows more." if len(wrong) > _NAMED else ""
-        raise InputError(" ".join(wrong[:_NAMED]) + more)
+        raise InputError(_told(wrong))
     jobs = _named(jobs, out)
     _check_apart(jobs, where)
     return jobs
+
+
+def _told(wrong: Mapping[str, Sequence[str]]) -> str:
+    """What is wrong, and in which rows: every error once, as far as that is not too many."""
+    told = [
+        f"{rows[0]}{f' and {len(rows) - 1} more' if len(rows) > 1 else ''}: {error}"
+        for error, rows in itertools.islice(wrong.items(), _NAMED)
+    ]
+    if rest := sum(len(rows) for rows in list(wrong.values())[_NAMED:]):
+        told.append(f"And {rest} rows more.")
+    return " ".join(told)
 
 
 def _job(

@@ -61,6 +61,8 @@ class Entry(BaseModel):
     width: int | None = None
     height: int | None = None
     pipeline: str | None = None
+    pipeline_name: str | None = None
+    """As people are told it."""
     notes: tuple[str, ...] = ()
     """What may be wrong with the result, one sentence each."""
 

@@ -42,6 +42,8 @@ class Totals:
     frames: int
     seconds: float
     video_seconds: float
+    pipelines: tuple[str, ...]
+    """The names of those that made what is done."""
 
     @classmethod
     def of(cls, lines: Sequence[Line]) -> Totals:
@@ -56,6 +58,7 @@ class Totals:
             frames=sum(entry.frames for entry in done),
             seconds=round(sum(entry.seconds for entry in done), 3),
             video_seconds=round(sum(entry.frames / entry.fps for entry in done if entry.fps), 3),
+            pipelines=tuple(sorted({entry.pipeline_name for entry in done if entry.pipeline_name})),
         )
 
 
@@ -104,6 +107,7 @@ def _page(out: str, lines: Sequence[Line], totals: Totals, wall_seconds: float, 
         out=escape(out),
         when=when.strftime("%Y-%m-%d %H:%M UTC"),
         version=escape(version("personalive")),
+        pipelines="".join(f" · {escape(name)}" for name in totals.pipelines),
         summary=_summary(totals, wall_seconds),
         rows="\n".join(_row(job, entry, pictures.get(entry.name)) for job, entry in ordered),
         left_out=_left_out(totals.done - len(shown)),
