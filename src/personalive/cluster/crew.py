@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import math
-import os
-import signal
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from personalive.cluster.batch import Batch
+from personalive.cluster.connection import connected
 from personalive.cluster.mirror import remove_leftovers
 from personalive.cluster.ray_worker import Hello, RayWorker
-from personalive.cluster.storage import INSTALL
 from personalive.cluster.work import Ending, Outcome, Task
 from personalive.errors import ClusterError, InputError, PersonaLiveError
 
 _WAIT_SECONDS = 0.2
 _ASK_SECONDS = 0.5
 _CLOSE_SECONDS = 10.0
-_CONNECT_SECONDS = 10.0
 _COUNT_SECONDS = 5.0
 _SETTLED_SECONDS = 60.0
 """A worker that has no machine after this time is not waited for any more when nobody else is fit."""
@@ -45,6 +40,11 @@ class CrewSettings:
     """Per worker."""
     cache_bytes: int = 10_000_000_000
 
+    @property
+    def cores(self) -> int:
+        """What all workers take together, as far as their number is known."""
+        return math.ceil((self.workers or 1) * self.cpus)
+
     def check(self) -> None:
         """Raise `InputError` for numbers that cannot be."""
         if self.workers is not None and self.workers < 1:
@@ -53,79 +53,6 @@ class CrewSettings:
             raise InputError(f"A worker must have some of a CPU, not {self.cpus:g}.")
         if self.gpus is not None and not (0 <= self.gpus < 1 or (self.gpus < 100 and self.gpus.is_integer())):
             raise InputError(f"A worker has 0 to 1 of a GPU, or several whole ones, not {self.gpus:g}.")
-
-
-def import_ray() -> Any:
-    """The `ray` module. Raises `InputError` where it is not installed."""
-    # Ray reports its use over the network unless it is told not to.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # The coming default, chosen now: a worker without GPUs keeps the environment's own choice of devices.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-    except ImportError:
-        raise InputError(f"More than one worker needs Ray, which is not installed. Run: {INSTALL}") from None
-    return ray
-
-
-@contextmanager
-def connected(settings: CrewSettings) -> Iterator[Any]:
-    """Ray, connected to the cluster for the time of a block. Raises `ClusterError` where there is none."""
-    ray = import_ray()
-    wanted: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    if settings.address is None:
-        cores = max(os.cpu_count() or 1, math.ceil((settings.workers or 1) * settings.cpus))
-        wanted |= {"address": "local", "num_cpus": cores, "include_dashboard": False}
-    else:
-        wanted |= {"address": settings.address}
-    try:
-        if settings.address is not None:
-            _check_answers(settings.address)
-        with _signals_as_before():
-            ray.init(**wanted)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        where = settings.address or "this machine"
-        raise ClusterError(
-            f"There is no Ray cluster to be reached at {where}: {str(error).rstrip('.')}. "
-            "Start one with `ray start --head`, or name its address."
-        ) from error
-    with _hushed(ray):
-        try:
-            yield ray
-        finally:
-            ray.shutdown()
-
-
-@contextmanager
-def _hushed(ray: Any) -> Iterator[None]:
-    """Keep Ray from printing a paragraph whenever a worker dies: the batch says it in its own words."""
-    # There is no setting for it; this is how Ray's own debugger does it.
-    internals = ray._private.worker
-    internals._worker_logs_enabled = False
-    try:
-        yield
-    finally:
-        internals._worker_logs_enabled = True
-
-
-def _check_answers(address: str) -> None:
-    """Raise `OSError` where nobody listens: Ray would try for a minute, and then end this process."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if colon and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
-
-
-@contextmanager
-def _signals_as_before() -> Iterator[None]:
-    """Keep Ray from answering SIGTERM for us, with another exit code."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def work_on_ray(
@@ -140,7 +67,7 @@ def work_on_ray(
     Raises `ClusterError` where no worker can be had. Whatever is raised, the workers are gone afterwards.
     """
     tell("connecting to Ray")
-    with connected(settings) as ray:
+    with connected(settings.address, settings.cores) as ray:
         crew = _Crew(ray, batch, settings, keep)
         try:
             while not batch.finished:
@@ -181,8 +108,7 @@ class _Crew:
             num_cpus=settings.cpus,
             num_gpus=gpus,
             max_restarts=0,
-            max_concurrency=1,
-            concurrency_groups={"asking": 1},
+            max_concurrency=2,  # it does one job, and is asked meanwhile
         )(RayWorker)
         self._cache_bytes = settings.cache_bytes
         self._workers: list[_Worker] = []
@@ -274,8 +200,7 @@ class _Crew:
         if worker.task is None or time.monotonic() < worker.asked + _ASK_SECONDS:
             return
         worker.asked = math.inf
-        call = worker.actor.standing.options(concurrency_group="asking").remote()
-        self._call(worker, call, self._heard)
+        self._call(worker, worker.actor.standing.remote(), self._heard)
 
     def _heard(self, worker: _Worker, standing: Any) -> None:
         worker.asked = time.monotonic()
