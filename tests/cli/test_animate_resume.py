@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,20 +7,14 @@ import pytest
 
 from personalive.offline import resume
 from personalive.offline.workfolder import WorkFolder
-from personalive.pipelines import registry
-from tests.offline.conftest import LASTING
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Call
 
 
 @pytest.fixture(autouse=True)
-def lasting(monkeypatch: pytest.MonkeyPatch, plugins: None) -> Iterator[None]:
-    monkeypatch.syspath_prepend(str(LASTING))
+def short_segments(monkeypatch: pytest.MonkeyPatch, lasting: None) -> None:
     monkeypatch.setattr(resume, "SEGMENT_FRAMES", 6)
-    registry._registered.cache_clear()
-    yield
-    registry._registered.cache_clear()
 
 
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(

@@ -17,17 +17,7 @@ from personalive.pipelines import registry
 from tests.cluster.counted import FOLDER, Log
 from tests.conftest import _moved
 
-LASTING = Path(__file__).parents[1] / "offline" / "lasting_plugin"
 TINY_FRAMES = 22
-
-
-@pytest.fixture
-def lasting(monkeypatch: pytest.MonkeyPatch, plugins: None) -> Iterator[None]:
-    """An installed package, which registers a pipeline whose sessions can be continued."""
-    monkeypatch.syspath_prepend(str(LASTING))
-    registry._registered.cache_clear()
-    yield
-    registry._registered.cache_clear()
 
 
 @pytest.fixture(scope="session")
