@@ -28,6 +28,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PLUGIN = Path(__file__).parent / "plugin"
+LASTING = Path(__file__).parent / "offline" / "lasting_plugin"
 CLIP_FRAMES = 30
 CLIP_FPS = 25
 
@@ -109,4 +110,13 @@ def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     registry._registered.cache_clear()
     yield
     monkeypatch.undo()
+    registry._registered.cache_clear()
+
+
+@pytest.fixture
+def lasting(monkeypatch: pytest.MonkeyPatch, plugins: None) -> Iterator[None]:
+    """Another installed package, which registers a pipeline whose sessions can be continued."""
+    monkeypatch.syspath_prepend(str(LASTING))
+    registry._registered.cache_clear()
+    yield
     registry._registered.cache_clear()

@@ -39,6 +39,26 @@ class NoFaceError(InputError):
     """No usable face where one is needed."""
 
 
+class CannotResumeError(InputError):
+    """A job that was to be made in segments, by a pipeline whose sessions cannot be continued."""
+
+
+class BusyError(InputError):
+    """Another run is at work on the same output."""
+
+
+class StorageError(PersonaLiveError):
+    """A store that cannot be reached or does not answer now. Trying again later may help."""
+
+    exit_code = 2
+
+
+class ClusterError(PersonaLiveError):
+    """A Ray cluster that cannot be reached, or cannot do the work: the message says what to change."""
+
+    exit_code = 2
+
+
 class UnknownPipelineError(InputError):
     """A pipeline name that nobody registered."""
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,20 +7,14 @@ import pytest
 
 from personalive.offline import resume
 from personalive.offline.workfolder import WorkFolder
-from personalive.pipelines import registry
-from tests.offline.conftest import LASTING
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Call
 
 
 @pytest.fixture(autouse=True)
-def lasting(monkeypatch: pytest.MonkeyPatch, plugins: None) -> Iterator[None]:
-    monkeypatch.syspath_prepend(str(LASTING))
+def short_segments(monkeypatch: pytest.MonkeyPatch, lasting: None) -> None:
     monkeypatch.setattr(resume, "SEGMENT_FRAMES", 6)
-    registry._registered.cache_clear()
-    yield
-    registry._registered.cache_clear()
 
 
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(
@@ -59,7 +52,7 @@ def test_what_cannot_be_resumed_is_refused_in_one_line(
     personalive: Call, portrait_file: Path, clip: Path, tmp_path: Path
 ) -> None:
     for arguments, words in (
-        (["-o", tmp_path / "out.mp4", "--pipeline", "preview"], "The preview pipeline cannot resume a run"),
+        (["-o", tmp_path / "out.mp4", "--pipeline", "echo"], "The echo pipeline cannot resume a run"),
         (["-o", tmp_path / "out.gif"], "resuming needs a video"),
     ):
         done = personalive("animate", portrait_file, clip, "--size", 256, "--resume", "-q", *arguments)

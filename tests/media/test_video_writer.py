@@ -52,6 +52,20 @@ def test_round_trip(tmp_path: Path, name: str) -> None:
         assert reader.warnings == []
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two cores")
+def test_the_number_of_cores_does_not_matter(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (12, 96, 256, 3), np.uint8)
+    cores = os.sched_getaffinity(0)
+    made = []
+    try:
+        for given in (cores, {min(cores)}):
+            os.sched_setaffinity(0, given)
+            made.append(write(tmp_path / f"{len(given)}.mp4", list(noise)).read_bytes())
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert made[0] == made[1]
+
+
 @pytest.mark.parametrize("name", VIDEO)
 def test_colours_are_bt709_and_say_so(tmp_path: Path, name: str) -> None:
     path = write(tmp_path / name, [patches(128, 96)] * 5)

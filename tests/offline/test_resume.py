@@ -12,7 +12,7 @@ from typing import Any
 import av
 import pytest
 
-from personalive.errors import InputError
+from personalive.errors import CannotResumeError, InputError
 from personalive.media import open_driving, read_provenance
 from personalive.media.container_file import ContainerFile
 from personalive.media.container_writer import ContainerWriter
@@ -275,13 +275,32 @@ def test_a_copied_or_touched_input_is_the_same(stopped: dict[str, Any], tmp_path
     assert run(AnimateJob(**{**stopped, "driving": copy})).frames == 30
 
 
-@pytest.mark.parametrize("pipeline", ["echo", "preview"])
-def test_a_pipeline_without_snapshots_is_refused(
-    given: dict[str, Any], tmp_path: Path, pipeline: str
-) -> None:
-    with pytest.raises(InputError, match=f"The {pipeline} pipeline cannot resume a run"):
-        run(AnimateJob(**{**given, "pipeline": pipeline}))
+def test_a_pipeline_without_snapshots_is_refused(given: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(CannotResumeError, match="The echo pipeline cannot resume a run"):
+        run(AnimateJob(**{**given, "pipeline": "echo"}))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_job_may_say_how_long_its_segments_are(given: dict[str, Any]) -> None:
+    heard: list[tuple[int, int]] = []
+    job = AnimateJob(**given, segment_frames=12)
+    run(job, on_segment=lambda folder: heard.append((len(folder.state.segments), folder.state.frames)))
+    assert heard == [(0, 0), (1, 13), (2, 25), (3, 30)]
+    with pytest.raises(InputError, match="A segment must have 8 frames or more, not 7"):
+        run(AnimateJob(**given, segment_frames=7))
+
+
+def test_the_preview_goes_on(given: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from personalive.pipelines.preview.pipeline import PreviewSession
+
+    given["pipeline"] = "preview"
+    expected = whole(given, tmp_path)
+    with monkeypatch.context() as patch:
+        Trap(patch, PreviewSession, "step", 6)
+        with pytest.raises(KeyboardInterrupt):
+            run(AnimateJob(**given))
+    assert "16 of the frames were made by an earlier run." in run(AnimateJob(**given)).notes
+    assert content(given["output"]) == expected
 
 
 @pytest.mark.parametrize("name", ["out.gif", "out.png", "folder", "out-%03d.png"])

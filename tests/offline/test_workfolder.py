@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from personalive.errors import InputError
+from personalive.errors import BusyError, InputError
 from personalive.offline.workfolder import State, WorkFolder
 from personalive.pipelines.interface import FrameState
 
@@ -21,7 +21,7 @@ def kept(tmp_path: Path) -> Path:
     """A work folder with two segments."""
     with folder(tmp_path) as work:
         for frames in (8, 5):
-            work.segment(len(work.state.segments)).write_bytes(b"x" * frames)
+            work.next_segment.write_bytes(b"x" * frames)
             segments = work.add_segment(frames)
             work.save(State(segments=segments, states={FrameState.HELD: 2}, taken=12), b"a\nb\0")
     return work.path
@@ -53,7 +53,7 @@ def test_an_unfinished_beginning_is_no_obstacle(tmp_path: Path, kept: Path) -> N
     (kept / "state").unlink()
     with folder(tmp_path, {"seed": 2}) as work:
         assert work.state == State()
-        assert not work.segment(0).exists()
+        assert not work.next_segment.exists()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -78,7 +78,7 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, kept: Path, name: str, data
 
 
 def test_one_run_at_a_time(tmp_path: Path, kept: Path) -> None:
-    with folder(tmp_path), pytest.raises(InputError, match="Another run is at work"), folder(tmp_path):
+    with folder(tmp_path), pytest.raises(BusyError, match="Another run is at work"), folder(tmp_path):
         pass
     with folder(tmp_path) as work:
         assert work.state.frames == 13

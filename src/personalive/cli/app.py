@@ -14,6 +14,8 @@ from personalive.cli.animate import EPILOG as ANIMATE_EPILOG
 from personalive.cli.animate import animate
 from personalive.cli.bench import EPILOG as BENCH_EPILOG
 from personalive.cli.bench import bench
+from personalive.cli.batch import EPILOG as BATCH_EPILOG
+from personalive.cli.batch import batch
 from personalive.cli.doctor import doctor
 from personalive.cli.download import EPILOG as DOWNLOAD_EPILOG
 from personalive.cli.download import download
@@ -52,6 +54,7 @@ app = typer.Typer(
 )
 app.command(epilog=ANIMATE_EPILOG)(animate)
 app.command(epilog=BENCH_EPILOG)(bench)
+app.command(epilog=BATCH_EPILOG)(batch)
 app.command(epilog=DOWNLOAD_EPILOG)(download)
 app.command()(doctor)
 app.command()(pipelines)

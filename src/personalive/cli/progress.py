@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from personalive.cli import console
 
 if TYPE_CHECKING:
+    from personalive.cluster.batch import Course
     from personalive.offline import Progress
 
 _SECONDS_BETWEEN_LINES = 10.0
@@ -42,6 +43,75 @@ def show_bytes(*, quiet: bool) -> Iterator[Callable[[str, int, int], None] | Non
     with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=None)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+
+@contextmanager
+def show_jobs(*, quiet: bool) -> Iterator[Callable[[Course], None] | None]:
+    """The same for a batch, which tells how far all its jobs are."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        with _jobs_bar() as report:
+            yield report
+    else:
+        yield _JobLines()
+
+
+@contextmanager
+def _jobs_bar() -> Iterator[Callable[[Course], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[standing]}"),
+        TimeRemainingColumn(),
+    )
+    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=None, standing="")
+
+        def report(course: Course) -> None:
+            bar.update(
+                task,
+                description=course.stage or "jobs",
+                completed=course.done + course.failed,
+                total=course.total,
+                standing=_standing(course),
+            )
+
+        yield report
+
+
+def _standing(course: Course) -> str:
+    """What a bar of jobs does not show."""
+    parts = [f"{course.failed} failed"] if course.failed else []
+    if course.running > 1:
+        parts.append(f"{course.running} at work")
+    if course.frames_per_second:
+        parts.append(f"{course.frames_per_second:.1f} fps")
+    return ", ".join(parts)
+
+
+class _JobLines:
+    """A line for each stage of a batch, and one now and then."""
+
+    def __init__(self) -> None:
+        self._stage: str | None = None
+        self._last = 0.0
+
+    def __call__(self, course: Course) -> None:
+        now = time.monotonic()
+        if course.stage == self._stage and now - self._last < _SECONDS_BETWEEN_LINES:
+            return
+        if course.stage and course.stage != self._stage:
+            console.say(course.stage)
+        else:
+            more = f", {standing}" if (standing := _standing(course)) else ""
+            console.say(f"{course.done + course.failed} of {course.total} jobs{more}")
+        self._stage, self._last = course.stage, now
 
 
 @contextmanager

@@ -20,7 +20,8 @@ from personalive.offline.job import AnimateJob, Progress, Report
 from personalive.offline.loaded import WAITING_FRAMES, Loaded, Made
 from personalive.offline.output import FrameWriter, check_target, is_picture
 from personalive.offline.plan import driving_frames, is_still, make_layout, make_plan
-from personalive.offline.resume import animate_in_segments, check_resumable
+from personalive.offline.resume import OnSegment, animate_in_segments, check_resumable
+from personalive.offline.shared import Shared
 from personalive.offline.threads import Reader, Writer
 from personalive.pipelines import registry
 from personalive.pipelines.interface import FrameState, Pipeline
@@ -30,12 +31,21 @@ _WIDEST_PLAYED = 4096
 
 
 def run(
-    job: AnimateJob, progress: Progress | None = None, *, pipeline: Pipeline[Any, Any] | None = None
+    job: AnimateJob,
+    progress: Progress | None = None,
+    *,
+    pipeline: Pipeline[Any, Any] | None = None,
+    shared: Shared | None = None,
+    on_segment: OnSegment | None = None,
+    keep_work: bool = False,
 ) -> Report:
-    """Do the job. `progress` hears of it in this thread.
+    """Do the job. `progress` hears of it in this thread, and of a job with `resume` so does `on_segment`.
 
     A `pipeline` that is loaded already is used, and left open; the job's size and load parameters must be those
-    it was loaded with. Without one, that of the job's name is loaded, and closed in the end.
+    it was loaded with. Without one, that of the job's name is loaded, and closed in the end. `shared` lends out
+    the pipeline and the reference that an earlier job has left there, if they are the same, and keeps this job's.
+    With `keep_work` the finished segments stay, so that the same job is done at once if it is asked for again; it
+    is for the caller to remove them (`workfolder.remove_work`).
 
     Raises `InputError` and its kin for what cannot be used, `PipelineUnavailableError` where the pipeline
     cannot run here. Whatever is raised, nothing is left at the output's place that was not there before; a job
@@ -57,13 +67,17 @@ def run(
         plan = make_plan(job, choice, source)
         tell("loading", 0, None)
         with ExitStack() as stack:
-            used = pipeline or stack.enter_context(
-                choice.pipeline.load(plan.load, lambda stage, share: tell(stage, 0, None))
+            ours = shared or stack.enter_context(Shared())
+            used = pipeline or ours.pipeline(
+                choice.pipeline, plan.load, lambda stage, share: tell(stage, 0, None)
             )
-            reference = used.fuse(plan.framing.image)
+            reference = ours.fuse(used, plan.framing.image)
             loaded = Loaded(plan, source, used, reference, make_layout(plan, source, reference))
             _say_how_long(loaded, tell)
-            made = animate_in_segments(loaded, tell) if job.resume else _animate(loaded, tell)
+            if job.resume:
+                made = animate_in_segments(loaded, tell, on_segment, keep_work=keep_work)
+            else:
+                made = _animate(loaded, tell)
             return _report(loaded, made)
 
 

@@ -13,6 +13,9 @@ from personalive.pipelines.interface import FrameState
 Progress = Callable[[str, int, int | None], None]
 """Called in the caller's thread with the stage's name, frames done, and how many there will be, if known."""
 
+SHORTEST_SEGMENT = 8
+"""Frames. More than an encoder reorders: joined, only the last segment may be shorter than that."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnimateJob:
@@ -50,6 +53,8 @@ class AnimateJob:
     overwrite: bool = False
     resume: bool = False
     """Work in segments, and go on where an earlier run of the same job was stopped; video files only."""
+    segment_frames: int | None = None
+    """With `resume`, a segment ends with the step that completes so many frames, 8 or more; None for 128."""
     parameters: Mapping[str, object] = field(default_factory=dict)
     """Run and load parameters of the pipeline by name; what is not given keeps its default."""
 
@@ -65,6 +70,10 @@ class AnimateJob:
             raise InputError(f"The frame rate must lie between 0 and 240, not {self.fps:g}.")
         if self.max_frames is not None and self.max_frames < 1:
             raise InputError(f"At least one frame must be written, not {self.max_frames}.")
+        if self.segment_frames is not None and self.segment_frames < SHORTEST_SEGMENT:
+            raise InputError(
+                f"A segment must have {SHORTEST_SEGMENT} frames or more, not {self.segment_frames}."
+            )
         for name, path in (("reference", self.reference), ("driving clip", self.driving)):
             if _same(path, self.output):
                 raise InputError(f"The output would overwrite the {name}, {path}: choose another name.")

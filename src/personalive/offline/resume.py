@@ -10,12 +10,12 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from personalive.errors import InputError, MediaError
+from personalive.errors import CannotResumeError, InputError, MediaError
 from personalive.media import AudioTrack, Provenance, VideoFrame, join_videos, open_writer, output_kind
 from personalive.offline.drive import Drive, Driven
 from personalive.offline.fingerprint import fingerprint
@@ -28,8 +28,10 @@ from personalive.offline.workfolder import State, WorkFolder
 from personalive.pipelines.interface import FrameState, Session
 
 SEGMENT_FRAMES = 128
-"""A segment ends with the step that completes so many frames. More than an encoder reorders: joined, only the
-last segment may be shorter than that."""
+"""A segment of a job that does not say otherwise ends with the step that completes so many frames."""
+
+OnSegment = Callable[[WorkFolder], None]
+"""Called in the caller's thread when a job in segments has its work folder, and after every segment kept there."""
 
 
 def check_resumable(output: Path) -> None:
@@ -40,11 +42,14 @@ def check_resumable(output: Path) -> None:
         )
 
 
-def animate_in_segments(loaded: Loaded, tell: Progress) -> Made:
-    """Make what an earlier run has not, join it all and remove the work folder.
+def animate_in_segments(
+    loaded: Loaded, tell: Progress, on_segment: OnSegment | None = None, *, keep_work: bool = False
+) -> Made:
+    """Make what an earlier run has not, join it all and remove the work folder, unless `keep_work`.
 
-    Raises `InputError` where the pipeline cannot continue a session, or where the work folder is not of this job,
-    and `MediaError` where something cannot be read or written. Finished segments stay for the next run.
+    Raises `CannotResumeError` where the pipeline cannot continue a session, `InputError` where the work folder is
+    not of this job, and `MediaError` where something cannot be read or written. Finished segments stay for the
+    next run.
     """
     job, info = loaded.plan.job, loaded.pipeline.info
     mark = provenance_of(job, info)
@@ -52,27 +57,35 @@ def animate_in_segments(loaded: Loaded, tell: Progress) -> Made:
         session = stack.enter_context(loaded.open_session())
         _snapshot(loaded, session)  # first of all: in vain if there is none to be had
         tell("checking the files", 0, None)
-        facts = fingerprint(loaded, mark, SEGMENT_FRAMES)
+        length = job.segment_frames or SEGMENT_FRAMES
+        facts = fingerprint(loaded, mark, length)
         folder = stack.enter_context(WorkFolder(job.output, facts, overwrite=job.overwrite))
+        say = on_segment or _nobody
+        say(folder)
         earlier = folder.state.frames
         if earlier:
             tell(f"going on after {earlier} frames", 0, None)
         if not folder.state.finished:
-            _Work(loaded, session, folder, mark, tell).finish()
+            _Work(loaded, session, folder, mark, tell).finish(length, say)
         state = folder.state
         tell("finishing", state.frames, state.frames)
         warnings = _join(loaded, folder, mark)
-        folder.remove()
+        if not keep_work:
+            folder.remove()
     return Made(Counter(state.states), state.seconds, (*state.warnings, *warnings), earlier)
 
 
 def _snapshot(loaded: Loaded, session: Session[Any]) -> bytes:
     snapshot = session.snapshot()
     if snapshot is None:
-        raise InputError(
+        raise CannotResumeError(
             f"The {loaded.pipeline.info.id} pipeline cannot resume a run: leave that out (--resume, resume=True)."
         )
     return snapshot
+
+
+def _nobody(folder: WorkFolder) -> None:
+    del folder
 
 
 def _join(loaded: Loaded, folder: WorkFolder, mark: Provenance) -> list[str]:
@@ -100,8 +113,8 @@ class _Work:
         self._mark = mark
         self._tell = tell
 
-    def finish(self) -> None:
-        """Make them all. `folder.state` is finished then."""
+    def finish(self, length: int, say: OnSegment) -> None:
+        """Make them all, of `length` frames, and `say` so after each. `folder.state` is finished then."""
         loaded, folder = self._loaded, self._folder
         with Reader(driving_frames(loaded.plan, loaded.source), ahead=loaded.frames_ahead) as reader:
             drive = Drive(self._session, loaded.pipeline.info, reader)
@@ -109,8 +122,9 @@ class _Work:
                 self._go_on(drive, reader)
             while not folder.state.finished:
                 begun = time.perf_counter()
-                states = self._make(drive)
+                states = self._make(drive, length)
                 self._keep(drive, states, time.perf_counter() - begun)
+                say(folder)
 
     def _go_on(self, drive: Drive, reader: Iterator[VideoFrame]) -> None:
         """Bring session and source to where the earlier run was. The source is read again from its start, which
@@ -125,15 +139,15 @@ class _Work:
             raise MediaError(f"{self._loaded.plan.job.driving} gave fewer frames than in the earlier run.")
         drive.go_on(state.frames, waiting, state.padding)
 
-    def _make(self, drive: Drive) -> Counter[FrameState]:
+    def _make(self, drive: Drive, length: int) -> Counter[FrameState]:
         """Write the next segment, if there is another frame, and say what its frames are."""
         states: Counter[FrameState] = Counter()
-        results = drive.results(at_least=SEGMENT_FRAMES)
+        results = drive.results(at_least=length)
         first = next(results, None)
         if first is None:
             return states
         plan, layout, done = self._loaded.plan, self._loaded.layout, self._folder.state.frames
-        path = self._folder.segment(len(self._folder.state.segments))
+        path = self._folder.next_segment
         width, height = layout.size
         with ExitStack() as stack:
             target = stack.enter_context(

@@ -22,7 +22,7 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from personalive.errors import InputError
+from personalive.errors import BusyError, InputError
 from personalive.media.output import OutputFile, write_failure
 from personalive.offline.fingerprint import Facts, differences
 from personalive.pipelines.interface import FrameState
@@ -65,6 +65,39 @@ class State(BaseModel):
         return sum(segment.frames for segment in self.segments)
 
 
+def work_path(output: Path) -> Path:
+    """Where the work folder of the job with that `output` lies."""
+    # Beside the file that a link stands for: the result is moved there in one step.
+    target = output.resolve()
+    name = os.fsdecode(os.fsencode(target.name)[-200:])
+    return target.with_name(f".{name}.resume")
+
+
+def remove_work(output: Path) -> None:
+    """Remove the work folder of the job with that `output`, as far as it is ours, and if it is there."""
+    _remove(work_path(output))
+
+
+def _remove(folder: Path) -> None:
+    # Whatever else may be left, the result is where it belongs.
+    with contextlib.suppress(OSError):
+        _clear(folder, keep=set())
+        folder.rmdir()
+
+
+def _clear(folder: Path, keep: set[str]) -> None:
+    """Remove what was put there, but for `keep`. Raises `OSError`."""
+    # The state first: without it, what a kill leaves of the rest means nothing.
+    for path in sorted(folder.iterdir(), key=lambda path: path.name != "state"):
+        if path.name not in keep and _OURS.fullmatch(path.name):
+            path.unlink()
+
+
+def segment_path(folder: Path, index: int) -> Path:
+    """Where the file of a segment lies, or is to be written, in the work folder at that path."""
+    return folder / f"segment-{index:05d}{folder.with_suffix('').suffix}"
+
+
 class WorkFolder:
     """The work folder of the job with those `facts` whose result goes to `output`, for the time of a block.
 
@@ -73,35 +106,33 @@ class WorkFolder:
     removed on the way out.
 
     Raises:
-        InputError: the folder is of another job, damaged, or in use.
+        InputError: the folder is of another job, or damaged.
+        BusyError: another run is at work in it.
         MediaError: it cannot be written to.
 
     """
 
     def __init__(self, output: Path, facts: Facts, *, overwrite: bool) -> None:
-        # Beside the file that a link stands for: the result is moved there in one step.
-        target = output.resolve()
-        name = os.fsdecode(os.fsencode(target.name)[-200:])
-        self.path = target.with_name(f".{name}.resume")
-        self._suffix = target.suffix
+        self.path = work_path(output)
         self._facts: Facts = json.loads(json.dumps({"format": _FORMAT, **facts}))
         self._overwrite = overwrite
         self._lock: int | None = None
         self.state = State()
         self.snapshot = b""
 
-    def segment(self, index: int) -> Path:
-        """Where a segment's file lies, or is to be written."""
-        return self.path / f"segment-{index:05d}{self._suffix}"
-
     @property
     def segments(self) -> list[Path]:
         """The files of all finished segments, in order."""
-        return [self.segment(index) for index in range(len(self.state.segments))]
+        return [segment_path(self.path, index) for index in range(len(self.state.segments))]
+
+    @property
+    def next_segment(self) -> Path:
+        """Where the file of the segment after them is to be written."""
+        return segment_path(self.path, len(self.state.segments))
 
     def add_segment(self, frames: int) -> tuple[Segment, ...]:
         """Make sure that the next segment's file is on the disk; what `state` will say of all segments."""
-        path = self.segment(len(self.state.segments))
+        path = self.next_segment
         try:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
@@ -117,10 +148,7 @@ class WorkFolder:
     def remove(self) -> None:
         """Remove what this class put there, and the folder, unless a stranger's file lies in it."""
         self.state, self.snapshot = State(), b""
-        # Whatever else may be left, the result is where it belongs.
-        with contextlib.suppress(OSError):
-            self._clear(keep=set())
-            self.path.rmdir()
+        _remove(self.path)
 
     def __enter__(self) -> Self:
         try:
@@ -153,7 +181,7 @@ class WorkFolder:
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(f"Another run is at work in {self.path}: wait for it to end.") from None
+            raise BusyError(f"Another run is at work in {self.path}: wait for it to end.") from None
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -166,14 +194,17 @@ class WorkFolder:
             other = differences(self._facts, self._manifest(manifest))
             if not other:
                 self._load(state)
-                self._clear(keep={"lock", manifest.name, state.name, *(path.name for path in self.segments)})
+                _clear(
+                    self.path,
+                    keep={"lock", manifest.name, state.name, *(path.name for path in self.segments)},
+                )
                 return
             if not self._overwrite:
                 raise InputError(
                     f"{self.path} holds the work of an earlier run that differs in {', '.join(other)}: give the "
                     "same options and files again, remove that folder, or allow overwriting (-y, overwrite=True)."
                 )
-        self._clear(keep={"lock"})
+        _clear(self.path, keep={"lock"})
         self._write(manifest.name, json.dumps(self._facts, indent=1).encode())
 
     def _manifest(self, path: Path) -> Facts:
@@ -205,10 +236,3 @@ class WorkFolder:
                     os.fsync(file.fileno())
             except OSError as error:
                 raise write_failure(self.path / name, error) from error
-
-    def _clear(self, keep: set[str]) -> None:
-        """Remove what was put here, but for `keep`. Raises `OSError`."""
-        # The state first: without it, what a kill leaves of the rest means nothing.
-        for path in sorted(self.path.iterdir(), key=lambda path: path.name != "state"):
-            if path.name not in keep and _OURS.fullmatch(path.name):
-                path.unlink()

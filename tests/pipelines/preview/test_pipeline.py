@@ -349,3 +349,43 @@ def test_what_it_says_of_itself() -> None:
     assert [share for _, share in told] == sorted(share for _, share in told)
     with pytest.raises(ValidationError):
         PreviewPipeline.run_parameters.model_validate({"pose": 9})
+
+
+@pytest.mark.parametrize("at", [0, 1, 4, 8])
+def test_another_session_goes_on_from_a_snapshot(
+    pipeline: PreviewPipeline, reference: PreviewReference, moving: list[Image], at: int
+) -> None:
+    """Taken before a face was seen, right after the first, and while it is held."""
+    frames = [GREY, *moving[:6], GREY, GREY, *moving[6:]]
+    parameters = PreviewRunParameters(motion="absolute", smoothing=0.7)
+    with pipeline.open_session(reference, parameters) as one, pipeline.open_session(reference) as two:
+        run(one, frames[:at], 1) if at else None
+        run(two, moving[4:9], 1)
+        two.restore(one.snapshot() or b"")
+        assert two.parameters == parameters
+        expected, states = run(one, frames[at:], 4, at)
+        images, again = run(two, frames[at:], 4, at)
+        assert states == again
+        assert np.array_equal(images, expected)
+
+
+def test_a_snapshot_of_something_else_is_refused(
+    pipeline: PreviewPipeline, reference: PreviewReference, other: PreviewReference, moving: list[Image]
+) -> None:
+    with pipeline.open_session(reference) as session, pipeline.open_session(other) as stranger:
+        session.step(chunk(moving[:2]))
+        kept = session.snapshot() or b""
+        with pytest.raises(InputError, match="another reference"):
+            stranger.restore(kept)
+        for damaged in (
+            b"",
+            b"[]",
+            b"{}",
+            kept[:-9],
+            kept.replace(b'"retargeter": {', b'"retargeter": null, "x": {'),
+        ):
+            with pytest.raises(InputError, match="no snapshot"):
+                session.restore(damaged)
+        assert session.snapshot() == kept
+    with pytest.raises(SessionClosedError):
+        session.snapshot()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from personalive.face.face import LANDMARKS
 from personalive.face.pose import Double
+
+_ARRAYS = ("rotation", "translation", "shape", "closure", "gaze")
 
 
 def _no_rotation() -> Double:
@@ -31,3 +35,13 @@ class Motion:
     shape: Double = field(default_factory=lambda: np.zeros((LANDMARKS, 3)))
     closure: Double = field(default_factory=lambda: np.zeros(2))
     gaze: Double = field(default_factory=lambda: np.zeros((2, 2)))
+
+    def state(self) -> dict[str, Any]:
+        """All of it as JSON."""
+        return {"scale": float(self.scale), **{name: getattr(self, name).tolist() for name in _ARRAYS}}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> Motion:
+        """The motion whose `state` this is."""
+        arrays = {name: np.array(state[name], np.float64) for name in _ARRAYS}
+        return cls(scale=float(state["scale"]), **arrays)

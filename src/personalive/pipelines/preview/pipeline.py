@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -30,6 +31,9 @@ from personalive.pipelines.preview.motion import Motion
 from personalive.pipelines.preview.parameters import PreviewLoadParameters, PreviewRunParameters
 from personalive.pipelines.preview.retarget import Retargeter
 from personalive.pipelines.preview.warp import Portrait
+
+_FORMAT = 1
+"""Of a session's snapshot."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +191,39 @@ class PreviewSession(Session[PreviewRunParameters]):
             self._retargeter.reset()
         if self._tracker is not None:
             self._tracker.reset()
+
+    @override
+    def snapshot(self) -> bytes:
+        """As JSON. The face is looked for anew afterwards, here and in the session that goes on alike."""
+        if self._tracker is None:
+            raise SessionClosedError("This session is closed.")
+        self._tracker.reset()
+        state = {
+            "format": _FORMAT,
+            "reference": self._reference.id,
+            "parameters": self._parameters.model_dump(mode="json"),
+            "last": None if self._last is None else self._last.state(),
+            "retargeter": None if self._retargeter is None else self._retargeter.state(),
+        }
+        return json.dumps(state).encode()
+
+    @override
+    def restore(self, snapshot: bytes) -> None:
+        if self._tracker is None:
+            raise SessionClosedError("This session is closed.")
+        try:
+            state = json.loads(snapshot)
+            if (state["format"], state["reference"]) != (_FORMAT, self._reference.id):
+                raise InputError("This snapshot is of a session with another reference, size or version.")
+            parameters = type(self._parameters).model_validate(state["parameters"])
+            last = None if state["last"] is None else Motion.restored(state["last"])
+            retargeter = _retargeter(self._reference)
+            if retargeter is not None:
+                retargeter.restore(state["retargeter"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # any bytes may be given
+            raise InputError("These bytes are no snapshot of a session.") from error
+        self._tracker.reset()
+        self._parameters, self._last, self._retargeter = parameters, last, retargeter
 
     @override
     def close(self) -> None:

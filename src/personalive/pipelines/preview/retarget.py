@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,6 +31,7 @@ _RECENTRE_SECONDS = 4.0
 """A driver who sits down elsewhere is followed there; the portrait comes back to its place in this time."""
 _SMILES = ("mouthSmileRight", "mouthSmileLeft")
 _GAZE_LIMIT = np.array([0.22, 0.12])
+_KEPT_ARRAYS = ("resting", "gaze", "centre", "scale")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +51,26 @@ class _Sight:
         aperture, gaze = zip(*(_eye(shape, eye) for eye in mesh.EYES), strict=True)
         blink = [face.score(eye.blink) for eye in mesh.EYES]
         return cls(pose, shape, np.array(aperture), np.array(blink), np.array(gaze))
+
+    def state(self) -> dict[str, Any]:
+        """All of it as JSON."""
+        pose = {
+            "rotation": self.pose.rotation.tolist(),
+            "scale": float(self.pose.scale),
+            "translation": self.pose.translation.tolist(),
+        }
+        arrays = {name: getattr(self, name).tolist() for name in ("shape", "aperture", "blink", "gaze")}
+        return {"pose": pose, **arrays}
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Any]) -> _Sight:
+        """The sight whose `state` this is."""
+        rotation, translation = (np.array(state["pose"][name]) for name in ("rotation", "translation"))
+        pose = HeadPose(rotation, float(state["pose"]["scale"]), translation)
+        shape, aperture, blink, gaze = (
+            np.array(state[name]) for name in ("shape", "aperture", "blink", "gaze")
+        )
+        return cls(pose, shape, aperture, blink, gaze)
 
 
 def _eye(shape: Double, eye: mesh.Eye) -> tuple[float, Double]:
@@ -117,6 +138,30 @@ class Retargeter:
         self._resting[:] = _RESTING_APERTURE
         self._gaze[:] = 0.0
         self._filters.clear()
+
+    def state(self) -> dict[str, Any]:
+        """All that `restore` needs, as JSON: what is known of the driver, none of the portrait."""
+        return {
+            "neutral": None if self._neutral is None else self._neutral.state(),
+            "smile": self._smile,
+            "time": self._time,
+            "filters": {name: one.state() for name, one in self._filters.items()},
+            "filtered with": self._filtered_with,
+            **{name: getattr(self, f"_{name}").tolist() for name in _KEPT_ARRAYS},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on as the retargeter of the same portrait whose `state` this is."""
+        self._neutral = None if state["neutral"] is None else _Sight.restored(state["neutral"])
+        self._smile = {name: float(score) for name, score in state["smile"].items()}
+        self._time = float(state["time"])
+        self._filtered_with = float(state["filtered with"])
+        self._filters.clear()
+        smoother = _Smoother(self._filters, self._filtered_with)
+        for name, kept in state["filters"].items():
+            smoother.filter(name).restore(kept)
+        for name in _KEPT_ARRAYS:
+            setattr(self, f"_{name}", np.array(state[name], np.float64))
 
     def _start(self, face: Face, sight: _Sight, time: float) -> None:
         """Take the first frame for neutral, less the expression that it shows."""
@@ -204,11 +249,15 @@ class _Smoother:
     def __call__(self, name: str, value: Double, time: float) -> Double:
         if self.amount <= 0:
             return value
+        return self.filter(name).filter(value, time)
+
+    def filter(self, name: str) -> OneEuro:
+        """The filter of that name, made at the first use."""
         if name not in self.filters:
             cutoff, beta = self._TUNED[name]
             strength = 2 * self.amount
             self.filters[name] = OneEuro(min_cutoff=cutoff / strength, beta=beta / strength)
-        return self.filters[name].filter(value, time)
+        return self.filters[name]
 
 
 def _proportions(own: Double, driver: Double) -> Double:
