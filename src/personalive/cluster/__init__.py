@@ -1,0 +1,1 @@
+"""One machine is not enough: Ray carries the same work over many."""
