@@ -1,0 +1,141 @@
+"""A Ray cluster of several nodes on this machine, and `personalive cluster serve` on it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.serving.running import PLUGIN, ROOT, RunningServer, running
+
+START_LIMIT = 180.0
+LEAVE_LIMIT = 90.0
+SMALL = {"width": 256, "height": 256}
+
+_RAY = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "OMP_NUM_THREADS": "1",
+    # So that it is told within a second how many sessions there are, not within ten.
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
+    "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_RECORD_INTERVAL_S": "0.5",
+    "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_RECORD_INTERVAL_S": "0.5",
+}
+
+
+class Nodes:
+    """The head and the nodes that join it. Each has the GPUs it says, whatever this machine has."""
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._cluster: Any = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "include_dashboard": False}
+        )
+        self.others: list[Any] = []
+
+    @property
+    def address(self) -> str:
+        """Where to join it."""
+        return str(self._cluster.address)
+
+    def add(self, gpus: int = 1) -> Any:
+        """One more node."""
+        node = self._cluster.add_node(num_cpus=1, num_gpus=gpus)
+        self.others.append(node)
+        return node
+
+    def stopped(self) -> set[str]:
+        """The replicas that Serve's controller has begun to stop, by its log."""
+        logs = Path(self._cluster.head_node.get_logs_dir_path()) / "serve"
+        text = "".join(path.read_text() for path in logs.glob("controller_*.log"))
+        return set(re.findall(r"Stopping Replica\(id='(\w+)', deployment='Replica'", text))
+
+    def kill(self, node: Any) -> None:
+        """End a node with all that runs there, at once."""
+        self._cluster.remove_node(node, allow_graceful=False)
+
+    def close(self) -> None:
+        """End all of it."""
+        self._cluster.shutdown()
+
+
+@contextlib.contextmanager
+def cluster(nodes: int, gpus: int = 1) -> Iterator[Nodes]:
+    """A head without GPUs, and so many nodes with some. Their processes find this checkout and its plugins."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in _RAY.items():
+            patch.setenv(name, value)
+        for name in list(os.environ):
+            if name.startswith("PERSONALIVE_") and name != "PERSONALIVE_HOME":
+                patch.delenv(name)
+        path = [str(PLUGIN), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
+        found = Nodes()
+        try:
+            for _ in range(nodes):
+                found.add(gpus)
+            yield found
+        finally:
+            found.close()
+
+
+@contextlib.contextmanager
+def served(
+    nodes: Nodes, *arguments: object, settings: Mapping[str, object] | None = None
+) -> Iterator[RunningServer]:
+    """The service on that cluster: the tests' pipeline at the start, unless the settings say otherwise."""
+    chosen = {"pipeline": "paced", "load_params": SMALL, **(settings or {})}
+    told = [str(argument) for argument in ("--address", nodes.address, *arguments)]
+    with running(
+        chosen,
+        *told,
+        command=("cluster", "serve"),
+        environment=_RAY,
+        start_limit=START_LIMIT,
+        leave_limit=LEAVE_LIMIT,
+    ) as server:
+        wait_for(lambda: server.get("/health/ready").status_code == 200, START_LIMIT)
+        yield server
+
+
+def replicas(server: RunningServer) -> list[dict[str, Any]]:
+    """What is told of each."""
+    found: list[dict[str, Any]] = server.get("/api/v1/cluster").json()["replicas"]
+    return found
+
+
+def serving(server: RunningServer) -> set[str]:
+    """The replicas that take sessions."""
+    return {each["id"] for each in replicas(server) if each["stage"] == "serving"}
+
+
+def wait_for(true: Any, limit: float) -> None:
+    """Until it is. Raises `TimeoutError`."""
+    until = time.monotonic() + limit
+    while not true():
+        if time.monotonic() > until:
+            raise TimeoutError(f"it did not become true within {limit:g} s")
+        time.sleep(0.1)
+
+
+def process_of(replica: str) -> int:
+    """The process of a replica: the one that writes the log that Serve has for it."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with contextlib.suppress(OSError):
+                if any(replica in str(handle.readlink()) for handle in (process / "fd").iterdir()):
+                    return int(process.name)
+    raise LookupError(f"no process writes the log of {replica}")
+
+
+def kill(replica: str) -> None:
+    """End a replica's process, without a word."""
+    os.kill(process_of(replica), signal.SIGKILL)
