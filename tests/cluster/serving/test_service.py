@@ -94,7 +94,7 @@ def test_a_reference_is_given_once_and_known_everywhere(server: RunningServer) -
 
 
 def test_all_replicas_load_what_one_was_told_to(server: RunningServer) -> None:
-    server.load("paced", width=320, height=256)
+    server.load("paced", width=320, height=256, loading=3)  # longer than it takes until all have heard of it
     status = server.get("/api/v1/pipeline/status").json()
     assert status["load_params"]["width"] == 320
     assert [each["pipeline"] for each in status["replicas"]] == ["loaded", "loaded"]

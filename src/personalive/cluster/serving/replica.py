@@ -158,6 +158,9 @@ class Replica:
         self._refused = None
         try:
             if wanted.pipeline_id is not None:
+                # The replica that was asked first has begun already, and then finds that it is done.
+                while host.status().status == "loading":
+                    await asyncio.sleep(_LOOK_S)
                 await host.load(wanted.pipeline_id, wanted.load_params, force=True)
             else:
                 await host.unload()

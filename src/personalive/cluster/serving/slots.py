@@ -77,9 +77,12 @@ async def _answer(call: DeploymentResponseGenerator[Any], patience: float) -> An
         await asyncio.wait_for(anext(call), patience)
     except (TimeoutError, BackPressureError) as error:
         raise FullError from error
-    async with asyncio.timeout(_ANSWER_S):
-        answer: Answered = await anext(call)
-        return answer
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            answer: Answered = await anext(call)
+    except TimeoutError as error:
+        raise BusyError("The replica takes too long: try again.", retry_after=_RETRY_AFTER_S) from error
+    return answer
 
 
 async def _end(name: str, call: DeploymentResponseGenerator[Any]) -> None:
