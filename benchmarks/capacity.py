@@ -24,7 +24,7 @@ import random
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -290,7 +290,7 @@ def _wait(day: Day) -> str:
     return f"{np.quantile(day.waited, 0.99):.0f} s" if day.waited else "–"
 
 
-ROWS = (
+ROWS: tuple[tuple[str, Callable[[World, Day], str]], ...] = (
     ("sessions at once, peak", lambda _, day: f"{_peak(day):,}"),
     ("sessions at once, mean", lambda _, day: f"{day.used.mean():,.1f}"),
     ("new sessions in the busiest second", lambda _, day: f"{day.busiest_second:,}"),

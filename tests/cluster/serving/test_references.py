@@ -42,7 +42,8 @@ def test_a_reference_that_is_elsewhere_is_fetched_once() -> None:
             assert references.default_id == id
             with pytest.raises(UnknownReferenceError):
                 await references.fused("none")
-            stream = await server.streams.open(server.host.pipeline, id, one, {})  # type: ignore[arg-type]
+            assert server.host.pipeline is not None
+            stream = await server.streams.open(server.host.pipeline, id, one, {})
             assert stream.id.startswith("r1.")
         finally:
             await server.stop()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
-from prometheus_client.utils import floatToGoString
 from pydantic import BaseModel, Field
 
 from personalive.cluster.serving.agreed import Member, Wanted
@@ -152,8 +152,13 @@ def _lines(family: Metric) -> list[str]:
     told = [f"# HELP {name} {family.documentation}", f"# TYPE {name} {family.type}"]
     for sample in family.samples:
         labels = ",".join(f'{key}="{_escaped(value)}"' for key, value in sample.labels.items())
-        told.append(f"{sample.name}{{{labels}}} {floatToGoString(sample.value)}")
+        told.append(f"{sample.name}{{{labels}}} {_number(sample.value)}")
     return told
+
+
+def _number(value: float) -> str:
+    """As Prometheus writes it."""
+    return {math.inf: "+Inf", -math.inf: "-Inf"}.get(value, repr(float(value)).replace("nan", "NaN"))
 
 
 def _escaped(value: str) -> str:

@@ -21,6 +21,8 @@ from personalive.cluster.serving.hosts import settings_here
 from personalive.cluster.serving.references import SharedReferences
 from personalive.cluster.serving.wire import Answered, Asked, Wire, session_in
 from personalive.errors import PersonaLiveError
+from personalive.serving.live.worker import Worker
+from personalive.serving.loading.host import PipelineHost
 from personalive.serving.observing import logs
 from personalive.serving.server import Server
 
@@ -113,8 +115,8 @@ class Replica:
 
     # -- on the engine's event loop
 
-    def _references(self, *parts: Any) -> SharedReferences:
-        return SharedReferences(*parts, fetch=self._fetch)
+    def _references(self, host: PipelineHost, worker: Worker) -> SharedReferences:
+        return SharedReferences(host, worker, self._fetch)
 
     async def _fetch(self, id: str) -> Kept | None:
         kept: Kept | None = await self._ledger.reference.remote(id)
