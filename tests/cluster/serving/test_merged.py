@@ -63,6 +63,12 @@ def test_one_that_has_not_heard_of_it_yet_is_waited_for() -> None:
     assert told.status == "loading"
 
 
+def test_it_is_unloaded_when_all_are() -> None:
+    nothing, gone = Wanted(3), {"status": "not_loaded"}
+    assert merged.status([said(ONE, loaded()), said(TWO, gone)], nothing).status == "loaded"
+    assert merged.status([said(ONE, gone), said(TWO, gone)], nothing).status == "not_loaded"
+
+
 def test_figures_keep_their_kinds_under_their_replica_s_name() -> None:
     metrics = Metrics()
     metrics.session_ended("idle")

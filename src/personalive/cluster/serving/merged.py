@@ -62,7 +62,8 @@ def status(said: Iterable[Said], wanted: Wanted) -> ClusterStatus:
             stage="waiting for replicas" if waits else None,
             progress=0.0 if waits else None,
         )
-    worst = min(serving, key=_standing)
+    # Farthest from what is wanted: where nothing is, that is a replica which has not unloaded yet.
+    worst = (max if wanted.pipeline_id is None else min)(serving, key=_standing)
     behind = [own for own in serving if own.pipeline_id != wanted.pipeline_id] if wanted.pipeline_id else []
     if behind and worst.status != "loading":  # they hear of it within a second
         worst = PipelineStatus(
