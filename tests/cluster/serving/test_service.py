@@ -53,7 +53,7 @@ def test_sessions_are_spread_and_each_is_reached_where_it_is(server: RunningServ
             for id in ids:
                 found = await one.http.get(f"/api/v1/sessions/{id}")
                 assert found.json()["id"] == id
-            refused = await Client(server.url).http.post(
+            refused = await one.http.post(
                 "/api/v1/webrtc/offer", json={"sdp": one.peer.localDescription.sdp, "type": "offer"}
             )
             assert refused.status_code == 503
