@@ -27,7 +27,7 @@ SETTLE = 3.0
 """Seconds after the last client has connected that count for nobody."""
 CONNECT = 1.5
 """Seconds by which one may be connected later than another, for each that starts beside it."""
-WARM_UP = 20
+WARM_UP = 60
 """Connections before the first look: pools of threads and memory fill up first."""
 
 
@@ -70,7 +70,7 @@ async def come_and_go(url: str, cycles: int, reference: bytes | None = None) -> 
                 client.id = None  # it says goodbye on the connection only
 
 
-def settled(server: RunningServer, seconds: float = 3.0) -> Held:
+def settled(server: RunningServer, seconds: float = 4.0) -> Held:
     """What the server holds when nobody streams any more and what was asked of it is done."""
     server.wait_for_sessions(0)
     time.sleep(seconds)

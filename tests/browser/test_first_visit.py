@@ -19,6 +19,22 @@ from tests.serving.running import RunningServer
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
+TRIES = 3
+"""A machine with other work may show too few pictures in one film."""
+
+
+def enough(correlations: tuple[float, float]) -> bool:
+    return correlations[0] > 0.8 and correlations[1] > 0.6
+
+
+def follow(visit: Visit) -> tuple[float, float]:
+    """How well the result's head turns and mouth opens with the driver's: correlations."""
+    driver, result = map(faces, filmed(visit, seconds=9.5))
+    if min(len(driver), len(result)) <= 20:
+        return 0.0, 0.0
+    return followed(driver, result, yaw), followed(driver, result, jaw)
+
+
 def test_three_clicks_lead_to_a_result_that_follows_the_camera(browser: Browser, shoot: Shoot) -> None:
     with running() as server, visiting(browser, server.url) as visit:
         expect(visit.page.get_by_role("radio", name="Preview")).to_be_checked(timeout=60_000)
@@ -37,9 +53,10 @@ def test_three_clicks_lead_to_a_result_that_follows_the_camera(browser: Browser,
         expect(visit.page.get_by_text("a landmark warp, not the diffusion model").first).to_be_visible()
         time.sleep(2)
         shoot(visit, "live")
-        driver, result = map(faces, filmed(visit, seconds=9.5))
-        assert followed(driver, result, yaw) > 0.8
-        assert followed(driver, result, jaw) > 0.6
+        follows = [follow(visit)]
+        while not enough(follows[-1]) and len(follows) < TRIES:
+            follows.append(follow(visit))
+        assert enough(follows[-1]), follows
         visit.page.get_by_role("button", name="Stop", exact=True).click()
         expect(visit.page.get_by_role("button", name="Start", exact=True)).to_be_enabled()
         server.wait_for_sessions(0)

@@ -45,7 +45,9 @@ class RunningServer:
         self.process = process
         self.url = url
         self._log = log
-        self._http = httpx.Client(base_url=url, timeout=60)
+        # A connection that is kept may be closed by the server in the moment it is used again.
+        once = httpx.Limits(max_keepalive_connections=0)
+        self._http = httpx.Client(base_url=url, timeout=60, limits=once)
 
     @property
     def log(self) -> str:

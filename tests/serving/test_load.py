@@ -7,11 +7,12 @@ import os
 
 import pytest
 
-from benchmarks.server_load import come_and_go, rates, settled, shared, soak, together
+from benchmarks.server_load import WARM_UP, come_and_go, rates, settled, shared, soak, together
 from tests.serving.client import PORTRAIT, Client
-from tests.serving.running import Held, running
+from tests.serving.running import Held, RunningServer, running
 
 SOAK_MINUTES = float(os.environ.get("PERSONALIVE_SOAK_MINUTES", "0"))
+LOOKS = 3
 POOLED = 8
 """Threads that pools may still add to while they fill."""
 
@@ -72,10 +73,19 @@ def test_clients_that_come_and_go_leave_nothing_behind() -> None:
 def test_two_hundred_clients_leave_nothing_behind() -> None:
     with running({"pipeline": "preview", "max_sessions": 2, "log_level": "warning"}) as server:
         server.wait_until_loaded()
-        asyncio.run(come_and_go(server.url, 20))
-        before = settled(server)
-        asyncio.run(come_and_go(server.url, 200))
-        assert_nothing_stays(before, settled(server), growth=1.02)
+        asyncio.run(come_and_go(server.url, WARM_UP))
+        before = typical(server)
+        asyncio.run(come_and_go(server.url, 200 - LOOKS * 10))
+        assert_nothing_stays(before, typical(server), growth=1.05)
+
+
+def typical(server: RunningServer) -> Held:
+    """What is held after some more clients: of several looks the middle one, as memory comes and goes by 3 %."""
+    looks = []
+    for _ in range(LOOKS):
+        asyncio.run(come_and_go(server.url, 10))
+        looks.append(settled(server))
+    return sorted(looks, key=lambda held: held.rss)[LOOKS // 2]
 
 
 @pytest.mark.slow

@@ -11,13 +11,13 @@ from typing import Any
 from aiortc import RTCDataChannel
 
 from personalive.errors import PersonaLiveError
-from personalive.serving.answers import BusyError, ConflictError, NotFoundError
+from personalive.serving.answers import BusyError, ConflictError
 from personalive.serving.connections.channel import LABEL, Channel
 from personalive.serving.connections.peer import Candidate, Peer
 from personalive.serving.connections.publicly import with_public_address
 from personalive.serving.connections.turn import ice_servers
 from personalive.serving.live.stream import Stream
-from personalive.serving.live.streams import Streams
+from personalive.serving.live.streams import Streams, UnknownSessionError
 from personalive.serving.loading.host import PipelineHost
 from personalive.serving.loading.references import References
 from personalive.serving.settings import Settings
@@ -105,7 +105,7 @@ class Calls:
         """The peer that drives the session, or the viewer, of that id. Raises `NotFoundError`."""
         found = self._peers.get(id) or self._viewers.get(id, (None, ""))[0]
         if found is None:
-            raise NotFoundError("There is no such session; it may have ended.")
+            raise UnknownSessionError
         return found
 
     async def add_candidates(self, id: str, candidates: list[Candidate]) -> None:

@@ -31,7 +31,7 @@ from personalive.pipelines.interface import (
 from personalive.pipelines.parameters import build
 from personalive.serving.live.intake import Arrived, Intake, SourceClock
 from personalive.serving.live.memory import give_back_memory, is_out_of_memory
-from personalive.serving.live.outlet import OutFrame, Outlet, SentFrame, Sink
+from personalive.serving.live.outlet import OutFrame, Outlet, Sink
 from personalive.serving.live.watermark import stamp
 from personalive.serving.live.worker import Worker
 from personalive.serving.observing import logs
@@ -288,7 +288,6 @@ class Stream:
     def _made(self, frames: list[OutFrame], seconds: float, own: dict[str, float]) -> None:
         if self.ended:
             return
-        self.figures.chunks += 1
         self.figures.chunk_seconds = seconds
         self.figures.own = own
         faceless = sum(frame.state in {FrameState.HELD, FrameState.WAITING} for frame in frames)
@@ -330,6 +329,3 @@ class Stream:
         for name, old, new in zip(("in", "out"), before, self._seen_dropped, strict=True):
             if new > old:
                 self._metrics.dropped(name, new - old)
-
-
-__all__ = ["Message", "SentFrame", "Stream"]

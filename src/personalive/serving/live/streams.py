@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -10,13 +11,23 @@ from typing import Any
 
 from personalive.pipelines.interface import Pipeline, Reference
 from personalive.pipelines.parameters import build
-from personalive.serving.answers import BusyError
+from personalive.serving.answers import BusyError, NotFoundError
+from personalive.serving.live.memory import trim
 from personalive.serving.live.stream import Stream
 from personalive.serving.live.worker import Worker
 from personalive.serving.observing import logs
 from personalive.serving.observing.metrics import Metrics
 
 _RETRY_AFTER_S = 10
+_TRIM_AFTER_S = 2.0
+"""After the last session: its connection, with the codecs, is closed after it."""
+
+
+class UnknownSessionError(NotFoundError):
+    """An id that no live session has, or has any more."""
+
+    def __init__(self) -> None:
+        super().__init__("There is no such session; it may have ended.")
 
 
 class Streams:
@@ -45,6 +56,13 @@ class Streams:
     def get(self, id: str) -> Stream | None:
         """The live one of that id."""
         return self._live.get(id)
+
+    def require(self, id: str) -> Stream:
+        """The live one of that id. Raises `UnknownSessionError`."""
+        stream = self.get(id)
+        if stream is None:
+            raise UnknownSessionError
+        return stream
 
     async def open(
         self,
@@ -95,3 +113,10 @@ class Streams:
 
     async def _forget(self, stream: Stream) -> None:
         self._live.pop(stream.id, None)
+        if not self._live:
+            asyncio.get_running_loop().call_later(_TRIM_AFTER_S, self._trim)
+
+    def _trim(self) -> None:
+        if not len(self):
+            with contextlib.suppress(RuntimeError):  # the server has stopped meanwhile
+                self._converter.submit(trim)

@@ -142,19 +142,21 @@ class PipelineHost:
         self._task = asyncio.create_task(self._load(asked, self._loading), name="load-pipeline")
         return f"Loading the {asked.id} pipeline: GET /api/v1/pipeline/status says how far it is."
 
-    async def unload(self, *, force: bool = True) -> None:
-        """Close the pipeline, or give up its loading, and give its memory back.
+    async def unload(self, *, force: bool = True) -> str:
+        """Close the pipeline, or give up its loading, and give its memory back; returns what to tell the user.
 
         Raises `ConflictError` when not forced to and sessions stream or a load runs.
         """
         if not force:
             self._require_idle()
             self._require_no_sessions("unloading")
+        there = self._pipeline is not None or self._loading is not None
+        message = "The pipeline is unloaded." if there else "No pipeline was loaded."
         if self._loading is not None and self._task is not None:
             self._loading.abandoned = True
             await asyncio.wait([self._task])
         if self._pipeline is None or self._unloading:
-            return
+            return message
         self._pipeline, self._unloading = None, True
         try:
             await self._end_sessions("The pipeline was unloaded.", "unloaded")
@@ -162,6 +164,7 @@ class PipelineHost:
         finally:
             self._unloading = False
         logs.event("pipeline_unloaded", pipeline=None if self._asked is None else self._asked.id)
+        return message
 
     def _is_loaded(self, asked: _Asked) -> bool:
         now = self._asked

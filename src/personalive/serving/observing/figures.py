@@ -62,7 +62,6 @@ class Figures:
     frames_in: int = 0
     frames_out: int = 0
     frames_without_face: int = 0
-    chunks: int = 0
     chunk_seconds: float = 0.0
     """Of the last step."""
     own: dict[str, float] = field(default_factory=dict)

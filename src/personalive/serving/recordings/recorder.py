@@ -19,6 +19,7 @@ from personalive.media import COMPOSITE_SYNTHETIC, TRAINED_ALGORITHMIC_MEDIA, Pr
 from personalive.pipelines.interface import PipelineInfo
 from personalive.serving.answers import ConflictError, HttpError, NotFoundError
 from personalive.serving.live.stream import Stream
+from personalive.serving.live.streams import UnknownSessionError
 from personalive.serving.observing import logs
 from personalive.serving.recordings.recording import LEAST_FREE_BYTES, Recorder
 
@@ -88,7 +89,7 @@ class Recordings:
                 raise ConflictError("This session is being recorded already.")
             await asyncio.to_thread(self._require_room)
             if stream.ended:
-                raise NotFoundError("There is no such session; it may have ended.")
+                raise UnknownSessionError
             running = self._begin(stream, provenance_of(stream.info, reference_sha256), fps)
         logs.event("recording_started", session=stream.id, recording=running.id)
         return self._told(running)

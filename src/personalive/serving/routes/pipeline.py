@@ -82,9 +82,7 @@ async def load(request: LoadRequest, server: ServerDep) -> Done:
 @router.post("/pipeline/unload", responses=errors(400, 409, 422))
 async def unload(server: ServerDep, request: UnloadRequest | None = None) -> Done:
     """Close the pipeline and give its memory back. One that is being loaded is given up with `force` only."""
-    there = server.host.status().status in {"loaded", "loading"}
-    await server.host.unload(force=request is not None and request.force)
-    return Done(message="The pipeline is unloaded." if there else "No pipeline was loaded.")
+    return Done(message=await server.host.unload(force=request is not None and request.force))
 
 
 @router.get("/pipeline/status")

@@ -32,9 +32,7 @@ class RecordingList(BaseModel):
 @router.post("/sessions/{session_id}/recording", status_code=201, responses=errors(400, 404, 409, 422, 507))
 async def start(session_id: str, server: ServerDep, request: RecordingRequest | None = None) -> RecordingInfo:
     """Record what a session sends, from its next frame on, as an H.264 file that says it is synthetic."""
-    stream = server.streams.get(session_id)
-    if stream is None:
-        raise NotFoundError("There is no such session; it may have ended.")
+    stream = server.streams.require(session_id)
     sha256 = None
     with contextlib.suppress(NotFoundError):  # forgotten since the session was opened
         sha256 = server.references.get(stream.reference_id).sha256

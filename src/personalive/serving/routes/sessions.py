@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import BaseModel
 
-from personalive.serving.answers import NotFoundError, errors
+from personalive.serving.answers import errors
 from personalive.serving.dependencies import ServerDep
 from personalive.serving.live.stream import Stream
 
@@ -74,10 +74,7 @@ async def live(server: ServerDep) -> Sessions:
 @router.get("/{session_id}", responses=errors(404))
 async def one(session_id: str, server: ServerDep) -> SessionInfo:
     """One live session."""
-    stream = server.streams.get(session_id)
-    if stream is None:
-        raise NotFoundError("There is no such session; it may have ended.")
-    return _info(stream)
+    return _info(server.streams.require(session_id))
 
 
 def _info(stream: Stream) -> SessionInfo:

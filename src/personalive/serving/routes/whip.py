@@ -73,9 +73,7 @@ async def pull(server: ServerDep, sdp: Sdp, session: str | None = None) -> Respo
     live = server.streams.all()
     if session is None and not live:
         raise ConflictError("No session streams: push a camera to /whip first.")
-    stream = live[-1] if session is None else server.streams.get(session)
-    if stream is None:
-        raise NotFoundError("There is no such session; it may have ended.")
+    stream = live[-1] if session is None else server.streams.require(session)
     viewer, answer = await server.calls.view(sdp, stream)
     return _created(answer, f"/whep/{viewer}", stream)
 
@@ -91,10 +89,7 @@ async def trickle(id: str, server: ServerDep, fragment: Fragment) -> Response:
 @router.delete("/whip/{id}", status_code=200, response_class=Response, responses=errors(404))
 async def stop(id: str, server: ServerDep) -> Response:
     """End the session that a push opened."""
-    stream = server.streams.get(id)
-    if stream is None:
-        raise NotFoundError("There is no such session; it may have ended.")
-    await stream.end("client_closed")
+    await server.streams.require(id).end("client_closed")
     return Response()
 
 

@@ -178,6 +178,7 @@ function showPhase(phase) {
   if (phase === "live") begun();
   if (phase === "retrying") {
     wasLost = true;
+    figures.clear();
     screen.tell(say.retrying, "bad", { label: text.tryNow, act: () => session.tryNow() });
   }
   if (phase === "idle") over();
