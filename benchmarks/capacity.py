@@ -2,7 +2,6 @@
 
     python -m benchmarks.capacity               # a day at 10, 1,000 and 100,000 users, as docs/capacity.md has it
     python -m benchmarks.capacity --users 5000 --sessions-per-gpu 4 --gpu-hour 1.1
-    python -m benchmarks.capacity --encode      # cores for encoding and decoding video, on this machine
 
 `--users` are sessions at once in the busiest hour, bursts apart. Arrivals follow the hour of the day (a sine, from
 `--trough` of that at four in the morning to all of it at four in the afternoon) times bursts (a lognormal factor
@@ -22,13 +21,10 @@ import heapq
 import math
 import random
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 
-import av
 import numpy as np
 from numpy.typing import NDArray
 
@@ -314,39 +310,8 @@ ROWS: tuple[tuple[str, Callable[[World, Day], str]], ...] = (
 )
 
 
-def encode_cost(codec: str, seconds: float = 10.0, fps: int = 25, side: int = 512) -> tuple[float, float]:
-    """Seconds of a core for one second of video: encoding as the server does, and decoding what it made."""
-    from aiortc.codecs import get_decoder, get_encoder
-    from aiortc.jitterbuffer import JitterFrame
-    from aiortc.rtcrtpparameters import RTCRtpCodecParameters
-
-    from tests.serving.camera import footage
-    from tests.serving.client import CLIP
-
-    kind = RTCRtpCodecParameters(mimeType=f"video/{codec}", clockRate=90_000, payloadType=97)
-    encoder, decoder = get_encoder(kind), get_decoder(kind)
-    scene = footage(CLIP)
-    frames = [
-        av.VideoFrame.from_ndarray(scene(k, (side, side)), format="yuv420p")
-        for k in range(round(seconds * fps))
-    ]
-    made = []
-    begun = time.process_time()
-    for k, frame in enumerate(frames):
-        frame.pts, frame.time_base = k * 90_000 // fps, Fraction(1, 90_000)
-        made.append(encoder.encode(frame, force_keyframe=k == 0))
-    encoding = time.process_time() - begun
-    begun = time.process_time()
-    for payloads, stamp in made:
-        from aiortc.codecs import depayload
-
-        decoder.decode(JitterFrame(b"".join(depayload(kind, each) for each in payloads), stamp))
-    return encoding / seconds, (time.process_time() - begun) / seconds
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--encode", action="store_true", help="measure encoding here instead")
     given = World()
     for name, kind in World.__annotations__.items():
         flag = "--" + name.replace("_", "-")
@@ -360,13 +325,6 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = vars(_parser().parse_args())
-    if args.pop("encode"):
-        for codec in ("H264", "VP8"):
-            encoding, decoding = encode_cost(codec)
-            print(
-                f"{codec}: {encoding:.3f} cores to encode 25 frames per second of 512², {decoding:.3f} to decode"
-            )
-        return 0
     print(table([World(**{**args, "users": users}) for users in args.pop("users")]))
     return 0
 
