@@ -49,6 +49,10 @@ class RunningServer:
         once = httpx.Limits(max_keepalive_connections=0)
         self._http = httpx.Client(base_url=url, timeout=60, limits=once)
 
+    def identify(self, key: str) -> None:
+        """Send this API key from now on."""
+        self._http.headers["Authorization"] = f"Bearer {key}"
+
     @property
     def log(self) -> str:
         """All that it wrote until now."""

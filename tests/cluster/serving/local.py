@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.serving.client import PORTRAIT
 from tests.serving.running import PLUGIN, ROOT, RunningServer, running
 
 START_LIMIT = 180.0
@@ -39,27 +40,43 @@ class Nodes:
         self._cluster: Any = Cluster(
             initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 0, "include_dashboard": False}
         )
-        self.others: list[Any] = []
+        self._others: list[Any] = []
+        self._logs = Path(self._cluster.head_node.get_logs_dir_path()).resolve() / "serve"
 
     @property
     def address(self) -> str:
         """Where to join it."""
         return str(self._cluster.address)
 
-    def add(self, gpus: int = 1) -> Any:
+    def add(self, gpus: int = 1) -> None:
         """One more node."""
-        node = self._cluster.add_node(num_cpus=1, num_gpus=gpus)
-        self.others.append(node)
-        return node
+        self._others.append(self._cluster.add_node(num_cpus=1, num_gpus=gpus))
 
     def stopped(self) -> set[str]:
         """The replicas that Serve's controller has begun to stop, by its log."""
-        logs = Path(self._cluster.head_node.get_logs_dir_path()) / "serve"
-        text = "".join(path.read_text() for path in logs.glob("controller_*.log"))
+        text = "".join(path.read_text() for path in self._logs.glob("controller_*.log"))
         return set(re.findall(r"Stopping Replica\(id='(\w+)', deployment='Replica'", text))
 
-    def kill(self, node: Any) -> None:
-        """End a node with all that runs there, at once."""
+    def process_of(self, part: str) -> int:
+        """The process that writes the log of a replica, by its id, or of the `Ingress` or `Ledger`."""
+        for process in Path("/proc").iterdir():
+            if process.name.isdigit():
+                with contextlib.suppress(OSError):
+                    open_files = [str(handle.readlink()) for handle in (process / "fd").iterdir()]
+                    if any(name.startswith(f"{self._logs}/replica_") and part in name for name in open_files):
+                        return int(process.name)
+        raise LookupError(f"no process writes the log of {part}")
+
+    def kill_process(self, part: str) -> None:
+        """End the process of a replica, the `Ingress` or the `Ledger`, without a word."""
+        os.kill(self.process_of(part), signal.SIGKILL)
+
+    def kill_node_of(self, replica: str) -> None:
+        """End the node that this replica runs on, with all that runs there, at once."""
+        status = Path(f"/proc/{self.process_of(replica)}/status").read_text()
+        parent = int(re.findall(r"^PPid:\s*(\d+)", status, re.MULTILINE)[0])
+        (node,) = (one for one in self._others if one.all_processes["raylet"][0].process.pid == parent)
+        self._others.remove(node)
         self._cluster.remove_node(node, allow_graceful=False)
 
     def close(self) -> None:
@@ -89,10 +106,17 @@ def cluster(nodes: int, gpus: int = 1) -> Iterator[Nodes]:
 
 @contextlib.contextmanager
 def served(
-    nodes: Nodes, *arguments: object, settings: Mapping[str, object] | None = None
+    nodes: Nodes,
+    *arguments: object,
+    settings: Mapping[str, object] | None = None,
+    key: str | None = None,
 ) -> Iterator[RunningServer]:
-    """The service on that cluster: the tests' pipeline at the start, unless the settings say otherwise."""
-    chosen = {"pipeline": "paced", "load_params": SMALL, **(settings or {})}
+    """The service on that cluster: the tests' pipeline at the start, unless the settings say otherwise.
+
+    With a `key`, that is what it wants, and what is asked of it here carries it.
+    """
+    own = {} if key is None else {"api_key": key}
+    chosen = {"pipeline": "paced", "load_params": SMALL, **own, **(settings or {})}
     told = [str(argument) for argument in ("--address", nodes.address, *arguments)]
     with running(
         chosen,
@@ -102,8 +126,16 @@ def served(
         start_limit=START_LIMIT,
         leave_limit=LEAVE_LIMIT,
     ) as server:
+        if key is not None:
+            server.identify(key)
         wait_for(lambda: server.get("/health/ready").status_code == 200, START_LIMIT)
         yield server
+
+
+def give_reference(server: RunningServer) -> None:
+    """The sample portrait becomes the default."""
+    answer = server.post("/api/v1/personalive/reference", content=PORTRAIT.read_bytes())
+    assert answer.status_code == 200, answer.text
 
 
 def replicas(server: RunningServer) -> list[dict[str, Any]]:
@@ -124,18 +156,3 @@ def wait_for(true: Any, limit: float) -> None:
         if time.monotonic() > until:
             raise TimeoutError(f"it did not become true within {limit:g} s")
         time.sleep(0.1)
-
-
-def process_of(replica: str) -> int:
-    """The process of a replica: the one that writes the log that Serve has for it."""
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit():
-            with contextlib.suppress(OSError):
-                if any(replica in str(handle.readlink()) for handle in (process / "fd").iterdir()):
-                    return int(process.name)
-    raise LookupError(f"no process writes the log of {replica}")
-
-
-def kill(replica: str) -> None:
-    """End a replica's process, without a word."""
-    os.kill(process_of(replica), signal.SIGKILL)

@@ -23,6 +23,8 @@ NAME = "personalive"
 _CALLS = 1000
 """Requests that the ingress, and calls that the ledger, may have at hand at the same time."""
 _HEALTH_S = 2.0
+_ON_THE_HEAD = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
+"""Where the proxy is too: no machine that may be lost, or let go when replicas are few, takes these with it."""
 _QUIET = {"enable_access_log": False}
 """The ingress logs requests itself, without queries."""
 
@@ -46,7 +48,7 @@ def build(plan: Plan, chosen: Settings) -> Application:
         name="Ledger",
         num_replicas=1,
         max_ongoing_requests=_CALLS,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=_ON_THE_HEAD,
         logging_config=_QUIET,
     ).bind(Wanted(1, settings.get("pipeline"), settings.get("load_params", {})))
     replicas = serve.deployment(
@@ -61,7 +63,7 @@ def build(plan: Plan, chosen: Settings) -> Application:
         name="Ingress",
         num_replicas=1,
         max_ongoing_requests=_CALLS,
-        ray_actor_options={"num_cpus": 0},
+        ray_actor_options=_ON_THE_HEAD,
         logging_config=_QUIET,
     ).bind(replicas, ledger)
 
