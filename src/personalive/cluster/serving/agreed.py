@@ -24,7 +24,7 @@ class Member:
     """A replica as it tells of itself: where it is reached, and what it is at.
 
     `address` is an URL within the cluster, `key` what its requests must carry. `wanted` is what it was told last,
-    and `refused` why it cannot even begin to load that.
+    and `refused` why it cannot even begin to load that. `slots` of one that is leaving are those in use.
     """
 
     id: str

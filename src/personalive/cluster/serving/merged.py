@@ -85,10 +85,10 @@ def _standing(own: PipelineStatus) -> tuple[int, float]:
 
 
 def sessions(said: Iterable[Said]) -> Sessions:
-    """All live sessions, oldest first."""
-    told = [Sessions.model_validate(each.json()) for each in said if each.answer.ok]
-    every = sorted((one for part in told for one in part.sessions), key=lambda one: one.opened_at)
-    return Sessions(sessions=every, max_sessions=sum(part.max_sessions for part in told))
+    """All live sessions, oldest first. A replica that is to go has no free slots, whatever it says of itself."""
+    told = [(each.member, Sessions.model_validate(each.json())) for each in said if each.answer.ok]
+    every = sorted((one for _, part in told for one in part.sessions), key=lambda one: one.opened_at)
+    return Sessions(sessions=every, max_sessions=sum(member.slots for member, _ in told))
 
 
 def recordings(said: Iterable[Said]) -> list[Json]:

@@ -31,6 +31,9 @@ _LOOK_S = 0.1
 _HEALTH_S = 5.0
 _LEAVE_S = 2.0
 _STOP_S = 12.0
+_FORGOTTEN_S = 20.0
+"""Serve asks for the health of replicas that it sends calls to, every few seconds: one that it has not asked for so
+long is being drained. It tells a replica itself only when the last call has ended."""
 
 
 class Replica:
@@ -46,6 +49,7 @@ class Replica:
         self._ledger = ledger
         self._wire = Wire()
         self._stage: Literal["starting", "serving", "leaving"] = "starting"
+        self._asked_at = time.monotonic()
         self._applied = Wanted()
         self._refused: str | None = None
         self._elsewhere = False
@@ -75,6 +79,7 @@ class Replica:
 
     async def check_health(self) -> None:
         """Raises where the engine does not answer: Serve then replaces this replica."""
+        self._asked_at = time.monotonic()
         if not self._engine.alive or self._beating.done():
             raise RuntimeError("the replica's server has ended")
         self._require_use()
@@ -101,6 +106,7 @@ class Replica:
         while self._applied.version == 0 or self._engine.server.host.status().status == "loading":
             time.sleep(_LOOK_S)
         self._require_use()
+        self._asked_at = time.monotonic()
         self._stage = "serving"
         self._engine.submit(self._beat()).result(_HEALTH_S)
 
@@ -141,15 +147,17 @@ class Replica:
 
     def _told(self) -> Member:
         server = self._engine.server
+        forgotten = self._stage == "serving" and time.monotonic() - self._asked_at > _FORGOTTEN_S
+        stage = "leaving" if forgotten else self._stage
         return Member(
             id=self._id,
             node=self._settings.host,
             address=self._address,
             key=self._key,
-            stage=self._stage,
+            stage=stage,
             status=server.host.status().status,
             sessions=len(server.streams),
-            slots=self._settings.max_sessions,
+            slots=len(server.streams) if stage == "leaving" else self._settings.max_sessions,
             wanted=self._applied,
             refused=self._refused,
         )
