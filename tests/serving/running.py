@@ -66,6 +66,10 @@ class RunningServer:
         """What it answers."""
         return self._http.post(path, **options)
 
+    def patch(self, path: str, **options: Any) -> httpx.Response:
+        """What it answers."""
+        return self._http.patch(path, **options)
+
     def delete(self, path: str, **options: Any) -> httpx.Response:
         """What it answers."""
         return self._http.delete(path, **options)

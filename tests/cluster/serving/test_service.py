@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from pathlib import Path
 
+import httpx
 import pytest
+from aiortc import MediaStreamTrack, RTCPeerConnection
 
-from tests.cluster.serving.local import Nodes, cluster, replicas, served, wait_for
+from tests.cluster.serving.crowd import Crowd, owner
+from tests.cluster.serving.local import Nodes, cluster, give_reference, replicas, served, wait_for
 from tests.serving.camera import Camera
 from tests.serving.client import PORTRAIT, Client, streaming
+from tests.serving.connections.test_calls import accept, offered
 from tests.serving.running import RunningServer
+from tests.serving.test_readme import assert_animated, load_request, shown_by_client
 
 pytestmark = [
     pytest.mark.slow,
@@ -19,6 +25,7 @@ pytestmark = [
 ]
 
 KEY = "the-key-of-this-service"
+SDP = {"Content-Type": "application/sdp"}
 
 
 @pytest.fixture(scope="module")
@@ -30,17 +37,17 @@ def nodes() -> Iterator[Nodes]:
 @pytest.fixture(scope="module")
 def server(nodes: Nodes) -> Iterator[RunningServer]:
     arguments = ("--replicas", 2, "--gpus-per-replica", 1, "--sessions-per-replica", 2)
-    with served(nodes, *arguments) as one:
+    with served(nodes, *arguments, key=KEY) as one:
         yield one
 
 
 def test_sessions_are_spread_and_each_is_reached_where_it_is(server: RunningServer) -> None:
     async def scene() -> None:
         async with (
-            streaming(server.url, Camera(10)) as one,
-            streaming(server.url, Camera(10), trickle=True) as two,
-            streaming(server.url, Camera(10)) as three,
-            streaming(server.url, Camera(10)) as four,
+            streaming(server.url, Camera(10), key=KEY) as one,
+            streaming(server.url, Camera(10), key=KEY, trickle=True) as two,
+            streaming(server.url, Camera(10), key=KEY) as three,
+            streaming(server.url, Camera(10), key=KEY) as four,
         ):
             clients = [one, two, three, four]
             for client in clients:
@@ -80,7 +87,10 @@ def test_a_reference_is_given_once_and_known_everywhere(server: RunningServer) -
     assert server.get(f"/api/v1/personalive/reference/{id}/thumbnail").headers["content-type"] == "image/jpeg"
 
     async def scene() -> None:
-        async with Client(server.url, Camera(10)) as one, Client(server.url, Camera(10)) as two:
+        async with (
+            Client(server.url, Camera(10), key=KEY) as one,
+            Client(server.url, Camera(10), key=KEY) as two,
+        ):
             for client in (
                 one,
                 two,
@@ -122,5 +132,88 @@ def test_the_rest_is_as_from_one_server(server: RunningServer) -> None:
     page = server.get("/")
     assert page.status_code == 200
     assert "default-src 'self'" in page.headers["Content-Security-Policy"]
-    assert server.get("/", headers={"Host": "evil.example.com"}).status_code == 403
     assert server.post("/api/v1/personalive/reference", content=b"x" * 21_000_000).status_code == 413
+
+
+@pytest.mark.parametrize("key", [None, "another"])
+def test_who_has_no_key_sees_the_page_and_the_health_only(server: RunningServer, key: str | None) -> None:
+    headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=server.url, headers=headers, timeout=20) as stranger:
+        for path in ("/", "/stage", "/health", "/health/live", "/health/ready"):
+            assert stranger.get(path).status_code == 200
+        for path in (
+            "/metrics",
+            "/openapi.json",
+            "/api/v1/cluster",
+            "/api/v1/sessions",
+            "/api/v1/recordings",
+        ):
+            assert stranger.get(path).status_code == 401
+        for path in ("/api/v1/webrtc/offer", "/whip", "/whep", "/api/v1/personalive/reference"):
+            assert stranger.post(path, content=b"{}").status_code == 401
+
+
+def test_one_pushes_by_whip_and_another_watches_by_whep(server: RunningServer) -> None:
+    give_reference(server)
+
+    async def scene() -> None:
+        camera, viewer = RTCPeerConnection(), RTCPeerConnection()
+        camera.addTransceiver(Camera(10), "sendonly")
+        viewer.addTransceiver("video", "recvonly")
+        tracks: asyncio.Queue[MediaStreamTrack] = asyncio.Queue()
+        viewer.on("track", tracks.put_nowait)
+        pushed = await asyncio.to_thread(server.post, "/whip", content=await offered(camera), headers=SDP)
+        assert pushed.status_code == 201
+        await accept(camera, pushed.text)
+        pulled = await asyncio.to_thread(server.post, "/whep", content=await offered(viewer), headers=SDP)
+        assert pulled.status_code == 201
+        assert owner(pulled.headers["location"].rpartition("/")[2]) == owner(pushed.headers["X-Session-Id"])
+        await accept(viewer, pulled.text)
+        track = await tracks.get()
+        for _ in range(5):
+            await asyncio.wait_for(track.recv(), 10)
+        fragment = "a=mid:0\r\na=candidate:1 1 udp 2130706431 127.0.0.1 9 typ host\r\na=end-of-candidates"
+        trickle = {"Content-Type": "application/trickle-ice-sdpfrag"}
+        own = pushed.headers["location"]
+        for location in (own, pulled.headers["location"]):
+            told = await asyncio.to_thread(server.patch, location, content=fragment, headers=trickle)
+            assert told.status_code == 204
+        for location, status in ((pulled.headers["location"], 200), (own, 200), (own, 404)):
+            assert (await asyncio.to_thread(server.delete, location)).status_code == status
+        await camera.close()
+        await viewer.close()
+
+    asyncio.run(scene())
+    wait_for(lambda: not server.sessions(), 10)
+
+
+def test_what_two_replicas_recorded_is_fetched_from_one_address(server: RunningServer) -> None:
+    give_reference(server)
+    with Crowd(server.url, key=KEY) as crowd:
+        clients = [crowd.join(), crowd.join()]
+        paths = [f"/api/v1/sessions/{client.id}/recording" for client in clients]
+        for path in paths:
+            assert server.post(path, json={"fps": 25}).status_code == 201
+            assert server.post(path).status_code == 409
+        for client in clients:
+            crowd.wait(client, 6)
+        kept = [server.delete(path).json() for path in paths]
+    assert len({owner(str(client.id)) for client in clients}) == 2
+    listed = server.get("/api/v1/recordings").json()["recordings"]
+    assert {each["recording_id"] for each in listed} == {each["recording_id"] for each in kept}
+    for each in kept:
+        file = server.get(each["url"])
+        assert (file.headers["content-type"], len(file.content)) == ("video/mp4", each["bytes"])
+        part = server.get(each["url"], headers={"Range": "bytes=0-99"})
+        assert (part.status_code, part.content) == (206, file.content[:100])
+        assert server.delete(each["url"]).status_code == 204
+        assert server.get(each["url"]).status_code == 404
+    assert server.get("/api/v1/recordings").json() == {"recordings": []}
+
+
+def test_the_readme_s_client_gets_animated_frames(server: RunningServer, tmp_path: Path) -> None:
+    json = {"Content-Type": "application/json"}
+    assert server.post("/api/v1/pipeline/load", content=load_request(), headers=json).status_code == 200
+    server.wait_until_loaded()
+    give_reference(server)
+    assert_animated(shown_by_client(tmp_path, server.url, KEY))

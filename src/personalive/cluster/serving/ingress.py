@@ -16,6 +16,9 @@ from personalive.serving.page import assets as page_files
 from personalive.serving.routes import page
 from personalive.serving.settings import Settings
 
+PARTS = (health, pipeline, reference, sessions, page, rest)
+"""The last one takes whatever the others do not."""
+
 
 def create_ingress(settings: Settings, make: Callable[[], Parts]) -> FastAPI:
     """The application. Its lifespan makes its `Parts`, in `app.state.parts`, on the event loop that uses them."""
@@ -39,8 +42,7 @@ def create_ingress(settings: Settings, make: Callable[[], Parts]) -> FastAPI:
     )
     answers.install(app)
     guards.install(app, settings)
-    # The last one takes whatever the others do not.
-    for part in (health, pipeline, reference, sessions, page, rest):
+    for part in PARTS:
         app.include_router(part.router)
     contract = create_app(settings).openapi()
     app.openapi = lambda: contract  # type: ignore[method-assign]
