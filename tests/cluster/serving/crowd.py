@@ -50,8 +50,9 @@ class Crowd:
 
     def wait_until_gone(self, clients: Sequence[Client], within: float) -> None:
         """Until each knows that its session has ended."""
+        until = time.monotonic() + within
         for client in clients:
-            self._do(client.until(lambda one=client: one.report.ended is not None, "its end", within))
+            self._do(_gone(client, until - time.monotonic()))
 
     async def _join(self, until: float) -> Client:
         while True:
@@ -84,6 +85,10 @@ class Crowd:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
             self._loop.close()
+
+
+async def _gone(client: Client, within: float) -> None:
+    await client.until(lambda: client.report.ended is not None, "its end", within)
 
 
 def owner(client: Client | str) -> str:

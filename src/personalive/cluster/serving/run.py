@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import RayActorError
 from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from personalive.cluster.serving.agreed import Member
@@ -31,7 +32,6 @@ Say = Callable[[str], None]
 
 _LOOK_S = 0.5
 _TELL_S = 10.0
-_CONNECT_S = 10
 _REFERENCE_S = 120
 
 
@@ -83,7 +83,7 @@ def connect(address: str | None) -> None:
         where = f"at {address}" if address else "on this machine"
         raise InputError(
             f"No Ray cluster answers {where}: start one with `ray start --head`, or name one of its nodes with "
-            "--address HOST:6379."
+            "--address HOST:6379. If it wants Ray's token, set RAY_AUTH_MODE=token here as well."
         ) from error
 
 
@@ -123,9 +123,10 @@ def take_down(within: float) -> None:
     """End all sessions, their clients are told, and remove the service; Ray itself goes on."""
     with contextlib.suppress(Exception):  # a service that is half there has no ledger to tell
         asyncio.run(_send_off(within))
-    serve.delete(NAME)
-    if not serve.status().applications:
-        serve.shutdown()
+    with contextlib.suppress(RayActorError):  # another such command has removed it, and Serve with it
+        serve.delete(NAME)
+        if not serve.status().applications:
+            serve.shutdown()
 
 
 async def _send_off(within: float) -> None:
