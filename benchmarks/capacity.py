@@ -2,6 +2,7 @@
 
     python -m benchmarks.capacity               # a day at 10, 1,000 and 100,000 users, as docs/capacity.md has it
     python -m benchmarks.capacity --users 5000 --sessions-per-gpu 4 --gpu-hour 1.1
+    python -m benchmarks.capacity --recorded day.txt    # new sessions in each minute of a real day, a line each
 
 `--users` are sessions at once in the busiest hour, bursts apart. Arrivals follow the hour of the day (a sine, from
 `--trough` of that at four in the morning to all of it at four in the afternoon) times bursts (a lognormal factor
@@ -22,8 +23,9 @@ import math
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -203,10 +205,20 @@ class Scaler:
         return need if now - self._since[1] >= delay else planned
 
 
-def simulate(world: World) -> Day:
-    """A day, second by second, from midnight to midnight; what comes in its first hours only fills the service."""
+def recorded(path: Path, seed: int) -> NDArray[np.int64]:
+    """Arrivals in each second of a day, from a file with those of each of its 1440 minutes."""
+    minutes = np.loadtxt(path, dtype=np.int64)
+    if minutes.shape != (DAY // 60,) or minutes.min() < 0:
+        raise SystemExit(f"{path} must have {DAY // 60} lines, each with the new sessions of a minute.")
+    return np.random.default_rng(seed).multinomial(minutes, np.full(60, 1 / 60)).reshape(-1)
+
+
+def simulate(world: World, curve: NDArray[np.int64]) -> Day:
+    """A day, second by second, from midnight to midnight; what comes in its last hours fills the service before it.
+
+    `curve` has the new sessions of each second.
+    """
     rng = random.Random(world.seed)
-    curve = arrivals(world)
     replicas, scaler = Replicas(world.sessions_per_gpu, rng), Scaler(world)
     replicas.add()
     starting: deque[int] = deque()
@@ -250,15 +262,11 @@ def simulate(world: World) -> Day:
     return day
 
 
-def table(worlds: Sequence[World]) -> str:
-    """What a day comes to in each world, as Markdown."""
-    days = [simulate(world) for world in worlds]
-    rows = [("users at the busiest hour", [f"{world.users:,}" for world in worlds])]
-    rows += [
-        (name, [tell(world, day) for world, day in zip(worlds, days, strict=True)]) for name, tell in ROWS
-    ]
-    lines = ["| | " + " | ".join(rows[0][1]) + " |", "|---|" + "--:|" * len(worlds)]
-    lines += [f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows[1:]]
+def table(days: Mapping[str, tuple[World, Day]]) -> str:
+    """What each day came to, under its name, as Markdown."""
+    lines = ["| | " + " | ".join(days) + " |", "|---|" + "--:|" * len(days)]
+    for name, tell in ROWS:
+        lines.append(f"| {name} | " + " | ".join(tell(world, day) for world, day in days.values()) + " |")
     return "\n".join(lines)
 
 
@@ -312,6 +320,7 @@ ROWS: tuple[tuple[str, Callable[[World, Day], str]], ...] = (
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--recorded", type=Path, metavar="FILE", help="arrivals of a real day")
     given = World()
     for name, kind in World.__annotations__.items():
         flag = "--" + name.replace("_", "-")
@@ -325,7 +334,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def main() -> int:
     args = vars(_parser().parse_args())
-    print(table([World(**{**args, "users": users}) for users in args.pop("users")]))
+    path, numbers = args.pop("recorded"), args.pop("users")
+    if path is not None:
+        world = World(**args)
+        print(table({path.name: (world, simulate(world, recorded(path, world.seed)))}))
+        return 0
+    worlds = [World(**args, users=users) for users in numbers]
+    print(table({f"{world.users:,}": (world, simulate(world, arrivals(world))) for world in worlds}))
     return 0
 
 
