@@ -32,6 +32,7 @@ Say = Callable[[str], None]
 
 _LOOK_S = 0.5
 _TELL_S = 10.0
+_ANSWER_S = 10
 _REFERENCE_S = 120
 
 
@@ -52,9 +53,7 @@ def serve_cluster(plan: Plan, settings: Settings, address: str | None, say: Say)
             _deploy(plan, settings)
             try:
                 if _wait_until_up(plan, told, say):
-                    url = _url(settings)
-                    _give_reference(settings, url, say)
-                    say(f"page {url}/   API {url}/docs   stop with Ctrl-C")
+                    _welcome(settings, say)
                     told.wait()
                 say("stopping: clients are told, sessions end")
             finally:
@@ -143,6 +142,24 @@ async def _send_off(within: float) -> None:
 def _url(settings: Settings) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
     return f"http://{host}:{settings.port}"
+
+
+def _welcome(settings: Settings, say: Say) -> None:
+    url = _url(settings)
+    if not _answers(url):
+        # Serve is the cluster's: whoever starts it first chooses its port, and it need not be on this machine.
+        say(f"it runs, but not at {url}: Ray Serve listens on the head, where it was first started to")
+        return
+    _give_reference(settings, url, say)
+    say(f"page {url}/   API {url}/docs   stop with Ctrl-C")
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/health/live", timeout=_ANSWER_S):
+            return True
+    except OSError:
+        return False
 
 
 def _give_reference(settings: Settings, url: str, say: Say) -> None:
