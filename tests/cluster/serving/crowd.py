@@ -12,7 +12,7 @@ from typing import Any, Self, TypeVar
 
 import httpx
 
-from tests.serving.camera import Camera, Scene, Sizes
+from tests.serving.camera import Camera, Sizes
 from tests.serving.client import Client
 from tests.serving.report import Report
 
@@ -26,16 +26,15 @@ _PATIENCE = 90.0
 class Crowd:
     """Use it in a `with` block, which ends all sessions."""
 
-    def __init__(self, url: str, *, scene: Scene | None = None, key: str | None = None) -> None:
-        """`scene` is what every camera sees, by default numbers."""
+    def __init__(self, url: str, *, key: str | None = None) -> None:
         self.clients: list[Client] = []
-        self._url, self._scene, self._key = url, scene, key
+        self._url, self._key = url, key
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="crowd", daemon=True)
 
-    def join(self, patience: float = 0.0) -> Client:
+    def join(self, patience: float = 0.0, fps: float = FPS) -> Client:
         """One more client, once it has seen a frame. One that is refused for want of a slot tries again so long."""
-        client = self._do(self._join(time.monotonic() + patience))
+        client = self._do(self._join(time.monotonic() + patience, fps))
         self.clients.append(client)
         return client
 
@@ -54,9 +53,9 @@ class Crowd:
         for client in clients:
             self._do(_gone(client, until - time.monotonic()))
 
-    async def _join(self, until: float) -> Client:
+    async def _join(self, until: float, fps: float) -> Client:
         while True:
-            client = Client(self._url, Camera(FPS, SMALLEST, self._scene), key=self._key)
+            client = Client(self._url, Camera(fps, SMALLEST), key=self._key)
             try:
                 await client.connect()
                 await client.frames(1)
