@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,6 +49,10 @@ class RunningServer:
         once = httpx.Limits(max_keepalive_connections=0)
         self._http = httpx.Client(base_url=url, timeout=60, limits=once)
 
+    def identify(self, key: str) -> None:
+        """Send this API key from now on."""
+        self._http.headers["Authorization"] = f"Bearer {key}"
+
     @property
     def log(self) -> str:
         """All that it wrote until now."""
@@ -61,6 +65,14 @@ class RunningServer:
     def post(self, path: str, **options: Any) -> httpx.Response:
         """What it answers."""
         return self._http.post(path, **options)
+
+    def patch(self, path: str, **options: Any) -> httpx.Response:
+        """What it answers."""
+        return self._http.patch(path, **options)
+
+    def delete(self, path: str, **options: Any) -> httpx.Response:
+        """What it answers."""
+        return self._http.delete(path, **options)
 
     def load(self, pipeline: str, **wishes: Any) -> None:
         """Load that pipeline and wait until it is ready. `force` may be among the wishes."""
@@ -127,21 +139,24 @@ def running(
     settings: Mapping[str, object] | None = None,
     *arguments: str,
     environment: Mapping[str, str] | None = None,
+    command: Sequence[str] = ("serve",),
+    start_limit: float = START_LIMIT,
+    leave_limit: float = LEAVE_LIMIT,
 ) -> Iterator[RunningServer]:
     """A server with those settings, by their names, that leaves with exit code 0 in the end.
 
-    Whatever goes wrong meanwhile carries the end of the server's log with it.
+    `command` is what starts it. Whatever goes wrong meanwhile carries the end of the server's log with it.
     """
     with TemporaryDirectory() as folder:
         log = Path(folder) / "log"
         chosen = {"port": free_port(), "recordings_dir": str(Path(folder) / "recordings"), **(settings or {})}
         with log.open("wb") as output:
-            process = start(chosen, *arguments, output=output, environment=environment)
+            process = start(chosen, *arguments, output=output, environment=environment, command=command)
         server = RunningServer(process, f"http://127.0.0.1:{chosen['port']}", log)
         try:
-            _wait_until_live(server)
+            _wait_until_live(server, start_limit)
             yield server
-            code = server.stop()
+            code = server.stop(limit=leave_limit)
             assert code == 0, f"exit code {code}"
         except BaseException as error:
             error.add_note(f"the server's log ends with:\n{server.log[-6000:]}")
@@ -158,13 +173,14 @@ def start(
     *arguments: str,
     output: IO[bytes],
     environment: Mapping[str, str] | None = None,
+    command: Sequence[str] = ("serve",),
 ) -> subprocess.Popen[bytes]:
     """The process, which writes all it says to `output`."""
     path = os.pathsep.join(filter(None, [str(PLUGIN), os.environ.get("PYTHONPATH")]))
     inherited = {name: value for name, value in os.environ.items() if name not in _own(os.environ)}
     chosen = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | _variables(settings) | dict(environment or {})
     return subprocess.Popen(
-        [sys.executable, "-c", PROGRAM, "serve", *arguments],
+        [sys.executable, "-c", PROGRAM, *command, *arguments],
         env=inherited | chosen,
         stdin=subprocess.DEVNULL,
         stdout=output,
@@ -238,8 +254,8 @@ def _variables(settings: Mapping[str, object]) -> dict[str, str]:
     }
 
 
-def _wait_until_live(server: RunningServer) -> None:
-    until = time.monotonic() + START_LIMIT
+def _wait_until_live(server: RunningServer, limit: float) -> None:
+    until = time.monotonic() + limit
     while time.monotonic() < until:
         if server.process.poll() is not None:
             raise RuntimeError(f"the server ended at once with exit code {server.process.returncode}")
@@ -247,4 +263,4 @@ def _wait_until_live(server: RunningServer) -> None:
             if server.get("/health/live").status_code == 200:
                 return
         time.sleep(0.1)
-    raise TimeoutError(f"the server did not answer within {START_LIMIT:g} s")
+    raise TimeoutError(f"the server did not answer within {limit:g} s")

@@ -12,10 +12,11 @@ import typer
 from personalive.cli import console
 from personalive.cli.animate import EPILOG as ANIMATE_EPILOG
 from personalive.cli.animate import animate
-from personalive.cli.bench import EPILOG as BENCH_EPILOG
-from personalive.cli.bench import bench
 from personalive.cli.batch import EPILOG as BATCH_EPILOG
 from personalive.cli.batch import batch
+from personalive.cli.bench import EPILOG as BENCH_EPILOG
+from personalive.cli.bench import bench
+from personalive.cli.cluster import app as cluster
 from personalive.cli.doctor import doctor
 from personalive.cli.download import EPILOG as DOWNLOAD_EPILOG
 from personalive.cli.download import download
@@ -59,6 +60,7 @@ app.command(epilog=DOWNLOAD_EPILOG)(download)
 app.command()(doctor)
 app.command()(pipelines)
 app.command(epilog=SERVE_EPILOG)(serve)
+app.add_typer(cluster)
 app.add_typer(motion)
 app.add_typer(weights)
 

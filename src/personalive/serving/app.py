@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
@@ -65,12 +65,12 @@ class Lifetime:
         await asyncio.shield(self._stopping)
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, make: Callable[[Settings], Server] = Server) -> FastAPI:
     """The application. Its lifespan makes and starts the `Server`, in `app.state.server`, and stops it."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        server = Server(settings)
+        server = make(settings)
         lifetime = Lifetime(server)
         app.state.server, app.state.lifetime = server, lifetime
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 
 from personalive.serving.connections.calls import Calls
 from personalive.serving.live.memory import gpu_memory_bytes
@@ -23,15 +24,22 @@ from personalive.serving.settings import Settings
 class Server:
     """Made on the event loop; `start` it, and `stop` it whatever happened in between."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        references: Callable[[PipelineHost, Worker], References] = References,
+        mark: str = "",
+    ) -> None:
+        """`references` makes what keeps the portraits; every session's id begins with `mark`."""
         self.settings = settings
         self.metrics = Metrics()
         self.worker = Worker()
         self.streams = Streams(
-            self.worker, self.metrics, limit=settings.max_sessions, watermark=settings.watermark
+            self.worker, self.metrics, limit=settings.max_sessions, watermark=settings.watermark, mark=mark
         )
         self.host = PipelineHost(self.worker, self.streams, settings.load_params)
-        self.references = References(self.host, self.worker)
+        self.references = references(self.host, self.worker)
         self.downloads = Downloads()
         self.recordings = Recordings(settings.recordings_dir)
         self.calls = Calls(settings, self.host, self.references, self.streams)

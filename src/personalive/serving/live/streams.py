@@ -33,8 +33,12 @@ class UnknownSessionError(NotFoundError):
 class Streams:
     """Use it on the event loop only."""
 
-    def __init__(self, worker: Worker, metrics: Metrics, *, limit: int, watermark: bool = False) -> None:
+    def __init__(
+        self, worker: Worker, metrics: Metrics, *, limit: int, watermark: bool = False, mark: str = ""
+    ) -> None:
+        """`limit` is how many there may be; every id begins with `mark`."""
         self.limit = limit
+        self._mark = mark
         self._converter = ThreadPoolExecutor(1, "converter")
         self._worker = worker
         self._metrics = metrics
@@ -82,7 +86,7 @@ class Streams:
         try:
             session = await self._worker.call(pipeline.open_session, reference, checked)
             stream = Stream(
-                secrets.token_urlsafe(12),
+                self._mark + secrets.token_urlsafe(12),
                 session,
                 pipeline.info,
                 reference_id,

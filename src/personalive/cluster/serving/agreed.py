@@ -1,0 +1,81 @@
+"""What the parts of the cluster tell each other: plain values that any process can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The pipeline that every replica is to have; None is none. A higher `version` was asked for later.
+
+    Version 0 is that of a replica that has not been told yet.
+    """
+
+    version: int = 0
+    pipeline_id: str | None = None
+    load_params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A replica as it tells of itself: where it is reached, and what it is at.
+
+    `address` is an URL within the cluster, `key` what its requests must carry. `wanted` is what it was told last,
+    and `refused` why it cannot even begin to load that. `slots` of one that is leaving are those in use.
+    """
+
+    id: str
+    node: str
+    address: str
+    key: str
+    stage: Literal["starting", "serving", "leaving"]
+    status: str
+    sessions: int
+    slots: int
+    wanted: Wanted
+    refused: str | None = None
+
+    @property
+    def loaded(self) -> bool:
+        """Whether it can open sessions."""
+        return self.stage == "serving" and self.status == "loaded"
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a replica is told in return.
+
+    `elsewhere`: another replica has loaded what is wanted. `stopping`: all sessions are to end.
+    """
+
+    wanted: Wanted
+    elsewhere: bool
+    stopping: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """A reference as the whole cluster keeps it: the bytes that were given, how, and what came of them.
+
+    `info` is what `GET /api/v1/personalive/reference/ID` answers.
+    """
+
+    id: str
+    data: bytes
+    allow_no_face: bool
+    crop: bool
+    info: dict[str, Any]
+    thumbnail: bytes
+
+
+def replica_of(session_id: str) -> str:
+    """The replica that a session's, or a viewer's, id names."""
+    return session_id.partition(".")[0]
+
+
+def mark_of(replica_id: str) -> str:
+    """What the ids of a replica's sessions begin with."""
+    return f"{replica_id}."

@@ -1,0 +1,57 @@
+"""What the ingress's routes are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import quote
+
+from fastapi import Depends, Request, Response
+from ray.serve.handle import DeploymentHandle
+
+from personalive.cluster.serving.fleet import Fleet
+from personalive.cluster.serving.slots import Slots
+from personalive.cluster.serving.wire import Answered, Asked, Wire
+from personalive.serving.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Of one ingress."""
+
+    settings: Settings
+    ledger: DeploymentHandle[Any]
+    wire: Wire
+    fleet: Fleet
+    slots: Slots
+
+    @classmethod
+    def of(cls, settings: Settings, ledger: DeploymentHandle[Any], replicas: DeploymentHandle[Any]) -> Parts:
+        """Made on the event loop that uses them."""
+        wire = Wire()
+        return cls(settings, ledger, wire, Fleet(ledger, wire), Slots(replicas))
+
+
+def _parts(request: Request) -> Parts:
+    parts: Parts = request.app.state.parts
+    return parts
+
+
+async def _asked(request: Request) -> Asked:
+    return Asked(
+        request.method,
+        quote(request.scope["path"]),
+        request.scope["query_string"].decode("latin-1"),
+        dict(request.headers),
+        await request.body(),
+    )
+
+
+PartsDep = Annotated[Parts, Depends(_parts)]
+AskedDep = Annotated[Asked, Depends(_asked)]
+"""The request, to be passed on as it came."""
+
+
+def passed_on(answer: Answered) -> Response:
+    """A replica's answer as the ingress's own."""
+    return Response(answer.body, answer.status, dict(answer.headers))

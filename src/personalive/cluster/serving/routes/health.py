@@ -1,0 +1,59 @@
+"""Whether the service lives, and whether it can serve; its figures; its replicas."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from personalive.cluster.serving import merged
+from personalive.cluster.serving.fleet import NoReplicaError
+from personalive.cluster.serving.parts import AskedDep, PartsDep, passed_on
+from personalive.serving.observing.metrics import CONTENT_TYPE
+from personalive.serving.routes.health import Health
+
+router = APIRouter()
+
+
+class Replicas(BaseModel):
+    """Every replica, and their slots together."""
+
+    replicas: list[merged.ReplicaInfo]
+    sessions: int
+    slots: int
+
+
+@router.get("/health")
+@router.get("/health/live", operation_id="live_health")
+async def health(request: Request) -> Health:
+    """The ingress is up; says nothing about replicas."""
+    return Health(timestamp=datetime.now(UTC), version=request.app.version)
+
+
+@router.get("/health/ready")
+async def ready(asked: AskedDep, parts: PartsDep) -> Response:
+    """At least one replica has a pipeline and its worker answers; 503 with a reason if not."""
+    said = await parts.fleet.ask_all(asked)
+    if not said:
+        raise NoReplicaError
+    return passed_on(min((each.answer for each in said), key=lambda answer: answer.status))
+
+
+@router.get("/metrics")
+async def metrics(asked: AskedDep, parts: PartsDep) -> Response:
+    """Every replica's figures, each under the replica's name."""
+    members = await parts.fleet.members()
+    said = await parts.fleet.ask_these(members, asked)
+    return Response(merged.metrics(said, members), media_type=CONTENT_TYPE)
+
+
+@router.get("/api/v1/cluster")
+async def cluster(parts: PartsDep) -> Replicas:
+    """Which replicas there are, where, and how full."""
+    members = await parts.fleet.members()
+    return Replicas(
+        replicas=[merged.replica_info(member) for member in members],
+        sessions=sum(member.sessions for member in members),
+        slots=sum(member.slots for member in members),
+    )

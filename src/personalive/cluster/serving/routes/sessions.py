@@ -1,0 +1,77 @@
+"""Sessions: opened where a slot is free, and from then on reached where they are."""
+
+from __future__ import annotations
+
+import time
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Response
+
+from personalive.cluster.serving import merged
+from personalive.cluster.serving.parts import AskedDep, Parts, PartsDep, passed_on
+from personalive.cluster.serving.wire import Asked
+from personalive.serving.answers import ConflictError, NotFoundError
+from personalive.serving.connections.turn import ice_servers
+from personalive.serving.routes.sessions import Sessions
+from personalive.serving.routes.webrtc import IceServers
+
+router = APIRouter()
+
+_SESSIONS = Asked("GET", "/api/v1/sessions")
+
+
+@router.get("/api/v1/webrtc/ice-servers")
+async def servers(parts: PartsDep) -> IceServers:
+    """STUN and TURN servers, as the settings have them."""
+    return IceServers(iceServers=ice_servers(parts.settings, time.time()))
+
+
+@router.post("/api/v1/webrtc/offer")
+@router.post("/whip", operation_id="push")
+async def offer(asked: AskedDep, parts: PartsDep) -> Response:
+    """Open a session on a replica that has a slot."""
+    return passed_on(await parts.slots.open(asked, await parts.ledger.default.remote()))
+
+
+@router.delete("/api/v1/webrtc/offer/{session_id}")
+async def close(session_id: str, asked: AskedDep, parts: PartsDep) -> Response:
+    """Close a session; one that is gone already is no error."""
+    try:
+        return passed_on(await parts.fleet.ask_owner(session_id, asked))
+    except NotFoundError:
+        return Response(status_code=204)
+
+
+@router.get("/api/v1/sessions")
+async def live(parts: PartsDep) -> Sessions:
+    """Every live session of every replica."""
+    return merged.sessions(await parts.fleet.ask_all(_SESSIONS))
+
+
+@router.post("/whep")
+async def pull(asked: AskedDep, parts: PartsDep, session: str | None = None) -> Response:
+    """Watch a session, by default the newest of all."""
+    if session is None:
+        session = await _newest(parts)
+        asked = Asked(asked.method, asked.path, urlencode({"session": session}), asked.headers, asked.body)
+    return passed_on(await parts.fleet.ask_owner(session, asked))
+
+
+@router.patch("/api/v1/webrtc/offer/{session_id}")
+@router.get("/api/v1/sessions/{session_id}")
+@router.post("/api/v1/sessions/{session_id}/recording")
+@router.delete("/api/v1/sessions/{session_id}/recording")
+@router.patch("/whip/{session_id}")
+@router.delete("/whip/{session_id}")
+@router.patch("/whep/{session_id}")
+@router.delete("/whep/{session_id}")
+async def about(session_id: str, asked: AskedDep, parts: PartsDep) -> Response:
+    """Whatever else is said about a session goes to the replica that has it."""
+    return passed_on(await parts.fleet.ask_owner(session_id, asked))
+
+
+async def _newest(parts: Parts) -> str:
+    found = merged.sessions(await parts.fleet.ask_all(_SESSIONS)).sessions
+    if not found:
+        raise ConflictError("No session streams: push a camera to /whip first.")
+    return found[-1].id

@@ -1,0 +1,44 @@
+"""The page before a cluster: it is told by WebRTC alone that its replica is gone, and goes on at another one."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from playwright.sync_api import Browser
+
+from tests.browser.chrome import visiting
+from tests.cluster.serving.crowd import owner
+from tests.cluster.serving.local import cluster, served, serving, wait_for
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    pytest.mark.timeout(600),
+    pytest.mark.filterwarnings("default"),  # Ray's own
+]
+
+AGAIN = 30.0
+"""Seconds in which a lost session is another one: eight until the page calls it lost, and then it tries again."""
+
+
+def test_the_page_goes_on_at_another_replica(browser: Browser) -> None:
+    arguments = ("--replicas", 2, "--gpus-per-replica", 1)
+    settings = {"pipeline": "preview", "load_params": {}}
+    with (
+        cluster(2) as nodes,
+        served(nodes, *arguments, settings=settings) as server,
+        visiting(browser, server.url) as visit,
+    ):
+        wait_for(lambda: len(serving(server)) == 2, 60)
+        visit.start()
+        visit.wait_until_live()
+        (session,) = server.sessions()
+        victim, at = owner(session["id"]), time.monotonic()
+        nodes.kill_process(victim)
+        visit.told("Connection lost")
+        visit.told("Following the driver", AGAIN)
+        assert time.monotonic() - at < AGAIN
+        (session,) = server.sessions()
+        assert owner(session["id"]) != victim
+        assert visit.is_moving(6)
