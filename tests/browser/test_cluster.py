@@ -13,6 +13,7 @@ from tests.cluster.serving.local import cluster, served, serving, wait_for
 
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.cluster,
     pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.filterwarnings("default"),  # Ray's own

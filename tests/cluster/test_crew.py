@@ -117,6 +117,7 @@ def repeated(jobs: list[BatchJob], out: Path, times: int) -> list[BatchJob]:
     ]
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_two_hundred_jobs_with_a_worker_and_a_node_killed(
@@ -150,6 +151,7 @@ def test_two_hundred_jobs_with_a_worker_and_a_node_killed(
     assert not list(out.glob(".*.resume"))
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_a_job_that_kills_its_workers_is_set_aside(
     make_cluster: MakeCluster, counted: Log, portraits: Path, clips: Path, tmp_path: Path
@@ -170,6 +172,7 @@ def test_a_job_that_kills_its_workers_is_set_aside(
     assert (entry.attempts, entry.segments) == (2, 1)
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_ctrl_c_ends_all_workers_and_the_same_call_goes_on(
     make_cluster: MakeCluster, counted: Log, portraits: Path, clips: Path, tmp_path: Path
@@ -209,6 +212,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 @pytest.mark.usefixtures("one_thread")
 def test_the_diffusion_pipeline_on_two_workers(
@@ -226,6 +230,7 @@ def test_the_diffusion_pipeline_on_two_workers(
         assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "single" / name).read_bytes()
 
 
+@pytest.mark.cluster
 @pytest.mark.slow
 def test_workers_of_this_machine_without_a_cluster(
     counted: Log, portraits: Path, clips: Path, tmp_path: Path

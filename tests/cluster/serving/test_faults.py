@@ -18,6 +18,7 @@ from tests.serving.client import Client
 from tests.serving.running import RunningServer
 
 pytestmark = [
+    pytest.mark.cluster,
     pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.filterwarnings("default"),

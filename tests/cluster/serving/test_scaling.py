@@ -12,6 +12,7 @@ from tests.cluster.serving.test_faults import assert_never_missed
 from tests.serving.running import RunningServer
 
 pytestmark = [
+    pytest.mark.cluster,
     pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.filterwarnings("default"),

@@ -19,6 +19,7 @@ from tests.serving.running import RunningServer
 from tests.serving.test_readme import assert_animated, load_request, shown_by_client
 
 pytestmark = [
+    pytest.mark.cluster,
     pytest.mark.slow,
     pytest.mark.timeout(600),
     pytest.mark.filterwarnings("default"),
