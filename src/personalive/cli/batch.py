@@ -12,7 +12,7 @@ import typer
 from personalive.cli.settings import parse_settings
 
 if TYPE_CHECKING:
-    from personalive.cluster.run import BatchResult
+    from personalive.cluster.batch.run import BatchResult
 
 EPILOG = """Examples:
 
@@ -137,10 +137,10 @@ def batch(
     """
     from personalive.cli import console
     from personalive.cli.progress import show_jobs
-    from personalive.cluster import storage
-    from personalive.cluster.crew import CrewSettings
-    from personalive.cluster.jobs import read_jobs
-    from personalive.cluster.run import BatchSettings, run_batch
+    from personalive.cluster.batch import storage
+    from personalive.cluster.batch.crew import CrewSettings
+    from personalive.cluster.batch.jobs import read_jobs
+    from personalive.cluster.batch.run import BatchSettings, run_batch
 
     here = str(Path.cwd())
     named = {"pipeline": pipeline, "weights": weights, "size": size, "segment_frames": segment_frames}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from personalive.cli import console
 
 if TYPE_CHECKING:
-    from personalive.cluster.batch import Course
+    from personalive.cluster.batch.books import Course
     from personalive.offline import Progress
 
 _SECONDS_BETWEEN_LINES = 10.0

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from personalive.cluster.batch import options
+from personalive.errors import InputError, UnknownPipelineError
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"size": "256", "crop": "false", "fps": "12.5"}, {"size": 256, "crop": False, "fps": 12.5}),
+        ({"end": "none", "audio": False, "max_frames": 3.0}, {"end": None, "audio": False, "max_frames": 3}),
+        ({"expression": "1.2"}, {"parameters": {"expression": 1.2}}),
+        ({"motion": "absolute", "pipeline": "preview"}, {"parameters": {"motion": "absolute"}}),
+    ],
+)
+def test_text_and_values_are_read_as_what_they_are_for(given: Any, expected: dict[str, Any]) -> None:
+    made = options.checked(given)
+    assert {name: made[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"size": "large"}, "size = 'large'"),
+        ({"size": "300"}, "multiple of 64"),
+        ({"fps": "nan"}, "fps = 'nan'"),
+        ({"start": 5, "end": 2}, "must come after the start"),
+        ({"segment_frames": 3}, "8 frames or more"),
+        ({"expresion": "1"}, "There is no option 'expresion'. There are: pipeline, size"),
+        ({"resume": "true"}, "'resume' is no option of a job"),
+        ({"pipeline": "preview", "expression": 9}, "expression = 9"),
+        ({"pipeline": "preview", "weights": "x"}, "no parameter 'weights'"),
+    ],
+)
+def test_what_cannot_be_is_refused(given: Any, words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        options.checked(given)
+
+
+def test_an_unknown_pipeline_is_refused() -> None:
+    with pytest.raises(UnknownPipelineError, match="no pipeline 'echoo'"):
+        options.checked({"pipeline": "echoo"})
+
+
+@given(
+    st.dictionaries(st.sampled_from([*options.fields(), "expression"]), st.none() | st.text() | st.floats())
+)
+def test_any_values_are_taken_or_refused(given: dict[str, Any]) -> None:
+    with contextlib.suppress(InputError):
+        assert options.checked(given)["parameters"].keys() <= given.keys()
