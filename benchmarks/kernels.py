@@ -23,7 +23,8 @@ from torch.nn import functional as F
 from torch.nn.attention import sdpa_kernel
 
 from personalive.pipelines.personalive.engine import _BACKENDS
-from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations, Summed, arrange, fastest
+from personalive.pipelines.personalive.kernels.choice import fastest
+from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations, Summed, arrange
 from personalive.pipelines.personalive.networks.layers import FeedForward
 from personalive.pipelines.personalive.networks.resnet import Upsample
 from personalive.pipelines.personalive.quantization import Float8FeedForward

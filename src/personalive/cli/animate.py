@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personalive.cli.exits import INTERRUPTED
 from personalive.cli.settings import parse_settings
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ The driving clip is a video, an animation, a folder of numbered pictures or a st
 its suffix: .mp4, .mov, .webm, .gif, a folder of pictures, or for one frame .png or .jpg.
 """
 
-_INTERRUPTED = 130
 
 _Reference = Annotated[
     Path, typer.Argument(metavar="REFERENCE", help="The portrait: a picture, or a video to take it from.")
@@ -157,5 +157,5 @@ def _run(job: AnimateJob, quiet: bool) -> None:
         if not job.resume:
             raise
         console.say("interrupted: the same command goes on from the last complete segment")
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     console.summarise(report, quiet=quiet)

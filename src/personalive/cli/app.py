@@ -1,15 +1,14 @@
-"""`personalive`: the commands, and the one place where errors turn into lines and exit codes."""
+"""`personalive`: the commands."""
 
 from __future__ import annotations
 
 import signal
 import sys
 from types import FrameType
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 
-from personalive.cli import console
 from personalive.cli.animate import EPILOG as ANIMATE_EPILOG
 from personalive.cli.animate import animate
 from personalive.cli.batch import EPILOG as BATCH_EPILOG
@@ -20,18 +19,12 @@ from personalive.cli.cluster import app as cluster
 from personalive.cli.doctor import doctor
 from personalive.cli.download import EPILOG as DOWNLOAD_EPILOG
 from personalive.cli.download import download
+from personalive.cli.exits import TERMINATED, run
 from personalive.cli.motion import app as motion
 from personalive.cli.pipelines import pipelines
 from personalive.cli.serve import EPILOG as SERVE_EPILOG
 from personalive.cli.serve import serve
 from personalive.cli.weights import app as weights
-from personalive.errors import PersonaLiveError
-
-INTERRUPTED = 130
-TERMINATED = 143
-
-# Typer keeps its copy of Click in different places from version to version; its errors share this base.
-_USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
 _EPILOG = """Examples:
 
@@ -95,28 +88,6 @@ def main() -> None:
     """Run the command line. Exits 0 when done, 2 for what the user can mend, 130 when interrupted."""
     signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(app, "personalive"))
-
-
-def run(application: typer.Typer, name: str) -> int:
-    """Run an application on `sys.argv` and return its exit code; a defect of ours keeps its traceback.
-
-    `name` is what the application is called in its messages.
-    """
-    try:
-        code = application(standalone_mode=False, prog_name=name)
-    except PersonaLiveError as error:
-        console.error(str(error))
-        return error.exit_code
-    except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
-    except _USAGE_ERROR as error:
-        context = getattr(error, "ctx", None)
-        message = getattr(error, "format_message", error.__str__)().rstrip(".")
-        console.error(f"{message}. See: {context.command_path if context else name} --help")
-        return 2
-    if code == INTERRUPTED:
-        console.say("interrupted: nothing was written")
-    return code if isinstance(code, int) else 0
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personalive.cli.exits import INTERRUPTED
 from personalive.cli.settings import parse_settings
 
 if TYPE_CHECKING:
@@ -36,7 +37,6 @@ Results, manifest.jsonl, report.html and report.json are in --out. Everything ma
 Exit codes: 0 all done, 2 if a job failed, 130 after Ctrl-C.
 """
 
-_INTERRUPTED = 130
 _FAILED = 2
 _GIGABYTE = 10**9
 
@@ -167,7 +167,7 @@ def batch(
             )
     except KeyboardInterrupt:
         console.say("interrupted: the same command goes on from the last complete segments")
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     _summarise(result, quiet=quiet)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personalive.cli.exits import INTERRUPTED, run
 from personalive.errors import InputError, PipelineUnavailableError
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ and the hub is not asked. A run that was interrupted goes on where it stopped
 when you run it again. HF_TOKEN is your token for the hub, HF_ENDPOINT a mirror.
 """
 
-_INTERRUPTED = 130
 
 _Pipeline = Annotated[
     str, typer.Option(help="Whose weights: personalive, or another that `personalive pipelines` lists.")
@@ -91,7 +91,7 @@ def download(
         from personalive.cli import console
 
         console.say("interrupted: run the same command again to go on from here")
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
 
 
 def _other(pipeline: str) -> None:
@@ -185,7 +185,6 @@ def _summarise(outcome: Outcome) -> None:
 
 def main() -> None:
     """Run `download_models`."""
-    from personalive.cli.app import run
 
     application = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode="rich")
     application.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})(download)

@@ -38,22 +38,27 @@ def serve(settings: Settings, on_start: Callable[[str], None] | None = None) -> 
         if on_start is not None:
             on_start(address)
         app = create_app(settings)
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            http="h11",
-            lifespan="on",
-            limit_concurrency=_MAX_CONNECTIONS,
-            timeout_graceful_shutdown=_LAST_ANSWERS_S,
-        )
+        config = http_config(app, most=_MAX_CONNECTIONS)
         settle()
         logs.event("server_started", url=address)
         with asyncio.Runner(loop_factory=loop_factory(settings.udp_port_range)) as runner:
             runner.run(_Http(config, app).serve([listener]))
+
+
+def http_config(app: FastAPI, most: int | None = None) -> uvicorn.Config:
+    """How an application is served: our own log lines, no WebSockets, `most` connections at once."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        http="h11",
+        lifespan="on",
+        limit_concurrency=most,
+        timeout_graceful_shutdown=_LAST_ANSWERS_S,
+    )
 
 
 class _Http(uvicorn.Server):

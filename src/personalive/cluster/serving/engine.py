@@ -14,7 +14,7 @@ import uvicorn
 from personalive.serving.app import Lifetime, create_app
 from personalive.serving.connections.loops import loop_factory
 from personalive.serving.live.stream import Stream
-from personalive.serving.run import listen
+from personalive.serving.run import http_config, listen
 from personalive.serving.server import Server
 from personalive.serving.settings import Settings
 
@@ -22,7 +22,6 @@ T = TypeVar("T")
 
 _START_S = 60.0
 _LOOK_S = 0.25
-_LAST_ANSWERS_S = 1
 
 
 class Engine:
@@ -107,18 +106,7 @@ class Engine:
 
     async def _serve(self) -> None:
         assert self._listener is not None
-        config = uvicorn.Config(
-            self._app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            ws="none",
-            http="h11",
-            lifespan="on",
-            timeout_graceful_shutdown=_LAST_ANSWERS_S,
-        )
-        self._http = uvicorn.Server(config)
+        self._http = uvicorn.Server(http_config(self._app))
         serving = asyncio.create_task(self._http.serve([self._listener]), name="engine-http")
         while not (self._http.started or serving.done()):
             await asyncio.sleep(0.01)

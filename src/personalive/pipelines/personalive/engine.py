@@ -20,7 +20,8 @@ from personalive.pipelines.personalive.acceleration import accelerated, chosen
 from personalive.pipelines.personalive.artefacts import keep_kernels
 from personalive.pipelines.personalive.decoding import FrameDecoder, to_images
 from personalive.pipelines.personalive.driving import DriverState, Perceived, calmed, held
-from personalive.pipelines.personalive.kernels.operations import PLAIN, fastest
+from personalive.pipelines.personalive.kernels.choice import fastest
+from personalive.pipelines.personalive.kernels.operations import PLAIN
 from personalive.pipelines.personalive.keypoints import (
     Transfer,
     approach,

@@ -16,7 +16,6 @@ from personalive.pipelines.personalive.kernels.operations import (
     Fusable,
     Summed,
     arrange,
-    fastest,
 )
 
 if TYPE_CHECKING:
@@ -249,7 +248,3 @@ def test_arranging_reaches_every_module_and_no_other_network() -> None:
     assert len(found) == 2
     assert all(part.operations is recorded for part in found)
     assert other.operations is PLAIN
-
-
-def test_without_a_gpu_operations_are_pytorchs() -> None:
-    assert fastest(torch.device("cpu")) is PLAIN

@@ -7,15 +7,11 @@ defines what is meant; `TritonOperations` is the same in one pass over memory.
 
 from __future__ import annotations
 
-import logging
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-_log = logging.getLogger(__name__)
-
 
 FLOAT8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FLOAT8).max
@@ -187,23 +183,3 @@ def arrange(network: nn.Module, operations: Operations) -> None:
     for module in network.modules():
         if isinstance(module, Fusable):
             module.operations = operations
-
-
-def fastest(device: torch.device) -> Operations:
-    """Triton's where the device has CUDA and Triton works, else PyTorch's.
-
-    Triton may be there and not work, for want of a C compiler say: that is logged.
-    """
-    if device.type != "cuda":
-        return PLAIN
-    try:
-        from personalive.pipelines.personalive.kernels.fused import TritonOperations
-    except ImportError:
-        return PLAIN
-    operations = TritonOperations()
-    try:
-        operations.gated(torch.zeros(1, 32, device=device))
-    except Exception as error:  # whatever a compiler, a driver or the library may raise
-        _log.warning("the fused kernels are not used, Triton does not work here: %s", error)
-        return PLAIN
-    return operations
