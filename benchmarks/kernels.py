@@ -27,7 +27,7 @@ from personalive.pipelines.personalive.kernels.choice import fastest
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations, Summed, arrange
 from personalive.pipelines.personalive.networks.layers import FeedForward
 from personalive.pipelines.personalive.networks.resnet import Upsample
-from personalive.pipelines.personalive.quantization import Float8FeedForward
+from personalive.pipelines.personalive.speed.quantization import Float8FeedForward
 
 CALLS, REPLAYS = 10, 20
 FRAMES, HEADS = 16, 8

@@ -30,7 +30,7 @@ from personalive.media.types import Frames
 from personalive.pipelines.interface import FrameChunk
 from personalive.pipelines.parameters import build
 from personalive.pipelines.personalive.devices import device_of, dtype_of
-from personalive.pipelines.personalive.measure import device_name, made_up_frames
+from personalive.pipelines.personalive.measuring.measure import device_name, made_up_frames
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
 from personalive.pipelines.personalive.weights.random_set import VARIANTS, random_models

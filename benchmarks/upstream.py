@@ -31,7 +31,7 @@ from PIL import Image as Pillow
 
 from personalive.cli.settings import parse_settings
 from personalive.pipelines.parameters import build
-from personalive.pipelines.personalive.measure import Bench, StepTimes, device_name, made_up_frames
+from personalive.pipelines.personalive.measuring.measure import Bench, StepTimes, device_name, made_up_frames
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
 from personalive.pipelines.personalive.weights import layout

@@ -12,8 +12,8 @@ from personalive.cli.settings import parse_settings
 from personalive.errors import InputError, PipelineUnavailableError
 
 if TYPE_CHECKING:
-    from personalive.pipelines.personalive.bench import BenchResult
-    from personalive.pipelines.personalive.measure import StepTimes
+    from personalive.pipelines.personalive.measuring.bench import BenchResult
+    from personalive.pipelines.personalive.measuring.measure import StepTimes
     from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 
 EPILOG = """Examples:
@@ -75,7 +75,7 @@ def bench(
         given["weights"] = weights
     parameters = build(PersonaLiveLoadParameters, {"face_detection": False, **given})
     measured_random = str(random) if random else _random_size(parameters)
-    from personalive.pipelines.personalive.bench import BenchPlan, run
+    from personalive.pipelines.personalive.measuring.bench import BenchPlan, run
 
     if measured_random:
         console.say(

@@ -16,8 +16,6 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from personalive.errors import InputError
-from personalive.pipelines.personalive.acceleration import accelerated, chosen
-from personalive.pipelines.personalive.artefacts import keep_kernels
 from personalive.pipelines.personalive.decoding import FrameDecoder, to_images
 from personalive.pipelines.personalive.driving import DriverState, Perceived, calmed, held
 from personalive.pipelines.personalive.kernels.choice import fastest
@@ -29,15 +27,17 @@ from personalive.pipelines.personalive.keypoints import (
     keypoints,
     transition,
 )
-from personalive.pipelines.personalive.layout import lay_out, lay_out_decoder
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.networks.motion_extractor import HeadMotion
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
-from personalive.pipelines.personalive.quantization import quantize
 from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.schedule import Schedule
-from personalive.pipelines.personalive.stages import PlainStages, Stages
-from personalive.pipelines.personalive.transfers import to_device
+from personalive.pipelines.personalive.speed.acceleration import accelerated, chosen
+from personalive.pipelines.personalive.speed.artefacts import keep_kernels
+from personalive.pipelines.personalive.speed.layout import lay_out, lay_out_decoder
+from personalive.pipelines.personalive.speed.quantization import quantize
+from personalive.pipelines.personalive.speed.stages import PlainStages, Stages
+from personalive.pipelines.personalive.speed.transfers import to_device
 from personalive.pipelines.personalive.weights.layout import home
 from personalive.pipelines.personalive.window import WindowInput, WindowOutput, WindowState, denoise
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from personalive.pipelines.personalive.shelf import Shelf
+from personalive.pipelines.personalive.speed.shelf import Shelf
 
 if TYPE_CHECKING:
     from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNet

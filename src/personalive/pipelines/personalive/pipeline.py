@@ -114,7 +114,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         cls, parameters: PersonaLiveLoadParameters, report: ProgressReport | None = None
     ) -> PersonaLivePipeline:
         device = cls._device(parameters)
-        from personalive.pipelines.personalive.acceleration import chosen
+        from personalive.pipelines.personalive.speed.acceleration import chosen
 
         share = 1.0 if chosen(parameters.compile, device) == "off" else _LOADING
         tell = report or (lambda stage, done: None)
@@ -129,7 +129,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         """Load it without warming up; see `load`."""
         device = cls._device(parameters)
         from personalive.pipelines.personalive.devices import dtype_of
-        from personalive.pipelines.personalive.quantization import check
+        from personalive.pipelines.personalive.speed.quantization import check
         from personalive.pipelines.personalive.weights.checkpoints import load_models
 
         if parameters.dtype == "float8":
@@ -160,7 +160,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
 
     def warm_up(self, report: ProgressReport | None = None) -> None:
         """Compile, tune and record what the first frames would wait for. `load` does; nothing where nothing is."""
-        from personalive.pipelines.personalive.warmup import warm_up
+        from personalive.pipelines.personalive.speed.warmup import warm_up
 
         if self._loaded().mode != "off":
             warm_up(self._loaded(), report)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from personalive.media import Image
-from personalive.pipelines.personalive.transfers import to_device
+from personalive.pipelines.personalive.speed.transfers import to_device
 
 # Mean and standard deviation of CLIP's training pictures, RGB in [0, 1].
 _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

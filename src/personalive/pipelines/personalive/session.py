@@ -28,7 +28,7 @@ from personalive.pipelines.personalive.noise import NoiseSource, SeededNoise
 from personalive.pipelines.personalive.parameters import PersonaLiveRunParameters
 from personalive.pipelines.personalive.pixels import on_device
 from personalive.pipelines.personalive.reference import FusedReference
-from personalive.pipelines.personalive.transfers import to_device, to_host
+from personalive.pipelines.personalive.speed.transfers import to_device, to_host
 from personalive.pipelines.personalive.watch import Watch
 
 Shown = tuple[float, FrameState]

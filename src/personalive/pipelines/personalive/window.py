@@ -16,8 +16,8 @@ from personalive.pipelines.personalive.networks.denoising_unet import join_banks
 from personalive.pipelines.personalive.networks.spatial import KeyValue
 from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.schedule import Schedule
-from personalive.pipelines.personalive.stages import Stages, attended_to
-from personalive.pipelines.personalive.transfers import to_host
+from personalive.pipelines.personalive.speed.stages import Stages, attended_to
+from personalive.pipelines.personalive.speed.transfers import to_host
 
 FIRST_KEYFRAME_CHUNK = 9
 """Before, the window still holds frames of the transition from the reference."""

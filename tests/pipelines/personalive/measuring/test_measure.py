@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from personalive.pipelines.personalive.engine import Engine
-from personalive.pipelines.personalive.measure import Bench, made_up_frames, peak_memory
+from personalive.pipelines.personalive.measuring.measure import Bench, made_up_frames, peak_memory
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 

@@ -17,13 +17,18 @@ import torch
 
 from personalive.media.types import Frames
 from personalive.pipelines.personalive.engine import Engine, Look, SessionState, StepInput
+from personalive.pipelines.personalive.measuring.stopwatch import NAMES, TimedStages
 from personalive.pipelines.personalive.noise import SeededNoise
 from personalive.pipelines.personalive.parameters import TRAINED_SIDE, PersonaLiveRunParameters
 from personalive.pipelines.personalive.pixels import on_device
 from personalive.pipelines.personalive.reference import FusedReference
-from personalive.pipelines.personalive.stopwatch import NAMES, TimedStages
-from personalive.pipelines.personalive.transfers import to_device, to_host
-from personalive.pipelines.personalive.warmup import begin, made_up_reference, with_faces, with_keyframes
+from personalive.pipelines.personalive.speed.transfers import to_device, to_host
+from personalive.pipelines.personalive.speed.warmup import (
+    begin,
+    made_up_reference,
+    with_faces,
+    with_keyframes,
+)
 
 _CALM = PersonaLiveRunParameters(keyframe_threshold=1e9)
 """No keyframe is taken but those that are forced."""

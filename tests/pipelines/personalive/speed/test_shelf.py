@@ -8,7 +8,7 @@ from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline, shelved
 from personalive.pipelines.personalive.reference import FusedReference
-from personalive.pipelines.personalive.shelf import Shelf
+from personalive.pipelines.personalive.speed.shelf import Shelf
 from tests.pipelines.personalive.streams import chunk, picture
 
 META = torch.device("meta")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from personalive.pipelines.personalive.driving import Perceived
-from personalive.pipelines.personalive.stages import Stages
+from personalive.pipelines.personalive.speed.stages import Stages
 
 NAMES = {
     "see": "motion networks",

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from personalive.pipelines.personalive.transfers import to_device, to_host
+from personalive.pipelines.personalive.speed.transfers import to_device, to_host
 
 
 def devices() -> list[object]:

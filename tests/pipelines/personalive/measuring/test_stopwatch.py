@@ -5,9 +5,9 @@ import time
 import torch
 
 from personalive.pipelines.personalive.engine import Engine
+from personalive.pipelines.personalive.measuring.stopwatch import NAMES, TimedStages
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
-from personalive.pipelines.personalive.stopwatch import NAMES, TimedStages
 
 
 @torch.inference_mode()

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from personalive.errors import InputError
-from personalive.pipelines.personalive.acceleration import (
-    Replayed,
-    ReplayedStages,
-    accelerated,
-    chosen,
-    compile_stages,
-)
 from personalive.pipelines.personalive.engine import Engine
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.motion import DrivingMotion
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
 from personalive.pipelines.personalive.reference import FusedReference
+from personalive.pipelines.personalive.speed.acceleration import (
+    Replayed,
+    ReplayedStages,
+    accelerated,
+    chosen,
+    compile_stages,
+)
 from tests.pipelines.personalive.streams import chunk, content, drive
 
 

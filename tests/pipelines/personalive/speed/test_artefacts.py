@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from personalive.errors import InputError
-from personalive.pipelines.personalive.artefacts import FOLDER, keep_in, keep_kernels, machine
+from personalive.pipelines.personalive.speed.artefacts import FOLDER, keep_in, keep_kernels, machine
 
 CPU = torch.device("cpu")
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from personalive.errors import InputError
-from personalive.pipelines.personalive.artefacts import keep_in
 from personalive.pipelines.personalive.driving import Perceived
-from personalive.pipelines.personalive.stages import PlainStages, Stages, flat, perceived
+from personalive.pipelines.personalive.speed.artefacts import keep_in
+from personalive.pipelines.personalive.speed.stages import PlainStages, Stages, flat, perceived
 from personalive.pipelines.personalive.weights.layout import home
 
 _log = logging.getLogger(__name__)

@@ -10,7 +10,13 @@ import torch
 
 from personalive.pipelines.interface import ProgressReport
 from personalive.pipelines.personalive.devices import device_of, dtype_of
-from personalive.pipelines.personalive.measure import Bench, StepTimes, device_name, held_memory, peak_memory
+from personalive.pipelines.personalive.measuring.measure import (
+    Bench,
+    StepTimes,
+    device_name,
+    held_memory,
+    peak_memory,
+)
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline, shelved
 from personalive.pipelines.personalive.weights.random_set import VARIANTS, random_models

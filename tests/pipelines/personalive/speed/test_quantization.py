@@ -7,14 +7,14 @@ import torch
 from torch import nn
 
 from personalive.errors import InputError
-from personalive.pipelines.personalive import quantization
 from personalive.pipelines.personalive.kernels.operations import PLAIN
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNet, DenoisingUNetParams
 from personalive.pipelines.personalive.networks.layers import FeedForward
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
-from personalive.pipelines.personalive.quantization import Float8FeedForward, Float8Linear, quantize
+from personalive.pipelines.personalive.speed import quantization
+from personalive.pipelines.personalive.speed.quantization import Float8FeedForward, Float8Linear, quantize
 
 
 def multiplied(

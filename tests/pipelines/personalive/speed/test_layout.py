@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from personalive.pipelines.personalive.engine import Engine
+from personalive.pipelines.personalive.kernels.operations import PLAIN, Fusable, PlainOperations
+from personalive.pipelines.personalive.models import Models
+from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNetParams
+from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
+from personalive.pipelines.personalive.speed.layout import lay_out
+
+
+def operations(models: Models) -> set[Any]:
+    modules = (module for network in models.networks().values() for module in network.modules())
+    return {module.operations for module in modules if isinstance(module, Fusable)}
+
+
+def error(ours: Tensor, exact: Tensor) -> float:
+    return float((ours - exact).norm() / exact.norm())
+
+
+@pytest.fixture
+def own(models: Models) -> Models:
+    """Networks to change for good."""
+    return replace(models, **{name: deepcopy(network) for name, network in models.networks().items()})  # type: ignore[arg-type]
+
+
+def test_with_fused_operations_convolutions_lie_channels_last(own: Models) -> None:
+    fused = PlainOperations()
+    weight = own.denoising_unet.conv_in.weight
+    before = weight.clone()
+    lay_out(own, fused)
+    assert operations(own) == {fused}
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(weight, before)
+
+
+def test_laid_out_networks_compute_the_same(models: Models, own: Models) -> None:
+    torch.manual_seed(0)
+    latents, embeds = (
+        torch.randn(1, 4, 8, 8),
+        torch.randn(1, 1, models.reference_unet.params.cross_attention_width),
+    )
+    cross = models.reference_unet.cross_constants(embeds)
+    banks = models.reference_unet(latents, cross)
+    unet = models.denoising_unet
+    width = cast("DenoisingUNetParams", unet.params).motion_width
+    window = torch.randn(1, 4, 4, 8, 8)
+    conditions = unet.conditions(
+        timesteps=torch.tensor([0, 333, 666, 999]),
+        motion=torch.randn(1, 4, 32, width),
+        pose=torch.randn(1, unet.params.block_out_channels[0], 4, 8, 8),
+        image_embeds=embeds,
+        banks=[banks],
+    )
+    for _ in range(2):
+        lay_out(own, PlainOperations())
+        for ours, plain in zip(own.reference_unet(latents, cross), banks, strict=True):
+            assert error(ours, plain) < 1e-4
+        assert error(own.denoising_unet(window, conditions), unet(window, conditions)) < 1e-4
+
+
+def test_without_a_gpu_and_on_request_operations_are_pytorchs(
+    models: Models, set_to: PersonaLiveLoadParameters
+) -> None:
+    for kernels in ("auto", "pytorch"):
+        Engine(models, set_to.model_copy(update={"kernels": kernels}))
+        assert operations(models) == {PLAIN}
