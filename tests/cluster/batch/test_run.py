@@ -15,6 +15,7 @@ from personalive.cluster.batch.jobs import BatchJob, read_jobs
 from personalive.cluster.batch.manifest import JobState, Manifest
 from personalive.cluster.batch.run import BatchResult, BatchSettings, run_batch
 from personalive.errors import BusyError, InputError
+from personalive.offline.workfolder import work_path
 from tests.cluster.batch.conftest import TINY_FRAMES
 from tests.cluster.batch.counted import Log
 
@@ -48,6 +49,18 @@ def test_every_portrait_with_every_clip(made: tuple[BatchResult, Path], counted:
     }  # fmt: skip
     assert len(list((out / ".thumbnails").iterdir())) == 6
     assert "data:image/jpeg" in Path(result.report).read_text()
+
+
+def test_what_a_lost_worker_left_of_a_finished_job_is_removed(
+    made: tuple[BatchResult, Path], portraits: Path, clips: Path
+) -> None:
+    _, out = made
+    left = work_path(out / "ada_nod.mp4")
+    left.mkdir()
+    (left / "state").write_text("{}")
+    run_batch(pairs(portraits, clips, str(out)), BatchSettings(out=str(out)))
+    assert not left.exists()
+    assert (out / "ada_nod.mp4").exists()
 
 
 @pytest.mark.parametrize("stop", [1, 30, 77])

@@ -16,7 +16,8 @@ from personalive.cluster.batch.books import Batch, Course
 from personalive.cluster.batch.crew import CrewSettings, work_on_ray
 from personalive.cluster.batch.here import work_here
 from personalive.cluster.batch.jobs import BatchJob
-from personalive.cluster.batch.manifest import Manifest
+from personalive.cluster.batch.manifest import JobState, Manifest
+from personalive.cluster.batch.mirror import remove_leftovers
 from personalive.cluster.batch.report import Totals, keep_picture, write_report
 from personalive.cluster.batch.work import Outcome, Task
 from personalive.errors import BusyError, InputError, PersonaLiveError
@@ -85,6 +86,7 @@ def run_batch(
             batch.stop()
             batch.save(now=True)
         say(batch.course("writing the report"))
+        _remove_what_the_lost_left(batch)
         page = write_report(settings.out, batch.entries, time.monotonic() - begun)
         return BatchResult(Totals.of(batch.entries), page, batch.earlier)
 
@@ -101,6 +103,18 @@ def _work(batch: Batch, settings: BatchSettings, tell: Callable[[str], None]) ->
         work_on_ray(batch, settings.crew, tell=tell, keep=keep)
     else:
         work_here(batch, cache_bytes=settings.crew.cache_bytes, tell=tell, keep=keep)
+
+
+def _remove_what_the_lost_left(batch: Batch) -> None:
+    """A worker keeps the segments of its last job until it begins another: one that died has left them.
+
+    Looking costs next to nothing on a disk, and a request for each job in a store: there only after a loss.
+    """
+    lost = any(entry.attempts > 1 for _, entry in batch.entries)
+    for job, entry in batch.entries:
+        if entry.state is JobState.DONE and (lost or not storage.is_url(job.output)):
+            with contextlib.suppress(PersonaLiveError):
+                remove_leftovers(job.output)
 
 
 @contextmanager
