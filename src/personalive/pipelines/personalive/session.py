@@ -112,7 +112,6 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
             output = engine.step([self._input(engine, unseen(self._state.driver, size))])[0]
             assert output is not None
             images.append(to_host(output.images)().numpy().copy())
-            self._next_noise = None
             shown += self._take(output, [(0.0, FrameState.HELD)] * size)
         self.reset()
         if not rest:
@@ -193,20 +192,16 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
         return self._input(engine, Look(on_device(frames, device), to_device(torch.tensor(found), device)))
 
     def _input(self, engine: Engine, driving: Look | Perceived) -> StepInput:
+        if self._next_noise is None:
+            self._next_noise = self._noise.draw(engine.noise_shape(engine.schedule.chunk_frames))
         return StepInput(
             reference=self._reference,
             state=self._state,
             driving=driving,
-            noise=self._drawn(engine),
+            noise=self._next_noise,
             parameters=self._parameters,
             trace=self._trace,
         )
-
-    def _drawn(self, engine: Engine) -> Tensor:
-        """The next step's noise."""
-        if self._next_noise is None:
-            self._next_noise = self._noise.draw(engine.noise_shape(engine.schedule.chunk_frames))
-        return self._next_noise
 
     def _show(
         self, times: NDArray[np.float64], output: StepOutput | None, images: Callable[[], Tensor]
@@ -215,8 +210,6 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
         if output is None:
             still = np.repeat(self._reference.image[None], len(times), axis=0)
             return AnimatedChunk(still, times, (FrameState.WAITING,) * len(times))
-        self._next_noise = None
-        self._drawn(self._running())  # while the device is busy
         states = (FrameState.ANIMATED if valid else FrameState.HELD for valid in output.valid.tolist())
         shown = self._take(output, list(zip(map(float, times), states, strict=True)))
         leaving, kinds = zip(*shown, strict=True)
@@ -230,7 +223,7 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
             begin = (entering[0][0], FrameState.TRANSITION)
             self._waiting.extend([begin] * engine.parameters.delay_frames)
         self._waiting.extend(entering)
-        self._state = output.state
+        self._state, self._next_noise = output.state, None
         return [self._waiting.popleft() for _ in entering]
 
 
