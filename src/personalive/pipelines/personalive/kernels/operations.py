@@ -56,6 +56,12 @@ class Operations(Protocol):
     def convolve(self, x: Tensor, layer: Convolution) -> tuple[Tensor, Tensor | None]:
         """The convolution of x (N, C, h, w), and of its bias (C',) what is left for the caller to add."""
 
+    def rectified_convolution(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
+        """ReLU of the convolution of x (N, C, h, w) with its bias, plus the residual, which is of its shape."""
+
+    def rectified_norm(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        """ReLU of x (N, C, h, w) normed by the running statistics."""
+
     def join(self, own: Tensor, shared: Tensor) -> Tensor:
         """Each frame's tokens, and behind them those that its session's frames share.
 
@@ -115,6 +121,18 @@ class PlainOperations:
     def convolve(self, x: Tensor, layer: Convolution) -> tuple[Tensor, Tensor | None]:
         """See `Operations`."""
         return layer(x), None
+
+    def rectified_convolution(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
+        """See `Operations`."""
+        out = layer(x)
+        return F.relu(out if residual is None else out + residual)
+
+    def rectified_norm(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        """See `Operations`."""
+        normed = F.batch_norm(
+            x, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
+        )
+        return F.relu(normed)
 
     def join(self, own: Tensor, shared: Tensor) -> Tensor:
         """See `Operations`."""

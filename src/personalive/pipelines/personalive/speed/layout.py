@@ -22,11 +22,12 @@ def lay_out(models: Models, operations: Operations) -> None:
         arrange(network, operations)
     if operations is PLAIN:
         return
-    convolutional = {"denoising_unet", "reference_unet", "pose_guider", "tiny_vae"} - set(models.shelves)
-    for name in convolutional & set(models.networks()):
-        merge_upsampling(getattr(models, name))
+    convolutional = {"denoising_unet", "reference_unet", "motion_encoder", "pose_guider", "tiny_vae"}
+    for name in convolutional & set(models.networks()) - set(models.shelves):
         getattr(models, name).to(memory_format=torch.channels_last)
     models.vae.decoder.to(memory_format=torch.channels_last)
+    # Merged weights take more room, and the reference UNet runs but once per reference or keyframe.
+    merge_upsampling(models.denoising_unet)
     _merge_projections(models.denoising_unet)
 
 
