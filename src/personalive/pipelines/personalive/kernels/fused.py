@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from personalive.pipelines.personalive.kernels.batch_norm import rectified_norm
 from personalive.pipelines.personalive.kernels.eight_bits import gated_quantized, quantized
+from personalive.pipelines.personalive.kernels.gated_product import fits, gated_product
 from personalive.pipelines.personalive.kernels.group_norm import add, group_norm
 from personalive.pipelines.personalive.kernels.layer_norm import layer_norm
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Convolution, Normed, Summed
@@ -116,6 +117,13 @@ class TritonOperations:
         if not _can(projected):
             return PLAIN.gated(projected)
         out: Tensor = gated(projected)
+        return out
+
+    def gated_product(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """See `Operations`."""
+        if not _can(tokens) or not fits(tokens, weight):
+            return PLAIN.gated_product(tokens, weight, bias)
+        out: Tensor = gated_product(tokens, weight, bias)
         return out
 
     def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:

@@ -89,6 +89,12 @@ class Operations(Protocol):
     def gated(self, projected: Tensor) -> Tensor:
         """GEGLU: the first half times the exact GELU of the second, (…, 2·C) → (…, C)."""
 
+    def gated_product(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """`gated` of a linear whose outputs are paired: a value, its gate, the next value, and so on.
+
+        tokens (…, K), weight (2·C, K), bias (2·C,) → (…, C).
+        """
+
     def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """Softmax attention of each pixel to itself in the other frames, scale head_width^-0.5.
 
@@ -166,6 +172,11 @@ class PlainOperations:
         """See `Operations`."""
         value, gate = projected.chunk(2, dim=-1)
         return value * F.gelu(gate)
+
+    def gated_product(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """See `Operations`."""
+        projected = F.linear(tokens, weight, bias)
+        return projected[..., ::2] * F.gelu(projected[..., 1::2])
 
     def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """See `Operations`."""

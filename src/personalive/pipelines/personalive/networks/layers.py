@@ -75,9 +75,21 @@ class GatedProjection(Fusable):
     def __init__(self, width: int, inner_width: int) -> None:
         super().__init__()
         self.proj = nn.Linear(width, 2 * inner_width)
+        self._paired = False
+
+    def pair(self) -> None:
+        """Let the linear give each value beside its gate, for a kernel that does both. Done once, it stays done."""
+        if self._paired:
+            return
+        for name, tensor in list(self.proj.named_parameters()):
+            beside = tensor.detach().unflatten(0, (2, -1)).transpose(0, 1).flatten(0, 1)
+            setattr(self.proj, name, nn.Parameter(beside, requires_grad=False))
+        self._paired = True
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(…, width) → (…, inner_width)."""
+        if self._paired:
+            return self.operations.gated_product(tokens, self.proj.weight, self.proj.bias)
         return self.operations.gated(self.proj(tokens))
 
 
