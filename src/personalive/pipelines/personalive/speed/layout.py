@@ -12,9 +12,6 @@ from personalive.pipelines.personalive.networks.layers import GatedProjection
 from personalive.pipelines.personalive.networks.resnet import Upsample
 from personalive.pipelines.personalive.networks.spatial import SpatialBlock
 
-_WIDEST_PAIRED = 640
-"""Channels."""
-
 
 def lay_out(models: Models, operations: Operations) -> None:
     """Have all networks compute with these operations and, where they are fused, lie channels-last.
@@ -27,13 +24,15 @@ def lay_out(models: Models, operations: Operations) -> None:
     if operations is PLAIN:
         return
     convolutional = {"denoising_unet", "reference_unet", "motion_encoder", "pose_guider", "tiny_vae"}
-    for name in convolutional & set(models.networks()) - set(models.shelves):
-        getattr(models, name).to(memory_format=torch.channels_last)
+    here = {name: network for name, network in models.networks().items() if name not in models.shelves}
+    for name, network in here.items():
+        if name in convolutional:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _pair_gates(network)
     models.vae.decoder.to(memory_format=torch.channels_last)
     # Merged weights take more room, and the reference UNet runs but once per reference or keyframe.
     merge_upsampling(models.denoising_unet)
     _merge_projections(models.denoising_unet)
-    _pair_gates(models.denoising_unet)
 
 
 def lay_out_decoder(decoder: nn.Module, operations: Operations) -> None:
@@ -54,9 +53,9 @@ def _merge_projections(network: nn.Module) -> None:
 
 
 def _pair_gates(network: nn.Module) -> None:
-    """One kernel for a gate and the linear before it, where that is faster than the library's and a gate."""
+    """One kernel for a gate and the linear before it."""
     for module in network.modules():
-        if isinstance(module, GatedProjection) and module.proj.in_features <= _WIDEST_PAIRED:
+        if isinstance(module, GatedProjection):
             module.pair()
 
 
