@@ -193,6 +193,8 @@ def test_gated(way: Way, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     ("rows", "width", "outputs"), [(300, 320, 264), (5, 72, 128), (128, 64, 8), (40, 30, 24), (9, 64, 7)]
 )
 def test_gated_product(way: Way, dtype: torch.dtype, rows: int, width: int, outputs: int) -> None:
+    if INTERPRETED and dtype == torch.bfloat16:
+        pytest.skip("Triton's interpreter multiplies no tiles of bfloat16")
     tokens = normal(1, rows, width).to(dtype)
     weight = (normal(2 * outputs, width, seed=1) / math.sqrt(width)).to(dtype)
     bias = normal(2 * outputs, seed=2).to(dtype)
@@ -208,12 +210,12 @@ def test_gated_product(way: Way, dtype: torch.dtype, rows: int, width: int, outp
 @pytest.mark.parametrize("way", ["triton"], indirect=True)
 def test_gates_are_exact_far_from_zero(way: Way) -> None:
     gates = torch.linspace(-12, 12, 1024, dtype=torch.float64)
-    bias = torch.stack([torch.ones(1024, dtype=torch.float64), gates], dim=1).flatten().bfloat16()
-    nothing, weight = torch.zeros(1, 8).bfloat16(), torch.zeros(2048, 8).bfloat16()
+    bias = torch.stack([torch.ones(1024, dtype=torch.float64), gates], dim=1).flatten().half()
+    nothing, weight = torch.zeros(1, 8).half(), torch.zeros(2048, 8).half()
     ours = way.operations.gated_product(*(part.to(way.device) for part in (nothing, weight, bias)))
     opened = bias[1::2].double()
     exact = opened * 0.5 * torch.special.erfc(-opened / math.sqrt(2))
-    assert ((ours[0].double().cpu() - exact).abs() <= 2**-8 * exact.abs() + 1e-6).all()
+    assert ((ours[0].double().cpu() - exact).abs() <= 2**-10 * exact.abs() + 1e-6).all()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
