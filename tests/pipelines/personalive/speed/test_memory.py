@@ -14,7 +14,7 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     told: list[str] = []
     for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(torch.cuda.memory, "_set_allocator_settings", told.append)
+    monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", told.append, raising=False)
     return told
 
 
@@ -28,6 +28,15 @@ def test_elsewhere_nothing_is_changed(settings: list[str]) -> None:
     assert settings == []
 
 
+def test_an_older_pytorch_is_told_by_the_name_it_knows(
+    settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(torch._C, "_accelerator_setAllocatorSettings")
+    monkeypatch.setattr(torch.cuda.memory, "_set_allocator_settings", settings.append)
+    let_segments_grow(GPU)
+    assert settings == ["expandable_segments:True"]
+
+
 @pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
 def test_the_environment_decides(settings: list[str], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "max_split_size_mb:128")
@@ -39,7 +48,7 @@ def test_a_pytorch_that_cannot_goes_on(settings: list[str], monkeypatch: pytest.
     def refuse(_: str) -> None:
         raise RuntimeError("no such setting")
 
-    monkeypatch.setattr(torch.cuda.memory, "_set_allocator_settings", refuse)
+    monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", refuse)
     let_segments_grow(GPU)
     assert settings == []
 

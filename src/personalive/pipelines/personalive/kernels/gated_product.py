@@ -17,6 +17,8 @@ from torch import Tensor
 from triton.runtime import driver
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from personalive.pipelines.personalive.kernels.functions import gelu
+
 _ALIGNED = 8
 """Rows of so many 16-bit numbers begin where whole tiles can be brought from."""
 
@@ -38,16 +40,6 @@ _SMALL = _Tiles(128, 64, 32, 4, 3)
 
 
 @triton.jit
-def _gelu(x):
-    """x·Φ(x), exact GELU: Φ by the complementary error function (Abramowitz and Stegun, 1964, 7.1.26; 1.5e-7)."""
-    away = tl.abs(x) * 0.7071067811865476
-    t = 1.0 / (1.0 + 0.3275911 * away)
-    tail = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t
-    tail *= 0.5 * tl.exp2(away * away * -1.4426950408889634)
-    return x * tl.where(x > 0, 1.0 - tail, tail)
-
-
-@triton.jit
 def _gated_product(
     tokens, weight, bias, out, rows, outputs,
     WIDTH: tl.constexpr, ROWS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, PROGRAMS: tl.constexpr,
@@ -63,7 +55,7 @@ def _gated_product(
         place = 2 * first + tl.arange(0, 2 * OUTPUTS)
         term = tl.load(bias + place, mask=place < 2 * outputs, other=0.0).to(tl.float32)
         value, gate = tl.split(tl.reshape(products + term[None, :], [ROWS, OUTPUTS, 2]))
-        out.store([row, first], (value * _gelu(gate)).to(out.dtype))
+        out.store([row, first], (value * gelu(gate)).to(out.dtype))
 
 
 def fits(tokens: Tensor, weight: Tensor) -> bool:

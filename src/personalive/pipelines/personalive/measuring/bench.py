@@ -101,8 +101,13 @@ def _loaded(plan: BenchPlan, device: torch.device) -> PersonaLivePipeline:
     if plan.random is None:
         return PersonaLivePipeline.read(parameters)
     let_segments_grow(device)
-    models = random_models(VARIANTS[plan.random], device=device, dtype=dtype_of(parameters.dtype, device))
-    return PersonaLivePipeline(models.shelved(shelved(parameters, device)), parameters)
+    models = random_models(
+        VARIANTS[plan.random],
+        device=device,
+        dtype=dtype_of(parameters.dtype, device),
+        shelved=shelved(parameters, device),
+    )
+    return PersonaLivePipeline(models, parameters)
 
 
 def _settings(parameters: PersonaLiveLoadParameters) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 
 import torch
 
@@ -22,6 +23,12 @@ def let_segments_grow(device: torch.device) -> None:
     if device.type != "cuda" or any(os.environ.get(name) for name in _VARIABLES):
         return
     try:
-        torch.cuda.memory._set_allocator_settings(_SETTINGS)
+        _set_allocator(_SETTINGS)
     except (AttributeError, RuntimeError, ValueError) as error:
         _log.info("memory is taken as PyTorch does by itself: %s", error)
+
+
+def _set_allocator(settings: str) -> None:
+    """PyTorch gives this function another name from version to version."""
+    newest: Callable[[str], None] | None = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
+    (newest or torch.cuda.memory._set_allocator_settings)(settings)
