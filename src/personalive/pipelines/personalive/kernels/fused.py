@@ -32,6 +32,9 @@ class TritonOperations:
     What a kernel cannot do (tensors on a CPU, more than 32 frames, norms without weights) is left to PyTorch.
     """
 
+    def __init__(self, *, pairs: bool = True) -> None:
+        self.pairs = pairs
+
     def group_norm(
         self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
     ) -> Tensor:

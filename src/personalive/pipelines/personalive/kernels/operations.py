@@ -42,6 +42,9 @@ class Summed(NamedTuple):
 class Operations(Protocol):
     """What can be fused. Floating types only; the result has the first argument's type."""
 
+    pairs: bool
+    """Whether `gated_product` is worth the pairing."""
+
     def group_norm(
         self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
     ) -> Tensor:
@@ -110,6 +113,8 @@ class Operations(Protocol):
 
 class PlainOperations:
     """In PyTorch, an operation at a time."""
+
+    pairs = False
 
     def group_norm(
         self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None

@@ -11,6 +11,7 @@ carry the weights of its query and norm; they take no part.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, cast
 
 import torch
@@ -63,16 +64,20 @@ class SpatialBlock(Fusable):
         most = max(_JOINED // ((key.shape[1] + shared.key.shape[1]) * channels), 1)
         if len(query) <= most:
             return attend(query, join(key, shared.key), join(value, shared.value), heads)
+        by_session = [tokens.unflatten(0, (sessions, frames)) for tokens in (query, key, value)]
         parts = []
-        for row, (own_keys, own_values) in enumerate(
-            zip(shared.key.split(1), shared.value.split(1), strict=True)
-        ):
-            first, each = row * frames, -(-frames // -(-frames // most))
-            for begin in range(first, first + frames, each):
-                part = slice(begin, min(begin + each, first + frames))
-                keys, values = join(key[part], own_keys), join(value[part], own_values)
-                parts.append(attend(query[part], keys, values, heads))
+        for row in range(sessions):
+            more_keys, more_values = shared.key[row : row + 1], shared.value[row : row + 1]
+            for portion in _portions(frames, most):
+                own, keys, values = (tokens[row, portion] for tokens in by_session)
+                parts.append(attend(own, join(keys, more_keys), join(values, more_values), heads))
         return torch.cat(parts)
+
+
+def _portions(count: int, most: int) -> list[slice]:
+    """0 … count in portions of at most so many, as even as can be."""
+    each = math.ceil(count / math.ceil(count / most))
+    return [slice(begin, min(begin + each, count)) for begin in range(0, count, each)]
 
 
 class SpatialTransformer(Fusable):

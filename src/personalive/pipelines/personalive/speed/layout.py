@@ -28,7 +28,8 @@ def lay_out(models: Models, operations: Operations) -> None:
     for name, network in here.items():
         if name in convolutional:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        _pair_gates(network)
+        if operations.pairs:
+            _pair_gates(network)
     models.vae.decoder.to(memory_format=torch.channels_last)
     # Merged weights take more room, and the reference UNet runs but once per reference or keyframe.
     merge_upsampling(models.denoising_unet)
