@@ -14,8 +14,9 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,7 @@ from torch.nn.attention import sdpa_kernel
 from personalive.pipelines.personalive.engine import _BACKENDS
 from personalive.pipelines.personalive.kernels.choice import fastest
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations, Summed, arrange
-from personalive.pipelines.personalive.networks.layers import FeedForward
+from personalive.pipelines.personalive.networks.layers import FeedForward, GatedProjection
 from personalive.pipelines.personalive.networks.resnet import Upsample
 from personalive.pipelines.personalive.speed.quantization import Float8FeedForward
 
@@ -182,16 +183,16 @@ def doublings() -> Iterator[Row]:
 
 
 def feed_forwards(fused: Operations) -> Iterator[Row]:
-    for channels, side in LEVELS:
+    for channels, side in (*LEVELS, (1280, 8)):
         rows = FRAMES * side * side
         plain = FeedForward(channels).to(DEVICE, torch.float16).requires_grad_(False)
         eight, x = Float8FeedForward(plain), half(1, rows, channels)
-        arrange(plain, fused)
-        arrange(eight, fused)
-        ways: dict[str, Callable[[], object]] = {
-            "float16": lambda x=x, plain=plain: plain(x),  # type: ignore[misc]
-            "float8": lambda x=x, eight=eight: eight(x),  # type: ignore[misc]
-        }
+        paired = deepcopy(plain)
+        cast("GatedProjection", paired.net[0]).pair()
+        ways: dict[str, Callable[[], object]] = {}
+        for name, network in (("apart", plain), ("gate within", paired), ("float8", eight)):
+            arrange(network, fused)
+            ways[name] = lambda x=x, network=network: network(x)  # type: ignore[misc]
         yield Row("feed-forward", f"{rows}×{channels}", 15, ways, 2 * x.nbytes)
 
 

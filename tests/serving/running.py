@@ -99,8 +99,12 @@ class RunningServer:
         found: list[dict[str, Any]] = self.get("/api/v1/sessions").json()["sessions"]
         return found
 
-    def wait_for_sessions(self, count: int, limit: float = 30.0) -> None:
-        """Until so many stream. Raises `TimeoutError`."""
+    def wait_for_sessions(self, count: int, limit: float = 60.0) -> None:
+        """Until so many stream. Raises `TimeoutError`.
+
+        A page that is torn away says no goodbye: its session ends when six checks of its connection, each after up
+        to 6 s, went unanswered.
+        """
         until = time.monotonic() + limit
         while len(self.sessions()) != count:
             if time.monotonic() > until:

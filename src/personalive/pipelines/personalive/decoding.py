@@ -9,17 +9,18 @@ from torch import Tensor, nn
 
 from personalive.errors import InputError
 from personalive.pipelines.personalive.models import Models
+from personalive.pipelines.personalive.networks.tiny_decoder import TinyDecoder
 from personalive.pipelines.personalive.networks.vae_decoder import VaeDecoder
 
-_PIXELS_AT_ONCE = 2 * 512 * 512
-"""Memory peaks while frames are decoded: more than this of them gain nothing, as each fills the device."""
+_PIXELS_AT_ONCE = {"full": 2 * 512 * 512, "tiny": 4 * 512 * 512}
+"""Memory peaks while frames are decoded: more than this of them gain nothing, as fewer fill the device."""
 
 
 class FrameDecoder(nn.Module):
     """The full or the tiny autoencoder's decoder, and what comes before and after it.
 
     Raises `InputError` where the tiny one is asked for and not there. `at_once`: frames that are decoded together;
-    by default as many as two of 512×512 have pixels.
+    by default as many as fill a device.
     """
 
     def __init__(self, models: Models, kind: str, at_once: int | None = None) -> None:
@@ -28,21 +29,24 @@ class FrameDecoder(nn.Module):
             raise InputError("The tiny autoencoder is not there. Get it with: personalive download --tiny")
         self._library: Any = models.tiny_vae if kind == "tiny" else models.vae
         self._dtype = models.dtype
-        self._at_once = at_once
+        self._at_once, self._pixels = at_once, _PIXELS_AT_ONCE[kind]
         self.scale = float(self._library.config.scaling_factor)
-        self.own = VaeDecoder.of(models.vae) if kind == "full" else None
+        self.own: nn.Module | None = (
+            VaeDecoder.of(models.vae) if kind == "full" else TinyDecoder.of(models.tiny_vae)
+        )
 
     def forward(self, latents: Tensor) -> Tensor:
         """Clean latents float32 (N, 4, h, w) → pixels float32 (N, 3, 8h, 8w) in [0, 1]."""
         scaled = (latents / self.scale).to(self._dtype)
         pixels = 64 * latents.shape[2] * latents.shape[3]
-        parts = scaled.split(self._at_once or max(_PIXELS_AT_ONCE // pixels, 1))
+        parts = scaled.split(self._at_once or max(self._pixels // pixels, 1))
         decoded = [self._decoded(part).float() for part in parts]
         return (torch.cat(decoded) / 2 + 0.5).clamp(0, 1)
 
     def _decoded(self, scaled: Tensor) -> Tensor:
         if self.own is not None:
-            return self.own(scaled)  # type: ignore[no-any-return]
+            own: Tensor = self.own(scaled)
+            return own
         picture: Tensor = self._library.decode(scaled).sample
         return picture
 

@@ -129,9 +129,11 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         """Load it without warming up; see `load`."""
         device = cls._device(parameters)
         from personalive.pipelines.personalive.devices import dtype_of
+        from personalive.pipelines.personalive.speed.memory import let_segments_grow
         from personalive.pipelines.personalive.speed.quantization import check
         from personalive.pipelines.personalive.weights.checkpoints import load_models
 
+        let_segments_grow(device)
         if parameters.dtype == "float8":
             check(device)
 

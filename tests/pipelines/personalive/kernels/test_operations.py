@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
@@ -21,7 +23,12 @@ from personalive.pipelines.personalive.kernels.operations import (
 if TYPE_CHECKING:
     from tests.pipelines.personalive.kernels.conftest import Way
 
-TOLERANCE = {torch.float32: 3e-6, torch.float16: 1e-3, torch.bfloat16: 1.5e-2}
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+TOLERANCE = {
+    torch.float32: 3e-6,
+    torch.float16: 1e-3,
+    torch.bfloat16: 1.5e-2 if INTERPRETED else 8e-3,
+}
 """Relative error of a whole result: a few roundings. Triton's interpreter truncates bfloat16 where a GPU rounds."""
 DTYPES = list(TOLERANCE)
 
@@ -178,6 +185,66 @@ def test_gated(way: Way, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     value, gate = projected.double().chunk(2, dim=-1)
     exact = value * gate * 0.5 * (1 + torch.erf(gate / math.sqrt(2)))
     assert ours.shape == exact.shape
+    assert error(ours, exact) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("rows", "width", "outputs"), [(300, 320, 264), (5, 72, 128), (128, 64, 8), (40, 30, 24), (9, 64, 7)]
+)
+def test_gated_product(way: Way, dtype: torch.dtype, rows: int, width: int, outputs: int) -> None:
+    if INTERPRETED and dtype == torch.bfloat16:
+        pytest.skip("Triton's interpreter multiplies no tiles of bfloat16")
+    tokens = normal(1, rows, width).to(dtype)
+    weight = (normal(2 * outputs, width, seed=1) / math.sqrt(width)).to(dtype)
+    bias = normal(2 * outputs, seed=2).to(dtype)
+    ours = way.operations.gated_product(*(part.to(way.device) for part in (tokens, weight, bias)))
+    projected = tokens.double() @ weight.double().T + bias.double()
+    value, gate = projected[..., 0::2], projected[..., 1::2]
+    exact = value * gate * 0.5 * (1 + torch.erf(gate / math.sqrt(2)))
+    assert (ours.shape, ours.dtype) == (exact.shape, dtype)
+    assert error(ours, exact) < TOLERANCE[dtype]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("way", ["triton"], indirect=True)
+def test_gates_are_exact_far_from_zero(way: Way) -> None:
+    gates = torch.linspace(-12, 12, 1024, dtype=torch.float64)
+    bias = torch.stack([torch.ones(1024, dtype=torch.float64), gates], dim=1).flatten().half()
+    nothing, weight = torch.zeros(1, 8).half(), torch.zeros(2048, 8).half()
+    ours = way.operations.gated_product(*(part.to(way.device) for part in (nothing, weight, bias)))
+    opened = bias[1::2].double()
+    exact = opened * 0.5 * torch.special.erfc(-opened / math.sqrt(2))
+    assert ((ours[0].double().cpu() - exact).abs() <= 2**-10 * exact.abs() + 1e-6).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("added", [False, True])
+def test_rectified_convolution(way: Way, dtype: torch.dtype, added: bool) -> None:
+    layer = nn.Conv2d(16, 24, 3, padding=1).requires_grad_(False).to(way.device, dtype)
+    layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x, residual = normal(2, 16, 6, 5).to(dtype), normal(2, 24, 6, 5, seed=1).to(dtype)
+    given = residual.to(way.device) if added else None
+    ours = way.operations.rectified_convolution(x.to(way.device), layer, given)
+    exact = layer.double().cpu()(x.double()) + (residual.double() if added else 0.0)
+    assert (ours.shape, ours.dtype) == (residual.shape, dtype)
+    assert error(ours, exact.relu()) < max(TOLERANCE[dtype], 1e-3)  # a GPU may multiply in TensorFloat-32
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("channels", "side"), [(64, 9), (256, 7), (68, 5), (3, 2)])
+def test_rectified_norm(way: Way, dtype: torch.dtype, channels: int, side: int) -> None:
+    norm = nn.BatchNorm2d(channels, eps=1e-4).eval().requires_grad_(False)
+    for place, tensor in enumerate((norm.weight, norm.bias, norm.running_mean)):
+        assert tensor is not None
+        tensor.copy_(1 + 0.3 * normal(channels, seed=place))
+    assert norm.running_var is not None
+    norm.running_var.copy_(normal(channels, seed=5).square() + 0.1)
+    norm = norm.to(dtype)
+    x = normal(3, channels, side, side + 1, mean=0.5).to(dtype)
+    exact = deepcopy(norm).double()(x.double()).relu()
+    ours = way.operations.rectified_norm(x.to(way.device), norm.to(way.device))
+    assert (ours.shape, ours.dtype) == (x.shape, dtype)
     assert error(ours, exact) < TOLERANCE[dtype]
 
 

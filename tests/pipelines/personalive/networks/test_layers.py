@@ -12,6 +12,7 @@ from personalive.pipelines.personalive.networks.layers import (
     Attention,
     AttentionStack,
     FeedForward,
+    GatedProjection,
     attend,
     positions,
     sines,
@@ -53,6 +54,19 @@ def test_feed_forward_gates_the_first_half_by_the_second() -> None:
     erf = gate * 0.5 * (1 + torch.erf(gate / math.sqrt(2)))
     expected = (projected[..., :16] * erf) @ state["net.2.weight"].T + state["net.2.bias"]
     torch.testing.assert_close(layer(tokens), expected)
+
+
+def test_pairing_values_and_gates_changes_no_number_and_can_be_undone() -> None:
+    gate = GatedProjection(4, 6)
+    tokens = torch.randn(2, 3, 4)
+    expected, weight = gate(tokens), gate.proj.weight.clone()
+    assert gate.apart() is gate.proj
+    for _ in range(2):
+        gate.pair()
+        assert torch.equal(gate.proj.weight[0::2], weight[:6])
+        assert torch.equal(gate.proj.weight[1::2], weight[6:])
+        torch.testing.assert_close(gate(tokens), expected)
+        assert torch.equal(gate.apart().weight, weight)
 
 
 def test_stack_adds_each_attention_and_the_feed_forward_to_its_input() -> None:

@@ -6,6 +6,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from personalive.pipelines.personalive.kernels.operations import Summed
+from personalive.pipelines.personalive.networks import spatial
 from personalive.pipelines.personalive.networks.spatial import KeyValue, SpatialTransformer
 
 CHANNELS, CONTEXT, HEADS = 16, 6, 4
@@ -50,6 +51,18 @@ def test_projected_banks_and_constant_cross_attention_give_the_plain_formula(
         own = slice(session, session + 1)
         expected = plain(transformer, x[index : index + 1], context[own], [bank[own] for bank in banks])
         torch.testing.assert_close(ours[index : index + 1], expected)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 5])
+def test_keys_joined_for_some_frames_at_a_time_give_the_same(
+    transformer: SpatialTransformer, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    sessions, frames, pixels = 2, 5, 16
+    x, cross = torch.randn(sessions * frames, CHANNELS, 4, 4), torch.randn(sessions, 1, CHANNELS)
+    shared = transformer.project_bank(torch.randn(sessions, 3 * pixels, CHANNELS))
+    expected = transformer(x, cross, shared)
+    monkeypatch.setattr(spatial, "_JOINED", most * 4 * pixels * CHANNELS)
+    torch.testing.assert_close(transformer(x, cross, shared), expected)
 
 
 def test_without_banks_a_frame_sees_itself(transformer: SpatialTransformer) -> None:

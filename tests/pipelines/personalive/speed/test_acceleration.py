@@ -3,6 +3,8 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +25,7 @@ from personalive.pipelines.personalive.speed.acceleration import (
     chosen,
     compile_stages,
 )
-from tests.pipelines.personalive.streams import chunk, content, drive
+from tests.pipelines.personalive.streams import chunk, content, drive, picture
 
 
 class Tape:
@@ -253,26 +255,58 @@ def test_off_is_the_networks_as_they_are(models: Models, set_to: PersonaLiveLoad
     assert accelerated(plain, "off") is plain
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiled_stages_give_the_same_numbers(
-    models: Models,
-    set_to: PersonaLiveLoadParameters,
-    pipeline: PersonaLivePipeline,
-    reference: FusedReference,
-    motion: DrivingMotion,
-    backend: str,
-) -> None:
+def traced(pipeline: PersonaLivePipeline, motion: DrivingMotion) -> list[tuple[str, Tensor]]:
+    """What eleven steps of a session predict, decode and show, and how many keyframes they have, step by step."""
+    seen: list[tuple[str, Tensor]] = []
+
+    def trace(name: str, tensor: Tensor) -> None:
+        if name in {"noise_pred", "latents", "frames", "keyframes"}:
+            seen.append((name, tensor))
+
     run = PersonaLiveRunParameters(keyframe_threshold=0.0)
-    with pipeline.open_session(reference, run) as session:
-        expected = drive(session, motion, range(11))
-    with PersonaLivePipeline(models, set_to) as own:
-        compile_stages(own._loaded().plain, backend)
-        with own.open_session(reference, run) as session:
-            ours = drive(session, motion, range(11))
-            assert len(session._state.window.keyframes) == 2
-    # The order of sums differs, and random networks make much of that from step to step: later frames drift.
-    away = abs(ours[0].images.astype(int) - expected[0].images.astype(int))
-    assert away.max() <= 2
-    assert away.mean() < 0.05
-    assert [len(one.images) for one in ours] == [len(other.images) for other in expected]
+    with pipeline.open_session(pipeline.fuse(picture(1)), run, trace=trace) as session:
+        drive(session, replace(motion, weights=pipeline._weights), range(11))
+    return seen
+
+
+@pytest.fixture(scope="module")
+def doubled(models: Models) -> Models:
+    """The networks in float64, but the motion extractor, which is never compiled."""
+    networks = {
+        name: deepcopy(network).double()
+        for name, network in models.networks().items()
+        if name != "motion_extractor"
+    }
+    return replace(models, dtype=torch.float64, **networks)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def expected(
+    doubled: Models, set_to: PersonaLiveLoadParameters, motion: DrivingMotion
+) -> list[tuple[str, Tensor]]:
+    """What a session gives whose stages are not compiled, in float64."""
+    with PersonaLivePipeline(doubled, set_to) as plain:
+        return traced(plain, motion)
+
+
+# In float32 there is little to compare beyond a first call. A compiled one sums in another order, which changes
+# its result by 5e-7. At 64 × 64 pixels the lowest level of the UNet is one pixel, where a group norm is of two
+# numbers: nearly equal ones let rounding grow to 1e-4 of a result, and the next call makes 1e-2 of that. From the
+# fourth step on predictions differ by 1 to 2 %, as they do between two sessions that are not compiled and begin
+# with latents that differ by 1e-7. In float64 a call differs by 1e-15, and of that a prediction, which is rounded
+# to float32, shows next to nothing.
+@pytest.mark.slow
+def test_compiled_stages_give_the_same_numbers_at_every_step(
+    doubled: Models,
+    set_to: PersonaLiveLoadParameters,
+    motion: DrivingMotion,
+    expected: list[tuple[str, Tensor]],
+) -> None:
+    with PersonaLivePipeline(doubled, set_to) as own:
+        compile_stages(own._loaded().plain, "aot_eager")
+        ours = traced(own, motion)
+    assert [name for name, _ in ours] == [name for name, _ in expected]
+    assert len(ours) == 11 * 4
+    assert ours[-1][1].item() == 2
+    for (name, one), (_, other) in zip(ours, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6, msg=f"{name} differs")

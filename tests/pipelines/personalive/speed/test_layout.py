@@ -12,6 +12,7 @@ from personalive.pipelines.personalive.engine import Engine
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Fusable, PlainOperations
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNetParams
+from personalive.pipelines.personalive.networks.layers import GatedProjection
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.personalive.speed.layout import lay_out
 
@@ -29,6 +30,34 @@ def error(ours: Tensor, exact: Tensor) -> float:
 def own(models: Models) -> Models:
     """Networks to change for good."""
     return replace(models, **{name: deepcopy(network) for name, network in models.networks().items()})  # type: ignore[arg-type]
+
+
+class Pairing(PlainOperations):
+    """Fused as far as the layout is concerned."""
+
+    pairs = True
+
+
+def paired(models: Models) -> set[str]:
+    """The networks that have gates beside their values."""
+    return {
+        name
+        for name, network in models.networks().items()
+        for module in network.modules()
+        if isinstance(module, GatedProjection) and module.apart() is not module.proj
+    }
+
+
+def test_gates_are_paired_where_operations_want_them_so(own: Models) -> None:
+    lay_out(own, PlainOperations())
+    assert paired(own) == set()
+    lay_out(own, Pairing())
+    assert paired(own) == {"denoising_unet", "reference_unet", "motion_encoder"}
+
+
+def test_what_waits_on_the_host_is_not_laid_out_anew(own: Models) -> None:
+    lay_out(own.shelved(["reference_unet"]), Pairing())
+    assert paired(own) == {"denoising_unet", "motion_encoder"}
 
 
 def test_with_fused_operations_convolutions_lie_channels_last(own: Models) -> None:
@@ -60,7 +89,7 @@ def test_laid_out_networks_compute_the_same(models: Models, own: Models) -> None
         banks=[banks],
     )
     for _ in range(2):
-        lay_out(own, PlainOperations())
+        lay_out(own, Pairing())
         for ours, plain in zip(own.reference_unet(latents, cross), banks, strict=True):
             assert error(ours, plain) < 1e-4
         assert error(own.denoising_unet(window, conditions), unet(window, conditions)) < 1e-4

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import cast
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from personalive.errors import InputError
 from personalive.pipelines.personalive.kernels.operations import PLAIN
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNet, DenoisingUNetParams
-from personalive.pipelines.personalive.networks.layers import FeedForward
+from personalive.pipelines.personalive.networks.layers import FeedForward, GatedProjection
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
 from personalive.pipelines.personalive.speed import quantization
@@ -54,12 +55,14 @@ def test_a_feed_forward_in_8_bits_stays_near_the_exact_one() -> None:
     ours = Float8FeedForward(plain)(x)
     assert (ours.shape, ours.dtype) == (x.shape, torch.bfloat16)
     assert (ours - plain(x)).norm() / plain(x).norm() < 0.08
+    cast("GatedProjection", plain.net[0]).pair()
+    assert torch.equal(Float8FeedForward(plain)(x), ours)
 
 
 @pytest.mark.usefixtures("multiplying")
 def test_the_large_feed_forwards_of_the_denoising_unet_are_quantized_once(models: Models) -> None:
     with torch.device("meta"):
-        unet = DenoisingUNet(DenoisingUNetParams(block_out_channels=(640, 640), layers_per_block=1))
+        unet = DenoisingUNet(DenoisingUNetParams(block_out_channels=(1280, 1280), layers_per_block=1))
     own = replace(models, denoising_unet=unet)
     names = {name for name, module in unet.named_modules() if isinstance(module, FeedForward)}
     assert any(".temporal_modules." in name for name in names)

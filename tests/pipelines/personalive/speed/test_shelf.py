@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from personalive.pipelines.personalive.models import Models
+from personalive.pipelines.personalive.networks.reference_unet import ReferenceUNet
+from personalive.pipelines.personalive.networks.trunk import UNetParams
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline, shelved
 from personalive.pipelines.personalive.reference import FusedReference
@@ -38,6 +40,33 @@ def test_it_comes_back_after_a_failure_and_from_within_inference() -> None:
     assert network.weight.device.type == "cpu"
     with torch.inference_mode(), shelf.taken(torch.device("cpu")):
         assert network(torch.ones(1, 2)).shape == (1, 2)
+
+
+def test_of_a_unet_one_block_is_there_at_a_time_and_none_changes_what_it_computes() -> None:
+    torch.manual_seed(0)
+    sizes = UNetParams(block_out_channels=(32, 64), layers_per_block=1, heads=2, cross_attention_width=8)
+    network = ReferenceUNet(sizes).requires_grad_(False)
+    latents, embeds = torch.randn(1, 4, 8, 8), torch.randn(1, 1, 8)
+    cross = network.cross_constants(embeds)
+    expected = network(latents, cross)
+    shelf = Shelf(network)
+    blocks = network.blocks()
+
+    def there() -> list[bool]:
+        devices = [{tensor.device for tensor in block.state_dict().values()} for block in blocks]
+        return [found == {META} for found in devices]
+
+    with shelf.taken(META):
+        assert network.conv_in.weight.device == META
+        assert not any(there())
+        for number, block in enumerate(blocks):
+            with network.present(block):
+                assert there() == [place == number for place in range(len(blocks))]
+    with shelf.taken(torch.device("cpu")):
+        for ours, before in zip(network.cross_constants(embeds), cross, strict=True):
+            assert torch.equal(ours, before)
+        for ours, before in zip(network(latents, cross), expected, strict=True):
+            assert torch.equal(ours, before)
 
 
 class Noted(Shelf):

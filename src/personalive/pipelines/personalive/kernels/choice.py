@@ -10,6 +10,8 @@ from personalive.pipelines.personalive.kernels.operations import PLAIN, Operatio
 
 _log = logging.getLogger(__name__)
 
+_WIDTH = 64
+
 
 def fastest(device: torch.device) -> Operations:
     """Triton's where the device has CUDA and Triton works, else PyTorch's.
@@ -22,10 +24,15 @@ def fastest(device: torch.device) -> Operations:
         from personalive.pipelines.personalive.kernels.fused import TritonOperations
     except ImportError:
         return PLAIN
-    operations = TritonOperations()
+    operations, tokens = TritonOperations(), torch.zeros(1, _WIDTH, device=device, dtype=torch.float16)
     try:
-        operations.gated(torch.zeros(1, 32, device=device))
+        operations.gated(tokens)
     except Exception as error:  # whatever a compiler, a driver or the library may raise
         _log.warning("the fused kernels are not used, Triton does not work here: %s", error)
         return PLAIN
+    try:
+        operations.gated_product(tokens, tokens.expand(2 * _WIDTH, -1), tokens.new_zeros(2 * _WIDTH))
+    except Exception as error:  # the one kernel that asks for more than any GPU has
+        _log.info("gates are opened apart from the product before them: %s", error)
+        return TritonOperations(pairs=False)
     return operations

@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from personalive.pipelines.personalive.kernels.functions import gelu, scaled_rows
 from personalive.pipelines.personalive.kernels.operations import FLOAT8, LARGEST, TINIEST
 from personalive.pipelines.personalive.kernels.tuning import tuned
 
@@ -21,8 +22,7 @@ def _quantized(
     here = (row < rows)[:, None] & (channel < channels)[None, :]
     place = row[:, None].to(tl.int64) * channels + channel[None, :]
     value = tl.load(values + place, mask=here, other=0.0).to(tl.float32)
-    scale = tl.maximum(tl.max(tl.abs(value), axis=1) / largest, tiniest)
-    code = tl.minimum(tl.maximum(value / scale[:, None], -largest), largest)
+    code, scale = scaled_rows(value, largest, tiniest)
     tl.store(codes + place, code.to(codes.dtype.element_ty), mask=here)
     tl.store(scales + row, scale, mask=row < rows)
 
@@ -56,9 +56,7 @@ def _gated_quantized(
     read = row[:, None].to(tl.int64) * (2 * channels) + channel[None, :]
     value = tl.load(projected + read, mask=here, other=0.0).to(tl.float32)
     gate = tl.load(projected + read + channels, mask=here, other=0.0).to(tl.float32)
-    value *= gate * 0.5 * (1.0 + tl.erf(gate * 0.7071067811865476))
-    scale = tl.maximum(tl.max(tl.abs(value), axis=1) / largest, tiniest)
-    code = tl.minimum(tl.maximum(value / scale[:, None], -largest), largest)
+    code, scale = scaled_rows(value * gelu(gate), largest, tiniest)
     place = row[:, None].to(tl.int64) * channels + channel[None, :]
     tl.store(codes + place, code.to(codes.dtype.element_ty), mask=here)
     tl.store(scales + row, scale, mask=row < rows)

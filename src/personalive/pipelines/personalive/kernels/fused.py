@@ -6,8 +6,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personalive.pipelines.personalive.kernels.batch_norm import rectified_norm
 from personalive.pipelines.personalive.kernels.eight_bits import gated_quantized, quantized
-from personalive.pipelines.personalive.kernels.norms import add, group_norm, layer_norm
+from personalive.pipelines.personalive.kernels.gated_product import fits, gated_product
+from personalive.pipelines.personalive.kernels.group_norm import add, group_norm
+from personalive.pipelines.personalive.kernels.layer_norm import layer_norm
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Convolution, Normed, Summed
 from personalive.pipelines.personalive.kernels.tokens import (
     MOST_FRAMES,
@@ -28,6 +31,9 @@ class TritonOperations:
 
     What a kernel cannot do (tensors on a CPU, more than 32 frames, norms without weights) is left to PyTorch.
     """
+
+    def __init__(self, *, pairs: bool = True) -> None:
+        self.pairs = pairs
 
     def group_norm(
         self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
@@ -57,6 +63,29 @@ class TritonOperations:
             pixels = F.linear(x.flatten(2).transpose(1, 2), layer.weight.flatten(1), layer.bias)
             return pixels.transpose(1, 2).unflatten(2, x.shape[2:]), None
         return F.conv2d(x, layer.weight, None, layer.stride, layer.padding), layer.bias
+
+    def rectified_convolution(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
+        """See `Operations`. cuDNN adds bias and residual and cuts off before it writes."""
+        padding = layer.padding
+        if (
+            not x.is_cuda
+            or x.dtype != torch.float16
+            or isinstance(padding, str)
+            or torch.version.cuda is None
+        ):
+            return PLAIN.rectified_convolution(x, layer, residual)
+        how = (layer.stride, padding, layer.dilation, layer.groups)
+        if residual is None:
+            return torch.cudnn_convolution_relu(x, layer.weight, layer.bias, *how)
+        return torch.cudnn_convolution_add_relu(x, layer.weight, residual, 1.0, layer.bias, *how)
+
+    def rectified_norm(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        """See `Operations`."""
+        mean, variance = norm.running_mean, norm.running_var
+        if not _can(x) or mean is None or variance is None or norm.weight is None:
+            return PLAIN.rectified_norm(x, norm)
+        out: Tensor = rectified_norm(x, mean, variance, norm.weight, norm.bias, norm.eps)
+        return out
 
     def join(self, own: Tensor, shared: Tensor) -> Tensor:
         """See `Operations`."""
@@ -91,6 +120,13 @@ class TritonOperations:
         if not _can(projected):
             return PLAIN.gated(projected)
         out: Tensor = gated(projected)
+        return out
+
+    def gated_product(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """See `Operations`."""
+        if not _can(tokens) or not fits(tokens, weight):
+            return PLAIN.gated_product(tokens, weight, bias)
+        out: Tensor = gated_product(tokens, weight, bias)
         return out
 
     def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:

@@ -42,6 +42,9 @@ class Summed(NamedTuple):
 class Operations(Protocol):
     """What can be fused. Floating types only; the result has the first argument's type."""
 
+    pairs: bool
+    """Whether `gated_product` is worth the pairing."""
+
     def group_norm(
         self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
     ) -> Tensor:
@@ -55,6 +58,12 @@ class Operations(Protocol):
 
     def convolve(self, x: Tensor, layer: Convolution) -> tuple[Tensor, Tensor | None]:
         """The convolution of x (N, C, h, w), and of its bias (C',) what is left for the caller to add."""
+
+    def rectified_convolution(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
+        """ReLU of the convolution of x (N, C, h, w) with its bias, plus the residual, which is of its shape."""
+
+    def rectified_norm(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        """ReLU of x (N, C, h, w) normed by the running statistics."""
 
     def join(self, own: Tensor, shared: Tensor) -> Tensor:
         """Each frame's tokens, and behind them those that its session's frames share.
@@ -83,6 +92,12 @@ class Operations(Protocol):
     def gated(self, projected: Tensor) -> Tensor:
         """GEGLU: the first half times the exact GELU of the second, (…, 2·C) → (…, C)."""
 
+    def gated_product(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """`gated` of a linear whose outputs are paired: a value, its gate, the next value, and so on.
+
+        tokens (…, K), weight (2·C, K), bias (2·C,) → (…, C).
+        """
+
     def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """Softmax attention of each pixel to itself in the other frames, scale head_width^-0.5.
 
@@ -98,6 +113,8 @@ class Operations(Protocol):
 
 class PlainOperations:
     """In PyTorch, an operation at a time."""
+
+    pairs = False
 
     def group_norm(
         self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
@@ -115,6 +132,18 @@ class PlainOperations:
     def convolve(self, x: Tensor, layer: Convolution) -> tuple[Tensor, Tensor | None]:
         """See `Operations`."""
         return layer(x), None
+
+    def rectified_convolution(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
+        """See `Operations`."""
+        out = layer(x)
+        return F.relu(out if residual is None else out + residual)
+
+    def rectified_norm(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+        """See `Operations`."""
+        normed = F.batch_norm(
+            x, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
+        )
+        return F.relu(normed)
 
     def join(self, own: Tensor, shared: Tensor) -> Tensor:
         """See `Operations`."""
@@ -148,6 +177,11 @@ class PlainOperations:
         """See `Operations`."""
         value, gate = projected.chunk(2, dim=-1)
         return value * F.gelu(gate)
+
+    def gated_product(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        """See `Operations`."""
+        projected = F.linear(tokens, weight, bias)
+        return projected[..., ::2] * F.gelu(projected[..., 1::2])
 
     def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """See `Operations`."""

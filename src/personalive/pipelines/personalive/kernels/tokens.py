@@ -7,6 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from personalive.pipelines.personalive.kernels.functions import gelu
 from personalive.pipelines.personalive.kernels.tuning import tuned
 
 _LEAST_SIDE = 16
@@ -27,9 +28,8 @@ def _gated(projected, out, rows, channels, ROWS: tl.constexpr, WIDTH: tl.constex
     read = row[:, None].to(tl.int64) * (2 * channels) + channel[None, :]
     value = tl.load(projected + read, mask=here, other=0.0).to(tl.float32)
     gate = tl.load(projected + read + channels, mask=here, other=0.0).to(tl.float32)
-    opened = gate * 0.5 * (1.0 + tl.erf(gate * 0.7071067811865476))
     written = row[:, None].to(tl.int64) * channels + channel[None, :]
-    tl.store(out + written, (value * opened).to(out.dtype.element_ty), mask=here)
+    tl.store(out + written, (value * gelu(gate)).to(out.dtype.element_ty), mask=here)
 
 
 @torch.library.custom_op("personalive::gated", mutates_args=())

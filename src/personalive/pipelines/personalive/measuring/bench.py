@@ -19,6 +19,7 @@ from personalive.pipelines.personalive.measuring.measure import (
 )
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline, shelved
+from personalive.pipelines.personalive.speed.memory import let_segments_grow
 from personalive.pipelines.personalive.weights.random_set import VARIANTS, random_models
 
 
@@ -99,8 +100,14 @@ def _loaded(plan: BenchPlan, device: torch.device) -> PersonaLivePipeline:
     parameters = plan.parameters
     if plan.random is None:
         return PersonaLivePipeline.read(parameters)
-    models = random_models(VARIANTS[plan.random], device=device, dtype=dtype_of(parameters.dtype, device))
-    return PersonaLivePipeline(models.shelved(shelved(parameters, device)), parameters)
+    let_segments_grow(device)
+    models = random_models(
+        VARIANTS[plan.random],
+        device=device,
+        dtype=dtype_of(parameters.dtype, device),
+        shelved=shelved(parameters, device),
+    )
+    return PersonaLivePipeline(models, parameters)
 
 
 def _settings(parameters: PersonaLiveLoadParameters) -> dict[str, object]:

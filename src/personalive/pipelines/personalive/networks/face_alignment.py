@@ -7,6 +7,7 @@ from dataclasses import astuple, dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personalive.pipelines.personalive.kernels.operations import Fusable
 from personalive.pipelines.personalive.networks.hourglass import Hourglass, ResidualBlock, RunningNorm
 from personalive.pipelines.personalive.networks.patch_attention import PatchAttention
 
@@ -57,7 +58,7 @@ class FaceAlignmentParams:
         return self.image_size // EIGHTH
 
 
-class FaceAlignment(nn.Module):
+class FaceAlignment(Fusable):
     """The network, up to the vector that its single heat map is turned into."""
 
     def __init__(self, params: FaceAlignmentParams) -> None:
@@ -82,12 +83,13 @@ class FaceAlignment(nn.Module):
 
     def forward(self, crops: Tensor) -> Tensor:
         """Crops (N, 3, image_size, image_size) in [-1, 1] → (N, features)."""
-        x = F.relu(self.bn1(self.conv1(crops)))
+        rectified = self.operations.rectified_norm
+        x = rectified(self.conv1(crops), self.bn1)
         x = self.att_1(self.conv2(x))
         x = self.conv4(self.conv3(F.max_pool2d(x, 2)))
         x = self.top_m_0(self.m0(self.att_2(x)))
         x = F.relu(self.att_3(self.bn_end0(self.conv_last0(x))))
-        heat = self.conv6(F.relu(self.bn5(self.l0(x))))
+        heat = self.conv6(rectified(self.l0(x), self.bn5))
         out: Tensor = self.fc(F.relu(heat.flatten(1)))
         return out
 

@@ -6,9 +6,13 @@ After Bulat and Tzimiropoulos, 2017 (https://arxiv.org/abs/1703.07332) and Newel
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from personalive.pipelines.personalive.kernels.operations import Fusable
 
 SHORTCUT_EPS = 1e-4
 
@@ -23,7 +27,7 @@ class RunningNorm(nn.BatchNorm2d):
         )
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(Fusable):
     """Three 3×3 convolutions, each fed by the one before; what they give lies side by side, plus the input."""
 
     def __init__(self, before: int, after: int) -> None:
@@ -35,13 +39,14 @@ class ResidualBlock(nn.Module):
         self.conv2 = _convolution(half, quarter)
         self.bn3 = RunningNorm(quarter)
         self.conv3 = _convolution(quarter, quarter)
-        self.downsample = nn.Identity() if before == after else _shortcut(before, after)
+        self.downsample = nn.Identity() if before == after else _Shortcut(before, after)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, before, h, w) → (N, after, h, w)."""
-        first = self.conv1(F.relu(self.bn1(x)))
-        second = self.conv2(F.relu(self.bn2(first)))
-        third = self.conv3(F.relu(self.bn3(second)))
+        rectified = self.operations.rectified_norm
+        first = self.conv1(rectified(x, self.bn1))
+        second = self.conv2(rectified(first, self.bn2))
+        third = self.conv3(rectified(second, self.bn3))
         out: Tensor = torch.cat([first, second, third], dim=1) + self.downsample(x)
         return out
 
@@ -78,7 +83,15 @@ def _convolution(before: int, after: int) -> nn.Conv2d:
     return nn.Conv2d(before, after, 3, padding=1, bias=False)
 
 
-def _shortcut(before: int, after: int) -> nn.Sequential:
+class _Shortcut(nn.Sequential, Fusable):
     """The input brought to another width; unlike every other norm, this one's epsilon is 1e-4."""
-    norm = RunningNorm(before, eps=SHORTCUT_EPS)
-    return nn.Sequential(norm, nn.ReLU(), nn.Conv2d(before, after, 1, bias=False))
+
+    def __init__(self, before: int, after: int) -> None:
+        # The released files number these 0 and 2: a ReLU stood between them.
+        norm = RunningNorm(before, eps=SHORTCUT_EPS)
+        super().__init__(norm, nn.Identity(), nn.Conv2d(before, after, 1, bias=False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, before, h, w) → (N, after, h, w)."""
+        out: Tensor = self[2](self.operations.rectified_norm(x, cast("RunningNorm", self[0])))
+        return out

@@ -7,6 +7,7 @@ module's state dict has the files' own key space.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from typing import cast
 
 import torch
@@ -75,10 +76,34 @@ class GatedProjection(Fusable):
     def __init__(self, width: int, inner_width: int) -> None:
         super().__init__()
         self.proj = nn.Linear(width, 2 * inner_width)
+        self._paired = False
+
+    def pair(self) -> None:
+        """Let the linear give each value beside its gate, for a kernel that does both. Done once, it stays done."""
+        if not self._paired:
+            _reorder(self.proj, (2, -1))
+            self._paired = True
+
+    def apart(self) -> nn.Linear:
+        """The linear as files have it, all values before all gates; a copy where they are paired."""
+        if not self._paired:
+            return self.proj
+        linear = deepcopy(self.proj)
+        _reorder(linear, (-1, 2))
+        return linear
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(…, width) → (…, inner_width)."""
+        if self._paired:
+            return self.operations.gated_product(tokens, self.proj.weight, self.proj.bias)
         return self.operations.gated(self.proj(tokens))
+
+
+def _reorder(linear: nn.Linear, grid: tuple[int, int]) -> None:
+    """Its outputs, row by row on a grid, taken column by column."""
+    for name, tensor in list(linear.named_parameters()):
+        rows = tensor.detach().unflatten(0, grid).transpose(0, 1).flatten(0, 1)
+        setattr(linear, name, nn.Parameter(rows, requires_grad=False))
 
 
 class FeedForward(nn.Module):

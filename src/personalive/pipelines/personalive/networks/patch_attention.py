@@ -7,6 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from personalive.pipelines.personalive.kernels.operations import Fusable, Summed
 from personalive.pipelines.personalive.networks.layers import Attention, AttentionStack, positions, sines
 
 
@@ -27,7 +28,7 @@ class PatchEmbedding(nn.Module):
         return out
 
 
-class PatchAttention(nn.Module):
+class PatchAttention(Fusable):
     """GroupNorm, patches of `patch` × `patch` pixels, self-attention and feed-forward, plus the input.
 
     `width` is that of a patch's token, `side` how many patches the square map has along each axis.
@@ -50,7 +51,8 @@ class PatchAttention(nn.Module):
         def attend_to_itself(_: int, normed: Tensor) -> Tensor:
             return attention.attended(*attention.projected(normed))
 
-        return x + self._pixels(stack(self.pos_embed(self.norm(x)), attend_to_itself))
+        normed = self.operations.group_norm(Summed(x), self.norm)
+        return x + self._pixels(stack(self.pos_embed(normed), attend_to_itself))
 
     def _pixels(self, tokens: Tensor) -> Tensor:
         """Tokens (N, side², width) → (N, channels, h, w).

@@ -21,12 +21,12 @@ class ReferenceUNet(Trunk):
         `cross` are this network's own `cross_constants` of the reference. Banks are in the order in which
         the transformers run: down, middle, up.
         """
-        time_features = self.time_features(torch.zeros(1, device=latents.device))
+        embedding = self.time_embedding(torch.zeros(1, device=latents.device))
         banks: list[Tensor] = []
 
         def run(number: int, x: Summed) -> Summed:
             layer = self.layers[number]
-            x = layer.resnet.onward(x, time_features[number])
+            x = layer.resnet.onward(x, layer.resnet.time_feature(embedding))
             if layer.attention is None:
                 return x
             tokens = layer.attention.tokens(x)

@@ -73,9 +73,9 @@ class Downsample(nn.Module):
 class Upsample(Fusable):
     """Twice the size: nearest neighbour, then a 3×3 convolution."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, bias: bool = True) -> None:
         super().__init__()
-        self.conv: nn.Conv2d | nn.ConvTranspose2d = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv: nn.Conv2d | nn.ConvTranspose2d = nn.Conv2d(channels, channels, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) → (N, C, 2h, 2w)."""

@@ -11,13 +11,19 @@ carry the weights of its query and norm; they take no part.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from personalive.pipelines.personalive.kernels.operations import Fusable, Summed
-from personalive.pipelines.personalive.networks.layers import Attention, FeedForward
+from personalive.pipelines.personalive.networks.layers import Attention, FeedForward, attend
+
+_JOINED = 1 << 26
+"""Keys of so many numbers are joined at once, those of half the frames of 64×64 with three keyframes: memory peaks
+there, and half of them fill a GPU too."""
 
 
 class KeyValue(NamedTuple):
@@ -44,13 +50,34 @@ class SpatialBlock(Fusable):
 
         cross (S, 1, C); shared keys and values (S, M, C), the same for the F frames of a session.
         """
-        query, key, value = self.attn1.projected(normed)
-        if shared is not None:
-            join = self.operations.join
-            key, value = join(key, shared.key), join(value, shared.value)
-        update = self.attn1.attended(query, key, value)
+        update: Tensor = self.attn1.to_out[0](self._attended(*self.attn1.projected(normed), shared))
         tokens, normed = self.operations.layer_norm(tokens, self.norm3, update, shift=cross)
         return self.operations.plus(tokens, self.ff(normed))
+
+    def _attended(self, query: Tensor, key: Tensor, value: Tensor, shared: KeyValue | None) -> Tensor:
+        """Attention (S·F, L, C) of frames to themselves and to what their session's frames share."""
+        heads, join = self.attn1.heads, self.operations.join
+        if shared is None:
+            return attend(query, key, value, heads)
+        sessions = len(shared.key)
+        frames, channels = len(query) // sessions, key.shape[2]
+        most = max(_JOINED // ((key.shape[1] + shared.key.shape[1]) * channels), 1)
+        if len(query) <= most:
+            return attend(query, join(key, shared.key), join(value, shared.value), heads)
+        by_session = [tokens.unflatten(0, (sessions, frames)) for tokens in (query, key, value)]
+        parts = []
+        for row in range(sessions):
+            more_keys, more_values = shared.key[row : row + 1], shared.value[row : row + 1]
+            for portion in _portions(frames, most):
+                own, keys, values = (tokens[row, portion] for tokens in by_session)
+                parts.append(attend(own, join(keys, more_keys), join(values, more_values), heads))
+        return torch.cat(parts)
+
+
+def _portions(count: int, most: int) -> list[slice]:
+    """0 … count in portions of at most so many, as even as can be."""
+    each = math.ceil(count / math.ceil(count / most))
+    return [slice(begin, min(begin + each, count)) for begin in range(0, count, each)]
 
 
 class SpatialTransformer(Fusable):

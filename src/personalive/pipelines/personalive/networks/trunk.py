@@ -9,6 +9,7 @@ leaves to its caller what is done in each.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import count
 from typing import cast
@@ -108,6 +109,8 @@ class Trunk(nn.Module):
         self.mid_block = _block(params, [widths[-1]] * 2, widths[-1], attentions=1)
         self.up_blocks = nn.ModuleList(_up_blocks(params))
         self.layers = tuple(self._in_order())
+        self.present: Callable[[nn.Module], AbstractContextManager[object]] = nullcontext
+        """Around whatever is computed with a block's weights: where they may be elsewhere, brings them."""
 
     def blocks(self) -> list[Block]:
         """Every block, in the order they run."""
@@ -122,19 +125,22 @@ class Trunk(nn.Module):
         x = Summed(picture)
         skips = [picture]
         for block in self.down_blocks:
-            for _ in cast("Block", block).resnets:
+            with self.present(block):
+                for _ in cast("Block", block).resnets:
+                    x = run(next(number), x)
+                    skips.append(x.picture)
+                for downsample in getattr(block, "downsamplers", ()):
+                    x = Summed(downsample(x.picture))
+                    skips.append(x.picture)
+        with self.present(self.mid_block):
+            for _ in self.mid_block.resnets:
                 x = run(next(number), x)
-                skips.append(x.picture)
-            for downsample in getattr(block, "downsamplers", ()):
-                x = Summed(downsample(x.picture))
-                skips.append(x.picture)
-        for _ in self.mid_block.resnets:
-            x = run(next(number), x)
         for block in self.up_blocks:
-            for _ in cast("Block", block).resnets:
-                x = run(next(number), Summed(torch.cat([x.picture, skips.pop()], dim=1)))
-            for upsample in getattr(block, "upsamplers", ()):
-                x = Summed(upsample(x.picture))
+            with self.present(block):
+                for _ in cast("Block", block).resnets:
+                    x = run(next(number), Summed(torch.cat([x.picture, skips.pop()], dim=1)))
+                for upsample in getattr(block, "upsamplers", ()):
+                    x = Summed(upsample(x.picture))
         return x
 
     def time_features(self, timesteps: Tensor) -> tuple[Tensor, ...]:
@@ -152,11 +158,12 @@ class Trunk(nn.Module):
         """
         if image_embeds.ndim != 3 or image_embeds.shape[1] != 1:
             raise ValueError(f"one token per session is needed, image_embeds is {tuple(image_embeds.shape)}")
-        return tuple(
-            layer.attention.cross_constant(image_embeds)
-            for layer in self.layers
-            if layer.attention is not None
-        )
+        constants: list[Tensor] = []
+        for block in self.blocks():
+            with self.present(block):
+                attentions = cast("Sequence[SpatialTransformer]", getattr(block, "attentions", ()))
+                constants += (attention.cross_constant(image_embeds) for attention in attentions)
+        return tuple(constants)
 
     def _in_order(self) -> Iterator[Layer]:
         banks = 0

@@ -8,6 +8,7 @@ from torch import nn
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations, arrange
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.networks.frame_modules import TemporalAttention
+from personalive.pipelines.personalive.networks.layers import GatedProjection
 from personalive.pipelines.personalive.networks.resnet import Upsample
 from personalive.pipelines.personalive.networks.spatial import SpatialBlock
 
@@ -22,11 +23,16 @@ def lay_out(models: Models, operations: Operations) -> None:
         arrange(network, operations)
     if operations is PLAIN:
         return
-    convolutional = {"denoising_unet", "reference_unet", "pose_guider", "tiny_vae"} - set(models.shelves)
-    for name in convolutional & set(models.networks()):
-        merge_upsampling(getattr(models, name))
-        getattr(models, name).to(memory_format=torch.channels_last)
+    convolutional = {"denoising_unet", "reference_unet", "motion_encoder", "pose_guider", "tiny_vae"}
+    here = {name: network for name, network in models.networks().items() if name not in models.shelves}
+    for name, network in here.items():
+        if name in convolutional:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if operations.pairs:
+            _pair_gates(network)
     models.vae.decoder.to(memory_format=torch.channels_last)
+    # Merged weights take more room, and the reference UNet runs but once per reference or keyframe.
+    merge_upsampling(models.denoising_unet)
     _merge_projections(models.denoising_unet)
 
 
@@ -45,6 +51,13 @@ def _merge_projections(network: nn.Module) -> None:
             module.attn1.merge()
         elif isinstance(module, TemporalAttention):
             module.merge()
+
+
+def _pair_gates(network: nn.Module) -> None:
+    """One kernel for a gate and the linear before it."""
+    for module in network.modules():
+        if isinstance(module, GatedProjection):
+            module.pair()
 
 
 def merge_upsampling(network: nn.Module) -> None:

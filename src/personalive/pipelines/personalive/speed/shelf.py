@@ -9,46 +9,79 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_Places = dict[str, Any]
-"""A module's parameters or buffers by name."""
+from personalive.pipelines.personalive.networks.trunk import Trunk
+
+_Place = tuple[dict[str, Any], str, Tensor]
+"""A module's parameters or buffers by name, a name among them, and the tensor that is there."""
 
 
 class Shelf:
     """Keeps a network's tensors on the host, page-locked where there is CUDA, so that bringing them is quick.
 
-    Nothing is copied back: weights do not change. While they are away, the network must not be run.
+    Nothing is copied back: weights do not change. While they are away, the network must not be run. Of a UNet that
+    is taken, only one block is on the device at a time: the one that is `present`.
     """
 
     def __init__(self, network: nn.Module) -> None:
         self._network = network
         self._depth = 0
-        for places, name, tensor in self._tensors():
+        self._device = torch.device("cpu")
+        for places, name, tensor in _tensors(network):
             waiting = tensor.detach().cpu()
             places[name] = _like(tensor, waiting.pin_memory() if torch.cuda.is_available() else waiting)
+        self._blocks: list[nn.Module] = []
+        if isinstance(network, Trunk):
+            self._blocks = list(network.blocks())
+            network.present = self._brought
 
     @contextmanager
     def taken(self, device: torch.device) -> Iterator[None]:
-        """For the time of the block, the network is on the device. Blocks may be nested."""
+        """For the time of the block, the network can be run on the device. Blocks may be nested."""
         self._depth += 1
-        waiting = self._tensors() if self._depth == 1 else []
+        self._device = device
         try:
-            for places, name, tensor in waiting:
-                places[name] = _like(tensor, tensor.detach().to(device, non_blocking=True))
-            yield
+            with _on(device, self._beside_blocks() if self._depth == 1 else []):
+                yield
         finally:
-            for places, name, tensor in waiting:
-                places[name] = tensor
             self._depth -= 1
 
-    def _tensors(self) -> list[tuple[_Places, str, Tensor]]:
-        """Every parameter and buffer, with where a module keeps it."""
+    @contextmanager
+    def _brought(self, block: nn.Module) -> Iterator[None]:
+        with _on(self._device, _tensors(block)):
+            yield
+
+    def _beside_blocks(self) -> list[_Place]:
+        """All of the network's tensors but its blocks'."""
+        within = {id(module) for block in self._blocks for module in block.modules()}
         return [
-            (places, name, tensor)
-            for module in self._network.modules()
-            for places in (module._parameters, module._buffers)
-            for name, tensor in places.items()
-            if tensor is not None
+            place for module in self._network.modules() if id(module) not in within for place in _own(module)
         ]
+
+
+@contextmanager
+def _on(device: torch.device, waiting: list[_Place]) -> Iterator[None]:
+    """For the time of the block, these tensors are on the device."""
+    try:
+        for places, name, tensor in waiting:
+            places[name] = _like(tensor, tensor.detach().to(device, non_blocking=True))
+        yield
+    finally:
+        for places, name, tensor in waiting:
+            places[name] = tensor
+
+
+def _tensors(network: nn.Module) -> list[_Place]:
+    """Every parameter and buffer, with where a module keeps it."""
+    return [place for module in network.modules() for place in _own(module)]
+
+
+def _own(module: nn.Module) -> list[_Place]:
+    return [
+        (places, name, tensor)
+        for places in (module._parameters, module._buffers)
+        for name, tensor in places.items()
+        if tensor is not None
+    ]
 
 
 def _like(tensor: Tensor, data: Tensor) -> Tensor:

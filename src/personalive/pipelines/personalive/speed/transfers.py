@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -17,7 +19,10 @@ def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
     """A host's tensor on the device; itself where it is there already. The host goes on at once."""
     if torch.device(device).type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
-    return tensor.pin_memory().to(device, non_blocking=True)
+    waiting = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=True)
+    # By NumPy, on this thread: PyTorch would wake its others for it, which took 3 ms on a host of 16 cores.
+    np.copyto(_bytes(waiting), _bytes(tensor.contiguous()))
+    return waiting.to(device, non_blocking=True)
 
 
 def to_host(tensor: Tensor) -> Callable[[], Tensor]:
@@ -34,3 +39,9 @@ def to_host(tensor: Tensor) -> Callable[[], Tensor]:
         return copy
 
     return wait
+
+
+def _bytes(tensor: Tensor) -> NDArray[np.uint8]:
+    """Those of a contiguous tensor in the host's memory, whatever its type."""
+    seen: NDArray[np.uint8] = tensor.flatten().view(torch.uint8).numpy()
+    return seen

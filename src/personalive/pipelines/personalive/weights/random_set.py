@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -182,11 +182,17 @@ def write_configs(directory: Path, variant: Variant) -> None:
 
 
 def random_models(
-    variant: Variant, *, device: torch.device, dtype: torch.dtype = torch.float32, seed: int = 0
+    variant: Variant,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    shelved: Collection[str] = (),
 ) -> Models:
     """The networks of such a set without files, made on the device: for timing, where reading would take longer.
 
-    Drawn by the device's own generator, so the numbers differ from device to device.
+    Drawn by the device's own generator, so the numbers differ from device to device. Networks named in `shelved`
+    are put on the host as soon as they are made, and wait there until they are needed.
     """
     networks = {}
     with tempfile.TemporaryDirectory() as name:
@@ -196,8 +202,11 @@ def random_models(
             kind = torch.float32 if network.always_float32 else dtype
             weights = random_weights(network.name, module, seed=seed, dtype=kind, device=device)
             module.load_state_dict(weights, assign=True)
-            networks[network.name] = module.to(device, kind).requires_grad_(False).eval()
-    return Models(**networks, device=device, dtype=dtype)  # type: ignore[arg-type]
+            place = torch.device("cpu") if network.name in shelved else device
+            networks[network.name] = module.to(place, kind).requires_grad_(False).eval()
+            del weights
+    models = Models(**networks, device=device, dtype=dtype)  # type: ignore[arg-type]
+    return models.shelved(shelved)
 
 
 def random_weights(

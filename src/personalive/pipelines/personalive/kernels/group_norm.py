@@ -1,7 +1,7 @@
-"""Group norm and layer norm as Triton kernels over memory in which channels are adjacent.
+"""Group norm, and residuals that begin it, as Triton kernels over memory in which channels are adjacent.
 
-Statistics are float32. Sums are taken of differences from a value of the same channel (group norm) or from the
-mean (layer norm), never of bare squares: activations whose mean is far from zero would lose their variance.
+Statistics are float32. Sums are taken of differences from a value of the same channel, never of bare squares:
+activations whose mean is far from zero would lose their variance.
 """
 
 from __future__ import annotations
@@ -49,8 +49,9 @@ def _channel_sums(
         pivot += added
     if ADDED:
         pivot += tl.load(update + first, mask=inside, other=0.0).to(tl.float32)
-    total = tl.zeros([WIDTH], tl.float32)
-    square = tl.zeros([WIDTH], tl.float32)
+    # Kept apart by row until the end: to sum over rows, threads must wait for each other.
+    total = tl.zeros([ROWS, WIDTH], tl.float32)
+    square = tl.zeros([ROWS, WIDTH], tl.float32)
     for row in range(begin, begin + chunk, ROWS):
         pixel = row + tl.arange(0, ROWS)
         here = (pixel < tl.minimum(begin + chunk, pixels))[:, None] & inside[None, :]
@@ -65,11 +66,11 @@ def _channel_sums(
             tl.store(out + place, rounded, mask=here)
             value = rounded.to(tl.float32)
         away = tl.where(here, value - pivot[None, :], 0.0)
-        total += tl.sum(away, axis=0)
-        square += tl.sum(away * away, axis=0)
+        total += away
+        square += away * away
     place = (picture * chunks + part) * channels + channel
-    tl.store(sums + place, total, mask=inside)
-    tl.store(sums + step + place, square, mask=inside)
+    tl.store(sums + place, tl.sum(total, axis=0), mask=inside)
+    tl.store(sums + step + place, tl.sum(square, axis=0), mask=inside)
     tl.store(sums + 2 * step + place, pivot, mask=inside)
 
 
@@ -219,88 +220,3 @@ def _(
 ) -> Tensor:
     del sums, weight, bias, groups, eps, silu, shift
     return torch.empty_like(x, memory_format=torch.channels_last)
-
-
-@tuned(
-    [({"ROWS": 4}, 4), ({"ROWS": 1}, 2), ({"ROWS": 8}, 8)],
-    key=["channels"],
-)
-@triton.jit
-def _layer_norm(
-    tokens, update, shift, code, weight, bias, total, normed,
-    rows, channels, shift_rows, code_rows, codes, eps,
-    UPDATED: tl.constexpr, SHIFTED: tl.constexpr, CODED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
-):  # fmt: skip
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    channel = tl.arange(0, WIDTH)
-    inside = channel < channels
-    here = (row < rows)[:, None] & inside[None, :]
-    place = row[:, None].to(tl.int64) * channels + channel[None, :]
-    value = tl.load(tokens + place, mask=here, other=0.0).to(tl.float32)
-    if UPDATED:
-        value += tl.load(update + place, mask=here, other=0.0).to(tl.float32)
-    if SHIFTED:
-        beside = (row // shift_rows)[:, None] * channels + channel[None, :]
-        value += tl.load(shift + beside, mask=here, other=0.0).to(tl.float32)
-    if UPDATED or SHIFTED:
-        tl.store(total + place, value.to(total.dtype.element_ty), mask=here)
-    mean = tl.sum(value, axis=1) / channels
-    away = tl.where(here, value - mean[:, None], 0.0)
-    scale = 1.0 / tl.sqrt(tl.sum(away * away, axis=1) / channels + eps)
-    factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
-    term = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
-    out = away * scale[:, None] * factor[None, :] + term[None, :]
-    if CODED:
-        beside = ((row // code_rows) % codes)[:, None] * channels + channel[None, :]
-        out += tl.load(code + beside, mask=here, other=0.0).to(tl.float32)
-    tl.store(normed + place, out.to(normed.dtype.element_ty), mask=here)
-
-
-@torch.library.custom_op("personalive::layer_norm", mutates_args=())
-def layer_norm(
-    tokens: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    update: Tensor | None,
-    shift: Tensor | None,
-    code: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    """tokens (B, T, C) + update (B, T, C) + shift (S, 1, C), and its layer norm plus code (F, C): one pass.
-
-    Without anything to add, the first result is empty.
-    """
-    tokens = tokens.contiguous()
-    channels = tokens.shape[-1]
-    rows = tokens.numel() // channels
-    added = update is not None or shift is not None
-    total, normed = torch.empty_like(tokens) if added else tokens.new_empty(0), torch.empty_like(tokens)
-    _layer_norm[lambda meta: (triton.cdiv(rows, meta["ROWS"]),)](
-        tokens,
-        tokens if update is None else update.contiguous(),
-        tokens if shift is None else shift.contiguous(),
-        tokens if code is None else code.contiguous(),
-        weight, bias, total if added else tokens, normed,
-        rows, channels, rows if shift is None else rows // len(shift),
-        rows // len(tokens), 1 if code is None else len(code), eps,
-        UPDATED=update is not None, SHIFTED=shift is not None, CODED=code is not None,
-        WIDTH=triton.next_power_of_2(channels),
-    )  # fmt: skip
-    return total, normed
-
-
-@layer_norm.register_fake
-def _(
-    tokens: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    update: Tensor | None,
-    shift: Tensor | None,
-    code: Tensor | None,
-) -> tuple[Tensor, Tensor]:
-    del weight, bias, eps, code
-    normed = tokens.new_empty(tokens.shape)
-    return (
-        tokens.new_empty(0) if update is None and shift is None else tokens.new_empty(tokens.shape)
-    ), normed

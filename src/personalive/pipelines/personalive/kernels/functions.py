@@ -1,0 +1,23 @@
+"""What several kernels compute of a tile they hold."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def gelu(x):
+    """x·Φ(x), exact GELU: Φ by the complementary error function (Abramowitz and Stegun, 1964, 7.1.26; 1.5e-7)."""
+    away = tl.abs(x) * 0.7071067811865476
+    t = 1.0 / (1.0 + 0.3275911 * away)
+    tail = ((((1.061405429 * t - 1.453152027) * t + 1.421413741) * t - 0.284496736) * t + 0.254829592) * t
+    tail *= 0.5 * tl.exp2(away * away * -1.4426950408889634)
+    return x * tl.where(x > 0, 1.0 - tail, tail)
+
+
+@triton.jit
+def scaled_rows(values, largest, tiniest):
+    """Each row over its own scale, which brings its largest value to ± largest, and the scales."""
+    scale = tl.maximum(tl.max(tl.abs(values), axis=1) / largest, tiniest)
+    return tl.minimum(tl.maximum(values / scale[:, None], -largest), largest), scale

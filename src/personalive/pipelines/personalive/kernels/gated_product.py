@@ -1,0 +1,104 @@
+"""A linear and the gate behind it in one Triton kernel: what the linear gives is never written.
+
+The linear's outputs are paired, a value beside its gate, so that both are in one thread's registers when a tile of
+products is done. Tiles are brought by the GPU's tensor memory accelerator where it has one, and a program makes one
+tile after the other: the next one's operands come while this one's gates are opened.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.runtime import driver
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from personalive.pipelines.personalive.kernels.functions import gelu
+
+_ALIGNED = 8
+"""Rows of so many 16-bit numbers begin where whole tiles can be brought from."""
+
+
+class _Tiles(NamedTuple):
+    """Rows, outputs and inputs of a tile, the warps that make it, and how many tiles' operands are on their way."""
+
+    rows: int
+    outputs: int
+    inputs: int
+    warps: int
+    stages: int
+
+
+_LARGE = _Tiles(128, 128, 64, 8, 3)
+_LARGE_BYTES = 3 * (128 + 2 * 128) * 64 * 2
+"""What these need of a multiprocessor's own memory."""
+_SMALL = _Tiles(128, 64, 32, 4, 3)
+
+
+@triton.jit
+def _gated_product(
+    tokens, weight, bias, out, rows, outputs,
+    WIDTH: tl.constexpr, ROWS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, PROGRAMS: tl.constexpr,
+):  # fmt: skip
+    across = tl.cdiv(outputs, OUTPUTS)
+    for tile in tl.range(tl.program_id(0), tl.cdiv(rows, ROWS) * across, PROGRAMS, flatten=True):
+        row = (tile // across) * ROWS
+        first = (tile % across) * OUTPUTS
+        products = tl.zeros([ROWS, 2 * OUTPUTS], tl.float32)
+        for begin in range(0, WIDTH, INPUTS):
+            given = tokens.load([row, begin])
+            products = tl.dot(given, weight.load([2 * first, begin]).T, products)
+        place = 2 * first + tl.arange(0, 2 * OUTPUTS)
+        term = tl.load(bias + place, mask=place < 2 * outputs, other=0.0).to(tl.float32)
+        value, gate = tl.split(tl.reshape(products + term[None, :], [ROWS, OUTPUTS, 2]))
+        out.store([row, first], (value * gelu(gate)).to(out.dtype))
+
+
+def fits(tokens: Tensor, weight: Tensor) -> bool:
+    """Whether the kernel takes tokens (…, K) and a weight (2·C, K): 16-bit floats, K and C multiples of 8."""
+    return (
+        tokens.dtype in (torch.float16, torch.bfloat16)
+        and weight.shape[1] % _ALIGNED == 0
+        and weight.shape[0] % (2 * _ALIGNED) == 0
+    )
+
+
+@torch.library.custom_op("personalive::gated_product", mutates_args=())
+def gated_product(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """GEGLU of tokens (…, K) by a paired weight (2·C, K) and bias (2·C,): (…, C), exact GELU, summed in float32."""
+    given, weight = tokens.contiguous().flatten(0, -2), weight.contiguous()
+    (rows, width), outputs = given.shape, len(weight) // 2
+    out = given.new_empty(rows, outputs)
+    tiles, processors = _device(tokens.device)
+    most = triton.cdiv(rows, tiles.rows) * triton.cdiv(outputs, tiles.outputs)
+    programs = min(processors, most)
+    _gated_product[(programs,)](
+        TensorDescriptor.from_tensor(given, [tiles.rows, tiles.inputs]),
+        TensorDescriptor.from_tensor(weight, [2 * tiles.outputs, tiles.inputs]),
+        bias,
+        TensorDescriptor.from_tensor(out, [tiles.rows, tiles.outputs]),
+        rows, outputs, WIDTH=width, ROWS=tiles.rows, OUTPUTS=tiles.outputs, INPUTS=tiles.inputs,
+        PROGRAMS=programs, num_warps=tiles.warps, num_stages=tiles.stages,
+    )  # fmt: skip
+    return out.view(*tokens.shape[:-1], outputs)
+
+
+@gated_product.register_fake
+def _(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    del bias
+    return tokens.new_empty(*tokens.shape[:-1], len(weight) // 2)
+
+
+@cache
+def _device(device: torch.device) -> tuple[_Tiles, int]:
+    """The tiles that fit a device, and its multiprocessors: as many programs run, each for itself."""
+    if device.type != "cuda":
+        return _SMALL, 2
+    index = torch.cuda.current_device() if device.index is None else device.index
+    properties = driver.active.utils.get_device_properties(index)
+    large = properties["max_shared_mem"] >= _LARGE_BYTES
+    return _LARGE if large else _SMALL, properties["multiprocessor_count"]
