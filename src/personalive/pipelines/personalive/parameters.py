@@ -37,8 +37,8 @@ class PersonaLiveLoadParameters(LoadParameters):
     dtype: Literal["auto", "float32", "float16", "bfloat16", "float8"] = Field(
         "auto",
         description="What the networks compute in; auto is float16 on a GPU and float32 elsewhere. float8: the "
-        "denoising UNet's feed-forwards in 8 bits, all else in float16; needs a GPU that can, and costs some "
-        "quality.",
+        "denoising UNet's widest feed-forwards in 8 bits, all else in float16; needs a GPU that can, and costs "
+        "some quality.",
     )
     kernels: Literal["auto", "pytorch"] = Field(
         "auto",

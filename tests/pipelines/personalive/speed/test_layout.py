@@ -60,6 +60,12 @@ def test_what_waits_on_the_host_is_not_laid_out_anew(own: Models) -> None:
     assert paired(own) == {"denoising_unet", "motion_encoder"}
 
 
+def test_however_networks_are_laid_out_their_weights_are_known_by_the_same_name(own: Models) -> None:
+    before = own.fingerprint()
+    lay_out(own, Pairing())
+    assert own.fingerprint() == before
+
+
 def test_with_fused_operations_convolutions_lie_channels_last(own: Models) -> None:
     fused = PlainOperations()
     weight = own.denoising_unet.conv_in.weight

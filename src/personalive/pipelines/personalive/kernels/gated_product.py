@@ -32,10 +32,13 @@ class _Tiles(NamedTuple):
     warps: int
     stages: int
 
+    @property
+    def nbytes(self) -> int:
+        """What they need of a multiprocessor's own memory: 16-bit operands, of values and gates."""
+        return 2 * self.stages * (self.rows + 2 * self.outputs) * self.inputs
+
 
 _LARGE = _Tiles(128, 128, 64, 8, 3)
-_LARGE_BYTES = 3 * (128 + 2 * 128) * 64 * 2
-"""What these need of a multiprocessor's own memory."""
 _SMALL = _Tiles(128, 64, 32, 4, 3)
 
 
@@ -100,5 +103,5 @@ def _device(device: torch.device) -> tuple[_Tiles, int]:
         return _SMALL, 2
     index = torch.cuda.current_device() if device.index is None else device.index
     properties = driver.active.utils.get_device_properties(index)
-    large = properties["max_shared_mem"] >= _LARGE_BYTES
+    large = properties["max_shared_mem"] >= _LARGE.nbytes
     return _LARGE if large else _SMALL, properties["multiprocessor_count"]

@@ -63,7 +63,7 @@ class Operations(Protocol):
         """ReLU of the convolution of x (N, C, h, w) with its bias, plus the residual, which is of its shape."""
 
     def rectified_norm(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-        """ReLU of x (N, C, h, w) normed by the running statistics."""
+        """ReLU of x (N, C, h, w) normed by a norm that uses its running statistics."""
 
     def join(self, own: Tensor, shared: Tensor) -> Tensor:
         """Each frame's tokens, and behind them those that its session's frames share.
@@ -140,10 +140,7 @@ class PlainOperations:
 
     def rectified_norm(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         """See `Operations`."""
-        normed = F.batch_norm(
-            x, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
-        )
-        return F.relu(normed)
+        return F.relu(norm(x))
 
     def join(self, own: Tensor, shared: Tensor) -> Tensor:
         """See `Operations`."""

@@ -38,14 +38,11 @@ class _Block(Fusable):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        # The released file numbers these 0, 2 and 4: ReLUs stood between them.
-        layers = [nn.Conv2d(width, width, 3, padding=1), nn.Identity()]
-        self.conv = nn.ModuleList([*layers, nn.Conv2d(width, width, 3, padding=1), nn.Identity()])
-        self.conv.append(nn.Conv2d(width, width, 3, padding=1))
+        self.convolutions = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, h, w) → the same shape."""
-        first, second, last = (cast("nn.Conv2d", self.conv[place]) for place in (0, 2, 4))
+        first, second, last = (cast("nn.Conv2d", layer) for layer in self.convolutions)
         convolve = self.operations.rectified_convolution
         return convolve(convolve(convolve(x, first), second), last, x)
 
@@ -81,6 +78,7 @@ class TinyDecoder(Fusable):
         )
         with torch.device("meta"):
             own = cls(params)
+        # The same entries in the same order; the library's names count its activations as well.
         theirs = vae.decoder.state_dict()
         own.load_state_dict(dict(zip(own.state_dict(), theirs.values(), strict=True)), assign=True)
         return own.requires_grad_(False).eval()

@@ -161,18 +161,22 @@ class Trunk(nn.Module):
         constants: list[Tensor] = []
         for block in self.blocks():
             with self.present(block):
-                attentions = cast("Sequence[SpatialTransformer]", getattr(block, "attentions", ()))
-                constants += (attention.cross_constant(image_embeds) for attention in attentions)
+                constants += (each.cross_constant(image_embeds) for each in _attentions(block))
         return tuple(constants)
 
     def _in_order(self) -> Iterator[Layer]:
         banks = 0
         for block in self.blocks():
-            attentions = cast("Sequence[SpatialTransformer]", getattr(block, "attentions", ()))
+            attentions = _attentions(block)
             for index, resnet in enumerate(block.resnets):
                 attention = attentions[index] if index < len(attentions) else None
                 yield Layer(cast("ResnetBlock", resnet), attention, banks)
                 banks += attention is not None
+
+
+def _attentions(block: Block) -> Sequence[SpatialTransformer]:
+    """A block's spatial transformers; the lowest level has none."""
+    return cast("Sequence[SpatialTransformer]", getattr(block, "attentions", ()))
 
 
 def _block(params: UNetParams, incoming: list[int], channels: int, attentions: int) -> Block:

@@ -204,7 +204,7 @@ def random_models(
             module.load_state_dict(weights, assign=True)
             place = torch.device("cpu") if network.name in shelved else device
             networks[network.name] = module.to(place, kind).requires_grad_(False).eval()
-            del weights
+            del weights  # or they stay on the device while the next ones are drawn
     models = Models(**networks, device=device, dtype=dtype)  # type: ignore[arg-type]
     return models.shelved(shelved)
 
