@@ -51,6 +51,14 @@ def crowd(server: RunningServer) -> Iterator[Crowd]:
         yield one
 
 
+def streaming(crowd: Crowd, count: int) -> list[Client]:
+    """That many new clients, each of which has got frames for a second."""
+    clients = [crowd.join() for _ in range(count)]
+    for client in clients:
+        crowd.wait(client, FPS)
+    return clients
+
+
 def assert_never_missed(clients: Iterable[Client], since: float, until: float) -> None:
     """They got frames all the time between two times of this machine's clock."""
     for client in clients:
@@ -72,13 +80,11 @@ def replica_of_one_that_joins_at_once(crowd: Crowd) -> str:
 def test_a_replica_that_is_killed_takes_only_its_own_sessions_with_it(
     nodes: Nodes, server: RunningServer, crowd: Crowd
 ) -> None:
-    clients = [crowd.join() for _ in range(12)]
+    clients = streaming(crowd, 12)
     assert len({owner(client) for client in clients}) == 3
     victim = owner(clients[0])
     lost = [client for client in clients if owner(client) == victim]
     kept = [client for client in clients if owner(client) != victim]
-    for client in clients:
-        crowd.wait(client, FPS)
     at = time.monotonic()
     nodes.kill_process(victim)
     for client in lost:
@@ -98,7 +104,7 @@ def test_a_replica_that_is_killed_takes_only_its_own_sessions_with_it(
 def test_sessions_go_on_without_what_is_on_the_head(
     nodes: Nodes, server: RunningServer, crowd: Crowd, part: str
 ) -> None:
-    clients = [crowd.join() for _ in range(3)]
+    clients = streaming(crowd, 3)
     at = time.monotonic()
     nodes.kill_process(part)
     wait_for(lambda: answers(server) and len(serving(server)) == 3, 30)
@@ -115,7 +121,7 @@ def test_sessions_go_on_without_what_is_on_the_head(
 def test_a_node_that_is_lost_takes_only_its_own_sessions_with_it(
     nodes: Nodes, server: RunningServer, crowd: Crowd
 ) -> None:
-    clients = [crowd.join() for _ in range(6)]
+    clients = streaming(crowd, 6)
     victim = owner(clients[0])
     kept = [client for client in clients if owner(client) != victim]
     assert kept
