@@ -123,8 +123,6 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=list(OPTIONS), help="may be repeated")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    # Exact means exact: no TensorFloat-32 in the session that others are measured by.
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     frames = driver(args.driver, CHUNK * args.chunks, args.side)
     exact = session(EXACT, frames, args)
     device = device_name(device_of(args.device))

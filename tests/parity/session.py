@@ -67,7 +67,7 @@ def run(case: Case) -> dict[str, list[Tensor]]:
         recorded |= {"ref_latents": [reference.latents], "motion": [reference.motion]}
         with torch.inference_mode():
             box = face_boxes(keypoints(reference.head), case.height, case.width)
-            embeds = own.image_encoder(pixel_values=clip_pixels(image)).image_embeds
+            embeds = own.image_encoder(clip_pixels(image))
             banks = own.reference_unet(reference.latents, reference.keyframe_cross)
         recorded |= {"image_embeds": [embeds[:, None]], "bank_stats": [bank_statistics(banks)]}
 

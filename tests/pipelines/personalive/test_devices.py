@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from personalive.errors import PipelineUnavailableError
-from personalive.pipelines.personalive.devices import device_of, dtype_of
+from personalive.pipelines.personalive.devices import device_of, dtype_of, exact_float32
 
 
 def test_the_cpu_is_always_there() -> None:
@@ -38,3 +38,16 @@ def test_a_device_that_is_not_there_is_refused_with_what_to_do(name: str) -> Non
 )
 def test_types_go_by_name_and_auto_by_device(name: str, device: str, dtype: torch.dtype) -> None:
     assert dtype_of(name, torch.device(device)) == dtype
+
+
+def test_float32_is_float32_for_the_time_of_a_block() -> None:
+    def allowed() -> tuple[bool, bool]:
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    before = allowed()
+    assert before[1]  # PyTorch's default, or there were nothing to do here
+    with exact_float32():
+        with pytest.raises(ZeroDivisionError), exact_float32():
+            _ = 1 / 0
+        assert allowed() == (False, False)
+    assert allowed() == before

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
 from personalive.errors import InputError
 from personalive.pipelines.personalive.models import Models
-from personalive.pipelines.personalive.networks.tiny_decoder import TinyDecoder
-from personalive.pipelines.personalive.networks.vae_decoder import VaeDecoder
+from personalive.pipelines.personalive.networks.autoencoder import Autoencoder
+from personalive.pipelines.personalive.networks.tiny_autoencoder import TinyAutoencoder
 
 _PIXELS_AT_ONCE = {"full": 2 * 512 * 512, "tiny": 4 * 512 * 512}
 """Memory peaks while frames are decoded: more than this of them gain nothing, as fewer fill the device."""
 
 
 class FrameDecoder(nn.Module):
-    """The full or the tiny autoencoder's decoder, and what comes before and after it.
+    """The full or the tiny autoencoder, and what comes before and after its decoding.
 
     Raises `InputError` where the tiny one is asked for and not there. `at_once`: frames that are decoded together;
     by default as many as fill a device.
@@ -25,30 +23,20 @@ class FrameDecoder(nn.Module):
 
     def __init__(self, models: Models, kind: str, at_once: int | None = None) -> None:
         super().__init__()
-        if kind == "tiny" and models.tiny_vae is None:
+        network = models.tiny_vae if kind == "tiny" else models.vae
+        if network is None:
             raise InputError("The tiny autoencoder is not there. Get it with: personalive download --tiny")
-        self._library: Any = models.tiny_vae if kind == "tiny" else models.vae
+        self.network: Autoencoder | TinyAutoencoder = network
         self._dtype = models.dtype
         self._at_once, self._pixels = at_once, _PIXELS_AT_ONCE[kind]
-        self.scale = float(self._library.config.scaling_factor)
-        self.own: nn.Module | None = (
-            VaeDecoder.of(models.vae) if kind == "full" else TinyDecoder.of(models.tiny_vae)
-        )
 
     def forward(self, latents: Tensor) -> Tensor:
         """Clean latents float32 (N, 4, h, w) → pixels float32 (N, 3, 8h, 8w) in [0, 1]."""
-        scaled = (latents / self.scale).to(self._dtype)
+        scaled = (latents / self.network.params.scale).to(self._dtype)
         pixels = 64 * latents.shape[2] * latents.shape[3]
         parts = scaled.split(self._at_once or max(self._pixels // pixels, 1))
-        decoded = [self._decoded(part).float() for part in parts]
+        decoded = [self.network.decode(part).float() for part in parts]
         return (torch.cat(decoded) / 2 + 0.5).clamp(0, 1)
-
-    def _decoded(self, scaled: Tensor) -> Tensor:
-        if self.own is not None:
-            own: Tensor = self.own(scaled)
-            return own
-        picture: Tensor = self._library.decode(scaled).sample
-        return picture
 
 
 def to_images(pixels: Tensor) -> Tensor:

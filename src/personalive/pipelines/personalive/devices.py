@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from personalive.errors import PipelineUnavailableError
@@ -24,6 +27,22 @@ def device_of(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise PipelineUnavailableError("There is no MPS device here. Take another device, or auto.")
     return device
+
+
+@contextmanager
+def exact_float32() -> Iterator[None]:
+    """In the block, what computes in float32 on a GPU does so, and not in TensorFloat-32.
+
+    PyTorch lets convolutions take the latter by default. It has no more digits than float16, and what is kept in
+    float32 here is kept so for its digits. Holds for the whole process while the block runs.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def dtype_of(name: str, device: torch.device) -> torch.dtype:

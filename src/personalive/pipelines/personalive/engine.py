@@ -17,6 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from personalive.errors import InputError
 from personalive.pipelines.personalive.decoding import FrameDecoder, to_images
+from personalive.pipelines.personalive.devices import exact_float32
 from personalive.pipelines.personalive.driving import DriverState, Perceived, calmed, held
 from personalive.pipelines.personalive.kernels.choice import fastest
 from personalive.pipelines.personalive.kernels.operations import PLAIN
@@ -34,7 +35,7 @@ from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.schedule import Schedule
 from personalive.pipelines.personalive.speed.acceleration import accelerated, chosen
 from personalive.pipelines.personalive.speed.artefacts import keep_kernels
-from personalive.pipelines.personalive.speed.layout import lay_out, lay_out_decoder
+from personalive.pipelines.personalive.speed.layout import lay_out
 from personalive.pipelines.personalive.speed.quantization import quantize
 from personalive.pipelines.personalive.speed.stages import PlainStages, Stages
 from personalive.pipelines.personalive.speed.transfers import to_device
@@ -113,7 +114,6 @@ class Engine:
         operations = fastest(models.device) if parameters.kernels == "auto" else PLAIN
         lay_out(models, operations)
         decoder = FrameDecoder(models, parameters.vae, at_once=1 if parameters.low_vram else None)
-        lay_out_decoder(decoder, operations)
         with torch.inference_mode():
             time = models.denoising_unet.time_features(self.schedule.timesteps)
         self.plain = PlainStages(models, decoder, time, parameters.height, parameters.width)
@@ -143,7 +143,7 @@ class Engine:
             parts = (inputs[begin : begin + most] for begin in range(0, len(inputs), most))
             return [output for part in parts for output in self.step(part)]
         looked = iter(self.perceive([each.driving for each in inputs if isinstance(each.driving, Look)]))
-        with self._attention():
+        with exact_float32(), self._attention():
             perceived = [
                 each.driving if isinstance(each.driving, Perceived) else next(looked) for each in inputs
             ]
@@ -166,7 +166,7 @@ class Engine:
         """What is seen in each of several drivers' frames."""
         if not looks:
             return []
-        with self._attention():
+        with exact_float32(), self._attention():
             everything = self.stages.see(
                 torch.cat([look.frames for look in looks]), torch.cat([look.found for look in looks])
             )

@@ -6,7 +6,8 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from operator import attrgetter
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,20 +15,23 @@ from torch import nn
 from personalive.pipelines.personalive.speed.shelf import Shelf
 
 if TYPE_CHECKING:
+    from personalive.pipelines.personalive.networks.autoencoder import Autoencoder
     from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNet
+    from personalive.pipelines.personalive.networks.image_encoder import ImageEncoder
     from personalive.pipelines.personalive.networks.motion_encoder import MotionEncoder
     from personalive.pipelines.personalive.networks.motion_extractor import MotionExtractor
     from personalive.pipelines.personalive.networks.pose_guider import PoseGuider
     from personalive.pipelines.personalive.networks.reference_unet import ReferenceUNet
+    from personalive.pipelines.personalive.networks.tiny_autoencoder import TinyAutoencoder
 
 
 @dataclass(frozen=True, slots=True)
 class Models:
     """Every network, on one device, ready for inference.
 
-    All compute in `dtype` but the motion extractor, which stays in float32: keypoints are truncated to
-    pixels, and half precision moves them into others. The library's networks are untyped: `image_encoder` is a
-    CLIPVisionModelWithProjection, `vae` an AutoencoderKL and `tiny_vae` an AutoencoderTiny.
+    All compute in `dtype` but two, which stay in float32: the motion extractor, as keypoints are truncated to
+    pixels, and half precision moves them into others; and what encodes in `vae`, as a session's first frames
+    inherit from the reference what would be rounded there.
     """
 
     reference_unet: ReferenceUNet
@@ -35,17 +39,17 @@ class Models:
     motion_encoder: MotionEncoder
     motion_extractor: MotionExtractor
     pose_guider: PoseGuider
-    image_encoder: Any
-    vae: Any
-    tiny_vae: Any
+    image_encoder: ImageEncoder
+    vae: Autoencoder
+    tiny_vae: TinyAutoencoder | None
     device: torch.device
     dtype: torch.dtype
     shelves: Mapping[str, Shelf] = field(default_factory=dict)
-    """By name, the networks that are on the device only while they are needed."""
+    """By name, the networks, or parts of one, that are on the device only while they are needed."""
 
     def shelved(self, names: Iterable[str]) -> Models:
-        """The same networks, those named brought to the device only while they are needed."""
-        return replace(self, shelves={name: Shelf(getattr(self, name)) for name in names})
+        """The same networks, those named (of a network's part, "vae.encoder") there only while they are needed."""
+        return replace(self, shelves={name: Shelf(attrgetter(name)(self)) for name in names})
 
     @contextmanager
     def at_hand(self, name: str) -> Iterator[None]:

@@ -46,11 +46,11 @@ if TYPE_CHECKING:
     from personalive.pipelines.personalive.reference import FusedReference
     from personalive.pipelines.personalive.session import PersonaLiveSession
 
-_LIBRARIES = ("torch", "diffusers", "transformers", "safetensors")
+_LIBRARIES = ("torch", "safetensors")
 _KEPT_REFERENCES = 8
 _LOADING = 0.5
 """Share of the progress that reading the weights is."""
-_RARE = "image_encoder"
+_RARE = ("image_encoder", "vae.encoder")
 """What only a new reference needs."""
 _SELDOM = "reference_unet"
 """What only a new reference or keyframe needs."""
@@ -298,7 +298,7 @@ def _root(weights: Path | None) -> Path:
 
 
 def shelved(parameters: PersonaLiveLoadParameters, device: torch.device) -> tuple[str, ...]:
-    """The networks that wait on the host: on a GPU those that are not worth their place there."""
+    """The networks and parts that wait on the host: on a GPU those that are not worth their place there."""
     if parameters.low_vram:
-        return (_RARE, _SELDOM)
-    return (_RARE,) if device.type == "cuda" else ()
+        return (*_RARE, _SELDOM)
+    return _RARE if device.type == "cuda" else ()

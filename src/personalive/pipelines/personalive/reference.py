@@ -15,6 +15,7 @@ from personalive.errors import NoFaceError
 from personalive.media.types import Image
 from personalive.pipelines.interface import FaceFound, Reference
 from personalive.pipelines.personalive.crops import crop_faces, face_boxes
+from personalive.pipelines.personalive.devices import exact_float32
 from personalive.pipelines.personalive.keypoints import keypoints
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.networks.motion_extractor import HeadMotion
@@ -49,6 +50,7 @@ def identity(image: Image, height: int, width: int, weights: str) -> str:
 
 
 @torch.inference_mode()
+@exact_float32()
 def fuse(
     models: Models,
     image: Image,
@@ -67,12 +69,12 @@ def fuse(
     allowed: then the whole picture stands for it.
     """
     device, dtype = models.device, models.dtype
-    clip = clip_pixels(image, models.image_encoder.config.image_size).to(device, dtype)
+    clip = clip_pixels(image, models.image_encoder.params.image_size).to(device, dtype)
     with models.at_hand("image_encoder"):
-        embeds = models.image_encoder(pixel_values=clip).image_embeds[:, None]
+        embeds = models.image_encoder(clip)[:, None]
     pixels = reference_pixels(image, height, width).to(device)
-    encoded = models.vae.encode(pixels.to(dtype)).latent_dist.mean
-    latents = encoded.float() * models.vae.config.scaling_factor
+    with models.at_hand("vae.encoder"):
+        latents = models.vae.encode(pixels).float()
     with models.at_hand("reference_unet"):
         keyframe_cross = models.reference_unet.cross_constants(embeds)
         banks = models.reference_unet(latents.to(dtype), keyframe_cross)

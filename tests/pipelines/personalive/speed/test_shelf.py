@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from operator import attrgetter
+
 import pytest
 import torch
 from torch import nn
@@ -89,12 +91,13 @@ def test_with_low_vram_references_and_keyframes_fetch_what_they_need_and_results
         expected = [session.step(chunk(1, index)) for index in range(11)]
     with PersonaLivePipeline.load(set_to.model_copy(update={"low_vram": True})) as own:
         models: Models = own._loaded().models
-        assert set(models.shelves) == {"image_encoder", "reference_unet"}
-        noted = {name: Noted(getattr(models, name)) for name in models.shelves}
+        assert set(models.shelves) == {"image_encoder", "vae.encoder", "reference_unet"}
+        noted = {name: Noted(attrgetter(name)(models)) for name in models.shelves}
         models.shelves.update(noted)  # type: ignore[attr-defined]
         again = own.fuse(picture(1))
         assert {name: shelf.times for name, shelf in noted.items()} == {
             "image_encoder": 1,
+            "vae.encoder": 1,
             "reference_unet": 1,
         }
         with own.open_session(again, run) as session:
@@ -109,9 +112,9 @@ def test_with_low_vram_references_and_keyframes_fetch_what_they_need_and_results
     ("device", "low_vram", "waiting"),
     [
         ("cpu", False, ()),
-        ("cuda", False, ("image_encoder",)),
-        ("cuda", True, ("image_encoder", "reference_unet")),
-        ("cpu", True, ("image_encoder", "reference_unet")),
+        ("cuda", False, ("image_encoder", "vae.encoder")),
+        ("cuda", True, ("image_encoder", "vae.encoder", "reference_unet")),
+        ("cpu", True, ("image_encoder", "vae.encoder", "reference_unet")),
     ],
 )
 def test_what_waits_on_the_host(device: str, low_vram: bool, waiting: tuple[str, ...]) -> None:

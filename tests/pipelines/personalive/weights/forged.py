@@ -76,7 +76,12 @@ def tiny_weights(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
 def load_tiny(*paths: Path, dtype: torch.dtype = torch.float32) -> Tiny:
     """The network filled from those files, laid over one another."""
     module = tiny()
-    fill(module, plan("tiny network", module, list(map(TensorFile.open, paths))), device=CPU, dtype=dtype)
+    fill(
+        module,
+        plan("tiny network", module, list(map(TensorFile.open, paths))),
+        device=CPU,
+        dtype_of=lambda _: dtype,
+    )
     return module
 
 

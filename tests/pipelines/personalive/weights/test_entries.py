@@ -104,7 +104,7 @@ def test_bytes_to_read_are_those_of_what_is_used(tmp_path: Path) -> None:
     planned = plan("tiny network", module, [TensorFile.open(first), TensorFile.open(second)])
     assert planned.nbytes == 12 * 2 + 4 * (3 + 4 * 3) + 8
     told: list[int] = []
-    fill(module, planned, device=CPU, dtype=torch.float32, progress=told.append)
+    fill(module, planned, device=CPU, dtype_of=lambda _: torch.float32, progress=told.append)
     assert sum(told) == planned.nbytes
     assert min(told) > 0
 
@@ -123,7 +123,9 @@ def test_an_extra_entry_names_itself_and_its_file(tmp_path: Path) -> None:
     path = save(tmp_path / "a.pth", tiny_weights())
     other = save(tmp_path / "b.pth", {"linear.extra": torch.ones(3)})
     assert f"{other}: linear.extra belongs to no entry of this network" in problem(path, other)
-    planned = plan("tiny network", tiny(), [TensorFile.open(path), TensorFile.open(other)], ignore_extra=True)
+    planned = plan(
+        "tiny network", tiny(), [TensorFile.open(path), TensorFile.open(other)], ignored=("linear.e",)
+    )
     assert [(source.file.path, source.name) for source in planned.unused] == [(other, "linear.extra")]
 
 

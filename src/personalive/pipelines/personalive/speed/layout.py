@@ -19,29 +19,24 @@ def lay_out(models: Models, operations: Operations) -> None:
     Convolutions are faster so on a GPU (13.9 ms of 19.1 in the denoising UNet, 20.7 of 29.5 in the decoder, on an
     H100), but PyTorch's group norm turns pictures back: without a norm of our own it would only cost copies.
     """
-    for network in models.networks().values():
+    # The autoencoder's encoder stays as it is, in float32: it runs once a reference.
+    networks = models.networks() | {"vae": models.vae.decoder}
+    for network in networks.values():
         arrange(network, operations)
     if operations is PLAIN:
         return
-    convolutional = {"denoising_unet", "reference_unet", "motion_encoder", "pose_guider", "tiny_vae"}
-    here = {name: network for name, network in models.networks().items() if name not in models.shelves}
-    for name, network in here.items():
+    convolutional = {"denoising_unet", "reference_unet", "motion_encoder", "pose_guider", "vae", "tiny_vae"}
+    for name, network in networks.items():
+        if name in models.shelves:
+            continue
         if name in convolutional:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if operations.pairs:
             _pair_gates(network)
-    models.vae.decoder.to(memory_format=torch.channels_last)
-    # Merged weights take more room, and the reference UNet runs but once per reference or keyframe.
-    merge_upsampling(models.denoising_unet)
+        # Merged weights take more room, and the reference UNet runs but once per reference or keyframe.
+        if name != "reference_unet":
+            merge_upsampling(network)
     _merge_projections(models.denoising_unet)
-
-
-def lay_out_decoder(decoder: nn.Module, operations: Operations) -> None:
-    """The same for a decoder that has taken over the weights of one of the networks."""
-    arrange(decoder, operations)
-    if operations is not PLAIN:
-        merge_upsampling(decoder)
-        decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def _merge_projections(network: nn.Module) -> None:

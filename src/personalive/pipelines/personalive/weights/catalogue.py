@@ -3,57 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from personalive.errors import MissingWeightsError, WeightsError
+from personalive.pipelines.personalive.networks.autoencoder import Autoencoder
 from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNet
+from personalive.pipelines.personalive.networks.image_encoder import ImageEncoder
 from personalive.pipelines.personalive.networks.motion_encoder import MotionEncoder
 from personalive.pipelines.personalive.networks.motion_extractor import MotionExtractor
 from personalive.pipelines.personalive.networks.pose_guider import PoseGuider
 from personalive.pipelines.personalive.networks.reference_unet import ReferenceUNet
-from personalive.pipelines.personalive.weights import layout
+from personalive.pipelines.personalive.networks.tiny_autoencoder import TinyAutoencoder
+from personalive.pipelines.personalive.weights import configs, layout
 from personalive.pipelines.personalive.weights.entries import Rename, as_it_is
 from personalive.pipelines.personalive.weights.layout import PublishedFile
 from personalive.pipelines.personalive.weights.sizes import Sizes, read_object
 from personalive.pipelines.personalive.weights.tensor_files import summary
 
-if TYPE_CHECKING:
-    from transformers import CLIPVisionModelWithProjection
+Params = TypeVar("Params")
 
 _OLD_ATTENTION = re.compile(r"(mid_block\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)$")
+_TINY_DOUBLING = re.compile(r"^(decoder\.layers\.\d+)\.weight$")
+_TINY_DOUBLED = re.compile(r"^(decoder\.layers\.\d+)\.conv\.weight$")
+_WEIGHT_AXES = 4
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-
-_IMAGE_ENCODER_SIZES = frozenset(
-    (
-        "hidden_size",
-        "intermediate_size",
-        "projection_dim",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_channels",
-        "image_size",
-        "patch_size",
-        "hidden_act",
-        "layer_norm_eps",
-    )
-)
-
-_LARGEST_NUMBER = 1 << 16
-_LONGEST_LIST = 64
-_BOUNDS = {
-    "num_hidden_layers": 64,
-    "layers_per_block": 16,
-    "num_encoder_blocks": 16,
-    "num_decoder_blocks": 16,
-    "image_size": 1024,
-}
 
 
 def _modern_vae_entry(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
@@ -64,12 +44,25 @@ def _modern_vae_entry(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int
     return renamed, shape
 
 
+def _tiny_vae_entry(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+    """The convolution behind a doubling, alone of those of a layer's own to keep the width, is a part here."""
+    keeps_width = len(shape) == _WEIGHT_AXES and shape[0] == shape[1]
+    return (_TINY_DOUBLING.sub(r"\1.conv.weight", name) if keeps_width else name), shape
+
+
+def _stored_tiny_vae_entry(name: str) -> str:
+    """The other way round."""
+    return _TINY_DOUBLED.sub(r"\1.weight", name)
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """One network of a set.
 
-    `files` are laid over one another, later over earlier. `build` makes the module, on the meta device but
-    for its constants. `main` is the file that a converted set keeps it in.
+    `files` are laid over one another, later over earlier. `build` makes the module, on the meta device but for its
+    constants. `main` is the file that a converted set keeps it in. `rename` takes an entry of a file to the
+    module's, `stored` the name back. Entries that begin like one of `ignored` may be in a file for nothing; those
+    that begin like one of `float32` are not kept in any other type.
     """
 
     name: str
@@ -77,9 +70,14 @@ class Network:
     files: tuple[PublishedFile, ...]
     build: Callable[[Path, Sizes], nn.Module]
     rename: Rename = as_it_is
-    ignore_extra: bool = False
-    always_float32: bool = False
+    stored: Callable[[str], str] = str
+    ignored: tuple[str, ...] = ()
+    float32: tuple[str, ...] = ()
     config: PublishedFile | None = None
+
+    def dtype_of(self, entry: str, dtype: torch.dtype) -> torch.dtype:
+        """What a floating entry of the module is kept in where the others are in `dtype`."""
+        return torch.float32 if entry.startswith(self.float32) else dtype
 
     def present(self, root: Path) -> list[Path]:
         """Its files that are in the set. Raises `MissingWeightsError` when there is none."""
@@ -97,59 +95,21 @@ class Network:
         return [root / file.folder / file.names[-1] for file in self.files if file.find(root) is None]
 
 
-def _build_vae(root: Path, sizes: Sizes) -> nn.Module:
-    del sizes
-    from diffusers import AutoencoderKL
+def _published(
+    file: PublishedFile, read: Callable[[configs.Config], Params], make: Callable[[Params], nn.Module]
+) -> Callable[[Path, Sizes], nn.Module]:
+    """How a network is built whose sizes are in a config.json."""
 
-    return _from_config(root, layout.VAE_CONFIG, AutoencoderKL.from_config)
+    def build(root: Path, sizes: Sizes) -> nn.Module:
+        del sizes
+        path = file.find(root)
+        if path is None:
+            raise MissingWeightsError(f"{root / file.folder / file.names[0]} is missing.")
+        config = read_object(path)
+        with _described_by(path):
+            return make(read(config))
 
-
-def _build_tiny_vae(root: Path, sizes: Sizes) -> nn.Module:
-    del sizes
-    from diffusers import AutoencoderTiny
-
-    return _from_config(root, layout.TINY_VAE_CONFIG, AutoencoderTiny.from_config)
-
-
-def _build_image_encoder(root: Path, sizes: Sizes) -> nn.Module:
-    del sizes
-    from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
-
-    def build(config: dict[str, Any]) -> CLIPVisionModelWithProjection:
-        # Sizes only: a config may also name a dtype, or an implementation to be fetched from the hub and run.
-        chosen = {name: value for name, value in config.items() if name in _IMAGE_ENCODER_SIZES}
-        model = CLIPVisionModelWithProjection(CLIPVisionConfig(**chosen))
-        embeddings = model.vision_model.embeddings
-        positions = torch.arange(embeddings.num_positions, device="cpu")
-        embeddings.position_ids = positions[None]  # its one constant
-        return model
-
-    return _from_config(root, layout.IMAGE_ENCODER_CONFIG, build)
-
-
-def _from_config(root: Path, file: PublishedFile, build: Callable[[dict[str, Any]], Any]) -> nn.Module:
-    path = file.find(root)
-    if path is None:
-        raise MissingWeightsError(f"{root / file.folder / file.names[0]} is missing.")
-    config = read_object(path)
-    with _described_by(path):
-        _require_bounded(config)
-        module: nn.Module = build(config)
-    return module
-
-
-def _require_bounded(config: Mapping[str, Any]) -> None:
-    """Raise ValueError for numbers with which building a network takes hours or all of the memory."""
-    for name, value in config.items():
-        values = value if isinstance(value, list) else [value]
-        bound = _BOUNDS.get(name, _LARGEST_NUMBER)
-        if len(values) > _LONGEST_LIST:
-            raise ValueError(f"{name[:100]} lists {len(values)} values; {_LONGEST_LIST} are possible")
-        for number in values:
-            if isinstance(number, int | float) and not -bound <= number <= bound:
-                raise ValueError(
-                    f"{name[:100]} is {repr(number)[:100]}; {bound} is the most that is possible"
-                )
+    return build
 
 
 def _ours(make: Callable[[Sizes], nn.Module]) -> Callable[[Path, Sizes], nn.Module]:
@@ -166,7 +126,7 @@ def _described_by(path: Path) -> Iterator[None]:
     try:
         with torch.device("meta"):
             yield
-    except Exception as error:  # libraries say what is wrong with a config in many ways
+    except Exception as error:  # layers say what is wrong with sizes in many ways
         raise WeightsError(f"{path} describes no usable network ({summary(error)}).") from error
 
 
@@ -194,8 +154,8 @@ NETWORKS = (
         layout.MOTION_EXTRACTOR,
         (layout.MOTION_EXTRACTOR,),
         _ours(lambda sizes: MotionExtractor(sizes.motion_extractor)),
-        ignore_extra=True,  # the published file carries entries of a larger model
-        always_float32=True,
+        ignored=("",),  # the published file carries entries of a larger model
+        float32=("",),  # keypoints are truncated to pixels, and half precision moves them into others
     ),
     Network(
         "pose_guider",
@@ -207,15 +167,33 @@ NETWORKS = (
         "image_encoder",
         layout.IMAGE_ENCODER,
         (layout.IMAGE_ENCODER,),
-        _build_image_encoder,
+        _published(layout.IMAGE_ENCODER_CONFIG, configs.image_encoder_params, ImageEncoder),
         config=layout.IMAGE_ENCODER_CONFIG,
     ),
-    Network("vae", layout.VAE, (layout.VAE,), _build_vae, rename=_modern_vae_entry, config=layout.VAE_CONFIG),
+    Network(
+        "vae",
+        layout.VAE,
+        (layout.VAE,),
+        _published(layout.VAE_CONFIG, configs.autoencoder_params, Autoencoder),
+        rename=_modern_vae_entry,
+        float32=(
+            "encoder.",
+            "quant_conv.",
+        ),  # a session's first frames inherit what is rounded in the reference
+        config=layout.VAE_CONFIG,
+    ),
 )
 """Every network that a set must have."""
 
 TINY_VAE = Network(
-    "tiny_vae", layout.TINY_VAE, (layout.TINY_VAE,), _build_tiny_vae, config=layout.TINY_VAE_CONFIG
+    "tiny_vae",
+    layout.TINY_VAE,
+    (layout.TINY_VAE,),
+    _published(layout.TINY_VAE_CONFIG, configs.tiny_autoencoder_params, TinyAutoencoder),
+    rename=_tiny_vae_entry,
+    stored=_stored_tiny_vae_entry,
+    ignored=("encoder.",),
+    config=layout.TINY_VAE_CONFIG,
 )
 
 

@@ -31,8 +31,13 @@ class Prepared:
 
     def fill(self, device: torch.device, dtype: torch.dtype, progress: Callable[[int], None]) -> None:
         """Read the network's weights."""
-        kind = torch.float32 if self.network.always_float32 else dtype
-        fill(self.module, self.plan, device=device, dtype=kind, progress=progress)
+        fill(
+            self.module,
+            self.plan,
+            device=device,
+            dtype_of=lambda entry: self.network.dtype_of(entry, dtype),
+            progress=progress,
+        )
 
 
 def prepare(directory: Path) -> list[Prepared]:
@@ -61,7 +66,7 @@ def _prepare(network: Network, root: Path, module: nn.Module, paths: list[Path])
             module,
             files,
             rename=network.rename,
-            ignore_extra=network.ignore_extra,
+            ignored=network.ignored,
             absent=network.absent(root),
         ),
     )

@@ -22,9 +22,10 @@ def convert(
 ) -> Path:
     """Write the set in `directory` to the new folder `out`, complete and checked, and return `out`.
 
-    Weights keep the type they are stored in unless `dtype` names one; the motion extractor stays in float32
-    even then. `out` appears only when all of it is written. Raises `OutputExistsError` when it exists,
-    `WeightsError` when the set is not sound, `InputError` when it cannot be written.
+    Weights keep the type they are stored in unless `dtype` names one; what computes in float32 (the motion
+    extractor, the autoencoder's encoder) stays in it even then. `out` appears only when all of it is written.
+    Raises `OutputExistsError` when it exists, `WeightsError` when the set is not sound, `InputError` when it cannot
+    be written.
     """
     if out.exists() or out.is_symlink():
         raise OutputExistsError(f"{out} exists already: give a new folder.")
@@ -47,7 +48,8 @@ def _write(prepared: Prepared, root: Path, out: Path) -> None:
     folder = out / network.main.folder
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / network.main.names[0]
-    save_file(prepared.module.state_dict(), path, metadata={"format": "pt"})
+    entries = {network.stored(name): tensor for name, tensor in prepared.module.state_dict().items()}
+    save_file(entries, path, metadata={"format": "pt"})
     path.chmod(folder.stat().st_mode & 0o666)  # the library keeps it to its owner, whatever the umask
     if network.config is not None:
         config = network.config.find(root)

@@ -57,14 +57,15 @@ def plan(
     files: Sequence[TensorFile],
     *,
     rename: Rename = as_it_is,
-    ignore_extra: bool = False,
+    ignored: tuple[str, ...] = (),
     absent: Sequence[Path] = (),
 ) -> Plan:
     """Account for every entry of `files`, later ones laid over earlier ones, without reading a tensor.
 
-    `module` is built on the meta device: its meta tensors are to be filled, the others are its constants.
-    `absent` files are named when entries are missing, which they may have.
-    Raises `WeightsError` naming files and entries that are missing, left over, misshapen or of a wrong type.
+    `module` is built on the meta device: its meta tensors are to be filled, the others are its constants. Entries
+    of files that begin like one of `ignored` may belong to nothing. `absent` files are named when entries are
+    missing, which they may have. Raises `WeightsError` naming files and entries that are missing, left over,
+    misshapen or of a wrong type.
     """
     wanted = {name: tensor for name, tensor in module.state_dict().items() if tensor.is_meta}
     constants = {name: tensor for name, tensor in module.named_buffers() if not tensor.is_meta}
@@ -90,10 +91,11 @@ def plan(
     read = " or ".join(str(file.path) for file in files)
     missing = [f"{name} is missing from {read}" for name in wanted if name not in sources]
     problems += missing
-    if not ignore_extra:
-        problems += [
-            f"{extra.file.path}: {extra.name} belongs to no entry of this network" for extra in unused
-        ]
+    problems += [
+        f"{extra.file.path}: {extra.name} belongs to no entry of this network"
+        for extra in unused
+        if not extra.name.startswith(ignored)
+    ]
     if problems:
         remedy = _remedy(absent) if missing else ""
         raise WeightsError(f"The {network} cannot be loaded: {_listed(problems)}.{remedy}")
@@ -106,14 +108,14 @@ def fill(
     plan: Plan,
     *,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype_of: Callable[[str], torch.dtype],
     progress: Callable[[int], None] = lambda nbytes: None,
 ) -> None:
-    """Give every meta tensor of `module` its values, as `dtype` on `device`; constants follow.
+    """Give every meta tensor of `module` its values on `device`; constants follow.
 
-    Tensors are converted one by one, so that little more than the network itself is ever in memory.
-    `progress` is told the bytes of each tensor read. Raises `WeightsError` for values that are not finite or
-    constants that differ.
+    Floating ones become what `dtype_of` gives for their names. Tensors are converted one by one, so that little
+    more than the network itself is ever in memory. `progress` is told the bytes of each tensor read. Raises
+    `WeightsError` for values that are not finite or constants that differ.
     """
     state = module.state_dict()
     constants = {name: tensor for name, tensor in module.named_buffers() if not tensor.is_meta}
@@ -121,7 +123,7 @@ def fill(
         _require_equal(plan.constants[name], tensor, constants[name])
     filled: dict[str, Tensor] = {}
     for name, tensor in _stream(plan.sources):
-        kind = dtype if state[name].dtype.is_floating_point else state[name].dtype
+        kind = dtype_of(name) if state[name].dtype.is_floating_point else state[name].dtype
         value = tensor.to(device, kind, copy=True, memory_format=torch.contiguous_format)
         value = value.reshape(state[name].shape)
         _require_finite(plan.sources[name], tensor, value)
@@ -130,7 +132,7 @@ def fill(
     module.load_state_dict({**state, **filled}, assign=True)
     for name, constant in constants.items():
         owner, _, leaf = name.rpartition(".")
-        kind = dtype if constant.dtype.is_floating_point else constant.dtype
+        kind = dtype_of(name) if constant.dtype.is_floating_point else constant.dtype
         setattr(module.get_submodule(owner), leaf, constant.to(device, kind))
     module.requires_grad_(False)
     module.eval()

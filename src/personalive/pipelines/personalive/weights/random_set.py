@@ -13,6 +13,7 @@ import math
 import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from personalive.pipelines.personalive.weights.sizes import Sizes, write_sizes
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """Sizes of a whole set: our networks' and, as their own configs, the libraries' networks'."""
+    """Sizes of a whole set: some networks' as params, others' as the config.json they are published with."""
 
     sizes: Sizes
     vae: dict[str, Any]
@@ -142,7 +143,8 @@ def write_random_set(
         write_configs(partial, VARIANTS[variant])
         for network in (*NETWORKS, TINY_VAE):
             module = network.build(partial, VARIANTS[variant].sizes)
-            weights = random_weights(network.name, module, seed=seed, dtype=dtype)
+            made = random_weights(network.name, module, seed=seed, dtype_of=lambda _: dtype)
+            weights = {network.stored(name): tensor for name, tensor in made.items()}
             for file, part in _files(network, weights):
                 path = partial / file.folder / file.names[-1]
                 progress(str(path.relative_to(partial)))
@@ -166,7 +168,7 @@ def _save(weights: dict[str, Tensor], path: Path) -> None:
 
 
 def write_configs(directory: Path, variant: Variant) -> None:
-    """The parts of a set that say sizes: `model.json` and the libraries' configs. Folders are made."""
+    """The parts of a set that say sizes: `model.json` and each config.json. Folders are made."""
     for file in layout.FILES:
         if file is not layout.BASE_UNET and file is not layout.BASE_UNET_CONFIG:
             (directory / file.folder).mkdir(parents=True, exist_ok=True)
@@ -199,11 +201,14 @@ def random_models(
         write_configs(Path(name), variant)
         for network in (*NETWORKS, TINY_VAE):
             module = network.build(Path(name), variant.sizes)
-            kind = torch.float32 if network.always_float32 else dtype
-            weights = random_weights(network.name, module, seed=seed, dtype=kind, device=device)
+            dtype_of = partial(network.dtype_of, dtype=dtype)
+            weights = random_weights(network.name, module, seed=seed, dtype_of=dtype_of, device=device)
             module.load_state_dict(weights, assign=True)
+            for entry, buffer in module.named_buffers():
+                if buffer.dtype.is_floating_point:
+                    buffer.data = buffer.to(dtype_of(entry))
             place = torch.device("cpu") if network.name in shelved else device
-            networks[network.name] = module.to(place, kind).requires_grad_(False).eval()
+            networks[network.name] = module.to(place).requires_grad_(False).eval()
             del weights  # or they stay on the device while the next ones are drawn
     models = Models(**networks, device=device, dtype=dtype)  # type: ignore[arg-type]
     return models.shelved(shelved)
@@ -214,16 +219,17 @@ def random_weights(
     module: nn.Module,
     *,
     seed: int,
-    dtype: torch.dtype = torch.float32,
+    dtype_of: Callable[[str], torch.dtype] = lambda _: torch.float32,
     device: torch.device | str = "cpu",
 ) -> dict[str, Tensor]:
     """A random state dict for a module on the meta device; its constants are taken over as they are.
 
-    Each entry depends on `seed`, the network's name, the entry's name, and the kind of device alone.
+    Floating entries are of the type that `dtype_of` their name gives. Each entry depends on `seed`, the network's
+    name, the entry's name, and the kind of device alone.
     """
     return {
         name: _random(network, name, tensor, seed, torch.device(device)).to(
-            dtype if tensor.dtype.is_floating_point else tensor.dtype
+            dtype_of(name) if tensor.dtype.is_floating_point else tensor.dtype
         )
         if tensor.is_meta
         else tensor

@@ -40,7 +40,7 @@ _BOUNDS = {
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """One params object per network that is ours; the library's networks have a config.json each."""
+    """One params object per network, but of those that are published with a config.json of their own."""
 
     reference_unet: UNetParams = field(default_factory=UNetParams)
     denoising_unet: DenoisingUNetParams = field(default_factory=DenoisingUNetParams)

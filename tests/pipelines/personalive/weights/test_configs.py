@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from diffusers import AutoencoderKL, AutoencoderTiny
+from transformers import CLIPVisionConfig
+
+from personalive.pipelines.personalive.networks.autoencoder import AutoencoderParams
+from personalive.pipelines.personalive.networks.image_encoder import ImageEncoderParams
+from personalive.pipelines.personalive.networks.tiny_autoencoder import TinyAutoencoderParams
+from personalive.pipelines.personalive.weights.configs import (
+    autoencoder_params,
+    image_encoder_params,
+    tiny_autoencoder_params,
+)
+from personalive.pipelines.personalive.weights.random_set import VARIANTS
+
+
+def test_the_released_sizes_are_the_defaults() -> None:
+    released = VARIANTS["released"]
+    assert autoencoder_params(released.vae) == AutoencoderParams()
+    assert tiny_autoencoder_params(released.tiny_vae) == TinyAutoencoderParams()
+    assert image_encoder_params(released.image_encoder) == ImageEncoderParams()
+
+
+@pytest.mark.parametrize(
+    ("read", "library"),
+    [
+        (autoencoder_params, AutoencoderKL),
+        (tiny_autoencoder_params, AutoencoderTiny),
+        (image_encoder_params, CLIPVisionConfig),
+    ],
+)
+def test_what_a_config_does_not_say_is_as_in_the_library(
+    read: Callable[[dict[str, Any]], object], library: Callable[[], Any]
+) -> None:
+    made = library()
+    assert read({}) == read(made.to_dict() if isinstance(made, CLIPVisionConfig) else dict(made.config))
+
+
+@pytest.mark.parametrize(
+    ("read", "config", "said"),
+    [
+        (autoencoder_params, {"act_fn": "relu"}, "act_fn is 'relu'; 'silu' is what is built"),
+        (autoencoder_params, {"down_block_types": ["AttnDownEncoderBlock2D"]}, "down_block_types is"),
+        (
+            autoencoder_params,
+            {"scaling_factor": float("nan")},
+            "scaling_factor is nan, not a positive number",
+        ),
+        (autoencoder_params, {"layers_per_block": True}, "not a whole number from 1 to 16"),
+        (tiny_autoencoder_params, {"act_fn": "gelu"}, "act_fn"),
+        (tiny_autoencoder_params, {"upsample_fn": "bilinear"}, "upsample_fn"),
+        (tiny_autoencoder_params, {"upsampling_scaling_factor": 3}, "3; 2 is what is built"),
+        (tiny_autoencoder_params, {"decoder_block_out_channels": [8, 16]}, "differ"),
+        (image_encoder_params, {"hidden_act": "nonesuch"}, "hidden_act is 'nonesuch'; quick_gelu and gelu"),
+        (image_encoder_params, {"hidden_act": ["gelu"]}, "hidden_act"),
+        (image_encoder_params, {"layer_norm_eps": 0}, "not a positive number"),
+    ],
+)
+def test_another_kind_of_network_is_refused(
+    read: Callable[[dict[str, Any]], object], config: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        read(config)
