@@ -8,7 +8,7 @@ memory.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -84,15 +84,13 @@ class _Halve(nn.Module):
 class _Level(nn.Module):
     """The residual blocks of one size, and what leads to the next: in an encoder down, in a decoder up."""
 
-    def __init__(
-        self, widths: tuple[int, ...], groups: int, down: _Halve | None = None, up: Upsample | None = None
-    ) -> None:
+    def __init__(self, widths: tuple[int, ...], groups: int, onward: _Halve | Upsample | None) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(
             ResnetBlock(before, after, None, groups, EPS) for before, after in itertools.pairwise(widths)
         )
-        self.downsamplers = nn.ModuleList([] if down is None else [down])
-        self.upsamplers = nn.ModuleList([] if up is None else [up])
+        self.downsamplers = nn.ModuleList([onward] if isinstance(onward, _Halve) else [])
+        self.upsamplers = nn.ModuleList([onward] if isinstance(onward, Upsample) else [])
 
     def onward(self, x: Summed) -> Summed:
         for resnet in self.resnets:
@@ -109,7 +107,7 @@ class Encoder(Fusable):
         super().__init__()
         widths = params.block_out_channels
         self.conv_in = nn.Conv2d(params.in_channels, widths[0], 3, padding=1)
-        self.down_blocks = nn.ModuleList(_levels_down(params))
+        self.down_blocks = nn.ModuleList(_levels(widths, params.layers_per_block, params.norm_groups, _Halve))
         self.mid_block = _Middle(widths[-1], params.norm_groups)
         self.conv_norm_out = nn.GroupNorm(params.norm_groups, widths[-1], EPS)
         self.conv_out = nn.Conv2d(widths[-1], 2 * params.latent_channels, 3, padding=1)
@@ -132,7 +130,8 @@ class Decoder(Fusable):
         widths = params.block_out_channels[::-1]
         self.conv_in = nn.Conv2d(params.latent_channels, widths[0], 3, padding=1)
         self.mid_block = _Middle(widths[0], params.norm_groups)
-        self.up_blocks = nn.ModuleList(_levels_up(params))
+        blocks = params.layers_per_block + 1
+        self.up_blocks = nn.ModuleList(_levels(widths, blocks, params.norm_groups, Upsample))
         self.conv_norm_out = nn.GroupNorm(params.norm_groups, widths[-1], EPS)
         self.conv_out = nn.Conv2d(widths[-1], params.out_channels, 3, padding=1)
 
@@ -172,18 +171,12 @@ class Autoencoder(nn.Module):
         return picture
 
 
-def _levels_down(params: AutoencoderParams) -> Iterator[_Level]:
-    before, last = params.block_out_channels[0], len(params.block_out_channels) - 1
-    for number, channels in enumerate(params.block_out_channels):
-        widths = (before, *[channels] * params.layers_per_block)
-        yield _Level(widths, params.norm_groups, down=_Halve(channels) if number < last else None)
-        before = channels
-
-
-def _levels_up(params: AutoencoderParams) -> Iterator[_Level]:
-    """One residual block more at each size than on the way down."""
-    before, last = params.block_out_channels[-1], len(params.block_out_channels) - 1
-    for number, channels in enumerate(params.block_out_channels[::-1]):
-        widths = (before, *[channels] * (params.layers_per_block + 1))
-        yield _Level(widths, params.norm_groups, up=Upsample(channels) if number < last else None)
+def _levels(
+    widths: tuple[int, ...], blocks: int, groups: int, resample: Callable[[int], _Halve | Upsample]
+) -> Iterator[_Level]:
+    """So many residual blocks at each size, in the order they are run."""
+    before = widths[0]
+    for number, channels in enumerate(widths, start=1):
+        onward = resample(channels) if number < len(widths) else None
+        yield _Level((before, *[channels] * blocks), groups, onward)
         before = channels
