@@ -8,7 +8,8 @@ frames at 512×512 and the same number of history keyframes. They take turns, a 
 medians over all of a side's chunks and their ratio. What is measured is a chunk, from frames in memory to frames in
 memory: ours gives uint8, theirs floats, and neither looks for faces.
 
-The research code needs packages of its own (omegaconf, einops, torchvision, decord, …); nothing of it is in here.
+The research code needs packages of its own (diffusers, transformers, omegaconf, einops, torchvision, decord, …);
+nothing of it is in here.
 """
 
 from __future__ import annotations

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
+
 import pytest
 import torch
 
@@ -40,14 +44,63 @@ def test_types_go_by_name_and_auto_by_device(name: str, device: str, dtype: torc
     assert dtype_of(name, torch.device(device)) == dtype
 
 
-def test_float32_is_float32_for_the_time_of_a_block() -> None:
-    def allowed() -> tuple[bool, bool]:
-        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+def allowed() -> bool:
+    return torch.backends.cudnn.allow_tf32
 
-    before = allowed()
-    assert before[1]  # PyTorch's default, or there were nothing to do here
+
+def test_float32_is_float32_for_the_time_of_a_block() -> None:
+    assert allowed()  # PyTorch's default, or there were nothing to do here
     with exact_float32():
         with pytest.raises(ZeroDivisionError), exact_float32():
             _ = 1 / 0
-        assert allowed() == (False, False)
-    assert allowed() == before
+        assert not allowed()
+    assert allowed()
+
+
+def test_it_is_for_whoever_leaves_last() -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with exact_float32():
+            entered.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=other)
+    with exact_float32():
+        thread.start()
+        assert entered.wait(10)
+    assert not allowed()
+    leave.set()
+    thread.join()
+    assert allowed()
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "torch.backends.fp32_precision = 'tf32'",
+        "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+        "torch.backends.cudnn.fp32_precision = 'ieee'",
+        "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
+        "torch.backends.cudnn.allow_tf32 = False",
+        "torch.set_float32_matmul_precision('medium')",
+    ],
+)
+def test_settings_of_the_program_around_it_stay(setting: str) -> None:
+    program = f"""
+import torch
+from personalive.pipelines.personalive.devices import exact_float32
+backends = torch.backends
+{setting}
+def seen():
+    try:
+        asked = torch.get_float32_matmul_precision()
+    except RuntimeError:
+        asked = None
+    return backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision == "tf32", asked
+before = seen()
+with exact_float32():
+    assert backends.cudnn.conv.fp32_precision != "tf32"
+assert seen() == before, (before, seen())
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)

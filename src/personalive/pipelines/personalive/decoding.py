@@ -27,14 +27,12 @@ class FrameDecoder(nn.Module):
         if network is None:
             raise InputError("The tiny autoencoder is not there. Get it with: personalive download --tiny")
         self.network: Autoencoder | TinyAutoencoder = network
-        self._dtype = models.dtype
         self._at_once, self._pixels = at_once, _PIXELS_AT_ONCE[kind]
 
     def forward(self, latents: Tensor) -> Tensor:
         """Clean latents float32 (N, 4, h, w) → pixels float32 (N, 3, 8h, 8w) in [0, 1]."""
-        scaled = (latents / self.network.params.scale).to(self._dtype)
         pixels = 64 * latents.shape[2] * latents.shape[3]
-        parts = scaled.split(self._at_once or max(self._pixels // pixels, 1))
+        parts = latents.split(self._at_once or max(self._pixels // pixels, 1))
         decoded = [self.network.decode(part).float() for part in parts]
         return (torch.cat(decoded) / 2 + 0.5).clamp(0, 1)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -29,20 +31,65 @@ def device_of(name: str) -> torch.device:
     return device
 
 
+class _ExactConvolutions:
+    """Takes TensorFloat-32 from convolutions while anybody wants it: the setting is the whole process's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._wanted = 0
+        self._restore: Callable[[], None] = lambda: None
+
+    def begin(self) -> None:
+        with self._lock:
+            if self._wanted == 0:
+                self._restore = _take_tf32()
+            self._wanted += 1
+
+    def end(self) -> None:
+        with self._lock:
+            self._wanted -= 1
+            if self._wanted == 0:
+                self._restore()
+
+
+_exact_convolutions = _ExactConvolutions()
+
+
+def _take_tf32() -> Callable[[], None]:
+    """Take it, and return what puts all back as it was.
+
+    PyTorch has an older setting and a newer one, both of which it reads, and refuses to where they contradict.
+    """
+    cudnn: Any = torch.backends.cudnn
+    newer = [(kind, kind.fp32_precision) for kind in (cudnn.conv, cudnn.rnn)]
+    try:
+        older = cudnn.allow_tf32
+        cudnn.allow_tf32 = False
+    except RuntimeError:  # the program around this one has used the newer
+        older = None
+    cudnn.conv.fp32_precision = "ieee"
+
+    def restore() -> None:
+        if older is not None:
+            cudnn.allow_tf32 = older
+        for kind, precision in newer:
+            kind.fp32_precision = precision
+
+    return restore
+
+
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """In the block, what computes in float32 on a GPU does so, and not in TensorFloat-32.
+    """In the block, convolutions in float32 are computed in float32 on a GPU, and not in TensorFloat-32.
 
-    PyTorch lets convolutions take the latter by default. It has no more digits than float16, and what is kept in
-    float32 here is kept so for its digits. Holds for the whole process while the block runs.
+    PyTorch lets them take the latter by default, but not matrix products. It has no more digits than float16, and
+    what is kept in float32 here is kept so for its digits. Blocks may be nested, and run on several threads.
     """
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = matmul.allow_tf32, cudnn.allow_tf32
-    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    _exact_convolutions.begin()
     try:
         yield
     finally:
-        matmul.allow_tf32, cudnn.allow_tf32 = before
+        _exact_convolutions.end()
 
 
 def dtype_of(name: str, device: torch.device) -> torch.dtype:

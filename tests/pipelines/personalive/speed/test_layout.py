@@ -77,6 +77,10 @@ def test_with_fused_operations_convolutions_lie_channels_last(own: Models) -> No
     assert operations(replace(own, vae=own.vae.decoder)) == {fused}  # type: ignore[arg-type]
     assert weight.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(weight, before)
+    assert own.tiny_vae is not None
+    for network in (own.denoising_unet, own.reference_unet, own.vae.decoder, own.tiny_vae):
+        for each in network.parameters():
+            assert each.ndim != 4 or each.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_laid_out_networks_compute_the_same(models: Models, own: Models) -> None:

@@ -182,7 +182,7 @@ def test_a_network_without_files_names_one_and_what_to_do(tmp_path: Path, name: 
     assert str(tmp_path / main.folder / main.names[-1]) in str(caught.value)
 
 
-# The libraries' networks take their sizes from a config that is somebody else's file.
+# Networks that a library published take their sizes from a config that is somebody else's file.
 
 CONFIGS = {
     "vae": layout.VAE_CONFIG,

@@ -115,6 +115,15 @@ def test_another_type_is_taken_by_all_but_what_computes_in_float32(small_set: Pa
     assert {total for _, _, total in told} == {done[-1]}
 
 
+def test_a_set_of_another_type_keeps_it(small_set: Path, tmp_path: Path) -> None:
+    half = convert(small_set, tmp_path / "half", dtype=torch.float16)
+    before, after = written(half), written(convert(half, tmp_path / "again"))
+    for name, entries in before.items():
+        assert {entry: value.dtype for entry, value in after[name].items()} == {
+            entry: value.dtype for entry, value in entries.items()
+        }
+
+
 def test_weights_are_written_whatever_their_types_and_layouts(own_set: Path, tmp_path: Path) -> None:
     def mix(entries: dict[str, Tensor]) -> None:
         for index, (name, value) in enumerate(entries.items()):

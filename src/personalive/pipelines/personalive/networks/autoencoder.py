@@ -26,8 +26,8 @@ EPS = 1e-6
 class AutoencoderParams:
     """Sizes of the autoencoder; the defaults are those of Stable Diffusion 1.x.
 
-    `block_out_channels` from the picture's own size downward, the size halving between them. `scale` is what the
-    UNets' latents are larger by than the decoder's.
+    `block_out_channels` from the picture's own size downward, the size halving between them. The latents of UNets
+    are the encoder's times `scale`.
     """
 
     latent_channels: int = 4
@@ -166,8 +166,12 @@ class Autoencoder(nn.Module):
         return scaled
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (N, latent_channels, h, w), divided by the scale → pictures (N, 3, 8h, 8w), about [-1, 1]."""
-        picture: Tensor = self.decoder(self.post_quant_conv(latents))
+        """Latents (N, latent_channels, h, w), scaled → pictures (N, 3, 8h, 8w), about [-1, 1].
+
+        Of any floating type; computed and given in the type of the decoder's weights.
+        """
+        unscaled = (latents / self.params.scale).to(self.post_quant_conv.weight)
+        picture: Tensor = self.decoder(self.post_quant_conv(unscaled))
         return picture
 
 

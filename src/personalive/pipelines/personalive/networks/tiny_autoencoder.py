@@ -24,8 +24,8 @@ _BOUND = 3.0
 class TinyAutoencoderParams:
     """Sizes of the decoder; the defaults are those of TAESD for Stable Diffusion 1.x.
 
-    `blocks` residual blocks at each size, from the latents' own upward, the size doubling between them. `scale` is
-    what the UNets' latents are larger by than the decoder's.
+    `blocks` residual blocks at each size, from the latents' own upward, the size doubling between them. The latents
+    of UNets are the decoder's times `scale`.
     """
 
     latent_channels: int = 4
@@ -45,7 +45,7 @@ class _Block(Fusable):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, h, w) → the same shape."""
-        first, second, last = (cast("nn.Conv2d", layer) for layer in self.conv[::2])
+        first, second, last = (cast("nn.Conv2d", self.conv[place]) for place in (0, 2, 4))
         convolve = self.operations.rectified_convolution
         return convolve(convolve(convolve(x, first), second), last, x)
 
@@ -77,8 +77,12 @@ class TinyAutoencoder(nn.Module):
         self.decoder = _Decoder(params)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (N, latent_channels, h, w), divided by the scale → pictures (N, 3, 8h, 8w), about [-1, 1]."""
-        picture: Tensor = self.decoder(latents)
+        """Latents (N, latent_channels, h, w), scaled → pictures (N, 3, 8h, 8w), about [-1, 1].
+
+        Of any floating type; computed and given in the type of the decoder's weights.
+        """
+        unscaled = (latents / self.params.scale).to(next(self.decoder.parameters()))
+        picture: Tensor = self.decoder(unscaled)
         return picture
 
 

@@ -18,7 +18,7 @@ FUNCTIONS = (
 
 
 def settle() -> None:
-    """Call each once, on one element, which one thread does. Takes less than a millisecond."""
+    """Call each once, on one element, which one thread does. Takes a millisecond or two."""
     for dtype in (torch.float32, torch.float64):
         one = torch.full((1,), 0.5, dtype=dtype, device="cpu")
         for name in FUNCTIONS:

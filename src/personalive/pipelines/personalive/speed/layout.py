@@ -29,13 +29,13 @@ def lay_out(models: Models, operations: Operations) -> None:
     for name, network in networks.items():
         if name in models.shelves:
             continue
+        # Merged weights take more room, and the reference UNet runs but once per reference or keyframe.
+        if name != "reference_unet":
+            merge_upsampling(network)
         if name in convolutional:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if operations.pairs:
             _pair_gates(network)
-        # Merged weights take more room, and the reference UNet runs but once per reference or keyframe.
-        if name != "reference_unet":
-            merge_upsampling(network)
     _merge_projections(models.denoising_unet)
 
 

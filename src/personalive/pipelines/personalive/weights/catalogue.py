@@ -30,7 +30,7 @@ from personalive.pipelines.personalive.weights.tensor_files import summary
 Params = TypeVar("Params")
 
 _OLD_ATTENTION = re.compile(r"(mid_block\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)$")
-_TINY_DOUBLING = re.compile(r"^(decoder\.layers\.\d+)\.weight$")
+_TINY_DOUBLING = re.compile(r"^(decoder\.layers\.[1-9]\d*)\.weight$")
 _TINY_DOUBLED = re.compile(r"^(decoder\.layers\.\d+)\.conv\.weight$")
 _WEIGHT_AXES = 4
 _NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -45,7 +45,7 @@ def _modern_vae_entry(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int
 
 
 def _tiny_vae_entry(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
-    """The convolution behind a doubling, alone of those of a layer's own to keep the width, is a part here."""
+    """The convolution behind a doubling is a part of it here: these alone, but for the first, keep the width."""
     keeps_width = len(shape) == _WEIGHT_AXES and shape[0] == shape[1]
     return (_TINY_DOUBLING.sub(r"\1.conv.weight", name) if keeps_width else name), shape
 
@@ -176,10 +176,8 @@ NETWORKS = (
         (layout.VAE,),
         _published(layout.VAE_CONFIG, configs.autoencoder_params, Autoencoder),
         rename=_modern_vae_entry,
-        float32=(
-            "encoder.",
-            "quant_conv.",
-        ),  # a session's first frames inherit what is rounded in the reference
+        # A session's first frames inherit what is rounded in the reference.
+        float32=("encoder.", "quant_conv."),
         config=layout.VAE_CONFIG,
     ),
 )

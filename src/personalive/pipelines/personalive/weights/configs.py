@@ -8,6 +8,7 @@ wrong.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -18,15 +19,20 @@ from personalive.pipelines.personalive.networks.tiny_autoencoder import TinyAuto
 Config = Mapping[str, Any]
 
 _LARGEST = 1 << 16
-_LONGEST = 16
+_LEVELS = 4
+"""Sizes that an autoencoder works at: latents are an eighth of the picture."""
 
 
 def autoencoder_params(config: Config) -> AutoencoderParams:
     """Of diffusers' AutoencoderKL."""
-    widths = _numbers(config, "block_out_channels", (64,))
+    widths = _levels(config, "block_out_channels", (64,))
     for key, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
         _require(config, key, [kind] * len(widths), [kind])
     _require(config, "act_fn", "silu", "silu")
+    for key in ("mid_block_add_attention", "use_quant_conv", "use_post_quant_conv"):
+        _require(config, key, True, True)
+    for key in ("shift_factor", "latents_mean", "latents_std"):
+        _require(config, key, None, None)
     return AutoencoderParams(
         latent_channels=_number(config, "latent_channels", 4, 64),
         in_channels=_number(config, "in_channels", 3, 3),
@@ -40,17 +46,18 @@ def autoencoder_params(config: Config) -> AutoencoderParams:
 
 def tiny_autoencoder_params(config: Config) -> TinyAutoencoderParams:
     """Of the decoder of diffusers' AutoencoderTiny."""
-    widths = _numbers(config, "decoder_block_out_channels", (64, 64, 64, 64))
+    widths = _levels(config, "decoder_block_out_channels", (64, 64, 64, 64))
     if len(set(widths)) > 1:
         raise ValueError("decoder_block_out_channels differ, which is not built here")
     _require(config, "act_fn", "relu", "relu")
     _require(config, "upsample_fn", "nearest", "nearest")
     _require(config, "upsampling_scaling_factor", 2, 2)
+    _require(config, "shift_factor", 0.0, 0.0)
     return TinyAutoencoderParams(
         latent_channels=_number(config, "latent_channels", 4, 64),
         out_channels=_number(config, "out_channels", 3, 3),
         width=widths[0],
-        blocks=_numbers(config, "num_decoder_blocks", (3, 3, 3, 1), 16),
+        blocks=_levels(config, "num_decoder_blocks", (3, 3, 3, 1), 16),
         scale=_factor(config, "scaling_factor", 1.0),
     )
 
@@ -82,16 +89,16 @@ def _number(config: Config, key: str, default: int, most: int = _LARGEST) -> int
     return value
 
 
-def _numbers(config: Config, key: str, default: tuple[int, ...], most: int = _LARGEST) -> tuple[int, ...]:
+def _levels(config: Config, key: str, default: tuple[int, ...], most: int = _LARGEST) -> tuple[int, ...]:
     values = config.get(key, default)
-    if not isinstance(values, list | tuple) or not 1 <= len(values) <= _LONGEST:
-        raise ValueError(f"{key} is {_shown(values)}, not 1 to {_LONGEST} numbers")
+    if not isinstance(values, list | tuple) or len(values) != _LEVELS:
+        raise ValueError(f"{key} is {_shown(values)}, not {_LEVELS} numbers")
     return tuple(_number({key: value}, key, 0, most) for value in values)
 
 
 def _factor(config: Config, key: str, default: float) -> float:
     value = config.get(key, default)
-    if type(value) not in (int, float) or not 0 < value < _LARGEST:
+    if type(value) not in (int, float) or not 0 < value < math.inf:
         raise ValueError(f"{key} is {_shown(value)}, not a positive number")
     return float(value)
 

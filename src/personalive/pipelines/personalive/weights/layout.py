@@ -9,7 +9,7 @@ A set is a folder laid out like the research code's `pretrained_weights/`:
     taesd/                           optional: the tiny autoencoder and its config.json
     model.json                       optional: the networks' sizes, where they are not the released ones
 
-Where a weights file lies there twice, the safetensors one is taken: it loads faster and holds no code.
+Where a weights file lies there twice, the safetensors one is taken: it holds no code.
 """
 
 from __future__ import annotations

@@ -13,7 +13,6 @@ import math
 import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -201,12 +200,15 @@ def random_models(
         write_configs(Path(name), variant)
         for network in (*NETWORKS, TINY_VAE):
             module = network.build(Path(name), variant.sizes)
-            dtype_of = partial(network.dtype_of, dtype=dtype)
-            weights = random_weights(network.name, module, seed=seed, dtype_of=dtype_of, device=device)
+
+            def kept(entry: str, network: Network = network) -> torch.dtype:
+                return network.dtype_of(entry, dtype)
+
+            weights = random_weights(network.name, module, seed=seed, dtype_of=kept, device=device)
             module.load_state_dict(weights, assign=True)
             for entry, buffer in module.named_buffers():
                 if buffer.dtype.is_floating_point:
-                    buffer.data = buffer.to(dtype_of(entry))
+                    buffer.data = buffer.to(kept(entry))
             place = torch.device("cpu") if network.name in shelved else device
             networks[network.name] = module.to(place).requires_grad_(False).eval()
             del weights  # or they stay on the device while the next ones are drawn
