@@ -20,6 +20,13 @@ def copied(root: Path, to: Path) -> Path:
     return to
 
 
+def as_kept(value: Tensor, network: str, entry: str, dtype: torch.dtype) -> Tensor:
+    """An entry's value as a network holds it where the others are in `dtype`."""
+    exact = network == "motion_extractor" or (network == "vae" and entry.startswith(("encoder.", "quant")))
+    kind = torch.float32 if exact else dtype
+    return value.to(kind) if value.is_floating_point() else value
+
+
 def replaced(path: Path, content: bytes) -> Path:
     """Give a file of a copied set other content. The set it was copied from keeps its own."""
     path.unlink(missing_ok=True)

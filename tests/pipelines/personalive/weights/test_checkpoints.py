@@ -19,7 +19,7 @@ from personalive.pipelines.personalive.weights.layout import PublishedFile
 from personalive.pipelines.personalive.weights.sizes import read_sizes
 from personalive.pipelines.personalive.weights.tensor_files import TensorFile
 from tests.pipelines.personalive.weights.forged import CPU
-from tests.pipelines.personalive.weights.sets import edit, replaced, stored
+from tests.pipelines.personalive.weights.sets import as_kept, edit, replaced, stored
 
 NAMED = {network.name: network for network in (*NETWORKS, TINY_VAE)}
 ENTRY = "down_blocks.0.resnets.0.conv1.bias"
@@ -63,10 +63,7 @@ def test_every_number_of_a_set_is_in_its_network(small_set: Path, dtype: torch.d
         }
         assert {NAMED[name].stored(entry) for entry in state} == entries.keys()
         for entry, tensor in state.items():
-            exact = name == "motion_extractor" or (name == "vae" and entry.startswith(("encoder.", "quant")))
-            kind = torch.float32 if exact else dtype
-            expected = entries[NAMED[name].stored(entry)]
-            expected = expected.to(kind) if expected.is_floating_point() else expected
+            expected = as_kept(entries[NAMED[name].stored(entry)], name, entry, dtype)
             assert tensor.dtype == expected.dtype
             assert torch.equal(tensor, expected)
         for entry, tensor in (*network.named_parameters(), *network.named_buffers()):

@@ -15,7 +15,7 @@ from personalive.pipelines.personalive.weights.checkpoints import load_models
 from personalive.pipelines.personalive.weights.convert import convert
 from personalive.pipelines.personalive.weights.fresh import fresh_folder
 from personalive.pipelines.personalive.weights.sizes import read_sizes
-from tests.pipelines.personalive.weights.sets import edit, stored
+from tests.pipelines.personalive.weights.sets import as_kept, edit, stored
 from tests.pipelines.personalive.weights.test_random_set import files, small_disk
 
 PICKLED = {".pth", ".bin", ".pt", ".pkl", ".ckpt"}
@@ -104,10 +104,7 @@ def test_another_type_is_taken_by_all_but_what_computes_in_float32(small_set: Pa
     before = original(small_set)
     for name, entries in written(out).items():
         for entry, value in entries.items():
-            exact = name == "motion_extractor" or (name == "vae" and entry.startswith(("encoder.", "quant")))
-            dtype = torch.float32 if exact else torch.float16
-            expected = before[name][entry]
-            expected = expected.to(dtype) if expected.is_floating_point() else expected
+            expected = as_kept(before[name][entry], name, entry, torch.float16)
             assert value.dtype == expected.dtype
             assert torch.equal(value, expected)
     done = [count for _, count, _ in told]

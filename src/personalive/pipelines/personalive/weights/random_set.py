@@ -200,20 +200,24 @@ def random_models(
         write_configs(Path(name), variant)
         for network in (*NETWORKS, TINY_VAE):
             module = network.build(Path(name), variant.sizes)
-
-            def kept(entry: str, network: Network = network) -> torch.dtype:
-                return network.dtype_of(entry, dtype)
-
-            weights = random_weights(network.name, module, seed=seed, dtype_of=kept, device=device)
-            module.load_state_dict(weights, assign=True)
-            for entry, buffer in module.named_buffers():
-                if buffer.dtype.is_floating_point:
-                    buffer.data = buffer.to(kept(entry))
+            _fill(module, network, seed, dtype, device)
             place = torch.device("cpu") if network.name in shelved else device
             networks[network.name] = module.to(place).requires_grad_(False).eval()
-            del weights  # or they stay on the device while the next ones are drawn
     models = Models(**networks, device=device, dtype=dtype)  # type: ignore[arg-type]
     return models.shelved(shelved)
+
+
+def _fill(module: nn.Module, network: Network, seed: int, dtype: torch.dtype, device: torch.device) -> None:
+    """Give a network random weights, drawn on the device, each in the type that it is kept in; constants follow."""
+
+    def kept(entry: str) -> torch.dtype:
+        return network.dtype_of(entry, dtype)
+
+    weights = random_weights(network.name, module, seed=seed, dtype_of=kept, device=device)
+    module.load_state_dict(weights, assign=True)
+    for entry, buffer in module.named_buffers():
+        if buffer.dtype.is_floating_point:
+            buffer.data = buffer.to(kept(entry))
 
 
 def random_weights(
