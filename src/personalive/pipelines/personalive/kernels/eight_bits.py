@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from personalive.pipelines.personalive.kernels.functions import gelu, scaled_rows
+from personalive.pipelines.personalive.kernels.operation import Operation
 from personalive.pipelines.personalive.kernels.operations import FLOAT8, LARGEST, TINIEST
 from personalive.pipelines.personalive.kernels.tuning import tuned
 
@@ -27,7 +28,7 @@ def _quantized(
     tl.store(scales + row, scale, mask=row < rows)
 
 
-@torch.library.custom_op("personalive::quantized", mutates_args=())
+@Operation
 def quantized(values: Tensor) -> tuple[Tensor, Tensor]:
     """Values (N, C) as float8 and each row's scale, float32 (N, 1)."""
     values = values.contiguous()
@@ -62,7 +63,7 @@ def _gated_quantized(
     tl.store(scales + row, scale, mask=row < rows)
 
 
-@torch.library.custom_op("personalive::gated_quantized", mutates_args=())
+@Operation
 def gated_quantized(projected: Tensor) -> tuple[Tensor, Tensor]:
     """GEGLU of (N, 2·C) as float8 (N, C) and each row's scale, float32 (N, 1)."""
     projected = projected.contiguous()

@@ -41,10 +41,7 @@ class TritonOperations:
         """See `Operations`."""
         if not _can(x.picture) or norm.weight is None:
             return PLAIN.group_norm(x, norm, silu=silu, shift=shift)
-        out: Tensor = group_norm(
-            x.picture, x.sums, norm.weight, norm.bias, norm.num_groups, norm.eps, silu, shift
-        )
-        return out
+        return group_norm(x.picture, x.sums, norm.weight, norm.bias, norm.num_groups, norm.eps, silu, shift)
 
     def add(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> Summed:
         """See `Operations`."""
@@ -84,15 +81,13 @@ class TritonOperations:
         mean, variance = norm.running_mean, norm.running_var
         if not _can(x) or mean is None or variance is None or norm.weight is None:
             return PLAIN.rectified_norm(x, norm)
-        out: Tensor = rectified_norm(x, mean, variance, norm.weight, norm.bias, norm.eps)
-        return out
+        return rectified_norm(x, mean, variance, norm.weight, norm.bias, norm.eps)
 
     def join(self, own: Tensor, shared: Tensor) -> Tensor:
         """See `Operations`."""
         if not _can(own):
             return PLAIN.join(own, shared)
-        out: Tensor = join(own, shared)
-        return out
+        return join(own, shared)
 
     def layer_norm(
         self,
@@ -112,40 +107,34 @@ class TritonOperations:
         """See `Operations`. PyTorch's is as good for two of one type."""
         if not _can(tokens) or tokens.dtype == update.dtype:
             return PLAIN.plus(tokens, update)
-        out: Tensor = plus(tokens, update)
-        return out
+        return plus(tokens, update)
 
     def gated(self, projected: Tensor) -> Tensor:
         """See `Operations`."""
         if not _can(projected):
             return PLAIN.gated(projected)
-        out: Tensor = gated(projected)
-        return out
+        return gated(projected)
 
     def gated_product(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """See `Operations`."""
         if not _can(tokens) or not fits(tokens, weight):
             return PLAIN.gated_product(tokens, weight, bias)
-        out: Tensor = gated_product(tokens, weight, bias)
-        return out
+        return gated_product(tokens, weight, bias)
 
     def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """See `Operations`."""
         if not _can(query) or query.shape[1] > MOST_FRAMES or query.dtype == torch.float64:
             return PLAIN.attend_along_time(query, key, value, heads)
-        out: Tensor = attend_along_time(query, key, value, heads)
-        return out
+        return attend_along_time(query, key, value, heads)
 
     def quantized(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """See `Operations`."""
         if not _can(values):
             return PLAIN.quantized(values)
-        codes, scale = quantized(values)
-        return codes, scale
+        return quantized(values)
 
     def gated_quantized(self, projected: Tensor) -> tuple[Tensor, Tensor]:
         """See `Operations`."""
         if not _can(projected):
             return PLAIN.gated_quantized(projected)
-        codes, scale = gated_quantized(projected)
-        return codes, scale
+        return gated_quantized(projected)

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from personalive.pipelines.personalive.kernels.operation import Operation
 from personalive.pipelines.personalive.kernels.tuning import tuned
 
 
@@ -48,7 +49,7 @@ def _layer_norm(
     tl.store(normed + place, out.to(normed.dtype.element_ty), mask=here)
 
 
-@torch.library.custom_op("personalive::layer_norm", mutates_args=())
+@Operation
 def layer_norm(
     tokens: Tensor,
     weight: Tensor,

@@ -27,7 +27,6 @@ _log = logging.getLogger(__name__)
 
 MOST_GRAPHS = 16
 """Of one stage: four numbers of keyframes, for one to four sessions at once."""
-_WARM_RUNS = 3
 _MOST_VARIANTS = 4 * MOST_GRAPHS
 
 Function = Callable[..., tuple[Tensor, ...]]
@@ -38,7 +37,10 @@ class Recorder(Protocol):
     """Records what runs on a device, to be run again later."""
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
-        """Run it, and return what runs it again on whatever its tensors hold then."""
+        """Run it once, to prepare what it needs, then as it is recorded; return what runs it again.
+
+        That is on whatever its tensors hold then.
+        """
 
 
 class CudaRecorder:
@@ -52,19 +54,20 @@ class CudaRecorder:
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
         """See `Recorder`. Raises RuntimeError where something in it cannot be recorded."""
         with torch.cuda.device(self._device):
-            # Kernels are tuned and libraries make their workspaces in the first runs, which cannot be recorded.
+            # Kernels are tuned and libraries make their workspaces in a first run, which cannot be recorded.
             # One stream for all: cuBLAS keeps 32 MB for every stream it has worked on.
             self._aside = self._aside or torch.cuda.Stream()
             self._aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(self._aside):
-                for _ in range(_WARM_RUNS):
-                    run()
+                run()
             torch.cuda.current_stream().wait_stream(self._aside)
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
             self._pool = self._pool or torch.cuda.graph_pool_handle()
             # Another thread may talk to CUDA meanwhile.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local"
+            ):
                 run()
         return graph.replay
 
@@ -168,11 +171,15 @@ class Replayed:
     def _recorded(self, inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]]) -> _Recording:
         places = self._inputs.places(inputs)
         columns = self._residents.places(_columns(resident))
-        # Outside of the recording, whose own memory the next one writes over.
-        outputs = [result.clone() for result in self._function(*places, *columns)]
+        outputs: list[Tensor] = []
 
         def run() -> None:
-            for output, result in zip(outputs, self._function(*places, *columns), strict=True):
+            results = self._function(*places, *columns)
+            if not outputs:
+                # In the first run, outside of the recording, whose own memory the next one writes over.
+                outputs.extend(result.clone() for result in results)
+                return
+            for output, result in zip(outputs, results, strict=True):
                 output.copy_(result)
 
         return _Recording(places, columns, outputs, self._recorder.record(run), [[] for _ in resident])

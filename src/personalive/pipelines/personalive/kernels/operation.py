@@ -1,0 +1,35 @@
+"""How our kernels appear to a compiler: as one operation each, whose inside it leaves alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import torch
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+class Operation(Generic[Given, Result]):
+    """A function of tensors that launches kernels: itself where it is run, one operation where it is compiled.
+
+    PyTorch's dispatcher takes longer for an operation than a GPU for most of them, and the first one imports the
+    compiler.
+    """
+
+    def __init__(self, function: Callable[Given, Result]) -> None:
+        self.__doc__ = function.__doc__
+        self._function = function
+        self._whole = torch.library.custom_op(f"personalive::{function.__name__}", function, mutates_args=())
+
+    def __call__(self, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+        """The function's result."""
+        if torch.compiler.is_compiling():
+            result: Result = self._whole(*args, **kwargs)
+            return result
+        return self._function(*args, **kwargs)
+
+    def register_fake(self, shaped: Callable[Given, Result]) -> Any:
+        """Say, as a decorator, what a result would look like: its shape, type and layout, without its numbers."""
+        return self._whole.register_fake(shaped)
