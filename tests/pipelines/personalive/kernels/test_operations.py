@@ -153,28 +153,52 @@ def test_an_update_of_another_type(way: Way, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", [320, 640, 1280, 64])
-@pytest.mark.parametrize("added", [(), ("update",), ("update", "shift"), ("shift",), ("update", "code")])
+@pytest.mark.parametrize(
+    "added",
+    [
+        (),
+        ("update",),
+        ("update", "shift"),
+        ("shift",),
+        ("update", "code"),
+        ("bias",),
+        ("update", "shift", "bias"),
+    ],
+)
 def test_layer_norm(way: Way, dtype: torch.dtype, channels: int, added: Sequence[str]) -> None:
     norm = filled(nn.LayerNorm(channels, eps=1e-5)).to(way.device, dtype)
     tokens, update = normal(4, 9, channels).to(dtype), normal(4, 9, channels, seed=1).to(dtype)
     shift, code = normal(2, 1, channels, seed=2).to(dtype), normal(2, channels, seed=3).to(dtype)
+    bias = normal(channels, seed=4).to(dtype)
     ours = way.operations.layer_norm(
         tokens.to(way.device),
         norm,
         update.to(way.device) if "update" in added else None,
         shift.to(way.device) if "shift" in added else None,
         code.to(way.device) if "code" in added else None,
+        bias.to(way.device) if "bias" in added else None,
     )
     exact = tokens.double()
     exact = exact + update.double() if "update" in added else exact
     exact = exact + shift.double().repeat_interleave(2, dim=0) if "shift" in added else exact
-    assert error(ours.sum, exact) < TOLERANCE[dtype]
+    assert error(ours.sum, exact + bias.double() if "bias" in added else exact) < TOLERANCE[dtype]
     away = exact - exact.mean(dim=-1, keepdim=True)
     normed = away / (away.square().mean(dim=-1, keepdim=True) + 1e-5).sqrt()
     normed = normed * norm.weight.double().cpu() + norm.bias.double().cpu()
     normed = normed + code.double().repeat(2, 1)[:, None] if "code" in added else normed
     assert error(ours.normed, normed) < TOLERANCE[dtype]
     assert {ours.sum.dtype, ours.normed.dtype} == {dtype}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("shape", "width"), [((2, 33, 320), 1280), ((1, 5, 64), 24)])
+def test_a_product_added_to_a_sum(way: Way, dtype: torch.dtype, shape: tuple[int, ...], width: int) -> None:
+    total, values = normal(*shape).to(dtype), normal(*shape[:-1], width, seed=1).to(dtype)
+    weight = (normal(shape[-1], width, seed=2) / math.sqrt(width)).to(dtype)
+    exact = total.double() + values.double() @ weight.double().T
+    ours = way.operations.accumulate(*(part.to(way.device) for part in (total, values, weight)))
+    assert (ours.shape, ours.dtype) == (exact.shape, dtype)
+    assert error(ours, exact) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from personalive.pipelines.personalive.kernels.operations import PlainOperations, arrange
 from personalive.pipelines.personalive.networks.layers import (
     Attention,
     AttentionStack,
@@ -54,6 +55,22 @@ def test_feed_forward_gates_the_first_half_by_the_second() -> None:
     erf = gate * 0.5 * (1 + torch.erf(gate / math.sqrt(2)))
     expected = (projected[..., :16] * erf) @ state["net.2.weight"].T + state["net.2.bias"]
     torch.testing.assert_close(layer(tokens), expected)
+
+
+class Accumulating(PlainOperations):
+    accumulates = True
+
+
+def test_accumulating_changes_no_number() -> None:
+    stack = AttentionStack(8, [Attention(8, 2)])
+    tokens = torch.randn(2, 3, 8)
+
+    def attention(_: int, normed: torch.Tensor) -> torch.Tensor:
+        return normed
+
+    expected = stack(tokens, attention)
+    arrange(stack, Accumulating())
+    torch.testing.assert_close(stack(tokens, attention), expected)
 
 
 def test_pairing_values_and_gates_changes_no_number_and_can_be_undone() -> None:

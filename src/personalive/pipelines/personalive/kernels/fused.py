@@ -32,6 +32,8 @@ class TritonOperations:
     What a kernel cannot do (tensors on a CPU, more than 32 frames, norms without weights) is left to PyTorch.
     """
 
+    accumulates = True
+
     def __init__(self, *, pairs: bool = True) -> None:
         self.pairs = pairs
 
@@ -96,12 +98,18 @@ class TritonOperations:
         update: Tensor | None = None,
         shift: Tensor | None = None,
         code: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> Normed:
         """See `Operations`."""
         if not _can(tokens) or norm.weight is None:
-            return PLAIN.layer_norm(tokens, norm, update, shift, code)
-        total, normed = layer_norm(tokens, norm.weight, norm.bias, norm.eps, update, shift, code)
-        return Normed(tokens if update is None and shift is None else total, normed)
+            return PLAIN.layer_norm(tokens, norm, update, shift, code, bias)
+        total, normed = layer_norm(tokens, norm.weight, norm.bias, norm.eps, update, shift, code, bias)
+        return Normed(total if len(total) else tokens, normed)
+
+    def accumulate(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
+        """See `Operations`. The product is added to where it is summed, and nothing passes memory once more."""
+        total.flatten(0, -2).addmm_(values.flatten(0, -2), weight.T)
+        return total
 
     def plus(self, tokens: Tensor, update: Tensor) -> Tensor:
         """See `Operations`. PyTorch's is as good for two of one type."""

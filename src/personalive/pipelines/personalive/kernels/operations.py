@@ -44,6 +44,8 @@ class Operations(Protocol):
 
     pairs: bool
     """Whether `gated_product` is worth the pairing."""
+    accumulates: bool
+    """Whether a product is better added to than added, for which `layer_norm` adds the product's bias before."""
 
     def group_norm(
         self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
@@ -78,12 +80,19 @@ class Operations(Protocol):
         update: Tensor | None = None,
         shift: Tensor | None = None,
         code: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> Normed:
-        """Layer norm of tokens + update + shift, plus code.
+        """Layer norm of tokens + update + shift, plus code; and their sum, plus bias.
 
         tokens and update (B, T, C); shift (S, 1, C), S dividing B: its row s is for the B/S batch entries from
         s·B/S on; code (F, C), F dividing B: its row f is added to what was normed of every F-th batch entry from f
-        on.
+        on; bias (C,).
+        """
+
+    def accumulate(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
+        """total + the product of values and weight: (B, T, C), (B, T, K), (C, K) → (B, T, C).
+
+        The result may lie where total did: for one that nothing else needs.
         """
 
     def plus(self, tokens: Tensor, update: Tensor) -> Tensor:
@@ -115,6 +124,7 @@ class PlainOperations:
     """In PyTorch, an operation at a time."""
 
     pairs = False
+    accumulates = False
 
     def group_norm(
         self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
@@ -155,6 +165,7 @@ class PlainOperations:
         update: Tensor | None = None,
         shift: Tensor | None = None,
         code: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> Normed:
         """See `Operations`."""
         if update is not None:
@@ -164,7 +175,11 @@ class PlainOperations:
         normed = F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
         if code is not None:
             normed = (normed.unflatten(0, (-1, len(code))) + code[:, None]).flatten(0, 1)
-        return Normed(tokens, normed)
+        return Normed(tokens if bias is None else tokens + bias, normed)
+
+    def accumulate(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
+        """See `Operations`."""
+        return total + F.linear(values, weight)
 
     def plus(self, tokens: Tensor, update: Tensor) -> Tensor:
         """See `Operations`."""

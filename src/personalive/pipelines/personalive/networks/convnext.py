@@ -39,12 +39,14 @@ class ResponseNorm(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, h, w, C) → γ·(x·n) + β + x, n a channel's norm over space relative to their mean."""
+        """x (N, h, w, C) → γ·(x·n) + β + x, n a channel's norm over space relative to their mean.
+
+        Computed as β + x·(1 + γ·n): one pass over the picture instead of four.
+        """
         # A sum of squares over a whole picture leaves float16's range long before its root does.
         energy = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.float32)
-        share = (energy / (energy.mean(dim=-1, keepdim=True) + EPS)).to(x.dtype)
-        out: Tensor = self.gamma * (x * share) + self.beta + x
-        return out
+        share = energy / (energy.mean(dim=-1, keepdim=True) + EPS)
+        return torch.addcmul(self.beta, x, (1 + self.gamma * share).to(x.dtype))
 
 
 class ConvNeXtBlock(nn.Module):

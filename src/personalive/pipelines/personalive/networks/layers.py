@@ -106,7 +106,7 @@ def _reorder(linear: nn.Linear, grid: tuple[int, int]) -> None:
         setattr(linear, name, nn.Parameter(rows, requires_grad=False))
 
 
-class FeedForward(nn.Module):
+class FeedForward(Fusable):
     """GEGLU to four times the width, and back."""
 
     def __init__(self, width: int) -> None:
@@ -122,6 +122,17 @@ class FeedForward(nn.Module):
         for layer in self.net:
             tokens = layer(tokens)
         return tokens
+
+    @property
+    def bias(self) -> Tensor | None:
+        """What `onto` wants in the sum already, (width,)."""
+        return cast("nn.Linear", self.net[-1]).bias if self.operations.accumulates else None
+
+    def onto(self, total: Tensor, tokens: Tensor) -> Tensor:
+        """total + what it makes of the tokens, both (B, T, width); total, with the `bias` in it, is used up."""
+        if not self.operations.accumulates:
+            return self.operations.plus(total, self(tokens))
+        return self.operations.accumulate(total, self.net[0](tokens), cast("nn.Linear", self.net[-1]).weight)
 
 
 def sines(positions: Tensor, frequencies: int, period: float = 10000.0) -> tuple[Tensor, Tensor]:
@@ -168,5 +179,5 @@ class AttentionStack(Fusable):
                 tokens, cast("nn.LayerNorm", norm), update, code=code(index)
             )
             update = attention(index, normed)
-        tokens, normed = self.operations.layer_norm(tokens, self.ff_norm, update)
-        return self.operations.plus(tokens, self.ff(normed))
+        tokens, normed = self.operations.layer_norm(tokens, self.ff_norm, update, bias=self.ff.bias)
+        return self.ff.onto(tokens, normed)

@@ -51,8 +51,10 @@ class SpatialBlock(Fusable):
         cross (S, 1, C); shared keys and values (S, M, C), the same for the F frames of a session.
         """
         update: Tensor = self.attn1.to_out[0](self._attended(*self.attn1.projected(normed), shared))
-        tokens, normed = self.operations.layer_norm(tokens, self.norm3, update, shift=cross)
-        return self.operations.plus(tokens, self.ff(normed))
+        tokens, normed = self.operations.layer_norm(
+            tokens, self.norm3, update, shift=cross, bias=self.ff.bias
+        )
+        return self.ff.onto(tokens, normed)
 
     def _attended(self, query: Tensor, key: Tensor, value: Tensor, shared: KeyValue | None) -> Tensor:
         """Attention (S·F, L, C) of frames to themselves and to what their session's frames share."""

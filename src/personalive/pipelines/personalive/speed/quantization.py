@@ -61,6 +61,9 @@ class Float8Linear(nn.Module):
 class Float8FeedForward(Fusable):
     """GEGLU to four times the width, and back; the result is bfloat16, to be added to something finer."""
 
+    bias = None
+    """See `FeedForward.bias`: the product has its own."""
+
     def __init__(self, plain: FeedForward) -> None:
         super().__init__()
         inward, outward = cast("GatedProjection", plain.net[0]).apart(), cast("nn.Linear", plain.net[-1])
@@ -71,6 +74,10 @@ class Float8FeedForward(Fusable):
         projected = self.inward(*self.operations.quantized(tokens.flatten(0, -2)))
         out: Tensor = self.outward(*self.operations.gated_quantized(projected))
         return out.view(tokens.shape)
+
+    def onto(self, total: Tensor, tokens: Tensor) -> Tensor:
+        """total + what it makes of the tokens, both (B, T, width)."""
+        return self.operations.plus(total, self(tokens))
 
 
 def quantize(models: Models) -> None:
