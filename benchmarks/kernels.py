@@ -194,6 +194,25 @@ def feed_forwards(fused: Operations) -> Iterator[Row]:
             arrange(network, fused)
             ways[name] = lambda x=x, network=network: network(x)  # type: ignore[misc]
         yield Row("feed-forward", f"{rows}×{channels}", 15, ways, 2 * x.nbytes)
+        total = half(1, rows, channels)
+        yield Row(
+            "feed-forward + residual", f"{rows}×{channels}", 15,
+            {
+                "added": lambda x=x, t=total, network=paired: fused.plus(t, network(x)),  # type: ignore[misc]
+                "accumulated": lambda x=x, t=total, network=paired: network.onto(t, x),  # type: ignore[misc]
+            },
+            3 * x.nbytes,
+        )  # fmt: skip
+
+
+def wide_attention(ways: dict[str, Operations]) -> Iterator[Row]:
+    """The autoencoder's, over all pixels of two pictures' latents."""
+    tokens = [half(2, 4096, 512) for _ in range(3)]
+    calls: dict[str, Callable[[], object]] = {
+        name: lambda one=one: one.attend_wide(*tokens)  # type: ignore[misc]
+        for name, one in ways.items()
+    }
+    yield Row("attention in one head", "2×4096×512", 2, calls, 4 * tokens[0].nbytes)
 
 
 def copy_rate() -> float:
@@ -213,7 +232,9 @@ def main() -> int:
         "gated",
         "attention along time",
         "attention",
+        "attention in one head",
         "feed-forward",
+        "feed-forward + residual",
     )
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--only", action="append", choices=kinds, help="may be repeated")
@@ -233,6 +254,7 @@ def main() -> int:
         doublings(),
         token_operations(ways),
         attentions(),
+        wide_attention(ways),
         feed_forwards(fused),
     )
     for rows in every:
@@ -248,7 +270,7 @@ def main() -> int:
                     cells.append(f"{name} – ({str(error).splitlines()[0][:40]})")
             floor = row.nbytes / rate
             print(
-                f"{row.kind:<22}{row.shape:<28}{row.count:>3}×  {'  '.join(cells)}  floor {floor:.3f}",
+                f"{row.kind:<24}{row.shape:<28}{row.count:>3}×  {'  '.join(cells)}  floor {floor:.3f}",
                 flush=True,
             )
     return 0

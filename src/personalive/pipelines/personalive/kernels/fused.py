@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personalive.pipelines.personalive.kernels import wide_attention
 from personalive.pipelines.personalive.kernels.batch_norm import rectified_norm
 from personalive.pipelines.personalive.kernels.eight_bits import gated_quantized, quantized
 from personalive.pipelines.personalive.kernels.gated_product import fits, gated_product
@@ -128,6 +129,12 @@ class TritonOperations:
         if not _can(tokens) or not fits(tokens, weight):
             return PLAIN.gated_product(tokens, weight, bias)
         return gated_product(tokens, weight, bias)
+
+    def attend_wide(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See `Operations`."""
+        if not _can(query) or not wide_attention.fits(query, key):
+            return PLAIN.attend_wide(query, key, value)
+        return wide_attention.attend_wide(query, key, value)
 
     def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """See `Operations`."""

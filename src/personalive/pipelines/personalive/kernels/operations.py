@@ -107,6 +107,9 @@ class Operations(Protocol):
         tokens (…, K), weight (2·C, K), bias (2·C,) → (…, C).
         """
 
+    def attend_wide(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Softmax attention in one head, scale C^-0.5: query (B, T, C), key and value (B, S, C) → (B, T, C)."""
+
     def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """Softmax attention of each pixel to itself in the other frames, scale head_width^-0.5.
 
@@ -194,6 +197,10 @@ class PlainOperations:
         """See `Operations`."""
         projected = F.linear(tokens, weight, bias)
         return projected[..., ::2] * F.gelu(projected[..., 1::2])
+
+    def attend_wide(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """See `Operations`."""
+        return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
 
     def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """See `Operations`."""

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from personalive.pipelines.personalive.kernels.operations import Fusable, Summed
-from personalive.pipelines.personalive.networks.layers import attend
 from personalive.pipelines.personalive.networks.resnet import ResnetBlock, Upsample
 
 EPS = 1e-6
@@ -51,7 +50,7 @@ class MiddleAttention(Fusable):
     def onward(self, x: Summed) -> Summed:
         """(N, C, h, w) → the same shape, between blocks that take down each other's sums."""
         tokens = self.operations.group_norm(x, self.group_norm).flatten(2).transpose(1, 2)
-        attended = attend(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens), heads=1)
+        attended = self.operations.attend_wide(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
         update = self.to_out[0](attended).transpose(1, 2).unflatten(2, x.picture.shape[2:])
         return self.operations.add(x.picture, update)
 
