@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from personalive.pipelines.personalive.kernels.operation import Operation
+from personalive.pipelines.personalive.kernels.registered import Registered
 from personalive.pipelines.personalive.kernels.tuning import tuned
 
 
@@ -30,7 +30,7 @@ def _rectified(
     tl.store(out + place, tl.maximum(value, 0.0).to(out.dtype.element_ty), mask=here)
 
 
-@Operation
+@Registered
 def rectified_norm(
     x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> Tensor:

@@ -8,8 +8,8 @@ import triton.language as tl
 from torch import Tensor
 
 from personalive.pipelines.personalive.kernels.functions import gelu, scaled_rows
-from personalive.pipelines.personalive.kernels.operation import Operation
 from personalive.pipelines.personalive.kernels.operations import FLOAT8, LARGEST, TINIEST
+from personalive.pipelines.personalive.kernels.registered import Registered
 from personalive.pipelines.personalive.kernels.tuning import tuned
 
 
@@ -28,7 +28,7 @@ def _quantized(
     tl.store(scales + row, scale, mask=row < rows)
 
 
-@Operation
+@Registered
 def quantized(values: Tensor) -> tuple[Tensor, Tensor]:
     """Values (N, C) as float8 and each row's scale, float32 (N, 1)."""
     values = values.contiguous()
@@ -63,7 +63,7 @@ def _gated_quantized(
     tl.store(scales + row, scale, mask=row < rows)
 
 
-@Operation
+@Registered
 def gated_quantized(projected: Tensor) -> tuple[Tensor, Tensor]:
     """GEGLU of (N, 2·C) as float8 (N, C) and each row's scale, float32 (N, 1)."""
     projected = projected.contiguous()

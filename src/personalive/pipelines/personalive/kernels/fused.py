@@ -109,7 +109,8 @@ class TritonOperations:
 
     def accumulate(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
         """See `Operations`. The product is added to where it is summed, and nothing passes memory once more."""
-        total.flatten(0, -2).addmm_(values.flatten(0, -2), weight.T)
+        total = total.contiguous()
+        total.view(-1, total.shape[-1]).addmm_(values.flatten(0, -2), weight.T)
         return total
 
     def plus(self, tokens: Tensor, update: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from triton.runtime import driver
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from personalive.pipelines.personalive.kernels.functions import gelu
-from personalive.pipelines.personalive.kernels.operation import Operation
+from personalive.pipelines.personalive.kernels.registered import Registered
 
 _ALIGNED = 8
 """Rows of so many 16-bit numbers begin where whole tiles can be brought from."""
@@ -71,7 +71,7 @@ def fits(tokens: Tensor, weight: Tensor) -> bool:
     )
 
 
-@Operation
+@Registered
 def gated_product(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """GEGLU of tokens (…, K) by a paired weight (2·C, K) and bias (2·C,): (…, C), exact GELU, summed in float32."""
     given, weight = tokens.contiguous().flatten(0, -2), weight.contiguous()

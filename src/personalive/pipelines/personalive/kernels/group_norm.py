@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from personalive.pipelines.personalive.kernels.operation import Operation
+from personalive.pipelines.personalive.kernels.registered import Registered
 from personalive.pipelines.personalive.kernels.tuning import tuned
 
 _LEAST_PIXELS = 256
@@ -160,7 +160,7 @@ def _empty_sums(x: Tensor) -> Tensor:
     return x.new_empty(3, x.shape[0], -(-pixels // _chunk(pixels)), x.shape[1], dtype=torch.float32)
 
 
-@Operation
+@Registered
 def add(x: Tensor, update: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """x + update (N, C, h, w) + bias (C,), one of them there, and what `group_norm` takes as its sums: one pass."""
     return _summed(x, update, bias)
@@ -172,7 +172,7 @@ def _(x: Tensor, update: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Te
     return torch.empty_like(x, memory_format=torch.channels_last), _empty_sums(x)
 
 
-@Operation
+@Registered
 def group_norm(
     x: Tensor,
     sums: Tensor | None,

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from personalive.pipelines.personalive.kernels.operation import Operation
+from personalive.pipelines.personalive.kernels.registered import Registered
 from personalive.pipelines.personalive.kernels.tuning import tuned
 
 
@@ -53,7 +53,7 @@ def _layer_norm(
     tl.store(normed + place, out.to(normed.dtype.element_ty), mask=here)
 
 
-@Operation
+@Registered
 def layer_norm(
     tokens: Tensor,
     weight: Tensor,

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from personalive.pipelines.personalive.kernels.functions import gelu
-from personalive.pipelines.personalive.kernels.operation import Operation
+from personalive.pipelines.personalive.kernels.registered import Registered
 from personalive.pipelines.personalive.kernels.tuning import tuned
 
 _LEAST_SIDE = 16
@@ -33,7 +33,7 @@ def _gated(projected, out, rows, channels, ROWS: tl.constexpr, WIDTH: tl.constex
     tl.store(out + written, (value * gelu(gate)).to(out.dtype.element_ty), mask=here)
 
 
-@Operation
+@Registered
 def gated(projected: Tensor) -> Tensor:
     """GEGLU (Shazeer, 2020, https://arxiv.org/abs/2002.05202): (…, 2·C) → (…, C), exact GELU."""
     projected = projected.contiguous()
@@ -90,7 +90,7 @@ def _attend_along_time(
         tl.store(out + written, result.to(out.dtype.element_ty), mask=here)
 
 
-@Operation
+@Registered
 def attend_along_time(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """Attention of each pixel to itself in the other frames: all (S, F, L, C), F ≤ 32; contiguous out.
 
@@ -127,7 +127,7 @@ def _plus(tokens, update, out, count, kind, BLOCK: tl.constexpr):
     tl.store(out + place, value.to(out.dtype.element_ty), mask=here)
 
 
-@Operation
+@Registered
 def plus(tokens: Tensor, update: Tensor) -> Tensor:
     """tokens + update, both (B, T, C), of two floating types; the result has the first one's."""
     tokens, update = tokens.contiguous(), update.contiguous()
@@ -167,7 +167,7 @@ def _join(
     tl.store(out + written, value, mask=mine | theirs)
 
 
-@Operation
+@Registered
 def join(own: Tensor, shared: Tensor) -> Tensor:
     """own (S·F, L, C) and shared (S, M, C) → (S·F, L + M, C): each session's shared tokens behind its frames'."""
     own = own if own.stride(-1) == 1 else own.contiguous()

@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from personalive.pipelines.personalive.kernels.operation import Operation
+from personalive.pipelines.personalive.kernels.registered import Registered
 
 _LEAST_CHANNELS = 257
 _MOST_SCORES = 1 << 13
@@ -30,7 +30,7 @@ def _exponentials(scores, out, sums, length, scale, WIDTH: tl.constexpr):
     tl.store(sums + row, tl.sum(share.to(tl.float32), axis=0))
 
 
-@Operation
+@Registered
 def exponentials(scores: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """exp(scale · (x - the row's largest)) of scores float32 (B, T, S), in `dtype`, and their sums (B, T, 1)."""
     scores = scores.contiguous()

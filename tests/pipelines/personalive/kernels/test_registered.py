@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from personalive.pipelines.personalive.kernels.operation import Operation
+from personalive.pipelines.personalive.kernels.registered import Registered
 
 
-@Operation
+@Registered
 def halved_for_a_test(x: Tensor, times: int) -> tuple[Tensor, Tensor]:
     """Half of x, and x so many times."""
     return x / 2, x.repeat(times)
@@ -51,9 +51,9 @@ def test_a_compiler_sees_one_operation_and_its_results_are_the_same() -> None:
 def test_running_it_does_not_import_the_compiler() -> None:
     script = (
         "import sys, torch; from torch import Tensor\n"
-        "from personalive.pipelines.personalive.kernels.operation import Operation\n"
+        "from personalive.pipelines.personalive.kernels.registered import Registered\n"
         "def double_for_a_test(x: Tensor) -> Tensor: return 2 * x\n"
-        "assert Operation(double_for_a_test)(torch.ones(2)).sum() == 4\n"
+        "assert Registered(double_for_a_test)(torch.ones(2)).sum() == 4\n"
         "assert 'torch._dynamo' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

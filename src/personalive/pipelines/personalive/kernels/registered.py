@@ -11,7 +11,7 @@ Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
-class Operation(Generic[Given, Result]):
+class Registered(Generic[Given, Result]):
     """A function of tensors that launches kernels: itself where it is run, one operation where it is compiled.
 
     PyTorch's dispatcher takes longer for an operation than a GPU for most of them, and the first one imports the
