@@ -47,12 +47,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=ANIMATE_EPILOG)(animate)
-app.command(epilog=BENCH_EPILOG)(bench)
 app.command(epilog=BATCH_EPILOG)(batch)
 app.command(epilog=DOWNLOAD_EPILOG)(download)
 app.command()(doctor)
 app.command()(pipelines)
 app.command(epilog=SERVE_EPILOG)(serve)
+app.command(epilog=BENCH_EPILOG)(bench)
 app.add_typer(cluster)
 app.add_typer(motion)
 app.add_typer(weights)
