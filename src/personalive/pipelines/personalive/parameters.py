@@ -42,8 +42,8 @@ class PersonaLiveLoadParameters(LoadParameters):
     )
     kernels: Literal["auto", "pytorch"] = Field(
         "auto",
-        description="What norms, gates and attention along time are computed by; auto is fused kernels on a CUDA "
-        "device where Triton works, and PyTorch elsewhere.",
+        description="What norms, gates, residuals and some attention are computed by; auto is fused kernels on a "
+        "CUDA device where Triton works, and PyTorch elsewhere.",
     )
     compile: Literal["auto", "off", "graphs", "full"] = Field(
         "auto",
@@ -66,7 +66,7 @@ class PersonaLiveLoadParameters(LoadParameters):
         "full", description="Which autoencoder makes pictures of latents; tiny is faster and a little worse."
     )
     attention: Literal["auto", "math", "flash", "efficient", "cudnn"] = Field(
-        "auto", description="PyTorch's attention kernel; auto lets it choose."
+        "auto", description="PyTorch's attention kernel, where none of ours is used; auto lets it choose."
     )
     latency: Literal["quality", "balanced", "low", "lowest"] = Field(
         "quality",

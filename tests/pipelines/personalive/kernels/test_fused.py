@@ -42,3 +42,17 @@ def test_kernels_tell_a_tracer_their_results_shape_and_layout(way: Way) -> None:
 
     compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), run(x))
+
+
+def test_a_tracer_follows_what_is_added_to_and_what_is_multiplied(way: Way) -> None:
+    norm = nn.LayerNorm(512, device=way.device, dtype=torch.float16).requires_grad_(False)
+    bias, weight = (torch.randn(*shape, device=way.device).half() / 20 for shape in ((512,), (512, 512)))
+    x = torch.randn(2, 9, 512, device=way.device).half()
+
+    def run(given: torch.Tensor) -> torch.Tensor:
+        total, normed = way.operations.layer_norm(given, norm, given, bias=bias)
+        attended = way.operations.attend_wide(normed, normed, normed)
+        return way.operations.accumulate(total, attended, weight)
+
+    compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), run(x), rtol=1e-2, atol=1e-2)

@@ -206,12 +206,13 @@ def test_a_product_added_to_a_sum(way: Way, dtype: torch.dtype, shape: tuple[int
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(("tokens", "keys", "channels"), [(9, 40, 512), (64, 64, 320), (5, 7, 24)])
+@pytest.mark.parametrize("offset", [0, 300])
 def test_attention_in_one_wide_head(
-    way: Way, dtype: torch.dtype, tokens: int, keys: int, channels: int
+    way: Way, dtype: torch.dtype, tokens: int, keys: int, channels: int, offset: int
 ) -> None:
     query = (3 * normal(2, tokens, channels)).to(dtype)
     key, value = normal(2, keys, channels, seed=1).to(dtype), normal(2, keys, channels, seed=2).to(dtype)
-    value = value + 300  # what is not divided by the very sum of what was multiplied shows
+    value = value + offset  # with one, shares that do not sum to one show
     ours = way.operations.attend_wide(*(part.to(way.device) for part in (query, key, value)))
     scores = query.double() @ key.double().mT / math.sqrt(channels)
     exact = scores.softmax(dim=-1) @ value.double()

@@ -53,7 +53,9 @@ def test_running_it_does_not_import_the_compiler() -> None:
         "import sys, torch; from torch import Tensor\n"
         "from personalive.pipelines.personalive.kernels.registered import Registered\n"
         "def double_for_a_test(x: Tensor) -> Tensor: return 2 * x\n"
-        "assert Registered(double_for_a_test)(torch.ones(2)).sum() == 4\n"
+        "double = Registered(double_for_a_test)\n"
+        "double.register_fake(lambda x: torch.empty_like(x))\n"
+        "assert double(torch.ones(2)).sum() == 4\n"
         "assert 'torch._dynamo' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

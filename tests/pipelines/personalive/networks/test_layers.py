@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from personalive.pipelines.personalive.kernels.operations import PlainOperations, arrange
+from personalive.pipelines.personalive.kernels.operations import arrange
 from personalive.pipelines.personalive.networks.layers import (
     Attention,
     AttentionStack,
@@ -18,6 +18,7 @@ from personalive.pipelines.personalive.networks.layers import (
     positions,
     sines,
 )
+from tests.pipelines.personalive.accumulating import Accumulating
 
 
 @given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 2, 4]))
@@ -57,13 +58,12 @@ def test_feed_forward_gates_the_first_half_by_the_second() -> None:
     torch.testing.assert_close(layer(tokens), expected)
 
 
-class Accumulating(PlainOperations):
-    accumulates = True
-
-
-def test_accumulating_changes_no_number() -> None:
-    stack = AttentionStack(8, [Attention(8, 2)])
+@torch.no_grad()
+@pytest.mark.parametrize("attentions", [0, 1])
+def test_accumulating_changes_no_number_and_no_input(attentions: int) -> None:
+    stack = AttentionStack(8, [Attention(8, 2) for _ in range(attentions)])
     tokens = torch.randn(2, 3, 8)
+    before = tokens.clone()
 
     def attention(_: int, normed: torch.Tensor) -> torch.Tensor:
         return normed
@@ -71,6 +71,7 @@ def test_accumulating_changes_no_number() -> None:
     expected = stack(tokens, attention)
     arrange(stack, Accumulating())
     torch.testing.assert_close(stack(tokens, attention), expected)
+    assert torch.equal(tokens, before)
 
 
 def test_pairing_values_and_gates_changes_no_number_and_can_be_undone() -> None:

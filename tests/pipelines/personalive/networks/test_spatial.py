@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from personalive.pipelines.personalive.kernels.operations import Summed
+from personalive.pipelines.personalive.kernels.operations import Summed, arrange
 from personalive.pipelines.personalive.networks import spatial
 from personalive.pipelines.personalive.networks.spatial import KeyValue, SpatialTransformer
+from tests.pipelines.personalive.accumulating import Accumulating
 
 CHANNELS, CONTEXT, HEADS = 16, 6, 4
 
@@ -81,3 +82,13 @@ def test_channels_last_gives_the_same_numbers(transformer: SpatialTransformer) -
     expected = transformer(x, cross)
     transformer = transformer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     torch.testing.assert_close(transformer(x.to(memory_format=torch.channels_last), cross), expected)
+
+
+@torch.no_grad()
+def test_accumulating_changes_no_number_and_no_input(transformer: SpatialTransformer) -> None:
+    tokens, cross = torch.randn(2, 9, CHANNELS), torch.randn(1, 1, CHANNELS)
+    before, normed = tokens.clone(), transformer.bank(tokens)
+    expected = transformer.block(tokens, normed, cross, None)
+    arrange(transformer, Accumulating())
+    torch.testing.assert_close(transformer.block(tokens, normed, cross, None), expected)
+    assert torch.equal(tokens, before)

@@ -55,6 +55,11 @@ def test_a_feed_forward_in_8_bits_stays_near_the_exact_one() -> None:
     ours = Float8FeedForward(plain)(x)
     assert (ours.shape, ours.dtype) == (x.shape, torch.bfloat16)
     assert (ours - plain(x)).norm() / plain(x).norm() < 0.08
+    total = torch.ones_like(x)
+    added = Float8FeedForward(plain).onto(total, x)
+    assert added.dtype == x.dtype
+    torch.testing.assert_close(added, 1 + ours.to(x.dtype))
+    assert torch.equal(total, torch.ones_like(x))
     cast("GatedProjection", plain.net[0]).pair()
     assert torch.equal(Float8FeedForward(plain)(x), ours)
 

@@ -28,7 +28,8 @@ def _can(tensor: Tensor) -> bool:
 
 
 class TritonOperations:
-    """One kernel, or for group norm three, where PyTorch has more and keeps its results in between.
+    """One kernel where PyTorch has more and keeps its results in between: for group norm three, for attention in a
+    wide head one between two products.
 
     What a kernel cannot do (tensors on a CPU, more than 32 frames, norms without weights) is left to PyTorch.
     """

@@ -20,9 +20,9 @@ from personalive.pipelines.personalive.kernels.tuning import tuned
 )
 @triton.jit
 def _layer_norm(
-    tokens, update, shift, code, term, weight, bias, total, normed,
+    tokens, update, shift, code, extra, weight, bias, total, normed,
     rows, channels, shift_rows, code_rows, codes, eps,
-    UPDATED: tl.constexpr, SHIFTED: tl.constexpr, CODED: tl.constexpr, TERMED: tl.constexpr,
+    UPDATED: tl.constexpr, SHIFTED: tl.constexpr, CODED: tl.constexpr, EXTRA: tl.constexpr,
     ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -36,9 +36,9 @@ def _layer_norm(
     if SHIFTED:
         beside = (row // shift_rows)[:, None] * channels + channel[None, :]
         value += tl.load(shift + beside, mask=here, other=0.0).to(tl.float32)
-    if TERMED:
-        later = tl.load(term + channel, mask=inside, other=0.0).to(tl.float32)
-        tl.store(total + place, (value + later[None, :]).to(total.dtype.element_ty), mask=here)
+    if EXTRA:
+        more = tl.load(extra + channel, mask=inside, other=0.0).to(tl.float32)
+        tl.store(total + place, (value + more[None, :]).to(total.dtype.element_ty), mask=here)
     elif UPDATED or SHIFTED:
         tl.store(total + place, value.to(total.dtype.element_ty), mask=here)
     mean = tl.sum(value, axis=1) / channels
@@ -62,30 +62,28 @@ def layer_norm(
     update: Tensor | None,
     shift: Tensor | None,
     code: Tensor | None,
-    term: Tensor | None,
+    extra: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """tokens (B, T, C) + update (B, T, C) + shift (S, 1, C), and its layer norm plus code (F, C): one pass.
 
-    The term (C,) is added to the first result alone.
-
-    Without anything to add, that is empty.
+    extra (C,) is added to the first result alone, which is empty where nothing is added.
     """
     tokens = tokens.contiguous()
     channels = tokens.shape[-1]
     rows = tokens.numel() // channels
-    added = update is not None or shift is not None or term is not None
+    added = update is not None or shift is not None or extra is not None
     total, normed = torch.empty_like(tokens) if added else tokens.new_empty(0), torch.empty_like(tokens)
     _layer_norm[lambda meta: (triton.cdiv(rows, meta["ROWS"]),)](
         tokens,
         tokens if update is None else update.contiguous(),
         tokens if shift is None else shift.contiguous(),
         tokens if code is None else code.contiguous(),
-        weight if term is None else term,
+        weight if extra is None else extra.contiguous(),
         weight, bias, total if added else tokens, normed,
         rows, channels, rows if shift is None else rows // len(shift),
         rows // len(tokens), 1 if code is None else len(code), eps,
         UPDATED=update is not None, SHIFTED=shift is not None, CODED=code is not None,
-        TERMED=term is not None,
+        EXTRA=extra is not None,
         WIDTH=triton.next_power_of_2(channels),
     )  # fmt: skip
     return total, normed
@@ -100,8 +98,8 @@ def _(
     update: Tensor | None,
     shift: Tensor | None,
     code: Tensor | None,
-    term: Tensor | None,
+    extra: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     del weight, bias, eps, code
-    added = update is not None or shift is not None or term is not None
+    added = update is not None or shift is not None or extra is not None
     return tokens.new_empty(tokens.shape if added else 0), tokens.new_empty(tokens.shape)

@@ -2,7 +2,7 @@
 
 Networks call them through `Fusable.operations`, so that how they are computed is decided in one place (`arrange`)
 and told to each network: two pipelines of a process may differ. `PlainOperations` is PyTorch on any device and
-defines what is meant; `TritonOperations` is the same in one pass over memory.
+defines what is meant; `TritonOperations` is the same in fewer passes over memory.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Operations(Protocol):
     pairs: bool
     """Whether `gated_product` is worth the pairing."""
     accumulates: bool
-    """Whether a product is better added to than added, for which `layer_norm` adds the product's bias before."""
+    """Whether `accumulate` is faster than `plus`; the product's bias then goes into `layer_norm`."""
 
     def group_norm(
         self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
@@ -92,7 +92,7 @@ class Operations(Protocol):
     def accumulate(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
         """total + the product of values and weight: (B, T, C), (B, T, K), (C, K) → (B, T, C).
 
-        The result may lie where total did: for one that nothing else needs.
+        May overwrite total: pass one that nobody needs afterwards.
         """
 
     def plus(self, tokens: Tensor, update: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ Result = TypeVar("Result")
 class Registered(Generic[Given, Result]):
     """A function of tensors that launches kernels: itself where it is run, one operation where it is compiled.
 
-    PyTorch's dispatcher takes longer for an operation than a GPU for most of them, and the first one imports the
-    compiler.
+    Calling an operation through PyTorch's dispatcher takes longer than most of these take on a GPU, and the first
+    such call imports the compiler.
     """
 
     def __init__(self, function: Callable[Given, Result]) -> None:

@@ -124,12 +124,12 @@ class FeedForward(Fusable):
         return tokens
 
     @property
-    def bias(self) -> Tensor | None:
-        """What `onto` wants in the sum already, (width,)."""
+    def bias_beforehand(self) -> Tensor | None:
+        """What must be in the total already that `onto` is given, (width,); None: nothing."""
         return cast("nn.Linear", self.net[-1]).bias if self.operations.accumulates else None
 
     def onto(self, total: Tensor, tokens: Tensor) -> Tensor:
-        """total + what it makes of the tokens, both (B, T, width); total, with the `bias` in it, is used up."""
+        """total + what it makes of the tokens, both (B, T, width). May overwrite total; see `bias_beforehand`."""
         if not self.operations.accumulates:
             return self.operations.plus(total, self(tokens))
         return self.operations.accumulate(total, self.net[0](tokens), cast("nn.Linear", self.net[-1]).weight)
@@ -179,5 +179,7 @@ class AttentionStack(Fusable):
                 tokens, cast("nn.LayerNorm", norm), update, code=code(index)
             )
             update = attention(index, normed)
-        tokens, normed = self.operations.layer_norm(tokens, self.ff_norm, update, bias=self.ff.bias)
+        tokens, normed = self.operations.layer_norm(
+            tokens, self.ff_norm, update, bias=self.ff.bias_beforehand
+        )
         return self.ff.onto(tokens, normed)

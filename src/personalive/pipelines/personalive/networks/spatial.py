@@ -52,7 +52,7 @@ class SpatialBlock(Fusable):
         """
         update: Tensor = self.attn1.to_out[0](self._attended(*self.attn1.projected(normed), shared))
         tokens, normed = self.operations.layer_norm(
-            tokens, self.norm3, update, shift=cross, bias=self.ff.bias
+            tokens, self.norm3, update, shift=cross, bias=self.ff.bias_beforehand
         )
         return self.ff.onto(tokens, normed)
 

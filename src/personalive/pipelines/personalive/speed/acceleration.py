@@ -37,10 +37,7 @@ class Recorder(Protocol):
     """Records what runs on a device, to be run again later."""
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
-        """Run it once, to prepare what it needs, then as it is recorded; return what runs it again.
-
-        That is on whatever its tensors hold then.
-        """
+        """Run it once unrecorded, then once recorded; return what replays it on whatever its tensors hold then."""
 
 
 class CudaRecorder:

@@ -61,8 +61,8 @@ class Float8Linear(nn.Module):
 class Float8FeedForward(Fusable):
     """GEGLU to four times the width, and back; the result is bfloat16, to be added to something finer."""
 
-    bias = None
-    """See `FeedForward.bias`: the product has its own."""
+    bias_beforehand = None
+    """See `FeedForward`: the product has its own."""
 
     def __init__(self, plain: FeedForward) -> None:
         super().__init__()
