@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from personalive.face.crop import cut, reference_crop
 from personalive.face.face import Face
-from personalive.face.pose import euler_angles
+from personalive.face.pose import fit_head
 from personalive.face.tracker import FaceDetector, FaceTracker
 from personalive.media import Image, VideoReader, read_image
 from personalive.pipelines.preview.layout import HeadLayout
@@ -163,7 +163,9 @@ def _score(face: Face, channel: str) -> float:
 def _channels(asked: list[Face], found: list[Face]) -> dict[str, Channel]:
     series = {name: [[_score(f, name) for f in faces] for faces in (asked, found)] for name in CHANNELS}
     for name, axis in (("yaw", 1), ("pitch", 0)):
-        series[name] = [[float(euler_angles(f.transform)[axis]) for f in faces] for faces in (asked, found)]
+        series[name] = [
+            [float(fit_head(f.landmarks).angles[axis]) for f in faces] for faces in (asked, found)
+        ]
     channels = {}
     for name, (driver, output) in series.items():
         low, high = np.percentile(driver, [2, 98])

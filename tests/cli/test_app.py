@@ -34,7 +34,7 @@ def test_version(personalive: Call, arguments: list[str]) -> None:
     assert (done.code, done.out, done.err) == (0, f"personalive {version('personalive')}\n", "")
 
 
-@pytest.mark.parametrize("module", ["numpy", "cv2", "av", "mediapipe", "pydantic", "PIL"])
+@pytest.mark.parametrize("module", ["numpy", "cv2", "av", "ai_edge_litert", "pydantic", "PIL"])
 def test_help_imports_nothing_heavy(module: str) -> None:
     check = f"import sys, personalive.cli.app; assert {module!r} not in sys.modules"
     subprocess.run([sys.executable, "-c", check], check=True, timeout=30)

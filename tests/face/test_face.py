@@ -11,7 +11,7 @@ def square(x: float, y: float, size: float) -> Face:
     points = np.zeros((LANDMARKS, 3), np.float32)
     points[:, 0] = np.linspace(x - size / 2, x + size / 2, LANDMARKS)
     points[:, 1] = np.linspace(y - size / 2, y + size / 2, LANDMARKS)
-    return Face(points, np.zeros(len(BLENDSHAPES), np.float32), np.eye(4, dtype=np.float32))
+    return Face(points, np.zeros(len(BLENDSHAPES), np.float32))
 
 
 def test_box_centre_and_size() -> None:

@@ -140,7 +140,7 @@ def _face_model() -> list[Check]:
             taken = 1000 * (time.perf_counter() - begun)
     except PersonaLiveError as error:
         return [Check("face landmark model", False, str(error), required=True)]
-    remedy = "pip install --force-reinstall personalive mediapipe"
+    remedy = "pip install --force-reinstall personalive ai-edge-litert"
     if face is None:
         return [Check("face landmark model", False, "misses the test picture's face", remedy, True)]
     away = float(np.linalg.norm(face.landmarks[:468, :2] - places, axis=1).mean() / np.ptp(places[:, 1]))

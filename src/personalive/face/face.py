@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,17 +35,13 @@ LANDMARKS = 478
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Face:
-    """One face: where it is, what it does, which way it looks.
+class FaceMesh:
+    """One face's landmarks: where it is.
 
-    `landmarks` float32 (478, 3): x right and y down in pixels of the frame, z in the same unit, smaller is
-    nearer. `blendshapes` float32 (52,) 0…1 in the order of `BLENDSHAPES`. `transform` float32 (4, 4): from
-    the canonical face (cm) to the camera, y up, camera looking along -z, 63° vertical field of view.
+    `landmarks` float32 (478, 3): x right and y down in pixels of the frame, z in the same unit, smaller is nearer.
     """
 
     landmarks: Float
-    blendshapes: Float
-    transform: Float
 
     @property
     def box(self) -> Box:
@@ -63,17 +61,29 @@ class Face:
         left, top, right, bottom = self.box
         return float(np.sqrt(max(right - left, 1e-3) * max(bottom - top, 1e-3)))
 
-    def score(self, *names: str) -> float:
-        """Mean of the named blendshapes, 0…1."""
-        return float(np.mean([self.blendshapes[INDEX[name]] for name in names]))
-
-    def scaled(self, factor: float, offset: tuple[float, float] = (0.0, 0.0)) -> Face:
+    def scaled(self, factor: float, offset: tuple[float, float] = (0.0, 0.0)) -> Self:
         """The same face in a frame resized by `factor` and then shifted by `offset` (x, y) pixels."""
         shift = np.array([*offset, 0.0], np.float32)
         return replace(self, landmarks=self.landmarks * np.float32(factor) + shift)
 
 
-def dominant(faces: list[Face], frame_size: tuple[int, int], previous: Face | None = None) -> Face | None:
+@dataclass(frozen=True, slots=True, eq=False)
+class Face(FaceMesh):
+    """A face with what it does: `blendshapes` float32 (52,) 0…1 in the order of `BLENDSHAPES`."""
+
+    blendshapes: Float
+
+    def score(self, *names: str) -> float:
+        """Mean of the named blendshapes, 0…1."""
+        return float(np.mean([self.blendshapes[INDEX[name]] for name in names]))
+
+
+AnyFace = TypeVar("AnyFace", bound=FaceMesh)
+
+
+def dominant(
+    faces: Sequence[AnyFace], frame_size: tuple[int, int], previous: FaceMesh | None = None
+) -> AnyFace | None:
     """The face that matters among several: the one followed before, else large and central.
 
     `frame_size` (width, height). A followed face is kept while one is found within half its size of where it
@@ -90,11 +100,11 @@ def dominant(faces: list[Face], frame_size: tuple[int, int], previous: Face | No
     return max(faces, key=lambda face: face.size * (1.0 - 0.5 * _distance(face, middle) / reach))
 
 
-def near(face: Face, previous: Face) -> bool:
+def near(face: FaceMesh, previous: FaceMesh) -> bool:
     """Whether a face is where another was a frame ago: within half its size."""
     return _distance(face, previous.centre) < 0.5 * previous.size
 
 
-def _distance(face: Face, point: tuple[float, float]) -> float:
+def _distance(face: FaceMesh, point: tuple[float, float]) -> float:
     x, y = face.centre
     return float(np.hypot(x - point[0], y - point[1]))

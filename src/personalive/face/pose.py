@@ -2,7 +2,7 @@
 
 Landmarks are read as a scaled orthographic picture: P = s·R·X + t with P = (x, -y, -z) in pixels and X in cm
 of the canonical face. R, s, t come from a weighted least-squares fit to the points that expressions move least
-(Umeyama 1991). This is the fit behind the network's transformation matrix, redone without its perspective: on
+(Umeyama 1991). This is the fit behind MediaPipe's facial transformation matrix, redone without its perspective: on
 real footage its angles follow the matrix's with r ≥ 0.98, and less of the pose leaks into the shape.
 """
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from personalive.face.face import Face, dominant, near
-from personalive.face.landmarker import BoxDetector, Landmarker
+from personalive.face.blendshapes import BlendshapeScorer
+from personalive.face.face import Face, FaceMesh, dominant, near
+from personalive.face.landmark_filter import LandmarkFilter
+from personalive.face.landmarker import Landmarker
+from personalive.face.region import Region
 from personalive.media.types import Image
 
 Window = tuple[int, int, int, int]
@@ -41,7 +44,7 @@ def _starts(length: int, window: int) -> list[int]:
     return [round(k * (length - window) / (count - 1)) for k in range(count)]
 
 
-def _search(landmarker: Landmarker, image: Image, shares: Sequence[float]) -> list[Face]:
+def _search(landmarker: Landmarker, image: Image, shares: Sequence[float]) -> list[FaceMesh]:
     """Faces of the first window that holds any; `shares` of the longer side are the windows' sides."""
     height, width = image.shape[:2]
     for window in _windows(width, height, shares):
@@ -52,11 +55,11 @@ def _search(landmarker: Landmarker, image: Image, shares: Sequence[float]) -> li
 
 
 class FaceDetector:
-    """Faces of stills."""
+    """Faces of stills. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._landmarker = Landmarker(video=False)
-        self._boxes: BoxDetector | None = None
+        self._landmarker = Landmarker()
+        self._scorer = BlendshapeScorer()
 
     def detect(self, image: Image, *, thorough: bool = True) -> list[Face]:
         """The faces of a still, uint8 RGB (H, W, 3), largest first.
@@ -65,34 +68,29 @@ class FaceDetector:
         take seconds where there is none.
         """
         shares = (*_FAR, *_VERY_FAR) if thorough else _FAR
-        faces = self._landmarker.find(image) or _search(self._landmarker, image, shares)
-        return sorted(faces, key=lambda face: -face.size)
+        meshes = self._landmarker.find(image) or _search(self._landmarker, image, shares)
+        return [self._scorer.score(mesh) for mesh in sorted(meshes, key=lambda mesh: -mesh.size)]
 
     def dominant(self, image: Image) -> Face | None:
         """The face of a still that matters, or None."""
         return dominant(self.detect(image), (image.shape[1], image.shape[0]))
 
-    def confidence(self, image: Image, face: Face) -> float:
+    def confidence(self, image: Image, face: FaceMesh) -> float:
         """How sure the detector is, 0…1, that a face found in this still is one."""
         left, top, right, bottom = _around(face, (image.shape[1], image.shape[0]))
-        return self._likeness(image[top:bottom, left:right])
+        return self._landmarker.boxes.best_score(image[top:bottom, left:right])
 
-    def _likeness(self, image: Image) -> float:
-        if self._boxes is None:
-            self._boxes = BoxDetector()
-        return self._boxes.best_score(image)
-
-    def upside_down(self, image: Image, face: Face) -> bool:
+    def upside_down(self, image: Image, face: FaceMesh) -> bool:
         """Whether a face found in this still stands on its head: turned, its surroundings look more like one."""
         left, top, right, bottom = _around(face, (image.shape[1], image.shape[0]))
         around = image[top:bottom, left:right]
-        return self._likeness(around[::-1, ::-1]) > self._likeness(around) + 0.15
+        likeness = self._landmarker.boxes.best_score
+        return likeness(around[::-1, ::-1]) > likeness(around) + 0.15
 
     def close(self) -> None:
         """Release the networks. May be called twice."""
         self._landmarker.close()
-        if self._boxes is not None:
-            self._boxes.close()
+        self._scorer.close()
 
     def __enter__(self) -> FaceDetector:
         return self
@@ -105,72 +103,74 @@ class FaceTracker:
     """Follows the dominant face through a video, one face at a time. Not thread-safe.
 
     Who is followed is decided among all faces in sight when the tracking starts and after it was lost; from then
-    on only that face is looked at, which is twice as fast as watching for others. A new frame size starts anew.
+    on only the region where that face was is looked at, and nothing is detected. The landmarks of a face that is
+    followed are smoothed. A new frame size starts anew.
     """
 
     def __init__(self) -> None:
-        self._everyone = Landmarker(video=False)
-        self._follower: Landmarker | None = None
-        self._window: Window = (0, 0, 0, 0)
+        self._landmarker = Landmarker()
+        self._scorer: BlendshapeScorer | None = None
+        self._filter = LandmarkFilter()
+        self._region: Region | None = None
         self._size = (0, 0)
-        self._previous: Face | None = None
+        self._previous: FaceMesh | None = None
         self._missed = 0
 
     def track(self, image: Image) -> Face | None:
         """The dominant face of the next frame, uint8 RGB (H, W, 3), or None where there is none."""
+        mesh = self.track_mesh(image)
+        if mesh is None:
+            return None
+        if self._scorer is None:
+            self._scorer = BlendshapeScorer()
+        return self._scorer.score(mesh)
+
+    def track_mesh(self, image: Image) -> FaceMesh | None:
+        """As `track`, without the scores: for those who only ask where the face is."""
         size = (image.shape[1], image.shape[0])
         if size != self._size:
             self.reset()
             self._size = size
-        face = self._follow(image) or self._find(image)
-        self._missed = 0 if face is not None else self._missed + 1
-        self._previous = face or (self._previous if self._missed < _FORGET_AFTER else None)
-        return face
-
-    def _follow(self, image: Image) -> Face | None:
-        """The face followed so far, where it still is; otherwise nothing, and the following ends."""
-        if self._follower is None or self._previous is None:
+        mesh = self._follow(image)
+        if mesh is None:
+            self._filter.reset()
+            mesh = self._find(image)
+        self._missed = 0 if mesh is not None else self._missed + 1
+        if mesh is None:
+            self._region = None
+            if self._missed >= _FORGET_AFTER:
+                self._previous = None
             return None
-        left, top, right, bottom = self._window
-        face = dominant(
-            self._follower.find(image[top:bottom, left:right], (left, top)), self._size, self._previous
-        )
-        if face is None or not near(face, self._previous) or _leaving(face, self._window, self._size):
-            self._end_following()
-            return None
-        return face
+        self._region = Region.of_landmarks(mesh.landmarks)
+        self._previous = mesh
+        return self._filter.filter(mesh)
 
-    def _find(self, image: Image) -> Face | None:
+    def _follow(self, image: Image) -> FaceMesh | None:
+        """The face followed so far, where it still is."""
+        if self._region is None or self._previous is None:
+            return None
+        mesh = self._landmarker.look(image, self._region)
+        return mesh if mesh is not None and near(mesh, self._previous) else None
+
+    def _find(self, image: Image) -> FaceMesh | None:
         """Choose a face to follow. One too small for the whole frame is searched for now and then only: a search
         costs several detections.
         """
-        faces = self._everyone.find(image)
-        in_sight = len(faces) == 1  # a face that the whole frame shows, and no other beside it
-        if not faces and self._missed % _SEARCH_EVERY == 0:
-            faces = _search(self._everyone, image, _FAR)
-        face = dominant(faces, self._size, self._previous)
-        if face is None:
-            return None
-        self._window = (0, 0, *self._size) if in_sight else _around(face, self._size)
-        left, top, right, bottom = self._window
-        self._follower = Landmarker(video=True, max_faces=1)
-        followed = self._follower.find(image[top:bottom, left:right], (left, top))
-        return followed[0] if followed and near(followed[0], face) else face
-
-    def _end_following(self) -> None:
-        if self._follower is not None:
-            self._follower.close()
-            self._follower = None
+        meshes = self._landmarker.find(image)
+        if not meshes and self._missed % _SEARCH_EVERY == 0:
+            meshes = _search(self._landmarker, image, _FAR)
+        return dominant(meshes, self._size, self._previous)
 
     def reset(self) -> None:
         """Forget the face followed so far."""
-        self._end_following()
-        self._previous, self._missed = None, 0
+        self._region, self._previous, self._missed = None, None, 0
+        self._filter.reset()
 
     def close(self) -> None:
         """Release the networks. May be called twice."""
-        self._end_following()
-        self._everyone.close()
+        self._landmarker.close()
+        if self._scorer is not None:
+            self._scorer.close()
 
     def __enter__(self) -> FaceTracker:
         return self
@@ -179,7 +179,7 @@ class FaceTracker:
         self.close()
 
 
-def _around(face: Face, frame_size: tuple[int, int]) -> Window:
+def _around(face: FaceMesh, frame_size: tuple[int, int]) -> Window:
     """A window of four face sizes around a face, inside the frame."""
     side = int(4 * face.size)
     spans = []
@@ -189,15 +189,3 @@ def _around(face: Face, frame_size: tuple[int, int]) -> Window:
         spans.append((start, start + extent))
     (left, right), (top, bottom) = spans
     return left, top, right, bottom
-
-
-def _leaving(face: Face, window: Window, frame_size: tuple[int, int]) -> bool:
-    """Whether a face nears an edge of its window that is not the frame's own edge."""
-    left, top, right, bottom = face.box
-    margin = 0.4 * face.size
-    return (
-        (window[0] > 0 and left < window[0] + margin)
-        or (window[1] > 0 and top < window[1] + margin)
-        or (window[2] < frame_size[0] and right > window[2] - margin)
-        or (window[3] < frame_size[1] and bottom > window[3] - margin)
-    )

@@ -51,7 +51,7 @@ def make_face(
     blendshapes = np.zeros(len(BLENDSHAPES), np.float32)
     for name, amount in (scores or {}).items():
         blendshapes[INDEX[name]] = amount
-    return Face(pose.to_frame(shape).astype(np.float32), blendshapes, np.eye(4, dtype=np.float32))
+    return Face(pose.to_frame(shape).astype(np.float32), blendshapes)
 
 
 def mirror_of_vertices() -> np.ndarray[tuple[int], np.dtype[np.intp]]:

@@ -1,0 +1,60 @@
+"""The filter that takes the tremble out of a followed face's landmarks, as MediaPipe's face landmarker does.
+
+It is a One-Euro filter (Casiez, Roussel, Vogel, CHI 2012) that takes its speeds from the landmarks as they come,
+not from where the filter has got to, and counts them in face sizes per second.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from personalive.face.face import FaceMesh, Float
+
+_SECONDS = 0.033
+"""Between two frames, taken as even: only their order counts, since a true clock may repeat or jump."""
+_CUTOFF_AT_REST = 0.05
+_CUTOFF_BY_SPEED = 80.0
+_SPEED_CUTOFF = 1.0
+"""Hz, Hz per (face size per second), Hz: MediaPipe's constants."""
+
+
+class LandmarkFilter:
+    """Steadies the landmarks of one face from frame to frame."""
+
+    def __init__(self) -> None:
+        self._last: Float | None = None
+        self._steady: Float = np.zeros(0, np.float32)
+        self._speed: Float = np.zeros(0, np.float32)
+
+    def filter(self, mesh: FaceMesh) -> FaceMesh:
+        """The face of the next frame, steadier. The first one passes as it is."""
+        landmarks = mesh.landmarks
+        if self._last is None:
+            self._steady, self._speed = landmarks, np.zeros_like(landmarks)
+        else:
+            speed = (landmarks - self._last) * np.float32(1 / (_SECONDS * _mean_side(landmarks)))
+            self._speed = self._speed + _share(_SPEED_CUTOFF) * (speed - self._speed)
+            turn = np.float32(2 * math.pi * _SECONDS) * (
+                np.float32(_CUTOFF_AT_REST) + np.float32(_CUTOFF_BY_SPEED) * np.abs(self._speed)
+            )
+            self._steady = self._steady + turn / (turn + 1) * (landmarks - self._steady)
+        self._last = landmarks
+        return FaceMesh(self._steady)
+
+    def reset(self) -> None:
+        """Forget the face: the next one passes as it is."""
+        self._last = None
+
+
+def _mean_side(landmarks: Float) -> float:
+    """Mean of the sides of the landmarks' bounding box, pixels."""
+    low, high = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
+    return max(float((high - low).mean()), 1e-3)
+
+
+def _share(cutoff: float) -> np.float32:
+    """How much of the way to a sample a low-pass goes in one frame."""
+    turn = 2 * math.pi * _SECONDS * cutoff
+    return np.float32(turn / (turn + 1))
