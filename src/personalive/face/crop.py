@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from personalive.face.face import Face
+from personalive.face.face import FaceMesh
 from personalive.face.pose import fit_head
 from personalive.face.smoothing import OneEuro
 from personalive.media.types import Image
@@ -74,7 +75,7 @@ class CropBox:
         return CropBox((size[0] - width) / 2, (size[1] - height) / 2, width, height)
 
 
-def head_in_frame(face: Face) -> tuple[float, float, float]:
+def head_in_frame(face: FaceMesh) -> tuple[float, float, float]:
     """Centre (x, y) and height of a head in pixels, steady while the face turns, speaks or laughs."""
     pose = fit_head(face.landmarks)
     x, y, _ = pose.to_frame(np.array([_HEAD_CENTRE]))[0]
@@ -96,7 +97,7 @@ def _placed(x: float, y: float, height: float, aspect: float) -> CropBox:
 
 
 def reference_crop(
-    face: Face, image_size: Size, aspect: float = 1.0, *, scale: float = 1 / FACE_SHARE
+    face: FaceMesh, image_size: Size, aspect: float = 1.0, *, scale: float = 1 / FACE_SHARE
 ) -> CropBox:
     """The crop of a portrait that shows head and shoulders, of `aspect` (width / height).
 
@@ -171,20 +172,39 @@ def _needed(image: Image, box: CropBox) -> tuple[Image, tuple[int, int]]:
 
 def _soften_outside(pixels: Image, box: CropBox, image_size: Size) -> Image:
     height, width = pixels.shape[:2]
+    kept, blurred_share, rows = _outside(box, image_size, (width, height))
+    if rows is None:
+        return pixels
+    # Blurring at a quarter of the size is as good and much quicker.
+    small = cv2.resize(pixels, (max(width // 4, 1), max(height // 4, 1)), interpolation=cv2.INTER_AREA)
+    deviation = 0.05 * max(width, height) / 4
+    small = cv2.GaussianBlur(small, (0, 0), deviation, borderType=cv2.BORDER_REPLICATE)
+    blurred = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+    pixels[rows] = cv2.blendLinear(pixels[rows], blurred[rows], kept, blurred_share)
+    return pixels
+
+
+@lru_cache(maxsize=8)
+def _outside(
+    box: CropBox, image_size: Size, size: Size
+) -> tuple[NDArray[np.float32], NDArray[np.float32], slice | None]:
+    """Shares of the pixels kept and of those blurred, float32 (rows, width), and the rows that they are for.
+
+    The rows are those with a pixel outside the image, None without one. Kept from call to call: a calm crop
+    stays where it is.
+    """
+    width, height = size
     x = box.left + (np.arange(width) + 0.5) * (box.width / width)
     y = box.top + (np.arange(height) + 0.5) * (box.height / height)
     across = np.maximum(np.maximum(-x, x - image_size[0]), 0) * (width / box.width)
     down = np.maximum(np.maximum(-y, y - image_size[1]), 0) * (height / box.height)
-    side = max(width, height)
-    share = np.minimum(np.hypot(across[None, :], down[:, None]) / (0.06 * side), 1.0)
-    if not share.any():
-        return pixels
-    # Blurring at a quarter of the size is as good and much quicker.
-    small = cv2.resize(pixels, (max(width // 4, 1), max(height // 4, 1)), interpolation=cv2.INTER_AREA)
-    small = cv2.GaussianBlur(small, (0, 0), 0.05 * side / 4, borderType=cv2.BORDER_REPLICATE)
-    blurred = cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
-    mixed = pixels + (blurred.astype(np.float32) - pixels) * share[..., None].astype(np.float32)
-    return cast(Image, np.clip(np.rint(mixed), 0, 255).astype(np.uint8))
+    outside = np.arange(height) if across.any() else np.flatnonzero(down)
+    if not len(outside):
+        return np.empty((0, width), np.float32), np.empty((0, width), np.float32), None
+    rows = slice(int(outside[0]), int(outside[-1]) + 1)
+    distance = np.hypot(across[None, :], down[rows, None]) / (0.06 * max(width, height))
+    share = np.minimum(distance, 1.0).astype(np.float32)
+    return 1 - share, share, rows
 
 
 class FollowCrop:
@@ -207,7 +227,7 @@ class FollowCrop:
         self._unit = 0.0
         self._target: NDArray[np.float64] | None = None
 
-    def follow(self, face: Face | None, image_size: Size, time: float) -> CropBox:
+    def follow(self, face: FaceMesh | None, image_size: Size, time: float) -> CropBox:
         """The crop for the next frame of `image_size` (width, height) at `time` in seconds.
 
         Before the first face it is the largest centred crop. A new image size starts anew.
