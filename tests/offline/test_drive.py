@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personalive.media import VideoFrame
-from personalive.offline.drive import Driven, drive
+from personalive.media import Image, VideoFrame
+from personalive.offline.drive import Driven, drive, prepared_ahead
 from personalive.pipelines import registry
 from personalive.pipelines.interface import (
     AnimatedChunk,
@@ -121,31 +121,47 @@ class _Preparing(Session[RunParameters]):
     def close(self) -> None:
         raise NotImplementedError
 
-    def prepare(self, chunk: FrameChunk) -> None:
-        self.prepared.append(float(chunk.times[0]))
+    def prepare(self, image: Image, time: float) -> None:
+        del image
+        self.prepared.append(time)
 
     def step(self, chunk: FrameChunk) -> AnimatedChunk:
-        assert float(chunk.times[0]) in self.prepared
-        self.stepped.append(float(chunk.times[0]))
-        return AnimatedChunk(chunk.images, chunk.times, (FrameState.ANIMATED,) * len(chunk))
+        assert set(chunk.times[:1]) <= set(self.prepared)
+        self.stepped += chunk.times.tolist()
+        return AnimatedChunk(np.stack(list(chunk.images)), chunk.times, (FrameState.ANIMATED,) * len(chunk))
 
 
 @pytest.mark.parametrize("count", [1, 4, 9])
-def test_each_chunk_is_prepared_once_and_before_its_step(count: int) -> None:
+def test_each_frame_is_prepared_once_and_before_its_step(count: int) -> None:
     info = replace(registry.get("echo").info, chunk_frames=4, delay_frames=0, exact_chunks=True)
     session = _Preparing()
-    driven = list(drive(session, info, frames(count)))
+    with prepared_ahead(session, frames(count), ahead=4) as ahead:
+        driven = list(drive(session, info, ahead))
     assert len(driven) == count
-    assert session.prepared == session.stepped == [4 * k / 25 for k in range(-(-count // 4))]
+    assert session.prepared == [k / 25 for k in range(count)]
+    assert session.stepped == [k / 25 for k in range(4 * -(-count // 4))]
+
+
+def test_a_session_that_prepares_nothing_gets_its_frames_without_another_thread() -> None:
+    class Plain(_Preparing):
+        prepare = Session.prepare
+
+    given = frames(3)
+    with prepared_ahead(Plain(), given, ahead=4) as ahead:
+        assert ahead is given
 
 
 def test_what_preparing_raises_ends_the_drive() -> None:
     class Failing(_Preparing):
-        def prepare(self, chunk: FrameChunk) -> None:
-            if chunk.times[0]:
+        def prepare(self, image: Image, time: float) -> None:
+            if time:
                 raise MemoryError("no room")
-            super().prepare(chunk)
+            super().prepare(image, time)
 
     info = replace(registry.get("echo").info, chunk_frames=4, delay_frames=0, exact_chunks=True)
-    with pytest.raises(MemoryError, match="no room"):
-        list(drive(Failing(), info, frames(8)))
+    session = Failing()
+    with (
+        pytest.raises(MemoryError, match="no room"),
+        prepared_ahead(session, frames(8), ahead=4) as ahead,
+    ):
+        list(drive(session, info, ahead))

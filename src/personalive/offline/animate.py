@@ -15,7 +15,7 @@ from typing import Any
 from personalive.errors import InputError
 from personalive.media import DrivingSource, open_driving
 from personalive.offline.compose import Layout
-from personalive.offline.drive import Driven, drive
+from personalive.offline.drive import Driven, drive, prepared_ahead
 from personalive.offline.job import AnimateJob, Progress, Report
 from personalive.offline.loaded import WAITING_FRAMES, Loaded, Made
 from personalive.offline.output import FrameWriter, check_target, is_picture
@@ -117,9 +117,10 @@ def _animate(loaded: Loaded, tell: Progress) -> Made:
         def finish(driven: Driven) -> None:
             target.write(layout.compose(driven.driving, driven.animated))
 
-        reader = stack.enter_context(Reader(driving_frames(plan, source), ahead=loaded.frames_ahead))
         writer = stack.enter_context(Writer(finish, behind=WAITING_FRAMES))
-        for done, driven in enumerate(drive(session, info, reader)):
+        reader = stack.enter_context(Reader(driving_frames(plan, source), ahead=loaded.frames_ahead))
+        frames = stack.enter_context(prepared_ahead(session, reader, ahead=loaded.frames_ahead))
+        for done, driven in enumerate(drive(session, info, frames)):
             states[driven.state] += 1
             writer.put(driven)
             tell("animating", done + 1, plan.frames)

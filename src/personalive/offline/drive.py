@@ -5,13 +5,14 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from personalive.media import Image, VideoFrame
+from personalive.offline.threads import Reader
 from personalive.pipelines.interface import AnimatedChunk, FrameChunk, FrameState, PipelineInfo, Session
 
 
@@ -22,6 +23,24 @@ class Driven:
     driving: Image
     animated: Image
     state: FrameState
+
+
+@contextmanager
+def prepared_ahead(
+    session: Session[Any], frames: Iterable[VideoFrame], *, ahead: int
+) -> Iterator[Iterable[VideoFrame]]:
+    """Prepare `frames` for the session's steps on a thread, at most `ahead` frames before the one taken."""
+    if type(session).prepare is Session.prepare:
+        yield frames
+        return
+    with Reader(_prepared(session, frames), ahead=ahead) as reader:
+        yield reader
+
+
+def _prepared(session: Session[Any], frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+    for frame in frames:
+        session.prepare(frame.image, frame.time)
+        yield frame
 
 
 def drive(session: Session[Any], info: PipelineInfo, frames: Iterable[VideoFrame]) -> Iterator[Driven]:
@@ -42,7 +61,6 @@ class Drive:
         self._info = info
         self._source = iter(frames)
         self._pairing = _Pairing()
-        self._upcoming: _Batch | None = None
         self.taken = 0
         """Driving frames that the session has had."""
         self.ended = False
@@ -69,53 +87,18 @@ class Drive:
                 return
 
     def _step(self) -> Iterator[Driven]:
-        batch = self._upcoming or self._read()
-        if batch is not None:
-            self.taken += len(batch.frames)
-            self._pairing.expect(batch.frames, batch.padding)
-            yield from self._pairing.match(self._stepped(batch))
+        frames = list(itertools.islice(self._source, self._info.chunk_frames))
+        if frames:
+            padding = self._info.chunk_frames - len(frames) if self._info.exact_chunks else 0
+            self.taken += len(frames)
+            self._pairing.expect(frames, padding)
+            yield from self._pairing.match(self._session.step(_chunk(frames, padding)))
             return
         rest = self._session.flush()
         if rest is not None:
             yield from self._pairing.match(rest)
         self._pairing.check_complete()
         self.ended = True
-
-    def _stepped(self, batch: _Batch) -> AnimatedChunk:
-        """Step it; meanwhile the next chunk is prepared, in the order in which they are stepped."""
-        if not _prepares(self._session):
-            self._upcoming = None
-            return self._session.step(batch.chunk)
-        if batch is not self._upcoming:
-            self._session.prepare(batch.chunk)
-        self._upcoming = self._read()
-        if self._upcoming is None:
-            return self._session.step(batch.chunk)
-        with ThreadPoolExecutor(1, thread_name_prefix="prepare") as beside:
-            prepared = beside.submit(self._session.prepare, self._upcoming.chunk)
-            animated = self._session.step(batch.chunk)
-            prepared.result()
-        return animated
-
-    def _read(self) -> _Batch | None:
-        frames = list(itertools.islice(self._source, self._info.chunk_frames))
-        if not frames:
-            self._source = iter(())
-            return None
-        padding = self._info.chunk_frames - len(frames) if self._info.exact_chunks else 0
-        return _Batch(frames, padding, _chunk(frames, padding))
-
-
-class _Batch(NamedTuple):
-    """Driving frames of a step, and the chunk that they make."""
-
-    frames: list[VideoFrame]
-    padding: int
-    chunk: FrameChunk
-
-
-def _prepares(session: Session[Any]) -> bool:
-    return isinstance(session, Session) and type(session).prepare is not Session.prepare
 
 
 class _Pairing:
@@ -150,6 +133,6 @@ class _Pairing:
 
 def _chunk(batch: list[VideoFrame], padding: int) -> FrameChunk:
     last = batch[-1]
-    images = np.stack([frame.image for frame in batch] + [last.image] * padding)
+    images = [frame.image for frame in batch] + [last.image] * padding
     later = [last.time + last.duration * (k + 1) for k in range(padding)]
     return FrameChunk(images, np.array([frame.time for frame in batch] + later, np.float64))

@@ -17,7 +17,7 @@ from typing import Any
 
 from personalive.errors import CannotResumeError, InputError, MediaError
 from personalive.media import AudioTrack, Provenance, VideoFrame, join_videos, open_writer, output_kind
-from personalive.offline.drive import Drive, Driven
+from personalive.offline.drive import Drive, Driven, prepared_ahead
 from personalive.offline.fingerprint import fingerprint
 from personalive.offline.job import Progress
 from personalive.offline.loaded import WAITING_FRAMES, Loaded, Made
@@ -116,19 +116,24 @@ class _Work:
     def finish(self, length: int, say: OnSegment) -> None:
         """Make them all, of `length` frames, and `say` so after each. `folder.state` is finished then."""
         loaded, folder = self._loaded, self._folder
-        with Reader(driving_frames(loaded.plan, loaded.source), ahead=loaded.frames_ahead) as reader:
-            drive = Drive(self._session, loaded.pipeline.info, reader)
-            if folder.state.taken:
-                self._go_on(drive, reader)
+        with ExitStack() as stack:
+            source = driving_frames(loaded.plan, loaded.source)
+            reader = stack.enter_context(Reader(source, ahead=loaded.frames_ahead))
+            waiting = self._find_place(reader) if folder.state.taken else []
+            frames = stack.enter_context(prepared_ahead(self._session, reader, ahead=loaded.frames_ahead))
+            drive = Drive(self._session, loaded.pipeline.info, frames)
+            drive.go_on(folder.state.frames, waiting, folder.state.padding)
             while not folder.state.finished:
                 begun = time.perf_counter()
                 states = self._make(drive, length)
                 self._keep(drive, states, time.perf_counter() - begun)
                 say(folder)
 
-    def _go_on(self, drive: Drive, reader: Iterator[VideoFrame]) -> None:
-        """Bring session and source to where the earlier run was. The source is read again from its start, which
-        gives the same frames, as seeking need not."""
+    def _find_place(self, reader: Iterator[VideoFrame]) -> list[VideoFrame]:
+        """Bring session and source to where the earlier run was; return the frames that waited for their result.
+
+        The source is read again from its start, which gives the same frames; seeking need not.
+        """
         state = self._folder.state
         self._session.restore(self._folder.snapshot)
         passed = 0
@@ -137,7 +142,7 @@ class _Work:
         waiting = list(itertools.islice(reader, state.taken - state.frames))
         if passed + len(waiting) < state.taken:
             raise MediaError(f"{self._loaded.plan.job.driving} gave fewer frames than in the earlier run.")
-        drive.go_on(state.frames, waiting, state.padding)
+        return waiting
 
     def _make(self, drive: Drive, length: int) -> Counter[FrameState]:
         """Write the next segment, if there is another frame, and say what its frames are."""

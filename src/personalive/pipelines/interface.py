@@ -9,6 +9,7 @@ sessions never disturb each other. Command line, server and batch know pipelines
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -95,17 +96,21 @@ class FrameState(StrEnum):
 class FrameChunk:
     """Driving frames of one step.
 
-    `images` uint8 RGB (frames, height, width, 3), any size of 16 px or more; `times` float64 (frames,), the
-    source's timestamps in seconds, which never decrease.
+    `images` uint8 RGB (height, width, 3) each, of one size of 16 px or more; an array (frames, height, width, 3)
+    or a sequence of arrays, which saves a copy. `times` float64 (frames,), the source's timestamps in seconds,
+    which never decrease.
     """
 
-    images: Frames
+    images: Frames | Sequence[Image]
     times: NDArray[np.float64]
 
     def __post_init__(self) -> None:
-        if self.images.ndim != 4 or self.images.shape[3] != 3 or self.images.dtype != np.uint8:
-            raise ValueError(f"images must be uint8 (frames, height, width, 3), not {self.images.shape}")
-        if self.times.shape != self.images.shape[:1]:
+        shapes = {image.shape for image in self.images}
+        if len(shapes) > 1:
+            raise ValueError(f"images must have one size, not {sorted(shapes)}")
+        if any(image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 for image in self.images):
+            raise ValueError(f"images must be uint8 (height, width, 3) each, not {shapes.pop()}")
+        if self.times.shape != (len(self.images),):
             raise ValueError(f"{len(self.images)} frames need as many times, not {self.times.shape}")
 
     def __len__(self) -> int:
@@ -117,15 +122,17 @@ class AnimatedChunk:
     """Frames a step gave back: `images` uint8 RGB (frames, height, width, 3) at the loaded size.
 
     `times` float64 (frames,): the timestamp of the driving frame that each one shows. `states`: per frame,
-    what it shows. May hold fewer frames than went in, or none, while a pipeline with a delay fills up.
+    what it shows. May hold fewer frames than went in, or none, while a pipeline with a delay fills up. `seconds`:
+    how long the step took, where another process made it.
     """
 
     images: Frames
     times: NDArray[np.float64]
     states: tuple[FrameState, ...]
+    seconds: float | None = None
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.times)
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +169,23 @@ class Session(ABC, Generic[R]):
         """By how many frames the output trails the input once the session runs."""
         return 0
 
-    def prepare(self, chunk: FrameChunk) -> None:
-        """Do beforehand what stepping `chunk` needs of the CPU alone.
+    def prepare(self, image: Image, time: float) -> None:
+        """Do in advance what stepping a driving frame needs of the CPU alone, such as finding the face.
 
-        May run on another thread while the chunk before is stepped. Changes nothing of the result, as long as
-        chunks are prepared in the order in which they are stepped, each once at most, and none is left out.
+        `image` uint8 RGB (H, W, 3), `time` in seconds, both as a later chunk will have them. One thread may prepare
+        while another steps. Frames are prepared in their order, each once at most. A frame that is not prepared
+        before its step is looked at within the step.
         """
-        del chunk
+        del image, time
+
+    @property
+    def prepared_until(self) -> float:
+        """Time of the newest frame known to be prepared: a step on later ones may wait for them."""
+        return math.inf
+
+    def discard(self, time: float) -> None:
+        """Drop what was prepared of the frame of that time: no step will take it."""
+        del time
 
     @abstractmethod
     def step(self, chunk: FrameChunk) -> AnimatedChunk:
@@ -275,6 +292,11 @@ class Pipeline(ABC, Generic[L, R]):
         self, reference: Reference, parameters: R | None = None, *, seed: int | None = None
     ) -> Session[R]:
         """A session with its own state; `seed` defaults to the one loaded with."""
+
+    @property
+    def sessions_together(self) -> int:
+        """How many sessions one call of `step_many` should get: more only where that is faster than in turn."""
+        return 1
 
     def step_many(self, sessions: Sequence[Session[R]], chunks: Sequence[FrameChunk]) -> list[AnimatedChunk]:
         """Step several sessions; pipelines that can batch them do, with the same result as one by one."""

@@ -316,3 +316,21 @@ def test_run_parameters_hold_from_the_next_step_on(
     same = [bool((one == reference.motion[0]).all()) for one in tokens]
     assert same[-CHUNK:] == [True] * CHUNK
     assert not any(same[-2 * CHUNK : -CHUNK])
+
+
+def test_a_session_with_prepared_frames_gives_the_same(
+    pipeline: PersonaLivePipeline, reference: FusedReference, set_to: PersonaLiveLoadParameters
+) -> None:
+    parts = [chunk(1, index) for index in range(4)]
+    with pipeline.open_session(reference) as session:
+        expected = content([session.step(part) for part in parts])
+    with pipeline.open_session(reference) as session:
+        made = []
+        for part, following in zip(parts, [*parts[1:], None], strict=True):
+            for ahead in (part if part is parts[0] else None, following):
+                for image, time in zip(*((ahead.images, ahead.times) if ahead else ((), ())), strict=True):
+                    session.prepare(image, float(time))
+            if following is None:
+                session.restore(session.snapshot())
+            made.append(session.step(part))
+        assert content(made) == expected

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -18,6 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from personalive.errors import InputError
 from personalive.pipelines.personalive.decoding import FrameDecoder, to_images
 from personalive.pipelines.personalive.devices import exact_float32
+from personalive.pipelines.personalive.driver_tracker import TrackedFrame
 from personalive.pipelines.personalive.driving import DriverState, Perceived, calmed, held
 from personalive.pipelines.personalive.kernels.choice import fastest
 from personalive.pipelines.personalive.kernels.operations import PLAIN
@@ -31,6 +33,7 @@ from personalive.pipelines.personalive.keypoints import (
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.networks.motion_extractor import HeadMotion
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
+from personalive.pipelines.personalive.pixels import on_device
 from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.schedule import Schedule
 from personalive.pipelines.personalive.speed.acceleration import accelerated, chosen
@@ -71,6 +74,13 @@ class Look:
 
     frames: Tensor
     found: Tensor
+
+
+def looked_at(tracked: Sequence[TrackedFrame], device: torch.device) -> Look:
+    """Return tracked frames as the engine takes them, on their way to the device."""
+    crops = np.stack([frame.crop for frame in tracked])
+    found = torch.tensor([frame.found for frame in tracked])
+    return Look(on_device(crops, device), to_device(found, device))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -263,6 +263,11 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
 
         return extract(self._loaded(), frames, fps, self._weights)
 
+    @property
+    @override
+    def sessions_together(self) -> int:
+        return self._parameters.batch_sessions
+
     @override
     def step_many(
         self, sessions: Sequence[Session[PersonaLiveRunParameters]], chunks: Sequence[FrameChunk]

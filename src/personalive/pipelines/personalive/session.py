@@ -17,19 +17,26 @@ from torch import Tensor
 from typing_extensions import override
 
 from personalive.errors import InputError, SessionClosedError
-from personalive.media.types import Frames
+from personalive.media.types import Frames, Image
 from personalive.pipelines.interface import AnimatedChunk, FrameChunk, FrameState, Reference, Session
 from personalive.pipelines.personalive import snapshots
+from personalive.pipelines.personalive.driver_tracker import DriverTracker
 from personalive.pipelines.personalive.driving import Perceived, unseen
-from personalive.pipelines.personalive.engine import Engine, Look, SessionState, StepInput, StepOutput, Trace
-from personalive.pipelines.personalive.foresight import Foresight
+from personalive.pipelines.personalive.engine import (
+    Engine,
+    Look,
+    SessionState,
+    StepInput,
+    StepOutput,
+    Trace,
+    looked_at,
+)
 from personalive.pipelines.personalive.motion import DrivingMotion
 from personalive.pipelines.personalive.noise import NoiseSource, SeededNoise
 from personalive.pipelines.personalive.parameters import PersonaLiveRunParameters
-from personalive.pipelines.personalive.pixels import on_device
 from personalive.pipelines.personalive.reference import FusedReference
-from personalive.pipelines.personalive.speed.transfers import to_device, to_host
-from personalive.pipelines.personalive.watch import Watch
+from personalive.pipelines.personalive.speed.transfers import to_host
+from personalive.pipelines.prefetch import Prefetch
 
 Shown = tuple[float, FrameState]
 """What an output frame will say of itself: the driving frame's time, and its state."""
@@ -59,7 +66,7 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
         self._reference = reference
         self._make_noise = noise
         self._trace = trace
-        self._watch = Foresight(Watch(size, detect=engine.parameters.face_detection))
+        self._tracker = Prefetch(DriverTracker(size, detect=engine.parameters.face_detection))
         self._begin(engine)
 
     def _begin(self, engine: Engine) -> None:
@@ -80,9 +87,13 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
         return self._running().parameters.delay_frames
 
     @override
-    def prepare(self, chunk: FrameChunk) -> None:
+    def prepare(self, image: Image, time: float) -> None:
         self._running()
-        self._watch.prepare(chunk)
+        self._tracker.prepare(image, time)
+
+    @override
+    def discard(self, time: float) -> None:
+        self._tracker.discard(time)
 
     @override
     def step(self, chunk: FrameChunk) -> AnimatedChunk:
@@ -134,7 +145,7 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
     @override
     def reset(self) -> None:
         engine = self._running()
-        self._watch.reset()
+        self._tracker.reset()
         self._begin(engine)
 
     @override
@@ -148,7 +159,7 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
                 waiting=tuple(self._waiting),
                 noise=self._noise.state(),
                 next_noise=self._next_noise,
-                watch=self._watch.pause(),
+                watch=self._tracker.pause(),
             )
         )
 
@@ -164,7 +175,7 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
         self._waiting = deque(kept.waiting)
         self._noise.restore(kept.noise)
         self._next_noise = kept.next_noise
-        self._watch.resume(kept.watch)
+        self._tracker.resume(kept.watch)
 
     @override
     def figures(self) -> Mapping[str, float]:
@@ -172,7 +183,7 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
 
     @override
     def close(self) -> None:
-        self._watch.close()
+        self._tracker.close()
         self._engine = None
 
     def _running(self) -> Engine:
@@ -187,9 +198,9 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
             raise InputError(f"This pipeline takes chunks of {size} frames, not {len(chunk)}.")
         if isinstance(chunk, DrivingMotion):
             return self._input(engine, chunk.perceived(engine.models.device, engine.models.dtype))
-        frames, found = self._watch.look(chunk)
-        device = engine.models.device
-        return self._input(engine, Look(on_device(frames, device), to_device(torch.tensor(found), device)))
+        pairs = zip(chunk.images, chunk.times.tolist(), strict=True)
+        tracked = [self._tracker.look(image, time) for image, time in pairs]
+        return self._input(engine, looked_at(tracked, engine.models.device))
 
     def _input(self, engine: Engine, driving: Look | Perceived) -> StepInput:
         if self._next_noise is None:

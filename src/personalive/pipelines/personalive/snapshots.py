@@ -35,7 +35,7 @@ _HEADS = ("first", "head", "calm")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """All that a session is made of. `reference` is its id; `watch` is what `Watch.resume` takes."""
+    """All that a session is made of. `reference` is its id; `watch` is what `Prefetch.resume` takes."""
 
     reference: str
     state: SessionState

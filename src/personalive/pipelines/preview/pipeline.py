@@ -6,6 +6,7 @@ import hashlib
 import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from personalive.pipelines.interface import (
     Reference,
     Session,
 )
+from personalive.pipelines.prefetch import Prefetch
 from personalive.pipelines.preview.motion import Motion
 from personalive.pipelines.preview.parameters import PreviewLoadParameters, PreviewRunParameters
 from personalive.pipelines.preview.retarget import Retargeter
@@ -135,7 +137,8 @@ class PreviewSession(Session[PreviewRunParameters]):
 
     def __init__(self, reference: PreviewReference, parameters: PreviewRunParameters) -> None:
         self._parameters = parameters
-        self._tracker: FaceTracker | None = FaceTracker()
+        self._faces = Prefetch(_FaceLooker())
+        self._closed = False
         self._artist = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preview-draw")
         self._reference = reference
         self._last: Motion | None = None
@@ -148,12 +151,11 @@ class PreviewSession(Session[PreviewRunParameters]):
 
     @override
     def step(self, chunk: FrameChunk) -> AnimatedChunk:
-        if self._tracker is None:
-            raise SessionClosedError("This session is closed.")
+        self._require_open()
         states: list[FrameState] = []
         drawings: list[Future[Image]] = []
         for driving, time in zip(chunk.images, chunk.times, strict=True):
-            state, motion = self._follow(driving, float(time), self._tracker)
+            state, motion = self._follow(driving, float(time))
             states.append(state)
             # One frame is drawn while the next is tracked; drawing depends on nothing but the motion.
             drawings.append(self._artist.submit(self._reference.draw, motion))
@@ -163,8 +165,17 @@ class PreviewSession(Session[PreviewRunParameters]):
             images[index] = drawing.result()
         return AnimatedChunk(images, chunk.times, tuple(states))
 
-    def _follow(self, driving: Image, time: float, tracker: FaceTracker) -> tuple[FrameState, Motion | None]:
-        face = tracker.track(driving)
+    @override
+    def prepare(self, image: Image, time: float) -> None:
+        self._require_open()
+        self._faces.prepare(image, time)
+
+    @override
+    def discard(self, time: float) -> None:
+        self._faces.discard(time)
+
+    def _follow(self, driving: Image, time: float) -> tuple[FrameState, Motion | None]:
+        face = self._faces.look(driving, time)
         if face is not None and self._retargeter is not None:
             self._last = self._retargeter.motion(face, time, self._parameters)
         if self._last is None:
@@ -189,15 +200,13 @@ class PreviewSession(Session[PreviewRunParameters]):
         self._last = None
         if self._retargeter is not None:
             self._retargeter.reset()
-        if self._tracker is not None:
-            self._tracker.reset()
+        self._faces.reset()
 
     @override
     def snapshot(self) -> bytes:
         """As JSON. The face is looked for anew afterwards, here and in the session that goes on alike."""
-        if self._tracker is None:
-            raise SessionClosedError("This session is closed.")
-        self._tracker.reset()
+        self._require_open()
+        self._faces.pause()
         state = {
             "format": _FORMAT,
             "reference": self._reference.id,
@@ -209,8 +218,7 @@ class PreviewSession(Session[PreviewRunParameters]):
 
     @override
     def restore(self, snapshot: bytes) -> None:
-        if self._tracker is None:
-            raise SessionClosedError("This session is closed.")
+        self._require_open()
         try:
             state = json.loads(snapshot)
             if (state["format"], state["reference"]) != (_FORMAT, self._reference.id):
@@ -222,15 +230,48 @@ class PreviewSession(Session[PreviewRunParameters]):
                 retargeter.restore(state["retargeter"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # any bytes may be given
             raise InputError("These bytes are no snapshot of a session.") from error
-        self._tracker.reset()
+        self._faces.resume({})
         self._parameters, self._last, self._retargeter = parameters, last, retargeter
 
     @override
     def close(self) -> None:
-        if self._tracker is not None:
-            self._tracker.close()
-            self._tracker = None
+        if not self._closed:
+            self._closed = True
+            self._faces.close()
             self._artist.shutdown()
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise SessionClosedError("This session is closed.")
+
+
+class _FaceLooker:
+    """Track the driver's face; the tracking starts again where a session is continued."""
+
+    def __init__(self) -> None:
+        self._tracker = FaceTracker()
+
+    def look(self, image: Image, time: float) -> Face | None:
+        """Return the driver's face in the next frame."""
+        del time
+        return self._tracker.track(image)
+
+    def state(self) -> dict[str, Any]:
+        """Return nothing: no state of the tracking is kept."""
+        return {}
+
+    def restart(self, state: dict[str, Any]) -> None:
+        """Look for the face again."""
+        del state
+        self._tracker.reset()
+
+    def reset(self) -> None:
+        """Forget the driver."""
+        self._tracker.reset()
+
+    def close(self) -> None:
+        """Release the networks."""
+        self._tracker.close()
 
 
 def _own(reference: Reference) -> PreviewReference:

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 
 import torch
 
-from personalive.pipelines.interface import ProgressReport
+from personalive.pipelines.interface import FrameState, ProgressReport
 from personalive.pipelines.personalive.devices import device_of, dtype_of
 from personalive.pipelines.personalive.measuring.measure import (
     Bench,
-    StepTimes,
     device_name,
     held_memory,
     peak_memory,
 )
+from personalive.pipelines.personalive.measuring.times import StepTimes
+from personalive.pipelines.personalive.measuring.whole_steps import SessionBench
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline, shelved
 from personalive.pipelines.personalive.speed.memory import let_segments_grow
@@ -25,14 +26,26 @@ from personalive.pipelines.personalive.weights.random_set import VARIANTS, rando
 
 @dataclass(frozen=True, slots=True)
 class BenchPlan:
-    """What to measure: weights of a set, or random ones of that `random` size; medians over `steps` steps."""
+    """What to measure: weights of a set, or random ones of that `random` size; medians over `steps` steps.
+
+    `whole`: steps as sessions run them, beside those of the networks alone.
+    """
 
     parameters: PersonaLiveLoadParameters
     random: str | None
+    whole: bool = True
     keyframes: Sequence[int] = (0,)
     sessions: Sequence[int] = (1,)
     steps: int = 30
     warmup: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class BenchRow:
+    """Steps of as many sessions with as many keyframes: as sessions run them, and of the networks alone."""
+
+    whole: StepTimes | None
+    networks: StepTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +54,8 @@ class BenchResult:
 
     `load_seconds`: reading or making the weights; `warm_up_seconds`: until the first frame could come, which is
     shorter at a second start; `first_chunk_seconds`: from a fused reference to its first frames; `peak_gb`: the
-    most that tensors took; `held_gb`: what is kept of the GPU while streaming, the recordings' own memory included.
+    most that tensors took; `held_gb`: what is kept of the GPU while streaming, the recordings' own memory included;
+    `faces`: the share of the whole steps' frames in which a face was found, None where none were measured.
     """
 
     device: str
@@ -55,7 +69,8 @@ class BenchResult:
     first_chunk_seconds: float
     peak_gb: float
     held_gb: float
-    steps: tuple[StepTimes, ...]
+    faces: float | None
+    steps: tuple[BenchRow, ...]
 
 
 def run(plan: BenchPlan, report: ProgressReport | None = None) -> BenchResult:
@@ -73,8 +88,9 @@ def run(plan: BenchPlan, report: ProgressReport | None = None) -> BenchResult:
         bench = Bench(engine)
         fused = time.perf_counter()
         first = bench.first_chunk()
+        whole = SessionBench(pipeline) if plan.whole else None
         steps = tuple(
-            bench.measure(sessions=sessions, keyframes=keyframes, steps=plan.steps, warmup=plan.warmup)
+            _row(plan, bench, whole, sessions, keyframes)
             for sessions in plan.sessions
             for keyframes in plan.keyframes
         )
@@ -91,8 +107,23 @@ def run(plan: BenchPlan, report: ProgressReport | None = None) -> BenchResult:
             first_chunk_seconds=first,
             peak_gb=peak_memory(device),
             held_gb=held_memory(device),
+            faces=None if whole is None else _share_of_faces(whole),
             steps=steps,
         )
+
+
+def _row(
+    plan: BenchPlan, bench: Bench, whole: SessionBench | None, sessions: int, keyframes: int
+) -> BenchRow:
+    def measured(one: Bench | SessionBench) -> StepTimes:
+        return one.measure(sessions=sessions, keyframes=keyframes, steps=plan.steps, warmup=plan.warmup)
+
+    networks = measured(bench)
+    return BenchRow(None if whole is None else measured(whole), networks)
+
+
+def _share_of_faces(whole: SessionBench) -> float:
+    return whole.seen[FrameState.ANIMATED] / max(whole.seen.total(), 1)
 
 
 def _loaded(plan: BenchPlan, device: torch.device) -> PersonaLivePipeline:

@@ -1,25 +1,26 @@
-"""What `personalive bench` measures: a pipeline's steps on made-up frames, stage by stage.
+"""The networks alone: an engine's steps on made-up frames, stage by stage.
 
 A step goes from frames in the host's memory to frames in the host's memory, without looking for faces. History
-keyframes are forced, each the reference itself: what they cost does not depend on what they show.
+keyframes are forced, each the reference itself: what they cost does not depend on what they show. `whole_steps`
+measures the same with faces looked for.
 """
 
 from __future__ import annotations
 
 import resource
-import statistics
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from personalive.media.types import Frames
 from personalive.pipelines.personalive.engine import Engine, Look, SessionState, StepInput
-from personalive.pipelines.personalive.measuring.stopwatch import NAMES, TimedStages
+from personalive.pipelines.personalive.measuring.stopwatch import TimedStages
+from personalive.pipelines.personalive.measuring.times import StepTimes, summarise
 from personalive.pipelines.personalive.noise import SeededNoise
-from personalive.pipelines.personalive.parameters import TRAINED_SIDE, PersonaLiveRunParameters
+from personalive.pipelines.personalive.parameters import PersonaLiveRunParameters
 from personalive.pipelines.personalive.pixels import on_device
 from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.speed.transfers import to_device, to_host
@@ -32,36 +33,6 @@ from personalive.pipelines.personalive.speed.warmup import (
 
 _CALM = PersonaLiveRunParameters(keyframe_threshold=1e9)
 """No keyframe is taken but those that are forced."""
-_RELEASED_PARAMETERS = 1.6e9
-
-H100_FLOORS = {"predict": 73.3, "show": 26.2}
-"""ms of the fastest library kernel for each layer, each alone, summed: one H100, float16, 512×512, no keyframe, the
-full autoencoder. UNet: convolutions 13.9, linears 27.2, attention 20.6, norms as plain copies 11.6; decoder:
-convolutions 20.7, norms 5.5."""
-
-
-@dataclass(frozen=True, slots=True)
-class StageTime:
-    """One stage: median ms of a step, its share of the step, and the ms that no kernel known to us goes below."""
-
-    name: str
-    ms: float
-    share: float
-    floor_ms: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class StepTimes:
-    """Steps of `sessions` sessions at once with `keyframes` each: milliseconds, over `steps` of them."""
-
-    sessions: int
-    keyframes: int
-    steps: int
-    median_ms: float
-    p99_ms: float
-    fastest_ms: float
-    fps_each: float
-    stages: tuple[StageTime, ...]
 
 
 def made_up_frames(count: int, height: int, width: int) -> Frames:
@@ -73,7 +44,7 @@ def made_up_frames(count: int, height: int, width: int) -> Frames:
 
 
 class Bench:
-    """Steps an engine by itself, its stages timed for as long as it is open."""
+    """Steps an engine without sessions, its stages timed for as long as it is open."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -100,7 +71,7 @@ class Bench:
             states = self._step(states, number)
             totals.append(1000 * (time.perf_counter() - started))
             stages.append(self._timed.take())
-        return self._summary(sessions, keyframes, totals[warmup:], stages[warmup:])
+        return summarise(self._engine, sessions, keyframes, totals[warmup:], stages[warmup:])
 
     def first_chunk(self) -> float:
         """Seconds from a fused reference to the first chunk's frames."""
@@ -110,9 +81,7 @@ class Bench:
         return time.perf_counter() - started
 
     def _clock(self) -> float:
-        if self._engine.models.device.type == "cuda":
-            torch.cuda.synchronize(self._engine.models.device)
-        return time.perf_counter()
+        return settled_clock(self._engine.models.device)
 
     def _step(self, states: list[SessionState], number: int) -> list[SessionState]:
         engine, chunk = self._engine, self._engine.schedule.chunk_frames
@@ -135,38 +104,12 @@ class Bench:
         # The window's place in the session does not matter; no keyframe can come before its tenth step.
         return [replace(one.state, window=replace(one.state.window, chunk=0)) for one in done]
 
-    def _summary(
-        self, sessions: int, keyframes: int, totals: list[float], stages: list[dict[str, float]]
-    ) -> StepTimes:
-        middle = statistics.median(totals)
-        each = {name: 1000 * statistics.median(one[name] for one in stages) for name in NAMES}
-        floors = H100_FLOORS if self._floors_hold(sessions, keyframes) else {}
-        rows = [StageTime(NAMES[name], ms, ms / middle, floors.get(name)) for name, ms in each.items()]
-        rest = middle - sum(each.values())
-        chunk = self._engine.schedule.chunk_frames
-        return StepTimes(
-            sessions=sessions,
-            keyframes=keyframes,
-            steps=len(totals),
-            median_ms=middle,
-            p99_ms=float(np.quantile(totals, 0.99)),
-            fastest_ms=min(totals),
-            fps_each=1000 * chunk / middle,
-            stages=(*rows, StageTime("all else", rest, rest / middle)),
-        )
 
-    def _floors_hold(self, sessions: int, keyframes: int) -> bool:
-        parameters, models = self._engine.parameters, self._engine.models
-        return (
-            models.device.type == "cuda"
-            and "H100" in torch.cuda.get_device_name(models.device)
-            and (parameters.height, parameters.width) == (TRAINED_SIDE, TRAINED_SIDE)
-            and models.dtype is torch.float16
-            and parameters.dtype != "float8"
-            and parameters.vae == "full"
-            and (sessions, keyframes) == (1, 0)
-            and sum(each.numel() for each in models.denoising_unet.parameters()) > _RELEASED_PARAMETERS
-        )
+def settled_clock(device: torch.device) -> float:
+    """Seconds of `time.perf_counter`, once the device has done all that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def held_memory(device: torch.device) -> float:

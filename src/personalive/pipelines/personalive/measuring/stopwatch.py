@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from personalive.pipelines.personalive.driving import Perceived
+from personalive.pipelines.personalive.engine import Engine
 from personalive.pipelines.personalive.speed.stages import Stages
 
 NAMES = {
@@ -66,6 +67,21 @@ class TimedStages:
         begun = _now(self._device)
         yield
         self._spans.append((name, begun, _now(self._device)))
+
+
+@contextmanager
+def timed_stages(engine: Engine) -> Iterator[TimedStages]:
+    """An engine's stages, timed for the time of a block; those that are timed already stay."""
+    before = engine.stages
+    if isinstance(before, TimedStages):
+        yield before
+        return
+    timed = TimedStages(before, engine.models.device)
+    engine.stages = timed
+    try:
+        yield timed
+    finally:
+        engine.stages = before
 
 
 def _now(device: torch.device) -> Moment:

@@ -1,0 +1,64 @@
+"""Follow the driver: where the face is, the part of the frame around it, and whether there is one.
+
+The networks were trained on head-and-shoulders clips, while cameras show rooms. So a session looks at a crop that
+keeps still while the head stays in it and follows when it strays; the head's own motion inside the crop is what
+the method carries over.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from personalive.face.crop import CropBox, FollowCrop, Size, cut
+from personalive.face.tracker import FaceTracker
+from personalive.media.types import Image
+
+_TOLERANCE = 0.35
+"""How far a head may stray before the crop follows, in head heights: ordinary movement is motion, not framing."""
+
+
+class TrackedFrame(NamedTuple):
+    """A driving frame cut to the driver, `crop` uint8 RGB (height, width, 3), and whether a face was seen."""
+
+    crop: Image
+    found: bool
+
+
+class DriverTracker:
+    """Cut one driver's frames to `size` (width, height). Without `detect` each whole frame counts as a face."""
+
+    def __init__(self, size: Size, *, detect: bool) -> None:
+        self._size = size
+        self._tracker: FaceTracker | None = FaceTracker() if detect else None
+        self._crop = FollowCrop(size[0] / size[1], tolerance=_TOLERANCE)
+
+    def look(self, image: Image, time: float) -> TrackedFrame:
+        """Cut the next frame, uint8 RGB (H, W, 3) at `time` in seconds."""
+        size = (image.shape[1], image.shape[0])
+        if self._tracker is None:
+            box = CropBox.largest(size, self._size[0] / self._size[1])
+            return TrackedFrame(cut(image, box, self._size), True)
+        face = self._tracker.track_mesh(image)
+        box = self._crop.follow(face, size, time)
+        return TrackedFrame(cut(image, box, self._size), face is not None)
+
+    def state(self) -> dict[str, Any]:
+        """Return what `restart` needs, as JSON. Change nothing."""
+        return self._crop.state()
+
+    def restart(self, state: dict[str, Any]) -> None:
+        """Continue the framing from `state`; the face is looked for again."""
+        if self._tracker is not None:
+            self._tracker.reset()
+        self._crop.restore(state)
+
+    def reset(self) -> None:
+        """Forget the driver."""
+        if self._tracker is not None:
+            self._tracker.reset()
+        self._crop.reset()
+
+    def close(self) -> None:
+        """Release the networks. May be called twice."""
+        if self._tracker is not None:
+            self._tracker.close()
