@@ -69,6 +69,10 @@ class PipelineUnavailableError(PersonaLiveError):
     exit_code = 2
 
 
+class PipelineLostError(PersonaLiveError):
+    """The pipeline's process is gone, or is about to go because its pipeline does nothing any more but fail."""
+
+
 class SessionClosedError(PersonaLiveError):
     """A session or pipeline used after `close()`."""
 

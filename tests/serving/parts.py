@@ -60,7 +60,7 @@ async def running(recordings: Path | None = None, **settings: Any) -> AsyncItera
     """A server's parts, at work on this event loop."""
     if recordings is not None:
         settings["recordings_dir"] = recordings
-    server = Server(Settings(**settings))
+    server = Server(Settings(**settings), in_process=True)
     await server.start()
     try:
         yield server

@@ -30,9 +30,12 @@ LEAVE_LIMIT = 15.0
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds: `sessions` as the server counts them, the rest as the system does; `rss` in bytes."""
+    """What the server's processes hold: `sessions` as the server counts them, the rest as the system does, over the
+    server and its pipeline's process; `rss` in bytes.
+    """
 
     sessions: int
+    processes: int
     threads: int
     handles: int
     rss: int
@@ -111,14 +114,20 @@ class RunningServer:
                 raise TimeoutError(f"{len(self.sessions())} sessions after {limit:g} s, not {count}")
             time.sleep(0.1)
 
+    def children(self) -> list[int]:
+        """The ids of the processes that it has started: one for each pipeline."""
+        tasks = (Path("/proc") / str(self.process.pid) / "task").iterdir()
+        return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+
     def held(self) -> Held:
-        """What the process holds now."""
-        system = Path("/proc") / str(self.process.pid)
-        pages = int((system / "statm").read_text().split()[1])
+        """What the processes hold now."""
+        folders = [Path("/proc") / str(pid) for pid in (self.process.pid, *self.children())]
+        pages = sum(int((folder / "statm").read_text().split()[1]) for folder in folders)
         return Held(
             sessions=len(self.sessions()),
-            threads=len(list((system / "task").iterdir())),
-            handles=len(list((system / "fd").iterdir())),
+            processes=len(folders),
+            threads=sum(len(list((folder / "task").iterdir())) for folder in folders),
+            handles=sum(len(list((folder / "fd").iterdir())) for folder in folders),
             rss=pages * os.sysconf("SC_PAGE_SIZE"),
         )
 
@@ -142,7 +151,7 @@ class RunningServer:
 def running(
     settings: Mapping[str, object] | None = None,
     *arguments: str,
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str | None] | None = None,
     command: Sequence[str] = ("serve",),
     start_limit: float = START_LIMIT,
     leave_limit: float = LEAVE_LIMIT,
@@ -176,16 +185,17 @@ def start(
     settings: Mapping[str, object],
     *arguments: str,
     output: IO[bytes],
-    environment: Mapping[str, str] | None = None,
+    environment: Mapping[str, str | None] | None = None,
     command: Sequence[str] = ("serve",),
 ) -> subprocess.Popen[bytes]:
-    """The process, which writes all it says to `output`."""
+    """The process, which writes all it says to `output`. A variable that is None in `environment` is not set."""
     path = os.pathsep.join(filter(None, [str(PLUGIN), os.environ.get("PYTHONPATH")]))
     inherited = {name: value for name, value in os.environ.items() if name not in _own(os.environ)}
-    chosen = {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | _variables(settings) | dict(environment or {})
+    chosen = inherited | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"} | _variables(settings)
+    wanted = {**chosen, **(environment or {})}
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *command, *arguments],
-        env=inherited | chosen,
+        env={name: value for name, value in wanted.items() if value is not None},
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,

@@ -20,6 +20,8 @@ personalive serve --pipeline preview --set width=512 --set height=512 --referenc
 
 PERSONALIVE_API_KEY=$(openssl rand -hex 32) personalive serve --host 0.0.0.0 --udp-ports 50000-50100
 
+personalive serve --pipeline personalive --gpus all
+
 personalive serve --config server.toml --log-format json
 
 Every flag is also a variable of the environment (PERSONALIVE_MAX_SESSIONS=4) and a line of the TOML file
@@ -43,6 +45,7 @@ def serve(
     insecure: options.Insecure = None,
     cors_origins: options.Origins = None,
     max_sessions: options.Sessions = None,
+    gpus: options.Gpus = None,
     pipeline: options.Pipeline = None,
     load_params: options.Parameters = None,
     reference: options.Reference = None,
@@ -76,6 +79,8 @@ def serve(
     from personalive.serving.settings import read_settings
 
     del given["config"]
+    if gpus:
+        given["gpus"] = ",".join(gpus)
     flags = given_of(given) | ({"load_params": parse_settings(load_params)} if load_params else {})
     settings = read_settings(flags, config)
     run(settings, on_start=lambda url: tell(settings, url))

@@ -31,7 +31,16 @@ Origins = Annotated[
         "--cors-origin", metavar="ORIGIN", help="A web origin whose pages may call it; may be repeated."
     ),
 ]
-Sessions = Annotated[int | None, typer.Option(help="Sessions at a time. Default: 1.")]
+Sessions = Annotated[int | None, typer.Option(help="Sessions at a time, on each GPU. Default: 1.")]
+Gpus = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--gpus",
+        metavar="N,N",
+        help="GPUs to serve from, by nvidia-smi's numbers, or all. Each has its pipeline and its sessions. "
+        "Default: the first.",
+    ),
+]
 Pipeline = Annotated[
     str | None, typer.Option(help="Load this pipeline at the start. `personalive pipelines` lists them.")
 ]

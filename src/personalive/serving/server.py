@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 from collections.abc import Callable
 
+from personalive.pipelines.registry import AnyPipeline
 from personalive.serving.connections.calls import Calls
-from personalive.serving.live.memory import gpu_memory_bytes
 from personalive.serving.live.streams import Streams
 from personalive.serving.live.worker import Worker
 from personalive.serving.loading import preload
 from personalive.serving.loading.downloads import Downloads
+from personalive.serving.loading.hardware import gpu_environment, resolve_gpus
 from personalive.serving.loading.host import PipelineHost
 from personalive.serving.loading.references import References
 from personalive.serving.observing import logs
 from personalive.serving.observing.metrics import Metrics
 from personalive.serving.observing.stalls import StallWatch
+from personalive.serving.process.remote import RemotePipeline, isolated
 from personalive.serving.recordings.recorder import Recordings
 from personalive.serving.settings import Settings
+
+_SWITCH_S = 0.0005
 
 
 class Server:
@@ -28,23 +33,47 @@ class Server:
         self,
         settings: Settings,
         *,
-        references: Callable[[PipelineHost, Worker], References] = References,
+        references: Callable[[PipelineHost], References] = References,
         mark: str = "",
+        in_process: bool = False,
     ) -> None:
-        """`references` makes what keeps the portraits; every session's id begins with `mark`."""
+        """`references` makes what keeps the portraits; every session's id begins with `mark`.
+
+        `in_process` keeps the pipeline in this process, where a debugger can follow it.
+        """
         self.settings = settings
         self.metrics = Metrics()
-        self.worker = Worker()
+        gpus = resolve_gpus(settings.gpus)
+        self.workers = [Worker(gpu, gpu_environment(gpu)) for gpu in gpus or ("",)]
         self.streams = Streams(
-            self.worker, self.metrics, limit=settings.max_sessions, watermark=settings.watermark, mark=mark
+            self.workers, self.metrics, limit=settings.max_sessions, watermark=settings.watermark, mark=mark
         )
-        self.host = PipelineHost(self.worker, self.streams, settings.load_params)
-        self.references = references(self.host, self.worker)
+        isolate = None if in_process else self._isolate
+        self.host = PipelineHost(self.workers, self.streams, settings.load_params, isolate)
+        self.references = references(self.host)
         self.downloads = Downloads()
         self.recordings = Recordings(settings.recordings_dir)
         self.calls = Calls(settings, self.host, self.references, self.streams)
         self.stalls = StallWatch(lambda: len(self.streams) > 0) if settings.debug_stalls else None
-        self.metrics.bind(lambda: len(self.streams), gpu_memory_bytes)
+        self.metrics.bind(lambda: len(self.streams), self.host.gpu_memory_bytes)
+
+    @property
+    def worker(self) -> Worker:
+        """The first worker, which is the only one where no GPUs are named."""
+        return self.workers[0]
+
+    def _isolate(self, pipeline: AnyPipeline, worker: Worker) -> AnyPipeline:
+        def exited(lost: RemotePipeline, reason: str) -> None:
+            with contextlib.suppress(RuntimeError):  # the event loop has ended
+                self._loop.call_soon_threadsafe(self.host.exited, worker, lost, reason)
+
+        return isolated(
+            pipeline,
+            environment=worker.environment,
+            on_exit=exited,
+            log_format=self.settings.log_format,
+            log_level=self.settings.log_level,
+        )
 
     @property
     def draining(self) -> bool:
@@ -57,7 +86,11 @@ class Server:
 
     async def start(self) -> None:
         """Begin to work, and to load what the settings name."""
-        self.worker.start()
+        self._loop = asyncio.get_running_loop()
+        # Threads of many sessions share the interpreter lock: what waits for it shall not wait 5 ms each time.
+        sys.setswitchinterval(_SWITCH_S)
+        for worker in self.workers:
+            worker.start()
         if self.stalls is not None:
             self.stalls.start()
         await preload.begin(self.settings, self.host, self.references)
@@ -67,8 +100,11 @@ class Server:
         self.draining = True
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wind_up(), self.settings.drain_s)
-        self.worker.stop(within=1.0)
-        self.streams.close()
+        for worker in self.workers:
+            if isinstance(worker.pipeline, RemotePipeline):  # it did not leave in time
+                worker.pipeline.kill()
+        for worker in self.workers:
+            worker.stop(within=1.0)
         if self.stalls is not None:
             await self.stalls.stop()
         logs.event("server_stopped")

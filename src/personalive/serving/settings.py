@@ -28,6 +28,8 @@ CONFIG_VARIABLE = PREFIX + "CONFIG"
 
 _PORTS = re.compile(r"(\d{1,5})-(\d{1,5})")
 _ORIGIN = re.compile(r"\*|https?://[^\s/?#@]+")
+_GPU = re.compile(r"\d{1,3}|(GPU|MIG)-[0-9a-fA-F-]+")
+ALL_GPUS = "all"
 _HIDDEN = "(set, not shown)"
 
 
@@ -67,6 +69,14 @@ def _origins(given: tuple[str, ...]) -> tuple[str, ...]:
     return given
 
 
+def _gpus(given: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(given)) < len(given):
+        raise ValueError("each GPU can be named once")
+    if given != (ALL_GPUS,) and not all(_GPU.fullmatch(gpu) for gpu in given):
+        raise ValueError("give numbers such as 0,1 (nvidia-smi shows them), or all")
+    return given
+
+
 def _stun(given: tuple[str, ...]) -> tuple[str, ...]:
     return _check_urls(given, ("stun:", "stuns:"))
 
@@ -103,7 +113,10 @@ class Settings(BaseSettings):
     cors_origins: Annotated[_List, AfterValidator(_origins)] = Field(
         (), description="Web origins whose pages may call the server; none by default."
     )
-    max_sessions: int = Field(1, ge=1, le=256, description="Sessions at a time.")
+    max_sessions: int = Field(1, ge=1, le=256, description="Sessions at a time, on each GPU.")
+    gpus: Annotated[_List, AfterValidator(_gpus)] = Field(
+        (), description="GPUs to serve from, by number, or all; the first by default. Each has its sessions."
+    )
     pipeline: str | None = Field(None, min_length=1, description="Pipeline to load at the start.")
     load_params: dict[str, Any] = Field(default_factory=dict, description="Its load parameters, by name.")
     reference: Path | None = Field(None, description="Portrait to begin with; goes with a pipeline.")

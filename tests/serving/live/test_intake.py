@@ -6,15 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.media.types import Image
 from personalive.serving.live.intake import Arrived, Intake, SourceClock, to_image
 
 SMALL, LARGE = av.VideoFrame(32, 16, "yuv420p"), av.VideoFrame(64, 32, "yuv420p")
 
 
+PICTURE = np.zeros((16, 32, 3), np.uint8)
+
+
+def put(intake: Intake, arrived: Arrived) -> None:
+    """Add a frame, and prepare it at once."""
+    intake.put(arrived)
+    while (unprepared := intake.next_unprepared()) is not None:
+        assert intake.set_prepared(unprepared, PICTURE, arrived.at)
+
+
 def fill(intake: Intake, times: list[float], frame: av.VideoFrame = SMALL) -> None:
     for time in times:
-        intake.put(Arrived(frame, time, time))
+        put(intake, Arrived(frame, time, time))
 
 
 def taken(intake: Intake, now: float) -> list[float]:
@@ -76,7 +85,7 @@ def test_a_pipeline_that_keeps_up_loses_nothing() -> None:
 def test_a_burst_loses_nothing_that_can_be_caught_up_with() -> None:
     intake = Intake(4)
     for time in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):
-        intake.put(Arrived(SMALL, time, 0.5))
+        put(intake, Arrived(SMALL, time, 0.5))
     assert taken(intake, 0.501) == [0.0, 0.1, 0.2, 0.3]
     assert taken(intake, 0.502) == []
     assert (len(intake), intake.dropped) == (2, 0)
@@ -92,7 +101,7 @@ def test_who_is_behind_by_less_than_a_chunk_does_not_stay_so() -> None:
             waited.append(free - chosen[0].at)
             free += step
         free = max(free, now) if not intake.ready else free
-        intake.put(Arrived(SMALL, now, now))
+        put(intake, Arrived(SMALL, now, now))
     assert max(waited) <= 4.1 * interval
     assert 0 < intake.dropped <= 0.012 * 3000
 
@@ -144,23 +153,65 @@ def test_a_source_clock_is_the_sources_own() -> None:
     assert clock.read(5000.0, 101.1) == pytest.approx(times[-1] + 1.1 - 29 / 30, abs=0.06)
 
 
-def test_pictures_are_made_once_and_not_for_frames_that_are_gone(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[av.VideoFrame] = []
+def test_only_prepared_frames_are_taken_and_the_oldest_is_prepared_first() -> None:
+    intake = Intake(2)
+    arrived = [Arrived(SMALL, k / 25, k / 25) for k in range(3)]
+    for each in arrived:
+        intake.put(each)
+    assert not intake.ready
+    assert intake.take(1.0) is None
+    for each in arrived[:2]:
+        assert intake.next_unprepared() is each
+        assert intake.set_prepared(each, PICTURE, 0.1)
+    assert intake.ready
+    assert intake.take(0.1) == arrived[:2]
+    assert intake.next_unprepared() is arrived[2]
+    assert len(intake) == 1
 
-    def make(frame: av.VideoFrame) -> Image:
-        made.append(frame)
-        return to_image(frame)
 
-    monkeypatch.setattr("personalive.serving.live.intake.to_image", make)
+@pytest.mark.parametrize(("until", "expected"), [(0.5, [0.0, 0.1]), (0.12, [0.0, 0.1]), (0.05, [0.1, 0.3])])
+def test_frames_that_the_pipeline_would_wait_for_are_left_if_there_are_others(
+    until: float, expected: list[float]
+) -> None:
+    intake = Intake(2)
+    fill(intake, [0.0, 0.1])
+    if until == 0.05:  # too few that are ready: the chunk is spread over all
+        fill(intake, [0.2, 0.3])
+    assert [arrived.time for arrived in intake.take(0.11, until) or []] == expected
+
+
+def test_what_is_left_comes_with_the_next_chunk() -> None:
+    intake = Intake(2)
+    fill(intake, [0.0, 0.1, 0.2, 0.3])
+    assert [arrived.time for arrived in intake.take(0.31, 0.15) or []] == [0.0, 0.1]
+    assert taken(intake, 0.32) == [0.2, 0.3]
+    assert intake.dropped == 0
+
+
+def test_a_frame_that_was_dropped_while_it_was_prepared_is_told_apart() -> None:
     intake, gone = Intake(1), Arrived(SMALL, 0.0, 0.0)
-    intake.prepare(gone)
-    assert made == []
-    kept = Arrived(SMALL, 1.0, 1.0)
-    intake.put(kept)
-    intake.prepare(kept)
-    (taken,) = intake.take(1.0) or []
-    assert taken.image() is kept.image()
-    assert made == [SMALL]
+    intake.put(gone)
+    intake.clear()
+    assert not intake.set_prepared(gone, PICTURE, 0.0)
+    assert intake.pop_discarded() == []
+
+
+@given(st.lists(st.floats(0.001, 0.9), min_size=1, max_size=40), st.integers(1, 4))
+def test_prepared_frames_are_taken_waiting_or_discarded(gaps: list[float], chunk: int) -> None:
+    intake, now, fed, got = Intake(chunk), 0.0, set[float](), set[float]()
+    for gap in gaps:
+        now += gap
+        fill(intake, [now])
+        fed.add(now)
+        if gap > 0.5:
+            got |= set(taken(intake, now))
+    discarded = intake.pop_discarded()
+    assert len(set(discarded)) == len(discarded)
+    assert intake.pop_discarded() == []
+    # What a step passes over needs no discarding: it is older than the step's last frame.
+    passed = {time for time in fed if got and time < max(got)} - got
+    assert set(discarded) | got | passed | {arrived.time for arrived in intake._frames} == fed
+    assert not set(discarded) & got
 
 
 def test_pictures() -> None:

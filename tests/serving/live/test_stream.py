@@ -49,7 +49,7 @@ def run(act: Callable[[Live], Awaitable[None]], **parameters: object) -> None:
         worker.start()
         pipeline: Pipeline[Any, Any] = registry.get("echo").load(LoadParameters(height=SIZE, width=SIZE))
         worker.pipeline = pipeline
-        streams = Streams(worker, Metrics(), limit=2)
+        streams = Streams([worker], Metrics(), limit=2)
         reference = pipeline.fuse(np.full((SIZE, SIZE, 3), 9, np.uint8))
         stream = await streams.open(pipeline, "portrait", reference, parameters)
         try:
@@ -57,7 +57,6 @@ def run(act: Callable[[Live], Awaitable[None]], **parameters: object) -> None:
         finally:
             await streams.end_all("over")
             worker.stop()
-            streams.close()
 
     asyncio.run(whole())
 
@@ -75,6 +74,18 @@ def test_frames_come_back_in_order_with_their_states() -> None:
         stats = live.stream.stats()
         assert (stats["frames_in"], stats["frames_out"], stats["dropped_in"]) == (16, 15, 0)
         assert 0 < stats["latency_ms"]["p50"] <= stats["latency_ms"]["p95"] < 1000
+
+    run(act)
+
+
+def test_the_delay_is_divided_into_its_parts() -> None:
+    async def act(live: Live) -> None:
+        assert live.stream.stats()["delay_ms"] == {"chunk": None, "window": None, "step": None, "send": None}
+        await live.feed(24)
+        parts = live.stream.stats()["delay_ms"]
+        assert all(part >= 0 for part in parts.values())
+        # A frame that goes in with one chunk of four comes out with the next one, 40 ms later or more.
+        assert parts["window"] > 0
 
     run(act)
 

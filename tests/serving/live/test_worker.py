@@ -11,7 +11,7 @@ import pytest
 
 from personalive.errors import SessionClosedError
 from personalive.pipelines.interface import AnimatedChunk, FrameChunk, FrameState, Pipeline, Session
-from personalive.serving.live.worker import TOGETHER, Worker
+from personalive.serving.live.worker import Worker
 
 PAUSE = 0.002
 
@@ -31,7 +31,7 @@ class OneSession:
         if self.fail_at is not None and self.steps >= self.fail_at:
             raise RuntimeError("broke down")
         time.sleep(PAUSE)
-        return AnimatedChunk(driving.images, driving.times, (FrameState.ANIMATED,))
+        return AnimatedChunk(np.stack(list(driving.images)), driving.times, (FrameState.ANIMATED,))
 
 
 class AlwaysReady:
@@ -58,6 +58,8 @@ class AlwaysReady:
 
 
 class Batching:
+    sessions_together = 4
+
     def __init__(self) -> None:
         self.most = 0
 
@@ -129,7 +131,7 @@ def test_sessions_are_served_evenly_and_calls_come_between(batching: bool) -> No
 
     run(act)
     if batching:
-        assert pipeline.most == TOGETHER
+        assert pipeline.most == pipeline.sessions_together
 
 
 @pytest.mark.parametrize("batching", [False, True])

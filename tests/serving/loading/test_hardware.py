@@ -9,8 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from personalive.errors import InputError
 from personalive.serving.loading import hardware
-from personalive.serving.loading.hardware import hardware_info
+from personalive.serving.loading.hardware import gpu_environment, hardware_info, resolve_gpus
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +61,38 @@ def test_a_driver_that_does_not_tell_means_none(
     monkeypatch.setitem(sys.modules, "torch", None)
     driver(tmp_path, script, monkeypatch)
     assert hardware_info().device == "cpu"
+
+
+def test_gpus_to_serve_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    driver(tmp_path, "echo 'One, 24576'; echo 'Other, 8192'", monkeypatch)
+    assert resolve_gpus(()) == ()
+    assert resolve_gpus(("all",)) == ("0", "1")
+    assert resolve_gpus(("1",)) == ("1",)
+    with pytest.raises(InputError, match="no GPU 2 here; nvidia-smi shows: 0, 1"):
+        resolve_gpus(("0", "2"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1, 3")
+    assert resolve_gpus(("all",)) == ("1", "3")
+    with pytest.raises(InputError, match="no GPU 0 here; CUDA_VISIBLE_DEVICES names: 1, 3"):
+        resolve_gpus(("0",))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(InputError, match="names none"):
+        resolve_gpus(("all",))
+
+
+def test_a_process_sees_its_gpu_by_the_drivers_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpu_environment("") == {}
+    assert gpu_environment("1") == {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
+    assert gpu_environment("3") == {"CUDA_VISIBLE_DEVICES": "3"}
+
+
+def test_all_gpus_of_a_machine_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    driver(tmp_path, "exit 9", monkeypatch)
+    with pytest.raises(InputError, match="leave --gpus out"):
+        resolve_gpus(("all",))
 
 
 def test_pytorch_tells_where_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> None:

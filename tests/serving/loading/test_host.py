@@ -70,6 +70,8 @@ def test_nothing_is_loaded_at_first() -> None:
         assert server.host.pipeline is None
         status = server.host.status()
         assert (status.status, status.pipeline_id, status.error) == ("not_loaded", None, None)
+        # Whoever asks for its health need not replace it.
+        assert await server.host.answers(5)
 
     in_server(test)
 
@@ -265,7 +267,7 @@ def test_of_many_loads_at_once_one_wins(slow: type[Any]) -> None:
 def test_weights_named_in_the_parameters_are_looked_for_there(tmp_path: Path) -> None:
     async def test(server: Server) -> None:
         with pytest.raises(PipelineUnavailableError, match=f"no weights in {tmp_path}"):
-            await PipelineHost(server.worker, server.streams, {"weights": str(tmp_path)}).load(
+            await PipelineHost([server.worker], server.streams, {"weights": str(tmp_path)}).load(
                 "personalive", {}
             )
 
@@ -283,7 +285,7 @@ def test_loading_without_the_worker_fails_in_words() -> None:
 
 def test_the_diffusion_pipeline_is_loaded(test_weights: Path) -> None:
     async def test(server: Server) -> None:
-        host = PipelineHost(server.worker, server.streams, {"weights": str(test_weights)})
+        host = PipelineHost([server.worker], server.streams, {"weights": str(test_weights)})
         await loaded(host, "personalive", device="cpu")
         status = host.status()
         assert (status.status, status.error) == ("loaded", None)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 
 from personalive.cluster.serving.agreed import Member, Wanted
 from personalive.cluster.serving.fleet import Said
-from personalive.serving.loading.host import PipelineStatus
+from personalive.serving.loading.load_plan import PipelineStatus
 from personalive.serving.routes.sessions import Sessions
 
 Json = Mapping[str, Any]

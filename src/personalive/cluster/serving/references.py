@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from personalive.cluster.serving.agreed import Kept
-from personalive.pipelines.interface import Reference
-from personalive.serving.live.worker import Worker
+from personalive.pipelines.interface import Pipeline, Reference
 from personalive.serving.loading.host import PipelineHost
 from personalive.serving.loading.references import References, UnknownReferenceError
 
@@ -17,12 +17,12 @@ Fetch = Callable[[str], Awaitable[Kept | None]]
 class SharedReferences(References):
     """As `References`, but what is not here may be elsewhere, and the default is the cluster's."""
 
-    def __init__(self, host: PipelineHost, worker: Worker, fetch: Fetch) -> None:
+    def __init__(self, host: PipelineHost, fetch: Fetch) -> None:
         """`fetch` gives the reference of an id, or None where there is none."""
         self._default: str | None = None
         self._fetch = fetch
         self._fetching = asyncio.Lock()
-        super().__init__(host, worker)
+        super().__init__(host)
 
     @property
     def default_id(self) -> str | None:
@@ -37,14 +37,14 @@ class SharedReferences(References):
         """The ledger says what the default is. Any thread."""
         self._default = id
 
-    async def fused(self, id: str | None = None) -> Reference:
+    async def fused(self, id: str | None = None, pipeline: Pipeline[Any, Any] | None = None) -> Reference:
         """As `References.fused`; a reference that another replica was given is fetched and looked at first."""
         chosen = self.default_id if id is None else id
         if chosen is not None and not self._has(chosen):
             async with self._fetching:
                 if not self._has(chosen):
                     await self._bring(chosen)
-        return await super().fused(chosen)
+        return await super().fused(chosen, pipeline)
 
     def _has(self, id: str) -> bool:
         try:

@@ -21,7 +21,6 @@ from personalive.cluster.serving.hosts import settings_here
 from personalive.cluster.serving.references import SharedReferences
 from personalive.cluster.serving.wire import Answered, Asked, Wire, session_in
 from personalive.errors import PersonaLiveError
-from personalive.serving.live.worker import Worker
 from personalive.serving.loading.host import PipelineHost
 from personalive.serving.observing import logs
 from personalive.serving.server import Server
@@ -83,7 +82,7 @@ class Replica:
         if not self._engine.alive or self._beating.done():
             raise RuntimeError("the replica's server has ended")
         self._require_use()
-        answers = self._engine.server.worker.answers(_HEALTH_S)
+        answers = self._engine.server.host.answers(_HEALTH_S)
         if not await asyncio.wrap_future(self._engine.submit(answers)):
             if self._engine.server.host.status().status == "loading":
                 return  # the worker loads, and answers when it is done
@@ -121,8 +120,8 @@ class Replica:
 
     # -- on the engine's event loop
 
-    def _references(self, host: PipelineHost, worker: Worker) -> SharedReferences:
-        return SharedReferences(host, worker, self._fetch)
+    def _references(self, host: PipelineHost) -> SharedReferences:
+        return SharedReferences(host, self._fetch)
 
     async def _fetch(self, id: str) -> Kept | None:
         kept: Kept | None = await self._ledger.reference.remote(id)

@@ -23,6 +23,7 @@ from personalive.serving.loading.references import References
 from personalive.serving.settings import Settings
 
 _IDLE_LOOK_S = 1.0
+_RESTART_RETRY_S = 2
 
 
 class Calls:
@@ -51,19 +52,24 @@ class Calls:
         """
         if self.draining:
             raise BusyError("The server is stopping.", retry_after=30)
-        pipeline = self._host.pipeline
-        if pipeline is None:
-            raise ConflictError("No pipeline is loaded: POST /api/v1/pipeline/load first.")
+        if self._host.restarting:
+            raise BusyError("The pipeline is being started again.", retry_after=_RESTART_RETRY_S)
+        if self._host.pipeline is None:
+            error = self._host.status().error
+            raise ConflictError(error or "No pipeline is loaded: POST /api/v1/pipeline/load first.")
         chosen = given.get("reference_id")
         reference_id = self._references.default_id if chosen is None else str(chosen)
         if reference_id is None:
             raise ConflictError("There is no reference yet: POST one to /api/v1/personalive/reference first.")
-        reference = await self._references.fused(reference_id)
-        if self._host.pipeline is not pipeline:  # replaced while the reference was prepared
-            raise ConflictError("Another pipeline is being loaded: wait until it is there, and offer again.")
-        known = pipeline.run_parameters.model_fields
-        parameters = {name: value for name, value in given.items() if name in known}
-        stream = await self._streams.open(pipeline, reference_id, reference, parameters)
+        with self._streams.place(self._host.has) as pipeline:
+            reference = await self._references.fused(reference_id, pipeline)
+            if not self._host.has(pipeline):  # replaced while the reference was prepared
+                raise ConflictError(
+                    "Another pipeline is being loaded: wait until it is there, and offer again."
+                )
+            known = pipeline.run_parameters.model_fields
+            parameters = {name: value for name, value in given.items() if name in known}
+            stream = await self._streams.open(pipeline, reference_id, reference, parameters)
         peer = self._peer(stream, stream.end)
         self._peers[stream.id] = peer
         stream.on_end.append(self._hang_up)
@@ -129,7 +135,8 @@ class Calls:
             Channel(channel, stream, self._switch)
 
     async def _switch(self, stream: Stream, reference_id: str) -> None:
-        await stream.switch(reference_id, await self._references.fused(reference_id))
+        reference = await self._references.fused(reference_id, stream.worker.pipeline)
+        await stream.switch(reference_id, reference)
 
     async def _watch(self, stream: Stream, peer: Peer) -> None:
         """End the session if its client never connects, or sends nothing any more."""

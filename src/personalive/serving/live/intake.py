@@ -6,6 +6,8 @@ as evenly over time as can be, and always ends with the newest frame.
 
 from __future__ import annotations
 
+import itertools
+import math
 import threading
 from collections import deque
 
@@ -24,26 +26,27 @@ _LARGEST_SHORT_SIDE = 720
 
 
 class Arrived:
-    """A driving frame: `time` in seconds of the source's clock, `at` in seconds of ours, when it came."""
+    """A driving frame: `time` in seconds of the source's clock, `at` in seconds of ours, when it came.
 
-    __slots__ = ("_image", "_lock", "at", "frame", "time")
+    `image` uint8 RGB (height, width, 3) and `ready_at`, when it could be stepped, are set once it is prepared.
+    """
+
+    __slots__ = ("at", "frame", "image", "ready_at", "time")
 
     def __init__(self, frame: av.VideoFrame, time: float, at: float) -> None:
         self.frame, self.time, self.at = frame, time, at
-        self._image: Image | None = None
-        self._lock = threading.Lock()
+        self.image: Image | None = None
+        self.ready_at = math.inf
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height."""
         return self.frame.width, self.frame.height
 
-    def image(self) -> Image:
-        """The frame as a picture, see `to_image`; made once, on whichever thread asks first."""
-        with self._lock:
-            if self._image is None:
-                self._image = to_image(self.frame)
-            return self._image
+    @property
+    def prepared(self) -> bool:
+        """Whether a step may take it."""
+        return self.image is not None
 
 
 class SourceClock:
@@ -77,12 +80,16 @@ class SourceClock:
 
 
 class Intake:
-    """Holds two chunks of `chunk_frames` at most. Any thread may put and take."""
+    """Holds two chunks of `chunk_frames` at most. Any thread may put and take.
+
+    Frames are prepared in the order in which they came, so those that are prepared come first.
+    """
 
     def __init__(self, chunk_frames: int) -> None:
         self._chunk = chunk_frames
         self._capacity = 2 * chunk_frames
         self._frames: deque[Arrived] = deque()
+        self._discarded: list[float] = []
         self._lock = threading.Lock()
         self.dropped = 0
 
@@ -92,64 +99,89 @@ class Intake:
     @property
     def ready(self) -> bool:
         """Whether a chunk is there."""
-        return len(self._frames) >= self._chunk
+        with self._lock:
+            return self._count_prepared() >= self._chunk
 
     def put(self, arrived: Arrived) -> None:
         """Add a frame; another one goes if there is no room, and all go that have another size."""
         with self._lock:
             if self._frames and self._frames[-1].size != arrived.size:
-                self.dropped += len(self._frames)
-                self._frames.clear()
+                while self._frames:
+                    self._drop(0)
             self._frames.append(arrived)
             while arrived.at - self._frames[0].at > _OLDEST:
-                self._frames.popleft()
-                self.dropped += 1
+                self._drop(0)
             if len(self._frames) > self._capacity:
                 self._thin()
 
-    def take(self, now: float) -> list[Arrived] | None:
+    def take(self, now: float, until: float = math.inf) -> list[Arrived] | None:
         """A chunk, oldest first, or None if there is none; `now` is the time of our clock.
+
+        Frames later than `until` are left for the next chunk if there are enough others: the pipeline would have to
+        wait for them.
 
         What came with the chunk in a burst is left for the next one. But if the chunk was complete for longer than
         a frame's time, the pipeline is behind, and would stay so: then the chunk is spread over all that is there.
         """
         with self._lock:
-            count = len(self._frames)
+            count = self._count_prepared()
             if count < self._chunk:
                 return None
-            if not self._is_behind(now):
-                return [self._frames.popleft() for _ in range(self._chunk)]
-            chosen = [(k + 1) * count // self._chunk - 1 for k in range(self._chunk)]
-            frames = [self._frames[index] for index in chosen]
+            seen = sum(arrived.time <= until for arrived in itertools.islice(self._frames, count))
+            count = seen if seen >= self._chunk else count
+            there = [self._frames.popleft() for _ in range(count)]
+            if not self._is_behind(there, now):
+                self._frames.extendleft(reversed(there[self._chunk :]))
+                return there[: self._chunk]
             self.dropped += count - self._chunk
-            self._frames.clear()
-            return frames
+            return [there[(k + 1) * count // self._chunk - 1] for k in range(self._chunk)]
 
-    def _is_behind(self, now: float) -> bool:
-        surplus = len(self._frames) - self._chunk
+    def _is_behind(self, there: list[Arrived], now: float) -> bool:
+        surplus = len(there) - self._chunk
         if surplus == 0:
             return False
-        interval = (self._frames[-1].time - self._frames[0].time) / (len(self._frames) - 1)
-        return surplus >= self._chunk or now - self._frames[self._chunk - 1].at > interval
+        interval = (there[-1].time - there[0].time) / (len(there) - 1)
+        return surplus >= self._chunk or now - there[self._chunk - 1].ready_at > interval
 
-    def prepare(self, arrived: Arrived) -> None:
-        """Make this frame's picture ahead of its being taken, unless it is gone by now."""
+    def next_unprepared(self) -> Arrived | None:
+        """Return the oldest frame that is not prepared yet."""
         with self._lock:
-            waits = any(other is arrived for other in self._frames)
-        if waits:
-            arrived.image()
+            return next((arrived for arrived in self._frames if not arrived.prepared), None)
+
+    def set_prepared(self, arrived: Arrived, image: Image, now: float) -> bool:
+        """Let steps take the frame; return False where it was dropped meanwhile."""
+        with self._lock:
+            arrived.image, arrived.ready_at = image, now
+            return any(other is arrived for other in self._frames)
+
+    def pop_discarded(self) -> list[float]:
+        """Return, once, the times of frames that were dropped after they had been prepared."""
+        with self._lock:
+            discarded, self._discarded = self._discarded, []
+            return discarded
 
     def clear(self) -> None:
         """Drop what is there, uncounted."""
         with self._lock:
-            self._frames.clear()
+            dropped = self.dropped
+            while self._frames:
+                self._drop(0)
+            self.dropped = dropped
+
+    def _count_prepared(self) -> int:
+        return sum(1 for _ in itertools.takewhile(lambda arrived: arrived.prepared, self._frames))
+
+    def _drop(self, index: int) -> None:
+        if self._frames[index].prepared:
+            self._discarded.append(self._frames[index].time)
+        del self._frames[index]
+        self.dropped += 1
 
     def _thin(self) -> None:
         """Drop the frame that leaves the smallest gap behind: neither the oldest nor the newest."""
         times = [arrived.time for arrived in self._frames]
         gaps = [later - earlier for earlier, later in zip(times, times[2:], strict=False)]
-        del self._frames[1 + gaps.index(min(gaps))]
-        self.dropped += 1
+        self._drop(1 + gaps.index(min(gaps)))
 
 
 def to_image(frame: av.VideoFrame) -> Image:

@@ -36,13 +36,15 @@ Planes = NDArray[np.uint8]
 class OutFrame:
     """An animated frame: `image` uint8 RGB (height, width, 3), `planes` the same as encoders want it, uint8
     YUV 4:2:0 (1.5 × height, width); `time`, when it is due on the source's clock; `captured`, when the driving
-    frame that it shows came, in seconds of `time.monotonic`, None where it shows none."""
+    frame that it shows came, in seconds of `time.monotonic`, None where it shows none; `parts`: where that frame's
+    delay comes from so far, seconds by name."""
 
     image: Image
     planes: Planes
     time: float
     state: FrameState
     captured: float | None
+    parts: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

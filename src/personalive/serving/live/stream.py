@@ -11,14 +11,13 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import Executor
 from typing import Any, ParamSpec
 
 import av
 import cv2
 import numpy as np
 
-from personalive.errors import PersonaLiveError
+from personalive.errors import PersonaLiveError, PipelineLostError
 from personalive.pipelines.interface import (
     AnimatedChunk,
     FrameChunk,
@@ -29,7 +28,8 @@ from personalive.pipelines.interface import (
     Session,
 )
 from personalive.pipelines.parameters import build
-from personalive.serving.live.intake import Arrived, Intake, SourceClock
+from personalive.serving.live.delay import CapturedFrame, StepTiming
+from personalive.serving.live.intake import Arrived, Intake, SourceClock, to_image
 from personalive.serving.live.memory import give_back_memory, is_out_of_memory
 from personalive.serving.live.outlet import OutFrame, Outlet, Sink
 from personalive.serving.live.watermark import stamp
@@ -42,6 +42,9 @@ P = ParamSpec("P")
 Message = dict[str, Any]
 """What is told to the client, as JSON."""
 
+LOST = "pipeline_lost"
+"""The reason of sessions that end with their pipeline's process; a new offer will be answered soon."""
+RESTARTING = "It is started again."
 _CAPTURED_KEPT = 256
 _REPEAT_S = 1.0
 """A stream that stands still shows its last frame so often: players give up on one that sends nothing."""
@@ -58,7 +61,6 @@ class Stream:
         reference_id: str,
         *,
         worker: Worker,
-        converter: Executor,
         metrics: Metrics,
         watermark: bool = False,
     ) -> None:
@@ -72,8 +74,8 @@ class Stream:
         self.paused = False
         self.ended = False
         self.on_end: list[Callable[[Stream], Awaitable[None]]] = []
-        self._worker = worker
-        self._converter = converter  # of one thread: order is kept
+        self.worker = worker
+        self._converter = worker.converter
         self._metrics = metrics
         self._watermark = watermark
         self._loop = asyncio.get_running_loop()
@@ -83,7 +85,7 @@ class Stream:
         self._intake = Intake(chunk)
         # A chunk that is being shown, the next one, and a frame to even out their coming.
         self._outlet = Outlet(2 * chunk + 1, self._sent)
-        self._captured: OrderedDict[float, float] = OrderedDict()
+        self._captured: OrderedDict[float, CapturedFrame] = OrderedDict()
         self._listeners: list[Callable[[Message], None]] = []
         self._state = "waiting_for_face"
         self._seen_dropped = (0, 0)
@@ -104,9 +106,7 @@ class Stream:
         at_source = None if frame.time is None else float(frame.time)
         arrived = Arrived(frame, self._clock.read(at_source, now), now)
         self._intake.put(arrived)
-        self._convert(self._intake.prepare, arrived)
-        if self._intake.ready:
-            self._worker.wake()
+        self._convert(self._prepare_next)
 
     # -- the pipeline: the worker's thread
 
@@ -117,15 +117,15 @@ class Stream:
     def take(self) -> FrameChunk | None:
         """The next chunk."""
         now = time.monotonic()
-        arrived = self._intake.take(now)
+        arrived = self._intake.take(now, self.session.prepared_until)
         if arrived is None:
             return None
         for frame in arrived:
-            self._captured[frame.time] = frame.at
+            self._captured[frame.time] = CapturedFrame(frame.at, now)
         while len(self._captured) > _CAPTURED_KEPT:
             self._captured.popitem(last=False)
         self._metrics.queued(now - arrived[-1].at)
-        images = np.stack([frame.image() for frame in arrived])
+        images = [frame.image for frame in arrived if frame.image is not None]
         return FrameChunk(images, np.array([frame.time for frame in arrived], np.float64))
 
     def give(self, driving: FrameChunk, animated: AnimatedChunk, seconds: float, together: int) -> None:
@@ -137,13 +137,18 @@ class Stream:
             None if state is FrameState.TRANSITION else self._captured.get(float(at))
             for at, state in zip(animated.times, animated.states, strict=True)
         ]
-        own = dict(self.session.figures())
+        now = time.monotonic()
+        step = StepTiming(seconds, begun=now - seconds, ended=now, figures=dict(self.session.figures()))
         self._metrics.chunk(seconds, together)
-        self._convert(self._pack, animated, due.tolist(), captured, seconds, own)
+        self._convert(self._pack, animated, due.tolist(), captured, step)
 
     def fail(self, error: Exception) -> None:
         """The session broke down: end it, and tell its client why."""
-        if isinstance(error, PersonaLiveError):
+        if self.ended:
+            return
+        if isinstance(error, PipelineLostError):
+            kind, message = LOST, f"{error} {RESTARTING}"
+        elif isinstance(error, PersonaLiveError):
             kind, message = "input", str(error)
         elif is_out_of_memory(error):
             kind, message = "out_of_memory", "The GPU ran out of memory; this session was ended to free it."
@@ -165,20 +170,34 @@ class Stream:
         except Exception as error:
             self.fail(error)
 
+    def _prepare_next(self) -> None:
+        """Make a picture of the oldest frame that has none, and let the session look at it."""
+        for gone in self._intake.pop_discarded():
+            self.session.discard(gone)
+        arrived = self._intake.next_unprepared()
+        if arrived is None or self.ended:
+            return
+        image = to_image(arrived.frame)
+        self.session.prepare(image, arrived.time)
+        if not self._intake.set_prepared(arrived, image, time.monotonic()):
+            self.session.discard(arrived.time)
+        if self._intake.ready:
+            self.worker.wake()
+
     def _pack(
         self,
         animated: AnimatedChunk,
         due: list[float],
-        captured: list[float | None],
-        seconds: float,
-        own: dict[str, float],
+        captured: list[CapturedFrame | None],
+        step: StepTiming,
     ) -> None:
         frames = []
         for image, state, at, came in zip(animated.images, animated.states, due, captured, strict=True):
             shown = stamp(image) if self._watermark else image
             planes = np.asarray(cv2.cvtColor(shown, cv2.COLOR_RGB2YUV_I420), np.uint8)
-            frames.append(OutFrame(shown, planes, at, state, came))
-        self._loop.call_soon_threadsafe(self._made, frames, seconds, own)
+            parts = None if came is None else came.parts(step, trails=self.info.delay_frames > 0)
+            frames.append(OutFrame(shown, planes, at, state, None if came is None else came.at, parts))
+        self._loop.call_soon_threadsafe(self._made, frames, step)
 
     async def _forget_made(self) -> None:
         """Drop what was made and is not sent yet, also what the converter still has."""
@@ -202,19 +221,19 @@ class Stream:
     async def reset(self) -> None:
         """Forget the driver: the next frames are as the first."""
         self._intake.clear()
-        await self._worker.call(self.session.reset)
+        await self.worker.call(self.session.reset)
         await self._forget_made()
 
     async def update(self, given: Mapping[str, object]) -> RunParameters:
         """Change run parameters from the next chunk on; those not named stay. Raises `InputError`."""
         now = self.session.parameters
         checked: RunParameters = build(type(now), {**now.model_dump(), **given})
-        await self._worker.call(self.session.update, checked)
+        await self.worker.call(self.session.update, checked)
         return checked
 
     async def switch(self, reference_id: str, reference: Reference) -> None:
         """Animate another reference from the next chunk on."""
-        await self._worker.call(self.session.switch_reference, reference)
+        await self.worker.call(self.session.switch_reference, reference)
         self.reference_id = reference_id
         await self._forget_made()
 
@@ -253,6 +272,10 @@ class Stream:
             "fps_in": round(figures.fps_in.read(now), 2),
             "fps_out": round(figures.fps_out.read(now), 2),
             "latency_ms": {"p50": milliseconds(0.5), "p95": milliseconds(0.95)},
+            "delay_ms": {
+                name: None if part is None else round(1000 * part, 1)
+                for name, part in figures.parts.medians().items()
+            },
             "chunk_ms": round(1000 * figures.chunk_seconds, 1),
             "queue_in": len(self._intake),
             "queue_out": len(self._outlet),
@@ -269,27 +292,32 @@ class Stream:
         if self.ended:
             return
         self.ended = True
-        self._worker.remove(self)
+        self.worker.remove(self)
         self._beat.cancel()
-        self.tell({"type": "stream_stopped"} | ({} if message is None else {"error_message": message}))
+        stopped: Message = {"type": "stream_stopped"}
+        if message is not None:
+            stopped["error_message"] = message
+        if reason == LOST:
+            stopped["retry"] = True
+        self.tell(stopped)
         for finish in self.on_end:
             await finish(self)
         await self._outlet.close()
         self._listeners.clear()
         self._intake.clear()
-        await self._worker.call(self.session.close)
+        await self.worker.call(self.session.close)
         if reason == "out_of_memory":
-            await self._worker.call(give_back_memory)
+            await self.worker.call(give_back_memory)
         self._metrics.session_ended(reason)
         logs.event("session_ended", session=self.id, reason=reason, frames=self.figures.frames_out)
 
     # -- within
 
-    def _made(self, frames: list[OutFrame], seconds: float, own: dict[str, float]) -> None:
+    def _made(self, frames: list[OutFrame], step: StepTiming) -> None:
         if self.ended:
             return
-        self.figures.chunk_seconds = seconds
-        self.figures.own = own
+        self.figures.chunk_seconds = step.seconds
+        self.figures.own = step.figures
         faceless = sum(frame.state in {FrameState.HELD, FrameState.WAITING} for frame in frames)
         if faceless:
             self.figures.frames_without_face += faceless
@@ -303,9 +331,11 @@ class Stream:
         self.figures.fps_out.count(now)
         self.figures.frames_out += 1
         self._metrics.frames_out(1)
-        if frame.captured is not None:
-            self.figures.delays.add(now - frame.captured, now)
-            self._metrics.latency(now - frame.captured)
+        if frame.captured is not None and frame.parts is not None:
+            delay = now - frame.captured
+            self.figures.delays.add(delay, now)
+            self.figures.parts.add(frame.parts | {"send": delay - sum(frame.parts.values())}, now)
+            self._metrics.latency(delay)
 
     def _change_state(self, state: str) -> None:
         if state != self._state:

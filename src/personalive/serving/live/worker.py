@@ -1,4 +1,4 @@
-"""The one thread that touches the pipeline: it steps all live sessions in turn, and does what others ask between.
+"""The one thread that touches a pipeline: it steps all its live sessions in turn, and does what others ask between.
 
 Whoever has waited longest is stepped next, so sessions slow down evenly when there are more than the machine can
 carry. A pipeline that can step several sessions in one call gets them together.
@@ -11,8 +11,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, Protocol, TypeVar
 
 from personalive.errors import SessionClosedError
@@ -24,8 +24,6 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-TOGETHER = 4
-"""At most so many sessions in one call of a pipeline: more would make each wait longer than they save."""
 _IDLE_LOOK = 0.5
 
 
@@ -48,11 +46,16 @@ class Client(Protocol):
 
 
 class Worker:
-    """Start it before anything else, stop it last."""
+    """Start it before anything else, stop it last. A server has one for each GPU that it uses."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "", environment: Mapping[str, str] | None = None) -> None:
+        """`name` is shown where there are several; `environment` is added to its pipeline's process."""
+        self.name = name
+        self.environment = dict(environment or {})
         self.pipeline: Pipeline[Any, Any] | None = None
         """What sessions are stepped by. Set on the worker's thread only."""
+        self.converter = ThreadPoolExecutor(1, "converter")
+        """Makes pictures of frames and frames of pictures beside the steps; one thread, so that order is kept."""
         self._calls: deque[Callable[[], None]] = deque()
         self._clients: list[Client] = []  # whoever was served last comes last
         self._condition = threading.Condition()
@@ -75,6 +78,7 @@ class Worker:
             self._condition.notify_all()
         if self._thread.is_alive():
             self._thread.join(within)
+        self.converter.shutdown(wait=False, cancel_futures=True)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run it on the worker's thread between two steps, and return or raise what it does.
@@ -150,7 +154,7 @@ class Worker:
     def _batch(self) -> list[Client]:
         if self.pipeline is None:
             return []
-        many = TOGETHER if _can_step_many(self.pipeline) else 1
+        many = self.pipeline.sessions_together
         chosen = [client for client in self._clients if client.ready()][:many]
         for client in chosen:
             self._clients.remove(client)
@@ -177,7 +181,7 @@ class Worker:
             return
         seconds = time.perf_counter() - begun
         for client, chunk, result in zip(clients, chunks, results, strict=True):
-            client.give(chunk, result, seconds, len(work))
+            client.give(chunk, result, result.seconds or seconds, len(work))
 
     def _step_alone(self, client: Client, chunk: FrameChunk) -> None:
         begun = time.perf_counter()
@@ -186,16 +190,12 @@ class Worker:
         except Exception as error:
             self._fail(client, error)
         else:
-            client.give(chunk, result, time.perf_counter() - begun, 1)
+            client.give(chunk, result, result.seconds or time.perf_counter() - begun, 1)
 
     def _fail(self, client: Client, error: Exception) -> None:
         self.remove(client)
         client.fail(error)
         give_back_memory()
-
-
-def _can_step_many(pipeline: Pipeline[Any, Any]) -> bool:
-    return type(pipeline).step_many is not Pipeline.step_many
 
 
 def _taken(client: Client) -> FrameChunk | None:

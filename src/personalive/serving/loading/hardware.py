@@ -13,7 +13,10 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from personalive.errors import InputError
+
 _GIB = 2**30
+_VISIBLE = "CUDA_VISIBLE_DEVICES"
 _PATIENCE_S = 5
 
 
@@ -48,6 +51,38 @@ def hardware_info() -> HardwareInfo:
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
     )
+
+
+def resolve_gpus(named: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the GPUs of a setting such as ("0", "1") or ("all",), as CUDA_VISIBLE_DEVICES takes them.
+
+    Raises `InputError` for a GPU that is not there.
+    """
+    if not named:
+        return ()
+    visible = os.environ.get(_VISIBLE)
+    if visible is None:
+        shown, there = "nvidia-smi shows", [str(number) for number in range(len(_by_driver()))]
+    else:
+        shown, there = f"{_VISIBLE} names", [part.strip() for part in visible.split(",") if part.strip()]
+    if named == ("all",):
+        if not there:
+            raise InputError(f"There is no NVIDIA GPU here ({shown} none): leave --gpus out.")
+        return tuple(there)
+    for gpu in named:
+        if gpu.isdigit() and gpu not in there:
+            known = ", ".join(there) if there else "none"
+            raise InputError(f"There is no GPU {gpu} here; {shown}: {known}.")
+    return named
+
+
+def gpu_environment(gpu: str) -> dict[str, str]:
+    """Return the variables that leave a process that GPU of a `resolve_gpus` only; none for an empty name."""
+    if not gpu:
+        return {}
+    # Without it CUDA numbers the fastest first, and nvidia-smi by bus. Who set numbers before meant CUDA's.
+    order = {} if _VISIBLE in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return {_VISIBLE: gpu, **order}
 
 
 def _by_torch() -> tuple[tuple[str, float], ...] | None:

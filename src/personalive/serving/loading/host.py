@@ -1,57 +1,35 @@
-"""The one pipeline that is loaded: loading it in the background, replacing it, and saying how far that is."""
+"""The pipeline that is loaded: load it in the background, replace it, start it again, and say how far that is."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import traceback
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, get_args
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
-from pydantic import BaseModel, Field
-
-from personalive.errors import InputError, PersonaLiveError, PipelineUnavailableError, UnknownPipelineError
-from personalive.pipelines import registry
-from personalive.pipelines.interface import Availability, LoadParameters, Pipeline
-from personalive.pipelines.parameters import build
+from personalive.errors import PersonaLiveError, PipelineUnavailableError
+from personalive.pipelines.interface import Pipeline
 from personalive.pipelines.registry import AnyPipeline
 from personalive.serving.answers import ConflictError
-from personalive.serving.live.memory import give_back_memory, is_out_of_memory, settle
+from personalive.serving.live.memory import give_back_memory, gpu_memory_bytes, is_out_of_memory, settle
+from personalive.serving.live.stream import LOST, RESTARTING
 from personalive.serving.live.streams import Streams
 from personalive.serving.live.worker import Worker
+from personalive.serving.loading.load_plan import LoadPlan, PipelineStatus, check
+from personalive.serving.loading.restarts import Restarts
 from personalive.serving.observing import logs
+from personalive.serving.process.failures import RemoteError
+from personalive.serving.process.remote import RemotePipeline
 
 _log = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S = 0.05
+_START_AGAIN_S = 1.0
+"""After a start that failed: what the process before held of the device may still be given back."""
 
-
-class PipelineStatus(BaseModel):
-    """What is loaded, or on its way. An error stays until the next load."""
-
-    status: Literal["not_loaded", "loading", "loaded", "error"]
-    pipeline_id: str | None = Field(None, description="What is loaded, is being loaded, or failed to.")
-    load_params: dict[str, Any] | None = Field(
-        None, description="All of its load parameters, defaults included."
-    )
-    stage: str | None = Field(None, description="What the loading is at.")
-    progress: float | None = Field(None, ge=0, le=1, description="How much of the loading is done.")
-    error: str | None = Field(None, description="Why the last load failed.")
-    warnings: list[str] = Field(
-        default_factory=list, description="What may be wrong with the results as it was loaded."
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A pipeline and its checked parameters."""
-
-    id: str
-    pipeline: AnyPipeline
-    parameters: LoadParameters
-    availability: Availability
+Isolate = Callable[[AnyPipeline, Worker], AnyPipeline]
+"""Turns a pipeline class into one whose pipelines live in processes with that worker's environment."""
 
 
 class _AbandonedError(Exception):
@@ -73,32 +51,70 @@ class _Loading:
 
 
 class PipelineHost:
-    """Loads, replaces and unloads the pipeline on the worker's thread. Use it on the event loop only."""
+    """Load, replace and unload the pipeline, on each worker's thread. Use it on the event loop only.
 
-    def __init__(self, worker: Worker, streams: Streams, paths: Mapping[str, object] | None = None) -> None:
-        """`paths` are load parameters that name places on this machine: no client may choose those."""
+    With several workers each has its pipeline, all the same. One whose process ends is started again.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        streams: Streams,
+        paths: Mapping[str, object] | None = None,
+        isolate: Isolate | None = None,
+    ) -> None:
+        """`paths` are load parameters that name places on this machine: no client may choose those.
+
+        `isolate` turns a pipeline class into one whose pipelines live in processes; None keeps them in this one.
+        """
         self._paths = dict(paths or {})
         self.on_loaded: list[Callable[[], Awaitable[None]]] = []
         """Called after each load that went well."""
         self.on_unloading: list[Callable[[], None]] = []
         """Called before a pipeline is closed: let go of whatever it made."""
-        self._worker = worker
+        self._workers = list(workers)
         self._streams = streams
-        self._pipeline: Pipeline[Any, Any] | None = None
-        self._asked: _Asked | None = None
+        self._isolate = isolate
+        self._ready: dict[Worker, Pipeline[Any, Any]] = {}
+        self._asked: LoadPlan | None = None
         self._error: str | None = None
-        self._loading: _Loading | None = None
+        self._loading: list[_Loading] = []
+        self._restarts: dict[Worker, Restarts] = {}
+        self._restarting: dict[Worker, tuple[_Loading, asyncio.Task[None]]] = {}
         self._unloading = False
         self._task: asyncio.Task[None] | None = None
 
     @property
     def pipeline(self) -> Pipeline[Any, Any] | None:
-        """The pipeline that is loaded and ready, or None."""
-        return self._pipeline
+        """The pipeline that is loaded and ready, the first of several, or None."""
+        return next(iter(self._ready.values()), None)
+
+    @property
+    def restarting(self) -> bool:
+        """Whether no pipeline is ready, and one that ended is being started again."""
+        return not self._ready and bool(self._restarting)
+
+    def has(self, pipeline: Pipeline[Any, Any]) -> bool:
+        """Return whether that pipeline is loaded and ready."""
+        return any(ready is pipeline for ready in self._ready.values())
+
+    def worker_of(self, pipeline: Pipeline[Any, Any]) -> Worker | None:
+        """Return the worker that steps that pipeline's sessions, None where it is not ready any more."""
+        return next((worker for worker, ready in self._ready.items() if ready is pipeline), None)
+
+    async def answers(self, within: float) -> bool:
+        """Return whether a worker, with a pipeline where there is one, answers within `within` seconds."""
+        asked = [worker.answers(within) for worker in (self._ready or self._workers) if worker.alive]
+        return any(await asyncio.gather(*asked))
+
+    def gpu_memory_bytes(self) -> int:
+        """Return how much GPU memory tensors hold, in this process and in those of pipelines."""
+        remote = (ready.gpu_memory for ready in self._ready.values() if isinstance(ready, RemotePipeline))
+        return gpu_memory_bytes() + sum(remote)
 
     def status(self) -> PipelineStatus:
         """What is loaded, or how far the loading is. Changes nothing."""
-        asked, loading = self._asked, self._loading
+        asked = self._asked
         if asked is None:
             return PipelineStatus(status="not_loaded")
         told = PipelineStatus(
@@ -106,15 +122,20 @@ class PipelineHost:
             pipeline_id=asked.id,
             load_params=asked.parameters.model_dump(mode="json"),
         )
-        if loading is not None:
+        under_way = self._loading or (
+            [one for one, _ in self._restarting.values()] if self.restarting else []
+        )
+        if under_way:
+            last = min(under_way, key=lambda loading: loading.progress)
             return told.model_copy(
-                update={"status": "loading", "stage": loading.stage, "progress": loading.progress}
+                update={"status": "loading", "stage": last.stage, "progress": last.progress}
             )
-        if self._error is not None:
+        if self._error is not None and self.pipeline is None:
             return told.model_copy(update={"status": "error", "error": self._error})
-        if self._pipeline is None:
+        if self.pipeline is None:
             return PipelineStatus(status="not_loaded")
-        return told.model_copy(update={"progress": 1.0, "warnings": list(self._pipeline.warnings)})
+        warnings = [*self.pipeline.warnings, *([] if self._error is None else [self._error])]
+        return told.model_copy(update={"progress": 1.0, "warnings": warnings})
 
     async def load(
         self, pipeline_id: str, load_params: Mapping[str, object] | None, *, force: bool = False
@@ -126,10 +147,10 @@ class PipelineHost:
         Raises `UnknownPipelineError`, `InputError` for parameters that cannot be, `PipelineUnavailableError` where
         something is missing, `ConflictError` while another load runs or, without `force`, sessions stream.
         """
-        asked = await asyncio.to_thread(_check, pipeline_id, load_params or {}, self._paths)
+        asked = await asyncio.to_thread(check, pipeline_id, load_params or {}, self._paths)
         # No await from here on: two loads cannot both find the way free.
         self._require_idle()
-        if self._pipeline is not None and self._is_loaded(asked):
+        if self.pipeline is not None and self._error is None and self._is_loaded(asked):
             return f"The {asked.id} pipeline is loaded already, with these parameters."
         if not asked.availability.ready:
             raise PipelineUnavailableError(
@@ -137,8 +158,9 @@ class PipelineHost:
             )
         if not force:
             self._require_no_sessions("loading another pipeline")
-        self._pipeline, self._asked, self._error = None, asked, None
-        self._loading = _Loading()
+        self._ready, self._asked, self._error = {}, asked, None
+        self._restarts = {worker: Restarts() for worker in self._workers}
+        self._loading = [_Loading() for _ in self._workers]
         self._task = asyncio.create_task(self._load(asked, self._loading), name="load-pipeline")
         return f"Loading the {asked.id} pipeline: GET /api/v1/pipeline/status says how far it is."
 
@@ -150,31 +172,48 @@ class PipelineHost:
         if not force:
             self._require_idle()
             self._require_no_sessions("unloading")
-        there = self._pipeline is not None or self._loading is not None
+        there = self.pipeline is not None or bool(self._loading) or bool(self._restarting)
         message = "The pipeline is unloaded." if there else "No pipeline was loaded."
-        if self._loading is not None and self._task is not None:
-            self._loading.abandoned = True
-            await asyncio.wait([self._task])
-        if self._pipeline is None or self._unloading:
+        await self._abandon()
+        if not there or self._unloading:
             return message
-        self._pipeline, self._unloading = None, True
+        self._ready, self._unloading = {}, True
         try:
             await self._end_sessions("The pipeline was unloaded.", "unloaded")
-            await self._worker.call(self._close)
+            await self._close_all()
         finally:
             self._unloading = False
         logs.event("pipeline_unloaded", pipeline=None if self._asked is None else self._asked.id)
         return message
 
-    def _is_loaded(self, asked: _Asked) -> bool:
+    async def _abandon(self) -> None:
+        """Give up what is being loaded or started again."""
+        for loading in self._loading:
+            loading.abandoned = True
+        for loading, _ in self._restarting.values():
+            loading.abandoned = True
+        tasks = [task for _, task in self._restarting.values()]
+        if self._loading and self._task is not None:
+            tasks.append(self._task)
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _close_all(self) -> None:
+        await asyncio.gather(*(worker.call(self._close, worker) for worker in self._workers))
+
+    def _is_loaded(self, asked: LoadPlan) -> bool:
         now = self._asked
         return now is not None and now.id == asked.id and now.parameters == asked.parameters
 
     def _require_idle(self) -> None:
         if self._unloading:
             raise ConflictError("The pipeline is being unloaded: try again in a moment.")
-        if self._loading is not None and self._asked is not None:
+        if self._loading and self._asked is not None:
             raise ConflictError(f"The {self._asked.id} pipeline is being loaded: wait until that has ended.")
+        if self._restarting and self._asked is not None:
+            raise ConflictError(
+                f"The {self._asked.id} pipeline is being started again: wait until that has ended."
+            )
 
     def _require_no_sessions(self, what: str) -> None:
         count = len(self._streams)
@@ -182,29 +221,48 @@ class PipelineHost:
             many = "1 session streams" if count == 1 else f"{count} sessions stream"
             raise ConflictError(f'{many}: close them before {what}, or send "force": true to end them.')
 
-    async def _load(self, asked: _Asked, loading: _Loading) -> None:
+    async def _load(self, asked: LoadPlan, loading: list[_Loading]) -> None:
         logs.event("pipeline_loading", pipeline=asked.id)
+        failure: str | None = None
         try:
             await self._end_sessions("Another pipeline is being loaded.", "pipeline_replaced")
-            made = await self._worker.call(self._replace, asked, loading)
+            starting = (
+                self._start(worker, asked, each) for worker, each in zip(self._workers, loading, strict=True)
+            )
+            made = await asyncio.gather(*starting)
+            failure = next((each for each in made if isinstance(each, str)), None)
+            if failure is not None:
+                await self._close_all()
         except Exception as error:
-            made = _in_words(asked, error)
+            failure = _in_words(asked, error)
             if not isinstance(error, PersonaLiveError):
                 _log.exception("loading the %s pipeline failed", asked.id)
-        self._loading = None
-        if isinstance(made, str):
-            self._error = None if loading.abandoned else made
-            logs.event("pipeline_failed", level=logging.ERROR, pipeline=asked.id, error=made)
+        self._loading = []
+        abandoned = any(each.abandoned for each in loading)
+        if failure is not None:
+            self._error = None if abandoned else failure
+            logs.event("pipeline_failed", level=logging.ERROR, pipeline=asked.id, error=failure)
             return
-        self._pipeline = made
+        pairs = zip(self._workers, made, strict=True)
+        self._ready = {worker: each for worker, each in pairs if not isinstance(each, str)}
+        for restarts in self._restarts.values():
+            restarts.started()
         logs.event("pipeline_loaded", pipeline=asked.id)
-        if loading.abandoned:
+        self._notice_deaths()
+        if abandoned:
             return
         for tell in list(self.on_loaded):
             try:
                 await tell()
             except Exception:
                 _log.exception("what follows a load failed")
+
+    async def _start(self, worker: Worker, asked: LoadPlan, loading: _Loading) -> Pipeline[Any, Any] | str:
+        """A new pipeline on that worker, or why there is none."""
+        try:
+            return await worker.call(self._replace, worker, asked, loading)
+        except PersonaLiveError as error:  # the worker has stopped
+            return _in_words(asked, error)
 
     async def _end_sessions(self, message: str, reason: str) -> None:
         while len(self._streams):
@@ -215,26 +273,27 @@ class PipelineHost:
         for let_go in self.on_unloading:
             let_go()
 
-    def _replace(self, asked: _Asked, loading: _Loading) -> Pipeline[Any, Any] | str:
+    def _replace(self, worker: Worker, asked: LoadPlan, loading: _Loading) -> Pipeline[Any, Any] | str:
         """The new pipeline, or why there is none. On the worker's thread."""
-        self._close()
+        self._close(worker)
         try:
             loading.report("loading", 0.0)
-            pipeline = asked.pipeline.load(asked.parameters, loading.report)
+            kind = asked.pipeline if self._isolate is None else self._isolate(asked.pipeline, worker)
+            pipeline = kind.load(asked.parameters, loading.report)
         except Exception as error:
             # As text, and not passed on: its traceback keeps alive whatever had been loaded.
             failure = _in_words(asked, error)
             if not isinstance(error, PersonaLiveError | _AbandonedError):
                 _log.error("loading the %s pipeline failed\n%s", asked.id, traceback.format_exc())
         else:
-            self._worker.pipeline = pipeline
+            worker.pipeline = pipeline
             settle()
             return pipeline
         give_back_memory()
         return failure
 
-    def _close(self) -> None:
-        pipeline, self._worker.pipeline = self._worker.pipeline, None
+    def _close(self, worker: Worker) -> None:
+        pipeline, worker.pipeline = worker.pipeline, None
         if pipeline is None:
             return
         try:
@@ -245,36 +304,54 @@ class PipelineHost:
         settle()
         give_back_memory()
 
+    # -- a pipeline whose process has ended
 
-def _check(pipeline_id: str, load_params: Mapping[str, object], paths: Mapping[str, object]) -> _Asked:
-    """Imports the pipeline, which may take seconds."""
-    if pipeline_id not in registry.names():
-        known = ", ".join(registry.names())
-        raise UnknownPipelineError(f"There is no pipeline {pipeline_id!r}. Known: {known}.")
-    pipeline = registry.get(pipeline_id)
-    own = _path_fields(pipeline)
-    for name in own & set(load_params):
-        if load_params[name] != paths.get(name):
-            raise InputError(
-                f"{name} is a place on the server: it is chosen with personalive serve --set {name}=DIR."
-            )
-    given = {name: value for name, value in paths.items() if name in own}
-    parameters = build(pipeline.load_parameters, {**load_params, **given})
-    try:
-        availability = pipeline.availability_with(parameters.model_dump())
-    except (OSError, RuntimeError, ValueError) as error:
-        # A path of nobody's home, or one longer than paths may be.
-        raise InputError(f"The {pipeline_id} pipeline cannot be loaded with these: {error}.") from error
-    return _Asked(pipeline_id, pipeline, parameters, availability)
+    def exited(self, worker: Worker, pipeline: RemotePipeline, reason: str) -> None:
+        """Start that worker's pipeline again, whose process has ended. Its sessions end."""
+        if self._ready.get(worker) is not pipeline or self._asked is None:
+            return  # it is being replaced or unloaded, or is not ready yet: see `_notice_deaths`
+        del self._ready[worker]
+        logs.event("pipeline_lost", level=logging.ERROR, pipeline=self._asked.id, error=reason)
+        loading = _Loading()
+        task = asyncio.create_task(
+            self._restart(worker, self._asked, loading, reason), name="restart-pipeline"
+        )
+        self._restarting[worker] = loading, task
+
+    def _notice_deaths(self) -> None:
+        """Look after pipelines that ended before all the others were ready."""
+        for worker, ready in list(self._ready.items()):
+            if isinstance(ready, RemotePipeline) and not ready.alive:
+                self.exited(worker, ready, "The pipeline's process ended unexpectedly.")
+
+    async def _restart(self, worker: Worker, asked: LoadPlan, loading: _Loading, reason: str) -> None:
+        try:
+            await self._streams.end_all(f"{reason} {RESTARTING}", LOST, of=worker)
+            for let_go in self.on_unloading:
+                let_go()
+            made: Pipeline[Any, Any] | str = reason
+            restarts = self._restarts[worker]
+            while isinstance(made, str) and restarts.allow() and not loading.abandoned:
+                made = await self._start(worker, asked, loading)
+                if isinstance(made, str):
+                    reason = made
+                    await asyncio.sleep(_START_AGAIN_S)
+        finally:
+            del self._restarting[worker]
+        if not isinstance(made, str):
+            self._ready[worker] = made
+            restarts.started()
+            logs.event("pipeline_restarted", pipeline=asked.id)
+            self._notice_deaths()
+        elif not loading.abandoned:
+            await worker.call(self._close, worker)
+            self._error = restarts.given_up(reason)
+            logs.event("pipeline_failed", level=logging.ERROR, pipeline=asked.id, error=self._error)
 
 
-def _path_fields(pipeline: AnyPipeline) -> set[str]:
-    """The load parameters that name files or folders."""
-    fields = pipeline.load_parameters.model_fields
-    return {name for name, field in fields.items() if Path in (field.annotation, *get_args(field.annotation))}
-
-
-def _in_words(asked: _Asked, error: Exception) -> str:
+def _in_words(asked: LoadPlan, error: Exception) -> str:
+    if isinstance(error, RemoteError):
+        return f"Loading the {asked.id} pipeline failed: {error}"
     if isinstance(error, PersonaLiveError):
         return str(error)
     if isinstance(error, _AbandonedError):

@@ -9,6 +9,7 @@ from personalive.errors import PersonaLiveError
 from personalive.media import read_image
 from personalive.pipelines import registry
 from personalive.pipelines.parameters import build
+from personalive.serving.loading.hardware import resolve_gpus
 from personalive.serving.loading.host import PipelineHost
 from personalive.serving.loading.references import References
 from personalive.serving.observing import logs
@@ -17,6 +18,7 @@ from personalive.serving.settings import Settings
 
 def check(settings: Settings) -> None:
     """Raise a `PersonaLiveError` for what cannot be loaded, before anything is begun."""
+    resolve_gpus(settings.gpus)
     if settings.pipeline is None:
         return
     pipeline = registry.choose(settings.pipeline, settings.load_params).pipeline

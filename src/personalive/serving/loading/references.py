@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from dataclasses import dataclass
 from typing import Any
 
 from personalive.face.crop import Size
@@ -35,22 +34,19 @@ class NoReferenceError(ConflictError):
     """A reference is needed, and none was given yet."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Fused:
-    pipeline: Pipeline[Any, Any]
-    reference: Reference
+_Key = tuple[str, int]
+"""A reference's id, and the `id` of the pipeline that fused it, which is forgotten when that is unloaded."""
 
 
 class References:
     """Use it on the event loop only. Holds the `KEPT` used last, `KEPT_BYTES` at most, and always the default."""
 
-    def __init__(self, host: PipelineHost, worker: Worker) -> None:
+    def __init__(self, host: PipelineHost) -> None:
         self.default_id: str | None = None
         """The reference of sessions that name none: the one given last."""
         self._host = host
-        self._worker = worker
         self._stored: OrderedDict[str, StoredReference] = OrderedDict()  # used last comes last
-        self._fused: OrderedDict[str, _Fused] = OrderedDict()
+        self._fused: OrderedDict[_Key, Reference] = OrderedDict()
         self._looking = asyncio.Semaphore(_AT_ONCE)
         self._fusing = asyncio.Lock()
         host.on_unloading.append(self._fused.clear)
@@ -73,7 +69,7 @@ class References:
         """Drop a reference; sessions that animate it keep theirs. Raises `UnknownReferenceError`."""
         self.get(id)
         del self._stored[id]
-        self._fused.pop(id, None)
+        self._forget_fused(id)
         if self.default_id == id:
             self.default_id = None
         logs.event("reference_forgotten", reference=id)
@@ -93,13 +89,13 @@ class References:
             examined = await asyncio.to_thread(examine, data, size, allow_no_face=allow_no_face, cropped=crop)
         stored = examined.stored
         async with self._fusing:
-            await self._fuse(stored, examined.framed)
+            await self._fuse(stored, examined.framed, self._loaded())
         self._keep(stored)
         logs.event("reference_added", reference=stored.id, width=stored.width, height=stored.height)
         return stored
 
-    async def fused(self, id: str | None = None) -> Reference:
-        """A reference, by default the default, for the pipeline that is loaded.
+    async def fused(self, id: str | None = None, pipeline: Pipeline[Any, Any] | None = None) -> Reference:
+        """A reference, by default the default, for that pipeline, by default the one that is loaded.
 
         Raises `UnknownReferenceError`, `NoReferenceError`, `NoFaceError` where this pipeline finds no face in it,
         and `ConflictError` where no pipeline is loaded.
@@ -111,47 +107,55 @@ class References:
             )
         stored = self.get(chosen)
         async with self._fusing:
-            pipeline = self._loaded()
+            pipeline = pipeline or self._loaded()
             if chosen in self._stored:
                 self._stored.move_to_end(chosen)
-            known = self._fused.get(chosen)
-            if known is not None and known.pipeline is pipeline:
-                self._fused.move_to_end(chosen)
-                return known.reference
+            key = (chosen, _identity(pipeline))
+            known = self._fused.get(key)
+            if known is not None:
+                self._fused.move_to_end(key)
+                return known
             async with self._looking:
                 framed = await asyncio.to_thread(stored.framed, _size(pipeline))
-            return await self._fuse(stored, framed)
+            return await self._fuse(stored, framed, pipeline)
 
-    async def _fuse(self, stored: StoredReference, framed: Image) -> Reference:
-        pipeline = self._loaded()
-        if (framed.shape[1], framed.shape[0]) != _size(pipeline):
+    async def _fuse(self, stored: StoredReference, framed: Image, pipeline: Pipeline[Any, Any]) -> Reference:
+        worker = self._host.worker_of(pipeline)
+        if worker is None or (framed.shape[1], framed.shape[0]) != _size(pipeline):
             raise ConflictError(_REPLACED)
         try:
-            reference = await self._worker.call(self._fuse_now, pipeline, framed, stored.lenient)
+            reference = await worker.call(self._fuse_now, worker, pipeline, framed, stored.lenient)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             message = "There is too little memory left to prepare this reference: try again later."
         else:
-            self._remember(stored.id, _Fused(pipeline, reference))
+            self._remember(stored.id, pipeline, reference)
             return reference
         # Here, since the error's traceback keeps alive what filled the memory.
-        await self._worker.call(give_back_memory)
+        await worker.call(give_back_memory)
         raise BusyError(message, retry_after=_RETRY_AFTER_S)
 
-    def _fuse_now(self, pipeline: Pipeline[Any, Any], framed: Image, lenient: bool) -> Reference:
+    @staticmethod
+    def _fuse_now(worker: Worker, pipeline: Pipeline[Any, Any], framed: Image, lenient: bool) -> Reference:
         """On the worker's thread."""
-        if self._worker.pipeline is not pipeline:
+        if worker.pipeline is not pipeline:
             raise ConflictError(_REPLACED)
         return pipeline.fuse(framed, allow_no_face=lenient)
 
-    def _remember(self, id: str, fused: _Fused) -> None:
-        if self._host.pipeline is not fused.pipeline:
+    def _remember(self, id: str, pipeline: Pipeline[Any, Any], reference: Reference) -> None:
+        if not self._host.has(pipeline):
             raise ConflictError(_REPLACED)
-        self._fused[id] = fused
-        self._fused.move_to_end(id)
-        while len(self._fused) > _KEPT_FUSED:
-            self._fused.popitem(last=False)
+        key = (id, _identity(pipeline))
+        self._fused[key] = reference
+        self._fused.move_to_end(key)
+        own = [other for other in self._fused if other[1] == key[1]]
+        for oldest in own[: max(len(own) - _KEPT_FUSED, 0)]:
+            del self._fused[oldest]
+
+    def _forget_fused(self, id: str) -> None:
+        for key in [key for key in self._fused if key[0] == id]:
+            del self._fused[key]
 
     def _keep(self, stored: StoredReference) -> None:
         self._stored[stored.id] = stored
@@ -160,7 +164,7 @@ class References:
         while len(self._stored) > 1 and (len(self._stored) > KEPT or self._bytes() > KEPT_BYTES):
             oldest = next(id for id in self._stored if id != self.default_id)
             del self._stored[oldest]
-            self._fused.pop(oldest, None)
+            self._forget_fused(oldest)
 
     def _bytes(self) -> int:
         return sum(len(stored.data) for stored in self._stored.values())
@@ -170,6 +174,10 @@ class References:
         if pipeline is None:
             raise ConflictError("No pipeline is loaded: POST /api/v1/pipeline/load first.")
         return pipeline
+
+
+def _identity(pipeline: Pipeline[Any, Any]) -> int:
+    return id(pipeline)
 
 
 def _size(pipeline: Pipeline[Any, Any]) -> Size:

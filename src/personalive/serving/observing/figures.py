@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _RATE_WINDOW = 3.0
 _DELAY_WINDOW = 10.0
+
+DELAY_PARTS = ("chunk", "window", "step", "send")
+"""Where a frame spends its delay, in order: until its chunk is complete and taken, in the pipeline's window,
+in the step that finishes it, until its turn to be sent comes.
+"""
 
 
 class Rate:
@@ -52,6 +59,32 @@ class Delays:
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
+class DelayParts:
+    """Where the frames of the last seconds spent their delay, in seconds."""
+
+    def __init__(self) -> None:
+        self._seen: deque[tuple[float, dict[str, float]]] = deque()
+
+    def add(self, parts: Mapping[str, float], now: float) -> None:
+        """Add what one frame spent, in seconds by the names of `DELAY_PARTS`; leave out what is unknown.
+
+        Raises `ValueError` for another name.
+        """
+        if unknown := parts.keys() - set(DELAY_PARTS):
+            raise ValueError(f"There is no part of the delay called {', '.join(sorted(unknown))}.")
+        self._seen.append((now, dict(parts)))
+        while self._seen[0][0] < now - _DELAY_WINDOW:
+            self._seen.popleft()
+
+    def medians(self) -> dict[str, float | None]:
+        """Return the median of each part in seconds, None where no frame of the last seconds had it."""
+        return {name: self._median(name) for name in DELAY_PARTS}
+
+    def _median(self, name: str) -> float | None:
+        known = [parts[name] for _, parts in self._seen if name in parts]
+        return statistics.median(known) if known else None
+
+
 @dataclass(slots=True)
 class Figures:
     """Of one session. Counts are since its beginning, delays are capture to send in seconds."""
@@ -59,6 +92,8 @@ class Figures:
     fps_in: Rate = field(default_factory=Rate)
     fps_out: Rate = field(default_factory=Rate)
     delays: Delays = field(default_factory=Delays)
+    parts: DelayParts = field(default_factory=DelayParts)
+    """Of `delays`, frame by frame."""
     frames_in: int = 0
     frames_out: int = 0
     frames_without_face: int = 0

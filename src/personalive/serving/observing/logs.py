@@ -30,6 +30,8 @@ _CHATTY = (
 )
 _FIELDS = "personalive_fields"
 
+LogFormat = Literal["text", "json"]
+
 
 def event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
     """Log that something happened. What belongs to a session names it as `session`; None fields are left out."""
@@ -37,7 +39,7 @@ def event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
     _log.log(level, name, extra={_FIELDS: told})
 
 
-def configure(form: Literal["text", "json"], level: str, stream: TextIO | None = None) -> None:
+def configure(form: LogFormat, level: str, stream: TextIO | None = None) -> None:
     """Send everything that is logged to `stream` (stderr by default), one line each, from `level` up.
 
     `level` is debug, info, warning or error. Libraries are heard from warning up, unless it is debug.

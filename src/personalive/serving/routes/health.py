@@ -48,7 +48,7 @@ async def ready(server: ServerDep) -> Ready:
     pipeline = server.host.pipeline
     if pipeline is None:
         raise BusyError(_why_not(status.status, status.error), retry_after=_RETRY_S)
-    if not (server.worker.alive and await server.worker.answers(_PATIENCE_S)):
+    if not await server.host.answers(_PATIENCE_S):
         raise BusyError("The worker does not answer.", retry_after=_RETRY_S)
     return Ready(pipeline_id=pipeline.info.id)
 

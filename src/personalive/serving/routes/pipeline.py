@@ -14,7 +14,7 @@ from personalive.pipelines.interface import Availability
 from personalive.pipelines.registry import AnyPipeline
 from personalive.serving.answers import errors
 from personalive.serving.dependencies import ServerDep
-from personalive.serving.loading.host import PipelineStatus
+from personalive.serving.loading.load_plan import PipelineStatus
 
 router = APIRouter(prefix="/api/v1", tags=["pipeline"])
 

@@ -1,0 +1,32 @@
+"""Exceptions that cross from one process to another."""
+
+from __future__ import annotations
+
+import builtins
+import pickle
+
+from personalive.errors import PersonaLiveError
+
+
+class RemoteError(Exception):
+    """An exception of a type that only its own process knows. Its text begins with that type's name."""
+
+
+class OutOfMemoryError(RuntimeError):
+    """The device has no memory left. It has the name of PyTorch's, which tells it apart where PyTorch is not."""
+
+
+def portable(error: Exception) -> Exception:
+    """Return an exception that any process can read: ours as it is, others by their name and text."""
+    name, text = type(error).__name__, str(error)
+    known = isinstance(error, PersonaLiveError) or getattr(builtins, name, None) is type(error)
+    if known and _survives(error):
+        return error
+    return OutOfMemoryError(text) if name == OutOfMemoryError.__name__ else RemoteError(f"{name}: {text}")
+
+
+def _survives(error: Exception) -> bool:
+    try:
+        return type(pickle.loads(pickle.dumps(error))) is type(error)
+    except Exception:  # any class may refuse in any way
+        return False

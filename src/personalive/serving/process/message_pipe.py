@@ -1,0 +1,123 @@
+"""Python objects between two processes, with the pixels of arrays beside the pickle so that they are not copied.
+
+A message is a header (the count and the sizes of its parts), the pickle, then the buffers that pickle protocol 5
+(PEP 574) left out of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import socket
+import struct
+import threading
+from typing import Any, Protocol
+
+_COUNT = struct.Struct("<I")
+_BUFFER_BYTES = 2**22
+"""What a socket is asked to hold; systems grant less. Fewer switches between processes then carry a frame."""
+
+
+class ByteStream(Protocol):
+    """What messages travel on. Files of pipes are such streams."""
+
+    def readinto(self, buffer: bytearray, /) -> int | None:
+        """Fill the buffer; return how many bytes there were before the end."""
+
+    def write(self, data: memoryview | bytes, /) -> int | None:
+        """Write all of it, or keep it until `flush`."""
+
+    def flush(self) -> None:
+        """Write what was kept."""
+
+    def close(self) -> None:
+        """Close it; whoever reads sees the end."""
+
+
+class SocketStream:
+    """A connected socket as a stream.
+
+    A whole frame is one call of the system: the interpreter lock is left and taken once, which in a busy server may
+    wait for milliseconds each time. A pipe gives it in dozens of pieces.
+    """
+
+    def __init__(self, connected: socket.socket, *, send_limit: int = 0) -> None:
+        """With a `send_limit`, seconds, `write` raises `OSError` when the other end takes nothing for that time."""
+        self._socket = connected
+        for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            with contextlib.suppress(OSError):  # more than this system grants
+                connected.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
+        if send_limit:
+            seconds = struct.pack("ll", send_limit, 0)  # of C: struct timeval
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
+
+    def readinto(self, buffer: bytearray, /) -> int:
+        """Fill the buffer; return how many bytes there were before the end."""
+        view, done = memoryview(buffer), 0
+        while done < len(view):
+            # It may come in parts all the same: a signal ends a call early.
+            count = self._socket.recv_into(view[done:], 0, socket.MSG_WAITALL)
+            if not count:
+                break
+            done += count
+        return done
+
+    def write(self, data: memoryview | bytes, /) -> int:
+        """Write all of it."""
+        self._socket.sendall(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """Do nothing: nothing is kept."""
+
+    def close(self) -> None:
+        """Close it; a thread that reads sees the end."""
+        with contextlib.suppress(OSError):  # the other end is gone
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+class MessagePipe:
+    """Send and receive objects. One thread receives; any thread may send.
+
+    Both ends must trust each other: receiving runs what a pickle says.
+    """
+
+    def __init__(self, incoming: ByteStream, outgoing: ByteStream) -> None:
+        self._incoming, self._outgoing = incoming, outgoing
+        self._sending = threading.Lock()
+
+    def send(self, message: object) -> None:
+        """Send an object. Raises `OSError` or `ValueError` where the other end is gone."""
+        buffers: list[pickle.PickleBuffer] = []
+        body = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
+        parts = [memoryview(body), *(buffer.raw() for buffer in buffers)]
+        sizes = struct.pack(f"<{len(parts)}Q", *(part.nbytes for part in parts))
+        with self._sending:
+            self._outgoing.write(_COUNT.pack(len(parts)) + sizes)
+            for part in parts:
+                self._outgoing.write(part)
+            self._outgoing.flush()
+
+    def receive(self) -> Any:
+        """Wait for the next object. Raises `EOFError` where the other end is gone."""
+        (count,) = _COUNT.unpack(self._read(_COUNT.size))
+        sizes = struct.unpack(f"<{count}Q", self._read(8 * count))
+        body, *buffers = (self._read(size) for size in sizes)
+        return pickle.loads(body, buffers=buffers)
+
+    def close(self) -> None:
+        """Close both streams; the other end's `receive` raises then. May be called twice."""
+        for stream in (self._outgoing, self._incoming):
+            with contextlib.suppress(OSError, ValueError):  # what was not flushed has nobody to read it
+                stream.close()
+
+    def _read(self, size: int) -> bytearray:
+        data = bytearray(size)
+        try:
+            read = self._incoming.readinto(data) if size else 0
+        except (OSError, ValueError) as error:
+            raise EOFError("the pipe is closed") from error
+        if read != size:
+            raise EOFError("the other end is gone")
+        return data

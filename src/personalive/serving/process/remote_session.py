@@ -1,0 +1,119 @@
+"""A session whose pipeline lives in another process."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from typing_extensions import override
+
+from personalive.errors import PipelineLostError
+from personalive.media.types import Image
+from personalive.pipelines.interface import AnimatedChunk, FrameChunk, Reference, RunParameters, Session
+from personalive.serving.process import messages
+
+if TYPE_CHECKING:
+    from personalive.serving.process.remote import RemotePipeline
+
+
+class RemoteSession(Session[Any]):
+    """A session in the pipeline's process."""
+
+    def __init__(self, owner: RemotePipeline, number: int, parameters: RunParameters) -> None:
+        self.number = number
+        self.counted: dict[str, float] = {}
+        """What `figures` gives: the pipeline's counts at the last step."""
+        self.seen_until = math.inf
+        """What `prepared_until` gives: as it was when the last step had ended."""
+        self._owner = owner
+        self._parameters = parameters
+        self._sent: set[float] = set()
+        self._last = 0.0
+        self._sending = threading.Lock()
+        self._closed = False
+
+    @property
+    @override
+    def parameters(self) -> Any:
+        return self._parameters
+
+    @override
+    def prepare(self, image: Image, time: float) -> None:
+        with self._sending:
+            if time not in self._sent:
+                self._sent.add(time)
+                self._owner.connection.tell(messages.Prepare(self.number, image, time))
+
+    @property
+    @override
+    def prepared_until(self) -> float:
+        return self.seen_until
+
+    @override
+    def discard(self, time: float) -> None:
+        with self._sending:
+            if time in self._sent:
+                self._sent.remove(time)
+                self._owner.connection.tell(messages.Discard(self.number, time))
+
+    def send(self, chunk: FrameChunk) -> tuple[float, ...]:
+        """Send the frames of a chunk that were not prepared; return the times of all."""
+        times = tuple(chunk.times.tolist())
+        for image, time in zip(chunk.images, times, strict=True):
+            self.prepare(image, time)
+        self._last = times[-1]
+        return times
+
+    def forget_sent(self) -> None:
+        """Take the frames up to the last step's as gone: the process keeps them no longer."""
+        with self._sending:
+            self._sent = {time for time in self._sent if time > self._last}
+
+    @override
+    def step(self, chunk: FrameChunk) -> AnimatedChunk:
+        return self._owner.step_many([self], [chunk])[0]
+
+    @override
+    def flush(self) -> AnimatedChunk | None:
+        flushed: AnimatedChunk | None = self._call("flush")
+        return flushed
+
+    @override
+    def update(self, parameters: RunParameters) -> None:
+        self._call("update", parameters)
+        self._parameters = parameters
+
+    @override
+    def switch_reference(self, reference: Reference) -> None:
+        own = self._owner.own_reference(reference)
+        self._owner.call(messages.SwitchReference(self.number, own.number))
+
+    @override
+    def reset(self) -> None:
+        self._call("reset")
+
+    @override
+    def snapshot(self) -> bytes | None:
+        snapshot: bytes | None = self._call("snapshot")
+        return snapshot
+
+    @override
+    def restore(self, snapshot: bytes) -> None:
+        self._call("restore", snapshot)
+
+    @override
+    def figures(self) -> Mapping[str, float]:
+        return self.counted
+
+    @override
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            with contextlib.suppress(PipelineLostError):  # and the session with it
+                self._call("close")
+
+    def _call(self, method: str, *arguments: object) -> Any:
+        return self._owner.call(messages.CallSession(self.number, method, arguments))
