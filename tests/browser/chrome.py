@@ -104,6 +104,19 @@ class Visit:
         """Wait until the stage says that, or more."""
         self.page.locator("#told", has_text=sentence).wait_for(timeout=1000 * seconds)
 
+    def tap_messages(self) -> None:
+        """Open the page once more, such that `hear` and `change_stats` work."""
+        self.context.add_init_script(_TAP)
+        self.page.reload()
+
+    def hear(self, message: dict[str, object]) -> None:
+        """Let the page hear that on its data channel, as if the server had said it."""
+        self.page.evaluate("(message) => window.tap.hear(message)", message)
+
+    def change_stats(self, changes: dict[str, object]) -> None:
+        """Replace those parts of every `stats` message of the server from now on."""
+        self.page.evaluate("(changes) => void (window.tap.changes = changes)", changes)
+
     def frame(self) -> Image:
         """What the result shows now, uint8 RGB."""
         return decoded(self.page.evaluate(_DRAW))
@@ -123,6 +136,26 @@ _DRAW = """async () => {
   await new Promise((resolve) => (reader.onload = resolve));
   return reader.result;
 }"""
+_TAP = """(() => {
+  const tap = (window.tap = { changes: {} });
+  const create = RTCPeerConnection.prototype.createDataChannel;
+  RTCPeerConnection.prototype.createDataChannel = function (...asked) {
+    const channel = create.apply(this, asked);
+    const ours = new WeakSet();
+    tap.hear = (message) => {
+      const event = new MessageEvent("message", { data: JSON.stringify(message) });
+      ours.add(event);
+      channel.dispatchEvent(event);
+    };
+    channel.addEventListener("message", (event) => {
+      const message = JSON.parse(event.data);
+      if (ours.has(event) || message.type !== "stats") return;
+      event.stopImmediatePropagation();
+      tap.hear({ ...message, ...tap.changes });
+    });
+    return channel;
+  };
+})();"""
 _MOVES = """async (milliseconds) => {
   const video = document.getElementById("result-video");
   const look = () => {

@@ -1,5 +1,6 @@
 /** @file The strip of figures: what a person wants to know of a running session. */
 
+import { DelayParts } from "./delay-parts.js";
 import { byId, make } from "./dom.js";
 import { say, text } from "./strings.js";
 
@@ -9,6 +10,7 @@ import { say, text } from "./strings.js";
  * @property {number} fps_in
  * @property {number} fps_out
  * @property {{p50: number | null, p95: number | null}} latency_ms
+ * @property {import("./delay-parts.js").Told} [delay_ms] what it consists of
  * @property {number} frames_in
  * @property {number} dropped_in
  * @property {number} dropped_out
@@ -20,11 +22,21 @@ import { say, text } from "./strings.js";
 /** Shows the figures, and finds in them what one message alone does not say. */
 export class Figures {
   /** @type {Stats | null} */ #last = null;
+  #parts = new DelayParts();
+
+  /**
+   * The pipeline whose sessions are shown from now on.
+   * @param {import("./pipelines.js").PipelineSchema} pipeline
+   */
+  use(pipeline) {
+    this.#parts.use(pipeline);
+  }
 
   /** Begin anew, with nothing known. */
   clear() {
     this.#last = null;
     for (const id of ["in", "out", "delay", "dropped", "face"]) show(id, text.nothing, "");
+    this.#parts.clear();
   }
 
   /**
@@ -41,6 +53,7 @@ export class Figures {
     show("out", say.perSecond(stats.fps_out), say.perSecondUnit);
     if (p50 === null) show("delay", text.nothing, "");
     else show("delay", say.seconds(p50 / 1000 + onTheWay), say.secondsUnit);
+    this.#parts.show(stats.delay_ms, onTheWay, stats.fps_in);
     if (last) show("dropped", say.percent(skipped(stats, last)), say.percentUnit);
     const seen = faceSeen(stats, last, state);
     show("face", { yes: say.inView, no: say.notInView, unknown: text.nothing }[seen], "");

@@ -31,15 +31,17 @@ const LOOK_AGAIN_MS = 250;
  */
 export async function ensureLoaded(api, wanted, report, signal) {
   let asked = false;
+  let awaited = false;
   for (;;) {
     /** @type {Status} */
     const status = await api.get("/api/v1/pipeline/status", { signal });
     if (status.status === "loading") {
+      awaited ||= status.pipeline_id === wanted.id;
       report(status);
       await sleep(LOOK_AGAIN_MS, signal);
     } else if (status.status === "loaded" && fits(status, wanted)) {
       return status;
-    } else if (asked) {
+    } else if (asked || (awaited && status.status === "error")) {
       throw new ApiError(status.error ?? "", 409);
     } else {
       const kept = status.status === "loaded" && status.pipeline_id === wanted.id ? status.load_params : {};

@@ -24,6 +24,7 @@ const motion = new Motion((changed, all) => session.setParameters(changed, all))
 const toolbar = new Toolbar(screen, { pause, reset, announce });
 const pipelines = new Pipelines(api, (pipeline) => {
   motion.use(pipeline.run_parameters);
+  figures.use(pipeline);
   showWhatIsMissing();
 });
 const portraits = new PortraitPicker(usePortrait);
@@ -42,7 +43,8 @@ let slow;
 go.onclick = () => (session.active ? session.stop() : start());
 session.on("phase", (detail) => showPhase(detail));
 session.on("step", (detail) => {
-  if (session.phase === "starting" && !shown) screen.showStep(detail.text, detail.progress);
+  const first = session.phase === "starting" && !shown;
+  if (first || session.why !== null) screen.showStep(detail.text, detail.progress);
 });
 session.on("wait", (detail) => showWait(detail));
 session.on("stream", (detail) => {
@@ -81,10 +83,10 @@ async function usePortrait(portrait) {
   if (!shown) screen.showStill(portrait.url);
   showWhatIsMissing();
   if (!session.active) announce(say.portraitChosen(portrait.name), false);
-  if (session.phase !== "live" && !pipelines.isLoaded) return;
+  if (!session.active && !pipelines.isLoaded) return;
   portraits.setBusy(portrait, true);
   try {
-    if (session.phase === "live") await session.usePortrait(portrait);
+    if (session.active) await session.usePortrait(portrait);
     else await portrait.reference(api);
     screen.still.src = portrait.url;
   } catch (error) {
@@ -179,7 +181,7 @@ function showPhase(phase) {
   if (phase === "retrying") {
     wasLost = true;
     figures.clear();
-    screen.tell(say.retrying, "bad", { label: text.tryNow, act: () => session.tryNow() });
+    showWait(0);
   }
   if (phase === "idle") over();
   showWhatIsMissing();
@@ -209,11 +211,12 @@ function over() {
 /** @param {number} seconds until the next try */
 function showWait(seconds) {
   const busy = session.phase === "busy";
+  const { why } = session;
   screen.showStep(null);
-  const waiting = busy ? say.busy(seconds) : say.lost(seconds);
-  const sentence = seconds > 0 ? waiting : busy ? say.retryingBusy : say.retrying;
+  const now = busy ? say.retryingBusy : why === null ? say.retrying : say.retryingAfter(why);
+  const waiting = busy ? say.busy(seconds) : why === null ? say.lost(seconds) : say.interrupted(why, seconds);
   const remedy = { label: text.tryNow, act: () => session.tryNow() };
-  screen.tell(sentence, busy ? "wait" : "bad", remedy, busy ? say.retryingBusy : say.retrying);
+  screen.tell(seconds > 0 ? waiting : now, busy || why !== null ? "wait" : "bad", remedy, now);
 }
 
 /**

@@ -20,6 +20,7 @@ const PREVIEW = "preview";
  * @property {string} reason
  * @property {string | null} remedy
  * @property {boolean} generative
+ * @property {number} chunk_frames
  * @property {Record<string, any>} load_parameters
  * @property {Record<string, any>} run_parameters
  */

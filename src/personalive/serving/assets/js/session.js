@@ -10,7 +10,8 @@ import { say } from "./strings.js";
 import { isAbort, sleep } from "./time.js";
 
 const WAITS_S = [1, 2, 4, 8, 15];
-const BUSY_WAIT_S = 10;
+/** Where the server said that it would be back soon: after this number of tries in vain a person is to decide. */
+const MOST_TRIES = 12;
 
 /**
  * idle → starting → live ⇄ retrying, busy; any → idle by `stop`, or by an error that trying again does not mend.
@@ -34,10 +35,13 @@ export class Session extends EventTarget {
   /** @type {Phase} */ phase = "idle";
   paused = false;
   /** @type {Plan | null} */ plan = null;
+  /** Why it is tried again, in the server's words; null where the connection was lost. @type {string | null} */
+  why = null;
   /** @type {Call | null} */ #call = null;
   /** @type {AbortController | null} */ #work = null;
   /** @type {(() => void) | null} */ #hurry = null;
-  #busyFor = BUSY_WAIT_S;
+  /** What the server asked to wait before the next try, in seconds. @type {number | null} */
+  #retryAfter = null;
 
   /** @param {import("./api.js").Api} api */
   constructor(api) {
@@ -66,6 +70,7 @@ export class Session extends EventTarget {
   start(plan) {
     this.plan = plan;
     this.paused = false;
+    this.why = null;
     this.#run("starting");
   }
 
@@ -95,10 +100,14 @@ export class Session extends EventTarget {
   }
 
   /**
-   * Animate another portrait from now on. Throws `ApiError`.
+   * Animate another portrait from now on, or from the next connection on. Throws `ApiError`.
    * @param {import("./portraits.js").Portrait} portrait
    */
   async usePortrait(portrait) {
+    if (this.plan && this.phase !== "live") {
+      this.plan.portrait = portrait;
+      return;
+    }
     const id = await portrait.reference(this.api);
     if (!this.plan) return;
     this.plan.portrait = portrait;
@@ -131,7 +140,9 @@ export class Session extends EventTarget {
   async #run(first) {
     this.#work?.abort();
     const work = (this.#work = new AbortController());
+    this.#retryAfter = null;
     this.#enter(first);
+    let tries = 0;
     for (let attempt = first === "starting" ? 0 : 1; ; attempt++) {
       try {
         if (attempt > 0) await this.#wait(attempt, work.signal);
@@ -139,29 +150,49 @@ export class Session extends EventTarget {
         return;
       } catch (error) {
         if (work.signal.aborted || isAbort(error)) return;
-        if (!this.#goesOn(error, first)) return;
+        const refused = error instanceof ApiError ? error : new ApiError(String(error), 400);
+        const starts = await this.#isStarting(refused, work.signal);
+        if (work.signal.aborted) return;
+        const next = this.#after(refused, starts, first);
+        if (next === null) return this.#fail(refused.message, refused);
+        if (this.why !== null && ++tries >= MOST_TRIES) return this.#fail(say.gaveUp(this.why), refused);
+        this.#retryAfter = refused.retryAfter;
+        this.#enter(next);
       }
     }
   }
 
   /**
-   * @param {unknown} error
-   * @param {Phase} first
-   * @returns {boolean} whether to try again
+   * Whether the server refuses because its pipeline is being loaded: that looks as if all its places were taken, or
+   * as if nothing was loaded.
+   * @param {ApiError} refused
+   * @param {AbortSignal} signal
+   * @returns {Promise<boolean>}
    */
-  #goesOn(error, first) {
-    const refused = error instanceof ApiError ? error : new ApiError(String(error), 400);
-    if (refused.status === 503 && refused.retryAfter !== null) {
-      this.#busyFor = refused.retryAfter;
-      this.#enter("busy");
-      return true;
+  async #isStarting(refused, signal) {
+    if (refused.status !== 503 && refused.status !== 409) return false;
+    return this.api.get("/api/v1/pipeline/status", { signal }).then(
+      ({ status }) => status === "loading",
+      () => false,
+    );
+  }
+
+  /**
+   * @param {ApiError} refused
+   * @param {boolean} starts whether the server's pipeline is being loaded
+   * @param {Phase} first
+   * @returns {Phase | null} the phase in which to wait for the next try; null to give up
+   */
+  #after(refused, starts, first) {
+    if (starts) {
+      this.why ??= refused.message;
+      return "retrying";
     }
-    if (first === "retrying" && refused.passing) {
-      this.#enter("retrying");
-      return true;
-    }
-    this.#fail(refused.message, refused);
-    return false;
+    const busy = refused.status === 503 && refused.retryAfter !== null;
+    // What the server said is not the reason any more.
+    if (busy || refused.status === 0) this.why = null;
+    if (busy) return "busy";
+    return first === "retrying" && refused.passing ? "retrying" : null;
   }
 
   /**
@@ -170,7 +201,7 @@ export class Session extends EventTarget {
    */
   async #wait(attempt, signal) {
     const step = WAITS_S[Math.min(attempt, WAITS_S.length) - 1];
-    let left = this.phase === "busy" ? this.#busyFor : step;
+    let left = this.#retryAfter ?? step;
     let hurried = false;
     this.#hurry = () => (hurried = true);
     const pieces = 4;
@@ -195,7 +226,7 @@ export class Session extends EventTarget {
       this.#step(ours ? say.loading(pipeline.name) : say.waitingForLoad, status.progress);
     }, signal);
     this.#step(say.preparing, null);
-    if (again) await plan.portrait.recheck(this.api, signal);
+    await plan.portrait.recheck(this.api, signal);
     const reference_id = await plan.portrait.reference(this.api, signal);
     this.#step(say.connecting, null);
     const parameters = { ...plan.parameters, reference_id };
@@ -203,11 +234,13 @@ export class Session extends EventTarget {
     if (signal.aborted) return call.close();
     this.#call = call;
     if (this.paused) call.send({ paused: true });
+    this.why = null;
     this.#enter("live");
   }
 
   /**
-   * Somebody may have loaded something else meanwhile: taking the server from them is not ours.
+   * Somebody may have loaded something else meanwhile: taking the server from them is not ours. And what the server
+   * itself gave up to start is not to be started once more without a person.
    * @param {import("./loading.js").Wanted} pipeline
    * @param {AbortSignal} signal
    */
@@ -215,6 +248,7 @@ export class Session extends EventTarget {
     const status = await this.api.get("/api/v1/pipeline/status", { signal });
     const other = status.pipeline_id !== null && status.pipeline_id !== pipeline.id;
     if (other && status.status !== "error") throw new ApiError(say.replaced, 409);
+    if (!other && status.status === "error") throw new ApiError(status.error ?? "", 409);
   }
 
   /** @returns {import("./call.js").Heard} */
@@ -222,23 +256,28 @@ export class Session extends EventTarget {
     return {
       stream: (stream) => this.#tell("stream", stream),
       message: (message) => {
-        if (message.type === "stream_stopped") this.#ended(message.error_message ?? null);
+        if (message.type === "stream_stopped") this.#ended(message.error_message ?? null, message.retry === true);
         else this.#tell("message", message);
       },
       lost: () => {
         this.#call = null;
+        this.why = null;
         if (this.active) this.#run("retrying");
       },
     };
   }
 
   /**
-   * The server has ended the session: because it stops, and then it may come back, or for a reason of its own.
+   * The server has ended the session: for a passing reason that it says, because it stops, and then it may come
+   * back, or for good.
    * @param {string | null} why
+   * @param {boolean} retry whether the server says that a new offer will work soon
    */
-  async #ended(why) {
+  async #ended(why, retry) {
     this.#hangUp();
     this.#work?.abort();
+    this.why = retry ? why : null;
+    if (retry) return this.#run("retrying");
     const work = (this.#work = new AbortController());
     const stays = await this.api.get("/health/ready", { signal: work.signal }).then(
       () => true,

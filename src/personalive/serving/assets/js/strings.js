@@ -82,6 +82,19 @@ export const text = {
   figureOutHint: "Frames per second that come back",
   figureDelay: "Delay",
   figureDelayHint: "From the camera to this screen",
+  delayParts: "Where the delay comes from",
+  partWindow: "Inside the model",
+  partStep: "Computing",
+  partSend: "Sending",
+  partNetwork: "Network and browser",
+  adviseTurn:
+    "Most of the delay: waiting for the server to be free. A faster GPU or fewer sessions at once would shorten it.",
+  adviseWindow: "Most of the delay: the model looks at many frames at once. More frames per second would shorten it.",
+  adviseStep: "Most of the delay: computing. A faster GPU or fewer sessions at once would shorten it.",
+  adviseSend:
+    "Most of the delay: frames are sent one by one, for even motion. More frames per second would shorten it.",
+  adviseNetwork:
+    "Most of the delay: network and browser. A cable in place of Wi-Fi or a nearer server would shorten it.",
   figureDropped: "Skipped",
   figureDroppedHint: "Driving frames left out to keep the delay small",
   figureFace: "Face",
@@ -147,6 +160,9 @@ export const say = {
   noFrames: "No frames reach the server from the driver.",
   lost: (/** @type {number} */ seconds) => `Connection lost. Trying again in ${seconds} s.`,
   retrying: "Connection lost. Trying again…",
+  interrupted: (/** @type {string} */ why, /** @type {number} */ seconds) => `${why} Trying again in ${seconds} s.`,
+  retryingAfter: (/** @type {string} */ why) => `${why} Trying again…`,
+  gaveUp: (/** @type {string} */ why) => `${why} It did not come back. Press Start to try once more.`,
   recovered: "Connected again.",
   busy: (/** @type {number} */ seconds) =>
     `The server is busy: all its places are taken. Trying again in ${seconds} s.`,
@@ -186,6 +202,11 @@ export const say = {
   secondsUnit: "s",
   percent: (/** @type {number} */ share) => whole.format(100 * share),
   percentUnit: "%",
+  partChunk: (/** @type {number} */ frames) => (frames > 1 ? `Waiting for ${frames} frames` : "Waiting to begin"),
+  adviseChunk: (/** @type {number} */ frames) =>
+    `Most of the delay: ${frames} frames are computed at once. More frames per second would shorten it.`,
+  adviseLatency: () =>
+    `Most of the delay: inside the model. Stop, and choose a lower ${parameters.latency.label} under “${text.before}”.`,
   inView: "In view",
   notInView: "Not in view",
 

@@ -1,0 +1,115 @@
+/** @file Where the delay comes from: its parts side by side, in words, and what can be done about the largest. */
+
+import { byId, make } from "./dom.js";
+import { say, text } from "./strings.js";
+
+/** In the order in which a frame goes through them; the last one is added by this browser. */
+const NAMES = /** @type {const} */ (["chunk", "window", "step", "send", "network"]);
+/** By how much another part must be larger before the advice changes: nobody can read one that flickers. */
+const CLEARLY = 1.2;
+
+/** @typedef {typeof NAMES[number]} Name */
+/** @typedef {Record<Exclude<Name, "network">, number | null>} Told in milliseconds, as the server says them */
+/** @typedef {Pick<import("./pipelines.js").PipelineSchema, "chunk_frames" | "load_parameters">} Pipeline */
+
+/** Shows the parts. */
+export class DelayParts {
+  /** @type {Pipeline | null} */ #pipeline = null;
+  /** @type {Name | null} */ #largest = null;
+
+  constructor() {
+    this.bar = byId("delay-bar");
+    this.list = byId("delay-list");
+    this.advice = byId("delay-advice");
+  }
+
+  /**
+   * The pipeline whose delay is shown from now on.
+   * @param {Pipeline} pipeline
+   */
+  use(pipeline) {
+    this.#pipeline = pipeline;
+    this.clear();
+  }
+
+  /** Nothing is known. */
+  clear() {
+    this.#largest = null;
+    this.#draw(new Map(NAMES.filter((name) => name !== "window").map((name) => [name, null])));
+    this.advice.textContent = "";
+  }
+
+  /**
+   * @param {Told | undefined} told undefined from a server that is older than this page
+   * @param {number} onTheWay seconds on the network and in this browser
+   * @param {number} rate driving frames per second
+   */
+  show(told, onTheWay, rate) {
+    if (!told || Object.values(told).every((part) => part === null)) return this.clear();
+    /** @type {Map<Name, number | null>} */
+    const parts = new Map();
+    for (const name of NAMES) {
+      const part = name === "network" ? 1000 * onTheWay : told[name];
+      // Most pipelines have no window, and a part that is always zero says nothing.
+      if (name !== "window" || part) parts.set(name, part === null ? null : part / 1000);
+    }
+    this.#draw(parts);
+    this.#largest = largest(parts, this.#largest);
+    this.advice.textContent = this.#advise(this.#largest, parts.get(this.#largest) ?? 0, rate);
+  }
+
+  /** @param {Map<Name, number | null>} parts in seconds */
+  #draw(parts) {
+    const known = [...parts].filter(([, part]) => part !== null && part > 0);
+    this.bar.replaceChildren(
+      ...known.map(([name, part]) => {
+        const piece = make("span", { "data-part": name });
+        piece.style.flexGrow = String(1000 * (part ?? 0)); // the sum must not be below 1, or the bar is not filled
+        return piece;
+      }),
+    );
+    this.list.replaceChildren(
+      ...[...parts].map(([name, part]) =>
+        make("div", { "data-part": name }, make("dt", {}, this.#called(name)), make("dd", {}, measured(part))),
+      ),
+    );
+  }
+
+  /** @param {Name} name */
+  #called(name) {
+    if (name === "chunk") return say.partChunk(this.#pipeline?.chunk_frames ?? 1);
+    return { window: text.partWindow, step: text.partStep, send: text.partSend, network: text.partNetwork }[name];
+  }
+
+  /**
+   * @param {Name} name
+   * @param {number} seconds
+   * @param {number} rate
+   */
+  #advise(name, seconds, rate) {
+    const frames = this.#pipeline?.chunk_frames ?? 1;
+    // A chunk is complete after that; frames that wait longer wait for the pipeline.
+    if (name === "chunk") return seconds > frames / Math.max(rate, 1) ? text.adviseTurn : say.adviseChunk(frames);
+    if (name === "window") {
+      const properties = this.#pipeline?.load_parameters.properties ?? {};
+      return "latency" in properties ? say.adviseLatency() : text.adviseWindow;
+    }
+    return { step: text.adviseStep, send: text.adviseSend, network: text.adviseNetwork }[name];
+  }
+}
+
+/**
+ * @param {Map<Name, number | null>} parts
+ * @param {Name | null} before what it was a second ago
+ * @returns {Name}
+ */
+function largest(parts, before) {
+  const size = (/** @type {Name} */ name) => parts.get(name) ?? 0;
+  const now = [...parts.keys()].reduce((most, name) => (size(name) > size(most) ? name : most));
+  return before !== null && size(now) < CLEARLY * size(before) ? before : now;
+}
+
+/** @param {number | null} seconds */
+function measured(seconds) {
+  return seconds === null ? text.nothing : `${say.seconds(seconds)} ${say.secondsUnit}`;
+}

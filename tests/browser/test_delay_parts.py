@@ -1,0 +1,126 @@
+"""Where the delay comes from, as the page says it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import pytest
+from playwright.sync_api import Browser, expect
+
+from tests.browser.chrome import DESKTOP, PHONE, Visit, visiting
+from tests.browser.helpers import Shoot
+from tests.serving.running import RunningServer
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+MEASURED = re.compile(r"\d+\.\d\d s")
+DIFFUSION = {"chunk": 70.2, "window": 400.1, "step": 95.0, "send": 12.3}
+"""What a pipeline with a window says, ms."""
+
+
+def part(visit: Visit, name: str) -> str:
+    """What the page says of that part."""
+    return visit.page.locator(f"#delay-list [data-part={name}]").inner_text().replace("\n", " ")
+
+
+def test_the_parts_are_shown_while_it_runs(live: Visit) -> None:
+    parts = live.page.get_by_role("region", name="Where the delay comes from")
+    for name in ("Waiting for 4 frames", "Computing", "Sending", "Network and browser"):
+        row = parts.locator("div", has=live.page.get_by_role("term").filter(has_text=name))
+        expect(row.get_by_role("definition")).to_have_text(MEASURED, timeout=20_000)
+    expect(parts).to_contain_text("Most of the delay:")
+    # The preview has no window.
+    expect(parts).not_to_contain_text("Inside the model")
+    live.page.get_by_role("button", name="Stop", exact=True).click()
+    expect(parts).to_be_hidden()
+    assert live.errors == []
+
+
+@pytest.mark.parametrize("phone", [False, True])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_pipeline_with_a_window(
+    browser: Browser, server: RunningServer, shoot: Shoot, scheme: str, phone: bool
+) -> None:
+    server.wait_for_sessions(0)
+    size = PHONE if phone else DESKTOP
+    with visiting(browser, server.url, size, color_scheme=scheme, is_mobile=phone, has_touch=phone) as visit:
+        visit.tap_messages()
+        visit.start()
+        visit.wait_until_live()
+        visit.change_stats({"delay_ms": DIFFUSION})
+        expect(visit.page.locator("#delay-list")).to_contain_text("Inside the model", timeout=20_000)
+        assert part(visit, "chunk") == "Waiting for 4 frames 0.07 s"
+        assert part(visit, "window") == "Inside the model 0.40 s"
+        assert part(visit, "step") == "Computing 0.10 s"
+        assert part(visit, "send") == "Sending 0.01 s"
+        widths = {name: width(visit, name) for name in ("chunk", "window", "step")}
+        for name, found in widths.items():
+            # Widths are whole pixels of some hundred.
+            assert found / widths["window"] == pytest.approx(DIFFUSION[name] / DIFFUSION["window"], abs=0.02)
+        assert visit.page.evaluate("document.documentElement.scrollWidth") == visit.page.evaluate(
+            "innerWidth"
+        )
+        shoot(visit, f"{'phone' if phone else 'desktop'}-{scheme}-delay")
+        visit.change_stats({"delay_ms": dict.fromkeys(DIFFUSION)})
+        expect(visit.page.locator("#delay-list [data-part=step]")).to_have_text("Computing–")
+        expect(visit.page.locator("#delay-advice")).to_have_text("")
+        assert visit.errors == []
+    server.wait_for_sessions(0)
+
+
+def width(visit: Visit, name: str) -> float:
+    box = visit.page.locator(f"#delay-bar [data-part={name}]").bounding_box()
+    assert box is not None
+    return box["width"]
+
+
+_ADVICE = """async ([given, told, onTheWay, rate]) => {
+  const { DelayParts } = await import("/assets/js/delay-parts.js");
+  const parts = new DelayParts();
+  const properties = Object.fromEntries(given.map((name) => [name, {}]));
+  parts.use({ chunk_frames: 4, load_parameters: { properties } });
+  return told.map((one) => {
+    parts.show(one, onTheWay, rate);
+    return document.getElementById("delay-advice").textContent;
+  });
+}"""
+
+
+def advice(
+    visit: Visit, *told: Mapping[str, float | None], given: tuple[str, ...] = (), on_the_way: float = 0.05
+) -> list[str]:
+    """What the page advises, second by second, at 25 driving frames per second."""
+    found: list[str] = visit.page.evaluate(_ADVICE, [list(given), list(told), on_the_way, 25])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, "the model looks at many frames"),
+        ({"window": None, "chunk": 110.0}, "4 frames are computed at once"),
+        # Four frames have come after 160 ms: those that wait longer wait for something else.
+        ({"window": None, "chunk": 300.0}, "waiting for the server to be free"),
+        ({"window": None, "step": 200.0}, "computing"),
+        ({"window": None, "send": 200.0}, "sent one by one"),
+    ],
+)
+def test_the_advice_is_for_the_largest_part(
+    visit: Visit, changed: dict[str, float | None], said: str
+) -> None:
+    assert said in advice(visit, DIFFUSION | changed)[0]
+
+
+def test_the_network_may_be_the_largest_part(visit: Visit) -> None:
+    assert "network and browser" in advice(visit, DIFFUSION, on_the_way=0.7)[0]
+
+
+def test_a_pipeline_whose_latency_can_be_chosen(visit: Visit) -> None:
+    assert "choose a lower Latency under “Before start”" in advice(visit, DIFFUSION, given=("latency",))[0]
+
+
+def test_the_advice_does_not_flicker(visit: Visit) -> None:
+    first: dict[str, float | None] = {"chunk": 50, "window": None, "step": 100, "send": 95}
+    said = advice(visit, first, first | {"step": 95, "send": 100}, first | {"send": 200})
+    assert said[0] == said[1] != said[2]
