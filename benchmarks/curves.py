@@ -17,15 +17,20 @@ _INK, _LINE, _BOUND, _GRID = "#222222", "#1f6feb", "#d1495b", "#dddddd"
 
 @dataclass(frozen=True)
 class Curve:
-    """Seconds since the beginning and a value in seconds; `bound` is drawn across, where there is one."""
+    """Seconds since the beginning and a value; `bound` is drawn across, where there is one.
+
+    Values are shown times `scale`, in `unit`: by default seconds as milliseconds.
+    """
 
     title: str
     points: Sequence[tuple[float, float]]
     bound: float | None = None
+    scale: float = 1000.0
+    unit: str = "ms"
 
 
 def draw(path: Path, curves: Sequence[Curve]) -> None:
-    """Write them, each with an axis of its own that begins at zero, in ms."""
+    """Write them, each with its own axis that begins at zero."""
     rows = math.ceil(len(curves) / COLUMNS)
     sheet = PIL.Image.new("RGB", (WIDTH * min(len(curves), COLUMNS), HEIGHT * rows), "white")
     for index, curve in enumerate(curves):
@@ -49,9 +54,9 @@ def _panel(curve: Curve) -> PIL.Image.Image:
     for tick in range(int(highest / step) + 1):
         value = tick * step
         pen.line([place(0, value), place(longest, value)], fill=_GRID)
-        pen.text((6, place(0, value)[1] - 8), f"{1000 * value:.0f}", fill=_INK, font=font)
+        pen.text((6, place(0, value)[1] - 8), f"{curve.scale * value:.0f}", fill=_INK, font=font)
     pen.text((WIDTH - 2 * MARGIN, HEIGHT - MARGIN + 8), f"{longest:.0f} s", fill=_INK, font=font)
-    pen.text((6, 10), "ms", fill=_INK, font=font)
+    pen.text((6, 10), curve.unit, fill=_INK, font=font)
     if curve.bound is not None:
         pen.line([place(0, curve.bound), place(longest, curve.bound)], fill=_BOUND)
     pen.line([place(*point) for point in curve.points], fill=_LINE, width=2)

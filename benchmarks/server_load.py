@@ -1,7 +1,6 @@
 """Many clients at once, and many one after the other: a server carries on evenly and keeps nothing.
 
     python -m benchmarks.server_load                  # eight preview sessions for a minute, then 200 connections
-    python -m benchmarks.server_load --soak 60        # the sessions for an hour, with new ones coming all the time
 
 Every session has a client in a process of its own that shows the sample clip. The first table has frames per second
 of each by part of the run: they may be few where there are more sessions than the machine carries, but must be as
@@ -77,20 +76,10 @@ def settled(server: RunningServer, seconds: float = 4.0) -> Held:
     return server.held()
 
 
-def soak(server: RunningServer, minutes: float, fps: float) -> list[tuple[float, Held]]:
-    """Sessions of a minute each, four at a time; what the server holds after each minute, when none is there."""
-    begun, looks = time.monotonic(), []
-    while time.monotonic() < begun + 60 * minutes:
-        together(server, 4, fps, 40)
-        looks.append(((time.monotonic() - begun) / 60, settled(server)))
-        print(f"{looks[-1][0]:.1f} min: {looks[-1][1]}", file=sys.stderr, flush=True)
-    return looks
-
-
 def growth(before: Held, after: Held) -> str:
     """A table in Markdown."""
     rows = [("", "before", "after", "change")]
-    for name in ("sessions", "threads", "handles"):
+    for name in ("sessions", "processes", "threads", "handles"):
         first, last = getattr(before, name), getattr(after, name)
         rows.append((name, str(first), str(last), f"{last - first:+d}"))
     megabytes = (before.rss / 1e6, after.rss / 1e6)
@@ -116,7 +105,6 @@ def main() -> int:
     parser.add_argument("--fps", type=float, default=15, help="of each camera")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--cycles", type=int, default=200)
-    parser.add_argument("--soak", type=float, default=0, metavar="MINUTES")
     args = parser.parse_args()
     with running(
         {
@@ -134,10 +122,7 @@ def main() -> int:
             print(f"\nlongest stall of the server's event loop: {stall} ms\n")
         asyncio.run(come_and_go(server.url, WARM_UP))
         before = settled(server)
-        if args.soak:
-            soak(server, args.soak, args.fps)
-        else:
-            asyncio.run(come_and_go(server.url, args.cycles))
+        asyncio.run(come_and_go(server.url, args.cycles))
         print(growth(before, settled(server)))
     return 0
 

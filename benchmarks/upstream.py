@@ -6,7 +6,8 @@
 Both get the same set of random weights (float16, released sizes: 6 GB in a temporary folder, see TMPDIR), the same
 frames at 512×512 and the same number of history keyframes. They take turns, a block of chunks each; printed are the
 medians over all of a side's chunks and their ratio. What is measured is a chunk, from frames in memory to frames in
-memory: ours gives uint8, theirs floats, and neither looks for faces.
+memory: ours gives uint8, theirs floats, and neither looks for faces. A third row is our whole step as sessions run
+it, on the shipped clip, with faces looked for on a thread ahead of it; the research code leaves that to its caller.
 
 The research code needs packages of its own (diffusers, transformers, omegaconf, einops, torchvision, decord, …);
 nothing of it is in here.
@@ -22,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -32,7 +34,8 @@ from PIL import Image as Pillow
 
 from personalive.cli.settings import parse_settings
 from personalive.pipelines.parameters import build
-from personalive.pipelines.personalive.measuring.measure import Bench, StepTimes, device_name, made_up_frames
+from personalive.pipelines.personalive.measuring.measure import Bench, device_name, made_up_frames
+from personalive.pipelines.personalive.measuring.whole_steps import SessionBench
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
 from personalive.pipelines.personalive.weights import layout
@@ -141,28 +144,63 @@ def timed(step: Callable[[], object], count: int) -> list[float]:
 
 
 @contextlib.contextmanager
-def ours(weights: Path, settings: list[str]) -> Iterator[Bench]:
-    given = {"face_detection": False, "device": "cuda", "weights": weights, **parse_settings(settings)}
+def ours(weights: Path, settings: list[str]) -> Iterator[tuple[Bench, SessionBench]]:
+    given = {"device": "cuda", "weights": weights, **parse_settings(settings)}
     with PersonaLivePipeline.load(build(PersonaLiveLoadParameters, given)) as pipeline:
         bench = Bench(pipeline.engine)
-        yield bench
+        yield bench, SessionBench(pipeline)
         bench.close()
 
 
-def compare(args: argparse.Namespace, weights: Path) -> Iterator[tuple[int, list[float], list[StepTimes]]]:
-    """For each number of keyframes: it, their chunks' milliseconds, and ours block by block."""
-    with ours(weights, args.set) as bench:
+@dataclass(frozen=True)
+class Compared:
+    """Milliseconds of a chunk with so many keyframes: all of theirs, ours as the medians of each block."""
+
+    keyframes: int
+    theirs: list[float]
+    networks: list[float]
+    whole: list[float]
+
+
+def compare(args: argparse.Namespace, weights: Path) -> Iterator[Compared]:
+    """For each number of keyframes, in turn."""
+    with ours(weights, args.set) as (bench, sessions):
         theirs = Theirs(args.path, weights)
         # Once taken, keyframes stay.
         for keyframes in sorted(set(args.keyframes or [0])):
             theirs.take_keyframes(ALWAYS if keyframes else NEVER)
             timed(theirs.step, _LEAD_IN)
-            their_ms, our_times = [], []
+            found = Compared(keyframes, [], [], [])
             for block in range(args.rounds):
-                our_times.append(bench.measure(sessions=1, keyframes=keyframes, steps=args.chunks, warmup=5))
-                their_ms += timed(theirs.step, args.chunks + 5)[5:]
+                for one, medians in ((bench, found.networks), (sessions, found.whole)):
+                    times = one.measure(sessions=1, keyframes=keyframes, steps=args.chunks, warmup=5)
+                    medians.append(times.median_ms)
+                found.theirs.extend(timed(theirs.step, args.chunks + 5)[5:])
                 print(f"round {block + 1} of {args.rounds}", file=sys.stderr, flush=True)
-            yield keyframes, their_ms, our_times
+            yield found
+
+
+def told(found: Compared) -> dict[str, Any]:
+    """Print a comparison; its figures for the file."""
+    theirs = statistics.median(found.theirs)
+    rows = {
+        "ours, networks": statistics.median(found.networks),
+        "ours, whole": statistics.median(found.whole),
+    }
+    print(f"{found.keyframes} keyframes")
+    print(f"  {'research code':<15}{theirs:7.1f} ms  {1000 * CHUNK / theirs:6.1f} fps")
+    for name, ms in rows.items():
+        times = f"{theirs / ms:.2f} times as fast"
+        print(f"  {name:<15}{ms:7.1f} ms  {1000 * CHUNK / ms:6.1f} fps  {times}", flush=True)
+    networks, whole = rows.values()
+    return {
+        "keyframes": found.keyframes,
+        "theirs_ms": np.percentile(found.theirs, [1, 50, 99]).tolist(),
+        "networks_ms": networks,
+        "whole_ms": whole,
+        "networks_ratio": theirs / networks,
+        "whole_ratio": theirs / whole,
+    }
 
 
 def main() -> int:
@@ -182,20 +220,8 @@ def main() -> int:
         raise SystemExit("This comparison needs a CUDA device.")
     device = device_name(torch.device("cuda"))
     print(f"{device}, torch {torch.__version__}, {SIDE}×{SIDE}, {args.set or 'defaults'}")
-    found = []
     with tempfile.TemporaryDirectory() as folder:
-        for keyframes, their_ms, our_times in compare(args, make_weights(Path(folder))):
-            theirs = statistics.median(their_ms)
-            mine = statistics.median(times.median_ms for times in our_times)
-            print(f"{keyframes} keyframes")
-            print(f"  research code {theirs:7.1f} ms  {1000 * CHUNK / theirs:6.1f} fps")
-            print(
-                f"  ours          {mine:7.1f} ms  {1000 * CHUNK / mine:6.1f} fps  "
-                f"{theirs / mine:.2f} times as fast",
-                flush=True,
-            )
-            spread = {"theirs_ms": np.percentile(their_ms, [1, 50, 99]).tolist(), "ours_ms": mine}
-            found.append({"keyframes": keyframes, **spread, "ratio": theirs / mine})
+        found = [told(compared) for compared in compare(args, make_weights(Path(folder)))]
     if args.json is not None:
         facts = {"device": device, "torch": torch.__version__, "set": args.set, "found": found}
         args.json.write_text(json.dumps(facts, indent=2) + "\n")

@@ -35,7 +35,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from personalive.media import Image
 from tests.serving import barcode
-from tests.serving.camera import GROWING, SMALL, Camera, footage
+from tests.serving.camera import GROWING, SMALL, Camera, Size, footage
 from tests.serving.report import Message, Report, Seen
 
 SAMPLES = Path(__file__).resolve().parents[2] / "src/personalive/samples"
@@ -217,6 +217,12 @@ def _codec(sdp: str) -> str:
     return "none" if found is None else found[2]
 
 
+def _size(text: str) -> Size:
+    """Width and height from text such as 640x480."""
+    width, _, height = text.partition("x")
+    return int(width), int(height)
+
+
 def _brightness(frame: av.VideoFrame) -> Image:
     if frame.format.name not in {"yuv420p", "yuvj420p"}:
         frame = frame.reformat(format="yuv420p")
@@ -240,7 +246,8 @@ async def streaming(
 async def run(args: argparse.Namespace) -> Report:
     """The client of the command line."""
     scene = footage(CLIP) if args.face else None
-    camera = Camera(args.fps, GROWING if args.growing else SMALL, scene)
+    sizes = SMALL if args.size is None else ((0.0, args.size),)
+    camera = Camera(args.fps, GROWING if args.growing else sizes, scene)
     client = Client(args.url, camera, key=args.key, codec=args.codec)
     if not args.no_reference:
         await client.post_reference(args.reference.read_bytes())
@@ -266,6 +273,7 @@ def main() -> int:
         "--seconds", type=float, default=10, help="stream for so long, or until the server ends"
     )
     parser.add_argument("--codec", choices=("H264", "VP8"))
+    parser.add_argument("--size", type=_size, metavar="WxH", help="of the camera; default: 480x270")
     parser.add_argument("--growing", action="store_true", help="480x270 first, then growing to 1280x720")
     parser.add_argument("--face", action="store_true", help="show the sample clip instead of numbers")
     parser.add_argument("--trickle", action="store_true", help="send the candidates after the offer")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Sequence
 
 import pytest
 
-from benchmarks.server_load import WARM_UP, come_and_go, rates, settled, shared, soak, together
+from benchmarks.server_load import WARM_UP, come_and_go, rates, settled, shared, together
 from tests.serving.client import PORTRAIT, Client
 from tests.serving.running import Held, RunningServer, running
 
-SOAK_MINUTES = float(os.environ.get("PERSONALIVE_SOAK_MINUTES", "0"))
 POOLED = 8
 """Threads that pools may still add to while they fill."""
 
@@ -100,15 +98,3 @@ def test_eight_previews_keep_running() -> None:
         for now in zip(*parts, strict=True):
             assert min(now) > 0.5
             assert max(now) < 1.5 * min(now)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not SOAK_MINUTES, reason="set PERSONALIVE_SOAK_MINUTES to run it, 60 in earnest")
-@pytest.mark.timeout(SOAK_MINUTES * 60 + 900)
-def test_hours_leave_nothing_behind() -> None:
-    with running({"pipeline": "preview", "max_sessions": 4, "log_level": "warning"}) as server:
-        server.wait_until_loaded()
-        together(server, 4, 15, 60)
-        before = settled(server)
-        looks = soak(server, SOAK_MINUTES, 15)
-        assert_nothing_stays(before, looks[-1][1], growth=1.02)

@@ -12,8 +12,7 @@ from personalive.cli.settings import parse_settings
 from personalive.errors import InputError, PipelineUnavailableError
 
 if TYPE_CHECKING:
-    from personalive.pipelines.personalive.measuring.bench import BenchResult
-    from personalive.pipelines.personalive.measuring.measure import StepTimes
+    from personalive.pipelines.personalive.measuring.bench import BenchResult, BenchRow
     from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 
 EPILOG = """Examples:
@@ -23,6 +22,11 @@ personalive bench
 personalive bench --random released --keyframes 0 --keyframes 3 --sessions 1 --sessions 4
 
 personalive bench --set compile=off --set vae=tiny --json bench.json
+
+personalive bench --networks --steps 1000
+
+A step is measured as a session runs it: the shipped portrait, driven by the shipped clip, whose faces are looked
+for on a thread ahead of the step. Beside it is what the networks take alone, on made-up frames without faces.
 
 Without weights at hand, random ones are measured: they take as long as real ones of their size.
 """
@@ -60,6 +64,10 @@ def bench(
     sessions: Annotated[
         list[int] | None, typer.Option(min=1, max=4, help="So many sessions at once; may be repeated.")
     ] = None,
+    networks: Annotated[
+        bool,
+        typer.Option("--networks", help="Measure the networks alone: made-up frames, no faces looked for."),
+    ] = False,
     steps: Annotated[int, typer.Option(min=1, help="Steps to take medians over.")] = 30,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON too.")
@@ -73,7 +81,7 @@ def bench(
     given = parse_settings(settings)
     if weights is not None:
         given["weights"] = weights
-    parameters = build(PersonaLiveLoadParameters, {"face_detection": False, **given})
+    parameters = build(PersonaLiveLoadParameters, given)
     measured_random = str(random) if random else _random_size(parameters)
     from personalive.pipelines.personalive.measuring.bench import BenchPlan, run
 
@@ -85,6 +93,7 @@ def bench(
         BenchPlan(
             parameters,
             measured_random,
+            whole=not networks,
             keyframes=tuple(dict.fromkeys(keyframes or [0])),
             sessions=tuple(dict.fromkeys(sessions or [1])),
             steps=steps,
@@ -121,21 +130,35 @@ def text(result: BenchResult) -> str:
         f"peak memory {result.peak_gb:.2f} GB"
         + (f", held {result.held_gb:.2f} GB" if result.held_gb else ""),
     ]
-    return "\n".join([*head, *("\n" + _table(times) for times in result.steps)])
+    if result.faces is not None and result.faces < 1:
+        head.append(f"a face was found in {100 * result.faces:.1f} % of the driving frames")
+    return "\n".join([*head, *("\n" + _table(row) for row in result.steps)])
 
 
-def _table(times: StepTimes) -> str:
+def _table(row: BenchRow) -> str:
+    times, networks = row.whole or row.networks, row.networks
     many = "session" if times.sessions == 1 else "sessions at once"
-    lines = [
+    each = " each" if times.sessions > 1 else ""
+    head = (
         f"{times.sessions} {many}, {times.keyframes} keyframes, {times.steps} steps: {times.median_ms:.1f} ms "
-        f"(p99 {times.p99_ms:.1f}, fastest {times.fastest_ms:.1f}), {times.fps_each:.1f} frames per second"
-        + (" each" if times.sessions > 1 else ""),
-        f"  {'stage':<18}{'ms':>9}{'share':>8}{'% of floor':>12}",
-    ]
-    for stage in times.stages:
-        floor = f"{100 * stage.ms / stage.floor_ms:.0f}" if stage.floor_ms else ""
-        lines.append(f"  {stage.name:<18}{stage.ms:>9.2f}{100 * stage.share:>7.0f} %{floor:>11}".rstrip())
+        f"(p99 {times.p99_ms:.1f}, fastest {times.fastest_ms:.1f}), {times.fps_each:.1f} frames per second{each}"
+    )
+    names = ["stage", "ms", "share"]
+    if row.whole is not None:
+        head += f"; the networks alone: {networks.median_ms:.1f} ms, {networks.fps_each:.1f}{each}"
+        names.append("alone, ms")
+    lines = [head, _line([*names, "% of floor"])]
+    for stage, alone in zip(times.stages, networks.stages, strict=True):
+        cells = [stage.name, f"{stage.ms:.2f}", f"{100 * stage.share:.0f} %"]
+        if row.whole is not None:
+            cells.append(f"{alone.ms:.2f}")
+        lines.append(_line([*cells, f"{100 * alone.ms / alone.floor_ms:.0f}" if alone.floor_ms else ""]))
     return "\n".join(lines)
+
+
+def _line(cells: list[str]) -> str:
+    first, *others = cells
+    return f"  {first:<18}{''.join(f'{cell:>12}' for cell in others)}".rstrip()
 
 
 def _write(path: Path, result: BenchResult) -> None:
