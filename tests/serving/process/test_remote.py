@@ -221,7 +221,7 @@ def test_a_process_that_takes_no_frames_is_killed(plugged: None, monkeypatch: py
     large = np.zeros((1080, 1920, 3), np.uint8)
     for k in range(4):  # more than any socket holds
         session.prepare(large, float(k))
-    pipeline.connection._process.wait(5)
+    assert pipeline.connection._process.wait(5) == -signal.SIGKILL
     session.close()
     pipeline.close()
 
