@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, ClassVar, Generic, Self, TypeVar
@@ -301,6 +302,25 @@ class Pipeline(ABC, Generic[L, R]):
     def step_many(self, sessions: Sequence[Session[R]], chunks: Sequence[FrameChunk]) -> list[AnimatedChunk]:
         """Step several sessions; pipelines that can batch them do, with the same result as one by one."""
         return [session.step(chunk) for session, chunk in zip(sessions, chunks, strict=True)]
+
+    @property
+    def queues_steps(self) -> bool:
+        """Whether `submit_steps` returns at once and steps in the background."""
+        return False
+
+    def submit_steps(
+        self, sessions: Sequence[Session[R]], chunks: Sequence[FrameChunk]
+    ) -> Future[list[AnimatedChunk]]:
+        """Return what will hold the result of `step_many`, or its exception; steps run in the order of the calls.
+
+        A pipeline that does not queue steps has run them when it returns.
+        """
+        future: Future[list[AnimatedChunk]] = Future()
+        try:
+            future.set_result(self.step_many(sessions, chunks))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
     @abstractmethod
     def close(self) -> None:

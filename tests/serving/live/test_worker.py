@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -23,14 +24,14 @@ def chunk() -> FrameChunk:
 class OneSession:
     """A session as the worker sees it; it breaks down at a step if told to."""
 
-    def __init__(self, fail_at: int | None = None) -> None:
-        self.steps, self.fail_at = 0, fail_at
+    def __init__(self, fail_at: int | None = None, pause: float = PAUSE) -> None:
+        self.steps, self.fail_at, self.pause = 0, fail_at, pause
 
     def step(self, driving: FrameChunk) -> AnimatedChunk:
         self.steps += 1
         if self.fail_at is not None and self.steps >= self.fail_at:
             raise RuntimeError("broke down")
-        time.sleep(PAUSE)
+        time.sleep(self.pause)
         return AnimatedChunk(np.stack(list(driving.images)), driving.times, (FrameState.ANIMATED,))
 
 
@@ -57,15 +58,45 @@ class AlwaysReady:
         self.failures.append(error)
 
 
-class Batching:
+class Batching(Pipeline[Any, Any]):
     sessions_together = 4
 
     def __init__(self) -> None:
         self.most = 0
 
-    def step_many(self, sessions: Sequence[OneSession], chunks: Sequence[FrameChunk]) -> list[AnimatedChunk]:
+    def step_many(self, sessions: Sequence[Any], chunks: Sequence[FrameChunk]) -> list[AnimatedChunk]:
         self.most = max(self.most, len(sessions))
         return [session.step(each) for session, each in zip(sessions, chunks, strict=True)]
+
+
+Batching.__abstractmethods__ = frozenset()
+
+
+class Queueing(Pipeline[Any, Any]):
+    """Steps in the background, one after another, and counts how many waited when one had ended."""
+
+    queues_steps = True
+
+    def __init__(self) -> None:
+        self._executor = ThreadPoolExecutor(1)
+        self.asked = 0
+        self.waiting: list[int] = []
+
+    def submit_steps(
+        self, sessions: Sequence[Any], chunks: Sequence[FrameChunk]
+    ) -> Future[list[AnimatedChunk]]:
+        self.asked += 1
+
+        def step() -> list[AnimatedChunk]:
+            try:
+                return self.step_many(sessions, chunks)
+            finally:
+                self.waiting.append(self.asked - len(self.waiting) - 1)
+
+        return self._executor.submit(step)
+
+
+Queueing.__abstractmethods__ = frozenset()
 
 
 def one_by_one() -> Pipeline[Any, Any]:
@@ -108,7 +139,7 @@ def test_calls_come_back_with_what_they_gave_or_raised() -> None:
 
 @pytest.mark.parametrize("batching", [False, True])
 def test_sessions_are_served_evenly_and_calls_come_between(batching: bool) -> None:
-    pipeline: Any = Batching() if batching else one_by_one()
+    pipeline: Any = Batching() if batching else one_by_one()  # type: ignore[abstract]
     clients = [AlwaysReady() for _ in range(6)]
 
     async def act(worker: Worker) -> None:
@@ -139,7 +170,7 @@ def test_a_breakdown_ends_one_session_only(batching: bool) -> None:
     bad, good = AlwaysReady(OneSession(fail_at=3)), [AlwaysReady() for _ in range(2)]
 
     async def act(worker: Worker) -> None:
-        worker.pipeline = Batching() if batching else one_by_one()  # type: ignore[assignment]
+        worker.pipeline = Batching() if batching else one_by_one()  # type: ignore[abstract]
         for client in (good[0], bad, good[1]):
             worker.add(client)
         async with asyncio.timeout(10):
@@ -150,5 +181,68 @@ def test_a_breakdown_ends_one_session_only(batching: bool) -> None:
                 await asyncio.sleep(0.01)
         assert [str(error) for error in bad.failures] == ["broke down"]
         assert not any(client.failures for client in good)
+
+    run(act)
+
+
+def test_the_next_step_is_asked_for_before_the_current_one_ends() -> None:
+    pipeline = Queueing()  # type: ignore[abstract]
+    clients = [AlwaysReady(OneSession(pause=0.03)) for _ in range(2)]
+
+    async def act(worker: Worker) -> None:
+        worker.pipeline = pipeline
+        for client in clients:
+            worker.add(client)
+        async with asyncio.timeout(20):
+            while sum(pipeline.waiting) < 5:
+                await asyncio.sleep(0.01)
+        for client in clients:
+            worker.remove(client)
+        await worker.call(int)
+        # A call comes after every step that was asked for.
+        assert pipeline.asked == len(pipeline.waiting) == sum(client.own.steps for client in clients)
+        assert [len(client.given) for client in clients] == [client.own.steps for client in clients]
+        assert abs(clients[0].own.steps - clients[1].own.steps) <= 1
+
+    run(act)
+    assert max(pipeline.waiting) == 1
+
+
+def test_a_session_that_breaks_down_with_a_step_asked_for_ends_alone() -> None:
+    pipeline = Queueing()  # type: ignore[abstract]
+    bad, good = AlwaysReady(OneSession(fail_at=4, pause=0.03)), AlwaysReady(OneSession(pause=0.03))
+
+    async def act(worker: Worker) -> None:
+        worker.pipeline = pipeline
+        worker.add(bad)
+        async with asyncio.timeout(20):
+            while not bad.failures:
+                await asyncio.sleep(0.01)
+            worker.add(good)
+            while good.own.steps < 3:
+                await asyncio.sleep(0.01)
+
+    run(act)
+    assert {str(error) for error in bad.failures} == {"broke down"}
+    assert not good.failures
+
+
+def test_calls_that_were_not_made_end_with_the_worker() -> None:
+    async def act(worker: Worker) -> None:
+        begun = threading.Event()
+
+        def hold() -> None:
+            begun.set()
+            time.sleep(0.2)
+
+        held = asyncio.ensure_future(worker.call(hold))
+        while not begun.is_set():
+            await asyncio.sleep(0.01)
+        waiting = asyncio.ensure_future(worker.call(int))
+        await asyncio.sleep(0.05)
+        worker.stop()
+        await held
+        with pytest.raises(SessionClosedError, match="stopping"):
+            await asyncio.wait_for(waiting, 2)
 
     run(act)

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,13 @@ def loaded(name: str, on_exit: Any = None, **given: Any) -> RemotePipeline:
 def paced(plugged: None) -> Iterator[RemotePipeline]:
     with loaded("paced", chunk_frames=2, delay_frames=1) as pipeline:
         yield pipeline
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + 5
+    while not condition() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert condition()
 
 
 def grey(level: int) -> Image:
@@ -126,14 +133,53 @@ def test_it_says_which_frames_it_has_looked_at(portrait: Image) -> None:
         isolated(PreviewPipeline).load(PreviewLoadParameters(**SMALL)) as pipeline,
         pipeline.open_session(pipeline.fuse(portrait)) as session,
     ):
-        assert session.prepared_until == math.inf
+        assert session.prepared_until == -math.inf
         session.prepare(portrait, 0.0)
+        wait_until(lambda: session.prepared_until == 0.0)
         session.step(FrameChunk([portrait], np.array([0.0])))
-        assert session.prepared_until == 0.0
         session.prepare(portrait, 0.1)
         session.prepare(portrait, 0.2)
+        wait_until(lambda: session.prepared_until == 0.2)
         session.step(FrameChunk([portrait], np.array([0.1])))
-        assert session.prepared_until in {0.1, 0.2}
+        assert session.prepared_until == 0.2
+
+
+def test_frames_are_not_waited_for_where_nothing_is_looked_at(paced: RemotePipeline) -> None:
+    with paced.open_session(paced.fuse(grey(7))) as session:
+        assert session.prepared_until == math.inf
+
+
+def test_steps_are_asked_for_ahead_and_done_in_order(paced: RemotePipeline) -> None:
+    assert paced.queues_steps
+    with paced.open_session(paced.fuse(grey(7))) as session:
+        made = [
+            paced.submit_steps([session], [FrameChunk([grey(10 * k)] * 2, np.array([k, k + 0.5]))])
+            for k in range(6)
+        ]
+        session.reset()
+        assert all(future.done() for future in made)
+        levels = [[int(image.mean()) for image in future.result()[0].images] for future in made]
+    assert levels == [[7, 0], *([10 * k - 10, 10 * k] for k in range(1, 6))]
+
+
+def test_what_was_asked_of_a_killed_process_ends(plugged: None) -> None:
+    pipeline = loaded("paced", cost=1.0)
+    session = pipeline.open_session(pipeline.fuse(grey(7)))
+    made = [
+        pipeline.submit_steps([session], [FrameChunk([grey(1)] * 2, np.array([k, k + 0.5]))])
+        for k in range(3)
+    ]
+    pipeline.kill()
+    for future in made:
+        with pytest.raises(PipelineLostError, match="SIGKILL"):
+            future.result(5)
+    pipeline.close()
+
+
+def test_a_session_of_another_pipeline_is_refused(paced: RemotePipeline) -> None:
+    chunk = FrameChunk([grey(1)], np.array([0.0]))
+    with pytest.raises(InputError, match="this pipeline"):
+        paced.submit_steps([object()], [chunk]).result()  # type: ignore[list-item]
 
 
 def test_errors_are_those_of_the_pipeline_and_it_goes_on(paced: RemotePipeline) -> None:
@@ -177,9 +223,7 @@ def test_a_killed_process_is_told_to_callers_and_to_its_owner(plugged: None) -> 
     session.close()
     with pytest.raises(PipelineLostError):
         pipeline.fuse(grey(7))
-    until = time.monotonic() + 5
-    while not told and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_until(lambda: bool(told))
     assert [lost for lost, _ in told] == [pipeline]
     pipeline.close()
     assert len(told) == 1
@@ -194,9 +238,7 @@ def test_a_step_that_hangs_ends_the_process(plugged: None, monkeypatch: pytest.M
         os.kill(pipeline.pid, signal.SIGSTOP)
         with pytest.raises(PipelineLostError, match="SIGKILL"):
             session.step(FrameChunk([grey(1)], np.array([0.1])))
-    until = time.monotonic() + 5
-    while not told and time.monotonic() < until:
-        time.sleep(0.01)
+    wait_until(lambda: bool(told))
     assert len(told) == 1
     pipeline.close()
 
@@ -250,7 +292,7 @@ def test_frames_that_never_arrive_are_told(paced: RemotePipeline, plugged: None)
 
 
 def made_of(chunk: AnimatedChunk) -> messages.Stepped:
-    return messages.Stepped(chunk.times, chunk.states, 0.1, {}, 0.0)
+    return messages.Stepped(chunk.times, chunk.states, 0.1, {})
 
 
 def test_closing_is_no_death(plugged: None) -> None:

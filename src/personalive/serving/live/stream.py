@@ -73,6 +73,7 @@ class Stream:
         self.last_frame_at = time.monotonic()
         self.paused = False
         self.ended = False
+        self._failed = False
         self.on_end: list[Callable[[Stream], Awaitable[None]]] = []
         self.worker = worker
         self._converter = worker.converter
@@ -144,8 +145,9 @@ class Stream:
 
     def fail(self, error: Exception) -> None:
         """The session broke down: end it, and tell its client why."""
-        if self.ended:
+        if self.ended or self._failed:
             return
+        self._failed = True
         if isinstance(error, PipelineLostError):
             kind, message = LOST, f"{error} {RESTARTING}"
         elif isinstance(error, PersonaLiveError):

@@ -1,19 +1,25 @@
 """The one thread that touches a pipeline: it steps all its live sessions in turn, and does what others ask between.
 
 Whoever has waited longest is stepped next, so sessions slow down evenly when there are more than the machine can
-carry. A pipeline that can step several sessions in one call gets them together.
+carry. A pipeline that can step several sessions in one call gets them together. One that queues steps is asked for
+the next shortly before the current one ends, so that it never waits for this process; not earlier, since the next
+step should get the newest frames.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, ParamSpec, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from personalive.errors import SessionClosedError
 from personalive.pipelines.interface import AnimatedChunk, FrameChunk, Pipeline, Session
@@ -22,9 +28,12 @@ from personalive.serving.live.memory import give_back_memory
 P = ParamSpec("P")
 T = TypeVar("T")
 
+_STOPPING = "The server is stopping."
 _log = logging.getLogger(__name__)
 
 _IDLE_LOOK = 0.5
+_AHEAD_S = 0.01
+"""Seconds before the expected end of a step when the next one is asked for."""
 
 
 class Client(Protocol):
@@ -45,6 +54,17 @@ class Client(Protocol):
         """The session broke down, and is stepped no more."""
 
 
+@dataclass(eq=False)
+class _Step:
+    """A step that was asked for: `begun` in seconds of `perf_counter`, and how long it should take."""
+
+    clients: list[Client]
+    chunks: list[FrameChunk]
+    made: Future[list[AnimatedChunk]]
+    begun: float
+    expected: float
+
+
 class Worker:
     """Start it before anything else, stop it last. A server has one for each GPU that it uses."""
 
@@ -56,8 +76,11 @@ class Worker:
         """What sessions are stepped by. Set on the worker's thread only."""
         self.converter = ThreadPoolExecutor(1, "converter")
         """Makes pictures of frames and frames of pictures beside the steps; one thread, so that order is kept."""
-        self._calls: deque[Callable[[], None]] = deque()
+        self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._clients: list[Client] = []  # whoever was served last comes last
+        self._steps: deque[_Step] = deque()
+        self._seconds: WeakKeyDictionary[Client, float] = WeakKeyDictionary()
+        """How long the last step of each took."""
         self._condition = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="pipeline", daemon=True)
@@ -86,19 +109,10 @@ class Worker:
         Raises `SessionClosedError` when the worker has stopped.
         """
         future: Future[T] = Future()
-
-        def run() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
-            try:
-                future.set_result(function(*args, **kwargs))
-            except BaseException as error:
-                future.set_exception(error)
-
         with self._condition:
             if self._stopping or not self._thread.is_alive():
-                raise SessionClosedError("The server is stopping.")
-            self._calls.append(run)
+                raise SessionClosedError(_STOPPING)
+            self._calls.append((future, partial(function, *args, **kwargs)))
             self._condition.notify()
         return await asyncio.wrap_future(future)
 
@@ -128,28 +142,50 @@ class Worker:
             self._condition.notify()
 
     def _run(self) -> None:
-        while True:
-            call, batch = self._next()
-            if call is not None:
-                call()
-            elif batch:
-                self._step(batch)
-            else:
-                return
+        while (task := self._next()) is not None:
+            task()
 
-    def _next(self) -> tuple[Callable[[], None] | None, list[Client]]:
-        """What is to be done: calls before steps. Nothing once the worker is to stop."""
+    def _next(self) -> Callable[[], None] | None:
+        """What is to be done: steps that were asked for, calls, other steps. None once the worker is to stop."""
         with self._condition:
             while not self._stopping:
                 if self._calls:
-                    return self._calls.popleft(), []
-                if batch := self._batch():
-                    return None, batch
-                self._condition.wait(_IDLE_LOOK)
-            while self._calls:
-                # Whoever waits for it would wait for ever.
-                del self._calls[0]
-            return None, []
+                    return self._finish if self._steps else self._call
+                if self._steps and self._steps[0].made.done():
+                    return self._finish
+                if (pause := self._pause()) <= 0 and (batch := self._batch()):
+                    return partial(self._ask, batch)
+                self._condition.wait(pause if pause > 0 else _IDLE_LOOK)
+            if self._steps:
+                return self._finish
+            for future, _ in self._calls:
+                future.set_exception(SessionClosedError(_STOPPING))
+            self._calls.clear()
+            return None
+
+    def _pause(self) -> float:
+        """Seconds until a step may be asked for."""
+        if not self._steps:
+            return 0.0
+        pipeline, current = self.pipeline, self._steps[0]
+        # Where several are stepped together and fail, each is stepped again, and none may have gone on meanwhile.
+        if (
+            len(self._steps) > 1
+            or pipeline is None
+            or not pipeline.queues_steps
+            or pipeline.sessions_together > 1
+        ):
+            return _IDLE_LOOK
+        return min(current.begun + current.expected - _AHEAD_S - time.perf_counter(), _IDLE_LOOK)
+
+    def _call(self) -> None:
+        future, function = self._calls.popleft()
+        if not future.set_running_or_notify_cancel():
+            return
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
 
     def _batch(self) -> list[Client]:
         if self.pipeline is None:
@@ -161,27 +197,47 @@ class Worker:
             self._clients.append(client)
         return chosen
 
-    def _step(self, batch: list[Client]) -> None:
+    def _ask(self, batch: list[Client]) -> None:
+        """Ask for a step of these."""
+        begun = time.perf_counter()
         work = [(client, chunk) for client in batch if (chunk := _taken(client)) is not None]
         if not work or self.pipeline is None:
             return
-        clients, chunks = zip(*work, strict=True)
-        begun = time.perf_counter()
+        clients, chunks = (list(part) for part in zip(*work, strict=True))
+        made = self.pipeline.submit_steps([client.session for client in clients], chunks)
+        expected = max(self._seconds.get(client, math.inf) for client in clients)
+        self._steps.append(_Step(clients, chunks, made, begun, expected))
+        made.add_done_callback(lambda _: self.wake())
+
+    def _finish(self) -> None:
+        """Wait for the step that was asked for first, and give what it made."""
+        step = self._steps.popleft()
         try:
-            results = self.pipeline.step_many([client.session for client in clients], chunks)
+            results = step.made.result()
         except Exception as error:
-            if len(work) == 1:
-                self._fail(clients[0], error)
-                return
-            # One of them spoils it for all: alone, each gets what it would have got, or its own failure.
-            _log.warning("a step of %d sessions failed, each is stepped alone: %s", len(work), error)
-            give_back_memory()
-            for client, chunk in work:
-                self._step_alone(client, chunk)
+            self._failed(step, error)
+            results = []
+        now = time.perf_counter()
+        if self._steps:
+            self._steps[0].begun = now
+        for client, chunk, result in zip(step.clients, step.chunks, results, strict=False):
+            self._give(client, chunk, result, now - step.begun, len(step.clients))
+
+    def _give(
+        self, client: Client, chunk: FrameChunk, result: AnimatedChunk, took: float, together: int
+    ) -> None:
+        seconds = self._seconds[client] = result.seconds or took
+        client.give(chunk, result, seconds, together)
+
+    def _failed(self, step: _Step, error: Exception) -> None:
+        if len(step.clients) == 1:
+            self._fail(step.clients[0], error)
             return
-        seconds = time.perf_counter() - begun
-        for client, chunk, result in zip(clients, chunks, results, strict=True):
-            client.give(chunk, result, result.seconds or seconds, len(work))
+        # One of them spoils it for all: alone, each gets what it would have got, or its own failure.
+        _log.warning("a step of %d sessions failed, each is stepped alone: %s", len(step.clients), error)
+        give_back_memory()
+        for client, chunk in zip(step.clients, step.chunks, strict=True):
+            self._step_alone(client, chunk)
 
     def _step_alone(self, client: Client, chunk: FrameChunk) -> None:
         begun = time.perf_counter()
@@ -190,7 +246,7 @@ class Worker:
         except Exception as error:
             self._fail(client, error)
         else:
-            client.give(chunk, result, result.seconds or time.perf_counter() - begun, 1)
+            self._give(client, chunk, result, time.perf_counter() - begun, 1)
 
     def _fail(self, client: Client, error: Exception) -> None:
         self.remove(client)

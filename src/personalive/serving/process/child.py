@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import math
 import os
 import signal
 import socket
@@ -53,20 +52,26 @@ _log = logging.getLogger(__name__)
 class SessionEntry:
     """A session with the driving frames it has been sent and not been stepped by."""
 
-    def __init__(self, session: Session[Any], looker: ThreadPoolExecutor) -> None:
-        """`looker` is of one thread, which several sessions may share."""
+    def __init__(
+        self, session: Session[Any], looker: ThreadPoolExecutor, on_looked: Callable[[float], None]
+    ) -> None:
+        """`looker` is of one thread, which several sessions may share; `on_looked` is called on it."""
         self.session = session
-        self._looks = type(session).prepare is not Session.prepare
+        self.looks = type(session).prepare is not Session.prepare
         self._frames: deque[tuple[float, Image, Future[None] | None]] = deque()
-        self._stepped_until = -math.inf
         self._looker = looker
+        self._on_looked = on_looked
         self._lock = threading.Lock()
 
     def prepare(self, image: Image, at: float) -> None:
         """Keep a frame for its step and look at it meanwhile."""
         with self._lock:
-            looked = self._looker.submit(self.session.prepare, image, at) if self._looks else None
+            looked = self._looker.submit(self._look, image, at) if self.looks else None
             self._frames.append((at, image, looked))
+
+    def _look(self, image: Image, at: float) -> None:
+        self.session.prepare(image, at)
+        self._on_looked(at)
 
     def discard(self, at: float) -> None:
         """Drop a frame; if it was looked at already, drop the result after those of earlier frames are there."""
@@ -78,15 +83,6 @@ class SessionEntry:
                         self._looker.submit(self.session.discard, at)
                     return
 
-    @property
-    def prepared_until(self) -> float:
-        """Time of the newest frame that was looked at; without looking, of any."""
-        if not self._looks:
-            return math.inf
-        with self._lock:
-            looked = (at for at, _, look in self._frames if look is None or look.done())
-            return max(looked, default=self._stepped_until)
-
     def chunk(self, times: tuple[float, ...]) -> FrameChunk:
         """Return the frames of those times once they were looked at; earlier ones are dropped."""
         wanted = set(times)
@@ -96,7 +92,6 @@ class SessionEntry:
                 if looked is not None and at < times[-1] and at not in wanted:
                     looked.cancel()
             self._frames = deque(item for item in self._frames if item[0] > times[-1])
-            self._stepped_until = times[-1]
         if len(taken) != len(times):
             raise RuntimeError(f"{len(times) - len(taken)} of {len(times)} driving frames never came")
         for _, _, looked in taken:
@@ -158,9 +153,9 @@ class PipelineServer:
             if isinstance(request, messages.Close):
                 return 0
 
-    def _send(self, frames: messages.StepFrames) -> None:
+    def _send(self, message: messages.StepFrames | messages.Notice) -> None:
         with contextlib.suppress(OSError, ValueError):  # the server is gone
-            self._pipe.send(frames)
+            self._pipe.send(message)
 
     def _receive(self) -> None:
         while True:
@@ -255,12 +250,17 @@ class PipelineServer:
         self._references[request.reference] = self._last_reference = reference
         return messages.Fused(reference.id, reference.image, reference.face)
 
-    def _open_session(self, request: messages.OpenSession) -> Any:
+    def _open_session(self, request: messages.OpenSession) -> messages.Opened:
         reference = self._references[request.reference]
         session = self._loaded().open_session(reference, request.parameters, seed=request.seed)
-        self._sessions[request.session] = SessionEntry(session, next(self._lookers))
+
+        def looked(at: float) -> None:
+            self._send(messages.Looked(request.session, at))
+
+        entry = SessionEntry(session, next(self._lookers), looked)
+        self._sessions[request.session] = entry
         self._last_reference = reference
-        return session.parameters
+        return messages.Opened(session.parameters, entry.looks)
 
     def _step(self, request: messages.Step) -> list[messages.Stepped]:
         entries = [self._sessions[asked.session] for asked in request.chunks]
@@ -269,9 +269,7 @@ class PipelineServer:
         stepped = self._loaded().step_many([entry.session for entry in entries], chunks)
         seconds = time.perf_counter() - begun
         answers = [
-            messages.Stepped(
-                made.times, made.states, seconds, dict(entry.session.figures()), entry.prepared_until
-            )
+            messages.Stepped(made.times, made.states, seconds, dict(entry.session.figures()))
             for entry, made in zip(entries, stepped, strict=True)
         ]
         for asked, made in zip(request.chunks, stepped, strict=True):

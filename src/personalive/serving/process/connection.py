@@ -6,8 +6,9 @@ import contextlib
 import logging
 import subprocess
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -22,23 +23,32 @@ T = TypeVar("T")
 LEAVE_S = 5.0
 """Seconds that a process has to end after it was asked to, or after it said that it will."""
 _POLL_S = 1.0
-_END = object()
-"""Follows the last answer of a process."""
 _log = logging.getLogger(__name__)
 
 
 class ProcessConnection:
     """Start the process of a pipeline and talk to it.
 
-    One request at a time is answered; any thread may send notices.
+    Any thread may send requests and notices; requests are done and answered in their order.
     """
 
-    def __init__(self, environment: Mapping[str, str], on_exit: Callable[[str], None]) -> None:
-        """`on_exit` is called on a thread, with a sentence, once the process ended without `kill` or `close`."""
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        on_exit: Callable[[str], None],
+        on_notice: Callable[[messages.Notice], None],
+    ) -> None:
+        """`on_exit` is called on a thread, with a sentence, once the process ended without `kill` or `close`.
+
+        `on_notice` is called on the thread that receives, which it must not hold up.
+        """
         self._process, self._pipe = start(environment)
-        self._on_exit = on_exit
-        self._calling = threading.Lock()
-        self._answers: SimpleQueue[Any] = SimpleQueue()
+        self._on_exit, self._on_notice = on_exit, on_notice
+        self._asking = threading.Lock()
+        self._asked: deque[Future[Any]] = deque()
+        self._ended = False
+        self._progress: SimpleQueue[messages.Progress | None] = SimpleQueue()
+        self._limits: SimpleQueue[tuple[Future[Any], float | None] | None] = SimpleQueue()
         self._forgotten: SimpleQueue[int] = SimpleQueue()
         self._arriving: dict[int, Future[Frames]] = {}
         self._ending = False
@@ -46,6 +56,7 @@ class ProcessConnection:
         """Bytes that tensors held of the device at the last answer."""
         self._reader = threading.Thread(target=self._receive, name="pipeline-answers", daemon=True)
         self._reader.start()
+        threading.Thread(target=self._keep_limits, name="pipeline-limits", daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -57,38 +68,36 @@ class ProcessConnection:
         """Whether the process runs."""
         return self._process.poll() is None
 
-    def call(self, request: messages.Request[T], limit: float) -> T:
-        """Ask and wait for the answer, at most `limit` seconds: a process that takes longer is killed.
+    def submit(self, request: messages.Request[T], limit: float | None) -> Future[T]:
+        """Ask, and return what will hold the answer: what the request raised, or `PipelineLostError`, as well.
 
-        Raises what the request raised, or `PipelineLostError`.
+        A process that takes longer than `limit` seconds, once it has answered what was asked before, is killed.
         """
-        with self._calling:
+        future: Future[T] = Future()
+        future.set_running_or_notify_cancel()
+        with self._asking:
+            if self._ended:
+                future.set_exception(PipelineLostError(self._why_it_ended()))
+                return future
+            self._asked.append(future)
             self._send_forgotten()
             self._send(request)
-            try:
-                answer = self._answers.get(timeout=limit)
-            except Empty:
-                self._process.kill()
-                answer = self._answers.get()
-            value: T = self._value(answer)
-            return value
+            self._limits.put((future, limit))
+        return future
 
     def load(self, request: messages.Load, report: ProgressReport) -> messages.Loaded:
         """Load the pipeline, however long that takes; `report` is called at least every second and may raise.
 
         Raises what loading or `report` raised, or `PipelineLostError`.
         """
-        told = messages.Progress("starting the process", 0.0)
-        with self._calling:
-            self._send(request)
-            while True:
-                report(told.stage, told.share)
-                with contextlib.suppress(Empty):
-                    answer = self._answers.get(timeout=_POLL_S)
-                    if not isinstance(answer, messages.Progress):
-                        loaded: messages.Loaded = self._value(answer)
-                        return loaded
-                    told = answer
+        told: messages.Progress | None = messages.Progress("starting the process", 0.0)
+        loaded = self.submit(request, None)
+        loaded.add_done_callback(lambda _: self._progress.put(None))
+        while told is not None:
+            report(told.stage, told.share)
+            with contextlib.suppress(Empty):
+                told = self._progress.get(timeout=_POLL_S)
+        return loaded.result()
 
     def tell(self, notice: messages.Notice) -> None:
         """Say something that is not answered."""
@@ -119,7 +128,7 @@ class ProcessConnection:
         self._ending = True
         if self.alive:
             with contextlib.suppress(PipelineLostError):  # it is gone then as well
-                self.call(messages.Close(), LEAVE_S)
+                self.submit(messages.Close(), LEAVE_S).result()
         try:
             self._process.wait(LEAVE_S)
         except subprocess.TimeoutExpired:
@@ -128,19 +137,26 @@ class ProcessConnection:
         self._pipe.close()
         self._reader.join(LEAVE_S)
 
-    def _value(self, answer: Any) -> Any:
-        if answer is _END:
-            self._answers.put(_END)
-            raise PipelineLostError(self._why_it_ended())
-        if isinstance(answer, messages.Failure):
-            if answer.fatal:
-                # It ends now; what a spoiled device keeps from ending is ended by force.
-                threading.Timer(LEAVE_S, self._process.kill).start()
-                raise PipelineLostError("The pipeline does nothing any more but fail.") from answer.error
-            raise answer.error
-        assert isinstance(answer, messages.Result)
-        self.gpu_memory = answer.gpu_memory
-        return answer.value
+    def _answered(self, answer: messages.Result | messages.Failure) -> None:
+        future = self._asked.popleft()
+        if isinstance(answer, messages.Result):
+            self.gpu_memory = answer.gpu_memory
+            future.set_result(answer.value)
+        elif answer.fatal:
+            # It ends now; what a spoiled device keeps from ending is ended by force.
+            threading.Timer(LEAVE_S, self._process.kill).start()
+            lost = PipelineLostError("The pipeline does nothing any more but fail.")
+            lost.__cause__ = answer.error
+            future.set_exception(lost)
+        else:
+            future.set_exception(answer.error)
+
+    def _keep_limits(self) -> None:
+        """Kill the process when it takes too long for what it was asked. On a thread."""
+        while (asked := self._limits.get()) is not None:
+            future, limit = asked
+            if not wait([future], limit).done:
+                self._process.kill()
 
     def _send(self, message: object) -> None:
         try:
@@ -158,22 +174,34 @@ class ProcessConnection:
         """Take what the process sends until it ends, then say so. On a thread."""
         try:
             while True:
-                message = self._pipe.receive()
-                if not isinstance(message, messages.StepFrames):
-                    self._answers.put(message)
-                elif (future := self._arriving.pop(message.number, None)) is not None:
-                    future.set_result(message.images)
+                self._received(self._pipe.receive())
         except EOFError:
             pass
         except Exception:
             _log.exception("what the pipeline's process sent cannot be read")
             self._process.kill()
-        self._answers.put(_END)
         reason = self._why_it_ended()
+        with self._asking:
+            self._ended = True
+        self._limits.put(None)
+        while self._asked:
+            self._asked.popleft().set_exception(PipelineLostError(reason))
         while self._arriving:
             self._arriving.popitem()[1].set_exception(PipelineLostError(reason))
         if not self._ending:
             self._on_exit(reason)
+
+    def _received(self, message: object) -> None:
+        if isinstance(message, messages.Result | messages.Failure):
+            self._answered(message)
+        elif isinstance(message, messages.Progress):
+            self._progress.put(message)
+        elif isinstance(message, messages.Notice):
+            self._on_notice(message)
+        elif isinstance(message, messages.StepFrames):
+            arriving = self._arriving.pop(message.number, None)
+            if arriving is not None:
+                arriving.set_result(message.images)
 
     def _why_it_ended(self) -> str:
         try:

@@ -80,8 +80,16 @@ class ForgetReference(Notice):
 
 
 @dataclass(frozen=True, slots=True)
-class OpenSession(Request[RunParameters]):
-    """Open number `session`; answered by the run parameters in force."""
+class Opened:
+    """The run parameters in force, and whether `Looked` will tell which frames the session has looked at."""
+
+    parameters: RunParameters
+    looks: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSession(Request[Opened]):
+    """Open number `session`."""
 
     session: int
     reference: int
@@ -107,17 +115,24 @@ class Discard(Notice):
 
 
 @dataclass(frozen=True, slots=True)
+class Looked(Notice):
+    """A session has looked at the frame of that time, and at all before it. From the pipeline's process."""
+
+    session: int
+    time: float
+
+
+@dataclass(frozen=True, slots=True)
 class Stepped:
     """A session's step that is done: all of an `AnimatedChunk` but the frames, which follow as `StepFrames`.
 
-    `figures`: the pipeline's own counts; `prepared_until`: the time of the newest frame that was looked at.
+    `figures`: the pipeline's own counts.
     """
 
     times: NDArray[np.float64]
     states: tuple[FrameState, ...]
     seconds: float
     figures: dict[str, float]
-    prepared_until: float
 
 
 @dataclass(frozen=True, slots=True)

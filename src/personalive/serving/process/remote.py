@@ -1,7 +1,7 @@
 """A pipeline class whose loaded pipelines each live in a separate process.
 
-Every call waits for its answer, so one thread at a time steps the sessions, as with any pipeline. Driving frames
-are sent ahead with `prepare` from any thread.
+Requests are done in their order. All but `submit_steps` wait for their answer. Driving frames are sent ahead with
+`prepare` from any thread.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -103,9 +104,10 @@ class RemotePipeline(Pipeline[Any, Any]):
     _launch: ClassVar[_Launch]
 
     def __init__(self) -> None:
-        self.connection = ProcessConnection(self._launch.environment, self._exited)
+        self._sessions: weakref.WeakValueDictionary[int, RemoteSession] = weakref.WeakValueDictionary()
         self._numbers = itertools.count(1)
         self._loaded: messages.Loaded | None = None
+        self.connection = ProcessConnection(self._launch.environment, self._exited, self._noticed)
 
     @classmethod
     @override
@@ -183,33 +185,52 @@ class RemotePipeline(Pipeline[Any, Any]):
     ) -> RemoteSession:
         number = next(self._numbers)
         own = self.own_reference(reference)
-        in_force = self.call(messages.OpenSession(number, own.number, parameters, seed))
-        return RemoteSession(self, number, in_force)
+        opened = self.call(messages.OpenSession(number, own.number, parameters, seed))
+        session = self._sessions[number] = RemoteSession(self, number, opened)
+        return session
+
+    @property
+    @override
+    def queues_steps(self) -> bool:
+        return True
 
     @override
     def step_many(
         self, sessions: Sequence[Session[Any]], chunks: Sequence[FrameChunk]
     ) -> list[AnimatedChunk]:
+        return self.submit_steps(sessions, chunks).result()
+
+    @override
+    def submit_steps(
+        self, sessions: Sequence[Session[Any]], chunks: Sequence[FrameChunk]
+    ) -> Future[list[AnimatedChunk]]:
+        made: Future[list[AnimatedChunk]] = Future()
         own = [session for session in sessions if isinstance(session, RemoteSession)]
         if len(own) < len(sessions):
-            raise InputError("Only sessions of this pipeline can be stepped together.")
+            made.set_exception(InputError("Only sessions of this pipeline can be stepped together."))
+            return made
         asked = tuple(
             messages.StepChunk(session.number, session.send(chunk), next(self._numbers))
             for session, chunk in zip(own, chunks, strict=True)
         )
         arriving = [self.connection.expect(each.number) for each in asked]
-        try:
-            stepped = self.call(messages.Step(asked))
-        except BaseException:
-            for each in asked:
-                self.connection.expect_no_more(each.number)
-            raise
-        finally:
-            for session in own:
-                session.forget_sent()
-        for session, done in zip(own, stepped, strict=True):
-            session.counted, session.seen_until = done.figures, done.prepared_until
-        return [ArrivingChunk(future, done) for future, done in zip(arriving, stepped, strict=True)]
+
+        def finish(answer: Future[list[messages.Stepped]]) -> None:
+            try:
+                stepped = answer.result()
+            except Exception as error:
+                for each in asked:
+                    self.connection.expect_no_more(each.number)
+                made.set_exception(error)
+                return
+            for session, done in zip(own, stepped, strict=True):
+                session.counted = done.figures
+            made.set_result(
+                [ArrivingChunk(frames, done) for frames, done in zip(arriving, stepped, strict=True)]
+            )
+
+        self.connection.submit(messages.Step(asked), self._limit()).add_done_callback(finish)
+        return made
 
     @override
     def close(self) -> None:
@@ -221,14 +242,22 @@ class RemotePipeline(Pipeline[Any, Any]):
 
         Raises what the request raised, or `PipelineLostError`.
         """
-        slow = (self.seconds_per_frame() or 0.0) * self.info.chunk_frames
-        return self.connection.call(request, CALL_LIMIT_S + _SLOWER * slow)
+        return self.connection.submit(request, self._limit()).result()
 
     def own_reference(self, reference: Reference) -> RemoteReference:
         """Return a reference of this pipeline as such. Raises `InputError` for another's."""
         if not isinstance(reference, RemoteReference) or reference.owner is not self:
             raise InputError("This reference was fused by another pipeline. Fuse the image with this one.")
         return reference
+
+    def _limit(self) -> float:
+        """Seconds that a request may take."""
+        slow = (self.seconds_per_frame() or 0.0) * self.info.chunk_frames
+        return CALL_LIMIT_S + _SLOWER * slow
+
+    def _noticed(self, notice: messages.Notice) -> None:
+        if isinstance(notice, messages.Looked) and (session := self._sessions.get(notice.session)):
+            session.looked_until = notice.time
 
     def _told(self) -> messages.Loaded:
         assert self._loaded is not None

@@ -22,16 +22,15 @@ if TYPE_CHECKING:
 class RemoteSession(Session[Any]):
     """A session in the pipeline's process."""
 
-    def __init__(self, owner: RemotePipeline, number: int, parameters: RunParameters) -> None:
+    def __init__(self, owner: RemotePipeline, number: int, opened: messages.Opened) -> None:
         self.number = number
         self.counted: dict[str, float] = {}
         """What `figures` gives: the pipeline's counts at the last step."""
-        self.seen_until = math.inf
-        """What `prepared_until` gives: as it was when the last step had ended."""
+        self.looked_until = -math.inf if opened.looks else math.inf
+        """What `prepared_until` gives."""
         self._owner = owner
-        self._parameters = parameters
+        self._parameters = opened.parameters
         self._sent: set[float] = set()
-        self._last = 0.0
         self._sending = threading.Lock()
         self._closed = False
 
@@ -50,7 +49,7 @@ class RemoteSession(Session[Any]):
     @property
     @override
     def prepared_until(self) -> float:
-        return self.seen_until
+        return self.looked_until
 
     @override
     def discard(self, time: float) -> None:
@@ -60,17 +59,16 @@ class RemoteSession(Session[Any]):
                 self._owner.connection.tell(messages.Discard(self.number, time))
 
     def send(self, chunk: FrameChunk) -> tuple[float, ...]:
-        """Send the frames of a chunk that were not prepared; return the times of all."""
+        """Send the frames of a chunk that were not prepared; return the times of all.
+
+        The process keeps none of them, nor any before them, after the step that is asked for next.
+        """
         times = tuple(chunk.times.tolist())
         for image, time in zip(chunk.images, times, strict=True):
             self.prepare(image, time)
-        self._last = times[-1]
-        return times
-
-    def forget_sent(self) -> None:
-        """Take the frames up to the last step's as gone: the process keeps them no longer."""
         with self._sending:
-            self._sent = {time for time in self._sent if time > self._last}
+            self._sent = {time for time in self._sent if time > times[-1]}
+        return times
 
     @override
     def step(self, chunk: FrameChunk) -> AnimatedChunk:
