@@ -32,7 +32,7 @@ _STOPPING = "The server is stopping."
 _log = logging.getLogger(__name__)
 
 _IDLE_LOOK = 0.5
-_AHEAD_S = 0.01
+_AHEAD_S = 0.005
 """Seconds before the expected end of a step when the next one is asked for."""
 
 
