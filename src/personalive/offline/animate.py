@@ -19,6 +19,7 @@ from personalive.offline.drive import Driven, drive, prepared_ahead
 from personalive.offline.job import AnimateJob, Progress, Report
 from personalive.offline.loaded import WAITING_FRAMES, Loaded, Made
 from personalive.offline.output import FrameWriter, check_target, is_picture
+from personalive.offline.phases import Phase, Phases, complete
 from personalive.offline.plan import driving_frames, is_still, make_layout, make_plan
 from personalive.offline.resume import OnSegment, animate_in_segments, check_resumable
 from personalive.offline.shared import Shared
@@ -51,6 +52,26 @@ def run(
     cannot run here. Whatever is raised, nothing is left at the output's place that was not there before; a job
     with `resume` leaves its finished segments in a hidden folder beside it.
     """
+    return complete(
+        in_phases(
+            job, progress, pipeline=pipeline, shared=shared, on_segment=on_segment, keep_work=keep_work
+        )
+    )
+
+
+def in_phases(
+    job: AnimateJob,
+    progress: Progress | None = None,
+    *,
+    pipeline: Pipeline[Any, Any] | None = None,
+    shared: Shared | None = None,
+    on_segment: OnSegment | None = None,
+    keep_work: bool = False,
+) -> Phases[Report]:
+    """What `run` does, in phases. Jobs with the same `shared` may be at different ones.
+
+    `progress` and `on_segment` are called in the thread of the phase, and what they raise ends the job.
+    """
     tell = progress or _silent
     job.check()
     check_target(job.output, job.overwrite)
@@ -68,16 +89,18 @@ def run(
         tell("loading", 0, None)
         with ExitStack() as stack:
             ours = shared or stack.enter_context(Shared())
+            if pipeline is None and not ours.has(choice.pipeline, plan.load):
+                yield Phase.LOADING
             used = pipeline or ours.pipeline(
                 choice.pipeline, plan.load, lambda stage, share: tell(stage, 0, None)
             )
             reference = ours.fuse(used, plan.framing.image)
-            loaded = Loaded(plan, source, used, reference, make_layout(plan, source, reference))
+            loaded = Loaded(plan, source, used, reference, make_layout(plan, source, reference), ours.calls)
             _say_how_long(loaded, tell)
             if job.resume:
-                made = animate_in_segments(loaded, tell, on_segment, keep_work=keep_work)
+                made = yield from animate_in_segments(loaded, tell, on_segment, keep_work=keep_work)
             else:
-                made = _animate(loaded, tell)
+                made = yield from _animate(loaded, tell)
             return _report(loaded, made)
 
 
@@ -106,7 +129,7 @@ def _check_one_picture(job: AnimateJob, source: DrivingSource) -> None:
         )
 
 
-def _animate(loaded: Loaded, tell: Progress) -> Made:
+def _animate(loaded: Loaded, tell: Progress) -> Phases[Made]:
     plan, source, layout, info = loaded.plan, loaded.source, loaded.layout, loaded.pipeline.info
     states: Counter[FrameState] = Counter()
     begun = time.perf_counter()
@@ -119,11 +142,16 @@ def _animate(loaded: Loaded, tell: Progress) -> Made:
 
         writer = stack.enter_context(Writer(finish, behind=WAITING_FRAMES))
         reader = stack.enter_context(Reader(driving_frames(plan, source), ahead=loaded.frames_ahead))
+        reader.start()
         frames = stack.enter_context(prepared_ahead(session, reader, ahead=loaded.frames_ahead))
-        for done, driven in enumerate(drive(session, info, frames)):
+        ready = time.perf_counter()
+        yield Phase.ANIMATING
+        begun += time.perf_counter() - ready
+        for done, driven in enumerate(drive(session, info, frames, loaded.calls)):
             states[driven.state] += 1
             writer.put(driven)
             tell("animating", done + 1, plan.frames)
+        yield Phase.FINISHING
         tell("finishing", states.total(), states.total())
         writer.finish()
     return Made(states, time.perf_counter() - begun, (*source.warnings, *target.warnings))

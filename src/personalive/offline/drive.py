@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,11 +29,12 @@ class Driven:
 def prepared_ahead(
     session: Session[Any], frames: Iterable[VideoFrame], *, ahead: int
 ) -> Iterator[Iterable[VideoFrame]]:
-    """Prepare `frames` for the session's steps on a thread, at most `ahead` frames before the one taken."""
+    """Prepare `frames` for the session's steps on a thread that begins now, at most `ahead` before the one taken."""
     if type(session).prepare is Session.prepare:
         yield frames
         return
     with Reader(_prepared(session, frames), ahead=ahead) as reader:
+        reader.start()
         yield reader
 
 
@@ -43,9 +44,14 @@ def _prepared(session: Session[Any], frames: Iterable[VideoFrame]) -> Iterator[V
         yield frame
 
 
-def drive(session: Session[Any], info: PipelineInfo, frames: Iterable[VideoFrame]) -> Iterator[Driven]:
+def drive(
+    session: Session[Any],
+    info: PipelineInfo,
+    frames: Iterable[VideoFrame],
+    calls: AbstractContextManager[object] | None = None,
+) -> Iterator[Driven]:
     """Animate `frames`, all of one size and evenly spaced, and yield each with its result, in order."""
-    return Drive(session, info, frames).results()
+    return Drive(session, info, frames, calls).results()
 
 
 class Drive:
@@ -56,8 +62,16 @@ class Drive:
     the pipeline's delay of them.
     """
 
-    def __init__(self, session: Session[Any], info: PipelineInfo, frames: Iterable[VideoFrame]) -> None:
+    def __init__(
+        self,
+        session: Session[Any],
+        info: PipelineInfo,
+        frames: Iterable[VideoFrame],
+        calls: AbstractContextManager[object] | None = None,
+    ) -> None:
+        """`calls` is entered for each step, and again for the next."""
         self._session = session
+        self._calls = calls or nullcontext()
         self._info = info
         self._source = iter(frames)
         self._pairing = _Pairing()
@@ -92,9 +106,12 @@ class Drive:
             padding = self._info.chunk_frames - len(frames) if self._info.exact_chunks else 0
             self.taken += len(frames)
             self._pairing.expect(frames, padding)
-            yield from self._pairing.match(self._session.step(_chunk(frames, padding)))
+            with self._calls:
+                animated = self._session.step(_chunk(frames, padding))
+            yield from self._pairing.match(animated)
             return
-        rest = self._session.flush()
+        with self._calls:
+            rest = self._session.flush()
         if rest is not None:
             yield from self._pairing.match(rest)
         self._pairing.check_complete()

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 from personalive.media import DrivingSource
@@ -24,15 +27,24 @@ class Loaded:
     pipeline: Pipeline[Any, Any]
     reference: Reference
     layout: Layout
+    calls: Lock
+    """Held during each call of the pipeline and its sessions: see `Shared.calls`."""
 
     @property
     def frames_ahead(self) -> int:
         """How many driving frames may wait for the session."""
         return max(WAITING_FRAMES, 2 * self.pipeline.info.chunk_frames)
 
-    def open_session(self) -> Session[Any]:
-        """A new session, as the job wants it."""
-        return self.pipeline.open_session(self.reference, self.plan.run, seed=self.plan.job.seed)
+    @contextmanager
+    def open_session(self) -> Iterator[Session[Any]]:
+        """A new session, as the job wants it, for the time of a block."""
+        with self.calls:
+            session = self.pipeline.open_session(self.reference, self.plan.run, seed=self.plan.job.seed)
+        try:
+            yield session
+        finally:
+            with self.calls:
+                session.close()
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -22,6 +22,7 @@ from personalive.offline.fingerprint import fingerprint
 from personalive.offline.job import Progress
 from personalive.offline.loaded import WAITING_FRAMES, Loaded, Made
 from personalive.offline.output import is_picture, provenance_of
+from personalive.offline.phases import Phase, Phases
 from personalive.offline.plan import driving_frames
 from personalive.offline.threads import Reader, Writer
 from personalive.offline.workfolder import State, WorkFolder
@@ -44,7 +45,7 @@ def check_resumable(output: Path) -> None:
 
 def animate_in_segments(
     loaded: Loaded, tell: Progress, on_segment: OnSegment | None = None, *, keep_work: bool = False
-) -> Made:
+) -> Phases[Made]:
     """Make what an earlier run has not, join it all and remove the work folder, unless `keep_work`.
 
     Raises `CannotResumeError` where the pipeline cannot continue a session, `InputError` where the work folder is
@@ -66,7 +67,7 @@ def animate_in_segments(
         if earlier:
             tell(f"going on after {earlier} frames", 0, None)
         if not folder.state.finished:
-            _Work(loaded, session, folder, mark, tell).finish(length, say)
+            yield from _Work(loaded, session, folder, mark, tell).finish(length, say)
         state = folder.state
         tell("finishing", state.frames, state.frames)
         warnings = _join(loaded, folder, mark)
@@ -76,7 +77,8 @@ def animate_in_segments(
 
 
 def _snapshot(loaded: Loaded, session: Session[Any]) -> bytes:
-    snapshot = session.snapshot()
+    with loaded.calls:
+        snapshot = session.snapshot()
     if snapshot is None:
         raise CannotResumeError(
             f"The {loaded.pipeline.info.id} pipeline cannot resume a run: leave that out (--resume, resume=True)."
@@ -113,19 +115,21 @@ class _Work:
         self._mark = mark
         self._tell = tell
 
-    def finish(self, length: int, say: OnSegment) -> None:
+    def finish(self, length: int, say: OnSegment) -> Phases[None]:
         """Make them all, of `length` frames, and `say` so after each. `folder.state` is finished then."""
         loaded, folder = self._loaded, self._folder
         with ExitStack() as stack:
             source = driving_frames(loaded.plan, loaded.source)
             reader = stack.enter_context(Reader(source, ahead=loaded.frames_ahead))
+            reader.start()
             waiting = self._find_place(reader) if folder.state.taken else []
             frames = stack.enter_context(prepared_ahead(self._session, reader, ahead=loaded.frames_ahead))
-            drive = Drive(self._session, loaded.pipeline.info, frames)
+            drive = Drive(self._session, loaded.pipeline.info, frames, loaded.calls)
             drive.go_on(folder.state.frames, waiting, folder.state.padding)
+            yield Phase.ANIMATING
             while not folder.state.finished:
                 begun = time.perf_counter()
-                states = self._make(drive, length)
+                states = yield from self._make(drive, length)
                 self._keep(drive, states, time.perf_counter() - begun)
                 say(folder)
 
@@ -135,7 +139,8 @@ class _Work:
         The source is read again from its start, which gives the same frames; seeking need not.
         """
         state = self._folder.state
-        self._session.restore(self._folder.snapshot)
+        with self._loaded.calls:
+            self._session.restore(self._folder.snapshot)
         passed = 0
         for passed, _ in enumerate(itertools.islice(reader, state.frames), 1):
             self._tell("finding the place", passed, state.frames)
@@ -144,12 +149,16 @@ class _Work:
             raise MediaError(f"{self._loaded.plan.job.driving} gave fewer frames than in the earlier run.")
         return waiting
 
-    def _make(self, drive: Drive, length: int) -> Counter[FrameState]:
-        """Write the next segment, if there is another frame, and say what its frames are."""
+    def _make(self, drive: Drive, length: int) -> Phases[Counter[FrameState]]:
+        """Write the next segment, if there is another frame, and say what its frames are.
+
+        The last one is only finished once the pipeline has nothing to do any more.
+        """
         states: Counter[FrameState] = Counter()
         results = drive.results(at_least=length)
         first = next(results, None)
         if first is None:
+            yield Phase.FINISHING
             return states
         plan, layout, done = self._loaded.plan, self._loaded.layout, self._folder.state.frames
         path = self._folder.next_segment
@@ -169,6 +178,8 @@ class _Work:
                 states[driven.state] += 1
                 writer.put(driven)
                 self._tell("animating", done + states.total(), plan.frames)
+            if drive.ended:
+                yield Phase.FINISHING
             writer.finish()
         return states
 

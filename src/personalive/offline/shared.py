@@ -1,8 +1,9 @@
-"""What jobs that a process does one after the other have in common: the loaded pipeline and fused references."""
+"""What the jobs that a process does have in common: the loaded pipeline and fused references."""
 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -18,19 +19,27 @@ _FUSED_AT_MOST = 4
 class Shared:
     """Keeps the last pipeline loaded and the last references fused by it, for the next `run`.
 
-    One pipeline is loaded at a time: another one, or other load parameters, close it first. Not thread-safe.
+    One pipeline is loaded at a time: another one, or other load parameters, close it first. Of jobs on several
+    threads, only one may load or close, and only while no other animates; `fuse` may be called at any time.
     """
 
     def __init__(self) -> None:
+        self.calls = threading.Lock()
+        """To be held during each call of the pipeline and of its sessions, `Session.prepare` apart: pipelines take
+        one call at a time."""
         self._pipeline: Pipeline[Any, Any] | None = None
         self._loaded_with: LoadParameters | None = None
         self._references: OrderedDict[str, Reference] = OrderedDict()
+
+    def has(self, wanted: AnyPipeline, parameters: LoadParameters) -> bool:
+        """Whether `pipeline` would load nothing."""
+        return type(self._pipeline) is wanted and self._loaded_with == parameters
 
     def pipeline(
         self, wanted: AnyPipeline, parameters: LoadParameters, report: ProgressReport | None = None
     ) -> Pipeline[Any, Any]:
         """The `wanted` pipeline with these load parameters; it stays open. Raises what loading it raises."""
-        if type(self._pipeline) is wanted and self._loaded_with == parameters:
+        if self._pipeline is not None and self.has(wanted, parameters):
             return self._pipeline
         self.close()
         self._pipeline, self._loaded_with = wanted.load(parameters, report), parameters
@@ -38,10 +47,11 @@ class Shared:
 
     def fuse(self, pipeline: Pipeline[Any, Any], image: Image) -> Reference:
         """What `pipeline.fuse` gives for the image, uint8 RGB (H, W, 3), from before if it is that of before."""
-        if pipeline is not self._pipeline:
-            return pipeline.fuse(image)
         key = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-        return self._kept(key, lambda: pipeline.fuse(image))
+        with self.calls:
+            if pipeline is not self._pipeline:
+                return pipeline.fuse(image)
+            return self._kept(key, lambda: pipeline.fuse(image))
 
     def _kept(self, key: str, make: Callable[[], Reference]) -> Reference:
         found = self._references.pop(key, None) or make()

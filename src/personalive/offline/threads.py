@@ -64,7 +64,8 @@ class _Worker(ABC):
     def _stop(self) -> None:
         """Make the thread end after the item it is at."""
 
-    def _launch(self) -> None:
+    def start(self) -> None:
+        """Have the thread begin now; without that the first use does."""
         if not self._launched:
             self._launched = True
             self._thread.start()
@@ -127,7 +128,7 @@ class Reader(_Worker, Generic[T]):
 
     def __next__(self) -> T:
         """The next item. Raises what the iterator raised, once all items before it were taken."""
-        self._launch()
+        self.start()
         if self._last is None:
             item = self._items.get()
             if not isinstance(item, _End):
@@ -170,7 +171,7 @@ class Writer(_Worker, Generic[T]):
 
     def put(self, item: T) -> None:
         """Hand an item over; waits while the queue is full. Raises what `use` raised on an earlier one."""
-        self._launch()
+        self.start()
         self._raise_error()
         self._room.get()
         self._raise_error()
@@ -181,3 +182,41 @@ class Writer(_Worker, Generic[T]):
         self._items.put(_End())
         self._join()
         self._raise_error()
+
+
+class Call(_Worker, Generic[T]):
+    """Calls `do` once, in a thread of its own. Whoever gives it up waits for it: `do` should end soon then."""
+
+    def __init__(self, do: Callable[[], T]) -> None:
+        super().__init__("personalive-call", 0)
+        self._do = do
+        self._result: list[T] = []
+        self._error: BaseException | None = None
+
+    def _work(self) -> None:
+        try:
+            self._result.append(self._do())
+        except BaseException as error:
+            self._error = error
+
+    def _stop(self) -> None:
+        self._stopped = True
+
+    @property
+    def done(self) -> bool:
+        """Whether `result` would not wait."""
+        return self._done
+
+    def give_up(self) -> None:
+        """Wait until it has ended, whatever comes of it."""
+        self._stop()
+        self._join()
+
+    def result(self) -> T:
+        """Wait, and return what `do` returned. Raises what it raised."""
+        self.start()
+        while not self._done:
+            self._join()
+        if self._error is not None:
+            raise self._error
+        return self._result[0]

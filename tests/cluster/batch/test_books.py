@@ -66,7 +66,7 @@ def test_what_is_done_is_left_next_time(jobs: list[BatchJob]) -> None:
         assert task is not None
         assert task.output == job.output
         assert entry(batch, job.name).state is RUNNING
-        batch.ended("w", "n", done(job))
+        batch.ended(job.name, "n", done(job))
     batch.save(now=True)
     assert (batch.course().done, batch.course().total, batch.waiting) == (2, 3, 1)
     again = opened(jobs)
@@ -79,7 +79,7 @@ def test_what_is_done_is_left_next_time(jobs: list[BatchJob]) -> None:
 def test_what_has_changed_is_done_again(jobs: list[BatchJob], change: str) -> None:
     batch = opened(jobs[:1])
     batch.take("w", "n")
-    batch.ended("w", "n", done(jobs[0]))
+    batch.ended(jobs[0].name, "n", done(jobs[0]))
     batch.save(now=True)
     changed = jobs[0]
     match change:
@@ -115,7 +115,7 @@ def test_a_strangers_file_is_not_replaced(jobs: list[BatchJob]) -> None:
 def test_what_was_refused_is_not_tried_again_unless_asked(jobs: list[BatchJob]) -> None:
     batch = opened(jobs[:1])
     batch.take("w", "n")
-    batch.ended("w", "n", Outcome(Ending.REFUSED, "No face."))
+    batch.ended(jobs[0].name, "n", Outcome(Ending.REFUSED, "No face."))
     assert batch.finished
     batch.save(now=True)
     again = opened(jobs[:1])
@@ -190,12 +190,12 @@ def test_stopped_what_was_begun_waits(jobs: list[BatchJob]) -> None:
 def test_a_machine_that_lacks_something_ends_no_batch(jobs: list[BatchJob]) -> None:
     batch = opened(jobs)
     batch.take("w", "bad")
-    batch.ended("w", "bad", Outcome(Ending.UNFIT, "No weights here."))
+    batch.ended(jobs[0].name, "bad", Outcome(Ending.UNFIT, "No weights here."))
     assert batch.take("w", "bad") is None
     batch.give_up_hopeless(["bad", "good"])
     assert batch.waiting == 3
     assert batch.take("v", "good") is not None
-    batch.ended("v", "good", done(jobs[0]))
+    batch.ended(jobs[0].name, "good", done(jobs[0]))
     batch.give_up_hopeless(["bad"])
     assert states(batch).count(FAILED) == 2
     assert batch.finished
@@ -208,7 +208,7 @@ def test_a_busy_job_waits_for_a_moment(jobs: list[BatchJob], monkeypatch: pytest
     batch = opened(jobs[:1])
     for _ in range(module._BUSY_AT_MOST + 1):
         assert batch.take("w", "n") is not None
-        batch.ended("w", "n", Outcome(Ending.BUSY, "Another run is at work."))
+        batch.ended(jobs[0].name, "n", Outcome(Ending.BUSY, "Another run is at work."))
     assert states(batch) == [FAILED]
     assert entry(batch, "a.mp4").crashes == 0
 

@@ -49,6 +49,7 @@ class _Attempt:
     """A job in a worker's hands."""
 
     job: BatchJob
+    worker: str
     standing: Standing
     begun: float = field(default_factory=time.monotonic)
 
@@ -74,7 +75,7 @@ class Batch:
         self._on_failure = on_failure or (lambda name, reason: None)
         self._keys: dict[str, str] = {}
         self._attempts: dict[str, _Attempt] = {}
-        """By worker."""
+        """By the job's name."""
         self._busy: Counter[str] = Counter()
         self._schedule = Schedule(())
         self.earlier = 0
@@ -141,12 +142,21 @@ class Batch:
         """How many jobs nobody is at."""
         return len(self._schedule)
 
-    def take(self, worker: str, node: str) -> Task | None:
-        """The next job for a worker on a node; None where there is none for it now."""
+    def take(self, worker: str, node: str, *, ahead: bool = False) -> Task | None:
+        """The next job for a worker on a node; None where there is none for it now.
+
+        `ahead`: to be begun beside the one that the worker has. A job that may end its worker is never done beside
+        another: nobody could tell which of them it was.
+        """
+        if ahead and any(self._suspect(one.job) for one in self._attempts.values() if one.worker == worker):
+            return None
         job = self._schedule.take(worker, node)
         if job is None:
             return None
-        self._attempts[worker] = _Attempt(job, Standing(job.name, "beginning"))
+        if ahead and self._suspect(job):
+            self._schedule.give_back(job)
+            return None
+        self._attempts[job.name] = _Attempt(job, worker, Standing(job.name, "beginning"))
         entry = self._manifest[job.name]
         self._set(
             entry.model_copy(
@@ -157,19 +167,23 @@ class Batch:
         self._manifest.save(now=worker == HERE)
         return Task(job.name, job.reference, job.driving, job.output, job.in_segments, job.options)
 
+    def _suspect(self, job: BatchJob) -> bool:
+        """Whether the next end of its worker would count against a job that it might have to share it with."""
+        return self._max_attempts == 1 or self._manifest[job.name].crashes > 0
+
     def heard(self, worker: str, standing: Standing) -> None:
-        """How far a worker is."""
-        attempt = self._attempts.get(worker)
-        if attempt is None or attempt.job.name != standing.name:
+        """How far a worker is with a job."""
+        attempt = self._attempts.get(standing.name)
+        if attempt is None or attempt.worker != worker:
             return
         before, attempt.standing = attempt.standing, standing
         self._came_further(standing.name, standing.segments)
         if before.stage == standing.stage == "animating" and standing.frames > before.frames:
             self._frames.append((time.monotonic(), standing.frames - before.frames))
 
-    def ended(self, worker: str, node: str, outcome: Outcome) -> None:
-        """A worker's attempt has come to an end."""
-        job = self._attempts.pop(worker).job
+    def ended(self, name: str, node: str, outcome: Outcome) -> None:
+        """The attempt at the job of that name, by a worker on a node, has come to an end."""
+        job = self._attempts.pop(name).job
         entry = self._manifest[job.name]
         reason = outcome.reason or ""
         match outcome.ending:
@@ -193,12 +207,11 @@ class Batch:
     def lost(self, worker: str, reason: str) -> None:
         """A worker is gone, and with it what it had not finished."""
         self._schedule.leave(worker)
-        attempt = self._attempts.pop(worker, None)
-        if attempt is None:
-            return
-        # It may have got further than it was asked.
-        self._came_further(attempt.job.name, finished_segments(attempt.job.output))
-        self._broke(attempt.job, f"the worker died at it: {reason}")
+        for attempt in [one for one in self._attempts.values() if one.worker == worker]:
+            del self._attempts[attempt.job.name]
+            # It may have got further than it was asked.
+            self._came_further(attempt.job.name, finished_segments(attempt.job.output))
+            self._broke(attempt.job, f"the worker died at it: {reason}")
 
     def give_up_hopeless(self, nodes: Iterable[str]) -> None:
         """Set aside what none of the nodes, which are all there are, is fit for."""

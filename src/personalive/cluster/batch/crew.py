@@ -213,7 +213,7 @@ class _Crew:
         if outcome.ending is Ending.DONE:
             worker.last = task.output
         self._keep(task, outcome)
-        self._batch.ended(worker.name, worker.node, outcome)
+        self._batch.ended(task.name, worker.node, outcome)
 
     def _take_in(self, call: Any) -> None:
         worker, then = self._calls.pop(call)

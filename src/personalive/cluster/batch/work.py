@@ -28,7 +28,9 @@ from personalive.errors import (
     StorageError,
     WeightsError,
 )
-from personalive.offline import AnimateJob, Report, run
+from personalive.offline import AnimateJob, Report
+from personalive.offline.animate import in_phases
+from personalive.offline.phases import Phases, complete
 from personalive.offline.shared import Shared
 from personalive.offline.workfolder import WorkFolder
 
@@ -94,12 +96,14 @@ class Bench:
     inputs: InputCache
     shared: Shared
     heard: Callable[[Standing], None] = lambda standing: None
-    """Called from within `do` with how far it is."""
+    """Called from within a job, in the thread of its phase, with how far it is."""
     unsplit: set[str] = field(default_factory=set)
     """Pipelines found not to be able to go on from a snapshot."""
     last: str | None = None
     """The output of the job done last. Its segments are kept until the next is begun: only then it is sure that
     whoever hands out the work knows that it is done."""
+    spoiled: bool = False
+    """Whether a defect may have done something to the pipeline."""
 
     def clear(self) -> None:
         """Remove what was kept of the job done last."""
@@ -108,12 +112,25 @@ class Bench:
             with contextlib.suppress(PersonaLiveError):
                 remove_leftovers(last)
 
+    def renew(self) -> None:
+        """After a defect, have the next job load a new pipeline. No job may be at work on the old one."""
+        if self.spoiled:
+            self.spoiled = False
+            with contextlib.suppress(Exception):
+                self.shared.close()
+
     def do(self, task: Task) -> Outcome:
         """Do a job, and say what came of it. Only Ctrl-C and its like pass through."""
         self.clear()
+        outcome = complete(self.in_phases(task))
+        self.renew()
+        return outcome
+
+    def in_phases(self, task: Task) -> Phases[Outcome]:
+        """What `do` does with a job, in phases; `clear` and `renew` are left to the caller."""
         work = _Work(self, task)
         try:
-            return work.do()
+            return (yield from work.do())
         except BusyError as error:
             return work.ended(Ending.BUSY, str(error))
         except (PipelineUnavailableError, WeightsError) as error:
@@ -123,9 +140,7 @@ class Bench:
         except PersonaLiveError as error:
             return work.ended(Ending.REFUSED, str(error))
         except Exception as error:  # a defect, ours or a pipeline's, must not end the batch
-            # Whatever it has done to the pipeline, the next job gets a new one.
-            with contextlib.suppress(Exception):
-                self.shared.close()
+            self.spoiled = True
             return work.ended(Ending.BROKEN, _described(error))
 
 
@@ -149,15 +164,15 @@ class _Work:
     def ended(self, ending: Ending, reason: str) -> Outcome:
         return Outcome(ending, reason, segments=self._segments)
 
-    def do(self) -> Outcome:
+    def do(self) -> Phases[Outcome]:
         task, inputs = self._task, self._bench.inputs
         self._tell("fetching the files", 0, None)
         with inputs.local(task.reference) as reference, inputs.local(task.driving) as driving:
             if not storage.is_url(task.output):
                 storage.make_folder(storage.parent_of(task.output))
-                return self._made(self._job(reference, driving, Path(task.output)))
+                return (yield from self._made(self._job(reference, driving, Path(task.output))))
             with self._workplace() as folder:
-                return self._made_for_store(reference, driving, folder)
+                return (yield from self._made_for_store(reference, driving, folder))
 
     def _job(self, reference: Path, driving: Path, output: Path) -> AnimateJob:
         resume = (
@@ -173,12 +188,12 @@ class _Work:
             **self._task.options,
         )
 
-    def _made_for_store(self, reference: Path, driving: Path, folder: Path) -> Outcome:
+    def _made_for_store(self, reference: Path, driving: Path, folder: Path) -> Phases[Outcome]:
         job = self._job(reference, driving, folder / storage.name_of(self._task.output))
         mirror = Mirror(job.output, self._task.output)
         if job.resume:
             mirror.fetch()
-        outcome = self._made(job, mirror.push)
+        outcome = yield from self._made(job, mirror.push)
         self._tell("uploading", self._frames, None)
         storage.put(job.output, self._task.output)
         return outcome
@@ -192,7 +207,9 @@ class _Work:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _made(self, job: AnimateJob, keep: Callable[[WorkFolder], None] | None = None) -> Outcome:
+    def _made(
+        self, job: AnimateJob, keep: Callable[[WorkFolder], None] | None = None
+    ) -> Phases[Outcome]:
         def on_segment(folder: WorkFolder) -> None:
             if keep is not None:
                 keep(folder)
@@ -201,11 +218,13 @@ class _Work:
 
         try:
             shared = self._bench.shared
-            report = run(job, self._tell, shared=shared, on_segment=on_segment, keep_work=True)
+            report = yield from in_phases(
+                job, self._tell, shared=shared, on_segment=on_segment, keep_work=True
+            )
         except CannotResumeError:
             self._bench.unsplit.add(job.pipeline)
             plain = self._job(job.reference, job.driving, job.output)
-            report = run(plain, self._tell, shared=self._bench.shared)
+            report = yield from in_phases(plain, self._tell, shared=self._bench.shared)
         self._bench.last = self._task.output if self._segments else None
         size = job.output.stat().st_size
         return Outcome(Ending.DONE, None, report, size, self._segments, thumbnail(job.output, report))

@@ -29,15 +29,20 @@ class DriverTracker:
 
     def __init__(self, size: Size, *, detect: bool) -> None:
         self._size = size
-        self._tracker: FaceTracker | None = FaceTracker() if detect else None
+        self._detect = detect
+        # Made by the first frame: its networks take tens of milliseconds to load, and whoever opens a session may
+        # keep others from stepping theirs.
+        self._tracker: FaceTracker | None = None
         self._crop = FollowCrop(size[0] / size[1], tolerance=_TOLERANCE)
 
     def look(self, image: Image, time: float) -> TrackedFrame:
         """Cut the next frame, uint8 RGB (H, W, 3) at `time` in seconds."""
         size = (image.shape[1], image.shape[0])
-        if self._tracker is None:
+        if not self._detect:
             box = CropBox.largest(size, self._size[0] / self._size[1])
             return TrackedFrame(cut(image, box, self._size), True)
+        if self._tracker is None:
+            self._tracker = FaceTracker()
         face = self._tracker.track_mesh(image)
         box = self._crop.follow(face, size, time)
         return TrackedFrame(cut(image, box, self._size), face is not None)
@@ -62,3 +67,4 @@ class DriverTracker:
         """Release the networks. May be called twice."""
         if self._tracker is not None:
             self._tracker.close()
+            self._tracker = None
