@@ -8,8 +8,8 @@
 Everything runs as commands, with every default. `animate` is timed by its own report: from opening the session to
 the finished file, so decoding, looking for faces, filling and emptying the window, composing and encoding are part
 of it, and starting, loading and fusing are not. The networks' rate is that of `personalive bench --networks` in
-the same run, without keyframes and with three: how many a job takes depends on weights and clip. With `--frames 0` it
-is not measured, and the table has no shares of it.
+the same run, without keyframes and with three: how many a job takes depends on weights and clip. Without
+`animate`, with `--frames 0`, it is not measured, and the table has no shares of it.
 
 A batch's rate is, summed over its workers, of the frames of all jobs after a worker's first, by the time from its
 first finished output to its last: loading is left out, what happens between jobs is not. Beside it is the rate by
