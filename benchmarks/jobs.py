@@ -7,8 +7,9 @@
 
 Everything runs as commands, with every default. `animate` is timed by its own report: from opening the session to
 the finished file, so decoding, looking for faces, filling and emptying the window, composing and encoding are part
-of it, and starting, loading and fusing are not. The networks' rate is that of `personalive bench --networks` in the
-same run, without keyframes and with three: how many a job takes depends on weights and clip.
+of it, and starting, loading and fusing are not. The networks' rate is that of `personalive bench --networks` in
+the same run, without keyframes and with three: how many a job takes depends on weights and clip. Without
+`animate`, with `--frames 0`, it is not measured, and the table has no shares of it.
 
 A batch's rate is, summed over its workers, of the frames of all jobs after a worker's first, by the time from its
 first finished output to its last: loading is left out, what happens between jobs is not. Beside it is the rate by
@@ -81,7 +82,7 @@ def _by_worker(job: Finished) -> tuple[str, float]:
 
 
 def make_clip(path: Path, frames: int) -> None:
-    """The shipped clip, forwards and backwards until there are so many frames."""
+    """Write `frames` frames of the shipped clip, forwards and backwards in turn."""
     with open_driving(CLIP) as source:
         info = source.info
         images = [frame.image for frame in source]
@@ -164,7 +165,7 @@ def on_one(commands: Commands, clips: Sequence[Path], folder: Path) -> Measured:
 
 
 def on_several(commands: Commands, clips: Sequence[Path], folder: Path, gpus: int, *, ray: bool) -> Measured:
-    """The batch on so many GPUs."""
+    """The batch on the first `gpus` GPUs."""
     if ray:
         flags = ("--workers", str(gpus))
         return _timed(
@@ -258,8 +259,8 @@ def run(args: argparse.Namespace, commands: Commands, folder: Path) -> list[Meas
         for row in measured:
             print(row, file=sys.stderr, flush=True)
 
-    add(*commands.networks(folder))
     if args.frames:
+        add(*commands.networks(folder))
         make_clip(folder / "long.mp4", args.frames)
         for _ in range(args.repeat):
             add(commands.animate(folder / "long.mp4", folder / "animated.mp4"))

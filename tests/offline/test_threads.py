@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from personalive.offline.threads import Reader, Writer
+from personalive.offline.threads import Call, Reader, Writer
 
 
 def workers() -> list[str]:
@@ -133,3 +133,25 @@ def test_leaving_by_an_exception_drops_what_waits() -> None:
         interrupted()
     assert time.monotonic() - begun < 1
     assert len(used) <= 2
+
+
+def test_a_call_gives_what_it_returned_or_raised() -> None:
+    call = Call(lambda: 3)
+    call.start()
+    assert call.result() == 3
+    assert call.done
+    with pytest.raises(ZeroDivisionError):
+        Call(lambda: 1 // 0).result()
+
+
+def test_a_call_that_is_given_up_has_ended() -> None:
+    ended: list[bool] = []
+
+    def slow() -> None:
+        time.sleep(0.05)
+        ended.append(True)
+
+    call = Call(slow)
+    call.start()
+    call.give_up()
+    assert ended

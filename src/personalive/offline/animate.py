@@ -53,9 +53,7 @@ def run(
     with `resume` leaves its finished segments in a hidden folder beside it.
     """
     return complete(
-        in_phases(
-            job, progress, pipeline=pipeline, shared=shared, on_segment=on_segment, keep_work=keep_work
-        )
+        in_phases(job, progress, pipeline=pipeline, shared=shared, on_segment=on_segment, keep_work=keep_work)
     )
 
 

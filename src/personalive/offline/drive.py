@@ -29,7 +29,7 @@ class Driven:
 def prepared_ahead(
     session: Session[Any], frames: Iterable[VideoFrame], *, ahead: int
 ) -> Iterator[Iterable[VideoFrame]]:
-    """Prepare `frames` for the session's steps on a thread that begins now, at most `ahead` before the one taken."""
+    """Prepare `frames` for the session's steps, on a thread that begins now, at most `ahead` frames in advance."""
     if type(session).prepare is Session.prepare:
         yield frames
         return

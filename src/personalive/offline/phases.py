@@ -18,9 +18,9 @@ class Phase(StrEnum):
     """What comes next in a job. Any of them may be missing, but for their order."""
 
     LOADING = "loading"
-    """A pipeline is loaded, after the one loaded before is closed: no other job may be animating or hold a session."""
+    """The pipeline loaded before is closed and another loaded: no other job may animate or hold a session."""
     ANIMATING = "animating"
-    """The session is stepped. Until here the files were opened and checked, and the first frames are being prepared."""
+    """The session is stepped. Until here the files were opened and checked; frames are being prepared."""
     FINISHING = "finishing"
     """The last frames are encoded and the output is completed: the pipeline has nothing to do any more."""
 

@@ -228,3 +228,16 @@ def test_the_speed_is_that_of_frames_made(jobs: list[BatchJob], monkeypatch: pyt
         clock[0] += 1.0
         batch.heard("w", Standing("a.mp4", stage, frames))
     assert batch.course().frames_per_second == pytest.approx(10.0)
+
+
+def test_what_may_end_its_worker_is_not_begun_beside_another(jobs: list[BatchJob]) -> None:
+    batch = opened(jobs)
+    assert batch.take("w", "n") is not None
+    assert batch.take("w", "n", ahead=True) is not None
+    batch.lost("w", "killed.")
+    assert [entry(batch, name).crashes for name in ("a.mp4", "b.mp4")] == [1, 1]
+    first = batch.take("v", "n")
+    assert first is not None
+    assert batch.take("v", "n", ahead=True) is None, "one that was at work when a worker ended is alone"
+    assert states(batch).count(RUNNING) == 1
+    assert opened(jobs, max_attempts=1).take("w", "n") is not None

@@ -207,9 +207,7 @@ class _Work:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _made(
-        self, job: AnimateJob, keep: Callable[[WorkFolder], None] | None = None
-    ) -> Phases[Outcome]:
+    def _made(self, job: AnimateJob, keep: Callable[[WorkFolder], None] | None = None) -> Phases[Outcome]:
         def on_segment(folder: WorkFolder) -> None:
             if keep is not None:
                 keep(folder)
