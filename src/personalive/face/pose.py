@@ -9,6 +9,7 @@ real footage its angles follow the matrix's with r ≥ 0.98, and less of the pos
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,16 +48,27 @@ class HeadPose:
 
 def fit_head(landmarks: Float | Double) -> HeadPose:
     """The head pose of landmarks (≥ 468, 3) in pixels, as `Face.landmarks` has them."""
-    canonical = canonical_face()
-    weights = canonical.rigid_weights / canonical.rigid_weights.sum()
-    model, picture = canonical.vertices, landmarks[:468].astype(np.float64) * _FLIP
-    model_mean, picture_mean = weights @ model, weights @ picture
-    centred = model - model_mean
-    left, spread, right = np.linalg.svd((weights[:, None] * (picture - picture_mean)).T @ centred)
+    weights, model_mean, pull, extent = _rigid_part()
+    picture = landmarks[:468].astype(np.float64) * _FLIP
+    picture_mean = weights @ picture
+    # `pull` sums to nothing, so that the picture's mean need not be taken off.
+    left, spread, right = np.linalg.svd(picture.T @ pull)
     signs = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
     rotation = (left * signs) @ right
-    scale = float((spread * signs).sum() / (weights @ (centred**2).sum(1)))
+    scale = float((spread * signs).sum() / extent)
     return HeadPose(rotation, scale, picture_mean - scale * rotation @ model_mean)
+
+
+@cache
+def _rigid_part() -> tuple[Double, Double, Double, float]:
+    """What the fit needs of the canonical face: weights (468,) that sum to 1, the mean (3,) by them, the vertices
+    (468, 3) from there times their weights, and the mean square of their distance.
+    """
+    canonical = canonical_face()
+    weights = np.asarray(canonical.rigid_weights / canonical.rigid_weights.sum(), np.float64)
+    mean = weights @ canonical.vertices
+    centred = canonical.vertices - mean
+    return weights, mean, weights[:, None] * centred, float(weights @ (centred**2).sum(1))
 
 
 def euler_angles(rotation: Double | Float) -> Double:

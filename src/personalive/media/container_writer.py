@@ -26,8 +26,8 @@ _CODEC_OPTIONS = {
 # x264's macroblock tree weighs a row of macroblocks sixteen at a time and reads past rows that do not fill
 # that: what lies there in memory then decides bits, and the same frames give different files.
 _MACROBLOCK_TREE_WIDTH = 256
-# A picture is cut into as many slices as there are threads. Left to themselves there are as many as the machine has
-# cores, so that the same frames give other files elsewhere, and a job cannot go on to the same result there.
+# Left to themselves there are as many as the machine has cores, so that the same frames give other files elsewhere,
+# and a job cannot go on to the same result there.
 _THREADS = 4
 
 
@@ -83,6 +83,9 @@ class ContainerWriter(StagedWriter):
         stream.pix_fmt = "yuv420p"
         context = stream.codec_context
         context.thread_count = _THREADS
+        if codec == "libx264":
+            # Each thread a frame. Cut into a slice for each, the same quality takes 7 % more bytes and more work.
+            context.thread_type = "FRAME"
         context.colorspace = context.color_primaries = context.color_trc = _BT709
         context.color_range = _LIMITED
         if self._kind == "webm":

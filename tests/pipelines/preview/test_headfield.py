@@ -47,6 +47,14 @@ def test_at_rest_nothing_moves(field: HeadField) -> None:
     assert sampling.where.shape == (0, 0, 2)
 
 
+def test_what_hardly_moves_comes_from_its_own_place(field: HeadField) -> None:
+    """To the picture's very edge."""
+    sampling = field.backward(moved(np.eye(3), x=0.03), REST)
+    region, where = sampling.region, portrait_pixels(sampling.where)
+    y, x = np.mgrid[region.top : region.bottom, region.left : region.right]
+    assert np.abs(where - np.dstack([x, y])).max() < 0.04
+
+
 def test_a_shift_is_followed_by_the_face_and_not_by_the_corners(field: HeadField) -> None:
     sampling = field.backward(moved(np.eye(3), x=6, y=4), REST)
     region, where = sampling.region, portrait_pixels(sampling.where)

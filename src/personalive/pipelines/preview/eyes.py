@@ -78,15 +78,11 @@ class EyeLayers:
         if region.empty:
             return
         to_portrait = _affine(rigid_ring, self.ring)
-        x, y = np.meshgrid(
-            np.arange(region.left, region.right, dtype=np.float32),
-            np.arange(region.top, region.bottom, dtype=np.float32),
-        )
-        u = to_portrait[0, 0] * x + to_portrait[0, 1] * y + to_portrait[0, 2]
-        v = to_portrait[1, 0] * x + to_portrait[1, 1] * y + to_portrait[1, 2]
-        du, dv = u - self.iris[0] - gaze[0], v - self.iris[1] - gaze[1]
-        far = (np.hypot(du, dv) / self.iris_radius - 1.05) / 1.2
-        pull = 1.0 - np.clip(far, 0.0, 1.0)
+        x = np.arange(region.left, region.right, dtype=np.float32)
+        y = np.arange(region.top, region.bottom, dtype=np.float32)[:, None]
+        u, v = (row[0] * x + (row[1] * y + row[2]) for row in to_portrait)
+        far = cv2.magnitude(u - (self.iris[0] + gaze[0]), v - (self.iris[1] + gaze[1]))
+        pull = np.clip(np.float32(1 + 1.05 / 1.2) - far / np.float32(1.2 * self.iris_radius), 0.0, 1.0)
         pull *= pull * (3 - 2 * pull)
         u -= gaze[0] * pull + self.region.left
         v -= gaze[1] * pull + self.region.top
@@ -260,9 +256,14 @@ def _lash_colour(patch: Image, upper: Float, lower: Float) -> Float:
 
 def _affine(source: Float, target: Float) -> Float:
     """Least-squares affine map float32 (2, 3) from points (n, 2) to points (n, 2)."""
-    design = np.column_stack([source, np.ones(len(source), np.float32)])
-    solution, *_ = np.linalg.lstsq(design, target, rcond=None)
-    return np.asarray(solution.T, np.float32)
+    middle, there = source.mean(0), target.mean(0)
+    apart = source - middle
+    (xx, xy), (_, yy) = (apart.T @ apart).tolist()
+    least = 1e-6 * (xx + yy) + 1e-9  # points in one line leave one direction free
+    xx, yy = xx + least, yy + least
+    inverse = np.array([[yy, -xy], [-xy, xx]], np.float32) / np.float32(xx * yy - xy * xy)
+    linear = (inverse @ (apart.T @ target)).T
+    return np.concatenate([linear, (there - linear @ middle)[:, None]], axis=1)
 
 
 def _size(image: Image) -> tuple[int, int]:

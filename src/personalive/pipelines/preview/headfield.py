@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from personalive.face.face import Float
 from personalive.face.pose import Double, HeadPose
 from personalive.pipelines.preview.layout import HeadLayout, fade
-from personalive.pipelines.preview.matte import SHEET, on_sheet
+from personalive.pipelines.preview.matte import on_sheet
 from personalive.pipelines.preview.mesh import Region, sample
 
 GRID = 8
@@ -26,6 +26,8 @@ _LEADERS = 8
 _INVERSION_STEPS = 18
 _INVERSION_PACE = 0.6
 """How far each step goes: less than all the way, so that a tilted head's swirl is inverted as well."""
+_VISIBLE = 0.02
+"""Pixels that a node moves at least, to move at all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,38 +62,39 @@ class HeadField:
 
     def backward(self, pose: HeadPose, expression: Float) -> Sampling:
         """Where a new pose and a mesh displacement (468, 2) in pixels take each pixel from."""
-        rigid = pose.to_frame(self.nodes)[:, :2].astype(np.float32) - self.pixels
-        moved = self.head[:, None] * rigid
-        moved[self.following] += (self.spread[..., None] * expression[self.leaders]).sum(1)
-        forward = moved.reshape(self.rows, self.columns, 2)
-        own = (self.pixels.reshape(self.rows, self.columns, 2) - np.float32(_FIRST)) / np.float32(GRID)
-        back = np.zeros_like(forward)
+        moved = self.head[:, None] * (pose.to_frame(self.nodes)[:, :2].astype(np.float32) - self.pixels)
+        moved[self.following] += np.einsum("mk,mkc->mc", self.spread, expression.take(self.leaders, axis=0))
+        shape = (self.rows, self.columns, 2)
+        forward: Float = np.asarray(moved.reshape(shape) / np.float32(GRID), np.float32)
+        own = (self.pixels.reshape(shape) - np.float32(_FIRST)) / np.float32(GRID)
+        back = np.zeros(shape, np.float32)
         for _ in range(_INVERSION_STEPS):  # towards u(y) = -F(y + u(y))
-            there = sample(forward, np.asarray(own + back / np.float32(GRID), np.float32))
-            back -= np.float32(_INVERSION_PACE) * (back + there)
-        return self._upsampled(back)
+            back -= np.float32(_INVERSION_PACE) * (back + sample(forward, np.asarray(own + back, np.float32)))
+        return self._upsampled(np.asarray(back * np.float32(GRID), np.float32))
 
     def _upsampled(self, coarse: Float) -> Sampling:
-        """A node field at every pixel of the region around the nodes that move by a visible amount."""
-        moves = np.abs(coarse).max(2) > 0.02
+        """A node field in the region around the nodes that move by a visible amount."""
+        moves = (np.abs(coarse[..., 0]) > _VISIBLE) | (np.abs(coarse[..., 1]) > _VISIBLE)
         rows, columns = np.nonzero(moves)
         if len(rows) == 0:
             return Sampling(Region(0, 0, 0, 0), np.zeros((0, 0, 2), np.float32), np.zeros((0, 0), np.uint8))
         # A node more on every side: between a node that moves and one that does not, pixels move.
-        moves = cv2.dilate(moves.astype(np.uint8), np.ones((3, 3), np.uint8))
+        near = np.asarray(cv2.dilate(moves.astype(np.uint8), np.ones((3, 3), np.uint8)), np.uint8)
         top, bottom = max(int(rows.min()) - 1, 0), min(int(rows.max()) + 2, self.rows)
         left, right = max(int(columns.min()) - 1, 0), min(int(columns.max()) + 2, self.columns)
         size = ((right - left) * GRID, (bottom - top) * GRID)
         width, height = self.size
         region = Region(left * GRID, top * GRID, min(right * GRID, width), min(bottom * GRID, height))
+        still = cv2.resize(1 - near[top:bottom, left:right], size, interpolation=cv2.INTER_NEAREST)
         inside = Region(0, 0, region.width, region.height)
-        part = coarse[top:bottom, left:right] * np.float32(SHEET)
-        full = np.asarray(cv2.resize(part, size, interpolation=cv2.INTER_LINEAR), np.float32)
-        where = np.ascontiguousarray(inside.of(full))
-        where[..., 0] += on_sheet(np.arange(region.left, region.right, dtype=np.float32))
-        where[..., 1] += on_sheet(np.arange(region.top, region.bottom, dtype=np.float32))[:, None]
-        still = cv2.resize(1 - moves[top:bottom, left:right], size, interpolation=cv2.INTER_NEAREST)
-        return Sampling(region, where, np.ascontiguousarray(inside.of(np.asarray(still, np.uint8))))
+        around = cv2.copyMakeBorder(coarse[top:bottom, left:right], 1, 1, 1, 1, cv2.BORDER_REPLICATE)
+        part: Float = np.asarray(around, np.float32)
+        part[..., 0] += np.arange(left - 1, right + 1, dtype=np.float32) * GRID + np.float32(_FIRST)
+        part[..., 1] += np.arange(top - 1, bottom + 1, dtype=np.float32)[:, None] * GRID + np.float32(_FIRST)
+        # What is linear stays so, the pixels' own places too, but for the half of a node at the edges.
+        fine = cv2.resize(on_sheet(part), None, fx=GRID, fy=GRID, interpolation=cv2.INTER_LINEAR)
+        where = inside.shifted(GRID, GRID).of(np.asarray(fine, np.float32))
+        return Sampling(region, where, inside.of(np.asarray(still, np.uint8)))
 
 
 def build_head_field(

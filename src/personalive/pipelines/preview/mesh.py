@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +13,10 @@ from numpy.typing import NDArray
 from personalive.face.face import Float
 
 _SUBPIXEL_BITS = 4
+_RIM = 1e-3
+"""Pixels by which triangles are widened, so that neighbours leave no pixel between them out for rounding."""
+_LEAST_AREA = 1e-3
+"""Twice the square pixels that a triangle covers at least, to be painted at all."""
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
@@ -27,9 +32,10 @@ class Region:
     @classmethod
     def around(cls, points: Float, size: tuple[int, int], margin: float = 0.0) -> Region:
         """The pixels that points (n, 2) and `margin` more span, inside an image of `size` (width, height)."""
-        low, high = points.min(0) - margin, points.max(0) + margin
-        left, top = (int(np.clip(np.floor(v), 0, n)) for v, n in zip(low, size, strict=True))
-        right, bottom = (int(np.clip(np.ceil(v) + 1, 0, n)) for v, n in zip(high, size, strict=True))
+        # Numbers of Python's own: on single ones NumPy takes ten times as long.
+        low, high = points.min(0).tolist(), points.max(0).tolist()
+        left, top = (min(max(math.floor(v - margin), 0), n) for v, n in zip(low, size, strict=True))
+        right, bottom = (min(max(math.ceil(v + margin) + 1, 0), n) for v, n in zip(high, size, strict=True))
         return cls(left, top, max(right, left), max(bottom, top))
 
     @property
@@ -68,48 +74,92 @@ def interpolate(
     """Spread vertex values linearly over the triangles, painted in the order given (far ones first).
 
     `target` float32 (n, 2) pixel positions; `values` float32 (n, channels). Returns float32
-    (channels, height, width) of the region, and which of its pixels a triangle covers. A triangle whose corners
-    run clockwise in the picture shows its face; those that show their back, or have no area, are left out.
+    (channels, height, width) of the region, and which of its pixels have their middle in a triangle. A triangle
+    whose corners run clockwise in the picture shows its face; those that show their back, or have no area, are
+    left out.
     """
-    corners = target[triangles]
-    edge1, edge2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    area = edge1[:, 0] * edge2[:, 1] - edge1[:, 1] * edge2[:, 0]
-    facing = area > 1e-3
-    triangles, corners, area = triangles[facing], corners[facing], area[facing]
-    planes = _planes(values[triangles], corners, edge1[facing], edge2[facing], area)
-    owner = np.full((region.height, region.width), -1, np.int32)
-    if not facing.any():
-        return np.zeros((values.shape[1], *owner.shape), np.float32), owner >= 0
-    grid = ((corners - (region.left, region.top)) * (1 << _SUBPIXEL_BITS)).round().astype(np.int32)
-    for index, triangle in enumerate(grid):
-        cv2.fillConvexPoly(owner, triangle, index, cv2.LINE_8, _SUBPIXEL_BITS)
-    covered = owner >= 0
-    x = np.arange(region.left, region.right, dtype=np.float32)
-    y = np.arange(region.top, region.bottom, dtype=np.float32)[:, None]
-    spread = np.empty((values.shape[1], *owner.shape), np.float32)
-    for channel, (a, b, c, low, high) in enumerate(planes):
-        spread[channel] = a.take(owner, mode="clip")
-        spread[channel] *= x
-        spread[channel] += b.take(owner, mode="clip") * y
-        spread[channel] += c.take(owner, mode="clip")
-        # A triangle seen edge-on is steep, and its painted rim would reach far past its own values.
-        np.clip(
-            spread[channel], low.take(owner, mode="clip"), high.take(owner, mode="clip"), out=spread[channel]
+    # Corner by corner, each (2, triangles): NumPy is slow along short axes.
+    x, y = (
+        target[:, axis].take(triangles.T) - np.float32(start)
+        for axis, start in ((0, region.left), (1, region.top))
+    )
+    rise, run = y[[1, 2, 0]] - y, x[[1, 2, 0]] - x
+    area = rise[0] * run[2] - run[0] * rise[2]
+    facing = np.flatnonzero(area > _LEAST_AREA)
+    size = (region.height, region.width)
+    if not len(facing) or region.empty:
+        return np.zeros((values.shape[1], *size), np.float32), np.zeros(size, np.bool_)
+    x, y, run, rise = (of_all.take(facing, axis=1) for of_all in (x, y, run, rise))
+    owner = _painted(x, y, run, rise, size)
+    at_corners = values.T.take(triangles.T.take(facing, axis=1), axis=1)
+    planes = _planes(at_corners, x[0], y[0], run, rise)
+    columns, rows = np.arange(size[1], dtype=np.float32), np.arange(size[0], dtype=np.float32)[:, None]
+    spread = np.empty((values.shape[1], *size), np.float32)
+    for index, (across, down, start, least, most) in enumerate(planes):
+        channel = spread[index]
+        across.take(owner, out=channel, mode="clip")
+        channel *= columns
+        channel += down.take(owner, mode="clip") * rows
+        channel += start.take(owner, mode="clip")
+        # A triangle seen edge-on is steep, and its rim would reach past its own values.
+        np.maximum(channel, least.take(owner, mode="clip"), out=channel)
+        np.minimum(channel, most.take(owner, mode="clip"), out=channel)
+    return spread, owner >= 0
+
+
+def _painted(x: Float, y: Float, run: Float, rise: Float, size: tuple[int, int]) -> NDArray[np.intp]:
+    """Which of the triangles is the last over each pixel of `size` (height, width); -1 for none.
+
+    `x` and `y` (3, n): the corners, clockwise; `run` and `rise` (3, n) lead to the next one. All at once, row by
+    row of each triangle: a call of OpenCV for each takes longer, and longer still beside other threads, since each
+    call gives the interpreter up and has to get it back.
+    """
+    height, width = size
+    top, bottom = (choose(choose(y[0], y[1]), y[2]) for choose in (np.minimum, np.maximum))
+    index, row = _ranges(top, bottom, height)
+    at = row.astype(np.float32)
+    slope = run / np.where(np.abs(rise) < _RIM, np.float32(1), rise)
+    start = x - slope * y
+    left = right = np.zeros(0, np.float32)
+    # Going clockwise, a triangle lies to the left of where it goes down and to the right of where it goes up.
+    for down, tightest, nowhere in ((True, np.minimum, np.inf), (False, np.maximum, -np.inf)):
+        bounds = rise >= _RIM if down else rise <= -_RIM
+        starts, slopes = np.where(bounds, start, np.float32(nowhere)), np.where(bounds, slope, np.float32(0))
+        first, second, third = (
+            s.take(index) + g.take(index) * at for s, g in zip(starts, slopes, strict=True)
         )
-    return spread, covered
+        side = tightest(tightest(first, second), third)
+        left, right = (left, side) if down else (side, right)
+    span, column = _ranges(left, right, width)
+    owner = np.full(height * width, -1, np.intp)
+    np.maximum.at(owner, (row * width).take(span) + column, index.take(span))
+    return owner.reshape(height, width)
 
 
-def _planes(values: Float, corners: Float, edge1: Float, edge2: Float, area: Float) -> list[list[Float]]:
-    """Per channel, each (triangles,): a, b, c of value = a·x + b·y + c, and its least and largest value."""
-    planes = []
-    for channel in range(values.shape[2]):
-        first = values[:, 0, channel]
-        rise1, rise2 = values[:, 1, channel] - first, values[:, 2, channel] - first
-        a = (rise1 * edge2[:, 1] - rise2 * edge1[:, 1]) / area
-        b = (rise2 * edge1[:, 0] - rise1 * edge2[:, 0]) / area
-        c = first - a * corners[:, 0, 0] - b * corners[:, 0, 1]
-        low, high = values[:, :, channel].min(1), values[:, :, channel].max(1)
-        planes.append([p.astype(np.float32) for p in (a, b, c, low, high)])
+def _ranges(low: Float, high: Float, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The whole numbers of 0…length - 1 from low (n,) to high (n,): of which range each is, and itself."""
+    first = np.ceil(np.maximum(low - np.float32(_RIM), np.float32(0))).astype(np.intp)
+    last = np.floor(np.minimum(high + np.float32(_RIM), np.float32(length - 1))).astype(np.intp)
+    count = np.maximum(last - first + 1, 0)
+    index = np.repeat(np.arange(len(count)), count)
+    return index, np.arange(len(index)) + (first - (np.cumsum(count) - count)).take(index)
+
+
+def _planes(values: Float, x: Float, y: Float, run: Float, rise: Float) -> Float:
+    """Per channel (channels, 5, triangles) a, b, c of value = a·x + b·y + c, and its least and largest value.
+
+    `values` (channels, 3, triangles) at the corners, the first of them at `x` and `y`; `run` and `rise` (3,
+    triangles) lead from each corner to the next.
+    """
+    first = values[:, 0]
+    area = rise[0] * run[2] - run[0] * rise[2]
+    gain1, gain2 = (values[:, 1] - first) / area, (values[:, 2] - first) / area
+    planes = np.empty((len(values), 5, values.shape[2]), np.float32)
+    planes[:, 0] = gain2 * -rise[0] - gain1 * rise[2]
+    planes[:, 1] = gain1 * run[2] + gain2 * run[0]
+    planes[:, 2] = first - planes[:, 0] * x - planes[:, 1] * y
+    planes[:, 3] = np.minimum(np.minimum(first, values[:, 1]), values[:, 2])
+    planes[:, 4] = np.maximum(np.maximum(first, values[:, 1]), values[:, 2])
     return planes
 
 

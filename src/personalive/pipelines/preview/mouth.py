@@ -75,9 +75,8 @@ class MouthLayers:
         """What would be seen of the mouth if there were no lips, float32 RGB 0…255 of a region."""
         extent = (region.width, region.height)
         linear = cv2.INTER_LINEAR
-        above = self._placement(pose, self.origin, region)
-        below = self._placement(pose, self.origin + jaw_drop, region)
-        middle = self._placement(pose, self.origin + 0.5 * jaw_drop, region)
+        drops = jaw_drop * np.array([[0.0], [0.5], [1.0]])
+        above, middle, below = self._placements(pose, self.origin + drops, region)
         inside = cv2.warpAffine(self.cavity, middle, extent, flags=linear, borderMode=cv2.BORDER_REPLICATE)
         inside = inside.astype(np.float32)
         for texture, where in ((self.lower, below), (self.upper, above)):
@@ -87,13 +86,14 @@ class MouthLayers:
         return np.asarray(inside, np.float32)
 
     @staticmethod
-    def _placement(pose: HeadPose, origin: Double, region: Region) -> Float:
-        """Affine (2, 3) from texture pixels to the region's pixels."""
-        corners = origin + np.array([[0, 0, 0], [1, 0, 0], [0, -1, 0]], np.float64)
-        at = pose.to_frame(corners)[:, :2] - (region.left, region.top)
-        right, down = (at[1] - at[0]) / _DENSITY, (at[2] - at[0]) / _DENSITY
-        zero = at[0] - right * _ORIGIN[0] * _DENSITY - down * _ORIGIN[1] * _DENSITY
-        return np.column_stack([right, down, zero]).astype(np.float32)
+    def _placements(pose: HeadPose, origins: Double, region: Region) -> Float:
+        """Affine (n, 2, 3) from texture pixels to the region's pixels, for each of `origins` (n, 3)."""
+        axes = np.array([[0, 0, 0], [1, 0, 0], [0, -1, 0]], np.float64)
+        at = pose.to_frame((origins[:, None] + axes).reshape(-1, 3))[:, :2].reshape(-1, 3, 2)
+        at -= (region.left, region.top)
+        right, down = (at[:, 1] - at[:, 0]) / _DENSITY, (at[:, 2] - at[:, 0]) / _DENSITY
+        zero = at[:, 0] - right * (_ORIGIN[0] * _DENSITY) - down * (_ORIGIN[1] * _DENSITY)
+        return np.stack([right, down, zero], axis=2).astype(np.float32)
 
 
 def build_mouth(image: Image, landmarks: Float, pose: HeadPose, shape: Double) -> MouthLayers:
@@ -185,7 +185,7 @@ def _own_interior(
     """The textures with what the portrait shows between its lips laid over them, teeth to the upper one."""
     height, width = upper.shape[:2]
     whole = Region(0, 0, image.shape[1], image.shape[0])
-    placement = MouthLayers._placement(pose, origin, whole)
+    (placement,) = MouthLayers._placements(pose, origin[None], whole)
     inverse = cv2.invertAffineTransform(placement)
     seen = cv2.warpAffine(image, inverse, (width, height), flags=cv2.INTER_LINEAR)
     on_texture = (np.column_stack([ring, np.ones(len(ring))]) @ inverse.T).astype(np.float32)
@@ -215,5 +215,4 @@ def _rgba(colour: Float, alpha: Float) -> Image:
 
 
 def _area(ring: Float) -> float:
-    x, y = ring[:, 0], ring[:, 1]
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+    return float(cv2.contourArea(ring))

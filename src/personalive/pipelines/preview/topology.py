@@ -6,6 +6,7 @@ Indices of MediaPipe's face mesh. "Right" is the subject's own right, which is o
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +35,7 @@ class Eye:
     iris: Indices
     blink: str
 
-    @property
+    @cached_property
     def ring(self) -> Indices:
         """The 16 points around the opening, in order."""
         return np.concatenate([[self.outer], self.upper, [self.inner], self.lower[::-1]])
@@ -96,6 +97,7 @@ CHIN_POINTS = _indices(152, 148, 377, 175, 199)
 CHEEK_RIGHT, CHEEK_LEFT = 234, 454
 
 
+@cache
 def mouth_ring() -> Indices:
     """The 20 points around the mouth opening, in order."""
     return np.concatenate([[INNER_RIGHT], UPPER_INNER_LIP, [INNER_LEFT], LOWER_INNER_LIP[::-1]])

@@ -16,7 +16,7 @@ from personalive.face.pose import Double, HeadPose, fit_head, rotation_matrix, r
 from personalive.media.types import Image
 from personalive.pipelines.preview import topology as mesh
 from personalive.pipelines.preview.eyes import EyeLayers, build_eye, lid_margins
-from personalive.pipelines.preview.headfield import HeadField, build_head_field
+from personalive.pipelines.preview.headfield import HeadField, Sampling, build_head_field
 from personalive.pipelines.preview.layout import HeadLayout
 from personalive.pipelines.preview.matte import Cutout, cut_out, on_sheet
 from personalive.pipelines.preview.mesh import Region, interpolate
@@ -123,23 +123,28 @@ class Portrait:
         rigid = target.pose.to_frame(self.shape[:468])[:, :2]
         expression = (target.unlidded[:468] - rigid).astype(np.float32)
         sampling = self.field.backward(target.pose, expression)
-        moving = sampling.region
         frame = self.image.copy()
-        if moving.empty:
+        if sampling.region.empty:
             return frame
-        points = np.ascontiguousarray(target.points[:468, :2])
-        region = Region.around(points, self.field.size, 1).within(moving)
-        if not region.empty:
-            values = np.column_stack([on_sheet(self.landmarks[:468, :2]), _oval_fade()]).astype(np.float32)
-            spread, covered = interpolate(points, values, _by_depth(target.points), region)
-            view = region.shifted(-moving.left, -moving.top).of(sampling.where)
-            for axis in (0, 1):  # the median takes out lone pixels where a sliver of a triangle was painted
-                whole = np.where(covered, spread[axis], view[..., axis])
-                view[..., axis] += (cv2.medianBlur(whole, 3) - view[..., axis]) * spread[2] * covered
-        drawn = self.layers.composed(sampling.where, moving)
-        cv2.copyTo(moving.of(self.image), sampling.still, drawn)
-        moving.of(frame)[...] = drawn
+        self._take_mesh(sampling, target)
+        drawn = self.layers.composed(sampling.where, sampling.region)
+        moving = sampling.region.of(frame)
+        cv2.copyTo(moving, sampling.still, drawn)
+        moving[...] = drawn
         return frame
+
+    def _take_mesh(self, sampling: Sampling, target: Target) -> None:
+        """Let the face mesh decide where the face is taken from, in place; on its outline it fades out."""
+        points = np.ascontiguousarray(target.points[:468, :2])
+        region = Region.around(points, self.field.size, 1).within(sampling.region)
+        if region.empty:
+            return
+        values = np.column_stack([on_sheet(self.landmarks[:468, :2]), _oval_fade()]).astype(np.float32)
+        spread, covered = interpolate(points, values, _by_depth(target.points), region)
+        view = region.shifted(-sampling.region.left, -sampling.region.top).of(sampling.where)
+        share = spread[2] * covered
+        for axis in (0, 1):
+            view[..., axis] += (spread[axis] - view[..., axis]) * share
 
 
 def _in_relief(landmarks: Float, pose: HeadPose) -> Float:
@@ -186,7 +191,7 @@ def _lid_area(eye: mesh.Eye) -> Double:
 
 def _by_depth(points: Float) -> NDArray[np.int32]:
     triangles = canonical_face().triangles[:, ::-1]  # wound for y up; pixels count down
-    order = np.argsort(-points[triangles, 2].mean(1))
+    order = np.argsort(-points[:, 2].take(triangles).sum(1))
     return triangles[order]
 
 
