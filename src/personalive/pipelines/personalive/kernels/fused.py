@@ -46,6 +46,9 @@ class TritonOperations:
 
     accumulates = True
 
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._capability = torch.cuda.get_device_capability(device) if torch.cuda.is_available() else _NEWEST
+
     def group_norm(
         self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
     ) -> Tensor:
@@ -142,15 +145,11 @@ class TritonOperations:
         found: dict[str, Product] = {}
         if not _can(tokens):
             return found
-        capability = _NEWEST if INTERPRETED else torch.cuda.get_device_capability(tokens.device)
-        if capability >= _TENSOR_MEMORY and gated_product.fits(tokens, weight):
+        if self._capability >= _TENSOR_MEMORY and gated_product.fits(tokens, weight):
             found["descriptors"] = gated_product.gated_product
-        # On 9.0 pointers were measured, and lose: they cannot use its products of whole warp groups.
-        if (
-            capability >= _COPIES_ASIDE
-            and capability[0] != _TENSOR_MEMORY[0]
-            and gated_pointers.fits(tokens, weight)
-        ):
+        # On 9.0 pointers were measured, and lose: only descriptors let groups of warps multiply together.
+        asked = self._capability >= _COPIES_ASIDE and self._capability[0] != _TENSOR_MEMORY[0]
+        if asked and gated_pointers.fits(tokens, weight):
             found["pointers"] = gated_pointers.gated_product_by_pointers
         return found
 

@@ -20,7 +20,7 @@ from personalive.pipelines.personalive.kernels.functions import gelu
 from personalive.pipelines.personalive.kernels.registered import Registered
 from personalive.pipelines.personalive.kernels.tuning import INTERPRETED, Launch, tuned
 
-_INPUTS = 32
+_INPUTS = 64
 """What the inputs divide by: tiles of the inner loop are whole."""
 _ALIGNED = 8
 """What the outputs divide by."""
@@ -84,11 +84,10 @@ def _gated_product_by_pointers(
 
 
 def fits(tokens: Tensor, weight: Tensor) -> bool:
-    """Whether the kernel takes tokens (…, K) and a weight (2·C, K): 16-bit floats, K of 32s and C of 8s."""
+    """Whether the kernel takes tokens (…, K) and a weight (2·C, K): 16-bit floats, K of 64s and C of 8s."""
     return (
         tokens.dtype in (torch.float16, torch.bfloat16)
         and weight.shape[1] % _INPUTS == 0
-        and weight.shape[1] >= 2 * _INPUTS
         and weight.shape[0] % (2 * _ALIGNED) == 0
     )
 
