@@ -13,6 +13,8 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
+from triton.tools.tensor_descriptor import TensorDescriptor
+
 from personalive.pipelines.personalive.kernels import (
     batch_norm,
     eight_bits,
@@ -59,7 +61,7 @@ def grids(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
         for name, value in list(vars(module).items()):
             if name.startswith("_") and hasattr(value, "arg_names"):
                 monkeypatch.setattr(module, name, Launches(value, found))
-    monkeypatch.setattr(gated_product.TensorDescriptor, "from_tensor", lambda *_: None)
+    monkeypatch.setattr(TensorDescriptor, "from_tensor", lambda *_: None)
     monkeypatch.setattr(gated_product, "_device", lambda _: (gated_product._SMALL, 132))
     yield found
     assert found
@@ -105,7 +107,8 @@ def test_token_kernels(
     layer_norm.layer_norm(own, weight, weight, 1e-5, own, shared[:, :1], None, weight)
     tokens.gated(empty(sessions * frames, pixels, 8 * channels))
     tokens.plus(own, own)
-    tokens.attend_along_time(*(own.unflatten(0, (sessions, frames)) for _ in range(3)), 8)
+    apart = own.unflatten(0, (sessions, frames))
+    tokens.attend_along_time(apart, apart, apart, 8)
     eight_bits.quantized(own.flatten(0, 1))
     eight_bits.gated_quantized(empty(sessions * frames * pixels, 8 * channels))
     gated_product.gated_product(own, paired, empty(8 * channels))
