@@ -1,55 +1,62 @@
-"""Each fused operation and each attention kernel by itself, over the shapes of a step at 512×512, on a GPU.
+"""Each fused operation by itself over the shapes of a step at 512×512, and the whole step, on a GPU.
 
     python -m benchmarks.kernels                       # every row
     python -m benchmarks.kernels --only attention      # which of PyTorch's kernels is fastest at which shape
+    python -m benchmarks.kernels --step                # and the default step beside that of kernels=pytorch
 
 Milliseconds of one call: ten calls recorded as a CUDA graph, the median of twenty replays, so launches cost nothing
-and inputs larger than the cache come from memory. `bytes` is the least that has to be read and written, `floor` the
-time of a copy of as many bytes, measured first. `count` is how often the shape occurs in a step.
+and inputs larger than the cache come from memory. `floor` is the time of a copy of as many bytes as have to be read
+and written at least, measured first; `×` how often the shape occurs in a step. `chosen` is what the pipeline runs:
+whichever form its own, shorter measurement found faster, named beside it.
+
+--step loads the pipeline twice, and with --always a third time with every operation fused, whatever was measured;
+they are stepped in turn. --out writes all of it as JSON, with what the pipeline measured when it was loaded.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
-from collections.abc import Callable, Iterator
-from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any, cast
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.nn.attention import sdpa_kernel
 
-from personalive.pipelines.personalive.engine import _BACKENDS
-from personalive.pipelines.personalive.kernels.choice import fastest
-from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations, Summed, arrange
-from personalive.pipelines.personalive.networks.layers import FeedForward, GatedProjection
-from personalive.pipelines.personalive.networks.resnet import Upsample
-from personalive.pipelines.personalive.speed.quantization import Float8FeedForward
+from benchmarks.kernel_rows import DEVICE, Row, half, rows
+from personalive.pipelines.personalive.kernels.attention import preferred
+from personalive.pipelines.personalive.kernels.choices import Choices
+from personalive.pipelines.personalive.kernels.chooser import PLAIN_FORM, Chooser, Given
+from personalive.pipelines.personalive.kernels.measured import MeasuredOperations
+from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations
+from personalive.pipelines.personalive.kernels.timing import CudaStopwatch
+from personalive.pipelines.personalive.measuring.bench import BenchPlan, read
+from personalive.pipelines.personalive.measuring.measure import Bench
+from personalive.pipelines.personalive.measuring.times import StepTimes
+from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
+from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
+from personalive.pipelines.personalive.speed.layout import lay_out
 
 CALLS, REPLAYS = 10, 20
-FRAMES, HEADS = 16, 8
-LEVELS = ((320, 64), (640, 32), (1280, 16))
-"""Channels and side of the UNet's levels that have attention."""
-DEVICE = torch.device("cuda")
+TURNS, STEPS = 3, 12
+
+Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Row:
-    """An operation at a shape: how it is computed in so many ways, and the bytes that none can avoid."""
+class Noted(Chooser):
+    """Remembers which forms it took since it was last asked."""
 
-    kind: str
-    shape: str
-    count: int
-    ways: dict[str, Callable[[], object]]
-    nbytes: int
+    taken: tuple[str, ...] = ()
 
-
-def half(*shape: int) -> Tensor:
-    return torch.randn(shape, device=DEVICE, dtype=torch.float16)
+    def run(self, operation: str, given: Given, *args: Any, **kwargs: Any) -> Any:
+        result = super().run(operation, given, *args, **kwargs)
+        form = self.form(operation, given) or PLAIN_FORM
+        if form not in self.taken:
+            self.taken = (*self.taken, form)
+        return result
 
 
 def measure(call: Callable[[], object]) -> float:
@@ -74,147 +81,6 @@ def measure(call: Callable[[], object]) -> float:
     return float(statistics.median(took))
 
 
-def group_norms(ways: dict[str, Operations]) -> Iterator[Row]:
-    shapes = [
-        *((FRAMES, channels, side, 9) for channels, side in LEVELS),
-        (FRAMES, 960, 64, 1), (FRAMES, 640, 64, 2), (FRAMES, 1920, 32, 1), (FRAMES, 2560, 16, 2),
-        (4, 512, 64, 10), (4, 512, 128, 6), (4, 512, 256, 1), (4, 256, 256, 5), (4, 256, 512, 1), (4, 128, 512, 6),
-    ]  # fmt: skip
-    for count, channels, side, times in shapes:
-        norm = nn.GroupNorm(32, channels).to(DEVICE, torch.float16).requires_grad_(False)
-        x = Summed(half(count, channels, side, side).to(memory_format=torch.channels_last))
-        calls: dict[str, Callable[[], object]] = {
-            name: lambda one=one, x=x, norm=norm: one.group_norm(x, norm, silu=True)  # type: ignore[misc]
-            for name, one in ways.items()
-        }
-        yield Row("group norm", f"{count}×{channels}×{side}×{side}", times, calls, 3 * x.picture.nbytes)
-
-
-def token_operations(ways: dict[str, Operations]) -> Iterator[Row]:
-    for channels, side in LEVELS:
-        shape = (FRAMES, side * side, channels)
-        tokens, update, projected = half(*shape), half(*shape), half(*shape[:2], 8 * channels)
-        norm = nn.LayerNorm(channels).to(DEVICE, torch.float16).requires_grad_(False)
-        split = [half(1, FRAMES, side * side, channels) for _ in range(3)]
-        named = "×".join(map(str, shape))
-        yield Row(
-            "layer norm + residual", named, 35,
-            {
-                name: lambda one=one, t=tokens, u=update, n=norm: one.layer_norm(t, n, u)  # type: ignore[misc]
-                for name, one in ways.items()
-            },
-            4 * tokens.nbytes,
-        )  # fmt: skip
-        yield Row(
-            "gated", named.replace(str(channels), str(8 * channels)), 15,
-            {name: lambda one=one, p=projected: one.gated(p) for name, one in ways.items()},  # type: ignore[misc]
-            projected.nbytes * 3 // 2,
-        )  # fmt: skip
-        yield Row(
-            "attention along time", named, 10,
-            {
-                name: lambda one=one, s=split: one.attend_along_time(*s, HEADS)  # type: ignore[misc]
-                for name, one in ways.items()
-            },
-            4 * tokens.nbytes,
-        )  # fmt: skip
-
-
-def attentions() -> Iterator[Row]:
-    """Spatial self-attention with no keyframe and with three, and attention to motion tokens."""
-    for channels, side in LEVELS:
-        own = side * side
-        for keys, times in ((2 * own, 5), (5 * own, 5), (32, 10)):
-            shape = (FRAMES, HEADS, own, channels // HEADS)
-            query = half(FRAMES, own, channels).view(FRAMES, own, HEADS, -1).transpose(1, 2)
-            key, value = (
-                half(FRAMES, keys, channels).view(FRAMES, keys, HEADS, -1).transpose(1, 2) for _ in range(2)
-            )
-            yield Row(
-                "attention", f"{'×'.join(map(str, shape))}, {keys} keys", times,
-                {
-                    name: _attend(backend, query, key, value)
-                    for name, backend in _BACKENDS.items()
-                    if name != "math"
-                },
-                2 * query.nbytes + 2 * key.nbytes,
-            )  # fmt: skip
-
-
-def _attend(backend: Any, query: Tensor, key: Tensor, value: Tensor) -> Callable[[], object]:
-    def call() -> object:
-        with sdpa_kernel(backend):
-            return F.scaled_dot_product_attention(query, key, value)
-
-    return call
-
-
-def residuals(ways: dict[str, Operations]) -> Iterator[Row]:
-    """What was computed added to what it was computed from with a convolution's bias, and the norm behind."""
-    for count, channels, side, times in ((FRAMES, 320, 64, 15), (FRAMES, 640, 32, 15), (4, 256, 512, 1)):
-        x, update = (
-            half(count, channels, side, side).to(memory_format=torch.channels_last) for _ in range(2)
-        )
-        norm = nn.GroupNorm(32, channels).to(DEVICE, torch.float16).requires_grad_(False)
-
-        def call(
-            one: Operations, x: Tensor = x, update: Tensor = update, norm: nn.GroupNorm = norm
-        ) -> object:
-            return one.group_norm(one.add(x, update, norm.bias), norm)
-
-        calls: dict[str, Callable[[], object]] = {
-            name: lambda one=one, call=call: call(one)  # type: ignore[misc]
-            for name, one in ways.items()
-        }
-        yield Row("residual + group norm", f"{count}×{channels}×{side}×{side}", times, calls, 5 * x.nbytes)
-
-
-def doublings() -> Iterator[Row]:
-    """Twice the size: a copy and a convolution, and both in one."""
-    for count, channels, side in ((4, 512, 64), (4, 512, 128), (4, 256, 256), (16, 1280, 16), (16, 640, 32)):
-        apart, merged = (Upsample(channels).to(DEVICE, torch.float16).requires_grad_(False) for _ in range(2))
-        merged.merge()
-        ways: dict[str, Callable[[], object]] = {}
-        x = half(count, channels, side, side).to(memory_format=torch.channels_last)
-        for name, layer in (("apart", apart), ("merged", merged)):
-            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            ways[name] = lambda layer=layer, x=x: layer(x)  # type: ignore[misc]
-        yield Row("doubling", f"{count}×{channels}×{side}×{side}", 1, ways, 5 * x.nbytes)
-
-
-def feed_forwards(fused: Operations) -> Iterator[Row]:
-    for channels, side in (*LEVELS, (1280, 8)):
-        rows = FRAMES * side * side
-        plain = FeedForward(channels).to(DEVICE, torch.float16).requires_grad_(False)
-        eight, x = Float8FeedForward(plain), half(1, rows, channels)
-        paired = deepcopy(plain)
-        cast("GatedProjection", paired.net[0]).pair()
-        ways: dict[str, Callable[[], object]] = {}
-        for name, network in (("apart", plain), ("gate within", paired), ("float8", eight)):
-            arrange(network, fused)
-            ways[name] = lambda x=x, network=network: network(x)  # type: ignore[misc]
-        yield Row("feed-forward", f"{rows}×{channels}", 15, ways, 2 * x.nbytes)
-        total = half(1, rows, channels)
-        yield Row(
-            "feed-forward + residual", f"{rows}×{channels}", 15,
-            {
-                "added": lambda x=x, t=total, network=paired: fused.plus(t, network(x)),  # type: ignore[misc]
-                "accumulated": lambda x=x, t=total, network=paired: network.onto(t, x),  # type: ignore[misc]
-            },
-            3 * x.nbytes,
-        )  # fmt: skip
-
-
-def wide_attention(ways: dict[str, Operations]) -> Iterator[Row]:
-    """The autoencoder's, over all pixels of two pictures' latents."""
-    tokens = [half(2, 4096, 512) for _ in range(3)]
-    calls: dict[str, Callable[[], object]] = {
-        name: lambda one=one: one.attend_wide(*tokens)  # type: ignore[misc]
-        for name, one in ways.items()
-    }
-    yield Row("attention in one head", "2×4096×512", 2, calls, 4 * tokens[0].nbytes)
-
-
 def copy_rate() -> float:
     """Bytes a millisecond, read and written, of a large copy."""
     source = half(1 << 28)
@@ -222,57 +88,152 @@ def copy_rate() -> float:
     return 2 * source.nbytes / measure(lambda: target.copy_(source))
 
 
+def measured_row(row: Row, rate: float, chooser: Noted | None) -> dict[str, Any]:
+    """What came of a row; a way that cannot be measured has its error's first words for a time."""
+    found: dict[str, Any] = {"operation": row.kind, "shape": row.shape, "count": row.count, "ms": {}}
+    for name, call in row.ways.items():
+        if chooser is not None:
+            chooser.taken = ()
+        try:
+            found["ms"][name] = round(measure(call), 4)
+        except RuntimeError as error:
+            torch.cuda.synchronize()
+            found["ms"][name] = str(error).splitlines()[0][:40]
+        if name == "chosen" and chooser is not None:
+            found["taken"] = " + ".join(chooser.taken)
+    found["floor"] = round(row.nbytes / rate, 4)
+    plain, chosen = found["ms"].get("pytorch"), found["ms"].get("chosen")
+    if isinstance(plain, float) and isinstance(chosen, float):
+        found["ratio"] = round(chosen / plain, 3)
+    return found
+
+
+def table(found: list[dict[str, Any]]) -> str:
+    """Markdown."""
+    lines = [
+        "| operation | shape | × | PyTorch | fused | chosen | which | chosen / PyTorch | floor |",
+        "|---|---|--:|--:|--:|--:|---|--:|--:|",
+    ]
+    others = []
+    for row in found:
+        ms = row["ms"]
+        if "pytorch" not in ms:
+            cells = ", ".join(f"{name} {took}" for name, took in ms.items())
+            others.append(f"- {row['operation']} {row['shape']}: {cells}")
+            continue
+        cells = " | ".join(str(ms.get(name, "")) for name in ("pytorch", "fused", "chosen"))
+        lines.append(
+            f"| {row['operation']} | {row['shape']} | {row['count']} | {cells} | {row.get('taken', '')} "
+            f"| {row.get('ratio', '')} | {row['floor']} |"
+        )
+    return "\n".join([*lines, "", *others])
+
+
+def operations() -> tuple[dict[str, Operations], Noted | None]:
+    """The ways to compute, and who chooses for the last of them."""
+    try:
+        from personalive.pipelines.personalive.kernels.fused import TritonOperations
+    except ImportError:
+        return {"pytorch": PLAIN}, None
+    fused, chooser = TritonOperations(), Noted(CudaStopwatch(), Choices())
+    return {"pytorch": PLAIN, "fused": fused, "chosen": MeasuredOperations(fused, chooser)}, chooser
+
+
 @torch.inference_mode()
+def alone(only: list[str] | None) -> list[dict[str, Any]]:
+    """Every operation by itself."""
+    ways, chooser = operations()
+    rate = copy_rate()
+    with preferred(DEVICE):
+        return [measured_row(row, rate, chooser) for row in rows(ways) if not only or row.kind in only]
+
+
+def steps(args: argparse.Namespace) -> dict[str, Any]:
+    """The default step, that of kernels=pytorch and, where asked for, that of all that is fused, in turn."""
+    found: dict[str, Any] = {}
+    benches: dict[str, Bench] = {}
+    for name in ("measured", "pytorch", *(["always fused"] if args.always else [])):
+        parameters = PersonaLiveLoadParameters(
+            kernels="pytorch" if name == "pytorch" else "auto",
+            weights=args.weights,
+            max_keyframes=max(args.keyframes, default=0),
+        )
+        pipeline = read(BenchPlan(parameters, None if args.weights else "released"), DEVICE)
+        if name == "always fused":
+            fuse_all(pipeline)
+        begun = time.perf_counter()
+        pipeline.warm_up()
+        found[name] = {"prepared_s": round(time.perf_counter() - begun, 1), "steps": {}}
+        if isinstance(chosen := pipeline.engine.operations, MeasuredOperations):
+            found[name]["choices"] = {
+                key: {"form": choice.form, "ms": dict(choice.ms)}
+                for key, choice in chosen.chooser.choices.items()
+            }
+        benches[name] = Bench(pipeline.engine)
+    for keyframes in args.keyframes:
+        turns: dict[str, list[StepTimes]] = {name: [] for name in benches}
+        for _ in range(TURNS):
+            for name, bench in benches.items():
+                turns[name].append(bench.measure(sessions=1, keyframes=keyframes, steps=STEPS, warmup=3))
+        for name, times in turns.items():
+            middle = sorted(times, key=lambda one: one.median_ms)[len(times) // 2]
+            found[name]["steps"][str(keyframes)] = {
+                "ms": round(middle.median_ms, 2),
+                "turns": [round(one.median_ms, 2) for one in times],
+                "stages": {stage.name: round(stage.ms, 2) for stage in middle.stages},
+            }
+    return found
+
+
+def fuse_all(pipeline: PersonaLivePipeline) -> None:
+    """Have it compute with our kernels wherever there is one."""
+    from personalive.pipelines.personalive.kernels.fused import TritonOperations
+
+    lay_out(pipeline.engine.models, TritonOperations())
+
+
+def show_steps(found: dict[str, Any]) -> str:
+    lines = []
+    for keyframes, plain in found["pytorch"]["steps"].items():
+        for name, one in found.items():
+            took = one["steps"][keyframes]
+            parts = ", ".join(f"{stage} {ms}" for stage, ms in took["stages"].items())
+            lines.append(
+                f"step, {keyframes} keyframes, {name}: {took['ms']} ms (turns {took['turns']}), "
+                f"{took['ms'] / plain['ms']:.3f} of kernels=pytorch; {parts}; prepared in {one['prepared_s']} s"
+            )
+    return "\n".join(lines)
+
+
 def main() -> int:
-    kinds = (
-        "group norm",
-        "residual + group norm",
-        "doubling",
-        "layer norm + residual",
-        "gated",
-        "attention along time",
-        "attention",
-        "attention in one head",
-        "feed-forward",
-        "feed-forward + residual",
-    )
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--only", action="append", choices=kinds, help="may be repeated")
+    parser.add_argument(
+        "--only", action="append", help="an operation, as the table names it; may be repeated"
+    )
+    parser.add_argument("--step", action="store_true", help="measure whole steps too")
+    parser.add_argument("--always", action="store_true", help="with --step: and with every operation fused")
+    parser.add_argument("--keyframes", type=int, action="append", help="of the steps; may be repeated")
+    parser.add_argument("--weights", type=Path, help="a set of weights; default: random ones, as large")
+    parser.add_argument("--no-table", action="store_true", help="with --step: nothing but steps")
+    parser.add_argument("--out", type=Path, help="a JSON file to write")
     args = parser.parse_args()
+    args.keyframes = args.keyframes or [0]
     if not torch.cuda.is_available():
         raise SystemExit("These are measured on a CUDA device alone.")
-    fused = fastest(DEVICE)
-    ways = {"pytorch": PLAIN} | ({} if fused is PLAIN else {"fused": fused})
-    rate = copy_rate()
-    print(
-        f"{torch.cuda.get_device_name()}, torch {torch.__version__}, float16, copies at {rate / 1e9:.2f} TB/s"
-    )
-    wanted = args.only or kinds
-    every = (
-        group_norms(ways),
-        residuals(ways),
-        doublings(),
-        token_operations(ways),
-        attentions(),
-        wide_attention(ways),
-        feed_forwards(fused),
-    )
-    for rows in every:
-        for row in rows:
-            if row.kind not in wanted:
-                continue
-            cells = []
-            for name, call in row.ways.items():
-                try:
-                    cells.append(f"{name} {measure(call):.3f}")
-                except RuntimeError as error:
-                    torch.cuda.synchronize()
-                    cells.append(f"{name} – ({str(error).splitlines()[0][:40]})")
-            floor = row.nbytes / rate
-            print(
-                f"{row.kind:<24}{row.shape:<28}{row.count:>3}×  {'  '.join(cells)}  floor {floor:.3f}",
-                flush=True,
-            )
+    capability = ".".join(map(str, torch.cuda.get_device_capability()))
+    device = f"{torch.cuda.get_device_name()} as capability {capability}, torch {torch.__version__}, float16"
+    print(device, flush=True)
+    result: dict[str, Any] = {"device": device}
+    if args.step:
+        result["steps"] = steps(args)
+        print(show_steps(result["steps"]), flush=True)
+    if not args.no_table:
+        result["operations"] = alone(args.only)
+        print(table(result["operations"]))
+        slow = [row for row in result["operations"] if row.get("ratio", 0) > 1.03]
+        print(f"\nslower than PyTorch by more than 3 %: {len(slow)} of {len(result['operations'])}")
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1), encoding="utf-8")
     return 0
 
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from personalive.errors import PipelineUnavailableError
+from personalive.errors import InputError, PipelineUnavailableError
 from personalive.pipelines.personalive.devices import device_of, dtype_of, exact_float32
 
 
@@ -42,6 +42,21 @@ def test_a_device_that_is_not_there_is_refused_with_what_to_do(name: str) -> Non
 )
 def test_types_go_by_name_and_auto_by_device(name: str, device: str, dtype: torch.dtype) -> None:
     assert dtype_of(name, torch.device(device)) == dtype
+
+
+@pytest.mark.parametrize(("capability", "there"), [((7, 5), False), ((8, 0), True), ((12, 0), True)])
+def test_bfloat16_is_refused_where_a_gpu_does_not_compute_in_it(
+    monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], there: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    if there:
+        assert dtype_of("bfloat16", torch.device("cuda")) is torch.bfloat16
+        return
+    with pytest.raises(
+        InputError, match=r"dtype=bfloat16 needs .* and cuda has 7\.5: take float16 or auto\."
+    ):
+        dtype_of("bfloat16", torch.device("cuda"))
+    assert dtype_of("auto", torch.device("cuda")) is torch.float16
 
 
 def allowed() -> bool:

@@ -9,7 +9,10 @@ from typing import Any
 
 import torch
 
-from personalive.errors import PipelineUnavailableError
+from personalive.errors import InputError, PipelineUnavailableError
+
+_BFLOAT16 = (8, 0)
+"""Capability from which GPUs compute in it; PyTorch imitates it on others."""
 
 
 def device_of(name: str) -> torch.device:
@@ -95,11 +98,19 @@ def exact_float32() -> Iterator[None]:
 def dtype_of(name: str, device: torch.device) -> torch.dtype:
     """The type of that name; "auto" is float16 on a CUDA device and float32 elsewhere.
 
-    "float8" is float16 too: only feed-forwards are quantized (`quantization.py`).
+    "float8" is float16 too: only feed-forwards are quantized (`quantization.py`). Raises `InputError` for
+    bfloat16 on a GPU that does not compute in it.
     """
     if name == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
     if name == "float8":
         return torch.float16
+    if name == "bfloat16" and device.type == "cuda":
+        capability = torch.cuda.get_device_capability(device)
+        if capability < _BFLOAT16:
+            raise InputError(
+                f"dtype=bfloat16 needs a GPU of compute capability 8.0 or later, and {device} has "
+                f"{'.'.join(map(str, capability))}: take float16 or auto."
+            )
     dtype: torch.dtype = getattr(torch, name)
     return dtype

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from personalive.errors import InputError
 from personalive.pipelines.personalive.decoding import FrameDecoder, to_images
 from personalive.pipelines.personalive.devices import exact_float32
 from personalive.pipelines.personalive.driver_tracker import TrackedFrame
 from personalive.pipelines.personalive.driving import DriverState, Perceived, calmed, held
-from personalive.pipelines.personalive.kernels.choice import fastest
+from personalive.pipelines.personalive.kernels.attention import preferred
+from personalive.pipelines.personalive.kernels.choice import measured
 from personalive.pipelines.personalive.kernels.operations import PLAIN
 from personalive.pipelines.personalive.keypoints import (
     Transfer,
@@ -38,7 +38,7 @@ from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.schedule import Schedule
 from personalive.pipelines.personalive.speed.acceleration import accelerated, chosen
 from personalive.pipelines.personalive.speed.artefacts import keep_kernels
-from personalive.pipelines.personalive.speed.layout import lay_out
+from personalive.pipelines.personalive.speed.layout import StepSize, lay_out
 from personalive.pipelines.personalive.speed.quantization import quantize
 from personalive.pipelines.personalive.speed.stages import PlainStages, Stages
 from personalive.pipelines.personalive.speed.transfers import to_device
@@ -47,17 +47,6 @@ from personalive.pipelines.personalive.window import WindowInput, WindowOutput, 
 
 Trace = Callable[[str, Tensor], None]
 """For tests and tools: told of each stage's result, under the stage's name."""
-
-_BACKENDS = {
-    "math": SDPBackend.MATH,
-    "flash": SDPBackend.FLASH_ATTENTION,
-    "efficient": SDPBackend.EFFICIENT_ATTENTION,
-    "cudnn": SDPBackend.CUDNN_ATTENTION,
-}
-_HOPPER = (9, 0)
-_ON_HOPPER = [_BACKENDS[name] for name in ("cudnn", "flash", "efficient", "math")]
-"""cuDNN's is the fastest there for long keys (2.3 ms against flash's 4.2 at 64×64 with 8,192 keys, on an H100), and
-leaves what it cannot do to the next."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,10 +108,14 @@ class Engine:
         self._check_attention()
         if parameters.dtype == "float8":
             quantize(models)
-        if models.device.type == "cuda":
-            keep_kernels(home(), models.device)
-        operations = fastest(models.device) if parameters.kernels == "auto" else PLAIN
-        lay_out(models, operations)
+        folder = keep_kernels(home(), models.device) if models.device.type == "cuda" else None
+        operations = PLAIN
+        with torch.no_grad(), self._attention():
+            if parameters.kernels == "auto":
+                operations = measured(models.device, folder, parameters.attention)
+            lay_out(models, operations, _size(parameters))
+        self.operations = operations
+        """What its networks compute with."""
         decoder = FrameDecoder(models, parameters.vae, at_once=1 if parameters.low_vram else None)
         with torch.inference_mode():
             time = models.denoising_unet.time_features(self.schedule.timesteps)
@@ -264,14 +257,7 @@ class Engine:
         return list(to_images(pixels).split(chunk))
 
     def _attention(self) -> AbstractContextManager[Any]:
-        if self.parameters.attention != "auto":
-            own: AbstractContextManager[Any] = sdpa_kernel(_BACKENDS[self.parameters.attention])
-            return own
-        device = self.models.device
-        if device.type != "cuda" or torch.cuda.get_device_capability(device) < _HOPPER:
-            return nullcontext()
-        preferred: AbstractContextManager[Any] = sdpa_kernel(_ON_HOPPER, set_priority=True)
-        return preferred
+        return preferred(self.models.device, self.parameters.attention)
 
     def _check_attention(self) -> None:
         """Refuse an attention kernel that this device, type or PyTorch does not have."""
@@ -287,6 +273,11 @@ class Engine:
                 f"attention={self.parameters.attention} does not run on {self.models.device} in "
                 f"{self.models.dtype}: choose another, or auto."
             ) from None
+
+
+def _size(parameters: PersonaLiveLoadParameters) -> StepSize:
+    chunk = parameters.temporal_window_size
+    return StepSize(parameters.height, parameters.width, chunk * parameters.temporal_adaptive_step, chunk)
 
 
 def _frame(head: HeadMotion, index: int) -> HeadMotion:

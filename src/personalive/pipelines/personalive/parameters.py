@@ -42,8 +42,9 @@ class PersonaLiveLoadParameters(LoadParameters):
     )
     kernels: Literal["auto", "pytorch"] = Field(
         "auto",
-        description="What norms, gates, residuals and some attention are computed by; auto is fused kernels on a "
-        "CUDA device where Triton works, and PyTorch elsewhere.",
+        description="What norms, gates, residuals and attention are computed by; auto measures fused kernels and "
+        "PyTorch's at the first start on a CUDA device and takes the faster for each shape; pytorch is PyTorch's "
+        "alone, as on other devices.",
     )
     compile: Literal["auto", "off", "graphs", "full"] = Field(
         "auto",
@@ -66,7 +67,9 @@ class PersonaLiveLoadParameters(LoadParameters):
         "full", description="Which autoencoder makes pictures of latents; tiny is faster and a little worse."
     )
     attention: Literal["auto", "math", "flash", "efficient", "cudnn"] = Field(
-        "auto", description="PyTorch's attention kernel, where none of ours is used; auto lets it choose."
+        "auto",
+        description="PyTorch's attention kernel, where none of ours is used; auto is the fastest for each shape "
+        "where kernels=auto measures, and otherwise lets PyTorch choose.",
     )
     latency: Literal["quality", "balanced", "low", "lowest"] = Field(
         "quality",

@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from personalive.pipelines.personalive.kernels.operations import arrange
+from personalive.pipelines.personalive.kernels.operations import PLAIN, arrange
 from personalive.pipelines.personalive.networks.layers import (
     Attention,
     AttentionStack,
     FeedForward,
     GatedProjection,
-    attend,
     positions,
     sines,
 )
@@ -32,7 +31,7 @@ def test_attention_is_the_softmax_formula(batch: int, queries: int, keys: int, h
         own = slice(head * width // heads, (head + 1) * width // heads)
         scores = query[..., own] @ key[..., own].mT / math.sqrt(width // heads)
         parts.append(scores.softmax(-1) @ value[..., own])
-    torch.testing.assert_close(attend(query, key, value, heads), torch.cat(parts, -1))
+    torch.testing.assert_close(PLAIN.attend(query, key, value, heads), torch.cat(parts, -1))
 
 
 def test_attention_projects_contexts_of_another_width() -> None:

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from personalive.pipelines.personalive.engine import Engine
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Fusable, PlainOperations
@@ -14,7 +14,7 @@ from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNetParams
 from personalive.pipelines.personalive.networks.layers import GatedProjection
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
-from personalive.pipelines.personalive.speed.layout import lay_out
+from personalive.pipelines.personalive.speed.layout import StepSize, lay_out
 
 
 def operations(models: Models) -> set[Any]:
@@ -35,7 +35,9 @@ def own(models: Models) -> Models:
 class Pairing(PlainOperations):
     """Fused as far as the layout is concerned."""
 
-    pairs = True
+    def pairs(self, rows: int, linear: nn.Linear) -> bool:
+        del rows, linear
+        return True
 
 
 def paired(models: Models) -> set[str]:
@@ -53,6 +55,31 @@ def test_gates_are_paired_where_operations_want_them_so(own: Models) -> None:
     assert paired(own) == set()
     lay_out(own, Pairing())
     assert paired(own) == {"denoising_unet", "reference_unet", "motion_encoder"}
+
+
+class Asked(Pairing):
+    """Says for how many tokens it was asked, and pairs where there are many."""
+
+    def __init__(self) -> None:
+        self.rows: set[tuple[int, int]] = set()
+
+    def pairs(self, rows: int, linear: nn.Linear) -> bool:
+        self.rows.add((linear.in_features, rows))
+        return rows >= 1000
+
+
+def test_gates_are_paired_by_how_many_tokens_a_layer_has(own: Models) -> None:
+    asked = Asked()
+    lay_out(own, asked, StepSize(height=128, width=64, window=16, chunk=4))
+    widths = own.denoising_unet.params.block_out_channels
+    # 16 × 8 latents, halved from level to level; the middle block is at the lowest.
+    assert {(widths[level], 16 * 16 * 8 // 4**level) for level in range(4)} <= asked.rows
+    assert (own.reference_unet.params.block_out_channels[0], 16 * 8) in asked.rows
+    assert paired(own) == {"denoising_unet", "motion_encoder"}
+    blocks = own.denoising_unet.blocks()
+    gates = [{m.paired for m in block.modules() if isinstance(m, GatedProjection)} for block in blocks]
+    assert gates[0] == gates[-1] == {True}
+    assert gates[3] == gates[4] == {False}
 
 
 def test_what_waits_on_the_host_is_not_laid_out_anew(own: Models) -> None:

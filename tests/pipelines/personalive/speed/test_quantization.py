@@ -87,6 +87,12 @@ def test_a_device_that_cannot_is_refused_in_a_sentence(monkeypatch: pytest.Monke
         quantization.check(torch.device("cpu"))
 
 
+def test_a_gpu_below_the_capability_is_refused_without_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
+    with pytest.raises(InputError, match=r"compute capability 8\.9"):
+        quantization.check(torch.device("cuda"))
+
+
 @pytest.mark.usefixtures("multiplying")
 def test_small_networks_have_nothing_to_quantize_and_run(
     models: Models, set_to: PersonaLiveLoadParameters

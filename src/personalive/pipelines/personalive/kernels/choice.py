@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import torch
+from torch import nn
 
-from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations
+from personalive.pipelines.personalive.kernels.attention import FAST
+from personalive.pipelines.personalive.kernels.choices import Choices
+from personalive.pipelines.personalive.kernels.chooser import Chooser
+from personalive.pipelines.personalive.kernels.failures import first_line, out_of_memory
+from personalive.pipelines.personalive.kernels.measured import MeasuredOperations
+from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations, Summed
+from personalive.pipelines.personalive.kernels.timing import CudaStopwatch
 
 _log = logging.getLogger(__name__)
 
-_WIDTH = 64
+_CHANNELS, _SIDE = 64, 8
 
 
-def fastest(device: torch.device) -> Operations:
-    """Triton's where the device has CUDA and Triton works, else PyTorch's.
+def measured(device: torch.device, folder: Path | None = None, attention: str = "auto") -> Operations:
+    """Of Triton's and PyTorch's whichever is faster at each shape, where the device has CUDA and Triton works.
 
-    Triton may be there and not work, for want of a C compiler say: that is logged.
+    What was measured is kept in the `folder`. `attention`: "auto", or another where that is PyTorch's kernel to
+    take. Triton may be there and not work, for want of a C compiler say: that is logged, and all is PyTorch's.
     """
     if device.type != "cuda":
         return PLAIN
@@ -24,15 +33,20 @@ def fastest(device: torch.device) -> Operations:
         from personalive.pipelines.personalive.kernels.fused import TritonOperations
     except ImportError:
         return PLAIN
-    operations, tokens = TritonOperations(), torch.zeros(1, _WIDTH, device=device, dtype=torch.float16)
+    fused = TritonOperations(device)
     try:
-        operations.gated(tokens)
+        _try(fused, device)
     except Exception as error:  # whatever a compiler, a driver or the library may raise
-        _log.warning("the fused kernels are not used, Triton does not work here: %s", error)
+        if out_of_memory(error):
+            raise
+        _log.warning("the fused kernels are not used, Triton does not work here: %s", first_line(error))
         return PLAIN
-    try:
-        operations.gated_product(tokens, tokens.expand(2 * _WIDTH, -1), tokens.new_zeros(2 * _WIDTH))
-    except Exception as error:  # the one kernel that asks for more than any GPU has
-        _log.info("gates are opened apart from the product before them: %s", error)
-        return TritonOperations(pairs=False)
-    return operations
+    chooser = Chooser(CudaStopwatch(), Choices(folder))
+    return MeasuredOperations(fused, chooser, FAST if attention == "auto" else ())
+
+
+def _try(operations: Operations, device: torch.device) -> None:
+    """Run the norm that all is laid out for: without it, pictures had better lie as PyTorch's wants them."""
+    norm = nn.GroupNorm(2, _CHANNELS, device=device, dtype=torch.float16).requires_grad_(False)
+    picture = torch.zeros(1, _CHANNELS, _SIDE, _SIDE, device=device, dtype=torch.float16)
+    operations.group_norm(Summed(picture), norm, silu=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personalive.pipelines.personalive.kernels import wide_attention
+from personalive.pipelines.personalive.kernels import gated_pointers, gated_product, wide_attention
 from personalive.pipelines.personalive.kernels.batch_norm import rectified_norm
 from personalive.pipelines.personalive.kernels.eight_bits import gated_quantized, quantized
-from personalive.pipelines.personalive.kernels.gated_product import fits, gated_product
 from personalive.pipelines.personalive.kernels.group_norm import add, group_norm
 from personalive.pipelines.personalive.kernels.layer_norm import layer_norm
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Convolution, Normed, Summed
@@ -21,6 +22,15 @@ from personalive.pipelines.personalive.kernels.tokens import (
     plus,
 )
 from personalive.pipelines.personalive.kernels.tuning import INTERPRETED
+
+Product = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""Tokens, a paired weight, a paired bias → what is gated; see `Operations.gated_product`."""
+
+_COPIES_ASIDE = (8, 0)
+"""From this capability on a multiprocessor copies to its own memory while it multiplies."""
+_TENSOR_MEMORY = (9, 0)
+"""From this one on it has an accelerator for tiles: without one, descriptors become loads of two bytes each."""
+_NEWEST = (10, 0)
 
 
 def _can(tensor: Tensor) -> bool:
@@ -36,8 +46,8 @@ class TritonOperations:
 
     accumulates = True
 
-    def __init__(self, *, pairs: bool = True) -> None:
-        self.pairs = pairs
+    def __init__(self, device: torch.device | None = None) -> None:
+        self._capability = torch.cuda.get_device_capability(device) if torch.cuda.is_available() else _NEWEST
 
     def group_norm(
         self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
@@ -126,9 +136,31 @@ class TritonOperations:
 
     def gated_product(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """See `Operations`."""
-        if not _can(tokens) or not fits(tokens, weight):
-            return PLAIN.gated_product(tokens, weight, bias)
-        return gated_product(tokens, weight, bias)
+        for form in self.products(tokens, weight).values():
+            return form(tokens, weight, bias)
+        return PLAIN.gated_product(tokens, weight, bias)
+
+    def products(self, tokens: Tensor, weight: Tensor) -> dict[str, Product]:
+        """The kernels that make such a gated product on this device, by name, the likeliest to be fastest first."""
+        found: dict[str, Product] = {}
+        if not _can(tokens):
+            return found
+        if self._capability >= _TENSOR_MEMORY and gated_product.fits(tokens, weight):
+            found["descriptors"] = gated_product.gated_product
+        # On 9.0 pointers were measured, and lose: only descriptors let groups of warps multiply together.
+        asked = self._capability >= _COPIES_ASIDE and self._capability[0] != _TENSOR_MEMORY[0]
+        if asked and gated_pointers.fits(tokens, weight):
+            found["pointers"] = gated_pointers.gated_product_by_pointers
+        return found
+
+    def pairs(self, rows: int, linear: nn.Linear) -> bool:
+        """See `Operations`. Whether there is a kernel for it."""
+        del rows
+        return bool(self.products(linear.weight, linear.weight))
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+        """See `Operations`. A library's, none of ours is as good."""
+        return PLAIN.attend(query, key, value, heads)
 
     def attend_wide(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `Operations`."""

@@ -123,9 +123,10 @@ def _scaled(
     SILU: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     """Each channel times its factor plus its term, and SiLU."""
-    picture = tl.program_id(0)
-    pixel = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
-    channel = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
+    # Rows of a large picture are more than a grid's other axes can count.
+    pixel = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    picture = tl.program_id(2)
     inside = channel < channels
     here = (pixel < pixels)[:, None] & inside[None, :]
     factor = tl.load(factors + picture * channels + channel, mask=inside, other=0.0)
@@ -202,7 +203,7 @@ def group_norm(
         CHUNKS=triton.next_power_of_2(chunks), WIDTH=triton.next_power_of_2(channels // groups),
     )  # fmt: skip
     out = torch.empty_like(x)
-    _scaled[lambda meta: (count, triton.cdiv(pixels, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]))](
+    _scaled[lambda meta: (triton.cdiv(pixels, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]), count)](
         x, factors, terms, out, channels, pixels, SILU=silu
     )
     return out

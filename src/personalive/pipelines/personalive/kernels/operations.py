@@ -2,7 +2,8 @@
 
 Networks call them through `Fusable.operations`, so that how they are computed is decided in one place (`arrange`)
 and told to each network: two pipelines of a process may differ. `PlainOperations` is PyTorch on any device and
-defines what is meant; `TritonOperations` is the same in fewer passes over memory.
+defines what is meant; `TritonOperations` is the same in fewer passes over memory; `MeasuredOperations` is for each
+shape whichever of both is faster.
 """
 
 from __future__ import annotations
@@ -42,8 +43,6 @@ class Summed(NamedTuple):
 class Operations(Protocol):
     """What can be fused. Floating types only; the result has the first argument's type."""
 
-    pairs: bool
-    """Whether `gated_product` is worth the pairing."""
     accumulates: bool
     """Whether `accumulate` is faster than `plus`; the product's bias then goes into `layer_norm`."""
 
@@ -107,6 +106,17 @@ class Operations(Protocol):
         tokens (…, K), weight (2·C, K), bias (2·C,) → (…, C).
         """
 
+    def pairs(self, rows: int, linear: nn.Linear) -> bool:
+        """Whether, for so many rows, `gated_product` of the linear with its outputs paired is faster than `gated`
+        of it as it is: whether it is worth the pairing.
+        """
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+        """Softmax attention, scale head_width^-0.5: query (B, T, C), key and value (B, S, C) → (B, T, C).
+
+        C a multiple of `heads`.
+        """
+
     def attend_wide(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Softmax attention in one head, scale C^-0.5: query (B, T, C), key and value (B, S, C) → (B, T, C)."""
 
@@ -126,7 +136,6 @@ class Operations(Protocol):
 class PlainOperations:
     """In PyTorch, an operation at a time."""
 
-    pairs = False
     accumulates = False
 
     def group_norm(
@@ -199,6 +208,16 @@ class PlainOperations:
         """See `Operations`."""
         projected = F.linear(tokens, weight, bias)
         return projected[..., ::2] * F.gelu(projected[..., 1::2])
+
+    def pairs(self, rows: int, linear: nn.Linear) -> bool:
+        """See `Operations`."""
+        del rows, linear
+        return False
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+        """See `Operations`. By whichever of its kernels PyTorch is set to prefer."""
+        split = [tokens.unflatten(-1, (heads, -1)).transpose(1, 2) for tokens in (query, key, value)]
+        return F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
 
     def attend_wide(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `Operations`."""

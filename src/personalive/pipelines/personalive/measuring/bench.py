@@ -79,7 +79,7 @@ def run(plan: BenchPlan, report: ProgressReport | None = None) -> BenchResult:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     started = time.perf_counter()
-    pipeline = _loaded(plan, device)
+    pipeline = read(plan, device)
     loaded = time.perf_counter()
     with pipeline:
         pipeline.warm_up(report)
@@ -126,8 +126,8 @@ def _share_of_faces(whole: SessionBench) -> float:
     return whole.seen[FrameState.ANIMATED] / max(whole.seen.total(), 1)
 
 
-def _loaded(plan: BenchPlan, device: torch.device) -> PersonaLivePipeline:
-    """The pipeline, not warmed up yet."""
+def read(plan: BenchPlan, device: torch.device) -> PersonaLivePipeline:
+    """The plan's pipeline, not warmed up yet."""
     parameters = plan.parameters
     if plan.random is None:
         return PersonaLivePipeline.read(parameters)

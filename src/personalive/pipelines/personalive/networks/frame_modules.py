@@ -98,7 +98,7 @@ class TemporalPositions(nn.Module):
         self.register_buffer("pe", torch.stack(pairs, dim=-1).flatten(1)[None])
 
 
-class TemporalAttention(Attention, Fusable):
+class TemporalAttention(Attention):
     """Self-attention along time with a position code on what it attends from and to."""
 
     def __init__(self, channels: int, heads: int, length: int) -> None:

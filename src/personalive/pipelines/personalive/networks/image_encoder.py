@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personalive.pipelines.personalive.networks.layers import attend
+from personalive.pipelines.personalive.kernels.operations import PLAIN
 
 Activation = Literal["quick_gelu", "gelu"]
 _QUICK = 1.702
@@ -48,7 +48,7 @@ class _SelfAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        attended = attend(self.q_proj(tokens), self.k_proj(tokens), self.v_proj(tokens), self.heads)
+        attended = PLAIN.attend(self.q_proj(tokens), self.k_proj(tokens), self.v_proj(tokens), self.heads)
         out: Tensor = self.out_proj(attended)
         return out
 

@@ -17,16 +17,7 @@ from torch.nn import functional as F
 from personalive.pipelines.personalive.kernels.operations import Fusable
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """Softmax attention with scale head_width^-0.5.
-
-    query (B, T, C), key and value (B, S, C), C a multiple of `heads` → (B, T, C).
-    """
-    split = [tokens.unflatten(-1, (heads, -1)).transpose(1, 2) for tokens in (query, key, value)]
-    return F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
-
-
-class Attention(nn.Module):
+class Attention(Fusable):
     """The four projections of multi-head attention; what is attended to is the caller's business.
 
     Queries have `width` channels, keys and values are projected from `context_width` (default: the same).
@@ -62,7 +53,7 @@ class Attention(nn.Module):
 
     def attended(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend from queries (B, T, inner) to keys and values (B, S, inner), and project out: (B, T, width)."""
-        out: Tensor = self.to_out[0](attend(query, key, value, self.heads))
+        out: Tensor = self.to_out[0](self.operations.attend(query, key, value, self.heads))
         return out
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -77,6 +68,11 @@ class GatedProjection(Fusable):
         super().__init__()
         self.proj = nn.Linear(width, 2 * inner_width)
         self._paired = False
+
+    @property
+    def paired(self) -> bool:
+        """Whether the linear gives each value beside its gate."""
+        return self._paired
 
     def pair(self) -> None:
         """Let the linear give each value beside its gate, for a kernel that does both. Done once, it stays done."""

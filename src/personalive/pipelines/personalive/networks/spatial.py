@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from personalive.pipelines.personalive.kernels.operations import Fusable, Summed
-from personalive.pipelines.personalive.networks.layers import Attention, FeedForward, attend
+from personalive.pipelines.personalive.networks.layers import Attention, FeedForward
 
 _JOINED = 1 << 26
 """Keys of so many numbers are joined at once, those of half the frames of 64×64 with three keyframes: memory peaks
@@ -58,7 +58,7 @@ class SpatialBlock(Fusable):
 
     def _attended(self, query: Tensor, key: Tensor, value: Tensor, shared: KeyValue | None) -> Tensor:
         """Attention (S·F, L, C) of frames to themselves and to what their session's frames share."""
-        heads, join = self.attn1.heads, self.operations.join
+        heads, join, attend = self.attn1.heads, self.operations.join, self.operations.attend
         if shared is None:
             return attend(query, key, value, heads)
         sessions = len(shared.key)

@@ -56,12 +56,13 @@ def keep_in(home: Path, device: torch.device) -> Path:
     return folder
 
 
-def keep_kernels(home: Path, device: torch.device) -> None:
+def keep_kernels(home: Path, device: torch.device) -> Path | None:
     """The same for kernels alone, which are soon made anew: where nothing can be kept safely, that is logged."""
     try:
-        keep_in(home, device)
+        return keep_in(home, device)
     except InputError as error:
         _log.warning("compiled kernels are not kept for the next start: %s", error)
+        return None
 
 
 def _check_private(folder: Path) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import torch
 from torch import nn
 
@@ -9,15 +12,29 @@ from personalive.pipelines.personalive.kernels.operations import PLAIN, Operatio
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.networks.frame_modules import TemporalAttention
 from personalive.pipelines.personalive.networks.layers import GatedProjection
+from personalive.pipelines.personalive.networks.patch_attention import PatchAttention
 from personalive.pipelines.personalive.networks.resnet import Upsample
 from personalive.pipelines.personalive.networks.spatial import SpatialBlock
 
+_LATENT = 8
+"""Pixels of a frame along a side for each of its latents'."""
 
-def lay_out(models: Models, operations: Operations) -> None:
+
+class StepSize(NamedTuple):
+    """Of the steps of one session: pixels of a frame, frames of a window and of a chunk."""
+
+    height: int = 512
+    width: int = 512
+    window: int = 16
+    chunk: int = 4
+
+
+def lay_out(models: Models, operations: Operations, size: StepSize | None = None) -> None:
     """Have all networks compute with these operations and, where they are fused, lie channels-last.
 
     Convolutions are faster so on a GPU (13.9 ms of 19.1 in the denoising UNet, 20.7 of 29.5 in the decoder, on an
     H100), but PyTorch's group norm turns pictures back: without a norm of our own it would only cost copies.
+    Gates are paired with the linears before them where that is faster at the step's size.
     """
     # The autoencoder's encoder stays as it is, in float32: it runs once a reference.
     networks = models.networks() | {"vae": models.vae.decoder}
@@ -26,6 +43,7 @@ def lay_out(models: Models, operations: Operations) -> None:
     if operations is PLAIN:
         return
     convolutional = {"denoising_unet", "reference_unet", "motion_encoder", "pose_guider", "vae", "tiny_vae"}
+    rows = gated_rows(models, size or StepSize())
     for name, network in networks.items():
         if name in models.shelves:
             continue
@@ -34,8 +52,7 @@ def lay_out(models: Models, operations: Operations) -> None:
             merge_upsampling(network)
         if name in convolutional:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if operations.pairs:
-            _pair_gates(network)
+        _pair_gates(network, operations, rows)
     _merge_projections(models.denoising_unet)
 
 
@@ -48,10 +65,30 @@ def _merge_projections(network: nn.Module) -> None:
             module.merge()
 
 
-def _pair_gates(network: nn.Module) -> None:
-    """One kernel for a gate and the linear before it."""
-    for module in network.modules():
-        if isinstance(module, GatedProjection):
+def gated_rows(models: Models, size: StepSize) -> dict[GatedProjection, int]:
+    """Gated linear → how many tokens it is given at once."""
+    found: dict[GatedProjection, int] = {}
+    pixels = size.height * size.width // _LATENT**2
+    for trunk, frames in ((models.denoising_unet, size.window), (models.reference_unet, 1)):
+        levels, blocks = trunk.params.levels, trunk.blocks()
+        for place, block in enumerate(blocks):
+            # Down, the middle at the lowest level, and up again.
+            level = min(place, levels - 1, len(blocks) - 1 - place)
+            found |= dict.fromkeys(_gated(block), frames * pixels // 4**level)
+    for module in models.motion_encoder.modules():
+        if isinstance(module, PatchAttention):
+            found |= dict.fromkeys(_gated(module), size.chunk * module.side**2)
+    return found
+
+
+def _gated(network: nn.Module) -> list[GatedProjection]:
+    return [module for module in network.modules() if isinstance(module, GatedProjection)]
+
+
+def _pair_gates(network: nn.Module, operations: Operations, rows: Mapping[GatedProjection, int]) -> None:
+    """One kernel for a gate and the linear before it, where that is faster."""
+    for module in _gated(network):
+        if module in rows and not module.paired and operations.pairs(rows[module], module.proj):
             module.pair()
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from personalive.errors import InputError
+from personalive.pipelines.personalive.kernels.failures import out_of_memory
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Fusable
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.networks.layers import FeedForward, GatedProjection
@@ -25,6 +26,8 @@ _MULTIPLE = 16
 """What both sides of a product in 8 bits divide by."""
 _LEAST_WIDTH = 1280
 """Narrower ones gain nothing."""
+
+_CAPABILITY = (8, 9)
 
 
 class Float8Linear(nn.Module):
@@ -91,16 +94,24 @@ def quantize(models: Models) -> None:
 
 
 def check(device: torch.device) -> None:
-    """Raise `InputError` where the device cannot multiply 8-bit floats with a scale per row."""
+    """Raise `InputError` where the device cannot multiply 8-bit floats with a scale per row.
+
+    By its capability, since a library may imitate what a GPU lacks, and by a trial, since it may lack what one has.
+    """
+    refusal = InputError(
+        f"dtype=float8 needs a GPU that multiplies 8-bit floats (compute capability 8.9 or 9.0 and later), "
+        f"and {device} does not: take float16, bfloat16 or auto."
+    )
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < _CAPABILITY:
+        raise refusal
     sample = torch.ones(_MULTIPLE, _MULTIPLE, device=device)
     rows, scale = PLAIN.quantized(sample)
     try:
         torch._scaled_mm(rows, rows.T, scale_a=scale, scale_b=scale.T.contiguous(), out_dtype=torch.bfloat16)
-    except (RuntimeError, NotImplementedError, ValueError):
-        raise InputError(
-            f"dtype=float8 needs a GPU that multiplies 8-bit floats (compute capability 8.9 or 9.0 and later), "
-            f"and {device} does not: take float16, bfloat16 or auto."
-        ) from None
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        if out_of_memory(error):
+            raise
+        raise refusal from None
 
 
 def _feed_forwards(network: nn.Module) -> Iterator[tuple[nn.Module, str, FeedForward]]:

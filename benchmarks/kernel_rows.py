@@ -1,0 +1,226 @@
+"""The operations of a step at 512×512 with the shapes they have there, for `benchmarks.kernels`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from personalive.pipelines.personalive.kernels.operations import Operations, Summed, arrange
+from personalive.pipelines.personalive.networks.layers import FeedForward, GatedProjection
+from personalive.pipelines.personalive.networks.resnet import Upsample
+from personalive.pipelines.personalive.speed.quantization import Float8FeedForward
+
+FRAMES, HEADS = 16, 8
+LEVELS = ((320, 64), (640, 32), (1280, 16))
+"""Channels and side of the UNet's levels that have attention."""
+DEVICE = torch.device("cuda")
+
+Call = Callable[[], object]
+Ways = Mapping[str, Operations]
+
+
+@dataclass(frozen=True)
+class Row:
+    """An operation at a shape: how it is computed in so many ways, and the bytes that none can avoid."""
+
+    kind: str
+    shape: str
+    count: int
+    ways: dict[str, Call]
+    nbytes: int
+
+
+def half(*shape: int) -> Tensor:
+    return torch.randn(shape, device=DEVICE, dtype=torch.float16)
+
+
+def each(ways: Ways, run: Callable[[Operations], object]) -> dict[str, Call]:
+    """The same with each way's operations."""
+    return {name: lambda one=one: run(one) for name, one in ways.items()}  # type: ignore[misc]
+
+
+def rows(ways: Ways) -> Iterator[Row]:
+    """Every operation at every shape; ways: pytorch, and where there are kernels, fused and chosen."""
+    yield from group_norms(ways)
+    yield from residuals(ways)
+    yield from token_operations(ways)
+    yield from joins(ways)
+    yield from attentions(ways)
+    yield from wide_attention(ways)
+    yield from convolutions(ways)
+    yield from feed_forwards(ways)
+    yield from doublings()
+    if "chosen" in ways:
+        yield from whole_feed_forwards(ways["chosen"])
+
+
+def group_norms(ways: Ways) -> Iterator[Row]:
+    shapes = [
+        *((FRAMES, channels, side, 9) for channels, side in LEVELS),
+        (FRAMES, 960, 64, 1), (FRAMES, 640, 64, 2), (FRAMES, 1920, 32, 1), (FRAMES, 2560, 16, 2),
+        (4, 512, 64, 10), (4, 512, 128, 6), (4, 512, 256, 1), (4, 256, 256, 5), (4, 256, 512, 1), (4, 128, 512, 6),
+    ]  # fmt: skip
+    for count, channels, side, times in shapes:
+        norm = nn.GroupNorm(32, channels).to(DEVICE, torch.float16).requires_grad_(False)
+        x = Summed(half(count, channels, side, side).to(memory_format=torch.channels_last))
+        calls = each(ways, lambda one, x=x, norm=norm: one.group_norm(x, norm, silu=True))  # type: ignore[misc]
+        yield Row("group norm", f"{count}×{channels}×{side}×{side}", times, calls, 3 * x.picture.nbytes)
+
+
+def residuals(ways: Ways) -> Iterator[Row]:
+    """What was computed added to what it was computed from with a convolution's bias, and the norm behind."""
+    for count, channels, side, times in ((FRAMES, 320, 64, 15), (FRAMES, 640, 32, 15), (4, 256, 512, 1)):
+        x, update = (
+            half(count, channels, side, side).to(memory_format=torch.channels_last) for _ in range(2)
+        )
+        norm = nn.GroupNorm(32, channels).to(DEVICE, torch.float16).requires_grad_(False)
+
+        def call(
+            one: Operations, x: Tensor = x, update: Tensor = update, norm: nn.GroupNorm = norm
+        ) -> object:
+            return one.group_norm(one.add(x, update, norm.bias), norm)
+
+        yield Row(
+            "residual + group norm",
+            f"{count}×{channels}×{side}×{side}",
+            times,
+            each(ways, call),
+            5 * x.nbytes,
+        )
+
+
+def token_operations(ways: Ways) -> Iterator[Row]:
+    for channels, side in LEVELS:
+        shape = (FRAMES, side * side, channels)
+        tokens, update, projected = half(*shape), half(*shape), half(*shape[:2], 8 * channels)
+        norm = nn.LayerNorm(channels).to(DEVICE, torch.float16).requires_grad_(False)
+        split = [half(1, FRAMES, side * side, channels) for _ in range(3)]
+        named = "×".join(map(str, shape))
+        yield Row(
+            "layer norm + residual", named, 35,
+            each(ways, lambda one, t=tokens, u=update, n=norm: one.layer_norm(t, n, u)),  # type: ignore[misc]
+            4 * tokens.nbytes,
+        )  # fmt: skip
+        yield Row(
+            "gated", "×".join(map(str, (*shape[:2], 8 * channels))), 15,
+            each(ways, lambda one, p=projected: one.gated(p)),  # type: ignore[misc]
+            projected.nbytes * 3 // 2,
+        )  # fmt: skip
+        yield Row(
+            "attention along time", named, 10,
+            each(ways, lambda one, s=split: one.attend_along_time(*s, HEADS)),  # type: ignore[misc]
+            4 * tokens.nbytes,
+        )  # fmt: skip
+        wide = half(*shape).bfloat16()
+        yield Row(
+            "plus bfloat16", named, 0,
+            each(ways, lambda one, t=tokens, w=wide: one.plus(t, w)),  # type: ignore[misc]
+            3 * tokens.nbytes,
+        )  # fmt: skip
+
+
+def joins(ways: Ways) -> Iterator[Row]:
+    """A frame's keys and the reference's behind them."""
+    for channels, side in LEVELS:
+        own, shared = half(FRAMES, side * side, channels), half(1, side * side, channels)
+        yield Row(
+            "join", f"{FRAMES}×{side * side}×{channels}", 10,
+            each(ways, lambda one, own=own, shared=shared: one.join(own, shared)),  # type: ignore[misc]
+            3 * own.nbytes,
+        )  # fmt: skip
+
+
+def attentions(ways: Ways) -> Iterator[Row]:
+    """Spatial self-attention with no keyframe and with three, and attention to motion tokens."""
+    for channels, side in LEVELS:
+        own = side * side
+        for keys, times in ((2 * own, 5), (5 * own, 5), (32, 10)):
+            query = half(FRAMES, own, channels)
+            key, value = (half(FRAMES, keys, channels) for _ in range(2))
+            yield Row(
+                "attention", f"{FRAMES}×{own}×{channels}, {keys} keys", times,
+                each(ways, lambda one, q=query, k=key, v=value: one.attend(q, k, v, HEADS)),  # type: ignore[misc]
+                2 * query.nbytes + 2 * key.nbytes,
+            )  # fmt: skip
+
+
+def wide_attention(ways: Ways) -> Iterator[Row]:
+    """The autoencoder's, over all pixels of two pictures' latents."""
+    tokens = [half(2, 4096, 512) for _ in range(3)]
+    calls = each(ways, lambda one: one.attend_wide(*tokens))
+    yield Row("attention in one head", "2×4096×512", 2, calls, 4 * tokens[0].nbytes)
+
+
+def convolutions(ways: Ways) -> Iterator[Row]:
+    """The tiny decoder's, and the norm behind the motion encoder's."""
+    for side in (64, 256, 512):
+        layer = nn.Conv2d(64, 64, 3, padding=1).to(DEVICE, torch.float16).requires_grad_(False)
+        layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        x = half(4, 64, side, side).to(memory_format=torch.channels_last)
+        yield Row(
+            "rectified convolution", f"4×64×{side}×{side}", 3,
+            each(ways, lambda one, x=x, layer=layer: one.rectified_convolution(x, layer, x)),  # type: ignore[misc]
+            3 * x.nbytes,
+        )  # fmt: skip
+    for channels, side in ((64, 112), (256, 56)):
+        norm = nn.BatchNorm2d(channels).eval().to(DEVICE, torch.float16).requires_grad_(False)
+        x = half(4, channels, side, side).to(memory_format=torch.channels_last)
+        yield Row(
+            "rectified norm", f"4×{channels}×{side}×{side}", 10,
+            each(ways, lambda one, x=x, norm=norm: one.rectified_norm(x, norm)),  # type: ignore[misc]
+            2 * x.nbytes,
+        )  # fmt: skip
+
+
+def feed_forwards(ways: Ways) -> Iterator[Row]:
+    """A feed-forward's first half, its linear laid out as each way's operations want it."""
+    for channels, side in (*LEVELS, (1280, 8)):
+        count = FRAMES * side * side
+        plain = GatedProjection(channels, 4 * channels).to(DEVICE, torch.float16).requires_grad_(False)
+        x = half(1, count, channels)
+        calls: dict[str, Call] = {}
+        for name, one in ways.items():
+            network = deepcopy(plain)
+            arrange(network, one)
+            if one.pairs(count, network.proj):
+                network.pair()
+            calls[name] = lambda x=x, network=network: network(x)  # type: ignore[misc]
+        yield Row("linear + gate", f"{count}×{channels}", 15, calls, 5 * x.nbytes)
+
+
+def doublings() -> Iterator[Row]:
+    """Twice the size: a copy and a convolution, and both in one."""
+    for count, channels, side in ((4, 512, 64), (4, 512, 128), (4, 256, 256), (16, 1280, 16), (16, 640, 32)):
+        apart, merged = (Upsample(channels).to(DEVICE, torch.float16).requires_grad_(False) for _ in range(2))
+        merged.merge()
+        calls: dict[str, Call] = {}
+        x = half(count, channels, side, side).to(memory_format=torch.channels_last)
+        for name, layer in (("apart", apart), ("merged", merged)):
+            layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            calls[name] = lambda layer=layer, x=x: layer(x)  # type: ignore[misc]
+        yield Row("doubling", f"{count}×{channels}×{side}×{side}", 1, calls, 5 * x.nbytes)
+
+
+def whole_feed_forwards(chosen: Operations) -> Iterator[Row]:
+    """In 16 and in 8 bits, added to the residual afterwards and while it is summed."""
+    for channels, side in (*LEVELS, (1280, 8)):
+        count = FRAMES * side * side
+        plain = FeedForward(channels).to(DEVICE, torch.float16).requires_grad_(False)
+        gate = cast("GatedProjection", plain.net[0])
+        calls: dict[str, Call] = {}
+        x, total = half(1, count, channels), half(1, count, channels)
+        if torch.cuda.get_device_capability() >= (8, 9):
+            eight = Float8FeedForward(plain)
+            arrange(eight, chosen)
+            calls["float8"] = lambda x=x, t=total, eight=eight: eight.onto(t, x)  # type: ignore[misc]
+        arrange(plain, chosen)
+        if chosen.pairs(count, gate.proj):
+            gate.pair()
+        calls["added"] = lambda x=x, t=total, network=plain: chosen.plus(t, network(x))  # type: ignore[misc]
+        calls["accumulated"] = lambda x=x, t=total, network=plain: network.onto(t, x)  # type: ignore[misc]
+        yield Row("feed-forward + residual", f"{count}×{channels}", 15, calls, 3 * x.nbytes)

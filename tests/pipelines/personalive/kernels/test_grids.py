@@ -1,0 +1,123 @@
+"""No launch asks for more blocks than a grid has room for, at the largest sizes; needs no GPU and no memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+pytest.importorskip("triton")
+
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from personalive.pipelines.personalive.kernels import (
+    batch_norm,
+    eight_bits,
+    gated_pointers,
+    gated_product,
+    group_norm,
+    layer_norm,
+    tokens,
+    wide_attention,
+)
+
+MODULES = (
+    batch_norm,
+    eight_bits,
+    gated_pointers,
+    gated_product,
+    group_norm,
+    layer_norm,
+    tokens,
+    wide_attention,
+)
+MOST = (2**31 - 1, 65535, 65535)
+"""Blocks along a CUDA grid's axes."""
+LARGEST, SESSIONS, FRAMES, KEYFRAMES = 1024, 4, 32, 3
+
+
+class Launches:
+    """Stands in for a kernel: takes down the grid of each of its launches, and launches nothing."""
+
+    def __init__(self, kernel: Any, grids: list[tuple[int, ...]]) -> None:
+        self._tried = [config.kwargs for config in getattr(kernel, "configs", [])] or [{}]
+        self._grids = grids
+
+    def __getitem__(self, grid: tuple[int, ...] | Callable[[dict[str, int]], tuple[int, ...]]) -> Any:
+        for sizes in self._tried:
+            self._grids.append(grid(sizes) if callable(grid) else grid)
+        return lambda *_, **__: None
+
+
+@pytest.fixture
+def grids(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
+    found: list[tuple[int, ...]] = []
+    for module in MODULES:
+        for name, value in list(vars(module).items()):
+            if name.startswith("_") and hasattr(value, "arg_names"):
+                monkeypatch.setattr(module, name, Launches(value, found))
+    monkeypatch.setattr(TensorDescriptor, "from_tensor", lambda *_: None)
+    monkeypatch.setattr(gated_product, "_device", lambda _: (gated_product._SMALL, 132))
+    yield found
+    assert found
+    for grid in found:
+        assert all(0 < blocks <= most for blocks, most in zip(grid, MOST, strict=False)), grid
+
+
+def empty(*shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float16, device="meta")
+
+
+sides = st.sampled_from([64, 512, 768, LARGEST])
+common = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@common
+@given(side=sides, count=st.integers(1, 16), channels=st.sampled_from([32, 128, 256, 512]))
+def test_pictures(grids: list[tuple[int, ...]], side: int, count: int, channels: int) -> None:
+    x = empty(count, channels, side, side)
+    weight = empty(channels)
+    _, sums = group_norm.add(x, x, weight)
+    group_norm.group_norm(x, sums, weight, weight, 32, 1e-5, True, None)
+    batch_norm.rectified_norm(x, weight, weight, weight, weight, 1e-5)
+    assert grids
+
+
+@common
+@given(
+    side=sides,
+    sessions=st.integers(1, SESSIONS),
+    frames=st.integers(1, FRAMES),
+    level=st.sampled_from([(320, 1), (640, 2), (1280, 4), (1280, 8)]),
+)
+def test_token_kernels(
+    grids: list[tuple[int, ...]], side: int, sessions: int, frames: int, level: tuple[int, int]
+) -> None:
+    channels, half = level
+    pixels = (side // 8 // half) ** 2 or 1
+    own = empty(sessions * frames, pixels, channels)
+    shared = empty(sessions, (1 + KEYFRAMES) * pixels, channels)
+    weight, paired = empty(channels), empty(8 * channels, channels)
+    tokens.join(own, shared)
+    layer_norm.layer_norm(own, weight, weight, 1e-5, own, shared[:, :1], None, weight)
+    tokens.gated(empty(sessions * frames, pixels, 8 * channels))
+    tokens.plus(own, own)
+    apart = own.unflatten(0, (sessions, frames))
+    tokens.attend_along_time(apart, apart, apart, 8)
+    eight_bits.quantized(own.flatten(0, 1))
+    eight_bits.gated_quantized(empty(sessions * frames * pixels, 8 * channels))
+    gated_product.gated_product(own, paired, empty(8 * channels))
+    gated_pointers.gated_product_by_pointers(own, paired, empty(8 * channels))
+    assert grids
+
+
+def test_the_largest_picture_by_itself(grids: list[tuple[int, ...]]) -> None:
+    wide_attention.exponentials(torch.empty(2, 16384, 8192, device="meta"), 1.0, torch.float16)
+    x = empty(16, 128, LARGEST, LARGEST)
+    group_norm.group_norm(x, None, empty(128), empty(128), 32, 1e-5, True, None)
+    assert max(grid[0] for grid in grids) > MOST[1]
