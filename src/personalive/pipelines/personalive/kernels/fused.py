@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from personalive.pipelines.personalive.kernels import wide_attention
 from personalive.pipelines.personalive.kernels.batch_norm import rectified_norm
 from personalive.pipelines.personalive.kernels.eight_bits import gated_quantized, quantized
+from personalive.pipelines.personalive.kernels.families import offered
 from personalive.pipelines.personalive.kernels.gated_product import fits, gated_product
 from personalive.pipelines.personalive.kernels.group_norm import add, group_norm
 from personalive.pipelines.personalive.kernels.layer_norm import layer_norm
@@ -23,15 +24,19 @@ from personalive.pipelines.personalive.kernels.tokens import (
 from personalive.pipelines.personalive.kernels.tuning import INTERPRETED
 
 
-def _can(tensor: Tensor) -> bool:
-    return tensor.is_cuda or INTERPRETED
+def _can(tensor: Tensor, kernel: str | None = None) -> bool:
+    """Whether a kernel runs where the tensor is; asked by its name where some GPUs are not offered it."""
+    if not tensor.is_cuda:
+        return INTERPRETED
+    return kernel is None or offered(kernel, torch.cuda.get_device_capability(tensor.device))
 
 
 class TritonOperations:
     """One kernel where PyTorch has more and keeps its results in between: for group norm three, for attention in a
     wide head one between two products.
 
-    What a kernel cannot do (tensors on a CPU, more than 32 frames, norms without weights) is left to PyTorch.
+    What a kernel cannot do (tensors on a CPU, more than 32 frames, norms without weights), and what this family of
+    GPUs is not offered, is left to PyTorch.
     """
 
     accumulates = True
@@ -126,7 +131,7 @@ class TritonOperations:
 
     def gated_product(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """See `Operations`."""
-        if not _can(tokens) or not fits(tokens, weight):
+        if not _can(tokens, "_gated_product") or not fits(tokens, weight):
             return PLAIN.gated_product(tokens, weight, bias)
         return gated_product(tokens, weight, bias)
 
@@ -144,12 +149,12 @@ class TritonOperations:
 
     def quantized(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """See `Operations`."""
-        if not _can(values):
+        if not _can(values, "_quantized"):
             return PLAIN.quantized(values)
         return quantized(values)
 
     def gated_quantized(self, projected: Tensor) -> tuple[Tensor, Tensor]:
         """See `Operations`."""
-        if not _can(projected):
-            return PLAIN.gated_quantized(projected)
+        if not _can(projected, "_gated_quantized"):
+            return self.quantized(self.gated(projected))
         return gated_quantized(projected)
