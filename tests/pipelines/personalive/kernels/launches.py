@@ -33,10 +33,11 @@ def launch_all(dtype: torch.dtype) -> None:
     for count, channels, side in _PICTURES[:most]:
         _group_norm(dtype, count, channels, side)
     _plain_norms(dtype)
+    for channels, side in _LEVELS:
+        _attention_along_time(dtype, channels, side**2)
     for channels, side in _LEVELS[:most]:
         _tokens(dtype, channels, side**2)
         _gates(dtype, channels, side**2)
-        _attention_along_time(dtype, channels, side**2)
     _wide_attention(dtype)
 
 
@@ -86,7 +87,8 @@ def _gates(dtype: torch.dtype, channels: int, length: int) -> None:
 def _attention_along_time(dtype: torch.dtype, channels: int, length: int) -> None:
     together = _given(1, _FRAMES, length, 3 * channels, dtype=dtype)
     query, key, value = together.split(channels, dim=-1)
-    tokens.attend_along_time(query, key, value, _HEADS)
+    if tokens.has_room(query, _HEADS):
+        tokens.attend_along_time(query, key, value, _HEADS)
 
 
 def _wide_attention(dtype: torch.dtype) -> None:

@@ -15,9 +15,9 @@ from personalive.pipelines.personalive.kernels.group_norm import add, group_norm
 from personalive.pipelines.personalive.kernels.layer_norm import layer_norm
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Convolution, Normed, Summed
 from personalive.pipelines.personalive.kernels.tokens import (
-    MOST_FRAMES,
     attend_along_time,
     gated,
+    has_room,
     join,
     plus,
 )
@@ -35,7 +35,7 @@ class TritonOperations:
     """One kernel where PyTorch has more and keeps its results in between: for group norm three, for attention in a
     wide head one between two products.
 
-    What a kernel cannot do (tensors on a CPU, more than 32 frames, norms without weights), and what this family of
+    What a kernel cannot do (tensors on a CPU, too many frames, norms without weights), and what this family of
     GPUs is not offered, is left to PyTorch.
     """
 
@@ -143,7 +143,7 @@ class TritonOperations:
 
     def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """See `Operations`."""
-        if not _can(query) or query.shape[1] > MOST_FRAMES or query.dtype == torch.float64:
+        if not _can(query) or not has_room(query, heads) or query.dtype == torch.float64:
             return PLAIN.attend_along_time(query, key, value, heads)
         return attend_along_time(query, key, value, heads)
 

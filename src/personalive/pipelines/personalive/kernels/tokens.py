@@ -15,6 +15,8 @@ _LEAST_SIDE = 16
 """The smallest side of a matrix that Triton multiplies."""
 MOST_FRAMES = 32
 """Frames whose attention one program holds."""
+_MOST_BYTES = 1 << 13
+"""Of a pixel's queries in one head. More (float32 in wide heads) spills, or is no longer within 99 KB a block."""
 
 
 @tuned(
@@ -104,10 +106,22 @@ def attend_along_time(query: Tensor, key: Tensor, value: Tensor, heads: int) -> 
     _attend_along_time[lambda meta: (triton.cdiv(length, meta["PIXELS"]), heads, sessions)](
         query, key, value, out, frames, length, width,
         query.stride(0), query.stride(1), query.stride(2), channels, width**-0.5,
-        FRAMES=max(_LEAST_SIDE, triton.next_power_of_2(frames)),
-        WIDTH=max(_LEAST_SIDE, triton.next_power_of_2(width)),
+        FRAMES=_side(frames), WIDTH=_side(width),
     )  # fmt: skip
     return out
+
+
+def _side(size: int) -> int:
+    """Of a tile for so much."""
+    side: int = max(_LEAST_SIDE, triton.next_power_of_2(size))
+    return side
+
+
+def has_room(query: Tensor, heads: int) -> bool:
+    """Whether `attend_along_time` takes such queries (S, F, L, C)."""
+    frames, width = query.shape[1], query.shape[3] // heads
+    nbytes = _side(frames) * _side(width) * query.element_size()
+    return frames <= MOST_FRAMES and nbytes <= _MOST_BYTES
 
 
 @attend_along_time.register_fake
