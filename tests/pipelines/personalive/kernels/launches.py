@@ -34,7 +34,8 @@ def launch_all(dtype: torch.dtype) -> None:
         _group_norm(dtype, count, channels, side)
     _plain_norms(dtype)
     for channels, side in _LEVELS:
-        _attention_along_time(dtype, channels, side**2)
+        _attention_along_time(dtype, _FRAMES, channels, side**2)
+    _attention_along_time(dtype, tokens.MOST_FRAMES, *_LEVELS[0])
     for channels, side in _LEVELS[:most]:
         _tokens(dtype, channels, side**2)
         _gates(dtype, channels, side**2)
@@ -84,8 +85,8 @@ def _gates(dtype: torch.dtype, channels: int, length: int) -> None:
         gated_product.gated_product(given, weight, _given(8 * channels, dtype=dtype))
 
 
-def _attention_along_time(dtype: torch.dtype, channels: int, length: int) -> None:
-    together = _given(1, _FRAMES, length, 3 * channels, dtype=dtype)
+def _attention_along_time(dtype: torch.dtype, frames: int, channels: int, length: int) -> None:
+    together = _given(1, frames, length, 3 * channels, dtype=dtype)
     query, key, value = together.split(channels, dim=-1)
     if tokens.has_room(query, _HEADS):
         tokens.attend_along_time(query, key, value, _HEADS)

@@ -320,7 +320,8 @@ def test_rows_in_8_bits(way: Way, dtype: torch.dtype, channels: int) -> None:
     codes, scale = (part.cpu() for part in way.operations.quantized(values.to(way.device)))
     assert (codes.dtype, scale.dtype, scale.shape) == (FLOAT8, torch.float32, (5, 1))
     back, exact = codes.double() * scale.double(), values.double()
-    # Three bits of mantissa: half a step is a sixteenth, and near zero half of 2^-9. Whoever truncates is off by one.
+    # Three bits of mantissa: half a step is a sixteenth, and near zero half of 2^-9.
+    # One that truncates is off by one.
     steps = 2 if way.interpreted else 1
     assert ((back - exact).abs() <= steps * (exact.abs() / 15.9 + scale.double() * 2**-10)).all()
     assert torch.equal(back[4], exact[4])

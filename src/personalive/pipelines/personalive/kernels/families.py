@@ -27,6 +27,8 @@ _WITHOUT_8_BIT_FLOATS = frozenset[Capability]({(7, 5), (8, 0), (8, 6)})
 NOT_OFFERED: Mapping[str, frozenset[Capability]] = {
     # Descriptors become loads of two bytes each, nothing is brought ahead, and accumulators spill.
     "_gated_product": _WITHOUT_TENSOR_MEMORY_ACCELERATOR,
+    # Its products of matrices are made of ordinary arithmetic there, and spill.
+    "_attend_along_time": frozenset({(7, 5)}),
     # Triton has no conversion to e4m3 there.
     "_quantized": _WITHOUT_8_BIT_FLOATS,
     "_gated_quantized": _WITHOUT_8_BIT_FLOATS,

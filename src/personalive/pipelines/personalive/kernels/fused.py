@@ -143,7 +143,7 @@ class TritonOperations:
 
     def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """See `Operations`."""
-        if not _can(query) or not has_room(query, heads) or query.dtype == torch.float64:
+        if not _can(query, "_attend_along_time") or not has_room(query, heads):
             return PLAIN.attend_along_time(query, key, value, heads)
         return attend_along_time(query, key, value, heads)
 
