@@ -4,6 +4,7 @@ stranger's pipeline.
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Iterator
 from fractions import Fraction
@@ -22,6 +23,11 @@ from personalive.pipelines import registry
 # The first example of a test often pays for an import or a compiled kernel: times say nothing here.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# Without a GPU, Triton's kernels are tested in its interpreter. That is decided where they are defined, so before
+# any test imports them; and by the driver's device file (WSL2's has another name), as to ask PyTorch takes seconds.
+if not any(Path(name).exists() for name in ("/dev/nvidiactl", "/dev/dxg")):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # A shell starts its background jobs deaf to Ctrl-C, and they pass that on: tests that press it would wait in vain.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections import defaultdict
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
 
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations
+from tests.pipelines.personalive.kernels.covering import covering
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+_HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -21,13 +25,45 @@ class Way:
     operations: Operations
     device: torch.device
 
+    @property
+    def interpreted(self) -> bool:
+        """Whether in Triton's interpreter, which truncates where a GPU rounds."""
+        return INTERPRETED and self.operations is not PLAIN
+
+    def require_products(self, dtype: torch.dtype) -> None:
+        """Skip the test where tiles of this type cannot be multiplied."""
+        if self.interpreted and dtype == torch.bfloat16:
+            pytest.skip("Triton's interpreter multiplies no tiles of bfloat16")
+
 
 @pytest.fixture(params=["plain", pytest.param("triton", marks=pytest.mark.gpu)])
 def way(request: pytest.FixtureRequest) -> Way:
     if request.param == "plain":
         return Way(PLAIN, torch.device("cpu"))
-    if importlib.util.find_spec("triton") is None or not (torch.cuda.is_available() or INTERPRETED):
+    on_gpu = torch.cuda.is_available() and not INTERPRETED
+    if importlib.util.find_spec("triton") is None or not (on_gpu or INTERPRETED):
         pytest.skip("needs Triton, and a CUDA device or TRITON_INTERPRET=1")
     from personalive.pipelines.personalive.kernels.fused import TritonOperations
 
-    return Way(TritonOperations(), torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    return Way(TritonOperations(), torch.device("cuda" if on_gpu else "cpu"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out most of a test's combinations of parameters where the interpreter would run them.
+
+    In those that stay every two values still meet. On a GPU all run.
+    """
+    if not INTERPRETED:
+        return
+    tests = defaultdict[str, list[pytest.Function]](list)
+    for item in items:
+        here = item.path.is_relative_to(_HERE) and item.get_closest_marker("gpu") is not None
+        if here and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
+            tests[item.nodeid.partition("[")[0]].append(item)
+    left_out: set[pytest.Item] = set()
+    for every in tests.values():
+        values = [{name: repr(value) for name, value in item.callspec.params.items()} for item in every]
+        left_out.update(set(every) - {every[place] for place in covering(values)})
+    items[:] = [item for item in items if item not in left_out]
+    config.hook.pytest_deselected(items=list(left_out))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -13,8 +15,36 @@ CUDA = torch.device("cuda")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
+def run(script: str) -> None:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_without_a_gpu_operations_are_pytorchs() -> None:
     assert measured(torch.device("cpu")) is PLAIN
+
+
+def test_without_a_gpu_triton_is_not_asked_though_it_may_be_there() -> None:
+    run(
+        "import sys, torch\n"
+        "from personalive.pipelines.personalive import engine, pipeline\n"
+        "from personalive.pipelines.personalive.kernels.choice import measured\n"
+        "measured(torch.device('cpu'))\n"
+        "assert 'triton' not in sys.modules\n"
+    )
+
+
+def test_without_triton_the_pipeline_is_there_and_operations_are_pytorchs() -> None:
+    run(
+        "import sys; sys.modules['triton'] = None\n"
+        "import torch\n"
+        "from unittest import mock\n"
+        "from personalive.pipelines.personalive import engine, pipeline\n"
+        "from personalive.pipelines.personalive.kernels.choice import measured\n"
+        "from personalive.pipelines.personalive.kernels.operations import PLAIN\n"
+        "with mock.patch('torch.cuda.get_device_capability', return_value=(9, 0)):\n"
+        "    assert measured(torch.device('cuda')) is PLAIN\n"
+    )
 
 
 @pytest.mark.gpu

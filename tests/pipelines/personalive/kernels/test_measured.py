@@ -48,7 +48,7 @@ def measuring(form: str, **options: Any) -> MeasuredOperations:
     if KERNELS:
         from personalive.pipelines.personalive.kernels.fused import TritonOperations
 
-        fused = TritonOperations(DEVICE)
+        fused = TritonOperations()
     return MeasuredOperations(
         cast("FusedOperations", fused), Chooser(Preferring(form), Choices(), lambda: False), **options
     )

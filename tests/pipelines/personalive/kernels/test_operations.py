@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,11 +18,11 @@ from personalive.pipelines.personalive.kernels.operations import (
     Summed,
     arrange,
 )
+from tests.pipelines.personalive.kernels.conftest import INTERPRETED
 
 if TYPE_CHECKING:
     from tests.pipelines.personalive.kernels.conftest import Way
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 TOLERANCE = {
     torch.float32: 3e-6,
     torch.float16: 1e-3,
@@ -54,6 +53,8 @@ def filled(norm: Norm) -> Norm:
 
 # Channels and sides of the UNets' and the decoder's norms, the sides cut down.
 PICTURES = [(320, 16), (960, 8), (2560, 8), (128, 24), (512, 16), (32, 5), (64, 3)]
+if INTERPRETED:  # where each tile takes milliseconds
+    PICTURES = [(320, 5), (128, 18), (32, 5), (64, 3)]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -97,7 +98,7 @@ def test_what_is_added_is_summed_for_the_norm_behind(
     way: Way, dtype: torch.dtype, channels: int, side: int, added: Sequence[str]
 ) -> None:
     x, update = (
-        normal(3, channels, side, side + 1, mean=2.0, seed=seed).to(way.device, dtype) for seed in (0, 1)
+        normal(2, channels, side, side + 1, mean=2.0, seed=seed).to(way.device, dtype) for seed in (0, 1)
     )
     bias = normal(channels, seed=2).to(way.device, dtype)
     ours = way.operations.add(x, update if "update" in added else None, bias if "bias" in added else None)
@@ -106,8 +107,8 @@ def test_what_is_added_is_summed_for_the_norm_behind(
     exact = exact + bias.double().cpu()[:, None, None] if "bias" in added else exact
     assert (ours.picture.shape, ours.picture.dtype) == (x.shape, dtype)
     assert error(ours.picture, exact) < TOLERANCE[dtype]
-    norm = filled(nn.GroupNorm(32, channels)).to(way.device, dtype)
-    shift = normal(3, channels, seed=4).to(way.device, dtype)
+    norm = filled(nn.GroupNorm(8, channels)).to(way.device, dtype)
+    shift = normal(2, channels, seed=4).to(way.device, dtype)
     for given in (None, shift):
         known = way.operations.group_norm(ours, norm, silu=True, shift=given)
         counted = way.operations.group_norm(Summed(ours.picture), norm, silu=True, shift=given)
@@ -236,8 +237,7 @@ def test_gated(way: Way, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     ("rows", "width", "outputs"), [(300, 320, 264), (5, 72, 128), (128, 64, 8), (40, 30, 24), (9, 64, 7)]
 )
 def test_gated_product(way: Way, dtype: torch.dtype, rows: int, width: int, outputs: int) -> None:
-    if INTERPRETED and dtype == torch.bfloat16:
-        pytest.skip("Triton's interpreter multiplies no tiles of bfloat16")
+    way.require_products(dtype)
     tokens = normal(1, rows, width).to(dtype)
     weight = (normal(2 * outputs, width, seed=1) / math.sqrt(width)).to(dtype)
     bias = normal(2 * outputs, seed=2).to(dtype)
@@ -298,6 +298,7 @@ def test_rectified_norm(way: Way, dtype: torch.dtype, channels: int, side: int) 
 def test_attention_along_time(
     way: Way, dtype: torch.dtype, width: int, sessions: int, frames: int, length: int, together: bool
 ) -> None:
+    way.require_products(dtype)
     heads, channels = 2, 2 * width
     whole = normal(sessions, frames, length, 3 * channels).to(dtype)
     parts = whole.to(way.device).split(channels, dim=-1)
@@ -320,9 +321,13 @@ def test_rows_in_8_bits(way: Way, dtype: torch.dtype, channels: int) -> None:
     assert (codes.dtype, scale.dtype, scale.shape) == (FLOAT8, torch.float32, (5, 1))
     back, exact = codes.double() * scale.double(), values.double()
     # Three bits of mantissa: half a step is a sixteenth, and near zero half of 2^-9.
-    assert ((back - exact).abs() <= exact.abs() / 15.9 + scale.double() * 2**-10).all()
+    # One that truncates is off by one.
+    steps = 2 if way.interpreted else 1
+    assert ((back - exact).abs() <= steps * (exact.abs() / 15.9 + scale.double() * 2**-10)).all()
     assert torch.equal(back[4], exact[4])
-    assert codes.double().abs()[:4].amax(dim=1).tolist() == [448.0] * 4
+    largest = codes.double().abs()[:4].amax(dim=1)
+    assert (largest >= (416 if way.interpreted else 448)).all()
+    assert (largest <= 448).all()
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -332,7 +337,7 @@ def test_gated_rows_in_8_bits(way: Way, dtype: torch.dtype, channels: int) -> No
     codes, scale = (part.cpu() for part in way.operations.gated_quantized(projected))
     assert (codes.dtype, codes.shape, scale.shape) == (FLOAT8, (5, channels), (5, 1))
     exact = PLAIN.gated(projected.double().cpu())
-    assert error(codes.double() * scale.double(), exact) < 0.04
+    assert error(codes.double() * scale.double(), exact) < (0.08 if way.interpreted else 0.04)
     assert (codes.double().abs().amax(dim=1) >= 416).all()
 
 

@@ -12,6 +12,7 @@ from personalive.pipelines.personalive.kernels.attention import FAST
 from personalive.pipelines.personalive.kernels.choices import Choices
 from personalive.pipelines.personalive.kernels.chooser import Chooser
 from personalive.pipelines.personalive.kernels.failures import first_line, out_of_memory
+from personalive.pipelines.personalive.kernels.families import family
 from personalive.pipelines.personalive.kernels.measured import MeasuredOperations
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations, Summed
 from personalive.pipelines.personalive.kernels.timing import CudaStopwatch
@@ -27,13 +28,13 @@ def measured(device: torch.device, folder: Path | None = None, attention: str = 
     What was measured is kept in the `folder`. `attention`: "auto", or another where that is PyTorch's kernel to
     take. Triton may be there and not work, for want of a C compiler say: that is logged, and all is PyTorch's.
     """
-    if device.type != "cuda":
+    if device.type != "cuda" or family(torch.cuda.get_device_capability(device)) is None:
         return PLAIN
     try:
         from personalive.pipelines.personalive.kernels.fused import TritonOperations
     except ImportError:
         return PLAIN
-    fused = TritonOperations(device)
+    fused = TritonOperations()
     try:
         _try(fused, device)
     except Exception as error:  # whatever a compiler, a driver or the library may raise

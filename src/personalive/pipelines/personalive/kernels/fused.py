@@ -11,13 +11,14 @@ from torch.nn import functional as F
 from personalive.pipelines.personalive.kernels import gated_pointers, gated_product, wide_attention
 from personalive.pipelines.personalive.kernels.batch_norm import rectified_norm
 from personalive.pipelines.personalive.kernels.eight_bits import gated_quantized, quantized
+from personalive.pipelines.personalive.kernels.families import offered
 from personalive.pipelines.personalive.kernels.group_norm import add, group_norm
 from personalive.pipelines.personalive.kernels.layer_norm import layer_norm
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Convolution, Normed, Summed
 from personalive.pipelines.personalive.kernels.tokens import (
-    MOST_FRAMES,
     attend_along_time,
     gated,
+    has_room,
     join,
     plus,
 )
@@ -26,28 +27,23 @@ from personalive.pipelines.personalive.kernels.tuning import INTERPRETED
 Product = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Tokens, a paired weight, a paired bias → what is gated; see `Operations.gated_product`."""
 
-_COPIES_ASIDE = (8, 0)
-"""From this capability on a multiprocessor copies to its own memory while it multiplies."""
-_TENSOR_MEMORY = (9, 0)
-"""From this one on it has an accelerator for tiles: without one, descriptors become loads of two bytes each."""
-_NEWEST = (10, 0)
 
-
-def _can(tensor: Tensor) -> bool:
-    return tensor.is_cuda or INTERPRETED
+def _can(tensor: Tensor, kernel: str | None = None) -> bool:
+    """Whether a kernel runs where the tensor is; asked by its name where some GPUs are not offered it."""
+    if not tensor.is_cuda:
+        return INTERPRETED
+    return kernel is None or offered(kernel, torch.cuda.get_device_capability(tensor.device))
 
 
 class TritonOperations:
     """One kernel where PyTorch has more and keeps its results in between: for group norm three, for attention in a
     wide head one between two products.
 
-    What a kernel cannot do (tensors on a CPU, more than 32 frames, norms without weights) is left to PyTorch.
+    What a kernel cannot do (tensors on a CPU, too many frames, norms without weights), and what this family of
+    GPUs is not offered, is left to PyTorch.
     """
 
     accumulates = True
-
-    def __init__(self, device: torch.device | None = None) -> None:
-        self._capability = torch.cuda.get_device_capability(device) if torch.cuda.is_available() else _NEWEST
 
     def group_norm(
         self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
@@ -143,13 +139,9 @@ class TritonOperations:
     def products(self, tokens: Tensor, weight: Tensor) -> dict[str, Product]:
         """The kernels that make such a gated product on this device, by name, the likeliest to be fastest first."""
         found: dict[str, Product] = {}
-        if not _can(tokens):
-            return found
-        if self._capability >= _TENSOR_MEMORY and gated_product.fits(tokens, weight):
+        if _can(tokens, "_gated_product") and gated_product.fits(tokens, weight):
             found["descriptors"] = gated_product.gated_product
-        # On 9.0 pointers were measured, and lose: only descriptors let groups of warps multiply together.
-        asked = self._capability >= _COPIES_ASIDE and self._capability[0] != _TENSOR_MEMORY[0]
-        if asked and gated_pointers.fits(tokens, weight):
+        if _can(tokens, "_gated_product_by_pointers") and gated_pointers.fits(tokens, weight):
             found["pointers"] = gated_pointers.gated_product_by_pointers
         return found
 
@@ -170,18 +162,18 @@ class TritonOperations:
 
     def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """See `Operations`."""
-        if not _can(query) or query.shape[1] > MOST_FRAMES or query.dtype == torch.float64:
+        if not _can(query, "_attend_along_time") or not has_room(query, heads):
             return PLAIN.attend_along_time(query, key, value, heads)
         return attend_along_time(query, key, value, heads)
 
     def quantized(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """See `Operations`."""
-        if not _can(values):
+        if not _can(values, "_quantized"):
             return PLAIN.quantized(values)
         return quantized(values)
 
     def gated_quantized(self, projected: Tensor) -> tuple[Tensor, Tensor]:
         """See `Operations`."""
-        if not _can(projected):
-            return PLAIN.gated_quantized(projected)
+        if not _can(projected, "_gated_quantized"):
+            return self.quantized(self.gated(projected))
         return gated_quantized(projected)

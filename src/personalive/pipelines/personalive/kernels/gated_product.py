@@ -19,6 +19,7 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from personalive.pipelines.personalive.kernels.functions import gelu
 from personalive.pipelines.personalive.kernels.registered import Registered
+from personalive.pipelines.personalive.kernels.tuning import INTERPRETED
 
 _ALIGNED = 8
 """Rows of so many 16-bit numbers begin where whole tiles can be brought from."""
@@ -100,7 +101,7 @@ def _(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 @cache
 def _device(device: torch.device) -> tuple[_Tiles, int]:
     """The tiles that fit a device, and its multiprocessors: as many programs run, each for itself."""
-    if device.type != "cuda":
+    if INTERPRETED:
         return _SMALL, 2
     index = torch.cuda.current_device() if device.index is None else device.index
     properties = driver.active.utils.get_device_properties(index)

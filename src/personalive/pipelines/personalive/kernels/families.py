@@ -1,0 +1,49 @@
+"""What each family of GPUs has for kernels: its memory for a block, and the kernels that it is offered.
+
+A family is named by the compute capability it begins with. What is in this table was compiled for every family, and
+the kernels offered are compiled anew by a test, on any machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Capability = tuple[int, int]
+
+SHARED_MEMORY_KB: Mapping[Capability, int] = {
+    (7, 5): 64,
+    (8, 0): 163,
+    (8, 6): 99,
+    (8, 9): 99,
+    (9, 0): 227,
+    (10, 0): 227,
+    (12, 0): 99,
+}
+"""The most that a block can have of a multiprocessor's own memory, of each family (CUDA's programming guide)."""
+
+_WITHOUT_TENSOR_MEMORY_ACCELERATOR = frozenset[Capability]({(7, 5), (8, 0), (8, 6), (8, 9)})
+_WITHOUT_8_BIT_FLOATS = frozenset[Capability]({(7, 5), (8, 0), (8, 6)})
+
+NOT_OFFERED: Mapping[str, frozenset[Capability]] = {
+    # Descriptors become loads of two bytes each, nothing is brought ahead, and accumulators spill.
+    "_gated_product": _WITHOUT_TENSOR_MEMORY_ACCELERATOR,
+    # Nothing is copied aside on 7.5. On 9.0 its sister by descriptors beats the library's product at every width.
+    "_gated_product_by_pointers": frozenset({(7, 5), (9, 0)}),
+    # Its products of matrices are made of ordinary arithmetic there, and spill.
+    "_attend_along_time": frozenset({(7, 5)}),
+    # Triton has no conversion to e4m3 there.
+    "_quantized": _WITHOUT_8_BIT_FLOATS,
+    "_gated_quantized": _WITHOUT_8_BIT_FLOATS,
+}
+"""Kernels, by their functions' names, and the families for which they do not compile, or to something useless."""
+
+
+def family(capability: Capability) -> Capability | None:
+    """The newest family that is not newer than this capability, None for one older than all."""
+    return max((known for known in SHARED_MEMORY_KB if known <= capability), default=None)
+
+
+def offered(kernel: str, capability: Capability) -> bool:
+    """Whether a GPU of this capability may be given the kernel of that name."""
+    known = family(capability)
+    return known is not None and known not in NOT_OFFERED.get(kernel, frozenset())

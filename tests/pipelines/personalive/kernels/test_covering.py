@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+from itertools import product
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.pipelines.personalive.kernels.covering import covering
+
+
+@given(st.lists(st.integers(1, 4), min_size=2, max_size=4))
+def test_every_two_values_meet(counts: list[int]) -> None:
+    every = [dict(zip("abcd", values, strict=False)) for values in product(*map(range, counts))]
+    kept = [every[place] for place in covering(every)]
+    for one, other in product(every, every):
+        for name, second in product(one, other):
+            if name != second:
+                asked = {name: one[name], second: other[second]}
+                assert any(asked.items() <= values.items() for values in kept)
+
+
+def test_few_are_enough() -> None:
+    every = [dict(zip("abcd", values, strict=True)) for values in product(range(3), repeat=4)]
+    assert 9 <= len(covering(every)) <= 15
+
+
+def test_without_parameters_there_is_one_case_and_of_one_parameter_all_values_stay() -> None:
+    assert covering([]) == []
+    assert covering([{"a": 1}, {"a": 2}]) == [0, 1]
