@@ -195,11 +195,11 @@ def rate(on: Card) -> Rate:
         return Rate(on, True, each["exact"], each["keyframes"], each["fast"], settings)
     slow = calibrated()
     quick = slow if on.tensor / on.watts > _HELD_BACK else slow.at_best
-    ends = [
-        tuple(step(on, shares, given, keyframes) for shares in (slow, quick))
-        for given, keyframes in (("", 0), ("", 3), (settings, 0))
-    ]
-    return Rate(on, False, *((one[0], one[1]) for one in ends), settings)
+
+    def ends(given: str, keyframes: int) -> tuple[float, float]:
+        return step(on, slow, given, keyframes), step(on, quick, given, keyframes)
+
+    return Rate(on, False, ends("", 0), ends("", 3), ends(settings, 0), settings)
 
 
 def _range(values: tuple[float, float], digits: int = 0) -> str:

@@ -262,7 +262,7 @@ class _Calls(TorchDispatchMode):
     """Sees every operation that reaches PyTorch's dispatcher."""
 
     def __init__(self, ledger: Ledger) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._ledger = ledger
 
     def __torch_dispatch__(
@@ -288,7 +288,7 @@ def _is_view(func: Any) -> bool:
     aliases = any(each.alias_info is not None and not each.alias_info.is_write for each in returns)
     return (
         aliases
-        or name.startswith("aten::empty")
+        or name.startswith(("aten::empty", "aten::new_empty"))
         or name in {"aten::_unsafe_view", "aten::detach", "aten::expand"}
     )
 
