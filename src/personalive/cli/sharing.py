@@ -49,7 +49,7 @@ _SYSTEMS = {"Darwin": "macOS"}
 _PLACES = ("discussions", "issues", "issue tracker", "bug tracker", "tracker", "bugs", "repository", "source")
 """Labels of a project's URLs, the best place for a row first."""
 _NOWHERE = "the issues of the repository that you have personalive from"
-_PLAIN = re.compile(r"[^\w .,+×=():/-]")
+_PLAIN = re.compile(r"[^\w .,+×=():/–-]")
 """What is taken out of a cell: nothing that a card, a driver or a version has, and all that breaks a table."""
 
 
