@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 def test_all_is_well_here(personalive: Call) -> None:
     done = personalive("doctor")
     assert done.code == 0, done.out
-    (failed,) = [line for line in done.out.splitlines() if line.startswith("FAIL")]
-    assert failed.startswith("FAIL  pipeline personalive  there are no weights in ")
-    assert "to mend: Run: personalive download\n" in done.out
+    (failed,) = [line for line in done.out.splitlines() if line.startswith("problem")]
+    assert failed.startswith("problem  pipeline personalive  there are no weights in ")
+    assert "to do: Run: personalive download\n" in done.out
     assert done.out.endswith("Portraits can be animated here.\n")
     for word in (
         "Python",
@@ -36,7 +36,8 @@ def test_json_holds_the_same(personalive: Call) -> None:
     done = personalive("doctor", "--json")
     told = json.loads(done.out)
     assert told["ready"] is True
-    assert {"name", "ok", "detail", "remedy", "required"} == set(told["checks"][0])
+    assert {"level", "name", "ok", "detail", "remedy", "required"} == set(told["checks"][0])
+    assert {check["level"] for check in told["checks"]} == {"ok", "note", "problem"}
 
 
 def test_an_altered_face_model_fails_it(
@@ -49,7 +50,7 @@ def test_an_altered_face_model_fails_it(
     done = personalive("doctor")
     model.model_bytes.cache_clear()
     assert done.code == 1
-    assert "FAIL  face landmark model" in done.out
+    assert "problem  face landmark model" in done.out
     assert done.out.endswith("Portraits cannot be animated here.\n")
 
 
@@ -58,7 +59,7 @@ def test_pipelines_that_cannot_run_say_why_but_do_not_fail_it(personalive: Call)
     done = personalive("doctor")
     assert done.code == 0
     assert "pipeline missing      its weights are missing." in done.out
-    assert "to mend: Run `download_models --pipeline missing`." in done.out
+    assert "to do: Run `download_models --pipeline missing`." in done.out
     assert "No module named 'no_such_module_anywhere'" in done.out
 
 
@@ -66,10 +67,12 @@ def test_a_gpu_is_reported_by_its_driver(
     personalive: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho 'Some GPU, 24576 MiB, 550.1'\n")
+    program.write_text("#!/bin/sh\necho 'Some GPU, 24576, 24000, 550.1, 8.6'\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert "GPU                   Some GPU, 24576 MiB, 550.1" in personalive("doctor").out
+    assert "GPU                   Some GPU, compute capability 8.6, 24.0 GiB, 23.4 free, driver 550.1" in (
+        personalive("doctor").out
+    )
     program.write_text("#!/bin/sh\necho 'no devices' >&2\nexit 9\n")
     assert "nvidia-smi finds none: no devices" in personalive("doctor").out
 

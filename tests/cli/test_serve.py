@@ -150,4 +150,4 @@ def test_a_log_of_json_is_json_only(tmp_path: Path) -> None:
 
 
 def test_doctor_lists_the_server(personalive: Call) -> None:
-    assert "ok    server                aiortc " in personalive("doctor").out
+    assert "ok       server                aiortc " in personalive("doctor").out

@@ -16,6 +16,7 @@ from personalive.cli.batch import batch
 from personalive.cli.bench import EPILOG as BENCH_EPILOG
 from personalive.cli.bench import bench
 from personalive.cli.cluster import app as cluster
+from personalive.cli.doctor import EPILOG as DOCTOR_EPILOG
 from personalive.cli.doctor import doctor
 from personalive.cli.download import EPILOG as DOWNLOAD_EPILOG
 from personalive.cli.download import download
@@ -49,7 +50,7 @@ app = typer.Typer(
 app.command(epilog=ANIMATE_EPILOG)(animate)
 app.command(epilog=BATCH_EPILOG)(batch)
 app.command(epilog=DOWNLOAD_EPILOG)(download)
-app.command()(doctor)
+app.command(epilog=DOCTOR_EPILOG)(doctor)
 app.command()(pipelines)
 app.command(epilog=SERVE_EPILOG)(serve)
 app.command(epilog=BENCH_EPILOG)(bench)

@@ -25,10 +25,17 @@ personalive bench --set compile=off --set vae=tiny --json bench.json
 
 personalive bench --networks --steps 1000
 
+personalive bench --share
+
 A step is measured as a session runs it: the shipped portrait, driven by the shipped clip, whose faces are looked
 for on a thread ahead of the step. Beside it is what the networks take alone, on made-up frames without faces.
 
 Without weights at hand, random ones are measured: they take as long as real ones of their size.
+
+--share is for telling others what a card does: stdout then has one row of a Markdown table (docs/cards.md has its
+columns), stderr what is in it and where to send it. It holds the card, its driver, the kind of system, versions,
+the settings that are not at their default, and times; no names of yours, of your machine or its folders, no
+serial numbers.
 """
 
 
@@ -72,6 +79,12 @@ def bench(
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON too.")
     ] = None,
+    share: Annotated[
+        bool,
+        typer.Option(
+            "--share", help="Print one Markdown row to send us, without anything personal, instead."
+        ),
+    ] = False,
 ) -> None:
     """Measure the personalive pipeline on this machine: each stage, frames per second, memory, starting."""
     from personalive.cli import console
@@ -100,7 +113,14 @@ def bench(
         ),
         lambda stage, done: console.say(f"{stage}: {100 * done:.0f} %"),
     )
-    typer.echo(text(result))
+    if share:
+        from personalive.cli import sharing
+
+        for row in sharing.rows(result, sharing.machine(parameters.device)):
+            typer.echo(row)
+        console.say(sharing.ADVICE.format(columns=sharing.head(), place=sharing.place()))
+    else:
+        typer.echo(text(result))
     if json_file is not None:
         _write(json_file, result)
 

@@ -6,12 +6,10 @@ import importlib.util
 import os
 import platform
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -19,6 +17,9 @@ import av
 import numpy as np
 
 import personalive
+from personalive.cli.check import Check
+from personalive.cli.gpu_checks import gpu_checks
+from personalive.cli.gpu_facts import gather
 from personalive.cli.serve import INSTALL as INSTALL_SERVER
 from personalive.cli.serve import PACKAGES as SERVER_PACKAGES
 from personalive.errors import PersonaLiveError
@@ -37,21 +38,10 @@ _FACE_TOLERANCE = 0.03
 _GIB = 2**30
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """`ok`: True, False, or None for a mere fact. `required`: without it no portrait can be animated."""
-
-    name: str
-    ok: bool | None
-    detail: str
-    remedy: str | None = None
-    required: bool = False
-
-
 def all_checks() -> list[Check]:
     """Every check, in the order they are shown. One that breaks down is reported as failed."""
     checks: list[Check] = []
-    for look in (_python, _machine, _gpu, _torch, _codecs, _face_model, _pipelines, _server, _disk, _cache):
+    for look in (_python, _machine, _gpu, _codecs, _face_model, _pipelines, _server, _disk, _cache):
         checks += _safely(look)
     return checks
 
@@ -61,7 +51,7 @@ def _safely(look: Callable[[], list[Check]]) -> list[Check]:
         return look()
     except Exception as error:  # the doctor must not fall ill of what it examines
         name = look.__name__.strip("_").replace("_", " ")
-        return [Check(name, False, f"{type(error).__name__}: {error}", required=True)]
+        return [Check(name, False, f"{type(error).__name__}: {error}", required=look is not _gpu)]
 
 
 def _python() -> list[Check]:
@@ -85,36 +75,7 @@ def _machine() -> list[Check]:
 
 
 def _gpu() -> list[Check]:
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return [Check("GPU", None, "no NVIDIA driver found; the preview pipeline needs none")]
-    query = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
-    try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return [Check("GPU", None, f"nvidia-smi does not answer: {error}")]
-    if done.returncode or not done.stdout.strip():
-        return [Check("GPU", None, f"nvidia-smi finds none: {' '.join((done.stderr + done.stdout).split())}")]
-    return [Check("GPU", None, line.strip()) for line in done.stdout.splitlines() if line.strip()]
-
-
-def _torch() -> list[Check]:
-    if importlib.util.find_spec("torch") is None:
-        return [Check("PyTorch", None, "not installed; the preview pipeline needs none")]
-    # In a process of its own: importing it takes seconds and gigabytes, and a broken one may crash.
-    program = (
-        "import torch; print(torch.__version__, 'with CUDA' if torch.cuda.is_available() else 'CPU only')"
-    )
-    try:
-        done = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return [Check("PyTorch", None, "installed, but importing it takes over two minutes")]
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["it crashed"])[-1]
-        return [Check("PyTorch", None, f"installed, but cannot be imported: {last}")]
-    return [Check("PyTorch", None, done.stdout.strip())]
+    return gpu_checks(gather())
 
 
 def _codecs() -> list[Check]:

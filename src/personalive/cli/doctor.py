@@ -7,9 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from personalive.cli.checks import Check
+    from personalive.cli.check import Check
 
-_MARKS = {True: "ok  ", False: "FAIL", None: "info"}
+EPILOG = """Examples:
+
+personalive doctor
+
+personalive doctor --json > doctor.json
+
+Each line is a finding: "ok"; "note", which is worth knowing and stops nothing; or "problem". Below it is what to
+do, where there is something to do.
+
+Of a GPU it says: the card, its compute capability and memory; whether its driver is new enough for the PyTorch that
+is installed, and whether that PyTorch was built for GPUs at all; whether Triton can build the fused kernels, which
+needs a C compiler and Python's headers; how the diffusion pipeline fits into the memory that is free now; and the
+rate to expect, as measured or as computed for that card (docs/cards.md). Nothing is loaded or left behind; it takes
+some seconds.
+"""
 
 
 def doctor(
@@ -27,7 +41,8 @@ def doctor(
     checks = all_checks()
     able = all(check.ok is not False for check in checks if check.required)
     if as_json:
-        typer.echo(json.dumps({"ready": able, "checks": [dataclasses.asdict(c) for c in checks]}, indent=2))
+        told = [{"level": each.level, **dataclasses.asdict(each)} for each in checks]
+        typer.echo(json.dumps({"ready": able, "checks": told}, indent=2))
     else:
         for check in checks:
             typer.echo(_line(check))
@@ -38,5 +53,5 @@ def doctor(
 
 
 def _line(check: Check) -> str:
-    line = f"{_MARKS[check.ok]}  {check.name:<22}{check.detail}"
-    return f"{line}\n{'':28}to mend: {check.remedy}" if check.remedy else line
+    line = f"{check.level:<9}{check.name:<22}{check.detail}"
+    return f"{line}\n{'':31}to do: {check.remedy}" if check.remedy else line

@@ -13,6 +13,7 @@ from torch import Tensor
 from personalive.pipelines.personalive.kernels import (
     batch_norm,
     eight_bits,
+    gated_pointers,
     gated_product,
     group_norm,
     layer_norm,
@@ -83,6 +84,8 @@ def _gates(dtype: torch.dtype, channels: int, length: int) -> None:
     given, weight = _given(rows, channels, dtype=dtype), _given(8 * channels, channels, dtype=dtype)
     if gated_product.fits(given, weight):
         gated_product.gated_product(given, weight, _given(8 * channels, dtype=dtype))
+    if gated_pointers.fits(given, weight):
+        gated_pointers.gated_product_by_pointers(given, weight, _given(8 * channels, dtype=dtype))
 
 
 def _attention_along_time(dtype: torch.dtype, frames: int, channels: int, length: int) -> None:

@@ -39,6 +39,7 @@ class StepTimes:
     keyframes: int
     steps: int
     median_ms: float
+    p95_ms: float
     p99_ms: float
     fastest_ms: float
     fps_each: float
@@ -63,6 +64,7 @@ def summarise(
         keyframes=keyframes,
         steps=len(totals),
         median_ms=middle,
+        p95_ms=float(np.quantile(totals, 0.95)),
         p99_ms=float(np.quantile(totals, 0.99)),
         fastest_ms=min(totals),
         fps_each=1000 * engine.schedule.chunk_frames / middle,

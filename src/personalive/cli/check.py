@@ -1,0 +1,27 @@
+"""One finding of the doctor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Level = Literal["ok", "note", "problem"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """`ok`: True, False, or None for what is neither. `required`: without it no portrait can be animated.
+
+    `remedy` is what to do about it, where there is something to do: a note may have one too.
+    """
+
+    name: str
+    ok: bool | None
+    detail: str
+    remedy: str | None = None
+    required: bool = False
+
+    @property
+    def level(self) -> Level:
+        """How much it matters."""
+        return "note" if self.ok is None else "ok" if self.ok else "problem"
