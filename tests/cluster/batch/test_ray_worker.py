@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,23 +57,20 @@ def begun(worker: RayWorker, name: str) -> None:
 def test_a_job_that_comes_while_another_animates_is_opened_then(
     worker: RayWorker, do: Do, task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    opened: list[str] = []
+    opened: set[str] = set()
+    first = do(task("first.mp4", pause=0.5))
+    begun(worker, "first.mp4")
     hear = worker._bench.heard
 
     def heard(standing: Standing) -> None:
         if threading.current_thread() is not worker._thread and standing.stage == "checking the files":
-            opened.append(standing.name)
+            opened.add(standing.name)
         hear(standing)
 
-    first = do(task("first.mp4", pause=0.5))
-    begun(worker, "first.mp4")
-    hear = worker._bench.heard
     monkeypatch.setattr(worker._bench, "heard", heard)
     second = do(task("second.mp4"))
     assert [first.result().ending, second.result().ending] == [Ending.DONE] * 2
-    assert opened == ["second.mp4"]
-    places = [Path(task(name).output) for name in ("first.mp4", "second.mp4")]
-    assert places[0].stat().st_size
+    assert opened == {"second.mp4"}
     assert not worker.standings()
 
 
@@ -95,11 +93,9 @@ def test_what_is_kept_of_a_job_is_removed_once_the_worker_knows(
 def test_another_pipeline_is_loaded_when_no_job_needs_the_old_one(
     do: Do, counted: Log, task: Callable[..., Task]
 ) -> None:
-    tasks = [task("0.mp4"), task("1.mp4"), task("2.mp4")]
-    other = Task(**{**{name: getattr(tasks[1], name) for name in Task.__dataclass_fields__}, "options": {
-        **tasks[1].options, "size": 320,
-    }})  # fmt: skip
-    waiting = [do(one) for one in (tasks[0], other, tasks[2])]
+    middle = task("1.mp4")
+    other = replace(middle, options={**middle.options, "size": 320})
+    waiting = [do(one) for one in (task("0.mp4"), other, task("2.mp4"))]
     assert [one.result().ending for one in waiting] == [Ending.DONE] * 3
     assert counted.count("load") in (2, 3)
 
@@ -108,7 +104,8 @@ def test_a_worker_that_breaks_down_says_so_and_goes_on(
     worker: RayWorker, do: Do, counted: Log, task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(standing: Standing) -> None:
-        raise SystemExit(str(standing.name))
+        if standing.frames:
+            raise SystemExit(standing.name)
 
     with monkeypatch.context() as patch:
         patch.setattr(worker._calls, "heard", broken)
