@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ from typing import Any
 import pytest
 
 from personalive.cluster.batch.books import Course
-from personalive.cluster.batch.crew import CrewSettings
+from personalive.cluster.batch.crew import CrewSettings, may_take_ahead
 from personalive.cluster.batch.jobs import BatchJob, read_jobs
 from personalive.cluster.batch.manifest import Entry, JobState, Manifest
+from personalive.cluster.batch.ray_worker import IN_HAND
 from personalive.cluster.batch.run import BatchSettings, run_batch
 from personalive.errors import ClusterError
 from tests.cluster.batch.conftest import TINY_FRAMES
@@ -68,7 +70,10 @@ def running(out: Path) -> list[Entry]:
 
 
 class Trouble:
-    """Kills a worker, and then a node, once so many jobs are done."""
+    """Kills a worker, and then a node, once so many jobs are done.
+
+    Of the manifest it keeps how many workers were at work at a time at most, and how many jobs one had in hand.
+    """
 
     def __init__(self, cluster: Any, out: Path, worker_at: int, node_at: int) -> None:
         self._cluster = cluster
@@ -76,9 +81,12 @@ class Trouble:
         self._worker_at, self._node_at = worker_at, node_at
         self.kills = 0
         self.most_at_work = 0
+        self.most_in_hand = 0
 
     def __call__(self, course: Course) -> None:
-        self.most_at_work = max(self.most_at_work, course.running)
+        in_hand = Counter(entry.worker for entry in running(self._out))
+        self.most_at_work = max(self.most_at_work, len(in_hand))
+        self.most_in_hand = max(self.most_in_hand, *in_hand.values(), 0)
         if self.kills == 0 and course.done >= self._worker_at:
             if victims := [entry for entry in running(self._out) if entry.worker]:
                 os.kill(int((victims[0].worker or "").rpartition("/")[2]), signal.SIGKILL)
@@ -143,11 +151,13 @@ def test_two_hundred_jobs_with_a_worker_and_a_node_killed(
     assert trouble.most_at_work == 2 * nodes
     for job in jobs:
         assert Path(job.output).read_bytes() == expected[job.name.partition("-")[2]], job.name
+    assert trouble.most_in_hand == IN_HAND
+    # Of each worker that was killed, of one job a segment that was animated, of another the last that was encoded.
     made_twice = counted.frames - len(jobs) * frames
-    assert 0 <= made_twice <= trouble.kills * SEGMENT
+    assert 0 <= made_twice <= trouble.kills * 2 * SEGMENT
     assert counted.count("load") <= 2 * nodes + trouble.kills
     attempts = sum(entry.attempts for entry in Manifest.read(str(out)))
-    assert len(jobs) < attempts <= len(jobs) + trouble.kills
+    assert len(jobs) < attempts <= len(jobs) + trouble.kills * IN_HAND
     assert not list(out.glob(".*.resume"))
 
 
@@ -182,9 +192,9 @@ def test_ctrl_c_ends_all_workers_and_the_same_call_goes_on(
     workers: list[int] = []
 
     def press(course: Course) -> None:
-        at_work = running(tmp_path)
+        at_work = {entry.worker or "" for entry in running(tmp_path)}
         if course.done >= 1 and len(at_work) == 2:
-            workers[:] = [int((entry.worker or "").rpartition("/")[2]) for entry in at_work]
+            workers[:] = [int(worker.rpartition("/")[2]) for worker in at_work]
             raise KeyboardInterrupt
 
     settings = BatchSettings(out=str(tmp_path), crew=crew(cluster))
@@ -198,7 +208,7 @@ def test_ctrl_c_ends_all_workers_and_the_same_call_goes_on(
     assert not any(Path(f"/proc/{pid}").exists() for pid in workers)
     assert time.monotonic() - begun < 240
     assert run_batch(jobs, settings).totals.done == 4
-    assert counted.frames <= 4 * TINY_FRAMES + 2 * SEGMENT
+    assert counted.frames <= 4 * TINY_FRAMES + 2 * 2 * SEGMENT
 
 
 @pytest.fixture
@@ -248,3 +258,22 @@ def test_no_cluster_is_said(counted: Log, portraits: Path, clips: Path, tmp_path
         with pytest.raises(ClusterError, match=f"no Ray cluster to be reached at {address}: .*ray start"):
             run_batch(jobs, BatchSettings(out=str(tmp_path), crew=settings))
     assert [entry.state for entry in Manifest.read(str(tmp_path))] == [JobState.PENDING]
+
+
+@pytest.mark.parametrize(
+    ("in_hand", "all_in_hand", "waiting", "may"),
+    [
+        (1, [1], 1, True),
+        (0, [0], 5, False),
+        (2, [2], 5, False),
+        (1, [1, 1], 1, False),
+        (1, [1, 1], 2, True),
+        (1, [1, 2], 1, True),
+        (1, [1, 0, 0], 2, False),
+        (1, [1, 0, 0], 3, True),
+    ],
+)
+def test_a_job_ahead_is_none_that_another_worker_would_be_without(
+    in_hand: int, all_in_hand: list[int], waiting: int, may: bool
+) -> None:
+    assert may_take_ahead(in_hand, all_in_hand, waiting) is may

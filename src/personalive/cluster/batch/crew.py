@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from personalive.cluster.batch.books import Batch
 from personalive.cluster.batch.connection import connected
 from personalive.cluster.batch.mirror import remove_leftovers
-from personalive.cluster.batch.ray_worker import Hello, RayWorker
-from personalive.cluster.batch.work import Ending, Outcome, Task
+from personalive.cluster.batch.ray_worker import CALLS, IN_HAND, Hello, RayWorker
+from personalive.cluster.batch.work import Ending, Outcome, Standing, Task
 from personalive.errors import ClusterError, InputError, PersonaLiveError
 
 _WAIT_SECONDS = 0.2
@@ -85,11 +86,30 @@ class _Worker:
         self.actor = actor
         self.name = ""
         self.node = ""
-        self.task: Task | None = None
-        self.last: str | None = None
-        """The output of the job it has done last: it keeps the segments until it begins the next."""
+        self.in_hand = 0
+        """Jobs it was given that have not ended."""
+        self.kept: list[str] = []
+        """The outputs of jobs it has done. It keeps their segments until it is told that this is known."""
         self.asked = 0.0
         self.hired = time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call of a worker that has not been answered: what to do with the answer, and whether it is an outcome."""
+
+    worker: _Worker
+    then: Callable[[Any], None]
+    does_job: bool = False
+
+
+def may_take_ahead(in_hand: int, all_in_hand: Sequence[int], waiting: int) -> bool:
+    """Whether a worker that has `in_hand` jobs should get another one beside them, of `waiting` ones.
+
+    `all_in_hand`: how many each worker has, those included that are yet to come up. Each of them that is not full
+    could begin one soon: with fewer jobs than that, whoever is ready first should get the next.
+    """
+    return 0 < in_hand < IN_HAND and waiting >= sum(count < IN_HAND for count in all_in_hand)
 
 
 class _Crew:
@@ -108,11 +128,11 @@ class _Crew:
             num_cpus=settings.cpus,
             num_gpus=gpus,
             max_restarts=0,
-            max_concurrency=2,  # it does one job, and is asked meanwhile
+            max_concurrency=CALLS,
         )(RayWorker)
         self._cache_bytes = settings.cache_bytes
         self._workers: list[_Worker] = []
-        self._calls: dict[Any, tuple[_Worker, Callable[[_Worker, Any], None]]] = {}
+        self._calls: dict[Any, _Call] = {}
         self._failed_starts = 0
         self._counted, self._places = 0.0, self._room()
         if settings.address is None and self._places < (settings.workers or 1):
@@ -141,12 +161,12 @@ class _Crew:
         if time.monotonic() > self._counted + _COUNT_SECONDS:  # machines come and go
             self._counted, self._places = time.monotonic(), self._room()
         wanted = self._wanted or max(self._places, 1)
-        idle = sum(worker.task is None for worker in self._workers)
+        idle = sum(not worker.in_hand for worker in self._workers)
         missing = min(wanted - len(self._workers), self._batch.waiting - idle)
         for _ in range(missing):
             worker = _Worker(self._kind.remote(self._cache_bytes))
             self._workers.append(worker)
-            self._call(worker, worker.actor.hello.remote(), self._welcome)
+            self._calls[worker.actor.hello.remote()] = _Call(worker, partial(self._welcome, worker))
 
     def _welcome(self, worker: _Worker, hello: Hello) -> None:
         from importlib.metadata import version
@@ -164,12 +184,13 @@ class _Crew:
     def turn(self) -> str:
         """Hand out work, wait a moment, take in what came. Returns a stage for the whole, or ""."""
         self._hire()
-        for worker in list(self._workers):
-            if worker.name and worker.task is None and self._batch.waiting:
-                self._give(worker)
+        self._hand_out()
+        for worker in self._workers:
             self._ask(worker)
-        for call in self._answered():
-            self._take_in(call)
+        dead = [end for call in self._answered() if (end := self._take_in(call)) is not None]
+        # Not before all answers are taken in: some may be of jobs that a dead one has finished.
+        for worker, reason in dead:
+            self._bury(worker, reason)
         nodes = {worker.node for worker in self._workers if worker.name}
         late = time.monotonic() - _SETTLED_SECONDS
         if all(worker.name or worker.hired < late for worker in self._workers):
@@ -187,54 +208,68 @@ class _Crew:
         ready, _ = self._ray.wait(list(self._calls), num_returns=len(self._calls), timeout=0)
         return list(ready)
 
-    def _call(self, worker: _Worker, call: Any, then: Callable[[_Worker, Any], None]) -> None:
-        self._calls[call] = (worker, then)
+    def _hand_out(self) -> None:
+        """Give every worker that is there a job, and then, where enough wait, the next one to open meanwhile."""
+        there = [worker for worker in self._workers if worker.name]
+        for worker in there:
+            if not worker.in_hand and self._batch.waiting:
+                self._give(worker)
+        for worker in there:
+            every = [one.in_hand for one in self._workers]
+            if may_take_ahead(worker.in_hand, every, self._batch.waiting):
+                self._give(worker, ahead=True)
 
-    def _give(self, worker: _Worker) -> None:
-        task = self._batch.take(worker.name, worker.node)
+    def _give(self, worker: _Worker, *, ahead: bool = False) -> None:
+        task = self._batch.take(worker.name, worker.node, ahead=ahead)
         if task is not None:
-            worker.task, worker.last = task, None
-            self._call(worker, worker.actor.do.remote(task), self._ended)
+            known, worker.kept = worker.kept, []
+            worker.in_hand += 1
+            then = partial(self._ended, worker, task)
+            self._calls[worker.actor.do.remote(task, known)] = _Call(worker, then, does_job=True)
 
     def _ask(self, worker: _Worker) -> None:
-        if worker.task is None or time.monotonic() < worker.asked + _ASK_SECONDS:
+        if not worker.in_hand or time.monotonic() < worker.asked + _ASK_SECONDS:
             return
         worker.asked = math.inf
-        self._call(worker, worker.actor.standing.remote(), self._heard)
+        self._calls[worker.actor.standings.remote()] = _Call(worker, partial(self._heard, worker))
 
-    def _heard(self, worker: _Worker, standing: Any) -> None:
+    def _heard(self, worker: _Worker, standings: list[Standing]) -> None:
         worker.asked = time.monotonic()
-        if standing is not None:
+        for standing in standings:
             self._batch.heard(worker.name, standing)
 
-    def _ended(self, worker: _Worker, outcome: Outcome) -> None:
-        task, worker.task = worker.task, None
-        assert task is not None
+    def _ended(self, worker: _Worker, task: Task, outcome: Outcome) -> None:
+        worker.in_hand -= 1
         if outcome.ending is Ending.DONE:
-            worker.last = task.output
+            worker.kept.append(task.output)
         self._keep(task, outcome)
         self._batch.ended(task.name, worker.node, outcome)
 
-    def _take_in(self, call: Any) -> None:
-        worker, then = self._calls.pop(call)
+    def _take_in(self, ref: Any) -> tuple[_Worker, str] | None:
+        """Take in the answer to a call. Returns the worker, and how it died, if this is all there is to learn."""
+        call = self._calls.pop(ref)
+        worker = call.worker
         if worker not in self._workers:  # buried already, by another call's failure
-            return
+            return None
         errors = self._ray.exceptions
         try:
-            answer = self._ray.get(call)
+            answer = self._ray.get(ref)
         except errors.RayTaskError as error:
             if not worker.name:
-                self._bury(worker, str(error.cause or error))
-            elif then == self._ended:
-                self._ended(worker, Outcome(Ending.BROKEN, str(error.cause or error)))
+                return worker, str(error.cause or error)
+            if call.does_job:
+                call.then(Outcome(Ending.BROKEN, str(error.cause or error)))
+            return None
         except errors.RayError as error:
-            self._bury(worker, _gist(error))
-        else:
-            then(worker, answer)
+            return worker, _gist(error)
+        call.then(answer)
+        return None
 
     # Endings
 
     def _bury(self, worker: _Worker, reason: str) -> None:
+        if worker not in self._workers:  # another call has said it too
+            return
         self._workers.remove(worker)
         self._end(worker)
         if worker.name:
@@ -259,9 +294,9 @@ class _Crew:
     def _end(self, worker: _Worker) -> None:
         with suppress(Exception):  # it may be gone, or Ray itself
             self._ray.kill(worker.actor, no_restart=True)
-        if worker.last is not None:
+        for output in worker.kept:
             with suppress(PersonaLiveError):
-                remove_leftovers(worker.last)
+                remove_leftovers(output)
 
 
 def _gist(error: Exception) -> str:

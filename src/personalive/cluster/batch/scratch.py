@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,11 +64,15 @@ class Scratch:
 
 
 class InputCache:
-    """Copies of files from stores, the least recently used removed when they pass `max_bytes` in all."""
+    """Copies of files from stores, the least recently used removed when they pass `max_bytes` in all.
+
+    Jobs on several threads may use it.
+    """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
+        self._lock = threading.Lock()
         self._held: dict[Path, int] = {}
         self._sizes: dict[Path, int] = {}
         """Size of each copy, the least recently used first."""
@@ -81,13 +86,15 @@ class InputCache:
         if not storage.is_url(place):
             yield Path(place)
             return
-        path = self._copy(place)
-        self._held[path] = self._held.get(path, 0) + 1
+        with self._lock:
+            path = self._copy(place)
+            self._held[path] = self._held.get(path, 0) + 1
         try:
             yield path
         finally:
-            self._held[path] -= 1
-            self._shrink()
+            with self._lock:
+                self._held[path] -= 1
+                self._shrink()
 
     def _copy(self, place: str) -> Path:
         stamp = storage.stamp(place)

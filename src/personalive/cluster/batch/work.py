@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import shutil
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -30,7 +30,7 @@ from personalive.errors import (
 )
 from personalive.offline import AnimateJob, Report
 from personalive.offline.animate import in_phases
-from personalive.offline.phases import Phases, complete
+from personalive.offline.phases import Phases
 from personalive.offline.shared import Shared
 from personalive.offline.workfolder import WorkFolder
 
@@ -99,18 +99,17 @@ class Bench:
     """Called from within a job, in the thread of its phase, with how far it is."""
     unsplit: set[str] = field(default_factory=set)
     """Pipelines found not to be able to go on from a snapshot."""
-    last: str | None = None
-    """The output of the job done last. Its segments are kept until the next is begun: only then it is sure that
-    whoever hands out the work knows that it is done."""
+    kept: set[str] = field(default_factory=set)
+    """The outputs of jobs whose segments are kept, until whoever hands out the work knows that they are done."""
     spoiled: bool = False
     """Whether a defect may have done something to the pipeline."""
 
-    def clear(self) -> None:
-        """Remove what was kept of the job done last."""
-        last, self.last = self.last, None
-        if last is not None:
+    def clear(self, outputs: Iterable[str] | None = None) -> None:
+        """Remove what is kept of the jobs with these outputs, or of all."""
+        for output in self.kept.intersection(self.kept if outputs is None else outputs):
+            self.kept.discard(output)
             with contextlib.suppress(PersonaLiveError):
-                remove_leftovers(last)
+                remove_leftovers(output)
 
     def renew(self) -> None:
         """After a defect, have the next job load a new pipeline. No job may be at work on the old one."""
@@ -119,18 +118,14 @@ class Bench:
             with contextlib.suppress(Exception):
                 self.shared.close()
 
-    def do(self, task: Task) -> Outcome:
-        """Do a job, and say what came of it. Only Ctrl-C and its like pass through."""
-        self.clear()
-        outcome = complete(self.in_phases(task))
-        self.renew()
-        return outcome
-
     def in_phases(self, task: Task) -> Phases[Outcome]:
-        """What `do` does with a job, in phases; `clear` and `renew` are left to the caller."""
+        """Do a job, in phases, and say what came of it. Only Ctrl-C and its like pass through.
+
+        `clear`, and `renew` where the pipeline is `spoiled` then, are for the caller.
+        """
         work = _Work(self, task)
         try:
-            return (yield from work.do())
+            outcome = yield from work.do()
         except BusyError as error:
             return work.ended(Ending.BUSY, str(error))
         except (PipelineUnavailableError, WeightsError) as error:
@@ -142,6 +137,9 @@ class Bench:
         except Exception as error:  # a defect, ours or a pipeline's, must not end the batch
             self.spoiled = True
             return work.ended(Ending.BROKEN, _described(error))
+        if outcome.segments:
+            self.kept.add(task.output)
+        return outcome
 
 
 @contextmanager
@@ -223,7 +221,6 @@ class _Work:
             self._bench.unsplit.add(job.pipeline)
             plain = self._job(job.reference, job.driving, job.output)
             report = yield from in_phases(plain, self._tell, shared=self._bench.shared)
-        self._bench.last = self._task.output if self._segments else None
         size = job.output.stat().st_size
         return Outcome(Ending.DONE, None, report, size, self._segments, thumbnail(job.output, report))
 
