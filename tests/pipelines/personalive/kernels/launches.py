@@ -36,7 +36,7 @@ def launch_all(dtype: torch.dtype) -> None:
     _plain_norms(dtype)
     for channels, side in _LEVELS:
         _attention_along_time(dtype, _FRAMES, channels, side**2)
-    _attention_along_time(dtype, tokens.MOST_FRAMES, *_LEVELS[0])
+        _attention_along_time(dtype, tokens.MOST_FRAMES, channels, side**2)
     for channels, side in _LEVELS[:most]:
         _tokens(dtype, channels, side**2)
         _gates(dtype, channels, side**2)

@@ -15,10 +15,8 @@ _LEAST_SIDE = 16
 """The smallest side of a matrix that Triton multiplies."""
 MOST_FRAMES = 32
 """Frames whose attention one program holds."""
-_SMALL_TILE = 1 << 13
-"""Bytes of a pixel's queries in one head. Of larger ones, those of the next pixels are not brought ahead: 99 KB a
-block would not hold them. In float32, which is multiplied by ordinary arithmetic, such tiles spill."""
-_STAGES = 3
+_MOST_BYTES = {torch.float16: 1 << 13, torch.bfloat16: 1 << 13, torch.float32: 1 << 12}
+"""Of a pixel's queries in one head, padded. With more, some launch spills, or does not fit into 99 KB a block."""
 
 
 @tuned(
@@ -62,13 +60,13 @@ def _(projected: Tensor) -> Tensor:
 @triton.jit
 def _attend_along_time(
     query, key, value, out, frames, length, width, session_step, frame_step, pixel_step, channels, scale,
-    FRAMES: tl.constexpr, WIDTH: tl.constexpr, STAGES: tl.constexpr, PIXELS: tl.constexpr,
+    FRAMES: tl.constexpr, WIDTH: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
     """Some pixels of one head: all frames of a pixel are one small matrix, so nothing is read twice."""
     head, session = tl.program_id(1), tl.program_id(2)
     frame, channel = tl.arange(0, FRAMES), tl.arange(0, WIDTH)
     inside = (frame < frames)[:, None] & (channel < width)[None, :]
-    for step in tl.range(0, PIXELS, num_stages=STAGES):
+    for step in range(PIXELS):
         pixel = tl.program_id(0) * PIXELS + step
         here = inside & (pixel + tl.zeros([FRAMES], tl.int32) < length)[:, None]
         read = (
@@ -109,7 +107,6 @@ def attend_along_time(query: Tensor, key: Tensor, value: Tensor, heads: int) -> 
         query, key, value, out, frames, length, width,
         query.stride(0), query.stride(1), query.stride(2), channels, width**-0.5,
         FRAMES=_side(frames), WIDTH=_side(width),
-        STAGES=_STAGES if _tile(query, heads) <= _SMALL_TILE else 1,
     )  # fmt: skip
     return out
 
@@ -121,15 +118,10 @@ def _side(size: int) -> int:
 
 
 def has_room(query: Tensor, heads: int) -> bool:
-    """Whether `attend_along_time` takes such queries (S, F, L, C): of 16 bits, or float32 in small tiles."""
-    halves = query.dtype in (torch.float16, torch.bfloat16)
-    small = query.dtype == torch.float32 and _tile(query, heads) <= _SMALL_TILE
-    return query.shape[1] <= MOST_FRAMES and (halves or small)
-
-
-def _tile(query: Tensor, heads: int) -> int:
-    """Bytes of a pixel's queries in one head, as padded."""
-    return _side(query.shape[1]) * _side(query.shape[3] // heads) * query.element_size()
+    """Whether `attend_along_time` takes such queries (S, F, L, C): not many frames in wide heads, nor float64."""
+    frames, width = query.shape[1], query.shape[3] // heads
+    nbytes = _side(frames) * _side(width) * query.element_size()
+    return frames <= MOST_FRAMES and nbytes <= _MOST_BYTES.get(query.dtype, 0)
 
 
 @attend_along_time.register_fake
