@@ -109,8 +109,13 @@ class CountedOperations(PlainOperations):
     accumulates = True
 
     def __init__(self, ledger: Ledger, *, pairs: bool) -> None:
-        self.pairs = pairs
+        self._pairs = pairs
         self._ledger = ledger
+
+    def pairs(self, rows: int, linear: nn.Linear) -> bool:
+        """See `Operations`."""
+        del rows, linear
+        return self._pairs
 
     def _pass(self, made: Callable[[], Any], *tensors: Tensor | None) -> Any:
         """The result of a kernel that reads `tensors` and writes its result."""
