@@ -45,7 +45,7 @@ class Launches:
     """Stands in for a kernel: takes down the grid of each of its launches, and launches nothing."""
 
     def __init__(self, kernel: Any, grids: list[tuple[int, ...]]) -> None:
-        self._tried = [config.kwargs for config in getattr(kernel, "configs", [])] or [{}]
+        self._tried = [config.kwargs for config in getattr(kernel, "launches", [])] or [{}]
         self._grids = grids
 
     def __getitem__(self, grid: tuple[int, ...] | Callable[[dict[str, int]], tuple[int, ...]]) -> Any:

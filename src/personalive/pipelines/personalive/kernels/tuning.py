@@ -24,7 +24,8 @@ def tuned(
     """Let a kernel try each launch, once for each value of the arguments in `key`.
 
     `fits(sizes, stages)` says whether this GPU has the memory for a launch; of those that do not, none is compiled,
-    but the first is kept where nothing else is left. What was fastest is kept on disk where this Triton can.
+    but the first is kept where nothing else is left. What was fastest is kept on disk where this Triton can. All of
+    them are the tuned kernel's `launches`.
     """
     tried = [
         triton.Config(dict(sizes), num_warps=warps, **({"num_stages": stages[0]} if stages else {}))
@@ -35,7 +36,14 @@ def tuned(
         options["cache_results"] = True
     if fits is not None:
         options["prune_configs_by"] = {"early_config_prune": _those_that(fits)}
-    return triton.autotune(configs=tried[:1] if INTERPRETED else tried, key=key, do_bench=_timed, **options)
+    tune = triton.autotune(configs=tried[:1] if INTERPRETED else tried, key=key, do_bench=_timed, **options)
+
+    def decorate(kernel: Any) -> Any:
+        tuner = tune(kernel)
+        tuner.launches = tried
+        return tuner
+
+    return decorate
 
 
 def _those_that(fit: Callable[[dict[str, int], int], bool]) -> Callable[..., list[triton.Config]]:
