@@ -27,7 +27,7 @@ class Way:
 
     @property
     def interpreted(self) -> bool:
-        """Whether in Triton's interpreter, which truncates where a GPU rounds."""
+        """Whether in Triton's interpreter, which rounds to small types otherwise than a GPU."""
         return INTERPRETED and self.operations is not PLAIN
 
     def require_products(self, dtype: torch.dtype) -> None:
