@@ -25,17 +25,17 @@ def fastest(device: torch.device) -> Operations:
         from personalive.pipelines.personalive.kernels.fused import TritonOperations
     except ImportError:
         return PLAIN
-    operations, tokens = TritonOperations(), torch.zeros(1, _WIDTH, device=device, dtype=torch.float16)
+    operations, tokens = TritonOperations(device), torch.zeros(1, _WIDTH, device=device, dtype=torch.float16)
     try:
         operations.gated(tokens)
     except Exception as error:  # whatever a compiler, a driver or the library may raise
         _log.warning("the fused kernels are not used, Triton does not work here: %s", error)
         return PLAIN
     if not offered("_gated_product", torch.cuda.get_device_capability(device)):
-        return TritonOperations(pairs=False)
+        return TritonOperations(device, pairs=False)
     try:
         operations.gated_product(tokens, tokens.expand(2 * _WIDTH, -1), tokens.new_zeros(2 * _WIDTH))
     except Exception as error:  # the one kernel that asks for more than any GPU has
         _log.info("gates are opened apart from the product before them: %s", error)
-        return TritonOperations(pairs=False)
+        return TritonOperations(device, pairs=False)
     return operations
