@@ -27,7 +27,7 @@ class Way:
 
     @property
     def interpreted(self) -> bool:
-        """Whether in Triton's interpreter, which truncates where a GPU rounds."""
+        """Whether in Triton's interpreter, which rounds to small types otherwise than a GPU."""
         return INTERPRETED and self.operations is not PLAIN
 
     def require_products(self, dtype: torch.dtype) -> None:
@@ -49,10 +49,10 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out most of a test's combinations of parameters where the interpreter would run them.
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow most of a test's combinations of parameters where the interpreter runs them.
 
-    In those that stay every two values still meet. On a GPU all run.
+    In those that are not every two values still meet.
     """
     if not INTERPRETED:
         return
@@ -61,9 +61,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         here = item.path.is_relative_to(_HERE) and item.get_closest_marker("gpu") is not None
         if here and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
             tests[item.nodeid.partition("[")[0]].append(item)
-    left_out: set[pytest.Item] = set()
     for every in tests.values():
         values = [{name: repr(value) for name, value in item.callspec.params.items()} for item in every]
-        left_out.update(set(every) - {every[place] for place in covering(values)})
-    items[:] = [item for item in items if item not in left_out]
-    config.hook.pytest_deselected(items=list(left_out))
+        kept = covering(values)
+        for place, item in enumerate(every):
+            if place not in kept:
+                item.add_marker(pytest.mark.slow)

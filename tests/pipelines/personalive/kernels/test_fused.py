@@ -52,7 +52,8 @@ def test_a_tracer_follows_what_is_added_to_and_what_is_multiplied(way: Way) -> N
     def run(given: torch.Tensor) -> torch.Tensor:
         total, normed = way.operations.layer_norm(given, norm, given, bias=bias)
         attended = way.operations.attend_wide(normed, normed, normed)
-        return way.operations.accumulate(total, attended, weight)
+        apart = way.operations.attend_along_time(attended[None], attended[None], attended[None], 16)[0]
+        return way.operations.accumulate(total, apart, weight)
 
     compiled = torch.compile(run, backend="aot_eager", fullgraph=True)
     torch.testing.assert_close(compiled(x), run(x), rtol=1e-2, atol=1e-2)

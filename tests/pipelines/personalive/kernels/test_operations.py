@@ -321,13 +321,12 @@ def test_rows_in_8_bits(way: Way, dtype: torch.dtype, channels: int) -> None:
     assert (codes.dtype, scale.dtype, scale.shape) == (FLOAT8, torch.float32, (5, 1))
     back, exact = codes.double() * scale.double(), values.double()
     # Three bits of mantissa: half a step is a sixteenth, and near zero half of 2^-9.
-    # One that truncates is off by one.
-    steps = 2 if way.interpreted else 1
-    assert ((back - exact).abs() <= steps * (exact.abs() / 15.9 + scale.double() * 2**-10)).all()
+    right = (back - exact).abs() <= exact.abs() / 15.9 + scale.double() * 2**-10
+    if way.interpreted:  # rounding up to a power of two, it forgets to count the exponent up
+        right |= (exact / scale.double()).frexp().mantissa.abs() >= 31 / 32
+    assert right.all()
     assert torch.equal(back[4], exact[4])
-    largest = codes.double().abs()[:4].amax(dim=1)
-    assert (largest >= (416 if way.interpreted else 448)).all()
-    assert (largest <= 448).all()
+    assert codes.double().abs()[:4].amax(dim=1).tolist() == [448.0] * 4
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

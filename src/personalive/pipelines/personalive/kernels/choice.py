@@ -34,7 +34,7 @@ def measured(device: torch.device, folder: Path | None = None, attention: str = 
         from personalive.pipelines.personalive.kernels.fused import TritonOperations
     except ImportError:
         return PLAIN
-    fused = TritonOperations()
+    fused = TritonOperations(device)
     try:
         _try(fused, device)
     except Exception as error:  # whatever a compiler, a driver or the library may raise

@@ -43,6 +43,11 @@ def family(capability: Capability) -> Capability | None:
     return max((known for known in SHARED_MEMORY_KB if known <= capability), default=None)
 
 
+def refused(capability: Capability) -> frozenset[str]:
+    """The kernels of `NOT_OFFERED` that a GPU of this capability may not be given."""
+    return frozenset(kernel for kernel in NOT_OFFERED if not offered(kernel, capability))
+
+
 def offered(kernel: str, capability: Capability) -> bool:
     """Whether a GPU of this capability may be given the kernel of that name."""
     known = family(capability)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from personalive.pipelines.personalive.kernels import gated_pointers, gated_product, wide_attention
 from personalive.pipelines.personalive.kernels.batch_norm import rectified_norm
 from personalive.pipelines.personalive.kernels.eight_bits import gated_quantized, quantized
-from personalive.pipelines.personalive.kernels.families import offered
+from personalive.pipelines.personalive.kernels.families import refused
 from personalive.pipelines.personalive.kernels.group_norm import add, group_norm
 from personalive.pipelines.personalive.kernels.layer_norm import layer_norm
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Convolution, Normed, Summed
@@ -28,11 +28,8 @@ Product = Callable[[Tensor, Tensor, Tensor], Tensor]
 """Tokens, a paired weight, a paired bias → what is gated; see `Operations.gated_product`."""
 
 
-def _can(tensor: Tensor, kernel: str | None = None) -> bool:
-    """Whether a kernel runs where the tensor is; asked by its name where some GPUs are not offered it."""
-    if not tensor.is_cuda:
-        return INTERPRETED
-    return kernel is None or offered(kernel, torch.cuda.get_device_capability(tensor.device))
+def _can(tensor: Tensor) -> bool:
+    return tensor.is_cuda or INTERPRETED
 
 
 class TritonOperations:
@@ -44,6 +41,14 @@ class TritonOperations:
     """
 
     accumulates = True
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        # Known beforehand, as a compiler follows what is asked for each tensor.
+        gpu = torch.cuda.is_available()
+        self._refused = refused(torch.cuda.get_device_capability(device)) if gpu else frozenset[str]()
+
+    def _offered(self, kernel: str) -> bool:
+        return kernel not in self._refused
 
     def group_norm(
         self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
@@ -139,9 +144,13 @@ class TritonOperations:
     def products(self, tokens: Tensor, weight: Tensor) -> dict[str, Product]:
         """The kernels that make such a gated product on this device, by name, the likeliest to be fastest first."""
         found: dict[str, Product] = {}
-        if _can(tokens, "_gated_product") and gated_product.fits(tokens, weight):
+        if _can(tokens) and self._offered("_gated_product") and gated_product.fits(tokens, weight):
             found["descriptors"] = gated_product.gated_product
-        if _can(tokens, "_gated_product_by_pointers") and gated_pointers.fits(tokens, weight):
+        if (
+            _can(tokens)
+            and self._offered("_gated_product_by_pointers")
+            and gated_pointers.fits(tokens, weight)
+        ):
             found["pointers"] = gated_pointers.gated_product_by_pointers
         return found
 
@@ -162,18 +171,18 @@ class TritonOperations:
 
     def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """See `Operations`."""
-        if not _can(query, "_attend_along_time") or not has_room(query, heads):
+        if not _can(query) or not self._offered("_attend_along_time") or not has_room(query, heads):
             return PLAIN.attend_along_time(query, key, value, heads)
         return attend_along_time(query, key, value, heads)
 
     def quantized(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """See `Operations`."""
-        if not _can(values, "_quantized"):
+        if not _can(values) or not self._offered("_quantized"):
             return PLAIN.quantized(values)
         return quantized(values)
 
     def gated_quantized(self, projected: Tensor) -> tuple[Tensor, Tensor]:
         """See `Operations`."""
-        if not _can(projected, "_gated_quantized"):
+        if not _can(projected) or not self._offered("_gated_quantized"):
             return self.quantized(self.gated(projected))
         return gated_quantized(projected)
