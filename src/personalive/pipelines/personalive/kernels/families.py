@@ -21,19 +21,26 @@ SHARED_MEMORY_KB: Mapping[Capability, int] = {
 }
 """The most that a block can have of a multiprocessor's own memory, of each family (CUDA's programming guide)."""
 
-_WITHOUT_TENSOR_MEMORY_ACCELERATOR = frozenset[Capability]({(7, 5), (8, 0), (8, 6), (8, 9)})
-_WITHOUT_8_BIT_FLOATS = frozenset[Capability]({(7, 5), (8, 0), (8, 6)})
+FLOAT8: Capability = (8, 9)
+"""From this capability on GPUs multiply 8-bit floats."""
+_TENSOR_MEMORY_ACCELERATOR: Capability = (9, 0)
+"""From this one on they have it."""
+
+
+def _before(first: Capability) -> frozenset[Capability]:
+    return frozenset(known for known in SHARED_MEMORY_KB if known < first)
+
 
 NOT_OFFERED: Mapping[str, frozenset[Capability]] = {
     # Descriptors become loads of two bytes each, nothing is brought ahead, and accumulators spill.
-    "_gated_product": _WITHOUT_TENSOR_MEMORY_ACCELERATOR,
+    "_gated_product": _before(_TENSOR_MEMORY_ACCELERATOR),
     # Nothing is copied aside on 7.5. On 9.0 its sister by descriptors beats the library's product at every width.
     "_gated_product_by_pointers": frozenset({(7, 5), (9, 0)}),
     # Its products of matrices are made of ordinary arithmetic there, and spill.
     "_attend_along_time": frozenset({(7, 5)}),
     # Triton has no conversion to e4m3 there.
-    "_quantized": _WITHOUT_8_BIT_FLOATS,
-    "_gated_quantized": _WITHOUT_8_BIT_FLOATS,
+    "_quantized": _before(FLOAT8),
+    "_gated_quantized": _before(FLOAT8),
 }
 """Kernels, by their functions' names, and the families for which they do not compile, or to something useless."""
 

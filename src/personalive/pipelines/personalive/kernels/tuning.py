@@ -18,14 +18,10 @@ Launch = tuple[dict[str, int], int] | tuple[dict[str, int], int, int]
 """Block sizes and warps, and where a kernel brings tiles ahead, how many are on their way at once."""
 
 
-def tuned(
-    choices: Sequence[Launch], key: list[str], fits: Callable[[dict[str, int], int], bool] | None = None
-) -> Any:
+def tuned(choices: Sequence[Launch], key: list[str]) -> Any:
     """Let a kernel try each launch, once for each value of the arguments in `key`.
 
-    `fits(sizes, stages)` says whether this GPU has the memory for a launch; of those that do not, none is compiled,
-    but the first is kept where nothing else is left. What was fastest is kept on disk where this Triton can. All of
-    them are the tuned kernel's `launches`.
+    What was fastest is kept on disk where this Triton can. All of them are the tuned kernel's `launches`.
     """
     tried = [
         triton.Config(dict(sizes), num_warps=warps, **({"num_stages": stages[0]} if stages else {}))
@@ -34,8 +30,6 @@ def tuned(
     options: dict[str, Any] = {}
     if "cache_results" in inspect.signature(triton.autotune).parameters:
         options["cache_results"] = True
-    if fits is not None:
-        options["prune_configs_by"] = {"early_config_prune": _those_that(fits)}
     tune = triton.autotune(configs=tried[:1] if INTERPRETED else tried, key=key, do_bench=_timed, **options)
 
     def decorate(kernel: Any) -> Any:
@@ -44,13 +38,6 @@ def tuned(
         return tuner
 
     return decorate
-
-
-def _those_that(fit: Callable[[dict[str, int], int], bool]) -> Callable[..., list[triton.Config]]:
-    def pruned(configs: list[triton.Config], *_: Any, **__: Any) -> list[triton.Config]:
-        return [each for each in configs if fit(each.kwargs, each.num_stages)] or configs[:1]
-
-    return pruned
 
 
 def _timed(call: Callable[[], Any], quantiles: Sequence[float]) -> Any:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from personalive.errors import InputError
+from personalive.pipelines.personalive.kernels import families
 from personalive.pipelines.personalive.kernels.failures import out_of_memory
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Fusable
 from personalive.pipelines.personalive.models import Models
@@ -26,8 +27,6 @@ _MULTIPLE = 16
 """What both sides of a product in 8 bits divide by."""
 _LEAST_WIDTH = 1280
 """Narrower ones gain nothing."""
-
-_CAPABILITY = (8, 9)
 
 
 class Float8Linear(nn.Module):
@@ -102,7 +101,7 @@ def check(device: torch.device) -> None:
         f"dtype=float8 needs a GPU that multiplies 8-bit floats (compute capability 8.9 or 9.0 and later), "
         f"and {device} does not: take float16, bfloat16 or auto."
     )
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < _CAPABILITY:
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < families.FLOAT8:
         raise refusal
     sample = torch.ones(_MULTIPLE, _MULTIPLE, device=device)
     rows, scale = PLAIN.quantized(sample)
