@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -25,17 +26,8 @@ from personalive.pipelines.personalive.kernels import (
     tokens,
     wide_attention,
 )
+from tests.pipelines.personalive.kernels.compiling import INLINED, kernel_names
 
-MODULES = (
-    batch_norm,
-    eight_bits,
-    gated_pointers,
-    gated_product,
-    group_norm,
-    layer_norm,
-    tokens,
-    wide_attention,
-)
 MOST = (2**31 - 1, 65535, 65535)
 """Blocks along a CUDA grid's axes."""
 LARGEST, SESSIONS, FRAMES, KEYFRAMES = 1024, 4, 32, 3
@@ -57,10 +49,10 @@ class Launches:
 @pytest.fixture
 def grids(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
     found: list[tuple[int, ...]] = []
-    for module in MODULES:
-        for name, value in list(vars(module).items()):
-            if name.startswith("_") and hasattr(value, "arg_names"):
-                monkeypatch.setattr(module, name, Launches(value, found))
+    for name, path in kernel_names().items():
+        if name not in INLINED:
+            module = importlib.import_module(path)
+            monkeypatch.setattr(module, name, Launches(getattr(module, name), found))
     monkeypatch.setattr(TensorDescriptor, "from_tensor", lambda *_: None)
     monkeypatch.setattr(gated_product, "_device", lambda _: (gated_product._SMALL, 132))
     yield found
