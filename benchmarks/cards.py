@@ -27,8 +27,9 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from benchmarks.counted_operations import Kind, Piece
 from benchmarks.datasheets import CARDS, Card, card
-from benchmarks.work import Kind, Piece, count
+from benchmarks.work import count
 from personalive.cli.memory_plan import TAKEN, plan_memory
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.personalive.weights.random_set import VARIANTS

@@ -26,7 +26,7 @@ Ways = Mapping[str, Operations]
 
 @dataclass(frozen=True)
 class Row:
-    """An operation at a shape: how it is computed in so many ways, and the bytes that none can avoid."""
+    """An operation at a shape: the ways in which it can be computed, and the bytes that every one of them moves."""
 
     kind: str
     shape: str

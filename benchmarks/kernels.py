@@ -9,7 +9,7 @@ and inputs larger than the cache come from memory. `floor` is the time of a copy
 and written at least, measured first; `×` how often the shape occurs in a step. `chosen` is what the pipeline runs:
 whichever form its own, shorter measurement found faster, named beside it.
 
---step loads the pipeline twice, and with --always a third time with every operation fused, whatever was measured;
+--step loads the pipeline twice, and with --always a third time with every operation fused;
 they are stepped in turn. --out writes all of it as JSON, with what the pipeline measured when it was loaded.
 """
 

@@ -154,7 +154,7 @@ def ours(weights: Path, settings: list[str]) -> Iterator[tuple[Bench, SessionBen
 
 @dataclass(frozen=True)
 class Compared:
-    """Milliseconds of a chunk with so many keyframes: all of theirs, ours as the medians of each block."""
+    """Milliseconds of a chunk with that number of keyframes: all of theirs, ours as the medians of each block."""
 
     keyframes: int
     theirs: list[float]

@@ -17,10 +17,7 @@ import math
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +27,12 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.counted_operations import CountedOperations, Kind, Ledger, Piece
 from personalive.cli.settings import parse_settings
 from personalive.pipelines.parameters import build
 from personalive.pipelines.personalive.decoding import FrameDecoder
 from personalive.pipelines.personalive.kernels.operations import (
     FLOAT8,
-    Convolution,
-    Normed,
-    PlainOperations,
-    Summed,
 )
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
@@ -51,194 +45,6 @@ from personalive.pipelines.personalive.weights.random_set import VARIANTS, Varia
 
 META = torch.device("meta")
 STAGES = {"see": "motion networks", "pose": "pose guider", "predict": "denoising UNet", "show": "decoder"}
-_CODES = 1
-"""Bytes of an 8-bit number."""
-
-
-class Kind(StrEnum):
-    """What bounds a piece of work."""
-
-    PRODUCTS = "products"
-    EIGHT_BITS = "products in 8 bits"
-    CONVOLUTIONS = "convolutions"
-    ATTENTION = "attention"
-    FLOAT32 = "float32 arithmetic"
-    PASSES = "passes over memory"
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One kernel's work: FLOP, bytes read and written, and of attention the exponentials."""
-
-    kind: Kind
-    flop: float
-    nbytes: float
-    exponentials: float = 0.0
-
-
-class Ledger:
-    """The pieces of each stage, as they are noted."""
-
-    def __init__(self) -> None:
-        self.pieces: list[Piece] = []
-        self._paused = False
-
-    def note(self, kind: Kind, tensors: Iterable[Tensor | None], flop: float = 0, exp: float = 0) -> None:
-        """Note a piece that reads and writes these tensors, unless it is part of one that is noted as a whole."""
-        if self._paused:
-            return
-        nbytes = sum(each.nbytes for each in tensors if each is not None)
-        self.pieces.append(Piece(kind, float(flop), float(nbytes), float(exp)))
-
-    @contextmanager
-    def whole(self) -> Iterator[None]:
-        """In the block nothing is noted: whoever opens it notes all of it as one piece."""
-        before, self._paused = self._paused, True
-        try:
-            yield
-        finally:
-            self._paused = before
-
-
-class CountedOperations(PlainOperations):
-    """The operations with the bytes of fused kernels; what is not told here is counted as PyTorch does it.
-
-    `pairs`: gates are opened in the kernel of the product before them.
-    """
-
-    accumulates = True
-
-    def __init__(self, ledger: Ledger, *, pairs: bool) -> None:
-        self._pairs = pairs
-        self._ledger = ledger
-
-    def pairs(self, rows: int, linear: nn.Linear) -> bool:
-        """See `Operations`."""
-        del rows, linear
-        return self._pairs
-
-    def _pass(self, made: Callable[[], Any], *tensors: Tensor | None) -> Any:
-        """The result of a kernel that reads `tensors` and writes its result."""
-        with self._ledger.whole():
-            out = made()
-        written = out if isinstance(out, tuple) else (out,)
-        self._ledger.note(Kind.PASSES, (*tensors, *(each for each in written if isinstance(each, Tensor))))
-        return out
-
-    def group_norm(
-        self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
-    ) -> Tensor:
-        """The picture is read once more where nobody took down its sums."""
-        picture = x.picture
-        sums = picture if x.sums is None else None
-        out: Tensor = self._pass(
-            lambda: super(CountedOperations, self).group_norm(x, norm, silu=silu, shift=shift), picture, sums
-        )
-        return out
-
-    def add(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> Summed:
-        """The sums of the norm behind it are taken down on the way."""
-        if update is None and bias is None:
-            return Summed(x)
-        with self._ledger.whole():
-            picture = super().add(x, update, bias).picture
-        self._ledger.note(Kind.PASSES, (x, update, picture))
-        return Summed(picture, picture.new_empty(0))
-
-    def convolve(self, x: Tensor, layer: Convolution) -> tuple[Tensor, Tensor | None]:
-        """A 1×1 convolution is a product, and adds its bias; another leaves it to whoever comes next."""
-        if isinstance(layer, nn.ConvTranspose2d):
-            return F.conv_transpose2d(x, layer.weight, None, layer.stride, layer.padding), layer.bias  # type: ignore[arg-type]
-        if layer.kernel_size == (1, 1) and layer.stride == (1, 1):
-            pixels = F.linear(x.flatten(2).transpose(1, 2), layer.weight.flatten(1), layer.bias)
-            return pixels.transpose(1, 2).unflatten(2, x.shape[2:]), None
-        return F.conv2d(x, layer.weight, None, layer.stride, layer.padding), layer.bias
-
-    def rectified_convolution(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
-        """The library's kernel adds bias and residual before it writes."""
-        with self._ledger.whole():
-            out = super().rectified_convolution(x, layer, residual)
-        flop = 2 * out.numel() * math.prod(layer.weight.shape[1:])
-        self._ledger.note(Kind.CONVOLUTIONS, (x, layer.weight, residual, out), flop)
-        return out
-
-    def rectified_norm(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-        """One kernel."""
-        out: Tensor = self._pass(lambda: super(CountedOperations, self).rectified_norm(x, norm), x)
-        return out
-
-    def join(self, own: Tensor, shared: Tensor) -> Tensor:
-        """One kernel; what is shared comes from memory once."""
-        out: Tensor = self._pass(lambda: super(CountedOperations, self).join(own, shared), own, shared)
-        return out
-
-    def layer_norm(
-        self,
-        tokens: Tensor,
-        norm: nn.LayerNorm,
-        update: Tensor | None = None,
-        shift: Tensor | None = None,
-        code: Tensor | None = None,
-        bias: Tensor | None = None,
-    ) -> Normed:
-        """The sum is written only where something was added."""
-        with self._ledger.whole():
-            out = super().layer_norm(tokens, norm, update, shift, code, bias)
-        added = update is not None or shift is not None or bias is not None
-        self._ledger.note(Kind.PASSES, (tokens, update, out.normed, out.sum if added else None))
-        return out
-
-    def accumulate(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
-        """A product that reads what it is added to."""
-        self._ledger.note(Kind.PRODUCTS, (total, values, weight, total), 2 * values.numel() * weight.shape[0])
-        return total
-
-    def plus(self, tokens: Tensor, update: Tensor) -> Tensor:
-        """One pass, whatever the types."""
-        out: Tensor = self._pass(lambda: super(CountedOperations, self).plus(tokens, update), tokens, update)
-        return out
-
-    def gated(self, projected: Tensor) -> Tensor:
-        """One kernel."""
-        out: Tensor = self._pass(lambda: super(CountedOperations, self).gated(projected), projected)
-        return out
-
-    def gated_product(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """A product of which the gated half is written."""
-        out = tokens.new_empty(*tokens.shape[:-1], len(weight) // 2)
-        self._ledger.note(Kind.PRODUCTS, (tokens, weight, bias, out), 2 * tokens.numel() * len(weight))
-        return out
-
-    def attend_wide(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Two products and a pass between them, over scores that are kept."""
-        (batch, rows, width), columns = query.shape, key.shape[1]
-        scores = query.new_empty(batch, rows, columns)
-        flop = 2 * scores.numel() * width
-        self._ledger.note(Kind.PRODUCTS, (query, key, scores), flop)
-        self._ledger.note(Kind.PASSES, (scores, scores))
-        self._ledger.note(Kind.PRODUCTS, (scores, value, query), flop)
-        return torch.empty_like(query)
-
-    def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-        """One kernel, at the speed of memory."""
-        del heads
-        out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-        self._ledger.note(Kind.PASSES, (query, key, value, out))
-        return out
-
-    def quantized(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """One kernel."""
-        made: tuple[Tensor, Tensor] = self._pass(
-            lambda: super(CountedOperations, self).quantized(values), values
-        )
-        return made
-
-    def gated_quantized(self, projected: Tensor) -> tuple[Tensor, Tensor]:
-        """One kernel."""
-        made: tuple[Tensor, Tensor] = self._pass(
-            lambda: super(CountedOperations, self).gated_quantized(projected), projected
-        )
-        return made
 
 
 class _Functions(TorchFunctionMode):

@@ -7,8 +7,8 @@ import pytest
 
 from benchmarks import cards
 from benchmarks.cards import MEASURED, WRITTEN, Shares, milliseconds, plan, rate, step, table
+from benchmarks.counted_operations import Kind, Piece
 from benchmarks.datasheets import CARDS, card
-from benchmarks.work import Kind, Piece
 
 SHARES = Shares(0.5, 0.5, 0.5, 0.5, 0.5, 0.001)
 

@@ -9,7 +9,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.work import META, CountedOperations, Kind, Ledger, Piece, count, meta_models, table
+from benchmarks.counted_operations import CountedOperations, Kind, Ledger, Piece
+from benchmarks.work import META, count, meta_models, table
 from personalive.pipelines.personalive.kernels.operations import PLAIN
 from personalive.pipelines.personalive.networks.resnet import Upsample
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
