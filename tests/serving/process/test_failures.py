@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from personalive.errors import InputError, MediaTooLargeError, PersonaLiveError
-from personalive.serving.live.memory import is_out_of_memory
+from personalive.out_of_memory import is_out_of_memory
 from personalive.serving.process.failures import RemoteError, portable
 
 

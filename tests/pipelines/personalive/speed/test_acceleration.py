@@ -32,9 +32,18 @@ class Tape:
     """Records without a GPU: what is replayed is simply run again, on the same places in memory."""
 
     def __init__(self, *, works: bool = True) -> None:
+        self.tried = 0
         self.recorded = 0
         self.replayed = 0
+        self.gave_back = 0
         self._works = works
+
+    def try_out(self, run: Callable[[], Any]) -> Any:
+        self.tried += 1
+        return run()
+
+    def give_back(self) -> None:
+        self.gave_back += 1
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
         if not self._works:
