@@ -30,7 +30,9 @@ def _low_vram(value: object) -> object:
     return value
 
 
-LowVram = Annotated[Literal["auto", "off", "on", "half", "stream", "least"], BeforeValidator(_low_vram)]
+LowVram = Annotated[
+    Literal["auto", "off", "on", "half", "most", "stream", "least"], BeforeValidator(_low_vram)
+]
 
 
 class PersonaLiveLoadParameters(LoadParameters):
@@ -71,10 +73,10 @@ class PersonaLiveLoadParameters(LoadParameters):
     )
     low_vram: LowVram = Field(
         "auto",
-        description="What is given up for a GPU's memory; auto lets what is free when loading decide. off: nothing. "
-        "on (or true): what only a new reference or keyframe needs waits on the host, and frames are decoded one by "
-        "one. half, stream: half or all of the denoising UNet is streamed from the host at every step. least: that, "
-        "and steps are not recorded.",
+        description="What is given up for a GPU's memory; auto lets what is free when loading decide. off: "
+        "nothing. on (or true): what only a new reference or keyframe needs waits on the host, and frames are "
+        "decoded one by one. half, most, stream: half, 70 % or all of the denoising UNet comes from the host at "
+        "every step. least: all of it, and steps are not recorded.",
     )
     vae: Literal["full", "tiny"] = Field(
         "full", description="Which autoencoder makes pictures of latents; tiny is faster and a little worse."

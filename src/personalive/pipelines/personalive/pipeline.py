@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,7 +14,7 @@ import numpy as np
 from PIL import Image as Pillow
 from typing_extensions import override
 
-from personalive.errors import InputError, NoFaceError, PipelineUnavailableError
+from personalive.errors import DeviceFullError, InputError, NoFaceError, PipelineUnavailableError
 from personalive.face.face import dominant
 from personalive.face.tracker import FaceDetector
 from personalive.media.types import Image
@@ -88,6 +89,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         self._weights = models.fingerprint()
         self._references: OrderedDict[tuple[str, bool], FusedReference] = OrderedDict()
         self._detector: FaceDetector | None = None
+        self._sessions: weakref.WeakSet[PersonaLiveSession] = weakref.WeakSet()
 
     @classmethod
     @override
@@ -281,17 +283,38 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         noise: Callable[[], NoiseSource] | None = None,
         trace: Trace | None = None,
     ) -> PersonaLiveSession:
-        """A session with its own state. `noise` replaces the seeded source, `trace` is told of every stage."""
+        """A session with its own state. `noise` replaces the seeded source, `trace` is told of every stage.
+
+        Raises `DeviceFullError` where the GPU has no memory for one more.
+        """
         from personalive.pipelines.personalive.session import PersonaLiveSession, own_reference, seeded
 
-        return PersonaLiveSession(
-            self._loaded(),
+        engine = self._loaded()
+        self._require_room(engine)
+        session = PersonaLiveSession(
+            engine,
             own_reference(reference),
             parameters or PersonaLiveRunParameters(),
             noise or seeded(self._parameters.seed if seed is None else seed),
             self._weights,
             trace,
         )
+        self._sessions.add(session)
+        return session
+
+    def _require_room(self, engine: Engine) -> None:
+        """Raise `DeviceFullError` where a session more than was planned for has no room."""
+        there = sum(not session.closed for session in self._sessions)
+        if engine.models.device.type != "cuda" or there < engine.plan.batch_sessions:
+            return
+        from personalive.pipelines.personalive.speed.memory import unused_bytes
+
+        free = unused_bytes(engine.models.device)
+        if free < engine.plan.session:
+            raise DeviceFullError(
+                f"There is too little GPU memory for another session: {engine.plan.session / 1e9:.2f} GB are needed "
+                f"and {free / 1e9:.2f} GB are free."
+            )
 
     def extract_motion(self, frames: Iterable[VideoFrame], fps: float) -> DrivingMotion:
         """The motion of a driving clip, to be kept and carried over to any reference.

@@ -147,10 +147,10 @@ class Replayed:
     each (1, …), which the function gets joined along the first axis. Resident tensors must not be changed in place:
     the very same one is not copied again. At most `limit` recordings are kept, those used last.
 
-    Where recording fails, the function is run as it is from then on, and a warning is logged once. Where memory runs
-    out instead, recordings are dropped, the least recently used first and then, by `make_room`, other functions', and
-    it is tried again; if that does not help, this call is run as it is. While `preparing` that error is raised, so
-    that the caller can prepare with less.
+    Where recording fails, the function is run as it is from then on, and a warning is logged once. Where memory
+    runs out instead, recordings are dropped, the least recently used first and then, by `make_room`, other
+    functions', and it is tried again; if that does not help, this call is run as it is. While `preparing` that
+    error is raised, so that the caller can prepare with less.
     """
 
     def __init__(
@@ -328,7 +328,8 @@ class ReplayedStages:
 
     def _make_room(self) -> bool:
         """Drop every stage's recordings: their common memory is free only when none is left."""
-        return any([each.drop() for each in self._replayed.values()])
+        dropped = [each.drop() for each in self._replayed.values()]
+        return any(dropped)
 
     def _run(
         self, name: str, inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]] = ()

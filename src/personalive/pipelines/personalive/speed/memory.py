@@ -63,16 +63,21 @@ def release(device: torch.device) -> None:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Bytes of a CUDA device that this process may yet fill with tensors, as far as the driver and its limits tell.
+    """Bytes of a CUDA device that a pipeline about to be loaded may fill with tensors.
 
-    What other libraries, recordings and the kernels' code will take is subtracted: they are not PyTorch's tensors.
+    What libraries, recordings and the kernels' code will take beside them is subtracted.
     """
+    return max(unused_bytes(device) - _BESIDE, 0)
+
+
+def unused_bytes(device: torch.device) -> int:
+    """Bytes of a CUDA device that this process can yet have, as the driver and the process's own limit tell."""
     free, _ = torch.cuda.mem_get_info(device)
-    total = torch.cuda.get_device_properties(device).total_memory
     reserved = torch.cuda.memory_reserved(device)
     share: Callable[[torch.device], float] | None = getattr(
         torch.cuda, "get_per_process_memory_fraction", None
     )
     if share is not None:
+        total = torch.cuda.get_device_properties(device).total_memory
         free = min(free, int(share(device) * total) - reserved)
-    return max(free + reserved - torch.cuda.memory_allocated(device) - _BESIDE, 0)
+    return max(free + reserved - torch.cuda.memory_allocated(device), 0)

@@ -1,8 +1,8 @@
 """What is given up for memory, in order: plans from the fastest to the leanest, and the first that fits.
 
 All of them give the same frames, but for rounding where frames are decoded one by one. Not among them: fewer
-history keyframes recorded, which would save nothing, as recordings of one stage share their memory and its peak does not
-depend on keyframes; and weights in 8 bits, which would change frames for memory that streaming gives without.
+history keyframes recorded, which would save nothing, as recordings of one stage share their memory and its peak
+does not depend on keyframes; and weights in 8 bits, which would change frames for what streaming gives without.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ RARE = ("image_encoder", "vae.encoder")
 SELDOM = "reference_unet"
 """What only a new reference or keyframe needs."""
 _REFERENCES, _FEW_REFERENCES = 8, 2
-_HALF = 0.5
+_STREAMED = {"half": 0.5, "most": 0.7, "stream": 1.0}
+"""Name → share of the denoising UNet that is streamed."""
 _OTHER = 160 << 20
 """Bytes of what is not counted: cuBLAS's workspaces, recordings' inputs and results, a step's small tensors."""
 GB = 1e9
@@ -139,11 +140,11 @@ def _in_order(weights: WeightBytes, parameters: PersonaLiveLoadParameters) -> It
         yield waiting
     if parameters.compile == "full":
         return  # what is compiled cannot be streamed
-    half, whole = evenly(weights.units, _HALF), evenly(weights.units, 1.0)
-    yield replace(waiting, name="half", streamed=half, share=_share(half, weights))
-    streamed = replace(waiting, name="stream", streamed=whole, share=1.0)
-    yield streamed
-    yield replace(streamed, name="least", recorded=False)
+    for name, share in _STREAMED.items():
+        units = evenly(weights.units, share)
+        waiting = replace(waiting, name=name, streamed=units, share=_share(units, weights))
+        yield waiting
+    yield replace(waiting, name="least", recorded=False)
 
 
 def _share(numbers: Sequence[int], weights: WeightBytes) -> float:
