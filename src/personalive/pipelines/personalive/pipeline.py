@@ -312,8 +312,8 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         free = unused_bytes(engine.models.device)
         if free < engine.plan.session:
             raise DeviceFullError(
-                f"There is too little GPU memory for another session: {engine.plan.session / 1e9:.2f} GB are needed "
-                f"and {free / 1e9:.2f} GB are free."
+                f"There is too little GPU memory for another session: {engine.plan.session / 1e9:.2f} GB are "
+                f"needed and {free / 1e9:.2f} GB are free."
             )
 
     def extract_motion(self, frames: Iterable[VideoFrame], fps: float) -> DrivingMotion:

@@ -1,9 +1,9 @@
-"""The formulas against the networks themselves: sizes exactly, what is alive at the peak by running on the meta device."""
+"""The formulas against the networks: sizes exactly, what is alive at the peak by running on the meta device."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -87,10 +87,10 @@ SIZES = [(512, 512, 3), (512, 512, 0), (768, 512, 1), (1024, 1024, 3)]
 @pytest.fixture(params=SIZES, ids=lambda size: "x".join(map(str, size)))
 def case(
     request: pytest.FixtureRequest, networks: dict[str, nn.Module]
-) -> Iterator[tuple[PersonaLiveLoadParameters, StepBytes]]:
+) -> tuple[PersonaLiveLoadParameters, StepBytes]:
     height, width, keyframes = request.param
     parameters = PersonaLiveLoadParameters(height=height, width=width, max_keyframes=keyframes)
-    yield parameters, step_bytes(networks, parameters, HALF)
+    return parameters, step_bytes(networks, parameters, HALF)
 
 
 Case = tuple[PersonaLiveLoadParameters, StepBytes]
