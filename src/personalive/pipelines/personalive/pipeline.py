@@ -143,15 +143,13 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         from personalive.pipelines.personalive.devices import dtype_of
         from personalive.pipelines.personalive.speed.fitting import fitted
         from personalive.pipelines.personalive.speed.memory import let_segments_grow
-        from personalive.pipelines.personalive.speed.memory_plan import plans_for
         from personalive.pipelines.personalive.speed.quantization import check
-        from personalive.pipelines.personalive.weights.checkpoints import load_models, prepare
+        from personalive.pipelines.personalive.weights.checkpoints import load_models
 
         let_segments_grow(device)
         if parameters.dtype == "float8":
             check(device)
         root, dtype = _root(parameters.weights), dtype_of(parameters.dtype, device)
-        networks = {each.network.name: each for each in prepare(root)}
 
         def progress(network: str, done: int, total: int) -> None:
             if report is not None:
@@ -168,14 +166,18 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             )
             return then(cls(models, parameters, plan))
 
-        plans = plans_for(
-            {name: each.module for name, each in networks.items()},
-            lambda name, entry: networks[name].network.dtype_of(entry, dtype),
-            parameters,
-            dtype,
-            device,
-        )
-        return fitted(device, plans, parameters.low_vram, made)
+        return fitted(device, _plans(parameters, device), parameters.low_vram, made)
+
+    @classmethod
+    def memory_plan(cls, parameters: PersonaLiveLoadParameters) -> str:
+        """In one line, the memory plan that `load` would try first now. Reads the files' headers only.
+
+        Raises `PipelineUnavailableError` where it cannot run at all, too little memory among the reasons.
+        """
+        device = cls._device(parameters)
+        from personalive.pipelines.personalive.speed.fitting import first
+
+        return first(device, _plans(parameters, device), parameters.low_vram)
 
     @classmethod
     def _device(cls, parameters: PersonaLiveLoadParameters) -> torch.device:
@@ -362,3 +364,20 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
 
 def _root(weights: Path | None) -> Path:
     return layout.resolve(weights.expanduser()) if weights else layout.default_root()
+
+
+def _plans(parameters: PersonaLiveLoadParameters, device: torch.device) -> tuple[MemoryPlan, ...]:
+    """All memory plans for a set of weights, counted from its files' headers."""
+    from personalive.pipelines.personalive.devices import dtype_of
+    from personalive.pipelines.personalive.speed.memory_plan import plans_for
+    from personalive.pipelines.personalive.weights.checkpoints import prepare
+
+    dtype = dtype_of(parameters.dtype, device)
+    networks = {each.network.name: each for each in prepare(_root(parameters.weights))}
+    return plans_for(
+        {name: each.module for name, each in networks.items()},
+        lambda name, entry: networks[name].network.dtype_of(entry, dtype),
+        parameters,
+        dtype,
+        device,
+    )

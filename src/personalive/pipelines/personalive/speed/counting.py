@@ -107,7 +107,7 @@ def _counted(network: nn.Module, kept_as: Callable[[str], torch.dtype]) -> int:
 def _doubling(network: nn.Module, kept_as: Callable[[str], torch.dtype]) -> int:
     """Bytes of the convolutions after doublings that may yet be merged with them."""
     return sum(
-        module.conv.weight.numel() * kept_as(f"{name}.conv.weight").itemsize
+        module.conv.weight.numel() * kept_as(f"{name}.conv.weight".lstrip(".")).itemsize
         for name, module in network.named_modules()
         if isinstance(module, Upsample) and isinstance(module.conv, nn.Conv2d)
     )

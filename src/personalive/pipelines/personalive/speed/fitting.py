@@ -45,6 +45,14 @@ def fitted(
     raise PipelineUnavailableError(too_little(tried[-1].need, free, reason))
 
 
+def first(device: torch.device, plans: Sequence[MemoryPlan], wanted: str) -> str:
+    """In one line, the plan that `fitted` would try first now. Raises what it raises."""
+    if device.type != "cuda":
+        return f"memory plan {candidates(plans, wanted)[0].name}: nothing is planned for on {device.type}"
+    free = free_bytes(device)
+    return candidates(plans, wanted, free)[0].summary(free)
+
+
 def _short(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text.partition(". ")[0].rstrip(".") or type(error).__name__
