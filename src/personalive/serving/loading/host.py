@@ -251,7 +251,7 @@ class PipelineHost:
         for restarts in self._restarts.values():
             restarts.started()
         notes = " ".join(self.pipeline.notes) if self.pipeline is not None else ""
-        logs.event("pipeline_loaded", pipeline=asked.id, **({"notes": notes} if notes else {}))
+        logs.event("pipeline_loaded", pipeline=asked.id, notes=notes or None)
         self._notice_deaths()
         if abandoned:
             return

@@ -28,9 +28,9 @@ SETTINGS = st.fixed_dictionaries(
 _networks = lru_cache(maxsize=None)(lambda variant: empty_networks(VARIANTS[variant]))
 
 
-def found(variant: str = "released", **given_parameters: object) -> tuple[MemoryPlan, ...]:
+def found(**given_parameters: object) -> tuple[MemoryPlan, ...]:
     return plans_for(
-        _networks(variant),
+        _networks("released"),
         lambda name, entry: KEPT[name].dtype_of(entry, torch.float16),
         PersonaLiveLoadParameters.model_validate(given_parameters),
         torch.float16,

@@ -29,7 +29,8 @@ def unet() -> DenoisingUNet:
     for module in network.modules():
         if isinstance(module, SpatialBlock):
             module.attn1.merge()
-    return network.to(memory_format=torch.channels_last)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
 def run(network: DenoisingUNet) -> list[torch.Tensor]:

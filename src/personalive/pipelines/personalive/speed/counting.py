@@ -6,7 +6,7 @@ factors were counted by tracing the networks on the meta device (`tests/…/spee
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -17,7 +17,7 @@ from personalive.pipelines.personalive.networks.autoencoder import Autoencoder
 from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNet
 from personalive.pipelines.personalive.networks.resnet import Upsample
 from personalive.pipelines.personalive.networks.spatial import SpatialTransformer
-from personalive.pipelines.personalive.networks.trunk import Block, Trunk
+from personalive.pipelines.personalive.networks.trunk import Trunk
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 
 KeptAs = Callable[[str, str], torch.dtype]
@@ -31,6 +31,8 @@ _LATENT = 8 * 8
 # Numbers that are alive at the peak, in terms of a network's first width.
 _UNET = 31.2
 """Of each frame's latent pixel: at 64×64 in the feed-forward, its input four times, twice eight times as wide."""
+_UNMERGED_UNET = 35.2
+"""The same where a doubling is a copy and a convolution, as PyTorch's operations have it."""
 _DECODER = 6.2
 """Of each pixel: a norm at full size, of twice the width."""
 _ENCODER = 5.2
@@ -38,8 +40,8 @@ _POSE = 112
 """Bytes of each pixel of a window's poses, canvas and all."""
 _SEEN = 64 << 20
 """Bytes for each driving frame, in networks of a fixed size."""
-_REFERENCE = 420
-"""Of each of a reference's latent pixels, eighths of numbers in the reference UNet: 132 MB at 64×64."""
+_REFERENCE = 440
+"""Of each of a reference's latent pixels, eighths of numbers in the reference UNet: 140 MB at 64×64."""
 _SHOWN = 64
 """Bytes of each pixel of a chunk's frames, on their way to uint8."""
 
@@ -80,24 +82,26 @@ def weight_bytes(networks: Mapping[str, nn.Module], kept_as: KeptAs) -> WeightBy
     """Count networks by name, those of `Models`; they may be on the meta device."""
     counted: dict[str, int] = {}
     for name, network in networks.items():
-        nbytes = _counted(network, lambda entry, name=name: kept_as(name, entry))
+        counted[name] = _counted(network, _of(kept_as, name))
         if isinstance(network, Autoencoder):
-            counted["vae.encoder"] = _counted(
-                network.encoder, lambda entry, name=name: kept_as(name, f"encoder.{entry}")
-            )
-            nbytes -= counted["vae.encoder"]
-        counted[name] = nbytes
+            counted["vae.encoder"] = _counted(network.encoder, _of(kept_as, name, "encoder."))
+            counted[name] -= counted["vae.encoder"]
     denoising = cast("DenoisingUNet", networks["denoising_unet"])
     reference = cast("Trunk", networks["reference_unet"])
     return WeightBytes(
         counted,
-        _units(denoising, lambda entry: kept_as("denoising_unet", entry)),
-        max(_units(reference, lambda entry: kept_as("reference_unet", entry))),
+        _units(denoising, _of(kept_as, "denoising_unet")),
+        max(_units(reference, _of(kept_as, "reference_unet"))),
     )
 
 
+def _of(kept_as: KeptAs, network: str, beginning: str = "") -> Callable[[str], torch.dtype]:
+    """What entries of a network, or of its part that is named so, are kept in."""
+    return lambda entry: kept_as(network, beginning + entry)
+
+
 def _counted(network: nn.Module, kept_as: Callable[[str], torch.dtype]) -> int:
-    total = sum(
+    total: int = sum(
         tensor.numel() * (kept_as(name) if tensor.is_floating_point() else tensor.dtype).itemsize
         for name, tensor in network.state_dict().items()
     )
@@ -135,7 +139,9 @@ def step_bytes(
     width, decoder = denoising.params.block_out_channels[0], autoencoder.params.block_out_channels[0]
     return StepBytes(
         bank=size * _bank(denoising, parameters.height // 8, parameters.width // 8),
-        unet=round(_UNET * width * frames * latents * size),
+        unet=round(
+            (_UNMERGED_UNET if parameters.kernels == "pytorch" else _UNET) * width * frames * latents * size
+        ),
         see=_SEEN * chunk,
         pose=_POSE * frames * pixels,
         decoded=round(_DECODER * decoder * pixels * size),
@@ -151,8 +157,7 @@ def _bank(network: Trunk, height: int, width: int) -> int:
     numbers = 0
     for place, block in enumerate(network.blocks()):
         level = min(place, levels - 1) if place <= levels else 2 * levels - place
-        for attention in cast(
-            "tuple[SpatialTransformer, ...]", getattr(cast("Block", block), "attentions", ())
-        ):
+        attentions: Sequence[SpatialTransformer] = getattr(block, "attentions", ())
+        for attention in attentions:
             numbers += 2 * attention.proj_in.out_channels * (height >> level) * (width >> level)
     return numbers
