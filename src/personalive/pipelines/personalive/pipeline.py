@@ -307,7 +307,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
     def _require_room(self, engine: Engine) -> None:
         """Raise `DeviceFullError` where a session more than was planned for has no room."""
         there = sum(not session.closed for session in self._sessions)
-        if engine.models.device.type != "cuda" or there < engine.plan.batch_sessions:
+        if there < engine.plan.batch_sessions:
             return
         from personalive.pipelines.personalive.speed.memory import unused_bytes
 

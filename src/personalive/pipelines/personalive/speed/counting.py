@@ -137,11 +137,10 @@ def step_bytes(
     pixels = parameters.height * parameters.width
     latents = pixels // _LATENT
     width, decoder = denoising.params.block_out_channels[0], autoencoder.params.block_out_channels[0]
+    alive = _UNMERGED_UNET if parameters.kernels == "pytorch" else _UNET
     return StepBytes(
         bank=size * _bank(denoising, parameters.height // 8, parameters.width // 8),
-        unet=round(
-            (_UNMERGED_UNET if parameters.kernels == "pytorch" else _UNET) * width * frames * latents * size
-        ),
+        unet=round(alive * width * frames * latents * size),
         see=_SEEN * chunk,
         pose=_POSE * frames * pixels,
         decoded=round(_DECODER * decoder * pixels * size),

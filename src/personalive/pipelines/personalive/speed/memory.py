@@ -6,6 +6,7 @@ import contextlib
 import gc
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable
 
@@ -71,7 +72,12 @@ def free_bytes(device: torch.device) -> int:
 
 
 def unused_bytes(device: torch.device) -> int:
-    """Bytes of a CUDA device that this process can yet have, as the driver and the process's own limit tell."""
+    """Bytes of a CUDA device that this process can yet have, as the driver and the process's own limit tell.
+
+    Elsewhere nobody tells: then there is no end of them.
+    """
+    if device.type != "cuda":
+        return sys.maxsize
     free, _ = torch.cuda.mem_get_info(device)
     reserved = torch.cuda.memory_reserved(device)
     share: Callable[[torch.device], float] | None = getattr(
