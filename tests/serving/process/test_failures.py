@@ -34,6 +34,13 @@ def test_what_every_process_knows_stays_what_it_is(error: Exception) -> None:
     assert (type(told), str(told)) == (type(error), str(error))
 
 
+def test_another_librarys_way_to_say_it_survives_too() -> None:
+    ended = RuntimeError("operation failed due to a previous error during capture")
+    ended.__context__ = OutOfMemoryError("CUDA out of memory")
+    for error in (ended, RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")):
+        assert is_out_of_memory(pickle.loads(pickle.dumps(portable(error))))
+
+
 def test_running_out_of_memory_is_told_apart_everywhere() -> None:
     told = pickle.loads(pickle.dumps(portable(OutOfMemoryError("CUDA out of memory"))))
     assert is_out_of_memory(told)

@@ -20,7 +20,7 @@ class OutOfMemoryError(RuntimeError):
 def portable(error: Exception) -> Exception:
     """Return an exception that any process can read: ours as it is, others by their name and text."""
     name, text = type(error).__name__, str(error)
-    if not isinstance(error, PersonaLiveError) and is_out_of_memory(error):
+    if not isinstance(error, PersonaLiveError | MemoryError) and is_out_of_memory(error):
         return OutOfMemoryError(text or name)
     known = isinstance(error, PersonaLiveError) or getattr(builtins, name, None) is type(error)
     if known and _survives(error):

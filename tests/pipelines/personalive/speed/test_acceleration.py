@@ -303,7 +303,7 @@ def test_where_memory_runs_out_while_warming_up_that_is_raised(
     models: Models, set_to: PersonaLiveLoadParameters
 ) -> None:
     with PersonaLivePipeline(models, set_to) as own:
-        tape = Tape(fails=[(30, torch.OutOfMemoryError("full"))])
+        tape = Tape(fails=[(22, torch.OutOfMemoryError("full"))])
         stages = replaying(own, tape)
         own.engine.mode = "graphs"
         with pytest.raises(torch.OutOfMemoryError, match="full"):

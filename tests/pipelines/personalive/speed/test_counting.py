@@ -89,7 +89,8 @@ def attention_without_scores(monkeypatch: pytest.MonkeyPatch) -> None:
 def peak(run: Callable[[], object]) -> int:
     with Peak() as counted, torch.inference_mode():
         run()
-    return counted.bytes
+    most: int = counted.bytes
+    return most
 
 
 def empty(*shape: int, dtype: torch.dtype = HALF) -> Tensor:
