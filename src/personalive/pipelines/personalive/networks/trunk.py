@@ -145,29 +145,27 @@ class Trunk(nn.Module):
         x = Summed(picture)
         skips = [picture]
 
-        def layer(x: Summed) -> Summed:
-            with self.present(next(unit)):
-                return run(next(number), x)
-
-        def resampled(module: nn.Module, x: Summed) -> Summed:
-            with self.present(next(unit)):
-                return Summed(module(x.picture))
-
+        # No functions for what is done alike: their arguments would keep alive what `run` lets go of.
         with self.running():
             for block in self.down_blocks:
                 for _ in cast("Block", block).resnets:
-                    x = layer(x)
+                    with self.present(next(unit)):
+                        x = run(next(number), x)
                     skips.append(x.picture)
                 for downsample in getattr(block, "downsamplers", ()):
-                    x = resampled(downsample, x)
+                    with self.present(next(unit)):
+                        x = Summed(downsample(x.picture))
                     skips.append(x.picture)
             for _ in self.mid_block.resnets:
-                x = layer(x)
+                with self.present(next(unit)):
+                    x = run(next(number), x)
             for block in self.up_blocks:
                 for _ in cast("Block", block).resnets:
-                    x = layer(Summed(torch.cat([x.picture, skips.pop()], dim=1)))
+                    with self.present(next(unit)):
+                        x = run(next(number), Summed(torch.cat([x.picture, skips.pop()], dim=1)))
                 for upsample in getattr(block, "upsamplers", ()):
-                    x = resampled(upsample, x)
+                    with self.present(next(unit)):
+                        x = Summed(upsample(x.picture))
         return x
 
     def time_features(self, timesteps: Tensor) -> tuple[Tensor, ...]:
