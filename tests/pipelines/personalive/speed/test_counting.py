@@ -65,11 +65,13 @@ class Peak(TorchDispatchMode):
         self._alive: dict[int, int] = {}
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # A view of a weight, or of what was there before, takes nothing.
+        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
         made = function(*args, **(kwargs or {}))
         for tensor in tree_leaves(made):
             if isinstance(tensor, Tensor):
                 storage = tensor.untyped_storage()
-                if storage._cdata not in self._alive:
+                if storage._cdata not in self._alive and storage._cdata not in given:
                     self._alive[storage._cdata] = storage.nbytes()
                     self._now += storage.nbytes()
                     weakref.finalize(storage, self._gone, storage._cdata)

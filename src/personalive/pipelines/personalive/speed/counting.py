@@ -29,7 +29,7 @@ _LATENT = 8 * 8
 """Pixels of one of the latents."""
 
 # Numbers that are alive at the peak, in terms of a network's first width.
-_UNET = 32.4
+_UNET = 31.2
 """Of each frame's latent pixel: at 64×64 in the feed-forward, its input four times, twice eight times as wide."""
 _DECODER = 6.2
 """Of each pixel: a norm at full size, of twice the width."""
