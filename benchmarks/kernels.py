@@ -33,7 +33,7 @@ from personalive.pipelines.personalive.kernels.chooser import PLAIN_FORM, Choose
 from personalive.pipelines.personalive.kernels.measured import MeasuredOperations
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations
 from personalive.pipelines.personalive.kernels.timing import CudaStopwatch
-from personalive.pipelines.personalive.measuring.bench import BenchPlan, read
+from personalive.pipelines.personalive.measuring.bench import BenchPlan, loaded
 from personalive.pipelines.personalive.measuring.measure import Bench
 from personalive.pipelines.personalive.measuring.times import StepTimes
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
@@ -158,7 +158,8 @@ def steps(args: argparse.Namespace) -> dict[str, Any]:
             weights=args.weights,
             max_keyframes=max(args.keyframes, default=0),
         )
-        pipeline = read(BenchPlan(parameters, None if args.weights else "released"), DEVICE)
+        plan = BenchPlan(parameters, None if args.weights else "released")
+        pipeline = loaded(plan, DEVICE, lambda pipeline: pipeline)
         if name == "always fused":
             fuse_all(pipeline)
         begun = time.perf_counter()

@@ -69,6 +69,10 @@ class PipelineUnavailableError(PersonaLiveError):
     exit_code = 2
 
 
+class DeviceFullError(PersonaLiveError):
+    """The device has no memory for one thing more, such as a session. Trying again later may help."""
+
+
 class PipelineLostError(PersonaLiveError):
     """The pipeline's process is gone, or is about to go because its pipeline does nothing any more but fail."""
 

@@ -150,6 +150,11 @@ def text(result: BenchResult) -> str:
         f"peak memory {result.peak_gb:.2f} GB"
         + (f", held {result.held_gb:.2f} GB" if result.held_gb else ""),
     ]
+    recorded = ", ".join(f"{name} {count}" for name, count in result.recorded.items()) or "nothing"
+    head.append(
+        f"memory plan {result.memory_plan}: {result.memory_note or 'nothing is given up'} "
+        f"({result.planned_gb:.2f} GB planned); recorded: {recorded}"
+    )
     if result.faces is not None and result.faces < 1:
         head.append(f"a face was found in {100 * result.faces:.1f} % of the driving frames")
     return "\n".join([*head, *("\n" + _table(row) for row in result.steps)])

@@ -157,7 +157,7 @@ def _animate(loaded: Loaded, tell: Progress) -> Phases[Made]:
 
 def _report(loaded: Loaded, made: Made) -> Report:
     plan, layout, info = loaded.plan, loaded.layout, loaded.pipeline.info
-    notes = plan.notes
+    notes = (*plan.notes, *loaded.pipeline.notes)
     if made.earlier:
         notes = (*notes, f"{made.earlier} of the frames were made by an earlier run.")
     return Report(

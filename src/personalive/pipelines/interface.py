@@ -277,6 +277,11 @@ class Pipeline(ABC, Generic[L, R]):
         """What may be wrong with the results as it was loaded, one sentence each."""
         return ()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How it runs on this machine, where that is not as it would run on another, one sentence each."""
+        return ()
+
     def seconds_per_frame(self) -> float | None:
         """An estimate made before any frame is, where frames take long; None where they do not."""
         return None

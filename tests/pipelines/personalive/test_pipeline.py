@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from personalive.errors import InputError, NoFaceError, PipelineUnavailableError
+from personalive.errors import DeviceFullError, InputError, NoFaceError, PipelineUnavailableError
 from personalive.media.types import Image
 from personalive.pipelines.interface import Reference
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
 from personalive.pipelines.personalive.reference import FusedReference
+from personalive.pipelines.personalive.speed import memory
+from personalive.pipelines.personalive.speed.memory_plan import plans_of
 from personalive.pipelines.preview import PreviewLoadParameters, PreviewPipeline
 from tests.pipelines.personalive.streams import GREY, SIDE, chunk, picture
 
@@ -129,3 +131,39 @@ def test_frames_are_of_the_loaded_size(models: Models, set_to: PersonaLiveLoadPa
         shown = session.step(chunk(1, 0))
     assert shown.images.shape == (4, 64, 128, 3)
     assert shown.images.dtype == np.uint8
+
+
+def test_what_is_given_up_for_memory_is_told_unless_it_was_asked_for(
+    models: Models, set_to: PersonaLiveLoadParameters
+) -> None:
+    plans = {plan.name: plan for plan in plans_of(models, set_to)}
+    with PersonaLivePipeline(models, set_to) as own:
+        assert own.notes == ()
+    with PersonaLivePipeline(models, set_to, plans["on"]) as own:
+        (said,) = own.notes
+        assert "references wait on the host" in said
+        assert own.sessions_together == 1
+    asked = set_to.model_copy(update={"low_vram": "on"})
+    with PersonaLivePipeline(models, asked) as own:
+        assert own.notes == ()
+
+
+def test_the_plan_that_loading_would_take_is_told_without_loading(set_to: PersonaLiveLoadParameters) -> None:
+    assert PersonaLivePipeline.memory_plan(set_to).startswith("memory plan off")
+
+
+def test_a_session_that_was_not_planned_for_needs_room(
+    models: Models,
+    set_to: PersonaLiveLoadParameters,
+    reference: FusedReference,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with PersonaLivePipeline(models, set_to) as own:
+        monkeypatch.setattr(memory, "unused_bytes", lambda device: own.engine.plan.session - 1)
+        first = own.open_session(reference)
+        with pytest.raises(DeviceFullError, match="too little GPU memory for another session"):
+            own.open_session(reference)
+        first.close()
+        with own.open_session(reference):
+            monkeypatch.setattr(memory, "unused_bytes", lambda device: own.engine.plan.session)
+            own.open_session(reference).close()

@@ -5,7 +5,8 @@ import weakref
 
 import pytest
 
-from personalive.serving.live.memory import give_back_memory, gpu_memory_bytes, is_out_of_memory, settle, trim
+from personalive.out_of_memory import is_out_of_memory
+from personalive.serving.live.memory import give_back_memory, gpu_memory_bytes, settle, trim
 
 
 class OutOfMemoryError(RuntimeError):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from personalive.errors import DeviceFullError
 from personalive.serving.answers import BusyError, ConflictError
 from personalive.serving.live.stream import Stream
 from personalive.serving.server import Server
@@ -57,6 +58,38 @@ def test_sessions_go_where_there_is_room_until_there_is_none() -> None:
         assert (await begun(server)).worker.name == "1"
 
     run(act, max_sessions=2)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            DeviceFullError("There is too little GPU memory for another session."),
+            "for another session. Try again",
+        ),
+        (RuntimeError("CUDA error: out of memory"), "too little memory left for another session. Try again"),
+    ],
+)
+def test_a_session_that_the_device_has_no_memory_for_is_refused_and_its_slot_is_free(
+    error: Exception, said: str
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise error
+
+    async def act(server: Server) -> None:
+        await loaded(server.host, "paced")
+        await server.references.add(encoded(portrait()))
+        first, second = (worker.pipeline for worker in server.workers)
+        with pytest.MonkeyPatch.context() as patch:
+            for pipeline in (first, second):
+                patch.setattr(pipeline, "open_session", full)
+            for _ in range(3):
+                with pytest.raises(BusyError, match=said):
+                    await begun(server)
+        assert len(server.streams) == 0
+        await begun(server)
+
+    run(act, max_sessions=1)
 
 
 def test_offers_at_the_same_time_are_spread() -> None:

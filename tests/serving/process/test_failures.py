@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from personalive.errors import InputError, MediaTooLargeError, PersonaLiveError
-from personalive.serving.live.memory import is_out_of_memory
+from personalive.out_of_memory import is_out_of_memory
 from personalive.serving.process.failures import RemoteError, portable
 
 
@@ -32,6 +32,13 @@ class StrangeError(Exception):
 def test_what_every_process_knows_stays_what_it_is(error: Exception) -> None:
     told = pickle.loads(pickle.dumps(portable(error)))
     assert (type(told), str(told)) == (type(error), str(error))
+
+
+def test_another_librarys_way_to_say_it_survives_too() -> None:
+    ended = RuntimeError("operation failed due to a previous error during capture")
+    ended.__context__ = OutOfMemoryError("CUDA out of memory")
+    for error in (ended, RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")):
+        assert is_out_of_memory(pickle.loads(pickle.dumps(portable(error))))
 
 
 def test_running_out_of_memory_is_told_apart_everywhere() -> None:

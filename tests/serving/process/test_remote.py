@@ -16,11 +16,11 @@ import pytest
 
 from personalive.errors import InputError, NoFaceError, PipelineLostError, SessionClosedError
 from personalive.media.types import Image
+from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines import registry
 from personalive.pipelines.interface import AnimatedChunk, FrameChunk, FrameState, LoadParameters
 from personalive.pipelines.preview import PreviewPipeline
 from personalive.pipelines.preview.parameters import PreviewLoadParameters, PreviewRunParameters
-from personalive.serving.live.memory import is_out_of_memory
 from personalive.serving.process import launch, messages, remote
 from personalive.serving.process.arriving import ArrivingChunk
 from personalive.serving.process.remote import RemotePipeline, isolated

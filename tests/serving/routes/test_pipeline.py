@@ -42,6 +42,7 @@ def test_load_poll_and_unload() -> None:
             "progress": 1.0,
             "error": None,
             "warnings": [],
+            "notes": [],
         }
         for body in (None, {"force": True}):
             assert (await client.post("/api/v1/pipeline/unload", json=body)).status_code == 200

@@ -39,8 +39,10 @@ from personalive.pipelines.personalive.schedule import Schedule
 from personalive.pipelines.personalive.speed.acceleration import accelerated, chosen
 from personalive.pipelines.personalive.speed.artefacts import keep_kernels
 from personalive.pipelines.personalive.speed.layout import StepSize, lay_out
+from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan, candidates, plans_of
 from personalive.pipelines.personalive.speed.quantization import quantize
 from personalive.pipelines.personalive.speed.stages import PlainStages, Stages
+from personalive.pipelines.personalive.speed.streaming import StreamedUNet
 from personalive.pipelines.personalive.speed.transfers import to_device
 from personalive.pipelines.personalive.weights.layout import home
 from personalive.pipelines.personalive.window import WindowInput, WindowOutput, WindowState, denoise
@@ -99,9 +101,13 @@ class StepOutput:
 class Engine:
     """The networks, the schedule, and what both determine."""
 
-    def __init__(self, models: Models, parameters: PersonaLiveLoadParameters) -> None:
+    def __init__(
+        self, models: Models, parameters: PersonaLiveLoadParameters, plan: MemoryPlan | None = None
+    ) -> None:
+        """`plan`: how memory is used, of those that `plans_of` gives; by default what `low_vram` names."""
         self.models = models
         self.parameters = parameters
+        self.plan = plan or candidates(plans_of(models, parameters), parameters.low_vram)[0]
         self.schedule = Schedule.build(
             parameters.temporal_adaptive_step, parameters.temporal_window_size, models.device
         )
@@ -116,13 +122,19 @@ class Engine:
             lay_out(models, operations, _size(parameters))
         self.operations = operations
         """What its networks compute with."""
-        decoder = FrameDecoder(models, parameters.vae, at_once=1 if parameters.low_vram else None)
+        decoder = FrameDecoder(models, parameters.vae, at_once=self.plan.frames_at_once)
+        # Behind all that changes weights.
+        streamed = None
+        if self.plan.streamed:
+            streamed = StreamedUNet(models.denoising_unet, models.device, self.plan.streamed)
         with torch.inference_mode():
             time = models.denoising_unet.time_features(self.schedule.timesteps)
         self.plain = PlainStages(models, decoder, time, parameters.height, parameters.width)
-        self.mode = chosen(parameters.compile, models.device)
+        self.mode = chosen(parameters.compile, models.device) if self.plan.recorded else "off"
         """How it is accelerated: off, graphs or full."""
-        self.stages: Stages = accelerated(self.plain, self.mode)
+        # Only page-locked memory can be copied from within a recording.
+        as_they_are = () if streamed is None or streamed.page_locked else ("predict",)
+        self.stages: Stages = accelerated(self.plain, self.mode, as_they_are)
         """What runs on the device; may be exchanged between two steps."""
 
     def noise_shape(self, frames: int) -> tuple[int, ...]:
@@ -141,7 +153,8 @@ class Engine:
 
         More than were prepared for go in turn: nobody waits for what would have to be compiled.
         """
-        most = len(inputs) if self.mode == "off" else self.parameters.batch_sessions
+        anybody = self.mode == "off" and self.plan.recorded
+        most = len(inputs) if anybody else self.plan.batch_sessions
         if len(inputs) > most:
             parts = (inputs[begin : begin + most] for begin in range(0, len(inputs), most))
             return [output for part in parts for output in self.step(part)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from personalive.pipelines.interface import LoadParameters, RunParameters
 
@@ -19,6 +19,20 @@ EARLY = {"quality": 0, "balanced": 1, "low": 2, "lowest": 3}
 
 
 Side = Annotated[int, Field(ge=64, le=1024, multiple_of=64)]
+
+
+def _low_vram(value: object) -> object:
+    """Take what the parameter was before it had more than two values."""
+    if isinstance(value, str) and value.lower() in {"true", "false"}:
+        value = value.lower() == "true"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return value
+
+
+LowVram = Annotated[
+    Literal["auto", "off", "on", "half", "most", "stream", "least"], BeforeValidator(_low_vram)
+]
 
 
 class PersonaLiveLoadParameters(LoadParameters):
@@ -58,10 +72,12 @@ class PersonaLiveLoadParameters(LoadParameters):
         description="Where steps are compiled or recorded: sessions that may share one call of the networks. Each "
         "number up to it is prepared for while loading; more sessions are stepped in turn.",
     )
-    low_vram: bool = Field(
-        False,
-        description="Keep what only a new reference or keyframe needs off the device until then, and decode frame "
-        "by frame: less memory, slower references and keyframes.",
+    low_vram: LowVram = Field(
+        "auto",
+        description="What is given up for a GPU's memory; auto lets what is free when loading decide. off: "
+        "nothing. on (or true): what only a new reference or keyframe needs waits on the host, and frames are "
+        "decoded one by one. half, most, stream: half, 70 % or all of the denoising UNet comes from the host at "
+        "every step. least: all of it, and steps are not recorded.",
     )
     vae: Literal["full", "tiny"] = Field(
         "full", description="Which autoencoder makes pictures of latents; tiny is faster and a little worse."

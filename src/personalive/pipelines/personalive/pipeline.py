@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import importlib.util
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image as Pillow
 from typing_extensions import override
 
-from personalive.errors import InputError, NoFaceError, PipelineUnavailableError
+from personalive.errors import DeviceFullError, InputError, NoFaceError, PipelineUnavailableError
 from personalive.face.face import dominant
 from personalive.face.tracker import FaceDetector
 from personalive.media.types import Image
@@ -45,15 +46,13 @@ if TYPE_CHECKING:
     from personalive.pipelines.personalive.noise import NoiseSource
     from personalive.pipelines.personalive.reference import FusedReference
     from personalive.pipelines.personalive.session import PersonaLiveSession
+    from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan
+
+T = TypeVar("T")
 
 _LIBRARIES = ("torch", "safetensors")
-_KEPT_REFERENCES = 8
 _LOADING = 0.5
 """Share of the progress that reading the weights is."""
-_RARE = ("image_encoder", "vae.encoder")
-"""What only a new reference needs."""
-_SELDOM = "reference_unet"
-"""What only a new reference or keyframe needs."""
 
 
 class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunParameters]):
@@ -74,8 +73,10 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
     load_parameters = PersonaLiveLoadParameters
     run_parameters = PersonaLiveRunParameters
 
-    def __init__(self, models: Models, parameters: PersonaLiveLoadParameters) -> None:
-        """With networks that are loaded already; `load` reads them from files."""
+    def __init__(
+        self, models: Models, parameters: PersonaLiveLoadParameters, plan: MemoryPlan | None = None
+    ) -> None:
+        """With networks that are loaded already; `load` reads them from files. `plan`: see `Engine`."""
         from personalive.pipelines.personalive.engine import Engine
 
         self._parameters = parameters
@@ -84,10 +85,11 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             chunk_frames=parameters.temporal_window_size,
             delay_frames=parameters.delay_frames,
         )
-        self._engine: Engine | None = Engine(models, parameters)
+        self._engine: Engine | None = Engine(models, parameters, plan)
         self._weights = models.fingerprint()
         self._references: OrderedDict[tuple[str, bool], FusedReference] = OrderedDict()
         self._detector: FaceDetector | None = None
+        self._sessions: weakref.WeakSet[PersonaLiveSession] = weakref.WeakSet()
 
     @classmethod
     @override
@@ -118,17 +120,28 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
 
         share = 1.0 if chosen(parameters.compile, device) == "off" else _LOADING
         tell = report or (lambda stage, done: None)
-        loaded = cls.read(parameters, lambda stage, done: tell(stage, share * done))
-        loaded.warm_up(lambda stage, done: tell(stage, share + (1 - share) * done))
-        return loaded
+
+        def prepared(loaded: PersonaLivePipeline) -> PersonaLivePipeline:
+            loaded.warm_up(lambda stage, done: tell(stage, share + (1 - share) * done))
+            return loaded
+
+        return cls.read(parameters, lambda stage, done: tell(stage, share * done), then=prepared)
 
     @classmethod
     def read(
-        cls, parameters: PersonaLiveLoadParameters, report: ProgressReport | None = None
-    ) -> PersonaLivePipeline:
-        """Load it without warming up; see `load`."""
+        cls,
+        parameters: PersonaLiveLoadParameters,
+        report: ProgressReport | None = None,
+        *,
+        then: Callable[[PersonaLivePipeline], T],
+    ) -> T:
+        """Load it without warming up, and return what `then` makes of it; see `load`.
+
+        Where memory runs out in between, `then` too, all is done again with a leaner plan.
+        """
         device = cls._device(parameters)
         from personalive.pipelines.personalive.devices import dtype_of
+        from personalive.pipelines.personalive.speed.fitting import fitted
         from personalive.pipelines.personalive.speed.memory import let_segments_grow
         from personalive.pipelines.personalive.speed.quantization import check
         from personalive.pipelines.personalive.weights.checkpoints import load_models
@@ -136,19 +149,35 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         let_segments_grow(device)
         if parameters.dtype == "float8":
             check(device)
+        root, dtype = _root(parameters.weights), dtype_of(parameters.dtype, device)
 
         def progress(network: str, done: int, total: int) -> None:
             if report is not None:
                 report(f"loading {network}", done / max(total, 1))
 
-        models = load_models(
-            _root(parameters.weights),
-            device=device,
-            dtype=dtype_of(parameters.dtype, device),
-            progress=progress,
-            shelved=shelved(parameters, device),
-        )
-        return cls(models, parameters)
+        def made(plan: MemoryPlan) -> T:
+            models = load_models(
+                root,
+                device=device,
+                dtype=dtype,
+                progress=progress,
+                shelved=plan.waiting,
+                on_host=plan.on_host,
+            )
+            return then(cls(models, parameters, plan))
+
+        return fitted(device, _plans(parameters, device), parameters.low_vram, made)
+
+    @classmethod
+    def memory_plan(cls, parameters: PersonaLiveLoadParameters) -> str:
+        """In one line, the memory plan that `load` would try first now. Reads the files' headers only.
+
+        Raises `PipelineUnavailableError` where it cannot run at all, too little memory among the reasons.
+        """
+        device = cls._device(parameters)
+        from personalive.pipelines.personalive.speed.fitting import first
+
+        return first(device, _plans(parameters, device), parameters.low_vram)
 
     @classmethod
     def _device(cls, parameters: PersonaLiveLoadParameters) -> torch.device:
@@ -161,11 +190,15 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         return device_of(parameters.device)
 
     def warm_up(self, report: ProgressReport | None = None) -> None:
-        """Compile, tune and record what the first frames would wait for. `load` does; nothing where nothing is."""
+        """Compile, tune and record what the first frames would wait for. `load` does; nothing where nothing is.
+
+        Where memory is so short that nothing is recorded, steps are tried all the same.
+        """
         from personalive.pipelines.personalive.speed.warmup import warm_up
 
-        if self._loaded().mode != "off":
-            warm_up(self._loaded(), report)
+        engine = self._loaded()
+        if engine.mode != "off" or not engine.plan.recorded:
+            warm_up(engine, report)
 
     @property
     @override
@@ -184,6 +217,16 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         if parameters.experimental:
             found.append("Window settings may differ from those that the weights were trained for.")
         return tuple(found)
+
+    @property
+    @override
+    def notes(self) -> tuple[str, ...]:
+        plan = self._loaded().plan
+        if self._parameters.low_vram != "auto" or not plan.sentence:
+            return ()
+        return (
+            f"For the GPU's memory, {plan.sentence} (about {plan.need / 1e9:.1f} GB; low_vram={plan.name}).",
+        )
 
     @override
     def seconds_per_frame(self) -> float | None:
@@ -220,7 +263,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             allow_no_face=lenient,
         )
         self._references[name, lenient] = reference
-        while len(self._references) > _KEPT_REFERENCES:
+        while len(self._references) > engine.plan.references:
             self._references.popitem(last=False)
         return reference
 
@@ -242,17 +285,38 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         noise: Callable[[], NoiseSource] | None = None,
         trace: Trace | None = None,
     ) -> PersonaLiveSession:
-        """A session with its own state. `noise` replaces the seeded source, `trace` is told of every stage."""
+        """A session with its own state. `noise` replaces the seeded source, `trace` is told of every stage.
+
+        Raises `DeviceFullError` where the GPU has no memory for one more.
+        """
         from personalive.pipelines.personalive.session import PersonaLiveSession, own_reference, seeded
 
-        return PersonaLiveSession(
-            self._loaded(),
+        engine = self._loaded()
+        self._require_room(engine)
+        session = PersonaLiveSession(
+            engine,
             own_reference(reference),
             parameters or PersonaLiveRunParameters(),
             noise or seeded(self._parameters.seed if seed is None else seed),
             self._weights,
             trace,
         )
+        self._sessions.add(session)
+        return session
+
+    def _require_room(self, engine: Engine) -> None:
+        """Raise `DeviceFullError` where a session more than was planned for has no room."""
+        there = sum(not session.closed for session in self._sessions)
+        if there < engine.plan.batch_sessions:
+            return
+        from personalive.pipelines.personalive.speed.memory import unused_bytes
+
+        free = unused_bytes(engine.models.device)
+        if free < engine.plan.session:
+            raise DeviceFullError(
+                f"There is too little GPU memory for another session: {engine.plan.session / 1e9:.2f} GB are "
+                f"needed and {free / 1e9:.2f} GB are free."
+            )
 
     def extract_motion(self, frames: Iterable[VideoFrame], fps: float) -> DrivingMotion:
         """The motion of a driving clip, to be kept and carried over to any reference.
@@ -266,7 +330,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
     @property
     @override
     def sessions_together(self) -> int:
-        return self._parameters.batch_sessions
+        return self._loaded().plan.batch_sessions
 
     @override
     def step_many(
@@ -302,8 +366,18 @@ def _root(weights: Path | None) -> Path:
     return layout.resolve(weights.expanduser()) if weights else layout.default_root()
 
 
-def shelved(parameters: PersonaLiveLoadParameters, device: torch.device) -> tuple[str, ...]:
-    """The networks and parts that wait on the host: on a GPU those that are not worth their place there."""
-    if parameters.low_vram:
-        return (*_RARE, _SELDOM)
-    return _RARE if device.type == "cuda" else ()
+def _plans(parameters: PersonaLiveLoadParameters, device: torch.device) -> tuple[MemoryPlan, ...]:
+    """All memory plans for a set of weights, counted from its files' headers."""
+    from personalive.pipelines.personalive.devices import dtype_of
+    from personalive.pipelines.personalive.speed.memory_plan import plans_for
+    from personalive.pipelines.personalive.weights.checkpoints import prepare
+
+    dtype = dtype_of(parameters.dtype, device)
+    networks = {each.network.name: each for each in prepare(_root(parameters.weights))}
+    return plans_for(
+        {name: each.module for name, each in networks.items()},
+        lambda name, entry: networks[name].network.dtype_of(entry, dtype),
+        parameters,
+        dtype,
+        device,
+    )

@@ -186,6 +186,11 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
         self._tracker.close()
         self._engine = None
 
+    @property
+    def closed(self) -> bool:
+        """Whether it holds nothing any more."""
+        return self._engine is None
+
     def _running(self) -> Engine:
         if self._engine is None:
             raise SessionClosedError("This session is closed.")

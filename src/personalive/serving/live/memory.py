@@ -40,8 +40,3 @@ def gpu_memory_bytes() -> int:
     if torch is None or not torch.cuda.is_available():
         return 0
     return int(torch.cuda.memory_allocated())
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that the device has no memory left."""
-    return type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError)

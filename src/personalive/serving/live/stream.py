@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from personalive.errors import PersonaLiveError, PipelineLostError
+from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.interface import (
     AnimatedChunk,
     FrameChunk,
@@ -30,7 +31,7 @@ from personalive.pipelines.interface import (
 from personalive.pipelines.parameters import build
 from personalive.serving.live.delay import CapturedFrame, StepTiming
 from personalive.serving.live.intake import Arrived, Intake, SourceClock, to_image
-from personalive.serving.live.memory import give_back_memory, is_out_of_memory
+from personalive.serving.live.memory import give_back_memory
 from personalive.serving.live.outlet import OutFrame, Outlet, Sink
 from personalive.serving.live.watermark import stamp
 from personalive.serving.live.worker import Worker

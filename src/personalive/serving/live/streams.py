@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from personalive.errors import DeviceFullError
+from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.interface import Pipeline, Reference, RunParameters, Session
 from personalive.pipelines.parameters import build
 from personalive.serving.answers import BusyError, ConflictError, NotFoundError
-from personalive.serving.live.memory import trim
+from personalive.serving.live.memory import give_back_memory, trim
 from personalive.serving.live.stream import Stream
 from personalive.serving.live.worker import Worker
 from personalive.serving.observing import logs
@@ -121,7 +123,8 @@ class Streams:
     ) -> Stream:
         """A new session on that reference; `parameters` are run parameters by name.
 
-        Raises `BusyError` when all slots are taken, `InputError` for parameters that cannot be.
+        Raises `BusyError` when all slots are taken or the device has no memory for one more, `InputError` for
+        parameters that cannot be.
         """
         checked = build(pipeline.run_parameters, parameters)
         worker = next((each for each in self._workers if each.pipeline is pipeline), None)
@@ -131,7 +134,7 @@ class Streams:
             raise self._full()
         self._opening[worker] += 1
         try:
-            session = await _opened(worker, pipeline, reference, checked)
+            session = await self._session(worker, pipeline, reference, checked)
             stream = Stream(
                 self._mark + secrets.token_urlsafe(12),
                 session,
@@ -148,6 +151,22 @@ class Streams:
         self._metrics.session_opened()
         logs.event("session_opened", session=stream.id, pipeline=pipeline.info.id, reference=reference_id)
         return stream
+
+    @staticmethod
+    async def _session(
+        worker: Worker, pipeline: Pipeline[Any, Any], reference: Reference, parameters: RunParameters
+    ) -> Session[Any]:
+        try:
+            return await _opened(worker, pipeline, reference, parameters)
+        except DeviceFullError as error:
+            message = str(error)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            message = "There is too little memory left for another session."
+        # Here, since the error's traceback keeps alive what filled the memory.
+        await worker.call(give_back_memory)
+        raise BusyError(f"{message} Try again later.", retry_after=_RETRY_AFTER_S)
 
     async def end_all(self, message: str, reason: str = "server", *, of: Worker | None = None) -> None:
         """End every session, or those of one worker; their clients are told `message`."""

@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from personalive.errors import PersonaLiveError, PipelineUnavailableError
+from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.interface import Pipeline
 from personalive.pipelines.registry import AnyPipeline
 from personalive.serving.answers import ConflictError
-from personalive.serving.live.memory import give_back_memory, gpu_memory_bytes, is_out_of_memory, settle
+from personalive.serving.live.memory import give_back_memory, gpu_memory_bytes, settle
 from personalive.serving.live.stream import LOST, RESTARTING
 from personalive.serving.live.streams import Streams
 from personalive.serving.live.worker import Worker
@@ -135,7 +136,9 @@ class PipelineHost:
         if self.pipeline is None:
             return PipelineStatus(status="not_loaded")
         warnings = [*self.pipeline.warnings, *([] if self._error is None else [self._error])]
-        return told.model_copy(update={"progress": 1.0, "warnings": warnings})
+        return told.model_copy(
+            update={"progress": 1.0, "warnings": warnings, "notes": list(self.pipeline.notes)}
+        )
 
     async def load(
         self, pipeline_id: str, load_params: Mapping[str, object] | None, *, force: bool = False
@@ -247,7 +250,8 @@ class PipelineHost:
         self._ready = {worker: each for worker, each in pairs if not isinstance(each, str)}
         for restarts in self._restarts.values():
             restarts.started()
-        logs.event("pipeline_loaded", pipeline=asked.id)
+        notes = " ".join(self.pipeline.notes) if self.pipeline is not None else ""
+        logs.event("pipeline_loaded", pipeline=asked.id, notes=notes or None)
         self._notice_deaths()
         if abandoned:
             return

@@ -30,6 +30,10 @@ class PipelineStatus(BaseModel):
     warnings: list[str] = Field(
         default_factory=list, description="What may be wrong with the results as it was loaded."
     )
+    notes: list[str] = Field(
+        default_factory=list,
+        description="How it runs on this machine, such as what is given up for its memory.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

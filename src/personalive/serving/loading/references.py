@@ -8,9 +8,10 @@ from typing import Any
 
 from personalive.face.crop import Size
 from personalive.media import Image
+from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.interface import Pipeline, Reference
 from personalive.serving.answers import BusyError, ConflictError, NotFoundError
-from personalive.serving.live.memory import give_back_memory, is_out_of_memory
+from personalive.serving.live.memory import give_back_memory
 from personalive.serving.live.worker import Worker
 from personalive.serving.loading.host import PipelineHost
 from personalive.serving.loading.portraits import StoredReference, examine, identity

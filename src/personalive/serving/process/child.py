@@ -28,11 +28,11 @@ import numpy as np
 
 from personalive.errors import PersonaLiveError
 from personalive.media.types import Image
+from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.interface import FrameChunk, Pipeline, Reference, Session
 from personalive.serving.live.memory import (
     give_back_memory,
     gpu_memory_bytes,
-    is_out_of_memory,
     settle,
     trim,
 )
@@ -243,6 +243,7 @@ class PipelineServer:
             warnings=loaded.warnings,
             seconds_per_frame=loaded.seconds_per_frame(),
             sessions_together=loaded.sessions_together,
+            notes=loaded.notes,
         )
 
     def _fuse(self, request: messages.Fuse) -> messages.Fused:

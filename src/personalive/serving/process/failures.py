@@ -6,6 +6,7 @@ import builtins
 import pickle
 
 from personalive.errors import PersonaLiveError
+from personalive.out_of_memory import is_out_of_memory
 
 
 class RemoteError(Exception):
@@ -19,10 +20,12 @@ class OutOfMemoryError(RuntimeError):
 def portable(error: Exception) -> Exception:
     """Return an exception that any process can read: ours as it is, others by their name and text."""
     name, text = type(error).__name__, str(error)
+    if not isinstance(error, PersonaLiveError | MemoryError) and is_out_of_memory(error):
+        return OutOfMemoryError(text or name)
     known = isinstance(error, PersonaLiveError) or getattr(builtins, name, None) is type(error)
     if known and _survives(error):
         return error
-    return OutOfMemoryError(text) if name == OutOfMemoryError.__name__ else RemoteError(f"{name}: {text}")
+    return RemoteError(f"{name}: {text}")
 
 
 def _survives(error: Exception) -> bool:

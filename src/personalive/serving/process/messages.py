@@ -42,6 +42,7 @@ class Loaded:
     warnings: tuple[str, ...]
     seconds_per_frame: float | None
     sessions_together: int
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

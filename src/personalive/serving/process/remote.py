@@ -166,6 +166,11 @@ class RemotePipeline(Pipeline[Any, Any]):
 
     @property
     @override
+    def notes(self) -> tuple[str, ...]:
+        return self._told().notes
+
+    @property
+    @override
     def sessions_together(self) -> int:
         return self._told().sessions_together
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
@@ -31,14 +33,32 @@ from tests.pipelines.personalive.streams import chunk, content, drive, picture
 class Tape:
     """Records without a GPU: what is replayed is simply run again, on the same places in memory."""
 
-    def __init__(self, *, works: bool = True) -> None:
+    def __init__(self, *, works: bool = True, fails: Iterable[tuple[int, Exception]] = ()) -> None:
+        """`fails`: errors by the number of the call, of trials and recordings together, from 0 on."""
+        self._fails = dict(fails)
+        self._calls = itertools.count()
+        self.tried = 0
         self.recorded = 0
         self.replayed = 0
+        self.gave_back = 0
         self._works = works
+
+    def _call(self) -> None:
+        if (error := self._fails.get(next(self._calls))) is not None:
+            raise error
+
+    def try_out(self, run: Callable[[], Any]) -> Any:
+        self._call()
+        self.tried += 1
+        return run()
+
+    def give_back(self) -> None:
+        self.gave_back += 1
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
         if not self._works:
             raise RuntimeError("operation not permitted when stream is capturing")
+        self._call()
         self.recorded += 1
         run()
 
@@ -164,6 +184,132 @@ def test_where_recording_fails_it_goes_on_as_it_is_and_says_so_once(
     (said,) = caplog.messages
     assert said.startswith("doubling is not accelerated, it could not be recorded: operation not permitted")
     assert len(double) == 0
+
+
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("CUDA error: out of memory"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS)
+@pytest.mark.parametrize("call", range(2))
+def test_where_memory_runs_out_while_preparing_the_caller_is_told(error: Exception, call: int) -> None:
+    double = Replayed("doubling", summed, Tape(fails=[(call, error)]))
+    double.preparing = True
+    with pytest.raises(type(error), match=re.escape(str(error))):
+        double([torch.ones(2)])
+    assert torch.equal(double([torch.ones(2)])[0], torch.full((2,), 2.0))
+    assert len(double) == 1
+
+
+@pytest.mark.parametrize("error", ERRORS)
+def test_where_memory_runs_out_later_recordings_are_dropped_and_it_is_tried_again(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Three shapes, each tried and recorded; then the fourth's recording fails twice.
+    tape = Tape(fails=[(7, error), (8, error)])
+    double = Replayed("doubling", summed, tape)
+    for size in (1, 2, 3, 1, 4):
+        assert torch.equal(double([torch.ones(size)])[0], torch.full((size,), 2.0))
+    assert (tape.gave_back, len(double)) == (2, 2)
+    recorded = tape.recorded
+    # Those that were used last are there still.
+    double([torch.ones(1)])
+    assert tape.recorded == recorded
+    assert not caplog.messages
+
+
+def test_where_no_room_can_be_made_a_call_runs_as_it_is_and_the_next_is_recorded(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    asked: list[bool] = []
+
+    def make_room() -> bool:
+        asked.append(len(asked) == 0)
+        return asked[-1]
+
+    tape = Tape(fails=[(number, torch.OutOfMemoryError("full")) for number in range(2)])
+    double = Replayed("doubling", summed, tape, make_room=make_room)
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(double([torch.ones(2)])[0], torch.full((2,), 2.0))
+    assert asked == [True, False]
+    (said,) = caplog.messages
+    assert said == "doubling is not accelerated now, there is too little memory"
+    assert torch.equal(double([torch.ones(2)])[0], torch.full((2,), 2.0))
+    assert len(double) == 1
+
+
+def test_what_was_tried_out_is_recorded_without_another_run() -> None:
+    tape = Tape()
+    double = Replayed("doubling", summed, tape)
+    assert torch.equal(double.try_out([torch.ones(3)])[0], torch.full((3,), 2.0))
+    assert (tape.tried, len(double)) == (1, 0)
+    assert torch.equal(double([torch.ones(3)])[0], torch.full((3,), 2.0))
+    assert (tape.tried, tape.recorded) == (1, 1)
+
+
+def test_a_stage_that_needs_room_takes_it_from_the_others(
+    models: Models, set_to: PersonaLiveLoadParameters
+) -> None:
+    with PersonaLivePipeline(models, set_to) as own:
+        # Points are tried and recorded, then latents tried and their recording fails once.
+        tape = Tape(fails=[(3, torch.OutOfMemoryError("full"))])
+        stages = replaying(own, tape)
+        with torch.inference_mode():
+            stages.pose(torch.zeros(1, 21, 3))
+            assert stages.counts()["pose"] == 1
+            stages.show(torch.zeros(1, 4, 8, 8))
+        assert stages.counts() == {"see": 0, "pose": 0, "predict": 0, "show": 1}
+
+
+def test_stages_that_cannot_be_recorded_run_as_they_are(
+    models: Models, set_to: PersonaLiveLoadParameters
+) -> None:
+    with PersonaLivePipeline(models, set_to) as own, torch.inference_mode():
+        tape = Tape()
+        stages = ReplayedStages(own.engine.plain, tape, as_they_are=("show",))
+        stages.show(torch.zeros(1, 4, 8, 8))
+        assert (tape.tried, tape.recorded) == (0, 0)
+
+
+def test_warming_up_tries_everything_before_it_records_anything(
+    models: Models, set_to: PersonaLiveLoadParameters
+) -> None:
+    order: list[str] = []
+
+    class Ordered(Tape):
+        def try_out(self, run: Callable[[], Any]) -> Any:
+            order.append("try")
+            return super().try_out(run)
+
+        def record(self, run: Callable[[], None]) -> Callable[[], None]:
+            order.append("record")
+            return super().record(run)
+
+        def give_back(self) -> None:
+            order.append("give back")
+            super().give_back()
+
+    with PersonaLivePipeline(models, set_to) as own:
+        replaying(own, Ordered())
+        own.engine.mode = "graphs"
+        own.warm_up()
+    assert [kind for kind, _ in itertools.groupby(order)] == ["try", "give back", "record"]
+
+
+def test_where_memory_runs_out_while_warming_up_that_is_raised(
+    models: Models, set_to: PersonaLiveLoadParameters
+) -> None:
+    with PersonaLivePipeline(models, set_to) as own:
+        tape = Tape(fails=[(22, torch.OutOfMemoryError("full"))])
+        stages = replaying(own, tape)
+        own.engine.mode = "graphs"
+        with pytest.raises(torch.OutOfMemoryError, match="full"):
+            own.warm_up()
+        own.warm_up()
+        assert stages.counts() == {"see": 1, "pose": 2, "predict": 4, "show": 1}
 
 
 def test_auto_is_graphs_on_cuda_and_off_elsewhere() -> None:

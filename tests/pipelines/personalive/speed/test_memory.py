@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import warnings
+from types import SimpleNamespace
+
 import pytest
 import torch
 
-from personalive.pipelines.personalive.speed.memory import let_segments_grow
+from personalive.pipelines.personalive.speed.memory import free_bytes, let_segments_grow
 
 GPU = torch.device("cuda")
 
@@ -15,7 +18,62 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     for name in ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", told.append, raising=False)
+    monkeypatch.setattr(torch, "empty", lambda *size, **how: None)
     return told
+
+
+@pytest.mark.parametrize("way", ["raises", "warns"])
+def test_where_the_first_allocation_fails_it_is_taken_back(
+    settings: list[str], monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    def refuse(*size: int, **how: object) -> None:
+        if way == "raises":
+            raise RuntimeError("CUDA driver error: operation not supported")
+        warnings.warn("expandable_segments not supported on this platform", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(torch, "empty", refuse)
+    let_segments_grow(GPU)
+    assert settings == ["expandable_segments:True", "expandable_segments:False"]
+
+
+def test_another_warning_is_passed_on_and_changes_nothing(
+    settings: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def warn(*size: int, **how: object) -> None:
+        warnings.warn("this GPU is old", UserWarning, stacklevel=1)
+
+    monkeypatch.setattr(torch, "empty", warn)
+    with pytest.warns(UserWarning, match="this GPU is old"):
+        let_segments_grow(GPU)
+    assert settings == ["expandable_segments:True"]
+
+
+def gpu_with(
+    monkeypatch: pytest.MonkeyPatch, *, free: int, reserved: int, allocated: int, share: float
+) -> None:
+    """Have PyTorch tell of a GPU of 10,000 MiB."""
+    facts = {"mem_get_info": (free << 20, 10_000 << 20), "memory_reserved": reserved << 20}
+    facts |= {"memory_allocated": allocated << 20, "get_per_process_memory_fraction": share}
+    facts |= {"get_device_properties": SimpleNamespace(total_memory=10_000 << 20)}
+    for name, fact in facts.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, fact=fact: fact, raising=False)
+
+
+@pytest.mark.parametrize(
+    ("free", "reserved", "allocated", "share", "expected"),
+    [
+        (9000, 0, 0, 1.0, 8700),
+        (8000, 1000, 400, 1.0, 8300),
+        (9000, 0, 0, 0.5, 4700),
+        (9000, 1000, 400, 0.5, 4300),
+        (100, 0, 0, 1.0, 0),
+    ],
+)
+def test_free_memory_counts_what_is_kept_unused_and_the_processs_limit(
+    monkeypatch: pytest.MonkeyPatch, free: int, reserved: int, allocated: int, share: float, expected: int
+) -> None:
+    gpu_with(monkeypatch, free=free, reserved=reserved, allocated=allocated, share=share)
+    assert free_bytes(GPU) >> 20 == expected
 
 
 def test_on_a_gpu_segments_grow(settings: list[str]) -> None:

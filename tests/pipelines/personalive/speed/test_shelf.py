@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from operator import attrgetter
 
 import pytest
@@ -10,8 +11,10 @@ from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.networks.reference_unet import ReferenceUNet
 from personalive.pipelines.personalive.networks.trunk import UNetParams
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
-from personalive.pipelines.personalive.pipeline import PersonaLivePipeline, shelved
+from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
 from personalive.pipelines.personalive.reference import FusedReference
+from personalive.pipelines.personalive.speed import page_locked
+from personalive.pipelines.personalive.speed.memory_plan import candidates, plans_of
 from personalive.pipelines.personalive.speed.shelf import Shelf
 from tests.pipelines.personalive.streams import chunk, picture
 
@@ -44,7 +47,7 @@ def test_it_comes_back_after_a_failure_and_from_within_inference() -> None:
         assert network(torch.ones(1, 2)).shape == (1, 2)
 
 
-def test_of_a_unet_one_block_is_there_at_a_time_and_none_changes_what_it_computes() -> None:
+def test_of_a_unet_one_unit_is_there_at_a_time_and_none_changes_what_it_computes() -> None:
     torch.manual_seed(0)
     sizes = UNetParams(block_out_channels=(32, 64), layers_per_block=1, heads=2, cross_attention_width=8)
     network = ReferenceUNet(sizes).requires_grad_(False)
@@ -52,18 +55,18 @@ def test_of_a_unet_one_block_is_there_at_a_time_and_none_changes_what_it_compute
     cross = network.cross_constants(embeds)
     expected = network(latents, cross)
     shelf = Shelf(network)
-    blocks = network.blocks()
+    units = network.units()
 
     def there() -> list[bool]:
-        devices = [{tensor.device for tensor in block.state_dict().values()} for block in blocks]
+        devices = [{p.device for part in unit for p in part.parameters()} for unit in units]
         return [found == {META} for found in devices]
 
     with shelf.taken(META):
         assert network.conv_in.weight.device == META
         assert not any(there())
-        for number, block in enumerate(blocks):
-            with network.present(block):
-                assert there() == [place == number for place in range(len(blocks))]
+        for number in range(len(units)):
+            with network.present(number):
+                assert there() == [place == number for place in range(len(units))]
     with shelf.taken(torch.device("cpu")):
         for ours, before in zip(network.cross_constants(embeds), cross, strict=True):
             assert torch.equal(ours, before)
@@ -89,7 +92,7 @@ def test_with_low_vram_references_and_keyframes_fetch_what_they_need_and_results
     run = PersonaLiveRunParameters(keyframe_threshold=0.0)
     with pipeline.open_session(reference, run) as session:
         expected = [session.step(chunk(1, index)) for index in range(11)]
-    with PersonaLivePipeline.load(set_to.model_copy(update={"low_vram": True})) as own:
+    with PersonaLivePipeline.load(set_to.model_copy(update={"low_vram": "on"})) as own:
         models: Models = own._loaded().models
         assert set(models.shelves) == {"image_encoder", "vae.encoder", "reference_unet"}
         noted = {name: Noted(attrgetter(name)(models)) for name in models.shelves}
@@ -111,11 +114,33 @@ def test_with_low_vram_references_and_keyframes_fetch_what_they_need_and_results
 @pytest.mark.parametrize(
     ("device", "low_vram", "waiting"),
     [
-        ("cpu", False, ()),
-        ("cuda", False, ("image_encoder", "vae.encoder")),
-        ("cuda", True, ("image_encoder", "vae.encoder", "reference_unet")),
-        ("cpu", True, ("image_encoder", "vae.encoder", "reference_unet")),
+        ("cpu", "off", ()),
+        ("cpu", "auto", ()),
+        ("cuda", "off", ("image_encoder", "vae.encoder")),
+        ("cuda", "on", ("image_encoder", "vae.encoder", "reference_unet")),
+        ("cpu", "on", ("image_encoder", "vae.encoder", "reference_unet")),
     ],
 )
-def test_what_waits_on_the_host(device: str, low_vram: bool, waiting: tuple[str, ...]) -> None:
-    assert shelved(PersonaLiveLoadParameters(low_vram=low_vram), torch.device(device)) == waiting
+def test_what_waits_on_the_host(
+    models: Models, set_to: PersonaLiveLoadParameters, device: str, low_vram: str, waiting: tuple[str, ...]
+) -> None:
+    found = plans_of(replace(models, device=torch.device(device)), set_to)
+    assert candidates(found, low_vram)[0].waiting == waiting
+
+
+def test_without_page_locked_memory_it_waits_in_ordinary_memory_and_that_is_said_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(tensor: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", refuse)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(page_locked._Refusal, "said", False)
+    network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)).requires_grad_(False)
+    expected = network(torch.ones(1, 3))
+    shelf = Shelf(network)
+    with shelf.taken(torch.device("cpu")):
+        assert torch.equal(network(torch.ones(1, 3)), expected)
+    (said,) = caplog.messages
+    assert said.startswith("memory cannot be page-locked")

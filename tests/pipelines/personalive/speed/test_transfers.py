@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from personalive.pipelines.personalive.speed import page_locked
+from personalive.pipelines.personalive.speed.page_locked import host_memory
 from personalive.pipelines.personalive.speed.transfers import to_device, to_host
 
 
@@ -21,3 +23,21 @@ def test_there_and_back_again(name: str) -> None:
     back = to_host(there)()
     assert back.device.type == "cpu"
     assert torch.equal(back, values)
+
+
+def test_without_page_locked_memory_it_is_ordinary(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*size: object, pin_memory: bool = False, **how: object) -> torch.Tensor:
+        if pin_memory:
+            raise RuntimeError("CUDA error: out of memory")
+        return empty(*size, **how)  # type: ignore[call-overload, no-any-return]
+
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", refuse)
+    monkeypatch.setattr(page_locked._Refusal, "said", False)
+    for _ in range(2):
+        memory = host_memory((2, 3), torch.float16, locked=True)
+        assert (memory.shape, memory.dtype) == ((2, 3), torch.float16)
+    (said,) = caplog.messages
+    assert said.startswith("memory cannot be page-locked")

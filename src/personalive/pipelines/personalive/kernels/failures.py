@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from personalive.out_of_memory import is_out_of_memory
 
-_SPELLINGS = ("out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
-"""As PyTorch, the driver and Triton say it, and as cuBLAS and cuDNN do."""
+_UNSUPPORTED = "FIND was unable to find an engine"
+"""cuDNN's, where it has none for an operation at all; elsewhere it may be for want of a workspace."""
 
 
 def out_of_memory(error: BaseException) -> bool:
     """Whether it is for want of memory, which says nothing about a kernel: with less in use, it would have run."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-        spelling in str(error) for spelling in _SPELLINGS
-    )
+    return _UNSUPPORTED not in str(error) and is_out_of_memory(error)
 
 
 def first_line(error: BaseException) -> str:

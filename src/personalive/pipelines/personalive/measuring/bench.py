@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -19,9 +20,16 @@ from personalive.pipelines.personalive.measuring.measure import (
 from personalive.pipelines.personalive.measuring.times import StepTimes
 from personalive.pipelines.personalive.measuring.whole_steps import SessionBench
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
-from personalive.pipelines.personalive.pipeline import PersonaLivePipeline, shelved
+from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
+from personalive.pipelines.personalive.speed.acceleration import ReplayedStages
+from personalive.pipelines.personalive.speed.counting import KeptAs
+from personalive.pipelines.personalive.speed.fitting import fitted
 from personalive.pipelines.personalive.speed.memory import let_segments_grow
-from personalive.pipelines.personalive.weights.random_set import VARIANTS, random_models
+from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan, plans_for
+from personalive.pipelines.personalive.weights.catalogue import NETWORKS, TINY_VAE
+from personalive.pipelines.personalive.weights.random_set import VARIANTS, empty_networks, random_models
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +63,8 @@ class BenchResult:
     `load_seconds`: reading or making the weights; `warm_up_seconds`: until the first frame could come, which is
     shorter at a second start; `first_chunk_seconds`: from a fused reference to its first frames; `peak_gb`: the
     most that tensors took; `held_gb`: what is kept of the GPU while streaming, the recordings' own memory included;
+    `memory_plan`, `memory_note`, `planned_gb`: what was given up for memory and how much that was expected to take;
+    `recorded`: how many recordings each stage has;
     `faces`: the share of the whole steps' frames in which a face was found, None where none were measured.
     """
 
@@ -69,6 +79,10 @@ class BenchResult:
     first_chunk_seconds: float
     peak_gb: float
     held_gb: float
+    memory_plan: str
+    memory_note: str
+    planned_gb: float
+    recorded: dict[str, int]
     faces: float | None
     steps: tuple[BenchRow, ...]
 
@@ -78,12 +92,16 @@ def run(plan: BenchPlan, report: ProgressReport | None = None) -> BenchResult:
     device = device_of(plan.parameters.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    started = time.perf_counter()
-    pipeline = read(plan, device)
-    loaded = time.perf_counter()
-    with pipeline:
+    let_segments_grow(device)
+
+    def warmed_up(pipeline: PersonaLivePipeline) -> tuple[PersonaLivePipeline, float, float]:
+        read = time.perf_counter()
         pipeline.warm_up(report)
-        warmed = time.perf_counter()
+        return pipeline, read, time.perf_counter()
+
+    started = time.perf_counter()
+    pipeline, read, warmed = loaded(plan, device, warmed_up)
+    with pipeline:
         engine = pipeline.engine
         bench = Bench(engine)
         fused = time.perf_counter()
@@ -101,12 +119,16 @@ def run(plan: BenchPlan, report: ProgressReport | None = None) -> BenchResult:
             weights=f"random, {plan.random}" if plan.random else "a set on disk",
             settings=_settings(plan.parameters),
             mode=engine.mode,
-            load_seconds=loaded - started,
-            warm_up_seconds=warmed - loaded,
+            load_seconds=read - started,
+            warm_up_seconds=warmed - read,
             fuse_seconds=fused - warmed,
             first_chunk_seconds=first,
             peak_gb=peak_memory(device),
             held_gb=held_memory(device),
+            memory_plan=engine.plan.name,
+            memory_note=engine.plan.sentence,
+            planned_gb=engine.plan.need / 1e9,
+            recorded=stages.counts() if isinstance(stages := bench.stages, ReplayedStages) else {},
             faces=None if whole is None else _share_of_faces(whole),
             steps=steps,
         )
@@ -126,19 +148,26 @@ def _share_of_faces(whole: SessionBench) -> float:
     return whole.seen[FrameState.ANIMATED] / max(whole.seen.total(), 1)
 
 
-def read(plan: BenchPlan, device: torch.device) -> PersonaLivePipeline:
-    """The plan's pipeline, not warmed up yet."""
+def loaded(plan: BenchPlan, device: torch.device, then: Callable[[PersonaLivePipeline], T]) -> T:
+    """What `then` makes of the pipeline; see `PersonaLivePipeline.read`."""
     parameters = plan.parameters
     if plan.random is None:
-        return PersonaLivePipeline.read(parameters)
-    let_segments_grow(device)
-    models = random_models(
-        VARIANTS[plan.random],
-        device=device,
-        dtype=dtype_of(parameters.dtype, device),
-        shelved=shelved(parameters, device),
-    )
-    return PersonaLivePipeline(models, parameters)
+        return PersonaLivePipeline.read(parameters, then=then)
+    variant, dtype = VARIANTS[plan.random], dtype_of(parameters.dtype, device)
+
+    def made(memory: MemoryPlan) -> T:
+        models = random_models(
+            variant, device=device, dtype=dtype, shelved=memory.waiting, on_host=memory.on_host
+        )
+        return then(PersonaLivePipeline(models, parameters, memory))
+
+    plans = plans_for(empty_networks(variant), _kept_as(dtype), parameters, dtype, device)
+    return fitted(device, plans, parameters.low_vram, made)
+
+
+def _kept_as(dtype: torch.dtype) -> KeptAs:
+    networks = {network.name: network for network in (*NETWORKS, TINY_VAE)}
+    return lambda name, entry: networks[name].dtype_of(entry, dtype)
 
 
 def _settings(parameters: PersonaLiveLoadParameters) -> dict[str, object]:

@@ -23,6 +23,7 @@ from personalive.pipelines.personalive.noise import SeededNoise
 from personalive.pipelines.personalive.parameters import PersonaLiveRunParameters
 from personalive.pipelines.personalive.pixels import on_device
 from personalive.pipelines.personalive.reference import FusedReference
+from personalive.pipelines.personalive.speed.stages import Stages
 from personalive.pipelines.personalive.speed.transfers import to_device, to_host
 from personalive.pipelines.personalive.speed.warmup import (
     begin,
@@ -54,6 +55,11 @@ class Bench:
         parameters = engine.parameters
         self._clip = made_up_frames(8 * engine.schedule.chunk_frames, parameters.height, parameters.width)
         self.reference: FusedReference = made_up_reference(engine)
+
+    @property
+    def stages(self) -> Stages:
+        """The engine's stages, not timed."""
+        return self._plain
 
     def close(self) -> None:
         """Leave the engine as it was."""

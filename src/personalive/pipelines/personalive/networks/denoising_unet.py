@@ -23,7 +23,7 @@ from personalive.pipelines.personalive.networks.frame_modules import (
     MotionModule,
     TemporalModule,
 )
-from personalive.pipelines.personalive.networks.spatial import KeyValue
+from personalive.pipelines.personalive.networks.spatial import KeyValue, SpatialTransformer
 from personalive.pipelines.personalive.networks.trunk import Block, Trunk, UNetParams
 
 
@@ -113,9 +113,9 @@ class DenoisingUNet(Trunk, Fusable):
 
     def project_banks(self, banks: Sequence[Tensor]) -> tuple[KeyValue, ...]:
         """Keys and values of one reference's or keyframe's banks, one pair per spatial transformer."""
-        transformers = [layer.attention for layer in self.layers if layer.attention is not None]
+        waiting = iter(banks)
         return tuple(
-            transformer.project_bank(bank) for transformer, bank in zip(transformers, banks, strict=True)
+            self._of_each(SpatialTransformer, lambda transformer: transformer.project_bank(next(waiting)))
         )
 
     def project_motion(self, motion: Tensor) -> tuple[MotionKeyValues, ...]:
@@ -124,12 +124,16 @@ class DenoisingUNet(Trunk, Fusable):
         One product for all modules: tokens are narrow, and what is left of a product of each module's own is its
         launch. It writes less than keeping the old frames' keys and values from call to call would copy.
         """
-        weights = [weight for module in self._motion_modules() for weight in module.projections()]
+        weights = self.motion_weights()
         parts = iter(F.linear(motion, torch.cat(weights)).split([len(weight) for weight in weights], dim=-1))
         return tuple(
             (KeyValue(next(parts), next(parts)), KeyValue(next(parts), next(parts)))
             for _ in self._motion_modules()
         )
+
+    def motion_weights(self) -> list[Tensor]:
+        """What `project_motion` computes with: not only while a motion module's unit runs."""
+        return [weight for module in self._motion_modules() for weight in module.projections()]
 
     def _motion_modules(self) -> list[MotionModule]:
         return [modules[0] for modules in self.frame_modules if modules is not None]

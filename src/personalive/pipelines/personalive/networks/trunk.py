@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import count
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,12 @@ from personalive.pipelines.personalive.kernels.operations import Summed
 from personalive.pipelines.personalive.networks.layers import sines
 from personalive.pipelines.personalive.networks.resnet import Downsample, ResnetBlock, Upsample
 from personalive.pipelines.personalive.networks.spatial import SpatialTransformer
+
+M = TypeVar("M", bound=nn.Module)
+R = TypeVar("R")
+
+_OF_A_LAYER = ("resnets", "attentions", "motion_modules", "temporal_modules")
+"""A block's lists that have a module for each layer, or for all but the last ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,38 +115,57 @@ class Trunk(nn.Module):
         self.mid_block = _block(params, [widths[-1]] * 2, widths[-1], attentions=1)
         self.up_blocks = nn.ModuleList(_up_blocks(params))
         self.layers = tuple(self._in_order())
-        self.present: Callable[[nn.Module], AbstractContextManager[object]] = nullcontext
-        """Around whatever is computed with a block's weights: where they may be elsewhere, brings them."""
+        self.present: Callable[[int], AbstractContextManager[object]] = nullcontext
+        """Around whatever is computed with a unit's weights: where they may be elsewhere, brings them."""
+        self.running: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Around all uses of `present` in one run, in which units come in their order; some may be left out."""
 
     def blocks(self) -> list[Block]:
         """Every block, in the order they run."""
         return [cast("Block", block) for block in (*self.down_blocks, self.mid_block, *self.up_blocks)]
+
+    def units(self) -> list[tuple[nn.Module, ...]]:
+        """The modules of each layer and each resampling, in the order they run: what `present` counts."""
+        found: list[tuple[nn.Module, ...]] = []
+        for block in self.blocks():
+            lists = [getattr(block, name) for name in _OF_A_LAYER if hasattr(block, name)]
+            for index in range(len(block.resnets)):
+                found.append(tuple(modules[index] for modules in lists if index < len(modules)))
+            found += [
+                (module,) for name in ("downsamplers", "upsamplers") for module in getattr(block, name, ())
+            ]
+        return found
 
     def walk(self, picture: Tensor, run: Callable[[int, Summed], Summed]) -> Summed:
         """Run all layers from the output of `conv_in`, (N, C, h, w), to the last one's output.
 
         `run(i, x)` is what layer i does; h and w must be multiples of 2^(levels - 1).
         """
-        number = count()
+        number, unit = count(), count()
         x = Summed(picture)
         skips = [picture]
-        for block in self.down_blocks:
-            with self.present(block):
+
+        # No functions for what is done alike: their arguments would keep alive what `run` lets go of.
+        with self.running():
+            for block in self.down_blocks:
                 for _ in cast("Block", block).resnets:
-                    x = run(next(number), x)
+                    with self.present(next(unit)):
+                        x = run(next(number), x)
                     skips.append(x.picture)
                 for downsample in getattr(block, "downsamplers", ()):
-                    x = Summed(downsample(x.picture))
+                    with self.present(next(unit)):
+                        x = Summed(downsample(x.picture))
                     skips.append(x.picture)
-        with self.present(self.mid_block):
             for _ in self.mid_block.resnets:
-                x = run(next(number), x)
-        for block in self.up_blocks:
-            with self.present(block):
+                with self.present(next(unit)):
+                    x = run(next(number), x)
+            for block in self.up_blocks:
                 for _ in cast("Block", block).resnets:
-                    x = run(next(number), Summed(torch.cat([x.picture, skips.pop()], dim=1)))
+                    with self.present(next(unit)):
+                        x = run(next(number), Summed(torch.cat([x.picture, skips.pop()], dim=1)))
                 for upsample in getattr(block, "upsamplers", ()):
-                    x = Summed(upsample(x.picture))
+                    with self.present(next(unit)):
+                        x = Summed(upsample(x.picture))
         return x
 
     def time_features(self, timesteps: Tensor) -> tuple[Tensor, ...]:
@@ -149,7 +174,7 @@ class Trunk(nn.Module):
         Constants of the weights and the timesteps: compute them once for the levels of a schedule.
         """
         embedding = self.time_embedding(timesteps)
-        return tuple(layer.resnet.time_feature(embedding) for layer in self.layers)
+        return tuple(self._of_each(ResnetBlock, lambda resnet: resnet.time_feature(embedding)))
 
     def cross_constants(self, image_embeds: Tensor) -> tuple[Tensor, ...]:
         """What each spatial transformer adds for image_embeds (S, 1, width): one (S, 1, C) each.
@@ -158,11 +183,18 @@ class Trunk(nn.Module):
         """
         if image_embeds.ndim != 3 or image_embeds.shape[1] != 1:
             raise ValueError(f"one token per session is needed, image_embeds is {tuple(image_embeds.shape)}")
-        constants: list[Tensor] = []
-        for block in self.blocks():
-            with self.present(block):
-                constants += (each.cross_constant(image_embeds) for each in _attentions(block))
-        return tuple(constants)
+        return tuple(self._of_each(SpatialTransformer, lambda each: each.cross_constant(image_embeds)))
+
+    def _of_each(self, kind: type[M], compute: Callable[[M], R]) -> list[R]:
+        """What is computed of each module of that kind."""
+        results: list[R] = []
+        with self.running():
+            for number, modules in enumerate(self.units()):
+                for module in modules:
+                    if isinstance(module, kind):
+                        with self.present(number):
+                            results.append(compute(module))
+        return results
 
     def _in_order(self) -> Iterator[Layer]:
         banks = 0

@@ -7,17 +7,20 @@ per number of history keyframes and of sessions stepped together; the least rece
 
 from __future__ import annotations
 
+import gc
 import logging
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from personalive.errors import InputError
+from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.personalive.driving import Perceived
 from personalive.pipelines.personalive.speed.artefacts import keep_in
 from personalive.pipelines.personalive.speed.stages import PlainStages, Stages, flat, perceived
@@ -31,13 +34,21 @@ _MOST_VARIANTS = 4 * MOST_GRAPHS
 
 Function = Callable[..., tuple[Tensor, ...]]
 Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
+_Key = tuple[Shapes, Shapes, int]
+R = TypeVar("R")
 
 
 class Recorder(Protocol):
     """Records what runs on a device, to be run again later."""
 
+    def try_out(self, run: Callable[[], R]) -> R:
+        """Run it unrecorded, where it will be recorded; what it gives may be used at once."""
+
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
-        """Run it once unrecorded, then once recorded; return what replays it on whatever its tensors hold then."""
+        """Record what was tried out before; return what replays it on whatever its tensors hold then."""
+
+    def give_back(self) -> None:
+        """Return to the device what nobody uses: of recordings' common memory all, once none of them is left."""
 
 
 class CudaRecorder:
@@ -46,27 +57,45 @@ class CudaRecorder:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool: Any = None
+        self._graphs: weakref.WeakSet[torch.cuda.CUDAGraph] = weakref.WeakSet()
         self._aside: torch.cuda.Stream | None = None
+
+    def try_out(self, run: Callable[[], R]) -> R:
+        """See `Recorder`. Kernels are tuned and libraries make their workspaces, which cannot be recorded."""
+        with torch.cuda.device(self._device):
+            aside = self._stream()
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                result = run()
+            torch.cuda.current_stream().wait_stream(aside)
+        return result
 
     def record(self, run: Callable[[], None]) -> Callable[[], None]:
         """See `Recorder`. Raises RuntimeError where something in it cannot be recorded."""
         with torch.cuda.device(self._device):
-            # Kernels are tuned and libraries make their workspaces in a first run, which cannot be recorded.
-            # One stream for all: cuBLAS keeps 32 MB for every stream it has worked on.
-            self._aside = self._aside or torch.cuda.Stream()
-            self._aside.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(self._aside):
-                run()
-            torch.cuda.current_stream().wait_stream(self._aside)
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
+            # A pool that nothing was recorded to, or nothing is left of, cannot be taken again.
+            if not len(self._graphs):
+                self._pool = torch.cuda.graph_pool_handle()
             # Another thread may talk to CUDA meanwhile.
             with torch.cuda.graph(
-                graph, pool=self._pool, stream=self._aside, capture_error_mode="thread_local"
+                graph, pool=self._pool, stream=self._stream(), capture_error_mode="thread_local"
             ):
                 run()
+            self._graphs.add(graph)
         return graph.replay
+
+    def give_back(self) -> None:
+        """See `Recorder`."""
+        gc.collect()
+        torch.cuda.synchronize(self._device)
+        torch.cuda.empty_cache()
+
+    def _stream(self) -> torch.cuda.Stream:
+        """One for all: cuBLAS keeps 32 MB for every stream it has worked on."""
+        self._aside = self._aside or torch.cuda.Stream(self._device)
+        return self._aside
 
 
 class _Room:
@@ -116,19 +145,35 @@ class Replayed:
 
     What a call is given is its `inputs`, copied at every call, and for each session a row of `resident` tensors,
     each (1, …), which the function gets joined along the first axis. Resident tensors must not be changed in place:
-    the very same one is not copied again. At most `limit` recordings are kept, those used last. Where recording
-    fails, the function is run as it is from then on, and a warning is logged once.
+    the very same one is not copied again. At most `limit` recordings are kept, those used last.
+
+    Where recording fails, the function is run as it is from then on, and a warning is logged once. Where memory
+    runs out instead, recordings are dropped, the least recently used first and then, by `make_room`, other
+    functions', and it is tried again; if that does not help, this call is run as it is. While `preparing` that
+    error is raised, so that the caller can prepare with less.
     """
 
-    def __init__(self, name: str, function: Function, recorder: Recorder, limit: int = MOST_GRAPHS) -> None:
+    def __init__(
+        self,
+        name: str,
+        function: Function,
+        recorder: Recorder,
+        limit: int = MOST_GRAPHS,
+        make_room: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`make_room` is told that memory ran out; returns whether it dropped anything."""
+        self.preparing = False
         self._name = name
         self._function = function
         self._recorder = recorder
         self._limit = limit
-        self._kept: OrderedDict[tuple[Shapes, Shapes, int], _Recording] = OrderedDict()
+        self._make_room = make_room
+        self._kept: OrderedDict[_Key, _Recording] = OrderedDict()
+        self._results: dict[_Key, list[Tensor]] = {}
         self._inputs, self._residents = _Room(), _Room()
         self._last: _Recording | None = None
         self._broken = False
+        self._full = False
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -139,7 +184,7 @@ class Replayed:
         """The function's results, the caller's own."""
         recording = None if self._broken else self._recording(inputs, resident)
         if recording is None:
-            return self._function(*inputs, *_columns(resident))
+            return self.as_it_is(inputs, resident)
         if recording is not self._last and self._last is not None:
             # It may have written where this one's resident tensors were.
             recording.holds = [[] for _ in resident]
@@ -148,72 +193,175 @@ class Replayed:
         recording.replay()
         return tuple(output.clone() for output in recording.outputs)
 
+    def as_it_is(
+        self, inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]] = ()
+    ) -> tuple[Tensor, ...]:
+        """The function's results, unrecorded."""
+        return self._function(*inputs, *_columns(resident))
+
+    def try_out(
+        self, inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]] = ()
+    ) -> tuple[Tensor, ...]:
+        """The function's results, unrecorded; a later recording for these shapes needs no run before."""
+        results = self._recorder.try_out(lambda: self.as_it_is(inputs, resident))
+        self._results[_key(inputs, resident)] = [torch.empty_like(each, device="meta") for each in results]
+        return results
+
+    def drop(self) -> bool:
+        """Let go of all recordings and of what they share; returns whether there were any."""
+        had = bool(self._kept)
+        self._kept.clear()
+        self._last = None
+        self._inputs, self._residents = _Room(), _Room()
+        return had
+
     def _recording(self, inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]]) -> _Recording | None:
-        key = (_shapes(inputs), _shapes(resident[0] if resident else ()), len(resident))
-        if key not in self._kept:
+        key = _key(inputs, resident)
+        while key not in self._kept:
             try:
-                made = self._recorded(inputs, resident)
+                made = self._recorded(key, inputs, resident)
             except Exception as error:  # CUDA, a compiler and a library may all refuse, each in its own way
-                self._broken, self._last = True, None
-                self._kept.clear()
-                self._inputs, self._residents = _Room(), _Room()
-                _log.warning("%s is not accelerated, it could not be recorded: %s", self._name, error)
+                full = is_out_of_memory(error)
+                if full and self.preparing:
+                    raise
+                said = str(error)
+            else:
+                while len(self._kept) >= self._limit:
+                    self._kept.popitem(last=False)
+                self._kept[key] = made
+                break
+            # Here, since the error's traceback keeps alive what filled the memory.
+            if not full:
+                self._broken = True
+                self.drop()
+                _log.warning("%s is not accelerated, it could not be recorded: %s", self._name, said)
                 return None
-            while len(self._kept) >= self._limit:
-                self._kept.popitem(last=False)
-            self._kept[key] = made
+            if not self._dropped_something():
+                if not self._full:
+                    _log.warning("%s is not accelerated now, there is too little memory", self._name)
+                self._full = True
+                return None
         self._kept.move_to_end(key)
         return self._kept[key]
 
-    def _recorded(self, inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]]) -> _Recording:
+    def _dropped_something(self) -> bool:
+        """Make room, the cheapest first; returns whether there was anything to drop."""
+        if len(self._kept) > 1:
+            _, oldest = self._kept.popitem(last=False)
+            if oldest is self._last:
+                self._last = None
+            del oldest
+            dropped = True
+        else:
+            dropped = self.drop()
+            dropped = self._make_room() or dropped
+        self._recorder.give_back()
+        return dropped
+
+    def _recorded(
+        self, key: _Key, inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]]
+    ) -> _Recording:
+        if key not in self._results:
+            self.try_out(inputs, resident)
         places = self._inputs.places(inputs)
         columns = self._residents.places(_columns(resident))
-        outputs: list[Tensor] = []
+        device = inputs[0].device
+        # Outside of the recording, whose own memory the next one writes over.
+        outputs = [torch.empty_like(each, device=device) for each in self._results[key]]
 
         def run() -> None:
-            results = self._function(*places, *columns)
-            if not outputs:
-                # In the first run, outside of the recording, whose own memory the next one writes over.
-                outputs.extend(result.clone() for result in results)
-                return
-            for output, result in zip(outputs, results, strict=True):
+            for output, result in zip(outputs, self._function(*places, *columns), strict=True):
                 output.copy_(result)
 
         return _Recording(places, columns, outputs, self._recorder.record(run), [[] for _ in resident])
 
 
 class ReplayedStages:
-    """Stages that are recorded, each on its own; see `Stages`."""
+    """Stages that are recorded, each on its own; see `Stages`. Those named in `as_they_are` are not."""
 
-    def __init__(self, plain: PlainStages, recorder: Recorder, limit: int = MOST_GRAPHS) -> None:
-        self._see = Replayed(
-            "looking at driving frames", lambda *given: flat(plain.see(*given)), recorder, limit
-        )
-        self._pose = Replayed("drawing poses", lambda points: (plain.pose(points),), recorder, limit)
-        self._predict = Replayed("denoising", lambda *given: (plain.predict_joined(*given),), recorder, limit)
-        self._show = Replayed("decoding", lambda latents: (plain.show(latents),), recorder, limit)
+    def __init__(
+        self,
+        plain: PlainStages,
+        recorder: Recorder,
+        limit: int = MOST_GRAPHS,
+        as_they_are: Collection[str] = (),
+    ) -> None:
+        self._recorder = recorder
+        self._trying = False
+        functions: dict[str, tuple[str, Function]] = {
+            "see": ("looking at driving frames", lambda *given: flat(plain.see(*given))),
+            "pose": ("drawing poses", lambda points: (plain.pose(points),)),
+            "predict": ("denoising", lambda *given: (plain.predict_joined(*given),)),
+            "show": ("decoding", lambda latents: (plain.show(latents),)),
+        }
+        self._replayed = {
+            name: Replayed(said, function, recorder, limit, self._make_room)
+            for name, (said, function) in functions.items()
+        }
+        self._as_they_are = frozenset(as_they_are)
+
+    @contextmanager
+    def preparing(self) -> Iterator[None]:
+        """In the block, a stage for which memory runs out raises that error instead of making do."""
+        try:
+            self._prepare(True)
+            yield
+        finally:
+            self._prepare(False)
+
+    @contextmanager
+    def trying_out(self) -> Iterator[None]:
+        """In the block, stages run unrecorded; what is recorded afterwards needs no run before.
+
+        While nothing is recorded, what a run needs and what recordings keep are not held at the same time.
+        """
+        try:
+            self._trying = True
+            yield
+        finally:
+            self._trying = False
+            self._recorder.give_back()
+
+    def _prepare(self, preparing: bool) -> None:
+        for each in self._replayed.values():
+            each.preparing = preparing
+
+    def _make_room(self) -> bool:
+        """Drop every stage's recordings: their common memory is free only when none is left."""
+        dropped = [each.drop() for each in self._replayed.values()]
+        return any(dropped)
+
+    def _run(
+        self, name: str, inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]] = ()
+    ) -> tuple[Tensor, ...]:
+        replayed = self._replayed[name]
+        if self._trying:
+            return replayed.try_out(inputs, resident)
+        if name in self._as_they_are:
+            return replayed.as_it_is(inputs, resident)
+        return replayed(inputs, resident)
 
     def see(self, pixels: Tensor, found: Tensor) -> Perceived:
         """See `Stages`."""
-        return perceived(self._see([pixels, found]))
+        return perceived(self._run("see", [pixels, found]))
 
     def pose(self, points: Tensor) -> Tensor:
         """See `Stages`."""
-        return self._pose([points])[0]
+        return self._run("pose", [points])[0]
 
     def predict(
         self, latents: Tensor, motion: Tensor, pose: Tensor, attended: Sequence[Sequence[Tensor]]
     ) -> Tensor:
         """See `Stages`."""
-        return self._predict([latents, motion, pose], attended)[0]
+        return self._run("predict", [latents, motion, pose], attended)[0]
 
     def show(self, latents: Tensor) -> Tensor:
         """See `Stages`."""
-        return self._show([latents])[0]
+        return self._run("show", [latents])[0]
 
     def counts(self) -> dict[str, int]:
         """How many recordings each stage keeps."""
-        return {name: len(getattr(self, f"_{name}")) for name in ("see", "pose", "predict", "show")}
+        return {name: len(replayed) for name, replayed in self._replayed.items()}
 
 
 def chosen(mode: str, device: torch.device) -> str:
@@ -228,10 +376,10 @@ def chosen(mode: str, device: torch.device) -> str:
     return mode
 
 
-def accelerated(plain: PlainStages, mode: str) -> Stages:
+def accelerated(plain: PlainStages, mode: str, as_they_are: Collection[str] = ()) -> Stages:
     """The stages as `mode` wants them: off, graphs or full; see `PersonaLiveLoadParameters.compile`.
 
-    Raises `InputError` where compiled code cannot be kept safely.
+    Those named in `as_they_are` are not recorded. Raises `InputError` where compiled code cannot be kept safely.
     """
     device = plain.models.device
     if mode == "full":
@@ -239,7 +387,7 @@ def accelerated(plain: PlainStages, mode: str) -> Stages:
         compile_stages(plain)
     if mode == "off" or device.type != "cuda":
         return plain
-    return ReplayedStages(plain, CudaRecorder(device))
+    return ReplayedStages(plain, CudaRecorder(device), as_they_are=as_they_are)
 
 
 def compile_stages(plain: PlainStages, backend: str = "inductor") -> None:
@@ -255,6 +403,10 @@ def _columns(resident: Sequence[Sequence[Tensor]]) -> list[Tensor]:
     if len(resident) == 1:
         return list(resident[0])
     return [torch.cat(column) for column in zip(*resident, strict=True)]
+
+
+def _key(inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]]) -> _Key:
+    return _shapes(inputs), _shapes(resident[0] if resident else ()), len(resident)
 
 
 def _shapes(tensors: Sequence[Tensor]) -> Shapes:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import logging
 import os
+import sys
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -11,7 +15,10 @@ import torch
 _log = logging.getLogger(__name__)
 
 _VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-_SETTINGS = "expandable_segments:True"
+_SETTINGS = "expandable_segments:{}"
+_BESIDE = 300 << 20
+_TRIAL = 32 << 20
+"""Bytes; less may be found in what PyTorch holds already."""
 
 
 def let_segments_grow(device: torch.device) -> None:
@@ -23,12 +30,59 @@ def let_segments_grow(device: torch.device) -> None:
     if device.type != "cuda" or any(os.environ.get(name) for name in _VARIABLES):
         return
     try:
-        _set_allocator(_SETTINGS)
-    except (AttributeError, RuntimeError, ValueError) as error:
-        _log.info("memory is taken as PyTorch does by itself: %s", error)
+        _set_allocator(_SETTINGS.format(True))
+        # Windows, WSL2 and old drivers take the setting, and fail or warn when memory is taken.
+        _try_allocator(device)
+    except Exception as error:  # of the driver or the library
+        _log.info("memory is taken as PyTorch does by itself: %s", " ".join(str(error).split())[:200])
+        with contextlib.suppress(AttributeError, RuntimeError, ValueError):
+            _set_allocator(_SETTINGS.format(False))
+
+
+def _try_allocator(device: torch.device) -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        torch.empty(_TRIAL, dtype=torch.uint8, device=device)
+        torch.cuda.empty_cache()
+    for warning in said:
+        if "expandable_segments" in str(warning.message):
+            raise RuntimeError(str(warning.message))
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 def _set_allocator(settings: str) -> None:
     """PyTorch gives this function another name from version to version."""
     newest: Callable[[str], None] | None = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
     (newest or torch.cuda.memory._set_allocator_settings)(settings)
+
+
+def release(device: torch.device) -> None:
+    """Give what is unused back to the device."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def free_bytes(device: torch.device) -> int:
+    """Bytes of a CUDA device that a pipeline about to be loaded may fill with tensors.
+
+    What libraries, recordings and the kernels' code will take beside them is subtracted.
+    """
+    return max(unused_bytes(device) - _BESIDE, 0)
+
+
+def unused_bytes(device: torch.device) -> int:
+    """Bytes of a CUDA device that this process can yet have, as the driver and the process's own limit tell.
+
+    Elsewhere nobody tells: then there is no end of them.
+    """
+    if device.type != "cuda":
+        return sys.maxsize
+    free, _ = torch.cuda.mem_get_info(device)
+    reserved = torch.cuda.memory_reserved(device)
+    index = torch.cuda.current_device() if device.index is None else device.index
+    share: Callable[[int], float] | None = getattr(torch.cuda, "get_per_process_memory_fraction", None)
+    if share is not None:
+        total = torch.cuda.get_device_properties(device).total_memory
+        free = min(free, int(share(index) * total) - reserved)
+    return max(free + reserved - torch.cuda.memory_allocated(device), 0)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from personalive.pipelines.personalive.networks.trunk import Trunk
+from personalive.pipelines.personalive.speed.page_locked import held_on_host
 
 _Place = tuple[dict[str, Any], str, Tensor]
 """A module's parameters or buffers by name, a name among them, and the tensor that is there."""
@@ -19,7 +20,7 @@ class Shelf:
     """Keeps a network's tensors on the host, page-locked where there is CUDA, so that bringing them is quick.
 
     Nothing is copied back: weights do not change. While they are away, the network must not be run. Of a UNet that
-    is taken, only one block is on the device at a time: the one that is `present`.
+    is taken, only one unit is on the device at a time: the one that is `present`.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -27,11 +28,10 @@ class Shelf:
         self._depth = 0
         self._device = torch.device("cpu")
         for places, name, tensor in _tensors(network):
-            waiting = tensor.detach().cpu()
-            places[name] = _like(tensor, waiting.pin_memory() if torch.cuda.is_available() else waiting)
-        self._blocks: list[nn.Module] = []
+            places[name] = _like(tensor, held_on_host(tensor, locked=torch.cuda.is_available()))
+        self._units: list[tuple[nn.Module, ...]] = []
         if isinstance(network, Trunk):
-            self._blocks = list(network.blocks())
+            self._units = network.units()
             network.present = self._brought
 
     @contextmanager
@@ -40,19 +40,19 @@ class Shelf:
         self._depth += 1
         self._device = device
         try:
-            with _on(device, self._beside_blocks() if self._depth == 1 else []):
+            with _on(device, self._beside_units() if self._depth == 1 else []):
                 yield
         finally:
             self._depth -= 1
 
     @contextmanager
-    def _brought(self, block: nn.Module) -> Iterator[None]:
-        with _on(self._device, _tensors(block)):
+    def _brought(self, number: int) -> Iterator[None]:
+        with _on(self._device, [place for module in self._units[number] for place in _tensors(module)]):
             yield
 
-    def _beside_blocks(self) -> list[_Place]:
-        """All of the network's tensors but its blocks'."""
-        within = {id(module) for block in self._blocks for module in block.modules()}
+    def _beside_units(self) -> list[_Place]:
+        """All of the network's tensors but its units'."""
+        within = {id(module) for unit in self._units for part in unit for module in part.modules()}
         return [
             place for module in self._network.modules() if id(module) not in within for place in _own(module)
         ]

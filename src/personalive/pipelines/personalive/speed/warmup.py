@@ -15,6 +15,7 @@ from personalive.pipelines.personalive.networks.denoising_unet import join_banks
 from personalive.pipelines.personalive.noise import SeededNoise
 from personalive.pipelines.personalive.parameters import PersonaLiveRunParameters
 from personalive.pipelines.personalive.reference import FusedReference, fuse
+from personalive.pipelines.personalive.speed.acceleration import ReplayedStages
 from personalive.pipelines.personalive.window import keyframe_banks
 
 STAGE = "preparing the first frames"
@@ -23,13 +24,27 @@ STAGE = "preparing the first frames"
 def warm_up(engine: Engine, report: ProgressReport | None = None) -> None:
     """Run every kind of step once: each number of sessions up to `batch_sessions`, and of keyframes.
 
-    The pictures are noise and nothing of it is kept but what is compiled and recorded.
+    The pictures are noise and nothing of it is kept but what is compiled and recorded. Where stages are recorded,
+    all are tried out first. Raises what says that memory ran out.
     """
-    sessions, keyframes = engine.parameters.batch_sessions, engine.parameters.max_keyframes
-    steps = sessions * (keyframes + 2) + 1
-    for done, _ in enumerate(_steps(engine, sessions, keyframes)):
-        if report is not None:
-            report(STAGE, (done + 1) / steps)
+    sessions, keyframes = engine.plan.batch_sessions, engine.parameters.max_keyframes
+    done, steps = 0, sessions * (keyframes + 2) + 1
+
+    def run(passes: int) -> None:
+        nonlocal done
+        for _ in _steps(engine, sessions, keyframes):
+            done += 1
+            if report is not None:
+                report(STAGE, done / (passes * steps))
+
+    stages = engine.stages
+    if isinstance(stages, ReplayedStages):
+        with stages.preparing():
+            with stages.trying_out():
+                run(2)
+            run(2)
+    else:
+        run(1)
     if engine.models.device.type == "cuda":
         torch.cuda.synchronize(engine.models.device)
         torch.cuda.empty_cache()  # what only recording needed

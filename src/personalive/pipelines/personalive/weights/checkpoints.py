@@ -79,16 +79,18 @@ def load_models(
     dtype: torch.dtype = torch.float32,
     progress: Progress | None = None,
     shelved: Collection[str] = (),
+    on_host: Collection[str] = (),
 ) -> Models:
     """Load the set in `directory`: every network on `device`, in `dtype` but where `Models` says otherwise.
 
-    Networks named in `shelved` wait on the host until they are needed. Memory stays near one copy of the weights
+    Networks named in `shelved` wait on the host until they are needed; those in `on_host` are left there, for the
+    caller to bring. Memory stays near one copy of the weights
     in `dtype`. Raises `WeightsError` naming the file and the entry that cannot be used.
     """
     device = torch.device(device)
     loaded = {
         prepared.network.name: prepared.module
-        for prepared in read(prepare(directory), device, dtype, progress, shelved)
+        for prepared in read(prepare(directory), device, dtype, progress, (*shelved, *on_host))
     }
     models = Models(**{"tiny_vae": None, **loaded}, device=device, dtype=dtype)  # type: ignore[arg-type]
     return models.shelved(shelved)

@@ -182,6 +182,13 @@ def write_configs(directory: Path, variant: Variant) -> None:
     write_sizes(directory, variant.sizes)
 
 
+def empty_networks(variant: Variant) -> dict[str, nn.Module]:
+    """The networks of such a set by name, on the meta device but for their constants: to be counted."""
+    with tempfile.TemporaryDirectory() as name:
+        write_configs(Path(name), variant)
+        return {network.name: network.build(Path(name), variant.sizes) for network in (*NETWORKS, TINY_VAE)}
+
+
 def random_models(
     variant: Variant,
     *,
@@ -189,19 +196,22 @@ def random_models(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     shelved: Collection[str] = (),
+    on_host: Collection[str] = (),
 ) -> Models:
     """The networks of such a set without files, made on the device: for timing, where reading would take longer.
 
     Drawn by the device's own generator, so the numbers differ from device to device. Networks named in `shelved`
-    are put on the host as soon as they are made, and wait there until they are needed.
+    are put on the host as soon as they are made, and wait there until they are needed; those in `on_host` are made
+    there and left there.
     """
     networks = {}
     with tempfile.TemporaryDirectory() as name:
         write_configs(Path(name), variant)
         for network in (*NETWORKS, TINY_VAE):
             module = network.build(Path(name), variant.sizes)
-            _fill(module, network, seed, dtype, device)
-            place = torch.device("cpu") if network.name in shelved else device
+            # A generator of the device is quicker, but what never goes there may not fit.
+            _fill(module, network, seed, dtype, torch.device("cpu") if network.name in on_host else device)
+            place = torch.device("cpu") if network.name in (*shelved, *on_host) else device
             networks[network.name] = module.to(place).requires_grad_(False).eval()
     models = Models(**networks, device=device, dtype=dtype)  # type: ignore[arg-type]
     return models.shelved(shelved)

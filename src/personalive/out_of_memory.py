@@ -1,0 +1,61 @@
+"""Whether an error says that memory ran out: in every spelling of the libraries that take it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+_NAME = "OutOfMemoryError"
+"""PyTorch's own type; another process's has the same name (`serving/process/failures.py`)."""
+_SPELLINGS = re.compile(
+    r"""
+      \bout\ of\ memory\b             # CUDA, HIP, the driver, MPS, PyTorch
+    | \bout_of_memory\b               # CUDA_ERROR_OUT_OF_MEMORY
+    | \bnot\ enough\ memory\b         # DefaultCPUAllocator on Windows
+    | \bcan(?:'t|not)\ allocate\ memory\b      # DefaultCPUAllocator, ENOMEM
+    | \bcudaErrorMemoryAllocation\b | \bcudaErrorMemoryValueTooLarge\b
+    | \bCUBLAS_STATUS_ALLOC_FAILED\b | \bCUSOLVER_STATUS_ALLOC_FAILED\b | \bCUFFT_ALLOC_FAILED\b
+    | \bCUBLAS_STATUS_NOT_INITIALIZED\b        # making a handle takes memory first
+    | \bCUDNN_STATUS_ALLOC_FAILED\b | \bCUDNN_STATUS_INTERNAL_ERROR_(?:DEVICE|HOST)_ALLOCATION_FAILED\b
+    | \bFIND\ was\ unable\ to\ find\ an\ engine\b      # no engine's workspace could be had
+    | \bcudaHostAlloc\b.*\bfail | \bfailed\ to\ (?:allocate|pin|page-lock)\b.*\bmemory\b
+    """,
+    re.VERBOSE | re.IGNORECASE | re.DOTALL,
+)
+_OTHER_MEMORY = re.compile(r"out of resources?\b.*shared memory", re.IGNORECASE | re.DOTALL)
+"""Triton's: a kernel that does not fit the device, however much of its memory is free."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the error, or one that it came from, says that the device or the host has no memory left.
+
+    An error while a CUDA graph is recorded hides behind the one of ending the recording.
+    """
+    return any(_says_so(each) for each in _chain(error))
+
+
+def _says_so(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == _NAME:
+        return True
+    text = str(error)
+    # Only these can come of a library: a text of ours may speak of memory too.
+    return (
+        isinstance(error, RuntimeError | OSError)
+        and not _OTHER_MEMORY.search(text)
+        and _SPELLINGS.search(text) is not None
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The error, and those that it was raised from or because of."""
+    waiting: list[BaseException | None] = [error]
+    seen: set[int] = set()
+    while waiting:
+        each = waiting.pop()
+        if each is None or id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        waiting.append(each.__cause__)
+        if not each.__suppress_context__:
+            waiting.append(each.__context__)
