@@ -183,8 +183,7 @@ def test_what_looks_at_a_reference(networks: dict[str, nn.Module], case: Case) -
     parameters, step = case
     network = cast("ReferenceUNet", networks["reference_unet"])
     latents = empty(1, 4, parameters.height // 8, parameters.width // 8)
-    traced = peak(lambda: network(latents, network.cross_constants(empty(1, 1, 768))))
-    assert traced <= step.referred <= 1.6 * traced
+    about(step.referred, peak(lambda: network(latents, network.cross_constants(empty(1, 1, 768)))))
 
 
 def test_what_looks_at_driving_frames(networks: dict[str, nn.Module]) -> None:

@@ -38,8 +38,8 @@ _POSE = 112
 """Bytes of each pixel of a window's poses, canvas and all."""
 _SEEN = 64 << 20
 """Bytes for each driving frame, in networks of a fixed size."""
-_REFERENCE = 440
-"""Of each of a reference's latent pixels, eighths of numbers in the reference UNet: 140 MB at 64×64."""
+_REFERENCE = 34
+"""Of each of a reference's latent pixels, in the reference UNet: the same feed-forward, and what it has found."""
 _SHOWN = 64
 """Bytes of each pixel of a chunk's frames, on their way to uint8."""
 
@@ -143,7 +143,7 @@ def step_bytes(
         decoded=round(_DECODER * decoder * pixels * size),
         shown=_SHOWN * chunk * pixels,
         encoded=round(_ENCODER * decoder * pixels * torch.float32.itemsize),
-        referred=round(_REFERENCE * latents * width * size / 8),
+        referred=round(_REFERENCE * width * latents * size),
     )
 
 

@@ -80,9 +80,9 @@ def unused_bytes(device: torch.device) -> int:
         return sys.maxsize
     free, _ = torch.cuda.mem_get_info(device)
     reserved = torch.cuda.memory_reserved(device)
-    index = torch.cuda.current_device() if device.index is None else device.index
-    share: Callable[[int], float] | None = getattr(torch.cuda, "get_per_process_memory_fraction", None)
+    share: Callable[[int | None], float] | None = getattr(torch.cuda, "get_per_process_memory_fraction", None)
     if share is not None:
         total = torch.cuda.get_device_properties(device).total_memory
-        free = min(free, int(share(index) * total) - reserved)
+        # By its number, None being the current one: a device without one is not taken.
+        free = min(free, int(share(device.index) * total) - reserved)
     return max(free + reserved - torch.cuda.memory_allocated(device), 0)
