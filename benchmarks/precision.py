@@ -46,6 +46,9 @@ OPTIONS: Mapping[str, Mapping[str, object]] = {
     "float16 full": {"dtype": "float16", "compile": "full"},
     "bfloat16": {"dtype": "bfloat16", "compile": "off"},
     "float8": {"dtype": "float8", "compile": "off"},
+    "float8 unet": {"dtype": "float8", "float8_layers": "unet", "compile": "off"},
+    "float8 decoder": {"dtype": "float8", "float8_layers": "decoder", "compile": "off"},
+    "float8 all": {"dtype": "float8", "float8_layers": "all", "compile": "off"},
     "float8 full": {"dtype": "float8", "compile": "full"},
     "float16 tiny": {"dtype": "float16", "compile": "off", "vae": "tiny"},
 }

@@ -27,14 +27,19 @@ class FrameDecoder(nn.Module):
         if network is None:
             raise InputError("The tiny autoencoder is not there. Get it with: personalive download --tiny")
         self.network: Autoencoder | TinyAutoencoder = network
-        self._at_once, self._pixels = at_once, _PIXELS_AT_ONCE[kind]
+        self._kind, self._at_once = kind, at_once
 
     def forward(self, latents: Tensor) -> Tensor:
         """Clean latents float32 (N, 4, h, w) → pixels float32 (N, 3, 8h, 8w) in [0, 1]."""
         pixels = 64 * latents.shape[2] * latents.shape[3]
-        parts = latents.split(self._at_once or max(self._pixels // pixels, 1))
+        parts = latents.split(self._at_once or frames_at_once(self._kind, pixels))
         decoded = [self.network.decode(part).float() for part in parts]
         return (torch.cat(decoded) / 2 + 0.5).clamp(0, 1)
+
+
+def frames_at_once(kind: str, pixels: int) -> int:
+    """How many frames of so many pixels are decoded together, unless memory is short."""
+    return max(_PIXELS_AT_ONCE[kind] // pixels, 1)
 
 
 def to_images(pixels: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from personalive.errors import InputError
-from personalive.pipelines.personalive.decoding import FrameDecoder, to_images
+from personalive.pipelines.personalive.decoding import FrameDecoder, frames_at_once, to_images
 from personalive.pipelines.personalive.devices import exact_float32
 from personalive.pipelines.personalive.driver_tracker import TrackedFrame
 from personalive.pipelines.personalive.driving import DriverState, Perceived, calmed, held
@@ -112,14 +112,15 @@ class Engine:
             parameters.temporal_adaptive_step, parameters.temporal_window_size, models.device
         )
         self._check_attention()
-        if parameters.dtype == "float8":
-            quantize(models)
         folder = keep_kernels(home(), models.device) if models.device.type == "cuda" else None
         operations = PLAIN
         with torch.no_grad(), self._attention():
             if parameters.kernels == "auto":
                 operations = measured(models.device, folder, parameters.attention)
-            lay_out(models, operations, _size(parameters))
+            size = _size(parameters, self.plan)
+            lay_out(models, operations, size)
+            if parameters.dtype == "float8":
+                quantize(models, operations, parameters.float8_layers, size)
         self.operations = operations
         """What its networks compute with."""
         decoder = FrameDecoder(models, parameters.vae, at_once=self.plan.frames_at_once)
@@ -288,9 +289,10 @@ class Engine:
             ) from None
 
 
-def _size(parameters: PersonaLiveLoadParameters) -> StepSize:
-    chunk = parameters.temporal_window_size
-    return StepSize(parameters.height, parameters.width, chunk * parameters.temporal_adaptive_step, chunk)
+def _size(parameters: PersonaLiveLoadParameters, plan: MemoryPlan) -> StepSize:
+    chunk, height, width = parameters.temporal_window_size, parameters.height, parameters.width
+    decoded = min(plan.frames_at_once or frames_at_once("full", height * width), chunk)
+    return StepSize(height, width, chunk * parameters.temporal_adaptive_step, chunk, decoded)
 
 
 def _frame(head: HeadMotion, index: int) -> HeadMotion:

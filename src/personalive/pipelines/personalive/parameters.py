@@ -35,6 +35,9 @@ LowVram = Annotated[
 ]
 
 
+Float8Layers = Literal["feed-forwards", "unet", "decoder", "all"]
+
+
 class PersonaLiveLoadParameters(LoadParameters):
     """What is fixed when the pipeline is loaded."""
 
@@ -50,9 +53,14 @@ class PersonaLiveLoadParameters(LoadParameters):
     )
     dtype: Literal["auto", "float32", "float16", "bfloat16", "float8"] = Field(
         "auto",
-        description="What the networks compute in; auto is float16 on a GPU and float32 elsewhere. float8: the "
-        "denoising UNet's widest feed-forwards in 8 bits, all else in float16; needs a GPU that can, and costs "
-        "some quality.",
+        description="What the networks compute in; auto is float16 on a GPU and float32 elsewhere. float8: parts "
+        "of them in 8 bits, see float8_layers, the rest in float16; needs a GPU that can, and costs some quality.",
+    )
+    float8_layers: Float8Layers = Field(
+        "feed-forwards",
+        description="With dtype=float8, what is computed in 8 bits where that is faster: feed-forwards is the "
+        "denoising UNet's widest ones, unet all of its feed-forwards and its convolutions, decoder the decoder's "
+        "convolutions too, all the UNet's projections too. Each is faster than the one before, and less exact.",
     )
     kernels: Literal["auto", "pytorch"] = Field(
         "auto",

@@ -28,9 +28,14 @@ from triton.runtime import driver
 from triton.runtime.jit import KernelInterface
 
 from personalive.pipelines.personalive import kernels
-from personalive.pipelines.personalive.kernels.families import SHARED_MEMORY_KB, Capability, offered
+from personalive.pipelines.personalive.kernels.families import (
+    FLOAT8,
+    SHARED_MEMORY_KB,
+    Capability,
+    offered,
+)
 
-INLINED = frozenset({"gelu", "scaled_rows"})
+INLINED = frozenset({"gelu", "codes"})
 """Functions of Triton that no wrapper launches: kernels call them, and they are compiled with those."""
 
 _BFLOAT16 = (8, 0)
@@ -112,7 +117,8 @@ class Compiler:
         name = function(kernel).__name__
 
         def compiled(*args: Any, **options: Any) -> None:
-            if not offered(name, self.capability):
+            codes = self.capability < FLOAT8 and any(map(_is_codes, (*args, *options.values())))
+            if codes or not offered(name, self.capability):
                 return
             try:
                 results = kernel.warmup(*args, grid=(1,), **options)
@@ -125,6 +131,11 @@ class Compiler:
                     self.found[result.hash] = _measured(name, result)
 
         return compiled
+
+
+def _is_codes(value: Any) -> bool:
+    """Whether it is a tensor of 8-bit floats, or a descriptor of one: what takes it is for GPUs that have them."""
+    return getattr(getattr(value, "base", value), "dtype", None) == torch.float8_e4m3fn
 
 
 def _described(options: dict[str, Any]) -> str:

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from personalive.pipelines.personalive.kernels import (
     batch_norm,
-    eight_bits,
+    convolution8,
+    convolution8_pointers,
     gated_pointers,
     gated_product,
     group_norm,
@@ -20,10 +21,16 @@ from personalive.pipelines.personalive.kernels import (
     tokens,
     wide_attention,
 )
+from personalive.pipelines.personalive.kernels.float8 import FLOAT8
 
 _FRAMES, _HEADS, _GROUPS = 16, 8, 32
 _LEVELS = [(1280, 16), (640, 32), (320, 64)]
 """Channels of the UNets' levels, and their sides at 512×512."""
+_CONVOLUTIONS = [
+    *((16, 1280, 1280, 8), (16, 2560, 1280, 16), (16, 640, 640, 32), (16, 320, 320, 64), (16, 960, 320, 64)),
+    *((2, 512, 512, 128), (2, 256, 128, 512), (2, 128, 128, 512), (1, 512, 512, 12)),
+]
+"""Of codes: pictures, their channels, the result's, and the side."""
 _PICTURES = [(4, 128, 1024), (4, 512, 256), (16, 2560, 16), (16, 320, 64)]
 """Pictures of group norms in the decoder and the UNets: how many, channels, side."""
 
@@ -40,6 +47,8 @@ def launch_all(dtype: torch.dtype) -> None:
     for channels, side in _LEVELS[:most]:
         _tokens(dtype, channels, side**2)
         _gates(dtype, channels, side**2)
+    if dtype == torch.float16:
+        _codes(dtype)
     _wide_attention(dtype)
 
 
@@ -72,20 +81,41 @@ def _tokens(dtype: torch.dtype, channels: int, length: int) -> None:
     shift, code = _given(1, 1, channels, dtype=dtype), _given(_FRAMES, channels, dtype=dtype)
     layer_norm.layer_norm(whole, weight, weight, 1e-5, whole, shift, code, weight)
     tokens.join(whole, _given(1, length, channels, dtype=dtype))
-    tokens.plus(whole, whole.to(torch.bfloat16))
 
 
 def _gates(dtype: torch.dtype, channels: int, length: int) -> None:
     rows = _FRAMES * length
     projected = _given(rows, 8 * channels, dtype=dtype)
     tokens.gated(projected)
-    eight_bits.quantized(_given(rows, channels, dtype=dtype))
-    eight_bits.gated_quantized(projected)
     given, weight = _given(rows, channels, dtype=dtype), _given(8 * channels, channels, dtype=dtype)
     if gated_product.fits(given, weight):
         gated_product.gated_product(given, weight, _given(8 * channels, dtype=dtype))
     if gated_pointers.fits(given, weight):
         gated_pointers.gated_product_by_pointers(given, weight, _given(8 * channels, dtype=dtype))
+
+
+def _codes(dtype: torch.dtype) -> None:
+    """What gives and takes codes."""
+    for count, channels, outputs, side in _CONVOLUTIONS:
+        x = _given(count, channels, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
+        norm, factors = _given(channels, dtype=dtype), _given(outputs, dtype=torch.float32)
+        weight = _given(9, outputs, channels, dtype=FLOAT8)
+        codes = group_norm.group_norm(x, None, norm, norm, _GROUPS, 1e-6, True, None, 8.0)
+        for wide in (False, True):
+            convolution8.convolution8(codes, weight, factors, dtype, wide)
+        if convolution8_pointers.fits(codes, weight):
+            convolution8_pointers.convolution8_by_pointers(codes, weight, factors, dtype)
+    for channels, side in [*_LEVELS, (1280, 8)]:
+        total, norm = _given(_FRAMES, side**2, channels, dtype=dtype), _given(channels, dtype=dtype)
+        _, codes = layer_norm.layer_norm(total, norm, norm, 1e-5, total, None, None, norm, 8.0)
+        inward, outward = (
+            _given(*shape, dtype=FLOAT8) for shape in ((8 * channels, channels), (channels, 4 * channels))
+        )
+        bias, factors = (_given(8 * channels, dtype=kind) for kind in (dtype, torch.float32))
+        for gated in (gated_product.gated_product, gated_pointers.gated_product_by_pointers):
+            wide = gated(codes, inward, bias, factors, 2.0)
+        for product in (convolution8.product8, convolution8_pointers.product8_by_pointers):
+            product(wide, outward, factors[:channels], norm, total)
 
 
 def _attention_along_time(dtype: torch.dtype, frames: int, channels: int, length: int) -> None:

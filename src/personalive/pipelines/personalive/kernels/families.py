@@ -36,11 +36,11 @@ NOT_OFFERED: Mapping[str, frozenset[Capability]] = {
     "_gated_product": _before(_TENSOR_MEMORY_ACCELERATOR),
     # Nothing is copied aside on 7.5. On 9.0 its sister by descriptors beats the library's product at every width.
     "_gated_product_by_pointers": frozenset({(7, 5), (9, 0)}),
+    # As above, and nothing multiplies codes before 8.9.
+    "_convolution8": _before(_TENSOR_MEMORY_ACCELERATOR),
+    "_convolution8_by_pointers": _before(FLOAT8) | {(9, 0)},
     # Its products of matrices are made of ordinary arithmetic there, and spill.
     "_attend_along_time": frozenset({(7, 5)}),
-    # Triton has no conversion to e4m3 there.
-    "_quantized": _before(FLOAT8),
-    "_gated_quantized": _before(FLOAT8),
 }
 """Kernels, by their functions' names, and the families for which they do not compile, or to something useless."""
 

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personalive.pipelines.personalive.kernels import gated_pointers, gated_product, wide_attention
+from personalive.pipelines.personalive.kernels import (
+    convolution8,
+    convolution8_pointers,
+    families,
+    gated_pointers,
+    gated_product,
+    wide_attention,
+)
 from personalive.pipelines.personalive.kernels.batch_norm import rectified_norm
-from personalive.pipelines.personalive.kernels.eight_bits import gated_quantized, quantized
 from personalive.pipelines.personalive.kernels.families import refused
+from personalive.pipelines.personalive.kernels.float8 import (
+    FLOAT8,
+    Float8Convolution,
+    Float8Gate,
+    Float8Linear,
+    gain_of,
+)
 from personalive.pipelines.personalive.kernels.group_norm import add, group_norm
 from personalive.pipelines.personalive.kernels.layer_norm import layer_norm
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Convolution, Normed, Summed
@@ -20,12 +33,13 @@ from personalive.pipelines.personalive.kernels.tokens import (
     gated,
     has_room,
     join,
-    plus,
 )
 from personalive.pipelines.personalive.kernels.tuning import INTERPRETED
 
-Product = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Tokens, a paired weight, a paired bias → what is gated; see `Operations.gated_product`."""
+Product = Callable[..., Tensor]
+"""Tokens, a paired weight, a paired bias and, of codes, factors and a gain → what is gated; see `gated_product`."""
+Forms = dict[str, Callable[[], Tensor]]
+"""Kernels that do the same, by name, the likeliest to be fastest first."""
 
 
 def _can(tensor: Tensor) -> bool:
@@ -45,7 +59,9 @@ class TritonOperations:
     def __init__(self, device: torch.device | None = None) -> None:
         # Known beforehand, as a compiler follows what is asked for each tensor.
         gpu = torch.cuda.is_available()
-        self._refused = refused(torch.cuda.get_device_capability(device)) if gpu else frozenset[str]()
+        capability = torch.cuda.get_device_capability(device) if gpu else families.FLOAT8
+        self._refused = refused(capability) if gpu else frozenset[str]()
+        self._codes = capability >= families.FLOAT8
 
     def _offered(self, kernel: str) -> bool:
         return kernel not in self._refused
@@ -56,7 +72,12 @@ class TritonOperations:
         """See `Operations`."""
         if not _can(x.picture) or norm.weight is None:
             return PLAIN.group_norm(x, norm, silu=silu, shift=shift)
-        return group_norm(x.picture, x.sums, norm.weight, norm.bias, norm.num_groups, norm.eps, silu, shift)
+        gain = gain_of(norm)
+        if gain is not None and not self._codes:
+            return PLAIN.group_norm(x, norm, silu=silu, shift=shift)
+        return group_norm(
+            x.picture, x.sums, norm.weight, norm.bias, norm.num_groups, norm.eps, silu, shift, gain
+        )
 
     def add(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> Summed:
         """See `Operations`."""
@@ -66,6 +87,10 @@ class TritonOperations:
 
     def convolve(self, x: Tensor, layer: Convolution) -> tuple[Tensor, Tensor | None]:
         """See `Operations`. PyTorch adds the bias in a pass of its own, so it is left to be added on the way."""
+        if isinstance(layer, Float8Convolution):
+            for form in self.convolutions(x, layer).values():
+                return form(), layer.bias
+            return PLAIN.convolve(x, layer)
         if layer.bias is None or not isinstance(layer.padding, tuple):
             return PLAIN.convolve(x, layer)
         if isinstance(layer, nn.ConvTranspose2d):
@@ -75,6 +100,24 @@ class TritonOperations:
             pixels = F.linear(x.flatten(2).transpose(1, 2), layer.weight.flatten(1), layer.bias)
             return pixels.transpose(1, 2).unflatten(2, x.shape[2:]), None
         return F.conv2d(x, layer.weight, None, layer.stride, layer.padding), layer.bias
+
+    def convolutions(self, codes: Tensor, layer: Float8Convolution) -> Forms:
+        """The kernels that make such a convolution on this device, without its bias."""
+        found: Forms = {}
+        weight, factors, dtype = layer.weight, layer.factors, layer.dtype
+        if self._takes_codes(codes, "_convolution8") and convolution8.fits(codes, weight):
+            for name, wide in (("wide descriptors", True), ("descriptors", False)):
+                found[name] = lambda wide=wide: convolution8.convolution8(codes, weight, factors, dtype, wide)  # type: ignore[misc]
+        if self._takes_codes(codes, "_convolution8_by_pointers") and convolution8_pointers.fits(
+            codes, weight
+        ):
+            found["pointers"] = lambda: convolution8_pointers.convolution8_by_pointers(
+                codes, weight, factors, dtype
+            )
+        return found
+
+    def _takes_codes(self, codes: Tensor, kernel: str) -> bool:
+        return _can(codes) and self._codes and self._offered(kernel) and codes.dtype == FLOAT8
 
     def rectified_convolution(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
         """See `Operations`. cuDNN adds bias and residual and cuts off before it writes."""
@@ -116,18 +159,34 @@ class TritonOperations:
         """See `Operations`."""
         if not _can(tokens) or norm.weight is None:
             return PLAIN.layer_norm(tokens, norm, update, shift, code, bias)
-        total, normed = layer_norm(tokens, norm.weight, norm.bias, norm.eps, update, shift, code, bias)
+        gain = gain_of(norm)
+        if gain is not None and not self._codes:
+            return PLAIN.layer_norm(tokens, norm, update, shift, code, bias)
+        total, normed = layer_norm(tokens, norm.weight, norm.bias, norm.eps, update, shift, code, bias, gain)
         return Normed(total if len(total) else tokens, normed)
 
     def accumulate(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
         """See `Operations`. A library's product, as good as any of ours."""
         return PLAIN.accumulate(total, values, weight)
 
-    def plus(self, tokens: Tensor, update: Tensor) -> Tensor:
-        """See `Operations`. PyTorch's is as good for two of one type."""
-        if not _can(tokens) or tokens.dtype == update.dtype:
-            return PLAIN.plus(tokens, update)
-        return plus(tokens, update)
+    def accumulate_codes(self, total: Tensor, codes: Tensor, layer: Float8Linear) -> Tensor:
+        """See `Operations`."""
+        for form in self.accumulations(total, codes, layer).values():
+            return form()
+        return PLAIN.accumulate_codes(total, codes, layer)
+
+    def accumulations(self, total: Tensor, codes: Tensor, layer: Float8Linear) -> Forms:
+        """The kernels that do `accumulate_codes` on this device."""
+        found: Forms = {}
+        if layer.bias is None:
+            return found
+        given = (codes, layer.weight, layer.factors, layer.bias, total)
+        if self._takes_codes(codes, "_convolution8") and convolution8.fits(codes, layer.weight[None]):
+            found["descriptors"] = lambda: convolution8.product8(*given)
+        pointers = self._takes_codes(codes, "_convolution8_by_pointers")
+        if pointers and convolution8_pointers.fits(codes, layer.weight[None]):
+            found["pointers"] = lambda: convolution8_pointers.product8_by_pointers(*given)
+        return found
 
     def gated(self, projected: Tensor) -> Tensor:
         """See `Operations`."""
@@ -154,6 +213,30 @@ class TritonOperations:
             found["pointers"] = gated_pointers.gated_product_by_pointers
         return found
 
+    def gated_codes(self, codes: Tensor, layer: Float8Gate) -> Tensor:
+        """See `Operations`."""
+        for form in self.gates(codes, layer).values():
+            return form()
+        return PLAIN.gated_codes(codes, layer)
+
+    def gates(self, codes: Tensor, layer: Float8Gate) -> Forms:
+        """The kernels that do `gated_codes` on this device."""
+        if not self._codes or layer.bias is None:
+            return {}
+        given = (codes, layer.weight, layer.bias, layer.factors, layer.onward)
+        forms = self.products(codes, layer.weight)
+        return {name: lambda form=form: form(*given) for name, form in forms.items()}  # type: ignore[misc]
+
+    def prefers(
+        self,
+        change: str,
+        given: tuple[Hashable, ...],
+        changed: Callable[[], object],
+        plain: Callable[[], object],
+    ) -> bool:
+        """See `Operations`. Nothing is measured: what was asked for is done."""
+        return PLAIN.prefers(change, given, changed, plain)
+
     def pairs(self, rows: int, linear: nn.Linear) -> bool:
         """See `Operations`. Whether there is a kernel for it."""
         del rows
@@ -174,15 +257,3 @@ class TritonOperations:
         if not _can(query) or not self._offered("_attend_along_time") or not has_room(query, heads):
             return PLAIN.attend_along_time(query, key, value, heads)
         return attend_along_time(query, key, value, heads)
-
-    def quantized(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Operations`."""
-        if not _can(values) or not self._offered("_quantized"):
-            return PLAIN.quantized(values)
-        return quantized(values)
-
-    def gated_quantized(self, projected: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Operations`."""
-        if not _can(projected) or not self._offered("_gated_quantized"):
-            return self.quantized(self.gated(projected))
-        return gated_quantized(projected)

@@ -13,14 +13,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from personalive.pipelines.personalive.kernels.functions import gelu
+from personalive.pipelines.personalive.kernels.float8 import FLOAT8
+from personalive.pipelines.personalive.kernels.functions import codes, gelu
 from personalive.pipelines.personalive.kernels.registered import Registered
 from personalive.pipelines.personalive.kernels.tuning import Launch, tuned
 
 _INPUTS = 64
 """What the inputs divide by: tiles of the inner loop are whole."""
-_ALIGNED = 8
-"""What the outputs divide by."""
+_ALIGNED = 16
+"""Bytes that a row of outputs divides by."""
 _TOGETHER = 8
 """Tiles of rows whose programs run one after the other for each tile of outputs: what they read is in the cache."""
 
@@ -29,6 +30,7 @@ LAUNCHES: tuple[Launch, ...] = (
     ({"ROWS": 128, "OUTPUTS": 64, "INPUTS": 32}, 4, 4),
     ({"ROWS": 128, "OUTPUTS": 64, "INPUTS": 64}, 8, 3),
     ({"ROWS": 128, "OUTPUTS": 128, "INPUTS": 32}, 8, 4),
+    ({"ROWS": 128, "OUTPUTS": 128, "INPUTS": 64}, 8, 3),
 )
 """All fit the 99 KB of capability 8.6, the least of the families that are offered the kernel."""
 
@@ -43,8 +45,8 @@ def nbytes(sizes: dict[str, int], stages: int) -> int:
 @tuned(LAUNCHES, key=["size", "outputs", "WIDTH"])
 @triton.jit
 def _gated_product_by_pointers(
-    tokens, weight, bias, out, rows, outputs, size,
-    WIDTH: tl.constexpr, TOGETHER: tl.constexpr,
+    tokens, weight, bias, factors, out, rows, outputs, size, gain,
+    CODES: tl.constexpr, WIDTH: tl.constexpr, TOGETHER: tl.constexpr,
     ROWS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr,
 ):  # fmt: skip
     down, across = tl.cdiv(rows, ROWS), tl.cdiv(outputs, OUTPUTS)
@@ -62,38 +64,50 @@ def _gated_product_by_pointers(
         products = tl.dot(tl.load(from_tokens), tl.load(from_weight), products)
         from_tokens += INPUTS
         from_weight += INPUTS
+    if CODES:
+        products *= tl.load(factors + place, mask=place < 2 * outputs, other=0.0)[None, :]
     term = tl.load(bias + place, mask=place < 2 * outputs, other=0.0).to(tl.float32)
     value, gate = tl.split(tl.reshape(products + term[None, :], [ROWS, OUTPUTS, 2]))
     column = first + tl.arange(0, OUTPUTS)
     written = row[:, None].to(tl.int64) * outputs + column[None, :]
     here = (row < rows)[:, None] & (column < outputs)[None, :]
-    tl.store(out + written, (value * gelu(gate)).to(out.dtype.element_ty), mask=here)
+    gated = value * gelu(gate)
+    if CODES:
+        gated = codes(gated, gain)
+    tl.store(out + written, gated.to(out.dtype.element_ty), mask=here)
 
 
 def fits(tokens: Tensor, weight: Tensor) -> bool:
-    """Whether the kernel takes tokens (…, K) and a weight (2·C, K): 16-bit floats, K of 64s and C of 8s."""
+    """Whether the kernel takes tokens (…, K) and a weight (2·C, K): 16-bit floats or codes, K of 64s and C of 16
+    bytes.
+    """
     return (
-        tokens.dtype in (torch.float16, torch.bfloat16)
+        tokens.dtype in (torch.float16, torch.bfloat16, FLOAT8)
         and weight.shape[1] % _INPUTS == 0
-        and weight.shape[0] % (2 * _ALIGNED) == 0
+        and weight.shape[0] % (2 * _ALIGNED // tokens.element_size()) == 0
     )
 
 
 @Registered
-def gated_product_by_pointers(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """GEGLU of tokens (…, K) by a paired weight (2·C, K) and bias (2·C,): (…, C), exact GELU, summed in float32."""
+def gated_product_by_pointers(
+    tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
+) -> Tensor:
+    """See `gated_product`."""
     given, weight = tokens.contiguous().flatten(0, -2), weight.contiguous()
     (rows, width), outputs = given.shape, len(weight) // 2
     out = given.new_empty(rows, outputs)
     _gated_product_by_pointers[
         lambda meta: (triton.cdiv(rows, meta["ROWS"]) * triton.cdiv(outputs, meta["OUTPUTS"]),)
     ](
-        given, weight, bias, out, rows, outputs, rows.bit_length(), WIDTH=width, TOGETHER=_TOGETHER
+        given, weight, bias, bias if factors is None else factors, out, rows, outputs, rows.bit_length(), gain,
+        CODES=factors is not None, WIDTH=width, TOGETHER=_TOGETHER,
     )  # fmt: skip
     return out.view(*tokens.shape[:-1], outputs)
 
 
 @gated_product_by_pointers.register_fake
-def _(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    del bias
+def _(
+    tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
+) -> Tensor:
+    del bias, factors, gain
     return tokens.new_empty(*tokens.shape[:-1], len(weight) // 2)

@@ -17,12 +17,13 @@ from torch import Tensor
 from triton.runtime import driver
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from personalive.pipelines.personalive.kernels.functions import gelu
+from personalive.pipelines.personalive.kernels.float8 import FLOAT8
+from personalive.pipelines.personalive.kernels.functions import codes, gelu
 from personalive.pipelines.personalive.kernels.registered import Registered
 from personalive.pipelines.personalive.kernels.tuning import INTERPRETED
 
-_ALIGNED = 8
-"""Rows of so many 16-bit numbers begin where whole tiles can be brought from."""
+_ALIGNED = 16
+"""Rows of so many bytes begin where whole tiles can be brought from."""
 
 
 class _Tiles(NamedTuple):
@@ -46,8 +47,9 @@ _SMALL = _Tiles(128, 64, 32, 4, 3)
 
 @triton.jit
 def _gated_product(
-    tokens, weight, bias, out, rows, outputs,
-    WIDTH: tl.constexpr, ROWS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, PROGRAMS: tl.constexpr,
+    tokens, weight, bias, factors, out, rows, outputs, gain,
+    CODES: tl.constexpr, WIDTH: tl.constexpr,
+    ROWS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, PROGRAMS: tl.constexpr,
 ):  # fmt: skip
     across = tl.cdiv(outputs, OUTPUTS)
     for tile in tl.range(tl.program_id(0), tl.cdiv(rows, ROWS) * across, PROGRAMS, flatten=True):
@@ -58,43 +60,62 @@ def _gated_product(
             given = tokens.load([row, begin])
             products = tl.dot(given, weight.load([2 * first, begin]).T, products)
         place = 2 * first + tl.arange(0, 2 * OUTPUTS)
+        if CODES:
+            products *= tl.load(factors + place, mask=place < 2 * outputs, other=0.0)[None, :]
         term = tl.load(bias + place, mask=place < 2 * outputs, other=0.0).to(tl.float32)
         value, gate = tl.split(tl.reshape(products + term[None, :], [ROWS, OUTPUTS, 2]))
-        out.store([row, first], (value * gelu(gate)).to(out.dtype))
+        gated = value * gelu(gate)
+        if CODES:
+            gated = codes(gated, gain)
+        out.store([row, first], gated.to(out.dtype))
 
 
 def fits(tokens: Tensor, weight: Tensor) -> bool:
-    """Whether the kernel takes tokens (…, K) and a weight (2·C, K): 16-bit floats, K and C multiples of 8."""
+    """Whether the kernel takes tokens (…, K) and a weight (2·C, K): K and C multiples of 16 bytes, in 16-bit floats
+    or codes.
+    """
+    multiple = _ALIGNED // tokens.element_size()
     return (
-        tokens.dtype in (torch.float16, torch.bfloat16)
-        and weight.shape[1] % _ALIGNED == 0
-        and weight.shape[0] % (2 * _ALIGNED) == 0
+        tokens.dtype in (torch.float16, torch.bfloat16, FLOAT8)
+        and weight.shape[1] % multiple == 0
+        and weight.shape[0] % (2 * multiple) == 0
     )
 
 
 @Registered
-def gated_product(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """GEGLU of tokens (…, K) by a paired weight (2·C, K) and bias (2·C,): (…, C), exact GELU, summed in float32."""
+def gated_product(
+    tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
+) -> Tensor:
+    """GEGLU of tokens (…, K) by a paired weight (2·C, K) and bias (2·C,): (…, C), exact GELU, summed in float32.
+
+    Tokens and weight may be codes, whose products are multiplied by factors float32 (2·C,); so is the result then,
+    with that gain.
+    """
     given, weight = tokens.contiguous().flatten(0, -2), weight.contiguous()
     (rows, width), outputs = given.shape, len(weight) // 2
     out = given.new_empty(rows, outputs)
     tiles, processors = _device(tokens.device)
+    inputs = tiles.inputs * 2 // tokens.element_size()
     most = triton.cdiv(rows, tiles.rows) * triton.cdiv(outputs, tiles.outputs)
     programs = min(processors, most)
     _gated_product[(programs,)](
-        TensorDescriptor.from_tensor(given, [tiles.rows, tiles.inputs]),
-        TensorDescriptor.from_tensor(weight, [2 * tiles.outputs, tiles.inputs]),
+        TensorDescriptor.from_tensor(given, [tiles.rows, inputs]),
+        TensorDescriptor.from_tensor(weight, [2 * tiles.outputs, inputs]),
         bias,
+        bias if factors is None else factors,
         TensorDescriptor.from_tensor(out, [tiles.rows, tiles.outputs]),
-        rows, outputs, WIDTH=width, ROWS=tiles.rows, OUTPUTS=tiles.outputs, INPUTS=tiles.inputs,
+        rows, outputs, gain, CODES=factors is not None,
+        WIDTH=width, ROWS=tiles.rows, OUTPUTS=tiles.outputs, INPUTS=inputs,
         PROGRAMS=programs, num_warps=tiles.warps, num_stages=tiles.stages,
     )  # fmt: skip
     return out.view(*tokens.shape[:-1], outputs)
 
 
 @gated_product.register_fake
-def _(tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    del bias
+def _(
+    tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
+) -> Tensor:
+    del bias, factors, gain
     return tokens.new_empty(*tokens.shape[:-1], len(weight) // 2)
 
 

@@ -11,6 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from personalive.pipelines.personalive.kernels.float8 import FLOAT8
+from personalive.pipelines.personalive.kernels.functions import codes
 from personalive.pipelines.personalive.kernels.registered import Registered
 from personalive.pipelines.personalive.kernels.tuning import tuned
 
@@ -119,10 +121,10 @@ def _group_factors(
 )  # fmt: skip
 @triton.jit
 def _scaled(
-    x, factors, terms, out, channels, pixels,
-    SILU: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    x, factors, terms, out, channels, pixels, gain,
+    SILU: tl.constexpr, CODES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Each channel times its factor plus its term, and SiLU."""
+    """Each channel times its factor plus its term, and SiLU; with CODES, as codes of that gain."""
     # Rows of a large picture are more than a grid's other axes can count.
     pixel = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
@@ -135,6 +137,8 @@ def _scaled(
     value = tl.load(x + place, mask=here, other=0.0).to(tl.float32) * factor[None, :] + term[None, :]
     if SILU:
         value = value * tl.sigmoid(value)
+    if CODES:
+        value = codes(value, gain)
     tl.store(out + place, value.to(out.dtype.element_ty), mask=here)
 
 
@@ -183,8 +187,11 @@ def group_norm(
     eps: float,
     silu: bool,
     shift: Tensor | None,
+    gain: float | None = None,
 ) -> Tensor:
     """Group norm of x (N, C, h, w) + shift (N or 1, C), and SiLU; channels-last in memory, in and out.
+
+    With a gain, as codes: see `float8.coded`.
 
     Three launches: sums of each channel over chunks of pixels, unless `add` gave them; their combination (Chan et
     al., 1983); and the scaling. Two reads and a write of the picture, or one of each.
@@ -202,9 +209,9 @@ def group_norm(
         channels if shift is not None and len(shift) > 1 else 0, eps, SHIFTED=shift is not None,
         CHUNKS=triton.next_power_of_2(chunks), WIDTH=triton.next_power_of_2(channels // groups),
     )  # fmt: skip
-    out = torch.empty_like(x)
+    out = torch.empty_like(x, dtype=x.dtype if gain is None else FLOAT8)
     _scaled[lambda meta: (triton.cdiv(pixels, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]), count)](
-        x, factors, terms, out, channels, pixels, SILU=silu
+        x, factors, terms, out, channels, pixels, gain or 1.0, SILU=silu, CODES=gain is not None
     )
     return out
 
@@ -219,6 +226,8 @@ def _(
     eps: float,
     silu: bool,
     shift: Tensor | None,
+    gain: float | None = None,
 ) -> Tensor:
     del sums, weight, bias, groups, eps, silu, shift
-    return torch.empty_like(x, memory_format=torch.channels_last)
+    dtype = x.dtype if gain is None else FLOAT8
+    return torch.empty_like(x, dtype=dtype, memory_format=torch.channels_last)

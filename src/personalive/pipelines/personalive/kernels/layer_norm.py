@@ -10,6 +10,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from personalive.pipelines.personalive.kernels.float8 import FLOAT8
+from personalive.pipelines.personalive.kernels.functions import codes
 from personalive.pipelines.personalive.kernels.registered import Registered
 from personalive.pipelines.personalive.kernels.tuning import tuned
 
@@ -21,9 +23,9 @@ from personalive.pipelines.personalive.kernels.tuning import tuned
 @triton.jit
 def _layer_norm(
     tokens, update, shift, code, extra, weight, bias, total, normed,
-    rows, channels, shift_rows, code_rows, codes, eps,
+    rows, channels, shift_rows, code_rows, code_count, eps, gain,
     UPDATED: tl.constexpr, SHIFTED: tl.constexpr, CODED: tl.constexpr, EXTRA: tl.constexpr,
-    ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    CODES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.arange(0, WIDTH)
@@ -48,8 +50,10 @@ def _layer_norm(
     term = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
     out = away * scale[:, None] * factor[None, :] + term[None, :]
     if CODED:
-        beside = ((row // code_rows) % codes)[:, None] * channels + channel[None, :]
+        beside = ((row // code_rows) % code_count)[:, None] * channels + channel[None, :]
         out += tl.load(code + beside, mask=here, other=0.0).to(tl.float32)
+    if CODES:
+        out = codes(out, gain)
     tl.store(normed + place, out.to(normed.dtype.element_ty), mask=here)
 
 
@@ -63,16 +67,19 @@ def layer_norm(
     shift: Tensor | None,
     code: Tensor | None,
     extra: Tensor | None,
+    gain: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """tokens (B, T, C) + update (B, T, C) + shift (S, 1, C), and its layer norm plus code (F, C): one pass.
 
-    extra (C,) is added to the first result alone, which is empty where nothing is added.
+    extra (C,) is added to the first result alone, which is empty where nothing is added. With a gain, the second
+    one is of codes: see `float8.coded`.
     """
     tokens = tokens.contiguous()
     channels = tokens.shape[-1]
     rows = tokens.numel() // channels
     added = update is not None or shift is not None or extra is not None
-    total, normed = torch.empty_like(tokens) if added else tokens.new_empty(0), torch.empty_like(tokens)
+    total = torch.empty_like(tokens) if added else tokens.new_empty(0)
+    normed = torch.empty_like(tokens, dtype=tokens.dtype if gain is None else FLOAT8)
     _layer_norm[lambda meta: (triton.cdiv(rows, meta["ROWS"]),)](
         tokens,
         tokens if update is None else update.contiguous(),
@@ -81,9 +88,9 @@ def layer_norm(
         weight if extra is None else extra.contiguous(),
         weight, bias, total if added else tokens, normed,
         rows, channels, rows if shift is None else rows // len(shift),
-        rows // len(tokens), 1 if code is None else len(code), eps,
+        rows // len(tokens), 1 if code is None else len(code), eps, gain or 1.0,
         UPDATED=update is not None, SHIFTED=shift is not None, CODED=code is not None,
-        EXTRA=extra is not None,
+        EXTRA=extra is not None, CODES=gain is not None,
         WIDTH=triton.next_power_of_2(channels),
     )  # fmt: skip
     return total, normed
@@ -99,7 +106,10 @@ def _(
     shift: Tensor | None,
     code: Tensor | None,
     extra: Tensor | None,
+    gain: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     del weight, bias, eps, code
     added = update is not None or shift is not None or extra is not None
-    return tokens.new_empty(tokens.shape if added else 0), tokens.new_empty(tokens.shape)
+    return tokens.new_empty(tokens.shape if added else 0), torch.empty_like(
+        tokens, dtype=tokens.dtype if gain is None else FLOAT8, memory_format=torch.contiguous_format
+    )

@@ -12,6 +12,12 @@ from torch.nn import functional as F
 
 from personalive.pipelines.personalive.kernels.attention import FAST, by_backend
 from personalive.pipelines.personalive.kernels.chooser import PLAIN_FORM, Chooser, Given
+from personalive.pipelines.personalive.kernels.float8 import (
+    Float8Convolution,
+    Float8Gate,
+    Float8Linear,
+    gain_of,
+)
 from personalive.pipelines.personalive.kernels.operations import (
     PLAIN,
     Convolution,
@@ -21,17 +27,27 @@ from personalive.pipelines.personalive.kernels.operations import (
 )
 
 Result = TypeVar("Result")
-Product = Callable[[Tensor, Tensor, Tensor], Tensor]
+Product = Callable[..., Tensor]
+Kernels = dict[str, Callable[[], Tensor]]
 
 _FORM = "fused"
 _GROUPS = 32
 
 
 class FusedOperations(Operations, Protocol):
-    """Operations whose gated product has several forms; see `TritonOperations`."""
+    """Operations of which some have several forms; see `TritonOperations`."""
 
     def products(self, tokens: Tensor, weight: Tensor) -> dict[str, Product]:
         """Those that take such tokens and such a paired weight, by name."""
+
+    def convolutions(self, codes: Tensor, layer: Float8Convolution) -> Kernels:
+        """Of `convolve`, without the bias."""
+
+    def accumulations(self, total: Tensor, codes: Tensor, layer: Float8Linear) -> Kernels:
+        """Of `accumulate_codes`."""
+
+    def gates(self, codes: Tensor, layer: Float8Gate) -> Kernels:
+        """Of `gated_codes`."""
 
 
 class MeasuredOperations:
@@ -54,7 +70,7 @@ class MeasuredOperations:
         """See `Operations`. With sums taken down before, our norm reads the picture once less."""
         return self._either(
             "group norm",
-            lambda: (_laid(x.picture), _laid(x.sums), norm.num_groups, silu, _laid(shift)),
+            lambda: (_laid(x.picture), _laid(x.sums), norm.num_groups, silu, _laid(shift), *_gives(norm)),
             lambda: self.fused.group_norm(x, norm, silu=silu, shift=shift),
             lambda: _channels_last(PLAIN.group_norm(x, norm, silu=silu, shift=shift)),
         )
@@ -79,8 +95,16 @@ class MeasuredOperations:
         return self.group_norm(x, norm)
 
     def convolve(self, x: Tensor, layer: Convolution) -> tuple[Tensor, Tensor | None]:
-        """See `Operations`. A library's in any case; what differs is who adds the bias."""
-        return self.fused.convolve(x, layer)
+        """See `Operations`. Of values a library's in any case; what differs is who adds the bias."""
+        if not isinstance(layer, Float8Convolution) or torch.compiler.is_compiling():
+            return self.fused.convolve(x, layer)
+        forms = self.fused.convolutions(x, layer)
+        return self.chooser.run(
+            "convolution of codes",
+            (_laid(x), _laid(layer.weight)),
+            {name: lambda form=form: (form(), layer.bias) for name, form in forms.items()},  # type: ignore[misc]
+            lambda: PLAIN.convolve(x, layer),
+        )
 
     def rectified_convolution(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
         """See `Operations`."""
@@ -122,7 +146,10 @@ class MeasuredOperations:
         """See `Operations`."""
         return self._either(
             "layer norm",
-            lambda: (_laid(tokens), _laid(update), _laid(shift), _laid(code), bias is not None),
+            lambda: (
+                *(_laid(tokens), _laid(update), _laid(shift), _laid(code), bias is not None),
+                *_gives(norm),
+            ),
             lambda: self.fused.layer_norm(tokens, norm, update, shift, code, bias),
             lambda: PLAIN.layer_norm(tokens, norm, update, shift, code, bias),
         )
@@ -131,15 +158,15 @@ class MeasuredOperations:
         """See `Operations`. A library's in any case."""
         return self.fused.accumulate(total, values, weight)
 
-    def plus(self, tokens: Tensor, update: Tensor) -> Tensor:
+    def accumulate_codes(self, total: Tensor, codes: Tensor, layer: Float8Linear) -> Tensor:
         """See `Operations`."""
-        if tokens.dtype == update.dtype:
-            return PLAIN.plus(tokens, update)
-        return self._either(
-            "plus",
-            lambda: (_laid(tokens), _laid(update)),
-            lambda: self.fused.plus(tokens, update),
-            lambda: PLAIN.plus(tokens, update),
+        if torch.compiler.is_compiling():
+            return self.fused.accumulate_codes(total, codes, layer)
+        return self.chooser.run(
+            "sum with a product of codes",
+            (_laid(codes), _laid(layer.weight)),
+            self.fused.accumulations(total, codes, layer),
+            lambda: PLAIN.accumulate_codes(total, codes, layer),
         )
 
     def gated(self, projected: Tensor) -> Tensor:
@@ -161,6 +188,27 @@ class MeasuredOperations:
             self._products(tokens, weight, bias),
             lambda: PLAIN.gated_product(tokens, weight, bias),
         )
+
+    def gated_codes(self, codes: Tensor, layer: Float8Gate) -> Tensor:
+        """See `Operations`."""
+        if torch.compiler.is_compiling():
+            return self.fused.gated_codes(codes, layer)
+        return self.chooser.run(
+            "gated product of codes",
+            (_laid(codes), _laid(layer.weight)),
+            self.fused.gates(codes, layer),
+            lambda: PLAIN.gated_codes(codes, layer),
+        )
+
+    def prefers(
+        self,
+        change: str,
+        given: Given,
+        changed: Callable[[], object],
+        plain: Callable[[], object],
+    ) -> bool:
+        """See `Operations`. By timing both."""
+        return self.chooser.fastest(change, given, {"changed": changed}, plain) != PLAIN_FORM
 
     def pairs(self, rows: int, linear: nn.Linear) -> bool:
         """See `Operations`. By timing both, on made-up tokens."""
@@ -225,24 +273,6 @@ class MeasuredOperations:
             lambda: PLAIN.attend_along_time(query, key, value, heads),
         )
 
-    def quantized(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Operations`."""
-        return self._either(
-            "quantized",
-            lambda: (_laid(values),),
-            lambda: self.fused.quantized(values),
-            lambda: PLAIN.quantized(values),
-        )
-
-    def gated_quantized(self, projected: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Operations`."""
-        return self._either(
-            "gated, quantized",
-            lambda: (_laid(projected),),
-            lambda: self.fused.gated_quantized(projected),
-            lambda: PLAIN.gated_quantized(projected),
-        )
-
     def _either(
         self,
         operation: str,
@@ -265,6 +295,11 @@ def _laid(tensor: Tensor | None) -> Hashable:
     if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
         return (tensor.shape, tensor.dtype, "channels last")
     return (tensor.shape, tensor.dtype, tensor.stride())
+
+
+def _gives(norm: nn.Module) -> tuple[str, ...]:
+    """What a norm gives, where it is not values."""
+    return () if gain_of(norm) is None else ("codes",)
 
 
 def _channels_last(picture: Tensor) -> Tensor:

@@ -8,19 +8,22 @@ shape whichever of both is faster.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-FLOAT8 = torch.float8_e4m3fn
-LARGEST = torch.finfo(FLOAT8).max
-TINIEST = 1e-12
-"""The least scale of a row: one of zeros stays zeros."""
+from personalive.pipelines.personalive.kernels.float8 import (
+    Float8Convolution,
+    Float8Gate,
+    Float8Linear,
+    coded,
+    gain_of,
+)
 
-
-Convolution = nn.Conv2d | nn.ConvTranspose2d
+Convolution = nn.Conv2d | nn.ConvTranspose2d | Float8Convolution
 
 
 class Normed(NamedTuple):
@@ -41,7 +44,10 @@ class Summed(NamedTuple):
 
 
 class Operations(Protocol):
-    """What can be fused. Floating types only; the result has the first argument's type."""
+    """What can be fused. Floating types only; the result has the first argument's type.
+
+    Where a norm or a layer is one of `float8`, what the one gives and the other takes are codes.
+    """
 
     accumulates: bool
     """Whether `accumulate` is faster than `plus`; the product's bias then goes into `layer_norm`."""
@@ -94,8 +100,8 @@ class Operations(Protocol):
         May overwrite total: pass one that nobody needs afterwards.
         """
 
-    def plus(self, tokens: Tensor, update: Tensor) -> Tensor:
-        """tokens + update, both (B, T, C); the update may be of another floating type."""
+    def accumulate_codes(self, total: Tensor, codes: Tensor, layer: Float8Linear) -> Tensor:
+        """total + what the layer, which has a bias, makes of codes: (B, T, C), (B, T, K) → (B, T, C)."""
 
     def gated(self, projected: Tensor) -> Tensor:
         """GEGLU: the first half times the exact GELU of the second, (…, 2·C) → (…, C)."""
@@ -105,6 +111,18 @@ class Operations(Protocol):
 
         tokens (…, K), weight (2·C, K), bias (2·C,) → (…, C).
         """
+
+    def gated_codes(self, codes: Tensor, layer: Float8Gate) -> Tensor:
+        """Codes (…, K) → the codes of what is gated (…, C)."""
+
+    def prefers(
+        self,
+        change: str,
+        given: tuple[Hashable, ...],
+        changed: Callable[[], object],
+        plain: Callable[[], object],
+    ) -> bool:
+        """Whether it is worth to do something the changed way; `given`: all that its time depends on."""
 
     def pairs(self, rows: int, linear: nn.Linear) -> bool:
         """Whether, for so many rows, `gated_product` of the linear with its outputs paired is faster than `gated`
@@ -126,12 +144,6 @@ class Operations(Protocol):
         All (S, F, L, C) for S sessions, F frames, L pixels; C a multiple of `heads`.
         """
 
-    def quantized(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Values (N, C) as float8 (e4m3) and each row's scale, float32 (N, 1): values ≈ float8 · scale."""
-
-    def gated_quantized(self, projected: Tensor) -> tuple[Tensor, Tensor]:
-        """What `quantized` makes of what `gated` makes of (N, 2·C)."""
-
 
 class PlainOperations:
     """In PyTorch, an operation at a time."""
@@ -144,7 +156,9 @@ class PlainOperations:
         """See `Operations`."""
         picture = x.picture if shift is None else x.picture + shift[:, :, None, None]
         normed = F.group_norm(picture, norm.num_groups, norm.weight, norm.bias, norm.eps)
-        return F.silu(normed) if silu else normed
+        normed = F.silu(normed) if silu else normed
+        gain = gain_of(norm)
+        return normed if gain is None else coded(normed, gain)
 
     def add(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> Summed:
         """See `Operations`."""
@@ -187,6 +201,8 @@ class PlainOperations:
         normed = F.layer_norm(tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
         if code is not None:
             normed = (normed.unflatten(0, (-1, len(code))) + code[:, None]).flatten(0, 1)
+        gain = gain_of(norm)
+        normed = normed if gain is None else coded(normed, gain)
         return Normed(tokens if bias is None else tokens + bias, normed)
 
     def accumulate(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
@@ -195,9 +211,10 @@ class PlainOperations:
         total.view(-1, total.shape[-1]).addmm_(values.flatten(0, -2), weight.T)
         return total
 
-    def plus(self, tokens: Tensor, update: Tensor) -> Tensor:
+    def accumulate_codes(self, total: Tensor, codes: Tensor, layer: Float8Linear) -> Tensor:
         """See `Operations`."""
-        return tokens + update.to(tokens.dtype)
+        out: Tensor = layer(codes)
+        return out.add_(total)
 
     def gated(self, projected: Tensor) -> Tensor:
         """See `Operations`."""
@@ -208,6 +225,22 @@ class PlainOperations:
         """See `Operations`."""
         projected = F.linear(tokens, weight, bias)
         return projected[..., ::2] * F.gelu(projected[..., 1::2])
+
+    def gated_codes(self, codes: Tensor, layer: Float8Gate) -> Tensor:
+        """See `Operations`."""
+        projected = layer(codes)
+        return coded(projected[..., ::2] * F.gelu(projected[..., 1::2]), layer.onward)
+
+    def prefers(
+        self,
+        change: str,
+        given: tuple[Hashable, ...],
+        changed: Callable[[], object],
+        plain: Callable[[], object],
+    ) -> bool:
+        """See `Operations`. Nothing is measured: what was asked for is done."""
+        del change, given, changed, plain
+        return True
 
     def pairs(self, rows: int, linear: nn.Linear) -> bool:
         """See `Operations`."""
@@ -232,15 +265,6 @@ class PlainOperations:
         ]
         attended: Tensor = F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
         return attended.view(sessions, length, *attended.shape[1:]).transpose(1, 2)
-
-    def quantized(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Operations`."""
-        scale = (values.abs().amax(dim=1, keepdim=True).float() / LARGEST).clamp(min=TINIEST)
-        return (values.float() / scale).clamp(-LARGEST, LARGEST).to(FLOAT8), scale
-
-    def gated_quantized(self, projected: Tensor) -> tuple[Tensor, Tensor]:
-        """See `Operations`."""
-        return self.quantized(self.gated(projected))
 
 
 PLAIN: Operations = PlainOperations()

@@ -1,4 +1,4 @@
-"""The gated activation, attention along time, and tokens added and joined, as Triton kernels."""
+"""The gated activation, attention along time, and tokens joined, as Triton kernels."""
 
 from __future__ import annotations
 
@@ -128,35 +128,6 @@ def has_room(query: Tensor, heads: int) -> bool:
 def _(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     del key, value, heads
     return query.new_empty(query.shape)
-
-
-@tuned([({"BLOCK": 1024}, 4), ({"BLOCK": 2048}, 8), ({"BLOCK": 4096}, 8)], key=["kind"])
-@triton.jit
-def _plus(tokens, update, out, count, kind, BLOCK: tl.constexpr):
-    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    here = place < count
-    value = tl.load(tokens + place, mask=here).to(tl.float32) + tl.load(update + place, mask=here).to(
-        tl.float32
-    )
-    tl.store(out + place, value.to(out.dtype.element_ty), mask=here)
-
-
-@Registered
-def plus(tokens: Tensor, update: Tensor) -> Tensor:
-    """tokens + update, both (B, T, C), of two floating types; the result has the first one's."""
-    tokens, update = tokens.contiguous(), update.contiguous()
-    out = torch.empty_like(tokens)
-    count = tokens.numel()
-    _plus[lambda meta: (triton.cdiv(count, meta["BLOCK"]),)](
-        tokens, update, out, count, update.element_size()
-    )
-    return out
-
-
-@plus.register_fake
-def _(tokens: Tensor, update: Tensor) -> Tensor:
-    del update
-    return tokens.new_empty(tokens.shape)
 
 
 @tuned([({"ROWS": 16, "WIDTH": 128}, 4), ({"ROWS": 32, "WIDTH": 64}, 4), ({"ROWS": 8, "WIDTH": 256}, 4)],

@@ -23,7 +23,7 @@ MotionKeyValues = tuple[KeyValue, KeyValue]
 """Projected motion tokens, one pair per attention of a motion module."""
 
 
-class _StackedTransformer(Fusable):
+class StackedTransformer(Fusable):
     """GroupNorm per frame, a linear in, an attention stack, a linear out, plus the input."""
 
     def __init__(self, channels: int, groups: int, attentions: list[Attention]) -> None:
@@ -57,7 +57,7 @@ class MotionModule(nn.Module):
         super().__init__()
         attentions = [Attention(channels, heads, motion_width) for _ in range(ATTENTIONS)]
         # The released files give both kinds of module this name.
-        self.temporal_transformer = _StackedTransformer(channels, groups, attentions)
+        self.temporal_transformer = StackedTransformer(channels, groups, attentions)
 
     def projections(self) -> tuple[Tensor, ...]:
         """The weights (C, motion_width) of key and value of the first attention, then of the second."""
@@ -124,7 +124,7 @@ class TemporalModule(nn.Module):
     def __init__(self, channels: int, heads: int, length: int, groups: int) -> None:
         super().__init__()
         attentions: list[Attention] = [TemporalAttention(channels, heads, length) for _ in range(ATTENTIONS)]
-        self.temporal_transformer = _StackedTransformer(channels, groups, attentions)
+        self.temporal_transformer = StackedTransformer(channels, groups, attentions)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """x (S·frames, C, h, w), frames of a session together → the same shape."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personalive.pipelines.personalive.kernels.float8 import Float8Linear
 from personalive.pipelines.personalive.kernels.operations import Fusable
 
 
@@ -36,6 +37,7 @@ class Attention(Fusable):
         self.to_v = nn.Linear(context_width, inner_width, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(inner_width, width)])
         self._together: Tensor | None = None
+        self._of_codes: Float8Linear | None = None
 
     def merge(self) -> None:
         """Let all three projections of self-attention be one product; their weights become parts of one tensor."""
@@ -44,8 +46,32 @@ class Attention(Fusable):
         for layer, part in zip(layers, self._together.chunk(3), strict=True):
             layer.weight = nn.Parameter(part, requires_grad=False)
 
+    @property
+    def takes_codes(self) -> bool:
+        """Whether what attends to itself is given as codes."""
+        return self._of_codes is not None
+
+    def together(self) -> Tensor:
+        """The weights of all three projections of self-attention, (3 · inner, width)."""
+        if self._together is not None:
+            return self._together
+        return torch.cat([layer.weight.detach() for layer in (self.to_q, self.to_k, self.to_v)])
+
+    def take_codes(self, product: Float8Linear, *, alone: bool) -> None:
+        """Let that be the product of `together`, of tokens that are codes. `alone`: nothing else is projected."""
+        self._of_codes, self._together = product, None
+        del self.to_q
+        if alone:
+            del self.to_k, self.to_v
+            return
+        for layer in (self.to_k, self.to_v):
+            layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+
     def projected(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, T, inner) of tokens (B, T, width) that attend to each other."""
+        if self._of_codes is not None:
+            query, key, value = self._of_codes(tokens).chunk(3, dim=-1)
+            return query, key, value
         if self._together is None:
             return self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
         query, key, value = F.linear(tokens, self._together).chunk(3, dim=-1)
@@ -88,6 +114,14 @@ class GatedProjection(Fusable):
         _reorder(linear, (-1, 2))
         return linear
 
+    def in_pairs(self) -> nn.Linear:
+        """The linear with each value beside its gate; a copy where they are apart."""
+        if self._paired:
+            return self.proj
+        linear = deepcopy(self.proj)
+        _reorder(linear, (2, -1))
+        return linear
+
     def forward(self, tokens: Tensor) -> Tensor:
         """(…, width) → (…, inner_width)."""
         if self._paired:
@@ -127,7 +161,7 @@ class FeedForward(Fusable):
     def onto(self, total: Tensor, tokens: Tensor) -> Tensor:
         """total + what it makes of the tokens, both (B, T, width). May overwrite total; see `bias_beforehand`."""
         if not self.operations.accumulates:
-            return self.operations.plus(total, self(tokens))
+            return total + cast("Tensor", self(tokens))
         return self.operations.accumulate(total, self.net[0](tokens), cast("nn.Linear", self.net[-1]).weight)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personalive.pipelines.personalive.kernels.operations import Fusable, Summed
+from personalive.pipelines.personalive.kernels.operations import Convolution, Fusable, Summed
 
 
 class ResnetBlock(Fusable):
@@ -24,11 +24,11 @@ class ResnetBlock(Fusable):
     ) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, in_channels, eps)
-        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1: Convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         if time_width is not None:
             self.time_emb_proj = nn.Linear(time_width, out_channels)
         self.norm2 = nn.GroupNorm(groups, out_channels, eps)
-        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2: Convolution = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         if in_channels != out_channels:
             self.conv_shortcut: nn.Module = nn.Conv2d(in_channels, out_channels, 1)
         else:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personalive.pipelines.personalive.kernels.float8 import Float8Linear
 from personalive.pipelines.personalive.kernels.operations import Fusable, Summed
 from personalive.pipelines.personalive.networks.layers import Attention, FeedForward
 
@@ -88,7 +89,7 @@ class SpatialTransformer(Fusable):
     def __init__(self, channels: int, heads: int, context_width: int, groups: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
-        self.proj_in = nn.Conv2d(channels, channels, 1)
+        self.proj_in: nn.Conv2d | Float8Linear = nn.Conv2d(channels, channels, 1)
         self.transformer_blocks = nn.ModuleList([SpatialBlock(channels, heads, context_width)])
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
@@ -100,7 +101,7 @@ class SpatialTransformer(Fusable):
     def tokens(self, x: Summed) -> Tensor:
         """Image (N, C, h, w) → the block's input (N, h·w, C)."""
         normed = self.operations.group_norm(x, self.norm)
-        return _pointwise(normed.flatten(2).transpose(1, 2), self.proj_in)
+        return pointwise(normed.flatten(2).transpose(1, 2), self.proj_in)
 
     def bank(self, tokens: Tensor) -> Tensor:
         """What enters self-attention (N, L, C); of a reference, this is its bank."""
@@ -117,7 +118,7 @@ class SpatialTransformer(Fusable):
 
     def leave(self, x: Tensor, tokens: Tensor) -> Summed:
         """The block's output (N, h·w, C) as an image, added to the transformer's input x (N, C, h, w)."""
-        update = _pointwise(tokens, self.proj_out).transpose(1, 2).unflatten(2, x.shape[2:])
+        update = pointwise(tokens, self.proj_out).transpose(1, 2).unflatten(2, x.shape[2:])
         return self.operations.add(x, update)
 
     def project_bank(self, bank: Tensor) -> KeyValue:
@@ -131,6 +132,8 @@ class SpatialTransformer(Fusable):
         return constant
 
 
-def _pointwise(tokens: Tensor, convolution: nn.Conv2d) -> Tensor:
+def pointwise(tokens: Tensor, convolution: nn.Conv2d | Float8Linear) -> Tensor:
     """A 1×1 convolution applied to tokens (N, L, C): in channels-last memory no copy is made."""
+    if isinstance(convolution, Float8Linear):
+        return cast("Tensor", convolution(tokens))
     return F.linear(tokens, convolution.weight.flatten(1), convolution.bias)

@@ -155,5 +155,5 @@ def _bank(network: Trunk, height: int, width: int) -> int:
         level = min(place, levels - 1) if place <= levels else 2 * levels - place
         attentions: Sequence[SpatialTransformer] = getattr(block, "attentions", ())
         for attention in attentions:
-            numbers += 2 * attention.proj_in.out_channels * (height >> level) * (width >> level)
+            numbers += 2 * attention.norm.num_channels * (height >> level) * (width >> level)
     return numbers

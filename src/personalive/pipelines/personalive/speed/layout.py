@@ -15,18 +15,20 @@ from personalive.pipelines.personalive.networks.layers import GatedProjection
 from personalive.pipelines.personalive.networks.patch_attention import PatchAttention
 from personalive.pipelines.personalive.networks.resnet import Upsample
 from personalive.pipelines.personalive.networks.spatial import SpatialBlock
+from personalive.pipelines.personalive.networks.trunk import Block, Trunk
 
-_LATENT = 8
+LATENT = 8
 """Pixels of a frame along a side for each of its latents'."""
 
 
 class StepSize(NamedTuple):
-    """Of the steps of one session: pixels of a frame, frames of a window and of a chunk."""
+    """Of the steps of one session: pixels of a frame, frames of a window, of a chunk, and decoded at once."""
 
     height: int = 512
     width: int = 512
     window: int = 16
     chunk: int = 4
+    decoded: int = 2
 
 
 def lay_out(models: Models, operations: Operations, size: StepSize | None = None) -> None:
@@ -68,17 +70,21 @@ def _merge_projections(network: nn.Module) -> None:
 def gated_rows(models: Models, size: StepSize) -> dict[GatedProjection, int]:
     """Gated linear → how many tokens it is given at once."""
     found: dict[GatedProjection, int] = {}
-    pixels = size.height * size.width // _LATENT**2
+    pixels = size.height * size.width // LATENT**2
     for trunk, frames in ((models.denoising_unet, size.window), (models.reference_unet, 1)):
-        levels, blocks = trunk.params.levels, trunk.blocks()
-        for place, block in enumerate(blocks):
-            # Down, the middle at the lowest level, and up again.
-            level = min(place, levels - 1, len(blocks) - 1 - place)
+        for level, block in levels(trunk):
             found |= dict.fromkeys(_gated(block), frames * pixels // 4**level)
     for module in models.motion_encoder.modules():
         if isinstance(module, PatchAttention):
             found |= dict.fromkeys(_gated(module), size.chunk * module.side**2)
     return found
+
+
+def levels(trunk: Trunk) -> list[tuple[int, Block]]:
+    """Every block, in the order they run, and how often sizes were halved before it."""
+    lowest, blocks = trunk.params.levels - 1, trunk.blocks()
+    # Down, the middle at the lowest level, and up again.
+    return [(min(place, lowest, len(blocks) - 1 - place), block) for place, block in enumerate(blocks)]
 
 
 def _gated(network: nn.Module) -> list[GatedProjection]:

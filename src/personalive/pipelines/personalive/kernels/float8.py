@@ -1,0 +1,135 @@
+"""Numbers of 8 bits (e4m3: Micikevicius et al., 2022, https://arxiv.org/abs/2209.05433), and layers that take them.
+
+A value becomes a *code*: the value times its layer's gain, rounded to e4m3. As e4m3 is a floating-point type, its
+relative error is the same from 2^-6 to 448, nearly 15 powers of two. So where it is known how large a layer's input
+is, one gain is as good as one for each row, and nothing has to be measured, neither before nor while it runs. A norm
+knows it from its weights. Layers are quantized together with the norm before them, which writes codes at once: no
+pass over memory is added, and half as much is written and read. Gains are powers of two, which change no digit.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+FLOAT8 = torch.float8_e4m3fn
+LARGEST = torch.finfo(FLOAT8).max
+_TINIEST = 1e-12
+"""The least scale of weights: zeros stay zeros."""
+MULTIPLE = 16
+"""What the sides of a product of codes divide by: their rows then begin where 16 bytes can be read."""
+
+
+def coded(values: Tensor, gain: float) -> Tensor:
+    """Values times the gain as e4m3; those beyond ± 448 become that, since not every conversion does so itself."""
+    return (values.float() * gain).clamp(-LARGEST, LARGEST).to(FLOAT8)
+
+
+def gain_for(size: Tensor, wanted: float) -> float:
+    """The power of two that brings values of that root mean square, float (), to about the wanted one."""
+    found = 1.0 if size.is_meta else float(size)
+    if not 0 < found < math.inf:
+        return 1.0
+    return float(2.0 ** round(math.log2(wanted / found)))
+
+
+class Float8GroupNorm(nn.GroupNorm):
+    """A group norm that gives codes."""
+
+    def __init__(self, norm: nn.GroupNorm, gain: float) -> None:
+        super().__init__(norm.num_groups, norm.num_channels, norm.eps, device="meta")
+        self.weight, self.bias, self.gain = norm.weight, norm.bias, gain
+
+
+class Float8LayerNorm(nn.LayerNorm):
+    """A layer norm that gives codes."""
+
+    def __init__(self, norm: nn.LayerNorm, gain: float) -> None:
+        super().__init__(norm.normalized_shape, norm.eps, device="meta")
+        self.weight, self.bias, self.gain = norm.weight, norm.bias, gain
+
+
+def gain_of(norm: nn.Module) -> float | None:
+    """The gain of the codes that a norm gives, None: it gives values."""
+    return norm.gain if isinstance(norm, Float8GroupNorm | Float8LayerNorm) else None
+
+
+class Float8Convolution(nn.Module):
+    """A 3×3 convolution of codes, stride and padding 1: `weight` (9, out, in) are codes too.
+
+    A result is the product of both times its output channel's of the `factors` (out,), float32.
+    """
+
+    weight: Tensor
+    factors: Tensor
+
+    def __init__(self, layer: nn.Conv2d, gain: float) -> None:
+        super().__init__()
+        exact = layer.weight.detach().float()
+        scale = (exact.abs().amax(dim=(1, 2, 3)) / LARGEST).clamp(min=_TINIEST)
+        codes = coded(exact / scale[:, None, None, None], 1.0)
+        self.register_buffer("weight", codes.permute(2, 3, 0, 1).flatten(0, 1).contiguous())
+        self.register_buffer("factors", scale / gain)
+        self.bias = layer.bias
+        self.gain, self.dtype = gain, layer.weight.dtype
+
+    def values(self) -> Tensor:
+        """What its weight stands for, (out, in, 3, 3)."""
+        exact: Tensor = self.weight.float() * (self.factors * self.gain)[:, None]
+        return exact.unflatten(0, (3, 3)).permute(2, 3, 0, 1).to(self.dtype)
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Codes (N, in, h, w) → values (N, out, h, w), by unpacking all of them."""
+        return F.conv2d(codes.to(self.dtype) / self.gain, self.values(), self.bias, padding=1)
+
+
+class Float8Linear(nn.Module):
+    """A linear of codes: `weight` (out, in) are codes too, with one scale.
+
+    A result is the product of both times the `factor` float32 (), which `factors` (out,) repeat.
+    """
+
+    weight: Tensor
+    factor: Tensor
+    factors: Tensor
+    one: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, gain: float) -> None:
+        super().__init__()
+        exact = weight.detach().float()
+        scale = (exact.abs().amax() / LARGEST).clamp(min=_TINIEST)
+        self.register_buffer("weight", coded(exact / scale, 1.0))
+        self.register_buffer("factor", scale / gain)
+        self.register_buffer("factors", (scale / gain).repeat(len(exact)))
+        self.register_buffer("one", torch.ones_like(scale))
+        self.register_buffer("bias", None if bias is None else bias.detach())
+        self.gain, self.dtype = gain, weight.dtype
+
+    bias: Tensor | None
+
+    def forward(self, codes: Tensor) -> Tensor:
+        """Codes (…, in) → values (…, out)."""
+        if codes.device.type == "cpu":
+            exact = (self.weight.float() * (self.factor * self.gain)).to(self.dtype)
+            return F.linear(codes.to(self.dtype) / self.gain, exact, self.bias)
+        product: Tensor = torch._scaled_mm(
+            codes.flatten(0, -2),
+            self.weight.T,
+            scale_a=self.one,
+            scale_b=self.factor,
+            bias=self.bias,
+            out_dtype=self.dtype,
+            use_fast_accum=True,
+        )
+        return product.view(*codes.shape[:-1], len(self.weight))
+
+
+class Float8Gate(Float8Linear):
+    """The linear before a gate, its outputs paired: a value, its gate, the next value. `onward`: of the gated."""
+
+    def __init__(self, weight: Tensor, bias: Tensor, gain: float, onward: float) -> None:
+        super().__init__(weight, bias, gain)
+        self.onward = onward
