@@ -26,10 +26,7 @@ from personalive.pipelines.personalive.kernels.float8 import FLOAT8
 _FRAMES, _HEADS, _GROUPS = 16, 8, 32
 _LEVELS = [(1280, 16), (640, 32), (320, 64)]
 """Channels of the UNets' levels, and their sides at 512×512."""
-_CONVOLUTIONS = [
-    *((16, 1280, 1280, 8), (16, 2560, 1280, 16), (16, 640, 640, 32), (16, 320, 320, 64), (16, 960, 320, 64)),
-    *((2, 512, 512, 128), (2, 256, 128, 512), (2, 128, 128, 512), (1, 512, 512, 12)),
-]
+_CONVOLUTIONS = [(16, 1280, 1280, 8), (16, 320, 320, 64), (2, 256, 128, 512), (1, 512, 512, 12)]
 """Of codes: pictures, their channels, the result's, and the side."""
 _PICTURES = [(4, 128, 1024), (4, 512, 256), (16, 2560, 16), (16, 320, 64)]
 """Pictures of group norms in the decoder and the UNets: how many, channels, side."""
