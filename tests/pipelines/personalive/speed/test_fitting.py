@@ -11,7 +11,7 @@ from personalive.errors import InputError, PipelineUnavailableError
 from personalive.pipelines.personalive.speed import fitting
 from personalive.pipelines.personalive.speed.fitting import fitted
 from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan
-from tests.pipelines.personalive.speed.test_memory_plan import found
+from tests.pipelines.personalive.speed.test_planning import found
 
 CUDA = torch.device("cuda")
 

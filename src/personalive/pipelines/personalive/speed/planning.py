@@ -8,13 +8,12 @@ does not depend on keyframes; and weights in 8 bits, which would change frames f
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from personalive.errors import PipelineUnavailableError
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.personalive.speed.counting import (
     KeptAs,
@@ -23,7 +22,10 @@ from personalive.pipelines.personalive.speed.counting import (
     step_bytes,
     weight_bytes,
 )
+from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan
 from personalive.pipelines.personalive.speed.streaming import PLACES, evenly
+from personalive.pipelines.personalive.weights.catalogue import NETWORKS, TINY_VAE
+from personalive.pipelines.personalive.weights.random_set import Variant, empty_networks
 
 if TYPE_CHECKING:
     from personalive.pipelines.personalive.models import Models
@@ -37,55 +39,6 @@ _STREAMED = {"half": 0.5, "most": 0.7, "stream": 1.0}
 """Name → share of the denoising UNet that is streamed."""
 _OTHER = 160 << 20
 """Bytes of what is not counted: cuBLAS's workspaces, recordings' inputs and results, a step's small tensors."""
-GB = 1e9
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryPlan:
-    """How a pipeline uses a device's memory.
-
-    `name` is the value of `low_vram` that forces it; `waiting`: the networks, or parts of one, that wait on the
-    host; `frames_at_once`: frames decoded together, None for as many as fill a device; `batch_sessions`: sessions
-    that may share a call; `streamed`: which of the denoising UNet's units wait on the host and arrive as it runs;
-    `recorded`: whether stages are recorded where they would be; `references`: fused ones that are kept; `need`:
-    bytes of the device, estimated from above; `session`: those of one more session.
-    """
-
-    name: str
-    waiting: tuple[str, ...]
-    frames_at_once: int | None
-    batch_sessions: int
-    streamed: tuple[int, ...]
-    recorded: bool
-    references: int
-    need: int = 0
-    session: int = 0
-    share: float = 0.0
-    """Of the denoising UNet's bytes, how many are streamed."""
-    in_turn: bool = False
-    """Whether fewer sessions share a call than was asked for."""
-
-    @property
-    def on_host(self) -> tuple[str, ...]:
-        """The networks that are not to be loaded to the device, but are brought there by whoever streams them."""
-        return ("denoising_unet",) if self.streamed else ()
-
-    @property
-    def sentence(self) -> str:
-        """What is given up, for people; empty where nothing is."""
-        if self.name == "off":
-            return ""
-        said = "references wait on the host, frames are decoded one by one"
-        if self.in_turn:
-            said += ", sessions are stepped in turn"
-        if self.streamed:
-            said += f", {100 * self.share:.0f} % of the denoising UNet is streamed from the host"
-        return said if self.recorded else f"{said}, steps are not recorded"
-
-    def summary(self, free: int) -> str:
-        """The plan in one line, beside the bytes that were free for it."""
-        room = f"{free / GB:.1f} GB free, some {self.need / GB:.1f} needed"
-        return f"memory plan {self.name}: {self.sentence or 'nothing is given up'} ({room})"
 
 
 def plans(
@@ -125,6 +78,20 @@ def plans_for(
         return found
     # There is nothing to save where the device's memory is the host's, unless it is asked for.
     return (replace(found[0], waiting=()), *found[1:])
+
+
+def plans_unread(
+    variant: Variant, parameters: PersonaLiveLoadParameters, dtype: torch.dtype, device: torch.device
+) -> tuple[MemoryPlan, ...]:
+    """All plans for networks of those sizes, without a set of weights. Takes 2 s at first, most of it imports."""
+    kept = {network.name: network for network in (*NETWORKS, TINY_VAE)}
+    return plans_for(
+        empty_networks(variant),
+        lambda name, entry: kept[name].dtype_of(entry, dtype),
+        parameters,
+        dtype,
+        device,
+    )
 
 
 def _in_order(weights: WeightBytes, parameters: PersonaLiveLoadParameters) -> Iterator[MemoryPlan]:
@@ -191,33 +158,4 @@ def _fusing(plan: MemoryPlan, weights: WeightBytes, step: StepBytes) -> int:
         weights.networks["image_encoder"],
         weights.networks["vae.encoder"] + step.encoded,
         2 * step.bank + step.referred + brought,
-    )
-
-
-def candidates(found: Sequence[MemoryPlan], wanted: str, free: int | None = None) -> tuple[MemoryPlan, ...]:
-    """The plans to try in turn where `free` bytes are: from the fastest that fits to the leanest.
-
-    None: there is room for all. `wanted` names one that is forced: then it is the only one, whether it fits or not.
-    Raises `PipelineUnavailableError` where none fits or none has that name.
-    """
-    if wanted != "auto":
-        forced = [plan for plan in found if plan.name == wanted]
-        if not forced:
-            raise PipelineUnavailableError(
-                f"low_vram={wanted} would save nothing here, or does not go with compile=full: take auto."
-            )
-        return (forced[0],)
-    fitting = tuple(plan for plan in found if free is None or plan.need <= free)
-    if not fitting:
-        assert free is not None
-        raise PipelineUnavailableError(too_little(found[-1].need, free))
-    return fitting
-
-
-def too_little(need: int, free: int, reason: str = "") -> str:
-    """The sentence for a device on which nothing runs; `reason` is what a library said at last."""
-    said = f" ({reason})" if reason else ""
-    return (
-        f"There is too little GPU memory: some {need / GB:.1f} GB are needed as set and {free / GB:.1f} GB are "
-        f"free{said}. Close other programs that use the GPU, or load with a smaller height and width."
     )
