@@ -1,52 +1,50 @@
-"""How the diffusion pipeline fits into a GPU's memory, told from what is free.
-
-`Planner` is all that others need to know: put another one in where memory is planned better.
-"""
+"""How the diffusion pipeline would fit into what is free of a GPU now: the doctor's finding."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import replace
 
-_CONTEXT = 0.5e9
-"""Bytes that CUDA takes for a process before its first tensor: 0.3 to 0.5 GB."""
-NEEDS_FULL = int(7.86e9 + _CONTEXT)
-"""Bytes held with every default (docs/performance.md, Memory)."""
-NEEDS_LOW = int(6.13e9 + _CONTEXT)
-"""Bytes held with low_vram=true (the same)."""
+from personalive.cli.check import Check
+from personalive.cli.gpu_facts import Gpu, Torch
+from personalive.errors import PipelineUnavailableError
+from personalive.pipelines.personalive.speed.memory_plan import (
+    BESIDE,
+    CONTEXT,
+    MemoryPlan,
+    candidates,
+    too_little,
+)
+
 TAKEN = int(0.6 * 2**30)
-"""Bytes of a card that a desktop and the driver leave nobody else."""
+"""Bytes of a card that a desktop and the driver leave nobody else: where what is free is not known."""
+_LESS = "Close other programs that use the GPU, or take fewer pixels: --set height=384 --set width=384"
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryPlan:
-    """How it runs: with every default, with `low_vram`, or not at all; in a sentence, and what to do about it."""
+def memory_check(label: str, gpu: Gpu, torch: Torch | None) -> Check | None:
+    """Return what is found of a GPU's memory by the plans that PyTorch's process counted, with every default.
 
-    fit: Literal["full", "low_vram", "too_little"]
-    sentence: str
-    remedy: str | None = None
+    None where the GPU's memory is not known.
+    """
+    if gpu.total is None:
+        return None
+    name, free = f"{label}, memory plan", free_bytes(gpu.total, gpu.free)
+    if torch is None or not torch.plans:
+        why = "PyTorch is not installed" if torch is None else torch.plans_trouble or torch.trouble
+        return Check(name, None, f"{free / 1e9:.1f} GB free; what is needed was not counted: {why}")
+    plans = beside_cuda(torch.plans)
+    try:
+        plan = candidates(plans, "auto", free)[0]
+    except PipelineUnavailableError:
+        return Check(name, False, too_little(plans[-1].need, free), _LESS)
+    room = f"{free / 1e9:.1f} GB free, some {plan.need / 1e9:.1f} needed; low_vram={plan.name}"
+    return Check(name, True if plan is plans[0] else None, f"{plan.on_card(gpu.total)} ({room})")
 
 
-Planner = Callable[[int], MemoryPlan]
-"""Bytes that are free on a GPU → the plan for 512×512 and one session."""
+def free_bytes(total: int, free: int | None = None) -> int:
+    """Return how many bytes of a card are free where it has so many in all."""
+    return max(total - TAKEN, 0) if free is None else free
 
 
-def plan_memory(free: int) -> MemoryPlan:
-    """Today's rule: what is free against what docs/performance.md says is held; see `Planner`."""
-    gigabytes = f"{free / 1e9:.1f} GB free"
-    if free >= NEEDS_FULL:
-        return MemoryPlan("full", f"{gigabytes}: everything stays on the GPU ({NEEDS_FULL / 1e9:.1f} GB).")
-    if free >= NEEDS_LOW:
-        return MemoryPlan(
-            "low_vram",
-            f"{gigabytes}: too little for the default ({NEEDS_FULL / 1e9:.1f} GB), enough with low_vram "
-            f"({NEEDS_LOW / 1e9:.1f} GB).",
-            "Say: --set low_vram=true",
-        )
-    return MemoryPlan(
-        "too_little",
-        f"{gigabytes}: too little for the diffusion pipeline at 512×512, which needs {NEEDS_LOW / 1e9:.1f} GB with "
-        "low_vram.",
-        "Close what uses the GPU, or take fewer pixels: --set low_vram=true --set height=384 --set width=384",
-    )
+def beside_cuda(plans: tuple[MemoryPlan, ...]) -> tuple[MemoryPlan, ...]:
+    """Return plans whose needs are those of a process that has not begun with CUDA."""
+    return tuple(replace(plan, need=plan.need + CONTEXT + BESIDE) for plan in plans)
