@@ -30,8 +30,11 @@ from pathlib import Path
 from benchmarks.counted_operations import Kind, Piece
 from benchmarks.datasheets import CARDS, Card, card
 from benchmarks.work import count
-from personalive.cli.memory_plan import TAKEN, plan_memory
+from personalive.cli.counted_plans import counted_plans, plan_from
+from personalive.cli.gpu_memory import beside_cuda, free_bytes
+from personalive.errors import PipelineUnavailableError
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
+from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan, candidates
 from personalive.pipelines.personalive.weights.random_set import VARIANTS
 
 WRITTEN = Path(__file__).parents[1] / "src/personalive/cli/card_rates.json"
@@ -212,12 +215,17 @@ def _real_time(slow: float, quick: float, wanted: float) -> str:
     return "yes" if slow >= wanted else "perhaps" if quick >= wanted else "no"
 
 
-_FITS = {"full": "fits", "low_vram": "`low_vram`", "too_little": "too small"}
+@cache
+def _plans() -> tuple[MemoryPlan, ...]:
+    return beside_cuda(tuple(plan_from(each) for each in counted_plans()))
 
 
 def plan(on: Card) -> str:
-    """How the pipeline fits into what a card's desktop leaves."""
-    return _FITS[plan_memory(int(on.memory * 2**30) - TAKEN).fit]
+    """The memory plan for what a card's desktop leaves, as `low_vram` names it."""
+    try:
+        return f"`{candidates(_plans(), 'auto', free_bytes(int(on.memory * 2**30)))[0].name}`"
+    except PipelineUnavailableError:
+        return "too small"
 
 
 _HEAD = (

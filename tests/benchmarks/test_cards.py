@@ -37,11 +37,13 @@ def test_eight_bits_take_half_where_the_card_has_them() -> None:
 
 def test_plans_follow_the_memory_of_the_card() -> None:
     assert [plan(card(name)) for name in ("RTX 2060", "RTX 3070", "RTX 3080", "H100")] == [
-        "too small",
-        "`low_vram`",
-        "fits",
-        "fits",
+        "`most`",
+        "`on`",
+        "`off`",
+        "`off`",
     ]
+
+    assert plan(replace(card("RTX 2060"), memory=3)) == "too small"
 
 
 def test_measured_cards_are_told_as_measured() -> None:
@@ -49,7 +51,7 @@ def test_measured_cards_are_told_as_measured() -> None:
     assert told.measured
     assert told.exact == (87.2, 87.2)
     (row,) = table([told]).splitlines()[2:]
-    assert row.startswith("| H200 | 141 | fits | 87 | 46 | 37 | 59 | yes, yes | yes, yes | **measured** |")
+    assert row.startswith("| H200 | 141 | `off` | 87 | 46 | 37 | 59 | yes, yes | yes, yes | **measured** |")
 
 
 @pytest.mark.slow

@@ -11,12 +11,19 @@ from personalive.cli.card_rates import expected
 from personalive.cli.check import Check
 from personalive.cli.gpu_checks import gpu_checks
 from personalive.cli.gpu_facts import Driver, Facts, Gpu, Torch
-from personalive.cli.memory_plan import MemoryPlan
+from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan
 
 GIB = 2**30
+OFF = MemoryPlan("off", (), None, 1, (), recorded=True, references=8, need=8 * 10**9)
+ON = replace(OFF, name="on", need=6 * 10**9)
 RTX_3070 = Gpu("NVIDIA GeForce RTX 3070", (8, 6), 8 * GIB, 7 * GIB + GIB // 2, "580.65.06")
 TORCH = Torch(
-    "2.11.0+cu130", "13.0", available=True, architectures=("sm_75", "sm_86", "sm_120"), triton="3.6.0"
+    "2.11.0+cu130",
+    "13.0",
+    available=True,
+    architectures=("sm_75", "sm_86", "sm_120"),
+    triton="3.6.0",
+    plans=(OFF, ON),
 )
 WELL = Facts(
     "linux", Driver((RTX_3070,)), 13000, TORCH, "/usr/bin/gcc", Path("/usr/include/python3.12"), "apt"
@@ -143,19 +150,10 @@ def test_without_triton_nothing_is_said_of_compilers() -> None:
     assert "C compiler, headers" not in names(replace(WELL, system="win32", compiler=None))
 
 
-@pytest.mark.parametrize(("free", "level"), [(9.0, "ok"), (7.0, "note"), (5.0, "problem")])
-def test_the_plan_follows_what_is_free(free: float, level: str) -> None:
-    check = found(with_gpu(free=int(free * 1e9)), "GPU, memory plan")
-    assert check.level == level
-    assert (check.remedy is None) == (level == "ok")
-
-
-def test_another_planner_is_asked_instead() -> None:
-    def planner(free: int) -> MemoryPlan:
-        return MemoryPlan("low_vram", f"{free} bytes.")
-
-    (check,) = [each for each in gpu_checks(WELL, planner) if each.name == "GPU, memory plan"]
-    assert (check.level, check.detail) == ("note", f"{RTX_3070.free} bytes.")
+def test_the_memory_plan_is_that_of_the_gpu() -> None:
+    assert found(with_gpu(free=9 * 10**9), "GPU, memory plan").level == "ok"
+    assert found(with_gpu(free=7 * 10**9), "GPU, memory plan").level == "note"
+    assert "GPU, memory plan" not in names(with_gpu(total=None, free=None))
 
 
 def test_several_gpus_are_numbered() -> None:

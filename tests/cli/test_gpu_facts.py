@@ -86,6 +86,15 @@ def test_the_installed_pytorch_is_told_as_it_is() -> None:
     assert told.available == torch.cuda.is_available()
 
 
+def test_memory_plans_are_counted_where_there_is_a_gpu_to_plan_for() -> None:
+    plain, planned = gpu_facts.ask_torch(), gpu_facts.ask_torch(plans=True)
+    assert plain is not None
+    assert planned is not None
+    assert bool(plain.plans) == plain.available
+    assert [plan.name for plan in planned.plans] == ["off", "on", "half", "most", "stream", "least"]
+    assert planned.plans_trouble is None
+
+
 def test_a_pytorch_that_cannot_be_imported_says_why(put: Put) -> None:
     broken = put("python", "echo 'Traceback' >&2; echo 'ImportError: libcudart.so.13' >&2; exit 1")
     told = gpu_facts.ask_torch(str(broken))

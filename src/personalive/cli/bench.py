@@ -152,7 +152,7 @@ def text(result: BenchResult) -> str:
     ]
     recorded = ", ".join(f"{name} {count}" for name, count in result.recorded.items()) or "nothing"
     head.append(
-        f"memory plan {result.memory_plan}: {result.memory_note or 'nothing is given up'} "
+        f"memory plan {result.memory_plan}: {result.memory_note} "
         f"({result.planned_gb:.2f} GB planned); recorded: {recorded}"
     )
     if result.faces is not None and result.faces < 1:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from personalive.cli.card_rates import expected
 from personalive.cli.check import Check
 from personalive.cli.gpu_facts import Driver, Facts, Gpu, Torch
-from personalive.cli.memory_plan import TAKEN, Planner, plan_memory
+from personalive.cli.gpu_memory import memory_check
 
 LEAST_DRIVER = {13: 580, 12: 525, 11: 450}
 """CUDA's major version → the oldest driver that runs programs built for any of its minor versions: NVIDIA, CUDA
@@ -22,7 +22,6 @@ _BLACKWELL = (10, 0)
 _BLACKWELL_WHEELS = ((580, "cu130"), (570, "cu128"))
 """The same for cards from this capability on, which builds for CUDA 12.6 have no kernels for."""
 _COST = "the fused kernels are off, and a step takes about twice as long"
-_FITS = {"full": True, "low_vram": None, "too_little": False}
 _COMPILERS = {
     "apt": "apt install gcc python3-dev",
     "dnf": "dnf install gcc python3-devel",
@@ -33,12 +32,12 @@ _COMPILERS = {
 _ANY = "apt install gcc python3-dev; dnf install gcc python3-devel; pacman -S gcc python"
 
 
-def gpu_checks(facts: Facts, planner: Planner = plan_memory) -> list[Check]:
+def gpu_checks(facts: Facts) -> list[Check]:
     """Everything there is to say of GPUs, in the order it is shown."""
     gpus = _all_gpus(facts)
     found = [_no_gpu(facts)] if not gpus else []
     for number, gpu in enumerate(gpus):
-        found += _card(f"GPU {number}" if len(gpus) > 1 else "GPU", gpu, facts, planner)
+        found += _card(f"GPU {number}" if len(gpus) > 1 else "GPU", gpu, facts)
     if gpus and facts.torch is not None:
         found += _driver(gpus, facts.torch)
     found += _torch(facts, gpus)
@@ -76,7 +75,7 @@ def _no_gpu(facts: Facts) -> Check:
     return Check("GPU", None, "no NVIDIA driver found; the preview pipeline needs none")
 
 
-def _card(label: str, gpu: Gpu, facts: Facts, planner: Planner) -> Iterator[Check]:
+def _card(label: str, gpu: Gpu, facts: Facts) -> Iterator[Check]:
     parts = [gpu.name]
     if gpu.capability is not None:
         parts.append(f"compute capability {gpu.capability[0]}.{gpu.capability[1]}")
@@ -88,9 +87,9 @@ def _card(label: str, gpu: Gpu, facts: Facts, planner: Planner) -> Iterator[Chec
     yield Check(label, None, ", ".join(parts))
     if facts.torch is not None:
         yield from _kernels(label, gpu, facts.torch)
-    if gpu.total is not None:
-        plan = planner(gpu.total - TAKEN if gpu.free is None else gpu.free)
-        yield Check(f"{label}, memory plan", _FITS[plan.fit], plan.sentence, plan.remedy)
+    memory = memory_check(label, gpu, facts.torch)
+    if memory is not None:
+        yield memory
     rate = expected(gpu.name)
     if rate is not None:
         yield Check(f"{label}, expected rate", None, rate.sentence)

@@ -20,6 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from personalive.cli.counted_plans import plan_from
+from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan
+
 _MIB = 2**20
 _DRIVER_PATIENCE = 20
 _TORCH_PATIENCE = 120
@@ -31,7 +34,7 @@ _LIBRARIES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "l
 _MANAGERS = ("apt", "dnf", "pacman", "zypper", "apk")
 
 _ASK_TORCH = """
-import json, torch
+import json, sys, torch
 told = {
     "version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip,
     "available": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(),
@@ -45,6 +48,12 @@ try:
     told["triton"] = triton.__version__
 except ImportError as error:
     told["triton_error"] = str(error)
+if sys.argv[1:] or told["available"]:
+    try:
+        from personalive.cli.counted_plans import counted_plans
+        told["plans"] = counted_plans()
+    except Exception as error:
+        told["plans_trouble"] = f"{type(error).__name__}: {error}"
 print(json.dumps(told))
 """
 
@@ -72,7 +81,8 @@ class Driver:
 class Torch:
     """The PyTorch that is installed. `cuda`: the CUDA that it was built for; `trouble`: why it cannot be asked.
 
-    `architectures`: what it has kernels for, "sm_86" and so on; `gpus`: those it can use.
+    `architectures`: what it has kernels for, "sm_86" and so on; `gpus`: those it can use; `plans`: the memory plans
+    of the released networks with every default, or `plans_trouble`: why they were not counted.
     """
 
     version: str | None = None
@@ -84,6 +94,8 @@ class Torch:
     gpus: tuple[Gpu, ...] = ()
     triton: str | None = None
     triton_error: str | None = None
+    plans: tuple[MemoryPlan, ...] = ()
+    plans_trouble: str | None = None
     trouble: str | None = None
 
 
@@ -105,10 +117,11 @@ class Facts:
 
 def gather() -> Facts:
     """Look at this machine. Takes seconds where PyTorch is installed."""
+    driver = ask_driver()
     return Facts(
-        driver=ask_driver(),
+        driver=driver,
         library=library_version(),
-        torch=ask_torch(),
+        torch=ask_torch(plans=driver is not None and bool(driver.gpus)),
         compiler=compiler(),
         headers=headers(),
         manager=next((name for name in _MANAGERS if shutil.which(name)), None),
@@ -167,13 +180,20 @@ def library_version(names: Sequence[str] = _LIBRARIES) -> int | None:
     return None
 
 
-def ask_torch(python: str = sys.executable) -> Torch | None:
-    """What PyTorch says of itself, in a process of that Python; None where it is not installed."""
+def ask_torch(python: str = sys.executable, *, plans: bool = False) -> Torch | None:
+    """What PyTorch says of itself, in a process of that Python; None where it is not installed.
+
+    `plans`: count memory plans too, even if PyTorch cannot use a GPU.
+    """
     if importlib.util.find_spec("torch") is None:
         return None
     try:
         done = subprocess.run(
-            [python, "-c", _ASK_TORCH], capture_output=True, text=True, timeout=_TORCH_PATIENCE, check=False
+            [python, "-c", _ASK_TORCH, *(["plans"] if plans else [])],
+            capture_output=True,
+            text=True,
+            timeout=_TORCH_PATIENCE,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         return Torch(trouble=f"it does not answer: {error}")
@@ -185,8 +205,10 @@ def ask_torch(python: str = sys.executable) -> Torch | None:
 def _told(told: dict[str, Any]) -> Torch:
     gpus = told.pop("gpus", [])
     architectures = told.pop("architectures", [])
+    plans = told.pop("plans", [])
     return Torch(
         **told,
+        plans=tuple(plan_from(each) for each in plans),
         architectures=tuple(architectures),
         gpus=tuple(Gpu(name, tuple(capability), total) for name, capability, total in gpus),
     )

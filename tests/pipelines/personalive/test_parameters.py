@@ -64,3 +64,12 @@ def test_other_windows_have_other_delays() -> None:
         temporal_window_size=2, temporal_adaptive_step=8, num_inference_steps=8, experimental=True
     )
     assert (window.delay_frames, window.early) == (14, 0)
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [(True, "on"), (False, "off"), ("true", "on"), ("False", "off"), ("auto", "auto"), ("least", "least")],
+)
+def test_low_vram_takes_what_it_took_before_it_had_more_than_two_values(given: Any, kept: str) -> None:
+    assert PersonaLiveLoadParameters.model_validate({"low_vram": given}).low_vram == kept
+    assert PersonaLiveLoadParameters().low_vram == "auto"

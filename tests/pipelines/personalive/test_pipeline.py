@@ -14,7 +14,7 @@ from personalive.pipelines.personalive.parameters import PersonaLiveLoadParamete
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
 from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.speed import memory
-from personalive.pipelines.personalive.speed.memory_plan import plans_of
+from personalive.pipelines.personalive.speed.planning import plans_of
 from personalive.pipelines.preview import PreviewLoadParameters, PreviewPipeline
 from tests.pipelines.personalive.streams import GREY, SIDE, chunk, picture
 
@@ -133,23 +133,21 @@ def test_frames_are_of_the_loaded_size(models: Models, set_to: PersonaLiveLoadPa
     assert shown.images.dtype == np.uint8
 
 
-def test_what_is_given_up_for_memory_is_told_unless_it_was_asked_for(
-    models: Models, set_to: PersonaLiveLoadParameters
+def test_on_a_gpu_the_memory_plan_is_told_unless_it_was_asked_for(
+    models: Models, set_to: PersonaLiveLoadParameters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plans = {plan.name: plan for plan in plans_of(models, set_to)}
     with PersonaLivePipeline(models, set_to) as own:
-        assert own.notes == ()
+        assert not own.notes
+        monkeypatch.setattr(memory, "total_bytes", lambda device: 24 * 2**30)
+        assert own.notes == ("24 GB card: nothing is given up (low_vram=off).",)
     with PersonaLivePipeline(models, set_to, plans["on"]) as own:
         (said,) = own.notes
-        assert "references wait on the host" in said
+        assert said.startswith("24 GB card: references wait on the host")
         assert own.sessions_together == 1
     asked = set_to.model_copy(update={"low_vram": "on"})
     with PersonaLivePipeline(models, asked) as own:
         assert own.notes == ()
-
-
-def test_the_plan_that_loading_would_take_is_told_without_loading(set_to: PersonaLiveLoadParameters) -> None:
-    assert PersonaLivePipeline.memory_plan(set_to).startswith("memory plan off")
 
 
 def test_a_session_that_was_not_planned_for_needs_room(

@@ -39,7 +39,8 @@ from personalive.pipelines.personalive.schedule import Schedule
 from personalive.pipelines.personalive.speed.acceleration import accelerated, chosen
 from personalive.pipelines.personalive.speed.artefacts import keep_kernels
 from personalive.pipelines.personalive.speed.layout import StepSize, lay_out
-from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan, candidates, plans_of
+from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan, candidates
+from personalive.pipelines.personalive.speed.planning import plans_of
 from personalive.pipelines.personalive.speed.quantization import quantize
 from personalive.pipelines.personalive.speed.stages import PlainStages, Stages
 from personalive.pipelines.personalive.speed.streaming import StreamedUNet

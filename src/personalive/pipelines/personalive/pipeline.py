@@ -104,7 +104,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             return Availability(
                 False, f"{missing[0]} is not installed", "Run: pip install 'personalive[diffusion]'"
             )
-        root = _root(Path(str(given["weights"])) if given.get("weights") else None)
+        root = layout.root_of(Path(str(given["weights"])) if given.get("weights") else None)
         required = (file for file in layout.FILES if not file.optional and file.folder.name == "personalive")
         if not root.is_dir() or all(file.find(root) is None for file in required):
             return Availability(False, f"there are no weights in {root}", "Run: personalive download")
@@ -140,44 +140,11 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         Where memory runs out in between, `then` too, all is done again with a leaner plan.
         """
         device = cls._device(parameters)
-        from personalive.pipelines.personalive.devices import dtype_of
-        from personalive.pipelines.personalive.speed.fitting import fitted
-        from personalive.pipelines.personalive.speed.memory import let_segments_grow
-        from personalive.pipelines.personalive.speed.quantization import check
-        from personalive.pipelines.personalive.weights.checkpoints import load_models
+        from personalive.pipelines.personalive.loading import read_fitted
 
-        let_segments_grow(device)
-        if parameters.dtype == "float8":
-            check(device)
-        root, dtype = _root(parameters.weights), dtype_of(parameters.dtype, device)
-
-        def progress(network: str, done: int, total: int) -> None:
-            if report is not None:
-                report(f"loading {network}", done / max(total, 1))
-
-        def made(plan: MemoryPlan) -> T:
-            models = load_models(
-                root,
-                device=device,
-                dtype=dtype,
-                progress=progress,
-                shelved=plan.waiting,
-                on_host=plan.on_host,
-            )
-            return then(cls(models, parameters, plan))
-
-        return fitted(device, _plans(parameters, device), parameters.low_vram, made)
-
-    @classmethod
-    def memory_plan(cls, parameters: PersonaLiveLoadParameters) -> str:
-        """In one line, the memory plan that `load` would try first now. Reads the files' headers only.
-
-        Raises `PipelineUnavailableError` where it cannot run at all, too little memory among the reasons.
-        """
-        device = cls._device(parameters)
-        from personalive.pipelines.personalive.speed.fitting import first
-
-        return first(device, _plans(parameters, device), parameters.low_vram)
+        return read_fitted(
+            parameters, device, lambda models, plan: then(cls(models, parameters, plan)), report
+        )
 
     @classmethod
     def _device(cls, parameters: PersonaLiveLoadParameters) -> torch.device:
@@ -221,12 +188,13 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
     @property
     @override
     def notes(self) -> tuple[str, ...]:
-        plan = self._loaded().plan
-        if self._parameters.low_vram != "auto" or not plan.sentence:
+        from personalive.pipelines.personalive.speed.memory import total_bytes
+
+        engine = self._loaded()
+        total = total_bytes(engine.models.device)
+        if self._parameters.low_vram != "auto" or total is None:
             return ()
-        return (
-            f"For the GPU's memory, {plan.sentence} (about {plan.need / 1e9:.1f} GB; low_vram={plan.name}).",
-        )
+        return (f"{engine.plan.on_card(total)} (low_vram={engine.plan.name}).",)
 
     @override
     def seconds_per_frame(self) -> float | None:
@@ -360,24 +328,3 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         if self._engine is None:
             raise InputError("This pipeline is closed.")
         return self._engine
-
-
-def _root(weights: Path | None) -> Path:
-    return layout.resolve(weights.expanduser()) if weights else layout.default_root()
-
-
-def _plans(parameters: PersonaLiveLoadParameters, device: torch.device) -> tuple[MemoryPlan, ...]:
-    """All memory plans for a set of weights, counted from its files' headers."""
-    from personalive.pipelines.personalive.devices import dtype_of
-    from personalive.pipelines.personalive.speed.memory_plan import plans_for
-    from personalive.pipelines.personalive.weights.checkpoints import prepare
-
-    dtype = dtype_of(parameters.dtype, device)
-    networks = {each.network.name: each for each in prepare(_root(parameters.weights))}
-    return plans_for(
-        {name: each.module for name, each in networks.items()},
-        lambda name, entry: networks[name].network.dtype_of(entry, dtype),
-        parameters,
-        dtype,
-        device,
-    )

@@ -11,7 +11,7 @@ from personalive.errors import InputError, PipelineUnavailableError
 from personalive.pipelines.personalive.speed import fitting
 from personalive.pipelines.personalive.speed.fitting import fitted
 from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan
-from tests.pipelines.personalive.speed.test_memory_plan import found
+from tests.pipelines.personalive.speed.test_planning import found
 
 CUDA = torch.device("cuda")
 
@@ -68,6 +68,17 @@ def test_where_it_runs_out_with_all_of_them_one_sentence_says_so() -> None:
     with pytest.raises(PipelineUnavailableError, match=r"too little GPU memory.*\(CUDA out of memory\)"):
         fitted(CUDA, found(), "auto", make)
     assert tried == [plan.name for plan in found()]
+
+
+def test_where_none_fits_none_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "free_bytes", lambda device: 10**9)
+    monkeypatch.setattr(fitting, "release", lambda device: None)
+    tried, make = failing(0, ValueError)
+    with pytest.raises(
+        PipelineUnavailableError, match=r"2.9 GB are needed as set and 1.0 GB are free\. Close"
+    ):
+        fitted(CUDA, found(), "auto", make)
+    assert tried == []
 
 
 @pytest.mark.usefixtures("free")

@@ -87,6 +87,25 @@ def test_what_waits_on_the_host_is_not_laid_out_anew(own: Models) -> None:
     assert paired(own) == {"denoising_unet", "motion_encoder"}
 
 
+class Placed(Pairing):
+    """Says where it was asked."""
+
+    def __init__(self) -> None:
+        self.devices: set[str] = set()
+
+    def pairs(self, rows: int, linear: nn.Linear) -> bool:
+        self.devices.add(linear.weight.device.type)
+        return super().pairs(rows, linear)
+
+
+def test_what_is_on_the_host_to_be_streamed_is_asked_for_on_the_device(own: Models) -> None:
+    placed = Placed()
+    lay_out(replace(own, device=torch.device("meta")), placed)
+    assert placed.devices == {"meta"}
+    assert paired(own) == {"denoising_unet", "reference_unet", "motion_encoder"}
+    assert {weight.device.type for weight in own.denoising_unet.parameters()} == {"cpu"}
+
+
 def test_however_networks_are_laid_out_their_weights_are_known_by_the_same_name(own: Models) -> None:
     before = own.fingerprint()
     lay_out(own, Pairing())

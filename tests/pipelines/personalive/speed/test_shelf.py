@@ -14,7 +14,8 @@ from personalive.pipelines.personalive.parameters import PersonaLiveLoadParamete
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
 from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.speed import page_locked
-from personalive.pipelines.personalive.speed.memory_plan import candidates, plans_of
+from personalive.pipelines.personalive.speed.memory_plan import candidates
+from personalive.pipelines.personalive.speed.planning import plans_of
 from personalive.pipelines.personalive.speed.shelf import Shelf
 from tests.pipelines.personalive.streams import chunk, picture
 

@@ -22,12 +22,11 @@ from personalive.pipelines.personalive.measuring.whole_steps import SessionBench
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
 from personalive.pipelines.personalive.speed.acceleration import ReplayedStages
-from personalive.pipelines.personalive.speed.counting import KeptAs
 from personalive.pipelines.personalive.speed.fitting import fitted
 from personalive.pipelines.personalive.speed.memory import let_segments_grow
-from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan, plans_for
-from personalive.pipelines.personalive.weights.catalogue import NETWORKS, TINY_VAE
-from personalive.pipelines.personalive.weights.random_set import VARIANTS, empty_networks, random_models
+from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan
+from personalive.pipelines.personalive.speed.planning import plans_unread
+from personalive.pipelines.personalive.weights.random_set import VARIANTS, random_models
 
 T = TypeVar("T")
 
@@ -161,13 +160,8 @@ def loaded(plan: BenchPlan, device: torch.device, then: Callable[[PersonaLivePip
         )
         return then(PersonaLivePipeline(models, parameters, memory))
 
-    plans = plans_for(empty_networks(variant), _kept_as(dtype), parameters, dtype, device)
+    plans = plans_unread(variant, parameters, dtype, device)
     return fitted(device, plans, parameters.low_vram, made)
-
-
-def _kept_as(dtype: torch.dtype) -> KeptAs:
-    networks = {network.name: network for network in (*NETWORKS, TINY_VAE)}
-    return lambda name, entry: networks[name].dtype_of(entry, dtype)
 
 
 def _settings(parameters: PersonaLiveLoadParameters) -> dict[str, object]:

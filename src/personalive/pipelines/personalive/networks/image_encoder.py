@@ -92,7 +92,10 @@ class _Embeddings(nn.Module):
         places = (params.image_size // size) ** 2 + 1
         self.class_embedding = nn.Parameter(torch.empty(params.width))
         self.patch_embedding = nn.Conv2d(params.in_channels, params.width, size, size, bias=False)
-        self.position_embedding = nn.Embedding(places, params.width)
+        # Unfilled as the others: to draw numbers on the meta device would import PyTorch's compiler, for seconds.
+        self.position_embedding = nn.Embedding.from_pretrained(
+            torch.empty(places, params.width), freeze=False
+        )
         # Older files carry it: 0, 1, … on the CPU, as constants are, wherever the rest is built.
         self.register_buffer("position_ids", torch.arange(places, device="cpu")[None], persistent=False)
 

@@ -11,7 +11,7 @@ import torch
 from personalive.errors import PipelineUnavailableError
 from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.personalive.speed.memory import free_bytes, release
-from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan, candidates, too_little
+from personalive.pipelines.personalive.speed.memory_plan import REMEDY, MemoryPlan, candidates, too_little
 
 _log = logging.getLogger(__name__)
 
@@ -42,15 +42,7 @@ def fitted(
         # Here, since the error's traceback keeps alive what filled the memory.
         release(device)
         _log.info("memory ran out with the memory plan %s: %s", plan.name, reason)
-    raise PipelineUnavailableError(too_little(tried[-1].need, free, reason))
-
-
-def first(device: torch.device, plans: Sequence[MemoryPlan], wanted: str) -> str:
-    """In one line, the plan that `fitted` would try first now. Raises what it raises."""
-    if device.type != "cuda":
-        return f"memory plan {candidates(plans, wanted)[0].name}: nothing is planned for on {device.type}"
-    free = free_bytes(device)
-    return candidates(plans, wanted, free)[0].summary(free)
+    raise PipelineUnavailableError(f"{too_little(tried[-1].need, free, reason)} {REMEDY}")
 
 
 def _short(error: Exception) -> str:

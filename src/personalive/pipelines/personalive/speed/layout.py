@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from typing import NamedTuple
 
 import torch
@@ -54,7 +55,7 @@ def lay_out(models: Models, operations: Operations, size: StepSize | None = None
             merge_upsampling(network)
         if name in convolutional:
             network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        _pair_gates(network, operations, rows)
+        _pair_gates(network, operations, rows, models.device)
     _merge_projections(models.denoising_unet)
 
 
@@ -91,11 +92,18 @@ def _gated(network: nn.Module) -> list[GatedProjection]:
     return [module for module in network.modules() if isinstance(module, GatedProjection)]
 
 
-def _pair_gates(network: nn.Module, operations: Operations, rows: Mapping[GatedProjection, int]) -> None:
-    """One kernel for a gate and the linear before it, where that is faster."""
+def _pair_gates(
+    network: nn.Module, operations: Operations, rows: Mapping[GatedProjection, int], device: torch.device
+) -> None:
+    """One kernel for a gate and the linear before it, where that is faster on the device."""
     for module in _gated(network):
-        if module in rows and not module.paired and operations.pairs(rows[module], module.proj):
+        if module in rows and not module.paired and operations.pairs(rows[module], _on(module.proj, device)):
             module.pair()
+
+
+def _on(linear: nn.Linear, device: torch.device) -> nn.Linear:
+    """The linear, or a copy where it is elsewhere: a network that will be streamed is on the host still."""
+    return linear if linear.weight.device.type == device.type else deepcopy(linear).to(device)
 
 
 def merge_upsampling(network: nn.Module) -> None:

@@ -12,11 +12,12 @@ from collections.abc import Callable
 
 import torch
 
+from personalive.pipelines.personalive.speed.memory_plan import BESIDE
+
 _log = logging.getLogger(__name__)
 
 _VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 _SETTINGS = "expandable_segments:{}"
-_BESIDE = 300 << 20
 _TRIAL = 32 << 20
 """Bytes; less may be found in what PyTorch holds already."""
 
@@ -68,7 +69,12 @@ def free_bytes(device: torch.device) -> int:
 
     What libraries, recordings and the kernels' code will take beside them is subtracted.
     """
-    return max(unused_bytes(device) - _BESIDE, 0)
+    return max(unused_bytes(device) - BESIDE, 0)
+
+
+def total_bytes(device: torch.device) -> int | None:
+    """Bytes of a CUDA device, whoever has them; None elsewhere, where the memory is the host's."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
 
 
 def unused_bytes(device: torch.device) -> int:

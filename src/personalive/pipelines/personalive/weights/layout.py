@@ -134,3 +134,8 @@ def resolve(directory: Path) -> Path:
     """The set's own folder, given it or the folder around it (a checkout of the research code, say)."""
     inner = directory / FOLDER
     return inner if inner.is_dir() and not (directory / "personalive").is_dir() else directory
+
+
+def root_of(directory: Path | None) -> Path:
+    """The folder of the set that is named, or of the one that is used when none is."""
+    return resolve(directory.expanduser()) if directory else default_root()

@@ -1,0 +1,70 @@
+"""Reads a set of weights with the fastest memory plan that fits the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from personalive.pipelines.interface import ProgressReport
+from personalive.pipelines.personalive.devices import dtype_of
+from personalive.pipelines.personalive.models import Models
+from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
+from personalive.pipelines.personalive.speed.fitting import fitted
+from personalive.pipelines.personalive.speed.memory import let_segments_grow
+from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan
+from personalive.pipelines.personalive.speed.planning import plans_for
+from personalive.pipelines.personalive.speed.quantization import check
+from personalive.pipelines.personalive.weights import layout
+from personalive.pipelines.personalive.weights.checkpoints import load_models, prepare
+
+T = TypeVar("T")
+
+
+def read_fitted(
+    parameters: PersonaLiveLoadParameters,
+    device: torch.device,
+    then: Callable[[Models, MemoryPlan], T],
+    report: ProgressReport | None = None,
+) -> T:
+    """Read the networks as a memory plan wants them, and return what `then` makes of both.
+
+    Where memory runs out in between, `then` too, all is done again with a leaner plan; see `fitted`. Raises
+    `WeightsError` for a set that cannot be used, `InputError` for a type that the device does not compute in.
+    """
+    let_segments_grow(device)
+    if parameters.dtype == "float8":
+        check(device)
+    dtype = dtype_of(parameters.dtype, device)
+
+    def progress(network: str, done: int, total: int) -> None:
+        if report is not None:
+            report(f"loading {network}", done / max(total, 1))
+
+    def made(plan: MemoryPlan) -> T:
+        models = load_models(
+            layout.root_of(parameters.weights),
+            device=device,
+            dtype=dtype,
+            progress=progress,
+            shelved=plan.waiting,
+            on_host=plan.on_host,
+        )
+        return then(models, plan)
+
+    return fitted(device, _plans(parameters, dtype, device), parameters.low_vram, made)
+
+
+def _plans(
+    parameters: PersonaLiveLoadParameters, dtype: torch.dtype, device: torch.device
+) -> tuple[MemoryPlan, ...]:
+    """All memory plans for a set of weights, counted from its files' headers."""
+    networks = {each.network.name: each for each in prepare(layout.root_of(parameters.weights))}
+    return plans_for(
+        {name: each.module for name, each in networks.items()},
+        lambda name, entry: networks[name].network.dtype_of(entry, dtype),
+        parameters,
+        dtype,
+        device,
+    )
