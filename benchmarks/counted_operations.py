@@ -13,15 +13,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from personalive.pipelines.personalive.kernels.float8 import Float8Convolution, Float8Gate
 from personalive.pipelines.personalive.kernels.operations import (
     Convolution,
     Normed,
     PlainOperations,
     Summed,
 )
-
-_CODES = 1
-"""Bytes of an 8-bit number."""
 
 
 class Kind(StrEnum):
@@ -116,6 +114,12 @@ class CountedOperations(PlainOperations):
 
     def convolve(self, x: Tensor, layer: Convolution) -> tuple[Tensor, Tensor | None]:
         """A 1×1 convolution is a product, and adds its bias; another leaves it to whoever comes next."""
+        if isinstance(layer, Float8Convolution):
+            size = (len(x), layer.weight.shape[1], *x.shape[2:])
+            out = torch.empty(size, dtype=layer.dtype, device=x.device)
+            flop = 2 * out.numel() * len(layer.weight) * layer.weight.shape[2]
+            self._ledger.note(Kind.EIGHT_BITS, (x, layer.weight, out), flop)
+            return out, layer.bias
         if isinstance(layer, nn.ConvTranspose2d):
             return F.conv_transpose2d(x, layer.weight, None, layer.stride, layer.padding), layer.bias  # type: ignore[arg-type]
         if layer.kernel_size == (1, 1) and layer.stride == (1, 1):
@@ -162,11 +166,6 @@ class CountedOperations(PlainOperations):
         self._ledger.note(Kind.PRODUCTS, (total, values, weight, total), 2 * values.numel() * weight.shape[0])
         return total
 
-    def plus(self, tokens: Tensor, update: Tensor) -> Tensor:
-        """One pass, whatever the types."""
-        out: Tensor = self._pass(lambda: super(CountedOperations, self).plus(tokens, update), tokens, update)
-        return out
-
     def gated(self, projected: Tensor) -> Tensor:
         """One kernel."""
         out: Tensor = self._pass(lambda: super(CountedOperations, self).gated(projected), projected)
@@ -195,16 +194,9 @@ class CountedOperations(PlainOperations):
         self._ledger.note(Kind.PASSES, (query, key, value, out))
         return out
 
-    def quantized(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """One kernel."""
-        made: tuple[Tensor, Tensor] = self._pass(
-            lambda: super(CountedOperations, self).quantized(values), values
-        )
-        return made
-
-    def gated_quantized(self, projected: Tensor) -> tuple[Tensor, Tensor]:
-        """One kernel."""
-        made: tuple[Tensor, Tensor] = self._pass(
-            lambda: super(CountedOperations, self).gated_quantized(projected), projected
-        )
-        return made
+    def gated_codes(self, codes: Tensor, layer: Float8Gate) -> Tensor:
+        """A product of 8-bit numbers of which the gated half is written, in 8 bits."""
+        out = codes.new_empty(*codes.shape[:-1], len(layer.weight) // 2)
+        flop = 2 * codes.numel() * len(layer.weight)
+        self._ledger.note(Kind.EIGHT_BITS, (codes, layer.weight, layer.bias, out), flop)
+        return out

@@ -10,7 +10,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from personalive.pipelines.personalive.kernels.operations import Operations, Summed, arrange
+from personalive.pipelines.personalive.kernels.families import FLOAT8
+from personalive.pipelines.personalive.kernels.float8 import (
+    Float8Convolution,
+    Float8GroupNorm,
+    Float8LayerNorm,
+)
+from personalive.pipelines.personalive.kernels.operations import Convolution, Operations, Summed, arrange
 from personalive.pipelines.personalive.networks.layers import FeedForward, GatedProjection
 from personalive.pipelines.personalive.networks.resnet import Upsample
 from personalive.pipelines.personalive.speed.quantization import Float8FeedForward
@@ -18,6 +24,12 @@ from personalive.pipelines.personalive.speed.quantization import Float8FeedForwa
 FRAMES, HEADS = 16, 8
 LEVELS = ((320, 64), (640, 32), (1280, 16))
 """Channels and side of the UNet's levels that have attention."""
+CONVOLUTIONS = (
+    (FRAMES, 320, 320, 64), (FRAMES, 640, 640, 32), (FRAMES, 1280, 1280, 16), (FRAMES, 1920, 640, 32),
+    (2, 512, 512, 128), (2, 512, 256, 256), (2, 256, 256, 256), (2, 256, 128, 512), (2, 128, 128, 512),
+)  # fmt: skip
+"""Of the UNet and the decoder: pictures, their channels, the result's, and the side."""
+_GAIN = 8.0
 DEVICE = torch.device("cuda")
 
 Call = Callable[[], object]
@@ -56,7 +68,9 @@ def rows(ways: Ways) -> Iterator[Row]:
     yield from feed_forwards(ways)
     yield from doublings()
     if "chosen" in ways:
-        yield from whole_feed_forwards(ways["chosen"])
+        yield from sums(ways["chosen"])
+        if torch.cuda.get_device_capability() >= FLOAT8:
+            yield from eights(ways["chosen"])
 
 
 def group_norms(ways: Ways) -> Iterator[Row]:
@@ -115,12 +129,6 @@ def token_operations(ways: Ways) -> Iterator[Row]:
             "attention along time", named, 10,
             each(ways, lambda one, s=split: one.attend_along_time(*s, HEADS)),  # type: ignore[misc]
             4 * tokens.nbytes,
-        )  # fmt: skip
-        wide = half(*shape).bfloat16()
-        yield Row(
-            "plus bfloat16", named, 0,
-            each(ways, lambda one, t=tokens, w=wide: one.plus(t, w)),  # type: ignore[misc]
-            3 * tokens.nbytes,
         )  # fmt: skip
 
 
@@ -206,21 +214,65 @@ def doublings() -> Iterator[Row]:
         yield Row("doubling", f"{count}×{channels}×{side}×{side}", 1, calls, 5 * x.nbytes)
 
 
-def whole_feed_forwards(chosen: Operations) -> Iterator[Row]:
-    """In 16 and in 8 bits, added to the residual afterwards and while it is summed."""
+def sums(chosen: Operations) -> Iterator[Row]:
+    """A feed-forward, added to the residual afterwards and while it is summed."""
     for channels, side in (*LEVELS, (1280, 8)):
         count = FRAMES * side * side
         plain = FeedForward(channels).to(DEVICE, torch.float16).requires_grad_(False)
         gate = cast("GatedProjection", plain.net[0])
         calls: dict[str, Call] = {}
         x, total = half(1, count, channels), half(1, count, channels)
-        if torch.cuda.get_device_capability() >= (8, 9):
-            eight = Float8FeedForward(plain)
-            arrange(eight, chosen)
-            calls["float8"] = lambda x=x, t=total, eight=eight: eight.onto(t, x)  # type: ignore[misc]
         arrange(plain, chosen)
         if chosen.pairs(count, gate.proj):
             gate.pair()
-        calls["added"] = lambda x=x, t=total, network=plain: chosen.plus(t, network(x))  # type: ignore[misc]
+        calls["added"] = lambda x=x, t=total, network=plain: t + network(x)  # type: ignore[misc]
         calls["accumulated"] = lambda x=x, t=total, network=plain: network.onto(t, x)  # type: ignore[misc]
         yield Row("feed-forward + residual", f"{count}×{channels}", 15, calls, 3 * x.nbytes)
+
+
+def eights(chosen: Operations) -> Iterator[Row]:
+    """A norm and the layer behind it, in 16 and in 8 bits."""
+    for channels, side in (*LEVELS, (1280, 8)):
+        count = FRAMES * side * side
+        norm = nn.LayerNorm(channels).to(DEVICE, torch.float16).requires_grad_(False)
+        plain = FeedForward(channels).to(DEVICE, torch.float16).requires_grad_(False)
+        arrange(plain, chosen)
+        gate = cast("GatedProjection", plain.net[0])
+        if chosen.pairs(count, gate.proj):
+            gate.pair()
+        codes = Float8LayerNorm(norm, _GAIN)
+        eight = Float8FeedForward(plain, norm, _GAIN)
+        arrange(eight, chosen)
+        x = half(1, count, channels)
+        calls: dict[str, Call] = {}
+        for name, before, network in (("float16", norm, plain), ("float8", codes, eight)):
+
+            def fed(
+                before: nn.LayerNorm = before,
+                network: FeedForward | Float8FeedForward = network,
+                x: Tensor = x,
+            ) -> object:
+                both = chosen.layer_norm(x, before, x, bias=network.bias_beforehand)
+                return network.onto(both.sum, both.normed)
+
+            calls[name] = fed
+        yield Row("norm + feed-forward + residual", f"{count}×{channels}", 15, calls, 5 * x.nbytes)
+    for count, channels, outputs, side in CONVOLUTIONS:
+        pictures = nn.GroupNorm(32, channels).to(DEVICE, torch.float16).requires_grad_(False)
+        layer = nn.Conv2d(channels, outputs, 3, padding=1).to(DEVICE, torch.float16).requires_grad_(False)
+        layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        picture = Summed(half(count, channels, side, side).to(memory_format=torch.channels_last))
+        calls = {}
+        for name, first, second in (
+            ("float16", pictures, layer),
+            ("float8", Float8GroupNorm(pictures, _GAIN), Float8Convolution(layer, _GAIN)),
+        ):
+
+            def convolved(
+                first: nn.GroupNorm = first, second: Convolution = second, x: Summed = picture
+            ) -> object:
+                return chosen.convolve(chosen.group_norm(x, first, silu=True), second)
+
+            calls[name] = convolved
+        shape = f"{count}×{channels}×{side}×{side} to {outputs}"
+        yield Row("group norm + convolution", shape, 1, calls, 4 * picture.picture.nbytes)

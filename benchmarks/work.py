@@ -31,9 +31,7 @@ from benchmarks.counted_operations import CountedOperations, Kind, Ledger, Piece
 from personalive.cli.settings import parse_settings
 from personalive.pipelines.parameters import build
 from personalive.pipelines.personalive.decoding import FrameDecoder
-from personalive.pipelines.personalive.kernels.operations import (
-    FLOAT8,
-)
+from personalive.pipelines.personalive.kernels.float8 import FLOAT8
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.personalive.schedule import Schedule
@@ -144,9 +142,10 @@ def count(
 ) -> dict[str, list[Piece]]:
     """The pieces of each stage of one session's step, by the stage's name in `STAGES`."""
     models, ledger = meta_models(variant), Ledger()
+    operations = CountedOperations(ledger, pairs=pairs)
+    lay_out(models, operations)
     if parameters.dtype == "float8":
-        quantize(models)
-    lay_out(models, CountedOperations(ledger, pairs=pairs))
+        quantize(models, operations, parameters.float8_layers)
     schedule = Schedule.build(parameters.temporal_adaptive_step, parameters.temporal_window_size, META)
     with torch.no_grad():
         time = models.denoising_unet.time_features(schedule.timesteps)

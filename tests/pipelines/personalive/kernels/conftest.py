@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from personalive.pipelines.personalive.kernels.families import FLOAT8
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations
 from tests.pipelines.personalive.kernels.covering import covering
 
@@ -34,6 +35,11 @@ class Way:
         """Skip the test where tiles of this type cannot be multiplied."""
         if self.interpreted and dtype == torch.bfloat16:
             pytest.skip("Triton's interpreter multiplies no tiles of bfloat16")
+
+    def require_codes(self) -> None:
+        """Skip the test on a GPU without 8-bit floats."""
+        if self.device.type == "cuda" and torch.cuda.get_device_capability() < FLOAT8:
+            pytest.skip("needs a GPU that multiplies 8-bit floats")
 
 
 @pytest.fixture(params=["plain", pytest.param("triton", marks=pytest.mark.gpu)])

@@ -98,21 +98,17 @@ def _codes(dtype: torch.dtype) -> None:
         norm, factors = _given(channels, dtype=dtype), _given(outputs, dtype=torch.float32)
         weight = _given(9, outputs, channels, dtype=FLOAT8)
         codes = group_norm.group_norm(x, None, norm, norm, _GROUPS, 1e-6, True, None, 8.0)
-        for wide in (False, True):
+        for wide in (False, True) if convolution8.fits_wide(weight) else (False,):
             convolution8.convolution8(codes, weight, factors, dtype, wide)
         if convolution8_pointers.fits(codes, weight):
             convolution8_pointers.convolution8_by_pointers(codes, weight, factors, dtype)
     for channels, side in [*_LEVELS, (1280, 8)]:
         total, norm = _given(_FRAMES, side**2, channels, dtype=dtype), _given(channels, dtype=dtype)
         _, codes = layer_norm.layer_norm(total, norm, norm, 1e-5, total, None, None, norm, 8.0)
-        inward, outward = (
-            _given(*shape, dtype=FLOAT8) for shape in ((8 * channels, channels), (channels, 4 * channels))
-        )
+        weight = _given(8 * channels, channels, dtype=FLOAT8)
         bias, factors = (_given(8 * channels, dtype=kind) for kind in (dtype, torch.float32))
         for gated in (gated_product.gated_product, gated_pointers.gated_product_by_pointers):
-            wide = gated(codes, inward, bias, factors, 2.0)
-        for product in (convolution8.product8, convolution8_pointers.product8_by_pointers):
-            product(wide, outward, factors[:channels], norm, total)
+            gated(codes, weight, bias, factors, 2.0)
 
 
 def _attention_along_time(dtype: torch.dtype, frames: int, channels: int, length: int) -> None:

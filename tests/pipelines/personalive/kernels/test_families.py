@@ -59,11 +59,11 @@ def test_kernels_are_offered_by_family() -> None:
         True,
         True,
     ]
-    assert offered("_quantized", (8, 9))
-    assert not offered("_quantized", (8, 7))
+    assert offered("_convolution8_by_pointers", (8, 9))
+    assert not offered("_convolution8_by_pointers", (8, 7))
     assert offered("_layer_norm", (7, 5))
     assert not offered("_layer_norm", (7, 0))
-    assert refused((8, 6)) >= {"_gated_product", "_quantized", "_gated_quantized"}
+    assert refused((8, 6)) >= {"_gated_product", "_convolution8", "_convolution8_by_pointers"}
     assert "_gated_product" not in refused((9, 0))
 
 

@@ -18,7 +18,8 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from personalive.pipelines.personalive.kernels import (
     batch_norm,
-    eight_bits,
+    convolution8,
+    convolution8_pointers,
     gated_pointers,
     gated_product,
     group_norm,
@@ -26,6 +27,7 @@ from personalive.pipelines.personalive.kernels import (
     tokens,
     wide_attention,
 )
+from personalive.pipelines.personalive.kernels.float8 import FLOAT8
 from tests.pipelines.personalive.kernels.compiling import INLINED, kernel_names
 
 MOST = (2**31 - 1, 65535, 65535)
@@ -55,14 +57,15 @@ def grids(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
             monkeypatch.setattr(module, name, Launches(getattr(module, name), found))
     monkeypatch.setattr(TensorDescriptor, "from_tensor", lambda *_: None)
     monkeypatch.setattr(gated_product, "_device", lambda _: (gated_product._SMALL, 132))
+    monkeypatch.setattr(convolution8, "_device", lambda *_: (convolution8._SMALL, 132))
     yield found
     assert found
     for grid in found:
         assert all(0 < blocks <= most for blocks, most in zip(grid, MOST, strict=False)), grid
 
 
-def empty(*shape: int) -> Tensor:
-    return torch.empty(shape, dtype=torch.float16, device="meta")
+def empty(*shape: int, dtype: torch.dtype = torch.float16) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
 
 
 sides = st.sampled_from([64, 512, 768, LARGEST])
@@ -77,6 +80,9 @@ def test_pictures(grids: list[tuple[int, ...]], side: int, count: int, channels:
     _, sums = group_norm.add(x, x, weight)
     group_norm.group_norm(x, sums, weight, weight, 32, 1e-5, True, None)
     batch_norm.rectified_norm(x, weight, weight, weight, weight, 1e-5)
+    codes, taps = empty(count, channels, side, side, dtype=FLOAT8), empty(9, channels, channels, dtype=FLOAT8)
+    convolution8.convolution8(codes, taps, weight, x.dtype, False)
+    convolution8_pointers.convolution8_by_pointers(codes, taps, weight, x.dtype)
     assert grids
 
 
@@ -98,11 +104,8 @@ def test_token_kernels(
     tokens.join(own, shared)
     layer_norm.layer_norm(own, weight, weight, 1e-5, own, shared[:, :1], None, weight)
     tokens.gated(empty(sessions * frames, pixels, 8 * channels))
-    tokens.plus(own, own)
     apart = own.unflatten(0, (sessions, frames))
     tokens.attend_along_time(apart, apart, apart, 8)
-    eight_bits.quantized(own.flatten(0, 1))
-    eight_bits.gated_quantized(empty(sessions * frames * pixels, 8 * channels))
     gated_product.gated_product(own, paired, empty(8 * channels))
     gated_pointers.gated_product_by_pointers(own, paired, empty(8 * channels))
     assert grids

@@ -107,19 +107,9 @@ def test_tokens(form: str, length: int, frames: int, sessions: int) -> None:
         added = (tokens, shared[:, :1], random(frames, 64), random(64))
         close(own.layer_norm(tokens, norm, *added), PLAIN.layer_norm(tokens, norm, *added))
         close(own.gated(tokens), PLAIN.gated(tokens))
-        close(own.plus(tokens, tokens.half()), PLAIN.plus(tokens, tokens.half()))
-        close(own.plus(tokens, tokens), 2 * tokens)
         close(own.accumulate(tokens.clone(), tokens, torch.eye(64, device=DEVICE)), 2 * tokens)
         close(own.attend_along_time(apart, apart, apart, 2), PLAIN.attend_along_time(apart, apart, apart, 2))
         close(own.attend_wide(tokens, tokens, tokens), PLAIN.attend_wide(tokens, tokens, tokens))
-        for ours, exact in (
-            (own.quantized(tokens[0]), PLAIN.quantized(tokens[0])),
-            (own.gated_quantized(tokens[0]), PLAIN.gated_quantized(tokens[0])),
-        ):
-            close(ours[1], exact[1])
-            if not INTERPRETED:  # Triton's interpreter halves what rounds up to the next power of two
-                back, known = (each[0].float() * each[1] for each in (ours, exact))
-                torch.testing.assert_close(back, known, rtol=0.13, atol=1e-2)
 
 
 @pytest.mark.parametrize("form", ["flash", "efficient", "cudnn", PLAIN_FORM])

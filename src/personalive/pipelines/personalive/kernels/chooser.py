@@ -85,10 +85,26 @@ class Chooser:
             return plain()
 
     def fastest(
-        self, operation: str, given: Given, kernels: Forms[Result], plain: Callable[[], Result]
+        self,
+        operation: str,
+        given: Given,
+        kernels: Forms[Result],
+        plain: Callable[[], Result],
+        worth_ms: float = 0.0,
     ) -> str:
-        """The name of the form that is fastest, `PLAIN_FORM` among them."""
-        return self._known.get((operation, given)) or self._chosen(operation, given, kernels, plain, {}, None)
+        """The name of the form that is fastest, `PLAIN_FORM` among them.
+
+        Where the plain one takes less than `worth_ms`, it is that, and no other is compiled or timed.
+        """
+        known = self._known.get((operation, given))
+        if known is not None:
+            return known
+        if worth_ms and not self._recording() and described(operation, given) not in self.choices:
+            quietly(plain)
+            took = self._stopwatch.measure({PLAIN_FORM: plain})
+            if took[PLAIN_FORM] < worth_ms:
+                self.choices[described(operation, given)] = Choice(PLAIN_FORM, took)
+        return self._chosen(operation, given, kernels, plain, {}, None)
 
     def _chosen(
         self,

@@ -1,4 +1,4 @@
-"""A convolution of 8-bit floats, 3×3 or 1×1, for GPUs without a tensor memory accelerator.
+"""A 3×3 convolution of 8-bit floats for GPUs without a tensor memory accelerator.
 
 The same as `convolution8`, but tiles are brought by ordinary loads of 16 bytes a thread, which are copied to a
 multiprocessor's own memory while the tiles before are multiplied. No load of the inner loop is masked but for what
@@ -37,14 +37,14 @@ def nbytes(sizes: dict[str, int], stages: int) -> int:
     return stages * (sizes["PIXELS"] + sizes["OUTPUTS"]) * sizes["INPUTS"]
 
 
-@tuned(LAUNCHES, key=["size", "outputs", "CHANNELS", "SIDE"])
-@triton.jit
+@tuned(LAUNCHES, key=["size", "outputs", "channels"])
+@triton.jit(do_not_specialize=["pixels", "height", "width", "size"])
 def _convolution8_by_pointers(
-    x, weight, factors, bias, total, out, pixels, height, width, outputs, size,
-    SIDE: tl.constexpr, CHANNELS: tl.constexpr, ADDED: tl.constexpr, TOGETHER: tl.constexpr,
+    x, weight, factors, out, pixels, height, width, channels, outputs, size,
+    TAPS: tl.constexpr, TOGETHER: tl.constexpr,
     PIXELS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr,
 ):  # fmt: skip
-    parts: tl.constexpr = CHANNELS // INPUTS
+    parts = channels // INPUTS
     down, across = tl.cdiv(pixels, PIXELS), tl.cdiv(outputs, OUTPUTS)
     program = tl.program_id(0)
     above = (program // (TOGETHER * across)) * TOGETHER
@@ -54,32 +54,26 @@ def _convolution8_by_pointers(
     read, taken = tl.minimum(pixel, pixels - 1), tl.minimum(channel, outputs - 1)
     row, column = read // width % height, read % width
     along = tl.arange(0, INPUTS)
-    from_x = x + read[:, None].to(tl.int64) * CHANNELS + along[None, :]
-    from_weight = weight + taken[None, :].to(tl.int64) * CHANNELS + along[:, None]
+    from_x = x + read[:, None].to(tl.int64) * channels + along[None, :]
+    from_weight = weight + taken[None, :].to(tl.int64) * channels + along[:, None]
     products = tl.zeros([PIXELS, OUTPUTS], tl.float32)
-    for step in range(0, SIDE * SIDE * parts):
+    for step in range(0, TAPS * parts):
         tap = step // parts
         begin = (step % parts) * INPUTS
-        if SIDE == 1:
-            given = tl.load(from_x + begin)
-        else:
-            above_it, before_it = tap // SIDE - SIDE // 2, tap % SIDE - SIDE // 2
-            line, place = row + above_it, column + before_it
-            inside = (line >= 0) & (line < height) & (place >= 0) & (place < width)
-            moved = (above_it * width + before_it) * CHANNELS + begin
-            given = tl.load(from_x + moved, mask=inside[:, None], other=0.0)
-        products = tl.dot(given, tl.load(from_weight + tap * outputs * CHANNELS + begin), products)
+        above_it, before_it = tap // 3 - 1, tap % 3 - 1
+        line, place = row + above_it, column + before_it
+        inside = (line >= 0) & (line < height) & (place >= 0) & (place < width)
+        moved = (above_it * width + before_it) * channels + begin
+        given = tl.load(from_x + moved, mask=inside[:, None], other=0.0)
+        products = tl.dot(given, tl.load(from_weight + tap * outputs * channels + begin), products)
     result = products * tl.load(factors + taken)[None, :]
     written = pixel[:, None].to(tl.int64) * outputs + channel[None, :]
     here = (pixel < pixels)[:, None] & (channel < outputs)[None, :]
-    if ADDED:
-        result += tl.load(bias + taken).to(tl.float32)[None, :]
-        result += tl.load(total + written, mask=here, other=0.0).to(tl.float32)
     tl.store(out + written, result.to(out.dtype.element_ty), mask=here)
 
 
 def fits(codes: Tensor, weight: Tensor) -> bool:
-    """Whether the kernel takes codes of K channels, K of 64s, and a weight (taps, C, K), C of 16s."""
+    """Whether the kernel takes codes of K channels, K of 64s, and a weight (9, C, K), C of 16s."""
     return convolution8.fits(codes, weight) and weight.shape[2] % _INPUTS == 0
 
 
@@ -88,8 +82,15 @@ def convolution8_by_pointers(codes: Tensor, weight: Tensor, factors: Tensor, dty
     """See `convolution8`."""
     codes = codes.contiguous(memory_format=torch.channels_last)
     out = convolution8.empty(codes, weight, dtype)
-    count, _, height, width = codes.shape
-    _launch(codes, weight, factors, None, None, out, count * height * width, height, width)
+    count, channels, height, width = codes.shape
+    pixels, outputs = count * height * width, weight.shape[1]
+    _convolution8_by_pointers[
+        lambda meta: (triton.cdiv(pixels, meta["PIXELS"]) * triton.cdiv(outputs, meta["OUTPUTS"]),)
+    ](
+        codes, weight.contiguous(), factors, out,
+        pixels, height, width, channels, outputs, pixels.bit_length(),
+        TAPS=convolution8.TAPS, TOGETHER=_TOGETHER,
+    )  # fmt: skip
     return out
 
 
@@ -97,44 +98,3 @@ def convolution8_by_pointers(codes: Tensor, weight: Tensor, factors: Tensor, dty
 def _(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dtype) -> Tensor:
     del factors
     return convolution8.empty(codes, weight, dtype)
-
-
-@Registered
-def product8_by_pointers(
-    codes: Tensor, weight: Tensor, factors: Tensor, bias: Tensor, total: Tensor
-) -> Tensor:
-    """See `product8`."""
-    codes, total = codes.contiguous(), total.contiguous()
-    out = torch.empty_like(total)
-    rows = codes.numel() // codes.shape[-1]
-    _launch(codes, weight[None], factors, bias, total, out, rows, 1, rows)
-    return out
-
-
-@product8_by_pointers.register_fake
-def _(codes: Tensor, weight: Tensor, factors: Tensor, bias: Tensor, total: Tensor) -> Tensor:
-    del codes, weight, factors, bias
-    return total.new_empty(total.shape)
-
-
-def _launch(
-    given: Tensor,
-    weight: Tensor,
-    factors: Tensor,
-    bias: Tensor | None,
-    total: Tensor | None,
-    out: Tensor,
-    pixels: int,
-    height: int,
-    width: int,
-) -> None:
-    """Pixels that lie one after the other, of pictures of that height and width; weight (taps, C, K)."""
-    taps, outputs, channels = weight.shape
-    _convolution8_by_pointers[
-        lambda meta: (triton.cdiv(pixels, meta["PIXELS"]) * triton.cdiv(outputs, meta["OUTPUTS"]),)
-    ](
-        given, weight.contiguous(), factors, factors if bias is None else bias,
-        out if total is None else total, out,
-        pixels, height, width, outputs, pixels.bit_length(),
-        SIDE=3 if taps > 1 else 1, CHANNELS=channels, ADDED=total is not None, TOGETHER=_TOGETHER,
-    )  # fmt: skip

@@ -2,9 +2,9 @@
 
 A value becomes a *code*: the value times its layer's gain, rounded to e4m3. As e4m3 is a floating-point type, its
 relative error is the same from 2^-6 to 448, nearly 15 powers of two. So where it is known how large a layer's input
-is, one gain is as good as one for each row, and nothing has to be measured, neither before nor while it runs. A norm
-knows it from its weights. Layers are quantized together with the norm before them, which writes codes at once: no
-pass over memory is added, and half as much is written and read. Gains are powers of two, which change no digit.
+is, one gain is as good as one for each row, and nothing has to be measured, neither before nor while it runs. A
+norm knows it from its weights. Layers are quantized together with the norm before them, which writes codes at once:
+no pass over memory is added, and half as much is written and read. Gains are powers of two, which change no digit.
 """
 
 from __future__ import annotations
@@ -89,12 +89,11 @@ class Float8Convolution(nn.Module):
 class Float8Linear(nn.Module):
     """A linear of codes: `weight` (out, in) are codes too, with one scale.
 
-    A result is the product of both times the `factor` float32 (), which `factors` (out,) repeat.
+    A result is the product of both times the `factor`, float32 ().
     """
 
     weight: Tensor
     factor: Tensor
-    factors: Tensor
     one: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor | None, gain: float) -> None:
@@ -103,7 +102,6 @@ class Float8Linear(nn.Module):
         scale = (exact.abs().amax() / LARGEST).clamp(min=_TINIEST)
         self.register_buffer("weight", coded(exact / scale, 1.0))
         self.register_buffer("factor", scale / gain)
-        self.register_buffer("factors", (scale / gain).repeat(len(exact)))
         self.register_buffer("one", torch.ones_like(scale))
         self.register_buffer("bias", None if bias is None else bias.detach())
         self.gain, self.dtype = gain, weight.dtype
@@ -128,8 +126,14 @@ class Float8Linear(nn.Module):
 
 
 class Float8Gate(Float8Linear):
-    """The linear before a gate, its outputs paired: a value, its gate, the next value. `onward`: of the gated."""
+    """The linear before a gate, its outputs paired: a value, its gate, the next value.
+
+    `onward`: the gain of what is gated. `factors` (out,) repeat the `factor`, as kernels take one for each output.
+    """
+
+    factors: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor, gain: float, onward: float) -> None:
         super().__init__(weight, bias, gain)
+        self.register_buffer("factors", self.factor.repeat(len(weight)))
         self.onward = onward

@@ -22,7 +22,6 @@ from personalive.pipelines.personalive.kernels.float8 import (
     FLOAT8,
     Float8Convolution,
     Float8Gate,
-    Float8Linear,
     gain_of,
 )
 from personalive.pipelines.personalive.kernels.group_norm import add, group_norm
@@ -106,8 +105,11 @@ class TritonOperations:
         found: Forms = {}
         weight, factors, dtype = layer.weight, layer.factors, layer.dtype
         if self._takes_codes(codes, "_convolution8") and convolution8.fits(codes, weight):
-            for name, wide in (("wide descriptors", True), ("descriptors", False)):
-                found[name] = lambda wide=wide: convolution8.convolution8(codes, weight, factors, dtype, wide)  # type: ignore[misc]
+            if convolution8.fits_wide(weight):
+                found["wide descriptors"] = lambda: convolution8.convolution8(
+                    codes, weight, factors, dtype, True
+                )
+            found["descriptors"] = lambda: convolution8.convolution8(codes, weight, factors, dtype, False)
         if self._takes_codes(codes, "_convolution8_by_pointers") and convolution8_pointers.fits(
             codes, weight
         ):
@@ -168,25 +170,6 @@ class TritonOperations:
     def accumulate(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
         """See `Operations`. A library's product, as good as any of ours."""
         return PLAIN.accumulate(total, values, weight)
-
-    def accumulate_codes(self, total: Tensor, codes: Tensor, layer: Float8Linear) -> Tensor:
-        """See `Operations`."""
-        for form in self.accumulations(total, codes, layer).values():
-            return form()
-        return PLAIN.accumulate_codes(total, codes, layer)
-
-    def accumulations(self, total: Tensor, codes: Tensor, layer: Float8Linear) -> Forms:
-        """The kernels that do `accumulate_codes` on this device."""
-        found: Forms = {}
-        if layer.bias is None:
-            return found
-        given = (codes, layer.weight, layer.factors, layer.bias, total)
-        if self._takes_codes(codes, "_convolution8") and convolution8.fits(codes, layer.weight[None]):
-            found["descriptors"] = lambda: convolution8.product8(*given)
-        pointers = self._takes_codes(codes, "_convolution8_by_pointers")
-        if pointers and convolution8_pointers.fits(codes, layer.weight[None]):
-            found["pointers"] = lambda: convolution8_pointers.product8_by_pointers(*given)
-        return found
 
     def gated(self, projected: Tensor) -> Tensor:
         """See `Operations`."""

@@ -15,7 +15,6 @@ from personalive.pipelines.personalive.kernels.chooser import PLAIN_FORM, Choose
 from personalive.pipelines.personalive.kernels.float8 import (
     Float8Convolution,
     Float8Gate,
-    Float8Linear,
     gain_of,
 )
 from personalive.pipelines.personalive.kernels.operations import (
@@ -31,6 +30,8 @@ Product = Callable[..., Tensor]
 Kernels = dict[str, Callable[[], Tensor]]
 
 _FORM = "fused"
+_WORTH_MS = 0.02
+"""What takes less is not worth the kernels that a change would compile."""
 _GROUPS = 32
 
 
@@ -42,9 +43,6 @@ class FusedOperations(Operations, Protocol):
 
     def convolutions(self, codes: Tensor, layer: Float8Convolution) -> Kernels:
         """Of `convolve`, without the bias."""
-
-    def accumulations(self, total: Tensor, codes: Tensor, layer: Float8Linear) -> Kernels:
-        """Of `accumulate_codes`."""
 
     def gates(self, codes: Tensor, layer: Float8Gate) -> Kernels:
         """Of `gated_codes`."""
@@ -158,17 +156,6 @@ class MeasuredOperations:
         """See `Operations`. A library's in any case."""
         return self.fused.accumulate(total, values, weight)
 
-    def accumulate_codes(self, total: Tensor, codes: Tensor, layer: Float8Linear) -> Tensor:
-        """See `Operations`."""
-        if torch.compiler.is_compiling():
-            return self.fused.accumulate_codes(total, codes, layer)
-        return self.chooser.run(
-            "sum with a product of codes",
-            (_laid(codes), _laid(layer.weight)),
-            self.fused.accumulations(total, codes, layer),
-            lambda: PLAIN.accumulate_codes(total, codes, layer),
-        )
-
     def gated(self, projected: Tensor) -> Tensor:
         """See `Operations`."""
         return self._either(
@@ -208,7 +195,8 @@ class MeasuredOperations:
         plain: Callable[[], object],
     ) -> bool:
         """See `Operations`. By timing both."""
-        return self.chooser.fastest(change, given, {"changed": changed}, plain) != PLAIN_FORM
+        fastest = self.chooser.fastest(change, given, {"changed": changed}, plain, worth_ms=_WORTH_MS)
+        return fastest != PLAIN_FORM
 
     def pairs(self, rows: int, linear: nn.Linear) -> bool:
         """See `Operations`. By timing both, on made-up tokens."""

@@ -18,7 +18,6 @@ from torch.nn import functional as F
 from personalive.pipelines.personalive.kernels.float8 import (
     Float8Convolution,
     Float8Gate,
-    Float8Linear,
     coded,
     gain_of,
 )
@@ -50,7 +49,7 @@ class Operations(Protocol):
     """
 
     accumulates: bool
-    """Whether `accumulate` is faster than `plus`; the product's bias then goes into `layer_norm`."""
+    """Whether `accumulate` is faster than a product and a sum; the product's bias then goes into `layer_norm`."""
 
     def group_norm(
         self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
@@ -100,9 +99,6 @@ class Operations(Protocol):
         May overwrite total: pass one that nobody needs afterwards.
         """
 
-    def accumulate_codes(self, total: Tensor, codes: Tensor, layer: Float8Linear) -> Tensor:
-        """total + what the layer, which has a bias, makes of codes: (B, T, C), (B, T, K) → (B, T, C)."""
-
     def gated(self, projected: Tensor) -> Tensor:
         """GEGLU: the first half times the exact GELU of the second, (…, 2·C) → (…, C)."""
 
@@ -122,7 +118,10 @@ class Operations(Protocol):
         changed: Callable[[], object],
         plain: Callable[[], object],
     ) -> bool:
-        """Whether it is worth to do something the changed way; `given`: all that its time depends on."""
+        """Whether it is worth to do something the changed way; `given`: all that its time depends on.
+
+        It is not where the plain way takes so little that nothing is to be gained.
+        """
 
     def pairs(self, rows: int, linear: nn.Linear) -> bool:
         """Whether, for so many rows, `gated_product` of the linear with its outputs paired is faster than `gated`
@@ -210,11 +209,6 @@ class PlainOperations:
         total = total.contiguous()
         total.view(-1, total.shape[-1]).addmm_(values.flatten(0, -2), weight.T)
         return total
-
-    def accumulate_codes(self, total: Tensor, codes: Tensor, layer: Float8Linear) -> Tensor:
-        """See `Operations`."""
-        out: Tensor = layer(codes)
-        return out.add_(total)
 
     def gated(self, projected: Tensor) -> Tensor:
         """See `Operations`."""

@@ -12,7 +12,7 @@ saves. The reference UNet runs once a reference or keyframe and not in a step.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from copy import deepcopy
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, cast
 
@@ -76,9 +76,8 @@ class Float8FeedForward(Fusable):
 
     def onto(self, total: Tensor, codes: Tensor) -> Tensor:
         """total + what it makes of the codes, both (B, T, width)."""
-        return self.operations.accumulate_codes(
-            total, self.operations.gated_codes(codes, self.inward), self.outward
-        )
+        update: Tensor = self.outward(self.operations.gated_codes(codes, self.inward))
+        return update.add_(total)
 
 
 Norm = TypeVar("Norm", nn.GroupNorm, nn.LayerNorm)
@@ -117,27 +116,35 @@ def quantize(
     check(models.device)
     size, known = size or StepSize(), dict[tuple[Hashable, ...], bool]()
     for pair in list(_pairs(models, _PARTS[layers], size)):
-        here = next(pair.layer.parameters()).device
-        norm, layer = (
-            (pair.norm, pair.layer)
-            if here == models.device
-            else (deepcopy(each).to(models.device) for each in (pair.norm, pair.layer))
-        )
-        eight = pair.quantized(norm, layer)
-        for each in eight:
-            arrange(each, operations)
-        if pair.described not in known:
-            known[pair.described] = _faster(pair, operations, (norm, layer), eight, models)
-        if known[pair.described]:
-            pair.install(*(each.to(here) for each in eight))
+        with _taken(pair, models.device) as home:
+            eight = pair.quantized(pair.norm, pair.layer)
+            for each in eight:
+                arrange(each, operations)
+            if pair.described not in known:
+                known[pair.described] = _faster(pair, operations, eight, models)
+            if known[pair.described]:
+                pair.install(*(each.to(home) for each in eight))
+
+
+@contextmanager
+def _taken(pair: _Pair[Any], device: torch.device) -> Iterator[torch.device]:
+    """For the time of the block its modules are on the device; gives where they are before and after.
+
+    A network that will be streamed is on the host still.
+    """
+    home = next(pair.layer.parameters()).device
+    away = [] if home.type == device.type else [pair.norm, pair.layer]
+    for module in away:
+        module.to(device)
+    try:
+        yield home
+    finally:
+        for module in away:
+            module.to(home)
 
 
 def _faster(
-    pair: _Pair[Norm],
-    operations: Operations,
-    plain: tuple[nn.Module, nn.Module],
-    eight: tuple[nn.Module, nn.Module],
-    models: Models,
+    pair: _Pair[Any], operations: Operations, eight: tuple[nn.Module, nn.Module], models: Models
 ) -> bool:
     x = torch.empty(pair.given, dtype=models.dtype, device=models.device)
     if len(pair.given) == 4:
@@ -148,7 +155,7 @@ def _faster(
         f"8-bit {pair.kind}",
         (pair.described[1:], models.dtype),
         lambda: pair.run(operations, *eight, x),
-        lambda: pair.run(operations, *plain, x),
+        lambda: pair.run(operations, pair.norm, pair.layer, x),
     )
 
 
