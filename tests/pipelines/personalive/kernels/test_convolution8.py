@@ -83,6 +83,7 @@ def test_the_bias_is_left_to_whoever_comes_next() -> None:
     layer = layer_of(64, 16)
     codes = coded(normal(1, 64, 4, 5), layer.gain).to(DEVICE)
     ours, left = TritonOperations().convolve(codes, layer)
+    assert left is not None
     assert left is layer.bias
     whole = layer(codes).float()
     torch.testing.assert_close(ours + left[:, None, None], whole, rtol=5e-3, atol=5e-3, check_dtype=False)

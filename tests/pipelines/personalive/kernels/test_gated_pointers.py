@@ -38,7 +38,7 @@ def test_it_is_the_formula_at_any_size(rows: int, width: int, outputs: int, batc
     weight = (normal(16 * outputs, 64 * width, seed=1) / math.sqrt(64 * width)).half()
     bias = normal(16 * outputs, seed=2).half()
     assert fits(tokens, weight)
-    ours = gated_product_by_pointers(*(part.to(DEVICE) for part in (tokens, weight, bias)))
+    ours = gated_product_by_pointers(tokens.to(DEVICE), weight.to(DEVICE), bias.to(DEVICE))
     projected = tokens.double() @ weight.double().T + bias.double()
     value, gate = projected[..., 0::2], projected[..., 1::2]
     exact = value * gate * 0.5 * (1 + torch.erf(gate / math.sqrt(2)))

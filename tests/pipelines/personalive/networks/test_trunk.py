@@ -30,9 +30,9 @@ def test_layers_run_in_order_and_see_their_skips(trunk: Trunk) -> None:
 
     def run(number: int, x: Summed) -> Summed:
         resnet, shape = trunk.layers[number].resnet, x.picture.shape
-        assert shape[1] == resnet.conv1.in_channels
+        assert shape[1] == resnet.norm1.num_channels
         seen.append((number, shape[2], shape[3]))
-        return Summed(torch.zeros(shape[0], resnet.conv1.out_channels, *shape[2:]))
+        return Summed(torch.zeros(shape[0], resnet.norm2.num_channels, *shape[2:]))
 
     out = trunk.walk(torch.zeros(1, 8, 16, 8), run).picture
     assert out.shape == (1, 8, 16, 8)
@@ -54,7 +54,7 @@ def test_time_features_are_one_per_layer_and_timestep(trunk: Trunk) -> None:
     timesteps = torch.tensor([0, 333, 333, 999])
     features = trunk.time_features(timesteps)
     assert [tuple(feature.shape) for feature in features] == [
-        (4, layer.resnet.conv1.out_channels) for layer in trunk.layers
+        (4, layer.resnet.norm2.num_channels) for layer in trunk.layers
     ]
     embedding = trunk.time_embedding(timesteps[1:2])
     for layer, feature in zip(trunk.layers, features, strict=True):

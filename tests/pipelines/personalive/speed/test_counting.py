@@ -147,7 +147,7 @@ def test_the_denoising_unet(
     network = cast("DenoisingUNet", (merged if kernels == "auto" else networks)["denoising_unet"])
     height, width, frames = parameters.height // 8, parameters.width // 8, 16
     levels = [0, 0, 1, 1, 2, 2, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0]
-    channels = [layer.attention.proj_in.out_channels for layer in network.layers if layer.attention]
+    channels = [layer.attention.norm.num_channels for layer in network.layers if layer.attention]
     areas = [(height >> level) * (width >> level) for level in levels]
     one = [KeyValue(empty(1, n, c), empty(1, n, c)) for n, c in zip(areas, channels, strict=True)]
     assert step.bank == sum(pair.key.nbytes + pair.value.nbytes for pair in one)
@@ -156,7 +156,7 @@ def test_the_denoising_unet(
 
     def run() -> Tensor:
         conditions = Conditions(
-            time=tuple(empty(frames, layer.resnet.conv1.out_channels) for layer in network.layers),
+            time=tuple(empty(frames, layer.resnet.norm2.num_channels) for layer in network.layers),
             motion=network.project_motion(empty(frames, 32, 16)),
             pose=empty(1, 320, frames, height, width),
             banks=banks,

@@ -39,7 +39,7 @@ def unet() -> DenoisingUNet:
 def run(network: DenoisingUNet) -> list[torch.Tensor]:
     torch.manual_seed(1)
     embeds = torch.randn(1, 1, 8)
-    channels = [layer.attention.proj_in.out_channels for layer in network.layers if layer.attention]
+    channels = [layer.attention.norm.num_channels for layer in network.layers if layer.attention]
     places = [64, 16, 64, 64]
     banks = [torch.randn(1, count, width) for count, width in zip(places, channels, strict=True)]
     conditions = network.conditions(

@@ -88,7 +88,8 @@ def fits(codes: Tensor, weight: Tensor) -> bool:
 def fits_wide(weight: Tensor) -> bool:
     """Whether tiles of twice the outputs cover those of a weight (9, C, K) with little beside them."""
     outputs = weight.shape[1]
-    return triton.cdiv(outputs, _WIDE.outputs) * _WIDE.outputs <= _MOST_COVERED * outputs
+    covered: int = triton.cdiv(outputs, _WIDE.outputs) * _WIDE.outputs
+    return covered <= _MOST_COVERED * outputs
 
 
 def empty(codes: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:

@@ -79,7 +79,8 @@ class Float8Convolution(nn.Module):
     def values(self) -> Tensor:
         """What its weight stands for, (out, in, 3, 3)."""
         exact: Tensor = self.weight.float() * (self.factors * self.gain)[:, None]
-        return exact.unflatten(0, (3, 3)).permute(2, 3, 0, 1).to(self.dtype)
+        values: Tensor = exact.unflatten(0, (3, 3)).permute(2, 3, 0, 1)
+        return values.to(self.dtype)
 
     def forward(self, codes: Tensor) -> Tensor:
         """Codes (N, in, h, w) → values (N, out, h, w), by unpacking all of them."""
