@@ -98,8 +98,8 @@ def exact_float32() -> Iterator[None]:
 def dtype_of(name: str, device: torch.device) -> torch.dtype:
     """The type of that name; "auto" is float16 on a CUDA device and float32 elsewhere.
 
-    "float8" is float16 too: `quantization.py` exchanges layers of such networks. Raises `InputError` for bfloat16 on
-    a GPU that does not compute in it.
+    "float8" is float16 too: `quantization.py` exchanges layers of such networks. Raises `InputError` for bfloat16
+    on a GPU that does not compute in it.
     """
     if name == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
