@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from personalive.errors import InputError
 from personalive.pipelines.personalive.kernels.choices import Choices
 from personalive.pipelines.personalive.kernels.chooser import PLAIN_FORM, Chooser
+from personalive.pipelines.personalive.kernels.families import FLOAT8 as CAPABILITY
 from personalive.pipelines.personalive.kernels.float8 import (
     FLOAT8,
     Float8Convolution,
@@ -216,6 +217,20 @@ def test_what_is_not_faster_stays_and_each_shape_is_asked_for_once(own: Models) 
         for kind in ("convolution", "feed-forward", "projection in", "query", "self-attention")
     }
     assert len(set(operations.asked)) == len(operations.asked)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_capability() < CAPABILITY,
+    reason="needs a GPU with 8-bit floats",
+)
+def test_a_network_on_the_host_stays_there(own: Models) -> None:
+    elsewhere = replace(own, device=torch.device("cuda"))
+    weight = own.denoising_unet.down_blocks[0].resnets[0].conv1.weight  # type: ignore[union-attr,index]
+    quantize(elsewhere, PLAIN, "all")
+    assert eights(own.denoising_unet)
+    assert {tensor.device.type for tensor in own.denoising_unet.state_dict().values()} == {"cpu"}
+    assert weight.device.type == "cpu"
 
 
 class Stopwatch:

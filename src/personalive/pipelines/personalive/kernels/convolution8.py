@@ -50,7 +50,7 @@ _TINY = _Tiles(32, 32, 32, 4, 2)
 """For the interpreter, which takes as long for what is outside of a picture."""
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tiles", "across", "right", "down"])
 def _convolution8(
     x, weight, factors, out, tiles, across, right, down, channels, outputs,
     TAPS: tl.constexpr, PROGRAMS: tl.constexpr,
