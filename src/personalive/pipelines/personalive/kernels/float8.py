@@ -36,6 +36,19 @@ def gain_for(size: Tensor, wanted: float) -> float:
     return float(2.0 ** round(math.log2(wanted / found)))
 
 
+def normed_size(norm: nn.GroupNorm | nn.LayerNorm, more: float = 0.0) -> Tensor:
+    """The root mean square of what a norm gives, and of something beside it of that mean square: float32 ()."""
+    return (norm.weight.float().square() + norm.bias.float().square() + more).mean().sqrt()
+
+
+def gated_size(linear: nn.Linear, norm: nn.LayerNorm) -> Tensor:
+    """About the root mean square of what is gated, of a paired linear behind a norm: float32 ()."""
+    weight = linear.weight.float()
+    mean = weight @ norm.bias.float() + linear.bias.float()
+    size = (weight.square() @ norm.weight.float().square() + mean.square()).sqrt()
+    return (size[0::2] * size[1::2]).square().mean().sqrt() / 2
+
+
 class Float8GroupNorm(nn.GroupNorm):
     """A group norm that gives codes."""
 

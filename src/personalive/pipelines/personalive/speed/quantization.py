@@ -31,6 +31,8 @@ from personalive.pipelines.personalive.kernels.float8 import (
     Float8Linear,
     coded,
     gain_for,
+    gated_size,
+    normed_size,
 )
 from personalive.pipelines.personalive.kernels.operations import Fusable, Operations, Summed, arrange
 from personalive.pipelines.personalive.models import Models
@@ -70,7 +72,7 @@ class Float8FeedForward(Fusable):
     def __init__(self, plain: FeedForward, norm: nn.LayerNorm, gain: float) -> None:
         super().__init__()
         first, last = cast("GatedProjection", plain.net[0]).in_pairs(), cast("nn.Linear", plain.net[-1])
-        onward = gain_for(_gated_size(first, norm), _GATED)
+        onward = gain_for(gated_size(first, norm), _GATED)
         self.inward = Float8Gate(first.weight, first.bias, gain, onward)
         self.outward = Float8Linear(last.weight, last.bias, onward)
 
@@ -235,7 +237,7 @@ def _convolution(
         return
 
     def quantized(norm: nn.GroupNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
-        gain = gain_for(_size(norm), _NORMED)
+        gain = gain_for(normed_size(norm), _NORMED)
         return Float8GroupNorm(norm, gain), Float8Convolution(cast("nn.Conv2d", layer), gain)
 
     def run(operations: Operations, norm: nn.Module, layer: nn.Module, x: Tensor) -> object:
@@ -254,7 +256,7 @@ def _entry(
         return
 
     def quantized(norm: nn.GroupNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
-        gain = gain_for(_size(norm), _NORMED)
+        gain = gain_for(normed_size(norm), _NORMED)
         return Float8GroupNorm(norm, gain), _linear(layer, gain)
 
     def run(operations: Operations, norm: nn.Module, layer: nn.Module, x: Tensor) -> object:
@@ -272,7 +274,7 @@ def _query(norms: nn.Module, name: str, attention: Attention, given: Given) -> I
         return
 
     def quantized(norm: nn.LayerNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
-        gain = gain_for(_size(norm), _NORMED)
+        gain = gain_for(normed_size(norm), _NORMED)
         return Float8LayerNorm(norm, gain), _linear(layer, gain)
 
     install = _setter(norms, name, attention, "to_q")
@@ -290,7 +292,7 @@ def _self_attention(
     plain.weight = nn.Parameter(weight, requires_grad=False)
 
     def quantized(norm: nn.LayerNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
-        gain = gain_for(_size(norm, _SINES if alone else 0.0), _NORMED)
+        gain = gain_for(normed_size(norm, _SINES if alone else 0.0), _NORMED)
         return Float8LayerNorm(norm, gain), _linear(layer, gain)
 
     def install(norm: nn.Module, layer: nn.Module) -> None:
@@ -311,7 +313,7 @@ def _feed_forward(block: SpatialBlock | AttentionStack, norm: str, given: Given)
         return
 
     def quantized(norm: nn.LayerNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
-        gain = gain_for(_size(norm), _NORMED)
+        gain = gain_for(normed_size(norm), _NORMED)
         return Float8LayerNorm(norm, gain), Float8FeedForward(cast("FeedForward", layer), norm, gain)
 
     def run(operations: Operations, norm: nn.Module, layer: nn.Module, x: Tensor) -> object:
@@ -342,16 +344,3 @@ def _linear(layer: nn.Module, gain: float) -> Float8Linear:
 
 def _divides(*widths: int) -> bool:
     return all(width % MULTIPLE == 0 for width in widths)
-
-
-def _size(norm: nn.GroupNorm | nn.LayerNorm, more: float = 0.0) -> Tensor:
-    """The root mean square of what a norm gives, and of something beside it of that mean square: float32 ()."""
-    return (norm.weight.float().square() + norm.bias.float().square() + more).mean().sqrt()
-
-
-def _gated_size(linear: nn.Linear, norm: nn.LayerNorm) -> Tensor:
-    """About the root mean square of what is gated, of a paired linear behind a norm: float32 ()."""
-    weight = linear.weight.float()
-    mean = weight @ norm.bias.float() + linear.bias.float()
-    size = (weight.square() @ norm.weight.float().square() + mean.square()).sqrt()
-    return (size[0::2] * size[1::2]).square().mean().sqrt() / 2
