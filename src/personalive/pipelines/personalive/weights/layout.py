@@ -21,6 +21,9 @@ from pathlib import Path, PurePosixPath
 
 SIZES = "model.json"
 FOLDER = "pretrained_weights"
+INDEX = ".index.json"
+"""What the name of a list ends with that stands for weights in several files."""
+_INDEXED = (".safetensors", ".bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +54,17 @@ class PublishedFile:
         return tuple(PurePosixPath(path).name for path in self.remote)
 
     def find(self, root: Path) -> Path | None:
-        """The file in the set at `root`, under the first of its names that is there; None when missing."""
-        paths = (root / self.folder / name for name in self.names)
+        """The file in the set at `root`, under the first of its names that is there; None when missing.
+
+        Weights in several files are found by their index.
+        """
+        indexed = (each for name in self.names for each in _with_index(name))
+        paths = (root / self.folder / name for name in indexed)
         return next((path for path in paths if path.is_file()), None)
+
+
+def _with_index(name: str) -> tuple[str, ...]:
+    return (name, f"{name}{INDEX}") if name.endswith(_INDEXED) else (name,)
 
 
 _PERSONALIVE = Repository("huaichang/PersonaLive", "b247581c0361b8bee0aa7232eea6e3fdd6e38e60")
