@@ -11,12 +11,10 @@ from personalive.errors import WeightsError
 
 PICKLE = "data.pkl"
 _MAGIC = b"PK\x03\x04"
-_END_MAGIC = b"PK\x05\x06"
 # The ends of archives: signature first; the size and the place of the list of records, and what follows it.
 _END = struct.Struct("<4s4H2LH")
 _LOCATOR = struct.Struct("<4sLQL")
 _END_64 = struct.Struct("<4sQ2H2L4Q")
-_LONGEST_COMMENT = 1 << 16
 
 
 def is_zip(path: Path) -> bool:
@@ -60,21 +58,16 @@ def _require_one_directory(path: Path) -> None:
     """
     with path.open("rb") as file:
         size = file.seek(0, io.SEEK_END)
-        file.seek(max(0, size - _LONGEST_COMMENT - _END.size))
+        file.seek(max(0, size - _END.size - _LOCATOR.size - _END_64.size))
         tail = file.read()
-    if _END_MAGIC not in tail:
-        raise WeightsError(
-            f"{path} is cut short: {size:,} bytes are there, and the end is missing. Fetch it again."
-        )
     end = size - _END.size
     signature, *_, length, offset, comment = _END.unpack(tail[-_END.size :])
-    sound = signature == _END_MAGIC and comment == 0
+    sound = signature == b"PK\x05\x06" and comment == 0
     locator = tail[-_END.size - _LOCATOR.size : -_END.size]
     if locator.startswith(b"PK\x06\x07"):
         end -= _LOCATOR.size + _END_64.size
         _, _, place, _ = _LOCATOR.unpack(locator)
-        last = tail[-_END.size - _LOCATOR.size - _END_64.size :]
-        signature, *_, length, offset = _END_64.unpack(last[: _END_64.size])
+        signature, *_, length, offset = _END_64.unpack(tail[: _END_64.size])
         sound = sound and signature == b"PK\x06\x06" and place == end
     if not sound or offset + length != end:
         raise WeightsError(

@@ -34,6 +34,8 @@ _ARCHIVES = {
     b"7z\xbc\xaf\x27\x1c": "7z",
     b"Rar!\x1a\x07": "rar",
 }
+_ZIP, _ZIP_END = b"PK\x03\x04", b"PK\x05\x06"
+_LONGEST_END = (1 << 16) + 22
 _TAR_PLACE, _TAR = 257, b"ustar"
 _MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _HTML = re.compile(rb"<!doctype\s+html|<(html|head|body|title|script|meta)\b", re.IGNORECASE)
@@ -110,7 +112,7 @@ def _message(path: Path, head: bytes, size: int) -> str | None:
 
 def _other_kind(path: Path, head: bytes) -> str | None:
     """A file of the one kind under the name of the other."""
-    pickled = head.startswith((b"PK\x03\x04", b"\x80\x02"))
+    pickled = head.startswith((_ZIP, b"\x80\x02"))
     if path.suffix == _SAFETENSORS and pickled:
         return (
             f"is no safetensors file but one of torch.save: name it {path.stem}.pth (.bin for a library's)."
@@ -121,7 +123,12 @@ def _other_kind(path: Path, head: bytes) -> str | None:
 
 
 def _short(path: Path, head: bytes, size: int) -> str | None:
-    """A safetensors file that ends before what it describes; others are found short by who reads them."""
+    """A file that ends before what it describes; of torch.save's first format that is found when it is read."""
+    if head.startswith(_ZIP):
+        with path.open("rb") as file:
+            file.seek(max(0, size - _LONGEST_END))
+            ended = _ZIP_END in file.read()
+        return None if ended else f"is cut short: {size:,} bytes are there, and its end is missing. {_AGAIN}"
     length = _header_length(head)
     if length is None:
         return None

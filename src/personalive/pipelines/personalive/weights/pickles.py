@@ -23,6 +23,7 @@ from personalive.pipelines.personalive.weights.archives import PICKLE, is_zip, r
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
+_LEGACY_COUNT = 8  # bytes before each storage, which say how long it is
 _PICKLE_PROTOCOL = 2
 
 # Kind and bytes: truth values, whole and floating numbers, complex ones.
@@ -79,8 +80,14 @@ def _legacy(path: Path) -> tuple[object, bool]:
         run = _Survey(path, file)
         content = run.load()
         keys = _Survey(path, file).load()
+        there = len(file) - file.tell()
     if not isinstance(keys, list) or set(keys) != set(run.storages):
         raise WeightsError(f"{path} stores other tensors than it names. Fetch it again.")
+    needed = sum(_LEGACY_COUNT + storage.nbytes for storage in run.storages.values())
+    if there < needed:
+        raise WeightsError(
+            f"{path} is cut short: {there:,} bytes of {needed:,} of its tensors are there. Fetch it again."
+        )
     return content, run.scalars
 
 
@@ -89,6 +96,10 @@ class _Storage(NamedTuple):
 
     dtype: torch.dtype
     numel: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.numel * self.dtype.itemsize
 
 
 class Tensor:
@@ -236,7 +247,7 @@ class _Survey(pickle._Unpickler):
             raise ValueError("a storage is not described as storages are")
         (numel,) = _counts((numel,))
         if key not in self.storages:
-            nbytes = numel * dtype.itemsize
+            nbytes = _Storage(dtype, numel).nbytes
             self._left -= nbytes
             if nbytes > (self._left + nbytes if self._records is None else self._records[f"data/{key}"]):
                 raise WeightsError(f"{self._path} holds less than it says. Fetch it again.")

@@ -44,6 +44,6 @@ def _places(path: Path) -> dict[str, Path]:
     if not isinstance(listed, dict) or not listed:
         raise WeightsError(f"{path} lists no files.")
     for name in listed.values():
-        if not isinstance(name, str) or PurePath(name).name != name or not name.isprintable():
+        if not isinstance(name, str) or PurePath(name).name != name or not name or not name.isprintable():
             raise WeightsError(f"{path} names {repr(name)[:100]}, which is no file beside it.")
     return {name: path.with_name(place) for name, place in listed.items()}
