@@ -364,6 +364,7 @@ def test_the_base_is_fetched_where_the_others_leave_entries_open(
     outcome = download(root, progress=watcher)
     assert_complete(root, hub, base=True)
     assert set(outcome.fetched) == files(root) - {layout.SIZES}
+    assert (len(outcome.fetched), outcome.kept) == (len(REQUIRED) + 2, ())
     assert outcome.size == sum((root / name).stat().st_size for name in outcome.fetched)
     assert watcher.notes.count(layout.LICENCES) == 1
     assert "the denoising UNet leaves entries to the base UNet, so that is fetched too" in watcher.notes

@@ -235,6 +235,9 @@ def test_a_token_in_the_library_s_file_is_looked_at_too(
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     with pytest.raises(InputError, match="The token in the file of hf auth login holds spaces"):
         download(root)
+    (tmp_path / "token").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="The token of hf auth login cannot be read: log in again"):
+        download(root)
 
 
 @pytest.mark.parametrize(

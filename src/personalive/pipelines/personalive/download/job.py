@@ -77,7 +77,12 @@ def download(
     Tally(progress).note("the denoising UNet leaves entries to the base UNet, so that is fetched too")
     files = tuple(dict.fromkeys((*needed(root, files), *open_before)))
     more = _bring(root, files, (), progress, patience, first=False)
-    return replace(more, fetched=(*outcome.fetched, *more.fetched), size=outcome.size + more.size)
+    return replace(
+        more,
+        fetched=(*outcome.fetched, *more.fetched),
+        kept=tuple(name for name in more.kept if name not in outcome.fetched),
+        size=outcome.size + more.size,
+    )
 
 
 def _bring(

@@ -51,7 +51,12 @@ def _require_token() -> None:
 
     name = next((name for name in _TOKENS if os.environ.get(name)), None)
     # As it was given: the library joins what a line break parts.
-    given = os.environ[name].strip() if name else get_token()
+    try:
+        given = os.environ[name].strip() if name else get_token()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "The token of hf auth login cannot be read: log in again, or set HF_TOKEN."
+        ) from error
     if given and not _TOKEN.fullmatch(given):
         broken = (
             "line breaks" if "\n" in given or "\r" in given else "spaces, quotes or other signs that none has"
