@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
+from torch import Tensor
 
 from personalive.cli import weights as command
 from personalive.errors import PipelineUnavailableError
@@ -153,7 +155,7 @@ def test_a_damaged_file_says_which_even_when_quiet(run: Run, own_set: Path) -> N
     replaced(path, path.read_bytes()[:1000])
     code, out, err = run("check", own_set, "--quiet")
     assert (code, out) == (2, "")
-    assert err.startswith(f"error: {path} is damaged or no file of weights")
+    assert err.startswith(f"error: {path} is cut short: 1,000 bytes are there, ")
     assert err.endswith("Fetch it again.\n")
     assert err.count("\n") == 1
 
@@ -162,6 +164,32 @@ def test_a_number_that_is_not_finite_says_where(run: Run, own_set: Path) -> None
     path = edit(own_set, layout.REFERENCE_UNET, lambda entries: entries["conv_in.bias"].fill_(float("inf")))
     outcome = run("check", own_set)
     assert outcome == (2, "", f"error: {path}: conv_in.bias holds values that are not finite.\n")
+
+
+def test_the_check_is_strict_about_what_is_left_over(run: Run, own_set: Path, tmp_path: Path) -> None:
+    path = edit(own_set, layout.POSE_GUIDER, lambda entries: entries.update({"head.weight": torch.zeros(2)}))
+    code, out, err = run("check", own_set)
+    assert (code, out) == (2, "")
+    assert f"{path}: head.weight belongs to no entry of this network" in err
+    code, _, err = run("convert", tmp_path / "out", "--from", own_set)
+    assert code == 0
+    assert err == f"warning: {path}: left out, as nothing in the pose_guider has such a name: head.weight.\n"
+    assert run("check", tmp_path / "out", "-q") == (0, "", "")
+
+
+def test_the_check_says_what_else_is_unusual(run: Run, own_set: Path) -> None:
+    def once_rounded(entries: dict[str, Tensor]) -> None:
+        for name, value in list(entries.items()):
+            entries[f"module.{name}"] = value.half().float() if name.endswith(".pe") else value
+            del entries[name]
+
+    path = edit(own_set, layout.TEMPORAL_MODULE, once_rounded)
+    code, out, err = run("check", own_set)
+    assert code == 0
+    assert out.endswith("Every entry is there and finite.\n")
+    first, second = err.splitlines()
+    assert first == f"warning: {path}: 'module.' in its entries' names is taken off."
+    assert second.startswith(f"warning: {path}: the file's values are taken for module.")
 
 
 def test_a_set_is_converted_and_checked(run: Run, made: Path, tmp_path: Path) -> None:

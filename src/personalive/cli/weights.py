@@ -73,16 +73,20 @@ def check(directory: _Directory = None, *, quiet: _Quiet = False) -> None:
     """Verify that a set can be loaded: every file, every entry, every number that is used.
 
     Exits with 2 and names the file and the entry where something is missing, left over, misshapen or not finite.
+    What is left over is no hindrance to loading, which warns of it.
     """
     torch = _torch()
     from personalive.cli.progress import show_bytes
     from personalive.pipelines.personalive.weights.checkpoints import prepare, read
 
-    networks = prepare(_set(directory))
+    networks = prepare(_set(directory), strict=True)
     rows = [_row(prepared) for prepared in networks]
+    notes: list[str] = []
     with show_bytes(quiet=quiet) as progress:
         for prepared in read(networks, torch.device("cpu"), torch.float32, progress):
             prepared.module.to_empty(device="meta")  # read and found sound: make room for the next
+            notes.extend(prepared.notes)
+    _warn(notes)
     if not quiet:
         typer.echo(_table([("network", "parameters", "stored as", "MB", "files"), *rows]))
         typer.echo("Every entry is there and finite.")
@@ -106,8 +110,16 @@ def convert(
     from personalive.cli.progress import show_bytes
     from personalive.pipelines.personalive.weights.convert import convert as write
 
+    notes: list[str] = []
     with show_bytes(quiet=quiet) as progress:
-        write(_set(source), out, dtype=getattr(torch, dtype) if dtype else None, progress=progress)
+        write(
+            _set(source),
+            out,
+            dtype=getattr(torch, dtype) if dtype else None,
+            progress=progress,
+            note=notes.append,
+        )
+    _warn(notes)
     if not quiet:
         typer.echo(f"The converted set is at {out}: {_size_on_disk(out) / _MB:,.0f} MB.")
 
@@ -132,6 +144,13 @@ def make_test(
     write_random_set(directory, variant=size, seed=seed, dtype=getattr(torch, dtype), progress=report)
     if not quiet:
         typer.echo(f"Random weights, good for tests only, are in {directory}.")
+
+
+def _warn(notes: list[str]) -> None:
+    from personalive.cli import console
+
+    for note in notes:
+        console.say(f"warning: {note}")
 
 
 def _torch() -> Any:

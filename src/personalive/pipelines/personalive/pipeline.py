@@ -87,6 +87,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         )
         self._engine: Engine | None = Engine(models, parameters, plan)
         self._weights = models.fingerprint()
+        self._unusual = models.warnings
         self._references: OrderedDict[tuple[str, bool], FusedReference] = OrderedDict()
         self._detector: FaceDetector | None = None
         self._sessions: weakref.WeakSet[PersonaLiveSession] = weakref.WeakSet()
@@ -183,7 +184,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             )
         if parameters.experimental:
             found.append("Window settings may differ from those that the weights were trained for.")
-        return tuple(found)
+        return (*found, *self._unusual)
 
     @property
     @override

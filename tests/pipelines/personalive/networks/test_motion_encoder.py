@@ -70,7 +70,10 @@ def check_tokens(case: Case, encoder: MotionEncoder, frames: list[int]) -> None:
 
 
 def test_its_entries_are_the_released_ones(full: MotionEncoder) -> None:
-    assert entries(full) == released_entries()["motion_encoder"]
+    released = released_entries()["motion_encoder"].items()
+    assert entries(full) == {
+        name: shape for name, shape in released if not name.endswith("num_batches_tracked")
+    }
 
 
 def test_it_computes_the_released_networks_numbers(case: Case, full: MotionEncoder) -> None:

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from personalive.errors import WeightsError
+from personalive.pipelines.personalive.networks.hourglass import RunningNorm
 from personalive.pipelines.personalive.weights.entries import fill, plan
 from personalive.pipelines.personalive.weights.tensor_files import TensorFile
 
@@ -52,7 +53,7 @@ class Tiny(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(4, 3)
-        self.norm = nn.BatchNorm1d(3)
+        self.norm = RunningNorm(3)
         self.register_buffer("pe", torch.arange(5, dtype=torch.float32, device="cpu")[None])
 
 

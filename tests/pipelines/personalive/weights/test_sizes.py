@@ -54,7 +54,8 @@ def test_what_is_not_said_is_as_released(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "is not JSON"),
+        ("", "is empty"),
+        ("<!DOCTYPE html>", "is a web page"),
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
         ("1" * 10_000, "is not JSON"),
@@ -92,7 +93,7 @@ def test_what_is_not_said_is_as_released(tmp_path: Path) -> None:
         ({"format": 1, "denoising_unet": {"max_frames": 10**6}}, "from 1 to 128"),
         ({"format": 1, "denoising_unet": {"heads": 7}}, "7 heads"),
     ],
-    ids=range(36 + 1),
+    ids=range(38),
 )
 def test_what_is_wrong_is_named(tmp_path: Path, content: object, said: str) -> None:
     assert said in said_of(tmp_path, content)

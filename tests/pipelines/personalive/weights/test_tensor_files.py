@@ -182,7 +182,7 @@ def test_a_file_that_may_not_be_read(tmp_path: Path, name: str) -> None:
         (torch.zeros(1), "a tensor, not named tensors"),
         (None, "NoneType, not named tensors"),
         ({"epoch": 3}, "'epoch', something of type int"),
-        ({"a": torch.zeros(1), "state_dict": {"a": torch.zeros(1)}}, "'state_dict', something of type dict"),
+        ({"a": torch.zeros(1), "state_dict": {"a": torch.zeros(1)}}, "'state_dict', a dict: only"),
         ({"optimizer": OrderedDict()}, "'optimizer', a dict"),
         ({7: torch.zeros(1)}, "7, a tensor"),
         ({("a",): torch.zeros(1)}, "('a',), a tensor"),

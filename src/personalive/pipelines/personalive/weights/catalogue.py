@@ -183,6 +183,8 @@ NETWORKS = (
 )
 """Every network that a set must have."""
 
+DENOISING_UNET = next(network for network in NETWORKS if network.main is layout.DENOISING_UNET)
+
 TINY_VAE = Network(
     "tiny_vae",
     layout.TINY_VAE,

@@ -181,7 +181,7 @@ export const say = {
   runningPreview: "Preview: a landmark warp, not the diffusion model",
   notReady: (/** @type {string} */ why) => `Not ready: ${why.replace(/\.$/, "")}.`,
   weightsMissing: (/** @type {string} */ size) => `Its weights are not here yet (${size}).`,
-  weightsSizeUnknown: "some 15 GB",
+  weightsSizeUnknown: "12.1 GB",
   downloadStarting: "Asking for the list of files…",
   downloaded: (/** @type {number} */ done, /** @type {number} */ total, /** @type {string} */ file) =>
     total < 1e9
