@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import av
 import av.container
@@ -29,6 +30,8 @@ _REORDERED = 16
 # Opening may decode a frame to learn its format. What is a little too large is let through here, so that its
 # size becomes known and the message can name it.
 _PROBED_PIXELS = 2 * MAX_IMAGE_PIXELS
+_METADATA: Any = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+"""Titles may be in any encoding; PyAV decodes all of them by itself from version 19 on, and is not told how."""
 
 
 def open_container(path: Path) -> av.container.InputContainer:
@@ -54,7 +57,7 @@ def open_container(path: Path) -> av.container.InputContainer:
     }
     try:
         # The explicit protocol keeps a file called "concat:…" or "http:…" from being taken for an address.
-        return av.open("file:" + os.fspath(path.absolute()), options=options, metadata_errors="replace")
+        return av.open("file:" + os.fspath(path.absolute()), options=options, **_METADATA)
     except av.error.ArgumentError as error:
         # What FFmpeg answers for a format outside the list.
         raise UnsupportedMediaError(
