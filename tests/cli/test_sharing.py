@@ -25,6 +25,7 @@ def test_a_row_has_every_column_and_nothing_personal(personalive: Call, test_wei
     assert (told["card"], told["capability"], told["held, GB"]) == ("cpu", "–", "–")
     assert told["personalive"] == package.__version__
     assert told["settings"] == "height=64 width=64 device=cpu"
+    assert told["memory plan"] == "off"
     assert told["weights"] == "a set on disk"
     assert float(told["step, ms"]) > 0
     assert float(told["p95, ms"]) >= float(told["step, ms"])

@@ -14,6 +14,7 @@ import pytest
 from personalive.errors import InputError, MediaError, OutputExistsError, PipelineUnavailableError
 from personalive.media import open_driving, read_image, read_provenance
 from personalive.offline import AnimateJob, run
+from personalive.pipelines import registry
 from personalive.pipelines.interface import FrameState
 
 pytestmark = pytest.mark.usefixtures("plugins")
@@ -118,6 +119,14 @@ def test_a_still_drives_one_frame(
         (frame,) = list(result)
     assert int(frame.image[100, 100, 0]) == pytest.approx(LEVELS[3], abs=3)
     assert read_provenance(output) is not None
+
+
+def test_how_the_pipeline_runs_here_is_a_note(
+    portrait_file: Path, levels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "8 GB card: references wait on the host (low_vram=on)."
+    monkeypatch.setattr(registry.get("echo"), "notes", (said,))
+    assert run(job(portrait_file, levels, tmp_path / "out", max_frames=1)).notes == (said,)
 
 
 def test_a_picture_cannot_hold_a_clip(portrait_file: Path, levels: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import threading
 import weakref
 from collections.abc import Callable, Coroutine, Iterator
@@ -216,6 +217,23 @@ def test_a_failed_load_stays_an_error_and_gives_memory_back(slow: type[Any]) -> 
         assert host.status().status == "loaded"
 
     in_server(test)
+
+
+def test_how_the_pipeline_runs_here_is_in_the_status_and_in_the_log(
+    slow: type[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    said = "8 GB card: references wait on the host (low_vram=on)."
+    slow.notes = (said,)
+
+    async def test(server: Server) -> None:
+        slow.go.set()
+        with caplog.at_level(logging.INFO):
+            await loaded(server.host, "echo")
+        assert server.host.status().notes == [said]
+
+    in_server(test)
+    (event,) = [record for record in caplog.records if record.getMessage() == "pipeline_loaded"]
+    assert vars(event)["personalive_fields"]["notes"] == said
 
 
 def test_the_old_pipeline_is_closed_before_the_next_is_loaded(slow: type[Any]) -> None:

@@ -87,6 +87,7 @@ def test_what_it_says_of_itself(paced: RemotePipeline) -> None:
     assert (paced.info.chunk_frames, paced.info.delay_frames) == (2, 1)
     assert paced.parameters.model_dump()["chunk_frames"] == 2
     assert (paced.sessions_together, paced.seconds_per_frame(), paced.warnings) == (1, None, ())
+    assert paced.notes == ()
     assert paced.alive
     assert paced.pid != os.getpid()
 

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from personalive.errors import PersonaLiveError, PipelineUnavailableError
-from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.interface import Pipeline
 from personalive.pipelines.registry import AnyPipeline
 from personalive.serving.answers import ConflictError
@@ -18,9 +17,9 @@ from personalive.serving.live.stream import LOST, RESTARTING
 from personalive.serving.live.streams import Streams
 from personalive.serving.live.worker import Worker
 from personalive.serving.loading.load_plan import LoadPlan, PipelineStatus, check
+from personalive.serving.loading.load_progress import AbandonedError, LoadProgress, in_words
 from personalive.serving.loading.restarts import Restarts
 from personalive.serving.observing import logs
-from personalive.serving.process.failures import RemoteError
 from personalive.serving.process.remote import RemotePipeline
 
 _log = logging.getLogger(__name__)
@@ -31,24 +30,6 @@ _START_AGAIN_S = 1.0
 
 Isolate = Callable[[AnyPipeline, Worker], AnyPipeline]
 """Turns a pipeline class into one whose pipelines live in processes with that worker's environment."""
-
-
-class _AbandonedError(Exception):
-    """Ends a load that nobody waits for any more."""
-
-
-class _Loading:
-    """A load on its way. The worker's thread writes, the event loop reads."""
-
-    def __init__(self) -> None:
-        self.stage, self.progress = "waiting for the worker", 0.0
-        self.abandoned = False
-
-    def report(self, stage: str, progress: float) -> None:
-        """What the pipeline calls. Raises to end a load that was given up."""
-        if self.abandoned:
-            raise _AbandonedError
-        self.stage, self.progress = stage, min(max(float(progress), 0.0), 1.0)
 
 
 class PipelineHost:
@@ -79,9 +60,9 @@ class PipelineHost:
         self._ready: dict[Worker, Pipeline[Any, Any]] = {}
         self._asked: LoadPlan | None = None
         self._error: str | None = None
-        self._loading: list[_Loading] = []
+        self._loading: list[LoadProgress] = []
         self._restarts: dict[Worker, Restarts] = {}
-        self._restarting: dict[Worker, tuple[_Loading, asyncio.Task[None]]] = {}
+        self._restarting: dict[Worker, tuple[LoadProgress, asyncio.Task[None]]] = {}
         self._unloading = False
         self._task: asyncio.Task[None] | None = None
 
@@ -163,7 +144,7 @@ class PipelineHost:
             self._require_no_sessions("loading another pipeline")
         self._ready, self._asked, self._error = {}, asked, None
         self._restarts = {worker: Restarts() for worker in self._workers}
-        self._loading = [_Loading() for _ in self._workers]
+        self._loading = [LoadProgress() for _ in self._workers]
         self._task = asyncio.create_task(self._load(asked, self._loading), name="load-pipeline")
         return f"Loading the {asked.id} pipeline: GET /api/v1/pipeline/status says how far it is."
 
@@ -224,7 +205,7 @@ class PipelineHost:
             many = "1 session streams" if count == 1 else f"{count} sessions stream"
             raise ConflictError(f'{many}: close them before {what}, or send "force": true to end them.')
 
-    async def _load(self, asked: LoadPlan, loading: list[_Loading]) -> None:
+    async def _load(self, asked: LoadPlan, loading: list[LoadProgress]) -> None:
         logs.event("pipeline_loading", pipeline=asked.id)
         failure: str | None = None
         try:
@@ -237,7 +218,7 @@ class PipelineHost:
             if failure is not None:
                 await self._close_all()
         except Exception as error:
-            failure = _in_words(asked, error)
+            failure = in_words(asked, error)
             if not isinstance(error, PersonaLiveError):
                 _log.exception("loading the %s pipeline failed", asked.id)
         self._loading = []
@@ -261,12 +242,14 @@ class PipelineHost:
             except Exception:
                 _log.exception("what follows a load failed")
 
-    async def _start(self, worker: Worker, asked: LoadPlan, loading: _Loading) -> Pipeline[Any, Any] | str:
+    async def _start(
+        self, worker: Worker, asked: LoadPlan, loading: LoadProgress
+    ) -> Pipeline[Any, Any] | str:
         """A new pipeline on that worker, or why there is none."""
         try:
             return await worker.call(self._replace, worker, asked, loading)
         except PersonaLiveError as error:  # the worker has stopped
-            return _in_words(asked, error)
+            return in_words(asked, error)
 
     async def _end_sessions(self, message: str, reason: str) -> None:
         while len(self._streams):
@@ -277,7 +260,7 @@ class PipelineHost:
         for let_go in self.on_unloading:
             let_go()
 
-    def _replace(self, worker: Worker, asked: LoadPlan, loading: _Loading) -> Pipeline[Any, Any] | str:
+    def _replace(self, worker: Worker, asked: LoadPlan, loading: LoadProgress) -> Pipeline[Any, Any] | str:
         """The new pipeline, or why there is none. On the worker's thread."""
         self._close(worker)
         try:
@@ -286,8 +269,8 @@ class PipelineHost:
             pipeline = kind.load(asked.parameters, loading.report)
         except Exception as error:
             # As text, and not passed on: its traceback keeps alive whatever had been loaded.
-            failure = _in_words(asked, error)
-            if not isinstance(error, PersonaLiveError | _AbandonedError):
+            failure = in_words(asked, error)
+            if not isinstance(error, PersonaLiveError | AbandonedError):
                 _log.error("loading the %s pipeline failed\n%s", asked.id, traceback.format_exc())
         else:
             worker.pipeline = pipeline
@@ -316,7 +299,7 @@ class PipelineHost:
             return  # it is being replaced or unloaded, or is not ready yet: see `_notice_deaths`
         del self._ready[worker]
         logs.event("pipeline_lost", level=logging.ERROR, pipeline=self._asked.id, error=reason)
-        loading = _Loading()
+        loading = LoadProgress()
         task = asyncio.create_task(
             self._restart(worker, self._asked, loading, reason), name="restart-pipeline"
         )
@@ -328,7 +311,7 @@ class PipelineHost:
             if isinstance(ready, RemotePipeline) and not ready.alive:
                 self.exited(worker, ready, "The pipeline's process ended unexpectedly.")
 
-    async def _restart(self, worker: Worker, asked: LoadPlan, loading: _Loading, reason: str) -> None:
+    async def _restart(self, worker: Worker, asked: LoadPlan, loading: LoadProgress, reason: str) -> None:
         try:
             await self._streams.end_all(f"{reason} {RESTARTING}", LOST, of=worker)
             for let_go in self.on_unloading:
@@ -351,18 +334,3 @@ class PipelineHost:
             await worker.call(self._close, worker)
             self._error = restarts.given_up(reason)
             logs.event("pipeline_failed", level=logging.ERROR, pipeline=asked.id, error=self._error)
-
-
-def _in_words(asked: LoadPlan, error: Exception) -> str:
-    if isinstance(error, RemoteError):
-        return f"Loading the {asked.id} pipeline failed: {error}"
-    if isinstance(error, PersonaLiveError):
-        return str(error)
-    if isinstance(error, _AbandonedError):
-        return f"Loading the {asked.id} pipeline was given up."
-    if is_out_of_memory(error):
-        return (
-            f"There is not enough memory for the {asked.id} pipeline: close other programs that use it, or load "
-            "with a smaller height and width."
-        )
-    return f"Loading the {asked.id} pipeline failed: {type(error).__name__}: {error}"

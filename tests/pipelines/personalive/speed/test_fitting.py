@@ -70,6 +70,17 @@ def test_where_it_runs_out_with_all_of_them_one_sentence_says_so() -> None:
     assert tried == [plan.name for plan in found()]
 
 
+def test_where_none_fits_none_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "free_bytes", lambda device: 10**9)
+    monkeypatch.setattr(fitting, "release", lambda device: None)
+    tried, make = failing(0, ValueError)
+    with pytest.raises(
+        PipelineUnavailableError, match=r"2.9 GB are needed as set and 1.0 GB are free\. Close"
+    ):
+        fitted(CUDA, found(), "auto", make)
+    assert tried == []
+
+
 @pytest.mark.usefixtures("free")
 def test_a_forced_plan_is_the_only_one_and_other_errors_are_passed_on() -> None:
     tried, make = failing(1, lambda: torch.OutOfMemoryError("full"))

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from personalive.pipelines.interface import AnimatedChunk
-from personalive.pipelines.personalive.engine import Engine
+from personalive.pipelines.personalive import engine
 from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNet, DenoisingUNetParams
 from personalive.pipelines.personalive.networks.spatial import KeyValue, SpatialBlock
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
 from personalive.pipelines.personalive.speed import streaming
 from personalive.pipelines.personalive.speed.layout import merge_upsampling
+from personalive.pipelines.personalive.speed.stages import PlainStages
 from personalive.pipelines.personalive.speed.streaming import StreamedUNet, evenly
 from tests.pipelines.personalive.streams import chunk, picture
 
@@ -103,6 +106,27 @@ def test_about_the_share_is_streamed_and_all_or_nothing_at_the_ends(sizes: list[
     assert sum(sizes[number] for number in evenly(sizes, 1.0)) == sum(sizes)
 
 
+@pytest.mark.parametrize(("locked", "left_out"), [(True, ()), (False, ("predict",))])
+def test_copies_from_ordinary_memory_are_not_recorded(
+    set_to: PersonaLiveLoadParameters,
+    monkeypatch: pytest.MonkeyPatch,
+    locked: bool,
+    left_out: tuple[str, ...],
+) -> None:
+    class Streamed(StreamedUNet):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            self.page_locked = locked
+
+    def accelerated(plain: PlainStages, mode: str, as_they_are: tuple[str, ...]) -> PlainStages:
+        assert as_they_are == left_out
+        return plain
+
+    monkeypatch.setattr(engine, "StreamedUNet", Streamed)
+    monkeypatch.setattr(engine, "accelerated", accelerated)
+    PersonaLivePipeline.load(set_to.model_copy(update={"low_vram": "stream"})).close()
+
+
 @pytest.mark.parametrize("plan", ["half", "stream", "least"])
 def test_a_streamed_session_gives_the_same_bytes(
     plan: str,
@@ -115,9 +139,8 @@ def test_a_streamed_session_gives_the_same_bytes(
     def frames(low_vram: str) -> list[AnimatedChunk]:
         given = set_to.model_copy(update={"low_vram": low_vram})
         with PersonaLivePipeline.load(given) as own:
-            engine: Engine = own.engine
-            assert engine.plan.name == low_vram
-            assert bool(engine.plan.streamed) == (low_vram != "on")
+            assert own.engine.plan.name == low_vram
+            assert bool(own.engine.plan.streamed) == (low_vram != "on")
             with own.open_session(own.fuse(picture(1)), run) as session:
                 return [session.step(chunk(1, index)) for index in range(11)]
 

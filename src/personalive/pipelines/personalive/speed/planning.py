@@ -1,8 +1,9 @@
-"""What is given up for memory, in order: plans from the fastest to the leanest, and the first that fits.
+"""What is given up for memory, in order: plans from the fastest to the leanest, and what each needs.
 
-All of them give the same frames, but for rounding where frames are decoded one by one. Not among them: fewer
-history keyframes recorded, which would save nothing, as recordings of one stage share their memory and its peak
-does not depend on keyframes; and weights in 8 bits, which would change frames for what streaming gives without.
+All of them give the same frames, but that the first differs from the others by rounding: two frames are decoded at
+a time, and the reference UNet, which does not wait, is laid out for our kernels. Not among them: fewer history
+keyframes recorded, which would save nothing, as recordings of one stage share their memory and its peak does not
+depend on keyframes; and weights in 8 bits, which would change frames for what streaming gives without.
 """
 
 from __future__ import annotations
