@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 
 from personalive.errors import MediaError, UnsupportedMediaError
 from personalive.media.image import MAX_IMAGE_PIXELS, check_is_file
+from personalive.media.ratios import fraction
 
 FORMATS = ("mov", "matroska", "avi", "gif")
 """FFmpeg's names of the containers that are read: MP4, MOV and M4V; MKV and WebM; AVI; GIF."""
@@ -57,7 +58,8 @@ def open_container(path: Path) -> av.container.InputContainer:
     }
     try:
         # The explicit protocol keeps a file called "concat:…" or "http:…" from being taken for an address.
-        return av.open("file:" + os.fspath(path.absolute()), options=options, **_METADATA)
+        address = "file:" + os.fspath(path.absolute())
+        container: av.container.InputContainer = av.open(address, options=options, **_METADATA)
     except av.error.ArgumentError as error:
         # What FFmpeg answers for a format outside the list.
         raise UnsupportedMediaError(
@@ -65,6 +67,7 @@ def open_container(path: Path) -> av.container.InputContainer:
         ) from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise MediaError(_cannot_open(path)) from error
+    return container
 
 
 def _cannot_open(path: Path) -> str:
@@ -98,7 +101,7 @@ def stream_origin(path: Path, stream: VideoStream | AudioStream) -> float:
     stamp = stream.start_time
     if stamp is None:
         stamp = _first_stamp(path, stream.index)
-    return float(stamp * stream.time_base)
+    return float(stamp * fraction(stream.time_base))
 
 
 def _first_stamp(path: Path, index: int) -> int:
