@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from personalive.errors import InputError, MediaError, StorageError
+from personalive.folders import expanded
 from personalive.installation import install_command
 from personalive.media.output import OutputFile, write_failure
 
@@ -49,7 +50,7 @@ def resolve(text: str, base: str) -> str:
         text = text.removeprefix("file://").removeprefix("localhost")
     if is_url(text):
         return text.rstrip("/")
-    path = Path(text).expanduser()
+    path = expanded(Path(text))
     if path.is_absolute():
         return str(path)
     if not is_url(base):

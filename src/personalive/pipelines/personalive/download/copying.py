@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from personalive.errors import InputError, MissingWeightsError, WeightsError
+from personalive.folders import expanded
 from personalive.pipelines.personalive.download.folder import claimed, require_space, sized
 from personalive.pipelines.personalive.download.job import Outcome
 from personalive.pipelines.personalive.download.plan import wanted
@@ -33,7 +34,7 @@ def from_directory(
     `PipelineUnavailableError` without the libraries.
     """
     target, files = target or layout.default_root(), wanted(tiny=tiny)
-    source = layout.resolve(source.expanduser())
+    source = layout.resolve(expanded(source))
     names = _names(source, files)
     _refuse_rivals(source, target, files)
     new = tuple(name for name in names if not _linked(source / name, target / name))
