@@ -20,11 +20,11 @@ import personalive
 from personalive.cli.check import Check
 from personalive.cli.gpu_checks import gpu_checks
 from personalive.cli.gpu_facts import gather
-from personalive.cli.serve import INSTALL as INSTALL_SERVER
 from personalive.cli.serve import PACKAGES as SERVER_PACKAGES
 from personalive.errors import PersonaLiveError
 from personalive.face.drawn import drawn_face
 from personalive.face.tracker import FaceDetector
+from personalive.installation import install_command, pip_command
 from personalive.pipelines import registry
 from personalive.pipelines.personalive.weights import layout
 
@@ -80,7 +80,7 @@ def _gpu() -> list[Check]:
 
 def _codecs() -> list[Check]:
     found = [Check("PyAV", None, av.__version__)]
-    remedy = "pip install --force-reinstall --only-binary=:all: av"
+    remedy = pip_command("--force-reinstall", "--only-binary=:all:", "av")
     for name, encoder, required in _ENCODERS:
         try:
             av.CodecContext.create(encoder, "w")
@@ -101,7 +101,7 @@ def _face_model() -> list[Check]:
             taken = 1000 * (time.perf_counter() - begun)
     except PersonaLiveError as error:
         return [Check("face landmark model", False, str(error), required=True)]
-    remedy = "pip install --force-reinstall personalive ai-edge-litert"
+    remedy = pip_command("--force-reinstall", "ai-edge-litert")
     if face is None:
         return [Check("face landmark model", False, "misses the test picture's face", remedy, True)]
     away = float(np.linalg.norm(face.landmarks[:468, :2] - places, axis=1).mean() / np.ptp(places[:, 1]))
@@ -134,7 +134,9 @@ def _pipelines() -> list[Check]:
 def _server() -> list[Check]:
     missing = [name for name in SERVER_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        return [Check("server", None, f"not installed: {', '.join(missing)}", f"Run: {INSTALL_SERVER}")]
+        return [
+            Check("server", None, f"not installed: {', '.join(missing)}", f"Run: {install_command('server')}")
+        ]
     found = (f"{name} {version(name)}" for name in ("aiortc", "fastapi", "uvicorn"))
     return [Check("server", True, ", ".join(found))]
 

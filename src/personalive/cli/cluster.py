@@ -9,8 +9,7 @@ import typer
 
 from personalive.cli import server_options as options
 from personalive.errors import InputError
-
-INSTALL = "pip install -c constraints.txt '.[server,cluster]'"
+from personalive.installation import install_command
 
 EPILOG = """Examples:
 
@@ -116,7 +115,9 @@ def serve(
 
     require_packages()
     if importlib.util.find_spec("ray") is None:
-        raise InputError(f"A cluster needs Ray, which is not installed. Run: {INSTALL}")
+        raise InputError(
+            f"A cluster needs Ray, which is not installed. Run: {install_command('server', 'cluster')}"
+        )
     from personalive.cluster.serving.plan import read_plan
     from personalive.cluster.serving.run import serve_cluster
     from personalive.serving.settings import read_settings

@@ -116,9 +116,10 @@ def _revisions(given: list[str]) -> dict[str, str]:
 
 
 def _root(directory: Path | None) -> Path | None:
+    from personalive.folders import expanded
     from personalive.pipelines.personalive.weights import layout
 
-    return layout.resolve(directory.expanduser()) if directory else None
+    return layout.resolve(expanded(directory)) if directory else None
 
 
 def _preview(directory: Path | None, revisions: dict[str, str], *, tiny: bool, quiet: bool) -> Plan:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from personalive.cli import server_options as options
 from personalive.errors import InputError
+from personalive.installation import install_command
 
 if TYPE_CHECKING:
     from personalive.serving.settings import Settings
@@ -33,7 +34,6 @@ before it; docs/serving.md has both, and how media gets through firewalls.
 """
 
 PACKAGES = ("aiortc", "fastapi", "uvicorn", "pydantic_settings", "prometheus_client")
-INSTALL = "pip install -c constraints.txt '.[server]'"
 
 
 def serve(
@@ -95,7 +95,9 @@ def require_packages() -> None:
     """Raise `InputError` where the server's packages are missing."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"The server needs packages that are not installed. Run: {INSTALL}")
+        raise InputError(
+            f"The server needs packages that are not installed. Run: {install_command('server')}"
+        )
 
 
 def tell(settings: Settings, url: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from personalive.errors import PipelineUnavailableError
+from personalive.installation import install_command
 
 if TYPE_CHECKING:
     from personalive.pipelines.personalive.weights.checkpoints import Prepared
@@ -158,7 +159,7 @@ def _torch() -> Any:
         import torch
     except ImportError:
         raise PipelineUnavailableError(
-            "Weights need PyTorch, which is not installed. Run: pip install 'personalive[diffusion]'"
+            f"Weights need PyTorch, which is not installed. Run: {install_command('diffusion')}"
         ) from None
     return torch
 

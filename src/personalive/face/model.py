@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 
 from personalive.errors import PersonaLiveError
+from personalive.installation import reinstall_command
 
 MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 MODEL_BYTES = 3_758_596
@@ -21,7 +22,8 @@ MODEL_BYTES = 3_758_596
 @cache
 def model_bytes() -> bytes:
     """The bundle's bytes, verified. Raises `PersonaLiveError` where the file is missing or altered."""
-    mend = "Reinstall with `pip install --force-reinstall personalive`."
+    command = reinstall_command()
+    mend = f"Run: {command}" if command else "Install PersonaLive anew from where you got it."
     try:
         data = files("personalive.face").joinpath("data/face_landmarker.task").read_bytes()
     except OSError as error:

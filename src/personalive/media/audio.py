@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from personalive.errors import MediaError
 from personalive.media.containers import audio_stream, open_container, stream_origin, video_stream
 from personalive.media.image import is_image_file
+from personalive.media.ratios import fraction
 
 AudioMode: TypeAlias = Literal["copy", "encode"]
 
@@ -77,7 +78,7 @@ class AudioInput:
             self._container.close()
             raise MediaError(f"{self.name} holds no sound.")
         self.stream = stream
-        self.time_base = stream.time_base
+        self.time_base = fraction(stream.time_base)
         video = video_stream(self._container)
         self.offset = (
             stream_origin(self._track.path, video if video is not None else stream) + self._track.start

@@ -18,6 +18,7 @@ from personalive.errors import MediaError
 from personalive.media import colour
 from personalive.media.containers import audio_stream, open_container, stream_origin, video_stream
 from personalive.media.image import MAX_IMAGE_PIXELS, check_pixel_count
+from personalive.media.ratios import fraction
 from personalive.media.sources import DEFAULT_FPS, Shown
 from personalive.media.types import Image, VideoInfo
 
@@ -81,7 +82,7 @@ class ContainerSource:
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.options = {"max_pixels": str(MAX_IMAGE_PIXELS)}
         self._stream = stream
-        self._time_base = stream.time_base
+        self._time_base = fraction(stream.time_base)
         self._origin = stream_origin(self._path, stream)
         self._nominal = 1 / _rate(stream)
         self.lost = 0
@@ -123,7 +124,7 @@ class ContainerSource:
         try:
             for packet in self._container.demux(*streams):
                 if packet.pts is not None:
-                    end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                    end = float((packet.pts + (packet.duration or 0)) * fraction(packet.time_base))
                     self._last_end = max(self._last_end, end)
                 if packet.stream_index == self._stream.index:
                     yield cast("Packet[VideoStream]", packet)
@@ -204,7 +205,7 @@ class ContainerSource:
 
     def _display_size(self, frame: av.VideoFrame) -> tuple[int, int]:
         check_pixel_count(frame.width, frame.height, self._path.name)
-        aspect = self._stream.sample_aspect_ratio
+        aspect = fraction(self._stream.sample_aspect_ratio or Fraction(1))
         if not aspect or aspect == 1 or not Fraction(1, 10) < aspect < 10:
             return frame.width, frame.height
         width = max(1, round(frame.width * aspect))
@@ -242,9 +243,12 @@ def _rate(stream: VideoStream) -> float:
     The average also counts what an edit list cuts away, so a nominal rate close to it is the truer one; far from
     it, the clip has a variable rate and the average is what there is.
     """
-    average, nominal = stream.average_rate, stream.guessed_rate
+    average, nominal, base = (
+        fraction(rate) if rate else None
+        for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate)
+    )
     close = average and nominal and abs(nominal - average) < 0.03 * average
-    for rate in (nominal if close else average, average, nominal, stream.base_rate):
+    for rate in (nominal if close else average, average, nominal, base):
         if rate and 0 < rate <= _MAX_FPS:
             return float(rate)
     return DEFAULT_FPS

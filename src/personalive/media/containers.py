@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import av
 import av.container
@@ -19,6 +20,7 @@ from av.video.stream import VideoStream
 
 from personalive.errors import MediaError, UnsupportedMediaError
 from personalive.media.image import MAX_IMAGE_PIXELS, check_is_file
+from personalive.media.ratios import fraction
 
 FORMATS = ("mov", "matroska", "avi", "gif")
 """FFmpeg's names of the containers that are read: MP4, MOV and M4V; MKV and WebM; AVI; GIF."""
@@ -29,6 +31,8 @@ _REORDERED = 16
 # Opening may decode a frame to learn its format. What is a little too large is let through here, so that its
 # size becomes known and the message can name it.
 _PROBED_PIXELS = 2 * MAX_IMAGE_PIXELS
+_METADATA: Any = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+"""Titles may be in any encoding; PyAV decodes all of them by itself from version 19 on, and is not told how."""
 
 
 def open_container(path: Path) -> av.container.InputContainer:
@@ -54,7 +58,8 @@ def open_container(path: Path) -> av.container.InputContainer:
     }
     try:
         # The explicit protocol keeps a file called "concat:…" or "http:…" from being taken for an address.
-        return av.open("file:" + os.fspath(path.absolute()), options=options, metadata_errors="replace")
+        address = "file:" + os.fspath(path.absolute())
+        container: av.container.InputContainer = av.open(address, options=options, **_METADATA)
     except av.error.ArgumentError as error:
         # What FFmpeg answers for a format outside the list.
         raise UnsupportedMediaError(
@@ -62,6 +67,7 @@ def open_container(path: Path) -> av.container.InputContainer:
         ) from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise MediaError(_cannot_open(path)) from error
+    return container
 
 
 def _cannot_open(path: Path) -> str:
@@ -95,7 +101,7 @@ def stream_origin(path: Path, stream: VideoStream | AudioStream) -> float:
     stamp = stream.start_time
     if stamp is None:
         stamp = _first_stamp(path, stream.index)
-    return float(stamp * stream.time_base)
+    return float(stamp * fraction(stream.time_base))
 
 
 def _first_stamp(path: Path, index: int) -> int:

@@ -17,6 +17,7 @@ from personalive.media.container_file import ContainerFile
 from personalive.media.containers import open_container, video_stream
 from personalive.media.output import check_output, write_failure
 from personalive.media.provenance import Provenance
+from personalive.media.ratios import fraction
 from personalive.media.video_writer import exact_rate
 
 
@@ -109,7 +110,7 @@ def _readable(
 
 def _frames(packet: Packet[VideoStream], stamp: int, rate: Fraction) -> int:
     """A time stamp as a number of frames, whatever the container rounded it to."""
-    return round(stamp * packet.time_base * rate)
+    return round(stamp * fraction(packet.time_base) * rate)
 
 
 def _video(container: av.container.InputContainer, path: Path) -> VideoStream:

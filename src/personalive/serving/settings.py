@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from personalive.errors import InputError
+from personalive.folders import expanded
 from personalive.pipelines.personalive.weights import layout
 
 PREFIX = "PERSONALIVE_"
@@ -230,7 +231,7 @@ def read_settings(flags: Mapping[str, object] | None = None, config: Path | None
 
 def _read(config: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(config.expanduser().read_text(encoding="utf-8"))
+        return tomllib.loads(expanded(config).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{config} cannot be read: {error.strerror or error}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from personalive.errors import InputError, MediaError, StorageError
+from personalive.folders import expanded
+from personalive.installation import install_command
 from personalive.media.output import OutputFile, write_failure
-
-INSTALL = "pip install -c constraints.txt '.[cluster]'"
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 # A new object appears in one step there, while a rename copies it and is none.
@@ -50,7 +50,7 @@ def resolve(text: str, base: str) -> str:
         text = text.removeprefix("file://").removeprefix("localhost")
     if is_url(text):
         return text.rstrip("/")
-    path = Path(text).expanduser()
+    path = expanded(Path(text))
     if path.is_absolute():
         return str(path)
     if not is_url(base):
@@ -238,7 +238,9 @@ def _open(place: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:
-        raise InputError(f"{place} needs fsspec, which is not installed. Run: {INSTALL}") from None
+        raise InputError(
+            f"{place} needs fsspec, which is not installed. Run: {install_command('cluster')}"
+        ) from None
     try:
         store, path = fsspec.core.url_to_fs(place)
     except ImportError as error:  # the message names the package that this kind of store needs

@@ -11,6 +11,7 @@ from typing import Any
 
 from personalive.cluster.batch import storage
 from personalive.errors import InputError, MediaError
+from personalive.installation import install_command
 
 SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
 
@@ -97,8 +98,9 @@ def _parquet(data: bytes, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
+        command = install_command("cluster")
         raise InputError(
-            f"{name} needs pyarrow, which is not installed. Run: {storage.INSTALL}, or save the table as CSV."
+            f"{name} needs pyarrow, which is not installed. Save the table as CSV, or run: {command}"
         ) from None
     try:
         rows = parquet.read_table(pyarrow.BufferReader(data)).to_pylist()

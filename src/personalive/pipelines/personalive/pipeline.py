@@ -17,6 +17,7 @@ from typing_extensions import override
 from personalive.errors import DeviceFullError, InputError, NoFaceError, PipelineUnavailableError
 from personalive.face.face import dominant
 from personalive.face.tracker import FaceDetector
+from personalive.installation import install_command
 from personalive.media.types import Image
 from personalive.pipelines.interface import (
     AnimatedChunk,
@@ -103,7 +104,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
         if missing:
             return Availability(
-                False, f"{missing[0]} is not installed", "Run: pip install 'personalive[diffusion]'"
+                False, f"{missing[0]} is not installed", f"Run: {install_command('diffusion')}"
             )
         root = layout.root_of(Path(str(given["weights"])) if given.get("weights") else None)
         required = (file for file in layout.FILES if not file.optional and file.folder.name == "personalive")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from personalive.errors import (
     OfflineError,
     PipelineUnavailableError,
 )
+from personalive.installation import install_command
 from personalive.pipelines.personalive.download.hub import Hub, Listing
 from personalive.pipelines.personalive.download.job import download, preview
 from personalive.pipelines.personalive.download.patience import Patience
@@ -310,7 +312,7 @@ def test_a_file_that_changes_while_the_hub_is_asked(
 @pytest.mark.usefixtures("hub")
 def test_without_the_libraries_it_names_the_command(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    match = r"huggingface_hub: run pip install 'personalive\[diffusion\]'"
+    match = re.escape(f"huggingface_hub: run {install_command('diffusion')}")
     with pytest.raises(PipelineUnavailableError, match=match):
         download(root)
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from personalive.errors import InputError, MissingWeightsError, WeightsError
+from personalive.folders import expanded
 from personalive.pipelines.personalive.download.folder import (
     claimed,
     library_missing,
@@ -43,7 +44,7 @@ def from_directory(
     `PipelineUnavailableError` without the libraries.
     """
     target, files = target or layout.default_root(), wanted(tiny=tiny)
-    source = layout.resolve(source.expanduser())
+    source = layout.resolve(expanded(source))
     found = _found(source, files)
     names = _names(source, found.values())
     _refuse_rivals(source, target, files)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from personalive.errors import DiskFullError, DownloadError, PipelineUnavailableError
+from personalive.installation import install_command
 from personalive.pipelines.personalive.download.progress import Tally
 
 STAGING = ".incomplete"
@@ -27,7 +28,7 @@ def sized(count: int) -> str:
 def library_missing(name: str) -> PipelineUnavailableError:
     """The error for a library of the diffusion extra that is not installed."""
     return PipelineUnavailableError(
-        f"The weights cannot be fetched without {name}: run pip install 'personalive[diffusion]'."
+        f"The weights cannot be fetched without {name}: run {install_command('diffusion')}"
     )
 
 

@@ -14,10 +14,10 @@ Where a weights file lies there twice, the safetensors one is taken: it holds no
 
 from __future__ import annotations
 
-import os
-import sys
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+from personalive.folders import cache_folder, expanded
 
 SIZES = "model.json"
 FOLDER = "pretrained_weights"
@@ -173,15 +173,8 @@ LICENCES = (
 
 
 def home() -> Path:
-    """The folder that holds what PersonaLive downloads: `$PERSONALIVE_HOME` or the platform's cache folder."""
-    chosen = os.environ.get("PERSONALIVE_HOME")
-    if chosen:
-        return Path(chosen).expanduser()
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "personalive"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local")) / "personalive"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personalive"
+    """The folder that holds what PersonaLive downloads; see `cache_folder`."""
+    return cache_folder()
 
 
 def default_root() -> Path:
@@ -197,4 +190,4 @@ def resolve(directory: Path) -> Path:
 
 def root_of(directory: Path | None) -> Path:
     """The folder of the set that is named, or of the one that is used when none is."""
-    return resolve(directory.expanduser()) if directory else default_root()
+    return resolve(expanded(directory)) if directory else default_root()

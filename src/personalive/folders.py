@@ -1,0 +1,72 @@
+"""The user's folders, also where there is no user to speak of: a container's, a number without a name or a home."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tempfile
+from pathlib import Path
+
+from personalive.errors import InputError
+
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def cache_folder() -> Path:
+    """Return `$PERSONALIVE_HOME`, or PersonaLive's folder in the platform's cache folder.
+
+    Without a home folder, or with one that may not be entered, it is a folder for this user among temporary files.
+    Raises `InputError` where somebody else has that one: what lies in it is run.
+    """
+    chosen = os.environ.get("PERSONALIVE_HOME")
+    if chosen:
+        return expanded(Path(chosen))
+    try:
+        folder = _platforms()
+        folder.exists()  # raises where a folder on the way may not be entered
+    except (RuntimeError, PermissionError):
+        return _among_temporary_files()
+    return folder
+
+
+def expanded(path: Path) -> Path:
+    """Return the path with "~" and "~name" replaced by that user's home folder.
+
+    Raises `InputError` where nobody has that name, or the user no home.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path}: there is no such home folder. Name the folder in full.") from error
+
+
+def _platforms() -> Path:
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "personalive"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "personalive"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personalive"
+
+
+def _among_temporary_files() -> Path:
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    folder = Path(tempfile.gettempdir()) / f"personalive-{user}"
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        _require_own(folder)
+    except OSError as error:
+        raise InputError(
+            f"There is no home folder, and {folder} cannot be made ({error.strerror or error}): set "
+            "PERSONALIVE_HOME to a folder you may write to."
+        ) from error
+    return folder
+
+
+def _require_own(folder: Path) -> None:
+    found = folder.lstat()
+    if not hasattr(os, "getuid"):
+        return
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & _OTHERS_MAY_WRITE:
+        raise InputError(f"{folder} is not yours alone: set PERSONALIVE_HOME to a folder that is.")
