@@ -7,6 +7,7 @@ from typing import cast
 import typer
 
 from personalive.cli import console
+from personalive.cli.terminal import tolerate
 from personalive.errors import PersonaLiveError
 
 INTERRUPTED = 130
@@ -21,6 +22,7 @@ def run(application: typer.Typer, name: str) -> int:
 
     `name` is what the application is called in its messages.
     """
+    tolerate()
     try:
         code = application(standalone_mode=False, prog_name=name)
     except PersonaLiveError as error:
