@@ -98,3 +98,18 @@ def test_packages_by_name_where_nobody_knows(origin: object, monkeypatch: pytest
 def test_an_environment_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert words(installation.pip_command("av")) == ["uv", "pip", "install", "--python", sys.executable, "av"]
+
+
+def test_a_broken_opencv_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(installation, "_installed", lambda name: name == "opencv-python")
+    broken = ImportError("libxcb.so.1: cannot open shared object file", name="cv2")
+    pip = f"{shlex.quote(sys.executable)} -m pip"
+    assert installation.import_remedy(broken) == (
+        f"{pip} uninstall opencv-python && {pip} install --force-reinstall opencv-python-headless"
+    )
+
+
+def test_a_missing_library_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    came_from(None, monkeypatch)
+    missing = ModuleNotFoundError("No module named 'numpy'", name="numpy")
+    assert words(installation.import_remedy(missing))[4:] == ["numpy>=2.0"]

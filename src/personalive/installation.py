@@ -20,12 +20,17 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 _NAME = "personalive"
+_OPENCV = "opencv-python-headless"
+_OTHER_OPENCVS = ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")
 _CONSTRAINTS = "constraints.txt"
 """Beside a checkout's pyproject.toml: versions that are known to go together."""
 
 
 def install_command(*extras: str) -> str:
-    """Return the command that adds these extras ("server", "diffusion", …) to this copy."""
+    """Return the command that adds these extras ("server", "diffusion", …) to this copy.
+
+    Without any, it installs what this copy needs in any case.
+    """
     found = _distribution()
     source = _source(found, extras)
     return pip_command(*(source or _requirements(found, extras)))
@@ -37,12 +42,30 @@ def reinstall_command() -> str | None:
     return pip_command("--force-reinstall", "--no-deps", *source) if source else None
 
 
-def pip_command(*arguments: str) -> str:
-    """Return the command that installs with these arguments into the environment that runs this."""
+def import_remedy(error: ImportError) -> str:
+    """Return the command that mends a library of ours that is missing or does not import."""
+    if isinstance(error, ModuleNotFoundError) or not (error.name or "").startswith("cv2"):
+        return install_command()
+    # Every OpenCV brings the same module; those with windows need libraries of a desktop.
+    rivals = [name for name in _OTHER_OPENCVS if _installed(name)]
+    remove = f"{pip_command(*rivals, action='uninstall')} && " if rivals else ""
+    return remove + pip_command("--force-reinstall", _OPENCV)
+
+
+def _installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def pip_command(*arguments: str, action: str = "install") -> str:
+    """Return the command by which pip does this with these arguments in the environment that runs this."""
     if importlib.util.find_spec("pip") is None:
         # As uv makes environments.
-        return _joined(["uv", "pip", "install", "--python", sys.executable, *arguments])
-    return _joined([sys.executable, "-m", "pip", "install", *arguments])
+        return _joined(["uv", "pip", action, "--python", sys.executable, *arguments])
+    return _joined([sys.executable, "-m", "pip", action, *arguments])
 
 
 def _joined(words: list[str]) -> str:
@@ -89,7 +112,11 @@ def _requirements(found: Distribution | None, extras: tuple[str, ...]) -> list[s
     requirements = (found.requires or []) if found is not None else []
     parts = [text.partition(";") for text in requirements]
     return [
-        requirement.strip()
-        for requirement, _, marker in parts
-        if any(f'extra == "{extra}"' in marker.replace("'", '"') for extra in extras)
+        requirement.strip() for requirement, _, marker in parts if _belongs(marker.replace("'", '"'), extras)
     ]
+
+
+def _belongs(marker: str, extras: tuple[str, ...]) -> bool:
+    if not extras:
+        return "extra ==" not in marker
+    return any(f'extra == "{extra}"' in marker for extra in extras)

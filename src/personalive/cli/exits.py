@@ -9,6 +9,7 @@ import typer
 from personalive.cli import console
 from personalive.cli.terminal import tolerate
 from personalive.errors import PersonaLiveError
+from personalive.installation import import_remedy
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -28,6 +29,11 @@ def run(application: typer.Typer, name: str) -> int:
     except PersonaLiveError as error:
         console.error(str(error))
         return error.exit_code
+    except ImportError as error:
+        if (error.name or "personalive").partition(".")[0] == "personalive":
+            raise
+        console.error(f"{error}. Run: {import_remedy(error)}")
+        return 2
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except _USAGE_ERROR as error:
