@@ -1,6 +1,6 @@
 """Print what the package and some of its extras require, a line each: for layers that hold nothing but these.
 
-    python3 scripts/list_requirements.py server,diffusion
+python3 scripts/list_requirements.py server,diffusion
 """
 
 from __future__ import annotations
