@@ -62,12 +62,15 @@ def run(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def image() -> None:
-    """CI, which builds the image before, may not go without it."""
+def image() -> Iterator[None]:
+    """CI, which builds the image before, may not go without it. No container is left in the end."""
     there = STATE.exists() and shutil.which("podman") and podman("image", "exists", IMAGE).returncode == 0
     if not there:
         tell = pytest.fail if os.environ.get("CI") else pytest.skip
         tell("There is no image to test: run .ci/image.")
+    yield
+    podman("rm", "--all", "--force", "--time", "0", "--volumes")
+    podman("volume", "prune", "--force")
 
 
 @pytest.fixture
