@@ -78,7 +78,7 @@ def folder(tmp_path: Path) -> Path:
     """The sample in a folder that belongs to the image's user."""
     for name in ("portrait.jpg", "driving.mp4"):
         shutil.copy(SAMPLES / name, tmp_path / name)
-    os.chown(tmp_path, 1000, 0)
+    shutil.chown(tmp_path, 1000, 0)
     tmp_path.chmod(0o775)
     for outer in list(tmp_path.parents)[:2]:
         outer.chmod(0o755)
