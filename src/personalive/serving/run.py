@@ -9,13 +9,14 @@ import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 
 from personalive.errors import InputError
 from personalive.serving.app import Lifetime, create_app
-from personalive.serving.connections.loops import loop_factory
+from personalive.serving.connections.loops import has_room, loop_factory
 from personalive.serving.live.memory import settle
 from personalive.serving.loading import preload
 from personalive.serving.observing import logs
@@ -23,6 +24,8 @@ from personalive.serving.settings import Settings
 
 _LAST_ANSWERS_S = 1
 _MAX_CONNECTIONS = 512
+_HTTP_SHARE = 0.5
+"""Of the sockets that the loop can watch, where that is limited: the others are for media."""
 
 
 def serve(settings: Settings, on_start: Callable[[str], None] | None = None) -> None:
@@ -100,13 +103,25 @@ class _Http(uvicorn.Server):
             self.should_exit = True
 
 
+class Listener(socket.socket):
+    """A listening socket that hangs up on a client whose socket the event loop could not watch."""
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """As any socket's. Raises `ConnectionAbortedError` where it has hung up."""
+        connected, address = super().accept()
+        if not has_room(asyncio._get_running_loop(), _HTTP_SHARE):
+            connected.close()
+            raise ConnectionAbortedError
+        return connected, address
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A listening TCP socket. Raises `InputError` in words: the port is taken, may not be had, is no address."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = Listener(family, socket.SOCK_STREAM)
     except OSError as error:
         raise InputError(f"{host} is no address to listen at: {error.strerror or error}.") from None
     try:

@@ -1,4 +1,4 @@
-"""An event loop that opens UDP sockets within a range of ports, which firewalls can then let through.
+"""The event loop: how many sockets it can watch, and UDP sockets within a range of ports, for firewalls.
 
 The ICE library asks its loop for any port; there is no setting for it, so the loop is where the range is kept.
 """
@@ -8,13 +8,57 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
+import selectors
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
-class PortRangeLoop(asyncio.SelectorEventLoop):
+# On Windows too, where asyncio's own choice is the proactor. That one waits for any number of sockets, but it closes a
+# listening socket when a client goes before it is accepted, and before Python 3.13 a datagram socket receives nothing
+# more once it has sent to a port where nobody listens, as ICE does while it looks for a way. Neither the ICE nor the
+# WebRTC library needs what only one of the two loops has, and no subprocess is started on the loop.
+WATCHED_SOCKETS = 512 if sys.platform == "win32" else None
+"""What one call of `select` takes on Windows: one more would end the loop."""
+_SPARE = 16
+"""Sockets of the loop itself and of what opens any beside connections."""
+
+
+def has_room(loop: asyncio.AbstractEventLoop | None, share: float = 1.0) -> bool:
+    """Whether a loop of this module can watch one socket more without passing that share of what it can."""
+    if WATCHED_SOCKETS is None or not isinstance(loop, ServerLoop):
+        return True
+    return loop.watched < share * (WATCHED_SOCKETS - _SPARE)
+
+
+class ServerLoop(asyncio.SelectorEventLoop):
+    """Refuses a datagram socket that it could not watch any more."""
+
+    def __init__(self) -> None:
+        self._watching = selectors.DefaultSelector()
+        super().__init__(self._watching)
+
+    @property
+    def watched(self) -> int:
+        """The number of sockets that it watches."""
+        return len(self._watching.get_map() or ())
+
+    async def create_datagram_endpoint(  # type: ignore[override]
+        self,
+        protocol_factory: Callable[[], P],
+        local_addr: tuple[str, int] | None = None,
+        remote_addr: tuple[str, int] | None = None,
+        **options: Any,
+    ) -> tuple[asyncio.DatagramTransport, P]:
+        """As any loop's. Raises `OSError` where it cannot watch one more."""
+        if not has_room(self):
+            raise OSError(errno.EMFILE, "no more sockets can be watched")
+        return await super().create_datagram_endpoint(protocol_factory, local_addr, remote_addr, **options)
+
+
+class PortRangeLoop(ServerLoop):
     """Where a datagram endpoint asks for any port of an address, it gets one of `ports`."""
 
     def __init__(self, ports: range) -> None:
@@ -49,4 +93,4 @@ class PortRangeLoop(asyncio.SelectorEventLoop):
 
 def loop_factory(ports: range | None) -> Callable[[], asyncio.AbstractEventLoop]:
     """What makes the server's event loop; `ports` are the UDP ports for media, None for any."""
-    return asyncio.SelectorEventLoop if ports is None else lambda: PortRangeLoop(ports)
+    return ServerLoop if ports is None else lambda: PortRangeLoop(ports)
