@@ -109,10 +109,17 @@ class Listener(socket.socket):
     def accept(self) -> tuple[socket.socket, Any]:
         """As any socket's. Raises `ConnectionAbortedError` where it has hung up."""
         connected, address = super().accept()
-        if not has_room(asyncio._get_running_loop(), _HTTP_SHARE):
+        if not has_room(_running_loop(), _HTTP_SHARE):
             connected.close()
             raise ConnectionAbortedError
         return connected, address
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
-# On Windows too, where asyncio's own choice is the proactor. That one waits for any number of sockets, but it closes a
-# listening socket when a client goes before it is accepted, and before Python 3.13 a datagram socket receives nothing
-# more once it has sent to a port where nobody listens, as ICE does while it looks for a way. Neither the ICE nor the
-# WebRTC library needs what only one of the two loops has, and no subprocess is started on the loop.
+# On Windows too, where asyncio's own choice is the proactor. That one waits for any number of sockets, but closes
+# the listening one when a client goes before it is accepted, and before Python 3.13 a datagram socket receives
+# nothing more once it has sent to a port where nobody listens, as ICE does while it looks for a way. Neither the
+# ICE nor the WebRTC library needs what only one of the two has, and no subprocess is started on the loop.
 WATCHED_SOCKETS = 512 if sys.platform == "win32" else None
 """What one call of `select` takes on Windows: one more would end the loop."""
 _SPARE = 16
