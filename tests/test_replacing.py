@@ -10,7 +10,7 @@ from personalive.media.output import OutputFile
 from personalive.replacing import in_use, replace_file
 
 
-class Refusal(PermissionError):
+class RefusedError(PermissionError):
     """As Windows raises it while another program has the file open."""
 
     winerror = 32
@@ -26,7 +26,7 @@ class Held:
         def replace(source: Path, target: Path) -> Path:
             self.tries += 1
             if self.tries <= times:
-                raise Refusal(13, "Permission denied")
+                raise RefusedError(13, "Permission denied")
             return plain(source, target)
 
         monkeypatch.setattr(Path, "replace", replace)
@@ -59,7 +59,7 @@ def test_what_stays_open_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_other_refusals_are_raised_at_once(new: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Refusal, "winerror", None)
+    monkeypatch.setattr(RefusedError, "winerror", None)
     held = Held(monkeypatch, 1)
     with pytest.raises(PermissionError):
         replace_file(new, new.with_name("old"))

@@ -20,8 +20,9 @@ _MODULES = _LACKING.pop("")
 _INSTEAD: dict[str, dict[str, Any]] = {
     "sys": {"platform": "win32"},
     "os": {"name": "nt"},
-    "signal": {"SIGBREAK": signal.SIGUSR2},
 }
+if sys.platform != "win32":
+    _INSTEAD["signal"] = {"SIGBREAK": signal.SIGUSR2}
 _import = builtins.__import__
 
 

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
+from weakref import WeakSet
 
 import uvicorn
 from fastapi import FastAPI
 
 from personalive.errors import InputError
 from personalive.serving.app import Lifetime, create_app
-from personalive.serving.connections.loops import has_room, loop_factory
+from personalive.serving.connections import loops
 from personalive.serving.live.memory import settle
 from personalive.serving.loading import preload
 from personalive.serving.observing import logs
@@ -24,8 +25,6 @@ from personalive.serving.settings import Settings
 
 _LAST_ANSWERS_S = 1
 _MAX_CONNECTIONS = 512
-_HTTP_SHARE = 0.5
-"""Of the sockets that the loop can watch, where that is limited: the others are for media."""
 
 
 def serve(settings: Settings, on_start: Callable[[str], None] | None = None) -> None:
@@ -44,7 +43,7 @@ def serve(settings: Settings, on_start: Callable[[str], None] | None = None) -> 
         config = http_config(app, most=_MAX_CONNECTIONS)
         settle()
         logs.event("server_started", url=address)
-        with asyncio.Runner(loop_factory=loop_factory(settings.udp_port_range)) as runner:
+        with asyncio.Runner(loop_factory=loops.loop_factory(settings.udp_port_range)) as runner:
             runner.run(_Http(config, app).serve([listener]))
 
 
@@ -104,22 +103,21 @@ class _Http(uvicorn.Server):
 
 
 class Listener(socket.socket):
-    """A listening socket that hangs up on a client whose socket the event loop could not watch."""
+    """A listening socket that hangs up on clients beyond `MOST_OF_A_KIND`."""
+
+    def __init__(self, family: int, kind: int) -> None:
+        super().__init__(family, kind)
+        self._connected: WeakSet[socket.socket] = WeakSet()
 
     def accept(self) -> tuple[socket.socket, Any]:
         """As any socket's. Raises `ConnectionAbortedError` where it has hung up."""
         connected, address = super().accept()
-        if not has_room(_running_loop(), _HTTP_SHARE):
-            connected.close()
-            raise ConnectionAbortedError
+        if loops.MOST_OF_A_KIND is not None:
+            if sum(other.fileno() != -1 for other in self._connected) >= loops.MOST_OF_A_KIND:
+                connected.close()
+                raise ConnectionAbortedError
+            self._connected.add(connected)
         return connected, address
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
-import selectors
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
@@ -20,30 +20,17 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 # the listening one when a client goes before it is accepted, and before Python 3.13 a datagram socket receives
 # nothing more once it has sent to a port where nobody listens, as ICE does while it looks for a way. Neither the
 # ICE nor the WebRTC library needs what only one of the two has, and no subprocess is started on the loop.
-WATCHED_SOCKETS = 512 if sys.platform == "win32" else None
-"""What one call of `select` takes on Windows: one more would end the loop."""
-_SPARE = 16
-"""Sockets of the loop itself and of what opens any beside connections."""
-
-
-def has_room(loop: asyncio.AbstractEventLoop | None, share: float = 1.0) -> bool:
-    """Whether a loop of this module can watch one socket more without passing that share of what it can."""
-    if WATCHED_SOCKETS is None or not isinstance(loop, ServerLoop):
-        return True
-    return loop.watched < share * (WATCHED_SOCKETS - _SPARE)
+MOST_OF_A_KIND = 248 if sys.platform == "win32" else None
+"""The most UDP sockets, and the most HTTP connections. One call of `select` takes 512 sockets on Windows, some of
+which are the loop's own, and one more would end the loop."""
 
 
 class ServerLoop(asyncio.SelectorEventLoop):
-    """Refuses a datagram socket that it could not watch any more."""
+    """Refuses datagram sockets beyond `MOST_OF_A_KIND`."""
 
     def __init__(self) -> None:
-        self._watching = selectors.DefaultSelector()
-        super().__init__(self._watching)
-
-    @property
-    def watched(self) -> int:
-        """The number of sockets that it watches."""
-        return len(self._watching.get_map() or ())
+        super().__init__()
+        self._opened: WeakSet[asyncio.DatagramTransport] = WeakSet()
 
     async def create_datagram_endpoint(  # type: ignore[override]
         self,
@@ -52,10 +39,13 @@ class ServerLoop(asyncio.SelectorEventLoop):
         remote_addr: tuple[str, int] | None = None,
         **options: Any,
     ) -> tuple[asyncio.DatagramTransport, P]:
-        """As any loop's. Raises `OSError` where it cannot watch one more."""
-        if not has_room(self):
-            raise OSError(errno.EMFILE, "no more sockets can be watched")
-        return await super().create_datagram_endpoint(protocol_factory, local_addr, remote_addr, **options)
+        """As any loop's. Raises `OSError` where there would be too many."""
+        used = sum(not transport.is_closing() for transport in self._opened)
+        if MOST_OF_A_KIND is not None and used >= MOST_OF_A_KIND:
+            raise OSError(errno.EMFILE, "too many UDP sockets are open")
+        made = await super().create_datagram_endpoint(protocol_factory, local_addr, remote_addr, **options)
+        self._opened.add(made[0])
+        return made
 
 
 class PortRangeLoop(ServerLoop):
