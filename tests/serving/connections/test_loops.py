@@ -111,7 +111,7 @@ def test_no_more_sockets_are_taken_than_can_be_watched(monkeypatch: pytest.Monke
                 client.setblocking(False)
                 with contextlib.suppress(BlockingIOError):
                     hung_up += client.recv(1) == b""
-            endpoints = []
+            endpoints: list[tuple[asyncio.DatagramTransport, asyncio.DatagramProtocol]] = []
             with contextlib.suppress(OSError):
                 while len(endpoints) < 20:
                     endpoints.append(await open_one(("127.0.0.1", 0)))
