@@ -24,7 +24,7 @@ test: lint
 lint: $(TESTABLE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python scripts/check_types.py
 
 # What the server is told, such as ARGS="--port 9000 --max-sessions 2".
 serve: $(SERVABLE)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 
 from personalive.errors import InputError
-from personalive.folders import cache_folder, expanded
+from personalive.folders import cache_folder, expanded, user_mark
+from tests.signals import IS_ROOT
 
 NOWHERE = "Could not determine home directory."
 
@@ -25,7 +27,7 @@ def homeless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setattr(Path, "home", fail)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    return tmp_path / f"personalive-{os.getuid()}"
+    return tmp_path / f"personalive-{user_mark()}"
 
 
 def test_what_the_environment_says_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -65,10 +67,11 @@ def test_a_link_leads_to_somebody_elses(homeless: Path, tmp_path: Path) -> None:
         cache_folder()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.skipif(not IS_ROOT, reason="only root gives files away")
 def test_somebody_else_made_it(homeless: Path) -> None:
     homeless.mkdir(mode=0o700)
-    os.chown(homeless, 12345, 0)
+    if sys.platform != "win32":
+        os.chown(homeless, 12345, 0)
     with pytest.raises(InputError, match="not yours alone"):
         cache_folder()
 

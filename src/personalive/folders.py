@@ -41,6 +41,16 @@ def expanded(path: Path) -> Path:
         raise InputError(f"{path}: there is no such home folder. Name the folder in full.") from error
 
 
+def user_mark() -> str:
+    """What tells users of one folder of temporary files apart. On Windows everybody has a folder of their own."""
+    return str(os.getuid()) if hasattr(os, "getuid") else "user"
+
+
+def belongs_to_others(path: Path) -> bool:
+    """Whether somebody else owns it, where the system knows owners by number. Raises `OSError`."""
+    return hasattr(os, "getuid") and path.stat().st_uid != os.getuid()
+
+
 def _platforms() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "personalive"
@@ -50,8 +60,7 @@ def _platforms() -> Path:
 
 
 def _among_temporary_files() -> Path:
-    user = os.getuid() if hasattr(os, "getuid") else "user"
-    folder = Path(tempfile.gettempdir()) / f"personalive-{user}"
+    folder = Path(tempfile.gettempdir()) / f"personalive-{user_mark()}"
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:

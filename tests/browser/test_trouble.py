@@ -13,6 +13,7 @@ from tests.browser import chrome
 from tests.browser.chrome import CLIP, PORTRAIT, Visit, visiting
 from tests.browser.helpers import Shoot, running, upload, write_picture
 from tests.serving.running import RunningServer, free_port
+from tests.signals import freeze, thaw
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -38,11 +39,11 @@ def test_a_server_that_vanishes_is_noticed(browser: Browser) -> None:
     with running() as server, visiting(browser, server.url) as visit:
         visit.start()
         visit.wait_until_live()
-        server.process.send_signal(signal.SIGSTOP)
+        freeze(server.process.pid)
         try:
             visit.told("Connection lost", seconds=40)
         finally:
-            server.process.send_signal(signal.SIGCONT)
+            thaw(server.process.pid)
         visit.told("Following the driver", seconds=60)
 
 

@@ -7,11 +7,14 @@ import itertools
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from personalive.errors import InputError, MediaError, OutputExistsError
+from personalive.file_names import shortened, windows_objection
+from personalive.replacing import in_use, replace_file
 
 OutputKind: TypeAlias = Literal["mp4", "mov", "webm", "gif", "png"]
 
@@ -94,12 +97,19 @@ def exists_error(path: Path) -> OutputExistsError:
 
 def write_failure(path: Path, error: BaseException) -> MediaError:
     """Return the error that says why `path` cannot be written."""
+    if in_use(error):
+        return MediaError(
+            f"{path} could not be written: another program has it open, a player perhaps. Close it there and run "
+            "the same command again."
+        )
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return MediaError(f"{path} could not be written: {reason}.")
 
 
 def check_parent(path: Path) -> None:
     """Raise `MediaError` unless the folder that `path` lies in exists and can be written to."""
+    if sys.platform == "win32" and (objection := windows_objection(path.name)):
+        raise MediaError(f"{path} cannot be written: {objection}. Choose another name.")
     parent = path.absolute().parent
     if not parent.is_dir():
         raise MediaError(f"{path} cannot be written: the folder {parent} does not exist.")
@@ -126,8 +136,7 @@ def numbered_files(folder: Path, pattern: str) -> list[Path]:
 def partial_path(target: Path, folder: Path | None = None) -> Path:
     """Return a hidden name in `folder`, or beside `target`, of the same suffix, that nobody else uses."""
     # Names may have 255 bytes; the addition must not break a long one.
-    stem = os.fsdecode(os.fsencode(target.stem)[:180])
-    name = f".{stem}.partial-{os.getpid()}-{next(_serial)}{target.suffix}"
+    name = f".{shortened(target.stem, 180)}.partial-{os.getpid()}-{next(_serial)}{target.suffix}"
     return target.with_name(name) if folder is None else folder / name
 
 
@@ -164,7 +173,7 @@ class OutputFile:
         """Give the file its name. Raises `OutputExistsError` if somebody else took it meanwhile."""
         try:
             if self._overwrite:
-                self.partial.replace(self._target)
+                replace_file(self.partial, self._target)
             else:
                 self._claim()
         except OSError as error:

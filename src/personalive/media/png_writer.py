@@ -17,6 +17,7 @@ from personalive.media.output import (
 from personalive.media.provenance import Provenance, encode_image, read_provenance
 from personalive.media.staged_writer import StagedWriter
 from personalive.media.types import Image
+from personalive.replacing import replace_file
 
 
 def _ours(file: Path) -> bool:
@@ -56,7 +57,7 @@ class PngWriter(StagedWriter):
 
     def _complete(self) -> None:
         if not self._folder.exists():
-            self._partial.rename(self._folder)
+            replace_file(self._partial, self._folder)
             return
         earlier = numbered_files(self._folder, self._pattern)
         if earlier and not self._overwrite:
@@ -66,7 +67,7 @@ class PngWriter(StagedWriter):
             )
         written = {file.name for file in self._partial.iterdir()}
         for name in sorted(written):
-            (self._partial / name).replace(self._folder / name)
+            replace_file(self._partial / name, self._folder / name)
         for file in earlier:
             # A longer run's pictures must not trail behind this one's; what we did not write is not ours to delete.
             if file.name not in written and _ours(file):

@@ -9,13 +9,15 @@ import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
+from weakref import WeakSet
 
 import uvicorn
 from fastapi import FastAPI
 
 from personalive.errors import InputError
 from personalive.serving.app import Lifetime, create_app
-from personalive.serving.connections.loops import loop_factory
+from personalive.serving.connections import loops
 from personalive.serving.live.memory import settle
 from personalive.serving.loading import preload
 from personalive.serving.observing import logs
@@ -41,7 +43,7 @@ def serve(settings: Settings, on_start: Callable[[str], None] | None = None) -> 
         config = http_config(app, most=_MAX_CONNECTIONS)
         settle()
         logs.event("server_started", url=address)
-        with asyncio.Runner(loop_factory=loop_factory(settings.udp_port_range)) as runner:
+        with asyncio.Runner(loop_factory=loops.loop_factory(settings.udp_port_range)) as runner:
             runner.run(_Http(config, app).serve([listener]))
 
 
@@ -100,13 +102,31 @@ class _Http(uvicorn.Server):
             self.should_exit = True
 
 
+class Listener(socket.socket):
+    """A listening socket that hangs up on clients beyond `MOST_OF_A_KIND`."""
+
+    def __init__(self, family: int, kind: int) -> None:
+        super().__init__(family, kind)
+        self._connected: WeakSet[socket.socket] = WeakSet()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """As any socket's. Raises `ConnectionAbortedError` where it has hung up."""
+        connected, address = super().accept()
+        if loops.MOST_OF_A_KIND is not None:
+            if sum(other.fileno() != -1 for other in self._connected) >= loops.MOST_OF_A_KIND:
+                connected.close()
+                raise ConnectionAbortedError
+            self._connected.add(connected)
+        return connected, address
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A listening TCP socket. Raises `InputError` in words: the port is taken, may not be had, is no address."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = Listener(family, socket.SOCK_STREAM)
     except OSError as error:
         raise InputError(f"{host} is no address to listen at: {error.strerror or error}.") from None
     try:

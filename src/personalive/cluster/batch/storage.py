@@ -1,7 +1,7 @@
 """Files in any store: looked at, read, and put in place whole.
 
-A *place* is an absolute path of this machine, or the URL of a store that fsspec knows, such as
-s3://bucket/clips/one.mp4. Paths need no fsspec.
+A *place* is an absolute path of this machine, with "/" between its parts on Windows too, or the URL of a store that
+fsspec knows, such as s3://bucket/clips/one.mp4. Paths need no fsspec.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from personalive.installation import install_command
 from personalive.media.output import OutputFile, write_failure
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_DRIVE = re.compile(r"/[A-Za-z]:/")
 # A new object appears in one step there, while a rename copies it and is none.
 _WHOLE_OBJECTS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "r2", "memory"}
 
@@ -48,13 +49,15 @@ def resolve(text: str, base: str) -> str:
     text = text.strip()
     if text.startswith("file://"):
         text = text.removeprefix("file://").removeprefix("localhost")
+        if _DRIVE.match(text):  # of Windows: file:///C:/clips
+            text = text[1:]
     if is_url(text):
         return text.rstrip("/")
     path = expanded(Path(text))
     if path.is_absolute():
-        return str(path)
+        return path.as_posix()
     if not is_url(base):
-        return os.path.normpath(Path(base) / path)
+        return Path(os.path.normpath(Path(base) / path)).as_posix()
     if ".." in path.parts:
         raise InputError(f"{text} leads out of {base}: give its whole URL.")
     return join(base, path.as_posix())

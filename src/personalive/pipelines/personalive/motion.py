@@ -17,6 +17,7 @@ from torch import Tensor
 from personalive.errors import InputError
 from personalive.pipelines.personalive.driving import Perceived
 from personalive.pipelines.personalive.networks.motion_extractor import HeadMotion
+from personalive.replacing import replace_file
 
 FORMAT = 1
 SUFFIX = ".safetensors"
@@ -94,7 +95,7 @@ class DrivingMotion:
             owned = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
             # Not `save_file`, whose files nobody but their owner may read.
             partial.write_bytes(save(owned, {"motion": json.dumps(facts)}))
-            partial.replace(path)
+            replace_file(partial, path)
         except OSError as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(f"{path} cannot be written: {reason.rstrip('.')}.") from error

@@ -37,6 +37,7 @@ from tests.pipelines.personalive.download.hub_server import (
     released,
     sha256,
 )
+from tests.signals import IS_ROOT, KILL
 
 FIRST = "personalive/reference_unet.pth"
 PATH = "pretrained_weights/" + FIRST
@@ -371,7 +372,7 @@ def test_a_folder_that_cannot_be_made_or_written(hub: HubServer, tmp_path: Path)
             download(root)
     sealed = tmp_path / "sealed"
     sealed.mkdir(mode=0o500)
-    if os.geteuid():  # root may write anywhere
+    if not IS_ROOT:  # root may write anywhere
         with pytest.raises(DownloadError, match=r"cannot be written \(Permission denied\)"):
             download(sealed / "set")
     assert hub.of("resolve") == []
@@ -389,9 +390,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, -15)]
-)
+@pytest.mark.parametrize(("number", "code"), [(KILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, -15)])
 def test_killed_on_the_way_it_goes_on_where_it_was(
     hub: HubServer, root: Path, number: signal.Signals, code: int
 ) -> None:

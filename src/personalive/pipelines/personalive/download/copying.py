@@ -21,6 +21,7 @@ from personalive.pipelines.personalive.download.receipt import Digest
 from personalive.pipelines.personalive.weights import layout
 from personalive.pipelines.personalive.weights.foreign import foreign
 from personalive.pipelines.personalive.weights.layout import PublishedFile
+from personalive.replacing import replace_file
 
 _PIECE = 8 * 2**20
 
@@ -190,7 +191,7 @@ def _take(source: Path, target: Path, staging: Path, name: str, tally: Tally) ->
     except OSError:  # another file system, or one without links
         _copy(source, part, tally)
     target.parent.mkdir(parents=True, exist_ok=True)
-    part.replace(target)
+    replace_file(part, target)
 
 
 def _copy(source: Path, part: Path, tally: Tally) -> None:

@@ -31,6 +31,7 @@ from personalive.pipelines.personalive.download.progress import Progress, Tally
 from personalive.pipelines.personalive.download.receipt import Receipt
 from personalive.pipelines.personalive.weights import layout
 from personalive.pipelines.personalive.weights.layout import PublishedFile, Repository
+from personalive.replacing import replace_file
 
 _FIRST_CONTACT = 2  # who is offline should learn it soon
 
@@ -205,7 +206,7 @@ def _fetch_all(hub: Hub, plan: Plan, staging: Path, tally: Tally, patience: Pati
         part = fetch(hub, item, staging, tally, patience)
         path = plan.root / item.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.replace(path)
+        replace_file(part, path)
         receipt.remember(path, item.file, item.published.digest, item.listing.commit)
 
 

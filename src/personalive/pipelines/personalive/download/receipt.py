@@ -14,6 +14,7 @@ from pathlib import Path
 
 from personalive.pipelines.personalive.weights import layout
 from personalive.pipelines.personalive.weights.layout import PublishedFile
+from personalive.replacing import replace_file
 
 RECEIPT = ".receipt.json"
 _PIECE = 2**20
@@ -107,7 +108,7 @@ class Receipt:
         text = json.dumps({key: asdict(entry) for key, entry in sorted(self._entries.items())}, indent=1)
         beside = self._root / f"{RECEIPT}.new"
         beside.write_text(text + "\n", encoding="utf-8")
-        beside.replace(self._root / RECEIPT)
+        replace_file(beside, self._root / RECEIPT)
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()

@@ -11,6 +11,7 @@ import logging
 import os
 import platform
 import stat
+import sys
 from pathlib import Path
 
 import torch
@@ -66,7 +67,7 @@ def keep_kernels(home: Path, device: torch.device) -> Path | None:
 
 
 def _check_private(folder: Path) -> None:
-    if os.name != "posix":
+    if sys.platform == "win32":  # its owner's alone already, as everything in a user's profile
         return
     facts = folder.lstat()
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:

@@ -11,6 +11,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from personalive.errors import InputError
+from personalive.replacing import replace_file
 
 
 @contextmanager
@@ -31,9 +32,9 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         yield partial
         if out.exists():
             for part in partial.iterdir():
-                part.replace(out / part.name)
+                replace_file(part, out / part.name)
         else:
-            partial.replace(out)
+            replace_file(partial, out)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
     finally:
