@@ -9,7 +9,6 @@ import typer
 
 from personalive.cli import server_options as options
 from personalive.errors import InputError
-from personalive.installation import install_command
 
 EPILOG = """Examples:
 
@@ -115,6 +114,8 @@ def serve(
 
     require_packages()
     if importlib.util.find_spec("ray") is None:
+        from personalive.installation import install_command
+
         raise InputError(
             f"A cluster needs Ray, which is not installed. Run: {install_command('server', 'cluster')}"
         )

@@ -9,7 +9,6 @@ import typer
 from personalive.cli import console
 from personalive.cli.terminal import tolerate
 from personalive.errors import PersonaLiveError
-from personalive.installation import import_remedy
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -32,6 +31,8 @@ def run(application: typer.Typer, name: str) -> int:
     except ImportError as error:
         if (error.name or "personalive").partition(".")[0] == "personalive":
             raise
+        from personalive.installation import import_remedy
+
         console.error(f"{error}. Run: {import_remedy(error)}")
         return 2
     except (KeyboardInterrupt, typer.Abort):

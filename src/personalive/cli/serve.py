@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from personalive.cli import server_options as options
 from personalive.errors import InputError
-from personalive.installation import install_command
 
 if TYPE_CHECKING:
     from personalive.serving.settings import Settings
@@ -95,6 +94,8 @@ def require_packages() -> None:
     """Raise `InputError` where the server's packages are missing."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
+        from personalive.installation import install_command
+
         raise InputError(
             f"The server needs packages that are not installed. Run: {install_command('server')}"
         )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from personalive.errors import PipelineUnavailableError
-from personalive.installation import install_command
 
 if TYPE_CHECKING:
     from personalive.pipelines.personalive.weights.checkpoints import Prepared
@@ -158,6 +157,8 @@ def _torch() -> Any:
     try:
         import torch
     except ImportError:
+        from personalive.installation import install_command
+
         raise PipelineUnavailableError(
             f"Weights need PyTorch, which is not installed. Run: {install_command('diffusion')}"
         ) from None
