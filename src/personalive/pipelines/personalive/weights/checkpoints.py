@@ -99,13 +99,32 @@ def load_models(
     """Load the set in `directory`: every network on `device`, in `dtype` but where `Models` says otherwise.
 
     Networks named in `shelved` wait on the host until they are needed; those in `on_host` are left there, for the
-    caller to bring. Memory stays near one copy of the weights
-    in `dtype`. Raises `WeightsError` naming the file and the entry that cannot be used.
+    caller to bring. Memory stays near one copy of the weights in `dtype`. Raises `WeightsError` naming the file and
+    the entry that cannot be used.
     """
-    device = torch.device(device)
+    return models_of(
+        prepare(directory),
+        device=torch.device(device),
+        dtype=dtype,
+        progress=progress,
+        shelved=shelved,
+        on_host=on_host,
+    )
+
+
+def models_of(
+    networks: list[Prepared],
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    progress: Progress | None = None,
+    shelved: Collection[str] = (),
+    on_host: Collection[str] = (),
+) -> Models:
+    """Fill networks that `prepare` gave; see `load_models`. They can be filled once."""
     loaded: dict[str, nn.Module | None] = {"tiny_vae": None}
     warnings: list[str] = []
-    for prepared in read(prepare(directory), device, dtype, progress, (*shelved, *on_host)):
+    for prepared in read(networks, device, dtype, progress, (*shelved, *on_host)):
         loaded[prepared.network.name] = prepared.module
         warnings.extend(prepared.notes)
     models = Models(**loaded, device=device, dtype=dtype, warnings=tuple(warnings))  # type: ignore[arg-type]
