@@ -10,7 +10,7 @@ from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.networks.autoencoder import Autoencoder
 from personalive.pipelines.personalive.networks.tiny_autoencoder import TinyAutoencoder
 
-_PIXELS_AT_ONCE = {"full": 2 * 512 * 512, "tiny": 4 * 512 * 512}
+PIXELS_AT_ONCE = {"full": 2 * 512 * 512, "tiny": 4 * 512 * 512}
 """Memory peaks while frames are decoded: more than this of them gain nothing, as fewer fill the device."""
 
 
@@ -27,7 +27,7 @@ class FrameDecoder(nn.Module):
         if network is None:
             raise InputError("The tiny autoencoder is not there. Get it with: personalive download --tiny")
         self.network: Autoencoder | TinyAutoencoder = network
-        self._at_once, self._pixels = at_once, _PIXELS_AT_ONCE[kind]
+        self._at_once, self._pixels = at_once, PIXELS_AT_ONCE[kind]
 
     def forward(self, latents: Tensor) -> Tensor:
         """Clean latents float32 (N, 4, h, w) → pixels float32 (N, 3, 8h, 8w) in [0, 1]."""

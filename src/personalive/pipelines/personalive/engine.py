@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from personalive.errors import InputError
+from personalive.folders import cache_folder
 from personalive.pipelines.personalive.decoding import FrameDecoder, to_images
 from personalive.pipelines.personalive.devices import exact_float32
 from personalive.pipelines.personalive.driver_tracker import TrackedFrame
@@ -45,7 +46,6 @@ from personalive.pipelines.personalive.speed.quantization import quantize
 from personalive.pipelines.personalive.speed.stages import PlainStages, Stages
 from personalive.pipelines.personalive.speed.streaming import StreamedUNet
 from personalive.pipelines.personalive.speed.transfers import to_device
-from personalive.pipelines.personalive.weights.layout import home
 from personalive.pipelines.personalive.window import WindowInput, WindowOutput, WindowState, denoise
 
 Trace = Callable[[str, Tensor], None]
@@ -115,7 +115,7 @@ class Engine:
         self._check_attention()
         if parameters.dtype == "float8":
             quantize(models)
-        folder = keep_kernels(home(), models.device) if models.device.type == "cuda" else None
+        folder = keep_kernels(cache_folder(), models.device) if models.device.type == "cuda" else None
         operations = PLAIN
         with torch.no_grad(), self._attention():
             if parameters.kernels == "auto":

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from personalive.errors import InputError
+from personalive.folders import cache_folder
 from personalive.pipelines.personalive.driving import Perceived
 from personalive.pipelines.personalive.speed.artefacts import keep_in
 from personalive.pipelines.personalive.speed.recording import (
@@ -23,7 +24,6 @@ from personalive.pipelines.personalive.speed.recording import (
     Replayed,
 )
 from personalive.pipelines.personalive.speed.stages import PlainStages, Stages, flat, perceived
-from personalive.pipelines.personalive.weights.layout import home
 
 _MOST_VARIANTS = 4 * MOST_GRAPHS
 
@@ -135,7 +135,7 @@ def accelerated(plain: PlainStages, mode: str, as_they_are: Collection[str] = ()
     """
     device = plain.models.device
     if mode == "full":
-        keep_in(home(), device)
+        keep_in(cache_folder(), device)
         compile_stages(plain)
     if mode == "off" or device.type != "cuda":
         return plain
