@@ -51,6 +51,17 @@ def belongs_to_others(path: Path) -> bool:
     return hasattr(os, "getuid") and path.stat().st_uid != os.getuid()
 
 
+def is_own(folder: Path, *, closed: int) -> bool:
+    """Whether it is a folder, no link to one, of this user, none of whose permissions are among those `closed`.
+
+    On Windows everything in a user's profile is that user's alone. Raises `OSError`.
+    """
+    if sys.platform == "win32":
+        return True
+    facts = folder.lstat()
+    return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid() and not facts.st_mode & closed
+
+
 def _platforms() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "personalive"
@@ -74,8 +85,5 @@ def _among_temporary_files() -> Path:
 
 
 def _require_own(folder: Path) -> None:
-    found = folder.lstat()
-    if not hasattr(os, "getuid"):
-        return
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & _OTHERS_MAY_WRITE:
+    if not is_own(folder, closed=_OTHERS_MAY_WRITE):
         raise InputError(f"{folder} is not yours alone: set PERSONALIVE_HOME to a folder that is.")

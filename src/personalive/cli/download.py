@@ -155,10 +155,9 @@ def _show(plan: Plan) -> None:
     width = max(len(name) for name, _, _ in rows)
     for name, size, where in rows:
         typer.echo(f"{name:<{width}}  {size:>9}  {where}")
-    more = f" ({sized(plan.later)} more if they leave entries to the base UNet)" if plan.later else ""
     typer.echo(
-        f"{plan.root}: {sized(plan.size - plan.staged)} to fetch for {len(plan.items)} of {len(rows)} files{more}, "
-        f"{sized(free_space(plan.root))} free"
+        f"{plan.root}: {sized(plan.size - plan.staged)} to fetch for {len(plan.items)} of {len(rows)} files"
+        f"{plan.more}, {sized(free_space(plan.root))} free"
     )
 
 

@@ -228,11 +228,15 @@ def _build(driver: int | None, gpus: tuple[Gpu, ...]) -> str | None:
 
 
 def _command(build: str) -> str:
-    return pip_command("torch", "--index-url", _INDEX + build)
+    return pip_command(*_from_index(build))
 
 
 def _install(build: str) -> str:
-    return pip_command("--force-reinstall", "torch", "--index-url", _INDEX + build)
+    return pip_command("--force-reinstall", *_from_index(build))
+
+
+def _from_index(build: str) -> tuple[str, ...]:
+    return ("torch", "--index-url", _INDEX + build)
 
 
 def _number(driver: str | None) -> int | None:

@@ -21,8 +21,7 @@ from pydantic_settings import (
 )
 
 from personalive.errors import InputError
-from personalive.folders import expanded
-from personalive.pipelines.personalive.weights import layout
+from personalive.folders import cache_folder, expanded
 
 PREFIX = "PERSONALIVE_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
@@ -140,7 +139,7 @@ class Settings(BaseSettings):
         None, description="Address that the world sees, if the machine has another one itself."
     )
     recordings_dir: Path = Field(
-        default_factory=lambda: layout.home() / "recordings", description="Folder of the recordings."
+        default_factory=lambda: cache_folder() / "recordings", description="Folder of the recordings."
     )
     watermark: bool = Field(False, description='Write "AI generated" into a corner of every frame.')
     log_format: Literal["text", "json"] = Field("text", description="How log lines look.")

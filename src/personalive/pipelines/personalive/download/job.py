@@ -193,9 +193,8 @@ def _announce(plan: Plan, tally: Tally) -> None:
     if plan.items:
         files = "1 file" if len(plan.items) == 1 else f"{len(plan.items)} files"
         resumed = f", {sized(plan.staged)} of it there already" if plan.staged else ""
-        more = f" ({sized(plan.later)} more if they leave entries to the base UNet)" if plan.later else ""
         tally.note(
-            f"fetching {files} into {plan.root}: {sized(plan.size)}{resumed}{more}; "
+            f"fetching {files} into {plan.root}: {sized(plan.size)}{resumed}{plan.more}; "
             f"{sized(free_space(plan.root))} are free"
         )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from personalive.errors import DownloadError, InputError, WeightsError
 from personalive.pipelines.personalive.download.fetch import Item, whole
-from personalive.pipelines.personalive.download.folder import STAGING
+from personalive.pipelines.personalive.download.folder import STAGING, sized
 from personalive.pipelines.personalive.download.hub import Listing
 from personalive.pipelines.personalive.download.progress import Tally
 from personalive.pipelines.personalive.download.receipt import Receipt
@@ -31,6 +31,11 @@ class Plan:
     items: tuple[Item, ...] = ()
     later: int = 0
     """Bytes that may have to be fetched afterwards."""
+
+    @property
+    def more(self) -> str:
+        """What may follow, to be put behind what is to be fetched; empty where nothing may."""
+        return f" ({sized(self.later)} more if they leave entries to the base UNet)" if self.later else ""
 
     @property
     def size(self) -> int:

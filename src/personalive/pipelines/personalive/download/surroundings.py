@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from personalive.errors import InputError, PipelineUnavailableError
+from personalive.installation import pip_command
 
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 _OTHERS_CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
@@ -29,8 +30,8 @@ def prepare() -> None:
         get_session()
     except ImportError:
         raise PipelineUnavailableError(
-            f"{_proxies('socks')} names a SOCKS proxy, which needs the package socksio: run pip install "
-            "socksio, or name an http proxy."
+            f"{_proxies('socks')} names a SOCKS proxy, which needs the package socksio: run "
+            f"{pip_command('socksio')}, or name an http proxy."
         ) from None
     except (OSError, ssl.SSLError) as error:
         named = next((name for name in _CERTIFICATES if os.environ.get(name)), _CERTIFICATES[0])

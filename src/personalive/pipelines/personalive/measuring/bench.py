@@ -91,7 +91,6 @@ def run(plan: BenchPlan, report: ProgressReport | None = None) -> BenchResult:
     device = device_of(plan.parameters.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    let_segments_grow(device)
 
     def warmed_up(pipeline: PersonaLivePipeline) -> tuple[PersonaLivePipeline, float, float]:
         read = time.perf_counter()
@@ -152,6 +151,7 @@ def loaded(plan: BenchPlan, device: torch.device, then: Callable[[PersonaLivePip
     parameters = plan.parameters
     if plan.random is None:
         return PersonaLivePipeline.read(parameters, then=then)
+    let_segments_grow(device)
     variant, dtype = VARIANTS[plan.random], dtype_of(parameters.dtype, device)
 
     def made(memory: MemoryPlan) -> T:

@@ -8,7 +8,7 @@ the entry; what is only unusual is noted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,12 +86,12 @@ def plan(
         [each for each in matching.unused if not each.name.startswith(ignored)],
     )
     read = " or ".join(str(file.path) for file in files)
-    missing = [f"{name} is missing from {read}" for name in wanted if name not in sources]
-    problems = matching.problems + missing
+    lacking = [f"{name} is missing from {read}" for name in matching.lacking(wanted)]
+    problems = matching.problems + lacking
     if problems or strict:
         problems += [f"{each.file.path}: {each.name} belongs to no entry of this network" for each in extras]
     if problems:
-        remedy = _remedy(absent) if missing else ""
+        remedy = _remedy(absent) if lacking else ""
         raise WeightsError(f"The {network} cannot be loaded: {_listed(problems)}.{remedy}")
     return Plan(
         network,
@@ -113,7 +113,7 @@ def missing(module: nn.Module, files: Sequence[TensorFile], network: str, rename
     matching = _Matching(wanted, rename)
     for file in files:
         matching.add(file, network)
-    return [name for name in wanted if name not in matching.sources]
+    return matching.lacking(wanted)
 
 
 class _Matching:
@@ -126,6 +126,10 @@ class _Matching:
         self.notes: list[str] = []
         self._targets = targets
         self._rename = rename
+
+    def lacking(self, wanted: Collection[str]) -> list[str]:
+        """Those of the wanted entries that no file has given."""
+        return [name for name in wanted if name not in self.sources]
 
     def add(self, file: TensorFile, network: str) -> None:
         """Lay a file over those before."""

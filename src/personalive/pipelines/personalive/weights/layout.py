@@ -172,14 +172,9 @@ LICENCES = (
 )
 
 
-def home() -> Path:
-    """The folder that holds what PersonaLive downloads; see `cache_folder`."""
-    return cache_folder()
-
-
 def default_root() -> Path:
     """The set that is used when none is named."""
-    return home() / FOLDER
+    return cache_folder() / FOLDER
 
 
 def resolve(directory: Path) -> Path:
