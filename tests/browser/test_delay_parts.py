@@ -26,11 +26,12 @@ def part(visit: Visit, name: str) -> str:
 
 def test_the_parts_are_shown_while_it_runs(live: Visit) -> None:
     parts = live.page.get_by_role("region", name="Where the delay comes from")
-    for name in ("Waiting for 4 frames", "Computing", "Sending", "Network and browser"):
+    for name in ("Waiting to begin", "Computing", "Sending", "Network and browser"):
         row = parts.locator("div", has=live.page.get_by_role("term").filter(has_text=name))
         expect(row.get_by_role("definition")).to_have_text(MEASURED, timeout=20_000)
-    expect(parts).to_contain_text("Most of the delay:")
-    # The preview has no window.
+    expect(parts.locator("#delay-advice")).to_contain_text("Mostly")
+    # The preview takes each frame as it comes, and has no window.
+    expect(parts).not_to_contain_text("Waiting for")
     expect(parts).not_to_contain_text("Inside the model")
     live.page.get_by_role("button", name="Stop", exact=True).click()
     expect(parts).to_be_hidden()
@@ -48,7 +49,7 @@ def test_a_pipeline_with_a_window(
         visit.tap_messages()
         visit.start()
         visit.wait_until_live()
-        visit.change_stats({"delay_ms": DIFFUSION})
+        visit.change_stats({"delay_ms": DIFFUSION, "chunk_frames": 4})
         expect(visit.page.locator("#delay-list")).to_contain_text("Inside the model", timeout=20_000)
         assert part(visit, "chunk") == "Waiting for 4 frames 0.07 s"
         assert part(visit, "window") == "Inside the model 0.40 s"
@@ -79,9 +80,9 @@ _ADVICE = """async ([given, told, onTheWay, rate]) => {
   const { DelayParts } = await import("/assets/js/delay-parts.js");
   const parts = new DelayParts();
   const properties = Object.fromEntries(given.map((name) => [name, {}]));
-  parts.use({ chunk_frames: 4, load_parameters: { properties } });
+  parts.use({ load_parameters: { properties } });
   return told.map((one) => {
-    parts.show(one, onTheWay, rate);
+    parts.show(one, onTheWay, rate, 4);
     return document.getElementById("delay-advice").textContent;
   });
 }"""
@@ -98,12 +99,12 @@ def advice(
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({}, "the model looks at many frames"),
-        ({"window": None, "chunk": 110.0}, "4 frames are computed at once"),
+        ({}, "the model, which looks at many frames"),
+        ({"window": None, "chunk": 110.0}, "waiting for 4 frames, which are computed at once"),
         # Four frames have come after 160 ms: those that wait longer wait for something else.
         ({"window": None, "chunk": 300.0}, "waiting for the server to be free"),
         ({"window": None, "step": 200.0}, "computing"),
-        ({"window": None, "send": 200.0}, "sent one by one"),
+        ({"window": None, "send": 200.0}, "sending frames one by one"),
     ],
 )
 def test_the_advice_is_for_the_largest_part(
@@ -117,7 +118,7 @@ def test_the_network_may_be_the_largest_part(visit: Visit) -> None:
 
 
 def test_a_pipeline_whose_latency_can_be_chosen(visit: Visit) -> None:
-    assert "choose a lower Latency under “Before start”" in advice(visit, DIFFUSION, given=("latency",))[0]
+    assert "choose a faster Speed under “Before start”" in advice(visit, DIFFUSION, given=("latency",))[0]
 
 
 def test_the_advice_does_not_flicker(visit: Visit) -> None:

@@ -29,7 +29,8 @@ def test_the_key_is_asked_for_and_kept_for_the_tab(browser: Browser, shoot: Shoo
 
 
 def test_the_stage_shows_the_result_and_comes_back(live: Visit, browser: Browser, shoot: Shoot) -> None:
-    with visiting(browser, live.url, (640, 640), path="/stage?background=green") as stage:
+    with visiting(browser, live.url, (640, 640), path="/stage?background=%23123456") as stage:
+        expect(stage.page.locator("#told")).to_be_hidden()
         video = stage.page.locator("#video")
 
         def shown() -> bool:
@@ -37,9 +38,9 @@ def test_the_stage_shows_the_result_and_comes_back(live: Visit, browser: Browser
 
         wait_for(shown)
         background = stage.page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
-        assert background == "rgb(0, 177, 64)"
+        assert background == "rgb(18, 52, 86)"
         stage.page.wait_for_timeout(1000)
-        shoot(stage, "stage-green")
+        shoot(stage, "stage")
         live.page.get_by_role("button", name="Stop", exact=True).click()
         wait_for(lambda: not shown(), 30)
         live.page.get_by_role("button", name="Start", exact=True).click()

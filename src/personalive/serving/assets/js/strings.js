@@ -12,7 +12,7 @@ export const text = {
   resultVideo: "Animated portrait",
   stillImage: "The chosen portrait",
   driverVideo: "The video that the portrait follows",
-  driverCaption: "Followed",
+  driverCaption: "Video",
   ownCamera: "You",
   api: "API",
   stageLink: "Result only",
