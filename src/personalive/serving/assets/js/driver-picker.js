@@ -2,6 +2,7 @@
 
 import { byId, complain, make } from "./dom.js";
 import { Camera, cameras, Clip, DriverError } from "./drivers.js";
+import { forgetFile, keepFile, keptFile } from "./storage.js";
 import { say, text } from "./strings.js";
 
 const SAMPLE = "/assets/samples/driving.mp4";
@@ -36,14 +37,20 @@ export class DriverPicker {
 
   /**
    * Take what was chosen before the page was loaded again. A camera stays off until the start.
-   * @param {{kind: import("./drivers.js").Kind, name: string, deviceId: string | null}} kept
-   * @param {Blob | null} file
+   * @param {NonNullable<import("./storage.js").Choices["driver"]>} kept
    */
-  async restore({ kind, name, deviceId }, file) {
-    if (kind === "camera") await this.#use(new Camera(deviceId));
-    else if (kind === "sample") await this.#choose("sample", sample);
-    else if (file) await this.#choose("file", async () => new Clip(file, name, "file"));
+  async restore({ kind, name, deviceId, key }) {
+    if (kind === "camera") return this.#use(new Camera(deviceId));
+    if (kind === "sample") return this.#choose("sample", sample);
+    const file = key === null ? null : await keptFile(key);
+    if (file) await this.#choose("file", async () => Object.assign(new Clip(file, name, "file"), { key }));
     else this.complain(say.videoNotKept(name));
+  }
+
+  /** What a reload must not lose. */
+  get kept() {
+    const { chosen } = this;
+    return chosen && { kind: chosen.kind, name: chosen.name, deviceId: chosen.deviceId, key: chosen.key };
   }
 
   /**
@@ -97,6 +104,8 @@ export class DriverPicker {
   async #use(driver) {
     const before = this.chosen;
     this.chosen = driver;
+    if (driver.kind === "file" && driver.file) driver.key ??= keepFile(driver.file);
+    if (before?.key && before.key !== driver.key) forgetFile(before.key);
     driver.onEnded = () => this.#gone(driver);
     this.show();
     this.onChoose(driver);

@@ -25,6 +25,7 @@ export class DriverError extends Error {
  * @property {MediaStream | null} stream
  * @property {boolean} mirrored whether people expect to see it as in a mirror
  * @property {Blob | null} file what is played
+ * @property {string | null} key by what name the browser keeps the file
  * @property {string | null} deviceId
  * @property {(() => void) | null} onEnded
  * @property {() => Promise<void>} open throws `DriverError`
@@ -38,6 +39,7 @@ export class Camera {
   kind = /** @type {const} */ ("camera");
   name = text.camera;
   file = null;
+  key = null;
   mirrored = true;
   /** @type {MediaStream | null} */ stream = null;
   /** @type {(() => void) | null} */ onEnded = null;
@@ -96,6 +98,7 @@ export class Camera {
 export class Clip {
   deviceId = null;
   mirrored = false;
+  /** @type {string | null} */ key = null;
   /** @type {MediaStream | null} */ stream = null;
   /** @type {(() => void) | null} */ onEnded = null;
   /** @type {HTMLVideoElement | null} */ #player = null;

@@ -11,7 +11,7 @@ import { Pipelines } from "./pipelines.js";
 import { PortraitPicker } from "./portrait-picker.js";
 import { Screen } from "./screen.js";
 import { Session } from "./session.js";
-import { keepChoices, keepFile, keptChoices, keptFile, sweepFiles } from "./storage.js";
+import { keepChoices, keptChoices, sweepFiles } from "./storage.js";
 import { say, text } from "./strings.js";
 import { sleep } from "./time.js";
 import { Toolbar } from "./toolbar.js";
@@ -47,8 +47,6 @@ let wasLost = false;
 let slow;
 /** What the last session failed by is shown: counted up when it is shown no more. */
 let failures = 0;
-/** By what name the browser keeps the video file that drives, with its driver. @type {[unknown, string] | null} */
-let keptVideo = null;
 /** Whether what was chosen before is shown again by now. */
 let restored = false;
 
@@ -95,7 +93,7 @@ async function restore() {
   const kept = keptChoices();
   void sweepFiles();
   const looked = pipelines.look(kept?.pipeline);
-  if (kept?.driver) void drivers.restore(kept.driver, kept.driver.key ? await keptFile(kept.driver.key) : null);
+  if (kept?.driver) void drivers.restore(kept.driver);
   if (kept) await portraits.restore(kept);
   await looked;
   if (kept && pipelines.chosen?.id === kept.pipeline) {
@@ -108,16 +106,9 @@ async function restore() {
 /** Keep what is chosen, for when the page is loaded again. */
 function keep() {
   if (!restored) return; // what was kept before is all there is
-  const driver = drivers.chosen;
-  if (driver?.file && driver.kind === "file" && keptVideo?.[0] !== driver) keptVideo = [driver, keepFile(driver.file)];
   keepChoices({
     ...portraits.kept,
-    driver: driver && {
-      kind: driver.kind,
-      name: driver.name,
-      deviceId: driver.deviceId,
-      key: keptVideo?.[0] === driver ? keptVideo[1] : "",
-    },
+    driver: drivers.kept,
     pipeline: pipelines.chosen?.id ?? null,
     load: pipelines.changed,
     run: motion.values,
@@ -168,16 +159,16 @@ async function usePortrait(portrait) {
  * @param {ApiError} error
  */
 function refusePortrait(portrait, error) {
-  if (error.status === 409 && !session.active) return; // unloaded meanwhile: it is checked at the start
-  if (error.status === 0) {
-    // Not the portrait's fault, and over as soon as the server is back.
-    portraits.complain(error.message);
+  const used = session.active ? (session.plan?.portrait ?? null) : null;
+  if (error.passing || error.status === 409) {
+    // Not the portrait's fault: it is checked once more at the start, or where the session connects again.
+    if (used !== null && used !== portrait) portraits.mark(used);
+    if (used !== portrait && error.status !== 409) portraits.complain(error.message);
     void untilReachable().then(() => portraits.chosen === portrait && portraits.complain(null));
     return;
   }
   portraits.setRefused(portrait, true);
-  const before = session.active ? (session.plan?.portrait ?? null) : null;
-  portraits.mark(before === portrait ? null : before);
+  portraits.mark(used === portrait ? null : used);
   const again = () => {
     portrait.lenient = true;
     portraits.complain(null);

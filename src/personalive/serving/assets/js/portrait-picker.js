@@ -138,7 +138,7 @@ export class PortraitPicker {
 
   /** @param {Portrait} portrait */
   #forget(portrait) {
-    const last = this.chosen === portrait;
+    const last = this.chosen === portrait || this.chosen === null; // one that was refused is not chosen, but shown
     this.#tiles.delete(portrait);
     if (portrait.key) forgetFile(portrait.key);
     this.complain(null); // it was about that one, or about another's being refused
