@@ -18,8 +18,8 @@ const onAir = "obsstudio" in window;
 
 fill(document);
 const asked = new URLSearchParams(location.search);
-const key = new URLSearchParams(location.hash.slice(1)).get("key");
-if (key) keepKey(key);
+const [, key = ""] = /^#key=(.+)$/.exec(location.hash) ?? [];
+if (key) keepKey(decoded(key));
 
 const background = asked.get("background") ?? "transparent";
 const colour = background === "transparent" ? background : `#${background.replace("#", "")}`;
@@ -50,4 +50,16 @@ for (;;) {
 /** @param {string} sentence */
 function tell(sentence) {
   byId("told").textContent = onAir && sentence !== say.stageKey ? "" : sentence;
+}
+
+/**
+ * A key as our own link carries it, or as somebody has typed it.
+ * @param {string} text
+ */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
