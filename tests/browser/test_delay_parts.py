@@ -125,3 +125,39 @@ def test_the_advice_does_not_flicker(visit: Visit) -> None:
     first: dict[str, float | None] = {"chunk": 50, "window": None, "step": 100, "send": 95}
     said = advice(visit, first, first | {"step": 95, "send": 100}, first | {"send": 200})
     assert said[0] == said[1] != said[2]
+
+
+_SKIPPED = """async (told) => {
+  const { Figures } = await import("/assets/js/figures.js");
+  const figures = new Figures();
+  figures.clear();
+  const stats = { fps_in: 30, fps_out: 30, latency_ms: { p50: 100, p95: 120 }, dropped_out: 0, frames_without_face: 0 };
+  return told.map(([frames_in, dropped_in]) => {
+    figures.show({ ...stats, frames_in, dropped_in }, 0, "streaming");
+    return document.getElementById("skipped-advice").textContent;
+  });
+}"""
+
+
+def warnings(visit: Visit, shares: list[float]) -> list[bool]:
+    """Whether the page warns, second by second, where that share of 100 driving frames is skipped in each."""
+    frames, dropped, told = 0.0, 0.0, [(0.0, 0.0)]
+    for share in shares:
+        frames, dropped = frames + 100, dropped + 100 * share
+        told.append((frames, dropped))
+    found: list[str] = visit.page.evaluate(_SKIPPED, told)
+    assert all("smaller Width and Height" in one for one in found if one)
+    return [bool(one) for one in found[1:]]
+
+
+def test_many_skipped_frames_are_a_warning(visit: Visit) -> None:
+    assert warnings(visit, [0, 0.41, 0.41]) == [False, True, True]
+    assert not any(warnings(visit, [0.02, 0.04] * 5))
+    # One bad second among good ones is none, and one that is over is over after a while.
+    assert not any(warnings(visit, [0, 0, 0, 0, 0.45, 0, 0, 0, 0, 0]))
+    faded = warnings(visit, [0.4] * 3 + [0.0] * 8)
+    assert faded[:4] == [True] * 4
+    assert not faded[-1]
+    # Around the limit it does not come and go.
+    steady = warnings(visit, [0.12] * 6 + [0.08, 0.11] * 5)
+    assert all(steady)

@@ -60,7 +60,7 @@ export class Session extends EventTarget {
 
   /**
    * Listen to one kind of event.
-   * @param {"phase" | "step" | "wait" | "stream" | "message" | "error"} type
+   * @param {"phase" | "step" | "wait" | "driver" | "stream" | "message" | "error"} type
    * @param {(detail: any) => void} hear
    */
   on(type, hear) {
