@@ -147,7 +147,8 @@ def test_cancel_and_start_again_works_at_once(visit: Visit, server: RunningServe
     pattern = {"offer": "**/webrtc/offer", "reference": "**/reference/*"}.get(step, f"**/{step}")
     page.route(pattern, hold)
     page.get_by_role("button", name="Start", exact=True).click()
-    wait_for(lambda: bool(held) or page.wait_for_timeout(50) is not None)
+    while not held:
+        page.wait_for_timeout(50)
     page.get_by_role("button", name="Cancel", exact=True).click()
     page.get_by_role("button", name="Start", exact=True).click()
     page.wait_for_timeout(300)

@@ -184,7 +184,9 @@ def test_what_was_said_of_a_camera_goes_when_it_is_allowed(
     refusing.close()
 
 
-def test_what_was_said_of_the_server_goes_when_it_is_back(browser: Browser, portrait: Image, tmp_path: Path) -> None:
+def test_what_was_said_of_the_server_goes_when_it_is_back(
+    browser: Browser, portrait: Image, tmp_path: Path
+) -> None:
     at = {"port": free_port(), "pipeline": "preview"}
     with running(at) as first, visiting(browser, first.url) as visit:
         first.wait_until_loaded()

@@ -83,7 +83,9 @@ def test_pictures_come_by_drop_paste_and_camera(visit: Visit) -> None:
     visit.page.get_by_role("button", name="Take a picture").click()
     wait_for(lambda: visit.page.evaluate("document.getElementById('shot-video').videoWidth > 0"))
     visit.page.get_by_role("button", name="Take it").click()
-    expect(visit.page.get_by_role("button", name="Camera picture", exact=True)).to_have_attribute("aria-pressed", "true")
+    expect(visit.page.get_by_role("button", name="Camera picture", exact=True)).to_have_attribute(
+        "aria-pressed", "true"
+    )
     assert visit.errors == []
 
 

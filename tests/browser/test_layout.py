@@ -29,7 +29,8 @@ SIZES = {
 _COVERED = """() => {
   const named = "button, input:not(.unseen), select, summary, a[href], label, dt, dd, h1, h3, p, small, figcaption";
   const within = (outer, inner) => outer.contains(inner) || inner.contains(outer);
-  const ofOne = (a, b) => within(a, b) || (a.closest("label") !== null && a.closest("label") === b.closest("label"));
+  const label = (element) => element.closest("label");
+  const ofOne = (a, b) => within(a, b) || (label(a) !== null && label(a) === label(b));
   const covered = [];
   for (const element of document.querySelectorAll(named)) {
     if (element.closest("dialog, .unseen, .skip, #drop-veil, .announced") || !element.checkVisibility()) continue;
@@ -46,7 +47,8 @@ _COVERED = """() => {
       }
       const top = document.elementFromPoint(x, y);
       if (top && !ofOne(element, top)) {
-        covered.push(`${element.outerHTML.slice(0, 90)} at ${x | 0}, ${y | 0} lies under ${top.outerHTML.slice(0, 90)}`);
+        const [below, above] = [element, top].map(({ outerHTML }) => outerHTML.slice(0, 90));
+        covered.push(`${below} at ${x | 0}, ${y | 0} lies under ${above}`);
       }
     }
   }

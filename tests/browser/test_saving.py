@@ -99,7 +99,10 @@ def test_a_recording_is_saved_when_the_session_ends_by_itself(
 
 def test_a_server_that_cannot_record_says_why(browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
-    with running({"recordings_dir": str(tmp_path / "file")}) as server, visiting(browser, server.url) as visit:
+    with (
+        running({"recordings_dir": str(tmp_path / "file")}) as server,
+        visiting(browser, server.url) as visit,
+    ):
         visit.start()
         visit.wait_until_live()
         visit.page.get_by_role("button", name="Record", exact=True).click()

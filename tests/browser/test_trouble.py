@@ -90,7 +90,9 @@ def test_a_picture_without_a_face_is_refused_at_once_and_may_be_insisted_on(
     shoot(visit, "no-face-in-picture")
     problem.get_by_role("button", name="Use it anyway").click()
     expect(problem).to_be_hidden()
-    expect(visit.page.get_by_role("button", name="wall.png", exact=True)).to_have_attribute("aria-pressed", "true")
+    expect(visit.page.get_by_role("button", name="wall.png", exact=True)).to_have_attribute(
+        "aria-pressed", "true"
+    )
 
 
 def test_nobody_in_view(playwright: Playwright, folder: Path, server: RunningServer, shoot: Shoot) -> None:
