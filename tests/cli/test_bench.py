@@ -34,6 +34,7 @@ def test_without_weights_random_ones_are_measured_and_it_says_so(personalive: Ca
     assert written["settings"] == {"height": 64, "width": 64, "device": "cpu"}
 
 
+@pytest.mark.slow
 def test_the_networks_are_measured_alone_for_every_number(personalive: Call, tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
     numbers = ("--keyframes", 0, "--keyframes", 2, "--sessions", 1, "--sessions", 2)
