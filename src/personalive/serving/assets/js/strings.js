@@ -44,7 +44,7 @@ export const text = {
   pipeline: "Method",
   looking: "Looking at what this server can run…",
   before: "Before start",
-  more: "More",
+  more: "For experts",
   beforeHint: "These count from the next start on.",
   download: "Download",
   tryAgain: "Try again",
@@ -183,14 +183,14 @@ export const say = {
   diffusionNote: "The AI model (diffusion) paints every frame. Made for a GPU; slow without one.",
   runningPreview: "Preview, not the diffusion model",
   notReady: (/** @type {string} */ why) => `Not ready: ${why.replace(/\.$/, "")}.`,
-  weightsMissing: (/** @type {string} */ size) => `Its weights are not here yet (${size}).`,
+  weightsMissing: (/** @type {string} */ size) => `This server must download it first (${size}).`,
   weightsSizeUnknown: "12.1 GB",
   downloadStarting: "Asking for the list of files…",
   downloaded: (/** @type {number} */ done, /** @type {number} */ total, /** @type {string} */ file) =>
     total < 1e9
       ? `${whole.format(done / 1e3)} of ${whole.format(total / 1e3)} kB · ${file}`
       : `${tenths.format(done / 1e9)} of ${tenths.format(total / 1e9)} GB · ${file}`,
-  downloadDone: "The weights are here.",
+  downloadDone: "It is here.",
 
   saved: (/** @type {string} */ name, /** @type {boolean} */ alone) =>
     alone ? `Saved ${name}: the result alone.` : `Saved ${name}.`,
