@@ -13,7 +13,13 @@ const LOOK_AGAIN_MS = 500;
 /** A server that does not answer is asked for a recording that long. */
 const PATIENCE_MS = 60_000;
 
-/** @typedef {{recording_id: string, state: "recording" | "finished" | "failed", note: string | null}} Info */
+/**
+ * @typedef {object} Info
+ * @property {string} recording_id
+ * @property {"recording" | "finished" | "failed"} state
+ * @property {string | null} url where what there is of it is fetched
+ * @property {string | null} note why it ended by itself, or failed
+ */
 
 /**
  * Save the frame that a session sent last. Throws `ApiError`.
@@ -67,7 +73,7 @@ export class Recording {
   async stop() {
     this.#over = true;
     const info = await this.#finished();
-    if (info.state === "failed") throw new ApiError(info.note ?? "", 500);
+    if (info.url === null) throw new ApiError(info.note ?? "", 500);
     const path = `${RECORDINGS}/${this.id}`;
     const name = save(await (await this.api.request(path)).blob(), "mp4");
     await this.api.request(path, { method: "DELETE" }).catch(() => {}); // then the server has it still

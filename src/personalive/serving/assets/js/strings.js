@@ -56,7 +56,6 @@ export const text = {
   stop: "Stop",
   cancel: "Cancel",
   tryNow: "Try now",
-  dismiss: "Dismiss",
 
   tools: "While it runs",
   pause: "Pause",
@@ -110,7 +109,6 @@ export const text = {
   keyWrong: "The server does not accept this key.",
 
   nothing: "–",
-  noScript: "This page needs JavaScript.",
 };
 
 /** Sentences with something to fill in. */
@@ -170,7 +168,6 @@ export const say = {
   busy: (/** @type {number} */ seconds) =>
     `The server is busy: all its places are taken. Trying again in ${seconds} s.`,
   retryingBusy: "The server is busy. Trying again…",
-  stopped: "Stopped.",
   ended: (/** @type {string} */ why) => `The session ended. ${why}`,
   replaced: "Somebody has loaded another method on this server. Press Start to load yours again.",
   unreachable: "The server cannot be reached. Is it still running?",
