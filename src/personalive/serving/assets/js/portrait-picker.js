@@ -3,12 +3,14 @@
 import { takePicture } from "./camera-shot.js";
 import { byId, complain, icon, make } from "./dom.js";
 import { DriverError } from "./drivers.js";
-import { Portrait, PictureError, readPortrait } from "./portraits.js";
+import { PictureError, readPortrait } from "./portraits.js";
 import { forgetFile, keepFile, keptFile } from "./storage.js";
 import { say, text } from "./strings.js";
 
 const SAMPLE = "/assets/samples/portrait.jpg";
 const SAMPLE_KEY = "sample";
+
+/** @typedef {import("./portraits.js").Portrait} Portrait */
 
 /** Shows the portraits of this visit. Calls `onChoose` with one that has just been chosen, null when it is removed. */
 export class PortraitPicker {
@@ -89,8 +91,9 @@ export class PortraitPicker {
   async restore(kept) {
     for (const { name, key, lenient, referenceId } of kept.portraits) {
       const picture = await keptFile(key);
-      if (picture === null) continue;
-      const portrait = Object.assign(new Portrait(name, picture), { key, lenient, referenceId });
+      const portrait = picture && (await readPortrait(picture, name).catch(() => null));
+      if (portrait === null) continue;
+      Object.assign(portrait, { key, lenient, referenceId });
       this.#add(portrait);
       if (key === kept.portrait) await this.#offer(async () => portrait);
     }

@@ -9,10 +9,6 @@ const PATH = "/api/v1/personalive/reference";
 
 /** One picture, and its reference on the server once it has been sent there. */
 export class Portrait {
-  lenient = false;
-  /** @type {string | null} */ referenceId = null;
-  /** By what name the browser keeps the picture. @type {string | null} */ key = null;
-
   /**
    * @param {string} name
    * @param {Blob} picture
@@ -21,6 +17,11 @@ export class Portrait {
     this.name = name;
     this.picture = picture;
     this.url = URL.createObjectURL(picture);
+    this.lenient = false;
+    /** @type {string | null} */
+    this.referenceId = null;
+    /** By what name the browser keeps the picture. @type {string | null} */
+    this.key = null;
   }
 
   /**
