@@ -97,6 +97,17 @@ def test_a_recording_is_saved_when_the_session_ends_by_itself(
     expect(live.page.locator("#record-time")).to_have_text("")
 
 
+def test_a_recording_is_saved_when_the_page_is_loaded_again(
+    live: Visit, server: RunningServer, tmp_path: Path
+) -> None:
+    live.page.get_by_role("button", name="Record", exact=True).click()
+    expect(live.page.locator("#record-time")).to_have_text("0:02", timeout=15_000)
+    with live.page.expect_download() as started:
+        live.page.reload()
+    check_mark(saved(started.value, tmp_path))
+    wait_for(lambda: kept(server) == [])
+
+
 def test_a_server_that_cannot_record_says_why(browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with (

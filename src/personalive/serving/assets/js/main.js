@@ -47,7 +47,7 @@ let wasLost = false;
 let slow;
 /** What the last session failed by is shown: counted up when it is shown no more. */
 let failures = 0;
-/** Whether what was chosen before is shown again by now. */
+/** Whether what was chosen before is shown again by now, and the page has not been left. */
 let restored = false;
 
 go.onclick = () => (session.active ? session.stop() : start());
@@ -75,8 +75,12 @@ session.on("driver", (driver) => {
 });
 session.on("error", (detail) => showError(detail.sentence, detail.cause));
 window.addEventListener("pagehide", () => {
-  session.stop();
   keep();
+  restored = false; // what is left now is not what was chosen
+  session.stop();
+});
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) restored = true;
 });
 document.addEventListener("visibilitychange", () => document.hidden && keep());
 watchKey((key) => {
@@ -101,6 +105,7 @@ async function restore() {
     motion.restore(kept.run);
   }
   restored = true;
+  if (kept?.recording) void toolbar.saveLeft(kept.recording);
 }
 
 /** Keep what is chosen, for when the page is loaded again. */
@@ -109,6 +114,7 @@ function keep() {
   keepChoices({
     ...portraits.kept,
     driver: drivers.kept,
+    recording: toolbar.kept,
     pipeline: pipelines.chosen?.id ?? null,
     load: pipelines.changed,
     run: motion.values,

@@ -199,7 +199,7 @@ export const say = {
   },
   recording: (/** @type {boolean} */ alone) =>
     alone ? "Recording the result alone, without the video beside it." : "Recording.",
-  recordingCut: (/** @type {string} */ name) => `The connection was lost; what had been recorded is saved as ${name}.`,
+  recordingCut: (/** @type {string} */ name) => `The recording was cut short; what there is of it is saved as ${name}.`,
 
   perSecond: (/** @type {number} */ rate) => `${whole.format(rate)}`,
   perSecondUnit: "frames/s",

@@ -80,6 +80,24 @@ export class Toolbar {
     if (this.#recording) void this.#saveRecording(this.#recording, cut);
   }
 
+  /** The recording that runs, for when the page is left. */
+  get kept() {
+    const recording = this.#recording;
+    return recording && { session: recording.session, id: recording.id };
+  }
+
+  /**
+   * Save a recording that ran when the page was left: the server has completed it.
+   * @param {{session: string, id: string}} kept
+   */
+  async saveLeft({ session, id }) {
+    const recording = new Recording(this.acts.api, session, id, () => {});
+    await recording.stop().then(
+      ({ name }) => this.acts.announce(say.recordingCut(name)),
+      () => {}, // it was saved before, or the server has lost it
+    );
+  }
+
   /** @param {boolean} mirrored */
   #setMirrored(mirrored) {
     this.#mirrored[this.#kind] = mirrored;
