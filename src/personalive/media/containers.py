@@ -15,7 +15,6 @@ import av
 import av.container
 import av.error
 from av.audio.stream import AudioStream
-from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from personalive.errors import MediaError, UnsupportedMediaError
@@ -76,22 +75,6 @@ def _cannot_open(path: Path) -> str:
     if head[4:8] == b"ftyp":
         return f"{path.name} is cut short or damaged: its index of frames cannot be read."
     return f"{path.name} cannot be read as a video: damaged, or not one of {KNOWN_KINDS}."
-
-
-def video_stream(container: av.container.InputContainer) -> VideoStream | None:
-    """Return the first moving picture of a file: cover art does not count."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
-            return stream
-    return None
-
-
-def audio_stream(container: av.container.InputContainer) -> AudioStream | None:
-    """Return the first sound track of a file that can be decoded."""
-    for stream in container.streams.audio:
-        if stream.codec_context is not None:
-            return stream
-    return None
 
 
 def stream_origin(path: Path, stream: VideoStream | AudioStream) -> float:
