@@ -49,9 +49,7 @@ class ContainerSource:
             self._doubtful = scan.rises == (stream.codec_context.codec.canonical_name in _REORDERING)
             # Kept, not just peeked at: one packet can bring many frames.
             self._rest = self._decoder.frames()
-            first = next(self._rest, None)
-            if first is None:
-                raise MediaError(f"{path.name} is damaged: none of its frames can be decoded.")
+            first = self._first_of(self._rest)
             self._first: av.VideoFrame | None = first
             self._size = self._display_size(first)
             check_pixel_count(*self._size, path.name)
@@ -115,6 +113,11 @@ class ContainerSource:
         return seconds if _SHORTEST_PART * usual < seconds <= LONGEST_STEP else usual
 
     # Pictures
+
+    def _first_of(self, frames: Iterator[av.VideoFrame]) -> av.VideoFrame:
+        for frame in frames:
+            return frame
+        raise MediaError(f"{self._path.name} is damaged: none of its frames can be decoded.")
 
     def _image(self, frame: av.VideoFrame) -> Image:
         try:

@@ -123,7 +123,7 @@ def inner_size(size: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]
 
 
 def fit_within(image: Image, size: tuple[int, int]) -> Image:
-    """Resize (height, width, 3) uint8 into `size` (width, height), its proportions kept, with black at two sides."""
+    """Resize (height, width, 3) uint8 into `size` (width, height), its proportions kept, black beside it."""
     height, width = image.shape[:2]
     image = fit_image(image, inner_size((width, height), size))
     below, beside = size[1] - image.shape[0], size[0] - image.shape[1]

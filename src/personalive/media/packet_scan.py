@@ -24,8 +24,8 @@ _MOST_BYTES = 64_000_000
 class PacketScan:
     """The timestamps of a track's first packets, in seconds of the container's clock and in decoding order.
 
-    `tick` is the clock's unit in seconds. `last` is how long the latest is said to be on, in seconds, 0 if that is not
-    said. `frames` is how many there are in all, None where the track goes on.
+    `tick` is the clock's unit in seconds. `last` is how long the latest is said to be on, in seconds, 0 if that is
+    not said. `frames` is how many there are in all, None where the track goes on.
     """
 
     stamps: tuple[float, ...]

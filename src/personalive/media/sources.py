@@ -46,13 +46,15 @@ class Shown:
 
 
 class Source(Protocol):
-    """One opened input. `ended_early` turns True if the data stopped before the
-    header said; `lost` counts the frames within that could not be decoded."""
+    """One opened input. `ended_early` turns True if the data stopped before the header said."""
 
     info: VideoInfo
     warnings: list[str]
     ended_early: bool
-    lost: int
+
+    @property
+    def lost(self) -> int:
+        """How many frames could not be decoded."""
 
     def frames(self, start: float) -> Iterator[Shown]:
         """Yield frames with strictly rising times, beginning no later than the one on screen at `start`."""

@@ -39,8 +39,8 @@ Item = TypeVar("Item")
 def typical_step(stamps: Iterable[float], tick: float) -> float | None:
     """Return the seconds from one frame to the next that most are apart; None where the stamps do not tell.
 
-    The stamps may come in any order, and are multiples of `tick` seconds. The median step counts, so a first picture
-    that stands for long and pauses do not. Where a stamp is repeated, its frames share the step to the next.
+    The stamps may come in any order, and are multiples of `tick` seconds. The median step counts, so a first
+    picture that stands for long and pauses do not. Where a stamp is repeated, its frames share the step to the next.
     """
     counts = sorted(Counter(stamps).items())
     shared = [(later - time) / count for (time, count), (later, _) in pairwise(counts)]
@@ -50,8 +50,8 @@ def typical_step(stamps: Iterable[float], tick: float) -> float | None:
 def typical(steps: Sequence[float], tick: float) -> float | None:
     """Return the median of steps in seconds; None of none.
 
-    It is refined by the mean of the steps like it, since times are rounded to `tick` seconds: 30 frames per second are
-    33, 33 and 34 ms in Matroska, and 3, 3 and 4 hundredths in GIF.
+    It is refined by the mean of the steps like it, since times are rounded to `tick` seconds: 30 frames per second
+    are 33, 33 and 34 ms in Matroska, and 3, 3 and 4 hundredths in GIF.
     """
     if not steps:
         return None
@@ -63,8 +63,8 @@ def typical(steps: Sequence[float], tick: float) -> float | None:
 def rate(step: float | None, claims: Sequence[float] = ()) -> float:
     """Return the frames per second of a clip whose typical step is `step` seconds.
 
-    A claim of the header that agrees is exact where the timestamps are rounded; so is a usual rate. Without a step the
-    first credible claim counts.
+    A claim of the header that agrees is exact where the timestamps are rounded; so is a usual rate. Without a step
+    the first credible claim counts.
     """
     if step is None:
         return next((claim for claim in claims if 0 < claim <= _HIGHEST_CLAIM), DEFAULT_FPS)
