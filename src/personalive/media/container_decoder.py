@@ -15,6 +15,7 @@ from av.video.stream import VideoStream
 from personalive.errors import MediaError
 from personalive.media.containers import open_container, stream_origin
 from personalive.media.deinterlace import deinterlaced
+from personalive.media.dolby_vision import incompatible_profile
 from personalive.media.image import MAX_IMAGE_PIXELS, check_pixel_count
 from personalive.media.ratios import fraction
 from personalive.media.tracks import audio_stream, video_stream
@@ -27,7 +28,8 @@ class ContainerDecoder:
     """An opened file. `lost` counts frames that could not be decoded, among those read since it was opened.
 
     Raises:
-        MediaError: the file cannot be opened, or holds no picture track.
+        MediaError: the file cannot be opened, holds no picture track, or is Dolby Vision that cannot be shown as
+            anything else.
         MediaTooLargeError: its frames have too many pixels.
 
     """
@@ -47,6 +49,7 @@ class ContainerDecoder:
         self.stream = stream
         self.time_base = fraction(stream.time_base)
         try:
+            self._refuse_dolby_vision()
             check_pixel_count(stream.codec_context.width, stream.codec_context.height, self._path.name)
             self._codec = _decoder(stream)
             self.origin = stream_origin(self._path, stream)
@@ -57,6 +60,17 @@ class ContainerDecoder:
         self._trailing_loss = False
         self._broken_off = False
         self._last_end = 0.0
+
+    def _refuse_dolby_vision(self) -> None:
+        try:
+            profile = incompatible_profile(self._path)
+        except OSError as error:
+            raise MediaError(f"{self._path} cannot be read: {error.strerror or error}.") from error
+        if profile is not None:
+            raise MediaError(
+                f"{self._path.name} is Dolby Vision profile {profile}, whose colours only Dolby's decoders know: "
+                "convert it to HDR10, HLG or SDR first."
+            )
 
     def reopen(self) -> None:
         """Begin anew."""

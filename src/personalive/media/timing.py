@@ -40,7 +40,7 @@ def typical_step(stamps: Iterable[float], tick: float) -> float | None:
     """Return the seconds from one frame to the next that most are apart; None where the stamps do not tell.
 
     The stamps may come in any order, and are multiples of `tick` seconds. The median step counts, so a first
-    picture that stands for long and pauses do not. Where a stamp is repeated, its frames share the step to the next.
+    picture that stands for long and pauses do not. Where a stamp is repeated, its frames share the step after it.
     """
     counts = sorted(Counter(stamps).items())
     shared = [(later - time) / count for (time, count), (later, _) in pairwise(counts)]

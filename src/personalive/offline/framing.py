@@ -17,6 +17,8 @@ from personalive.media.rotation import turned
 _SMALLEST_HEAD = 64
 _SMALLEST_SHARE = 0.15
 _SEARCHED_FRAMES = 250
+_DOUBTFUL = 0.2
+"""Confidence below which what looks like a face in a video's frame is passed over for a clearer one."""
 _CUT_OFF = 0.12
 """Share of a face's box from which on what lies outside the picture is missed."""
 _ADVICE = "Use a picture in which one face is clearly visible, not too small and not turned away."
@@ -85,6 +87,7 @@ def _from_video(path: Path, detector: FaceDetector, rotation: Rotation) -> Portr
             f"{path.name} is neither a JPEG, PNG or WebP picture nor a video that can be read: convert it first."
         ) from error
     problem: NoFaceError | None = None
+    doubtful: Portrait | None = None
     with video:
         for frame in itertools.islice(video, _SEARCHED_FRAMES):
             try:
@@ -93,7 +96,12 @@ def _from_video(path: Path, detector: FaceDetector, rotation: Rotation) -> Portr
                 problem = problem if isinstance(problem, _LyingError) else error
                 continue
             note = f"{path.name} is a video: its frame at {frame.time:.2f} s is the reference."
-            return _portrait(found, path.name, note, *video.info.notes)
+            portrait = _portrait(found, path.name, note, *video.info.notes)
+            if detector.confidence(portrait.image, portrait.face) >= _DOUBTFUL:
+                return portrait
+            doubtful = doubtful or portrait
+    if doubtful is not None:
+        return doubtful
     if isinstance(problem, _LyingError):
         raise problem
     raise NoFaceError(f"No face was found in the first {_SEARCHED_FRAMES} frames of {path.name}. {_ADVICE}")
