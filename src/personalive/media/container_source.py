@@ -27,8 +27,7 @@ from personalive.media.types import Image, VideoInfo
 _SEEK_MARGINS = (0.0, 3.0, 15.0)
 # Headers round, and tracks end a little apart: only more than this missing is a file cut short.
 _SLACK = 0.25
-# A frame said to last less than this part of the usual step was given that by FFmpeg, from its guess of the rate.
-_SHORTEST_PART = 0.2
+_ROUNDING = 0.0011
 _REORDERING = {"h264", "hevc", "vvc", "mpeg4", "mpeg2video", "mpeg1video", "vc1", "wmv3", "msmpeg4v3"}
 
 
@@ -43,7 +42,9 @@ class ContainerSource:
         try:
             stream = self._decoder.stream
             scan = scan_packets(path, stream.index)
-            self._fps = rate(typical_step(scan.stamps, scan.tick), _claimed_rates(stream))
+            claims = _claimed_rates(stream)
+            self._fps = rate(typical_step(scan.stamps, scan.tick), claims)
+            self._guesses = [1 / claim for claim in claims if claim != self._fps]
             # Where frames are coded in another order than shown, the timestamps of their packets do not rise; where
             # they do nevertheless, they are those of the decoding.
             self._doubtful = scan.rises == (stream.codec_context.codec.canonical_name in _REORDERING)
@@ -71,7 +72,8 @@ class ContainerSource:
         for frame, time in self._frames_from(start):
             size = self._display_size(frame)
             odd += inner_size(size, self._size) != self._size
-            yield Shown(time, self._duration(frame), partial(self._image, frame))
+            duration = self._duration(float((frame.duration or 0) * self._decoder.time_base))
+            yield Shown(time, duration, partial(self._image, frame))
         if odd:
             self.warnings.append(other_shape(self._path.name, odd, self._size))
         self.ended_early = self._decoder.ended_early(_SLACK + 2 / self._fps)
@@ -107,10 +109,13 @@ class ContainerSource:
         stamp = frame.pts if frame.pts is not None else frame.dts
         return None if stamp is None else float(stamp * self._decoder.time_base) - self._decoder.origin
 
-    def _duration(self, frame: av.VideoFrame) -> float:
-        usual = 1 / self._fps
-        seconds = float(frame.duration * self._decoder.time_base) if frame.duration else usual
-        return seconds if _SHORTEST_PART * usual < seconds <= LONGEST_STEP else usual
+    def _duration(self, seconds: float) -> float:
+        """How long a frame is on that is said to be on for `seconds`: the usual time where that is no statement.
+
+        Where a file states no durations FFmpeg derives them from the rate that the header claims.
+        """
+        guessed = any(abs(seconds - guess) < _ROUNDING for guess in self._guesses)
+        return seconds if 0 < seconds <= LONGEST_STEP and not guessed else 1 / self._fps
 
     # Pictures
 
@@ -141,7 +146,7 @@ class ContainerSource:
     def _describe(self, rotation: int, scan: PacketScan) -> VideoInfo:
         width, height = self._size if rotation % 180 == 0 else self._size[::-1]
         container, name = self._decoder.container, self._path.name
-        duration = scan.length(1 / self._fps) or self._claimed_duration()
+        duration = scan.length(1 / self._fps, self._duration(scan.last)) or self._claimed_duration()
         count = scan.frames or self._decoder.stream.frames
         choice, sound_choice = video_choice(container, name), audio_choice(container, name)
         return VideoInfo(

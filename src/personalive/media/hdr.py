@@ -1,8 +1,8 @@
 """High dynamic range to what screens and networks here know: BT.709 primaries, sRGB's curve, 8 bits.
 
-A frame's luma and chroma go through one table that holds the whole way: the colour matrix, the transfer curve
-(BT.2100's PQ or HLG), tone mapping by BT.2390 and the primaries. White of 203 nits, which BT.2408 gives to HDR
-programmes, comes out a little below white, so that brighter lights still differ.
+Coded colours go through one table that holds the whole way: the transfer curve (BT.2100's PQ or HLG), tone mapping
+by BT.2390 and the primaries. White of 203 nits, which BT.2408 gives to HDR programmes, comes out a little below
+white, so that brighter lights still differ.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ Float = NDArray[np.float64]
 TRANSFERS = {16: "PQ", 18: "HLG"}
 """AVCOL_TRC_* of high dynamic range, by name."""
 
-_FULL = 2
-_RGB, _BT709, _ICTCP, _DEFAULT = 0, 1, 14, 9
-# Shares of red and blue in the luma, by AVCOL_SPC_*.
-_LUMA = {_BT709: (0.2126, 0.0722), _DEFAULT: (0.2627, 0.0593), 10: (0.2627, 0.0593)}
+_LIMITED, _FULL = 1, 2
+_BT709, _BT2020, _ICTCP = 1, 9, 14
+# AVCOL_SPC_* to SWS_CS_* where they are not BT.2020's.
+_SCALER_MATRICES = {_BT709: 1, 5: 5, 6: 5}
 # XYZ of the primaries and D65 white, by AVCOL_PRI_*.
 _CHROMATICITIES = {
     _BT709: ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06)),
-    _DEFAULT: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
+    _BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
     12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
 }
 _D65 = (0.3127, 0.3290)
@@ -48,53 +48,52 @@ def hdr_kind(frame: av.VideoFrame) -> str | None:
 
 def tone_mapped(frame: av.VideoFrame, width: int, height: int) -> Image:
     """Convert a PQ or HLG frame to (height, width, 3) uint8 RGB, scaling it to size."""
-    rgb = frame.format.is_rgb
-    # Nothing but the depth and the size changes here; the scaler dithers, so 8 bits are enough.
-    planes = frame.reformat(
+    ictcp = int(frame.colorspace) == _ICTCP and not frame.format.is_rgb
+    full = int(frame.color_range) == _FULL
+    # The scaler knows no ICtCp: there it gets told that nothing but depth and size is to change.
+    converted = frame.reformat(
         width=width,
         height=height,
-        format="rgb24" if rgb else "yuv444p",
-        src_color_range=_FULL,
+        format="yuv444p" if ictcp else "rgb24",
+        src_colorspace=_BT709 if ictcp else _SCALER_MATRICES.get(int(frame.colorspace), _BT2020),
+        dst_colorspace=_BT709 if ictcp else None,
+        src_color_range=_FULL if full or ictcp else _LIMITED,
         dst_color_range=_FULL,
-        src_colorspace=1,
-        dst_colorspace=1,
         interpolation=_SCALER,
-    ).to_ndarray()
-    pixels = planes if rgb else np.moveaxis(planes, 0, 2)
-    picture = PIL.Image.fromarray(np.ascontiguousarray(cast(Image, pixels)))
-    matrix = _RGB if rgb else int(frame.colorspace)
-    full = rgb or int(frame.color_range) == _FULL
-    table = _table(hdr_kind(frame) or "PQ", matrix, int(frame.color_primaries), full=full)
+    )
+    pixels = cast(Image, converted.to_ndarray())
+    picture = PIL.Image.fromarray(np.ascontiguousarray(np.moveaxis(pixels, 0, 2) if ictcp else pixels))
+    transfer = hdr_kind(frame) or "PQ"
+    table = _ictcp_table(transfer, full=full) if ictcp else _rgb_table(transfer, int(frame.color_primaries))
     return np.array(picture.filter(table), dtype=np.uint8, order="C")
 
 
 @cache
-def _table(transfer: str, matrix: int, primaries: int, *, full: bool) -> ImageFilter.Color3DLUT:
-    """What becomes of a grid of luma and chroma, or of RGB."""
+def _rgb_table(transfer: str, primaries: int) -> ImageFilter.Color3DLUT:
+    """What becomes of red, green and blue as they are coded."""
+    coded = _grid()
+    light = pq_to_nits(coded) if transfer == "PQ" else _hlg_shown(_hlg_scene(coded))
+    return _table(light, primaries)
+
+
+@cache
+def _ictcp_table(transfer: str, *, full: bool) -> ImageFilter.Color3DLUT:
+    """What becomes of BT.2100's intensity and its two differences."""
+    codes = 255 * _grid()
+    coded = (codes - [0, 128, 128]) / 255 if full else (codes - [16, 128, 128]) / [219, 224, 224]
+    return _table(_light_of_ictcp(coded, transfer), _BT2020)
+
+
+def _grid() -> Float:
     levels = np.linspace(0, 1, _STEPS)
     third, second, first = np.meshgrid(levels, levels, levels, indexing="ij")
-    coded = np.stack([first, second, third], -1).reshape(-1, 3)
-    if not full:
-        coded = (coded * 255 - [16, 128, 128]) / [219, 224, 224]
-    elif matrix != _RGB:
-        coded = coded - np.array([0, 128, 128]) / 255
-    light = _mapped(_light(coded, transfer, matrix))
-    mapped = light @ _to_bt709(primaries).T
-    shown = _srgb(np.clip(mapped, 0, 1))
+    return np.stack([first, second, third], -1).reshape(-1, 3)
+
+
+def _table(light: Float, primaries: int) -> ImageFilter.Color3DLUT:
+    """The table whose entries show these nits of red, green and blue, (count, 3)."""
+    shown = _srgb(np.clip(_mapped(light) @ _to_bt709(primaries).T, 0, 1))
     return ImageFilter.Color3DLUT(_STEPS, shown.astype(np.float32).ravel().tolist())
-
-
-def _light(coded: Float, transfer: str, matrix: int) -> Float:
-    """Luma and chroma around 0, or RGB, to the nits of red, green and blue that a display shows, (count, 3)."""
-    if matrix == _ICTCP:
-        return _light_of_ictcp(coded, transfer)
-    if matrix != _RGB:
-        red, blue = _LUMA.get(matrix, _LUMA[_DEFAULT])
-        luma, cb, cr = coded.T
-        r, b = luma + 2 * (1 - red) * cr, luma + 2 * (1 - blue) * cb
-        coded = np.stack([r, (luma - red * r - blue * b) / (1 - red - blue), b], -1)
-    coded = np.clip(coded, 0, 1)
-    return pq_to_nits(coded) if transfer == "PQ" else _hlg_shown(_hlg_scene(coded))
 
 
 def _light_of_ictcp(coded: Float, transfer: str) -> Float:
@@ -127,19 +126,19 @@ def nits_to_pq(nits: Float) -> Float:
 def _hlg_scene(coded: Float) -> Float:
     """The light in front of the camera, 0…1."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
-    return np.where(coded <= 0.5, coded**2 / 3, (np.exp((coded - c) / a) + b) / 12)
+    return np.asarray(np.where(coded <= 0.5, coded**2 / 3, (np.exp((coded - c) / a) + b) / 12))
 
 
 def _hlg_shown(scene: Float) -> Float:
     """What a display of 1000 nits makes of the scene."""
     luma = scene @ np.array([0.2627, 0.6780, 0.0593])
-    return _PEAK * scene * np.maximum(luma, 1e-9)[:, None] ** 0.2
+    return np.asarray(_PEAK * scene * np.maximum(luma, 1e-9)[:, None] ** 0.2)
 
 
 def _mapped(nits: Float) -> Float:
     """Nits up to the brightest to 0…1 of white, all three by the factor of the brightest, which keeps the hue."""
     brightest = np.maximum(nits.max(-1, keepdims=True), 1e-6)
-    return nits * (_bt2390(brightest) / brightest) / _WHITE
+    return np.asarray(nits * (_bt2390(brightest) / brightest) / _WHITE)
 
 
 def _bt2390(nits: Float) -> Float:
@@ -161,7 +160,7 @@ def _to_bt709(primaries: int) -> Float:
 
 
 def _to_xyz(primaries: int) -> Float:
-    x, y = np.array(_CHROMATICITIES.get(primaries, _CHROMATICITIES[_DEFAULT])).T
+    x, y = np.array(_CHROMATICITIES.get(primaries, _CHROMATICITIES[_BT2020])).T
     columns = np.stack([x / y, np.ones(3), (1 - x - y) / y])
     white = np.array([_D65[0] / _D65[1], 1, (1 - _D65[0] - _D65[1]) / _D65[1]])
     return np.asarray(columns * np.linalg.solve(columns, white))

@@ -38,13 +38,16 @@ class PacketScan:
         """Whether every packet is to be shown after those before it."""
         return all(later > stamp for stamp, later in pairwise(self.stamps))
 
-    def length(self, step: float) -> float | None:
-        """Return the seconds of the whole track with frames usually `step` seconds apart; None where it goes on."""
+    def length(self, step: float, last: float) -> float | None:
+        """Return the seconds of the whole track; None where it goes on.
+
+        Frames are usually `step` seconds apart, and the last is on for `last` seconds.
+        """
         if not self.frames or not self.stamps:
             return None
         begin = min(self.stamps)
         times = rising(((None, stamp - begin) for stamp in sorted(self.stamps)), step)
-        return max(time for _, time in times) + max(self.last, step)
+        return max(time for _, time in times) + last
 
 
 def scan_packets(path: Path, index: int) -> PacketScan:
