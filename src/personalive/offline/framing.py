@@ -76,7 +76,8 @@ def find_portrait(image: Image, name: str = "the picture", rotation: Rotation = 
     Raises `NoFaceError` where there is no face, or none that stands upright then.
     """
     with FaceDetector() as detector:
-        return _portrait(_upright(detector, image, name, rotation, "very far"), name)
+        found = _upright(detector, image, name, rotation, "very far")
+        return _portrait(found, name, *_turn_notes(name, found.turn, rotation))
 
 
 def _from_video(path: Path, detector: FaceDetector, rotation: Rotation) -> Portrait:
@@ -96,7 +97,8 @@ def _from_video(path: Path, detector: FaceDetector, rotation: Rotation) -> Portr
                 problem = problem if isinstance(problem, _LyingError) else error
                 continue
             note = f"{path.name} is a video: its frame at {frame.time:.2f} s is the reference."
-            portrait = _portrait(found, path.name, note, *video.info.notes)
+            turned_too = _turn_notes(path.name, found.turn, rotation)
+            portrait = _portrait(found, path.name, note, *video.info.notes, *turned_too)
             if detector.confidence(portrait.image, portrait.face) >= _DOUBTFUL:
                 return portrait
             doubtful = doubtful or portrait
@@ -138,8 +140,6 @@ def _portrait(found: Upright, name: str, *notes: str) -> Portrait:
     image = found.image
     face = dominant(found.faces, (image.shape[1], image.shape[0]))
     assert face is not None
-    if found.turn:
-        notes = (*notes, turn_note(name, found.turn))
     if len(found.faces) > 1:
         x, y = (round(value) for value in face.centre)
         notes = (
@@ -147,6 +147,10 @@ def _portrait(found: Upright, name: str, *notes: str) -> Portrait:
             f"{name} shows more than one face: that at {x}, {y} is animated; crop to choose another.",
         )
     return Portrait(image, face, notes, found.turn, len(found.faces))
+
+
+def _turn_notes(name: str, turn: int, rotation: Rotation) -> tuple[str, ...]:
+    return (turn_note(name, turn),) if turn and rotation == "auto" else ()
 
 
 def turn_note(name: str, turn: int) -> str:
