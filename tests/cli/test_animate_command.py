@@ -153,6 +153,23 @@ def test_the_default_name_and_the_summary(
     assert (here / "portrait_portrait.png").exists()
 
 
+@pytest.mark.parametrize("driver_lies", [False, True])
+def test_what_lies_on_its_side_is_turned_and_said(
+    personalive: Call, portrait: Image, portrait_file: Path, here: Path, driver_lies: bool
+) -> None:
+    lying = here / "lying.png"
+    cv2.imwrite(str(lying), np.rot90(portrait)[..., ::-1])
+    files = (portrait_file, lying) if driver_lies else (lying, portrait_file)
+    done = personalive("animate", *files, "-o", "out.png", "--pipeline", "echo")
+    assert done.code == 0
+    assert "note: lying.png lies on its side: it is rotated by 90° clockwise." in done.out
+    flag = "--rotate" if driver_lies else "--rotate-reference"
+    done = personalive("animate", *files, "-o", "out.png", "-y", "--pipeline", "echo", flag, "90")
+    assert done.code == 0
+    assert "lying.png" not in done.out
+    assert personalive("animate", *files, "-o", "out.png", "-y", "--pipeline", "echo", flag, "45").code == 2
+
+
 def test_quiet_prints_nothing_when_all_is_well(
     personalive: Call, portrait_file: Path, clip: Path, here: Path
 ) -> None:
