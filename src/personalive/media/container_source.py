@@ -43,7 +43,7 @@ class ContainerSource:
             stream = self._decoder.stream
             scan = scan_packets(path, stream.index)
             claims = _claimed_rates(stream)
-            self._fps = rate(typical_step(scan.stamps, scan.tick), claims)
+            self._fps = rate(typical_step(scan.stamps, scan.tick), claims, frames=len(scan.stamps))
             self._guesses = [1 / claim for claim in claims if claim != self._fps]
             # Where frames are coded in another order than shown, the timestamps of their packets do not rise; where
             # they do nevertheless, they are those of the decoding.

@@ -26,6 +26,7 @@ _SAME = 0.0005
 _LOOKAHEAD = 8
 # Steps of one rate differ by their rounding, and a camera's by its jitter.
 _ALIKE = 0.25
+_ENOUGH = 5
 _CLAIM_TOLERANCE = 0.02
 _USUAL_TOLERANCE = 0.005
 # A claim beyond it that no timestamp confirms is that of a clock.
@@ -60,14 +61,17 @@ def typical(steps: Sequence[float], tick: float) -> float | None:
     return fmean(step for step in steps if abs(step - middle) <= reach)
 
 
-def rate(step: float | None, claims: Sequence[float] = ()) -> float:
+def rate(step: float | None, claims: Sequence[float] = (), *, frames: int = _ENOUGH) -> float:
     """Return the frames per second of a clip whose typical step is `step` seconds.
 
-    A claim of the header that agrees is exact where the timestamps are rounded; so is a usual rate. Without a step
-    the first credible claim counts.
+    A claim of the header that agrees is exact where the timestamps are rounded; so is a usual rate. Without a step,
+    and where it was taken from a handful of `frames`, the first credible claim counts.
     """
+    credible = [claim for claim in claims if 0 < claim <= _HIGHEST_CLAIM]
     if step is None:
-        return next((claim for claim in claims if 0 < claim <= _HIGHEST_CLAIM), DEFAULT_FPS)
+        return credible[0] if credible else DEFAULT_FPS
+    if frames < _ENOUGH and credible:
+        return credible[0]
     measured = 1 / step
     for known, tolerance in ((claims, _CLAIM_TOLERANCE), (_USUAL_RATES, _USUAL_TOLERANCE)):
         nearest = min(known, key=lambda value: abs(value - measured), default=0.0)
