@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personalive.face.tracker import FaceDetector
-from personalive.face.upright import upright, usual_turn
+from personalive.face.upright import upright, upright_frame
 from personalive.media.rotation import turned
 from personalive.media.types import Image
 
@@ -46,15 +46,23 @@ def test_noise_stays_as_it_is(size: tuple[int, int], seed: int) -> None:
 def test_a_clip_is_turned_by_what_its_frames_agree_on(detector: FaceDetector, portrait: Image) -> None:
     grey = np.full_like(portrait, 128)
     lying, upside = turned(portrait, 90), turned(portrait, 180)
-    assert usual_turn(detector, []) is None
-    assert usual_turn(detector, [grey, grey]) is None
-    assert usual_turn(detector, [lying]) == 270
-    assert usual_turn(detector, [grey, lying, upside, lying]) == 270
-    assert usual_turn(detector, [lying, portrait, lying]) == 0
-    assert usual_turn(detector, iter([portrait])) == 0
+    assert upright_frame(detector, []) is None
+    assert upright_frame(detector, [grey, grey]) is None
+    for frames, wanted in (
+        ([lying], 270),
+        ([grey, lying, upside, lying], 270),
+        ([lying, portrait, lying], 0),
+        ([portrait], 0),
+    ):
+        found = upright_frame(detector, iter(frames))
+        assert found is not None
+        assert found.turn == wanted
+        assert np.array_equal(found.image, portrait)
 
 
 def test_a_small_face_is_looked_for_too(detector: FaceDetector, portrait: Image) -> None:
     far = np.full((1024, 1024, 3), 128, np.uint8)
     far[600:856, 300:556] = cv2.resize(portrait, (256, 256), interpolation=cv2.INTER_AREA)
-    assert usual_turn(detector, [turned(far, 180)]) == 180
+    found = upright_frame(detector, [turned(far, 180)])
+    assert found is not None
+    assert found.turn == 180

@@ -62,11 +62,20 @@ def test_one_frame_that_lies_does_not_turn_a_clip(tmp_path: Path, head: Image) -
     assert driver.turn == 0
 
 
+@pytest.mark.parametrize("whole", [False, True])
+def test_half_a_face_is_warned_about(tmp_path: Path, portrait: Image, whole: bool) -> None:
+    clip = folder_of(
+        tmp_path / "clip", [turned(np.ascontiguousarray(portrait[:, 150 if whole else 205 :]), 90)]
+    )
+    driver = open_driver(clip, start=0, end=None, rotation="auto")
+    driver.source.close()
+    assert driver.turn == 270
+    assert any("cut off at the picture's edge" in warning for warning in driver.warnings) == (not whole)
+
+
 @pytest.mark.parametrize("rotation", [45, -90, 360, "90", "left", True, None])
 def test_angles_that_cannot_be(tmp_path: Path, rotation: Rotation) -> None:
-    for name in ("rotate", "rotate_reference"):
-        job = AnimateJob(
-            reference=tmp_path / "a", driving=tmp_path / "b", output=tmp_path / "c.mp4", **{name: rotation}
-        )
+    paths = {"reference": tmp_path / "a", "driving": tmp_path / "b", "output": tmp_path / "c.mp4"}
+    for job in (AnimateJob(**paths, rotate=rotation), AnimateJob(**paths, rotate_reference=rotation)):
         with pytest.raises(InputError, match="rotation must be auto, 0, 90, 180 or 270 degrees"):
             job.check()

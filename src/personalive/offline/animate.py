@@ -176,7 +176,7 @@ def _report(loaded: Loaded, made: Made) -> Report:
         notes=notes,
         warnings=(
             *loaded.pipeline.warnings,
-            *plan.framing.warnings,
+            *plan.warnings,
             *made.warnings,
             *_doubts(made.states, layout),
         ),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from personalive.errors import MediaError, NoFaceError, UnsupportedMediaError
 from personalive.face.crop import CropBox, Size, cut, head_in_frame, reference_crop
-from personalive.face.face import Face, dominant
+from personalive.face.face import Face
 from personalive.face.tracker import FaceDetector, Reach
 from personalive.face.upright import Upright, stands, upright
 from personalive.media import Image, Rotation, is_image_file, open_driving, read_image
@@ -127,9 +127,9 @@ def _upright(detector: FaceDetector, image: Image, name: str, rotation: Rotation
     else:
         image = turned(image, rotation)
         faces = detector.detect(image, reach=reach)
-        face = dominant(faces, (image.shape[1], image.shape[0]))
-        if face is not None and stands(detector, image, face):
-            return Upright(image, rotation, faces)
+        found = Upright(image, rotation, faces)
+        if found.face is not None and stands(detector, image, found.face):
+            return found
         after = f"when it is rotated by {rotation}°: choose another angle, or auto"
     if not faces:
         raise NoFaceError(f"No face was found in {name}. {_ADVICE}")
@@ -137,8 +137,7 @@ def _upright(detector: FaceDetector, image: Image, name: str, rotation: Rotation
 
 
 def _portrait(found: Upright, name: str, *notes: str) -> Portrait:
-    image = found.image
-    face = dominant(found.faces, (image.shape[1], image.shape[0]))
+    face = found.face
     assert face is not None
     if len(found.faces) > 1:
         x, y = (round(value) for value in face.centre)
@@ -146,7 +145,7 @@ def _portrait(found: Upright, name: str, *notes: str) -> Portrait:
             *notes,
             f"{name} shows more than one face: that at {x}, {y} is animated; crop to choose another.",
         )
-    return Portrait(image, face, notes, found.turn, len(found.faces))
+    return Portrait(found.image, face, notes, found.turn, len(found.faces))
 
 
 def _turn_notes(name: str, turn: int, rotation: Rotation) -> tuple[str, ...]:

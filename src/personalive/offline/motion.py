@@ -119,6 +119,8 @@ def extract(job: ExtractJob, progress: Progress | None = None) -> DrivingMotion:
     )
     driver = open_driver(job.driving, start=job.start, end=job.end, rotation=job.rotate)
     with driver.source as source:
+        for word in (*driver.notes, *driver.warnings):
+            tell(word, 0, None)
         tell("loading", 0, None)
         with PersonaLivePipeline.load(load, lambda stage, share: tell(stage, 0, None)) as pipeline:
             motion = look(pipeline, source, tell)

@@ -44,6 +44,7 @@ class Plan:
     sound: bool
     turn: int
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def is_still(source: DrivingSource) -> bool:
@@ -81,6 +82,7 @@ def make_plan(job: AnimateJob, choice: registry.Choice, driver: Driver) -> Plan:
         sound=carried and source.info.has_audio,
         turn=driver.turn,
         notes=(*notes, *portrait.notes),
+        warnings=(*driver.warnings, *framing.warnings),
     )
 
 
