@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def test_half_a_face_is_warned_about(tmp_path: Path, portrait: Image, whole: boo
 
 @pytest.mark.parametrize("rotation", [45, -90, 360, "90", "left", True, None])
 def test_angles_that_cannot_be(tmp_path: Path, rotation: Rotation) -> None:
-    paths = {"reference": tmp_path / "a", "driving": tmp_path / "b", "output": tmp_path / "c.mp4"}
-    for job in (AnimateJob(**paths, rotate=rotation), AnimateJob(**paths, rotate_reference=rotation)):
+    plain = AnimateJob(reference=tmp_path / "a", driving=tmp_path / "b", output=tmp_path / "c.mp4")
+    for job in (replace(plain, rotate=rotation), replace(plain, rotate_reference=rotation)):
         with pytest.raises(InputError, match="rotation must be auto, 0, 90, 180 or 270 degrees"):
             job.check()
