@@ -17,8 +17,8 @@ from av.video.stream import VideoStream
 from personalive.errors import MediaError
 from personalive.media import colour
 from personalive.media.containers import audio_stream, open_container, stream_origin, video_stream
-from personalive.media.image import MAX_IMAGE_PIXELS, check_pixel_count
 from personalive.media.ratios import fraction
+from personalive.media.shapes import MAX_IMAGE_PIXELS, check_shape, objection
 from personalive.media.sources import DEFAULT_FPS, Shown
 from personalive.media.types import Image, VideoInfo
 
@@ -78,7 +78,9 @@ class ContainerSource:
             self._container.close()
             what = "holds sound only" if sound else "holds no video"
             raise MediaError(f"{self._path.name} {what}: there is no picture in it to read.")
-        check_pixel_count(stream.codec_context.width, stream.codec_context.height, self._path.name)
+        # 0 where the header does not say; the first frame does then.
+        if stream.codec_context.width and stream.codec_context.height:
+            check_shape(stream.codec_context.width, stream.codec_context.height, self._path.name)
         stream.codec_context.thread_type = "AUTO"
         stream.codec_context.options = {"max_pixels": str(MAX_IMAGE_PIXELS)}
         self._stream = stream
@@ -133,7 +135,7 @@ class ContainerSource:
 
     def _intact(self, frame: av.VideoFrame) -> bool:
         # Concealed errors come out as grey smears; the frame before is the better picture.
-        if frame.is_corrupt or frame.width * frame.height > MAX_IMAGE_PIXELS:
+        if frame.is_corrupt or objection(frame.width, frame.height):
             self._lose()
             return False
         self._trailing_loss = False
@@ -204,12 +206,12 @@ class ContainerSource:
         return image if self._turn is None else self._turn(image)
 
     def _display_size(self, frame: av.VideoFrame) -> tuple[int, int]:
-        check_pixel_count(frame.width, frame.height, self._path.name)
+        check_shape(frame.width, frame.height, self._path.name)
         aspect = fraction(self._stream.sample_aspect_ratio or Fraction(1))
         if not aspect or aspect == 1 or not Fraction(1, 10) < aspect < 10:
             return frame.width, frame.height
         width = max(1, round(frame.width * aspect))
-        check_pixel_count(width, frame.height, self._path.name)
+        check_shape(width, frame.height, self._path.name)
         return width, frame.height
 
     def _describe(self, rotation: int) -> VideoInfo:

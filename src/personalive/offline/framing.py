@@ -11,7 +11,7 @@ from personalive.face.crop import CropBox, Size, cut, head_in_frame, reference_c
 from personalive.face.face import Face, dominant
 from personalive.face.pose import fit_head
 from personalive.face.tracker import FaceDetector
-from personalive.media import Image, is_image_file, open_driving, read_image
+from personalive.media import PICTURES, Image, is_image_file, open_driving, read_image
 
 _SMALLEST_HEAD = 64
 _SMALLEST_SHARE = 0.15
@@ -78,7 +78,7 @@ def _from_video(path: Path, detector: FaceDetector) -> Portrait:
         video = open_driving(path)
     except UnsupportedMediaError as error:
         raise UnsupportedMediaError(
-            f"{path.name} is neither a JPEG, PNG or WebP picture nor a video that can be read: convert it first."
+            f"{path.name} is neither a {PICTURES} picture nor a video that can be read: convert it first."
         ) from error
     with video:
         for frame in itertools.islice(video, _SEARCHED_FRAMES):
