@@ -36,8 +36,8 @@ def coded(image: Image) -> tuple[bytes, bytes]:
     data = buffer.getvalue()
     start = data.index(b"hvcC") - 4
     configuration = data[start : start + int.from_bytes(data[start : start + 4], "big")]
-    with av.open(io.BytesIO(data)) as container:
-        sample = bytes(next(container.demux(video=0)))
+    with av.open(io.BytesIO(data), "r") as written:
+        sample = bytes(next(written.demux(video=0)))
     return configuration, sample
 
 

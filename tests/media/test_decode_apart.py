@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import numpy as np
 import PIL.Image
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import ImageCms
 
 from personalive.errors import MediaError, MediaTooLargeError, PersonaLiveError
-from personalive.media import Image, decode_apart, decode_image, image
+from personalive.media import Image, check_shape, decode_apart, decode_image
 
 from .clips import COLOURS, patch_colours, patches
 from .heif import heic
@@ -100,7 +101,7 @@ def test_decoding_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_missing_decoder_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decode_apart.sys, "path", [])  # nothing is found there then
+    monkeypatch.setattr(sys, "path", [])  # nothing is found there then
     with pytest.raises(MediaError):
         decode_image(heic(patches()))
 
@@ -118,7 +119,7 @@ def test_damage_gives_a_picture_or_a_sentence(drawn: st.DataObject) -> None:
         decoded = decode_image(bytes(data))
     except PersonaLiveError:
         return
-    assert image.check_shape(decoded.shape[1], decoded.shape[0], "it") is None
+    check_shape(decoded.shape[1], decoded.shape[0], "it")
 
 
 HEIC, TILED, AVIF = heic(patches()), heic(patches(128, 64), tile=64), avif(patches())

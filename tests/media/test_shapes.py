@@ -11,10 +11,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from personalive.errors import InputError, MediaError, MediaTooLargeError
-from personalive.live import driving_frames
 from personalive.media import VideoReader, check_shape, decode_image, open_driving
 from personalive.media.shapes import LONGEST_SIDE, MAX_IMAGE_PIXELS, MOST_ELONGATED, SHORTEST_SIDE, objection
-from personalive.pictures import pixels
+from personalive.pictures import driving_frames, pixels
 
 from .clips import level, write_clip
 

@@ -66,12 +66,13 @@ def extract(
 ) -> None:
     """Write the motion of a clip's driver to a file: seen once, carried over as often as you like."""
     from personalive.cli.progress import show_progress
+    from personalive.file_names import shortened
     from personalive.offline.motion import SUFFIX, ExtractJob
     from personalive.offline.motion import extract as run
 
     job = ExtractJob(
         driving=clip,
-        output=output or Path(f"{clip.stem}{SUFFIX}"),
+        output=output or Path(shortened(clip.stem, 240) + SUFFIX),
         size=size,
         start=start,
         end=end,
@@ -116,11 +117,12 @@ def drive(
     from personalive.cli.progress import show_progress
     from personalive.offline.motion import DriveJob
     from personalive.offline.motion import drive as run
+    from personalive.offline.output import default_name
 
     job = DriveJob(
         reference=reference,
         motion=motion,
-        output=output or Path(f"{reference.stem}_{motion.stem}.mp4"),
+        output=output or default_name(reference, motion, ".mp4"),
         size=size,
         crop=crop,
         seed=seed,

@@ -25,6 +25,7 @@ from personalive.errors import MediaError
 from personalive.media.containers import audio_stream, open_container, stream_origin, video_stream
 from personalive.media.image import is_image_file
 from personalive.media.ratios import fraction
+from personalive.media.user_paths import is_folder
 
 AudioMode: TypeAlias = Literal["copy", "encode"]
 
@@ -269,7 +270,7 @@ def open_audio(track: AudioTrack) -> AudioInput | None:
         MediaError: a file that cannot be opened.
 
     """
-    if track.path.is_dir() or is_image_file(track.path):
+    if is_folder(track.path) or is_image_file(track.path):
         return None
     container = open_container(track.path)
     silent = audio_stream(container) is None

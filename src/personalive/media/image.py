@@ -22,7 +22,6 @@ from PIL import JpegImagePlugin
 from personalive.errors import MediaError, MediaTooLargeError, UnsupportedMediaError
 from personalive.media.decode_apart import decode_apart
 from personalive.media.flattening import flatten
-from personalive.media.input_path import check_is_file
 from personalive.media.picture_header import (
     HEAD_BYTES,
     ImageType,
@@ -34,6 +33,7 @@ from personalive.media.picture_header import (
 )
 from personalive.media.shapes import LONGEST_SIDE, MAX_IMAGE_PIXELS, check_shape
 from personalive.media.types import Image
+from personalive.media.user_paths import check_is_file
 
 MAX_IMAGE_BYTES = 100_000_000
 MAX_JPEG_PIXELS = 250_000_000

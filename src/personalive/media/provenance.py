@@ -24,6 +24,7 @@ from personalive.media.image import quiet_pillow
 from personalive.media.output import OutputFile, write_failure
 from personalive.media.picture_header import image_type
 from personalive.media.types import Image
+from personalive.media.user_paths import check_is_file_or_folder, is_folder
 
 _VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 TRAINED_ALGORITHMIC_MEDIA = _VOCABULARY + "trainedAlgorithmicMedia"
@@ -96,7 +97,8 @@ def read_provenance(path: str | Path) -> dict[str, str] | None:
 
     """
     path = Path(path)
-    if path.is_dir():
+    check_is_file_or_folder(path)
+    if is_folder(path):
         pictures = sorted(path.glob("*.png"))
         return read_provenance(pictures[0]) if pictures else None
     try:

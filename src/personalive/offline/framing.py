@@ -12,6 +12,7 @@ from personalive.face.face import Face, dominant
 from personalive.face.pose import fit_head
 from personalive.face.tracker import FaceDetector
 from personalive.media import PICTURES, Image, is_image_file, open_driving, read_image
+from personalive.media.user_paths import is_folder
 
 _SMALLEST_HEAD = 64
 _SMALLEST_SHARE = 0.15
@@ -49,7 +50,7 @@ def read_portrait(path: Path) -> Portrait:
 
     Raises `NoFaceError` where there is none, `MediaError` where the file cannot be used.
     """
-    if path.is_dir():
+    if is_folder(path):
         raise MediaError(f"{path} is a directory: the reference must be a picture or a video.")
     if is_image_file(path):
         return find_portrait(read_image(path), path.name)

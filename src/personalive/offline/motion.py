@@ -17,7 +17,7 @@ from personalive.media.output import check_parent, exists_error
 from personalive.offline.framing import read_portrait
 from personalive.offline.job import AnimateJob, Progress, Report
 from personalive.offline.output import FrameWriter, check_target, is_picture
-from personalive.offline.plan import frame_portrait, frame_size
+from personalive.offline.plan import check_start, frame_portrait, frame_size
 from personalive.offline.threads import Writer
 from personalive.pipelines import registry
 from personalive.pipelines.interface import AnimatedChunk, FrameState
@@ -113,6 +113,7 @@ def extract(job: ExtractJob, progress: Progress | None = None) -> DrivingMotion:
         PersonaLiveLoadParameters, {"width": job.size, "height": job.size, **_load_only(job.parameters)}
     )
     with open_driving(job.driving, start=job.start, end=job.end) as source:
+        check_start(source, job.start)
         tell("loading", 0, None)
         with PersonaLivePipeline.load(load, lambda stage, share: tell(stage, 0, None)) as pipeline:
             motion = look(pipeline, source, tell)
