@@ -43,7 +43,7 @@ def test_what_could_be_waited_for_for_ever_is_not_opened(tmp_path: Path) -> None
         refused_in_words(tmp_path / "s.mp4", "is a socket")
     for path in (pipe, Path("/dev/null"), Path("/dev/zero")):
         with pytest.raises(MediaError, match=r"is a (pipe|device)\. Name a file"):
-            check_target(path.with_suffix(path.suffix), overwrite=True)
+            check_target(path, overwrite=True)
     assert pipe.is_fifo()
     (tmp_path / "link.mp4").symlink_to("/dev/null")
     with pytest.raises(MediaError, match="is a device"):

@@ -66,9 +66,7 @@ def animate_in_segments(
         lost = []
         if folder.discarded:
             tell(f"discarding {folder.discarded} finished frames", 0, None)
-            lost.append(
-                f"{folder.discarded} finished frames of an earlier run, with other options, were discarded."
-            )
+            lost.append(f"{folder.discarded} finished frames of a run with other options were discarded.")
         earlier = folder.state.frames
         if earlier:
             tell(f"going on after {earlier} frames", 0, None)
