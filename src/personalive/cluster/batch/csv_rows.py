@@ -132,8 +132,8 @@ def _row(cells: Sequence[str], columns: Sequence[str], where: str, separator: st
     more = len(cells) - len(columns)
     if more > 0 and any(cells[len(columns) :]):
         raise InputError(
-            f"{where} has {len(cells)} cells, the header {len(columns)}, separated by {_said(separator)}: quote what "
-            "holds a separator."
+            f"{where} has {len(cells)} cells, the header {len(columns)}, separated by {_said(separator)}: quote "
+            "what holds a separator."
         )
     nameless = [cell for column, cell in zip(columns, cells, strict=False) if cell and not column]
     if nameless:

@@ -34,7 +34,7 @@ def _columns() -> dict[str, str]:
 
 
 def column(text: str) -> str | None:
-    """The file, option or parameter of a job that a column means, in any case and with spaces or hyphens, or None."""
+    """The file, option or parameter of a job that a column means, in any case, with spaces or hyphens, or None."""
     return _columns().get(_folded(text))
 
 
