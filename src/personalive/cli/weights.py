@@ -72,16 +72,19 @@ _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only."
 def check(directory: _Directory = None, *, quiet: _Quiet = False) -> None:
     """Verify that a set can be loaded: every file, every entry, every number that is used.
 
-    Exits with 2 and names the file and the entry where something is missing, left over, misshapen or not finite.
+    Exits with 2 and names the file and the entry where something is missing, left over, misshapen or not finite, or
+    a file is not what was written, by its own checksums.
     What is left over is no hindrance to loading, which warns of it.
     """
     torch = _torch()
     from personalive.cli.progress import show_bytes
-    from personalive.pipelines.personalive.weights.checkpoints import prepare, read
+    from personalive.pipelines.personalive.weights.checkpoints import check_sums, prepare, read
 
     networks = prepare(_set(directory), strict=True)
     rows = [_row(prepared) for prepared in networks]
     notes: list[str] = []
+    with show_bytes(quiet=quiet) as progress:
+        check_sums(networks, progress)
     with show_bytes(quiet=quiet) as progress:
         for prepared in read(networks, torch.device("cpu"), torch.float32, progress):
             prepared.module.to_empty(device="meta")  # read and found sound: make room for the next
