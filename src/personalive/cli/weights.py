@@ -72,8 +72,8 @@ _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only."
 def check(directory: _Directory = None, *, quiet: _Quiet = False) -> None:
     """Verify that a set can be loaded: every file, every entry, every number that is used.
 
-    Exits with 2 and names the file and the entry where something is missing, left over, misshapen or not finite, or
-    a file is not what was written, by its own checksums.
+    Exits with 2 and names the file and the entry where something is missing, left over, misshapen or not finite,
+    and the file whose checksums say that it was harmed.
     What is left over is no hindrance to loading, which warns of it.
     """
     torch = _torch()
