@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personalive.cli import console
 from personalive.cli.settings import parse_settings
 
 if TYPE_CHECKING:
@@ -113,7 +114,6 @@ def drive(
 
     Frame for frame as `personalive animate` does with the clip, but without looking at the clip again.
     """
-    from personalive.cli import console
     from personalive.cli.progress import show_progress
     from personalive.offline.motion import DriveJob
     from personalive.offline.motion import drive as run
@@ -142,4 +142,4 @@ def _parameters(weights: Path | None, settings: list[str] | None) -> dict[str, o
 def _describe(path: Path, motion: DrivingMotion) -> None:
     count, faces = len(motion), int(motion.valid.sum())
     many = "frame" if count == 1 else "frames"
-    typer.echo(f"{path}: {count} {many} at {motion.fps:.5g} fps, {faces} with a face")
+    console.tell(f"{path}: {count} {many} at {motion.fps:.5g} fps, {faces} with a face")

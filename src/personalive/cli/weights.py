@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from personalive.cli import console
+from personalive.cli.layout import columns, table
 from personalive.errors import PipelineUnavailableError
 
 if TYPE_CHECKING:
@@ -91,8 +94,9 @@ def check(directory: _Directory = None, *, quiet: _Quiet = False) -> None:
             notes.extend(prepared.notes)
     _warn(notes)
     if not quiet:
-        typer.echo(_table([("network", "parameters", "stored as", "MB", "files"), *rows]))
-        typer.echo("Every entry is there and finite.")
+        head = ("network", "parameters", "stored as", "MB", "files")
+        typer.echo(table([head, *rows], columns(sys.stdout)))
+        console.tell("Every entry is there and finite.")
 
 
 @app.command(epilog=_CONVERT_EPILOG)
@@ -124,7 +128,7 @@ def convert(
         )
     _warn(notes)
     if not quiet:
-        typer.echo(f"The converted set is at {out}: {_size_on_disk(out) / _MB:,.0f} MB.")
+        console.tell(f"The converted set is at {out}: {_size_on_disk(out) / _MB:,.0f} MB.")
 
 
 @app.command("make-test", epilog=_MAKE_TEST_EPILOG)
@@ -140,18 +144,15 @@ def make_test(
 ) -> None:
     """Make a set of seeded random weights, laid out like the released ones: to try everything but the picture."""
     torch = _torch()
-    from personalive.cli import console
     from personalive.pipelines.personalive.weights.random_set import write_random_set
 
     report = (lambda name: None) if quiet else (lambda name: console.say(f"writing {name}"))
     write_random_set(directory, variant=size, seed=seed, dtype=getattr(torch, dtype), progress=report)
     if not quiet:
-        typer.echo(f"Random weights, good for tests only, are in {directory}.")
+        console.tell(f"Random weights, good for tests only, are in {directory}.")
 
 
 def _warn(notes: list[str]) -> None:
-    from personalive.cli import console
-
     for note in notes:
         console.say(f"warning: {note}")
 
@@ -187,13 +188,6 @@ def _row(prepared: Prepared) -> tuple[str, ...]:
         ", ".join(kinds),
         f"{prepared.plan.nbytes / _MB:,.1f}",
         ", ".join(files),
-    )
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
 
 
