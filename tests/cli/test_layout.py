@@ -53,11 +53,17 @@ def test_what_is_described_stays_whole(head: str, text: str, width: int) -> None
     assert all(fits(line, width) for line in shown.split("\n"))
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def test_files_and_pipes_have_lines_of_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
-    assert columns(io.StringIO()) is None
     monkeypatch.setenv("COLUMNS", "50")
-    assert columns(io.StringIO()) == 50
+    assert columns(io.StringIO()) is None
+    assert columns(Terminal()) == 50
+    monkeypatch.setenv("COLUMNS", "3")
+    assert columns(Terminal()) == 20
 
 
 def commands(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import textwrap
@@ -15,10 +14,8 @@ _LEAST = 20
 
 
 def columns(stream: TextIO) -> int | None:
-    """How wide lines may be: the variable COLUMNS, else the terminal; None for files and pipes."""
-    if os.environ.get("COLUMNS", "").isdecimal() or stream.isatty():
-        return max(shutil.get_terminal_size().columns, _LEAST)
-    return None
+    """How wide lines may be on a terminal; None for files and pipes, where programs may read them."""
+    return max(shutil.get_terminal_size().columns, _LEAST) if stream.isatty() else None
 
 
 def fill(text: str, width: int | None, *, hanging: int = 0) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Any
 
@@ -10,8 +11,9 @@ from personalive.cli.layout import NARROW, columns, fill
 
 def fit(command: Any) -> None:
     """Have a command and those in it lay out their help as a list, where the terminal is narrow for them."""
-    width = columns(sys.stdout)
-    if width is not None:
+    asked = os.environ.get("COLUMNS", "")  # which the usual layout heeds in pipes as well
+    width = int(asked) if asked.isdecimal() else columns(sys.stdout)
+    if width:
         _fit(command, width)
 
 

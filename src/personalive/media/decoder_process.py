@@ -75,17 +75,22 @@ def _orientation(picture: PIL.Image.Image) -> int:
         return 1
 
 
-def _limit_memory() -> None:
-    try:
-        import resource
-    except ImportError:  # Windows has no such limit
-        return
-    most = resource.getrlimit(resource.RLIMIT_AS)[1]
-    allowed = _MEMORY if most == resource.RLIM_INFINITY else min(_MEMORY, most)
-    try:
-        resource.setrlimit(resource.RLIMIT_AS, (allowed, most))
-    except (OSError, ValueError):  # macOS refuses limits below what is mapped already
-        return
+if sys.platform == "win32":
+
+    def _limit_memory() -> None:
+        """There is no such limit on Windows."""
+
+else:
+    import resource
+
+    def _limit_memory() -> None:
+        """Have allocations fail that a picture within the bounds does not need."""
+        most = resource.getrlimit(resource.RLIMIT_AS)[1]
+        allowed = _MEMORY if most == resource.RLIM_INFINITY else min(_MEMORY, most)
+        try:
+            resource.setrlimit(resource.RLIMIT_AS, (allowed, most))
+        except (OSError, ValueError):  # macOS refuses limits below what is mapped already
+            return
 
 
 def _say(**facts: object) -> None:
