@@ -115,7 +115,7 @@ def test_the_command_line_works_without_them(module: str) -> None:
     subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGTERM)])
 def test_it_starts_says_where_and_leaves_when_told(number: signal.Signals) -> None:
     with server(PERSONALIVE_API_KEY=KEY) as (process, said, address):
         text = "".join(said)
