@@ -76,7 +76,10 @@ class PacketDecoder(Decoder):
 
     def __init__(self, decoder: str, frame_of: Callable[[list[bytes]], bytes]) -> None:
         self._codec = cast(av.VideoCodecContext, av.CodecContext.create(decoder, "r"))
-        self._codec.thread_type = "SLICE"  # a thread for each frame would hold frames back
+        # A thread for each frame would hold frames back.
+        self._codec.thread_type = "SLICE"
+        if decoder == "libdav1d":
+            self._codec.options = {"max_frame_delay": "1"}
         self._frame_of = frame_of
 
     def decode(self, encoded_frame: JitterFrame) -> list[Frame]:
