@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from personalive.serving.app import create_app
 from personalive.serving.settings import Settings
 from tests.serving.asgi import Answered, ask
+from tests.serving.client import PORTRAIT
 
 KEY = "the-key-of-this-server"
 FIXED = [
@@ -109,6 +110,19 @@ def test_ready_once_a_pipeline_is_loaded_until_it_is_to_stop(tmp_path: Path) -> 
         assert (answer.status_code, answer.json()["detail"]) == (503, "The server is stopping.")
 
     with_client(test, Settings(recordings_dir=tmp_path, pipeline="preview"))
+
+
+def test_ready_not_before_the_portrait_of_the_start_is_fused(tmp_path: Path) -> None:
+    async def test(client: httpx.AsyncClient, app: FastAPI) -> None:
+        references = app.state.server.references
+        said = set()
+        while (answer := await client.get("/health/ready")).status_code == 503:
+            said.add(answer.json()["detail"])
+            await asyncio.sleep(0.002)
+        assert references.default_id is not None
+        assert "The portrait that the server was started with is being prepared." in said
+
+    with_client(test, Settings(recordings_dir=tmp_path, pipeline="preview", reference=PORTRAIT))
 
 
 def test_the_page_and_its_files_are_served(settings: Settings) -> None:

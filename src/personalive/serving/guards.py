@@ -52,8 +52,16 @@ def install(app: FastAPI, settings: Settings) -> None:
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type"],
-            expose_headers=["Location", "Link", "Retry-After", "X-Session-Id"],
+            allow_headers=["Authorization", "Content-Type", "If-Match"],
+            expose_headers=[
+                "Accept-Patch",
+                "Accept-Post",
+                "ETag",
+                "Link",
+                "Location",
+                "Retry-After",
+                "X-Session-Id",
+            ],
         )
     app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)

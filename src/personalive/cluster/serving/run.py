@@ -91,7 +91,8 @@ def _deploy(plan: Plan, settings: Settings) -> None:
         proxy_location="EveryNode" if plan.every_node else "HeadOnly",
         http_options={"host": settings.host, "port": settings.port},
     )
-    target = serve.RunTarget(target=build(plan, settings), name=NAME, route_prefix="/")
+    application = build(plan, settings, awaits_reference=settings.reference is not None)
+    target = serve.RunTarget(target=application, name=NAME, route_prefix="/")
     serve.run_many([target], wait_for_applications_running=False)
 
 

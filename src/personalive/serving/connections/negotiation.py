@@ -162,6 +162,16 @@ class Negotiation:
         taken = {part.mid for part in self._parts if part.section.mid is not None}
         return [mid for mid in dict.fromkeys(self._offer.bundle) if mid in taken]
 
+    @property
+    def ice_usernames(self) -> frozenset[str]:
+        """The user names of the client's ICE."""
+        sections = (section.attributes for section in self._offer.sections)
+        return frozenset(
+            name
+            for attributes in (self._offer.attributes, *sections)
+            for name in attributes.get("ice-ufrag", ())
+        )
+
     def mid_of(self, mid: str | None, index: int | None) -> str | None:
         """Return the section of aiortc's that a candidate is for, None where that was left out.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Awaitable, Callable
 from fractions import Fraction
 from typing import Any
@@ -93,6 +94,8 @@ class Peer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._output: OutputTrack | None = None
         self.connected = asyncio.Event()
+        self.etag = f'"{secrets.token_urlsafe(9)}"'
+        """Names the ICE session, as HTTP names a version of a resource."""
         self._connection.on("connectionstatechange", self._on_state)
 
     def take_media(self) -> None:
@@ -137,6 +140,10 @@ class Peer:
                     offered=negotiation.layers,
                     remedy="in OBS, Settings > Stream: switch Simulcast off, to send no more than is used",
                 )
+
+    def restarts(self, username: str) -> bool:
+        """Whether the client's ICE user name is another than its offer's: it wants to begin ICE anew."""
+        return self._negotiation is not None and username not in self._negotiation.ice_usernames
 
     async def add_candidate(self, given: Candidate) -> None:
         """A candidate that came after the offer. Raises `BadRequestError` for a bad one."""

@@ -40,8 +40,12 @@ async def begin(settings: Settings, host: PipelineHost, references: References) 
             await references.add(portrait)
         except PersonaLiveError as error:
             logs.event("reference_refused", level=logging.ERROR, file=settings.reference, error=str(error))
+            references.refused = f"The portrait that the server was started with cannot be used: {error}"
+        finally:
+            references.awaited = None
 
     if portrait is not None:
+        references.awaited = "The portrait that the server was started with is being prepared."
         host.on_loaded.append(prepare)
     await host.load(
         registry.choose(settings.pipeline, settings.load_params).pipeline.info.id, settings.load_params

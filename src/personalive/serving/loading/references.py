@@ -24,6 +24,7 @@ _KEPT_FUSED = 8
 _AT_ONCE = 2
 """Pictures looked at at the same time: each may take 120 MB once decoded."""
 _RETRY_AFTER_S = 10
+_SOON_S = 2
 _REPLACED = "Another pipeline was loaded meanwhile: try again."
 
 
@@ -45,6 +46,10 @@ class References:
     def __init__(self, host: PipelineHost) -> None:
         self.default_id: str | None = None
         """The reference of sessions that name none: the one given last."""
+        self.awaited: str | None = None
+        """Why there is no default yet, while one is being prepared that the settings name."""
+        self.refused: str | None = None
+        """Why the one that the settings name could not be used."""
         self._host = host
         self._stored: OrderedDict[str, StoredReference] = OrderedDict()  # used last comes last
         self._fused: OrderedDict[_Key, Reference] = OrderedDict()
@@ -75,6 +80,15 @@ class References:
             self.default_id = None
         logs.event("reference_forgotten", reference=id)
 
+    def require_default(self) -> str:
+        """The id of the default. Raises `BusyError` while it is being prepared, `NoReferenceError` without one."""
+        if self.default_id is not None:
+            return self.default_id
+        if self.awaited is not None:
+            raise BusyError(self.awaited, retry_after=_SOON_S)
+        why = "There is no reference yet" if self.refused is None else self.refused.rstrip(".")
+        raise NoReferenceError(f"{why}: POST a picture to /api/v1/personalive/reference.")
+
     async def add(self, data: bytes, *, allow_no_face: bool = False, crop: bool = True) -> StoredReference:
         """Check a picture's bytes, fuse it, and make it the default. `crop`: show head and shoulders only.
 
@@ -101,11 +115,7 @@ class References:
         Raises `UnknownReferenceError`, `NoReferenceError`, `NoFaceError` where this pipeline finds no face in it,
         and `ConflictError` where no pipeline is loaded.
         """
-        chosen = self.default_id if id is None else id
-        if chosen is None:
-            raise NoReferenceError(
-                "There is no reference yet: POST a picture to /api/v1/personalive/reference."
-            )
+        chosen = self.require_default() if id is None else id
         stored = self.get(chosen)
         async with self._fusing:
             pipeline = pipeline or self._loaded()
