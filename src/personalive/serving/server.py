@@ -93,6 +93,7 @@ class Server:
             worker.start()
         if self.stalls is not None:
             self.stalls.start()
+        self.recordings.sweep()
         await preload.begin(self.settings, self.host, self.references)
 
     async def stop(self) -> None:

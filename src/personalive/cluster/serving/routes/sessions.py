@@ -66,6 +66,8 @@ async def pull(asked: AskedDep, parts: PartsDep, session: str | None = None) -> 
 @router.get("/api/v1/sessions/{session_id}")
 @router.post("/api/v1/sessions/{session_id}/recording")
 @router.delete("/api/v1/sessions/{session_id}/recording")
+@router.options("/whip/{session_id}")
+@router.options("/whep/{session_id}")
 @router.patch("/whip/{session_id}")
 @router.delete("/whip/{session_id}")
 @router.patch("/whep/{session_id}")
