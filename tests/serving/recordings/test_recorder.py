@@ -304,6 +304,24 @@ def test_the_end_of_a_session_completes_its_file(plugins: None, tmp_path: Path) 
     in_session(tmp_path, test)
 
 
+def test_who_stops_one_that_ended_by_itself_is_told_what_is_there(plugins: None, tmp_path: Path) -> None:
+    async def test(server: Server) -> None:
+        stream = await opened(server)
+        recordings = Recordings(tmp_path / "short", longest_s=0.2)
+        begun = await recordings.start(stream)
+        await drive(stream, 40)
+        async with asyncio.timeout(20):
+            while (await recordings.all())[0].state == "recording":
+                await asyncio.sleep(0.01)
+        info = await recordings.finish(stream.id)
+        assert (info.recording_id, info.state, info.url is None) == (begun.recording_id, "finished", False)
+        assert "after 0.2 s" in str(info.note)
+        with pytest.raises(NotFoundError, match="not being recorded"):
+            await recordings.finish(stream.id)
+
+    in_session(tmp_path, test)
+
+
 def test_stopping_the_server_completes_all_files(plugins: None, tmp_path: Path) -> None:
     async def test(server: Server) -> None:
         streams = [await opened(server) for _ in range(2)]

@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -65,6 +65,8 @@ class _Running:
     started_at: datetime
     recorder: Recorder
     ended: asyncio.Future[RecordingInfo]
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Whether somebody waits for its end."""
 
 
 class Recordings:
@@ -79,6 +81,7 @@ class Recordings:
         self._ended: dict[str, RecordingInfo] = {}
         self._watched: set[str] = set()
         self._recovered: set[str] = set()
+        self._by_itself: dict[str, RecordingInfo] = {}  # by the session's id: ended, and nobody was told yet
         self._sweeping: asyncio.Task[None] | None = None
 
     def sweep(self) -> None:
@@ -115,10 +118,17 @@ class Recordings:
         return self._told(running)
 
     async def finish(self, session_id: str) -> RecordingInfo:
-        """End a session's recording; returns when the file is complete. Raises `NotFoundError`."""
+        """End a session's recording; returns when the file is complete. One that ended by itself is told once.
+
+        Raises `NotFoundError`.
+        """
         running = self._running.get(session_id)
         if running is None:
-            raise NotFoundError("This session is not being recorded.")
+            ended = self._by_itself.pop(session_id, None)
+            if ended is None:
+                raise NotFoundError("This session is not being recorded.")
+            return ended
+        running.asked.set()
         running.recorder.finish()
         # A client that goes away must not take the result from the one that still waits.
         return await asyncio.shield(running.ended)
@@ -174,6 +184,7 @@ class Recordings:
         recorder = Recorder(path, provenance, fps=fps, longest_s=self._longest_s, on_end=ended)
         running = _Running(name, stream.id, now, recorder, loop.create_future())
         self._running[stream.id] = running
+        self._by_itself.pop(stream.id, None)
         unsubscribe = stream.subscribe(recorder.put)
         if stream.id not in self._watched:
             self._watched.add(stream.id)
@@ -186,8 +197,11 @@ class Recordings:
         self._running.pop(running.session_id, None)
         info = self._told(running, ended=True)
         self._ended[running.id] = info
-        while len(self._ended) > self._most:
-            del self._ended[next(iter(self._ended))]
+        if not running.asked.is_set():
+            self._by_itself[running.session_id] = info
+        for told in (self._ended, self._by_itself):
+            while len(told) > self._most:
+                del told[next(iter(told))]
         logs.event(
             "recording_ended",
             session=running.session_id,

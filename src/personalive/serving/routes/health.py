@@ -48,11 +48,11 @@ async def ready(server: ServerDep) -> Ready:
     pipeline = server.host.pipeline
     if pipeline is None:
         raise BusyError(_why_not(status.status, status.error), retry_after=_RETRY_S)
-    if not await server.host.answers(_PATIENCE_S):
-        raise BusyError("The worker does not answer.", retry_after=_RETRY_S)
     references = server.references
     if references.default_id is None and (why := references.awaited or references.refused) is not None:
         raise BusyError(why, retry_after=_RETRY_S)
+    if not await server.host.answers(_PATIENCE_S):
+        raise BusyError("The worker does not answer.", retry_after=_RETRY_S)
     return Ready(pipeline_id=pipeline.info.id)
 
 
