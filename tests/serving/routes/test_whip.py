@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -22,7 +23,7 @@ VP8 = Coding("VP8", 90_000, sent=True)
 CAMERA = Offer([Part("video", [(96, VP8)], mid="0")]).text()
 VIEWER = CAMERA.replace("a=sendonly", "a=recvonly")
 CANDIDATE = "a=mid:0\r\na=candidate:1 1 udp 2130706431 127.0.0.1 9 typ host\r\n"
-TURN = {
+TURN: dict[str, Any] = {
     "stun_urls": ("stun:stun.example.com:3478",),
     "turn_urls": ("turn:turn.example.com:3478",),
     "turn_username": "studio",
@@ -32,7 +33,7 @@ TURN = {
 
 @asynccontextmanager
 async def serving(
-    tmp_path: Path, pipeline: str = "echo", **settings: object
+    tmp_path: Path, pipeline: str = "echo", **settings: Any
 ) -> AsyncIterator[tuple[Server, httpx.AsyncClient]]:
     routers = (whip.router, health.router)
     async with running(tmp_path, **settings) as server, client_of(server, routers) as client:

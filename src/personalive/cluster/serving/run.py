@@ -24,8 +24,7 @@ from personalive.cluster.serving.application import NAME, build
 from personalive.cluster.serving.plan import Plan
 from personalive.errors import InputError, PersonaLiveError
 from personalive.media import read_image
-from personalive.pipelines import registry
-from personalive.pipelines.parameters import build as build_parameters
+from personalive.serving.loading.preload import check_parameters
 from personalive.serving.settings import Settings
 
 Say = Callable[[str], None]
@@ -68,8 +67,7 @@ def check(settings: Settings) -> None:
         raise InputError(
             "A cluster's port cannot be 0: name one that is free on the head, such as --port 8000."
         )
-    if settings.pipeline is not None:
-        build_parameters(registry.get(settings.pipeline).load_parameters, settings.load_params)
+    check_parameters(settings)
     if settings.reference is not None:
         read_image(settings.reference)
 

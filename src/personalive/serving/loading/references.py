@@ -11,7 +11,7 @@ from personalive.media import Image
 from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.interface import Pipeline, Reference
 from personalive.serving.answers import BusyError, ConflictError, NotFoundError
-from personalive.serving.live.memory import give_back_memory
+from personalive.serving.live.memory import give_back_memory, trim
 from personalive.serving.live.worker import Worker
 from personalive.serving.loading.host import PipelineHost
 from personalive.serving.loading.portraits import StoredReference, examine, identity
@@ -25,6 +25,7 @@ _AT_ONCE = 2
 """Pictures looked at at the same time: each may take 120 MB once decoded."""
 _RETRY_AFTER_S = 10
 _SOON_S = 2
+_TRIM_AFTER_S = 2.0
 _REPLACED = "Another pipeline was loaded meanwhile: try again."
 
 
@@ -55,6 +56,7 @@ class References:
         self._fused: OrderedDict[_Key, Reference] = OrderedDict()
         self._looking = asyncio.Semaphore(_AT_ONCE)
         self._fusing = asyncio.Lock()
+        self._trimming: asyncio.TimerHandle | None = None
         host.on_unloading.append(self._fused.clear)
 
     def __len__(self) -> int:
@@ -79,6 +81,7 @@ class References:
         if self.default_id == id:
             self.default_id = None
         logs.event("reference_forgotten", reference=id)
+        self._trim_soon()
 
     def require_default(self) -> str:
         """The id of the default. Raises `BusyError` while it is being prepared, `NoReferenceError` without one."""
@@ -100,6 +103,7 @@ class References:
             await self.fused(known.id)
             self._keep(known)
             return known
+        self._trim_soon()
         async with self._looking:
             examined = await asyncio.to_thread(examine, data, size, allow_no_face=allow_no_face, cropped=crop)
         stored = examined.stored
@@ -176,6 +180,16 @@ class References:
             oldest = next(id for id in self._stored if id != self.default_id)
             del self._stored[oldest]
             self._forget_fused(oldest)
+
+    def _trim_soon(self) -> None:
+        """Give back what pictures took, when no more of them come; it would keep a session's frames waiting."""
+        if self._trimming is not None:
+            self._trimming.cancel()
+        self._trimming = asyncio.get_running_loop().call_later(_TRIM_AFTER_S, self._trim)
+
+    def _trim(self) -> None:
+        if self._host.idle:
+            asyncio.get_running_loop().run_in_executor(None, trim)
 
     def _bytes(self) -> int:
         return sum(len(stored.data) for stored in self._stored.values())
