@@ -24,6 +24,7 @@ from pydantic import BaseModel
 
 from personalive.serving.answers import BadRequestError
 from personalive.serving.connections import decoders
+from personalive.serving.connections.handshakes import log_failed_handshakes
 from personalive.serving.connections.negotiation import Negotiation
 from personalive.serving.connections.one_source import keep_one_source
 from personalive.serving.live.outlet import SentFrame
@@ -115,6 +116,7 @@ class Peer:
             self._negotiation = negotiation = Negotiation(sdp, take=take, send=send)
             await self._connection.setRemoteDescription(RTCSessionDescription(negotiation.sdp, "offer"))
             self._prepare(negotiation)
+            log_failed_handshakes(self._connection, self._stream.id)
             await self._connection.setLocalDescription(await self._connection.createAnswer())
         except BadRequestError:
             raise
