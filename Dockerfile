@@ -28,15 +28,17 @@ RUN --mount=type=secret,id=pip,target=/run/secrets/pip.conf \
 
 FROM ${BASE}
 ARG VARIANT=cpu
-# Triton compiles a small module on each machine: with a C compiler and Python's headers, which Docker's image of
-# Python has and Debian's has not.
-RUN if [ "$VARIANT" = cuda ]; then \
+# A first process is deaf to SIGTERM until it asks for it, so tini is the first. Triton compiles a small module on
+# each machine: with a C compiler and Python's headers, which Docker's image of Python has and Debian's has not.
+RUN set -e; packages=tini; \
+    if [ "$VARIANT" = cuda ]; then \
         headers=$(python3 -c 'import os, sysconfig; path = sysconfig.get_path("include"); \
-print("" if os.path.exists(path + "/Python.h") else "python3-dev")') \
-        && apt-get update \
-        && apt-get install -y --no-install-recommends gcc libc6-dev $headers \
-        && rm -rf /var/lib/apt/lists/*; \
-    fi
+print("" if os.path.exists(path + "/Python.h") else "python3-dev")'); \
+        packages="$packages gcc libc6-dev $headers"; \
+    fi; \
+    apt-get update; \
+    apt-get install -y --no-install-recommends $packages; \
+    rm -rf /var/lib/apt/lists/*
 # Any other user will do as well if its group is 0, such as one that a platform makes up.
 RUN useradd --uid 1000 --gid 0 --no-create-home --home-dir /data personalive \
     && install -d -o 1000 -g 0 -m 775 /data /files
@@ -55,5 +57,5 @@ VOLUME /data
 EXPOSE 8000
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s --retries=3 \
     CMD ["python", "-c", "import http.client as h, os; c = h.HTTPConnection('127.0.0.1', int(os.environ['PERSONALIVE_PORT']), timeout=4); c.request('GET', '/health'); raise SystemExit(c.getresponse().status != 200)"]
-ENTRYPOINT ["personalive"]
+ENTRYPOINT ["tini", "--", "personalive"]
 CMD ["serve"]

@@ -1,5 +1,6 @@
 # make demo   install into .venv and animate the sample        make lint   ruff and mypy
 # make test   lint and run the tests                           make serve  run the server
+# make numerics   run those tests that compare what networks compute
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,9 +10,11 @@ TESTABLE := $(VENV)/.testable
 SERVABLE := $(VENV)/.servable
 SAMPLES := src/personalive/samples
 MARKERS ?= not slow
+NUMERICS := tests/face tests/parity $(addprefix tests/pipelines/personalive/,networks speed test_window.py \
+    test_decoding.py test_session.py test_motion.py test_noise.py test_schedule.py test_reference.py)
 JOBS ?= 2
 
-.PHONY: demo test lint serve footage sample clean
+.PHONY: demo test numerics lint serve footage sample clean
 
 demo: $(READY)
 	@mkdir -p out
@@ -20,6 +23,10 @@ demo: $(READY)
 
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "$(MARKERS)"
+
+# Processors round otherwise: CI runs these with fewer instructions, too.
+numerics: $(TESTABLE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow and not gpu" $(NUMERICS)
 
 lint: $(TESTABLE)
 	$(BIN)/ruff check .

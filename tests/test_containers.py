@@ -140,6 +140,15 @@ def test_it_serves_and_ends_when_it_is_told() -> None:
         assert "server_stopped" in podman("logs", name).stderr
 
 
+def test_it_ends_when_it_is_told_before_it_listens() -> None:
+    name = done("run", "--detach", IMAGE)
+    try:
+        done("stop", "--time", "2", name)
+        assert done("inspect", "--format", "{{.State.ExitCode}}", name) in {"0", "143"}
+    finally:
+        podman("rm", "--force", "--time", "0", "--volumes", name)
+
+
 @pytest.mark.parametrize("user", ["1000:0", "12345:0"])
 def test_it_serves_without_rights(user: str) -> None:
     with served(*LOCKED, "--user", user) as (name, url):

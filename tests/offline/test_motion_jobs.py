@@ -39,6 +39,7 @@ def frames(path: Path) -> Image:
         return np.stack([frame.image for frame in source])
 
 
+@pytest.mark.slow
 def test_a_motion_gives_what_its_clip_gives(
     motion: Path, parameters: dict[str, object], tmp_path: Path
 ) -> None:

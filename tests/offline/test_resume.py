@@ -316,6 +316,7 @@ def test_nothing_finished_nothing_kept(given: dict[str, Any], tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_diffusion_pipeline_goes_on(
     given: dict[str, Any], test_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

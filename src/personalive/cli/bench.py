@@ -91,6 +91,8 @@ def bench(
     from personalive.pipelines.parameters import build
     from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 
+    if json_file is not None:
+        _require_place(json_file)
     given = parse_settings(settings)
     if weights is not None:
         given["weights"] = weights
@@ -184,6 +186,15 @@ def _table(row: BenchRow) -> str:
 def _line(cells: list[str]) -> str:
     first, *others = cells
     return f"  {first:<18}{''.join(f'{cell:>12}' for cell in others)}".rstrip()
+
+
+def _require_place(path: Path) -> None:
+    """Raise an error now where the file could not be written in the end."""
+    from personalive.media.output import check_parent
+
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file for --json.")
+    check_parent(path)
 
 
 def _write(path: Path, result: BenchResult) -> None:

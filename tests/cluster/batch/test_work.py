@@ -197,6 +197,7 @@ def test_a_job_that_somebody_else_is_at(bench: Bench, portraits: Path, clips: Pa
     assert outcome.ending is Ending.BUSY
 
 
+@pytest.mark.slow
 def test_the_diffusion_pipeline(
     bench: Bench, portraits: Path, clips: Path, tmp_path: Path, test_weights: Path, stored: str
 ) -> None:

@@ -129,6 +129,19 @@ def test_one_thread_sends_frames_while_another_steps(paced: RemotePipeline) -> N
         thread.join()
 
 
+def test_a_frame_that_comes_after_its_step_is_dropped(paced: RemotePipeline) -> None:
+    with paced.open_session(paced.fuse(grey(7))) as session:
+        chunk = FrameChunk([grey(5)] * 2, np.array([0.1, 0.2]))
+        session.send(chunk)
+        session.prepare(grey(9), 0.1)  # by the other thread, before the step's message is sent
+        assert len(session.step(chunk)) == 2
+
+
+def test_frames_of_one_time_are_one_frame(paced: RemotePipeline) -> None:
+    with paced.open_session(paced.fuse(grey(7))) as session:
+        assert len(session.step(FrameChunk([grey(5)] * 2, np.array([0.5, 0.5])))) == 2
+
+
 def test_it_says_which_frames_it_has_looked_at(portrait: Image) -> None:
     with (
         isolated(PreviewPipeline).load(PreviewLoadParameters(**SMALL)) as pipeline,

@@ -338,6 +338,7 @@ def publish(hub: HubServer, root: Path, monkeypatch: pytest.MonkeyPatch) -> None
     hub.make_known(monkeypatch)
 
 
+@pytest.mark.slow
 def test_what_was_downloaded_can_be_loaded(
     hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -104,6 +104,7 @@ def replaying(pipeline: PersonaLivePipeline, tape: Tape) -> ReplayedStages:
     return stages
 
 
+@pytest.mark.slow
 def test_a_replayed_session_gives_the_same_bytes_with_a_recording_for_each_number_of_keyframes(
     models: Models,
     set_to: PersonaLiveLoadParameters,
