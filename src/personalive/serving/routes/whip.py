@@ -36,7 +36,7 @@ _GIVES_SDP: dict[int | str, dict[str, Any]] = {
 }
 
 
-_ANSWER_S = 6.0
+_ANSWER_S = 5.0
 """By then an offer is answered, if need be by 503: broadcasters give up after 8 s."""
 _ANY_ICE_SESSION = "*"
 
