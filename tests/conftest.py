@@ -21,7 +21,7 @@ from personalive.media.types import Image
 from personalive.pipelines import registry
 
 # The first example of a test often pays for an import or a compiled kernel: times say nothing here.
-settings.register_profile("untimed", deadline=None)
+settings.register_profile("untimed", deadline=None, max_examples=30)
 settings.load_profile("untimed")
 
 # Without a GPU, Triton's kernels are tested in its interpreter. That is decided where they are defined, so before

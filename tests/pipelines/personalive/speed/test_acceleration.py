@@ -129,6 +129,7 @@ def test_a_replayed_session_gives_the_same_bytes_with_a_recording_for_each_numbe
         assert tape.recorded == recorded
 
 
+@pytest.mark.slow
 def test_warming_up_leaves_nothing_to_record_for_a_users_first_frames(
     models: Models, set_to: PersonaLiveLoadParameters, reference: FusedReference, motion: DrivingMotion
 ) -> None:
@@ -148,6 +149,7 @@ def test_warming_up_leaves_nothing_to_record_for_a_users_first_frames(
         assert tape.recorded == recorded
 
 
+@pytest.mark.slow
 def test_more_sessions_than_were_prepared_for_are_stepped_in_turn(
     models: Models, set_to: PersonaLiveLoadParameters, reference: FusedReference
 ) -> None:
