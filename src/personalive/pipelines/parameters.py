@@ -42,11 +42,11 @@ def build(model: type[M], values: Mapping[str, object]) -> M:
             if item["type"] != "extra_forbidden"
         ]
         if unknown:
-            wrong.append(f"There is no {_named(unknown)}; there are: {', '.join(model.model_fields)}")
+            wrong.append(f"There {_named(unknown)}; there are: {', '.join(model.model_fields)}")
         raise InputError("; ".join(wrong) + ".") from None
 
 
 def _named(unknown: list[str]) -> str:
     """Up to eight names, none of them long: a stranger may have sent them."""
     shown = ", ".join(repr(name[:40]) for name in unknown[:8])
-    return f"parameter {shown}" if len(unknown) == 1 else f"parameters {shown}"
+    return f"is no parameter {shown}" if len(unknown) == 1 else f"are no parameters {shown}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import threading
 import time
 import urllib.error
@@ -180,9 +181,12 @@ def _give_reference(settings: Settings, url: str, say: Say) -> None:
 
 @contextlib.contextmanager
 def _signalled() -> Iterator[threading.Event]:
-    """Set by the first SIGINT or SIGTERM; the second ends the process at once."""
+    """Set by the first SIGINT, SIGTERM, or SIGHUP of a closed terminal; the second ends the process at once."""
     told = threading.Event()
-    before = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
+    ends = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as with nohup
+        ends.append(signal.SIGHUP)
+    before = {sign: signal.getsignal(sign) for sign in ends}
 
     def hear(number: int, frame: FrameType | None) -> None:
         del number, frame
