@@ -289,3 +289,56 @@ def test_a_request_is_one_line_without_query_or_key(caplog: pytest.LogCaptureFix
     ]
     assert all(line["ms"] >= 0 for line in lines)
     assert not any(word in str(lines) for word in (KEY, "hush"))
+
+
+# -- what a page of others shows
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v1/personalive/reference/0123/thumbnail", "/api/v1/recordings/x", "/"]
+)
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("kind", ["image", "video", "script", "iframe", "empty", "embed"])
+def test_a_picture_on_another_page_is_refused(path: str, site: str, kind: str) -> None:
+    mode = "navigate" if kind in {"iframe", "embed"} else "no-cors"
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": kind}
+    assert call("GET", path, headers).status == 403
+    assert call("GET", path, headers | {"Sec-Fetch-Site": "same-origin"}).status == 200
+
+
+def test_a_link_on_another_page_may_be_followed() -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert call("GET", "/", headers).status == 200
+    assert call("GET", "/", {"Sec-Fetch-Site": "none"}).status == 200
+    # A form of theirs carries their origin.
+    assert call("POST", "/whip", headers | {"Origin": "https://evil.example.com"}).status == 403
+
+
+def test_a_page_that_may_call_the_server_still_may() -> None:
+    settings = Settings(cors_origins=("https://app.example.com",))
+    headers = {"Origin": "https://app.example.com", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}
+    assert call("GET", "/api/v1/sessions", headers, settings=settings).status == 200
+
+
+@pytest.mark.parametrize("settings", [OPEN, SECURE, Settings(insecure=True)])
+def test_browsers_are_told_to_show_nothing_on_other_pages(settings: Settings) -> None:
+    answered = call("GET", "/api/v1/x", bearer(KEY), settings=settings)
+    assert answered.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
+@pytest.mark.parametrize("settings", [Settings(cors_origins=("https://app.example.com",))])
+def test_broadcasters_in_browsers_may_ask_first(method: str, settings: Settings) -> None:
+    keyed = settings.model_copy(update={"api_key": SecretStr(KEY)})
+    headers = {
+        "Origin": "https://app.example.com",
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": "authorization, content-type, if-match",
+    }
+    answered = call("OPTIONS", "/whip/any", headers, settings=keyed)
+    assert answered.status == 200
+    assert "If-Match" in answered.headers["access-control-allow-headers"]
+    assert method in answered.headers["access-control-allow-methods"]
+    given = call("POST", "/whip", bearer(KEY) | {"Origin": "https://app.example.com"}, settings=keyed)
+    exposed = set(given.headers["access-control-expose-headers"].split(", "))
+    assert {"ETag", "Link", "Location", "Retry-After"} <= exposed

@@ -1,6 +1,7 @@
 """Files and bytes to frames, and back: images, video, sound, and the mark of synthetic media."""
 
 from personalive.media.audio import AudioTrack
+from personalive.media.fragmented_writer import FragmentedWriter, keep_fragments
 from personalive.media.image import (
     MAX_IMAGE_BYTES,
     PICTURES,
@@ -33,6 +34,7 @@ __all__ = [
     "TRAINED_ALGORITHMIC_MEDIA",
     "AudioTrack",
     "DrivingSource",
+    "FragmentedWriter",
     "Frames",
     "Image",
     "OutputKind",
@@ -49,6 +51,7 @@ __all__ = [
     "fit_image",
     "is_image_file",
     "join_videos",
+    "keep_fragments",
     "open_driving",
     "open_writer",
     "output_kind",

@@ -30,6 +30,8 @@ MAX_BODY_BYTES = 1_000_000
 PAGES = frozenset({"/", "/stage", "/docs"})
 PUBLIC = PAGES | {"/health", "/health/live", "/health/ready"}
 ASSETS = "/assets/"
+_ELSEWHERE = frozenset({"cross-site", "same-site"})
+"""What browsers say of requests that a page of another origin makes; another port of this machine is one."""
 
 _CLIENT_GONE = 499  # nginx's word for a client that left before there was an answer
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -54,8 +56,16 @@ def install(app: FastAPI, settings: Settings) -> None:
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type"],
-            expose_headers=["Location", "Link", "Retry-After", "X-Session-Id"],
+            allow_headers=["Authorization", "Content-Type", "If-Match"],
+            expose_headers=[
+                "Accept-Patch",
+                "Accept-Post",
+                "ETag",
+                "Link",
+                "Location",
+                "Retry-After",
+                "X-Session-Id",
+            ],
         )
     app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)
@@ -93,8 +103,9 @@ def is_public(scope: Scope) -> bool:
 class PageGuard:
     """Keeps web pages of others from using a server that trusts whoever runs on this machine.
 
-    A page may send requests to 127.0.0.1, or call it by a name of its own. The first shows in `Origin`, the second
-    in `Host`, which must be an IP address or a name of this machine.
+    A page may send requests to 127.0.0.1, or call it by a name of its own. The first shows in `Origin`, or for
+    pictures and the like in `Sec-Fetch-Site`; the second in `Host`, which must be an IP address or a name of this
+    machine.
     """
 
     def __init__(self, app: ASGIApp, host: str, origins: tuple[str, ...]) -> None:
@@ -117,7 +128,9 @@ class PageGuard:
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self._names_this_machine(host):
             return False
-        if origin is None or origin in self._origins or "*" in self._origins:
+        if origin is None:
+            return headers.get("sec-fetch-site") not in _ELSEWHERE or _is_visit(headers)
+        if origin in self._origins or "*" in self._origins:
             return True
         return origin.lower().partition("://")[2] == host.lower()
 
@@ -133,6 +146,11 @@ class PageGuard:
         except ValueError:
             return False
         return True
+
+
+def _is_visit(headers: Mapping[str, str]) -> bool:
+    """Whether somebody follows a link, which shows the answer to them and to no page."""
+    return headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
 
 
 class BodyGuard:
@@ -217,6 +235,7 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
+                headers["Cross-Origin-Resource-Policy"] = "same-origin"
                 headers["Content-Security-Policy"] = _policy(scope["path"])
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)

@@ -11,6 +11,7 @@ from typing import Any
 from aiortc import RTCDataChannel
 
 from personalive.errors import PersonaLiveError
+from personalive.pipelines.interface import Pipeline, Reference
 from personalive.serving.answers import BusyError, ConflictError
 from personalive.serving.connections.channel import LABEL, Channel
 from personalive.serving.connections.peer import Candidate, Peer
@@ -24,6 +25,7 @@ from personalive.serving.settings import Settings
 
 _IDLE_LOOK_S = 1.0
 _RESTART_RETRY_S = 2
+_LOADING_RETRY_S = 5
 
 
 class Calls:
@@ -39,13 +41,19 @@ class Calls:
         self._peers: dict[str, Peer] = {}  # by the session's id: the peer that drives it
         self._viewers: dict[str, tuple[Peer, str]] = {}  # by their own id, with the session's
         self._tasks: set[asyncio.Task[None]] = set()
+        self._preparing: dict[tuple[str, int], asyncio.Future[Reference]] = {}
         self.draining = False
 
-    async def offer(self, sdp: str, given: Mapping[str, object], *, send: bool) -> tuple[Stream, str]:
+    async def offer(
+        self, sdp: str, given: Mapping[str, object], *, send: bool, within: float | None = None
+    ) -> tuple[Stream, str]:
         """Open a session for this offer, and answer it.
 
         `given` may hold `reference_id` and run parameters; what other pipelines of the Scope family know is
         ignored. With `send` the animated frames go back on the same connection.
+
+        Where the session is not there `within` so many seconds, as a portrait is still being prepared, that is a
+        `BusyError`; what was begun goes on, and is done for the next offer.
 
         Raises `BusyError`, `ConflictError` where no pipeline or reference is there, `NotFoundError` for an
         unknown reference, `InputError` for a bad parameter, `BadRequestError` for a bad SDP.
@@ -54,22 +62,17 @@ class Calls:
             raise BusyError("The server is stopping.", retry_after=30)
         if self._host.restarting:
             raise BusyError("The pipeline is being started again.", retry_after=_RESTART_RETRY_S)
-        if self._host.pipeline is None:
-            error = self._host.status().error
-            raise ConflictError(error or "No pipeline is loaded: POST /api/v1/pipeline/load first.")
+        self._require_pipeline()
         chosen = given.get("reference_id")
-        reference_id = self._references.default_id if chosen is None else str(chosen)
-        if reference_id is None:
-            raise ConflictError("There is no reference yet: POST one to /api/v1/personalive/reference first.")
-        with self._streams.place(self._host.has) as pipeline:
-            reference = await self._references.fused(reference_id, pipeline)
-            if not self._host.has(pipeline):  # replaced while the reference was prepared
-                raise ConflictError(
-                    "Another pipeline is being loaded: wait until it is there, and offer again."
-                )
-            known = pipeline.run_parameters.model_fields
-            parameters = {name: value for name, value in given.items() if name in known}
-            stream = await self._streams.open(pipeline, reference_id, reference, parameters)
+        reference_id = self._references.require_default() if chosen is None else str(chosen)
+        try:
+            async with asyncio.timeout(within):
+                stream = await self._open(reference_id, given)
+        except TimeoutError:
+            raise BusyError(
+                "The portrait is still being prepared, or the pipeline is busy: offer again.",
+                retry_after=_LOADING_RETRY_S,
+            ) from None
         peer = self._peer(stream, stream.end)
         self._peers[stream.id] = peer
         stream.on_end.append(self._hang_up)
@@ -82,6 +85,38 @@ class Calls:
             raise
         self._keep(self._watch(stream, peer))
         return stream, with_public_address(answer, self._settings.public_ip)
+
+    def _require_pipeline(self) -> None:
+        if self._host.pipeline is not None:
+            return
+        status = self._host.status()
+        if status.status == "loading":
+            raise BusyError("The pipeline is being loaded: offer again.", retry_after=_LOADING_RETRY_S)
+        raise ConflictError(status.error or "No pipeline is loaded: POST /api/v1/pipeline/load first.")
+
+    async def _open(self, reference_id: str, given: Mapping[str, object]) -> Stream:
+        with self._streams.place(self._host.has) as pipeline:
+            reference = await self._prepared(reference_id, pipeline)
+            if not self._host.has(pipeline):  # replaced while the reference was prepared
+                raise ConflictError(
+                    "Another pipeline is being loaded: wait until it is there, and offer again."
+                )
+            known = pipeline.run_parameters.model_fields
+            parameters = {name: value for name, value in given.items() if name in known}
+            return await self._streams.open(pipeline, reference_id, reference, parameters)
+
+    async def _prepared(self, reference_id: str, pipeline: Pipeline[Any, Any]) -> Reference:
+        """The fused reference. Fusing goes on when nobody waits for it any more."""
+        key = (reference_id, id(pipeline))
+        if key not in self._preparing:
+            self._preparing[key] = asyncio.ensure_future(self._references.fused(reference_id, pipeline))
+            self._preparing[key].add_done_callback(lambda done: self._forget_preparing(key, done))
+        return await asyncio.shield(self._preparing[key])
+
+    def _forget_preparing(self, key: tuple[str, int], done: asyncio.Future[Reference]) -> None:
+        del self._preparing[key]
+        if not done.cancelled():
+            done.exception()  # whoever still waited has heard of it
 
     async def view(self, sdp: str, stream: Stream) -> tuple[str, str]:
         """Answer the offer of somebody who only watches: the viewer's id and the answer."""

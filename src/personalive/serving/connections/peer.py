@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Awaitable, Callable
 from fractions import Fraction
 from typing import Any
@@ -18,10 +19,14 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError
-from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
+from aiortc.sdp import candidate_from_sdp
 from pydantic import BaseModel
 
 from personalive.serving.answers import BadRequestError
+from personalive.serving.connections import decoders
+from personalive.serving.connections.handshakes import log_failed_handshakes
+from personalive.serving.connections.negotiation import Negotiation
+from personalive.serving.connections.one_source import keep_one_source
 from personalive.serving.live.outlet import SentFrame
 from personalive.serving.live.stream import Stream
 from personalive.serving.observing import logs
@@ -80,7 +85,9 @@ class Peer:
         self, stream: Stream, servers: list[dict[str, Any]], on_gone: Callable[[str], Awaitable[None]]
     ) -> None:
         """`on_gone` hears, with the reason, when the other side has closed or cannot be reached any more."""
+        decoders.install()
         self._stream = stream
+        self._negotiation: Negotiation | None = None
         self._connection = RTCPeerConnection(
             RTCConfiguration(iceServers=[RTCIceServer(**server) for server in servers])
         )
@@ -88,6 +95,8 @@ class Peer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._output: OutputTrack | None = None
         self.connected = asyncio.Event()
+        self.etag = f'"{secrets.token_urlsafe(9)}"'
+        """Names the ICE session, as HTTP names a version of a resource."""
         self._connection.on("connectionstatechange", self._on_state)
 
     def take_media(self) -> None:
@@ -104,31 +113,39 @@ class Peer:
         Raises `BadRequestError` for one that does not, or is malformed.
         """
         try:
-            media = _videos(sdp, sending=take)
-            await self._connection.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
-            if send:
-                self._send_on(
-                    {each.rtp.muxId for each in media if each.direction in {"recvonly", "sendrecv"}}
-                )
+            self._negotiation = negotiation = Negotiation(sdp, take=take, send=send)
+            await self._connection.setRemoteDescription(RTCSessionDescription(negotiation.sdp, "offer"))
+            self._prepare(negotiation)
+            log_failed_handshakes(self._connection, self._stream.id)
             await self._connection.setLocalDescription(await self._connection.createAnswer())
         except BadRequestError:
             raise
         except Exception as error:  # the parser raises whatever comes
             logs.event("offer_refused", session=self._stream.id, error=f"{type(error).__name__}: {error}")
-            raise BadRequestError(
-                "The offer's SDP cannot be used: it is malformed or has no usable codec."
-            ) from error
-        return str(self._connection.localDescription.sdp)
+            raise BadRequestError("The offer's SDP cannot be used: it is malformed.") from error
+        if negotiation.notes:
+            logs.event("offer_taken_in_part", session=self._stream.id, left_out="; ".join(negotiation.notes))
+        return negotiation.complete(self._connection.localDescription.sdp)
 
-    def _send_on(self, mids: set[str]) -> None:
-        """Send the stream's frames on the first of these media sections."""
+    def _prepare(self, negotiation: Negotiation) -> None:
+        """Send the stream's frames where the offer wants them, and take one layer where it has several."""
         for transceiver in self._connection.getTransceivers():
-            if transceiver.mid in mids:
+            if transceiver.mid == negotiation.sent_mid:
                 self._output = OutputTrack(self._stream)
                 transceiver.sender.replaceTrack(self._output)
                 transceiver.direction = "sendrecv"
-                return
-        raise BadRequestError("The offer receives no video: add a transceiver that does.")
+            if transceiver.mid == negotiation.taken_mid and negotiation.layers > 1:
+                keep_one_source(transceiver.receiver)
+                logs.event(
+                    "one_layer_taken",
+                    session=self._stream.id,
+                    offered=negotiation.layers,
+                    remedy="in OBS, Settings > Stream: switch Simulcast off, to send no more than is used",
+                )
+
+    def restarts(self, username: str) -> bool:
+        """Whether the client's ICE user name is another than its offer's: it wants to begin ICE anew."""
+        return self._negotiation is not None and username not in self._negotiation.ice_usernames
 
     async def add_candidate(self, given: Candidate) -> None:
         """A candidate that came after the offer. Raises `BadRequestError` for a bad one."""
@@ -138,8 +155,11 @@ class Peer:
             return
         try:
             candidate = candidate_from_sdp(text)
-            candidate.sdpMid, candidate.sdpMLineIndex = given.sdpMid, given.sdpMLineIndex
-            await self._connection.addIceCandidate(candidate)
+            negotiation = self._negotiation
+            mid = None if negotiation is None else negotiation.mid_of(given.sdpMid, given.sdpMLineIndex)
+            if mid is not None:
+                candidate.sdpMid = mid
+                await self._connection.addIceCandidate(candidate)
         except Exception as error:  # the parser raises whatever comes
             raise BadRequestError(f"This is no ICE candidate of this session: {text[:120]!r}.") from error
 
@@ -179,18 +199,3 @@ class Peer:
         with contextlib.suppress(MediaStreamError):
             while True:
                 await track.recv()
-
-
-def _videos(sdp: str, *, sending: bool) -> list[MediaDescription]:
-    """The video sections of an offer; clients may send on one and receive on another.
-
-    Raises `BadRequestError` for one that names no certificate and so could never be connected, and, with
-    `sending`, for one that sends no video.
-    """
-    media = SessionDescription.parse(sdp).media
-    if not all(each.dtls is not None and each.dtls.fingerprints for each in media):
-        raise BadRequestError("The offer's SDP has no `a=fingerprint`: WebRTC needs one.")
-    videos = [each for each in media if each.kind == "video"]
-    if sending and not any(each.direction in {"sendonly", "sendrecv"} for each in videos):
-        raise BadRequestError("The offer sends no video: add the track that is to drive the reference.")
-    return videos

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from http import HTTPStatus
 from urllib.parse import urlencode
 
 from fastapi import APIRouter, Response
@@ -30,7 +31,11 @@ async def servers(parts: PartsDep) -> IceServers:
 @router.post("/whip", operation_id="push")
 async def offer(asked: AskedDep, parts: PartsDep) -> Response:
     """Open a session on a replica that has a slot."""
-    return passed_on(await parts.slots.open(asked, await parts.ledger.default.remote()))
+    default = await parts.ledger.default.remote()
+    answer = await parts.slots.open(asked, default)
+    if answer.status == HTTPStatus.CONFLICT and default is None:
+        await parts.require_reference()
+    return passed_on(answer)
 
 
 @router.delete("/api/v1/webrtc/offer/{session_id}")
@@ -61,6 +66,8 @@ async def pull(asked: AskedDep, parts: PartsDep, session: str | None = None) -> 
 @router.get("/api/v1/sessions/{session_id}")
 @router.post("/api/v1/sessions/{session_id}/recording")
 @router.delete("/api/v1/sessions/{session_id}/recording")
+@router.options("/whip/{session_id}")
+@router.options("/whep/{session_id}")
 @router.patch("/whip/{session_id}")
 @router.delete("/whip/{session_id}")
 @router.patch("/whep/{session_id}")
