@@ -9,7 +9,7 @@ import numpy as np
 import PIL.Image
 
 from personalive.errors import InputError
-from personalive.media import Image, read_image
+from personalive.media import Image, Rotation, read_image
 from personalive.media.image import flatten
 from personalive.media.types import Frames
 from personalive.offline.framing import Portrait, find_portrait, read_portrait
@@ -50,11 +50,11 @@ def pixels(image: Picture) -> Image:
     return np.ascontiguousarray(array)
 
 
-def portrait(image: Picture) -> Portrait:
-    """A picture and the face in it; of a video file, the first frame with a face.
+def portrait(image: Picture, rotation: Rotation = "auto") -> Portrait:
+    """A picture turned clockwise by `rotation`, and the face in it; of a video file, the first frame with a face.
 
     Raises `NoFaceError` where there is none, and as `pixels` does.
     """
     if isinstance(image, str | os.PathLike):
-        return read_portrait(Path(image))
-    return find_portrait(pixels(image))
+        return read_portrait(Path(image), rotation)
+    return find_portrait(pixels(image), rotation=rotation)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personalive.cli.rotation import DrivingRotation, ReferenceRotation, Rotate
 from personalive.cli.settings import parse_settings
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def extract(
     weights: _Weights = None,
     start: Annotated[float, typer.Option(help="Begin this many seconds into the clip.")] = 0.0,
     end: Annotated[float | None, typer.Option(help="End this many seconds into the clip.")] = None,
+    rotate: DrivingRotation = Rotate.AUTO,
     size: _Size = 512,
     settings: _Settings = None,
     overwrite: _Overwrite = False,
@@ -75,6 +77,7 @@ def extract(
         size=size,
         start=start,
         end=end,
+        rotate=rotate.degrees,
         overwrite=overwrite,
         parameters=_parameters(weights, settings),
     )
@@ -103,6 +106,7 @@ def drive(
     crop: Annotated[
         bool, typer.Option("--crop/--no-crop", help="Crop the portrait to head and shoulders.")
     ] = True,
+    rotate_reference: ReferenceRotation = Rotate.AUTO,
     seed: Annotated[int, typer.Option(help="Seed of whatever the pipeline draws at random.")] = 42,
     settings: _Settings = None,
     overwrite: _Overwrite = False,
@@ -123,6 +127,7 @@ def drive(
         output=output or Path(f"{reference.stem}_{motion.stem}.mp4"),
         size=size,
         crop=crop,
+        rotate_reference=rotate_reference.degrees,
         seed=seed,
         overwrite=overwrite,
         parameters=_parameters(weights, settings),

@@ -19,6 +19,7 @@ from personalive.media.provenance import (
     save_image,
 )
 from personalive.media.resample import resample
+from personalive.media.rotation import Rotation
 from personalive.media.types import DrivingSource, Frames, Image, VideoFrame, VideoInfo
 from personalive.media.video_reader import VideoReader, open_driving
 from personalive.media.video_writer import VideoWriter, exact_rate, open_writer
@@ -34,6 +35,7 @@ __all__ = [
     "Image",
     "OutputKind",
     "Provenance",
+    "Rotation",
     "VideoFrame",
     "VideoInfo",
     "VideoReader",

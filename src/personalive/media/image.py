@@ -110,6 +110,28 @@ def fit_image(image: Image, size: tuple[int, int]) -> Image:
     return np.ascontiguousarray(resized, dtype=np.uint8)
 
 
+def inner_size(size: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
+    """Return `size` (width, height) scaled to the largest that lies within `outer`, its proportions kept.
+
+    To within 2 %: what is as good as of one shape fills it.
+    """
+    across, down = outer[0] / size[0], outer[1] / size[1]
+    if max(across, down) <= 1.02 * min(across, down):
+        return outer
+    scale = min(across, down)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
+
+
+def fit_within(image: Image, size: tuple[int, int]) -> Image:
+    """Resize (height, width, 3) uint8 into `size` (width, height), its proportions kept, black beside it."""
+    height, width = image.shape[:2]
+    image = fit_image(image, inner_size((width, height), size))
+    below, beside = size[1] - image.shape[0], size[0] - image.shape[1]
+    if not below and not beside:
+        return image
+    return np.pad(image, ((below // 2, below - below // 2), (beside // 2, beside - beside // 2), (0, 0)))
+
+
 def image_type(head: bytes) -> str | None:
     """ "JPEG", "PNG", "WEBP" or None, by the first 12 bytes."""
     if head.startswith(b"\xff\xd8\xff"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,6 +12,7 @@ from typing import Self
 from personalive.errors import InputError, MediaError
 from personalive.media.container_source import ContainerSource
 from personalive.media.image import is_image_file
+from personalive.media.rotation import QUARTERS, turned
 from personalive.media.sources import SequenceSource, Shown, Source, StillSource, open_picture
 from personalive.media.types import DrivingSource, VideoFrame, VideoInfo
 
@@ -22,10 +24,10 @@ class VideoReader:
     """Reads the frames on screen from `start` until `end`, one at a time: memory does not grow with length.
 
     Takes MP4, MOV, M4V, WebM, MKV, AVI and GIF files, animated WebP and PNG, a folder of numbered PNG, JPEG
-    or WebP pictures (25 per second), and a still picture (one frame). Frames are upright, have square pixels
-    and one size, that of the first. Times are those the file gives, whether or not the rate varies. If
-    `start` falls within a frame's time that frame comes first, with `start` as its time. A still has no time:
-    it is delivered whatever the span.
+    or WebP pictures (25 per second), and a still picture (one frame). Frames are upright as far as the file
+    says, have square pixels and one size, that of the first; those of another shape are fitted into it. Times are
+    those the file gives, whether or not the rate varies, and always rise. If `start` falls within a frame's time
+    that frame comes first, with `start` as its time. A still has no time: it is delivered whatever the span.
 
     Iterating again reads again from `start`. `warnings` says what was wrong with the frames read last.
 
@@ -34,19 +36,29 @@ class VideoReader:
         start: Seconds from the start of the stream.
         end: Seconds from the start of the stream, exclusive; None for all there is.
         max_frames: Deliver at most this many.
+        rotate: Turn the frames clockwise by 0, 90, 180 or 270 degrees more than the file says.
 
     Raises:
-        InputError: a span that makes no sense.
+        InputError: a span or rotation that makes no sense.
         MediaError: a file or folder that cannot be read, or not one frame of it; see its subclasses.
 
     """
 
     def __init__(
-        self, path: str | Path, *, start: float = 0.0, end: float | None = None, max_frames: int | None = None
+        self,
+        path: str | Path,
+        *,
+        start: float = 0.0,
+        end: float | None = None,
+        max_frames: int | None = None,
+        rotate: int = 0,
     ) -> None:
+        if rotate not in QUARTERS:
+            raise InputError(f"Frames can be rotated by 0, 90, 180 or 270 degrees, not {rotate!r}.")
         _check_span(start, end, max_frames)
         self._path = Path(path)
         self._start, self._end, self._max_frames = start, end, max_frames
+        self._rotate = rotate
         self._closed = False
         self.warnings: list[str] = []
         self._source = _open_source(self._path)
@@ -56,7 +68,9 @@ class VideoReader:
     @property
     def info(self) -> VideoInfo:
         """Size, rate and length of the whole file, whatever the span."""
-        return self._source.info
+        info = self._source.info
+        width, height = (info.height, info.width) if self._rotate % 180 else (info.width, info.height)
+        return replace(info, width=width, height=height, rotation=(info.rotation + self._rotate) % 360)
 
     def __iter__(self) -> Iterator[VideoFrame]:
         self._source.warnings[:] = self._opening_warnings
@@ -66,7 +80,8 @@ class VideoReader:
         for shown, duration in self._span():
             time = max(shown.time, self._start)
             end_reached = shown.time + duration
-            yield VideoFrame(shown.image(), time, count, end_reached - time)
+            image = turned(shown.image(), self._rotate)
+            yield VideoFrame(image, time, count, end_reached - time)
             count += 1
         self.warnings.extend(self._source.warnings[len(self._opening_warnings) :])
         if self._source.ended_early:
@@ -119,13 +134,18 @@ class VideoReader:
 
 
 def open_driving(
-    path: str | Path, *, start: float = 0.0, end: float | None = None, max_frames: int | None = None
+    path: str | Path,
+    *,
+    start: float = 0.0,
+    end: float | None = None,
+    max_frames: int | None = None,
+    rotate: int = 0,
 ) -> DrivingSource:
     """Open a video, an animation, a folder of pictures or a still to drive from; see `VideoReader`.
 
     A still is a clip of one frame, at time 0 of 25 frames per second.
     """
-    return VideoReader(path, start=start, end=end, max_frames=max_frames)
+    return VideoReader(path, start=start, end=end, max_frames=max_frames, rotate=rotate)
 
 
 def _open_source(path: Path) -> Source:

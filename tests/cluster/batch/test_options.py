@@ -16,6 +16,7 @@ from personalive.errors import InputError, UnknownPipelineError
     [
         ({"size": "256", "crop": "false", "fps": "12.5"}, {"size": 256, "crop": False, "fps": 12.5}),
         ({"end": "none", "audio": False, "max_frames": 3.0}, {"end": None, "audio": False, "max_frames": 3}),
+        ({"rotate": "90", "rotate_reference": "auto"}, {"rotate": 90, "rotate_reference": "auto"}),
         ({"expression": "1.2"}, {"parameters": {"expression": 1.2}}),
         ({"motion": "absolute", "pipeline": "preview"}, {"parameters": {"motion": "absolute"}}),
     ],
@@ -33,6 +34,7 @@ def test_text_and_values_are_read_as_what_they_are_for(given: Any, expected: dic
         ({"fps": "nan"}, "fps = 'nan'"),
         ({"start": 5, "end": 2}, "must come after the start"),
         ({"segment_frames": 3}, "8 frames or more"),
+        ({"rotate": "45"}, "rotation must be auto, 0, 90, 180 or 270"),
         ({"expresion": "1"}, "There is no option 'expresion'. There are: pipeline, size"),
         ({"resume": "true"}, "'resume' is no option of a job"),
         ({"pipeline": "preview", "expression": 9}, "expression = 9"),
