@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import av.error
 import PIL.Image
@@ -134,9 +134,9 @@ def save_image(path: str | Path, image: Image, provenance: Provenance, *, overwr
 
 
 def encode_image(
-    path: Path, image: Image, kind: Literal["PNG", "JPEG", "WEBP"], provenance: Provenance
+    path: Path | BinaryIO, image: Image, kind: Literal["PNG", "JPEG", "WEBP"], provenance: Provenance
 ) -> None:
-    """Write a marked picture to `path` as it stands. Raises what Pillow raises."""
+    """Write a marked picture to `path`, or to an open file, as it stands. Raises what Pillow raises."""
     values = provenance.metadata()
     picture = PIL.Image.fromarray(image)
     packet = xmp.build(values)

@@ -86,6 +86,7 @@ def test_the_delay_is_divided_into_its_parts() -> None:
         await live.feed(24)
         parts = live.stream.stats()["delay_ms"]
         assert all(part >= 0 for part in parts.values())
+        assert live.stream.stats()["chunk_frames"] == 4
         # A frame that goes in with one chunk of four comes out with the next one, 40 ms later or more.
         assert parts["window"] > 0
 

@@ -33,7 +33,7 @@ from personalive.pipelines.parameters import build
 from personalive.serving.live.delay import CapturedFrame, StepTiming
 from personalive.serving.live.intake import Arrived, Intake, SourceClock, to_image
 from personalive.serving.live.memory import give_back_memory
-from personalive.serving.live.outlet import OutFrame, Outlet, Sink
+from personalive.serving.live.outlet import OutFrame, Outlet, SentFrame, Sink
 from personalive.serving.live.watermark import stamp
 from personalive.serving.live.worker import Worker
 from personalive.serving.observing import logs
@@ -86,6 +86,7 @@ class Stream:
         self._clock = SourceClock()
         # A pipeline that takes any number of frames gets each as it comes: waiting for more is delay.
         chunk = info.chunk_frames if info.exact_chunks else 1
+        self._chunk_frames = chunk
         self._intake = Intake(chunk)
         # A chunk that is being shown, the next one, and a frame to even out their coming.
         self._outlet = Outlet(2 * chunk + 1, self._sent)
@@ -260,6 +261,11 @@ class Stream:
         """Call `sink` with every frame as it is sent. Returns what ends that."""
         return self._outlet.subscribe(sink)
 
+    @property
+    def last_sent(self) -> SentFrame | None:
+        """The frame that was sent last, None before the first."""
+        return self._outlet.last
+
     def listen(self, listener: Callable[[Message], None]) -> Callable[[], None]:
         """Call `listener` with every message for the client. Returns what ends that."""
         self._listeners.append(listener)
@@ -293,6 +299,7 @@ class Stream:
                 name: None if part is None else round(1000 * part, 1)
                 for name, part in figures.parts.medians().items()
             },
+            "chunk_frames": self._chunk_frames,
             "chunk_ms": round(1000 * figures.chunk_seconds, 1),
             "queue_in": len(self._intake),
             "queue_out": len(self._outlet),

@@ -31,6 +31,8 @@ export class Portrait {
     this.lenient = false;
     /** @type {string | null} */
     this.referenceId = null;
+    /** By what name the browser keeps the picture. @type {string | null} */
+    this.key = null;
   }
 
   /**
