@@ -18,15 +18,19 @@ from aiortc import (
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError
-from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
+from aiortc.sdp import MediaDescription, SessionDescription
 from pydantic import BaseModel
 
-from personalive.serving.answers import BadRequestError
+from personalive.serving.answers import BadRequestError, BusyError, HttpError
+from personalive.serving.connections.candidates import RemoteCandidates, parse, without_candidates
+from personalive.serving.connections.gathering import Gathering, has_candidates
+from personalive.serving.connections.jitter import take_newest
 from personalive.serving.live.outlet import SentFrame
 from personalive.serving.live.stream import Stream
 from personalive.serving.observing import logs
 
 _CLOCK = Fraction(1, 90_000)
+_PORTS_RETRY_S = 10
 
 
 class Candidate(BaseModel):
@@ -77,14 +81,21 @@ class Peer:
     """One connection that belongs to a stream. Use it on the event loop only."""
 
     def __init__(
-        self, stream: Stream, servers: list[dict[str, Any]], on_gone: Callable[[str], Awaitable[None]]
+        self,
+        stream: Stream,
+        servers: list[dict[str, Any]],
+        gathering: Gathering,
+        on_gone: Callable[[str], Awaitable[None]],
     ) -> None:
         """`on_gone` hears, with the reason, when the other side has closed or cannot be reached any more."""
         self._stream = stream
+        self._gathering = gathering
         self._connection = RTCPeerConnection(
             RTCConfiguration(iceServers=[RTCIceServer(**server) for server in servers])
         )
+        self._remote = RemoteCandidates(self._connection, stream.id)
         self._on_gone = on_gone
+        self._answering: asyncio.Task[str] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._output: OutputTrack | None = None
         self.connected = asyncio.Event()
@@ -101,17 +112,30 @@ class Peer:
     async def answer(self, sdp: str, *, take: bool, send: bool) -> str:
         """Answer an offer, which sends video if we `take` it, and receives the stream's frames if we `send` them.
 
-        Raises `BadRequestError` for one that does not, or is malformed.
+        Raises `BadRequestError` for one that does not, or is malformed, and `BusyError` where this side has no
+        port left.
         """
+        # Sockets that are being opened when it is cancelled would stay open: `close` waits for them.
+        self._answering = asyncio.get_running_loop().create_task(self._answer(sdp, take=take, send=send))
+        return await asyncio.shield(self._answering)
+
+    async def _answer(self, sdp: str, *, take: bool, send: bool) -> str:
         try:
+            sdp, candidates = without_candidates(sdp)
             media = _videos(sdp, sending=take)
+            await asyncio.sleep(0)  # others get their turn
             await self._connection.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
+            take_newest(self._connection)
             if send:
                 self._send_on(
                     {each.rtp.muxId for each in media if each.direction in {"recvonly", "sendrecv"}}
                 )
+            self._gathering.limit(self._connection)
+            await asyncio.sleep(0)
             await self._connection.setLocalDescription(await self._connection.createAnswer())
-        except BadRequestError:
+            self._require_ports()
+            await self._remote.add(candidates)
+        except HttpError:
             raise
         except Exception as error:  # the parser raises whatever comes
             logs.event("offer_refused", session=self._stream.id, error=f"{type(error).__name__}: {error}")
@@ -119,6 +143,14 @@ class Peer:
                 "The offer's SDP cannot be used: it is malformed or has no usable codec."
             ) from error
         return str(self._connection.localDescription.sdp)
+
+    def _require_ports(self) -> None:
+        if not has_candidates(self._connection):
+            raise BusyError(
+                "No UDP port is left for media: try again when a session or a viewer has gone, or serve with "
+                "more --udp-ports.",
+                retry_after=_PORTS_RETRY_S,
+            )
 
     def _send_on(self, mids: set[str]) -> None:
         """Send the stream's frames on the first of these media sections."""
@@ -132,19 +164,22 @@ class Peer:
 
     async def add_candidate(self, given: Candidate) -> None:
         """A candidate that came after the offer. Raises `BadRequestError` for a bad one."""
-        text = given.candidate.removeprefix("a=").removeprefix("candidate:").strip()
-        if not text:
-            await self._connection.addIceCandidate(None)
-            return
-        try:
-            candidate = candidate_from_sdp(text)
+        if not given.candidate.removeprefix("a=").removeprefix("candidate:").strip():
+            return  # there are no more
+        candidate = parse(given.candidate)
+        if candidate is not None:
             candidate.sdpMid, candidate.sdpMLineIndex = given.sdpMid, given.sdpMLineIndex
-            await self._connection.addIceCandidate(candidate)
-        except Exception as error:  # the parser raises whatever comes
-            raise BadRequestError(f"This is no ICE candidate of this session: {text[:120]!r}.") from error
+            if given.sdpMid is None and given.sdpMLineIndex is None:
+                # Media sections nearly always share the first one's transport.
+                candidate.sdpMLineIndex = 0
+            await self._remote.add([candidate])
 
     async def close(self) -> None:
         """End the connection. May be called twice."""
+        self._remote.close()
+        self.connected.set()  # whoever waits for it need not any more
+        if self._answering is not None:
+            await asyncio.gather(self._answering, return_exceptions=True)
         for task in self._tasks:
             task.cancel()
         if self._output is not None:

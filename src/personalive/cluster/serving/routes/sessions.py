@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from personalive.cluster.serving import merged
 from personalive.cluster.serving.parts import AskedDep, Parts, PartsDep, passed_on
-from personalive.cluster.serving.wire import Asked
+from personalive.cluster.serving.wire import Answered, Asked, session_in
 from personalive.serving.answers import ConflictError, NotFoundError
 from personalive.serving.connections.turn import ice_servers
+from personalive.serving.leaving import while_there
 from personalive.serving.routes.sessions import Sessions
 from personalive.serving.routes.webrtc import IceServers
 
@@ -28,9 +29,16 @@ async def servers(parts: PartsDep) -> IceServers:
 
 @router.post("/api/v1/webrtc/offer")
 @router.post("/whip", operation_id="push")
-async def offer(asked: AskedDep, parts: PartsDep) -> Response:
+async def offer(request: Request, asked: AskedDep, parts: PartsDep) -> Response:
     """Open a session on a replica that has a slot."""
-    return passed_on(await parts.slots.open(asked, await parts.ledger.default.remote()))
+
+    async def close_again(answer: Answered) -> None:
+        session = session_in(answer)
+        if session is not None:
+            await parts.fleet.ask_owner(session, Asked("DELETE", f"/api/v1/webrtc/offer/{session}"))
+
+    opening = parts.slots.open(asked, await parts.ledger.default.remote())
+    return passed_on(await while_there(request, opening, undo=close_again))
 
 
 @router.delete("/api/v1/webrtc/offer/{session_id}")
