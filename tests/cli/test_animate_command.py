@@ -90,7 +90,7 @@ def test_a_driving_clip_that_cannot_be_used(
         (["-o", "out.png"], "is one picture"),
         (["--start", "2", "--end", "1"], "must come after"),
         (["--start", "-1"], "start must be"),
-        (["--start", "99"], "no frames after 99 s"),
+        (["--start", "99"], "s long: there is nothing after 99 s"),
         (["--size", "500"], "multiple of 64"),
         (["--size", "128"], "multiple of 64"),
         (["--fps", "0"], "frame rate"),

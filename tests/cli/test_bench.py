@@ -68,7 +68,7 @@ def test_a_set_of_weights_is_measured_where_it_is(personalive: Call, test_weight
             ("--set", "compile=graphs"),
             "compile=graphs needs a CUDA device, and this is cpu: take off, full or auto",
         ),
-        (("--set", "speed=9"), "Extra inputs are not permitted"),
+        (("--set", "speed=9"), "no parameter 'speed'"),
         (("--json", "nowhere/bench.json"), "nowhere"),
         (("--json", "."), ". is a folder: name a file for --json."),
     ],

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 PROGRAM = "import sys; from personalive.cli.app import main; sys.argv[0] = 'personalive'; main()"
 KEY = "a-key-that-nobody-sees"
 
+ENDINGS = [signal.SIGTERM, signal.SIGINT]
+if sys.platform != "win32":
+    ENDINGS.append(signal.SIGHUP)
+
 
 @contextlib.contextmanager
 def server(*arguments: str, **variables: str) -> Iterator[tuple[subprocess.Popen[str], list[str], str]]:
@@ -115,7 +119,7 @@ def test_the_command_line_works_without_them(module: str) -> None:
     subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", ENDINGS)
 def test_it_starts_says_where_and_leaves_when_told(number: signal.Signals) -> None:
     with server(PERSONALIVE_API_KEY=KEY) as (process, said, address):
         text = "".join(said)

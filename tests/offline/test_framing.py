@@ -101,7 +101,9 @@ def test_half_a_face_is_warned_about(tmp_path: Path, portrait: Image) -> None:
 
 def test_another_kind_of_picture_is_told_to_be_converted(tmp_path: Path, portrait: Image) -> None:
     odd = saved(tmp_path / "portrait.bmp", portrait)
-    with pytest.raises(UnsupportedMediaError, match="neither a JPEG, PNG or WebP picture nor a video"):
+    with pytest.raises(
+        UnsupportedMediaError, match="neither a JPEG, PNG, WebP, HEIC or AVIF picture nor a video"
+    ):
         read_portrait(odd)
 
 

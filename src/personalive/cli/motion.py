@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personalive.cli import console
 from personalive.cli.rotation import DrivingRotation, ReferenceRotation, Rotate
 from personalive.cli.settings import parse_settings
 
@@ -68,12 +69,13 @@ def extract(
 ) -> None:
     """Write the motion of a clip's driver to a file: seen once, carried over as often as you like."""
     from personalive.cli.progress import show_progress
+    from personalive.file_names import shortened
     from personalive.offline.motion import SUFFIX, ExtractJob
     from personalive.offline.motion import extract as run
 
     job = ExtractJob(
         driving=clip,
-        output=output or Path(f"{clip.stem}{SUFFIX}"),
+        output=output or Path(shortened(clip.stem, 240) + SUFFIX),
         size=size,
         start=start,
         end=end,
@@ -116,15 +118,15 @@ def drive(
 
     Frame for frame as `personalive animate` does with the clip, but without looking at the clip again.
     """
-    from personalive.cli import console
     from personalive.cli.progress import show_progress
     from personalive.offline.motion import DriveJob
     from personalive.offline.motion import drive as run
+    from personalive.offline.output import default_name
 
     job = DriveJob(
         reference=reference,
         motion=motion,
-        output=output or Path(f"{reference.stem}_{motion.stem}.mp4"),
+        output=output or default_name(reference, motion, ".mp4"),
         size=size,
         crop=crop,
         rotate_reference=rotate_reference.degrees,
@@ -145,4 +147,4 @@ def _parameters(weights: Path | None, settings: list[str] | None) -> dict[str, o
 def _describe(path: Path, motion: DrivingMotion) -> None:
     count, faces = len(motion), int(motion.valid.sum())
     many = "frame" if count == 1 else "frames"
-    typer.echo(f"{path}: {count} {many} at {motion.fps:.5g} fps, {faces} with a face")
+    console.tell(f"{path}: {count} {many} at {motion.fps:.5g} fps, {faces} with a face")

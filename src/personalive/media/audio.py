@@ -26,6 +26,7 @@ from personalive.media.containers import open_container, stream_origin
 from personalive.media.image import is_image_file
 from personalive.media.ratios import fraction
 from personalive.media.tracks import audio_stream, video_stream
+from personalive.media.user_paths import is_folder
 
 AudioMode: TypeAlias = Literal["copy", "encode"]
 
@@ -276,7 +277,7 @@ def open_audio(track: AudioTrack) -> AudioInput | None:
         MediaError: a file that cannot be opened.
 
     """
-    if track.path.is_dir() or is_image_file(track.path):
+    if is_folder(track.path) or is_image_file(track.path):
         return None
     container = open_container(track.path)
     silent = audio_stream(container) is None

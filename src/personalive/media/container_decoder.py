@@ -16,8 +16,8 @@ from personalive.errors import MediaError
 from personalive.media.containers import open_container, stream_origin
 from personalive.media.deinterlace import deinterlaced
 from personalive.media.dolby_vision import incompatible_profile
-from personalive.media.image import MAX_IMAGE_PIXELS, check_pixel_count
 from personalive.media.ratios import fraction
+from personalive.media.shapes import MAX_IMAGE_PIXELS, check_shape, objection
 from personalive.media.tracks import audio_stream, video_stream
 
 # FFmpeg's own decoders of these leave transparency out.
@@ -30,7 +30,7 @@ class ContainerDecoder:
     Raises:
         MediaError: the file cannot be opened, holds no picture track, or is Dolby Vision that cannot be shown as
             anything else.
-        MediaTooLargeError: its frames have too many pixels.
+        MediaTooLargeError: its frames have too many pixels; `MediaError` where their shape cannot be used.
 
     """
 
@@ -50,7 +50,7 @@ class ContainerDecoder:
         self.time_base = fraction(stream.time_base)
         try:
             self._refuse_dolby_vision()
-            check_pixel_count(stream.codec_context.width, stream.codec_context.height, self._path.name)
+            self._check_claimed_shape()
             self._codec = _decoder(stream)
             self.origin = stream_origin(self._path, stream)
         except BaseException:
@@ -60,6 +60,12 @@ class ContainerDecoder:
         self._trailing_loss = False
         self._broken_off = False
         self._last_end = 0.0
+
+    def _check_claimed_shape(self) -> None:
+        # 0 where the header does not say; the first frame does then.
+        width, height = self.stream.codec_context.width, self.stream.codec_context.height
+        if width and height:
+            check_shape(width, height, self._path.name)
 
     def _refuse_dolby_vision(self) -> None:
         try:
@@ -131,7 +137,7 @@ class ContainerDecoder:
 
     def _is_intact(self, frame: av.VideoFrame) -> bool:
         # Concealed errors come out as grey smears; the frame before is the better picture.
-        if frame.is_corrupt or frame.width * frame.height > MAX_IMAGE_PIXELS:
+        if frame.is_corrupt or objection(frame.width, frame.height):
             self._lose()
             return False
         self._trailing_loss = False

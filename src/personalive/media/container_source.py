@@ -15,9 +15,10 @@ from av.video.stream import VideoStream
 from personalive.errors import MediaError
 from personalive.media import colour
 from personalive.media.container_decoder import ContainerDecoder
-from personalive.media.image import check_pixel_count, fit_within, inner_size
+from personalive.media.image import fit_within, inner_size
 from personalive.media.packet_scan import PacketScan, scan_packets
 from personalive.media.ratios import fraction
+from personalive.media.shapes import check_shape
 from personalive.media.sources import Shown, other_shape
 from personalive.media.timing import LONGEST_STEP, MAX_FPS, in_order, rate, rising, typical_step
 from personalive.media.tracks import audio_choice, audio_stream, video_choice
@@ -53,7 +54,6 @@ class ContainerSource:
             first = self._first_of(self._rest)
             self._first: av.VideoFrame | None = first
             self._size = self._display_size(first)
-            check_pixel_count(*self._size, path.name)
             matrix = colour.display_matrix(first)
             self._turn = colour.orientation(matrix)
             self.info = self._describe(colour.clockwise_turn(matrix), scan)
@@ -135,11 +135,13 @@ class ContainerSource:
 
     def _display_size(self, frame: av.VideoFrame) -> tuple[int, int]:
         """Width and height of a frame with square pixels."""
-        check_pixel_count(frame.width, frame.height, self._path.name)
+        check_shape(frame.width, frame.height, self._path.name)
         aspect = fraction(self._decoder.stream.sample_aspect_ratio or Fraction(1))
         if not aspect or aspect == 1 or not Fraction(1, 10) < aspect < 10:
             return frame.width, frame.height
-        return max(1, round(frame.width * aspect)), frame.height
+        width = max(1, round(frame.width * aspect))
+        check_shape(width, frame.height, self._path.name)
+        return width, frame.height
 
     # What the header says
 

@@ -18,8 +18,9 @@ from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
 from personalive.errors import MediaError, UnsupportedMediaError
-from personalive.media.image import MAX_IMAGE_PIXELS, check_is_file
 from personalive.media.ratios import fraction
+from personalive.media.shapes import MAX_IMAGE_PIXELS
+from personalive.media.user_paths import check_is_file
 
 FORMATS = ("mov", "matroska", "avi", "gif")
 """FFmpeg's names of the containers that are read: MP4, MOV and M4V; MKV and WebM; AVI; GIF."""

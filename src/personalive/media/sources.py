@@ -19,21 +19,16 @@ import PIL.Image
 
 from personalive.errors import MediaError, MediaTooLargeError
 from personalive.media.animation_timing import UNSTATED, frame_durations
-from personalive.media.image import (
-    check_pixel_count,
-    fit_within,
-    flatten,
-    image_type,
-    inner_size,
-    quiet_pillow,
-    read_image,
-)
+from personalive.media.flattening import flatten
+from personalive.media.image import PICTURES, fit_within, inner_size, quiet_pillow, read_image
+from personalive.media.picture_header import HEAD_BYTES, image_type, stored_size
+from personalive.media.shapes import check_shape
 from personalive.media.timing import DEFAULT_FPS, rate, typical
 from personalive.media.types import Image, VideoInfo
 
 MAX_ANIMATION_BYTES = 200_000_000
 _TICK = 0.001
-_SEQUENCE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+_SEQUENCE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".heic", ".heif", ".avif"}
 
 
 @dataclass(frozen=True)
@@ -82,12 +77,12 @@ class StillSource:
 
 
 class SequenceSource:
-    """A folder of numbered PNG, JPEG or WebP pictures, in the order of their numbers, at 25 per second."""
+    """A folder of numbered pictures, in the order of their numbers, at 25 per second."""
 
     def __init__(self, folder: Path) -> None:
         self._paths = _numbered_pictures(folder)
         if not self._paths:
-            raise MediaError(f"{folder} holds no PNG, JPEG or WebP pictures.")
+            raise MediaError(f"{folder} holds no {PICTURES} pictures.")
         self.warnings: list[str] = []
         self.ended_early = False
         self.lost = 0
@@ -178,13 +173,14 @@ class AnimationSource:
         self._data = b""
 
     def _open(self) -> PIL.Image.Image:
+        _check_header(self._data, self._name)
         try:
             picture = PIL.Image.open(io.BytesIO(self._data), formats=("PNG", "WEBP"))
         except PIL.Image.DecompressionBombError as error:
             raise MediaTooLargeError(f"{self._name} has too many pixels.") from error
         except Exception as error:
             raise MediaError(f"{self._name} is damaged and cannot be decoded.") from error
-        check_pixel_count(*picture.size, self._name)
+        check_shape(*picture.size, self._name)
         return picture
 
     def _load(self, picture: PIL.Image.Image, number: int) -> Image:
@@ -199,7 +195,7 @@ class AnimationSource:
 
 
 def open_picture(path: Path) -> StillSource | AnimationSource:
-    """Open a JPEG, PNG or WebP file as a clip: of one frame, or of many if it is animated."""
+    """Open a picture file as a clip: of one frame, or of many if it is animated."""
     return AnimationSource(path) if _is_animated(path) else StillSource(path)
 
 
@@ -218,17 +214,25 @@ def _given(image: Image) -> Image:
 def _is_animated(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(HEAD_BYTES)
         if image_type(head) not in {"PNG", "WEBP"}:
             return False
+        _check_header(head, path.name)
         with quiet_pillow(), PIL.Image.open(path, formats=("PNG", "WEBP")) as picture:
-            check_pixel_count(*picture.size, path.name)
             return bool(getattr(picture, "is_animated", False))
     except MediaError:
         raise
     except Exception:
         # Whatever is wrong with it, decoding it as a still will say so.
         return False
+
+
+def _check_header(data: bytes, name: str) -> None:
+    """Raise `MediaError` for the shape that a PNG or WebP claims, before a decoder makes room for it."""
+    kind = image_type(data[:HEAD_BYTES])
+    size = None if kind is None else stored_size(data, kind)
+    if size is not None:
+        check_shape(*size, name)
 
 
 def _numbered_pictures(folder: Path) -> list[Path]:

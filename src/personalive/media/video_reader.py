@@ -15,6 +15,7 @@ from personalive.media.image import is_image_file
 from personalive.media.rotation import QUARTERS, turned
 from personalive.media.sources import SequenceSource, Shown, Source, StillSource, open_picture
 from personalive.media.types import DrivingSource, VideoFrame, VideoInfo
+from personalive.media.user_paths import check_is_file_or_folder, is_folder
 
 # Containers round times, Matroska to the millisecond.
 _TOLERANCE = 0.001
@@ -40,7 +41,7 @@ class VideoReader:
 
     Raises:
         InputError: a span or rotation that makes no sense.
-        MediaError: a file or folder that cannot be read, or not one frame of it; see its subclasses.
+        MediaError: a file or folder that cannot be read, or not one frame of it in the span; see its subclasses.
 
     """
 
@@ -60,6 +61,7 @@ class VideoReader:
         self._start, self._end, self._max_frames = start, end, max_frames
         self._rotate = rotate
         self._closed = False
+        self._seen_until = 0.0
         self.warnings: list[str] = []
         self._source = _open_source(self._path)
         self._opening_warnings = tuple(self._source.warnings)
@@ -90,7 +92,7 @@ class VideoReader:
             lost = "one frame" if self._source.lost == 1 else f"{self._source.lost} frames"
             self.warnings.append(f"{self._path.name} is damaged: {lost} could not be decoded.")
         if not count:
-            raise MediaError(f"{self._path.name} has no frames after {self._start:g} s.")
+            raise MediaError(self._nothing_there())
 
     def __enter__(self) -> Self:
         return self
@@ -116,9 +118,11 @@ class VideoReader:
         end = math.inf if self._end is None or still else self._end
         left = math.inf if self._max_frames is None else self._max_frames
         held: Shown | None = None
+        self._seen_until = 0.0
         for shown in self._source.frames(self._start):
             if self._closed:
                 return
+            self._seen_until = shown.time + shown.duration
             if held is not None and shown.time > self._start + _TOLERANCE:
                 yield held, min(shown.time, end) - held.time
                 left -= 1
@@ -127,6 +131,13 @@ class VideoReader:
             held = shown
         if held is not None and held.time + held.duration > self._start + _TOLERANCE:
             yield held, min(held.time + held.duration, end) - held.time
+
+    def _nothing_there(self) -> str:
+        # What was seen of it is truer than the header.
+        length = self._seen_until or self.info.duration
+        if length is None:
+            return f"{self._path.name} has no frames after {self._start:g} s."
+        return f"{self._path.name} is {length:.2f} s long: there is nothing after {self._start:g} s."
 
     def _damage(self, time: float, count: int) -> str:
         frames = "the one frame before that is" if count == 1 else f"the {count} frames before that are"
@@ -149,11 +160,8 @@ def open_driving(
 
 
 def _open_source(path: Path) -> Source:
-    try:
-        is_folder = path.is_dir()
-    except (OSError, ValueError) as error:
-        raise MediaError(f"{str(path)!r} cannot be read: {error}.") from error
-    if is_folder:
+    check_is_file_or_folder(path)
+    if is_folder(path):
         return SequenceSource(path)
     return open_picture(path) if is_image_file(path) else ContainerSource(path)
 

@@ -21,7 +21,7 @@ from personalive.offline.job import AnimateJob, Progress, Report
 from personalive.offline.loaded import WAITING_FRAMES, Loaded, Made
 from personalive.offline.output import FrameWriter, check_target, is_picture
 from personalive.offline.phases import Phase, Phases, complete
-from personalive.offline.plan import driving_frames, is_still, make_layout, make_plan
+from personalive.offline.plan import check_start, driving_frames, is_still, make_layout, make_plan
 from personalive.offline.resume import OnSegment, animate_in_segments, check_resumable
 from personalive.offline.shared import Shared
 from personalive.offline.threads import Reader, Writer
@@ -85,6 +85,7 @@ def in_phases(
     driver = open_driver(job.driving, start=job.start, end=job.end, rotation=job.rotate)
     with driver.source as source:
         _check_one_picture(job, source)
+        check_start(source, job.start)
         plan = make_plan(job, choice, driver)
         tell("loading", 0, None)
         with ExitStack() as stack:

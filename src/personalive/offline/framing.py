@@ -11,8 +11,9 @@ from personalive.face.crop import CropBox, Size, cut, head_in_frame, reference_c
 from personalive.face.face import Face
 from personalive.face.tracker import FaceDetector, Reach
 from personalive.face.upright import Upright, stands, upright
-from personalive.media import Image, Rotation, is_image_file, open_driving, read_image
+from personalive.media import PICTURES, Image, Rotation, is_image_file, open_driving, read_image
 from personalive.media.rotation import turned
+from personalive.media.user_paths import is_folder
 
 _SMALLEST_HEAD = 64
 _SMALLEST_SHARE = 0.15
@@ -62,7 +63,7 @@ def read_portrait(path: Path, rotation: Rotation = "auto") -> Portrait:
     Raises `NoFaceError` where there is no face, or none that stands upright then, `MediaError` where the file
     cannot be used.
     """
-    if path.is_dir():
+    if is_folder(path):
         raise MediaError(f"{path} is a directory: the reference must be a picture or a video.")
     if is_image_file(path):
         return find_portrait(read_image(path), path.name, rotation)
@@ -85,7 +86,7 @@ def _from_video(path: Path, detector: FaceDetector, rotation: Rotation) -> Portr
         video = open_driving(path)
     except UnsupportedMediaError as error:
         raise UnsupportedMediaError(
-            f"{path.name} is neither a JPEG, PNG or WebP picture nor a video that can be read: convert it first."
+            f"{path.name} is neither a {PICTURES} picture nor a video that can be read: convert it first."
         ) from error
     problem: NoFaceError | None = None
     doubtful: Portrait | None = None

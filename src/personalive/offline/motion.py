@@ -18,7 +18,7 @@ from personalive.offline.driver import open_driver
 from personalive.offline.framing import read_portrait
 from personalive.offline.job import AnimateJob, Progress, Report
 from personalive.offline.output import FrameWriter, check_target, is_picture
-from personalive.offline.plan import frame_portrait, frame_size
+from personalive.offline.plan import check_start, frame_portrait, frame_size
 from personalive.offline.threads import Writer
 from personalive.pipelines import registry
 from personalive.pipelines.interface import AnimatedChunk, FrameState
@@ -119,6 +119,7 @@ def extract(job: ExtractJob, progress: Progress | None = None) -> DrivingMotion:
     )
     driver = open_driver(job.driving, start=job.start, end=job.end, rotation=job.rotate)
     with driver.source as source:
+        check_start(source, job.start)
         for word in (*driver.notes, *driver.warnings):
             tell(word, 0, None)
         tell("loading", 0, None)

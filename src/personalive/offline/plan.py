@@ -52,6 +52,12 @@ def is_still(source: DrivingSource) -> bool:
     return source.info.frames == 1
 
 
+def check_start(source: DrivingSource, start: float) -> None:
+    """Raise `MediaError`, with the clip's length, where there is nothing from `start` (seconds) on to be read."""
+    if start > 0:
+        next(iter(source))
+
+
 def make_plan(job: AnimateJob, choice: registry.Choice, driver: Driver) -> Plan:
     """Choose and check everything for a job. Raises `InputError` and its kin for what cannot be used."""
     run, load = split(choice.pipeline, job.parameters)

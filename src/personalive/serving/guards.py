@@ -17,18 +17,25 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from personalive.media.image import MAX_IMAGE_BYTES
 from personalive.serving.answers import problem
 from personalive.serving.observing import logs
 from personalive.serving.settings import Settings
+from personalive.serving.uploads import UploadGuard
 
 REFERENCE_PATH = "/api/v1/personalive/reference"
-MAX_BODY_BYTES = 1_000_000
+MAX_BODY_BYTES = 64_000
+"""Of all but pictures: an offer has 20,000 at most, and what is parsed keeps everybody waiting."""
+MAX_JSON_VALUES = 1000
 PAGES = frozenset({"/", "/stage", "/docs"})
-PUBLIC = PAGES | {"/health", "/health/live", "/health/ready"}
+HEALTH = frozenset({"/health", "/health/live", "/health/ready"})
+PUBLIC = PAGES | HEALTH
 ASSETS = "/assets/"
+_ELSEWHERE = frozenset({"cross-site", "same-site"})
+"""What browsers say of requests that a page of another origin makes; another port of this machine is one."""
 
 _CLIENT_GONE = 499  # nginx's word for a client that left before there was an answer
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -43,6 +50,7 @@ _DOCS_POLICY = _PAGE_POLICY + "; style-src 'self' 'unsafe-inline'"
 def install(app: FastAPI, settings: Settings) -> None:
     """Put the guards that the settings ask for before `app`. Call it after `answers.install`."""
     app.add_middleware(BodyGuard, seconds=settings.body_timeout_s)
+    app.add_middleware(UploadGuard, path=REFERENCE_PATH)
     if settings.api_key is not None:
         app.add_middleware(KeyGuard, key=settings.api_key.get_secret_value())
     elif settings.on_loopback and not settings.insecure:
@@ -52,8 +60,16 @@ def install(app: FastAPI, settings: Settings) -> None:
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type"],
-            expose_headers=["Location", "Link", "Retry-After", "X-Session-Id"],
+            allow_headers=["Authorization", "Content-Type", "If-Match"],
+            expose_headers=[
+                "Accept-Patch",
+                "Accept-Post",
+                "ETag",
+                "Link",
+                "Location",
+                "Retry-After",
+                "X-Session-Id",
+            ],
         )
     app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)
@@ -91,8 +107,9 @@ def is_public(scope: Scope) -> bool:
 class PageGuard:
     """Keeps web pages of others from using a server that trusts whoever runs on this machine.
 
-    A page may send requests to 127.0.0.1, or call it by a name of its own. The first shows in `Origin`, the second
-    in `Host`, which must be an IP address or a name of this machine.
+    A page may send requests to 127.0.0.1, or call it by a name of its own. The first shows in `Origin`, or for
+    pictures and the like in `Sec-Fetch-Site`; the second in `Host`, which must be an IP address or a name of this
+    machine.
     """
 
     def __init__(self, app: ASGIApp, host: str, origins: tuple[str, ...]) -> None:
@@ -115,7 +132,9 @@ class PageGuard:
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self._names_this_machine(host):
             return False
-        if origin is None or origin in self._origins or "*" in self._origins:
+        if origin is None:
+            return headers.get("sec-fetch-site") not in _ELSEWHERE or _is_visit(headers)
+        if origin in self._origins or "*" in self._origins:
             return True
         return origin.lower().partition("://")[2] == host.lower()
 
@@ -131,6 +150,11 @@ class PageGuard:
         except ValueError:
             return False
         return True
+
+
+def _is_visit(headers: Mapping[str, str]) -> bool:
+    """Whether somebody follows a link, which shows the answer to them and to no page."""
+    return headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
 
 
 class BodyGuard:
@@ -150,24 +174,44 @@ class BodyGuard:
         if length == "0" and "transfer-encoding" not in headers:
             await self._app(scope, receive, send)
             return
-        most = MAX_IMAGE_BYTES if scope["path"] == REFERENCE_PATH else MAX_BODY_BYTES
-        refused = problem(
-            413, f"The body is too large: {most // 1_000_000} MB are accepted here.", {"Connection": "close"}
-        )
+        body = await self._body(headers, length, scope["path"] == REFERENCE_PATH, receive)
+        if isinstance(body, JSONResponse):
+            await body(scope, receive, send)
+        elif body is not None:
+            await self._app(scope, _replayed(body, receive), send)
+
+    async def _body(
+        self, headers: Headers, length: str, picture: bool, receive: Receive
+    ) -> bytes | JSONResponse | None:
+        """The body, why it is refused, or None where the client left."""
+        most = MAX_IMAGE_BYTES if picture else MAX_BODY_BYTES
+        # The connection stays open for what is still coming: closed, it would take the answer with it.
+        too_large = problem(413, f"The body is too large: {_size(most)} are accepted here.")
         if length.isdecimal() and int(length) > most:
-            await refused(scope, receive, send)
-            return
+            return too_large
         try:
             body = await asyncio.wait_for(_read(receive, most), self._seconds)
         except TimeoutError:
             detail = f"The body did not come within {self._seconds:g} s."
-            await problem(408, detail, {"Connection": "close"})(scope, receive, send)
-            return
+            return problem(408, detail, {"Connection": "close"})
         except _TooLargeError:
-            await refused(scope, receive, send)
-            return
-        if body is not None:
-            await self._app(scope, _replayed(body, receive), send)
+            return too_large
+        if body is not None and not picture and _is_json(headers) and _values(body) > MAX_JSON_VALUES:
+            return problem(413, f"The body has too many values: {MAX_JSON_VALUES} are accepted.")
+        return body
+
+
+def _size(limit: int) -> str:
+    return f"{limit // 1_000_000} MB" if limit >= 1_000_000 else f"{limit // 1000} kB"
+
+
+def _is_json(headers: Headers) -> bool:
+    return "json" in headers.get("content-type", "json").lower()
+
+
+def _values(body: bytes) -> int:
+    """At least as many as a JSON text has: counted unread, since reading thousands takes its time."""
+    return sum(map(body.count, (b",", b"[", b"{")))
 
 
 class _TooLargeError(Exception):
@@ -215,6 +259,7 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
+                headers["Cross-Origin-Resource-Policy"] = "same-origin"
                 headers["Content-Security-Policy"] = _policy(scope["path"])
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)

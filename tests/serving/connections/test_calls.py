@@ -12,7 +12,7 @@ import av
 import httpx
 import numpy as np
 import pytest
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
+from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 
 from personalive.serving.routes import sessions, webrtc, whip
 from personalive.serving.server import Server
@@ -169,6 +169,37 @@ def test_one_pushes_by_whip_and_two_watch_by_whep(tmp_path: Path) -> None:
             assert (await client.delete(watching[1][2])).status_code == 404
             for connection, _, _ in watching:
                 await connection.close()
+            await camera.close()
+
+    run(act)
+
+
+@pytest.mark.parametrize("parameters", ["profile-level-id=640c1f;packetization-mode=0", None])
+def test_h264_of_another_profile_drives_a_session(tmp_path: Path, parameters: str | None) -> None:
+    async def act() -> None:
+        async with serving(tmp_path) as (server, client):
+            camera = RTCPeerConnection()
+            transceiver = camera.addTransceiver(Camera(), "sendonly")
+            known = RTCRtpSender.getCapabilities("video")
+            assert known is not None
+            transceiver.setCodecPreferences([one for one in known.codecs if one.name == "H264"][:1])
+            own = await offered(camera)
+            fmtp = next(line for line in own.splitlines() if line.startswith("a=fmtp:"))
+            number = fmtp.partition(" ")[0]
+            other = "a=x-none" if parameters is None else f"{number} {parameters}"
+            headers = {"Content-Type": "application/sdp"}
+            pushed = await client.post("/whip", content=own.replace(fmtp, other), headers=headers)
+            assert pushed.status_code == 201
+            told = [line for line in pushed.text.splitlines() if line.startswith("a=fmtp:")]
+            assert [line.split(" ")[1].split(";")[-1] for line in told] == (
+                [] if parameters is None else ["profile-level-id=640c1f"]
+            )
+            # The client's own library would not know its offer again.
+            rtpmap = next(line for line in pushed.text.splitlines() if line.startswith("a=rtpmap:"))
+            text = "".join(f"{line}\r\n" for line in pushed.text.splitlines() if line not in told)
+            await accept(camera, text.replace(rtpmap, f"{rtpmap}\r\n{fmtp}"))
+            stream = server.streams.all()[0]
+            await until(lambda: int(str(stream.stats()["frames_out"])) > 2)
             await camera.close()
 
     run(act)

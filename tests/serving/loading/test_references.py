@@ -19,6 +19,7 @@ from personalive.errors import (
     PersonaLiveError,
     UnsupportedMediaError,
 )
+from personalive.media import MAX_IMAGE_BYTES
 from personalive.serving.answers import ConflictError
 from personalive.serving.loading import references
 from personalive.serving.loading.portraits import examine
@@ -78,9 +79,9 @@ def test_the_face_is_cropped_unless_the_whole_picture_is_asked_for() -> None:
     ("data", "error", "words"),
     [
         (b"", MediaError, "The picture is empty"),
-        (b"not a picture at all", UnsupportedMediaError, "not a JPEG, PNG or WebP"),
+        (b"not a picture at all", UnsupportedMediaError, "not a JPEG, PNG, WebP, HEIC or AVIF"),
         (encoded(portrait())[:3000], MediaError, "damaged or cut short"),
-        (b"\xff\xd8\xff" + bytes(20_000_000), MediaTooLargeError, "up to 20 MB"),
+        (b"\xff\xd8\xff" + bytes(MAX_IMAGE_BYTES), MediaTooLargeError, "up to 100 MB"),
         (encoded(np.zeros((5000, 8001, 3), np.uint8)), MediaTooLargeError, "40 megapixels"),
         (encoded(GREY), NoFaceError, "No face was found in the picture"),
     ],
@@ -275,7 +276,7 @@ def test_any_bytes_are_refused_in_words(data: bytes) -> None:
 
 
 @settings(max_examples=15)
-@given(width=st.integers(1, 90), height=st.integers(1, 90), crop=st.booleans())
+@given(width=st.integers(16, 90), height=st.integers(16, 90), crop=st.booleans())
 def test_pictures_of_any_size_are_framed(width: int, height: int, crop: bool) -> None:
     data = encoded(np.full((height, width, 3), 90, np.uint8))
     examined = examine(data, (256, 320), allow_no_face=True, cropped=crop)

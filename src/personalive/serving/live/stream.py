@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from personalive.errors import PersonaLiveError, PipelineLostError
+from personalive.media.shapes import objection
 from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.interface import (
     AnimatedChunk,
@@ -75,6 +76,7 @@ class Stream:
         self.paused = False
         self.ended = False
         self._failed = False
+        self._refused = False
         self.on_end: list[Callable[[Stream], Awaitable[None]]] = []
         self.worker = worker
         self._converter = worker.converter
@@ -106,10 +108,22 @@ class Stream:
         self._metrics.frames_in(1)
         if self.paused or self.ended:
             return
+        if reason := objection(frame.width, frame.height):
+            self._refuse(frame, reason)
+            return
         at_source = None if frame.time is None else float(frame.time)
         arrived = Arrived(frame, self._clock.read(at_source, now), now)
         self._intake.put(arrived)
         self._convert(self._prepare_next)
+
+    def _refuse(self, frame: av.VideoFrame, reason: str) -> None:
+        """Drop a frame of a shape that cannot be used; the client hears of it once."""
+        self._intake.count_dropped()
+        if not self._refused:
+            self._refused = True
+            size = f"{frame.width}×{frame.height}"
+            self.tell({"type": "error", "message": f"Frames of {size} pixels are left out: {reason}."})
+            logs.event("frames_refused", session=self.id, size=size)
 
     # -- the pipeline: the worker's thread
 
@@ -215,6 +229,11 @@ class Stream:
     def state(self) -> str:
         """What the client is told: waiting_for_face, streaming or paused."""
         return "paused" if self.paused else self._state
+
+    @property
+    def silence(self) -> float:
+        """Seconds since the last driving frame, or since the beginning."""
+        return time.monotonic() - self.last_frame_at
 
     async def pause(self, paused: bool) -> None:
         """Take no frames until it is unpaused; the picture stands still meanwhile."""

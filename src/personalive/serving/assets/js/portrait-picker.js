@@ -120,6 +120,7 @@ export class PortraitPicker {
   /** @param {Portrait} portrait */
   #add(portrait) {
     const picture = make("img", { src: portrait.url, alt: "" });
+    portrait.onShown = () => picture.setAttribute("src", portrait.url);
     const tile = make(
       "button",
       { type: "button", class: "tile", "aria-pressed": "false", onclick: () => this.#offer(async () => portrait) },

@@ -120,8 +120,8 @@ export const say = {
   ready: "Ready.",
 
   notAPicture: (/** @type {string} */ name) =>
-    `${name} is not a picture that can be used. Choose a JPEG, PNG or WebP file.`,
-  pictureTooLarge: (/** @type {string} */ name) => `${name} is too large. A picture may have 20 MB.`,
+    `${name} is not a picture that can be used. Choose a JPEG, PNG, WebP, HEIC or AVIF file.`,
+  pictureTooLarge: (/** @type {string} */ name) => `${name} is too large. A picture may have 100 MB.`,
   notAVideo: (/** @type {string} */ name) =>
     `${name} is not a video that this browser can play. Choose an MP4, WebM or MOV file.`,
   noPicturePasted: "There is no picture to paste. Copy a picture first.",
