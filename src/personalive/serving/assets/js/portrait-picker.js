@@ -93,7 +93,8 @@ export class PortraitPicker {
       const picture = await keptFile(key);
       const portrait = picture && (await readPortrait(picture, name).catch(() => null));
       if (portrait === null) continue;
-      Object.assign(portrait, { key, lenient, referenceId });
+      // One that this browser cannot show is sent again, since the server's picture of it comes with that.
+      Object.assign(portrait, { key, lenient, referenceId: portrait.shown ? referenceId : null });
       this.#add(portrait);
       if (key === kept.portrait) await this.#offer(async () => portrait);
     }
