@@ -29,7 +29,7 @@ def test_the_page_recovers_from_a_server_that_is_started_again(browser: Browser,
         visit.told("Trying again in")
         shoot(visit, "connection-lost")
         with running(at) as second:
-            visit.told("Following the driver", seconds=60)
+            visit.told("Following the face", seconds=60)
             second.wait_for_sessions(1)
             assert visit.is_moving(6)
             assert second.get("/api/v1/pipeline/status").json()["pipeline_id"] == "preview"
@@ -44,7 +44,7 @@ def test_a_server_that_vanishes_is_noticed(browser: Browser) -> None:
             visit.told("Connection lost", seconds=40)
         finally:
             thaw(server.process.pid)
-        visit.told("Following the driver", seconds=60)
+        visit.told("Following the face", seconds=60)
 
 
 def test_a_camera_that_is_refused(
@@ -90,7 +90,9 @@ def test_a_picture_without_a_face_is_refused_at_once_and_may_be_insisted_on(
     shoot(visit, "no-face-in-picture")
     problem.get_by_role("button", name="Use it anyway").click()
     expect(problem).to_be_hidden()
-    expect(visit.page.get_by_role("button", name="wall.png")).to_have_attribute("aria-pressed", "true")
+    expect(visit.page.get_by_role("button", name="wall.png", exact=True)).to_have_attribute(
+        "aria-pressed", "true"
+    )
 
 
 def test_nobody_in_view(playwright: Playwright, folder: Path, server: RunningServer, shoot: Shoot) -> None:
@@ -103,7 +105,7 @@ def test_nobody_in_view(playwright: Playwright, folder: Path, server: RunningSer
         visit.told("No face in view.", seconds=60)
         expect(visit.page.locator("#figure-face")).to_have_text("Not in view")
         shoot(visit, "no-face")
-        visit.told("Following the driver", seconds=60)
+        visit.told("Following the face", seconds=60)
     camera.close()
 
 

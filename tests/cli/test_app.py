@@ -83,7 +83,10 @@ def environment() -> dict[str, str]:
     return os.environ | {"PYTHONPATH": str(PLUGIN)}
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+HANGUP: signal.Signals = getattr(signal, "SIGHUP", signal.SIGTERM)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (HANGUP, 143)])
 def test_a_signal_ends_it_within_a_second_and_leaves_nothing(
     portrait_file: Path, clip: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:

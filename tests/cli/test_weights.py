@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -160,6 +161,31 @@ def test_a_damaged_file_says_which_even_when_quiet(run: Run, own_set: Path) -> N
     assert err.startswith(f"error: {path} is cut short: 1,000 bytes are there, ")
     assert err.endswith("Fetch it again.\n")
     assert err.count("\n") == 1
+
+
+def test_a_bit_that_fell_over_says_in_which_record(run: Run, own_set: Path) -> None:
+    file = own_set / "personalive" / "denoising_unet.pth"
+    data = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        record = max(archive.infolist(), key=lambda record: record.file_size)
+    place = data.index(record.filename.encode()) + record.file_size // 2
+    data[place] ^= 1  # the lowest bit of a number, which is finite still
+    replaced(file, bytes(data))
+    code, _, err = run("check", own_set)
+    assert code == 2
+    assert f"{file} is damaged: its record '{record.filename.partition('/')[2]}'" in err
+
+
+def test_a_file_without_checksums_is_checked_without_them(run: Run, own_set: Path) -> None:
+    file = own_set / "personalive" / "denoising_unet.pth"
+    state = torch.load(file, weights_only=True)
+    file.unlink()  # others may share it
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(state, file)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert run("check", own_set, "--quiet")[0] == 0
 
 
 def test_a_number_that_is_not_finite_says_where(run: Run, own_set: Path) -> None:

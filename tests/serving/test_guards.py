@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from personalive.media import MAX_IMAGE_BYTES
 from personalive.serving import answers, guards
 from personalive.serving.guards import MAX_BODY_BYTES, PUBLIC, REFERENCE_PATH
 from personalive.serving.settings import Settings
@@ -19,6 +20,7 @@ from tests.serving.asgi import Answered, ask, pieces
 KEY = "the-key-of-this-server"
 SECURE = Settings(api_key=SecretStr(KEY), body_timeout_s=0.3)
 OPEN = Settings(body_timeout_s=0.3)
+PATIENT = Settings(body_timeout_s=60)
 
 
 def application(settings: Settings = OPEN) -> FastAPI:
@@ -199,18 +201,18 @@ def test_others_may_not() -> None:
 # -- bodies
 
 
-@pytest.mark.parametrize(("path", "most"), [("/whip", MAX_BODY_BYTES), (REFERENCE_PATH, 20_000_000)])
+@pytest.mark.parametrize(("path", "most"), [("/whip", MAX_BODY_BYTES), (REFERENCE_PATH, MAX_IMAGE_BYTES)])
 def test_a_body_may_be_as_large_as_its_limit(path: str, most: int) -> None:
     part = b"x" * (most // 10)
-    answered = call("POST", path, None, lambda: pieces([part] * 10))
+    answered = call("POST", path, None, lambda: pieces([part] * 10), PATIENT)
     assert answered.status == 200
     assert f'"bytes":{most}' in answered.body.decode()
 
 
-@pytest.mark.parametrize(("path", "most"), [("/whip", MAX_BODY_BYTES), (REFERENCE_PATH, 20_000_000)])
+@pytest.mark.parametrize(("path", "most"), [("/whip", MAX_BODY_BYTES), (REFERENCE_PATH, MAX_IMAGE_BYTES)])
 def test_larger_is_cut_off_while_it_comes(path: str, most: int) -> None:
     part = b"x" * (most // 10)
-    answered = call("POST", path, None, lambda: pieces([part] * 100))
+    answered = call("POST", path, None, lambda: pieces([part] * 100), PATIENT)
     assert (answered.status, answered.taken) == (413, 11)
     assert answered.headers["connection"] == "close"
     assert f"{most // 1_000_000} MB" in answered.detail

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personalive.cli.layout import columns, fill, table
 from personalive.cli.settings import parse_settings
 from personalive.errors import InputError, PipelineUnavailableError
 
@@ -159,7 +161,9 @@ def text(result: BenchResult) -> str:
     )
     if result.faces is not None and result.faces < 1:
         head.append(f"a face was found in {100 * result.faces:.1f} % of the driving frames")
-    return "\n".join([*head, *("\n" + _table(row) for row in result.steps)])
+    width = columns(sys.stdout)
+    lines = [fill(line, width, hanging=2) for line in head]
+    return "\n".join([*lines, *("\n" + _table(row) for row in result.steps)])
 
 
 def _table(row: BenchRow) -> str:
@@ -174,18 +178,15 @@ def _table(row: BenchRow) -> str:
     if row.whole is not None:
         head += f"; the networks alone: {networks.median_ms:.1f} ms, {networks.fps_each:.1f}{each}"
         names.append("alone, ms")
-    lines = [head, _line([*names, "% of floor"])]
+    width = columns(sys.stdout)
+    rows = [[*names, "% of floor"]]
     for stage, alone in zip(times.stages, networks.stages, strict=True):
         cells = [stage.name, f"{stage.ms:.2f}", f"{100 * stage.share:.0f} %"]
         if row.whole is not None:
             cells.append(f"{alone.ms:.2f}")
-        lines.append(_line([*cells, f"{100 * alone.ms / alone.floor_ms:.0f}" if alone.floor_ms else ""]))
-    return "\n".join(lines)
-
-
-def _line(cells: list[str]) -> str:
-    first, *others = cells
-    return f"  {first:<18}{''.join(f'{cell:>12}' for cell in others)}".rstrip()
+        rows.append([*cells, f"{100 * alone.ms / alone.floor_ms:.0f}" if alone.floor_ms else ""])
+    placed = table([[name.ljust(16), *(f"{cell:>10}" for cell in cells)] for name, *cells in rows], width)
+    return f"{fill(head, width, hanging=2)}\n{placed}"
 
 
 def _require_place(path: Path) -> None:

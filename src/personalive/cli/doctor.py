@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from personalive.cli.layout import columns, described
 
 if TYPE_CHECKING:
     from personalive.cli.check import Check
@@ -53,5 +56,8 @@ def doctor(
 
 
 def _line(check: Check) -> str:
-    line = f"{check.level:<9}{check.name:<22}{check.detail}"
-    return f"{line}\n{'':31}to do: {check.remedy}" if check.remedy else line
+    width = columns(sys.stdout)
+    line = described(f"{check.level:<9}{check.name}", check.detail, width, indent=31)
+    if not check.remedy:
+        return line
+    return f"{line}\n{described('', f'to do: {check.remedy}', width, indent=31).lstrip(chr(10))}"

@@ -7,6 +7,7 @@ from typing import cast
 import typer
 
 from personalive.cli import console
+from personalive.cli.plain_help import fit
 from personalive.cli.terminal import tolerate
 from personalive.errors import PersonaLiveError
 
@@ -24,7 +25,9 @@ def run(application: typer.Typer, name: str) -> int:
     """
     tolerate()
     try:
-        code = application(standalone_mode=False, prog_name=name)
+        command = typer.main.get_command(application)
+        fit(command)
+        code = command(standalone_mode=False, prog_name=name)
     except PersonaLiveError as error:
         console.error(str(error))
         return error.exit_code

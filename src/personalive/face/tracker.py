@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal, TypeAlias
 
 from personalive.face.blendshapes import BlendshapeScorer
 from personalive.face.face import Face, FaceMesh, dominant, near
@@ -14,9 +15,13 @@ from personalive.media.types import Image
 Window = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels of the frame; right and bottom are exclusive."""
 
+Reach: TypeAlias = Literal["near", "far", "very far"]
+"""How small the faces are that are searched for."""
+
 _FAR = (0.6, 0.35, 0.2)
 _VERY_FAR = (0.12, 0.07)
 """Windows' sides over the frame's: for video, and further for stills, where a second more is well spent."""
+_SHARES: dict[Reach, tuple[float, ...]] = {"near": (), "far": _FAR, "very far": (*_FAR, *_VERY_FAR)}
 _FORGET_AFTER = 90
 """Frames without a face after which whoever comes next may be somebody else."""
 _SEARCH_EVERY = 10
@@ -61,13 +66,14 @@ class FaceDetector:
         self._landmarker = Landmarker()
         self._scorer = BlendshapeScorer()
 
-    def detect(self, image: Image, *, thorough: bool = True) -> list[Face]:
+    def detect(self, image: Image, *, reach: Reach = "very far") -> list[Face]:
         """The faces of a still, uint8 RGB (H, W, 3), largest first.
 
-        Small ones are searched for only where no larger one is seen; `thorough` finds the smallest too and can
-        take seconds where there is none.
+        Small ones are searched for only where no larger one is seen, and as far as `reach` says: what is narrower
+        than a tenth of the picture is found from "far" on, which takes a second where there is no face, and the
+        smallest by "very far", which takes several.
         """
-        shares = (*_FAR, *_VERY_FAR) if thorough else _FAR
+        shares = _SHARES[reach]
         meshes = self._landmarker.find(image) or _search(self._landmarker, image, shares)
         return [self._scorer.score(mesh) for mesh in sorted(meshes, key=lambda mesh: -mesh.size)]
 

@@ -4,7 +4,7 @@ from personalive.media.audio import AudioTrack
 from personalive.media.fragmented_writer import FragmentedWriter, keep_fragments
 from personalive.media.image import (
     MAX_IMAGE_BYTES,
-    MAX_IMAGE_PIXELS,
+    PICTURES,
     decode_image,
     fit_image,
     is_image_file,
@@ -20,6 +20,8 @@ from personalive.media.provenance import (
     save_image,
 )
 from personalive.media.resample import resample
+from personalive.media.rotation import Rotation
+from personalive.media.shapes import MAX_IMAGE_PIXELS, check_shape
 from personalive.media.types import DrivingSource, Frames, Image, VideoFrame, VideoInfo
 from personalive.media.video_reader import VideoReader, open_driving
 from personalive.media.video_writer import VideoWriter, exact_rate, open_writer
@@ -28,6 +30,7 @@ __all__ = [
     "COMPOSITE_SYNTHETIC",
     "MAX_IMAGE_BYTES",
     "MAX_IMAGE_PIXELS",
+    "PICTURES",
     "TRAINED_ALGORITHMIC_MEDIA",
     "AudioTrack",
     "DrivingSource",
@@ -36,11 +39,13 @@ __all__ = [
     "Image",
     "OutputKind",
     "Provenance",
+    "Rotation",
     "VideoFrame",
     "VideoInfo",
     "VideoReader",
     "VideoWriter",
     "check_output",
+    "check_shape",
     "decode_image",
     "exact_rate",
     "fit_image",

@@ -15,12 +15,12 @@ import av
 import av.container
 import av.error
 from av.audio.stream import AudioStream
-from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from personalive.errors import MediaError, UnsupportedMediaError
-from personalive.media.image import MAX_IMAGE_PIXELS, check_is_file
 from personalive.media.ratios import fraction
+from personalive.media.shapes import MAX_IMAGE_PIXELS
+from personalive.media.user_paths import check_is_file
 
 FORMATS = ("mov", "matroska", "avi", "gif")
 """FFmpeg's names of the containers that are read: MP4, MOV and M4V; MKV and WebM; AVI; GIF."""
@@ -78,39 +78,24 @@ def _cannot_open(path: Path) -> str:
     return f"{path.name} cannot be read as a video: damaged, or not one of {KNOWN_KINDS}."
 
 
-def video_stream(container: av.container.InputContainer) -> VideoStream | None:
-    """Return the first moving picture of a file: cover art does not count."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
-            return stream
-    return None
-
-
-def audio_stream(container: av.container.InputContainer) -> AudioStream | None:
-    """Return the first sound track of a file that can be decoded."""
-    for stream in container.streams.audio:
-        if stream.codec_context is not None:
-            return stream
-    return None
-
-
 def stream_origin(path: Path, stream: VideoStream | AudioStream) -> float:
     """Return when a stream of the file begins, in seconds of the container's clock."""
     if stream.time_base is None:
         return 0.0
-    stamp = stream.start_time
-    if stamp is None:
-        stamp = _first_stamp(path, stream.index)
-    return float(stamp * fraction(stream.time_base))
+    # A header may not say when, and what it says may be the time of the first packet, not the earliest.
+    stamps = _first_stamps(path, stream.index)
+    if stream.start_time is not None:
+        stamps.append(stream.start_time)
+    return float(min(stamps, default=0) * fraction(stream.time_base))
 
 
-def _first_stamp(path: Path, index: int) -> int:
-    """Read the first packets of a stream whose header does not say when it begins."""
+def _first_stamps(path: Path, index: int) -> list[int]:
+    """Read the times of a stream's first packets, those aside that an edit list cuts away."""
     container = open_container(path)
     stamps: list[int] = []
     try:
         for packet in container.demux(container.streams[index]):
-            if packet.pts is not None:
+            if packet.pts is not None and packet.size and not packet.is_discard:
                 stamps.append(packet.pts)
             # Packets come in the order of decoding, which is a little off the order of showing.
             if len(stamps) == _REORDERED:
@@ -120,4 +105,4 @@ def _first_stamp(path: Path, index: int) -> int:
         pass
     finally:
         container.close()
-    return min(stamps, default=0)
+    return stamps

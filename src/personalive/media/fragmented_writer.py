@@ -14,10 +14,11 @@ import av.error
 from personalive.errors import MediaError
 from personalive.media import colour, xmp
 from personalive.media.container_writer import add_video_stream, padded
-from personalive.media.containers import open_container, video_stream
+from personalive.media.containers import open_container
 from personalive.media.join import join_videos
 from personalive.media.provenance import TRAINED_ALGORITHMIC_MEDIA, Provenance
 from personalive.media.ratios import fraction
+from personalive.media.tracks import video_stream
 from personalive.media.types import Image
 
 _FRAGMENT_US = 1_000_000

@@ -9,11 +9,11 @@ from personalive.errors import MediaError, OutputExistsError
 from personalive.media.output import (
     check_parent,
     numbered_files,
-    partial_path,
     picture_pattern,
     remove_folder,
     write_failure,
 )
+from personalive.media.partial_files import Hold, partial_path, sweep
 from personalive.media.provenance import Provenance, encode_image, read_provenance
 from personalive.media.staged_writer import StagedWriter
 from personalive.media.types import Image
@@ -43,9 +43,11 @@ class PngWriter(StagedWriter):
         check_parent(self._folder)
         # Beside a folder that exists could be another file system, and moving would be copying.
         exists = self._folder.is_dir()
+        sweep(self._folder if exists else self._folder.parent)
         self._partial = partial_path(self._folder / "frames" if exists else self._folder)
         try:
             self._partial.mkdir()
+            self._hold = Hold(self._partial)
         except OSError as error:
             raise write_failure(path, error) from error
 
@@ -54,8 +56,13 @@ class PngWriter(StagedWriter):
 
     def _discard(self) -> None:
         remove_folder(self._partial)
+        self._hold.release()
 
     def _complete(self) -> None:
+        self._move()
+        self._hold.release()
+
+    def _move(self) -> None:
         if not self._folder.exists():
             replace_file(self._partial, self._folder)
             return

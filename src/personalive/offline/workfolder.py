@@ -99,6 +99,14 @@ def segment_path(folder: Path, index: int) -> Path:
     return folder / f"segment-{index:05d}{folder.with_suffix('').suffix}"
 
 
+def _finished_frames(state: Path) -> int:
+    """How many frames a file of a work folder's state says are finished; 0 where it is damaged or not there."""
+    try:
+        return State.model_validate_json(state.read_bytes().partition(b"\n")[0]).frames
+    except (OSError, ValidationError):
+        return 0
+
+
 class WorkFolder:
     """The work folder of the job with those `facts` whose result goes to `output`, for the time of a block.
 
@@ -120,6 +128,8 @@ class WorkFolder:
         self._lock = ProcessLock(self.path / "lock")
         self.state = State()
         self.snapshot = b""
+        self.discarded = 0
+        """How many finished frames of another job gave way to this one."""
 
     @property
     def segments(self) -> list[Path]:
@@ -206,6 +216,7 @@ class WorkFolder:
                     f"{self.path} holds the work of an earlier run that differs in {', '.join(other)}: give the "
                     "same options and files again, remove that folder, or allow overwriting (-y, overwrite=True)."
                 )
+            self.discarded = _finished_frames(state)
         _clear(self.path, keep={"lock"})
         self._write(manifest.name, json.dumps(self._facts, indent=1).encode())
 

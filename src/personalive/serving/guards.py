@@ -23,6 +23,7 @@ from personalive.media.image import MAX_IMAGE_BYTES
 from personalive.serving.answers import problem
 from personalive.serving.observing import logs
 from personalive.serving.settings import Settings
+from personalive.serving.uploads import UploadGuard
 
 REFERENCE_PATH = "/api/v1/personalive/reference"
 MAX_BODY_BYTES = 1_000_000
@@ -45,6 +46,7 @@ _DOCS_POLICY = _PAGE_POLICY + "; style-src 'self' 'unsafe-inline'"
 def install(app: FastAPI, settings: Settings) -> None:
     """Put the guards that the settings ask for before `app`. Call it after `answers.install`."""
     app.add_middleware(BodyGuard, seconds=settings.body_timeout_s)
+    app.add_middleware(UploadGuard, path=REFERENCE_PATH)
     if settings.api_key is not None:
         app.add_middleware(KeyGuard, key=settings.api_key.get_secret_value())
     elif settings.on_loopback and not settings.insecure:

@@ -30,7 +30,7 @@ _MAX_CONNECTIONS = 512
 
 
 def serve(settings: Settings, on_start: Callable[[str], None] | None = None) -> None:
-    """Serve until SIGINT or SIGTERM. `on_start` is called with the address, once it is the server's.
+    """Serve until SIGINT, SIGTERM or SIGHUP. `on_start` is called with the address, once it is the server's.
 
     Raises `InputError` where the address cannot be listened at, or the pipeline or portrait that the settings name
     cannot be used, and `PipelineUnavailableError` where that pipeline cannot run here.
@@ -80,6 +80,8 @@ class _Http(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to end."""
         self._loop = asyncio.get_running_loop()
+        if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self.handle_exit)
         await super().serve(sockets)
 
     @contextlib.contextmanager

@@ -63,7 +63,7 @@ def test_give_see_and_forget_a_reference() -> None:
     [
         (b"", "", 400, "empty"),
         (encoded(portrait())[:999], "", 400, "damaged"),
-        (b"GIF89a" + bytes(50), "", 415, "JPEG, PNG or WebP"),
+        (b"GIF89a" + bytes(50), "", 415, "JPEG, PNG, WebP, HEIC or AVIF"),
         (encoded(np.zeros((5000, 8001, 3), np.uint8)), "", 413, "40 megapixels"),
         (encoded(GREY), "", 422, "No face"),
         (encoded(GREY), "?allow_no_face=perhaps", 422, "allow_no_face"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,32 @@ def fields() -> dict[str, TypeAdapter[Any]]:
     """The fields of `AnimateJob` that a table may set, and what they may be."""
     hints = {name: kind for name, kind in get_type_hints(AnimateJob).items() if name not in _NOT_OPTIONS}
     return {name: TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)) for name, kind in hints.items()}
+
+
+@cache
+def _columns() -> dict[str, str]:
+    names = {*_NOT_OPTIONS, *fields(), *_parameter_names(), "options"} - {"parameters", "overwrite", "resume"}
+    return {_folded(name): name for name in names}
+
+
+def column(text: str) -> str | None:
+    """The file, option or parameter of a job that a column means, in any case, with spaces or hyphens, or None."""
+    return _columns().get(_folded(text))
+
+
+def _folded(text: str) -> str:
+    return re.sub(r"[\s_-]+", "_", text.strip()).casefold()
+
+
+@cache
+def _parameter_names() -> frozenset[str]:
+    """Of the run and load parameters of all pipelines."""
+    models = [
+        model
+        for one in registry.all_pipelines().values()
+        for model in (one.run_parameters, one.load_parameters)
+    ]
+    return frozenset(name for model in models for name in model.model_fields)
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,13 +115,33 @@ def _check_parameters(pipeline: str, parameters: Mapping[str, Any]) -> None:
             one = registry.get(pipeline)
         except PipelineUnavailableError:
             return
-        run, _ = split(one, parameters)
-        build(one.run_parameters, run)
+        _build_both(one, parameters)
         return
-    known: set[str] = set()
-    for one in registry.all_pipelines().values():
-        known |= {*one.run_parameters.model_fields, *one.load_parameters.model_fields}
     for name in parameters:
-        if name not in known:
-            offered = ", ".join([*fields(), *sorted(known - set(fields()))])
+        if name not in _parameter_names():
+            offered = ", ".join([*fields(), *sorted(_parameter_names() - set(fields()))])
             raise InputError(f"There is no option {name!r}. There are: {offered}.")
+    _check_for_any(parameters)
+
+
+def _check_for_any(parameters: Mapping[str, Any]) -> None:
+    """What "auto" stands for is known on the machine that does the job: values must be right for one of two."""
+    wrong: list[InputError] = []
+    for name in (registry.DIFFUSION, registry.FALLBACK):
+        try:
+            _build_both(registry.get(name), parameters)
+        except PipelineUnavailableError:
+            return
+        except InputError as error:
+            wrong.append(error)
+        else:
+            return
+    # Where one does not know a name, the other's objection is to a value.
+    raise min(wrong, key=lambda error: "has no parameter" in str(error))
+
+
+def _build_both(one: registry.AnyPipeline, parameters: Mapping[str, Any]) -> None:
+    """Raises `InputError` for parameters that a pipeline does not have or take."""
+    run, load = split(one, parameters)
+    build(one.run_parameters, run)
+    build(one.load_parameters, load)

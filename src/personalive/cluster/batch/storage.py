@@ -21,6 +21,7 @@ from personalive.errors import InputError, MediaError, StorageError
 from personalive.folders import expanded
 from personalive.installation import install_command
 from personalive.media.output import OutputFile, write_failure
+from personalive.media.user_paths import check_is_file, check_name, special_kind
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _DRIVE = re.compile(r"/[A-Za-z]:/")
@@ -44,9 +45,11 @@ def is_url(place: str) -> bool:
 def resolve(text: str, base: str) -> str:
     """The place that a user means by a path or a URL, relative to the place `base`.
 
-    Raises `InputError` for a relative one that leads out of `base`.
+    Raises `InputError` for a relative one that leads out of `base`, and for what no system takes for a name.
     """
     text = text.strip()
+    if "\0" in text:
+        check_name(Path(text))
     if text.startswith("file://"):
         text = text.removeprefix("file://").removeprefix("localhost")
         if _DRIVE.match(text):  # of Windows: file:///C:/clips
@@ -54,6 +57,7 @@ def resolve(text: str, base: str) -> str:
     if is_url(text):
         return text.rstrip("/")
     path = expanded(Path(text))
+    check_name(path)
     if path.is_absolute():
         return path.as_posix()
     if not is_url(base):
@@ -103,6 +107,7 @@ def _local_stamp(path: Path) -> Stamp | None:
     try:
         facts = path.stat()
         if not path.is_dir():
+            check_is_file(path)
             return Stamp(facts.st_size, str(facts.st_mtime_ns))
         files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
         listed = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
@@ -145,6 +150,8 @@ def read(place: str) -> bytes | None:
     """A small file's bytes; None where there is none. Raises `MediaError` or `StorageError`."""
     if not is_url(place):
         try:
+            if special_kind(Path(place)) is not None:
+                check_is_file(Path(place))
             return Path(place).read_bytes()
         except FileNotFoundError:
             return None

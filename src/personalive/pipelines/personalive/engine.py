@@ -37,7 +37,7 @@ from personalive.pipelines.personalive.parameters import PersonaLiveLoadParamete
 from personalive.pipelines.personalive.pixels import on_device
 from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.schedule import Schedule
-from personalive.pipelines.personalive.speed.acceleration import accelerated, chosen
+from personalive.pipelines.personalive.speed.acceleration import accelerated, chosen, compiling_or_less
 from personalive.pipelines.personalive.speed.artefacts import keep_kernels
 from personalive.pipelines.personalive.speed.layout import StepSize, lay_out
 from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan, candidates
@@ -131,8 +131,9 @@ class Engine:
         with torch.inference_mode():
             time = models.denoising_unet.time_features(self.schedule.timesteps)
         self.plain = PlainStages(models, decoder, time, parameters.height, parameters.width)
-        self.mode = chosen(parameters.compile, models.device) if self.plan.recorded else "off"
-        """How it is accelerated: off, graphs or full."""
+        mode = chosen(parameters.compile, models.device) if self.plan.recorded else "off"
+        self.mode, self.warning = compiling_or_less(mode, models.device)
+        """How it is accelerated: off, graphs or full; and why not as asked for, if so."""
         # Only page-locked memory can be copied from within a recording.
         as_they_are = () if streamed is None or streamed.page_locked else ("predict",)
         self.stages: Stages = accelerated(self.plain, self.mode, as_they_are)

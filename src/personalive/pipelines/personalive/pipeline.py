@@ -88,7 +88,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         )
         self._engine: Engine | None = Engine(models, parameters, plan)
         self._weights = models.fingerprint()
-        self._unusual = models.warnings
+        self._unusual = (*models.warnings, *((self._engine.warning,) if self._engine.warning else ()))
         self._references: OrderedDict[tuple[str, bool], FusedReference] = OrderedDict()
         self._detector: FaceDetector | None = None
         self._sessions: weakref.WeakSet[PersonaLiveSession] = weakref.WeakSet()

@@ -114,6 +114,11 @@ class Intake:
             if len(self._frames) > self._capacity:
                 self._thin()
 
+    def count_dropped(self) -> None:
+        """Count a frame that was dropped before it came here."""
+        with self._lock:
+            self.dropped += 1
+
     def take(self, now: float, until: float = math.inf) -> list[Arrived] | None:
         """A chunk, oldest first, or None if there is none; `now` is the time of our clock.
 
@@ -185,7 +190,7 @@ class Intake:
 
 
 def to_image(frame: av.VideoFrame) -> Image:
-    """The frame as uint8 RGB (height, width, 3), made smaller if it is very large."""
+    """The frame, of a shape that `check_shape` accepts, as uint8 RGB (height, width, 3), smaller if it is large."""
     shrink = min(_LARGEST_SHORT_SIDE / min(frame.width, frame.height), 1.0)
     width, height = round(frame.width * shrink), round(frame.height * shrink)
     image: Image = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()  # type: ignore[assignment]

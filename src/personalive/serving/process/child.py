@@ -307,6 +307,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if sys.platform == "win32":
         signal.signal(signal.SIGBREAK, signal.SIG_IGN)
+    else:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     pipe = _own_streams()
     # Nothing else may read or write there: a library's print would break the protocol.
     nowhere = os.open(os.devnull, os.O_RDONLY)

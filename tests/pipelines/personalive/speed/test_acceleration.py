@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -179,6 +180,25 @@ def test_nothing_is_warmed_up_where_nothing_is_accelerated(
 def test_off_is_the_networks_as_they_are(models: Models, set_to: PersonaLiveLoadParameters) -> None:
     plain = Engine(models, set_to).plain
     assert accelerated(plain, "off") is plain
+
+
+@pytest.mark.slow
+def test_without_a_compiler_it_goes_on_and_says_so(
+    models: Models, set_to: PersonaLiveLoadParameters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setenv("PERSONALIVE_HOME", str(tmp_path))
+    for variable in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):  # both are set on the way
+        monkeypatch.setenv(variable, str(tmp_path / "compiled"))
+    asked = set_to.model_copy(update={"compile": "full"})
+    with config.patch({"cpp.cxx": ("no-such-compiler",)}), PersonaLivePipeline(models, asked) as own:
+        (warning,) = own.warnings[-1:]
+        assert warning.startswith("Nothing can be compiled here (")
+        assert "compile=full runs as off" in warning
+        own.warm_up()
+        with own.open_session(own.fuse(picture(1))) as session:
+            session.step(chunk(1, 0))
 
 
 def traced(pipeline: PersonaLivePipeline, motion: DrivingMotion) -> list[tuple[str, Tensor]]:

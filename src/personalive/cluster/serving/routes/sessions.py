@@ -64,6 +64,7 @@ async def pull(asked: AskedDep, parts: PartsDep, session: str | None = None) -> 
 
 @router.patch("/api/v1/webrtc/offer/{session_id}")
 @router.get("/api/v1/sessions/{session_id}")
+@router.get("/api/v1/sessions/{session_id}/picture")
 @router.post("/api/v1/sessions/{session_id}/recording")
 @router.delete("/api/v1/sessions/{session_id}/recording")
 @router.options("/whip/{session_id}")

@@ -1,15 +1,17 @@
-"""The zip archive that `torch.save` writes: what records it has, and whether every reader sees the same ones."""
+"""The zip archive that `torch.save` writes: its records, and whether all readers see the same ones, unharmed."""
 
 from __future__ import annotations
 
 import io
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 from personalive.errors import WeightsError
 
 PICKLE = "data.pkl"
+_BLOCK = 4 << 20
 _MAGIC = b"PK\x03\x04"
 # The ends of archives: signature first; the size and the place of the list of records, and what follows it.
 _END = struct.Struct("<4s4H2LH")
@@ -45,6 +47,29 @@ def records(path: Path) -> dict[str, int]:
     if sum(sizes.values()) > path.stat().st_size:
         raise WeightsError(f"{path} says that it holds more than its own size. Fetch it again.")
     return sizes
+
+
+def check_sums(path: Path, report: Callable[[int], None] | None = None) -> None:
+    """Compare every record of an archive with its checksum; `report` is told of bytes read.
+
+    Raises `WeightsError` naming the first record that is not what was written. Records without a checksum, which
+    `torch.save` can be told to write, are passed over.
+    """
+    tell = report or (lambda nbytes: None)
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if not record.CRC:
+                tell(record.file_size)
+                continue
+            try:
+                with archive.open(record) as opened:
+                    while block := opened.read(_BLOCK):
+                        tell(len(block))
+            except (zipfile.BadZipFile, EOFError) as error:
+                shown = _name(record)[:100]
+                raise WeightsError(
+                    f"{path} is damaged: its record {shown!r} does not have its checksum. Fetch it again."
+                ) from error
 
 
 def _name(record: zipfile.ZipInfo) -> str:

@@ -12,6 +12,7 @@ from torch import nn
 
 from personalive.errors import MissingWeightsError
 from personalive.pipelines.personalive.models import Models
+from personalive.pipelines.personalive.weights import archives
 from personalive.pipelines.personalive.weights.catalogue import DENOISING_UNET, Network, networks_of
 from personalive.pipelines.personalive.weights.entries import Plan, fill, missing, plan
 from personalive.pipelines.personalive.weights.layout import resolve
@@ -73,6 +74,25 @@ def _prepare(network: Network, root: Path, module: nn.Module, *, strict: bool) -
         strict=strict,
     )
     return Prepared(network, module, made, made.notes)
+
+
+def check_sums(networks: list[Prepared], progress: Progress | None = None) -> None:
+    """Compare the files of a set that have checksums, those that `torch.save` wrote, with them.
+
+    Raises `WeightsError` for the first that is not what was written, whether or not what is used is concerned.
+    """
+    files = {source.file.path for prepared in networks for source in prepared.plan.all_sources}
+    archived = sorted(path for path in files if path.suffix != ".safetensors" and archives.is_zip(path))
+    total, done = sum(path.stat().st_size for path in archived), 0
+    for path in archived:
+
+        def count(nbytes: int, name: str = path.name) -> None:
+            nonlocal done
+            done += nbytes
+            if progress is not None:
+                progress(f"checksums of {name}", done, total)
+
+        archives.check_sums(path, count)
 
 
 def leaves_open(directory: Path) -> bool:

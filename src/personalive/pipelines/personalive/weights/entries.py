@@ -8,6 +8,7 @@ the entry; what is only unusual is noted.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,11 @@ class Plan:
     constants: Mapping[str, Source]
     unused: Sequence[Source]
     notes: tuple[str, ...] = ()
+
+    @property
+    def all_sources(self) -> Iterator[Source]:
+        """Of every entry of its files, used or not."""
+        return itertools.chain(self.sources.values(), self.constants.values(), self.unused)
 
     @property
     def nbytes(self) -> int:
