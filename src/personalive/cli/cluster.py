@@ -85,6 +85,7 @@ def serve(
     api_key: options.Key = None,
     insecure: options.Insecure = None,
     cors_origins: options.Origins = None,
+    max_viewers: options.Viewers = None,
     pipeline: options.Pipeline = None,
     load_params: options.Parameters = None,
     reference: options.Reference = None,

@@ -44,6 +44,7 @@ def serve(
     insecure: options.Insecure = None,
     cors_origins: options.Origins = None,
     max_sessions: options.Sessions = None,
+    max_viewers: options.Viewers = None,
     gpus: options.Gpus = None,
     pipeline: options.Pipeline = None,
     load_params: options.Parameters = None,
@@ -63,6 +64,8 @@ def serve(
     connect_timeout_s: options.Connect = None,
     idle_timeout_s: options.Idle = None,
     body_timeout_s: options.Body = None,
+    header_timeout_s: options.Header = None,
+    max_connections: options.Connections = None,
     drain_s: options.Drain = None,
     debug_stalls: options.Stalls = None,
 ) -> None:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from personalive.media.image import MAX_IMAGE_BYTES
@@ -26,9 +27,12 @@ from personalive.serving.settings import Settings
 from personalive.serving.uploads import UploadGuard
 
 REFERENCE_PATH = "/api/v1/personalive/reference"
-MAX_BODY_BYTES = 1_000_000
+MAX_BODY_BYTES = 64_000
+"""Of all but pictures: an offer has 20,000 at most, and what is parsed keeps everybody waiting."""
+MAX_JSON_VALUES = 1000
 PAGES = frozenset({"/", "/stage", "/docs"})
-PUBLIC = PAGES | {"/health", "/health/live", "/health/ready"}
+HEALTH = frozenset({"/health", "/health/live", "/health/ready"})
+PUBLIC = PAGES | HEALTH
 ASSETS = "/assets/"
 _ELSEWHERE = frozenset({"cross-site", "same-site"})
 """What browsers say of requests that a page of another origin makes; another port of this machine is one."""
@@ -170,24 +174,44 @@ class BodyGuard:
         if length == "0" and "transfer-encoding" not in headers:
             await self._app(scope, receive, send)
             return
-        most = MAX_IMAGE_BYTES if scope["path"] == REFERENCE_PATH else MAX_BODY_BYTES
-        refused = problem(
-            413, f"The body is too large: {most // 1_000_000} MB are accepted here.", {"Connection": "close"}
-        )
+        body = await self._body(headers, length, scope["path"] == REFERENCE_PATH, receive)
+        if isinstance(body, JSONResponse):
+            await body(scope, receive, send)
+        elif body is not None:
+            await self._app(scope, _replayed(body, receive), send)
+
+    async def _body(
+        self, headers: Headers, length: str, picture: bool, receive: Receive
+    ) -> bytes | JSONResponse | None:
+        """The body, why it is refused, or None where the client left."""
+        most = MAX_IMAGE_BYTES if picture else MAX_BODY_BYTES
+        # The connection stays open for what is still coming: closed, it would take the answer with it.
+        too_large = problem(413, f"The body is too large: {_size(most)} are accepted here.")
         if length.isdecimal() and int(length) > most:
-            await refused(scope, receive, send)
-            return
+            return too_large
         try:
             body = await asyncio.wait_for(_read(receive, most), self._seconds)
         except TimeoutError:
             detail = f"The body did not come within {self._seconds:g} s."
-            await problem(408, detail, {"Connection": "close"})(scope, receive, send)
-            return
+            return problem(408, detail, {"Connection": "close"})
         except _TooLargeError:
-            await refused(scope, receive, send)
-            return
-        if body is not None:
-            await self._app(scope, _replayed(body, receive), send)
+            return too_large
+        if body is not None and not picture and _is_json(headers) and _values(body) > MAX_JSON_VALUES:
+            return problem(413, f"The body has too many values: {MAX_JSON_VALUES} are accepted.")
+        return body
+
+
+def _size(limit: int) -> str:
+    return f"{limit // 1_000_000} MB" if limit >= 1_000_000 else f"{limit // 1000} kB"
+
+
+def _is_json(headers: Headers) -> bool:
+    return "json" in headers.get("content-type", "json").lower()
+
+
+def _values(body: bytes) -> int:
+    """At least as many as a JSON text has: counted unread, since reading thousands takes its time."""
+    return sum(map(body.count, (b",", b"[", b"{")))
 
 
 class _TooLargeError(Exception):

@@ -10,23 +10,30 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 from typing import Any
 from weakref import WeakSet
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from personalive.errors import InputError
 from personalive.serving.app import Lifetime, create_app
 from personalive.serving.connections import loops
+from personalive.serving.crowd import Crowd, CrowdGuard
+from personalive.serving.http_connection import HttpConnection, Turns
 from personalive.serving.live.memory import settle
 from personalive.serving.loading import preload
 from personalive.serving.observing import logs
+from personalive.serving.open_files import allow_open_files
 from personalive.serving.settings import Settings
 
 _LAST_ANSWERS_S = 1
-_MAX_CONNECTIONS = 512
+_MOST_CONNECTIONS = 512
+_BACKLOG = 128
+"""Connections that are accepted in one go, too."""
 
 
 def serve(settings: Settings, on_start: Callable[[str], None] | None = None) -> None:
@@ -42,15 +49,19 @@ def serve(settings: Settings, on_start: Callable[[str], None] | None = None) -> 
         if on_start is not None:
             on_start(address)
         app = create_app(settings)
-        config = http_config(app, most=_MAX_CONNECTIONS)
+        crowd = Crowd(_most_connections(), settings.max_connections)
+        config = http_config(CrowdGuard(app, crowd), crowd, settings.header_timeout_s)
         settle()
         logs.event("server_started", url=address)
         with asyncio.Runner(loop_factory=loops.loop_factory(settings.udp_port_range)) as runner:
             runner.run(_Http(config, app).serve([listener]))
 
 
-def http_config(app: FastAPI, most: int | None = None) -> uvicorn.Config:
-    """How an application is served: our own log lines, no WebSockets, `most` connections at once."""
+def http_config(app: ASGIApp, crowd: Crowd | None = None, header_s: float = 10.0) -> uvicorn.Config:
+    """How an application is served: our own log lines, no WebSockets.
+
+    `crowd` counts the connections and limits them; `header_s`: seconds for a request's headers.
+    """
     return uvicorn.Config(
         app,
         log_config=None,
@@ -58,11 +69,18 @@ def http_config(app: FastAPI, most: int | None = None) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         ws="none",
-        http="h11",
+        http=partial(HttpConnection, crowd=crowd, turns=Turns(), header_s=header_s),  # type: ignore[arg-type]
         lifespan="on",
-        limit_concurrency=most,
+        backlog=_BACKLOG,
         timeout_graceful_shutdown=_LAST_ANSWERS_S,
     )
+
+
+def _most_connections() -> int:
+    """How many HTTP connections there may be, with as many files left for media and all else."""
+    most = min(_MOST_CONNECTIONS, allow_open_files(4 * _MOST_CONNECTIONS) // 2)
+    # A few more are accepted before others have gone.
+    return most if loops.MOST_OF_A_KIND is None else min(most, loops.MOST_OF_A_KIND - 8)
 
 
 class _Http(uvicorn.Server):

@@ -114,6 +114,7 @@ class Settings(BaseSettings):
         (), description="Web origins whose pages may call the server; none by default."
     )
     max_sessions: int = Field(1, ge=1, le=256, description="Sessions at a time, on each GPU.")
+    max_viewers: int = Field(16, ge=0, le=1024, description="Viewers by WHEP at a time, of all sessions.")
     gpus: Annotated[_List, AfterValidator(_gpus)] = Field(
         (), description="GPUs to serve from, by number, or all; the first by default. Each has its sessions."
     )
@@ -151,6 +152,12 @@ class Settings(BaseSettings):
         30, gt=0, le=86_400, description="A session without video for so long ends."
     )
     body_timeout_s: float = Field(20, gt=0, le=600, description="A request's body must have come by then.")
+    header_timeout_s: float = Field(
+        10, gt=0, le=600, description="A request's headers must have come by then."
+    )
+    max_connections: int = Field(
+        128, ge=4, le=4096, description="HTTP connections at a time from one address; idle ones make room."
+    )
     drain_s: float = Field(7, ge=0.5, le=600, description="How long sessions get to end when it is stopped.")
     debug_stalls: bool = Field(False, description="Measure how long the event loop is kept busy.")
 

@@ -14,17 +14,20 @@ from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
     RTCDataChannel,
+    RTCIceCandidate,
     RTCIceServer,
     RTCPeerConnection,
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError
-from aiortc.sdp import candidate_from_sdp
 from pydantic import BaseModel
 
-from personalive.serving.answers import BadRequestError
+from personalive.serving.answers import BadRequestError, BusyError, HttpError
 from personalive.serving.connections import decoders
+from personalive.serving.connections.candidates import RemoteCandidates, parse, without_candidates
+from personalive.serving.connections.gathering import Gathering, has_candidates
 from personalive.serving.connections.handshakes import log_failed_handshakes
+from personalive.serving.connections.jitter import take_newest
 from personalive.serving.connections.negotiation import Negotiation
 from personalive.serving.connections.one_source import keep_one_source
 from personalive.serving.live.outlet import SentFrame
@@ -32,6 +35,7 @@ from personalive.serving.live.stream import Stream
 from personalive.serving.observing import logs
 
 _CLOCK = Fraction(1, 90_000)
+_PORTS_RETRY_S = 10
 
 
 class Candidate(BaseModel):
@@ -82,16 +86,23 @@ class Peer:
     """One connection that belongs to a stream. Use it on the event loop only."""
 
     def __init__(
-        self, stream: Stream, servers: list[dict[str, Any]], on_gone: Callable[[str], Awaitable[None]]
+        self,
+        stream: Stream,
+        servers: list[dict[str, Any]],
+        gathering: Gathering,
+        on_gone: Callable[[str], Awaitable[None]],
     ) -> None:
         """`on_gone` hears, with the reason, when the other side has closed or cannot be reached any more."""
         decoders.install()
         self._stream = stream
         self._negotiation: Negotiation | None = None
+        self._gathering = gathering
         self._connection = RTCPeerConnection(
             RTCConfiguration(iceServers=[RTCIceServer(**server) for server in servers])
         )
+        self._remote = RemoteCandidates(self._connection, stream.id)
         self._on_gone = on_gone
+        self._answering: asyncio.Task[str] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._output: OutputTrack | None = None
         self.connected = asyncio.Event()
@@ -110,15 +121,29 @@ class Peer:
     async def answer(self, sdp: str, *, take: bool, send: bool) -> str:
         """Answer an offer, which sends video if we `take` it, and receives the stream's frames if we `send` them.
 
-        Raises `BadRequestError` for one that does not, or is malformed.
+        Raises `BadRequestError` for one that does not, or is malformed, and `BusyError` where this side has no
+        port left.
         """
+        # Sockets that are being opened when it is cancelled would stay open: `close` waits for them.
+        self._answering = asyncio.get_running_loop().create_task(self._answer(sdp, take=take, send=send))
+        return await asyncio.shield(self._answering)
+
+    async def _answer(self, sdp: str, *, take: bool, send: bool) -> str:
         try:
+            sdp, candidates = without_candidates(sdp)
             self._negotiation = negotiation = Negotiation(sdp, take=take, send=send)
+            await asyncio.sleep(0)  # others get their turn
             await self._connection.setRemoteDescription(RTCSessionDescription(negotiation.sdp, "offer"))
+            take_newest(self._connection)
             self._prepare(negotiation)
             log_failed_handshakes(self._connection, self._stream.id)
+            self._gathering.limit(self._connection)
+            await asyncio.sleep(0)
             await self._connection.setLocalDescription(await self._connection.createAnswer())
-        except BadRequestError:
+            self._require_ports()
+            for candidate in candidates:
+                await self._try(candidate, None, candidate.sdpMLineIndex)
+        except HttpError:
             raise
         except Exception as error:  # the parser raises whatever comes
             logs.event("offer_refused", session=self._stream.id, error=f"{type(error).__name__}: {error}")
@@ -126,6 +151,14 @@ class Peer:
         if negotiation.notes:
             logs.event("offer_taken_in_part", session=self._stream.id, left_out="; ".join(negotiation.notes))
         return negotiation.complete(self._connection.localDescription.sdp)
+
+    def _require_ports(self) -> None:
+        if not has_candidates(self._connection):
+            raise BusyError(
+                "No UDP port is left for media: try again when a session or a viewer has gone, or serve with "
+                "more --udp-ports.",
+                retry_after=_PORTS_RETRY_S,
+            )
 
     def _prepare(self, negotiation: Negotiation) -> None:
         """Send the stream's frames where the offer wants them, and take one layer where it has several."""
@@ -149,22 +182,25 @@ class Peer:
 
     async def add_candidate(self, given: Candidate) -> None:
         """A candidate that came after the offer. Raises `BadRequestError` for a bad one."""
-        text = given.candidate.removeprefix("a=").removeprefix("candidate:").strip()
-        if not text:
-            await self._connection.addIceCandidate(None)
-            return
-        try:
-            candidate = candidate_from_sdp(text)
-            negotiation = self._negotiation
-            mid = None if negotiation is None else negotiation.mid_of(given.sdpMid, given.sdpMLineIndex)
-            if mid is not None:
-                candidate.sdpMid = mid
-                await self._connection.addIceCandidate(candidate)
-        except Exception as error:  # the parser raises whatever comes
-            raise BadRequestError(f"This is no ICE candidate of this session: {text[:120]!r}.") from error
+        if not given.candidate.removeprefix("a=").removeprefix("candidate:").strip():
+            return  # there are no more
+        candidate = parse(given.candidate)
+        if candidate is not None:
+            await self._try(candidate, given.sdpMid, given.sdpMLineIndex)
+
+    async def _try(self, candidate: RTCIceCandidate, mid: str | None, index: int | None) -> None:
+        """Try a candidate of that section of the offer, unless the section was left out."""
+        candidate.sdpMid = None if self._negotiation is None else self._negotiation.mid_of(mid, index)
+        candidate.sdpMLineIndex = None
+        if candidate.sdpMid is not None:
+            await self._remote.add([candidate])
 
     async def close(self) -> None:
         """End the connection. May be called twice."""
+        self._remote.close()
+        self.connected.set()  # whoever waits for it need not any more
+        if self._answering is not None:
+            await asyncio.gather(self._answering, return_exceptions=True)
         for task in self._tasks:
             task.cancel()
         if self._output is not None:

@@ -15,8 +15,10 @@ import av
 
 from personalive.media.types import Image
 
-_JUMP = 1.0
-"""Seconds by which a source's clock may run away from ours before it counts as another clock."""
+_BEHIND = 1.0
+"""Seconds by which a source's clock may fall behind ours before it counts as another clock."""
+_AHEAD = 0.25
+"""And run ahead: frames come late, but never before they were made. Those of a burst are older than they seem."""
 _SLEW = 1e-3
 """Part by which a source's clock may be faster or slower than ours for as long as it streams."""
 _OLDEST = 1.5
@@ -69,7 +71,7 @@ class SourceClock:
             return 0.0
         expected = at - self._start
         time = expected if stamp is None else stamp + self._offset
-        if time <= self._last or abs(time - expected) > _JUMP:
+        if time <= self._last or not -_BEHIND <= time - expected <= _AHEAD:
             time = max(expected, self._last + 1e-3)
             if stamp is not None:
                 self._offset = time - stamp

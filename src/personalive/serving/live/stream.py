@@ -230,6 +230,11 @@ class Stream:
         """What the client is told: waiting_for_face, streaming or paused."""
         return "paused" if self.paused else self._state
 
+    @property
+    def silence(self) -> float:
+        """Seconds since the last driving frame, or since the beginning."""
+        return time.monotonic() - self.last_frame_at
+
     async def pause(self, paused: bool) -> None:
         """Take no frames until it is unpaused; the picture stands still meanwhile."""
         self.paused = paused

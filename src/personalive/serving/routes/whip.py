@@ -15,9 +15,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Request, Response
 
 from personalive.serving.answers import BadRequestError, ConflictError, HttpError, NotFoundError, errors
+from personalive.serving.connections.calls import CLIENT_LEFT
+from personalive.serving.connections.limits import check_candidates, check_sdp
 from personalive.serving.connections.peer import Candidate
 from personalive.serving.connections.turn import ice_servers
 from personalive.serving.dependencies import ServerDep
+from personalive.serving.leaving import while_there
 from personalive.serving.live.stream import Stream
 from personalive.serving.server import Server
 
@@ -91,10 +94,14 @@ Fragment = Annotated[str, Depends(_fragment)]
     responses={**_GIVES_SDP, **errors(400, 404, 409, 415, 503)},
     openapi_extra=_TAKES_SDP,
 )
-async def push(server: ServerDep, sdp: Sdp, reference_id: str | None = None) -> Response:
+async def push(request: Request, server: ServerDep, sdp: Sdp, reference_id: str | None = None) -> Response:
     """Push a camera: opens a session."""
     given = {} if reference_id is None else {"reference_id": reference_id}
-    stream, answer = await server.calls.offer(sdp, given, send=False, within=_ANSWER_S)
+    stream, answer = await while_there(
+        request,
+        server.calls.offer(sdp, given, send=False, within=_ANSWER_S),
+        undo=lambda opened: opened[0].end(CLIENT_LEFT),
+    )
     return _created(answer, f"/whip/{stream.id}", stream, server)
 
 
@@ -102,16 +109,18 @@ async def push(server: ServerDep, sdp: Sdp, reference_id: str | None = None) -> 
     "/whep",
     status_code=201,
     response_class=Response,
-    responses={**_GIVES_SDP, **errors(400, 404, 409, 415)},
+    responses={**_GIVES_SDP, **errors(400, 404, 409, 415, 503)},
     openapi_extra=_TAKES_SDP,
 )
-async def pull(server: ServerDep, sdp: Sdp, session: str | None = None) -> Response:
+async def pull(request: Request, server: ServerDep, sdp: Sdp, session: str | None = None) -> Response:
     """Pull a session's animated frames."""
     live = server.streams.all()
     if session is None and not live:
         raise ConflictError("No session streams: push a camera to /whip first.")
     stream = live[-1] if session is None else server.streams.require(session)
-    viewer, answer = await server.calls.view(sdp, stream)
+    viewer, answer = await while_there(
+        request, server.calls.view(sdp, stream), undo=lambda opened: server.calls.leave(opened[0])
+    )
     return _created(answer, f"/whep/{viewer}", stream, server)
 
 
@@ -200,7 +209,11 @@ def _usernames(fragment: str) -> list[str]:
 
 
 def _candidates(fragment: str) -> list[Candidate]:
-    """The candidates in an SDP fragment, each with the media section that it belongs to."""
+    """The candidates in an SDP fragment, each with the media section that it belongs to.
+
+    Raises `BadRequestError` for a fragment that is too large.
+    """
+    check_sdp(fragment)
     found: list[Candidate] = []
     mid: str | None = None
     for line in fragment.splitlines():
@@ -210,4 +223,5 @@ def _candidates(fragment: str) -> list[Candidate]:
             found.append(Candidate(candidate=line.removeprefix("a="), sdpMid=mid, sdpMLineIndex=None))
         elif line.startswith("a=end-of-candidates"):
             found.append(Candidate(sdpMid=mid))
+    check_candidates(len(found))
     return found
