@@ -64,9 +64,9 @@ def _watch(transport: RTCDtlsTransport, session: str) -> None:
         if transport.state == "connecting":
             _listen(getattr(transport, "_ssl", None), said)
         elif transport.state == "failed":
-            reason = said.get("reason") or (
-                _NOT_THAT_OF_THE_OFFER if transport.encrypted else "the client is gone"
-            )
+            reason = said.get("reason") or (_NOT_THAT_OF_THE_OFFER if transport.encrypted else None)
+            if reason is None:
+                return  # one of the two has gone meanwhile
             logs.event(
                 "dtls_failed",
                 level=logging.WARNING,
