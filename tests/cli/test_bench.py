@@ -21,7 +21,7 @@ def test_without_weights_random_ones_are_measured_and_it_says_so(personalive: Ca
     assert "2 sessions at once, 2 keyframes, 1 steps:" in outcome.out
     assert " frames per second each; the networks alone: " in outcome.out
     for stage in ("motion networks", "pose guider", "denoising UNet", "decoder", "all else"):
-        assert outcome.out.count(f"  {stage} ") == 1
+        assert outcome.out.count(f"\n{stage} ") == 1
     written = json.loads(file.read_text())
     (row,) = written["steps"]
     for times in row.values():

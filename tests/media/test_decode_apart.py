@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import sys
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -10,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ImageCms
 
-from personalive.errors import MediaError, MediaTooLargeError, PersonaLiveError
+from personalive.errors import MediaError, MediaTooLargeError, PersonaLiveError, UnsupportedMediaError
 from personalive.media import Image, check_shape, decode_apart, decode_image
 
 from .clips import COLOURS, patch_colours, patches
@@ -100,9 +101,12 @@ def test_decoding_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) ->
         decode_image(avif(patches()))
 
 
-def test_a_missing_decoder_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", [])  # nothing is found there then
-    with pytest.raises(MediaError):
+def test_a_missing_decoder_is_named_with_what_installs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pi_heif.py").write_text("raise ModuleNotFoundError('No module named pi_heif')")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with pytest.raises(UnsupportedMediaError, match=r"its decoder is missing here.*pip install pi-heif"):
         decode_image(heic(patches()))
 
 

@@ -125,7 +125,7 @@ def test_what_cannot_be_driven(test_weights: Path, motion: Path, tmp_path: Path)
             drive(DriveJob(**(given | changed), parameters={"weights": test_weights}))
 
     refused("holds no motion", motion=CLIP)
-    refused("is not there", motion=tmp_path / "nonesuch.safetensors")
+    refused("does not exist", motion=tmp_path / "nonesuch.safetensors")
     refused("is one picture", output=tmp_path / "out.png")
     refused("would overwrite", output=motion)
     assert list(tmp_path.iterdir()) == []

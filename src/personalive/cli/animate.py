@@ -40,7 +40,7 @@ _Driving = Annotated[
 ]
 _Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Where to write. Default: REFERENCE_DRIVING.mp4 in this folder."),
+    typer.Option("--output", "-o", help="Where to write. Default: both names and .mp4, in this folder."),
 ]
 _Pipeline = Annotated[
     str, typer.Option(help="auto, preview, personalive, or another that `personalive pipelines` lists.")

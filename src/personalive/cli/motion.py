@@ -101,7 +101,7 @@ def drive(
     *,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where to write. Default: REFERENCE_MOTION.mp4 in this folder."),
+        typer.Option("--output", "-o", help="Where to write. Default: both names and .mp4, in this folder."),
     ] = None,
     weights: _Weights = None,
     size: _Size = 512,

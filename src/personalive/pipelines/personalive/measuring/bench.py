@@ -148,7 +148,8 @@ def _row(
 
 
 def _share_of_faces(whole: SessionBench) -> float:
-    return whole.seen[FrameState.ANIMATED] / max(whole.seen.total(), 1)
+    found = whole.seen[FrameState.ANIMATED] + whole.seen[FrameState.TRANSITION]
+    return found / max(whole.seen.total(), 1)
 
 
 def loaded(plan: BenchPlan, device: torch.device, then: Callable[[PersonaLivePipeline], T]) -> T:
