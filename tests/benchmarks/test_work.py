@@ -100,6 +100,7 @@ def _pixels(unet: torch.nn.Module, resnet: torch.nn.Module) -> int:
     return (8 >> lowest) ** 2
 
 
+@pytest.mark.slow
 def test_keyframes_add_attention_and_what_is_joined_for_it_and_nothing_else() -> None:
     none, three = (counted_small(keyframes=number) for number in (0, 3))
     for stage in ("see", "pose", "show"):
@@ -116,6 +117,7 @@ def test_keyframes_add_attention_and_what_is_joined_for_it_and_nothing_else() ->
     assert moved[1] > moved[0]
 
 
+@pytest.mark.slow
 def test_gates_apart_write_and_read_what_their_products_give() -> None:
     paired, apart = (counted_small(pairs=pairs)["predict"] for pairs in (True, False))
     assert flop(paired) == flop(apart)
@@ -123,6 +125,7 @@ def test_gates_apart_write_and_read_what_their_products_give() -> None:
     assert len(apart) > len(paired)
 
 
+@pytest.mark.slow
 def test_the_released_unet_takes_what_was_counted_by_hand() -> None:
     """24.1 TFLOP by hand, before doublings took four products a pixel for nine."""
     pieces = count(VARIANTS["released"], PersonaLiveLoadParameters())["predict"]

@@ -50,6 +50,7 @@ def test_the_networks_are_measured_alone_for_every_number(personalive: Call, tmp
     assert measured == [(1, 0), (1, 2), (2, 0), (2, 2)]
 
 
+@pytest.mark.slow
 def test_a_set_of_weights_is_measured_where_it_is(personalive: Call, test_weights: Path) -> None:
     outcome = personalive("bench", *SMALL, "--weights", test_weights)
     assert outcome.code == 0

@@ -86,6 +86,7 @@ def test_the_installed_pytorch_is_told_as_it_is() -> None:
     assert told.available == torch.cuda.is_available()
 
 
+@pytest.mark.slow
 def test_memory_plans_are_counted_where_there_is_a_gpu_to_plan_for() -> None:
     plain, planned = gpu_facts.ask_torch(), gpu_facts.ask_torch(plans=True)
     assert plain is not None

@@ -63,6 +63,7 @@ def own_set(made: Path, tmp_path: Path) -> Path:
     return copied(made, tmp_path / "set")
 
 
+@pytest.mark.slow
 def test_a_set_is_made_and_checked(tmp_path: Path) -> None:
     code, out, err = started("make-test", tmp_path / "set", "--seed", 4, "--dtype", "float16")
     assert (code, out) == (0, f"Random weights, good for tests only, are in {tmp_path / 'set'}.\n")

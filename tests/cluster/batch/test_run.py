@@ -51,6 +51,7 @@ def test_every_portrait_with_every_clip(made: tuple[BatchResult, Path], counted:
     assert "data:image/jpeg" in Path(result.report).read_text()
 
 
+@pytest.mark.slow
 def test_what_a_lost_worker_left_of_a_finished_job_is_removed(
     made: tuple[BatchResult, Path], portraits: Path, clips: Path
 ) -> None:
@@ -63,9 +64,8 @@ def test_what_a_lost_worker_left_of_a_finished_job_is_removed(
     assert (out / "ada_nod.mp4").exists()
 
 
-@pytest.mark.parametrize(
-    "stop", [pytest.param(1, marks=pytest.mark.slow), 30, pytest.param(77, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [1, 30, 77])
 def test_stopped_it_goes_on_and_makes_the_same(
     made: tuple[BatchResult, Path], counted: Log, portraits: Path, clips: Path, tmp_path: Path, stop: int
 ) -> None:

@@ -413,6 +413,7 @@ def test_killed_on_the_way_it_goes_on_where_it_was(
     assert (request.range, request.sent) == (f"bytes={there}-", SIZE - there)
 
 
+@pytest.mark.slow
 def test_two_at_once_fetch_everything_once(hub: HubServer, root: Path) -> None:
     hub.pause = 0.02
     with contextlib.ExitStack() as stack:

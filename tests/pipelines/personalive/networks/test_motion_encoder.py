@@ -76,6 +76,7 @@ def test_its_entries_are_the_released_ones(full: MotionEncoder) -> None:
     }
 
 
+@pytest.mark.slow
 def test_it_computes_the_released_networks_numbers(case: Case, full: MotionEncoder) -> None:
     check_tokens(case, full, [0, 17, 51])
 

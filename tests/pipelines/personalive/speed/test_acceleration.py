@@ -77,6 +77,7 @@ def test_warming_up_tries_everything_before_it_records_anything(
     assert [kind for kind, _ in itertools.groupby(order)] == ["try", "give back", "record"]
 
 
+@pytest.mark.slow
 def test_where_memory_runs_out_while_warming_up_that_is_raised(
     models: Models, set_to: PersonaLiveLoadParameters
 ) -> None:

@@ -64,6 +64,7 @@ def test_a_feed_forward_in_8_bits_stays_near_the_exact_one() -> None:
     assert torch.equal(Float8FeedForward(plain)(x), ours)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("multiplying")
 def test_the_large_feed_forwards_of_the_denoising_unet_are_quantized_once(models: Models) -> None:
     with torch.device("meta"):

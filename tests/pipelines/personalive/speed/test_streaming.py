@@ -127,7 +127,10 @@ def test_copies_from_ordinary_memory_are_not_recorded(
     PersonaLivePipeline.load(set_to.model_copy(update={"low_vram": "stream"})).close()
 
 
-@pytest.mark.parametrize("plan", ["half", "stream", "least"])
+@pytest.mark.parametrize(
+    "plan",
+    [pytest.param("half", marks=pytest.mark.slow), "stream", pytest.param("least", marks=pytest.mark.slow)],
+)
 def test_a_streamed_session_gives_the_same_bytes(
     plan: str,
     set_to: PersonaLiveLoadParameters,
