@@ -121,7 +121,7 @@ def test_null_and_no_parameters_mean_the_defaults(plugins: None) -> None:
         ("missing", {}, PipelineUnavailableError, "Run `download_models --pipeline missing`"),
         ("personalive", {}, PipelineUnavailableError, "Run: personalive download"),
         ("preview", {"height": 100}, InputError, "height = 100"),
-        ("preview", {"nothing": 1}, InputError, "nothing = 1"),
+        ("preview", {"nothing": 1}, InputError, "no parameter .nothing."),
         ("preview", {"seed": 2**63}, InputError, "seed"),
         ("preview", {"width": float("nan")}, InputError, "width = nan"),
         ("preview", {"width": 1e300}, InputError, "width"),
