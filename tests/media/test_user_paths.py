@@ -34,7 +34,8 @@ def refused_in_words(path: Path, words: str) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has none of these in folders")
 def test_what_could_be_waited_for_for_ever_is_not_opened(tmp_path: Path) -> None:
-    assert sys.platform != "win32"  # for the check of types there
+    if sys.platform == "win32":  # for the check of types
+        return
     pipe = tmp_path / "pipe.png"
     os.mkfifo(pipe)
     refused_in_words(pipe, r"pipe\.png is a pipe: save")

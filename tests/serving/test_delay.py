@@ -62,6 +62,7 @@ def assert_little_waits(report: Report, case: Case) -> None:
     assert last["frames_in"] <= len(report.captured)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("codec", "flags"), [("H264", []), ("VP8", ["--trickle"])])
 def test_a_camera_may_grow_while_it_streams(codec: str, flags: list[str]) -> None:
     report = watch(Case(15, 2, chunk=4, delay=4), 6, "--codec", codec, "--growing", *flags)

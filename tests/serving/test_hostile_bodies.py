@@ -212,6 +212,7 @@ def test_no_sdp_holds_the_event_loop(running: Served, route: tuple[str, str, str
     check(running, Hostile(*route, sdp.encode()))
 
 
+@pytest.mark.slow
 @OFTEN
 @given(JSON_BODIES)
 @example(Hostile("PATCH", ROUTES[-2][1], JSON, b'{"candidates":[' + b"{}," * 20_000 + b"{}]}"))
@@ -219,6 +220,7 @@ def test_no_json_holds_the_event_loop(running: Served, request: Hostile) -> None
     check(running, request)
 
 
+@pytest.mark.slow
 @OFTEN
 @given(
     st.sampled_from(ROUTES),

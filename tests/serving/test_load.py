@@ -22,6 +22,7 @@ def assert_nothing_stays(before: Held, after: Held, growth: float) -> None:
     assert after.rss < growth * before.rss
 
 
+@pytest.mark.slow
 def test_sessions_share_evenly_what_is_too_little_for_all() -> None:
     # Four cameras of 15 frames per second want 60 of a pipeline that makes 25.
     load = {"cost": 1 / 25, "width": 256, "height": 256}
@@ -57,6 +58,7 @@ def test_a_fifth_client_is_told_that_all_slots_are_taken() -> None:
         asyncio.run(try_it(server.url))
 
 
+@pytest.mark.slow
 def test_clients_that_come_and_go_leave_nothing_behind() -> None:
     with running({"pipeline": "paced", "max_sessions": 2, "log_level": "warning"}) as server:
         server.wait_until_loaded()

@@ -70,6 +70,7 @@ def test_without_a_seed_it_is_that_of_the_pipeline(
         assert content(drive(one, motion, [0])) == content(drive(other, motion, [0]))
 
 
+@pytest.mark.slow
 @FEW
 @given(
     st.lists(
