@@ -67,17 +67,22 @@ def test_a_camera_that_is_refused(
 def test_files_that_are_no_pictures_and_no_videos(visit: Visit, tmp_path: Path, shoot: Shoot) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "broken.png").write_bytes(PORTRAIT.read_bytes()[:300])
-    for name in ("notes.txt", "broken.png"):
+    # What the browser cannot decode is the server's to judge: it may be a HEIC.
+    said = {
+        "notes.txt": "notes.txt is not a picture that can be used.",
+        "broken.png": "The picture is damaged or cut short and cannot be decoded.",
+    }
+    for name, sentence in said.items():
         upload(visit, tmp_path / name)
         problem = visit.page.locator("#portrait-problem")
-        expect(problem).to_contain_text(f"{name} is not a picture that can be used.")
+        expect(problem).to_contain_text(sentence)
     visit.page.set_input_files("#video-file", tmp_path / "notes.txt")
     expect(visit.page.locator("#driver-problem")).to_contain_text("notes.txt is not a video")
     shoot(visit, "wrong-file")
     visit.page.set_input_files("#video-file", CLIP)
     expect(visit.page.locator("#driver-name")).to_have_text("driving.mp4")
     expect(visit.page.locator("#driver-problem")).to_be_hidden()
-    assert visit.errors == []
+    assert all("400" in error for error in visit.errors)  # Chromium tells what the server refused
 
 
 def test_a_picture_without_a_face_is_refused_at_once_and_may_be_insisted_on(

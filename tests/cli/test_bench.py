@@ -42,7 +42,7 @@ def test_the_networks_are_measured_alone_for_every_number(personalive: Call, tmp
     assert outcome.code == 0
     assert "the networks alone" not in outcome.out
     assert "1 session, 0 keyframes, 1 steps:" in outcome.out
-    assert outcome.out.count("  denoising UNet ") == 4
+    assert outcome.out.count("\ndenoising UNet ") == 4
     written = json.loads(file.read_text())
     assert written["faces"] is None
     assert [row["whole"] for row in written["steps"]] == [None] * 4
