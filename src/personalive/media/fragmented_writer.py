@@ -20,6 +20,7 @@ from personalive.media.provenance import TRAINED_ALGORITHMIC_MEDIA, Provenance
 from personalive.media.ratios import fraction
 from personalive.media.tracks import video_stream
 from personalive.media.types import Image
+from personalive.replacing import replace_file
 
 _FRAGMENT_US = 1_000_000
 """How long a fragment is: so much, and what the encoder holds, is lost at most."""
@@ -92,7 +93,7 @@ def keep_fragments(partial: Path, target: Path, provenance: Provenance | None = 
     except (MediaError, OSError):
         with contextlib.suppress(OSError):  # for want of room
             xmp.append_to_iso_media(partial, xmp.build(mark.metadata()))
-        partial.replace(target)
+        replace_file(partial, target)
     partial.unlink(missing_ok=True)
     return frames
 
