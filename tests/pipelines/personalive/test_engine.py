@@ -229,7 +229,8 @@ def test_attention_kernels_agree(
         stages = Stages()
         images = sure(step(own, reference, moved(motion), trace=stages)).images
         results.append((stages.told["latents"], images.numpy().astype(int)))
-    assert torch.allclose(results[0][0], results[1][0], rtol=1e-3, atol=1e-3)
+    # Random networks magnify what is rounded otherwise; a wrong kernel is off by as much as there is.
+    assert (results[0][0] - results[1][0]).norm() < 0.02 * results[1][0].norm()
     assert np.abs(results[0][1] - results[1][1]).max() <= 2
 
 

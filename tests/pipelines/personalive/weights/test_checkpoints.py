@@ -128,15 +128,15 @@ def test_an_entry_that_only_the_base_has_comes_from_there(own_set: Path) -> None
 
 
 def test_temporal_lies_over_denoising_over_base(own_set: Path) -> None:
-    names = [f"down_blocks.0.resnets.{index}.conv{conv}.bias" for index in (0, 1) for conv in (1, 2)]
-    base(own_set, {name: torch.full((32,), 1.0) for name in names})
+    names = [f"mid_block.resnets.{index}.conv{conv}.bias" for index in (0, 1) for conv in (1, 2)]
+    base(own_set, {name: torch.full((64,), 1.0) for name in names})
 
     def change(entries: dict[str, Tensor]) -> None:
         del entries[names[0]]
-        entries[names[1]] = torch.full((32,), 2.0)
+        entries[names[1]] = torch.full((64,), 2.0)
 
     edit(own_set, layout.DENOISING_UNET, change)
-    over = {name: torch.full((32,), 3.0) for name in names[2:]}
+    over = {name: torch.full((64,), 3.0) for name in names[2:]}
     edit(own_set, layout.TEMPORAL_MODULE, lambda entries: entries.update(over))
     state = loaded(own_set, "denoising_unet")
     assert [state[name].unique().tolist() for name in names] == [[1.0], [2.0], [3.0], [3.0]]
