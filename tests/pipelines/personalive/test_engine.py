@@ -108,6 +108,7 @@ def test_a_frame_without_a_face_is_shown_with_the_last_good_motion(
     assert torch.equal(held.state.driver.head.yaw, first.state.driver.head.yaw)
 
 
+@pytest.mark.slow
 def test_expression_0_keeps_the_references_own_and_1_is_the_drivers(
     engine: Engine, reference: FusedReference, motion: DrivingMotion
 ) -> None:

@@ -356,6 +356,7 @@ def test_what_was_downloaded_can_be_loaded(
             assert torch.equal(value, stored[key]), f"{name}: {key}"
 
 
+@pytest.mark.slow
 def test_the_base_is_fetched_where_the_others_leave_entries_open(
     hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -56,6 +56,7 @@ def refusal(root: Path, name: str, dtype: torch.dtype = torch.float32) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_every_number_of_a_set_is_in_its_network(small_set: Path, dtype: torch.dtype) -> None:
     told: list[tuple[str, int, int]] = []
@@ -87,6 +88,7 @@ def test_every_number_of_a_set_is_in_its_network(small_set: Path, dtype: torch.d
     assert {total for _, _, total in told} == {done[-1]}
 
 
+@pytest.mark.slow
 def test_the_tiny_autoencoder_may_be_left_out(own_set: Path) -> None:
     (own_set / "taesd" / "diffusion_pytorch_model.bin").unlink()
     models = load_models(own_set)
@@ -167,6 +169,7 @@ def test_position_codes_that_went_through_half_precision_are_warned_of_and_taken
     prepare(own_set, strict=True)
 
 
+@pytest.mark.slow
 def test_an_unusual_set_loads_and_says_what_is_unusual(own_set: Path) -> None:
     def wrap(file: PublishedFile, change: Callable[[dict[str, Tensor]], object]) -> Path:
         path = own_set / file.folder / file.names[-1]
