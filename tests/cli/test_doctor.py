@@ -39,7 +39,6 @@ def test_all_is_well_here(personalive: Call) -> None:
         assert word in done.out
 
 
-@pytest.mark.slow
 def test_json_holds_the_same(personalive: Call) -> None:
     done = personalive("doctor", "--json")
     told = json.loads(done.out)

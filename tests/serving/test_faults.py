@@ -333,7 +333,6 @@ async def test_a_client_may_close_twice_and_others_do_not_notice(server: Running
         await goes_on(other)
 
 
-@pytest.mark.slow
 def test_weights_that_are_missing_are_named_with_the_command_that_fetches_them(server: RunningServer) -> None:
     remedies = {
         "personalive": "Run: personalive download",

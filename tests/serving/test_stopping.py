@@ -75,7 +75,6 @@ def test_it_leaves_in_the_middle_of_a_load() -> None:
         assert time.monotonic() - begun < 10
 
 
-@pytest.mark.slow
 def test_a_port_that_is_taken_is_told_in_words(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -67,7 +67,6 @@ def check_done(outcome: Outcome) -> None:
     assert outcome.picture.startswith(b"\xff\xd8")
 
 
-@pytest.mark.slow
 def test_to_a_path(bench: Bench, expected: bytes, portraits: Path, clips: Path, tmp_path: Path) -> None:
     heard: list[Standing] = []
     bench.heard = heard.append

@@ -83,7 +83,6 @@ def test_no_viewers_at_all_may_be_wanted(tmp_path: Path) -> None:
     run(act)
 
 
-@pytest.mark.slow
 def test_a_newcomer_takes_the_place_of_a_silent_session_only(tmp_path: Path) -> None:
     async def act() -> None:
         async with serving(tmp_path) as (server, client):

@@ -39,7 +39,6 @@ async def begun(server: Server) -> Stream:
         return await server.streams.open(pipeline, server.references.default_id, reference, {})
 
 
-@pytest.mark.slow
 def test_sessions_go_where_there_is_room_until_there_is_none() -> None:
     async def act(server: Server) -> None:
         with (

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import PIL.Image
-import pytest
 
 from personalive.media import read_provenance
 from personalive.serving.routes import picture
@@ -16,7 +15,6 @@ from tests.serving.parts import client_of, drive, encoded, loaded, opened, portr
 PICTURE = encoded(portrait())
 
 
-@pytest.mark.slow
 def test_the_frame_that_was_sent_last_is_a_marked_picture(plugins: None, tmp_path: Path) -> None:
     async def run() -> None:
         async with running(tmp_path) as server, client_of(server, [picture.router]) as client:

@@ -46,7 +46,6 @@ def run(act: Callable[[], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(act(), 60))
 
 
-@pytest.mark.slow
 def test_what_was_created_can_be_patched_by_its_own_etag_only(plugins: None, tmp_path: Path) -> None:
     async def act() -> None:
         async with serving(tmp_path) as (server, client):
