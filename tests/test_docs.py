@@ -39,6 +39,7 @@ def folder(tmp_path: Path, test_weights: Path, monkeypatch: pytest.MonkeyPatch) 
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_python_page_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shared: dict[str, object] = {}
     for block in blocks(PAGE.read_text()):

@@ -103,6 +103,7 @@ def test_seed_and_parameters_matter(live: PersonaLive, reference: FusedReference
         live.session(reference, nonesuch=1)
 
 
+@pytest.mark.slow
 def test_a_motion_gives_what_its_clip_gives(session: LiveSession, live: PersonaLive) -> None:
     motion = live.extract_motion(CLIP, end=0.2)
     with open_driving(CLIP, end=0.2) as source:

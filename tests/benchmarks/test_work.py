@@ -37,6 +37,7 @@ def by_pytorch(run: Callable[[], object]) -> int:
     return total
 
 
+@pytest.mark.slow
 def test_convolutions_of_the_pose_guider_and_the_decoder_are_what_pytorch_counts() -> None:
     counted = counted_small()
     models = random_models(VARIANTS["small"], device=torch.device("cpu"))
@@ -168,6 +169,7 @@ def test_the_table_names_every_stage() -> None:
         assert f"| {stage} | " in said
 
 
+@pytest.mark.slow
 def test_counting_leaves_the_networks_of_others_alone() -> None:
     count(VARIANTS["small"], SMALL)
     assert meta_models(VARIANTS["small"]).denoising_unet.operations is PLAIN

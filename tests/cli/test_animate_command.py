@@ -211,6 +211,7 @@ def test_the_preview_animates_a_real_face(
     assert mark["pipeline"] == "preview"
 
 
+@pytest.mark.slow
 def test_the_preview_side_by_side_pasted_back_and_whole(
     personalive: Call, portrait_file: Path, clip: Path, here: Path
 ) -> None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 SMALL = ("--set", "height=64", "--set", "width=64", "--set", "device=cpu", "--steps", 1)
 
 
+@pytest.mark.slow
 def test_without_weights_random_ones_are_measured_and_it_says_so(personalive: Call, tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
     outcome = personalive("bench", *SMALL, "--keyframes", 2, "--sessions", 2, "--json", file)

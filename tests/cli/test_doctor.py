@@ -47,6 +47,7 @@ def test_json_holds_the_same(personalive: Call) -> None:
     assert {check["level"] for check in told["checks"]} == {"ok", "note", "problem"}
 
 
+@pytest.mark.slow
 def test_an_altered_face_model_fails_it(
     personalive: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +62,7 @@ def test_an_altered_face_model_fails_it(
     assert done.out.endswith("Portraits cannot be animated here.\n")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plugins")
 def test_pipelines_that_cannot_run_say_why_but_do_not_fail_it(personalive: Call) -> None:
     done = personalive("doctor")
@@ -70,6 +72,7 @@ def test_pipelines_that_cannot_run_say_why_but_do_not_fail_it(personalive: Call)
     assert "No module named 'no_such_module_anywhere'" in done.out
 
 
+@pytest.mark.slow
 def test_a_gpu_is_reported_by_its_driver(
     personalive: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -84,6 +87,7 @@ def test_a_gpu_is_reported_by_its_driver(
     assert "nvidia-smi finds none: no devices" in personalive("doctor").out
 
 
+@pytest.mark.slow
 def test_a_cache_folder_that_cannot_be_written_is_told(
     personalive: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

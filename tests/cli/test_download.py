@@ -165,6 +165,7 @@ def test_an_error_is_one_line_that_says_what_to_do(
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_checked(
     personalive: Call, hub: HubServer, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def test_a_library_that_is_something_else_is_none(tmp_path: Path) -> None:
     assert gpu_facts.library_version([str(tmp_path / "libcuda.so.1")]) is None
 
 
+@pytest.mark.slow
 def test_the_installed_pytorch_is_told_as_it_is() -> None:
     import torch
 
@@ -140,6 +141,7 @@ def test_headers_are_there_where_python_h_is(tmp_path: Path) -> None:
     assert gpu_facts.headers(tmp_path) == tmp_path
 
 
+@pytest.mark.slow
 def test_this_machine_is_looked_at_without_complaint() -> None:
     facts = gpu_facts.gather()
     assert facts.system == sys.platform

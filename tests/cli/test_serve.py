@@ -119,6 +119,7 @@ def test_the_command_line_works_without_them(module: str) -> None:
     subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", ENDINGS)
 def test_it_starts_says_where_and_leaves_when_told(number: signal.Signals) -> None:
     with server(PERSONALIVE_API_KEY=KEY) as (process, said, address):
@@ -154,5 +155,6 @@ def test_a_log_of_json_is_json_only(tmp_path: Path) -> None:
     assert all(line["time"] and line["level"] for line in lines)
 
 
+@pytest.mark.slow
 def test_doctor_lists_the_server(personalive: Call) -> None:
     assert "ok       server                aiortc " in personalive("doctor").out

@@ -134,6 +134,7 @@ def test_a_missing_set_says_how_to_get_one(run: Run, tmp_path: Path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_set_in_its_place_needs_no_naming(
     run: Run, own_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +196,7 @@ def test_a_number_that_is_not_finite_says_where(run: Run, own_set: Path) -> None
     assert outcome == (2, "", f"error: {path}: conv_in.bias holds values that are not finite.\n")
 
 
+@pytest.mark.slow
 def test_the_check_is_strict_about_what_is_left_over(run: Run, own_set: Path, tmp_path: Path) -> None:
     path = edit(own_set, layout.POSE_GUIDER, lambda entries: entries.update({"head.weight": torch.zeros(2)}))
     code, out, err = run("check", own_set)
@@ -221,6 +223,7 @@ def test_the_check_says_what_else_is_unusual(run: Run, own_set: Path) -> None:
     assert second.startswith(f"warning: {path}: the file's values are taken for module.")
 
 
+@pytest.mark.slow
 def test_a_set_is_converted_and_checked(run: Run, made: Path, tmp_path: Path) -> None:
     place = tmp_path / "fast"
     arguments = ("convert", place, "--from", made, "--dtype", "float16")

@@ -19,6 +19,7 @@ def detector() -> FaceDetector:
     return FaceDetector()
 
 
+@pytest.mark.slow
 def test_a_face_of_any_size_is_brought_upright(detector: FaceDetector, portrait: Image) -> None:
     @settings(max_examples=10, deadline=None)
     @given(TURNS, st.integers(180, 512), st.integers(0, 120), st.floats(-25, 25))

@@ -107,6 +107,7 @@ def test_another_kind_of_picture_is_told_to_be_converted(tmp_path: Path, portrai
         read_portrait(odd)
 
 
+@pytest.mark.slow
 def test_a_face_in_the_distance_of_a_large_picture_is_found(tmp_path: Path, portrait: Image) -> None:
     canvas = np.full((3000, 4000, 3), 128, np.uint8)
     canvas[1500:1756, 2500:2756] = portrait[0:512:2, 0:512:2]

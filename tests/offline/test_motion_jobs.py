@@ -63,6 +63,7 @@ def test_a_motion_gives_what_its_clip_gives(
         assert not source.info.has_audio
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [1, 2])
 def test_ctrl_c_leaves_nothing(
     motion: Path,

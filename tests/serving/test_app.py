@@ -117,6 +117,7 @@ def test_ready_once_a_pipeline_is_loaded_until_it_is_to_stop(tmp_path: Path) -> 
     with_client(test, Settings(recordings_dir=tmp_path, pipeline="preview"))
 
 
+@pytest.mark.slow
 def test_ready_not_before_the_portrait_of_the_start_is_fused(tmp_path: Path) -> None:
     async def test(client: httpx.AsyncClient, app: FastAPI) -> None:
         references = app.state.server.references

@@ -204,6 +204,7 @@ def check(running: Served, request: Hostile) -> None:
 OFTEN = settings(max_examples=30, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.slow
 @OFTEN
 @given(st.sampled_from(SDP_ROUTES), sdps())
 @example(SDP_ROUTES[0], OFFER + "".join(_SECTION.replace("mid:0", f"mid:{n}") for n in range(1, 140)))

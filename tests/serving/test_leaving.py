@@ -53,6 +53,7 @@ def opens(running: Served, path: str) -> bool:
     return status != 503
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/whip", "/api/v1/webrtc/offer"])
 @pytest.mark.parametrize("worker_is_busy", [False, True])
 def test_an_offer_whose_client_has_left_keeps_no_place(

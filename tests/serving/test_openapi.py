@@ -223,6 +223,7 @@ def test_a_body_that_drips_is_cut_off(server: RunningServer) -> None:
         assert answer.startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_never_ends_is_cut_off(server: RunningServer, chunked: bool) -> None:
     kind = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 3000000000"

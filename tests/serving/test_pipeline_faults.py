@@ -136,6 +136,7 @@ def test_one_that_dies_again_and_again_is_given_up_in_a_sentence(tmp_path: Path,
         assert server.get("/health/ready").status_code == 200
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, KILL])
 def test_nothing_is_left_behind(how: signal.Signals, tmp_path: Path) -> None:
     # Named as Python names its own; other programs use the folder too.
@@ -157,6 +158,7 @@ def test_nothing_is_left_behind(how: signal.Signals, tmp_path: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_sigterm_at_the_process_leave_the_decision_to_the_server() -> None:
     settings = {"pipeline": "preview", "load_params": {"width": 256, "height": 256}}
     with running(settings) as server:

@@ -9,6 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from personalive.media import Image, open_driving
 from tests.serving.running import running
@@ -54,6 +55,7 @@ def assert_animated(shown: list[Image]) -> None:
     assert max(np.abs(frame.astype(int) - shown[5]).mean() for frame in shown[6:]) > 1.0  # it moves
 
 
+@pytest.mark.slow
 def test_a_new_user_gets_animated_frames(tmp_path: Path) -> None:
     with running() as server:
         json = {"Content-Type": "application/json"}

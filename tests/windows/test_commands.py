@@ -56,6 +56,7 @@ def test_the_emulation_hides_what_windows_lacks(environment: dict[str, str]) -> 
     subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is emulated there")
 @pytest.mark.parametrize("resume", [[], ["--resume"]])
 def test_animate(environment: dict[str, str], tmp_path: Path, resume: list[str]) -> None:
@@ -76,6 +77,7 @@ def test_animate(environment: dict[str, str], tmp_path: Path, resume: list[str])
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is emulated there")
 def test_batch(environment: dict[str, str], tmp_path: Path) -> None:
     row = {"reference": PORTRAIT, "driving": DRIVER, "end": 0.3, "pipeline": "preview", "output": "one.mp4"}
@@ -85,6 +87,7 @@ def test_batch(environment: dict[str, str], tmp_path: Path) -> None:
     assert frames(tmp_path / "out" / "one.mp4") > 3
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is emulated there")
 def test_serve(environment: dict[str, str], tmp_path: Path) -> None:
     port = free_port()

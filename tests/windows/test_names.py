@@ -40,6 +40,7 @@ def used(node: ast.AST, guarded: bool = False) -> Iterator[tuple[int, str]]:
         yield from used(child, guarded)
 
 
+@pytest.mark.slow
 def test_nothing_that_windows_lacks_is_used_unasked() -> None:
     found = [
         f"{path.relative_to(ROOT)}:{line}: {name}"

@@ -14,9 +14,12 @@ from personalive.media.types import Image
 
 _LYING = 60.0
 """Degrees of tilt from which a face lies on its side."""
-_SURE = 0.6
-"""A face that scores as much is taken for one that stands without a look at the other ways."""
-_AS_GIVEN = 0.1
+_SURE = 0.9
+"""A face that scores as much is taken for one that stands without a look at the other ways.
+
+Landmarks that were laid over a lying face score up to 0.86, and those of the same face once it stands 0.85 to 0.97.
+"""
+_AS_GIVEN = 0.05
 """What a picture's own way scores more, so that a head tilted by half a quarter stays."""
 
 

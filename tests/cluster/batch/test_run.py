@@ -95,6 +95,7 @@ def test_stopped_it_goes_on_and_makes_the_same(
     assert not list(out.glob(".*.resume"))
 
 
+@pytest.mark.slow
 def test_a_poisoned_job_does_not_stop_the_others(
     counted: Log, portraits: Path, clips: Path, tmp_path: Path
 ) -> None:
@@ -127,6 +128,7 @@ def test_a_poisoned_job_does_not_stop_the_others(
     assert run_batch(jobs, BatchSettings(out=out, retry_failed=True)).totals.failed == 1
 
 
+@pytest.mark.slow
 def test_everything_in_a_store(counted: Log, portraits: Path, clips: Path, store: str) -> None:
     for path in [*portraits.iterdir(), *clips.iterdir()]:
         storage.put(path, f"{store}/in/{path.name}")
@@ -172,6 +174,7 @@ def test_settings_that_cannot_be(tmp_path: Path, settings: dict[str, Any], words
         run_batch([], BatchSettings(out=str(tmp_path), **settings))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "module",
     [

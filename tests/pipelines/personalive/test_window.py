@@ -42,6 +42,7 @@ def test_forty_chunks_take_no_more_memory_than_twelve(
     assert seen[0] == seen[8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("most", "threshold", "expected"), [(0, 0.0, 0), (1, 0.0, 1), (3, 1e9, 0)])
 def test_keyframes_are_taken_of_new_expressions_and_no_more_than_allowed(
     models: Models,

@@ -108,6 +108,7 @@ def test_an_offer_opens_a_session_and_delete_closes_it(tmp_path: Path) -> None:
     run(act)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sdp", ["", "v=0\r\nnonsense", "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"])
 def test_a_bad_offer_is_refused_and_leaves_nothing(tmp_path: Path, sdp: str) -> None:
     async def act() -> None:
@@ -120,6 +121,7 @@ def test_a_bad_offer_is_refused_and_leaves_nothing(tmp_path: Path, sdp: str) -> 
     run(act)
 
 
+@pytest.mark.slow
 def test_without_pipeline_or_reference_there_is_no_session(tmp_path: Path) -> None:
     async def act() -> None:
         async with running(tmp_path) as server, client_of(server, ROUTERS) as client:
@@ -174,6 +176,7 @@ def test_one_pushes_by_whip_and_two_watch_by_whep(tmp_path: Path) -> None:
     run(act)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameters", ["profile-level-id=640c1f;packetization-mode=0", None])
 def test_h264_of_another_profile_drives_a_session(tmp_path: Path, parameters: str | None) -> None:
     async def act() -> None:
@@ -205,6 +208,7 @@ def test_h264_of_another_profile_drives_a_session(tmp_path: Path, parameters: st
     run(act)
 
 
+@pytest.mark.slow
 def test_a_client_that_never_connects_gives_its_slot_back(tmp_path: Path) -> None:
     async def act() -> None:
         async with serving(tmp_path, connect_timeout_s=0.5) as (server, client):

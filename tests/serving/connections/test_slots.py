@@ -52,6 +52,7 @@ async def pull(client: httpx.AsyncClient) -> httpx.Response:
     return answer
 
 
+@pytest.mark.slow
 def test_viewers_who_never_connect_are_counted_and_let_go(tmp_path: Path) -> None:
     async def act() -> None:
         async with serving(tmp_path, connect_timeout_s=2.5, max_viewers=2) as (server, client):
@@ -72,6 +73,7 @@ def test_viewers_who_never_connect_are_counted_and_let_go(tmp_path: Path) -> Non
     run(act)
 
 
+@pytest.mark.slow
 def test_no_viewers_at_all_may_be_wanted(tmp_path: Path) -> None:
     async def act() -> None:
         async with serving(tmp_path, max_viewers=0) as (_, client):
@@ -105,6 +107,7 @@ def test_a_newcomer_takes_the_place_of_a_silent_session_only(tmp_path: Path) -> 
     run(act)
 
 
+@pytest.mark.slow
 def test_the_longest_silent_one_goes_and_those_with_video_stay(tmp_path: Path) -> None:
     async def act() -> None:
         async with serving(tmp_path, max_sessions=3) as (server, client):
@@ -119,6 +122,7 @@ def test_the_longest_silent_one_goes_and_those_with_video_stay(tmp_path: Path) -
     run(act)
 
 
+@pytest.mark.slow
 def test_without_a_port_left_an_offer_is_answered_later(tmp_path: Path) -> None:
     async def act() -> None:
         async with serving(tmp_path, max_sessions=4) as (server, client):
@@ -147,6 +151,7 @@ def hide(sdp: str) -> str:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", [True, False])
 def test_names_that_nobody_resolves_keep_nobody_from_connecting(tmp_path: Path, ends: bool) -> None:
     async def act() -> None:
@@ -169,6 +174,7 @@ def test_names_that_nobody_resolves_keep_nobody_from_connecting(tmp_path: Path, 
     run(act)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "reports"), [("stun", 2), ("turn", 1)])
 def test_dead_servers_are_reported_and_not_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, reports: int
@@ -195,6 +201,7 @@ def test_dead_servers_are_reported_and_not_waited_for(
     assert [line.__dict__["personalive_fields"]["kind"] for line in lines] == [kind] * reports
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("depth", [1, 400, 900])
 def test_a_reference_that_is_no_text_is_refused(tmp_path: Path, depth: int) -> None:
     async def act() -> None:

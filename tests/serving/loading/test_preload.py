@@ -43,6 +43,7 @@ def test_a_place_may_be_set_for_pipelines_that_are_loaded_later(tmp_path: Path) 
     preload.check(read_settings({"load_params": {"weights": str(tmp_path)}}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("portrait", [PORTRAIT, None])
 def test_pipeline_and_portrait_are_there_soon(portrait: Path | None, tmp_path: Path) -> None:
     given: dict[str, object] = {"pipeline": "preview", "load_params": SMALL, "recordings_dir": tmp_path}

@@ -57,6 +57,7 @@ def test_a_picture_becomes_the_default_and_is_fused() -> None:
     with_pipeline(test)
 
 
+@pytest.mark.slow
 def test_the_face_is_cropped_unless_the_whole_picture_is_asked_for() -> None:
     async def test(server: Server) -> None:
         data = encoded(portrait())
@@ -75,6 +76,7 @@ def test_the_face_is_cropped_unless_the_whole_picture_is_asked_for() -> None:
     with_pipeline(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("data", "error", "words"),
     [
@@ -97,6 +99,7 @@ def test_what_is_no_portrait_is_refused(data: bytes, error: type[Exception], wor
     with_pipeline(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("quarters", [1, 2, 3])
 def test_a_picture_that_lies_on_its_side_is_turned(quarters: int) -> None:
     async def test(server: Server) -> None:
@@ -116,6 +119,7 @@ def test_a_picture_that_lies_on_its_side_is_turned(quarters: int) -> None:
     with_pipeline(test)
 
 
+@pytest.mark.slow
 def test_a_picture_without_a_face_is_taken_if_that_is_allowed() -> None:
     async def test(server: Server) -> None:
         data = encoded(GREY)
@@ -175,6 +179,7 @@ def test_without_a_pipeline_or_a_reference_it_says_so() -> None:
     asyncio.run(test())
 
 
+@pytest.mark.slow
 def test_after_another_load_it_is_fused_again_at_the_new_size(plugins: None) -> None:
     async def test(server: Server) -> None:
         stored = await server.references.add(encoded(portrait()))
@@ -192,6 +197,7 @@ def test_after_another_load_it_is_fused_again_at_the_new_size(plugins: None) -> 
     with_pipeline(test)
 
 
+@pytest.mark.slow
 def test_the_same_bytes_are_one_reference_and_are_looked_at_once() -> None:
     async def test(server: Server) -> None:
         data = encoded(portrait())
@@ -205,6 +211,7 @@ def test_the_same_bytes_are_one_reference_and_are_looked_at_once() -> None:
     with_pipeline(test)
 
 
+@pytest.mark.slow
 def test_one_that_is_forgotten_goes_on_in_its_session(plugins: None) -> None:
     async def test(server: Server) -> None:
         stored = await server.references.add(encoded(portrait()))
@@ -219,6 +226,7 @@ def test_one_that_is_forgotten_goes_on_in_its_session(plugins: None) -> None:
     with_pipeline(test, "echo")
 
 
+@pytest.mark.slow
 def test_the_oldest_go_but_never_the_default(plugins: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(references, "KEPT", 3)
 
@@ -237,6 +245,7 @@ def test_the_oldest_go_but_never_the_default(plugins: None, monkeypatch: pytest.
     with_pipeline(test, "echo")
 
 
+@pytest.mark.slow
 def test_many_at_once(plugins: None) -> None:
     async def test(server: Server) -> None:
         pictures = [encoded(np.full((64, 64, 3), k, np.uint8)) for k in range(1, 9)]
@@ -247,6 +256,7 @@ def test_many_at_once(plugins: None) -> None:
     with_pipeline(test, "echo")
 
 
+@pytest.mark.slow
 def test_a_pipeline_replaced_meanwhile_is_a_conflict_not_a_defect(plugins: None) -> None:
     async def test(server: Server) -> None:
         adding = [

@@ -287,6 +287,7 @@ def test_a_session_is_recorded_from_start_to_stop(plugins: None, tmp_path: Path)
     in_session(tmp_path, test)
 
 
+@pytest.mark.slow
 def test_the_end_of_a_session_completes_its_file(plugins: None, tmp_path: Path) -> None:
     async def test(server: Server) -> None:
         stream, recordings = await opened(server), server.recordings
@@ -304,6 +305,7 @@ def test_the_end_of_a_session_completes_its_file(plugins: None, tmp_path: Path) 
     in_session(tmp_path, test)
 
 
+@pytest.mark.slow
 def test_who_stops_one_that_ended_by_itself_is_told_what_is_there(plugins: None, tmp_path: Path) -> None:
     async def test(server: Server) -> None:
         stream = await opened(server)
@@ -322,6 +324,7 @@ def test_who_stops_one_that_ended_by_itself_is_told_what_is_there(plugins: None,
     in_session(tmp_path, test)
 
 
+@pytest.mark.slow
 def test_stopping_the_server_completes_all_files(plugins: None, tmp_path: Path) -> None:
     async def test(server: Server) -> None:
         streams = [await opened(server) for _ in range(2)]
@@ -334,6 +337,7 @@ def test_stopping_the_server_completes_all_files(plugins: None, tmp_path: Path) 
     in_session(tmp_path, test)
 
 
+@pytest.mark.slow
 def test_a_session_without_a_frame_leaves_a_note_and_no_file(plugins: None, tmp_path: Path) -> None:
     async def test(server: Server) -> None:
         stream = await opened(server)
@@ -349,6 +353,7 @@ def test_a_session_without_a_frame_leaves_a_note_and_no_file(plugins: None, tmp_
     in_session(tmp_path, test)
 
 
+@pytest.mark.slow
 def test_there_is_room_for_so_many(plugins: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(server: Server) -> None:
         streams = [await opened(server) for _ in range(2)]

@@ -82,6 +82,7 @@ def test_what_was_created_can_be_patched_by_its_own_etag_only(plugins: None, tmp
     run(act)
 
 
+@pytest.mark.slow
 def test_ice_servers_are_named_in_a_field_each(plugins: None, tmp_path: Path) -> None:
     async def act() -> None:
         async with serving(tmp_path, **TURN) as (_, client):
@@ -112,6 +113,7 @@ def test_a_session_tells_of_the_ice_servers_too(plugins: None, tmp_path: Path) -
     run(act)
 
 
+@pytest.mark.slow
 def test_who_has_much_to_do_says_so_in_time_and_goes_on(
     plugins: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +134,7 @@ def test_who_has_much_to_do_says_so_in_time_and_goes_on(
     run(act)
 
 
+@pytest.mark.slow
 def test_while_a_pipeline_is_loaded_an_offer_is_to_come_again(plugins: None, tmp_path: Path) -> None:
     async def act() -> None:
         async with serving(tmp_path, "paced") as (server, client):

@@ -1,7 +1,7 @@
 """Consent to send (RFC 7675): a peer that answers late is still there.
 
-A peer is gone when it has answered no check for 30 seconds. The ICE library gives each check half a second, so behind
-a mobile link whose buffers are full, or with a browser on a busy machine, it closes a connection that works.
+A peer is gone when it has answered no check for 30 seconds. The ICE library gives each check half a second, so
+behind a mobile link whose buffers are full, or with a browser on a busy machine, it closes a connection that works.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ FAILURES = 3
 
 
 def accept_late_answers() -> None:
-    """Let every ICE connection of this process wait longer for the answers to its checks. Calling it again is harmless."""
+    """Let every ICE connection of this process wait longer for the answers to its checks.
+
+    Calling it again is harmless.
+    """
     ice.CONSENT_FAILURES = FAILURES
     send = ice.StunProtocol.request
     if hasattr(send, "__wrapped__"):

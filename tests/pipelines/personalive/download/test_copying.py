@@ -102,6 +102,7 @@ def test_a_file_that_would_hide_the_copy_is_refused(source: Path, root: Path) ->
         from_directory(source, root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["small", "converted"])
 def test_a_set_of_fewer_files_is_taken_when_it_can_be_loaded(tmp_path: Path, root: Path, kind: str) -> None:
     source = write_random_set(tmp_path / "small")
@@ -125,6 +126,7 @@ def test_without_the_loaders_libraries_every_file_is_needed(
         from_directory(source, root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["personalive/temporal_module.pth", layout.SIZES])
 def test_a_file_that_the_source_does_without_is_refused_in_the_target(
     source: Path, tmp_path: Path, root: Path, name: str
@@ -231,6 +233,7 @@ def test_a_known_file_must_have_its_hash(source: Path, root: Path) -> None:
     assert f"{path} is not the published file (by its size), and is taken as it is" in watcher.notes
 
 
+@pytest.mark.slow
 def test_weights_in_several_files_come_with_all_of_them(tmp_path: Path, root: Path) -> None:
     source = write_random_set(tmp_path / "small")
     path = source / "personalive" / "denoising_unet.pth"

@@ -351,10 +351,12 @@ def test_what_was_downloaded_can_be_loaded(
     assert_complete(root, hub, tiny=True)
     fetched, original = load_models(root), load_models(published)
     for name, network in original.networks().items():
+        stored = network.state_dict()
         for key, value in fetched.networks()[name].state_dict().items():
-            assert torch.equal(value, network.state_dict()[key]), f"{name}: {key}"
+            assert torch.equal(value, stored[key]), f"{name}: {key}"
 
 
+@pytest.mark.slow
 def test_the_base_is_fetched_where_the_others_leave_entries_open(
     hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -82,8 +82,8 @@ def test_it_computes_the_released_networks_numbers(case: Case, full: MotionEncod
 
 
 @pytest.mark.slow
-def test_it_computes_them_for_every_frame(case: Case, full: MotionEncoder) -> None:
-    check_tokens(case, full, list(range(4 * case.facts["chunks"])))
+def test_it_computes_them_for_frames_of_the_whole_stream(case: Case, full: MotionEncoder) -> None:
+    check_tokens(case, full, list(range(0, 4 * case.facts["chunks"], 4)))
 
 
 def test_constants_are_real_where_weights_are_not() -> None:

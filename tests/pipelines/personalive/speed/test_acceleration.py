@@ -52,6 +52,7 @@ def test_stages_that_cannot_be_recorded_run_as_they_are(
         assert (tape.tried, tape.recorded) == (0, 0)
 
 
+@pytest.mark.slow
 def test_warming_up_tries_everything_before_it_records_anything(
     models: Models, set_to: PersonaLiveLoadParameters
 ) -> None:

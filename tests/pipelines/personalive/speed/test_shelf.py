@@ -89,6 +89,7 @@ class Noted(Shelf):
         return super().taken(device)
 
 
+@pytest.mark.slow
 def test_with_low_vram_references_and_keyframes_fetch_what_they_need_and_results_are_the_same(
     set_to: PersonaLiveLoadParameters,
     pipeline: PersonaLivePipeline,

@@ -127,6 +127,7 @@ def test_copies_from_ordinary_memory_are_not_recorded(
     PersonaLivePipeline.load(set_to.model_copy(update={"low_vram": "stream"})).close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "plan",
     [pytest.param("half", marks=pytest.mark.slow), "stream", pytest.param("least", marks=pytest.mark.slow)],

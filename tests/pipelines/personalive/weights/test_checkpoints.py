@@ -56,6 +56,7 @@ def refusal(root: Path, name: str, dtype: torch.dtype = torch.float32) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_every_number_of_a_set_is_in_its_network(small_set: Path, dtype: torch.dtype) -> None:
     told: list[tuple[str, int, int]] = []
@@ -87,6 +88,7 @@ def test_every_number_of_a_set_is_in_its_network(small_set: Path, dtype: torch.d
     assert {total for _, _, total in told} == {done[-1]}
 
 
+@pytest.mark.slow
 def test_the_tiny_autoencoder_may_be_left_out(own_set: Path) -> None:
     (own_set / "taesd" / "diffusion_pytorch_model.bin").unlink()
     models = load_models(own_set)
@@ -128,15 +130,15 @@ def test_an_entry_that_only_the_base_has_comes_from_there(own_set: Path) -> None
 
 
 def test_temporal_lies_over_denoising_over_base(own_set: Path) -> None:
-    names = [f"down_blocks.0.resnets.{index}.conv{conv}.bias" for index in (0, 1) for conv in (1, 2)]
-    base(own_set, {name: torch.full((32,), 1.0) for name in names})
+    names = [f"mid_block.resnets.{index}.conv{conv}.bias" for index in (0, 1) for conv in (1, 2)]
+    base(own_set, {name: torch.full((64,), 1.0) for name in names})
 
     def change(entries: dict[str, Tensor]) -> None:
         del entries[names[0]]
-        entries[names[1]] = torch.full((32,), 2.0)
+        entries[names[1]] = torch.full((64,), 2.0)
 
     edit(own_set, layout.DENOISING_UNET, change)
-    over = {name: torch.full((32,), 3.0) for name in names[2:]}
+    over = {name: torch.full((64,), 3.0) for name in names[2:]}
     edit(own_set, layout.TEMPORAL_MODULE, lambda entries: entries.update(over))
     state = loaded(own_set, "denoising_unet")
     assert [state[name].unique().tolist() for name in names] == [[1.0], [2.0], [3.0], [3.0]]
@@ -167,6 +169,7 @@ def test_position_codes_that_went_through_half_precision_are_warned_of_and_taken
     prepare(own_set, strict=True)
 
 
+@pytest.mark.slow
 def test_an_unusual_set_loads_and_says_what_is_unusual(own_set: Path) -> None:
     def wrap(file: PublishedFile, change: Callable[[dict[str, Tensor]], object]) -> Path:
         path = own_set / file.folder / file.names[-1]

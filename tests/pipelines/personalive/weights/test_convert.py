@@ -96,6 +96,7 @@ def test_a_converted_set_loads(converted: Path) -> None:
         assert all(torch.equal(state[entry], value) for entry, value in entries.items())
 
 
+@pytest.mark.slow
 def test_another_type_is_taken_by_all_but_what_computes_in_float32(small_set: Path, tmp_path: Path) -> None:
     told: list[tuple[str, int, int]] = []
     out = convert(
@@ -112,6 +113,7 @@ def test_another_type_is_taken_by_all_but_what_computes_in_float32(small_set: Pa
     assert {total for _, _, total in told} == {done[-1]}
 
 
+@pytest.mark.slow
 def test_a_set_of_another_type_keeps_it(small_set: Path, tmp_path: Path) -> None:
     half = convert(small_set, tmp_path / "half", dtype=torch.float16)
     before, after = written(half), written(convert(half, tmp_path / "again"))
@@ -172,6 +174,7 @@ def test_a_stop_midway_leaves_nothing(small_set: Path, tmp_path: Path, error: ty
     assert listing(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_an_unsound_set_leaves_nothing(own_set: Path, tmp_path: Path) -> None:
     path = edit(own_set, layout.VAE, lambda entries: entries["encoder.conv_in.bias"].fill_(float("nan")))
     with pytest.raises(WeightsError) as caught:
