@@ -117,14 +117,10 @@ class _LyingError(NoFaceError):
 def _upright(detector: FaceDetector, image: Image, name: str, rotation: Rotation, reach: Reach) -> Upright:
     """The picture turned as is wanted. Raises `NoFaceError` unless a face in it stands upright then."""
     if rotation == "auto":
-        found = upright(detector, image, reach=reach)
-        if found is not None:
-            return found
-        # Only to say the right thing.
-        faces, after = (
-            detector.detect(image, reach="far"),
-            "whichever way it is turned: rotate the picture first",
-        )
+        faces = detector.detect(image, reach=reach)
+        if (turned_up := upright(detector, image, reach=reach, faces=faces)) is not None:
+            return turned_up
+        after = "whichever way it is turned: rotate the picture first"
     else:
         image = turned(image, rotation)
         faces = detector.detect(image, reach=reach)
