@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personalive.face.search import _corners, _copy, _sides
+from personalive.face.search import _copy, _corners, _sides
 from personalive.face.tracker import FaceDetector
 from personalive.media.types import Image
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 from personalive.face.blendshapes import BlendshapeScorer
 from personalive.face.face import Face, FaceMesh, dominant, near
 from personalive.face.landmark_filter import LandmarkFilter

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from personalive.face.face import Face, dominant
 from personalive.face.pose import fit_head
-from personalive.face.tracker import FaceDetector, Reach
+from personalive.face.search import Reach
+from personalive.face.tracker import FaceDetector
 from personalive.media.image import fit_image, inner_size
 from personalive.media.rotation import QUARTERS, turned
 from personalive.media.types import Image

@@ -9,7 +9,8 @@ from pathlib import Path
 from personalive.errors import MediaError, NoFaceError, UnsupportedMediaError
 from personalive.face.crop import CropBox, Size, cut, head_in_frame, reference_crop
 from personalive.face.face import Face
-from personalive.face.tracker import FaceDetector, Reach
+from personalive.face.search import Reach
+from personalive.face.tracker import FaceDetector
 from personalive.face.upright import Upright, stands, upright
 from personalive.media import PICTURES, Image, Rotation, is_image_file, open_driving, read_image
 from personalive.media.rotation import turned

@@ -133,8 +133,8 @@ def test_extra_entries_are_noted_and_named_when_that_is_asked_for(tmp_path: Path
     with pytest.raises(WeightsError) as error:
         plan("tiny network", tiny(), files, strict=True)
     assert str(error.value) == (
-        f"The tiny network cannot be loaded: {other}: linear.extra0, linear.extra1, linear.extra2 and 2 more belong "
-        "to no entry of this network."
+        f"The tiny network cannot be loaded: {other}: linear.extra0, linear.extra1, linear.extra2 and 2 more "
+        "belong to no entry of this network."
     )
 
 
