@@ -30,9 +30,9 @@ def test_text_and_values_are_read_as_what_they_are_for(given: Any, expected: dic
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"size": "large"}, "size = 'large'"),
+        ({"size": "large"}, "size cannot be 'large'"),
         ({"size": "300"}, "multiple of 64"),
-        ({"fps": "nan"}, "fps = 'nan'"),
+        ({"fps": "nan"}, "fps cannot be 'nan'"),
         ({"start": 5, "end": 2}, "must come after the start"),
         ({"segment_frames": 3}, "8 frames or more"),
         ({"rotate": "45"}, "rotation must be auto, 0, 90, 180 or 270"),
