@@ -12,7 +12,7 @@ import pytest
 from personalive.media import open_driving, open_writer, read_provenance
 from personalive.media.provenance import Provenance
 
-PAGE = Path(__file__).parents[1] / "docs" / "python.md"
+PAGE = Path(__file__).parents[1] / "docs" / "reference" / "python.md"
 SAMPLES = Path(str(files("personalive") / "samples"))
 FRAMES = 5
 
