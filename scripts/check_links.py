@@ -2,8 +2,8 @@
 
     python scripts/check_links.py          # prints what is dead, and exits 1 if anything is
 
-The network is not used: addresses of other sites are not followed. A picture in docs/images that no page shows counts
-as lost.
+The network is not used: addresses of other sites are not followed. A picture in docs/images that no page shows
+counts as lost.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGES = "docs/images"
 SOURCES = ("src", "tests", "scripts", "benchmarks", ".ci", "docs")
 SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".js", ".html", ".css", ".example", ""}
-MENTION = re.compile(r"(?<![\w/.-])docs/[\w./-]*\w\.(?:md|jpg|png|webp|gif|svg)(#[\w-]+)?")
+MENTION = re.compile(r"(?<!\]\()(?<![\w/.-])docs/[\w./-]*\w\.(?:md|jpg|png|webp|gif|svg)(#[\w-]+)?")
 ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|//")
 
 
