@@ -1,6 +1,6 @@
 """What a cluster of a given size can carry, what it costs, and what gives way first as users become many.
 
-    python -m benchmarks.capacity               # a day at 10, 1,000 and 100,000 users, as docs/how-to/capacity.md has it
+    python -m benchmarks.capacity               # a day at 10, 1,000 and 100,000 users: docs/how-to/capacity.md
     python -m benchmarks.capacity --users 5000 --sessions-per-gpu 4 --gpu-hour 1.1
     python -m benchmarks.capacity --recorded day.txt    # new sessions in each minute of a real day, a line each
 

@@ -23,15 +23,16 @@ ROOT = Path(__file__).resolve().parent.parent
 IMAGES = "docs/images"
 SOURCES = ("src", "tests", "scripts", "benchmarks", ".ci", "docs")
 SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".js", ".html", ".css", ".example", ""}
-MENTION = re.compile(r"(?<!\]\()(?<![\w/.-])docs/[\w./-]*\w\.(?:md|jpg|png|webp|gif|svg)(#[\w-]+)?")
+MENTION = re.compile(r"(?<![\w/.-])docs/[\w./-]*\w\.(?:md|jpg|png|webp|gif|svg)(#[\w-]+)?")
 ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|//")
 
 
 @dataclass
 class Page:
-    """What a page links to, with the line of each, and the anchors that it has."""
+    """What a page links to and what else it says, with the line of each, and the anchors that it has."""
 
     links: list[tuple[int, str]] = field(default_factory=list)
+    texts: list[tuple[int, str]] = field(default_factory=list)
     anchors: set[str] = field(default_factory=set)
 
     def add_heading(self, text: str) -> None:
@@ -69,9 +70,13 @@ def parse(text: str) -> Page:
             page.add_heading(plain(tokens[number + 1]))
         elif token.type == "html_block":
             _Tags(page, line).feed(token.content)
+        elif token.type in {"fence", "code_block"}:
+            page.texts += enumerate(token.content.splitlines(), start=line + 1)
         for inner in token.children or []:
             if inner.type == "html_inline":
                 _Tags(page, line).feed(inner.content)
+            elif inner.type in {"text", "code_inline"}:
+                page.texts.append((line, inner.content))
             elif target := inner.attrs.get("href") or inner.attrs.get("src"):
                 page.links.append((line, str(target)))
     return page
@@ -148,11 +153,7 @@ def dead_mentions(root: Path, known: dict[Path, Page]) -> Iterator[str]:
     for path in sorted(files):
         if path.suffix not in SUFFIXES:
             continue
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except UnicodeDecodeError:
-            continue
-        for number, line in enumerate(lines, start=1):
+        for number, line in texts_of(path, known):
             for match in MENTION.finditer(line):
                 target, anchor = resolve("/" + match[0], path, root)
                 where = f"{path.relative_to(root)}:{number}: {match[0]}"
@@ -160,6 +161,16 @@ def dead_mentions(root: Path, known: dict[Path, Page]) -> Iterator[str]:
                     yield f"{where}: there is no such file in the repository"
                 elif anchor and target in known and anchor not in known[target].anchors:
                     yield f"{where}: {target.relative_to(root)} has no heading of this anchor"
+
+
+def texts_of(path: Path, known: dict[Path, Page]) -> list[tuple[int, str]]:
+    """Return what a file says line by line: all of it, or of a page what is neither link nor picture."""
+    if path in known:
+        return known[path].texts
+    try:
+        return list(enumerate(path.read_text(encoding="utf-8").splitlines(), start=1))
+    except UnicodeDecodeError:
+        return []
 
 
 def main() -> int:
