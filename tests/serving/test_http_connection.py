@@ -219,5 +219,8 @@ def test_a_body_is_the_same_however_it_comes(
         client.sendall(sent + HEALTH)
         status, said = answer_of(client)
         assert status == 404, said  # it was read to its end, and names no pipeline
-        if b"healthy" not in said:
-            assert answer_of(client)[0] == 200
+        while b"healthy" not in said:  # of the next answer any part may have come with the first
+            piece = client.recv(65_536)
+            assert piece, said
+            said += piece
+        assert b"HTTP/1.1 200" in said
