@@ -161,7 +161,7 @@ def test_behind_a_path_it_is_not_found_and_the_documentation_says_so(settings: S
 
     with_client(test, settings)
     told = (ROOT / "docs/how-to/https-and-turn.md").read_text(encoding="utf-8")
-    assert "A path prefix is not supported." in told
+    assert "A path prefix is not supported." in " ".join(told.split())
 
 
 @pytest.mark.parametrize(
