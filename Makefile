@@ -1,5 +1,6 @@
-# make demo   install into .venv and animate the sample        make lint   ruff and mypy
+# make demo   install into .venv and animate the sample        make lint   ruff, mypy, docs
 # make test   lint and run the tests                           make serve  run the server
+# make docs   write the generated pages and badges of docs/
 # make numerics   run those tests that compare what networks compute
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ NUMERICS := tests/face tests/parity $(addprefix tests/pipelines/personalive/,net
     test_decoding.py test_session.py test_motion.py test_noise.py test_schedule.py test_reference.py)
 JOBS ?= 2
 
-.PHONY: demo test numerics lint serve footage sample clean
+.PHONY: demo test numerics lint docs serve footage sample clean
 
 demo: $(READY)
 	@mkdir -p out
@@ -32,6 +33,14 @@ lint: $(TESTABLE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python scripts/check_types.py
+	$(BIN)/python scripts/make_reference.py --check
+	$(BIN)/python scripts/make_badges.py --check
+	$(BIN)/python scripts/check_links.py
+
+# What is generated from the code: reference pages and badges.
+docs: $(TESTABLE)
+	$(BIN)/python scripts/make_reference.py
+	$(BIN)/python scripts/make_badges.py
 
 # What the server is told, such as ARGS="--port 9000 --max-sessions 2".
 serve: $(SERVABLE)

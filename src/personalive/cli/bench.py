@@ -34,10 +34,10 @@ for on a thread ahead of the step. Beside it is what the networks take alone, on
 
 Without weights at hand, random ones are measured: they take as long as real ones of their size.
 
---share is for telling others what a card does: stdout then has one row of a Markdown table (docs/cards.md has its
-columns), stderr what is in it and where to send it. It holds the card, its driver, the kind of system, versions,
-the settings that are not at their default, and times; no names of yours, of your machine or its folders, no
-serial numbers.
+--share is for telling others what a card does: stdout then has one row of a Markdown table
+(docs/reference/cards.md has its columns), stderr what is in it and where to send it. It holds the card, its driver,
+the kind of system, versions, the settings that are not at their default, and times; no names of yours, of your
+machine or its folders, no serial numbers.
 """
 
 

@@ -20,7 +20,7 @@ personalive cluster serve --pipeline personalive --gpus-per-replica 1 --min-repl
 
 The settings are those of `personalive serve`: flags, variables of the environment, a TOML file. What a host has of
 its own (PERSONALIVE_PUBLIC_IP, PERSONALIVE_UDP_PORTS, PERSONALIVE_RECORDINGS_DIR) is taken from the environment of
-its `ray start`. docs/cluster.md has clusters by hand and on Kubernetes.
+its `ray start`. docs/how-to/cluster.md has clusters by hand and on Kubernetes.
 """
 
 app = typer.Typer(

@@ -24,8 +24,8 @@ do, where there is something to do.
 Of a GPU it says: the card, its compute capability and memory; whether its driver is new enough for the PyTorch that
 is installed, and whether that PyTorch was built for GPUs at all; whether Triton can build the fused kernels, which
 needs a C compiler and Python's headers; how the diffusion pipeline fits into the memory that is free now; and the
-rate to expect, as measured or as computed for that card (docs/cards.md). Nothing is loaded or left behind; it takes
-some seconds.
+rate to expect, as measured or as computed for that card (docs/reference/cards.md). Nothing is loaded or left
+behind; it takes some seconds.
 """
 
 

@@ -29,7 +29,7 @@ Every flag is also a variable of the environment (PERSONALIVE_MAX_SESSIONS=4) an
 environment or the file: other users of this machine can see flags.
 
 It serves this machine alone until --host says otherwise, and then wants a key. For HTTPS put nginx or Caddy
-before it; docs/serving.md has both, and how media gets through firewalls.
+before it; docs/how-to/https-and-turn.md has both, and how media gets through firewalls.
 """
 
 PACKAGES = ("aiortc", "fastapi", "uvicorn", "pydantic_settings", "prometheus_client")

@@ -17,7 +17,7 @@ from tests.serving.camera import Camera
 from tests.serving.client import PORTRAIT, Client, streaming
 from tests.serving.connections.test_calls import accept, offered
 from tests.serving.running import RunningServer
-from tests.serving.test_readme import assert_animated, load_request, shown_by_client
+from tests.serving.test_first_stream import assert_animated, load_request, shown_by_client
 
 pytestmark = [
     pytest.mark.cluster,

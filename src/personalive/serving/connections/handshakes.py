@@ -13,7 +13,7 @@ from personalive.serving.observing import logs
 
 _REMEDY = (
     "a client that brings its own certificate needs an ECDSA one on the curve prime256v1 (FFmpeg: -cert_file and "
-    "-key_file); see docs/serving.md"
+    "-key_file); see docs/how-to/obs.md"
 )
 _NOT_THAT_OF_THE_OFFER = (
     "the client's certificate is not that of its offer's a=fingerprint, or no SRTP profile is common"

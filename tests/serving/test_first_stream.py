@@ -1,4 +1,4 @@
-"""The README's way to an animated picture, word for word: its commands' requests, and its client."""
+"""The tutorial of streams, word for word: its commands' requests, and its client."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import pytest
 from personalive.media import Image, open_driving
 from tests.serving.running import running
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs/tutorial/first-stream.md"
 SAMPLES = Path(str(files("personalive") / "samples"))
 
 
 def section() -> str:
-    """What the README says of serving."""
-    text = README.read_text()
-    return text[text.index("## Serve it") :]
+    """Return what the tutorial says of streaming from a program."""
+    text = PAGE.read_text(encoding="utf-8")
+    return text[text.index("## 3. From a program") :]
 
 
 def load_request() -> str:
