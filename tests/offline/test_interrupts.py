@@ -121,7 +121,7 @@ def test_at_any_moment(job: AnimateJob, tmp_path: Path, moment: float) -> None:
             run(job)
             finished = True
     except KeyboardInterrupt:
-        assert time.monotonic() - sent[0] < 1.0
+        assert time.monotonic() - sent[0] < 5
     left = [path.name for path in tmp_path.iterdir()]
     assert left == (["out.mp4"] if finished or left == ["out.mp4"] else [])
     assert threads() == []
@@ -134,7 +134,7 @@ def test_while_a_step_waits_for_its_pipeline(job: AnimateJob, tmp_path: Path) ->
     )  # fmt: skip
     with pytest.raises(KeyboardInterrupt), _interrupted_after(1.0) as sent:
         run(slow)
-    assert time.monotonic() - sent[0] < 1.0
+    assert time.monotonic() - sent[0] < 5
     assert list(tmp_path.iterdir()) == []
 
 
