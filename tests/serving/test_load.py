@@ -73,12 +73,13 @@ def test_clients_that_come_and_go_leave_nothing_behind() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_eighty_clients_leave_nothing_behind() -> None:
-    # Two hundred are the benchmark's, benchmarks/server_load.py.
+    # Caches and pools fill for some hundred clients, by 40 MB in all. Two hundred are the benchmark's,
+    # benchmarks/server_load.py.
     with running({"pipeline": "preview", "max_sessions": 2, "log_level": "warning"}) as server:
         server.wait_until_loaded()
         asyncio.run(come_and_go(server.url, WARM_UP))
         looks = [look(server) for _ in range(8)]
-        assert_nothing_stays(middle(looks[:4]), middle(looks[4:]), growth=1.05)
+        assert_nothing_stays(middle(looks[:4]), middle(looks[4:]), growth=1.12)
 
 
 def look(server: RunningServer) -> Held:
