@@ -244,6 +244,20 @@ def test_a_body_that_drips_is_cut_off() -> None:
     assert answered.headers["connection"] == "close"
 
 
+def test_a_large_body_has_as_long_as_a_slow_line_needs() -> None:
+    answered = call("POST", REFERENCE_PATH, None, lambda: pieces([b"x" * 10_000] * 20, pause=0.04))
+    assert answered.status == 200  # in 0.8 s, where 0.3 s are enough for a small one
+
+
+def test_no_pause_is_bought_by_haste() -> None:
+    async def stopping() -> AsyncIterator[bytes]:
+        yield b"x" * 1_000_000
+        await asyncio.sleep(9)
+        yield b"x"
+
+    assert call("POST", REFERENCE_PATH, None, stopping).status == 408
+
+
 def test_a_body_that_never_comes_is_cut_off() -> None:
     assert call("POST", "/whip", {"content-length": "5"}, lambda: pieces([b""], pause=9)).status == 408
 

@@ -95,7 +95,7 @@ Idle = Annotated[
 ]
 Body = Annotated[
     float | None,
-    typer.Option("--body-timeout", metavar="SECONDS", help="Time for a request's body. Default: 20."),
+    typer.Option("--body-timeout", metavar="SECONDS", help="Longest pause in a request's body. Default: 20."),
 ]
 Header = Annotated[
     float | None,

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 from personalive.face.face import Face, dominant
 from personalive.face.pose import fit_head
-from personalive.face.tracker import FaceDetector, Reach
+from personalive.face.search import Reach
+from personalive.face.tracker import FaceDetector
+from personalive.media.image import fit_image, inner_size
 from personalive.media.rotation import QUARTERS, turned
 from personalive.media.types import Image
 
@@ -21,6 +23,9 @@ Landmarks that were laid over a lying face score up to 0.86, and those of the sa
 """
 _AS_GIVEN = 0.05
 """What a picture's own way scores more, so that a head tilted by half a quarter stays."""
+
+_OVERVIEW = (1024, 1024)
+"""Width and height."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,19 +52,24 @@ def stands(detector: FaceDetector, image: Image, face: Face) -> bool:
     return abs(_tilt(face)) <= _LYING and not detector.upside_down(image, face)
 
 
-def upright(detector: FaceDetector, image: Image, *, reach: Reach = "far") -> Upright | None:
+def upright(
+    detector: FaceDetector, image: Image, *, reach: Reach = "far", faces: Sequence[Face] | None = None
+) -> Upright | None:
     """Turn a picture so that its face stands upright; None where there is none that could.
 
     How far is looked for small faces says `reach`, as in `FaceDetector.detect`. Where none is seen as the picture
-    is, only large ones are looked for the other ways.
+    is, only large ones are looked for the other ways. `faces` are those of the picture, where they are known.
     """
-    found = Upright(image, 0, detector.detect(image, reach=reach))
+    found = Upright(image, 0, detector.detect(image, reach=reach) if faces is None else faces)
     score = _score(detector, found)
     if score >= _SURE:
         return found
     ways = [(score + _AS_GIVEN, found)] if score > 0 else []
     further: Reach = ("near" if reach == "near" else "far") if found.faces else "near"
+    overview = _overview(image)
     for turn in QUARTERS[1:]:
+        if further == "near" and not detector.detect(turned(overview, turn), reach="near"):
+            continue
         way = turned(image, turn)
         found = Upright(way, turn, detector.detect(way, reach=further))
         if (score := _score(detector, found)) > 0:
@@ -86,6 +96,12 @@ def upright_frame(detector: FaceDetector, images: Iterable[Image]) -> Upright | 
     if votes:
         return next(iter(votes.values()))[0]
     return None if first is None else upright(detector, first)
+
+
+def _overview(image: Image) -> Image:
+    """A picture in little, where it is large: as good for finding large faces, and turned in no time."""
+    size = image.shape[1], image.shape[0]
+    return fit_image(image, inner_size(size, _OVERVIEW)) if max(size) > max(_OVERVIEW) else image
 
 
 def _score(detector: FaceDetector, way: Upright) -> float:

@@ -9,7 +9,8 @@ from pathlib import Path
 from personalive.errors import MediaError, NoFaceError, UnsupportedMediaError
 from personalive.face.crop import CropBox, Size, cut, head_in_frame, reference_crop
 from personalive.face.face import Face
-from personalive.face.tracker import FaceDetector, Reach
+from personalive.face.search import Reach
+from personalive.face.tracker import FaceDetector
 from personalive.face.upright import Upright, stands, upright
 from personalive.media import PICTURES, Image, Rotation, is_image_file, open_driving, read_image
 from personalive.media.rotation import turned
@@ -117,14 +118,10 @@ class _LyingError(NoFaceError):
 def _upright(detector: FaceDetector, image: Image, name: str, rotation: Rotation, reach: Reach) -> Upright:
     """The picture turned as is wanted. Raises `NoFaceError` unless a face in it stands upright then."""
     if rotation == "auto":
-        found = upright(detector, image, reach=reach)
-        if found is not None:
-            return found
-        # Only to say the right thing.
-        faces, after = (
-            detector.detect(image, reach="far"),
-            "whichever way it is turned: rotate the picture first",
-        )
+        faces = detector.detect(image, reach=reach)
+        if (turned_up := upright(detector, image, reach=reach, faces=faces)) is not None:
+            return turned_up
+        after = "whichever way it is turned: rotate the picture first"
     else:
         image = turned(image, rotation)
         faces = detector.detect(image, reach=reach)

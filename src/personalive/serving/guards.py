@@ -30,6 +30,8 @@ REFERENCE_PATH = "/api/v1/personalive/reference"
 MAX_BODY_BYTES = 64_000
 """Of all but pictures: an offer has 20,000 at most, and what is parsed keeps everybody waiting."""
 MAX_JSON_VALUES = 1000
+LEAST_RATE = 32_000
+"""Bytes a second: what a slow line's upload brings."""
 PAGES = frozenset({"/", "/stage", "/docs"})
 HEALTH = frozenset({"/health", "/health/live", "/health/ready"})
 PUBLIC = PAGES | HEALTH
@@ -158,7 +160,11 @@ def _is_visit(headers: Mapping[str, str]) -> bool:
 
 
 class BodyGuard:
-    """Reads a body before the route sees it: cut off when it grows too large, or has not come in `seconds`."""
+    """Reads a body before the route sees it: cut off when it grows too large, or comes too slowly.
+
+    It may have `seconds` to begin with, a second more for every `LEAST_RATE` bytes that have come, and no silence
+    of `seconds`.
+    """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self._app = app
@@ -190,9 +196,12 @@ class BodyGuard:
         if length.isdecimal() and int(length) > most:
             return too_large
         try:
-            body = await asyncio.wait_for(_read(receive, most), self._seconds)
+            body = await _read(receive, most, self._seconds)
         except TimeoutError:
-            detail = f"The body did not come within {self._seconds:g} s."
+            detail = (
+                f"The body came too slowly: after {self._seconds:g} s, {LEAST_RATE // 1000} kB have to come each "
+                "second."
+            )
             return problem(408, detail, {"Connection": "close"})
         except _TooLargeError:
             return too_large
@@ -218,18 +227,25 @@ class _TooLargeError(Exception):
     """A body over its limit."""
 
 
-async def _read(receive: Receive, most: int) -> bytes | None:
-    """The body, or None where the client left. Raises `_TooLargeError` as soon as it is."""
+async def _read(receive: Receive, most: int, seconds: float) -> bytes | None:
+    """The body, or None where the client left.
+
+    Raises `_TooLargeError` as soon as it is, and `TimeoutError` where it comes too slowly.
+    """
     body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body += message.get("body", b"")
-        if len(body) > most:
-            raise _TooLargeError
-        if not message.get("more_body", False):
-            return bytes(body)
+    clock = asyncio.get_running_loop().time
+    begun = clock()
+    async with asyncio.timeout(seconds) as limit:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            if len(body) > most:
+                raise _TooLargeError
+            if not message.get("more_body", False):
+                return bytes(body)
+            limit.reschedule(min(clock(), begun + len(body) / LEAST_RATE) + seconds)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

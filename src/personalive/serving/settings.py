@@ -151,7 +151,9 @@ class Settings(BaseSettings):
     idle_timeout_s: float = Field(
         30, gt=0, le=86_400, description="A session without video for so long ends."
     )
-    body_timeout_s: float = Field(20, gt=0, le=600, description="A request's body must have come by then.")
+    body_timeout_s: float = Field(
+        20, gt=0, le=600, description="A request's body may begin so late, or pause so long."
+    )
     header_timeout_s: float = Field(
         10, gt=0, le=600, description="A request's headers must have come by then."
     )

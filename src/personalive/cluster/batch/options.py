@@ -13,11 +13,14 @@ from typing import Any, get_type_hints
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from personalive.errors import InputError, PipelineUnavailableError
+from personalive.media.rotation import QUARTERS, Rotation
 from personalive.offline import AnimateJob
 from personalive.pipelines import registry
 from personalive.pipelines.parameters import build, split
 
 _NOT_OPTIONS = {"reference", "driving", "output", "overwrite", "resume", "parameters"}
+_WORDS = {"int": "a whole number", "float": "a number", "finite": "a finite number", "bool": "true or false"}
+"""For what pydantic calls its kinds of errors by, up to the first underscore."""
 
 
 @cache
@@ -90,10 +93,27 @@ def loading(parameters: Mapping[str, Any]) -> dict[str, Any]:
 def _field(name: str, value: Any) -> Any:
     if isinstance(value, str) and value.lower() in {"none", "null"}:
         value = None
+    elif isinstance(value, str) and value.lower() == "auto":  # spreadsheets capitalize words
+        value = "auto"
     try:
         return fields()[name].validate_python(value)
     except ValidationError as error:
-        raise InputError(f"{name} = {value!r}: {error.errors()[0]['msg']}.") from None
+        takes = _takes(name, error)
+        raise InputError(f"{name} cannot be {value!r}: {takes}.") from None
+
+
+def _takes(name: str, error: ValidationError) -> str:
+    """What a field takes, as the end of a sentence; `error` is of what it was given."""
+    if get_type_hints(AnimateJob)[name] == Rotation:
+        return f"it must be auto, {', '.join(map(str, QUARTERS[:-1]))} or {QUARTERS[-1]} degrees clockwise"
+    kinds = {each["type"].partition("_")[0]: each for each in error.errors()}
+    wanted = [words for kind, words in _WORDS.items() if kind in kinds]
+    if "literal" in kinds:
+        wanted.append(str(kinds["literal"].get("ctx", {}).get("expected")))
+    if wanted:
+        return f"it must be {' or '.join(wanted)}"
+    said = str(error.errors()[0]["msg"])
+    return said[0].lower() + said[1:]
 
 
 def _plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ the entry; what is only unusual is noted.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +95,7 @@ def plan(
     lacking = [f"{name} is missing from {read}" for name in matching.lacking(wanted)]
     problems = matching.problems + lacking
     if problems or strict:
-        problems += [f"{each.file.path}: {each.name} belongs to no entry of this network" for each in extras]
+        problems += _left_over(extras)
     if problems:
         remedy = _remedy(absent) if lacking else ""
         raise WeightsError(f"The {network} cannot be loaded: {_listed(problems)}.{remedy}")
@@ -271,12 +271,23 @@ def _require_finite(source: Source, stored: Tensor, value: Tensor) -> None:
         raise WeightsError(f"{source.file.path}: {source.name} holds {reason}.")
 
 
+def _left_over(extras: Sequence[Source]) -> Iterator[str]:
+    for path, names in _by_file(extras).items():
+        belongs = "belongs" if len(names) == 1 else "belong"
+        yield f"{path}: {named(names)} {belongs} to no entry of this network"
+
+
 def _left_out(network: str, extras: Sequence[Source]) -> Iterator[str]:
-    by_file: dict[Path, list[str]] = {}
-    for each in extras:
-        by_file.setdefault(each.file.path, []).append(each.name)
-    for path, names in by_file.items():
+    for path, names in _by_file(extras).items():
         yield f"{path}: left out, as nothing in the {network} has such a name: {named(names)}."
+
+
+def _by_file(entries: Iterable[Source]) -> dict[Path, list[str]]:
+    """The names that entries have in their files."""
+    names: dict[Path, list[str]] = {}
+    for each in entries:
+        names.setdefault(each.file.path, []).append(each.name)
+    return names
 
 
 def _remedy(absent: Sequence[Path]) -> str:
