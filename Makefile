@@ -15,14 +15,16 @@ NUMERICS := tests/face tests/parity $(addprefix tests/pipelines/personalive/,net
     test_decoding.py test_session.py test_motion.py test_noise.py test_schedule.py test_reference.py)
 JOBS ?= 2
 
-.PHONY: demo test numerics lint docs serve footage sample clean
+.PHONY: demo test tests numerics lint docs serve footage sample clean
 
 demo: $(READY)
 	@mkdir -p out
 	@$(BIN)/personalive animate $(SAMPLES)/portrait.jpg $(SAMPLES)/driving.mp4 -o out/demo.mp4 --side-by-side --overwrite
 	@echo "The video is at $(CURDIR)/out/demo.mp4: portrait, driver and result side by side."
 
-test: lint
+test: lint tests
+
+tests: $(TESTABLE)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "$(MARKERS)"
 
 # Processors round otherwise: CI runs these with fewer instructions, too.

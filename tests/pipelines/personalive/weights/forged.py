@@ -26,7 +26,7 @@ from personalive.pipelines.personalive.weights.tensor_files import TensorFile
 CPU = torch.device("cpu")
 
 fuzzers = pytest.mark.parametrize(
-    "examples", [pytest.param(60, id="quick"), pytest.param(1200, id="deep", marks=pytest.mark.slow)]
+    "examples", [pytest.param(60, id="quick"), pytest.param(500, id="deep", marks=pytest.mark.slow)]
 )
 """Runs a fuzzer twice: briefly with the fast tests, thoroughly with the slow ones."""
 
