@@ -124,6 +124,15 @@ def resolve(link: str, path: Path, root: Path) -> tuple[Path, str]:
     return Path(*parts), anchor
 
 
+def fault_of(target: Path, anchor: str, root: Path, known: dict[Path, Page]) -> str | None:
+    """Return why nobody arrives at an anchor ("" for none) of a file, or None where one does."""
+    if not is_there(target, root):
+        return "there is no such file in the repository"
+    if anchor and target in known and anchor not in known[target].anchors:
+        return f"{target.relative_to(root)} has no heading of this anchor"
+    return None
+
+
 def dead_links(root: Path) -> Iterator[str]:
     """Give a sentence for each link that leads nowhere, and for each picture that is lost."""
     known = pages(root)
@@ -134,11 +143,8 @@ def dead_links(root: Path) -> Iterator[str]:
                 continue
             target, anchor = resolve(link, path, root)
             shown.add(target)
-            where = f"{path.relative_to(root)}:{line}: {link}"
-            if not is_there(target, root):
-                yield f"{where}: there is no such file in the repository"
-            elif anchor and target in known and unquote(anchor) not in known[target].anchors:
-                yield f"{where}: {target.relative_to(root)} has no heading of this anchor"
+            if fault := fault_of(target, unquote(anchor), root, known):
+                yield f"{path.relative_to(root)}:{line}: {link}: {fault}"
     for picture in sorted((root / IMAGES).glob("*")):
         if picture not in shown:
             yield f"{picture.relative_to(root)}: no page shows this picture"
@@ -156,11 +162,8 @@ def dead_mentions(root: Path, known: dict[Path, Page]) -> Iterator[str]:
         for number, line in texts_of(path, known):
             for match in MENTION.finditer(line):
                 target, anchor = resolve("/" + match[0], path, root)
-                where = f"{path.relative_to(root)}:{number}: {match[0]}"
-                if not is_there(target, root):
-                    yield f"{where}: there is no such file in the repository"
-                elif anchor and target in known and anchor not in known[target].anchors:
-                    yield f"{where}: {target.relative_to(root)} has no heading of this anchor"
+                if fault := fault_of(target, anchor, root, known):
+                    yield f"{path.relative_to(root)}:{number}: {match[0]}: {fault}"
 
 
 def texts_of(path: Path, known: dict[Path, Page]) -> list[tuple[int, str]]:
