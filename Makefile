@@ -1,5 +1,7 @@
-# make demo   install into .venv and animate the sample        make lint   ruff and mypy
+# make demo   install into .venv and animate the sample        make lint   ruff, mypy, docs
 # make test   lint and run the tests                           make serve  run the server
+# make docs   write the generated pages and badges of docs/
+# make numerics   run those tests that compare what networks compute
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,22 +11,38 @@ TESTABLE := $(VENV)/.testable
 SERVABLE := $(VENV)/.servable
 SAMPLES := src/personalive/samples
 MARKERS ?= not slow
+NUMERICS := tests/face tests/parity $(addprefix tests/pipelines/personalive/,networks speed test_window.py \
+    test_decoding.py test_session.py test_motion.py test_noise.py test_schedule.py test_reference.py)
 JOBS ?= 2
 
-.PHONY: demo test lint serve footage sample clean
+.PHONY: demo test tests numerics lint docs serve footage sample clean
 
 demo: $(READY)
 	@mkdir -p out
 	@$(BIN)/personalive animate $(SAMPLES)/portrait.jpg $(SAMPLES)/driving.mp4 -o out/demo.mp4 --side-by-side --overwrite
 	@echo "The video is at $(CURDIR)/out/demo.mp4: portrait, driver and result side by side."
 
-test: lint
+test: lint tests
+
+tests: $(TESTABLE)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "$(MARKERS)"
+
+# Processors round otherwise: CI runs these with fewer instructions, too.
+numerics: $(TESTABLE)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow and not gpu" $(NUMERICS)
 
 lint: $(TESTABLE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	$(BIN)/python scripts/check_types.py
+	$(BIN)/python scripts/make_reference.py --check
+	$(BIN)/python scripts/make_badges.py --check
+	$(BIN)/python scripts/check_links.py
+
+# What is generated from the code: reference pages and badges.
+docs: $(TESTABLE)
+	$(BIN)/python scripts/make_reference.py
+	$(BIN)/python scripts/make_badges.py
 
 # What the server is told, such as ARGS="--port 9000 --max-sessions 2".
 serve: $(SERVABLE)

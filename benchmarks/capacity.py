@@ -1,6 +1,6 @@
 """What a cluster of a given size can carry, what it costs, and what gives way first as users become many.
 
-    python -m benchmarks.capacity               # a day at 10, 1,000 and 100,000 users, as docs/capacity.md has it
+    python -m benchmarks.capacity               # a day at 10, 1,000 and 100,000 users: docs/how-to/capacity.md
     python -m benchmarks.capacity --users 5000 --sessions-per-gpu 4 --gpu-hour 1.1
     python -m benchmarks.capacity --recorded day.txt    # new sessions in each minute of a real day, a line each
 
@@ -12,7 +12,7 @@ it is refused, and tries again after `--retry` seconds, `--tries` times; every f
 follows the used slots as Ray Serve's autoscaler does it (average over a look-back, target share, delays); a replica
 needs `--start` seconds to be there, and one that is to go waits for its sessions. One replica holds one GPU.
 
-Every number is an assumption that can be set; docs/capacity.md says where the defaults come from.
+Every number is an assumption that can be set; docs/how-to/capacity.md says where the defaults come from.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What to expect of which graphics card: measured where it was, otherwise computed from work and datasheets.
 
-    python -m benchmarks.cards            # the table of docs/cards.md
+    python -m benchmarks.cards            # the table of docs/reference/cards.md
     python -m benchmarks.cards --why      # the calibration, the model's errors, and where the time goes
     python -m benchmarks.cards --write    # what `personalive doctor` tells: src/personalive/cli/card_rates.json
 
@@ -42,14 +42,14 @@ CHUNK = 4
 
 H100_STAGES = {"see": 6.2, "pose": 0.8, "predict": 63.3, "show": 20.4}
 H200_STAGES = {"see": 6.0, "pose": 0.8, "predict": 59.7, "show": 18.0}
-"""ms of a step's stages without keyframes (docs/performance.md, "Where it goes")."""
+"""ms of a step's stages without keyframes (docs/internals/performance.md, "Where it goes")."""
 HOST = 2.3
 """ms of a step that belong to no stage, on both."""
 MEASURED = {
     "H100": {"exact": 93.0, "keyframes": 115.2, "fast": 71.2},
     "H200": {"exact": 87.2, "keyframes": 108.1, "fast": 68.2},
 }
-"""ms of a step by default, with three keyframes, and with dtype=float8 vae=tiny (docs/performance.md)."""
+"""ms of a step by default, with three keyframes, and with dtype=float8 vae=tiny (docs/internals/performance.md)."""
 H100_APART = 95.0
 """ms of a step on an H100 with gates in kernels of their own."""
 H100_PRODUCTS, H100_CONVOLUTIONS = 23.0, 22.0

@@ -3,7 +3,7 @@
     python -m benchmarks.delay                                # nine cases of five minutes, a table in Markdown
     python -m benchmarks.delay --seconds 20 --fps 30          # a try
     python -m benchmarks.delay --chunk 1 --delay 0            # a pipeline that answers every frame at once
-    python -m benchmarks.delay --png docs/images/delay.png    # the delay over time as well
+    python -m benchmarks.delay --png delay.png              # the delay over time as well
 
 Each case is a server of its own with a pipeline that takes a known time for each frame, and one client in another
 process whose frames carry readable numbers. Speed 1 is a pipeline exactly as fast as the camera, 0.5 half as fast.

@@ -80,7 +80,9 @@ def _counting(reports: Sequence[Report], seconds: float) -> tuple[float, float]:
 
 def _keep_apart(process: int) -> None:
     """Keep a client that has just begun, and so all its threads, on the last quarter of many cores."""
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    if sys.platform != "linux":
+        return
+    cores = sorted(os.sched_getaffinity(0))
     if len(cores) >= _MANY_CORES:
         os.sched_setaffinity(process, cores[-(len(cores) // 4) :])
 

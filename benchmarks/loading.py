@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -26,13 +25,12 @@ def load(directory: Path, dtype: str, device: str) -> None:
     import torch
 
     from personalive.pipelines.personalive.weights.checkpoints import load_models
+    from personalive.process_memory import peak_bytes
 
     begun = time.perf_counter()
     models = load_models(directory, device=device, dtype=getattr(torch, dtype))
     seconds = time.perf_counter() - begun
-    unit = 1 if sys.platform == "darwin" else 1024  # Linux counts in KiB, macOS in bytes
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    print(json.dumps({"seconds": seconds, "peak": peak / 1e9, "weights": models.nbytes / 1e9}))
+    print(json.dumps({"seconds": seconds, "peak": peak_bytes() / 1e9, "weights": models.nbytes / 1e9}))
 
 
 def measure(directory: Path, dtype: str, device: str) -> dict[str, float]:

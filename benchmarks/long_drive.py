@@ -63,6 +63,8 @@ LEAST = replace(
 
 def resident() -> float:
     """Resident memory of this process in MB."""
+    if sys.platform == "win32":
+        raise SystemExit("This reads /proc, which only Linux has.")
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 

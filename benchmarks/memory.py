@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -35,6 +34,7 @@ from personalive.media import (
 )
 from personalive.offline import AnimateJob
 from personalive.offline import run as run_job
+from personalive.process_memory import peak_bytes
 
 SAMPLES = Path(__file__).resolve().parent.parent / "src/personalive/samples"
 WIDTH, HEIGHT, FPS = 640, 360, 25
@@ -122,10 +122,7 @@ def run(job: str, clip: Path, output: Path) -> None:
     begun = time.perf_counter()
     JOBS[job](clip, output)
     seconds = time.perf_counter() - begun
-    # Linux counts in KB, macOS in bytes.
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    print(json.dumps({"peak_mb": peak, "seconds": seconds}))
+    print(json.dumps({"peak_mb": peak_bytes() / 1e6, "seconds": seconds}))
 
 
 def main() -> int:

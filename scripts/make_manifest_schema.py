@@ -1,4 +1,4 @@
-"""Cut KubeRay's schema of a RayService down to what the manifest in docs/cluster.md says.
+"""Cut KubeRay's schema of a RayService down to what the manifest in docs/how-to/cluster.md says.
 
     git clone --depth 1 --branch v1.7.0 https://github.com/ray-project/kuberay
     python scripts/make_manifest_schema.py kuberay/ray-operator/config/crd/bases/ray.io_rayservices.yaml
@@ -28,7 +28,7 @@ Node = dict[str, Any]
 
 def manifest() -> Node:
     """The one in the documentation."""
-    text = (ROOT / "docs/cluster.md").read_text()
+    text = (ROOT / "docs/how-to/cluster.md").read_text()
     found = re.search(r"<!-- manifest: begin -->\n```yaml\n(.*?)```", text, re.DOTALL)
     assert found is not None
     told: Node = yaml.safe_load(found[1])

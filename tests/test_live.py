@@ -103,6 +103,7 @@ def test_seed_and_parameters_matter(live: PersonaLive, reference: FusedReference
         live.session(reference, nonesuch=1)
 
 
+@pytest.mark.slow
 def test_a_motion_gives_what_its_clip_gives(session: LiveSession, live: PersonaLive) -> None:
     motion = live.extract_motion(CLIP, end=0.2)
     with open_driving(CLIP, end=0.2) as source:
@@ -137,8 +138,13 @@ def test_every_kind_of_picture_is_fused(live: PersonaLive, reference: FusedRefer
     assert whole.image.shape == (64, 64, 3)
     with pytest.raises(NoFaceError):
         live.fuse(np.full((200, 200, 3), 128, np.uint8))
-    with pytest.raises(NoFaceError, match="upright"):
-        live.fuse(np.rot90(pixels))
+    lying = np.rot90(pixels)
+    assert live.fuse(lying).id == live.fuse(lying, rotate=90).id == reference.id
+    with pytest.raises(NoFaceError, match="does not stand upright"):
+        live.fuse(lying, rotate=0)
+    assert live.fuse(lying, crop=False, rotate=90).id == whole.id
+    with pytest.raises(InputError, match="auto, 0, 90, 180 or 270"):
+        live.fuse(lying, rotate=45)
     with pytest.raises(MediaError, match="does not exist"):
         live.fuse("nonesuch.jpg", crop=False)
     with pytest.raises(InputError, match="uint8"):

@@ -18,9 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from personalive.errors import InputError, SessionClosedError
-from personalive.media import Image, open_driving
+from personalive.media import Image, Rotation
+from personalive.media.rotation import check_rotation, turned
 from personalive.media.types import Frames
 from personalive.offline import AnimateJob, Progress, Report, run
+from personalive.offline.driver import open_driver
 from personalive.offline.framing import crop_to_face
 from personalive.offline.motion import drive_whole, look
 from personalive.pictures import FilePath, Picture, driving_frames, pixels, portrait
@@ -80,20 +82,22 @@ class PersonaLive:
         """What may be wrong with the results as it was loaded, one sentence each."""
         return self._pipeline.warnings
 
-    def fuse(self, image: Picture, *, crop: bool = True) -> FusedReference:
+    def fuse(self, image: Picture, *, crop: bool = True, rotate: Rotation = "auto") -> FusedReference:
         """Prepare a portrait: immutable, for any number of sessions.
 
         `image`: the path of a picture, or with `crop` of a video whose first frame with a face is taken; a Pillow
-        image; or uint8 RGB (height, width, 3), any size. The face must stand upright. `crop`: cut it to head and
-        shoulders; otherwise the whole picture is resized to the loaded size, whatever its proportions.
+        image; or uint8 RGB (height, width, 3), any size. `crop`: cut it to head and shoulders; otherwise the whole
+        picture is resized to the loaded size, whatever its proportions. `rotate`: how far it is turned clockwise,
+        0, 90, 180 or 270 degrees; "auto" brings the face upright, where it is looked for, with `crop`.
 
         Raises `NoFaceError` where no face is found, `MediaError` for a file that cannot be read, `InputError` for
         an array of another kind.
         """
+        check_rotation(rotate)
         if not crop:
-            return self._pipeline.fuse(pixels(image))
+            return self._pipeline.fuse(turned(pixels(image), 0 if rotate == "auto" else rotate))
         size = (self.parameters.width, self.parameters.height)
-        return self._pipeline.fuse(crop_to_face(portrait(image), size).image)
+        return self._pipeline.fuse(crop_to_face(portrait(image, rotate), size).image)
 
     def session(
         self, reference: FusedReference, *, seed: int | None = None, **run_parameters: Any
@@ -143,15 +147,23 @@ class PersonaLive:
         return run(job, progress, pipeline=self._pipeline)
 
     def extract_motion(
-        self, driving: FilePath, *, start: float = 0.0, end: float | None = None
+        self,
+        driving: FilePath,
+        *,
+        start: float = 0.0,
+        end: float | None = None,
+        rotate: Rotation = "auto",
     ) -> DrivingMotion:
         """The motion of the clip `driving` from `start` to `end`, in seconds: for any reference.
+
+        `rotate`: how far the clip is turned clockwise, 0, 90, 180 or 270 degrees; "auto" goes by the face in it.
 
         Keep it with its `save(path)` and read it with `DrivingMotion.load(path)`.
 
         Raises `MediaError` for a file that cannot be read, `InputError` for a clip without a frame or a face.
         """
-        with open_driving(Path(driving), start=start, end=end) as source:
+        check_rotation(rotate)
+        with open_driver(Path(driving), start=start, end=end, rotation=rotate).source as source:
             return look(self._pipeline, source)
 
     def close(self) -> None:

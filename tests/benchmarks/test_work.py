@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import pytest
 import torch
@@ -19,6 +20,11 @@ from personalive.pipelines.personalive.weights.random_set import VARIANTS, rando
 SMALL = PersonaLiveLoadParameters(height=64, width=64)
 
 
+@cache
+def counted_small(*, keyframes: int = 0, pairs: bool = True) -> dict[str, list[Piece]]:
+    return count(VARIANTS["small"], SMALL, keyframes=keyframes, pairs=pairs)
+
+
 def flop(pieces: list[Piece], *kinds: Kind) -> float:
     return sum(each.flop for each in pieces if not kinds or each.kind in kinds)
 
@@ -31,8 +37,9 @@ def by_pytorch(run: Callable[[], object]) -> int:
     return total
 
 
+@pytest.mark.slow
 def test_convolutions_of_the_pose_guider_and_the_decoder_are_what_pytorch_counts() -> None:
-    counted = count(VARIANTS["small"], SMALL)
+    counted = counted_small()
     models = random_models(VARIANTS["small"], device=torch.device("cpu"))
     pose = by_pytorch(lambda: models.pose_guider.frames(torch.zeros(4, 3, 64, 64)))
     assert flop(counted["pose"]) == pose
@@ -51,7 +58,7 @@ def test_the_unet_is_what_pytorch_counts_of_the_same_call() -> None:
     from personalive.pipelines.personalive.schedule import Schedule
     from personalive.pipelines.personalive.speed.stages import PlainStages
 
-    counted = count(VARIANTS["small"], SMALL)["predict"]
+    counted = counted_small()["predict"]
     models = random_models(VARIANTS["small"], device=torch.device("cpu"))
     unet = models.denoising_unet
     for module in unet.modules():
@@ -94,8 +101,9 @@ def _pixels(unet: torch.nn.Module, resnet: torch.nn.Module) -> int:
     return (8 >> lowest) ** 2
 
 
+@pytest.mark.slow
 def test_keyframes_add_attention_and_what_is_joined_for_it_and_nothing_else() -> None:
-    none, three = (count(VARIANTS["small"], SMALL, keyframes=number) for number in (0, 3))
+    none, three = (counted_small(keyframes=number) for number in (0, 3))
     for stage in ("see", "pose", "show"):
         assert none[stage] == three[stage]
     for kind in (Kind.PRODUCTS, Kind.CONVOLUTIONS):
@@ -110,13 +118,15 @@ def test_keyframes_add_attention_and_what_is_joined_for_it_and_nothing_else() ->
     assert moved[1] > moved[0]
 
 
+@pytest.mark.slow
 def test_gates_apart_write_and_read_what_their_products_give() -> None:
-    paired, apart = (count(VARIANTS["small"], SMALL, pairs=pairs)["predict"] for pairs in (True, False))
+    paired, apart = (counted_small(pairs=pairs)["predict"] for pairs in (True, False))
     assert flop(paired) == flop(apart)
     assert sum(each.nbytes for each in apart) > sum(each.nbytes for each in paired)
     assert len(apart) > len(paired)
 
 
+@pytest.mark.slow
 def test_the_released_unet_takes_what_was_counted_by_hand() -> None:
     """24.1 TFLOP by hand, before doublings took four products a pixel for nine."""
     pieces = count(VARIANTS["released"], PersonaLiveLoadParameters())["predict"]
@@ -127,6 +137,7 @@ def test_the_released_unet_takes_what_was_counted_by_hand() -> None:
     assert (flop(pieces) + doubled) / 1e12 == pytest.approx(24.1, rel=0.05)
 
 
+@pytest.mark.slow
 def test_float8_is_counted_as_the_product_quantizes() -> None:
     counted = count(VARIANTS["released"], PersonaLiveLoadParameters(dtype="float8", vae="tiny"))
     plain = count(VARIANTS["released"], PersonaLiveLoadParameters(vae="tiny"))
@@ -153,11 +164,12 @@ def test_a_fused_operation_reads_and_writes_each_once(
 
 
 def test_the_table_names_every_stage() -> None:
-    said = table(count(VARIANTS["small"], SMALL))
+    said = table(counted_small())
     for stage in ("motion networks", "pose guider", "denoising UNet", "decoder"):
         assert f"| {stage} | " in said
 
 
+@pytest.mark.slow
 def test_counting_leaves_the_networks_of_others_alone() -> None:
     count(VARIANTS["small"], SMALL)
     assert meta_models(VARIANTS["small"]).denoising_unet.operations is PLAIN

@@ -178,7 +178,11 @@ _MOVES = """async (milliseconds) => {
 
 def decoded(address: str) -> Image:
     """The picture of a data: address, uint8 RGB."""
-    data = base64.b64decode(address.partition(",")[2])
+    return decoded_bytes(base64.b64decode(address.partition(",")[2]))
+
+
+def decoded_bytes(data: bytes) -> Image:
+    """The picture of a file, uint8 RGB."""
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert decoded is not None
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), np.uint8)

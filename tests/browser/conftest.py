@@ -1,6 +1,6 @@
 """A server with the preview loaded, and a visitor of its page.
 
-The pictures of docs/guide.md are made by these tests: PAGE_PICTURES=docs/images pytest -m browser
+The pictures of docs/how-to/web-page.md are made by these tests: PAGE_PICTURES=docs/images pytest -m browser
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def faces(film: Film) -> list[tuple[float, Face]]:
     found = []
     with FaceDetector() as detector:
         for at, image in film:
-            seen = detector.detect(image, thorough=False)
+            seen = detector.detect(image, reach="far")
             found += [(at, seen[0])] if seen else []
     assert len(found) > 0.8 * len(film), f"faces in {len(found)} of {len(film)} pictures"
     return found

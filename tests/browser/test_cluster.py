@@ -38,7 +38,7 @@ def test_the_page_goes_on_at_another_replica(browser: Browser) -> None:
         victim, at = owner(session["id"]), time.monotonic()
         nodes.kill_process(victim)
         visit.told("Connection lost")
-        visit.told("Following the driver", AGAIN)
+        visit.told("Following the face", AGAIN)
         assert time.monotonic() - at < AGAIN
         (session,) = server.sessions()
         assert owner(session["id"]) != victim

@@ -26,11 +26,12 @@ def part(visit: Visit, name: str) -> str:
 
 def test_the_parts_are_shown_while_it_runs(live: Visit) -> None:
     parts = live.page.get_by_role("region", name="Where the delay comes from")
-    for name in ("Waiting for 4 frames", "Computing", "Sending", "Network and browser"):
+    for name in ("Waiting to begin", "Computing", "Sending", "Network and browser"):
         row = parts.locator("div", has=live.page.get_by_role("term").filter(has_text=name))
         expect(row.get_by_role("definition")).to_have_text(MEASURED, timeout=20_000)
-    expect(parts).to_contain_text("Most of the delay:")
-    # The preview has no window.
+    expect(parts.locator("#delay-advice")).to_contain_text("Mostly")
+    # The preview takes each frame as it comes, and has no window.
+    expect(parts).not_to_contain_text("Waiting for")
     expect(parts).not_to_contain_text("Inside the model")
     live.page.get_by_role("button", name="Stop", exact=True).click()
     expect(parts).to_be_hidden()
@@ -48,7 +49,7 @@ def test_a_pipeline_with_a_window(
         visit.tap_messages()
         visit.start()
         visit.wait_until_live()
-        visit.change_stats({"delay_ms": DIFFUSION})
+        visit.change_stats({"delay_ms": DIFFUSION, "chunk_frames": 4})
         expect(visit.page.locator("#delay-list")).to_contain_text("Inside the model", timeout=20_000)
         assert part(visit, "chunk") == "Waiting for 4 frames 0.07 s"
         assert part(visit, "window") == "Inside the model 0.40 s"
@@ -70,18 +71,21 @@ def test_a_pipeline_with_a_window(
 
 
 def width(visit: Visit, name: str) -> float:
-    box = visit.page.locator(f"#delay-bar [data-part={name}]").bounding_box()
-    assert box is not None
-    return box["width"]
+    # In one go: each second the pieces are made anew.
+    found = visit.page.evaluate(
+        "(name) => document.querySelector(`#delay-bar [data-part=${name}]`).getBoundingClientRect().width",
+        name,
+    )
+    return float(found)
 
 
 _ADVICE = """async ([given, told, onTheWay, rate]) => {
   const { DelayParts } = await import("/assets/js/delay-parts.js");
   const parts = new DelayParts();
   const properties = Object.fromEntries(given.map((name) => [name, {}]));
-  parts.use({ chunk_frames: 4, load_parameters: { properties } });
+  parts.use({ load_parameters: { properties } });
   return told.map((one) => {
-    parts.show(one, onTheWay, rate);
+    parts.show(one, onTheWay, rate, 4);
     return document.getElementById("delay-advice").textContent;
   });
 }"""
@@ -98,12 +102,12 @@ def advice(
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({}, "the model looks at many frames"),
-        ({"window": None, "chunk": 110.0}, "4 frames are computed at once"),
+        ({}, "the model, which looks at many frames"),
+        ({"window": None, "chunk": 110.0}, "waiting for 4 frames, which are computed at once"),
         # Four frames have come after 160 ms: those that wait longer wait for something else.
         ({"window": None, "chunk": 300.0}, "waiting for the server to be free"),
         ({"window": None, "step": 200.0}, "computing"),
-        ({"window": None, "send": 200.0}, "sent one by one"),
+        ({"window": None, "send": 200.0}, "sending frames one by one"),
     ],
 )
 def test_the_advice_is_for_the_largest_part(
@@ -117,10 +121,47 @@ def test_the_network_may_be_the_largest_part(visit: Visit) -> None:
 
 
 def test_a_pipeline_whose_latency_can_be_chosen(visit: Visit) -> None:
-    assert "choose a lower Latency under “Before start”" in advice(visit, DIFFUSION, given=("latency",))[0]
+    assert "choose a faster Speed under “Before start”" in advice(visit, DIFFUSION, given=("latency",))[0]
 
 
 def test_the_advice_does_not_flicker(visit: Visit) -> None:
     first: dict[str, float | None] = {"chunk": 50, "window": None, "step": 100, "send": 95}
     said = advice(visit, first, first | {"step": 95, "send": 100}, first | {"send": 200})
     assert said[0] == said[1] != said[2]
+
+
+_SKIPPED = """async (told) => {
+  const { Figures } = await import("/assets/js/figures.js");
+  const figures = new Figures();
+  figures.clear();
+  const latency_ms = { p50: 100, p95: 120 };
+  const stats = { fps_in: 30, fps_out: 30, latency_ms, dropped_out: 0, frames_without_face: 0 };
+  return told.map(([frames_in, dropped_in]) => {
+    figures.show({ ...stats, frames_in, dropped_in }, 0, "streaming");
+    return document.getElementById("skipped-advice").textContent;
+  });
+}"""
+
+
+def warnings(visit: Visit, shares: list[float]) -> list[bool]:
+    """Whether the page warns, second by second, where that share of 100 driving frames is skipped in each."""
+    frames, dropped, told = 0.0, 0.0, [(0.0, 0.0)]
+    for share in shares:
+        frames, dropped = frames + 100, dropped + 100 * share
+        told.append((frames, dropped))
+    found: list[str] = visit.page.evaluate(_SKIPPED, told)
+    assert all("smaller Width and Height" in one for one in found if one)
+    return [bool(one) for one in found[1:]]
+
+
+def test_many_skipped_frames_are_a_warning(visit: Visit) -> None:
+    assert warnings(visit, [0, 0.41, 0.41]) == [False, True, True]
+    assert not any(warnings(visit, [0.02, 0.04] * 5))
+    # One bad second among good ones is none, and one that is over is over after a while.
+    assert not any(warnings(visit, [0, 0, 0, 0, 0.45, 0, 0, 0, 0, 0]))
+    faded = warnings(visit, [0.4] * 3 + [0.0] * 8)
+    assert faded[:4] == [True] * 4
+    assert not faded[-1]
+    # Around the limit it does not come and go.
+    steady = warnings(visit, [0.12] * 6 + [0.08, 0.11] * 5)
+    assert all(steady)

@@ -47,10 +47,10 @@ def test_three_clicks_lead_to_a_result_that_follows_the_camera(browser: Browser,
         shoot(visit, "ready")
         visit.page.get_by_role("button", name="Start", exact=True).click()
         visit.wait_until_live()
-        visit.told("Following the driver")
+        visit.told("Following the face")
         expect(visit.page.locator("#figure-face")).to_have_text("In view")
         expect(visit.page.locator("#figure-delay")).to_contain_text("s", timeout=15_000)
-        expect(visit.page.get_by_text("a landmark warp, not the diffusion model").first).to_be_visible()
+        expect(visit.page.get_by_text("Preview, not the diffusion model").first).to_be_visible()
         time.sleep(2)
         shoot(visit, "live")
         follows = [follow(visit)]
@@ -78,12 +78,14 @@ def test_pictures_come_by_drop_paste_and_camera(visit: Visit) -> None:
     }"""
     for kind, name in (("drop", "drop.jpg"), ("paste", "Pasted picture")):
         visit.page.evaluate(give, {"data": data, "kind": kind})
-        tile = visit.page.get_by_role("button", name=name)
+        tile = visit.page.get_by_role("button", name=name, exact=True)
         expect(tile).to_have_attribute("aria-pressed", "true")
     visit.page.get_by_role("button", name="Take a picture").click()
     wait_for(lambda: visit.page.evaluate("document.getElementById('shot-video').videoWidth > 0"))
     visit.page.get_by_role("button", name="Take it").click()
-    expect(visit.page.get_by_role("button", name="Camera picture")).to_have_attribute("aria-pressed", "true")
+    expect(visit.page.get_by_role("button", name="Camera picture", exact=True)).to_have_attribute(
+        "aria-pressed", "true"
+    )
     assert visit.errors == []
 
 
@@ -146,5 +148,5 @@ def test_the_diffusion_pipeline_on_small_weights(
             visit.wait_until_live(300)
             assert visit.frame().shape == (64, 64, 3)
             assert visit.is_moving(60)
-            expect(visit.page.get_by_role("slider", name="Head pose")).to_be_visible()
+            expect(visit.page.get_by_role("slider", name="Head turning")).to_be_visible()
             assert visit.errors == []

@@ -31,7 +31,7 @@ def test_on_a_phone(browser: Browser, server: RunningServer, shoot: Shoot) -> No
             visit.page.get_by_role("button", name="Sample clip").tap()
             visit.page.get_by_role("button", name="Start", exact=True).tap()
             visit.wait_until_live()
-            visit.told("Following the driver")
+            visit.told("Following the face")
             wide = visit.page.evaluate("document.documentElement.scrollWidth")
             assert wide <= PHONE[0]
             box = visit.page.locator("#result-video").bounding_box()
@@ -107,7 +107,7 @@ def test_no_serious_fault_of_accessibility(
         visit.page.get_by_text("Before start").click()
         visit.start()
         visit.wait_until_live()
-        visit.told("Following the driver")
+        visit.told("Following the face")
         assert faults(visit) == []
         shoot(visit, f"{scheme}-live")
     server.wait_for_sessions(0)

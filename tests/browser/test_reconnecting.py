@@ -94,7 +94,7 @@ def test_it_goes_on_as_before(tapped: Visit, server: RunningServer, shoot: Shoot
     for _ in range(2):
         tapped.told(f"{WHY} Trying again in 7 s.")
         tapped.page.get_by_role("button", name="Try now").click()
-    tapped.told("Following the driver", seconds=60)
+    tapped.told("Following the face", seconds=60)
     assert starting.count(OFFER) == 3
     after = server.sessions()[0]
     assert after["id"] != before["id"]
@@ -109,7 +109,7 @@ def test_it_waits_as_long_as_it_is_asked_to(tapped: Visit) -> None:
     starting = Starting(tapped.page, looks=1, refusals=1, wait=2)
     stop_for_a_while(tapped)
     tapped.told("Trying again in 2 s.")
-    tapped.told("Following the driver", seconds=60)
+    tapped.told("Following the face", seconds=60)
     assert starting.count(OFFER) == 2
 
 
@@ -117,7 +117,7 @@ def test_a_start_while_the_pipeline_is_started_again(visit: Visit) -> None:
     starting = Starting(visit.page, looks=1, refusals=1, wait=2)
     visit.start()
     visit.told(f"{WHY} Trying again in 2 s.")
-    visit.told("Following the driver", seconds=60)
+    visit.told("Following the face", seconds=60)
     assert starting.count(OFFER) == 2
 
 
@@ -129,7 +129,7 @@ def test_another_portrait_meanwhile(tapped: Visit, server: RunningServer) -> Non
     tapped.page.evaluate(_MIRRORED)
     expect(tapped.page.get_by_role("button", name="mirrored.png")).to_have_attribute("aria-pressed", "true")
     tapped.page.get_by_role("button", name="Try now").click()
-    tapped.told("Following the driver", seconds=60)
+    tapped.told("Following the face", seconds=60)
     assert server.sessions()[0]["reference_id"] != before
 
 

@@ -13,6 +13,7 @@ from tests.browser import chrome
 from tests.browser.chrome import CLIP, PORTRAIT, Visit, visiting
 from tests.browser.helpers import Shoot, running, upload, write_picture
 from tests.serving.running import RunningServer, free_port
+from tests.signals import freeze, thaw
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -28,7 +29,7 @@ def test_the_page_recovers_from_a_server_that_is_started_again(browser: Browser,
         visit.told("Trying again in")
         shoot(visit, "connection-lost")
         with running(at) as second:
-            visit.told("Following the driver", seconds=60)
+            visit.told("Following the face", seconds=60)
             second.wait_for_sessions(1)
             assert visit.is_moving(6)
             assert second.get("/api/v1/pipeline/status").json()["pipeline_id"] == "preview"
@@ -38,12 +39,12 @@ def test_a_server_that_vanishes_is_noticed(browser: Browser) -> None:
     with running() as server, visiting(browser, server.url) as visit:
         visit.start()
         visit.wait_until_live()
-        server.process.send_signal(signal.SIGSTOP)
+        freeze(server.process.pid)
         try:
             visit.told("Connection lost", seconds=40)
         finally:
-            server.process.send_signal(signal.SIGCONT)
-        visit.told("Following the driver", seconds=60)
+            thaw(server.process.pid)
+        visit.told("Following the face", seconds=60)
 
 
 def test_a_camera_that_is_refused(
@@ -66,17 +67,22 @@ def test_a_camera_that_is_refused(
 def test_files_that_are_no_pictures_and_no_videos(visit: Visit, tmp_path: Path, shoot: Shoot) -> None:
     (tmp_path / "notes.txt").write_text("no picture")
     (tmp_path / "broken.png").write_bytes(PORTRAIT.read_bytes()[:300])
-    for name in ("notes.txt", "broken.png"):
+    # What the browser cannot decode is the server's to judge: it may be a HEIC.
+    said = {
+        "notes.txt": "notes.txt is not a picture that can be used.",
+        "broken.png": "The picture is damaged or cut short and cannot be decoded.",
+    }
+    for name, sentence in said.items():
         upload(visit, tmp_path / name)
         problem = visit.page.locator("#portrait-problem")
-        expect(problem).to_contain_text(f"{name} is not a picture that can be used.")
+        expect(problem).to_contain_text(sentence)
     visit.page.set_input_files("#video-file", tmp_path / "notes.txt")
     expect(visit.page.locator("#driver-problem")).to_contain_text("notes.txt is not a video")
     shoot(visit, "wrong-file")
     visit.page.set_input_files("#video-file", CLIP)
     expect(visit.page.locator("#driver-name")).to_have_text("driving.mp4")
     expect(visit.page.locator("#driver-problem")).to_be_hidden()
-    assert visit.errors == []
+    assert all("400" in error for error in visit.errors)  # Chromium tells what the server refused
 
 
 def test_a_picture_without_a_face_is_refused_at_once_and_may_be_insisted_on(
@@ -89,7 +95,9 @@ def test_a_picture_without_a_face_is_refused_at_once_and_may_be_insisted_on(
     shoot(visit, "no-face-in-picture")
     problem.get_by_role("button", name="Use it anyway").click()
     expect(problem).to_be_hidden()
-    expect(visit.page.get_by_role("button", name="wall.png")).to_have_attribute("aria-pressed", "true")
+    expect(visit.page.get_by_role("button", name="wall.png", exact=True)).to_have_attribute(
+        "aria-pressed", "true"
+    )
 
 
 def test_nobody_in_view(playwright: Playwright, folder: Path, server: RunningServer, shoot: Shoot) -> None:
@@ -102,7 +110,7 @@ def test_nobody_in_view(playwright: Playwright, folder: Path, server: RunningSer
         visit.told("No face in view.", seconds=60)
         expect(visit.page.locator("#figure-face")).to_have_text("Not in view")
         shoot(visit, "no-face")
-        visit.told("Following the driver", seconds=60)
+        visit.told("Following the face", seconds=60)
     camera.close()
 
 

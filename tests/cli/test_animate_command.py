@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -89,7 +90,7 @@ def test_a_driving_clip_that_cannot_be_used(
         (["-o", "out.png"], "is one picture"),
         (["--start", "2", "--end", "1"], "must come after"),
         (["--start", "-1"], "start must be"),
-        (["--start", "99"], "no frames after 99 s"),
+        (["--start", "99"], "s long: there is nothing after 99 s"),
         (["--size", "500"], "multiple of 64"),
         (["--size", "128"], "multiple of 64"),
         (["--fps", "0"], "frame rate"),
@@ -153,6 +154,38 @@ def test_the_default_name_and_the_summary(
     assert (here / "portrait_portrait.png").exists()
 
 
+@pytest.mark.parametrize("driver_lies", [False, True])
+def test_what_lies_on_its_side_is_turned_and_said(
+    personalive: Call, portrait: Image, portrait_file: Path, here: Path, driver_lies: bool
+) -> None:
+    lying = here / "lying.png"
+    cv2.imwrite(str(lying), np.rot90(portrait)[..., ::-1])
+    files = (portrait_file, lying) if driver_lies else (lying, portrait_file)
+    done = personalive("animate", *files, "-o", "out.png", "--pipeline", "echo")
+    assert done.code == 0
+    assert "note: lying.png lies on its side: it is rotated by 90° clockwise." in done.out
+    flag = "--rotate" if driver_lies else "--rotate-reference"
+    done = personalive("animate", *files, "-o", "out.png", "-y", "--pipeline", "echo", flag, "90")
+    assert done.code == 0
+    assert "lies on its side" not in done.out
+    assert personalive("animate", *files, "-o", "out.png", "-y", "--pipeline", "echo", flag, "45").code == 2
+
+
+def test_a_choice_of_sound_is_said(personalive: Call, portrait_file: Path, clip: Path, here: Path) -> None:
+    two = here / "two.mkv"
+    with av.open(str(clip)) as source, av.open(str(two), "w") as target:
+        given = (source.streams.video[0], source.streams.audio[0])
+        made = [target.add_stream_from_template(stream) for stream in (*given, given[1])]
+        for packet in source.demux(*given):
+            if packet.dts is not None:
+                packet.stream = made[packet.stream.index]
+                target.mux(packet)
+    arguments = ["animate", portrait_file, two, "--pipeline", "echo", "--max-frames", "2", "-y"]
+    note = "note: two.mkv has 2 sound tracks: the first (aac) is used."
+    assert note in personalive(*arguments, "-o", "out.mp4").out
+    assert note not in personalive(*arguments, "-o", "out.mp4", "--no-audio").out
+
+
 def test_quiet_prints_nothing_when_all_is_well(
     personalive: Call, portrait_file: Path, clip: Path, here: Path
 ) -> None:
@@ -178,6 +211,7 @@ def test_the_preview_animates_a_real_face(
     assert mark["pipeline"] == "preview"
 
 
+@pytest.mark.slow
 def test_the_preview_side_by_side_pasted_back_and_whole(
     personalive: Call, portrait_file: Path, clip: Path, here: Path
 ) -> None:

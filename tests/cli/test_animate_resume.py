@@ -40,6 +40,14 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(
     assert refused.code == 2
     assert "differs in seed" in refused.err
 
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkFolder, "save", save)
+        done = personalive(*arguments, "--resume", "--seed", 7, "-y")
+    assert "discarding 9 finished frames" in done.err
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkFolder, "save", save)
+        assert personalive(*arguments, "--resume", "-y").code == 130
+
     done = personalive(*arguments, "--resume")
     assert done.code == 0
     assert "going on after 9 frames" in done.err

@@ -77,6 +77,7 @@ def test_what_cannot_be_is_refused_in_one_line(
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_ctrl_c_says_that_the_same_command_goes_on(folders: Path) -> None:
     command = [sys.executable, "-c", "from personalive.cli.app import main; main()", "batch"]
     command += [str(SAMPLES / "portrait.jpg"), str(SAMPLES / "driving.mp4"), "--out", str(folders / "out")]

@@ -1,16 +1,23 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+import personalive
 from personalive.face import model
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Call
+
+_FOLDER = Path(personalive.__file__).parent / "samples"
+SAMPLES = (_FOLDER / "portrait.jpg", _FOLDER / "driving.mp4")
 
 
 def test_all_is_well_here(personalive: Call) -> None:
@@ -40,6 +47,7 @@ def test_json_holds_the_same(personalive: Call) -> None:
     assert {check["level"] for check in told["checks"]} == {"ok", "note", "problem"}
 
 
+@pytest.mark.slow
 def test_an_altered_face_model_fails_it(
     personalive: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -54,6 +62,7 @@ def test_an_altered_face_model_fails_it(
     assert done.out.endswith("Portraits cannot be animated here.\n")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("plugins")
 def test_pipelines_that_cannot_run_say_why_but_do_not_fail_it(personalive: Call) -> None:
     done = personalive("doctor")
@@ -63,6 +72,7 @@ def test_pipelines_that_cannot_run_say_why_but_do_not_fail_it(personalive: Call)
     assert "No module named 'no_such_module_anywhere'" in done.out
 
 
+@pytest.mark.slow
 def test_a_gpu_is_reported_by_its_driver(
     personalive: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,6 +87,7 @@ def test_a_gpu_is_reported_by_its_driver(
     assert "nvidia-smi finds none: no devices" in personalive("doctor").out
 
 
+@pytest.mark.slow
 def test_a_cache_folder_that_cannot_be_written_is_told(
     personalive: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,3 +97,24 @@ def test_a_cache_folder_that_cannot_be_written_is_told(
     assert "not writable" in done.out
     assert "Set PERSONALIVE_HOME" in done.out
     assert done.code == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", ["av", "cv2", "ai_edge_litert", "numpy", "PIL", "pydantic"])
+def test_a_library_that_does_not_import_is_a_finding(library: str, tmp_path: Path) -> None:
+    broken = tmp_path / library
+    broken.mkdir()
+    (broken / "__init__.py").write_text(
+        f"raise ImportError('libxcb.so.1: cannot open shared object file', name={library!r})"
+    )
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    for command in (["doctor"], ["animate", *map(str, SAMPLES), "-o", "out.mp4", "--max-frames", "4"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "personalive", *command],
+            check=False, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=120,
+        )  # fmt: skip
+        assert "Traceback" not in done.stderr, done.stderr
+        # Options are parsed with pydantic: without it there is no doctor either.
+        able = command == ["doctor"] and library != "pydantic"
+        assert done.returncode == (1 if able else 2)
+        assert "pip install" in done.stdout + done.stderr

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Call
 
 NEXT = "next: personalive weights check, then personalive animate portrait.jpg talking.mp4\n"
-COUNT = len([file for file in layout.FILES if not file.optional])
+COUNT = len([file for file in layout.FILES if not file.optional and not file.fallback])
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_it_brings_the_weights_and_says_where_they_are(
     assert_complete(root, hub)
     assert out.startswith(f"{root}: all {COUNT} files are there, {COUNT} of them fetched now (1.")
     assert out.endswith(NEXT)
-    assert err.startswith(f"fetching {COUNT} files into {root}: ")
+    assert err.startswith(f"{layout.LICENCES}\nfetching {COUNT} files into {root}: ")
     assert "\nfetching sd-vae-ft-mse/config.json\n" in err
     hub.requests.clear()
     assert call(monkeypatch) == 0
@@ -90,7 +90,10 @@ def test_a_dry_run_is_a_table(personalive: Call, hub: HubServer, root: Path) -> 
         "pretrained_weights/personalive/reference_unet.pth",
     ]
     assert lines[-1].startswith(f"{root}: 1.")
-    assert f"to fetch for {COUNT} of {COUNT} files, " in lines[-1]
+    assert (
+        f"to fetch for {COUNT} of {COUNT} files (150.0 kB more if they leave entries to the base UNet), "
+        in lines[-1]
+    )
     personalive("download", "-q")
     hub.requests.clear()
     assert "is there\n" in personalive("download", "--dry-run").out
@@ -99,11 +102,16 @@ def test_a_dry_run_is_a_table(personalive: Call, hub: HubServer, root: Path) -> 
 
 def test_weights_from_a_folder(personalive: Call, hub: HubServer, root: Path, tmp_path: Path) -> None:
     personalive("download", "-q")
+    for name in ("config.json", "diffusion_pytorch_model.bin"):  # what is there cannot be loaded, but is all
+        path = root / layout.BASE_UNET.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(hub.content(path.relative_to(root).as_posix()))
     there = tmp_path / "there"
     done = personalive("download", "--from", root, "--dir", there)
     assert done.code == 0
-    assert_complete(there, hub)
-    assert f"{there}: all {COUNT} files are there, {COUNT} of them taken over now" in done.out
+    assert_complete(there, hub, base=True)
+    assert f"{there}: all {COUNT + 2} files are there, {COUNT + 2} of them taken over now" in done.out
+    assert done.err.startswith(f"{layout.LICENCES}\n")
     assert done.out.endswith(f"next: personalive weights check {there}\n")
     (root / "personalive" / "pose_guider.pth").unlink()
     done = personalive("download", "--from", root, "--dir", tmp_path / "elsewhere")
@@ -157,6 +165,7 @@ def test_an_error_is_one_line_that_says_what_to_do(
     assert hub.requests == []
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_checked(
     personalive: Call, hub: HubServer, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from personalive.cli.card_rates import expected
 from personalive.cli.check import Check
 from personalive.cli.gpu_checks import gpu_checks
 from personalive.cli.gpu_facts import Driver, Facts, Gpu, Torch
+from personalive.installation import pip_command
 from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan
 
 GIB = 2**30
@@ -96,7 +97,8 @@ def test_a_driver_that_is_too_old_has_two_ways_out() -> None:
 def test_pytorch_without_cuda_beside_a_driver_is_a_problem(gpu: dict[str, object], build: str) -> None:
     check = found(replace(with_gpu(**gpu), torch=CPU_BUILD), "PyTorch")
     assert check.level == "problem"
-    wanted = f"pip install --force-reinstall torch --index-url https://download.pytorch.org/whl/{build}"
+    index = f"https://download.pytorch.org/whl/{build}"
+    wanted = pip_command("--force-reinstall", "torch", "--index-url", index)
     assert check.remedy == wanted
 
 
@@ -144,9 +146,9 @@ def test_what_is_missing_for_triton_says_what_it_costs_and_what_brings_it() -> N
 
 def test_without_triton_nothing_is_said_of_compilers() -> None:
     facts = replace(WELL, torch=replace(TORCH, triton=None, triton_error="No module named 'triton'"))
-    assert found(facts, "Triton").remedy == "pip install triton"
+    assert found(facts, "Triton").remedy == pip_command("triton")
     assert "C compiler, headers" not in names(facts)
-    assert found(replace(facts, system="win32"), "Triton").remedy == "pip install triton-windows"
+    assert found(replace(facts, system="win32"), "Triton").remedy == pip_command("triton-windows")
     assert "C compiler, headers" not in names(replace(WELL, system="win32", compiler=None))
 
 

@@ -75,6 +75,7 @@ def test_a_library_that_is_something_else_is_none(tmp_path: Path) -> None:
     assert gpu_facts.library_version([str(tmp_path / "libcuda.so.1")]) is None
 
 
+@pytest.mark.slow
 def test_the_installed_pytorch_is_told_as_it_is() -> None:
     import torch
 
@@ -86,6 +87,7 @@ def test_the_installed_pytorch_is_told_as_it_is() -> None:
     assert told.available == torch.cuda.is_available()
 
 
+@pytest.mark.slow
 def test_memory_plans_are_counted_where_there_is_a_gpu_to_plan_for() -> None:
     plain, planned = gpu_facts.ask_torch(), gpu_facts.ask_torch(plans=True)
     assert plain is not None
@@ -139,6 +141,7 @@ def test_headers_are_there_where_python_h_is(tmp_path: Path) -> None:
     assert gpu_facts.headers(tmp_path) == tmp_path
 
 
+@pytest.mark.slow
 def test_this_machine_is_looked_at_without_complaint() -> None:
     facts = gpu_facts.gather()
     assert facts.system == sys.platform

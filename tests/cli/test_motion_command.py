@@ -55,7 +55,7 @@ def test_help(personalive: Call, command: tuple[str, ...]) -> None:
         (("extract", "nonesuch.mp4", "--weights", "{weights}"), "nonesuch.mp4 does not exist"),
         (("extract", CLIP), "personalive download"),
         (("extract", CLIP, "-o", "out.bin", "--weights", "{weights}"), "ends in .safetensors"),
-        (("drive", PORTRAIT, "nonesuch.safetensors", "--weights", "{weights}"), "is not there"),
+        (("drive", PORTRAIT, "nonesuch.safetensors", "--weights", "{weights}"), "does not exist"),
         (("drive", PORTRAIT, CLIP, "--weights", "{weights}"), "personalive motion extract CLIP"),
         (("drive", PORTRAIT, CLIP, "--set", "pose"), "NAME=VALUE"),
         (("drive", PORTRAIT), "MOTION"),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SMALL = ("--set", "height=64", "--set", "width=64", "--set", "device=cpu", "--steps", 2)
 
 
+@pytest.mark.slow
 def test_a_row_has_every_column_and_nothing_personal(personalive: Call, test_weights: Path) -> None:
     outcome = personalive("bench", *SMALL, "--weights", test_weights, "--share")
     assert outcome.code == 0

@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
+from torch import Tensor
 
 from personalive.cli import weights as command
 from personalive.errors import PipelineUnavailableError
+from personalive.installation import install_command
 from personalive.pipelines.personalive.weights import layout
 from personalive.pipelines.personalive.weights.random_set import write_random_set
 from tests.pipelines.personalive.weights.sets import copied, edit, replaced
@@ -58,6 +63,7 @@ def own_set(made: Path, tmp_path: Path) -> Path:
     return copied(made, tmp_path / "set")
 
 
+@pytest.mark.slow
 def test_a_set_is_made_and_checked(tmp_path: Path) -> None:
     code, out, err = started("make-test", tmp_path / "set", "--seed", 4, "--dtype", "float16")
     assert (code, out) == (0, f"Random weights, good for tests only, are in {tmp_path / 'set'}.\n")
@@ -128,6 +134,7 @@ def test_a_missing_set_says_how_to_get_one(run: Run, tmp_path: Path, monkeypatch
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_set_in_its_place_needs_no_naming(
     run: Run, own_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,9 +160,34 @@ def test_a_damaged_file_says_which_even_when_quiet(run: Run, own_set: Path) -> N
     replaced(path, path.read_bytes()[:1000])
     code, out, err = run("check", own_set, "--quiet")
     assert (code, out) == (2, "")
-    assert err.startswith(f"error: {path} is damaged or no file of weights")
+    assert err.startswith(f"error: {path} is cut short: 1,000 bytes are there, ")
     assert err.endswith("Fetch it again.\n")
     assert err.count("\n") == 1
+
+
+def test_a_bit_that_fell_over_says_in_which_record(run: Run, own_set: Path) -> None:
+    file = own_set / "personalive" / "denoising_unet.pth"
+    data = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        record = max(archive.infolist(), key=lambda record: record.file_size)
+    place = data.index(record.filename.encode()) + record.file_size // 2
+    data[place] ^= 1  # the lowest bit of a number, which is finite still
+    replaced(file, bytes(data))
+    code, _, err = run("check", own_set)
+    assert code == 2
+    assert f"{file} is damaged: its record '{record.filename.partition('/')[2]}'" in err
+
+
+def test_a_file_without_checksums_is_checked_without_them(run: Run, own_set: Path) -> None:
+    file = own_set / "personalive" / "denoising_unet.pth"
+    state = torch.load(file, weights_only=True)
+    file.unlink()  # others may share it
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(state, file)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert run("check", own_set, "--quiet")[0] == 0
 
 
 def test_a_number_that_is_not_finite_says_where(run: Run, own_set: Path) -> None:
@@ -164,6 +196,34 @@ def test_a_number_that_is_not_finite_says_where(run: Run, own_set: Path) -> None
     assert outcome == (2, "", f"error: {path}: conv_in.bias holds values that are not finite.\n")
 
 
+@pytest.mark.slow
+def test_the_check_is_strict_about_what_is_left_over(run: Run, own_set: Path, tmp_path: Path) -> None:
+    path = edit(own_set, layout.POSE_GUIDER, lambda entries: entries.update({"head.weight": torch.zeros(2)}))
+    code, out, err = run("check", own_set)
+    assert (code, out) == (2, "")
+    assert f"{path}: head.weight belongs to no entry of this network" in err
+    code, _, err = run("convert", tmp_path / "out", "--from", own_set)
+    assert code == 0
+    assert err == f"warning: {path}: left out, as nothing in the pose_guider has such a name: head.weight.\n"
+    assert run("check", tmp_path / "out", "-q") == (0, "", "")
+
+
+def test_the_check_says_what_else_is_unusual(run: Run, own_set: Path) -> None:
+    def once_rounded(entries: dict[str, Tensor]) -> None:
+        for name, value in list(entries.items()):
+            entries[f"module.{name}"] = value.half().float() if name.endswith(".pe") else value
+            del entries[name]
+
+    path = edit(own_set, layout.TEMPORAL_MODULE, once_rounded)
+    code, out, err = run("check", own_set)
+    assert code == 0
+    assert out.endswith("Every entry is there and finite.\n")
+    first, second = err.splitlines()
+    assert first == f"warning: {path}: 'module.' in its entries' names is taken off."
+    assert second.startswith(f"warning: {path}: the file's values are taken for module.")
+
+
+@pytest.mark.slow
 def test_a_set_is_converted_and_checked(run: Run, made: Path, tmp_path: Path) -> None:
     place = tmp_path / "fast"
     arguments = ("convert", place, "--from", made, "--dtype", "float16")
@@ -182,7 +242,7 @@ def test_without_torch_the_error_says_what_to_install(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(PipelineUnavailableError, match=r"pip install 'personalive\[diffusion\]'"):
+    with pytest.raises(PipelineUnavailableError, match=re.escape(install_command("diffusion"))):
         command._torch()
     code, _, err = run("check", tmp_path)
     assert code == 2

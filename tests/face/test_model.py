@@ -34,7 +34,7 @@ def test_one_changed_byte_is_refused(elsewhere: Path) -> None:
     altered = bytearray(shipped())
     altered[len(altered) // 2] ^= 1
     elsewhere.write_bytes(altered)
-    with pytest.raises(PersonaLiveError, match=r"damaged or altered .*pip install"):
+    with pytest.raises(PersonaLiveError, match=r"damaged or altered .*-m pip install --force-reinstall"):
         model.model_bytes()
 
 
@@ -46,7 +46,7 @@ def test_a_truncated_file_names_both_sizes(elsewhere: Path) -> None:
 
 def test_a_missing_file_says_how_to_mend_it(elsewhere: Path) -> None:
     assert not elsewhere.exists()
-    with pytest.raises(PersonaLiveError, match=r"missing .*pip install"):
+    with pytest.raises(PersonaLiveError, match=r"missing .*-m pip install --force-reinstall"):
         model.model_bytes()
 
 

@@ -178,7 +178,7 @@ def test_a_face_is_followed_half_out_of_the_frame(portrait: Image) -> None:
 def test_any_shape_of_image_will_do(detector: FaceDetector, height: int, width: int) -> None:
     frame = np.full((height, width, 3), 140, np.uint8)
     frame[::2, ::3] = (20, 200, 90)
-    assert detector.detect(frame, thorough=False) == []
+    assert detector.detect(frame, reach="far") == []
     with FaceTracker() as tracker:
         assert [tracker.track(frame) for _ in range(2)] == [None, None]
 

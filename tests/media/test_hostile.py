@@ -24,7 +24,7 @@ from .clips import patches, write_clip
 
 LIMIT_SECONDS = 5.0
 MODERATE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-THOROUGH = settings(max_examples=1500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+THOROUGH = settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 Mutation = Callable[[bytes], bytes]
 

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from personalive.errors import InputError, MediaError, MediaTooLargeError, UnsupportedMediaError
-from personalive.media import VideoReader, open_driving
+from personalive.media import VideoReader, open_driving, resample
 
 from .clips import COLOURS, level, patch_colours, patches, tell, write_clip
 
@@ -79,7 +79,7 @@ def test_colours_follow_the_flags(tmp_path: Path, matrix: int, full_range: bool)
     assert colour_error(path) <= 3
 
 
-@pytest.mark.parametrize("size", [(63, 47), (1, 1), (33, 48), (64, 31)])
+@pytest.mark.parametrize("size", [(63, 47), (17, 17), (33, 48), (64, 31)])
 def test_odd_sizes(tmp_path: Path, size: tuple[int, int]) -> None:
     path = write_clip(tmp_path / "a.mkv", [level(90, *size)] * 2, codec="ffv1", pixel_format="yuv420p")
     with VideoReader(path) as reader:
@@ -177,7 +177,7 @@ def test_senseless_spans(tmp_path: Path, span: dict[str, float]) -> None:
 
 def test_start_after_the_end(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", RAMP[:5])
-    with pytest.raises(MediaError, match="no frames after 9 s"):
+    with pytest.raises(MediaError, match="there is nothing after 9 s"):
         list(VideoReader(path, start=9))
 
 
@@ -278,7 +278,7 @@ def test_addresses_are_only_names_of_files(
     tmp_path: Path, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(MediaError, match="does not exist"):
+    with pytest.raises(MediaError, match=r"does not exist|is an address: download it first"):
         VideoReader(address)
 
 
@@ -298,9 +298,14 @@ def test_too_many_pixels(tmp_path: Path) -> None:
         VideoReader(path)
 
 
-def test_size_that_changes_midway_is_fitted_to_the_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("size", "inner"), [((128, 96), (64, 48)), ((96, 80), (58, 48)), ((32, 64), (24, 48))]
+)
+def test_size_that_changes_midway_is_fitted_into_the_first(
+    tmp_path: Path, size: tuple[int, int], inner: tuple[int, int]
+) -> None:
     # Motion JPEG frames each carry their own size.
-    big = write_clip(tmp_path / "b.avi", [level(90, 96, 80)] * 3, codec="mjpeg", pixel_format="yuvj420p")
+    big = write_clip(tmp_path / "b.avi", [level(90, *size)] * 3, codec="mjpeg", pixel_format="yuvj420p")
     path = tmp_path / "a.avi"
     with av.open(str(path), "w") as target:
         stream = target.add_stream("mjpeg", rate=25)
@@ -315,9 +320,17 @@ def test_size_that_changes_midway_is_fitted_to_the_first(tmp_path: Path) -> None
                     packet.pts = packet.dts = packet.dts + 1
                     packet.stream = stream
                     target.mux(packet)
-    frames = list(VideoReader(path))
-    assert [frame.image.shape for frame in frames] == [(48, 64, 3)] * 4
-    assert [tell(frame.image) for frame in frames] == pytest.approx([30, 90, 90, 90], abs=3)
+    with VideoReader(path) as reader:
+        frames = list(reader)
+        fitted = [] if inner == (64, 48) else ["3 of the pictures in a.avi have another shape than the first"]
+        assert [warning.partition(":")[0] for warning in reader.warnings] == fitted
+    assert [shown.image.shape for shown in frames] == [(48, 64, 3)] * 4
+    assert tell(frames[0].image) == pytest.approx(30, abs=3)
+    left, top = (64 - inner[0]) // 2, (48 - inner[1]) // 2
+    for shown in frames[1:]:
+        part = shown.image[top : top + inner[1], left : left + inner[0]]
+        assert tell(part) == pytest.approx(90, abs=4)
+        assert int(shown.image.sum()) == int(part.sum())  # black beside it
 
 
 def test_pixels_that_are_not_square(tmp_path: Path) -> None:
@@ -376,8 +389,67 @@ def test_folder_of_pictures(tmp_path: Path) -> None:
     assert ramp(VideoReader(tmp_path, start=0.32)) == [8, 9, 10, 11]
 
 
+def test_pictures_of_another_shape_are_fitted_not_squeezed(tmp_path: Path) -> None:
+    for number, size in enumerate([(64, 48), (32, 24), (40, 80), (640, 480)]):
+        PIL.Image.fromarray(patches(*size)).save(tmp_path / f"{number}.png")
+    with VideoReader(tmp_path) as reader:
+        frames = list(reader)
+        assert reader.warnings == [
+            f"One picture in {tmp_path.name} has another shape than the first: it is fitted into 64×48."
+        ]
+    assert {frame.image.shape for frame in frames} == {(48, 64, 3)}
+    assert np.abs(patch_colours(frames[2].image[:, 20:44]) - COLOURS).max() <= 3
+    assert not frames[2].image[:, :20].any()
+    assert not frames[2].image[:, 44:].any()
+
+
+@pytest.mark.parametrize("kind", ["webp", "png", "gif"])
+def test_a_long_first_picture_does_not_make_the_rate(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    frames = [PIL.Image.fromarray(image) for image in RAMP[:12]]
+    durations = [1000, *[40] * 11]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=durations, lossless=True)
+    with VideoReader(path) as reader:
+        assert reader.info.fps == 25
+        assert reader.info.duration == pytest.approx(1.44)
+        assert len(list(reader)) == 12
+        assert len(list(resample(reader, 25))) == 36
+
+
+@pytest.mark.parametrize("kind", ["webp", "png", "gif"])
+def test_pictures_that_ask_for_no_time_get_a_tenth_of_a_second(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"a.{kind}"
+    frames = [PIL.Image.fromarray(image) for image in RAMP[:6]]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=0, lossless=True)
+    with VideoReader(path) as reader:
+        assert reader.info.fps == 10
+        assert [frame.time for frame in reader] == pytest.approx([k / 10 for k in range(6)])
+
+
+def test_a_still_beside_an_animation_is_no_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    frames = [PIL.Image.fromarray(image) for image in RAMP[:4]]
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=[50, 50, 50], default_image=True)
+    with VideoReader(path) as reader:
+        assert ramp(reader) == [1, 2, 3]
+        assert (reader.info.fps, reader.info.frames) == (20, 3)
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize("stored", [0, 90])
+def test_frames_are_turned_on_demand(tmp_path: Path, degrees: int, stored: int) -> None:
+    path = write_clip(tmp_path / "a.mp4", [patches()] * 2, rotation=-stored)
+    with VideoReader(path) as plain, VideoReader(path, rotate=degrees) as reader:
+        assert reader.info.rotation == (stored + degrees) % 360
+        frame, before = next(iter(reader)), next(iter(plain))
+        assert (reader.info.height, reader.info.width) == frame.image.shape[:2]
+        assert np.array_equal(frame.image, np.rot90(before.image, -degrees // 90))
+    with pytest.raises(InputError, match="rotated by 0, 90, 180 or 270"):
+        VideoReader(path, rotate=45)
+
+
 def test_folder_without_pictures(tmp_path: Path) -> None:
-    with pytest.raises(MediaError, match="no PNG, JPEG or WebP"):
+    with pytest.raises(MediaError, match="no JPEG, PNG, WebP, HEIC or AVIF"):
         VideoReader(tmp_path)
     (tmp_path / "1.png").write_bytes(b"")
     with pytest.raises(MediaError, match="None of the pictures"):

@@ -190,7 +190,7 @@ def test_a_truncated_clip_gives_what_it_holds_and_a_warning(
         ({"fps": 0.0}, "frame rate"),
         ({"fps": float("inf")}, "frame rate"),
         ({"max_frames": 0}, "At least one frame"),
-        ({"start": 500.0}, "no frames after 500 s"),
+        ({"start": 500.0}, "there is nothing after 500 s"),
         ({"seed": -1}, "seed = -1"),
         ({"parameters": {"gain": 9}}, "gain = 9"),
         ({"parameters": {"gane": 1}}, "no parameter 'gane'"),

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from personalive.errors import MediaError, NoFaceError, UnsupportedMediaError
 from personalive.face.tracker import FaceDetector
+from personalive.media.rotation import turned
 from personalive.media.types import Image
 from personalive.offline.framing import crop_to_face, read_portrait, whole_picture, whole_size
 
@@ -51,21 +53,61 @@ def test_several_faces_are_noted(tmp_path: Path, portrait: Image) -> None:
     assert "shows more than one face" in read_portrait(two).notes[0]
 
 
-@pytest.mark.parametrize("quarters", [1, 2, 3])
-def test_a_portrait_that_lies_or_stands_on_its_head_is_refused(
-    tmp_path: Path, portrait: Image, quarters: int
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_portrait_that_lies_or_stands_on_its_head_is_turned(
+    tmp_path: Path, portrait: Image, turn: int
 ) -> None:
-    turned = saved(tmp_path / "turned.png", np.ascontiguousarray(np.rot90(portrait, quarters)))
-    with pytest.raises(NoFaceError, match="does not stand upright: rotate the picture"):
-        read_portrait(turned)
+    stored = saved(tmp_path / "turned.png", turned(portrait, 360 - turn))
+    found = read_portrait(stored)
+    assert found.turn == turn
+    assert np.array_equal(found.image, portrait)
+    assert found.face.centre == pytest.approx((225, 125), abs=6)
+    (note,) = found.notes
+    assert note.startswith("turned.png stands on its head" if turn == 180 else "turned.png lies on its side")
+    assert f"rotated by {turn}° clockwise" in note
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_a_rotation_that_is_asked_for(tmp_path: Path, portrait: Image, turn: int) -> None:
+    stored = saved(tmp_path / "turned.png", turned(portrait, (360 - turn) % 360))
+    found = read_portrait(stored, turn)
+    assert np.array_equal(found.image, portrait)
+    assert found.notes == ()
+    wrong = (turn + 90) % 360
+    with pytest.raises(NoFaceError, match=f"does not stand upright when it is rotated by {wrong}°"):
+        read_portrait(stored, wrong)
+
+
+@pytest.mark.parametrize("turn", [90, 180, 270])
+def test_a_portrait_video_is_turned_too(tmp_path: Path, portrait: Image, turn: int) -> None:
+    small = cv2.resize(portrait, (256, 256), interpolation=cv2.INTER_AREA).astype(np.uint8)
+    frames = [PIL.Image.fromarray(turned(image, 360 - turn)) for image in (small, small[:, ::-1])]
+    path = tmp_path / "turned.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=40)
+    found = read_portrait(path)
+    assert found.turn == turn
+    assert found.face.centre == pytest.approx((112, 62), abs=6)
+    assert f"rotated by {turn}° clockwise" in found.notes[1]
+    assert read_portrait(path, turn).turn == turn
+
+
+def test_half_a_face_is_warned_about(tmp_path: Path, portrait: Image) -> None:
+    half = read_portrait(saved(tmp_path / "half.png", portrait[:, 205:]))
+    whole = read_portrait(saved(tmp_path / "whole.png", portrait[:, 160:]))
+    for frame in (crop_to_face, whole_picture):
+        assert any("cut off at the picture's edge" in warning for warning in frame(half, (512, 512)).warnings)
+        assert not any("cut off" in warning for warning in frame(whole, (512, 512)).warnings)
 
 
 def test_another_kind_of_picture_is_told_to_be_converted(tmp_path: Path, portrait: Image) -> None:
     odd = saved(tmp_path / "portrait.bmp", portrait)
-    with pytest.raises(UnsupportedMediaError, match="neither a JPEG, PNG or WebP picture nor a video"):
+    with pytest.raises(
+        UnsupportedMediaError, match="neither a JPEG, PNG, WebP, HEIC or AVIF picture nor a video"
+    ):
         read_portrait(odd)
 
 
+@pytest.mark.slow
 def test_a_face_in_the_distance_of_a_large_picture_is_found(tmp_path: Path, portrait: Image) -> None:
     canvas = np.full((3000, 4000, 3), 128, np.uint8)
     canvas[1500:1756, 2500:2756] = portrait[0:512:2, 0:512:2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -90,6 +91,8 @@ def test_at_every_stage(
 @contextmanager
 def _interrupted_after(seconds: float) -> Iterator[list[float]]:
     """Raise KeyboardInterrupt in the main thread as a signal would, wherever it happens to be."""
+    if sys.platform == "win32":
+        pytest.skip("there is no signal of one's own on Windows")
     sent: list[float] = []
 
     def interrupt(number: int, frame: object) -> None:
@@ -118,7 +121,7 @@ def test_at_any_moment(job: AnimateJob, tmp_path: Path, moment: float) -> None:
             run(job)
             finished = True
     except KeyboardInterrupt:
-        assert time.monotonic() - sent[0] < 1.0
+        assert time.monotonic() - sent[0] < 5
     left = [path.name for path in tmp_path.iterdir()]
     assert left == (["out.mp4"] if finished or left == ["out.mp4"] else [])
     assert threads() == []
@@ -131,7 +134,7 @@ def test_while_a_step_waits_for_its_pipeline(job: AnimateJob, tmp_path: Path) ->
     )  # fmt: skip
     with pytest.raises(KeyboardInterrupt), _interrupted_after(1.0) as sent:
         run(slow)
-    assert time.monotonic() - sent[0] < 1.0
+    assert time.monotonic() - sent[0] < 5
     assert list(tmp_path.iterdir()) == []
 
 

@@ -39,6 +39,7 @@ def frames(path: Path) -> Image:
         return np.stack([frame.image for frame in source])
 
 
+@pytest.mark.slow
 def test_a_motion_gives_what_its_clip_gives(
     motion: Path, parameters: dict[str, object], tmp_path: Path
 ) -> None:
@@ -62,6 +63,7 @@ def test_a_motion_gives_what_its_clip_gives(
         assert not source.info.has_audio
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [1, 2])
 def test_ctrl_c_leaves_nothing(
     motion: Path,
@@ -124,7 +126,7 @@ def test_what_cannot_be_driven(test_weights: Path, motion: Path, tmp_path: Path)
             drive(DriveJob(**(given | changed), parameters={"weights": test_weights}))
 
     refused("holds no motion", motion=CLIP)
-    refused("is not there", motion=tmp_path / "nonesuch.safetensors")
+    refused("does not exist", motion=tmp_path / "nonesuch.safetensors")
     refused("is one picture", output=tmp_path / "out.png")
     refused("would overwrite", output=motion)
     assert list(tmp_path.iterdir()) == []

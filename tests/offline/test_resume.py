@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ from personalive.offline.job import Report
 from personalive.offline.workfolder import WorkFolder
 from personalive.pipelines.interface import Session
 from tests.offline.lasting_plugin.lasting_pipeline import LastingSession
+from tests.signals import KILL
 
 pytestmark = pytest.mark.usefixtures("lasting")
 
@@ -207,8 +207,8 @@ def test_killed_outright(given: dict[str, Any], tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": paths}) as process:
         while not (work / "segment-00001.mp4").exists() and process.poll() is None:
             time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+        process.send_signal(KILL)
+    assert process.returncode == -KILL
     assert [path.name for path in tmp_path.glob("*out*")] == [work.name]
     heard: list[tuple[str, int, int | None]] = []
     run(AnimateJob(**given), lambda *event: heard.append(event))
@@ -316,6 +316,7 @@ def test_nothing_finished_nothing_kept(given: dict[str, Any], tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_the_diffusion_pipeline_goes_on(
     given: dict[str, Any], test_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

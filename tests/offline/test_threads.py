@@ -55,7 +55,7 @@ def test_leaving_early_stops_a_reader_that_waits() -> None:
     begun = time.monotonic()
     with Reader(iter(int, 1), ahead=2) as reader:
         next(reader)
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 5
 
 
 def test_a_writer_uses_everything_in_order() -> None:
@@ -131,7 +131,7 @@ def test_leaving_by_an_exception_drops_what_waits() -> None:
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 2
     assert len(used) <= 2
 
 

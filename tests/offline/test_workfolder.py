@@ -64,6 +64,7 @@ def test_another_job_is_refused_or_takes_its_place(tmp_path: Path, kept: Path) -
     assert len(list(kept.glob("segment-*"))) == 2
     with folder(tmp_path, other, overwrite=True) as work:
         assert work.state == State()
+        assert work.discarded == 13
     assert list(tmp_path.iterdir()) == []
 
 

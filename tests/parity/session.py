@@ -54,8 +54,8 @@ def models(salt: str) -> Models:
     )
 
 
-def run(case: Case) -> dict[str, list[Tensor]]:
-    """Every stage of the whole session by its figure's name, one tensor a chunk."""
+def run(case: Case, chunks: int) -> dict[str, list[Tensor]]:
+    """Every stage of the session's first chunks by its figure's name, one tensor a chunk."""
     own = models(case.salt)
     load = PersonaLiveLoadParameters(height=case.height, width=case.width, face_detection=False)
     recorded: dict[str, list[Tensor]] = {}
@@ -76,8 +76,8 @@ def run(case: Case) -> dict[str, list[Tensor]]:
 
         run_parameters = PersonaLiveRunParameters(keyframe_threshold=facts["keyframe_threshold"])
         with pipeline.open_session(reference, run_parameters, noise=NamedNoise, trace=record) as session:
-            frames = recipe.video(facts["driving"], CHUNK * facts["chunks"], case.height, case.width)
-            for chunk in range(int(facts["chunks"])):
+            frames = recipe.video(facts["driving"], CHUNK * chunks, case.height, case.width)
+            for chunk in range(chunks):
                 images = frames[CHUNK * chunk : CHUNK * (chunk + 1)]
                 session.step(FrameChunk(images, np.zeros(CHUNK)))
     recorded["boxes"].insert(1, box)

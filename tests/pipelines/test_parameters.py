@@ -25,3 +25,12 @@ def test_all_that_is_wrong_is_said_in_one_sentence() -> None:
     assert build(model, {"gain": "1.5"}) == model(gain=1.5)  # type: ignore[call-arg]
     with pytest.raises(InputError, match=r"gain = 7: .*less than or equal to 2; pause = 'x': .*\.$"):
         build(model, {"gain": 7, "pause": "x"})
+
+
+@pytest.mark.usefixtures("plugins")
+def test_unknown_names_are_told_with_those_that_there_are() -> None:
+    model = registry.get("echo").load_parameters
+    with pytest.raises(InputError, match=r"^There is no parameter 'widht'; there are: height, width, .*\.$"):
+        build(model, {"widht": 256})
+    with pytest.raises(InputError, match=r"width = 'x': .*; There are no parameters 'a', 'b'; there are: "):
+        build(model, {"width": "x", "a": 1, "b": 2})

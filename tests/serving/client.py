@@ -34,6 +34,7 @@ from aiortc import (
 from aiortc.mediastreams import MediaStreamError
 
 from personalive.media import Image
+from personalive.serving.connections.consent import accept_late_answers
 from tests.serving import barcode
 from tests.serving.camera import GROWING, SMALL, Camera, Size, footage
 from tests.serving.report import Message, Report, Seen
@@ -281,6 +282,7 @@ def main() -> int:
     parser.add_argument("--no-reference", action="store_true", help="post none: the server has one")
     parser.add_argument("--vanish", action="store_true", help="leave without a word")
     parser.add_argument("--json", type=Path, help="where to write all that came")
+    accept_late_answers()  # as browsers do
     asyncio.run(run(parser.parse_args()))
     return 0
 

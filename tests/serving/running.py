@@ -121,6 +121,8 @@ class RunningServer:
 
     def held(self) -> Held:
         """What the processes hold now."""
+        if sys.platform == "win32":
+            raise OSError("there is no /proc")
         folders = [Path("/proc") / str(pid) for pid in (self.process.pid, *self.children())]
         pages = sum(int((folder / "statm").read_text().split()[1]) for folder in folders)
         return Held(

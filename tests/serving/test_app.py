@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,10 +12,15 @@ import pytest
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from personalive.serving.app import create_app
 from personalive.serving.settings import Settings
 from tests.serving.asgi import Answered, ask
+from tests.serving.client import PORTRAIT
+
+ROOT = Path(__file__).parents[2]
 
 KEY = "the-key-of-this-server"
 FIXED = [
@@ -111,6 +117,20 @@ def test_ready_once_a_pipeline_is_loaded_until_it_is_to_stop(tmp_path: Path) -> 
     with_client(test, Settings(recordings_dir=tmp_path, pipeline="preview"))
 
 
+@pytest.mark.slow
+def test_ready_not_before_the_portrait_of_the_start_is_fused(tmp_path: Path) -> None:
+    async def test(client: httpx.AsyncClient, app: FastAPI) -> None:
+        references = app.state.server.references
+        said = set()
+        while (answer := await client.get("/health/ready")).status_code == 503:
+            said.add(answer.json()["detail"])
+            await asyncio.sleep(0.002)
+        assert references.default_id is not None
+        assert "The portrait that the server was started with is being prepared." in said
+
+    with_client(test, Settings(recordings_dir=tmp_path, pipeline="preview", reference=PORTRAIT))
+
+
 def test_the_page_and_its_files_are_served(settings: Settings) -> None:
     async def test(client: httpx.AsyncClient, app: FastAPI) -> None:
         answer = await client.get("/")
@@ -126,6 +146,22 @@ def test_the_page_and_its_files_are_served(settings: Settings) -> None:
             assert (other.status_code, other.headers["content-type"]) == (200, "text/html; charset=utf-8")
 
     with_client(test, settings)
+
+
+def test_behind_a_path_it_is_not_found_and_the_documentation_says_so(settings: Settings) -> None:
+    async def test(client: httpx.AsyncClient, app: FastAPI) -> None:
+        del client
+        proxy = Starlette(routes=[Mount("/live", app)])
+        transport = httpx.ASGITransport(proxy)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8000") as behind:
+            page = await behind.get("/live/")
+            assert page.status_code == 200
+            named = re.findall(r'(?:src|href)="(/[^"#]+)', page.text)
+            assert {(await behind.get(name)).status_code for name in named} == {404}
+
+    with_client(test, settings)
+    told = (ROOT / "docs/how-to/https-and-turn.md").read_text(encoding="utf-8")
+    assert "A path prefix is not supported." in " ".join(told.split())
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ def watch(case: Case, seconds: float, *flags: object) -> Report:
             return client.report(seconds + 60)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SHORT, ids=name)
 def test_frames_come_in_order_in_time_and_evenly(case: Case) -> None:
     report = watch(case, 6.5)
@@ -62,6 +63,7 @@ def assert_little_waits(report: Report, case: Case) -> None:
     assert last["frames_in"] <= len(report.captured)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("codec", "flags"), [("H264", []), ("VP8", ["--trickle"])])
 def test_a_camera_may_grow_while_it_streams(codec: str, flags: list[str]) -> None:
     report = watch(Case(15, 2, chunk=4, delay=4), 6, "--codec", codec, "--growing", *flags)
@@ -74,10 +76,10 @@ def test_a_camera_may_grow_while_it_streams(codec: str, flags: list[str]) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", [Case(30, speed, 4, 12) for speed in (0.5, 1, 2)], ids=name)
+@pytest.mark.parametrize("case", [Case(30, speed, 4, 12) for speed in (0.5, 2)], ids=name)
 def test_a_delay_does_not_creep(case: Case) -> None:
     """A queue that grows would add seconds in this time; the five minutes are the benchmark's."""
-    seconds = 75
+    seconds = 45
     measured = evaluate(case, watch(case, seconds), seconds, None)
     assert measured.backwards == 0
     assert measured.sent_ends[1] < 1.25 * measured.sent_ends[0] + BUSY / 2

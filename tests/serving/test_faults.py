@@ -304,7 +304,7 @@ async def test_a_load_ends_no_session_unless_it_is_forced(server: RunningServer)
         assert "being loaded" in await is_ended(client)
         assert "being loaded" in await is_ended(other)
     async with Client(server.url) as late:
-        assert (await refused(late, {"sdp": await late.offer(), "type": "offer"}))[0] == 409
+        assert (await refused(late, {"sdp": await late.offer(), "type": "offer"}))[0] == 503
     await asyncio.to_thread(server.wait_until_loaded)
     async with streaming(server.url, Camera(15)) as again:
         await goes_on(again)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
+from personalive.media import MAX_IMAGE_BYTES
 from personalive.serving import answers, guards
 from personalive.serving.guards import MAX_BODY_BYTES, PUBLIC, REFERENCE_PATH
 from personalive.serving.settings import Settings
@@ -19,6 +20,7 @@ from tests.serving.asgi import Answered, ask, pieces
 KEY = "the-key-of-this-server"
 SECURE = Settings(api_key=SecretStr(KEY), body_timeout_s=0.3)
 OPEN = Settings(body_timeout_s=0.3)
+PATIENT = Settings(body_timeout_s=60)
 
 
 def application(settings: Settings = OPEN) -> FastAPI:
@@ -199,21 +201,21 @@ def test_others_may_not() -> None:
 # -- bodies
 
 
-@pytest.mark.parametrize(("path", "most"), [("/whip", MAX_BODY_BYTES), (REFERENCE_PATH, 20_000_000)])
+@pytest.mark.parametrize(("path", "most"), [("/whip", MAX_BODY_BYTES), (REFERENCE_PATH, MAX_IMAGE_BYTES)])
 def test_a_body_may_be_as_large_as_its_limit(path: str, most: int) -> None:
     part = b"x" * (most // 10)
-    answered = call("POST", path, None, lambda: pieces([part] * 10))
+    answered = call("POST", path, None, lambda: pieces([part] * 10), PATIENT)
     assert answered.status == 200
     assert f'"bytes":{most}' in answered.body.decode()
 
 
-@pytest.mark.parametrize(("path", "most"), [("/whip", MAX_BODY_BYTES), (REFERENCE_PATH, 20_000_000)])
+@pytest.mark.parametrize(("path", "most"), [("/whip", MAX_BODY_BYTES), (REFERENCE_PATH, MAX_IMAGE_BYTES)])
 def test_larger_is_cut_off_while_it_comes(path: str, most: int) -> None:
     part = b"x" * (most // 10)
-    answered = call("POST", path, None, lambda: pieces([part] * 100))
+    answered = call("POST", path, None, lambda: pieces([part] * 100), PATIENT)
     assert (answered.status, answered.taken) == (413, 11)
-    assert answered.headers["connection"] == "close"
-    assert f"{most // 1_000_000} MB" in answered.detail
+    assert ("100 MB" if path == REFERENCE_PATH else "64 kB") in answered.detail
+    assert "connection" not in answered.headers  # closed while more is coming, it would take the answer along
 
 
 def test_a_length_that_says_so_is_refused_unread() -> None:
@@ -240,6 +242,20 @@ def test_a_body_that_drips_is_cut_off() -> None:
     assert answered.status == 408
     assert answered.taken < 30
     assert answered.headers["connection"] == "close"
+
+
+def test_a_large_body_has_as_long_as_a_slow_line_needs() -> None:
+    answered = call("POST", REFERENCE_PATH, None, lambda: pieces([b"x" * 10_000] * 20, pause=0.04))
+    assert answered.status == 200  # in 0.8 s, where 0.3 s are enough for a small one
+
+
+def test_no_pause_is_bought_by_haste() -> None:
+    async def stopping() -> AsyncIterator[bytes]:
+        yield b"x" * 1_000_000
+        await asyncio.sleep(9)
+        yield b"x"
+
+    assert call("POST", REFERENCE_PATH, None, stopping).status == 408
 
 
 def test_a_body_that_never_comes_is_cut_off() -> None:
@@ -287,3 +303,56 @@ def test_a_request_is_one_line_without_query_or_key(caplog: pytest.LogCaptureFix
     ]
     assert all(line["ms"] >= 0 for line in lines)
     assert not any(word in str(lines) for word in (KEY, "hush"))
+
+
+# -- what a page of others shows
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/v1/personalive/reference/0123/thumbnail", "/api/v1/recordings/x", "/"]
+)
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("kind", ["image", "video", "script", "iframe", "empty", "embed"])
+def test_a_picture_on_another_page_is_refused(path: str, site: str, kind: str) -> None:
+    mode = "navigate" if kind in {"iframe", "embed"} else "no-cors"
+    headers = {"Sec-Fetch-Site": site, "Sec-Fetch-Mode": mode, "Sec-Fetch-Dest": kind}
+    assert call("GET", path, headers).status == 403
+    assert call("GET", path, headers | {"Sec-Fetch-Site": "same-origin"}).status == 200
+
+
+def test_a_link_on_another_page_may_be_followed() -> None:
+    headers = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
+    assert call("GET", "/", headers).status == 200
+    assert call("GET", "/", {"Sec-Fetch-Site": "none"}).status == 200
+    # A form of theirs carries their origin.
+    assert call("POST", "/whip", headers | {"Origin": "https://evil.example.com"}).status == 403
+
+
+def test_a_page_that_may_call_the_server_still_may() -> None:
+    settings = Settings(cors_origins=("https://app.example.com",))
+    headers = {"Origin": "https://app.example.com", "Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "cors"}
+    assert call("GET", "/api/v1/sessions", headers, settings=settings).status == 200
+
+
+@pytest.mark.parametrize("settings", [OPEN, SECURE, Settings(insecure=True)])
+def test_browsers_are_told_to_show_nothing_on_other_pages(settings: Settings) -> None:
+    answered = call("GET", "/api/v1/x", bearer(KEY), settings=settings)
+    assert answered.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("method", ["POST", "PATCH", "DELETE"])
+@pytest.mark.parametrize("settings", [Settings(cors_origins=("https://app.example.com",))])
+def test_broadcasters_in_browsers_may_ask_first(method: str, settings: Settings) -> None:
+    keyed = settings.model_copy(update={"api_key": SecretStr(KEY)})
+    headers = {
+        "Origin": "https://app.example.com",
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": "authorization, content-type, if-match",
+    }
+    answered = call("OPTIONS", "/whip/any", headers, settings=keyed)
+    assert answered.status == 200
+    assert "If-Match" in answered.headers["access-control-allow-headers"]
+    assert method in answered.headers["access-control-allow-methods"]
+    given = call("POST", "/whip", bearer(KEY) | {"Origin": "https://app.example.com"}, settings=keyed)
+    exposed = set(given.headers["access-control-expose-headers"].split(", "))
+    assert {"ETag", "Link", "Location", "Retry-After"} <= exposed

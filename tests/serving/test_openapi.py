@@ -68,6 +68,7 @@ def plain(context: schemathesis.SerializationContext, value: object) -> bytes:
     return value if isinstance(value, bytes) else str(value).encode()
 
 
+@pytest.mark.slow
 def test_every_operation_answers_as_documented(server: RunningServer) -> None:
     schema = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     operations = [found.ok() for found in schema.get_all_operations() if isinstance(found, Ok)]
@@ -222,6 +223,7 @@ def test_a_body_that_drips_is_cut_off(server: RunningServer) -> None:
         assert answer.startswith(b"HTTP/1.1 408")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunked", [False, True])
 def test_a_body_that_never_ends_is_cut_off(server: RunningServer, chunked: bool) -> None:
     kind = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 3000000000"

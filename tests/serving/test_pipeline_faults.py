@@ -16,6 +16,7 @@ import pytest
 from tests.serving.camera import Camera
 from tests.serving.client import PORTRAIT, Client, streaming
 from tests.serving.running import RunningServer, running
+from tests.signals import KILL
 
 FAULTY = Path(__file__).parent / "faulty_plugin"
 BACK = 60.0
@@ -97,7 +98,7 @@ async def lost_and_back(server: RunningServer, break_it: Any) -> None:
 
 @pytest.mark.slow
 def test_a_killed_process_is_replaced(server: RunningServer) -> None:
-    asyncio.run(lost_and_back(server, lambda pid: os.kill(pid, signal.SIGKILL)))
+    asyncio.run(lost_and_back(server, lambda pid: os.kill(pid, KILL)))
     assert "SIGKILL" in server.log
     assert "Traceback" not in server.log
 
@@ -115,7 +116,7 @@ def test_one_that_dies_again_and_again_is_given_up_in_a_sentence(tmp_path: Path,
         server.wait_until_loaded()
         server.post("/api/v1/personalive/reference", content=PORTRAIT.read_bytes()).raise_for_status()
         spoil.write_text("exit")
-        os.kill(pipeline_process(server), signal.SIGKILL)
+        os.kill(pipeline_process(server), KILL)
         until = time.monotonic() + BACK
         while (status := server.get("/api/v1/pipeline/status").json())["status"] != "error":
             assert time.monotonic() < until, status
@@ -135,13 +136,14 @@ def test_one_that_dies_again_and_again_is_given_up_in_a_sentence(tmp_path: Path,
         assert server.get("/health/ready").status_code == 200
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, KILL])
 def test_nothing_is_left_behind(how: signal.Signals, tmp_path: Path) -> None:
     # Named as Python names its own; other programs use the folder too.
     before, temporary = set(Path("/dev/shm").glob("psm_*")), tmp_path / "temporary"
     temporary.mkdir()
     settings = {"pipeline": "preview", "load_params": {"width": 256, "height": 256}}
-    killed = how is signal.SIGKILL
+    killed = how is KILL
     # A server in a `with` block must leave with exit code 0, which one that is killed cannot.
     with (
         pytest.raises(AssertionError) if killed else contextlib.nullcontext(),
@@ -156,6 +158,7 @@ def test_nothing_is_left_behind(how: signal.Signals, tmp_path: Path) -> None:
     assert list(temporary.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_ctrl_c_and_sigterm_at_the_process_leave_the_decision_to_the_server() -> None:
     settings = {"pipeline": "preview", "load_params": {"width": 256, "height": 256}}
     with running(settings) as server:
@@ -184,7 +187,7 @@ def test_another_gpu_serves_on(tmp_path: Path) -> None:
         async with streaming(server.url, Camera(15)) as one, streaming(server.url, Camera(15)) as other:
             await one.frames(3)
             await other.frames(3)
-            os.kill(processes[0], signal.SIGKILL)
+            os.kill(processes[0], KILL)
             lost, left = await _lost(one, other)
             assert (await lost.told("stream_stopped"))["retry"] is True
             assert (await left.http.get("/health/ready")).status_code == 200

@@ -176,7 +176,7 @@ def test_any_text_for_a_range_or_an_address_is_taken_or_refused_in_words(text: s
 
 
 def test_every_setting_is_documented_with_its_flag_variable_and_default() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "serving.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "settings.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| `(--[\w-]+)[^`]*`[^|]*\| `(\w+)` \| (.*?) \|", page, re.MULTILINE)
     flags = {parameter.name: parameter.opts for parameter in command().params}
     shown = Settings().describe() | {"recordings_dir": "`recordings` in `PERSONALIVE_HOME`"}

@@ -66,6 +66,7 @@ def test_it_tells_all_who_stream_and_leaves_in_time() -> None:
         asyncio.run(stopped_under_load(server))
 
 
+@pytest.mark.slow
 def test_it_leaves_in_the_middle_of_a_load() -> None:
     with running({"pipeline": "paced", "load_params": {"loading": 60.0}, "drain_s": 1}) as server:
         assert server.get("/health/ready").status_code == 503
@@ -85,6 +86,7 @@ def test_a_port_that_is_taken_is_told_in_words(tmp_path: Path) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
 def test_nobody_is_served_from_outside_without_a_key(tmp_path: Path, host: str) -> None:
     code, said = refusal(tmp_path, host=host, port=free_port())

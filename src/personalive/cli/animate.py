@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli.exits import INTERRUPTED
+from personalive.cli.rotation import DrivingRotation, ReferenceRotation, Rotate
 from personalive.cli.settings import parse_settings
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _Driving = Annotated[
 ]
 _Output = Annotated[
     Path | None,
-    typer.Option("--output", "-o", help="Where to write. Default: REFERENCE_DRIVING.mp4 in this folder."),
+    typer.Option("--output", "-o", help="Where to write. Default: both names and .mp4, in this folder."),
 ]
 _Pipeline = Annotated[
     str, typer.Option(help="auto, preview, personalive, or another that `personalive pipelines` lists.")
@@ -95,6 +96,8 @@ def animate(
     crop: _Crop = True,
     paste_back: _PasteBack = False,
     side_by_side: _SideBySide = False,
+    rotate: DrivingRotation = Rotate.AUTO,
+    rotate_reference: ReferenceRotation = Rotate.AUTO,
     motion: _Motion = None,
     expression: _Expression = None,
     pose: _Pose = None,
@@ -126,6 +129,8 @@ def animate(
         crop=crop,
         paste_back=paste_back,
         side_by_side=side_by_side,
+        rotate=rotate.degrees,
+        rotate_reference=rotate_reference.degrees,
         fps=fps,
         start=start,
         end=end,

@@ -88,6 +88,11 @@ def _start(
 def main() -> None:
     """Run the command line. Exits 0 when done, 2 for what the user can mend, 130 when interrupted."""
     signal.signal(signal.SIGTERM, _terminate)
+    # The terminal is gone, or the connection to it; `nohup` has that ignored.
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _terminate)
+    if sys.platform == "win32":  # Ctrl-Break, and what another program sends to one in a group of its own
+        signal.signal(signal.SIGBREAK, _terminate)
     sys.exit(run(app, "personalive"))
 
 

@@ -180,7 +180,7 @@ def _summarise(result: BatchResult, *, quiet: bool) -> None:
         speed = totals.frames / totals.seconds if totals.seconds else 0.0
         for name in totals.pipelines:
             console.say(f"made with {name}")
-        print(
+        console.tell(
             f"{totals.done} of {totals.jobs} jobs done{earlier}: {totals.frames} frames, "
             f"{speed:.1f} frames per second of work; report: {result.report}"
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personalive.cli.layout import columns, fill, table
 from personalive.cli.settings import parse_settings
 from personalive.errors import InputError, PipelineUnavailableError
 
@@ -32,10 +34,10 @@ for on a thread ahead of the step. Beside it is what the networks take alone, on
 
 Without weights at hand, random ones are measured: they take as long as real ones of their size.
 
---share is for telling others what a card does: stdout then has one row of a Markdown table (docs/cards.md has its
-columns), stderr what is in it and where to send it. It holds the card, its driver, the kind of system, versions,
-the settings that are not at their default, and times; no names of yours, of your machine or its folders, no
-serial numbers.
+--share is for telling others what a card does: stdout then has one row of a Markdown table
+(docs/reference/cards.md has its columns), stderr what is in it and where to send it. It holds the card, its driver,
+the kind of system, versions, the settings that are not at their default, and times; no names of yours, of your
+machine or its folders, no serial numbers.
 """
 
 
@@ -91,6 +93,8 @@ def bench(
     from personalive.pipelines.parameters import build
     from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 
+    if json_file is not None:
+        _require_place(json_file)
     given = parse_settings(settings)
     if weights is not None:
         given["weights"] = weights
@@ -157,7 +161,9 @@ def text(result: BenchResult) -> str:
     )
     if result.faces is not None and result.faces < 1:
         head.append(f"a face was found in {100 * result.faces:.1f} % of the driving frames")
-    return "\n".join([*head, *("\n" + _table(row) for row in result.steps)])
+    width = columns(sys.stdout)
+    lines = [fill(line, width, hanging=2) for line in head]
+    return "\n".join([*lines, *("\n" + _table(row) for row in result.steps)])
 
 
 def _table(row: BenchRow) -> str:
@@ -172,18 +178,24 @@ def _table(row: BenchRow) -> str:
     if row.whole is not None:
         head += f"; the networks alone: {networks.median_ms:.1f} ms, {networks.fps_each:.1f}{each}"
         names.append("alone, ms")
-    lines = [head, _line([*names, "% of floor"])]
+    width = columns(sys.stdout)
+    rows = [[*names, "% of floor"]]
     for stage, alone in zip(times.stages, networks.stages, strict=True):
         cells = [stage.name, f"{stage.ms:.2f}", f"{100 * stage.share:.0f} %"]
         if row.whole is not None:
             cells.append(f"{alone.ms:.2f}")
-        lines.append(_line([*cells, f"{100 * alone.ms / alone.floor_ms:.0f}" if alone.floor_ms else ""]))
-    return "\n".join(lines)
+        rows.append([*cells, f"{100 * alone.ms / alone.floor_ms:.0f}" if alone.floor_ms else ""])
+    placed = table([[name.ljust(16), *(f"{cell:>10}" for cell in cells)] for name, *cells in rows], width)
+    return f"{fill(head, width, hanging=2)}\n{placed}"
 
 
-def _line(cells: list[str]) -> str:
-    first, *others = cells
-    return f"  {first:<18}{''.join(f'{cell:>12}' for cell in others)}".rstrip()
+def _require_place(path: Path) -> None:
+    """Raise an error now where the file could not be written in the end."""
+    from personalive.media.output import check_parent
+
+    if path.is_dir():
+        raise InputError(f"{path} is a folder: name a file for --json.")
+    check_parent(path)
 
 
 def _write(path: Path, result: BenchResult) -> None:

@@ -1,4 +1,7 @@
-"""The doctor's checks: each looks at one thing of this machine, and none leaves anything behind."""
+"""The doctor's checks: each looks at one thing of this machine, and none leaves anything behind.
+
+Each imports what it looks at itself: a library that cannot be imported is a finding like any other.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +16,11 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-import av
-import numpy as np
-
 import personalive
 from personalive.cli.check import Check
-from personalive.cli.gpu_checks import gpu_checks
-from personalive.cli.gpu_facts import gather
-from personalive.cli.serve import INSTALL as INSTALL_SERVER
-from personalive.cli.serve import PACKAGES as SERVER_PACKAGES
 from personalive.errors import PersonaLiveError
-from personalive.face.drawn import drawn_face
-from personalive.face.tracker import FaceDetector
-from personalive.pipelines import registry
-from personalive.pipelines.personalive.weights import layout
+from personalive.folders import cache_folder
+from personalive.installation import import_remedy, install_command, pip_command
 
 _ENCODERS = (
     ("H.264 (.mp4, .mov)", "libx264", True),
@@ -51,7 +45,8 @@ def _safely(look: Callable[[], list[Check]]) -> list[Check]:
         return look()
     except Exception as error:  # the doctor must not fall ill of what it examines
         name = look.__name__.strip("_").replace("_", " ")
-        return [Check(name, False, f"{type(error).__name__}: {error}", required=look is not _gpu)]
+        remedy = import_remedy(error) if isinstance(error, ImportError) else None
+        return [Check(name, False, f"{type(error).__name__}: {error}", remedy, look is not _gpu)]
 
 
 def _python() -> list[Check]:
@@ -75,12 +70,17 @@ def _machine() -> list[Check]:
 
 
 def _gpu() -> list[Check]:
+    from personalive.cli.gpu_checks import gpu_checks
+    from personalive.cli.gpu_facts import gather
+
     return gpu_checks(gather())
 
 
 def _codecs() -> list[Check]:
+    import av
+
     found = [Check("PyAV", None, av.__version__)]
-    remedy = "pip install --force-reinstall --only-binary=:all: av"
+    remedy = pip_command("--force-reinstall", "--only-binary=:all:", "av")
     for name, encoder, required in _ENCODERS:
         try:
             av.CodecContext.create(encoder, "w")
@@ -93,6 +93,11 @@ def _codecs() -> list[Check]:
 
 def _face_model() -> list[Check]:
     """Find a drawn face and compare the landmarks with where they were drawn."""
+    import numpy as np
+
+    from personalive.face.drawn import drawn_face
+    from personalive.face.tracker import FaceDetector
+
     try:
         with FaceDetector() as detector:
             image, places = drawn_face()
@@ -101,7 +106,7 @@ def _face_model() -> list[Check]:
             taken = 1000 * (time.perf_counter() - begun)
     except PersonaLiveError as error:
         return [Check("face landmark model", False, str(error), required=True)]
-    remedy = "pip install --force-reinstall personalive ai-edge-litert"
+    remedy = pip_command("--force-reinstall", "ai-edge-litert")
     if face is None:
         return [Check("face landmark model", False, "misses the test picture's face", remedy, True)]
     away = float(np.linalg.norm(face.landmarks[:468, :2] - places, axis=1).mean() / np.ptp(places[:, 1]))
@@ -113,6 +118,8 @@ def _face_model() -> list[Check]:
 
 
 def _pipelines() -> list[Check]:
+    from personalive.pipelines import registry
+
     checks = []
     for name in registry.names():
         try:
@@ -132,9 +139,13 @@ def _pipelines() -> list[Check]:
 
 
 def _server() -> list[Check]:
+    from personalive.cli.serve import PACKAGES as SERVER_PACKAGES
+
     missing = [name for name in SERVER_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        return [Check("server", None, f"not installed: {', '.join(missing)}", f"Run: {INSTALL_SERVER}")]
+        return [
+            Check("server", None, f"not installed: {', '.join(missing)}", f"Run: {install_command('server')}")
+        ]
     found = (f"{name} {version(name)}" for name in ("aiortc", "fastapi", "uvicorn"))
     return [Check("server", True, ", ".join(found))]
 
@@ -153,7 +164,7 @@ def _disk() -> list[Check]:
 
 
 def _cache() -> list[Check]:
-    folder = layout.home()
+    folder = cache_folder()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     ok = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
     remedy = None if ok else "Set PERSONALIVE_HOME to a folder you may write to."

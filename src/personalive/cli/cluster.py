@@ -10,8 +10,6 @@ import typer
 from personalive.cli import server_options as options
 from personalive.errors import InputError
 
-INSTALL = "pip install -c constraints.txt '.[server,cluster]'"
-
 EPILOG = """Examples:
 
 ray start --head
@@ -22,7 +20,7 @@ personalive cluster serve --pipeline personalive --gpus-per-replica 1 --min-repl
 
 The settings are those of `personalive serve`: flags, variables of the environment, a TOML file. What a host has of
 its own (PERSONALIVE_PUBLIC_IP, PERSONALIVE_UDP_PORTS, PERSONALIVE_RECORDINGS_DIR) is taken from the environment of
-its `ray start`. docs/cluster.md has clusters by hand and on Kubernetes.
+its `ray start`. docs/how-to/cluster.md has clusters by hand and on Kubernetes.
 """
 
 app = typer.Typer(
@@ -87,6 +85,7 @@ def serve(
     api_key: options.Key = None,
     insecure: options.Insecure = None,
     cors_origins: options.Origins = None,
+    max_viewers: options.Viewers = None,
     pipeline: options.Pipeline = None,
     load_params: options.Parameters = None,
     reference: options.Reference = None,
@@ -116,7 +115,11 @@ def serve(
 
     require_packages()
     if importlib.util.find_spec("ray") is None:
-        raise InputError(f"A cluster needs Ray, which is not installed. Run: {INSTALL}")
+        from personalive.installation import install_command
+
+        raise InputError(
+            f"A cluster needs Ray, which is not installed. Run: {install_command('server', 'cluster')}"
+        )
     from personalive.cluster.serving.plan import read_plan
     from personalive.cluster.serving.run import serve_cluster
     from personalive.serving.settings import read_settings

@@ -6,20 +6,27 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from personalive.cli.layout import columns, fill
+
 if TYPE_CHECKING:
     from personalive.offline import Report
 
 
 def error(message: str) -> None:
-    """One red line on stderr, whatever line breaks the message has."""
-    line = "error: " + " ".join(message.split())
+    """One red line on stderr, whatever line breaks the message has; on a terminal it is broken between words."""
+    line = fill("error: " + " ".join(message.split()), columns(sys.stderr))
     coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     print(f"\x1b[31m{line}\x1b[0m" if coloured else line, file=sys.stderr)
 
 
 def say(message: str) -> None:
-    """A line on stderr."""
-    print(message, file=sys.stderr, flush=True)
+    """A line on stderr, on a terminal broken between words."""
+    print(fill(message, columns(sys.stderr)), file=sys.stderr, flush=True)
+
+
+def tell(message: str, *, hanging: int = 0) -> None:
+    """The same on stdout, where results go; lines after the first are indented by `hanging`."""
+    print(fill(message, columns(sys.stdout), hanging=hanging))
 
 
 def summarise(report: Report, *, quiet: bool) -> None:
@@ -29,10 +36,10 @@ def summarise(report: Report, *, quiet: bool) -> None:
     if quiet:
         return
     for note in report.notes:
-        print(f"note: {note}")
+        tell(f"note: {note}")
     states = ", ".join(f"{count} {state}" for state, count in sorted(report.states.items()))
     many = "frame" if report.frames == 1 else "frames"
-    print(
+    tell(
         f"{report.output}: {report.frames} {many} ({states}), {report.width}×{report.height}, "
         f"{report.duration:.2f} s at {report.fps:.5g} fps; made in {report.seconds:.1f} s, "
         f"{report.speed:.1f} frames per second"

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from personalive.cli.layout import columns, described
 
 if TYPE_CHECKING:
     from personalive.cli.check import Check
@@ -21,8 +24,8 @@ do, where there is something to do.
 Of a GPU it says: the card, its compute capability and memory; whether its driver is new enough for the PyTorch that
 is installed, and whether that PyTorch was built for GPUs at all; whether Triton can build the fused kernels, which
 needs a C compiler and Python's headers; how the diffusion pipeline fits into the memory that is free now; and the
-rate to expect, as measured or as computed for that card (docs/cards.md). Nothing is loaded or left behind; it takes
-some seconds.
+rate to expect, as measured or as computed for that card (docs/reference/cards.md). Nothing is loaded or left
+behind; it takes some seconds.
 """
 
 
@@ -53,5 +56,8 @@ def doctor(
 
 
 def _line(check: Check) -> str:
-    line = f"{check.level:<9}{check.name:<22}{check.detail}"
-    return f"{line}\n{'':31}to do: {check.remedy}" if check.remedy else line
+    width = columns(sys.stdout)
+    line = described(f"{check.level:<9}{check.name}", check.detail, width, indent=31)
+    if not check.remedy:
+        return line
+    return f"{line}\n{described('', f'to do: {check.remedy}', width, indent=31).lstrip(chr(10))}"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personalive.cli import console
 from personalive.cli.exits import INTERRUPTED, run
 from personalive.errors import InputError, PipelineUnavailableError
 
@@ -88,8 +89,6 @@ def download(
             if not quiet:
                 _summarise(outcome)
     except KeyboardInterrupt:
-        from personalive.cli import console
-
         console.say("interrupted: run the same command again to go on from here")
         sys.exit(INTERRUPTED)
 
@@ -102,9 +101,9 @@ def _other(pipeline: str) -> None:
     if not state.ready:
         raise PipelineUnavailableError(f"The {pipeline} pipeline is not ready: {state.sentence}")
     if pipeline == registry.FALLBACK:
-        typer.echo("The preview pipeline needs no download: it is ready.")
+        console.tell("The preview pipeline needs no download: it is ready.")
     else:
-        typer.echo(f"The {pipeline} pipeline is ready: {state.reason}.")
+        console.tell(f"The {pipeline} pipeline is ready: {state.reason}.")
 
 
 def _revisions(given: list[str]) -> dict[str, str]:
@@ -116,9 +115,10 @@ def _revisions(given: list[str]) -> dict[str, str]:
 
 
 def _root(directory: Path | None) -> Path | None:
+    from personalive.folders import expanded
     from personalive.pipelines.personalive.weights import layout
 
-    return layout.resolve(directory.expanduser()) if directory else None
+    return layout.resolve(expanded(directory)) if directory else None
 
 
 def _preview(directory: Path | None, revisions: dict[str, str], *, tiny: bool, quiet: bool) -> Plan:
@@ -153,10 +153,10 @@ def _show(plan: Plan) -> None:
         rows.append((item.name, sized(item.published.size), where))
     width = max(len(name) for name, _, _ in rows)
     for name, size, where in rows:
-        typer.echo(f"{name:<{width}}  {size:>9}  {where}")
-    typer.echo(
-        f"{plan.root}: {sized(plan.size - plan.staged)} to fetch for {len(plan.items)} of {len(rows)} files, "
-        f"{sized(free_space(plan.root))} free"
+        console.tell(f"{name:<{width}}  {size:>9}  {where}", hanging=4)
+    console.tell(
+        f"{plan.root}: {sized(plan.size - plan.staged)} to fetch for {len(plan.items)} of {len(rows)} files"
+        f"{plan.more}, {sized(free_space(plan.root))} free"
     )
 
 
@@ -168,19 +168,21 @@ def _summarise(outcome: Outcome) -> None:
     count = len(outcome.fetched) + len(outcome.kept)
     if outcome.fetched:
         verb = "fetched" if outcome.asked else "taken over"
-        typer.echo(
+        console.tell(
             f"{outcome.root}: all {count} files are there, {len(outcome.fetched)} of them {verb} now "
             f"({sized(outcome.size)})"
         )
     elif outcome.checked:
         how = "checked" if outcome.asked else "no need to ask the hub"
-        typer.echo(f"{outcome.root}: all {count} files are there already ({how})")
+        console.tell(f"{outcome.root}: all {count} files are there already ({how})")
     else:
-        typer.echo(f"{outcome.root}: all {count} files are there, but could not be checked against the hub's")
+        console.tell(
+            f"{outcome.root}: all {count} files are there, but could not be checked against the hub's"
+        )
     if outcome.root == layout.default_root():
-        typer.echo("next: personalive weights check, then personalive animate portrait.jpg talking.mp4")
+        console.tell("next: personalive weights check, then personalive animate portrait.jpg talking.mp4")
     else:
-        typer.echo(f"next: personalive weights check {shlex.quote(str(outcome.root))}")
+        console.tell(f"next: personalive weights check {shlex.quote(str(outcome.root))}")
 
 
 def main() -> None:

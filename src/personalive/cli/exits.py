@@ -7,6 +7,8 @@ from typing import cast
 import typer
 
 from personalive.cli import console
+from personalive.cli.plain_help import fit
+from personalive.cli.terminal import tolerate
 from personalive.errors import PersonaLiveError
 
 INTERRUPTED = 130
@@ -21,11 +23,21 @@ def run(application: typer.Typer, name: str) -> int:
 
     `name` is what the application is called in its messages.
     """
+    tolerate()
     try:
-        code = application(standalone_mode=False, prog_name=name)
+        command = typer.main.get_command(application)
+        fit(command)
+        code = command(standalone_mode=False, prog_name=name)
     except PersonaLiveError as error:
         console.error(str(error))
         return error.exit_code
+    except ImportError as error:
+        if (error.name or "personalive").partition(".")[0] == "personalive":
+            raise
+        from personalive.installation import import_remedy
+
+        console.error(f"{error}. Run: {import_remedy(error)}")
+        return 2
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except _USAGE_ERROR as error:

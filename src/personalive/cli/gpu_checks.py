@@ -12,10 +12,12 @@ from personalive.cli.card_rates import expected
 from personalive.cli.check import Check
 from personalive.cli.gpu_facts import Driver, Facts, Gpu, Torch
 from personalive.cli.gpu_memory import memory_check
+from personalive.installation import pip_command
 
 LEAST_DRIVER = {13: 580, 12: 525, 11: 450}
 """CUDA's major version → the oldest driver that runs programs built for any of its minor versions: NVIDIA, CUDA
 Compatibility, "Minor Version Compatibility", table 1 (https://docs.nvidia.com/deploy/cuda-compatibility/)."""
+_INDEX = "https://download.pytorch.org/whl/"
 _WHEELS = ((580, "cu130"), (525, "cu126"))
 """From which driver on, and which of PyTorch's builds it runs."""
 _BLACKWELL = (10, 0)
@@ -157,7 +159,7 @@ def _torch(facts: Facts, gpus: tuple[Gpu, ...]) -> Iterator[Check]:
             "PyTorch",
             None,
             f"installed, but cannot be imported: {torch.trouble}",
-            "pip install --force-reinstall torch",
+            pip_command("--force-reinstall", "torch"),
         )
     elif torch.available:
         yield Check("PyTorch", True, f"{torch.version}, CUDA {torch.cuda or torch.hip}")
@@ -184,7 +186,7 @@ def _triton(facts: Facts, torch: Torch) -> Iterator[Check]:
     if torch.triton is None:
         package = "triton-windows" if facts.system == "win32" else "triton"
         why = torch.triton_error or "it is not installed"
-        yield Check("Triton", None, f"not used ({why}): {_COST}", f"pip install {package}")
+        yield Check("Triton", None, f"not used ({why}): {_COST}", pip_command(package))
         return
     yield Check("Triton", True, torch.triton)
     if facts.system == "win32":  # its package brings a compiler
@@ -226,11 +228,15 @@ def _build(driver: int | None, gpus: tuple[Gpu, ...]) -> str | None:
 
 
 def _command(build: str) -> str:
-    return f"pip install torch --index-url https://download.pytorch.org/whl/{build}"
+    return pip_command(*_from_index(build))
 
 
 def _install(build: str) -> str:
-    return _command(build).replace("install torch", "install --force-reinstall torch")
+    return pip_command("--force-reinstall", *_from_index(build))
+
+
+def _from_index(build: str) -> tuple[str, ...]:
+    return ("torch", "--index-url", _INDEX + build)
 
 
 def _number(driver: str | None) -> int | None:

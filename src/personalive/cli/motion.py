@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from personalive.cli import console
+from personalive.cli.rotation import DrivingRotation, ReferenceRotation, Rotate
 from personalive.cli.settings import parse_settings
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ def extract(
     weights: _Weights = None,
     start: Annotated[float, typer.Option(help="Begin this many seconds into the clip.")] = 0.0,
     end: Annotated[float | None, typer.Option(help="End this many seconds into the clip.")] = None,
+    rotate: DrivingRotation = Rotate.AUTO,
     size: _Size = 512,
     settings: _Settings = None,
     overwrite: _Overwrite = False,
@@ -66,15 +69,17 @@ def extract(
 ) -> None:
     """Write the motion of a clip's driver to a file: seen once, carried over as often as you like."""
     from personalive.cli.progress import show_progress
+    from personalive.file_names import shortened
     from personalive.offline.motion import SUFFIX, ExtractJob
     from personalive.offline.motion import extract as run
 
     job = ExtractJob(
         driving=clip,
-        output=output or Path(f"{clip.stem}{SUFFIX}"),
+        output=output or Path(shortened(clip.stem, 240) + SUFFIX),
         size=size,
         start=start,
         end=end,
+        rotate=rotate.degrees,
         overwrite=overwrite,
         parameters=_parameters(weights, settings),
     )
@@ -96,13 +101,14 @@ def drive(
     *,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Where to write. Default: REFERENCE_MOTION.mp4 in this folder."),
+        typer.Option("--output", "-o", help="Where to write. Default: both names and .mp4, in this folder."),
     ] = None,
     weights: _Weights = None,
     size: _Size = 512,
     crop: Annotated[
         bool, typer.Option("--crop/--no-crop", help="Crop the portrait to head and shoulders.")
     ] = True,
+    rotate_reference: ReferenceRotation = Rotate.AUTO,
     seed: Annotated[int, typer.Option(help="Seed of whatever the pipeline draws at random.")] = 42,
     settings: _Settings = None,
     overwrite: _Overwrite = False,
@@ -112,17 +118,18 @@ def drive(
 
     Frame for frame as `personalive animate` does with the clip, but without looking at the clip again.
     """
-    from personalive.cli import console
     from personalive.cli.progress import show_progress
     from personalive.offline.motion import DriveJob
     from personalive.offline.motion import drive as run
+    from personalive.offline.output import default_name
 
     job = DriveJob(
         reference=reference,
         motion=motion,
-        output=output or Path(f"{reference.stem}_{motion.stem}.mp4"),
+        output=output or default_name(reference, motion, ".mp4"),
         size=size,
         crop=crop,
+        rotate_reference=rotate_reference.degrees,
         seed=seed,
         overwrite=overwrite,
         parameters=_parameters(weights, settings),
@@ -140,4 +147,4 @@ def _parameters(weights: Path | None, settings: list[str] | None) -> dict[str, o
 def _describe(path: Path, motion: DrivingMotion) -> None:
     count, faces = len(motion), int(motion.valid.sum())
     many = "frame" if count == 1 else "frames"
-    typer.echo(f"{path}: {count} {many} at {motion.fps:.5g} fps, {faces} with a face")
+    console.tell(f"{path}: {count} {many} at {motion.fps:.5g} fps, {faces} with a face")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from personalive.cli.layout import columns, described, fill
 
 if TYPE_CHECKING:
     from personalive.pipelines.interface import Parameters
@@ -70,6 +73,7 @@ def _text(card: dict[str, Any]) -> str:
     ]
     if card["remedy"]:
         lines.append(f"  to mend: {card['remedy']}")
+    lines = [fill(line, columns(sys.stdout), hanging=2) for line in lines]
     for title in ("run_parameters", "load_parameters"):
         lines.append(f"  {title.replace('_', ' ')}:")
         lines += [_line(name, schema) for name, schema in card[title].items()] or ["    none"]
@@ -78,7 +82,8 @@ def _text(card: dict[str, Any]) -> str:
 
 def _line(name: str, schema: dict[str, Any]) -> str:
     default = f"{name} = {schema['default']}" if "default" in schema else name
-    return f"    {default:<23} {_bounds(schema):<23} {schema.get('description', '')}".rstrip()
+    head = f"    {default:<23} {_bounds(schema)}"
+    return described(head, schema.get("description", ""), columns(sys.stdout), indent=52)
 
 
 def _bounds(schema: dict[str, Any]) -> str:

@@ -4,17 +4,46 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from personalive.cli import console
+from personalive.cli.layout import columns
 
 if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
+    from rich.table import Column
+
     from personalive.cluster.batch.books import Course
     from personalive.offline import Progress
 
 _SECONDS_BETWEEN_LINES = 10.0
+_BAR = 20
+_ROOM = 70
+"""Columns from which there is room for a bar and the time that is left."""
+
+
+def _giving_way() -> Column:
+    """A column that is cut on a narrow terminal, so that the others are whole."""
+    from rich.table import Column
+
+    return Column(ratio=1, no_wrap=True, overflow="ellipsis")
+
+
+def _whole() -> Column:
+    from rich.table import Column
+
+    return Column(no_wrap=True)
+
+
+def _fitting(all_columns: Sequence[ProgressColumn]) -> list[ProgressColumn]:
+    """Those for which the terminal has room."""
+    from rich.progress import BarColumn, TimeRemainingColumn
+
+    if (columns(sys.stderr) or _ROOM) >= _ROOM:
+        return list(all_columns)
+    return [each for each in all_columns if not isinstance(each, BarColumn | TimeRemainingColumn)]
 
 
 @contextmanager
@@ -39,8 +68,13 @@ def show_bytes(*, quiet: bool) -> Iterator[Callable[[str, int, int], None] | Non
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
     from rich.progress import Progress as RichProgress
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+    shown = (
+        TextColumn("{task.description}", table_column=_giving_way()),
+        BarColumn(_BAR),
+        DownloadColumn(table_column=_whole()),
+        TransferSpeedColumn(table_column=_whole()),
+    )
+    with RichProgress(*_fitting(shown), console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task("starting", total=None)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 
@@ -63,14 +97,14 @@ def _jobs_bar() -> Iterator[Callable[[Course], None]]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[standing]}"),
-        TimeRemainingColumn(),
+    shown = (
+        TextColumn("{task.description}", table_column=_giving_way()),
+        BarColumn(_BAR),
+        MofNCompleteColumn(table_column=_whole()),
+        TextColumn("{task.fields[standing]}", table_column=_whole()),
+        TimeRemainingColumn(table_column=_whole()),
     )
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with RichProgress(*_fitting(shown), console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task("starting", total=None, standing="")
 
         def report(course: Course) -> None:
@@ -120,14 +154,14 @@ def _bar() -> Iterator[Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
+    shown = (
+        TextColumn("{task.description}", table_column=_giving_way()),
+        BarColumn(_BAR),
+        MofNCompleteColumn(table_column=_whole()),
+        TextColumn("{task.fields[rate]}", table_column=_whole()),
+        TimeRemainingColumn(table_column=_whole()),
     )
-    with RichProgress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with RichProgress(*_fitting(shown), console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task("starting", total=None, rate="")
         begun = 0.0
 

@@ -29,11 +29,10 @@ Every flag is also a variable of the environment (PERSONALIVE_MAX_SESSIONS=4) an
 environment or the file: other users of this machine can see flags.
 
 It serves this machine alone until --host says otherwise, and then wants a key. For HTTPS put nginx or Caddy
-before it; docs/serving.md has both, and how media gets through firewalls.
+before it; docs/how-to/https-and-turn.md has both, and how media gets through firewalls.
 """
 
 PACKAGES = ("aiortc", "fastapi", "uvicorn", "pydantic_settings", "prometheus_client")
-INSTALL = "pip install -c constraints.txt '.[server]'"
 
 
 def serve(
@@ -45,6 +44,7 @@ def serve(
     insecure: options.Insecure = None,
     cors_origins: options.Origins = None,
     max_sessions: options.Sessions = None,
+    max_viewers: options.Viewers = None,
     gpus: options.Gpus = None,
     pipeline: options.Pipeline = None,
     load_params: options.Parameters = None,
@@ -64,6 +64,8 @@ def serve(
     connect_timeout_s: options.Connect = None,
     idle_timeout_s: options.Idle = None,
     body_timeout_s: options.Body = None,
+    header_timeout_s: options.Header = None,
+    max_connections: options.Connections = None,
     drain_s: options.Drain = None,
     debug_stalls: options.Stalls = None,
 ) -> None:
@@ -95,7 +97,11 @@ def require_packages() -> None:
     """Raise `InputError` where the server's packages are missing."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise InputError(f"The server needs packages that are not installed. Run: {INSTALL}")
+        from personalive.installation import install_command
+
+        raise InputError(
+            f"The server needs packages that are not installed. Run: {install_command('server')}"
+        )
 
 
 def tell(settings: Settings, url: str) -> None:

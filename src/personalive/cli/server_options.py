@@ -32,6 +32,7 @@ Origins = Annotated[
     ),
 ]
 Sessions = Annotated[int | None, typer.Option(help="Sessions at a time, on each GPU. Default: 1.")]
+Viewers = Annotated[int | None, typer.Option(help="Viewers by WHEP at a time. Default: 16.")]
 Gpus = Annotated[
     list[str] | None,
     typer.Option(
@@ -94,7 +95,17 @@ Idle = Annotated[
 ]
 Body = Annotated[
     float | None,
-    typer.Option("--body-timeout", metavar="SECONDS", help="Time for a request's body. Default: 20."),
+    typer.Option("--body-timeout", metavar="SECONDS", help="Longest pause in a request's body. Default: 20."),
+]
+Header = Annotated[
+    float | None,
+    typer.Option("--header-timeout", metavar="SECONDS", help="Time for a request's headers. Default: 10."),
+]
+Connections = Annotated[
+    int | None,
+    typer.Option(
+        "--max-connections", metavar="N", help="HTTP connections at a time from one address. Default: 128."
+    ),
 ]
 Drain = Annotated[
     float | None,

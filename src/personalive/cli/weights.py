@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from personalive.cli import console
+from personalive.cli.layout import columns, table
 from personalive.errors import PipelineUnavailableError
 
 if TYPE_CHECKING:
@@ -72,20 +75,28 @@ _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only."
 def check(directory: _Directory = None, *, quiet: _Quiet = False) -> None:
     """Verify that a set can be loaded: every file, every entry, every number that is used.
 
-    Exits with 2 and names the file and the entry where something is missing, left over, misshapen or not finite.
+    Exits with 2 and names the file and the entry where something is missing, left over, misshapen or not finite,
+    and the file whose checksums say that it was harmed.
+    What is left over is no hindrance to loading, which warns of it.
     """
     torch = _torch()
     from personalive.cli.progress import show_bytes
-    from personalive.pipelines.personalive.weights.checkpoints import prepare, read
+    from personalive.pipelines.personalive.weights.checkpoints import check_sums, prepare, read
 
-    networks = prepare(_set(directory))
+    networks = prepare(_set(directory), strict=True)
     rows = [_row(prepared) for prepared in networks]
+    notes: list[str] = []
+    with show_bytes(quiet=quiet) as progress:
+        check_sums(networks, progress)
     with show_bytes(quiet=quiet) as progress:
         for prepared in read(networks, torch.device("cpu"), torch.float32, progress):
             prepared.module.to_empty(device="meta")  # read and found sound: make room for the next
+            notes.extend(prepared.notes)
+    _warn(notes)
     if not quiet:
-        typer.echo(_table([("network", "parameters", "stored as", "MB", "files"), *rows]))
-        typer.echo("Every entry is there and finite.")
+        head = ("network", "parameters", "stored as", "MB", "files")
+        typer.echo(table([head, *rows], columns(sys.stdout)))
+        console.tell("Every entry is there and finite.")
 
 
 @app.command(epilog=_CONVERT_EPILOG)
@@ -106,10 +117,18 @@ def convert(
     from personalive.cli.progress import show_bytes
     from personalive.pipelines.personalive.weights.convert import convert as write
 
+    notes: list[str] = []
     with show_bytes(quiet=quiet) as progress:
-        write(_set(source), out, dtype=getattr(torch, dtype) if dtype else None, progress=progress)
+        write(
+            _set(source),
+            out,
+            dtype=getattr(torch, dtype) if dtype else None,
+            progress=progress,
+            note=notes.append,
+        )
+    _warn(notes)
     if not quiet:
-        typer.echo(f"The converted set is at {out}: {_size_on_disk(out) / _MB:,.0f} MB.")
+        console.tell(f"The converted set is at {out}: {_size_on_disk(out) / _MB:,.0f} MB.")
 
 
 @app.command("make-test", epilog=_MAKE_TEST_EPILOG)
@@ -125,21 +144,27 @@ def make_test(
 ) -> None:
     """Make a set of seeded random weights, laid out like the released ones: to try everything but the picture."""
     torch = _torch()
-    from personalive.cli import console
     from personalive.pipelines.personalive.weights.random_set import write_random_set
 
     report = (lambda name: None) if quiet else (lambda name: console.say(f"writing {name}"))
     write_random_set(directory, variant=size, seed=seed, dtype=getattr(torch, dtype), progress=report)
     if not quiet:
-        typer.echo(f"Random weights, good for tests only, are in {directory}.")
+        console.tell(f"Random weights, good for tests only, are in {directory}.")
+
+
+def _warn(notes: list[str]) -> None:
+    for note in notes:
+        console.say(f"warning: {note}")
 
 
 def _torch() -> Any:
     try:
         import torch
     except ImportError:
+        from personalive.installation import install_command
+
         raise PipelineUnavailableError(
-            "Weights need PyTorch, which is not installed. Run: pip install 'personalive[diffusion]'"
+            f"Weights need PyTorch, which is not installed. Run: {install_command('diffusion')}"
         ) from None
     return torch
 
@@ -163,13 +188,6 @@ def _row(prepared: Prepared) -> tuple[str, ...]:
         ", ".join(kinds),
         f"{prepared.plan.nbytes / _MB:,.1f}",
         ", ".join(files),
-    )
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
 
 

@@ -18,7 +18,8 @@ from personalive.face.networks import FACE_DETECTOR, Network
 from personalive.face.region import Region
 from personalive.media.types import Image
 
-_SIDE = 128
+SIDE = 128
+"""Pixels a side of what the network sees."""
 _GRIDS = ((16, 2), (8, 6))
 """Cells a side of each grid of anchors, and anchors per cell."""
 _LEAST_SCORE = 0.5
@@ -41,6 +42,11 @@ class FaceBox:
     keypoints: Float
     score: float
 
+    def placed(self, offset: tuple[float, float], scale: tuple[float, float]) -> FaceBox:
+        """The same face, found in a window at `offset` (x, y) of a copy, in the original `scale` times as large."""
+        by, at = np.array(scale, np.float32), np.array(offset, np.float32)
+        return FaceBox((self.low + at) * by, (self.high + at) * by, (self.keypoints + at) * by, self.score)
+
 
 class BoxDetector:
     """Finds the boxes of faces. Not thread-safe."""
@@ -51,9 +57,11 @@ class BoxDetector:
     def detect(self, image: Image) -> list[FaceBox]:
         """The faces of an image, uint8 RGB (H, W, 3), surest first: those wider than about a tenth of it."""
         square = Region.whole(image)
-        pixels = square.take(image, _SIDE, beyond=cv2.BORDER_CONSTANT)
+        pixels = square.take(image, SIDE, beyond=cv2.BORDER_CONSTANT)
         raw, logits = self._network.run(pixels[None].astype(np.float32) / np.float32(127.5) - np.float32(1))
         scores = _probabilities(logits.reshape(-1))
+        if not (scores >= _LEAST_SCORE).any():
+            return []
         boxes, keypoints = _decoded(raw.reshape(-1, 16))
         kept = (scores >= _LEAST_SCORE) & (boxes[:, 2:] >= boxes[:, :2]).all(1)
         merged = _merged(boxes[kept], keypoints[kept], scores[kept])
@@ -86,7 +94,7 @@ def _anchors() -> Float:
 
 def _decoded(raw: Float) -> tuple[Float, Float]:
     """Boxes (n, 4) as left, top, right, bottom and keypoints (n, 6, 2) of raw outputs (n, 16), all 0…1."""
-    values = raw.reshape(-1, 8, 2) / np.float32(_SIDE)
+    values = raw.reshape(-1, 8, 2) / np.float32(SIDE)
     anchors = _anchors()
     centre, half = values[:, 0] + anchors, values[:, 1] / 2
     return np.concatenate([centre - half, centre + half], axis=1), values[:, 2:] + anchors[:, None]

@@ -7,10 +7,12 @@ that is not square: MediaPipe stretches it by the frame's proportions, here it i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
-from personalive.face.boxes import BoxDetector
+from personalive.face.boxes import BoxDetector, FaceBox
 from personalive.face.face import LANDMARKS, FaceMesh, Float
 from personalive.face.networks import FACE_LANDMARKS, Network
 from personalive.face.region import Region
@@ -29,14 +31,16 @@ class Landmarker:
         self._network = Network(FACE_LANDMARKS)
         self._max_faces = max_faces
 
-    def find(self, image: Image, offset: tuple[float, float] = (0.0, 0.0)) -> list[FaceMesh]:
-        """Faces in `image`, uint8 RGB (H, W, 3), surest first; `offset` (x, y) pixels is added to each landmark."""
-        found = []
-        for box in self.boxes.detect(image)[: self._max_faces]:
-            mesh = self.look(image, Region.of_detection(box.low, box.high, box.keypoints[:2]))
-            if mesh is not None:
-                found.append(mesh.scaled(1.0, offset))
-        return found
+    def find(self, image: Image) -> list[FaceMesh]:
+        """Faces in `image`, uint8 RGB (H, W, 3), surest first."""
+        return self.look_at(image, self.boxes.detect(image))
+
+    def look_at(self, image: Image, boxes: Sequence[FaceBox]) -> list[FaceMesh]:
+        """The faces in the first of these boxes of `image`, uint8 RGB (H, W, 3), as many as one image may give."""
+        regions = (
+            Region.of_detection(box.low, box.high, box.keypoints[:2]) for box in boxes[: self._max_faces]
+        )
+        return [mesh for region in regions if (mesh := self.look(image, region)) is not None]
 
     def look(self, image: Image, region: Region) -> FaceMesh | None:
         """The face in a region of `image`, uint8 RGB (H, W, 3), or None where the region shows none."""

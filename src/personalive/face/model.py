@@ -13,6 +13,7 @@ from functools import cache
 from importlib.resources import files
 
 from personalive.errors import PersonaLiveError
+from personalive.installation import reinstall_command
 
 MODEL_SHA256 = "64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff"
 MODEL_BYTES = 3_758_596
@@ -21,19 +22,23 @@ MODEL_BYTES = 3_758_596
 @cache
 def model_bytes() -> bytes:
     """The bundle's bytes, verified. Raises `PersonaLiveError` where the file is missing or altered."""
-    mend = "Reinstall with `pip install --force-reinstall personalive`."
     try:
         data = files("personalive.face").joinpath("data/face_landmarker.task").read_bytes()
     except OSError as error:
         raise PersonaLiveError(
-            f"The face landmark model is missing from this installation. {mend}"
+            f"The face landmark model is missing from this installation. {_mend()}"
         ) from error
     if hashlib.sha256(data).hexdigest() != MODEL_SHA256:
         raise PersonaLiveError(
             f"The face landmark model of this installation is damaged or altered "
-            f"({len(data):,} bytes, {MODEL_BYTES:,} expected). {mend}"
+            f"({len(data):,} bytes, {MODEL_BYTES:,} expected). {_mend()}"
         )
     return data
+
+
+def _mend() -> str:
+    command = reinstall_command()
+    return f"Run: {command}" if command else "Install PersonaLive anew from where you got it."
 
 
 def bundle_member(name: str) -> bytes:

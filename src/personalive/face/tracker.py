@@ -2,56 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-
 from personalive.face.blendshapes import BlendshapeScorer
 from personalive.face.face import Face, FaceMesh, dominant, near
 from personalive.face.landmark_filter import LandmarkFilter
 from personalive.face.landmarker import Landmarker
 from personalive.face.region import Region
+from personalive.face.search import Reach, search
 from personalive.media.types import Image
 
 Window = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels of the frame; right and bottom are exclusive."""
 
-_FAR = (0.6, 0.35, 0.2)
-_VERY_FAR = (0.12, 0.07)
-"""Windows' sides over the frame's: for video, and further for stills, where a second more is well spent."""
 _FORGET_AFTER = 90
 """Frames without a face after which whoever comes next may be somebody else."""
 _SEARCH_EVERY = 10
 """Frames between two searches for a far face while none is seen: a search costs several detections."""
-
-
-def _windows(width: int, height: int, shares: Sequence[float]) -> Iterator[Window]:
-    """Overlapping windows (left, top, right, bottom) of several scales; a face is whole in one of them.
-
-    The detector was trained on selfies and misses a face narrower than about a tenth of what it is shown.
-    """
-    for share in shares:
-        side = max(int(max(width, height) * share), 64)
-        w, h = min(side, width), min(side, height)
-        columns = _starts(width, w)
-        for top in _starts(height, h):
-            for left in columns:
-                yield left, top, left + w, top + h
-
-
-def _starts(length: int, window: int) -> list[int]:
-    if window >= length:
-        return [0]
-    count = -(-(length - window) // (window // 2)) + 1
-    return [round(k * (length - window) / (count - 1)) for k in range(count)]
-
-
-def _search(landmarker: Landmarker, image: Image, shares: Sequence[float]) -> list[FaceMesh]:
-    """Faces of the first window that holds any; `shares` of the longer side are the windows' sides."""
-    height, width = image.shape[:2]
-    for window in _windows(width, height, shares):
-        left, top, right, bottom = window
-        if faces := landmarker.find(image[top:bottom, left:right], (left, top)):
-            return faces
-    return []
 
 
 class FaceDetector:
@@ -61,14 +26,14 @@ class FaceDetector:
         self._landmarker = Landmarker()
         self._scorer = BlendshapeScorer()
 
-    def detect(self, image: Image, *, thorough: bool = True) -> list[Face]:
+    def detect(self, image: Image, *, reach: Reach = "very far") -> list[Face]:
         """The faces of a still, uint8 RGB (H, W, 3), largest first.
 
-        Small ones are searched for only where no larger one is seen; `thorough` finds the smallest too and can
-        take seconds where there is none.
+        Small ones are searched for only where no larger one is seen, and as far as `reach` says: what is narrower
+        than a tenth of the picture is found from "far" on, which takes a third of a second where there is no face,
+        and the smallest, down to 1 % of the longer side, by "very far", which takes several times as long.
         """
-        shares = (*_FAR, *_VERY_FAR) if thorough else _FAR
-        meshes = self._landmarker.find(image) or _search(self._landmarker, image, shares)
+        meshes = self._landmarker.find(image) or search(self._landmarker, image, reach)
         return [self._scorer.score(mesh) for mesh in sorted(meshes, key=lambda mesh: -mesh.size)]
 
     def dominant(self, image: Image) -> Face | None:
@@ -158,7 +123,7 @@ class FaceTracker:
         """
         meshes = self._landmarker.find(image)
         if not meshes and self._missed % _SEARCH_EVERY == 0:
-            meshes = _search(self._landmarker, image, _FAR)
+            meshes = search(self._landmarker, image, "far")
         return dominant(meshes, self._size, self._previous)
 
     def reset(self) -> None:

@@ -1,9 +1,10 @@
 """Files and bytes to frames, and back: images, video, sound, and the mark of synthetic media."""
 
 from personalive.media.audio import AudioTrack
+from personalive.media.fragmented_writer import FragmentedWriter, keep_fragments
 from personalive.media.image import (
     MAX_IMAGE_BYTES,
-    MAX_IMAGE_PIXELS,
+    PICTURES,
     decode_image,
     fit_image,
     is_image_file,
@@ -19,6 +20,8 @@ from personalive.media.provenance import (
     save_image,
 )
 from personalive.media.resample import resample
+from personalive.media.rotation import Rotation
+from personalive.media.shapes import MAX_IMAGE_PIXELS, check_shape
 from personalive.media.types import DrivingSource, Frames, Image, VideoFrame, VideoInfo
 from personalive.media.video_reader import VideoReader, open_driving
 from personalive.media.video_writer import VideoWriter, exact_rate, open_writer
@@ -27,23 +30,28 @@ __all__ = [
     "COMPOSITE_SYNTHETIC",
     "MAX_IMAGE_BYTES",
     "MAX_IMAGE_PIXELS",
+    "PICTURES",
     "TRAINED_ALGORITHMIC_MEDIA",
     "AudioTrack",
     "DrivingSource",
+    "FragmentedWriter",
     "Frames",
     "Image",
     "OutputKind",
     "Provenance",
+    "Rotation",
     "VideoFrame",
     "VideoInfo",
     "VideoReader",
     "VideoWriter",
     "check_output",
+    "check_shape",
     "decode_image",
     "exact_rate",
     "fit_image",
     "is_image_file",
     "join_videos",
+    "keep_fragments",
     "open_driving",
     "open_writer",
     "output_kind",

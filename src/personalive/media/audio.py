@@ -22,8 +22,11 @@ from av.packet import Packet
 from numpy.typing import NDArray
 
 from personalive.errors import MediaError
-from personalive.media.containers import audio_stream, open_container, stream_origin, video_stream
+from personalive.media.containers import open_container, stream_origin
 from personalive.media.image import is_image_file
+from personalive.media.ratios import fraction
+from personalive.media.tracks import audio_stream, video_stream
+from personalive.media.user_paths import is_folder
 
 AudioMode: TypeAlias = Literal["copy", "encode"]
 
@@ -77,7 +80,7 @@ class AudioInput:
             self._container.close()
             raise MediaError(f"{self.name} holds no sound.")
         self.stream = stream
-        self.time_base = stream.time_base
+        self.time_base = fraction(stream.time_base)
         video = video_stream(self._container)
         self.offset = (
             stream_origin(self._track.path, video if video is not None else stream) + self._track.start
@@ -94,10 +97,13 @@ class AudioInput:
             self._open()
 
     def packets(self) -> Iterator[Packet[AudioStream]]:
-        """Yield packets until the end, or until the file breaks off."""
+        """Yield packets with sound in them until the end, or until the file breaks off."""
         time = 0.0
         try:
             for packet in self._container.demux(self.stream):
+                if not packet.size:
+                    # To a decoder an empty packet is the end, wherever it stands.
+                    continue
                 time = self.time(packet.pts) if packet.pts is not None else time
                 yield packet
         except (av.error.FFmpegError, OSError):
@@ -253,12 +259,15 @@ class EncodedAudio:
 
     def _frames(self) -> Iterator[av.AudioFrame]:
         for packet in self._source.packets():
-            try:
-                frames = packet.decode()
-            except (av.error.FFmpegError, ValueError):
-                self._lost += 1
-                continue
-            yield from frames
+            yield from self._decode(packet)
+        yield from self._decode(None)
+
+    def _decode(self, packet: Packet[AudioStream] | None) -> list[av.AudioFrame]:
+        try:
+            return self._source.stream.codec_context.decode(packet)
+        except (av.error.FFmpegError, ValueError):
+            self._lost += 1
+            return []
 
 
 def open_audio(track: AudioTrack) -> AudioInput | None:
@@ -268,7 +277,7 @@ def open_audio(track: AudioTrack) -> AudioInput | None:
         MediaError: a file that cannot be opened.
 
     """
-    if track.path.is_dir() or is_image_file(track.path):
+    if is_folder(track.path) or is_image_file(track.path):
         return None
     container = open_container(track.path)
     silent = audio_stream(container) is None

@@ -18,6 +18,7 @@ from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from numpy.typing import NDArray
 
+from personalive.media.hdr import hdr_kind, tone_mapped
 from personalive.media.types import Image
 
 _LIMITED, _FULL = 1, 2
@@ -26,7 +27,6 @@ _ITU709, _ITU601 = 1, 5
 _MATRICES = {1: _ITU709, 4: 4, 5: _ITU601, 6: _ITU601, 7: 7, 9: 9, 10: 9}
 # Shares of red and blue in the luma of those matrices.
 _LUMA = {_ITU709: (0.2126, 0.0722), _ITU601: (0.299, 0.114)}
-_HDR_TRANSFERS = {16: "PQ", 18: "HLG"}
 # SWS_BICUBIC | SWS_FULL_CHR_H_INT | SWS_ACCURATE_RND, by number because older PyAV does not name the flags.
 _SCALER = 0x4 | 0x2000 | 0x40000
 
@@ -34,23 +34,44 @@ Orient = Callable[[Image], Image]
 
 
 def to_rgb(frame: av.VideoFrame, width: int, height: int) -> Image:
-    """Convert a decoded frame of any pixel format to (height, width, 3) uint8 RGB, scaling it to size."""
+    """Convert a decoded frame of any pixel format to (height, width, 3) uint8 RGB, scaling it to size.
+
+    Transparency is laid on white, and high dynamic range is mapped to what screens show.
+    """
+    if hdr_kind(frame) is not None:
+        return tone_mapped(frame, width, height)
     matrix = _MATRICES.get(frame.colorspace, _ITU709 if frame.height >= 720 else _ITU601)
     full = frame.color_range == _FULL or frame.format.name.startswith("yuvj")
     stays = (frame.width, frame.height) == (width, height)
     usual = matrix in _LUMA and frame.format.name in {"yuv420p", "yuvj420p"}
     if stays and usual and all(plane.line_size > 0 for plane in frame.planes):  # below 0: stored upside down
         return _quarter_chroma_to_rgb(frame, matrix, full=full)
+    transparent = _has_alpha(frame.format)
     converted = frame.reformat(
         width=width,
         height=height,
-        format="rgb24",
+        format="rgba" if transparent else "rgb24",
         src_colorspace=matrix,
         src_color_range=_FULL if full else _LIMITED,
         dst_color_range=_FULL,
         interpolation=_SCALER,
     )
-    return np.ascontiguousarray(cast(Image, converted.to_ndarray()))
+    pixels = np.ascontiguousarray(cast(Image, converted.to_ndarray()))
+    return _on_white(pixels) if transparent else pixels
+
+
+def _has_alpha(kind: av.VideoFormat) -> bool:
+    # Palettes may have transparent entries.
+    return kind.name == "pal8" or any(component.is_alpha for component in kind.components)
+
+
+def _on_white(pixels: NDArray[np.uint8]) -> Image:
+    """Lay (height, width, 4) on white: (height, width, 3)."""
+    opaque = pixels[..., 3:]
+    if opaque.min() == 255:
+        return np.ascontiguousarray(pixels[..., :3])
+    share = opaque.astype(np.uint16)
+    return ((pixels[..., :3] * share + (255 - share) * 255 + 127) // 255).astype(np.uint8)
 
 
 def to_limited_bt709(image: Image, pixel_format: str) -> av.VideoFrame:
@@ -126,11 +147,6 @@ def _to_rgb_matrix(matrix: int, full: bool) -> NDArray[np.float64]:
         inverse = inverse * (np.array([219, 224, 224]) / 255)
         offset = np.array([0, 128, 128])
     return np.column_stack([inverse, -inverse @ offset])
-
-
-def hdr_kind(frame: av.VideoFrame) -> str | None:
-    """ "PQ" or "HLG" if the frame is high dynamic range, else None."""
-    return _HDR_TRANSFERS.get(int(frame.color_trc))
 
 
 def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:

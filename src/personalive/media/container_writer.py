@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -56,7 +57,7 @@ class ContainerWriter(StagedWriter):
         self.warnings = self._file.warnings
 
     def _add(self, image: Image) -> None:
-        frame = colour.to_limited_bt709(self._padded(image), "yuv420p")
+        frame = colour.to_limited_bt709(padded(image, self._file.video), "yuv420p")
         frame.pts = self._count
         frame.time_base = 1 / self._rate
         self._file.mux(self._file.video.encode(frame), float((self._count + 1) / self._rate))
@@ -69,36 +70,45 @@ class ContainerWriter(StagedWriter):
         self._file.discard()
 
     def _add_video(self, container: av.container.OutputContainer) -> VideoStream:
-        codec = _CODECS[self._kind]
-        codec_options = dict(_CODEC_OPTIONS[codec])
-        if self._quality is not None:
-            codec_options["crf"] = str(self._quality)
-        if codec == "libx264" and _even(self._size[0]) % _MACROBLOCK_TREE_WIDTH:
-            codec_options["x264-params"] = "mbtree=0"
-        stream = cast(VideoStream, container.add_stream(codec, rate=self._rate, options=codec_options))
-        width, height = self._size
-        stream.width, stream.height = (
-            (width, height) if self._kind == "webm" else (_even(width), _even(height))
-        )
-        stream.pix_fmt = "yuv420p"
-        context = stream.codec_context
-        context.thread_count = _THREADS
-        if codec == "libx264":
-            # Each thread a frame. Cut into a slice for each, the same quality takes 7 % more bytes and more work.
-            context.thread_type = "FRAME"
-        context.colorspace = context.color_primaries = context.color_trc = _BT709
-        context.color_range = _LIMITED
-        if self._kind == "webm":
-            context.bit_rate = 0
-        return stream
+        quality = {} if self._quality is None else {"crf": str(self._quality)}
+        return add_video_stream(container, self._kind, self._size, self._rate, quality)
 
-    def _padded(self, image: Image) -> Image:
-        height, width = image.shape[:2]
-        video = self._file.video
-        if (width, height) == (video.width, video.height):
-            return image
-        below, right = video.height - height, video.width - width
-        return np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
+
+def add_video_stream(
+    container: av.container.OutputContainer,
+    kind: str,
+    size: tuple[int, int],
+    rate: Fraction,
+    options: Mapping[str, str],
+) -> VideoStream:
+    """Add a stream for frames of `size` (width, height) at `rate`; `options` are the codec's, besides our own."""
+    codec = _CODECS[kind]
+    codec_options = {**_CODEC_OPTIONS[codec], **options}
+    width, height = size
+    if codec == "libx264" and _even(width) % _MACROBLOCK_TREE_WIDTH:
+        codec_options["x264-params"] = "mbtree=0"
+    stream = cast(VideoStream, container.add_stream(codec, rate=rate, options=codec_options))
+    stream.width, stream.height = (width, height) if kind == "webm" else (_even(width), _even(height))
+    stream.pix_fmt = "yuv420p"
+    context = stream.codec_context
+    context.thread_count = _THREADS
+    if codec == "libx264":
+        # Each thread a frame. Cut into a slice for each, the same quality takes 7 % more bytes and more work.
+        context.thread_type = "FRAME"
+    context.colorspace = context.color_primaries = context.color_trc = _BT709
+    context.color_range = _LIMITED
+    if kind == "webm":
+        context.bit_rate = 0
+    return stream
+
+
+def padded(image: Image, video: VideoStream) -> Image:
+    """The image at the stream's size, which may be even where the image's is odd."""
+    height, width = image.shape[:2]
+    if (width, height) == (video.width, video.height):
+        return image
+    below, right = video.height - height, video.width - width
+    return np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
 
 
 def _even(size: int) -> int:

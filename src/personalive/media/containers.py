@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import av
 import av.container
 import av.error
 from av.audio.stream import AudioStream
-from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from personalive.errors import MediaError, UnsupportedMediaError
-from personalive.media.image import MAX_IMAGE_PIXELS, check_is_file
+from personalive.media.ratios import fraction
+from personalive.media.shapes import MAX_IMAGE_PIXELS
+from personalive.media.user_paths import check_is_file
 
 FORMATS = ("mov", "matroska", "avi", "gif")
 """FFmpeg's names of the containers that are read: MP4, MOV and M4V; MKV and WebM; AVI; GIF."""
@@ -29,6 +31,8 @@ _REORDERED = 16
 # Opening may decode a frame to learn its format. What is a little too large is let through here, so that its
 # size becomes known and the message can name it.
 _PROBED_PIXELS = 2 * MAX_IMAGE_PIXELS
+_METADATA: Any = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+"""Titles may be in any encoding; PyAV decodes all of them by itself from version 19 on, and is not told how."""
 
 
 def open_container(path: Path) -> av.container.InputContainer:
@@ -54,7 +58,8 @@ def open_container(path: Path) -> av.container.InputContainer:
     }
     try:
         # The explicit protocol keeps a file called "concat:…" or "http:…" from being taken for an address.
-        return av.open("file:" + os.fspath(path.absolute()), options=options, metadata_errors="replace")
+        address = "file:" + os.fspath(path.absolute())
+        container: av.container.InputContainer = av.open(address, options=options, **_METADATA)
     except av.error.ArgumentError as error:
         # What FFmpeg answers for a format outside the list.
         raise UnsupportedMediaError(
@@ -62,6 +67,7 @@ def open_container(path: Path) -> av.container.InputContainer:
         ) from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
         raise MediaError(_cannot_open(path)) from error
+    return container
 
 
 def _cannot_open(path: Path) -> str:
@@ -72,39 +78,24 @@ def _cannot_open(path: Path) -> str:
     return f"{path.name} cannot be read as a video: damaged, or not one of {KNOWN_KINDS}."
 
 
-def video_stream(container: av.container.InputContainer) -> VideoStream | None:
-    """Return the first moving picture of a file: cover art does not count."""
-    for stream in container.streams.video:
-        if not stream.disposition & Disposition.attached_pic and stream.codec_context is not None:
-            return stream
-    return None
-
-
-def audio_stream(container: av.container.InputContainer) -> AudioStream | None:
-    """Return the first sound track of a file that can be decoded."""
-    for stream in container.streams.audio:
-        if stream.codec_context is not None:
-            return stream
-    return None
-
-
 def stream_origin(path: Path, stream: VideoStream | AudioStream) -> float:
     """Return when a stream of the file begins, in seconds of the container's clock."""
     if stream.time_base is None:
         return 0.0
-    stamp = stream.start_time
-    if stamp is None:
-        stamp = _first_stamp(path, stream.index)
-    return float(stamp * stream.time_base)
+    # A header may not say when, and what it says may be the time of the first packet, not the earliest.
+    stamps = _first_stamps(path, stream.index)
+    if stream.start_time is not None:
+        stamps.append(stream.start_time)
+    return float(min(stamps, default=0) * fraction(stream.time_base))
 
 
-def _first_stamp(path: Path, index: int) -> int:
-    """Read the first packets of a stream whose header does not say when it begins."""
+def _first_stamps(path: Path, index: int) -> list[int]:
+    """Read the times of a stream's first packets, those aside that an edit list cuts away."""
     container = open_container(path)
     stamps: list[int] = []
     try:
         for packet in container.demux(container.streams[index]):
-            if packet.pts is not None:
+            if packet.pts is not None and packet.size and not packet.is_discard:
                 stamps.append(packet.pts)
             # Packets come in the order of decoding, which is a little off the order of showing.
             if len(stamps) == _REORDERED:
@@ -114,4 +105,4 @@ def _first_stamp(path: Path, index: int) -> int:
         pass
     finally:
         container.close()
-    return min(stamps, default=0)
+    return stamps

@@ -1,7 +1,8 @@
 """Pictures from strangers: bytes in, one upright opaque RGB array out, or one clear sentence.
 
-Everything is checked that can be checked before a pixel is decoded. Only three decoders are ever tried, and
-whatever they raise leaves here as a `MediaError`.
+Everything is checked that can be checked before a pixel is decoded: the size that a file claims, and what it costs
+to decode. Only five decoders are ever tried, two of them in a process of their own, and whatever they raise leaves
+here as a `MediaError`.
 """
 
 from __future__ import annotations
@@ -16,15 +17,34 @@ from pathlib import Path
 import cv2
 import numpy as np
 import PIL.Image
-from PIL import ImageCms
+from PIL import JpegImagePlugin
 
 from personalive.errors import MediaError, MediaTooLargeError, UnsupportedMediaError
+from personalive.media.decode_apart import decode_apart
+from personalive.media.flattening import flatten
+from personalive.media.picture_header import (
+    HEAD_BYTES,
+    ImageType,
+    JpegFacts,
+    image_type,
+    is_sequence,
+    jpeg_facts,
+    stored_size,
+)
+from personalive.media.shapes import LONGEST_SIDE, MAX_IMAGE_PIXELS, check_shape
 from personalive.media.types import Image
+from personalive.media.user_paths import check_is_file
 
-MAX_IMAGE_BYTES = 20_000_000
-MAX_IMAGE_PIXELS = 40_000_000
+MAX_IMAGE_BYTES = 100_000_000
+MAX_JPEG_PIXELS = 250_000_000
+"""Of a JPEG, which can be decoded at an eighth of its size without all of its pixels ever being there."""
+PICTURES = "JPEG, PNG, WebP, HEIC or AVIF"
 
-_FORMATS = ("JPEG", "PNG", "WEBP")
+_MAX_JPEG_WORK = 4_000_000_000
+"""Samples times scans. A file of a few kilobytes can ask for thousands of scans of all of its pixels."""
+_MAX_JPEG_COEFFICIENTS = 350_000_000
+"""Of two bytes each, where all of them must be held."""
+_ARITHMETIC_COST = 8
 _ORIENTATION = 0x0112
 _UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
@@ -35,7 +55,6 @@ _UPRIGHT = {
     7: PIL.Image.Transpose.TRANSVERSE,
     8: PIL.Image.Transpose.ROTATE_90,
 }
-_PROFILE_SPACES = {"RGB": "RGB", "CMYK": "CMYK", "L": "GRAY"}
 
 # `warnings.catch_warnings` swaps process-wide state: two threads inside it at once could leave the filters
 # of one behind for good.
@@ -43,28 +62,34 @@ _warnings_lock = threading.Lock()
 
 
 def decode_image(data: bytes, *, name: str = "image") -> Image:
-    """Decode a JPEG, PNG or WebP picture.
+    """Decode a JPEG, PNG, WebP, HEIC or AVIF picture.
 
     EXIF orientation is applied, transparency is laid on white, colour profiles are converted to sRGB, and of
-    an animation the first frame is taken. `name` is what messages call the picture.
+    an animation the first frame is taken. A JPEG, HEIC or AVIF over `MAX_IMAGE_PIXELS` is delivered at a whole
+    fraction of its size. `name` is what messages call the picture.
 
-    Returns (height, width, 3) uint8 RGB in 0..255, C-contiguous.
+    Returns (height, width, 3) uint8 RGB in 0..255, C-contiguous, of a shape that `check_shape` accepts.
 
     Raises:
-        MediaTooLargeError: over `MAX_IMAGE_BYTES` or `MAX_IMAGE_PIXELS`; nothing has been decoded.
-        UnsupportedMediaError: not a JPEG, PNG or WebP picture.
-        MediaError: empty, cut short or damaged.
+        MediaTooLargeError: over the limits in bytes, pixels or what it costs; nothing has been decoded.
+        UnsupportedMediaError: not a picture of these types.
+        MediaError: empty, cut short or damaged, or of a shape that cannot be used.
 
     """
     if not data:
         raise MediaError(f"{name} is empty.")
     check_byte_count(len(data), name)
-    if image_type(data) is None:
-        raise UnsupportedMediaError(f"{name} is not a JPEG, PNG or WebP picture.")
-    with _decoding(name), PIL.Image.open(io.BytesIO(data), formats=_FORMATS) as picture:
-        check_pixel_count(*picture.size, name)
+    kind = image_type(data[:HEAD_BYTES])
+    if kind is None:
+        raise UnsupportedMediaError(f"{name} is not a {PICTURES} picture.")
+    if kind in {"HEIF", "AVIF"}:
+        apart, orientation = decode_apart(data, kind, name)
+        with _decoding(name):
+            check_shape(*apart.size, name)
+            return _upright_rgb(apart, orientation)
+    with _decoding(name), _opened(data, kind, name) as picture:
         picture.load()
-        return _upright_rgb(picture)
+        return _upright_rgb(picture, _orientation(picture))
 
 
 def read_image(path: str | Path) -> Image:
@@ -72,8 +97,8 @@ def read_image(path: str | Path) -> Image:
 
     Raises:
         MediaTooLargeError: over the limits. The file's size is looked at before it is read.
-        UnsupportedMediaError: not a JPEG, PNG or WebP picture.
-        MediaError: missing, a directory, not readable, empty, cut short or damaged.
+        UnsupportedMediaError: not a picture of these types.
+        MediaError: missing, a directory, not readable, empty, cut short or damaged, or of no usable shape.
 
     """
     path = Path(path)
@@ -89,12 +114,18 @@ def read_image(path: str | Path) -> Image:
 
 
 def is_image_file(path: str | Path) -> bool:
-    """Whether the file's first bytes are those of a JPEG, PNG or WebP; False if it cannot be read."""
+    """Whether the file's first bytes are those of a picture that is decoded here; False if it cannot be read.
+
+    Animations in HEIF and AVIF files count as videos.
+    """
+    path = Path(path)
     try:
-        with Path(path).open("rb") as file:
-            return image_type(file.read(16)) is not None
-    except OSError:
+        check_is_file(path)
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except (OSError, MediaError):
         return False
+    return image_type(head) is not None and not is_sequence(head)
 
 
 def fit_image(image: Image, size: tuple[int, int]) -> Image:
@@ -110,29 +141,26 @@ def fit_image(image: Image, size: tuple[int, int]) -> Image:
     return np.ascontiguousarray(resized, dtype=np.uint8)
 
 
-def image_type(head: bytes) -> str | None:
-    """ "JPEG", "PNG", "WEBP" or None, by the first 12 bytes."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
-    if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return "WEBP"
-    return None
+def inner_size(size: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
+    """Return `size` (width, height) scaled to the largest that lies within `outer`, its proportions kept.
+
+    To within 2 %: what is as good as of one shape fills it.
+    """
+    across, down = outer[0] / size[0], outer[1] / size[1]
+    if max(across, down) <= 1.02 * min(across, down):
+        return outer
+    scale = min(across, down)
+    return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
 
-def check_is_file(path: Path) -> None:
-    """Raise `MediaError` unless `path` is an existing regular file."""
-    try:
-        if path.is_dir():
-            raise MediaError(f"{path} is a directory, not a file.")
-        if not path.exists():
-            raise MediaError(f"{path} does not exist.")
-        # Opening a pipe or a device could wait for ever.
-        if not path.is_file():
-            raise MediaError(f"{path} is not a regular file.")
-    except (OSError, ValueError) as error:
-        raise MediaError(f"{str(path)!r} cannot be read: {error}.") from error
+def fit_within(image: Image, size: tuple[int, int]) -> Image:
+    """Resize (height, width, 3) uint8 into `size` (width, height), its proportions kept, black beside it."""
+    height, width = image.shape[:2]
+    image = fit_image(image, inner_size((width, height), size))
+    below, beside = size[1] - image.shape[0], size[0] - image.shape[1]
+    if not below and not beside:
+        return image
+    return np.pad(image, ((below // 2, below - below // 2), (beside // 2, beside - beside // 2), (0, 0)))
 
 
 def check_byte_count(count: int, name: str) -> None:
@@ -140,15 +168,6 @@ def check_byte_count(count: int, name: str) -> None:
     if count > MAX_IMAGE_BYTES:
         limit = MAX_IMAGE_BYTES // 1_000_000
         raise MediaTooLargeError(f"{name} has {count / 1e6:.1f} MB; pictures may have up to {limit} MB.")
-
-
-def check_pixel_count(width: int, height: int, name: str) -> None:
-    """Raise `MediaTooLargeError` if a picture or frame of this size is over the limit."""
-    if width * height > MAX_IMAGE_PIXELS:
-        limit = MAX_IMAGE_PIXELS // 1_000_000
-        raise MediaTooLargeError(
-            f"{name} has {width}×{height} pixels; up to {limit} megapixels are accepted."
-        )
 
 
 @contextmanager
@@ -175,8 +194,66 @@ def _decoding(name: str) -> Iterator[None]:
         raise MediaError(f"{name} is damaged or cut short and cannot be decoded.") from error
 
 
-def _upright_rgb(picture: PIL.Image.Image) -> Image:
-    orientation = _orientation(picture)
+def _opened(data: bytes, kind: ImageType, name: str) -> PIL.Image.Image:
+    """A picture whose header has been checked, not decoded yet."""
+    if kind == "JPEG":
+        return _opened_jpeg(data, name)
+    size = stored_size(data, kind)
+    if size is None:
+        raise MediaError(f"{name} is damaged or cut short and cannot be decoded.")
+    check_shape(*size, name)
+    picture = PIL.Image.open(io.BytesIO(data), formats=(kind,))
+    check_shape(*picture.size, name)
+    return picture
+
+
+def _opened_jpeg(data: bytes, name: str) -> PIL.Image.Image:
+    facts = jpeg_facts(data)
+    if facts is None:
+        raise MediaError(f"{name} is damaged or cut short and cannot be decoded.")
+    stored = facts.width, facts.height
+    fraction = _fraction(*stored)
+    check_shape(stored[0] // fraction, stored[1] // fraction, name, stored=stored)
+    _check_jpeg_cost(facts, name)
+    # `PIL.Image.open` has a limit of its own, of all pixels whether or not they are decoded.
+    picture = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
+    if picture.size != stored:
+        raise MediaError(f"{name} is damaged: its headers do not agree.")
+    if fraction > 1:
+        picture.draft(None, (stored[0] // fraction, stored[1] // fraction))
+        check_shape(*picture.size, name, stored=stored)
+    return picture
+
+
+def _fraction(width: int, height: int) -> int:
+    """By what a JPEG's sides are divided in decoding, 1, 2, 4 or 8, so that it is not too large if that helps."""
+    for fraction in (1, 2, 4):
+        across, down = -(-width // fraction), -(-height // fraction)
+        if across * down <= MAX_IMAGE_PIXELS and max(across, down) <= LONGEST_SIDE:
+            return fraction
+    return 8
+
+
+def _check_jpeg_cost(facts: JpegFacts, name: str) -> None:
+    """Raise `MediaTooLargeError` for a JPEG that takes too much memory, or more than some seconds."""
+    if facts.width * facts.height > MAX_JPEG_PIXELS:
+        limit = MAX_JPEG_PIXELS // 1_000_000
+        raise MediaTooLargeError(
+            f"{name} has {facts.width}×{facts.height} pixels: up to {limit} megapixels are accepted of a JPEG."
+        )
+    if facts.samples * facts.scans * (_ARITHMETIC_COST if facts.arithmetic else 1) > _MAX_JPEG_WORK:
+        raise MediaTooLargeError(
+            f"{name} is stored in {facts.scans} scans, which takes too long to decode: save it again, as a plain "
+            "(not progressive) JPEG or smaller."
+        )
+    if facts.whole and facts.samples > _MAX_JPEG_COEFFICIENTS:
+        raise MediaTooLargeError(
+            f"{name} is a progressive JPEG of {facts.width}×{facts.height} pixels, which takes too much memory to "
+            "decode: save it again, as a plain (not progressive) JPEG or smaller."
+        )
+
+
+def _upright_rgb(picture: PIL.Image.Image, orientation: int) -> Image:
     rgb = flatten(picture)
     if orientation in _UPRIGHT:
         rgb = rgb.transpose(_UPRIGHT[orientation])
@@ -189,44 +266,3 @@ def _orientation(picture: PIL.Image.Image) -> int:
     except Exception:
         # A picture with a broken EXIF block is still a picture.
         return 1
-
-
-def flatten(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """Turn a loaded picture of any mode into mode RGB: 16 bits to 8, sRGB, transparency laid on white."""
-    profile = picture.info.get("icc_profile")
-    if picture.mode.startswith("I"):
-        return _from_16_bits(picture)
-    if picture.has_transparency_data:
-        rgba = picture.convert("RGBA")
-        colours = _to_srgb(rgba.convert("RGB"), profile)
-        white = PIL.Image.new("RGB", rgba.size, (255, 255, 255))
-        white.paste(colours, mask=rgba.getchannel("A"))
-        return white
-    if picture.mode in {"1", "LA", "P", "PA"}:
-        picture = picture.convert("RGB")
-    return _to_srgb(picture, profile)
-
-
-def _from_16_bits(picture: PIL.Image.Image) -> PIL.Image.Image:
-    # Pillow's own conversion clips at 255 instead of scaling.
-    levels = np.asarray(picture).astype(np.int64)
-    grey = np.clip(levels >> 8, 0, 255).astype(np.uint8)
-    transparent = picture.info.get("transparency")
-    if isinstance(transparent, int):
-        grey[levels == transparent] = 255
-    return PIL.Image.fromarray(grey).convert("RGB")
-
-
-def _to_srgb(picture: PIL.Image.Image, profile: object) -> PIL.Image.Image:
-    if isinstance(profile, bytes) and profile:
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if source.profile.xcolor_space.strip() == _PROFILE_SPACES.get(picture.mode):
-                target = ImageCms.createProfile("sRGB")
-                converted = ImageCms.profileToProfile(picture, source, target, outputMode="RGB")
-                if converted is not None:
-                    return converted
-        except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            # Colours are a little off without the profile; no reason to refuse the picture.
-            pass
-    return picture.convert("RGB")

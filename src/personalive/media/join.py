@@ -14,9 +14,11 @@ from av.video.stream import VideoStream
 from personalive.errors import MediaError
 from personalive.media.audio import AudioTrack
 from personalive.media.container_file import ContainerFile
-from personalive.media.containers import open_container, video_stream
+from personalive.media.containers import open_container
 from personalive.media.output import check_output, write_failure
 from personalive.media.provenance import Provenance
+from personalive.media.ratios import fraction
+from personalive.media.tracks import video_stream
 from personalive.media.video_writer import exact_rate
 
 
@@ -109,7 +111,7 @@ def _readable(
 
 def _frames(packet: Packet[VideoStream], stamp: int, rate: Fraction) -> int:
     """A time stamp as a number of frames, whatever the container rounded it to."""
-    return round(stamp * packet.time_base * rate)
+    return round(stamp * fraction(packet.time_base) * rate)
 
 
 def _video(container: av.container.InputContainer, path: Path) -> VideoStream:

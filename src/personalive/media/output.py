@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from personalive.errors import InputError, MediaError, OutputExistsError
+from personalive.file_names import windows_objection
+from personalive.media.partial_files import Hold, partial_path, sweep
+from personalive.media.user_paths import check_new_file, is_folder
+from personalive.replacing import in_use, replace_file
 
 OutputKind: TypeAlias = Literal["mp4", "mov", "webm", "gif", "png"]
 
@@ -25,7 +29,6 @@ _KINDS: dict[str, OutputKind] = {
 _KNOWN = ".mp4, .m4v, .mov, .webm, .gif, a folder, or numbered pictures such as out/%05d.png"
 _NUMBER = re.compile(r"%0?[0-9]?d")
 _DEFAULT_PATTERN = "%05d.png"
-_serial = itertools.count()
 
 
 def output_kind(path: str | Path) -> OutputKind:
@@ -41,10 +44,10 @@ def output_kind(path: str | Path) -> OutputKind:
     text = os.fspath(path)
     path = Path(path)
     if text.strip() in {"", ".", "-"} or (
-        path.name.startswith(".") and not path.suffix and not path.is_dir()
+        path.name.startswith(".") and not path.suffix and not is_folder(path)
     ):
         raise InputError(f"{text!r} does not name an output file. Use {_KNOWN}.")
-    if text.endswith(("/", os.sep)) or path.is_dir() or not path.suffix:
+    if text.endswith(("/", os.sep)) or is_folder(path) or not path.suffix:
         return "png"
     kind = _KINDS.get(path.suffix.lower())
     if kind is not None:
@@ -71,7 +74,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> OutputKind:
     if kind == "png":
         folder, pattern = picture_pattern(path)
         check_parent(folder)
-        if folder.exists() and not folder.is_dir():
+        if folder.exists() and not is_folder(folder):
             raise MediaError(f"{folder} is a file: numbered pictures need a folder.")
         if not overwrite and numbered_files(folder, pattern):
             raise OutputExistsError(
@@ -94,22 +97,25 @@ def exists_error(path: Path) -> OutputExistsError:
 
 def write_failure(path: Path, error: BaseException) -> MediaError:
     """Return the error that says why `path` cannot be written."""
+    if in_use(error):
+        return MediaError(
+            f"{path} could not be written: another program has it open, a player perhaps. Close it there and run "
+            "the same command again."
+        )
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return MediaError(f"{path} could not be written: {reason}.")
 
 
 def check_parent(path: Path) -> None:
-    """Raise `MediaError` unless the folder that `path` lies in exists and can be written to."""
-    parent = path.absolute().parent
-    if not parent.is_dir():
-        raise MediaError(f"{path} cannot be written: the folder {parent} does not exist.")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise MediaError(f"{path} cannot be written: no permission to write in {parent}.")
+    """Raise `MediaError` unless `path` can be a file: its name, the folder it lies in, what is there already."""
+    if sys.platform == "win32" and (objection := windows_objection(path.name)):
+        raise MediaError(f"{path} cannot be written: {objection}. Choose another name.")
+    check_new_file(path)
 
 
 def picture_pattern(path: Path) -> tuple[Path, str]:
     """Split the path of numbered pictures into its folder and the pattern of names in it."""
-    if path.suffix.lower() == ".png" and not path.is_dir():
+    if path.suffix.lower() == ".png" and not is_folder(path):
         return path.parent, path.name
     return path, _DEFAULT_PATTERN
 
@@ -118,17 +124,9 @@ def numbered_files(folder: Path, pattern: str) -> list[Path]:
     """Return the files in a folder whose names fit the pattern; none if there is no such folder."""
     before, after = _NUMBER.split(pattern)
     name = re.compile(re.escape(before) + "[0-9]+" + re.escape(after))
-    if not folder.is_dir():
+    if not is_folder(folder):
         return []
     return [path for path in folder.iterdir() if name.fullmatch(path.name)]
-
-
-def partial_path(target: Path, folder: Path | None = None) -> Path:
-    """Return a hidden name in `folder`, or beside `target`, of the same suffix, that nobody else uses."""
-    # Names may have 255 bytes; the addition must not break a long one.
-    stem = os.fsdecode(os.fsencode(target.stem)[:180])
-    name = f".{stem}.partial-{os.getpid()}-{next(_serial)}{target.suffix}"
-    return target.with_name(name) if folder is None else folder / name
 
 
 class OutputFile:
@@ -148,15 +146,17 @@ class OutputFile:
         self.path = path
         self._overwrite = overwrite
         check_parent(path)
-        if path.is_dir():
+        if is_folder(path):
             raise MediaError(f"{path} is a folder, not a file.")
         if path.exists() and not overwrite:
             raise exists_error(path)
         self._target = path.resolve()
+        sweep(self._target.parent)
         self.partial = partial_path(self._target, staging)
         try:
             with self.partial.open("xb"):
                 pass
+            self._hold = Hold(self.partial)
         except OSError as error:
             raise write_failure(self.path, error) from error
 
@@ -164,7 +164,7 @@ class OutputFile:
         """Give the file its name. Raises `OutputExistsError` if somebody else took it meanwhile."""
         try:
             if self._overwrite:
-                self.partial.replace(self._target)
+                replace_file(self.partial, self._target)
             else:
                 self._claim()
         except OSError as error:
@@ -188,6 +188,7 @@ class OutputFile:
         """Remove what has been written so far, if it still has its hidden name."""
         with contextlib.suppress(OSError):
             self.partial.unlink(missing_ok=True)
+        self._hold.release()
 
     def __enter__(self) -> Self:
         return self

@@ -9,14 +9,15 @@ from personalive.errors import MediaError, OutputExistsError
 from personalive.media.output import (
     check_parent,
     numbered_files,
-    partial_path,
     picture_pattern,
     remove_folder,
     write_failure,
 )
+from personalive.media.partial_files import Hold, partial_path, sweep
 from personalive.media.provenance import Provenance, encode_image, read_provenance
 from personalive.media.staged_writer import StagedWriter
 from personalive.media.types import Image
+from personalive.replacing import replace_file
 
 
 def _ours(file: Path) -> bool:
@@ -42,9 +43,11 @@ class PngWriter(StagedWriter):
         check_parent(self._folder)
         # Beside a folder that exists could be another file system, and moving would be copying.
         exists = self._folder.is_dir()
+        sweep(self._folder if exists else self._folder.parent)
         self._partial = partial_path(self._folder / "frames" if exists else self._folder)
         try:
             self._partial.mkdir()
+            self._hold = Hold(self._partial)
         except OSError as error:
             raise write_failure(path, error) from error
 
@@ -53,10 +56,15 @@ class PngWriter(StagedWriter):
 
     def _discard(self) -> None:
         remove_folder(self._partial)
+        self._hold.release()
 
     def _complete(self) -> None:
+        self._move()
+        self._hold.release()
+
+    def _move(self) -> None:
         if not self._folder.exists():
-            self._partial.rename(self._folder)
+            replace_file(self._partial, self._folder)
             return
         earlier = numbered_files(self._folder, self._pattern)
         if earlier and not self._overwrite:
@@ -66,7 +74,7 @@ class PngWriter(StagedWriter):
             )
         written = {file.name for file in self._partial.iterdir()}
         for name in sorted(written):
-            (self._partial / name).replace(self._folder / name)
+            replace_file(self._partial / name, self._folder / name)
         for file in earlier:
             # A longer run's pictures must not trail behind this one's; what we did not write is not ours to delete.
             if file.name not in written and _ours(file):

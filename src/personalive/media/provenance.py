@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 import av.error
 import PIL.Image
@@ -20,9 +20,11 @@ from PIL.PngImagePlugin import PngInfo
 from personalive.errors import InputError, MediaError
 from personalive.media import gif_blocks, xmp
 from personalive.media.containers import open_container
-from personalive.media.image import check_pixel_count, image_type, quiet_pillow
+from personalive.media.image import quiet_pillow
 from personalive.media.output import OutputFile, write_failure
+from personalive.media.picture_header import image_type
 from personalive.media.types import Image
+from personalive.media.user_paths import check_is_file_or_folder, is_folder
 
 _VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 TRAINED_ALGORITHMIC_MEDIA = _VOCABULARY + "trainedAlgorithmicMedia"
@@ -95,7 +97,8 @@ def read_provenance(path: str | Path) -> dict[str, str] | None:
 
     """
     path = Path(path)
-    if path.is_dir():
+    check_is_file_or_folder(path)
+    if is_folder(path):
         pictures = sorted(path.glob("*.png"))
         return read_provenance(pictures[0]) if pictures else None
     try:
@@ -103,7 +106,7 @@ def read_provenance(path: str | Path) -> dict[str, str] | None:
             head = file.read(16)
     except OSError as error:
         raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if image_type(head) is not None:
+    if image_type(head) in {"JPEG", "PNG", "WEBP"}:
         return _marked(_image_metadata(path))
     if head[:3] == b"GIF":
         return _marked(xmp.parse(gif_blocks.read_xmp(path)))
@@ -131,9 +134,9 @@ def save_image(path: str | Path, image: Image, provenance: Provenance, *, overwr
 
 
 def encode_image(
-    path: Path, image: Image, kind: Literal["PNG", "JPEG", "WEBP"], provenance: Provenance
+    path: Path | BinaryIO, image: Image, kind: Literal["PNG", "JPEG", "WEBP"], provenance: Provenance
 ) -> None:
-    """Write a marked picture to `path` as it stands. Raises what Pillow raises."""
+    """Write a marked picture to `path`, or to an open file, as it stands. Raises what Pillow raises."""
     values = provenance.metadata()
     picture = PIL.Image.fromarray(image)
     packet = xmp.build(values)
@@ -152,7 +155,6 @@ def encode_image(
 def _image_metadata(path: Path) -> dict[str, str]:
     try:
         with quiet_pillow(), PIL.Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
-            check_pixel_count(*picture.size, path.name)
             packet = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp") or b""
     except MediaError:
         raise

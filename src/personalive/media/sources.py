@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -18,21 +18,17 @@ import numpy as np
 import PIL.Image
 
 from personalive.errors import MediaError, MediaTooLargeError
-from personalive.media.image import (
-    check_pixel_count,
-    fit_image,
-    flatten,
-    image_type,
-    quiet_pillow,
-    read_image,
-)
+from personalive.media.animation_timing import UNSTATED, frame_durations
+from personalive.media.flattening import flatten
+from personalive.media.image import PICTURES, fit_within, inner_size, quiet_pillow, read_image
+from personalive.media.picture_header import HEAD_BYTES, image_type, stored_size
+from personalive.media.shapes import check_shape
+from personalive.media.timing import DEFAULT_FPS, rate, typical
 from personalive.media.types import Image, VideoInfo
 
-DEFAULT_FPS = 25.0
-"""Frames per second of whatever names no rate: stills, folders of pictures, broken headers."""
-
 MAX_ANIMATION_BYTES = 200_000_000
-_SEQUENCE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
+_TICK = 0.001
+_SEQUENCE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".heic", ".heif", ".avif"}
 
 
 @dataclass(frozen=True)
@@ -45,13 +41,15 @@ class Shown:
 
 
 class Source(Protocol):
-    """One opened input. `ended_early` turns True if the data stopped before the
-    header said; `lost` counts the frames within that could not be decoded."""
+    """One opened input. `ended_early` turns True if the data stopped before the header said."""
 
     info: VideoInfo
     warnings: list[str]
     ended_early: bool
-    lost: int
+
+    @property
+    def lost(self) -> int:
+        """How many frames could not be decoded."""
 
     def frames(self, start: float) -> Iterator[Shown]:
         """Yield frames with strictly rising times, beginning no later than the one on screen at `start`."""
@@ -79,12 +77,12 @@ class StillSource:
 
 
 class SequenceSource:
-    """A folder of numbered PNG, JPEG or WebP pictures, in the order of their numbers, at 25 per second."""
+    """A folder of numbered pictures, in the order of their numbers, at 25 per second."""
 
     def __init__(self, folder: Path) -> None:
         self._paths = _numbered_pictures(folder)
         if not self._paths:
-            raise MediaError(f"{folder} holds no PNG, JPEG or WebP pictures.")
+            raise MediaError(f"{folder} holds no {PICTURES} pictures.")
         self.warnings: list[str] = []
         self.ended_early = False
         self.lost = 0
@@ -105,13 +103,18 @@ class SequenceSource:
     def frames(self, start: float) -> Iterator[Shown]:
         """Yield the pictures; one that cannot be decoded is left out, so that its predecessor stays on."""
         lost: list[str] = []
+        odd = 0
         for number in range(max(0, int(start * DEFAULT_FPS) - 1), len(self._paths)):
             try:
-                image = fit_image(read_image(self._paths[number]), self._size)
+                image = read_image(self._paths[number])
             except MediaError:
                 lost.append(self._paths[number].name)
                 continue
-            yield Shown(number / DEFAULT_FPS, 1 / DEFAULT_FPS, partial(_given, image))
+            size = (image.shape[1], image.shape[0])
+            odd += inner_size(size, self._size) != self._size
+            yield Shown(number / DEFAULT_FPS, 1 / DEFAULT_FPS, partial(fit_within, image, self._size))
+        if odd:
+            self.warnings.append(other_shape(self._name, odd, self._size))
         if lost:
             self.warnings.append(
                 f"{len(lost)} of the {len(self._paths)} pictures in {self._name} cannot be decoded "
@@ -123,7 +126,7 @@ class SequenceSource:
 
 
 class AnimationSource:
-    """An animated WebP or PNG. Frames are composed on white; the rate is that of the first frame."""
+    """An animated WebP or PNG. Frames are composed on white."""
 
     def __init__(self, path: Path) -> None:
         self._name = path.name
@@ -139,24 +142,30 @@ class AnimationSource:
             raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
         with quiet_pillow():
             picture = self._open()
-            self._count = int(getattr(picture, "n_frames", 1))
-        image, duration = self._load(picture, 0)
+            count = int(getattr(picture, "n_frames", 1))
+        # A PNG can have a picture for those who show no animation, which is not part of it.
+        first = int(bool(picture.info.get("default_image")) and count > 1)
+        self._frames = range(first, count)
+        image = self._load(picture, first)
         self._size = (image.shape[1], image.shape[0])
-        self.info = _picture_info(image, 1 / duration, self._count)
+        known = frame_durations(self._data)[: len(self._frames)]
+        step = typical(known, _TICK)
+        self._durations = known + [step or UNSTATED] * (len(self._frames) - len(known))
+        info = _picture_info(image, rate(step), len(self._frames))
+        self.info = replace(info, duration=sum(self._durations))
 
     def frames(self, start: float) -> Iterator[Shown]:
         """Yield the frames from the first, since each builds on the one before; stop where one is damaged."""
         del start
         time = 0.0
         picture = self._open()
-        for number in range(self._count):
+        for number, duration in zip(self._frames, self._durations, strict=True):
             try:
-                image, duration = self._load(picture, number)
+                image = self._load(picture, number)
             except MediaError:
                 self.ended_early = True
                 return
-            fitted = fit_image(image, self._size)
-            yield Shown(time, duration, partial(_given, fitted))
+            yield Shown(time, duration, partial(fit_within, image, self._size))
             time += duration
 
     def close(self) -> None:
@@ -164,31 +173,38 @@ class AnimationSource:
         self._data = b""
 
     def _open(self) -> PIL.Image.Image:
+        _check_header(self._data, self._name)
         try:
             picture = PIL.Image.open(io.BytesIO(self._data), formats=("PNG", "WEBP"))
         except PIL.Image.DecompressionBombError as error:
             raise MediaTooLargeError(f"{self._name} has too many pixels.") from error
         except Exception as error:
             raise MediaError(f"{self._name} is damaged and cannot be decoded.") from error
-        check_pixel_count(*picture.size, self._name)
+        check_shape(*picture.size, self._name)
         return picture
 
-    def _load(self, picture: PIL.Image.Image, number: int) -> tuple[Image, float]:
+    def _load(self, picture: PIL.Image.Image, number: int) -> Image:
         try:
             with quiet_pillow():
                 picture.seek(number)
                 picture.load()
-                image = np.array(flatten(picture), dtype=np.uint8, order="C")
-                milliseconds = float(picture.info.get("duration") or 0)
+                return np.array(flatten(picture), dtype=np.uint8, order="C")
         except Exception as error:
             # As with stills, a decoder may raise anything at all on hostile bytes.
             raise MediaError(f"{self._name} is damaged and cannot be decoded.") from error
-        return image, milliseconds / 1000 if milliseconds >= 1 else 1 / DEFAULT_FPS
 
 
 def open_picture(path: Path) -> StillSource | AnimationSource:
-    """Open a JPEG, PNG or WebP file as a clip: of one frame, or of many if it is animated."""
+    """Open a picture file as a clip: of one frame, or of many if it is animated."""
     return AnimationSource(path) if _is_animated(path) else StillSource(path)
+
+
+def other_shape(name: str, count: int, size: tuple[int, int]) -> str:
+    """Return the warning that pictures of a clip have another shape than its first, of `size` (width, height)."""
+    fitted = f"fitted into {size[0]}×{size[1]}"
+    if count == 1:
+        return f"One picture in {name} has another shape than the first: it is {fitted}."
+    return f"{count} of the pictures in {name} have another shape than the first: they are {fitted}."
 
 
 def _given(image: Image) -> Image:
@@ -198,17 +214,25 @@ def _given(image: Image) -> Image:
 def _is_animated(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            head = file.read(16)
+            head = file.read(HEAD_BYTES)
         if image_type(head) not in {"PNG", "WEBP"}:
             return False
+        _check_header(head, path.name)
         with quiet_pillow(), PIL.Image.open(path, formats=("PNG", "WEBP")) as picture:
-            check_pixel_count(*picture.size, path.name)
             return bool(getattr(picture, "is_animated", False))
     except MediaError:
         raise
     except Exception:
         # Whatever is wrong with it, decoding it as a still will say so.
         return False
+
+
+def _check_header(data: bytes, name: str) -> None:
+    """Raise `MediaError` for the shape that a PNG or WebP claims, before a decoder makes room for it."""
+    kind = image_type(data[:HEAD_BYTES])
+    size = None if kind is None else stored_size(data, kind)
+    if size is not None:
+        check_shape(*size, name)
 
 
 def _numbered_pictures(folder: Path) -> list[Path]:

@@ -23,8 +23,9 @@ class VideoInfo:
 
     `width` and `height` are those of the frames as delivered: upright and with square pixels. `rotation` is
     how far the stored picture was turned clockwise to stand upright, in degrees (0, 90, 180 or 270). `fps` is
-    the average rate in frames per second. `duration` (seconds) and `frames` are the header's claims, None
-    where it makes none; a damaged file delivers fewer.
+    the usual rate in frames per second. `duration` (seconds) and `frames` are the header's claims, None
+    where it makes none; a damaged file delivers fewer. `notes` say which of several picture tracks was chosen, and
+    `sound_notes` the same of sound, a sentence each.
     """
 
     width: int
@@ -34,6 +35,8 @@ class VideoInfo:
     frames: int | None
     rotation: int
     has_audio: bool
+    notes: tuple[str, ...] = ()
+    sound_notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -11,8 +12,10 @@ from typing import Self
 from personalive.errors import InputError, MediaError
 from personalive.media.container_source import ContainerSource
 from personalive.media.image import is_image_file
+from personalive.media.rotation import QUARTERS, turned
 from personalive.media.sources import SequenceSource, Shown, Source, StillSource, open_picture
 from personalive.media.types import DrivingSource, VideoFrame, VideoInfo
+from personalive.media.user_paths import check_is_file_or_folder, is_folder
 
 # Containers round times, Matroska to the millisecond.
 _TOLERANCE = 0.001
@@ -22,10 +25,10 @@ class VideoReader:
     """Reads the frames on screen from `start` until `end`, one at a time: memory does not grow with length.
 
     Takes MP4, MOV, M4V, WebM, MKV, AVI and GIF files, animated WebP and PNG, a folder of numbered PNG, JPEG
-    or WebP pictures (25 per second), and a still picture (one frame). Frames are upright, have square pixels
-    and one size, that of the first. Times are those the file gives, whether or not the rate varies. If
-    `start` falls within a frame's time that frame comes first, with `start` as its time. A still has no time:
-    it is delivered whatever the span.
+    or WebP pictures (25 per second), and a still picture (one frame). Frames are upright as far as the file
+    says, have square pixels and one size, that of the first; those of another shape are fitted into it. Times are
+    those the file gives, whether or not the rate varies, and always rise. If `start` falls within a frame's time
+    that frame comes first, with `start` as its time. A still has no time: it is delivered whatever the span.
 
     Iterating again reads again from `start`. `warnings` says what was wrong with the frames read last.
 
@@ -34,20 +37,31 @@ class VideoReader:
         start: Seconds from the start of the stream.
         end: Seconds from the start of the stream, exclusive; None for all there is.
         max_frames: Deliver at most this many.
+        rotate: Turn the frames clockwise by 0, 90, 180 or 270 degrees more than the file says.
 
     Raises:
-        InputError: a span that makes no sense.
-        MediaError: a file or folder that cannot be read, or not one frame of it; see its subclasses.
+        InputError: a span or rotation that makes no sense.
+        MediaError: a file or folder that cannot be read, or not one frame of it in the span; see its subclasses.
 
     """
 
     def __init__(
-        self, path: str | Path, *, start: float = 0.0, end: float | None = None, max_frames: int | None = None
+        self,
+        path: str | Path,
+        *,
+        start: float = 0.0,
+        end: float | None = None,
+        max_frames: int | None = None,
+        rotate: int = 0,
     ) -> None:
+        if rotate not in QUARTERS:
+            raise InputError(f"Frames can be rotated by 0, 90, 180 or 270 degrees, not {rotate!r}.")
         _check_span(start, end, max_frames)
         self._path = Path(path)
         self._start, self._end, self._max_frames = start, end, max_frames
+        self._rotate = rotate
         self._closed = False
+        self._seen_until = 0.0
         self.warnings: list[str] = []
         self._source = _open_source(self._path)
         self._opening_warnings = tuple(self._source.warnings)
@@ -56,7 +70,9 @@ class VideoReader:
     @property
     def info(self) -> VideoInfo:
         """Size, rate and length of the whole file, whatever the span."""
-        return self._source.info
+        info = self._source.info
+        width, height = (info.height, info.width) if self._rotate % 180 else (info.width, info.height)
+        return replace(info, width=width, height=height, rotation=(info.rotation + self._rotate) % 360)
 
     def __iter__(self) -> Iterator[VideoFrame]:
         self._source.warnings[:] = self._opening_warnings
@@ -66,7 +82,8 @@ class VideoReader:
         for shown, duration in self._span():
             time = max(shown.time, self._start)
             end_reached = shown.time + duration
-            yield VideoFrame(shown.image(), time, count, end_reached - time)
+            image = turned(shown.image(), self._rotate)
+            yield VideoFrame(image, time, count, end_reached - time)
             count += 1
         self.warnings.extend(self._source.warnings[len(self._opening_warnings) :])
         if self._source.ended_early:
@@ -75,7 +92,7 @@ class VideoReader:
             lost = "one frame" if self._source.lost == 1 else f"{self._source.lost} frames"
             self.warnings.append(f"{self._path.name} is damaged: {lost} could not be decoded.")
         if not count:
-            raise MediaError(f"{self._path.name} has no frames after {self._start:g} s.")
+            raise MediaError(self._nothing_there())
 
     def __enter__(self) -> Self:
         return self
@@ -101,9 +118,11 @@ class VideoReader:
         end = math.inf if self._end is None or still else self._end
         left = math.inf if self._max_frames is None else self._max_frames
         held: Shown | None = None
+        self._seen_until = 0.0
         for shown in self._source.frames(self._start):
             if self._closed:
                 return
+            self._seen_until = shown.time + shown.duration
             if held is not None and shown.time > self._start + _TOLERANCE:
                 yield held, min(shown.time, end) - held.time
                 left -= 1
@@ -113,27 +132,36 @@ class VideoReader:
         if held is not None and held.time + held.duration > self._start + _TOLERANCE:
             yield held, min(held.time + held.duration, end) - held.time
 
+    def _nothing_there(self) -> str:
+        # What was seen of it is truer than the header.
+        length = self._seen_until or self.info.duration
+        if length is None:
+            return f"{self._path.name} has no frames after {self._start:g} s."
+        return f"{self._path.name} is {length:.2f} s long: there is nothing after {self._start:g} s."
+
     def _damage(self, time: float, count: int) -> str:
         frames = "the one frame before that is" if count == 1 else f"the {count} frames before that are"
         return f"{self._path.name} is damaged after {time:.1f} s: {frames} used."
 
 
 def open_driving(
-    path: str | Path, *, start: float = 0.0, end: float | None = None, max_frames: int | None = None
+    path: str | Path,
+    *,
+    start: float = 0.0,
+    end: float | None = None,
+    max_frames: int | None = None,
+    rotate: int = 0,
 ) -> DrivingSource:
     """Open a video, an animation, a folder of pictures or a still to drive from; see `VideoReader`.
 
     A still is a clip of one frame, at time 0 of 25 frames per second.
     """
-    return VideoReader(path, start=start, end=end, max_frames=max_frames)
+    return VideoReader(path, start=start, end=end, max_frames=max_frames, rotate=rotate)
 
 
 def _open_source(path: Path) -> Source:
-    try:
-        is_folder = path.is_dir()
-    except (OSError, ValueError) as error:
-        raise MediaError(f"{str(path)!r} cannot be read: {error}.") from error
-    if is_folder:
+    check_is_file_or_folder(path)
+    if is_folder(path):
         return SequenceSource(path)
     return open_picture(path) if is_image_file(path) else ContainerSource(path)
 

@@ -8,14 +8,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from personalive.errors import InputError, MediaError
+from personalive.errors import InputError, MediaError, MediaTooLargeError
 from personalive.media.audio import AudioTrack, open_audio
 from personalive.media.container_writer import ContainerWriter
 from personalive.media.gif_writer import GifWriter
-from personalive.media.image import check_pixel_count
 from personalive.media.output import check_output
 from personalive.media.png_writer import PngWriter
 from personalive.media.provenance import Provenance
+from personalive.media.shapes import MAX_IMAGE_PIXELS
 from personalive.media.types import Image
 
 _MAX_FPS = 1000
@@ -84,7 +84,11 @@ def open_writer(
     rate = exact_rate(fps)
     if width < 1 or height < 1:
         raise InputError(f"A video cannot be {width}×{height} pixels.")
-    check_pixel_count(width, height, str(path))
+    if width * height > MAX_IMAGE_PIXELS:
+        most = MAX_IMAGE_PIXELS // 1_000_000
+        raise MediaTooLargeError(
+            f"{path} would have {width}×{height} pixels: {most} megapixels are the most."
+        )
     limit = _MAX_QUALITY.get(kind)
     if quality is not None and limit is not None and not 0 <= quality <= limit:
         raise InputError(f"The quality of {kind} goes from 0 (best) to {limit}, not {quality}.")

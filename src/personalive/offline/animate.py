@@ -13,14 +13,15 @@ from contextlib import ExitStack
 from typing import Any
 
 from personalive.errors import InputError
-from personalive.media import DrivingSource, open_driving
+from personalive.media import DrivingSource
 from personalive.offline.compose import Layout
 from personalive.offline.drive import Driven, drive, prepared_ahead
+from personalive.offline.driver import open_driver
 from personalive.offline.job import AnimateJob, Progress, Report
 from personalive.offline.loaded import WAITING_FRAMES, Loaded, Made
 from personalive.offline.output import FrameWriter, check_target, is_picture
 from personalive.offline.phases import Phase, Phases, complete
-from personalive.offline.plan import driving_frames, is_still, make_layout, make_plan
+from personalive.offline.plan import check_start, driving_frames, is_still, make_layout, make_plan
 from personalive.offline.resume import OnSegment, animate_in_segments, check_resumable
 from personalive.offline.shared import Shared
 from personalive.offline.threads import Reader, Writer
@@ -80,10 +81,12 @@ def in_phases(
     else:
         choice = registry.Choice(type(pipeline), "it was loaded already")
     split(choice.pipeline, job.parameters)
-    with open_driving(job.driving, start=job.start, end=job.end) as source:
+    tell("looking for the face", 0, None)
+    driver = open_driver(job.driving, start=job.start, end=job.end, rotation=job.rotate)
+    with driver.source as source:
         _check_one_picture(job, source)
-        tell("looking for the face", 0, None)
-        plan = make_plan(job, choice, source)
+        check_start(source, job.start)
+        plan = make_plan(job, choice, driver)
         tell("loading", 0, None)
         with ExitStack() as stack:
             ours = shared or stack.enter_context(Shared())
@@ -174,7 +177,7 @@ def _report(loaded: Loaded, made: Made) -> Report:
         notes=notes,
         warnings=(
             *loaded.pipeline.warnings,
-            *plan.framing.warnings,
+            *plan.warnings,
             *made.warnings,
             *_doubts(made.states, layout),
         ),

@@ -29,6 +29,8 @@ def fingerprint(loaded: Loaded, mark: Provenance, segment_frames: int) -> Facts:
         "crop": job.crop,
         "paste_back": job.paste_back,
         "side_by_side": job.side_by_side,
+        "rotate": plan.turn,
+        "rotate_reference": plan.portrait.turn,
         "fps": plan.fps,
         "start": job.start,
         "end": job.end,

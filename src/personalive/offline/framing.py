@@ -8,26 +8,40 @@ from pathlib import Path
 
 from personalive.errors import MediaError, NoFaceError, UnsupportedMediaError
 from personalive.face.crop import CropBox, Size, cut, head_in_frame, reference_crop
-from personalive.face.face import Face, dominant
-from personalive.face.pose import fit_head
+from personalive.face.face import Face
+from personalive.face.search import Reach
 from personalive.face.tracker import FaceDetector
-from personalive.media import Image, is_image_file, open_driving, read_image
+from personalive.face.upright import Upright, stands, upright
+from personalive.media import PICTURES, Image, Rotation, is_image_file, open_driving, read_image
+from personalive.media.rotation import turned
+from personalive.media.user_paths import is_folder
 
 _SMALLEST_HEAD = 64
 _SMALLEST_SHARE = 0.15
 _SEARCHED_FRAMES = 250
-_LYING = 60.0
-"""Degrees of tilt from which a portrait lies on its side."""
+_DOUBTFUL = 0.2
+"""Confidence below which what looks like a face in a video's frame is passed over for a clearer one."""
+_CUT_OFF = 0.12
+"""Share of a face's box from which on what lies outside the picture is missed."""
 _ADVICE = "Use a picture in which one face is clearly visible, not too small and not turned away."
+_HALF_A_FACE = (
+    "The reference's face is cut off at the picture's edge: what is missing is made up. "
+    "Use a picture that shows all of it."
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Portrait:
-    """A reference as it was given: `image` uint8 RGB (H, W, 3), the `face` to animate, and `notes` on it."""
+    """A reference: `image` uint8 RGB (H, W, 3), the `face` to animate, and `notes` on it.
+
+    `turn`: by how many degrees clockwise the picture was turned from how it was given. `faces`: how many it shows.
+    """
 
     image: Image
     face: Face
     notes: tuple[str, ...] = ()
+    turn: int = 0
+    faces: int = 1
 
     @property
     def size(self) -> Size:
@@ -44,60 +58,102 @@ class Framing:
     warnings: tuple[str, ...] = ()
 
 
-def read_portrait(path: Path) -> Portrait:
-    """Read a picture, or the first frame of a video that shows a face.
+def read_portrait(path: Path, rotation: Rotation = "auto") -> Portrait:
+    """Read a picture, or the first frame of a video that shows a face, and turn it clockwise by `rotation`.
 
-    Raises `NoFaceError` where there is none, `MediaError` where the file cannot be used.
+    Raises `NoFaceError` where there is no face, or none that stands upright then, `MediaError` where the file
+    cannot be used.
     """
-    if path.is_dir():
+    if is_folder(path):
         raise MediaError(f"{path} is a directory: the reference must be a picture or a video.")
     if is_image_file(path):
-        return find_portrait(read_image(path), path.name)
+        return find_portrait(read_image(path), path.name, rotation)
     with FaceDetector() as detector:
-        return _from_video(path, detector)
+        return _from_video(path, detector, rotation)
 
 
-def find_portrait(image: Image, name: str = "the picture") -> Portrait:
-    """The portrait in uint8 RGB (height, width, 3), called `name` in what is said of it.
+def find_portrait(image: Image, name: str = "the picture", rotation: Rotation = "auto") -> Portrait:
+    """The portrait in uint8 RGB (height, width, 3), called `name` in what is said of it, turned by `rotation`.
 
-    Raises `NoFaceError` where there is no face, or none that stands upright.
+    Raises `NoFaceError` where there is no face, or none that stands upright then.
     """
     with FaceDetector() as detector:
-        faces = detector.detect(image)
-        if not faces:
-            raise NoFaceError(f"No face was found in {name}. {_ADVICE}")
-        portrait = _portrait(image, faces, name)
-        tilt = abs(float(fit_head(portrait.face.landmarks).angles[2]))
-        if tilt > _LYING or detector.upside_down(image, portrait.face):
-            raise NoFaceError(f"The face in {name} does not stand upright: rotate the picture first.")
-        return portrait
+        found = _upright(detector, image, name, rotation, "very far")
+        return _portrait(found, name, *_turn_notes(name, found.turn, rotation))
 
 
-def _from_video(path: Path, detector: FaceDetector) -> Portrait:
+def _from_video(path: Path, detector: FaceDetector, rotation: Rotation) -> Portrait:
     try:
         video = open_driving(path)
     except UnsupportedMediaError as error:
         raise UnsupportedMediaError(
-            f"{path.name} is neither a JPEG, PNG or WebP picture nor a video that can be read: convert it first."
+            f"{path.name} is neither a {PICTURES} picture nor a video that can be read: convert it first."
         ) from error
+    problem: NoFaceError | None = None
+    doubtful: Portrait | None = None
     with video:
         for frame in itertools.islice(video, _SEARCHED_FRAMES):
-            if faces := detector.detect(frame.image, thorough=False):
-                note = f"{path.name} is a video: its frame at {frame.time:.2f} s is the reference."
-                return _portrait(frame.image, faces, path.name, note)
+            try:
+                found = _upright(detector, frame.image, path.name, rotation, "far")
+            except NoFaceError as error:
+                problem = problem if isinstance(problem, _LyingError) else error
+                continue
+            note = f"{path.name} is a video: its frame at {frame.time:.2f} s is the reference."
+            turned_too = _turn_notes(path.name, found.turn, rotation)
+            portrait = _portrait(found, path.name, note, *video.info.notes, *turned_too)
+            if detector.confidence(portrait.image, portrait.face) >= _DOUBTFUL:
+                return portrait
+            doubtful = doubtful or portrait
+    if doubtful is not None:
+        return doubtful
+    if isinstance(problem, _LyingError):
+        raise problem
     raise NoFaceError(f"No face was found in the first {_SEARCHED_FRAMES} frames of {path.name}. {_ADVICE}")
 
 
-def _portrait(image: Image, faces: list[Face], name: str, *notes: str) -> Portrait:
-    face = dominant(faces, (image.shape[1], image.shape[0]))
+class _LyingError(NoFaceError):
+    """There is a face, but the picture lies on its side or stands on its head."""
+
+
+def _upright(detector: FaceDetector, image: Image, name: str, rotation: Rotation, reach: Reach) -> Upright:
+    """The picture turned as is wanted. Raises `NoFaceError` unless a face in it stands upright then."""
+    if rotation == "auto":
+        faces = detector.detect(image, reach=reach)
+        if (turned_up := upright(detector, image, reach=reach, faces=faces)) is not None:
+            return turned_up
+        after = "whichever way it is turned: rotate the picture first"
+    else:
+        image = turned(image, rotation)
+        faces = detector.detect(image, reach=reach)
+        found = Upright(image, rotation, faces)
+        if found.face is not None and stands(detector, image, found.face):
+            return found
+        after = f"when it is rotated by {rotation}°: choose another angle, or auto"
+    if not faces:
+        raise NoFaceError(f"No face was found in {name}. {_ADVICE}")
+    raise _LyingError(f"The face in {name} does not stand upright {after}.")
+
+
+def _portrait(found: Upright, name: str, *notes: str) -> Portrait:
+    face = found.face
     assert face is not None
-    if len(faces) > 1:
+    if len(found.faces) > 1:
         x, y = (round(value) for value in face.centre)
         notes = (
             *notes,
             f"{name} shows more than one face: that at {x}, {y} is animated; crop to choose another.",
         )
-    return Portrait(image, face, notes)
+    return Portrait(found.image, face, notes, found.turn, len(found.faces))
+
+
+def _turn_notes(name: str, turn: int, rotation: Rotation) -> tuple[str, ...]:
+    return (turn_note(name, turn),) if turn and rotation == "auto" else ()
+
+
+def turn_note(name: str, turn: int) -> str:
+    """Return the note that a picture or clip was turned by `turn` degrees clockwise to stand upright."""
+    how = "stands on its head" if turn == 180 else "lies on its side"
+    return f"{name} {how}: it is rotated by {turn}° clockwise."
 
 
 def crop_to_face(portrait: Portrait, size: Size) -> Framing:
@@ -107,6 +163,8 @@ def crop_to_face(portrait: Portrait, size: Size) -> Framing:
     warnings = []
     if height < _SMALLEST_HEAD:
         warnings.append(f"The reference's face is only {height:.0f} pixels high: the result will be blurred.")
+    if cut_off(portrait.face, portrait.size):
+        warnings.append(_HALF_A_FACE)
     return Framing(box, cut(portrait.image, box, size), tuple(warnings))
 
 
@@ -128,7 +186,16 @@ def whole_picture(portrait: Portrait, size: Size) -> Framing:
             f"The face fills only {100 * share:.0f} % of the picture's height: "
             "cropped to the face and pasted back it would be finer."
         )
+    if cut_off(portrait.face, portrait.size):
+        warnings.append(_HALF_A_FACE)
     return Framing(box, cut(portrait.image, box, size), tuple(warnings))
+
+
+def cut_off(face: Face, size: Size) -> bool:
+    """Whether a good part of a face lies outside the picture of `size` (width, height)."""
+    left, top, right, bottom = face.box
+    inside = max(min(right, size[0]) - max(left, 0), 0) * max(min(bottom, size[1]) - max(top, 0), 0)
+    return inside < (1 - _CUT_OFF) * (right - left) * (bottom - top)
 
 
 def _showing(low: float, high: float, start: float, length: float, limit: int) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from personalive.errors import InputError
+from personalive.media.rotation import Rotation, check_rotation
 from personalive.pipelines.interface import FrameState
 
 Progress = Callable[[str, int, int | None], None]
@@ -37,6 +38,10 @@ class AnimateJob:
     """Cut the reference to head and shoulders; False animates the whole picture."""
     paste_back: bool = False
     """Put the animated crop back into the whole still."""
+    rotate: Rotation = "auto"
+    """How far the driving clip is turned clockwise: 0, 90, 180 or 270 degrees, "auto" by the face in it."""
+    rotate_reference: Rotation = "auto"
+    """The same of the reference."""
     side_by_side: bool = False
     """Show reference, driving and result next to each other."""
     fps: float | None = None
@@ -74,6 +79,8 @@ class AnimateJob:
             raise InputError(
                 f"A segment must have {SHORTEST_SEGMENT} frames or more, not {self.segment_frames}."
             )
+        check_rotation(self.rotate)
+        check_rotation(self.rotate_reference, "reference's rotation")
         for name, path in (("reference", self.reference), ("driving clip", self.driving)):
             if _same(path, self.output):
                 raise InputError(f"The output would overwrite the {name}, {path}: choose another name.")

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING
 
 from personalive.errors import InputError
 from personalive.face.crop import Size
-from personalive.media import DrivingSource, VideoFrame, exact_rate, open_driving, resample
+from personalive.media import DrivingSource, Rotation, VideoFrame, exact_rate, resample
 from personalive.media.output import check_parent, exists_error
+from personalive.offline.driver import open_driver
 from personalive.offline.framing import read_portrait
 from personalive.offline.job import AnimateJob, Progress, Report
 from personalive.offline.output import FrameWriter, check_target, is_picture
-from personalive.offline.plan import frame_portrait, frame_size
+from personalive.offline.plan import check_start, frame_portrait, frame_size
 from personalive.offline.threads import Writer
 from personalive.pipelines import registry
 from personalive.pipelines.interface import AnimatedChunk, FrameState
@@ -38,7 +39,7 @@ class ExtractJob:
     """The motion of the clip `driving`, from `start` to `end` in seconds, written to `output`.
 
     `size` is the side of the square, a multiple of 64, that each frame is looked at in: best the one that the
-    motion will be animated at. `parameters` are load parameters by name.
+    motion will be animated at. `rotate` is as of an `AnimateJob`. `parameters` are load parameters by name.
     """
 
     driving: Path
@@ -46,6 +47,7 @@ class ExtractJob:
     size: int = 512
     start: float = 0.0
     end: float | None = None
+    rotate: Rotation = "auto"
     overwrite: bool = False
     parameters: Mapping[str, object] = field(default_factory=dict)
 
@@ -59,6 +61,7 @@ class ExtractJob:
             size=self.size,
             start=self.start,
             end=self.end,
+            rotate=self.rotate,
         ).check()
         if self.output.suffix.lower() != SUFFIX:
             raise InputError(f"{self.output} would hold a motion: give it a name that ends in {SUFFIX}.")
@@ -71,7 +74,7 @@ class ExtractJob:
 class DriveJob:
     """The portrait in the file `reference` animated by the file `motion`; `output` as of an `AnimateJob`.
 
-    `size`, `crop`, `seed` and `parameters` mean what they mean there.
+    `size`, `crop`, `rotate_reference`, `seed` and `parameters` mean what they mean there.
     """
 
     reference: Path
@@ -79,6 +82,7 @@ class DriveJob:
     output: Path
     size: int = 512
     crop: bool = True
+    rotate_reference: Rotation = "auto"
     seed: int = 42
     overwrite: bool = False
     parameters: Mapping[str, object] = field(default_factory=dict)
@@ -93,6 +97,7 @@ class DriveJob:
             pipeline=registry.DIFFUSION,
             size=self.size,
             crop=self.crop,
+            rotate_reference=self.rotate_reference,
             audio=False,
             seed=self.seed,
             overwrite=self.overwrite,
@@ -112,7 +117,11 @@ def extract(job: ExtractJob, progress: Progress | None = None) -> DrivingMotion:
     load = build(
         PersonaLiveLoadParameters, {"width": job.size, "height": job.size, **_load_only(job.parameters)}
     )
-    with open_driving(job.driving, start=job.start, end=job.end) as source:
+    driver = open_driver(job.driving, start=job.start, end=job.end, rotation=job.rotate)
+    with driver.source as source:
+        check_start(source, job.start)
+        for word in (*driver.notes, *driver.warnings):
+            tell(word, 0, None)
         tell("loading", 0, None)
         with PersonaLivePipeline.load(load, lambda stage, share: tell(stage, 0, None)) as pipeline:
             motion = look(pipeline, source, tell)
@@ -149,7 +158,7 @@ def drive(job: DriveJob, progress: Progress | None = None) -> Report:
     base = build(PersonaLiveLoadParameters, {"seed": job.seed, **load})
     motion = _read(job)
     tell("looking for the face", 0, None)
-    portrait = read_portrait(job.reference)
+    portrait = read_portrait(job.reference, job.rotate_reference)
     width, height = size = frame_size(animation, load, base, portrait.size)
     framing = frame_portrait(animation, portrait, size)
     tell("loading", 0, None)

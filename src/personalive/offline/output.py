@@ -10,6 +10,7 @@ from typing import Self
 
 from personalive.errors import InputError, MediaError
 from personalive.face.crop import Size
+from personalive.file_names import shortened
 from personalive.media import (
     COMPOSITE_SYNTHETIC,
     TRAINED_ALGORITHMIC_MEDIA,
@@ -22,15 +23,18 @@ from personalive.media import (
     save_image,
 )
 from personalive.media.output import check_parent, exists_error
+from personalive.media.user_paths import check_is_file, is_folder
 from personalive.offline.job import AnimateJob
 from personalive.pipelines.interface import PipelineInfo
 
+_LONGEST_STEM = 240
+"""Bytes of a name that is made here: there is room for a suffix in the 255 that systems take."""
 _PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
 def is_picture(path: Path) -> bool:
     """Whether a path names one picture, not numbered ones, a folder or a video."""
-    return path.suffix.lower() in _PICTURES and "%" not in path.name and not path.is_dir()
+    return path.suffix.lower() in _PICTURES and "%" not in path.name and not is_folder(path)
 
 
 def check_target(path: Path, overwrite: bool) -> None:
@@ -38,9 +42,9 @@ def check_target(path: Path, overwrite: bool) -> None:
     if not is_picture(path):
         check_output(path, overwrite)
         return
+    check_parent(path)
     if path.exists() and not overwrite:
         raise exists_error(path)
-    check_parent(path)
 
 
 class FrameWriter:
@@ -96,6 +100,7 @@ class FrameWriter:
 
 def provenance_of(job: AnimateJob, pipeline: PipelineInfo) -> Provenance:
     """The mark of what a job makes. Raises `MediaError` where the reference cannot be read."""
+    check_is_file(job.reference)
     try:
         with job.reference.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -116,4 +121,9 @@ def default_output(reference: Path, driving: Path) -> Path:
     """
     with open_driving(driving) as source:
         suffix = ".png" if source.info.frames == 1 else ".mp4"
-    return Path(f"{reference.stem}_{driving.stem}{suffix}")
+    return default_name(reference, driving, suffix)
+
+
+def default_name(reference: Path, driving: Path, suffix: str) -> Path:
+    """A name in the working directory after both inputs."""
+    return Path(shortened(f"{reference.stem}_{driving.stem}", _LONGEST_STEM) + suffix)

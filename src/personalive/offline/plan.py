@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from personalive.face.crop import Size
 from personalive.media import DrivingSource, VideoFrame, exact_rate, resample
 from personalive.offline.compose import InStill, Layout, ResultOnly, SideBySide
+from personalive.offline.driver import Driver
 from personalive.offline.framing import (
     Framing,
     Portrait,
@@ -29,7 +30,7 @@ class Plan:
     """A job with every choice made and every parameter checked.
 
     `fps` is the output's rate, `frames` how many there will be, if that is known; `sound` whether the driving
-    clip's comes along.
+    clip's comes along; `turn` by how many degrees clockwise the clip's frames are turned.
     """
 
     job: AnimateJob
@@ -41,7 +42,9 @@ class Plan:
     fps: float
     frames: int | None
     sound: bool
+    turn: int
     notes: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def is_still(source: DrivingSource) -> bool:
@@ -49,19 +52,29 @@ def is_still(source: DrivingSource) -> bool:
     return source.info.frames == 1
 
 
-def make_plan(job: AnimateJob, choice: registry.Choice, source: DrivingSource) -> Plan:
+def check_start(source: DrivingSource, start: float) -> None:
+    """Raise `MediaError`, with the clip's length, where there is nothing from `start` (seconds) on to be read."""
+    if start > 0:
+        next(iter(source))
+
+
+def make_plan(job: AnimateJob, choice: registry.Choice, driver: Driver) -> Plan:
     """Choose and check everything for a job. Raises `InputError` and its kin for what cannot be used."""
     run, load = split(choice.pipeline, job.parameters)
-    notes: list[str] = []
+    source = driver.source
+    notes = list(driver.notes)
     if is_still(source) and "motion" in choice.pipeline.run_parameters.model_fields and "motion" not in run:
         # Relative to itself, a single frame does not move.
         run["motion"] = "absolute"
         notes.append(f"{job.driving.name} is a still: its pose and expression are taken as they are.")
     checked = build(choice.pipeline.run_parameters, run)
     base = build(choice.pipeline.load_parameters, {"seed": job.seed, **load})
-    portrait = read_portrait(job.reference)
+    portrait = read_portrait(job.reference, job.rotate_reference)
     size = frame_size(job, load, base, portrait.size)
     framing = frame_portrait(job, portrait, size)
+    carried = job.audio and not is_picture(job.output)
+    if carried:
+        notes.extend(source.info.sound_notes)
     fps = float(exact_rate(job.fps if job.fps is not None else source.info.fps))
     return Plan(
         job=job,
@@ -72,8 +85,10 @@ def make_plan(job: AnimateJob, choice: registry.Choice, source: DrivingSource) -
         run=checked,
         fps=fps,
         frames=_expected(job, source, fps),
-        sound=job.audio and source.info.has_audio and not is_picture(job.output),
+        sound=carried and source.info.has_audio,
+        turn=driver.turn,
         notes=(*notes, *portrait.notes),
+        warnings=(*driver.warnings, *framing.warnings),
     )
 
 

@@ -63,6 +63,10 @@ def animate_in_segments(
         folder = stack.enter_context(WorkFolder(job.output, facts, overwrite=job.overwrite))
         say = on_segment or _nobody
         say(folder)
+        lost = []
+        if folder.discarded:
+            tell(f"discarding {folder.discarded} finished frames", 0, None)
+            lost.append(f"{folder.discarded} finished frames of a run with other options were discarded.")
         earlier = folder.state.frames
         if earlier:
             tell(f"going on after {earlier} frames", 0, None)
@@ -73,7 +77,7 @@ def animate_in_segments(
         warnings = _join(loaded, folder, mark)
         if not keep_work:
             folder.remove()
-    return Made(Counter(state.states), state.seconds, (*state.warnings, *warnings), earlier)
+    return Made(Counter(state.states), state.seconds, (*lost, *state.warnings, *warnings), earlier)
 
 
 def _snapshot(loaded: Loaded, session: Session[Any]) -> bytes:

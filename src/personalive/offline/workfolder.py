@@ -12,7 +12,6 @@ A segment counts once `state` names it, and `state` is replaced in one step: a r
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import re
@@ -23,6 +22,8 @@ from typing import Self
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from personalive.errors import BusyError, InputError
+from personalive.file_names import shortened
+from personalive.locking import ProcessLock
 from personalive.media.output import OutputFile, write_failure
 from personalive.offline.fingerprint import Facts, differences
 from personalive.pipelines.interface import FrameState
@@ -69,8 +70,7 @@ def work_path(output: Path) -> Path:
     """Where the work folder of the job with that `output` lies."""
     # Beside the file that a link stands for: the result is moved there in one step.
     target = output.resolve()
-    name = os.fsdecode(os.fsencode(target.name)[-200:])
-    return target.with_name(f".{name}.resume")
+    return target.with_name(f".{shortened(target.name, 200, keep_end=True)}.resume")
 
 
 def remove_work(output: Path) -> None:
@@ -79,9 +79,10 @@ def remove_work(output: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    # Whatever else may be left, the result is where it belongs.
+    # Whatever else may be left, the result is where it belongs. Windows removes no file that is locked: last, then.
     with contextlib.suppress(OSError):
-        _clear(folder, keep=set())
+        _clear(folder, keep={"lock"})
+        (folder / "lock").unlink(missing_ok=True)
         folder.rmdir()
 
 
@@ -96,6 +97,14 @@ def _clear(folder: Path, keep: set[str]) -> None:
 def segment_path(folder: Path, index: int) -> Path:
     """Where the file of a segment lies, or is to be written, in the work folder at that path."""
     return folder / f"segment-{index:05d}{folder.with_suffix('').suffix}"
+
+
+def _finished_frames(state: Path) -> int:
+    """How many frames a file of a work folder's state says are finished; 0 where it is damaged or not there."""
+    try:
+        return State.model_validate_json(state.read_bytes().partition(b"\n")[0]).frames
+    except (OSError, ValidationError):
+        return 0
 
 
 class WorkFolder:
@@ -116,9 +125,11 @@ class WorkFolder:
         self.path = work_path(output)
         self._facts: Facts = json.loads(json.dumps({"format": _FORMAT, **facts}))
         self._overwrite = overwrite
-        self._lock: int | None = None
+        self._lock = ProcessLock(self.path / "lock")
         self.state = State()
         self.snapshot = b""
+        self.discarded = 0
+        """How many finished frames of another job gave way to this one."""
 
     @property
     def segments(self) -> list[Path]:
@@ -174,19 +185,20 @@ class WorkFolder:
                 self.remove()
         finally:
             self._release()
+            if not self.state.segments:
+                self._remove_empty()
 
     def _take_lock(self) -> None:
-        # The system lets go of it when the process ends, however it ends.
-        self._lock = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"Another run is at work in {self.path}: wait for it to end.") from None
+        if not self._lock.take():
+            raise BusyError(f"Another run is at work in {self.path}: wait for it to end.")
 
     def _release(self) -> None:
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.release()
+
+    def _remove_empty(self) -> None:
+        # Where a locked file could not be removed, its lock was all that kept the folder.
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     def _take_up(self) -> None:
         manifest, state = self.path / "manifest.json", self.path / "state"
@@ -204,6 +216,7 @@ class WorkFolder:
                     f"{self.path} holds the work of an earlier run that differs in {', '.join(other)}: give the "
                     "same options and files again, remove that folder, or allow overwriting (-y, overwrite=True)."
                 )
+            self.discarded = _finished_frames(state)
         _clear(self.path, keep={"lock"})
         self._write(manifest.name, json.dumps(self._facts, indent=1).encode())
 

@@ -34,8 +34,19 @@ def build(model: type[M], values: Mapping[str, object]) -> M:
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        wrong = (
+        found = error.errors(include_url=False)
+        unknown = [".".join(map(str, item["loc"])) for item in found if item["type"] == "extra_forbidden"]
+        wrong = [
             f"{'.'.join(map(str, item['loc'])) or 'parameters'} = {item['input']!r}: {item['msg']}"
-            for item in error.errors(include_url=False)
-        )
+            for item in found
+            if item["type"] != "extra_forbidden"
+        ]
+        if unknown:
+            wrong.append(f"There {_named(unknown)}; there are: {', '.join(model.model_fields)}")
         raise InputError("; ".join(wrong) + ".") from None
+
+
+def _named(unknown: list[str]) -> str:
+    """Up to eight names, none of them long: a stranger may have sent them."""
+    shown = ", ".join(repr(name[:40]) for name in unknown[:8])
+    return f"is no parameter {shown}" if len(unknown) == 1 else f"are no parameters {shown}"

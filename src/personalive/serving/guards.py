@@ -17,18 +17,27 @@ from urllib.parse import urlsplit
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from personalive.media.image import MAX_IMAGE_BYTES
 from personalive.serving.answers import problem
 from personalive.serving.observing import logs
 from personalive.serving.settings import Settings
+from personalive.serving.uploads import UploadGuard
 
 REFERENCE_PATH = "/api/v1/personalive/reference"
-MAX_BODY_BYTES = 1_000_000
+MAX_BODY_BYTES = 64_000
+"""Of all but pictures: an offer has 20,000 at most, and what is parsed keeps everybody waiting."""
+MAX_JSON_VALUES = 1000
+LEAST_RATE = 32_000
+"""Bytes a second: what a slow line's upload brings."""
 PAGES = frozenset({"/", "/stage", "/docs"})
-PUBLIC = PAGES | {"/health", "/health/live", "/health/ready"}
+HEALTH = frozenset({"/health", "/health/live", "/health/ready"})
+PUBLIC = PAGES | HEALTH
 ASSETS = "/assets/"
+_ELSEWHERE = frozenset({"cross-site", "same-site"})
+"""What browsers say of requests that a page of another origin makes; another port of this machine is one."""
 
 _CLIENT_GONE = 499  # nginx's word for a client that left before there was an answer
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -43,6 +52,7 @@ _DOCS_POLICY = _PAGE_POLICY + "; style-src 'self' 'unsafe-inline'"
 def install(app: FastAPI, settings: Settings) -> None:
     """Put the guards that the settings ask for before `app`. Call it after `answers.install`."""
     app.add_middleware(BodyGuard, seconds=settings.body_timeout_s)
+    app.add_middleware(UploadGuard, path=REFERENCE_PATH)
     if settings.api_key is not None:
         app.add_middleware(KeyGuard, key=settings.api_key.get_secret_value())
     elif settings.on_loopback and not settings.insecure:
@@ -52,8 +62,16 @@ def install(app: FastAPI, settings: Settings) -> None:
             CORSMiddleware,
             allow_origins=list(settings.cors_origins),
             allow_methods=["GET", "POST", "PATCH", "DELETE"],
-            allow_headers=["Authorization", "Content-Type"],
-            expose_headers=["Location", "Link", "Retry-After", "X-Session-Id"],
+            allow_headers=["Authorization", "Content-Type", "If-Match"],
+            expose_headers=[
+                "Accept-Patch",
+                "Accept-Post",
+                "ETag",
+                "Link",
+                "Location",
+                "Retry-After",
+                "X-Session-Id",
+            ],
         )
     app.add_middleware(SecurityHeaders)
     app.add_middleware(AccessLog)
@@ -91,8 +109,9 @@ def is_public(scope: Scope) -> bool:
 class PageGuard:
     """Keeps web pages of others from using a server that trusts whoever runs on this machine.
 
-    A page may send requests to 127.0.0.1, or call it by a name of its own. The first shows in `Origin`, the second
-    in `Host`, which must be an IP address or a name of this machine.
+    A page may send requests to 127.0.0.1, or call it by a name of its own. The first shows in `Origin`, or for
+    pictures and the like in `Sec-Fetch-Site`; the second in `Host`, which must be an IP address or a name of this
+    machine.
     """
 
     def __init__(self, app: ASGIApp, host: str, origins: tuple[str, ...]) -> None:
@@ -115,7 +134,9 @@ class PageGuard:
         host, origin = headers.get("host", ""), headers.get("origin")
         if not self._names_this_machine(host):
             return False
-        if origin is None or origin in self._origins or "*" in self._origins:
+        if origin is None:
+            return headers.get("sec-fetch-site") not in _ELSEWHERE or _is_visit(headers)
+        if origin in self._origins or "*" in self._origins:
             return True
         return origin.lower().partition("://")[2] == host.lower()
 
@@ -133,8 +154,17 @@ class PageGuard:
         return True
 
 
+def _is_visit(headers: Mapping[str, str]) -> bool:
+    """Whether somebody follows a link, which shows the answer to them and to no page."""
+    return headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+
+
 class BodyGuard:
-    """Reads a body before the route sees it: cut off when it grows too large, or has not come in `seconds`."""
+    """Reads a body before the route sees it: cut off when it grows too large, or comes too slowly.
+
+    It may have `seconds` to begin with, a second more for every `LEAST_RATE` bytes that have come, and no silence
+    of `seconds`.
+    """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self._app = app
@@ -150,42 +180,72 @@ class BodyGuard:
         if length == "0" and "transfer-encoding" not in headers:
             await self._app(scope, receive, send)
             return
-        most = MAX_IMAGE_BYTES if scope["path"] == REFERENCE_PATH else MAX_BODY_BYTES
-        refused = problem(
-            413, f"The body is too large: {most // 1_000_000} MB are accepted here.", {"Connection": "close"}
-        )
-        if length.isdecimal() and int(length) > most:
-            await refused(scope, receive, send)
-            return
-        try:
-            body = await asyncio.wait_for(_read(receive, most), self._seconds)
-        except TimeoutError:
-            detail = f"The body did not come within {self._seconds:g} s."
-            await problem(408, detail, {"Connection": "close"})(scope, receive, send)
-            return
-        except _TooLargeError:
-            await refused(scope, receive, send)
-            return
-        if body is not None:
+        body = await self._body(headers, length, scope["path"] == REFERENCE_PATH, receive)
+        if isinstance(body, JSONResponse):
+            await body(scope, receive, send)
+        elif body is not None:
             await self._app(scope, _replayed(body, receive), send)
+
+    async def _body(
+        self, headers: Headers, length: str, picture: bool, receive: Receive
+    ) -> bytes | JSONResponse | None:
+        """The body, why it is refused, or None where the client left."""
+        most = MAX_IMAGE_BYTES if picture else MAX_BODY_BYTES
+        # The connection stays open for what is still coming: closed, it would take the answer with it.
+        too_large = problem(413, f"The body is too large: {_size(most)} are accepted here.")
+        if length.isdecimal() and int(length) > most:
+            return too_large
+        try:
+            body = await _read(receive, most, self._seconds)
+        except TimeoutError:
+            detail = (
+                f"The body came too slowly: after {self._seconds:g} s, {LEAST_RATE // 1000} kB have to come each "
+                "second."
+            )
+            return problem(408, detail, {"Connection": "close"})
+        except _TooLargeError:
+            return too_large
+        if body is not None and not picture and _is_json(headers) and _values(body) > MAX_JSON_VALUES:
+            return problem(413, f"The body has too many values: {MAX_JSON_VALUES} are accepted.")
+        return body
+
+
+def _size(limit: int) -> str:
+    return f"{limit // 1_000_000} MB" if limit >= 1_000_000 else f"{limit // 1000} kB"
+
+
+def _is_json(headers: Headers) -> bool:
+    return "json" in headers.get("content-type", "json").lower()
+
+
+def _values(body: bytes) -> int:
+    """At least as many as a JSON text has: counted unread, since reading thousands takes its time."""
+    return sum(map(body.count, (b",", b"[", b"{")))
 
 
 class _TooLargeError(Exception):
     """A body over its limit."""
 
 
-async def _read(receive: Receive, most: int) -> bytes | None:
-    """The body, or None where the client left. Raises `_TooLargeError` as soon as it is."""
+async def _read(receive: Receive, most: int, seconds: float) -> bytes | None:
+    """The body, or None where the client left.
+
+    Raises `_TooLargeError` as soon as it is, and `TimeoutError` where it comes too slowly.
+    """
     body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body += message.get("body", b"")
-        if len(body) > most:
-            raise _TooLargeError
-        if not message.get("more_body", False):
-            return bytes(body)
+    clock = asyncio.get_running_loop().time
+    begun = clock()
+    async with asyncio.timeout(seconds) as limit:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            if len(body) > most:
+                raise _TooLargeError
+            if not message.get("more_body", False):
+                return bytes(body)
+            limit.reschedule(min(clock(), begun + len(body) / LEAST_RATE) + seconds)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
@@ -215,6 +275,7 @@ class SecurityHeaders:
                 headers = MutableHeaders(scope=message)
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
+                headers["Cross-Origin-Resource-Policy"] = "same-origin"
                 headers["Content-Security-Policy"] = _policy(scope["path"])
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)

@@ -3,30 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import signal
 import socket
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
+from typing import Any
+from weakref import WeakSet
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from personalive.errors import InputError
 from personalive.serving.app import Lifetime, create_app
-from personalive.serving.connections.loops import loop_factory
+from personalive.serving.connections import loops
+from personalive.serving.crowd import Crowd, CrowdGuard
+from personalive.serving.http_connection import HttpConnection, Turns
 from personalive.serving.live.memory import settle
 from personalive.serving.loading import preload
 from personalive.serving.observing import logs
+from personalive.serving.open_files import allow_open_files
 from personalive.serving.settings import Settings
 
 _LAST_ANSWERS_S = 1
-_MAX_CONNECTIONS = 512
+_MOST_CONNECTIONS = 512
+_BACKLOG = 128
+"""Connections that are accepted in one go, too."""
 
 
 def serve(settings: Settings, on_start: Callable[[str], None] | None = None) -> None:
-    """Serve until SIGINT or SIGTERM. `on_start` is called with the address, once it is the server's.
+    """Serve until SIGINT, SIGTERM or SIGHUP. `on_start` is called with the address, once it is the server's.
 
     Raises `InputError` where the address cannot be listened at, or the pipeline or portrait that the settings name
     cannot be used, and `PipelineUnavailableError` where that pipeline cannot run here.
@@ -38,15 +49,19 @@ def serve(settings: Settings, on_start: Callable[[str], None] | None = None) -> 
         if on_start is not None:
             on_start(address)
         app = create_app(settings)
-        config = http_config(app, most=_MAX_CONNECTIONS)
+        crowd = Crowd(_most_connections(), settings.max_connections)
+        config = http_config(CrowdGuard(app, crowd), crowd, settings.header_timeout_s)
         settle()
         logs.event("server_started", url=address)
-        with asyncio.Runner(loop_factory=loop_factory(settings.udp_port_range)) as runner:
+        with asyncio.Runner(loop_factory=loops.loop_factory(settings.udp_port_range)) as runner:
             runner.run(_Http(config, app).serve([listener]))
 
 
-def http_config(app: FastAPI, most: int | None = None) -> uvicorn.Config:
-    """How an application is served: our own log lines, no WebSockets, `most` connections at once."""
+def http_config(app: ASGIApp, crowd: Crowd | None = None, header_s: float = 10.0) -> uvicorn.Config:
+    """How an application is served: our own log lines, no WebSockets.
+
+    `crowd` counts the connections and limits them; `header_s`: seconds for a request's headers.
+    """
     return uvicorn.Config(
         app,
         log_config=None,
@@ -54,11 +69,18 @@ def http_config(app: FastAPI, most: int | None = None) -> uvicorn.Config:
         server_header=False,
         proxy_headers=False,
         ws="none",
-        http="h11",
+        http=partial(HttpConnection, crowd=crowd, turns=Turns(), header_s=header_s),  # type: ignore[arg-type]
         lifespan="on",
-        limit_concurrency=most,
+        backlog=_BACKLOG,
         timeout_graceful_shutdown=_LAST_ANSWERS_S,
     )
+
+
+def _most_connections() -> int:
+    """How many HTTP connections there may be, with as many files left for media and all else."""
+    most = min(_MOST_CONNECTIONS, allow_open_files(4 * _MOST_CONNECTIONS) // 2)
+    # A few more are accepted before others have gone.
+    return most if loops.MOST_OF_A_KIND is None else min(most, loops.MOST_OF_A_KIND - 8)
 
 
 class _Http(uvicorn.Server):
@@ -76,7 +98,26 @@ class _Http(uvicorn.Server):
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to end."""
         self._loop = asyncio.get_running_loop()
+        if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self.handle_exit)
         await super().serve(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """A terminal that is closed ends the server as SIGTERM does, unless it was told to stay (`nohup`)."""
+        with super().capture_signals():
+            if (
+                sys.platform == "win32"
+                or threading.current_thread() is not threading.main_thread()
+                or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            ):
+                yield
+                return
+            before = signal.signal(signal.SIGHUP, self.handle_exit)
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGHUP, before)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal came; a second one is in a hurry."""
@@ -100,13 +141,31 @@ class _Http(uvicorn.Server):
             self.should_exit = True
 
 
+class Listener(socket.socket):
+    """A listening socket that hangs up on clients beyond `MOST_OF_A_KIND`."""
+
+    def __init__(self, family: int, kind: int) -> None:
+        super().__init__(family, kind)
+        self._connected: WeakSet[socket.socket] = WeakSet()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """As any socket's. Raises `ConnectionAbortedError` where it has hung up."""
+        connected, address = super().accept()
+        if loops.MOST_OF_A_KIND is not None:
+            if sum(other.fileno() != -1 for other in self._connected) >= loops.MOST_OF_A_KIND:
+                connected.close()
+                raise ConnectionAbortedError
+            self._connected.add(connected)
+        return connected, address
+
+
 def listen(host: str, port: int) -> socket.socket:
     """A listening TCP socket. Raises `InputError` in words: the port is taken, may not be had, is no address."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener = Listener(family, socket.SOCK_STREAM)
     except OSError as error:
         raise InputError(f"{host} is no address to listen at: {error.strerror or error}.") from None
     try:

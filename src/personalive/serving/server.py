@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from personalive.pipelines.registry import AnyPipeline
 from personalive.serving.connections.calls import Calls
+from personalive.serving.live.memory import return_large_blocks
 from personalive.serving.live.streams import Streams
 from personalive.serving.live.worker import Worker
 from personalive.serving.loading import preload
@@ -89,10 +90,12 @@ class Server:
         self._loop = asyncio.get_running_loop()
         # Threads of many sessions share the interpreter lock: what waits for it shall not wait 5 ms each time.
         sys.setswitchinterval(_SWITCH_S)
+        return_large_blocks()
         for worker in self.workers:
             worker.start()
         if self.stalls is not None:
             self.stalls.start()
+        self.recordings.sweep()
         await preload.begin(self.settings, self.host, self.references)
 
     async def stop(self) -> None:

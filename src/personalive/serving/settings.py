@@ -21,7 +21,7 @@ from pydantic_settings import (
 )
 
 from personalive.errors import InputError
-from personalive.pipelines.personalive.weights import layout
+from personalive.folders import cache_folder, expanded
 
 PREFIX = "PERSONALIVE_"
 CONFIG_VARIABLE = PREFIX + "CONFIG"
@@ -114,6 +114,7 @@ class Settings(BaseSettings):
         (), description="Web origins whose pages may call the server; none by default."
     )
     max_sessions: int = Field(1, ge=1, le=256, description="Sessions at a time, on each GPU.")
+    max_viewers: int = Field(16, ge=0, le=1024, description="Viewers by WHEP at a time, of all sessions.")
     gpus: Annotated[_List, AfterValidator(_gpus)] = Field(
         (), description="GPUs to serve from, by number, or all; the first by default. Each has its sessions."
     )
@@ -139,7 +140,7 @@ class Settings(BaseSettings):
         None, description="Address that the world sees, if the machine has another one itself."
     )
     recordings_dir: Path = Field(
-        default_factory=lambda: layout.home() / "recordings", description="Folder of the recordings."
+        default_factory=lambda: cache_folder() / "recordings", description="Folder of the recordings."
     )
     watermark: bool = Field(False, description='Write "AI generated" into a corner of every frame.')
     log_format: Literal["text", "json"] = Field("text", description="How log lines look.")
@@ -150,7 +151,15 @@ class Settings(BaseSettings):
     idle_timeout_s: float = Field(
         30, gt=0, le=86_400, description="A session without video for so long ends."
     )
-    body_timeout_s: float = Field(20, gt=0, le=600, description="A request's body must have come by then.")
+    body_timeout_s: float = Field(
+        20, gt=0, le=600, description="A request's body may begin so late, or pause so long."
+    )
+    header_timeout_s: float = Field(
+        10, gt=0, le=600, description="A request's headers must have come by then."
+    )
+    max_connections: int = Field(
+        128, ge=4, le=4096, description="HTTP connections at a time from one address; idle ones make room."
+    )
     drain_s: float = Field(7, ge=0.5, le=600, description="How long sessions get to end when it is stopped.")
     debug_stalls: bool = Field(False, description="Measure how long the event loop is kept busy.")
 
@@ -230,7 +239,7 @@ def read_settings(flags: Mapping[str, object] | None = None, config: Path | None
 
 def _read(config: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(config.expanduser().read_text(encoding="utf-8"))
+        return tomllib.loads(expanded(config).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{config} cannot be read: {error.strerror or error}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from personalive.cluster.batch.run import BatchSettings, run_batch
 from personalive.errors import ClusterError
 from tests.cluster.batch.conftest import TINY_FRAMES
 from tests.cluster.batch.counted import Log
+from tests.signals import KILL
 
 pytest.importorskip("ray")
 
@@ -89,7 +89,7 @@ class Trouble:
         self.most_in_hand = max(self.most_in_hand, *in_hand.values(), 0)
         if self.kills == 0 and course.done >= self._worker_at:
             if victims := [entry for entry in running(self._out) if entry.worker]:
-                os.kill(int((victims[0].worker or "").rpartition("/")[2]), signal.SIGKILL)
+                os.kill(int((victims[0].worker or "").rpartition("/")[2]), KILL)
                 self.kills = 1
         elif self.kills == 1 and course.done >= self._node_at:
             # Two workers live there, and both are at something as long as there is enough to do.

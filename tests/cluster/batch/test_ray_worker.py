@@ -54,6 +54,7 @@ def begun(worker: RayWorker, name: str) -> None:
         moment.wait(0.01)
 
 
+@pytest.mark.slow
 def test_a_job_that_comes_while_another_animates_is_opened_then(
     worker: RayWorker, do: Do, task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -74,6 +75,7 @@ def test_a_job_that_comes_while_another_animates_is_opened_then(
     assert not worker.standings()
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_a_job_is_removed_once_the_worker_knows(
     worker: RayWorker, do: Do, counted: Log, task: Callable[..., Task], tmp_path: Path
 ) -> None:
@@ -90,6 +92,7 @@ def test_what_is_kept_of_a_job_is_removed_once_the_worker_knows(
     assert len({(tmp_path / f"{index}.mp4").read_bytes() for index in range(3)}) == 1
 
 
+@pytest.mark.slow
 def test_another_pipeline_is_loaded_when_no_job_needs_the_old_one(
     do: Do, counted: Log, task: Callable[..., Task]
 ) -> None:

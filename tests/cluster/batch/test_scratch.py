@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ import pytest
 from personalive.cluster.batch import storage
 from personalive.cluster.batch.scratch import InputCache, Scratch
 from personalive.errors import MediaError
+from tests.signals import KILL
 
 
 def test_a_folder_of_its_own_gone_afterwards(tmp_path: Path) -> None:
@@ -30,7 +30,7 @@ def test_what_a_killed_worker_left_is_removed(tmp_path: Path) -> None:
         process.stdout.readline()
         with Scratch(tmp_path):
             assert len(list(tmp_path.iterdir())) == 2, "one that lives is left alone"
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(KILL)
     with Scratch(tmp_path) as ours:
         assert list(tmp_path.iterdir()) == [ours.path]
 

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from personalive.cluster.batch import storage
+from personalive.cluster.batch.options import column
 from personalive.cluster.batch.table import read_table
 from personalive.errors import InputError, MediaError
 
@@ -23,13 +25,67 @@ def values(path: Path) -> list[dict[str, Any]]:
     return [dict(row.values) for row in read_table(str(path))]
 
 
+def spelt(column: str, how: int) -> str:
+    """The column as a person or a spreadsheet may write it."""
+    words = column.replace("_", " _-"[how % 3])
+    return [words, words.upper(), words.title(), f"  {words} "][how % 4]
+
+
 @given(
-    st.lists(WORDS.filter(lambda word: ";" not in word), min_size=1, max_size=5, unique=True),
+    st.permutations(["reference", "driving", "output", "size", "max_frames", "expression"]),
+    st.lists(st.integers(0, 11), min_size=6, max_size=6),
+    st.sampled_from([",", ";", "\t", "|"]),
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["", "# mine\n", "\n#a;b,c\n\n"]),
+    st.lists(
+        st.lists(CELLS.filter(lambda cell: not cell.startswith("#")), min_size=6, max_size=6), max_size=4
+    ),
+)
+def test_a_table_in_any_spelling_is_read(
+    tmp_path_factory: pytest.TempPathFactory, columns: list[str], how: list[int], separator: str, end: str,
+    encoding: str, said: bool, quoted: bool, comment: str, rows: list[list[str]],
+) -> None:  # fmt: skip
+    text = io.StringIO()
+    text.write(f"sep={separator}{end}" if said else "")
+    text.write(comment)
+    writer = csv.writer(
+        text, delimiter=separator, lineterminator=end, quoting=csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
+    )
+    writer.writerow(list(map(spelt, columns, how)))
+    kept = [*(row for row in rows if any(row)), ["x"] * 6]
+    for row in kept:
+        writer.writerow(row)
+        text.write(comment)
+    path = tmp_path_factory.mktemp("table") / "jobs.csv"
+    path.write_bytes(text.getvalue().encode(encoding))
+    read = values(path)
+    decimal = re.compile(r"[+-]?[0-9]*,[0-9]+")
+    for row, found in zip(kept, read, strict=True):
+        expected = {name: cell for name, cell in zip(columns, row, strict=True) if cell}
+        for name, cell in expected.items():
+            if (
+                separator != ","
+                and name not in {"reference", "driving", "output"}
+                and decimal.fullmatch(cell)
+            ):
+                expected[name] = cell.replace(",", ".")
+        assert found == expected
+
+
+@given(
+    st.lists(
+        WORDS.filter(lambda word: not set(word) & set(";|#")), max_size=5, unique_by=str.casefold
+    ).filter(lambda words: all(column(word) is None for word in words)),
     st.lists(st.lists(CELLS, min_size=5, max_size=5), min_size=1, max_size=6),
 )
 def test_any_csv_comes_back(
     tmp_path_factory: pytest.TempPathFactory, columns: list[str], rows: list[list[str]]
 ) -> None:
+    columns = ["reference", "driving", *columns]
+    rows = [["a#", "b", *row] for row in rows]
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(columns)
@@ -43,6 +99,24 @@ def test_any_csv_comes_back(
     else:
         with pytest.raises(InputError, match="holds no jobs"):
             values(path)
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_without_a_header_the_first_row_is_a_job(tmp_path: Path, separator: str) -> None:
+    rows = [["a.jpg", "clips/b.mp4", "one.mp4"], ["c.png", "s3://d/e.mov", ""]]
+    (tmp_path / "a.csv").write_text("\n".join(map(separator.join, rows)))
+    assert values(tmp_path / "a.csv") == [
+        {"reference": "a.jpg", "driving": "clips/b.mp4", "output": "one.mp4"},
+        {"reference": "c.png", "driving": "s3://d/e.mov"},
+    ]
+
+
+def test_rows_may_be_commented_out_but_cells_may_hold_anything(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('reference,driving\n#a,b\n"#c",d\ne,"f\n#g"\n')
+    assert values(tmp_path / "a.csv") == [
+        {"reference": "#c", "driving": "d"},
+        {"reference": "e", "driving": "f\n#g"},
+    ]
 
 
 @given(st.binary(max_size=60), st.sampled_from([".csv", ".jsonl", ".parquet"]))
@@ -80,10 +154,23 @@ def test_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "words"),
     [
-        ("jobs.txt", b"", "its name must end in .csv, .jsonl"),
+        ("jobs.txt", b"", "Its name must end in .csv, .tsv, .jsonl"),
+        ("jobs.xlsx", b"", "save the sheet as CSV"),
+        ("jobs.json", b"", "one object a line"),
+        (
+            "jobs.csv",
+            b"portrait,clip\na,b\n",
+            "line 1 .* no column reference or driving: .* comma, it has 'portrait'",
+        ),
+        ("jobs.csv", b"reference:driving\na:b\n", "names no column reference or driving: separated by"),
+        ("jobs.csv", b"Reference,output\na,b\n", "names no column driving"),
+        ("jobs.csv", b"reference,driving,Size,size\na,b,1,2\n", "line 1 .* column size stands there twice"),
+        ("jobs.csv", b"reference,driving,\na,b,c\n", "'c' in a column that the header does not name"),
+        ("jobs.jsonl", b'{"Size": 1, "size": 2}', "column size stands there twice"),
+        ("jobs.csv", "reference,driving\na,b\n".encode("utf-16-le"), "not in UTF-8"),
         ("jobs.csv", b"reference,driving\n", "jobs.csv holds no jobs"),
         ("jobs.csv", b"reference,driving\na,b,c\n", "line 2 of jobs.csv has 3 cells, the header 2"),
-        ("jobs.csv", b'reference\n"a"b\n', "line 2 of jobs.csv is no CSV"),
+        ("jobs.csv", b'reference,driving\n"a"b,c\n', "line 2 of jobs.csv is no CSV"),
         ("jobs.csv", b"reference\n\xff\n", "not in UTF-8, from byte 10"),
         ("jobs.jsonl", b"{}\n{", "line 2 of jobs.jsonl is no JSON"),
         ("jobs.jsonl", b"[1]", "line 1 of jobs.jsonl must be an object"),

@@ -82,6 +82,7 @@ def test_to_a_path(bench: Bench, expected: bytes, portraits: Path, clips: Path, 
     assert [standing.frames for standing in heard] == sorted(standing.frames for standing in heard)
 
 
+@pytest.mark.slow
 def test_a_result_that_nobody_heard_of_costs_nothing(
     bench: Bench, counted: Log, expected: bytes, portraits: Path, clips: Path, tmp_path: Path
 ) -> None:
@@ -92,6 +93,7 @@ def test_a_result_that_nobody_heard_of_costs_nothing(
     assert (tmp_path / "out.mp4").read_bytes() == expected
 
 
+@pytest.mark.slow
 def test_jobs_share_what_was_loaded_and_fused(
     bench: Bench, counted: Log, portraits: Path, clips: Path, tmp_path: Path
 ) -> None:
@@ -109,6 +111,7 @@ def stored(store: str, portraits: Path, clips: Path) -> str:
     return store
 
 
+@pytest.mark.slow
 def test_to_a_store(bench: Bench, expected: bytes, stored: str) -> None:
     check_done(do(bench, task(stored, stored, f"{stored}/out/new.mp4")))
     assert storage.read(f"{stored}/out/new.mp4") == expected
@@ -119,6 +122,7 @@ def test_to_a_store(bench: Bench, expected: bytes, stored: str) -> None:
     assert {path.name for path in bench.scratch.path.iterdir()} == {"lock", "inputs"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["uploading", "finishing", "animating"])
 def test_another_worker_goes_on_from_what_is_in_the_store(
     bench: Bench, counted: Log, expected: bytes, stored: str, stage: str
@@ -141,6 +145,7 @@ def test_another_worker_goes_on_from_what_is_in_the_store(
     assert storage.names_in(f"{stored}/out") == ["new.mp4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.gif", "echo.mp4"])
 def test_what_has_no_segments_is_made_in_one_go(
     bench: Bench, portraits: Path, clips: Path, tmp_path: Path, plugins: None, name: str
@@ -159,6 +164,7 @@ def test_a_picture_of_a_still(bench: Bench, portraits: Path, tmp_path: Path) -> 
     assert outcome.picture is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "ending", "words"),
     [
@@ -197,6 +203,7 @@ def test_a_job_that_somebody_else_is_at(bench: Bench, portraits: Path, clips: Pa
     assert outcome.ending is Ending.BUSY
 
 
+@pytest.mark.slow
 def test_the_diffusion_pipeline(
     bench: Bench, portraits: Path, clips: Path, tmp_path: Path, test_weights: Path, stored: str
 ) -> None:

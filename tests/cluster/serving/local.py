@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 from tests.serving.client import PORTRAIT
 from tests.serving.running import PLUGIN, ROOT, RunningServer, running
+from tests.signals import KILL
 
 START_LIMIT = 180.0
 LEAVE_LIMIT = 90.0
@@ -69,7 +69,7 @@ class Nodes:
 
     def kill_process(self, part: str) -> None:
         """End the process of a replica, the `Ingress` or the `Ledger`, without a word."""
-        os.kill(self.process_of(part), signal.SIGKILL)
+        os.kill(self.process_of(part), KILL)
 
     def kill_node_of(self, replica: str) -> None:
         """End the node that this replica runs on, with all that runs there, at once."""

@@ -24,6 +24,7 @@ NO_FILE = '["animate", "none.jpg", "none.mp4"]'
 NO_PORT = '["serve", "--host", "203.0.113.1", "--insecure"]'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [(NO_FILE, "offline"), (NO_PORT, "serving.app"), ('["cluster", "serve", "-h"]', "cli")],

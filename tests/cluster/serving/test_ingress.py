@@ -31,6 +31,7 @@ def status(settings: Settings, path: str, **headers: str) -> int:
     return asyncio.run(scene())
 
 
+@pytest.mark.slow
 def test_its_guards_are_the_server_s() -> None:
     assert status(Settings(), "/") == 200
     assert status(Settings(), "/", host="evil.example.com") == 403

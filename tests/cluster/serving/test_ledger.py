@@ -110,3 +110,20 @@ def test_those_used_longest_ago_go_when_there_are_too_many_bytes(monkeypatch: py
 def test_a_session_s_id_says_whose_it_is() -> None:
     assert replica_of(mark_of("r1") + "abc_-9") == "r1"
     assert replica_of("r1.abc.0.7f") == "r1"  # a viewer of it
+
+
+def test_the_portrait_of_the_start_is_awaited_until_it_is_given() -> None:
+    async def scene() -> None:
+        assert not await Ledger().awaits_reference()
+        ledger = Ledger(awaits_reference=True)
+        await ledger.beat(replace(ONE, stage="starting"))
+        await ledger.beat(ONE)
+        assert await ledger.awaits_reference()
+        await ledger.keep(kept("a"))
+        assert not await ledger.awaits_reference()
+        # One that was lost finds replicas that serve already: the portrait is not given once more.
+        again = Ledger(awaits_reference=True)
+        await again.beat(ONE)
+        assert not await again.awaits_reference()
+
+    asyncio.run(scene())

@@ -1,4 +1,4 @@
-"""The manifest in docs/cluster.md: one that KubeRay's schema allows, of an application that can be built."""
+"""The manifest in docs/how-to/cluster.md: one that KubeRay's schema allows, of an application that can be built."""
 
 from __future__ import annotations
 

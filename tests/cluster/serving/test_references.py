@@ -13,6 +13,7 @@ from personalive.serving.settings import Settings
 from tests.serving.parts import encoded, loaded, portrait
 
 
+@pytest.mark.slow
 def test_a_reference_that_is_elsewhere_is_fetched_once() -> None:
     picture = encoded(portrait())
     asked: list[str] = []

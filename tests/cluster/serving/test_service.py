@@ -10,13 +10,14 @@ import httpx
 import pytest
 from aiortc import MediaStreamTrack, RTCPeerConnection
 
+from personalive.media import MAX_IMAGE_BYTES
 from tests.cluster.serving.crowd import Crowd, owner
 from tests.cluster.serving.local import Nodes, cluster, give_reference, replicas, served, wait_for
 from tests.serving.camera import Camera
 from tests.serving.client import PORTRAIT, Client, streaming
 from tests.serving.connections.test_calls import accept, offered
 from tests.serving.running import RunningServer
-from tests.serving.test_readme import assert_animated, load_request, shown_by_client
+from tests.serving.test_first_stream import assert_animated, load_request, shown_by_client
 
 pytestmark = [
     pytest.mark.cluster,
@@ -133,7 +134,9 @@ def test_the_rest_is_as_from_one_server(server: RunningServer) -> None:
     page = server.get("/")
     assert page.status_code == 200
     assert "default-src 'self'" in page.headers["Content-Security-Policy"]
-    assert server.post("/api/v1/personalive/reference", content=b"x" * 21_000_000).status_code == 413
+    assert (
+        server.post("/api/v1/personalive/reference", content=b"x" * (MAX_IMAGE_BYTES + 1)).status_code == 413
+    )
 
 
 @pytest.mark.parametrize("key", [None, "another"])

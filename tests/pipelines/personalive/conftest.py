@@ -13,12 +13,12 @@ import pytest
 from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.motion import DrivingMotion
 from personalive.pipelines.personalive.networks.motion_extractor import MotionExtractor, MotionExtractorParams
-from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
+from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
 from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.weights.random_set import write_random_set
 from tests.pipelines.personalive.figures import DATA, Case, Motions, extract, filled
-from tests.pipelines.personalive.streams import CHUNK, FPS, SIDE, picture, video
+from tests.pipelines.personalive.streams import CHUNK, FPS, SIDE, chunk, picture, video
 
 SAMPLED = (0, 17, 34, 51)
 
@@ -73,6 +73,19 @@ def reference(pipeline: PersonaLivePipeline) -> FusedReference:
 @pytest.fixture(scope="session")
 def other_reference(pipeline: PersonaLivePipeline) -> FusedReference:
     return pipeline.fuse(picture(2))
+
+
+@pytest.fixture(scope="session")
+def aged(pipeline: PersonaLivePipeline, reference: FusedReference) -> bytes:
+    """The snapshot of a session that takes a keyframe as often as it may, after its first nine chunks.
+
+    The next chunk makes the first keyframe.
+    """
+    run = PersonaLiveRunParameters(keyframe_threshold=0.0)
+    with pipeline.open_session(reference, run) as session:
+        for index in range(9):
+            session.step(chunk(1, index))
+        return session.snapshot()
 
 
 @pytest.fixture(scope="session")

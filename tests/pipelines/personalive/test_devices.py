@@ -90,6 +90,7 @@ def test_it_is_for_whoever_leaves_last() -> None:
     assert allowed()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "setting",
     [

@@ -86,7 +86,7 @@ def grey_image() -> Image:
 def test_a_file_that_is_not_there_and_a_folder_that_is_not_there_are_told(
     motion: DrivingMotion, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="is not there"):
+    with pytest.raises(InputError, match="does not exist"):
         DrivingMotion.load(tmp_path / "none.safetensors")
     with pytest.raises(InputError, match="cannot be written"):
         motion.save(tmp_path / "no" / "such.safetensors")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,16 @@ def test_other_settings_than_trained_are_warned_about(
     assert warned(height=512, width=512) == ()
     (window,) = warned(height=512, width=512, experimental=True)
     assert "Window settings" in window
+
+
+def test_what_is_unusual_about_the_files_is_warned_about(
+    models: Models, set_to: PersonaLiveLoadParameters
+) -> None:
+    said = "denoising_unet.pth: 'module.' in its entries' names is taken off."
+    own = PersonaLivePipeline(
+        replace(models, warnings=(said,)), set_to.model_copy(update={"height": 512, "width": 512})
+    )
+    assert own.warnings == (said,)
 
 
 def test_loading_reports_every_network(set_to: PersonaLiveLoadParameters) -> None:

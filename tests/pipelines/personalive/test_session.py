@@ -70,6 +70,7 @@ def test_without_a_seed_it_is_that_of_the_pipeline(
         assert content(drive(one, motion, [0])) == content(drive(other, motion, [0]))
 
 
+@pytest.mark.slow
 @FEW
 @given(
     st.lists(
@@ -129,6 +130,7 @@ def test_after_a_reset_a_switch_or_a_flush_it_is_as_a_new_session(
         assert content(drive(session, motion)) == alone
 
 
+@pytest.mark.slow
 def test_sessions_stepped_together_get_what_each_would_alone(
     pipeline: PersonaLivePipeline, reference: FusedReference, other_reference: FusedReference, aged: bytes
 ) -> None:
@@ -167,6 +169,7 @@ def test_sessions_that_cannot_be_stepped_together_are_refused(
         pipeline.step_many([one, stranger], [chunk(1, 0)] * 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("latency", "delay"), [("quality", 12), ("balanced", 8), ("low", 4), ("lowest", 0)])
 def test_frames_leave_in_order_after_the_modes_delay(
     models: Models,
@@ -318,6 +321,7 @@ def test_run_parameters_hold_from_the_next_step_on(
     assert not any(same[-2 * CHUNK : -CHUNK])
 
 
+@pytest.mark.slow
 def test_a_session_with_prepared_frames_gives_the_same(
     pipeline: PersonaLivePipeline, reference: FusedReference, set_to: PersonaLiveLoadParameters
 ) -> None:

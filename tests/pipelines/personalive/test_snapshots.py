@@ -39,6 +39,7 @@ def run(pipeline: PersonaLivePipeline, reference: FusedReference, motion: Drivin
     return kept
 
 
+@pytest.mark.slow
 def test_taking_snapshots_changes_nothing(
     pipeline: PersonaLivePipeline, reference: FusedReference, motion: DrivingMotion, run: Run
 ) -> None:

@@ -8,7 +8,7 @@ from personalive.pipelines.personalive.parameters import PersonaLiveLoadParamete
 from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
 from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.window import FIRST_KEYFRAME_CHUNK, WindowState
-from tests.pipelines.personalive.streams import drive, part
+from tests.pipelines.personalive.streams import chunk, drive, part
 
 
 def sizes(window: WindowState) -> dict[str, object]:
@@ -24,6 +24,7 @@ def sizes(window: WindowState) -> dict[str, object]:
     }
 
 
+@pytest.mark.slow
 def test_forty_chunks_take_no_more_memory_than_twelve(
     pipeline: PersonaLivePipeline, reference: FusedReference, motion: DrivingMotion
 ) -> None:
@@ -41,37 +42,40 @@ def test_forty_chunks_take_no_more_memory_than_twelve(
     assert seen[0] == seen[8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("most", "threshold", "expected"), [(0, 0.0, 0), (1, 0.0, 1), (3, 1e9, 0)])
 def test_keyframes_are_taken_of_new_expressions_and_no_more_than_allowed(
     models: Models,
     set_to: PersonaLiveLoadParameters,
     reference: FusedReference,
-    motion: DrivingMotion,
+    aged: bytes,
     most: int,
     threshold: float,
     expected: int,
 ) -> None:
     with PersonaLivePipeline(models, set_to.model_copy(update={"max_keyframes": most})) as own:
-        session = own.open_session(reference, PersonaLiveRunParameters(keyframe_threshold=threshold))
-        drive(session, motion, range(11))
+        session = own.open_session(reference)
+        session.restore(aged)
+        session.update(PersonaLiveRunParameters(keyframe_threshold=threshold))
+        for index in (9, 10):
+            session.step(chunk(1, index))
         assert len(session._state.window.keyframes) == expected
 
 
 def test_a_keyframe_is_a_farther_expression_than_the_threshold(
-    pipeline: PersonaLivePipeline, reference: FusedReference, motion: DrivingMotion
+    pipeline: PersonaLivePipeline, reference: FusedReference, aged: bytes
 ) -> None:
-    with pipeline.open_session(reference, PersonaLiveRunParameters(keyframe_threshold=0.0)) as session:
-        drive(session, motion, range(9))
+    with pipeline.open_session(reference) as session:
+        session.restore(aged)
         before = session._state.window
         assert before.keyframes == ()
         assert before.motion is not None
         distance = float((before.motion[0].flatten() - reference.motion.flatten()).norm())
         assert distance > 0
-        kept = session.snapshot()
         for threshold, taken in ((0.99 * distance, 1), (1.01 * distance, 0)):
-            session.restore(kept)
+            session.restore(aged)
             session.update(PersonaLiveRunParameters(keyframe_threshold=threshold))
-            drive(session, motion, [9])
+            session.step(chunk(1, 9))
             assert len(session._state.window.keyframes) == taken
 
 

@@ -52,6 +52,7 @@ def test_the_background_does_not_move(relative: Following) -> None:
     assert relative.background_change <= 1
 
 
+@pytest.mark.slow
 def test_absolute_motion_carries_the_smile(sample: Image, driving: list[Image]) -> None:
     result = measured("sample, absolute", sample, driving, 25 / 3, "absolute")
     follows(result, smile=0.85, jawOpen=0.85, yaw=0.9)

@@ -316,6 +316,7 @@ def test_references_of_others_are_refused(
         assert np.array_equal(session.step(chunk([GREY])).images[0], reference.image), "it goes on as it was"
 
 
+@pytest.mark.slow
 def test_a_half_seen_face_is_a_reference_or_a_sentence(pipeline: PreviewPipeline, sample: Image) -> None:
     """Whatever is cut off, the answer is a reference or `NoFaceError`."""
     used = 0

@@ -12,7 +12,7 @@ import av
 import httpx
 import numpy as np
 import pytest
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
+from aiortc import MediaStreamTrack, RTCPeerConnection, RTCRtpSender, RTCSessionDescription
 
 from personalive.serving.routes import sessions, webrtc, whip
 from personalive.serving.server import Server
@@ -108,6 +108,7 @@ def test_an_offer_opens_a_session_and_delete_closes_it(tmp_path: Path) -> None:
     run(act)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sdp", ["", "v=0\r\nnonsense", "v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"])
 def test_a_bad_offer_is_refused_and_leaves_nothing(tmp_path: Path, sdp: str) -> None:
     async def act() -> None:
@@ -120,6 +121,7 @@ def test_a_bad_offer_is_refused_and_leaves_nothing(tmp_path: Path, sdp: str) -> 
     run(act)
 
 
+@pytest.mark.slow
 def test_without_pipeline_or_reference_there_is_no_session(tmp_path: Path) -> None:
     async def act() -> None:
         async with running(tmp_path) as server, client_of(server, ROUTERS) as client:
@@ -174,6 +176,39 @@ def test_one_pushes_by_whip_and_two_watch_by_whep(tmp_path: Path) -> None:
     run(act)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("parameters", ["profile-level-id=640c1f;packetization-mode=0", None])
+def test_h264_of_another_profile_drives_a_session(tmp_path: Path, parameters: str | None) -> None:
+    async def act() -> None:
+        async with serving(tmp_path) as (server, client):
+            camera = RTCPeerConnection()
+            transceiver = camera.addTransceiver(Camera(), "sendonly")
+            known = RTCRtpSender.getCapabilities("video")
+            assert known is not None
+            transceiver.setCodecPreferences([one for one in known.codecs if one.name == "H264"][:1])
+            own = await offered(camera)
+            fmtp = next(line for line in own.splitlines() if line.startswith("a=fmtp:"))
+            number = fmtp.partition(" ")[0]
+            other = "a=x-none" if parameters is None else f"{number} {parameters}"
+            headers = {"Content-Type": "application/sdp"}
+            pushed = await client.post("/whip", content=own.replace(fmtp, other), headers=headers)
+            assert pushed.status_code == 201
+            told = [line for line in pushed.text.splitlines() if line.startswith("a=fmtp:")]
+            assert [line.split(" ")[1].split(";")[-1] for line in told] == (
+                [] if parameters is None else ["profile-level-id=640c1f"]
+            )
+            # The client's own library would not know its offer again.
+            rtpmap = next(line for line in pushed.text.splitlines() if line.startswith("a=rtpmap:"))
+            text = "".join(f"{line}\r\n" for line in pushed.text.splitlines() if line not in told)
+            await accept(camera, text.replace(rtpmap, f"{rtpmap}\r\n{fmtp}"))
+            stream = server.streams.all()[0]
+            await until(lambda: int(str(stream.stats()["frames_out"])) > 2)
+            await camera.close()
+
+    run(act)
+
+
+@pytest.mark.slow
 def test_a_client_that_never_connects_gives_its_slot_back(tmp_path: Path) -> None:
     async def act() -> None:
         async with serving(tmp_path, connect_timeout_s=0.5) as (server, client):

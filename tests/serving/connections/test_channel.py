@@ -110,6 +110,7 @@ def test_wishes_are_fulfilled_and_confirmed() -> None:
         ('{"expression": 9}', "expression = 9"),
         ('{"expression": "big"}', "expression = 'big'"),
         ('{"reference_id": "unknown"}', "no reference unknown"),
+        ('{"reference_id": ' + "[" * 900 + "]" * 900 + "}", "reference_id is text"),
         ('{"colour": 1}', "Unknown: colour. Known: paused, reset_cache, reference_id, expression, seed"),
     ],
 )

@@ -9,7 +9,9 @@ import socket
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection
 
+from personalive.serving.connections import loops
 from personalive.serving.connections.loops import PortRangeLoop, loop_factory
+from personalive.serving.run import listen
 
 
 def free_range(count: int) -> range:
@@ -91,3 +93,33 @@ def test_without_a_range_any_loop_will_do() -> None:
     loop = loop_factory(None)()
     assert not isinstance(loop, PortRangeLoop)
     loop.close()
+
+
+def test_no_more_sockets_are_taken_than_can_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, where one more would end the loop: clients are hung up on."""
+    monkeypatch.setattr(loops, "MOST_OF_A_KIND", 6)
+
+    async def crowd() -> tuple[int, int]:
+        with listen("127.0.0.1", 0) as listener, contextlib.ExitStack() as opened:
+            server = await asyncio.start_server(lambda reader, writer: None, sock=listener)
+            clients = [
+                opened.enter_context(socket.create_connection(listener.getsockname())) for _ in range(12)
+            ]
+            await asyncio.sleep(0.2)
+            hung_up = 0
+            for client in clients:
+                client.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    hung_up += client.recv(1) == b""
+            endpoints: list[tuple[asyncio.DatagramTransport, asyncio.DatagramProtocol]] = []
+            with contextlib.suppress(OSError):
+                while len(endpoints) < 20:
+                    endpoints.append(await open_one(("127.0.0.1", 0)))
+            for transport, _ in endpoints:
+                transport.close()
+            server.close()
+            return len(clients) - hung_up, len(endpoints)
+
+    with asyncio.Runner(loop_factory=loop_factory(None)) as runner:
+        accepted, media = runner.run(crowd())
+    assert (accepted, media) == (6, 6)

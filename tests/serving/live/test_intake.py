@@ -153,6 +153,19 @@ def test_a_source_clock_is_the_sources_own() -> None:
     assert clock.read(5000.0, 101.1) == pytest.approx(times[-1] + 1.1 - 29 / 30, abs=0.06)
 
 
+@given(st.floats(1.5, 60), st.integers(0, 100))
+def test_a_burst_after_a_standstill_does_not_run_ahead(stopped: float, kept: int) -> None:
+    """The system keeps some of the frames that came while the process stood still, and gives them all at once."""
+    clock = SourceClock()
+    for k in range(50):
+        clock.read(k / 25, k / 25)
+    now = 2 + stopped
+    times = [clock.read(2 + k / 25, now) for k in range(kept)]
+    times += [clock.read(now + k / 25, now + k / 25) for k in range(50)]
+    assert (np.diff(times) > 0).all()
+    assert abs(times[-1] - (now + 49 / 25)) < 0.4
+
+
 def test_only_prepared_frames_are_taken_and_the_oldest_is_prepared_first() -> None:
     intake = Intake(2)
     arrived = [Arrived(SMALL, k / 25, k / 25) for k in range(3)]

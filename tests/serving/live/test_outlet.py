@@ -113,6 +113,41 @@ def test_an_overflow_is_no_lasting_loss() -> None:
     assert len(sent) == 5
 
 
+@given(st.floats(1.5, 600), st.integers(1, 5))
+def test_a_standstill_is_no_lag(stopped: float, late: int) -> None:
+    """Some chunks were on their way when the process was stopped."""
+    pace = Pace()
+    for step in range(60):
+        pace.observe(0.1, step / 20)
+        assert pace.lag(step / 20) == 0.1
+    for step in range(60):
+        now = 3 + stopped + step / 20
+        pace.observe(stopped if step < late else 0.1, now)
+        assert pace.lag(now) == 0.1
+
+
+def test_a_pipeline_that_is_seconds_slower_from_now_on_is_followed() -> None:
+    lags = lags_over(8, lambda now: 3.0 if now >= 4 else 0.1)
+    assert (lags[4 * 20], lags[-1]) == (0.1, 3.0)
+
+
+def test_a_frame_that_waits_is_sent_when_it_turns_out_that_it_need_not() -> None:
+    async def play() -> list[float]:
+        sent: list[float] = []
+        outlet = Outlet(3, lambda frame, now: sent.append(frame.time))
+        now = time.monotonic()
+        outlet.give(frames(now - 60))  # a lag of a minute
+        await asyncio.sleep(0.05)
+        for k in range(6):
+            outlet.give(frames(now + k / 1000))
+            await asyncio.sleep(0.02)
+        await outlet.close()
+        return sent
+
+    sent = asyncio.run(play())
+    assert len(sent) > 2
+
+
 def test_frames_given_late_are_sent_at_once() -> None:
     def act(outlet: Outlet) -> None:
         outlet.give(frames(0.0))

@@ -7,6 +7,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from personalive.errors import InputError
 from personalive.pipelines import registry
@@ -84,6 +86,7 @@ def test_the_delay_is_divided_into_its_parts() -> None:
         await live.feed(24)
         parts = live.stream.stats()["delay_ms"]
         assert all(part >= 0 for part in parts.values())
+        assert live.stream.stats()["chunk_frames"] == 4
         # A frame that goes in with one chunk of four comes out with the next one, 40 ms later or more.
         assert parts["window"] > 0
 
@@ -156,6 +159,27 @@ def test_nothing_from_before_a_reset_is_sent_after_it() -> None:
             await live.feed(4, grey=50)
             fresh = [frame for frame in live.sent[shown:] if frame.state is FrameState.ANIMATED]
             assert all(abs(int(frame.image.mean()) - 50) <= 2 for frame in fresh)
+
+    run(act)
+
+
+@settings(max_examples=4, deadline=None)
+@given(st.tuples(st.integers(1, 15), st.integers(1, 4000)), st.booleans())
+def test_frames_of_unusable_shapes_are_left_out_and_told_of_once(
+    size: tuple[int, int], upright: bool
+) -> None:
+    async def act(live: Live) -> None:
+        height, width = size if upright else size[::-1]
+        for _ in range(3):
+            strip = av.VideoFrame.from_ndarray(np.zeros((height, width, 3), np.uint8), format="rgb24")
+            live.stream.put(strip)
+        await live.feed(12)
+        assert not live.stream.ended
+        assert live.stream.figures.frames_in == 15
+        assert live.stream.stats()["dropped_in"] >= 3
+        assert len(live.sent) > 0
+        (told,) = live.said("error")
+        assert f"{width}×{height}" in told["message"]
 
     run(act)
 

@@ -60,6 +60,7 @@ def test_sessions_go_where_there_is_room_until_there_is_none() -> None:
     run(act, max_sessions=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -92,6 +93,7 @@ def test_a_session_that_the_device_has_no_memory_for_is_refused_and_its_slot_is_
     run(act, max_sessions=1)
 
 
+@pytest.mark.slow
 def test_offers_at_the_same_time_are_spread() -> None:
     async def act(server: Server) -> None:
         await loaded(server.host, "paced")
@@ -104,6 +106,7 @@ def test_offers_at_the_same_time_are_spread() -> None:
     run(act, max_sessions=1)
 
 
+@pytest.mark.slow
 def test_as_many_offers_at_the_same_time_as_there_are_slots_are_all_taken() -> None:
     async def act(server: Server) -> None:
         await loaded(server.host, "paced")
@@ -114,6 +117,7 @@ def test_as_many_offers_at_the_same_time_as_there_are_slots_are_all_taken() -> N
     run(act, max_sessions=4)
 
 
+@pytest.mark.slow
 def test_ending_one_workers_sessions_leaves_the_others() -> None:
     async def act(server: Server) -> None:
         await loaded(server.host, "paced")

@@ -121,7 +121,7 @@ def test_null_and_no_parameters_mean_the_defaults(plugins: None) -> None:
         ("missing", {}, PipelineUnavailableError, "Run `download_models --pipeline missing`"),
         ("personalive", {}, PipelineUnavailableError, "Run: personalive download"),
         ("preview", {"height": 100}, InputError, "height = 100"),
-        ("preview", {"nothing": 1}, InputError, "nothing = 1"),
+        ("preview", {"nothing": 1}, InputError, "no parameter .nothing."),
         ("preview", {"seed": 2**63}, InputError, "seed"),
         ("preview", {"width": float("nan")}, InputError, "width = nan"),
         ("preview", {"width": 1e300}, InputError, "width"),
@@ -152,6 +152,7 @@ def test_a_refused_load_leaves_what_is_loaded() -> None:
     in_server(test)
 
 
+@pytest.mark.slow
 def test_the_same_again_changes_nothing_and_another_replaces_it(plugins: None) -> None:
     async def test(server: Server) -> None:
         host = server.host
@@ -166,6 +167,7 @@ def test_the_same_again_changes_nothing_and_another_replaces_it(plugins: None) -
     in_server(test)
 
 
+@pytest.mark.slow
 def test_sessions_are_kept_unless_it_is_forced(plugins: None) -> None:
     async def test(server: Server) -> None:
         host, told = server.host, list[dict[str, Any]]()
@@ -236,6 +238,7 @@ def test_how_the_pipeline_runs_here_is_in_the_status_and_in_the_log(
     assert vars(event)["personalive_fields"]["notes"] == said
 
 
+@pytest.mark.slow
 def test_the_old_pipeline_is_closed_before_the_next_is_loaded(slow: type[Any]) -> None:
     async def test(server: Server) -> None:
         slow.go.set()
@@ -315,6 +318,7 @@ def test_the_diffusion_pipeline_is_loaded(test_weights: Path) -> None:
     in_server(test)
 
 
+@pytest.mark.slow
 def test_places_on_the_server_are_the_servers_choice(test_weights: Path) -> None:
     async def act() -> None:
         async with running() as server:

@@ -21,6 +21,14 @@ SMALL = {"width": 256, "height": 256}
         ({"pipeline": "personalive"}, PipelineUnavailableError, "weights"),
         ({"pipeline": "nonesuch"}, InputError, "no pipeline 'nonesuch'"),
         ({"pipeline": "preview", "load_params": {"width": 3}}, InputError, "width = 3"),
+        (
+            {"pipeline": "preview", "load_params": {"nonesuch": 3}},
+            InputError,
+            "'nonesuch'; there are: .*width",
+        ),
+        ({"pipeline": "personalive", "load_params": {"sed": 3}}, InputError, "'sed'; there are: .*seed"),
+        ({"pipeline": "auto", "load_params": {"sed": 3}}, InputError, "'sed'; there are: "),
+        ({"load_params": {"width": 256}}, InputError, "set width of: name one with --pipeline.*: .*weights"),
         ({"pipeline": "preview", "reference": Path("nonesuch.png")}, MediaError, "does not exist"),
     ],
 )
@@ -31,6 +39,11 @@ def test_what_cannot_be_is_said_before_anything_is_begun(
         preload.check(read_settings(given))
 
 
+def test_a_place_may_be_set_for_pipelines_that_are_loaded_later(tmp_path: Path) -> None:
+    preload.check(read_settings({"load_params": {"weights": str(tmp_path)}}))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("portrait", [PORTRAIT, None])
 def test_pipeline_and_portrait_are_there_soon(portrait: Path | None, tmp_path: Path) -> None:
     given: dict[str, object] = {"pipeline": "preview", "load_params": SMALL, "recordings_dir": tmp_path}

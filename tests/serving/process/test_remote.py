@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +23,7 @@ from personalive.pipelines.preview.parameters import PreviewLoadParameters, Prev
 from personalive.serving.process import launch, messages, remote
 from personalive.serving.process.arriving import ArrivingChunk
 from personalive.serving.process.remote import RemotePipeline, isolated
+from tests.signals import KILL, freeze
 
 PLUGIN = Path(__file__).parents[2] / "plugin"
 FAULTY = Path(__file__).parents[1] / "faulty_plugin"
@@ -129,6 +129,19 @@ def test_one_thread_sends_frames_while_another_steps(paced: RemotePipeline) -> N
         thread.join()
 
 
+def test_a_frame_that_comes_after_its_step_is_dropped(paced: RemotePipeline) -> None:
+    with paced.open_session(paced.fuse(grey(7))) as session:
+        chunk = FrameChunk([grey(5)] * 2, np.array([0.1, 0.2]))
+        session.send(chunk)
+        session.prepare(grey(9), 0.1)  # by the other thread, before the step's message is sent
+        assert len(session.step(chunk)) == 2
+
+
+def test_frames_of_one_time_are_one_frame(paced: RemotePipeline) -> None:
+    with paced.open_session(paced.fuse(grey(7))) as session:
+        assert len(session.step(FrameChunk([grey(5)] * 2, np.array([0.5, 0.5])))) == 2
+
+
 def test_it_says_which_frames_it_has_looked_at(portrait: Image) -> None:
     with (
         isolated(PreviewPipeline).load(PreviewLoadParameters(**SMALL)) as pipeline,
@@ -216,7 +229,7 @@ def test_a_killed_process_is_told_to_callers_and_to_its_owner(plugged: None) -> 
     told: list[tuple[RemotePipeline, str]] = []
     pipeline = loaded("paced", on_exit=lambda lost, reason: told.append((lost, reason)), cost=1.0)
     session = pipeline.open_session(pipeline.fuse(grey(7)))
-    timer = threading.Timer(0.2, os.kill, (pipeline.pid, signal.SIGKILL))
+    timer = threading.Timer(0.2, os.kill, (pipeline.pid, KILL))
     timer.start()
     with pytest.raises(PipelineLostError, match="SIGKILL"):
         session.step(FrameChunk([grey(1)], np.array([0.0])))
@@ -236,7 +249,7 @@ def test_a_step_that_hangs_ends_the_process(plugged: None, monkeypatch: pytest.M
     pipeline = loaded("paced", on_exit=lambda lost, reason: told.append(reason))
     with pipeline.open_session(pipeline.fuse(grey(7))) as session:
         session.step(FrameChunk([grey(1)], np.array([0.0])))
-        os.kill(pipeline.pid, signal.SIGSTOP)
+        freeze(pipeline.pid)
         with pytest.raises(PipelineLostError, match="SIGKILL"):
             session.step(FrameChunk([grey(1)], np.array([0.1])))
     wait_until(lambda: bool(told))
@@ -248,7 +261,7 @@ def test_anything_that_hangs_ends_the_process(plugged: None, monkeypatch: pytest
     monkeypatch.setattr(remote, "CALL_LIMIT_S", 0.5)
     pipeline = loaded("paced")
     session = pipeline.open_session(pipeline.fuse(grey(7)))
-    os.kill(pipeline.pid, signal.SIGSTOP)
+    freeze(pipeline.pid)
     with pytest.raises(PipelineLostError, match="SIGKILL"):
         pipeline.fuse(grey(7))
     with pytest.raises(PipelineLostError):
@@ -260,11 +273,11 @@ def test_a_process_that_takes_no_frames_is_killed(plugged: None, monkeypatch: py
     monkeypatch.setattr(launch, "_SEND_LIMIT_S", 1)
     pipeline = loaded("paced")
     session = pipeline.open_session(pipeline.fuse(grey(7)))
-    os.kill(pipeline.pid, signal.SIGSTOP)
+    freeze(pipeline.pid)
     large = np.zeros((1080, 1920, 3), np.uint8)
     for k in range(4):  # more than any socket holds
         session.prepare(large, float(k))
-    assert pipeline.connection._process.wait(5) == -signal.SIGKILL
+    assert pipeline.connection._process.wait(5) == -KILL
     session.close()
     pipeline.close()
 

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,12 +20,13 @@ from personalive.media.types import Image
 from personalive.pipelines.interface import FrameState, PipelineInfo
 from personalive.serving.answers import ConflictError, NotFoundError
 from personalive.serving.live.outlet import SentFrame
-from personalive.serving.recordings import recording
+from personalive.serving.recordings import leftovers, recording
 from personalive.serving.recordings.recorder import Recordings, StorageError, provenance_of
 from personalive.serving.recordings.recording import Recorder
 from personalive.serving.server import Server
 from tests.serving.parts import drive, encoded, loaded, opened, portrait, running
 
+ROOT = Path(__file__).parents[3]
 INFO = PipelineInfo(id="preview", name="preview", description="", chunk_frames=4)
 PROVENANCE = provenance_of(INFO, "ab" * 32)
 
@@ -41,6 +45,12 @@ def record(path: Path, frames: Sequence[SentFrame], fps: float = 25.0, **limits:
     recorder.finish()
     assert done.wait(30)
     return recorder
+
+
+def noise(count: int) -> list[SentFrame]:
+    """Frames that take many bytes each."""
+    pictures = np.random.default_rng(1).integers(0, 255, (count, 64, 64, 3), np.uint8)
+    return [replace(sent(0, index / 30), image=picture) for index, picture in enumerate(pictures)]
 
 
 def greys(path: Path) -> list[int]:
@@ -102,13 +112,105 @@ def test_a_disk_that_fills_up_ends_it_with_a_whole_file(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
-    folder.mkdir()
-    shutil.rmtree(folder)
     recorder = record(folder / "a.mp4", [sent(0, 0.0)])
-    assert "does not exist" in str(recorder.tally.error)
+    told = str(recorder.tally.error)
+    assert "The recording ended early: No such file or directory." in told
+    assert "cannot be used" in told
+    assert str(tmp_path) not in told
     recorder = record(tmp_path / "b.mp4", [])
     assert "no frame came" in str(recorder.tally.error)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_is_taken_away_meanwhile_ends_it_in_words(tmp_path: Path) -> None:
+    folder = tmp_path / "volume"
+    folder.mkdir()
+    done = threading.Event()
+    recorder = Recorder(folder / "a.mp4", PROVENANCE, fps=10, longest_s=60, on_end=done.set)
+    recorder.put(sent(0, 0.0))
+    recorder.put(sent(0, 0.5))
+    while not recorder.tally.frames:
+        assert not done.wait(0.01)
+    shutil.rmtree(folder)
+    for k in range(60):
+        recorder.put(sent(k, 1 + k / 10))
+    assert done.wait(30)  # by itself
+    assert "cannot be used" in str(recorder.tally.error)
+    assert str(tmp_path) not in str(recorder.tally.error)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_FSIZE is POSIX's")
+def test_what_was_recorded_before_the_disk_refused_more_is_kept(tmp_path: Path) -> None:
+    """The limit on the size of a file stands for the disk: writing fails in the middle of it."""
+    path = tmp_path / "20260102-030405-0123abcd.mp4"
+    script = f"""
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+from pathlib import Path
+from tests.serving.recordings.test_recorder import noise, record
+frames = noise(90)
+resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
+recorder = record(Path({str(path)!r}), frames, fps=30)
+print(recorder.tally.error, recorder.tally.note, recorder.tally.frames, sep="\\n")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    error, note, frames = done.stdout.splitlines()
+    assert (error, note) == ("None", "The recording ended early: File too large.")
+    assert 20 < int(frames) < 90
+    assert len(greys(path)) == int(frames)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.slow
+def test_what_a_killed_server_was_recording_is_completed_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "20260102-030405-0123abcd.mp4"
+    empty = tmp_path / ".20260102-030405-0123abce.fragments.mp4"
+    empty.write_bytes(b"")
+    copy = tmp_path / ".20260102-030405-0123abcd.partial-1-0.mp4"
+    copy.write_bytes(b"half of it")
+    script = f"""
+import time
+from pathlib import Path
+from tests.serving.recordings.test_recorder import PROVENANCE, noise
+from personalive.serving.recordings.recording import Recorder
+recorder = Recorder(Path({str(path)!r}), PROVENANCE, fps=30, longest_s=60, on_end=lambda: None)
+for frame in noise(150):
+    recorder.put(frame)
+while recorder.tally.frames < 140:
+    time.sleep(0.01)
+print("recording", flush=True)
+time.sleep(60)
+"""
+    writer = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, cwd=ROOT)
+    try:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"recording\n"
+        assert leftovers.sweep(tmp_path) == []  # it is at work
+        assert leftovers.waiting(tmp_path) == {path.stem}
+    finally:
+        writer.kill()
+        writer.wait()
+
+    async def next_server() -> None:
+        recordings = Recordings(tmp_path)
+        recordings.sweep()
+        async with asyncio.timeout(30):
+            while not await recordings.all():
+                await asyncio.sleep(0.05)
+        (info,) = await recordings.all()
+        assert (info.state, info.recording_id) == ("finished", path.stem)
+        assert "ended before this recording did" in str(info.note)
+        await recordings.stop()
+
+    asyncio.run(next_server())
+    assert 60 < len(greys(path)) <= 150
+    marks = read_provenance(path)
+    assert marks is not None
+    assert (marks["reference_sha256"], marks["pipeline"]) == ("ab" * 32, "preview")
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_an_encoder_that_falls_behind_drops_and_counts(
@@ -185,6 +287,7 @@ def test_a_session_is_recorded_from_start_to_stop(plugins: None, tmp_path: Path)
     in_session(tmp_path, test)
 
 
+@pytest.mark.slow
 def test_the_end_of_a_session_completes_its_file(plugins: None, tmp_path: Path) -> None:
     async def test(server: Server) -> None:
         stream, recordings = await opened(server), server.recordings
@@ -202,6 +305,26 @@ def test_the_end_of_a_session_completes_its_file(plugins: None, tmp_path: Path) 
     in_session(tmp_path, test)
 
 
+@pytest.mark.slow
+def test_who_stops_one_that_ended_by_itself_is_told_what_is_there(plugins: None, tmp_path: Path) -> None:
+    async def test(server: Server) -> None:
+        stream = await opened(server)
+        recordings = Recordings(tmp_path / "short", longest_s=0.2)
+        begun = await recordings.start(stream)
+        await drive(stream, 40)
+        async with asyncio.timeout(20):
+            while (await recordings.all())[0].state == "recording":
+                await asyncio.sleep(0.01)
+        info = await recordings.finish(stream.id)
+        assert (info.recording_id, info.state, info.url is None) == (begun.recording_id, "finished", False)
+        assert "after 0.2 s" in str(info.note)
+        with pytest.raises(NotFoundError, match="not being recorded"):
+            await recordings.finish(stream.id)
+
+    in_session(tmp_path, test)
+
+
+@pytest.mark.slow
 def test_stopping_the_server_completes_all_files(plugins: None, tmp_path: Path) -> None:
     async def test(server: Server) -> None:
         streams = [await opened(server) for _ in range(2)]
@@ -214,6 +337,7 @@ def test_stopping_the_server_completes_all_files(plugins: None, tmp_path: Path) 
     in_session(tmp_path, test)
 
 
+@pytest.mark.slow
 def test_a_session_without_a_frame_leaves_a_note_and_no_file(plugins: None, tmp_path: Path) -> None:
     async def test(server: Server) -> None:
         stream = await opened(server)
@@ -229,6 +353,7 @@ def test_a_session_without_a_frame_leaves_a_note_and_no_file(plugins: None, tmp_
     in_session(tmp_path, test)
 
 
+@pytest.mark.slow
 def test_there_is_room_for_so_many(plugins: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(server: Server) -> None:
         streams = [await opened(server) for _ in range(2)]

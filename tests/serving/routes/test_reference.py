@@ -63,7 +63,7 @@ def test_give_see_and_forget_a_reference() -> None:
     [
         (b"", "", 400, "empty"),
         (encoded(portrait())[:999], "", 400, "damaged"),
-        (b"GIF89a" + bytes(50), "", 415, "JPEG, PNG or WebP"),
+        (b"GIF89a" + bytes(50), "", 415, "JPEG, PNG, WebP, HEIC or AVIF"),
         (encoded(np.zeros((5000, 8001, 3), np.uint8)), "", 413, "40 megapixels"),
         (encoded(GREY), "", 422, "No face"),
         (encoded(GREY), "?allow_no_face=perhaps", 422, "allow_no_face"),
@@ -80,6 +80,7 @@ def test_refusals(data: bytes, query: str, status: int, words: str) -> None:
     with_client(test)
 
 
+@pytest.mark.slow
 def test_a_form_is_answered_with_what_to_do() -> None:
     async def test(client: httpx.AsyncClient, server: Server) -> None:
         answer = await client.post(URL, files={"file": encoded(portrait())})
@@ -89,6 +90,7 @@ def test_a_form_is_answered_with_what_to_do() -> None:
     with_client(test)
 
 
+@pytest.mark.slow
 def test_overrides() -> None:
     async def test(client: httpx.AsyncClient, server: Server) -> None:
         answer = await client.post(f"{URL}?allow_no_face=true", content=encoded(GREY))
@@ -125,6 +127,7 @@ def test_any_text_is_an_unknown_id() -> None:
     with_client(test, None)
 
 
+@pytest.mark.slow
 def test_the_event_loop_goes_on_meanwhile() -> None:
     """Nothing of a large picture's work is done on the loop, whatever the machine's other threads take of it."""
 

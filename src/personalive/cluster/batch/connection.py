@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from personalive.cluster.batch.storage import INSTALL
 from personalive.errors import ClusterError, InputError
+from personalive.installation import install_command
 
 _CONNECT_SECONDS = 10.0
 
@@ -26,7 +26,9 @@ def import_ray() -> Any:
     try:
         import ray
     except ImportError:
-        raise InputError(f"More than one worker needs Ray, which is not installed. Run: {INSTALL}") from None
+        raise InputError(
+            f"More than one worker needs Ray, which is not installed. Run: {install_command('cluster')}"
+        ) from None
     return ray
 
 

@@ -17,11 +17,12 @@ from personalive.errors import InputError
 Pairing = Literal["every", "name"]
 
 _FILES = ("reference", "driving", "output")
-_PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
+_WRITTEN_PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
+_PICTURES = _WRITTEN_PICTURES | {".heic", ".heif", ".avif"}
 _CLIPS = {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif"}
-_STILLS = {".jpg", ".jpeg", ".png"}
+_STILLS = {".jpg", ".jpeg", ".png", ".heic", ".heif", ".avif"}
 _VIDEOS = {".mp4", ".m4v", ".mov", ".webm"}
-_SINGLE_FILES = _VIDEOS | {".gif"} | _PICTURES
+_SINGLE_FILES = _VIDEOS | {".gif"} | _WRITTEN_PICTURES
 _NAMED = 5
 """How many errors in rows a message names."""
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ from personalive.cluster.batch.mirror import remove_leftovers
 from personalive.cluster.batch.report import Totals, keep_picture, write_report
 from personalive.cluster.batch.work import Outcome, Task
 from personalive.errors import BusyError, InputError, PersonaLiveError
+from personalive.locking import ProcessLock
 from personalive.media.output import write_failure
 
 _LOCK = ".batch.lock"
@@ -123,15 +122,14 @@ def _only_one(out: str) -> Iterator[None]:
     if storage.is_url(out):
         yield
         return
+    lock = ProcessLock(Path(out) / _LOCK)
     try:
-        lock = os.open(Path(out) / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+        taken = lock.take()
     except OSError as error:
         raise write_failure(Path(out), error) from error
+    if not taken:
+        raise BusyError(f"Another batch is at work in {out}: wait for it to end.")
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"Another batch is at work in {out}: wait for it to end.") from None
         yield
     finally:
-        os.close(lock)
+        lock.release()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
-import os
 import shutil
 import tempfile
 import threading
@@ -15,46 +13,54 @@ from pathlib import Path
 
 from personalive.cluster.batch import storage
 from personalive.errors import MediaError
+from personalive.file_names import portable
+from personalive.folders import belongs_to_others, user_mark
+from personalive.locking import ProcessLock
 from personalive.media.output import write_failure
+from personalive.replacing import replace_file
+
+_LOCK = "lock"
 
 
 class Scratch:
     """A folder for the time of a block. What killed workers left on this machine is removed on the way in."""
 
     def __init__(self, root: Path | None = None) -> None:
-        self._root = root or Path(tempfile.gettempdir()) / f"personalive-batch-{os.getuid()}"
-        self._lock = -1
+        self._root = root or Path(tempfile.gettempdir()) / f"personalive-batch-{user_mark()}"
+        self._lock: ProcessLock | None = None
         self.path = self._root
 
     def __enter__(self) -> Scratch:
         try:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self._root.stat().st_uid != os.getuid():
+            if belongs_to_others(self._root):
                 raise MediaError(f"{self._root} belongs to somebody else: set TMPDIR to another folder.")
             self._sweep()
             self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=self._root))
-            self._lock = os.open(self.path / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._lock = ProcessLock(self.path / _LOCK)
+            self._lock.take(wait=True)
         except OSError as error:
             raise write_failure(self._root, error) from error
         return self
 
     def __exit__(self, *exc: object) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+        # Windows removes no file that is locked: what is left then is the lock and its folder.
+        shutil.rmtree(self.path, ignore_errors=True)
 
     def _sweep(self) -> None:
         for folder in self._root.glob("worker-*"):
-            with contextlib.suppress(OSError):  # another worker may be sweeping, or beginning
-                lock = os.open(folder / "lock", os.O_RDWR | os.O_CLOEXEC)
-                try:
-                    # The system lets go of a lock when its process ends, however it ends.
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not (folder / _LOCK).exists():  # another worker is sweeping, or beginning
+                continue
+            lock = ProcessLock(folder / _LOCK)
+            with contextlib.suppress(OSError):
+                if lock.take():
                     shutil.rmtree(folder, ignore_errors=True)
-                finally:
-                    os.close(lock)
+                    lock.release()
+                    shutil.rmtree(folder, ignore_errors=True)  # with the lock, where it could not go before
 
     def folder(self, *names: str) -> Path:
         """A folder in it, made if need be."""
@@ -102,12 +108,12 @@ class InputCache:
             raise MediaError(f"{place} cannot be read: no such file.")
         key = hashlib.sha256(f"{place}\n{stamp.size}\n{stamp.version}".encode()).hexdigest()[:24]
         # Under its own name: its suffix says what it is, and messages should name it.
-        path = self._folder / key / storage.name_of(place)
+        path = self._folder / key / portable(storage.name_of(place))
         if path not in self._sizes:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(".partial")
             storage.fetch(place, partial)
-            partial.replace(path)
+            replace_file(partial, path)
         self._sizes[path] = self._sizes.pop(path, path.stat().st_size)
         return path
 

@@ -1,7 +1,7 @@
 """Files in any store: looked at, read, and put in place whole.
 
-A *place* is an absolute path of this machine, or the URL of a store that fsspec knows, such as
-s3://bucket/clips/one.mp4. Paths need no fsspec.
+A *place* is an absolute path of this machine, with "/" between its parts on Windows too, or the URL of a store that
+fsspec knows, such as s3://bucket/clips/one.mp4. Paths need no fsspec.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from personalive.errors import InputError, MediaError, StorageError
+from personalive.folders import expanded
+from personalive.installation import install_command
 from personalive.media.output import OutputFile, write_failure
-
-INSTALL = "pip install -c constraints.txt '.[cluster]'"
+from personalive.media.user_paths import check_is_file, check_name, special_kind
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_DRIVE = re.compile(r"/[A-Za-z]:/")
 # A new object appears in one step there, while a rename copies it and is none.
 _WHOLE_OBJECTS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "r2", "memory"}
 
@@ -43,18 +45,23 @@ def is_url(place: str) -> bool:
 def resolve(text: str, base: str) -> str:
     """The place that a user means by a path or a URL, relative to the place `base`.
 
-    Raises `InputError` for a relative one that leads out of `base`.
+    Raises `InputError` for a relative one that leads out of `base`, and for what no system takes for a name.
     """
     text = text.strip()
+    if "\0" in text:
+        check_name(Path(text))
     if text.startswith("file://"):
         text = text.removeprefix("file://").removeprefix("localhost")
+        if _DRIVE.match(text):  # of Windows: file:///C:/clips
+            text = text[1:]
     if is_url(text):
         return text.rstrip("/")
-    path = Path(text).expanduser()
+    path = expanded(Path(text))
+    check_name(path)
     if path.is_absolute():
-        return str(path)
+        return path.as_posix()
     if not is_url(base):
-        return os.path.normpath(Path(base) / path)
+        return Path(os.path.normpath(Path(base) / path)).as_posix()
     if ".." in path.parts:
         raise InputError(f"{text} leads out of {base}: give its whole URL.")
     return join(base, path.as_posix())
@@ -100,6 +107,7 @@ def _local_stamp(path: Path) -> Stamp | None:
     try:
         facts = path.stat()
         if not path.is_dir():
+            check_is_file(path)
             return Stamp(facts.st_size, str(facts.st_mtime_ns))
         files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
         listed = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
@@ -142,6 +150,8 @@ def read(place: str) -> bytes | None:
     """A small file's bytes; None where there is none. Raises `MediaError` or `StorageError`."""
     if not is_url(place):
         try:
+            if special_kind(Path(place)) is not None:
+                check_is_file(Path(place))
             return Path(place).read_bytes()
         except FileNotFoundError:
             return None
@@ -238,7 +248,9 @@ def _open(place: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:
-        raise InputError(f"{place} needs fsspec, which is not installed. Run: {INSTALL}") from None
+        raise InputError(
+            f"{place} needs fsspec, which is not installed. Run: {install_command('cluster')}"
+        ) from None
     try:
         store, path = fsspec.core.url_to_fs(place)
     except ImportError as error:  # the message names the package that this kind of store needs

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from personalive.cluster.batch import storage
+from personalive.cluster.batch import options, storage
+from personalive.cluster.batch.csv_rows import read_rows
 from personalive.errors import InputError, MediaError
+from personalive.installation import install_command
 
-SUFFIXES = (".csv", ".jsonl", ".ndjson", ".parquet")
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_ADVICE = {
+    (".xlsx", ".xlsm", ".xls", ".ods", ".numbers"): "save the sheet as CSV",
+    (".json",): "write one object a line, as .jsonl",
+}
+_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +37,20 @@ def read_table(place: str) -> list[Row]:
     name = storage.name_of(place)
     suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
     if suffix is None:
-        raise InputError(f"{place} is no table of jobs: its name must end in {', '.join(SUFFIXES)}.")
+        advice = next((f": {what}" for kinds, what in _ADVICE.items() if name.lower().endswith(kinds)), "")
+        raise InputError(f"{place} is no table of jobs{advice}. Its name must end in {', '.join(SUFFIXES)}.")
     data = storage.read(place)
     if data is None:
         raise MediaError(f"{place} cannot be read: no such file.")
     if suffix == ".parquet":
         rows = _parquet(data, name)
     else:
-        rows = (_csv if suffix == ".csv" else _json_lines)(_text(data, name), name)
+        rows = (read_rows if suffix in {".csv", ".tsv"} else _json_lines)(_text(data, name), name)
     found = [
-        Row(where, {column: value for column, value in values.items() if value not in ("", None)})
+        Row(
+            where,
+            _named(where, {column: value for column, value in values.items() if value not in ("", None)}),
+        )
         for where, values in rows
     ]
     if not found:
@@ -49,31 +58,26 @@ def read_table(place: str) -> list[Row]:
     return found
 
 
+def _named(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values by the names that columns mean. Raises `InputError` where two mean the same."""
+    named: dict[str, Any] = {}
+    for given, value in values.items():
+        column = options.column(str(given)) or given
+        if column in named:
+            raise InputError(f"{where}: the column {column} stands there twice.")
+        named[column] = value
+    return named
+
+
 def _text(data: bytes, name: str) -> str:
+    encoding = next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), "utf-8")
     try:
-        return data.decode("utf-8-sig")
+        text = data.decode(encoding)
     except UnicodeDecodeError as error:
         raise InputError(f"{name} is not in UTF-8, from byte {error.start}: save it as UTF-8.") from None
-
-
-def _csv(text: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    # What spreadsheets of many countries write has semicolons; a comma in a header's name is unheard of.
-    header = text.partition("\n")[0]
-    separator = ";" if ";" in header and "," not in header else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    try:
-        columns = [column.strip() for column in next(reader, [])]
-        for cells in reader:
-            if not any(cell.strip() for cell in cells):
-                continue
-            where = f"line {reader.line_num} of {name}"
-            if len(cells) > len(columns):
-                raise InputError(
-                    f"{where} has {len(cells)} cells, the header {len(columns)}: quote what holds a separator."
-                )
-            yield where, {column: cell.strip() for column, cell in zip(columns, cells, strict=False)}
-    except csv.Error as error:
-        raise InputError(f"line {reader.line_num} of {name} is no CSV: {error}.") from None
+    if "\0" in text:
+        raise InputError(f"{name} is not in UTF-8, or no text at all: save it as UTF-8.")
+    return text
 
 
 def _json_lines(text: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -97,8 +101,9 @@ def _parquet(data: bytes, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
+        command = install_command("cluster")
         raise InputError(
-            f"{name} needs pyarrow, which is not installed. Run: {storage.INSTALL}, or save the table as CSV."
+            f"{name} needs pyarrow, which is not installed. Save the table as CSV, or run: {command}"
         ) from None
     try:
         rows = parquet.read_table(pyarrow.BufferReader(data)).to_pylist()

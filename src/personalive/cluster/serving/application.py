@@ -39,8 +39,11 @@ def from_config(args: dict[str, Any]) -> Application:
     return build(plan, read_settings(given))
 
 
-def build(plan: Plan, chosen: Settings) -> Application:
-    """The application, with those settings that are not left at their defaults."""
+def build(plan: Plan, chosen: Settings, *, awaits_reference: bool = False) -> Application:
+    """The application, with those settings that are not left at their defaults.
+
+    `awaits_reference`: whoever deploys it gives it a first portrait, and it is not ready before.
+    """
     settings = {name: getattr(chosen, name) for name in chosen.model_fields_set}
     settings["max_sessions"] = plan.sessions_per_replica
     ledger = serve.deployment(
@@ -50,7 +53,10 @@ def build(plan: Plan, chosen: Settings) -> Application:
         max_ongoing_requests=_CALLS,
         ray_actor_options=_ON_THE_HEAD,
         logging_config=_QUIET,
-    ).bind(Wanted(1, settings.get("pipeline"), settings.get("load_params", {})))
+    ).bind(
+        Wanted(1, settings.get("pipeline"), settings.get("load_params", {})),
+        awaits_reference=awaits_reference,
+    )
     replicas = serve.deployment(
         Replica,
         name="Replica",

@@ -23,12 +23,19 @@ SILENCE_S = 5.0
 class Ledger:
     """Keeps the `KEPT` references used last, `KEPT_BYTES` at most, and always the default."""
 
-    def __init__(self, wanted: Wanted | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """`wanted` is what to begin with."""
+    def __init__(
+        self,
+        wanted: Wanted | None = None,
+        *,
+        awaits_reference: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`wanted` is what to begin with. `awaits_reference`: a first one is about to be given."""
         self._wanted = wanted or Wanted(1)
         self._members: dict[str, tuple[Member, float]] = {}
         self._kept: OrderedDict[str, Kept] = OrderedDict()  # used last comes last
         self._default: str | None = None
+        self._awaits_reference = awaits_reference
         self._stopping = False
         self._clock = clock
 
@@ -36,6 +43,8 @@ class Ledger:
 
     async def beat(self, member: Member) -> Orders:
         """A replica tells of itself, and hears what to do."""
+        if member.stage == "serving" and member.id not in self._members:
+            self._awaits_reference = False  # this ledger has been started anew: nobody gives it once more
         self._members[member.id] = (member, self._clock())
         if member.wanted.version > self._wanted.version:  # this ledger has been started anew
             self._wanted = member.wanted
@@ -78,13 +87,17 @@ class Ledger:
         """Keep a reference, and make it the default."""
         self._kept[kept.id] = kept
         self._kept.move_to_end(kept.id)
-        self._default = kept.id
+        self._default, self._awaits_reference = kept.id, False
         while len(self._kept) > 1 and (len(self._kept) > KEPT or self._bytes() > KEPT_BYTES):
             del self._kept[next(id for id in self._kept if id != self._default)]
 
     async def default(self) -> str | None:
         """The reference of sessions that name none: the one given last."""
         return self._default
+
+    async def awaits_reference(self) -> bool:
+        """Whether the reference that the service was started with has not been taken yet."""
+        return self._awaits_reference
 
     async def reference(self, id: str) -> Kept | None:
         """All of a reference; it counts as used now."""

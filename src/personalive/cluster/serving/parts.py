@@ -9,9 +9,10 @@ from urllib.parse import quote
 from fastapi import Depends, Request, Response
 from ray.serve.handle import DeploymentHandle
 
-from personalive.cluster.serving.fleet import Fleet
+from personalive.cluster.serving.fleet import RETRY_AFTER_S, Fleet
 from personalive.cluster.serving.slots import Slots
-from personalive.cluster.serving.wire import Answered, Asked, Wire
+from personalive.cluster.serving.wire import LINKS, Answered, Asked, Wire
+from personalive.serving.answers import BusyError
 from personalive.serving.settings import Settings
 
 
@@ -30,6 +31,14 @@ class Parts:
         """Made on the event loop that uses them."""
         wire = Wire()
         return cls(settings, ledger, wire, Fleet(ledger, wire), Slots(replicas))
+
+    async def require_reference(self) -> None:
+        """Raise `BusyError` where the portrait that the service was started with has not been taken yet."""
+        if await self.ledger.awaits_reference.remote():
+            raise BusyError(
+                "The portrait that the service was started with has not been taken yet.",
+                retry_after=RETRY_AFTER_S,
+            )
 
 
 def _parts(request: Request) -> Parts:
@@ -54,4 +63,10 @@ AskedDep = Annotated[Asked, Depends(_asked)]
 
 def passed_on(answer: Answered) -> Response:
     """A replica's answer as the ingress's own."""
-    return Response(answer.body, answer.status, dict(answer.headers))
+    headers = dict(answer.headers)
+    links = headers.pop("Link", "")
+    response = Response(answer.body, answer.status, headers)
+    for link in links.split(LINKS):  # a field each, as broadcasters read them
+        if link:
+            response.headers.append("Link", link)
+    return response

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import threading
 import time
 import urllib.error
@@ -24,8 +25,7 @@ from personalive.cluster.serving.application import NAME, build
 from personalive.cluster.serving.plan import Plan
 from personalive.errors import InputError, PersonaLiveError
 from personalive.media import read_image
-from personalive.pipelines import registry
-from personalive.pipelines.parameters import build as build_parameters
+from personalive.serving.loading.preload import check_parameters
 from personalive.serving.settings import Settings
 
 Say = Callable[[str], None]
@@ -68,8 +68,7 @@ def check(settings: Settings) -> None:
         raise InputError(
             "A cluster's port cannot be 0: name one that is free on the head, such as --port 8000."
         )
-    if settings.pipeline is not None:
-        build_parameters(registry.get(settings.pipeline).load_parameters, settings.load_params)
+    check_parameters(settings)
     if settings.reference is not None:
         read_image(settings.reference)
 
@@ -91,7 +90,8 @@ def _deploy(plan: Plan, settings: Settings) -> None:
         proxy_location="EveryNode" if plan.every_node else "HeadOnly",
         http_options={"host": settings.host, "port": settings.port},
     )
-    target = serve.RunTarget(target=build(plan, settings), name=NAME, route_prefix="/")
+    application = build(plan, settings, awaits_reference=settings.reference is not None)
+    target = serve.RunTarget(target=application, name=NAME, route_prefix="/")
     serve.run_many([target], wait_for_applications_running=False)
 
 
@@ -181,9 +181,12 @@ def _give_reference(settings: Settings, url: str, say: Say) -> None:
 
 @contextlib.contextmanager
 def _signalled() -> Iterator[threading.Event]:
-    """Set by the first SIGINT or SIGTERM; the second ends the process at once."""
+    """Set by the first SIGINT, SIGTERM, or SIGHUP of a closed terminal; the second ends the process at once."""
     told = threading.Event()
-    before = {sign: signal.getsignal(sign) for sign in (signal.SIGINT, signal.SIGTERM)}
+    ends = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as with nohup
+        ends.append(signal.SIGHUP)
+    before = {sign: signal.getsignal(sign) for sign in ends}
 
     def hear(number: int, frame: FrameType | None) -> None:
         del number, frame

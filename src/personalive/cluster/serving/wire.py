@@ -17,11 +17,12 @@ from yarl import URL
 CONNECT_S = 2.0
 """Seconds: within a cluster a machine that does not take a connection by then is gone."""
 ANSWER_S = 60.0
-_THERE = frozenset({"content-type", "range", "if-range", "if-none-match", "accept"})
+_THERE = frozenset({"content-type", "range", "if-match", "if-range", "if-none-match", "accept"})
 _BACK = frozenset(
     {
+        "accept-patch",
+        "accept-post",
         "accept-ranges",
-        "access-control-expose-headers",
         "allow",
         "content-disposition",
         "content-range",
@@ -34,6 +35,8 @@ _BACK = frozenset(
         "x-session-id",
     }
 )
+LINKS = ", "
+"""Between the values of several Link fields, kept as one."""
 _CHUNK = 1 << 16
 
 
@@ -126,6 +129,8 @@ class Wire:
             raise UnreachableError(f"{type(error).__name__}: {error}") from error
         try:
             back = {name: value for name, value in response.headers.items() if name.lower() in _BACK}
+            if len(links := response.headers.getall("Link", [])) > 1:
+                back["Link"] = LINKS.join(links)
             yield Answering(
                 response.status, back, response.content_length, response.content.iter_chunked(_CHUNK)
             )

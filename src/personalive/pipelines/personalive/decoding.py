@@ -10,7 +10,7 @@ from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.networks.autoencoder import Autoencoder
 from personalive.pipelines.personalive.networks.tiny_autoencoder import TinyAutoencoder
 
-_PIXELS_AT_ONCE = {"full": 2 * 512 * 512, "tiny": 4 * 512 * 512}
+PIXELS_AT_ONCE = {"full": 2 * 512 * 512, "tiny": 4 * 512 * 512}
 """Memory peaks while frames are decoded: more than this of them gain nothing, as fewer fill the device."""
 
 
@@ -39,7 +39,7 @@ class FrameDecoder(nn.Module):
 
 def frames_at_once(kind: str, pixels: int) -> int:
     """How many frames of so many pixels are decoded together, unless memory is short."""
-    return max(_PIXELS_AT_ONCE[kind] // pixels, 1)
+    return max(PIXELS_AT_ONCE[kind] // pixels, 1)
 
 
 def to_images(pixels: Tensor) -> Tensor:

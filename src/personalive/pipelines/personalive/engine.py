@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from personalive.errors import InputError
+from personalive.folders import cache_folder
 from personalive.pipelines.personalive.decoding import FrameDecoder, frames_at_once, to_images
 from personalive.pipelines.personalive.devices import exact_float32
 from personalive.pipelines.personalive.driver_tracker import TrackedFrame
@@ -36,7 +37,7 @@ from personalive.pipelines.personalive.parameters import PersonaLiveLoadParamete
 from personalive.pipelines.personalive.pixels import on_device
 from personalive.pipelines.personalive.reference import FusedReference
 from personalive.pipelines.personalive.schedule import Schedule
-from personalive.pipelines.personalive.speed.acceleration import accelerated, chosen
+from personalive.pipelines.personalive.speed.acceleration import accelerated, chosen, compiling_or_less
 from personalive.pipelines.personalive.speed.artefacts import keep_kernels
 from personalive.pipelines.personalive.speed.layout import StepSize, lay_out
 from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan, candidates
@@ -45,7 +46,6 @@ from personalive.pipelines.personalive.speed.quantization import quantize
 from personalive.pipelines.personalive.speed.stages import PlainStages, Stages
 from personalive.pipelines.personalive.speed.streaming import StreamedUNet
 from personalive.pipelines.personalive.speed.transfers import to_device
-from personalive.pipelines.personalive.weights.layout import home
 from personalive.pipelines.personalive.window import WindowInput, WindowOutput, WindowState, denoise
 
 Trace = Callable[[str, Tensor], None]
@@ -113,7 +113,7 @@ class Engine:
             parameters.temporal_adaptive_step, parameters.temporal_window_size, models.device
         )
         self._check_attention()
-        folder = keep_kernels(home(), models.device) if models.device.type == "cuda" else None
+        folder = keep_kernels(cache_folder(), models.device) if models.device.type == "cuda" else None
         operations = PLAIN
         with torch.no_grad(), self._attention():
             if parameters.kernels == "auto":
@@ -132,8 +132,9 @@ class Engine:
         with torch.inference_mode():
             time = models.denoising_unet.time_features(self.schedule.timesteps)
         self.plain = PlainStages(models, decoder, time, parameters.height, parameters.width)
-        self.mode = chosen(parameters.compile, models.device) if self.plan.recorded else "off"
-        """How it is accelerated: off, graphs or full."""
+        mode = chosen(parameters.compile, models.device) if self.plan.recorded else "off"
+        self.mode, self.warning = compiling_or_less(mode, models.device)
+        """How it is accelerated: off, graphs or full; and why not as asked for, if so."""
         # Only page-locked memory can be copied from within a recording.
         as_they_are = () if streamed is None or streamed.page_locked else ("predict",)
         self.stages: Stages = accelerated(self.plain, self.mode, as_they_are)

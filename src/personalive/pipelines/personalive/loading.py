@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
@@ -17,7 +17,7 @@ from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan
 from personalive.pipelines.personalive.speed.planning import plans_for
 from personalive.pipelines.personalive.speed.quantization import check
 from personalive.pipelines.personalive.weights import layout
-from personalive.pipelines.personalive.weights.checkpoints import load_models, prepare
+from personalive.pipelines.personalive.weights.checkpoints import Prepared, models_of, prepare
 
 T = TypeVar("T")
 
@@ -38,13 +38,18 @@ def read_fitted(
         check(device)
     dtype = dtype_of(parameters.dtype, device)
 
+    root = layout.root_of(parameters.weights)
+    # For the first plan that is tried: those after it find these networks filled, and prepare their own.
+    waiting = [prepare(root)]
+    plans = _plans(waiting[0], parameters, dtype, device)
+
     def progress(network: str, done: int, total: int) -> None:
         if report is not None:
             report(f"loading {network}", done / max(total, 1))
 
     def made(plan: MemoryPlan) -> T:
-        models = load_models(
-            layout.root_of(parameters.weights),
+        models = models_of(
+            waiting.pop() if waiting else prepare(root),
             device=device,
             dtype=dtype,
             progress=progress,
@@ -53,14 +58,17 @@ def read_fitted(
         )
         return then(models, plan)
 
-    return fitted(device, _plans(parameters, dtype, device), parameters.low_vram, made)
+    return fitted(device, plans, parameters.low_vram, made)
 
 
 def _plans(
-    parameters: PersonaLiveLoadParameters, dtype: torch.dtype, device: torch.device
+    prepared: Sequence[Prepared],
+    parameters: PersonaLiveLoadParameters,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> tuple[MemoryPlan, ...]:
     """All memory plans for a set of weights, counted from its files' headers."""
-    networks = {each.network.name: each for each in prepare(layout.root_of(parameters.weights))}
+    networks = {each.network.name: each for each in prepared}
     return plans_for(
         {name: each.module for name, each in networks.items()},
         lambda name, entry: networks[name].network.dtype_of(entry, dtype),

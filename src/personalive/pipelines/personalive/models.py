@@ -46,6 +46,8 @@ class Models:
     dtype: torch.dtype
     shelves: Mapping[str, Shelf] = field(default_factory=dict)
     """By name, the networks, or parts of one, that are on the device only while they are needed."""
+    warnings: tuple[str, ...] = ()
+    """What is unusual about the files that they come from, one sentence each."""
 
     def shelved(self, names: Iterable[str]) -> Models:
         """The same networks, those named (of a network's part, "vae.encoder") there only while they are needed."""

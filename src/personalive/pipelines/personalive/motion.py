@@ -15,8 +15,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from personalive.errors import InputError
+from personalive.media.partial_files import Hold, partial_path, sweep
+from personalive.media.user_paths import check_is_file
 from personalive.pipelines.personalive.driving import Perceived
 from personalive.pipelines.personalive.networks.motion_extractor import HeadMotion
+from personalive.replacing import replace_file
 
 FORMAT = 1
 SUFFIX = ".safetensors"
@@ -89,28 +92,33 @@ class DrivingMotion:
         tensors = {f"head.{name}": value for name, value in self.head._asdict().items()}
         tensors |= {"tokens": self.tokens, "valid": self.valid, "times": torch.from_numpy(self.times)}
         facts = {"format": FORMAT, "fps": self.fps, "weights": self.weights}
-        partial = path.with_name(f".{path.name}.partial")
+        sweep(path.absolute().parent)
+        partial = partial_path(path)
+        hold: Hold | None = None
         try:
             owned = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
             # Not `save_file`, whose files nobody but their owner may read.
+            partial.touch()
+            hold = Hold(partial)
             partial.write_bytes(save(owned, {"motion": json.dumps(facts)}))
-            partial.replace(path)
+            replace_file(partial, path)
         except OSError as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(f"{path} cannot be written: {reason.rstrip('.')}.") from error
         finally:
             partial.unlink(missing_ok=True)
+            if hold is not None:
+                hold.release()
 
     @classmethod
     def load(cls, path: Path) -> DrivingMotion:
         """Read it. Raises `InputError` for a file that is not there or holds no motion."""
+        check_is_file(path)
         try:
             with safe_open(path, framework="pt") as file:
                 facts: dict[str, Any] = json.loads(file.metadata()["motion"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
             return cls._checked(tensors, facts)
-        except FileNotFoundError:
-            raise InputError(f"{path} is not there.") from None
         except Exception as error:  # any file may be given
             raise InputError(
                 f"{path} holds no motion. Extract one: personalive motion extract CLIP"

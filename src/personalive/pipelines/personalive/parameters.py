@@ -71,7 +71,7 @@ class PersonaLiveLoadParameters(LoadParameters):
     compile: Literal["auto", "off", "graphs", "full"] = Field(
         "auto",
         description="graphs records each step on a CUDA device once and replays it; full compiles the networks "
-        "before, which takes minutes at the first start; auto is graphs on a CUDA device and off elsewhere.",
+        "before, which takes a C++ compiler, and minutes the first time; auto is graphs on CUDA and off elsewhere.",
     )
     batch_sessions: int = Field(
         1,

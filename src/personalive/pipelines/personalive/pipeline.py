@@ -17,6 +17,7 @@ from typing_extensions import override
 from personalive.errors import DeviceFullError, InputError, NoFaceError, PipelineUnavailableError
 from personalive.face.face import dominant
 from personalive.face.tracker import FaceDetector
+from personalive.installation import install_command
 from personalive.media.types import Image
 from personalive.pipelines.interface import (
     AnimatedChunk,
@@ -87,6 +88,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         )
         self._engine: Engine | None = Engine(models, parameters, plan)
         self._weights = models.fingerprint()
+        self._unusual = (*models.warnings, *((self._engine.warning,) if self._engine.warning else ()))
         self._references: OrderedDict[tuple[str, bool], FusedReference] = OrderedDict()
         self._detector: FaceDetector | None = None
         self._sessions: weakref.WeakSet[PersonaLiveSession] = weakref.WeakSet()
@@ -102,7 +104,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
         if missing:
             return Availability(
-                False, f"{missing[0]} is not installed", "Run: pip install 'personalive[diffusion]'"
+                False, f"{missing[0]} is not installed", f"Run: {install_command('diffusion')}"
             )
         root = layout.root_of(Path(str(given["weights"])) if given.get("weights") else None)
         required = (file for file in layout.FILES if not file.optional and file.folder.name == "personalive")
@@ -183,7 +185,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             )
         if parameters.experimental:
             found.append("Window settings may differ from those that the weights were trained for.")
-        return tuple(found)
+        return (*found, *self._unusual)
 
     @property
     @override

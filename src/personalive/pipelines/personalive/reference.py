@@ -21,6 +21,11 @@ from personalive.pipelines.personalive.models import Models
 from personalive.pipelines.personalive.networks.motion_extractor import HeadMotion
 from personalive.pipelines.personalive.networks.spatial import KeyValue
 from personalive.pipelines.personalive.pixels import clip_pixels, reference_pixels, reference_thumbnail
+from personalive.pipelines.personalive.speed.counting import encoded_bytes
+from personalive.pipelines.personalive.speed.memory import sparingly
+
+_ROOM = 1 << 30
+"""Bytes for workspaces while a reference is encoded."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,7 +79,8 @@ def fuse(
         embeds = models.image_encoder(clip)[:, None]
     pixels = reference_pixels(image, height, width).to(device)
     with models.at_hand("vae.encoder"):
-        latents = models.vae.encode(pixels).float()
+        room = _ROOM + 2 * encoded_bytes(models.vae, height * width)
+        latents = sparingly(device, room, lambda: models.vae.encode(pixels)).float()
     with models.at_hand("reference_unet"):
         keyframe_cross = models.reference_unet.cross_constants(embeds)
         banks = models.reference_unet(latents.to(dtype), keyframe_cross)

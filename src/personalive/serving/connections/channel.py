@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiortc import RTCDataChannel
@@ -66,7 +66,7 @@ class Channel:
             await stream.reset()
             done["reset_cache"] = True
         if "reference_id" in wishes:
-            await self._switch(stream, str(wishes["reference_id"]))
+            await self._switch(stream, text_of(wishes, "reference_id"))
             done["reference_id"] = stream.reference_id
         if parameters:
             checked = await stream.update(parameters)
@@ -87,6 +87,14 @@ class Channel:
         if self._channel.readyState == "open" and self._channel.bufferedAmount < _LARGEST * 4:
             with contextlib.suppress(InvalidStateError, ConnectionError):
                 self._channel.send(json.dumps(message))
+
+
+def text_of(wishes: Mapping[str, object], name: str) -> str:
+    """What is wished by that name. Raises `InputError` for all but text: it may be nested thousandfold."""
+    wish = wishes[name]
+    if not isinstance(wish, str):
+        raise InputError(f"{name} is text.")
+    return wish
 
 
 def _boolean(wishes: dict[str, Any], name: str) -> bool:

@@ -1,4 +1,4 @@
-"""An event loop that opens UDP sockets within a range of ports, which firewalls can then let through.
+"""The event loop: how many sockets it can watch, and UDP sockets within a range of ports, for firewalls.
 
 The ICE library asks its loop for any port; there is no setting for it, so the loop is where the range is kept.
 """
@@ -8,13 +8,47 @@ from __future__ import annotations
 import asyncio
 import errno
 import random
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
+from weakref import WeakSet
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
-class PortRangeLoop(asyncio.SelectorEventLoop):
+# On Windows too, where asyncio's own choice is the proactor. That one waits for any number of sockets, but closes
+# the listening one when a client goes before it is accepted, and before Python 3.13 a datagram socket receives
+# nothing more once it has sent to a port where nobody listens, as ICE does while it looks for a way. Neither the
+# ICE nor the WebRTC library needs what only one of the two has, and no subprocess is started on the loop.
+MOST_OF_A_KIND = 248 if sys.platform == "win32" else None
+"""The most UDP sockets, and the most HTTP connections. One call of `select` takes 512 sockets on Windows, some of
+which are the loop's own, and one more would end the loop."""
+
+
+class ServerLoop(asyncio.SelectorEventLoop):
+    """Refuses datagram sockets beyond `MOST_OF_A_KIND`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._opened: WeakSet[asyncio.DatagramTransport] = WeakSet()
+
+    async def create_datagram_endpoint(  # type: ignore[override]
+        self,
+        protocol_factory: Callable[[], P],
+        local_addr: tuple[str, int] | None = None,
+        remote_addr: tuple[str, int] | None = None,
+        **options: Any,
+    ) -> tuple[asyncio.DatagramTransport, P]:
+        """As any loop's. Raises `OSError` where there would be too many."""
+        used = sum(not transport.is_closing() for transport in self._opened)
+        if MOST_OF_A_KIND is not None and used >= MOST_OF_A_KIND:
+            raise OSError(errno.EMFILE, "too many UDP sockets are open")
+        made = await super().create_datagram_endpoint(protocol_factory, local_addr, remote_addr, **options)
+        self._opened.add(made[0])
+        return made
+
+
+class PortRangeLoop(ServerLoop):
     """Where a datagram endpoint asks for any port of an address, it gets one of `ports`."""
 
     def __init__(self, ports: range) -> None:
@@ -49,4 +83,4 @@ class PortRangeLoop(asyncio.SelectorEventLoop):
 
 def loop_factory(ports: range | None) -> Callable[[], asyncio.AbstractEventLoop]:
     """What makes the server's event loop; `ports` are the UDP ports for media, None for any."""
-    return asyncio.SelectorEventLoop if ports is None else lambda: PortRangeLoop(ports)
+    return ServerLoop if ports is None else lambda: PortRangeLoop(ports)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Awaitable, Callable
 from fractions import Fraction
 from typing import Any
@@ -13,20 +14,28 @@ from aiortc import (
     MediaStreamTrack,
     RTCConfiguration,
     RTCDataChannel,
+    RTCIceCandidate,
     RTCIceServer,
     RTCPeerConnection,
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError
-from aiortc.sdp import MediaDescription, SessionDescription, candidate_from_sdp
 from pydantic import BaseModel
 
-from personalive.serving.answers import BadRequestError
+from personalive.serving.answers import BadRequestError, BusyError, HttpError
+from personalive.serving.connections import decoders
+from personalive.serving.connections.candidates import RemoteCandidates, parse, without_candidates
+from personalive.serving.connections.gathering import Gathering, has_candidates
+from personalive.serving.connections.handshakes import log_failed_handshakes
+from personalive.serving.connections.jitter import take_newest
+from personalive.serving.connections.negotiation import Negotiation
+from personalive.serving.connections.one_source import keep_one_source
 from personalive.serving.live.outlet import SentFrame
 from personalive.serving.live.stream import Stream
 from personalive.serving.observing import logs
 
 _CLOCK = Fraction(1, 90_000)
+_PORTS_RETRY_S = 10
 
 
 class Candidate(BaseModel):
@@ -77,17 +86,28 @@ class Peer:
     """One connection that belongs to a stream. Use it on the event loop only."""
 
     def __init__(
-        self, stream: Stream, servers: list[dict[str, Any]], on_gone: Callable[[str], Awaitable[None]]
+        self,
+        stream: Stream,
+        servers: list[dict[str, Any]],
+        gathering: Gathering,
+        on_gone: Callable[[str], Awaitable[None]],
     ) -> None:
         """`on_gone` hears, with the reason, when the other side has closed or cannot be reached any more."""
+        decoders.install()
         self._stream = stream
+        self._negotiation: Negotiation | None = None
+        self._gathering = gathering
         self._connection = RTCPeerConnection(
             RTCConfiguration(iceServers=[RTCIceServer(**server) for server in servers])
         )
+        self._remote = RemoteCandidates(self._connection, stream.id)
         self._on_gone = on_gone
+        self._answering: asyncio.Task[str] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._output: OutputTrack | None = None
         self.connected = asyncio.Event()
+        self.etag = f'"{secrets.token_urlsafe(9)}"'
+        """Names the ICE session, as HTTP names a version of a resource."""
         self._connection.on("connectionstatechange", self._on_state)
 
     def take_media(self) -> None:
@@ -101,50 +121,86 @@ class Peer:
     async def answer(self, sdp: str, *, take: bool, send: bool) -> str:
         """Answer an offer, which sends video if we `take` it, and receives the stream's frames if we `send` them.
 
-        Raises `BadRequestError` for one that does not, or is malformed.
+        Raises `BadRequestError` for one that does not, or is malformed, and `BusyError` where this side has no
+        port left.
         """
+        # Sockets that are being opened when it is cancelled would stay open: `close` waits for them.
+        self._answering = asyncio.get_running_loop().create_task(self._answer(sdp, take=take, send=send))
+        return await asyncio.shield(self._answering)
+
+    async def _answer(self, sdp: str, *, take: bool, send: bool) -> str:
         try:
-            media = _videos(sdp, sending=take)
-            await self._connection.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
-            if send:
-                self._send_on(
-                    {each.rtp.muxId for each in media if each.direction in {"recvonly", "sendrecv"}}
-                )
+            sdp, candidates = without_candidates(sdp)
+            self._negotiation = negotiation = Negotiation(sdp, take=take, send=send)
+            await asyncio.sleep(0)  # others get their turn
+            await self._connection.setRemoteDescription(RTCSessionDescription(negotiation.sdp, "offer"))
+            take_newest(self._connection)
+            self._prepare(negotiation)
+            log_failed_handshakes(self._connection, self._stream.id)
+            self._gathering.limit(self._connection)
+            await asyncio.sleep(0)
             await self._connection.setLocalDescription(await self._connection.createAnswer())
-        except BadRequestError:
+            self._require_ports()
+            for candidate in candidates:
+                await self._try(candidate, None, candidate.sdpMLineIndex)
+        except HttpError:
             raise
         except Exception as error:  # the parser raises whatever comes
             logs.event("offer_refused", session=self._stream.id, error=f"{type(error).__name__}: {error}")
-            raise BadRequestError(
-                "The offer's SDP cannot be used: it is malformed or has no usable codec."
-            ) from error
-        return str(self._connection.localDescription.sdp)
+            raise BadRequestError("The offer's SDP cannot be used: it is malformed.") from error
+        if negotiation.notes:
+            logs.event("offer_taken_in_part", session=self._stream.id, left_out="; ".join(negotiation.notes))
+        return negotiation.complete(self._connection.localDescription.sdp)
 
-    def _send_on(self, mids: set[str]) -> None:
-        """Send the stream's frames on the first of these media sections."""
+    def _require_ports(self) -> None:
+        if not has_candidates(self._connection):
+            raise BusyError(
+                "No UDP port is left for media: try again when a session or a viewer has gone, or serve with "
+                "more --udp-ports.",
+                retry_after=_PORTS_RETRY_S,
+            )
+
+    def _prepare(self, negotiation: Negotiation) -> None:
+        """Send the stream's frames where the offer wants them, and take one layer where it has several."""
         for transceiver in self._connection.getTransceivers():
-            if transceiver.mid in mids:
+            if transceiver.mid == negotiation.sent_mid:
                 self._output = OutputTrack(self._stream)
                 transceiver.sender.replaceTrack(self._output)
                 transceiver.direction = "sendrecv"
-                return
-        raise BadRequestError("The offer receives no video: add a transceiver that does.")
+            if transceiver.mid == negotiation.taken_mid and negotiation.layers > 1:
+                keep_one_source(transceiver.receiver)
+                logs.event(
+                    "one_layer_taken",
+                    session=self._stream.id,
+                    offered=negotiation.layers,
+                    remedy="in OBS, Settings > Stream: switch Simulcast off, to send no more than is used",
+                )
+
+    def restarts(self, username: str) -> bool:
+        """Whether the client's ICE user name is another than its offer's: it wants to begin ICE anew."""
+        return self._negotiation is not None and username not in self._negotiation.ice_usernames
 
     async def add_candidate(self, given: Candidate) -> None:
         """A candidate that came after the offer. Raises `BadRequestError` for a bad one."""
-        text = given.candidate.removeprefix("a=").removeprefix("candidate:").strip()
-        if not text:
-            await self._connection.addIceCandidate(None)
-            return
-        try:
-            candidate = candidate_from_sdp(text)
-            candidate.sdpMid, candidate.sdpMLineIndex = given.sdpMid, given.sdpMLineIndex
-            await self._connection.addIceCandidate(candidate)
-        except Exception as error:  # the parser raises whatever comes
-            raise BadRequestError(f"This is no ICE candidate of this session: {text[:120]!r}.") from error
+        if not given.candidate.removeprefix("a=").removeprefix("candidate:").strip():
+            return  # there are no more
+        candidate = parse(given.candidate)
+        if candidate is not None:
+            await self._try(candidate, given.sdpMid, given.sdpMLineIndex)
+
+    async def _try(self, candidate: RTCIceCandidate, mid: str | None, index: int | None) -> None:
+        """Try a candidate of that section of the offer, unless the section was left out."""
+        candidate.sdpMid = None if self._negotiation is None else self._negotiation.mid_of(mid, index)
+        candidate.sdpMLineIndex = None
+        if candidate.sdpMid is not None:
+            await self._remote.add([candidate])
 
     async def close(self) -> None:
         """End the connection. May be called twice."""
+        self._remote.close()
+        self.connected.set()  # whoever waits for it need not any more
+        if self._answering is not None:
+            await asyncio.gather(self._answering, return_exceptions=True)
         for task in self._tasks:
             task.cancel()
         if self._output is not None:
@@ -179,18 +235,3 @@ class Peer:
         with contextlib.suppress(MediaStreamError):
             while True:
                 await track.recv()
-
-
-def _videos(sdp: str, *, sending: bool) -> list[MediaDescription]:
-    """The video sections of an offer; clients may send on one and receive on another.
-
-    Raises `BadRequestError` for one that names no certificate and so could never be connected, and, with
-    `sending`, for one that sends no video.
-    """
-    media = SessionDescription.parse(sdp).media
-    if not all(each.dtls is not None and each.dtls.fingerprints for each in media):
-        raise BadRequestError("The offer's SDP has no `a=fingerprint`: WebRTC needs one.")
-    videos = [each for each in media if each.kind == "video"]
-    if sending and not any(each.direction in {"sendonly", "sendrecv"} for each in videos):
-        raise BadRequestError("The offer sends no video: add the track that is to drive the reference.")
-    return videos

@@ -15,8 +15,10 @@ import av
 
 from personalive.media.types import Image
 
-_JUMP = 1.0
-"""Seconds by which a source's clock may run away from ours before it counts as another clock."""
+_BEHIND = 1.0
+"""Seconds by which a source's clock may fall behind ours before it counts as another clock."""
+_AHEAD = 0.25
+"""And run ahead: frames come late, but never before they were made. Those of a burst are older than they seem."""
 _SLEW = 1e-3
 """Part by which a source's clock may be faster or slower than ours for as long as it streams."""
 _OLDEST = 1.5
@@ -69,7 +71,7 @@ class SourceClock:
             return 0.0
         expected = at - self._start
         time = expected if stamp is None else stamp + self._offset
-        if time <= self._last or abs(time - expected) > _JUMP:
+        if time <= self._last or not -_BEHIND <= time - expected <= _AHEAD:
             time = max(expected, self._last + 1e-3)
             if stamp is not None:
                 self._offset = time - stamp
@@ -113,6 +115,11 @@ class Intake:
                 self._drop(0)
             if len(self._frames) > self._capacity:
                 self._thin()
+
+    def count_dropped(self) -> None:
+        """Count a frame that was dropped before it came here."""
+        with self._lock:
+            self.dropped += 1
 
     def take(self, now: float, until: float = math.inf) -> list[Arrived] | None:
         """A chunk, oldest first, or None if there is none; `now` is the time of our clock.
@@ -185,7 +192,7 @@ class Intake:
 
 
 def to_image(frame: av.VideoFrame) -> Image:
-    """The frame as uint8 RGB (height, width, 3), made smaller if it is very large."""
+    """The frame, of a shape that `check_shape` accepts, as uint8 RGB (height, width, 3), smaller if it is large."""
     shrink = min(_LARGEST_SHORT_SIDE / min(frame.width, frame.height), 1.0)
     width, height = round(frame.width * shrink), round(frame.height * shrink)
     image: Image = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()  # type: ignore[assignment]

@@ -8,6 +8,10 @@ import gc
 import sys
 from typing import Any
 
+_MMAP_THRESHOLD = -3
+"""glibc's name of the setting, from malloc.h."""
+_LARGE_BLOCK = 8 * 2**20
+
 
 def give_back_memory() -> None:
     """Return what is unused to the device. Cheap where PyTorch was never imported."""
@@ -32,6 +36,17 @@ def trim() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
+
+
+def return_large_blocks() -> None:
+    """Have the C library return blocks of `_LARGE_BLOCK` and more to the system as soon as they are freed.
+
+    glibc does so at first, and keeps larger ones after each large block that was freed, so that a few uploads at
+    the same time stay for ever. Frames of a video are smaller: to get those anew each time would cost.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).mallopt(_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 
 def gpu_memory_bytes() -> int:

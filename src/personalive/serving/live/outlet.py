@@ -28,6 +28,9 @@ _COVERED = 0.8
 _SHRINK = 0.25
 """Seconds by which the lag may shrink in a second: faster, and the picture would visibly hurry."""
 
+_LATE = 1.0
+"""Seconds by which a chunk is later than all before because something stood still, not because the pipeline has
+become slower: unless all are for as long."""
 
 Planes = NDArray[np.uint8]
 
@@ -67,9 +70,16 @@ class Pace:
         self._seen: deque[tuple[float, float]] = deque()
         self._lag: float | None = None
         self._read_at = 0.0
+        self._late_since: float | None = None
 
     def observe(self, lag: float, now: float) -> None:
         """A chunk was ready so much later than the source time of its first frame."""
+        if self._lag is None or lag <= self._lag + _LATE:
+            self._late_since = None
+        else:
+            self._late_since = now if self._late_since is None else self._late_since
+            if now - self._late_since < _LATE:
+                return
         self._seen.append((now, lag))
         while self._seen[0][0] < now - _REMEMBERED:
             self._seen.popleft()
@@ -156,17 +166,22 @@ class Outlet:
         self._frames.clear()
 
     async def _play(self) -> None:
+        first, due = None, math.inf
         while True:
+            self._news.clear()
             if not self._frames:
-                self._news.clear()
                 await self._news.wait()
                 continue
             now = time.monotonic()
-            wait = self._frames[0].time + self._pace.lag(now) - now
-            if wait > 0:
-                await asyncio.sleep(wait)
-            if self._frames:
-                self._send(self._frames.popleft())
+            if self._frames[0] is not first:
+                first, due = self._frames[0], math.inf
+            # What comes meanwhile may show that it need not wait for so long.
+            due = min(due, first.time + self._pace.lag(now))
+            if due > now:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._news.wait(), due - now)
+                continue
+            self._send(self._frames.popleft())
 
     def _send(self, frame: OutFrame) -> None:
         now = time.monotonic()

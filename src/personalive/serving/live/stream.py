@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from personalive.errors import PersonaLiveError, PipelineLostError
+from personalive.media.shapes import objection
 from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.interface import (
     AnimatedChunk,
@@ -32,7 +33,7 @@ from personalive.pipelines.parameters import build
 from personalive.serving.live.delay import CapturedFrame, StepTiming
 from personalive.serving.live.intake import Arrived, Intake, SourceClock, to_image
 from personalive.serving.live.memory import give_back_memory
-from personalive.serving.live.outlet import OutFrame, Outlet, Sink
+from personalive.serving.live.outlet import OutFrame, Outlet, SentFrame, Sink
 from personalive.serving.live.watermark import stamp
 from personalive.serving.live.worker import Worker
 from personalive.serving.observing import logs
@@ -75,6 +76,7 @@ class Stream:
         self.paused = False
         self.ended = False
         self._failed = False
+        self._refused = False
         self.on_end: list[Callable[[Stream], Awaitable[None]]] = []
         self.worker = worker
         self._converter = worker.converter
@@ -84,6 +86,7 @@ class Stream:
         self._clock = SourceClock()
         # A pipeline that takes any number of frames gets each as it comes: waiting for more is delay.
         chunk = info.chunk_frames if info.exact_chunks else 1
+        self._chunk_frames = chunk
         self._intake = Intake(chunk)
         # A chunk that is being shown, the next one, and a frame to even out their coming.
         self._outlet = Outlet(2 * chunk + 1, self._sent)
@@ -105,10 +108,22 @@ class Stream:
         self._metrics.frames_in(1)
         if self.paused or self.ended:
             return
+        if reason := objection(frame.width, frame.height):
+            self._refuse(frame, reason)
+            return
         at_source = None if frame.time is None else float(frame.time)
         arrived = Arrived(frame, self._clock.read(at_source, now), now)
         self._intake.put(arrived)
         self._convert(self._prepare_next)
+
+    def _refuse(self, frame: av.VideoFrame, reason: str) -> None:
+        """Drop a frame of a shape that cannot be used; the client hears of it once."""
+        self._intake.count_dropped()
+        if not self._refused:
+            self._refused = True
+            size = f"{frame.width}×{frame.height}"
+            self.tell({"type": "error", "message": f"Frames of {size} pixels are left out: {reason}."})
+            logs.event("frames_refused", session=self.id, size=size)
 
     # -- the pipeline: the worker's thread
 
@@ -215,6 +230,11 @@ class Stream:
         """What the client is told: waiting_for_face, streaming or paused."""
         return "paused" if self.paused else self._state
 
+    @property
+    def silence(self) -> float:
+        """Seconds since the last driving frame, or since the beginning."""
+        return time.monotonic() - self.last_frame_at
+
     async def pause(self, paused: bool) -> None:
         """Take no frames until it is unpaused; the picture stands still meanwhile."""
         self.paused = paused
@@ -245,6 +265,11 @@ class Stream:
     def subscribe(self, sink: Sink) -> Callable[[], None]:
         """Call `sink` with every frame as it is sent. Returns what ends that."""
         return self._outlet.subscribe(sink)
+
+    @property
+    def last_sent(self) -> SentFrame | None:
+        """The frame that was sent last, None before the first."""
+        return self._outlet.last
 
     def listen(self, listener: Callable[[Message], None]) -> Callable[[], None]:
         """Call `listener` with every message for the client. Returns what ends that."""
@@ -279,6 +304,7 @@ class Stream:
                 name: None if part is None else round(1000 * part, 1)
                 for name, part in figures.parts.medians().items()
             },
+            "chunk_frames": self._chunk_frames,
             "chunk_ms": round(1000 * figures.chunk_seconds, 1),
             "queue_in": len(self._intake),
             "queue_out": len(self._outlet),

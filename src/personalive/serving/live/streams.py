@@ -24,6 +24,8 @@ from personalive.serving.observing.metrics import Metrics
 _log = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = 10
+_SILENT_S = 2.0
+"""Seconds without video after which a session gives its slot to a newcomer: its client may be long gone."""
 _TRIM_AFTER_S = 2.0
 """After the last session: its connection, with the codecs, is closed after it."""
 
@@ -98,6 +100,23 @@ class Streams:
             yield pipeline
         finally:
             self._placed[worker] -= 1
+
+    async def make_room(self, ready: Callable[[Pipeline[Any, Any]], bool]) -> None:
+        """Where all slots of pipelines that are `ready` are taken, end the session that is silent for longest.
+
+        One that is paused, or had video within the last two seconds, stays.
+        """
+        serving = [each for each in self._workers if each.pipeline is not None and ready(each.pipeline)]
+        if any(self._taken(worker) < self._each for worker in serving):
+            return
+        silent = [
+            stream
+            for stream in self._live.values()
+            if stream.worker in serving and not stream.paused and stream.silence >= _SILENT_S
+        ]
+        if silent:
+            longest = max(silent, key=lambda stream: stream.silence)
+            await longest.end("taken_over", "No video came any more, and another client took this place.")
 
     def _count(self, worker: Worker) -> int:
         live = sum(stream.worker is worker for stream in self._live.values())

@@ -112,7 +112,7 @@ def _by_driver() -> tuple[tuple[str, float], ...]:
 
 
 def _memory() -> float | None:
-    if not hasattr(os, "sysconf"):
+    if sys.platform == "win32":
         return None
     return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB, 1)
 

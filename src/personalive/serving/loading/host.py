@@ -76,6 +76,11 @@ class PipelineHost:
         """Whether no pipeline is ready, and one that ended is being started again."""
         return not self._ready and bool(self._restarting)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no session streams, or is being opened."""
+        return not len(self._streams)
+
     def has(self, pipeline: Pipeline[Any, Any]) -> bool:
         """Return whether that pipeline is loaded and ready."""
         return any(ready is pipeline for ready in self._ready.values())

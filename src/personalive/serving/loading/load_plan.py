@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, Field
 
-from personalive.errors import InputError, UnknownPipelineError
+from personalive.errors import InputError, PipelineUnavailableError, UnknownPipelineError
 from personalive.pipelines import registry
 from personalive.pipelines.interface import Availability, LoadParameters
 from personalive.pipelines.parameters import build
@@ -69,6 +70,15 @@ def check(pipeline_id: str, load_params: Mapping[str, object], paths: Mapping[st
         # A path of nobody's home, or one longer than paths may be.
         raise InputError(f"The {pipeline_id} pipeline cannot be loaded with these: {error}.") from error
     return LoadPlan(pipeline_id, pipeline, parameters, availability)
+
+
+def path_parameters() -> list[str]:
+    """The load parameters of all pipelines that name files or folders. Imports every pipeline."""
+    names: dict[str, None] = {}
+    for pipeline_id in registry.names():
+        with contextlib.suppress(PipelineUnavailableError):
+            names.update(dict.fromkeys(sorted(_path_fields(registry.get(pipeline_id)))))
+    return list(names)
 
 
 def _path_fields(pipeline: AnyPipeline) -> set[str]:

@@ -15,6 +15,7 @@ from personalive.face.crop import CropBox, Size, cut
 from personalive.face.face import Face, dominant
 from personalive.face.tracker import FaceDetector
 from personalive.media import Image, decode_image
+from personalive.media.rotation import turned
 from personalive.offline.framing import Portrait, crop_to_face, find_portrait, whole_picture
 from personalive.pipelines.interface import FaceFound
 
@@ -28,8 +29,9 @@ share of half the diagonal."""
 class StoredReference:
     """A picture that was given as a reference: its bytes, not its pixels, which take many times as much.
 
-    `face` is in the pixels of the upright picture, of `width` × `height`. `sha256` is of the bytes. `lenient`: it
-    was accepted only because `allow_no_face` was said.
+    `face` is in the pixels of the upright picture, of `width` × `height`, for which what the bytes say is turned
+    clockwise by `turn` degrees. `sha256` is of the bytes. `lenient`: it was accepted only because `allow_no_face`
+    was said.
     """
 
     id: str
@@ -44,10 +46,12 @@ class StoredReference:
     lenient: bool
     created: datetime
     notes: tuple[str, ...] = ()
+    turn: int = 0
 
     def framed(self, size: Size) -> Image:
         """What is animated, uint8 RGB at `size` (width, height). Decodes the picture: not for the event loop."""
-        return _framed(decode_image(self.data), self.seen, size, cropped=self.cropped)[0]
+        picture = turned(decode_image(self.data), self.turn)
+        return _framed(picture, self.seen, size, cropped=self.cropped)[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,10 +84,9 @@ def examine(data: bytes, size: Size, *, allow_no_face: bool, cropped: bool) -> E
         notes.append(str(error))
     face = seen = None
     if portrait is not None:
-        seen = portrait.face
+        picture, seen = portrait.image, portrait.face
         with FaceDetector() as detector:
-            # find_portrait has a note where there is more than one.
-            if portrait.notes and (rivals := _rivals(detector.detect(picture), portrait)):
+            if portrait.faces > 1 and (rivals := _rivals(detector.detect(picture), portrait)):
                 lenient = True
                 if not allow_no_face:
                     raise NoFaceError(rivals)
@@ -103,6 +106,7 @@ def examine(data: bytes, size: Size, *, allow_no_face: bool, cropped: bool) -> E
         lenient=lenient,
         created=datetime.now(UTC),
         notes=(*notes, *warnings),
+        turn=portrait.turn if portrait is not None else 0,
     )
     return Examined(stored, framed)
 

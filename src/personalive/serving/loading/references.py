@@ -11,7 +11,7 @@ from personalive.media import Image
 from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.interface import Pipeline, Reference
 from personalive.serving.answers import BusyError, ConflictError, NotFoundError
-from personalive.serving.live.memory import give_back_memory
+from personalive.serving.live.memory import give_back_memory, trim
 from personalive.serving.live.worker import Worker
 from personalive.serving.loading.host import PipelineHost
 from personalive.serving.loading.portraits import StoredReference, examine, identity
@@ -24,6 +24,8 @@ _KEPT_FUSED = 8
 _AT_ONCE = 2
 """Pictures looked at at the same time: each may take 120 MB once decoded."""
 _RETRY_AFTER_S = 10
+_SOON_S = 2
+_TRIM_AFTER_S = 2.0
 _REPLACED = "Another pipeline was loaded meanwhile: try again."
 
 
@@ -45,11 +47,16 @@ class References:
     def __init__(self, host: PipelineHost) -> None:
         self.default_id: str | None = None
         """The reference of sessions that name none: the one given last."""
+        self.awaited: str | None = None
+        """Why there is no default yet, while one is being prepared that the settings name."""
+        self.refused: str | None = None
+        """Why the one that the settings name could not be used."""
         self._host = host
         self._stored: OrderedDict[str, StoredReference] = OrderedDict()  # used last comes last
         self._fused: OrderedDict[_Key, Reference] = OrderedDict()
         self._looking = asyncio.Semaphore(_AT_ONCE)
         self._fusing = asyncio.Lock()
+        self._trimming: asyncio.TimerHandle | None = None
         host.on_unloading.append(self._fused.clear)
 
     def __len__(self) -> int:
@@ -74,6 +81,16 @@ class References:
         if self.default_id == id:
             self.default_id = None
         logs.event("reference_forgotten", reference=id)
+        self._trim_soon()
+
+    def require_default(self) -> str:
+        """The id of the default. Raises `BusyError` while it is being prepared, `NoReferenceError` without one."""
+        if self.default_id is not None:
+            return self.default_id
+        if self.awaited is not None:
+            raise BusyError(self.awaited, retry_after=_SOON_S)
+        why = "There is no reference yet" if self.refused is None else self.refused.rstrip(".")
+        raise NoReferenceError(f"{why}: POST a picture to /api/v1/personalive/reference.")
 
     async def add(self, data: bytes, *, allow_no_face: bool = False, crop: bool = True) -> StoredReference:
         """Check a picture's bytes, fuse it, and make it the default. `crop`: show head and shoulders only.
@@ -86,6 +103,7 @@ class References:
             await self.fused(known.id)
             self._keep(known)
             return known
+        self._trim_soon()
         async with self._looking:
             examined = await asyncio.to_thread(examine, data, size, allow_no_face=allow_no_face, cropped=crop)
         stored = examined.stored
@@ -101,11 +119,7 @@ class References:
         Raises `UnknownReferenceError`, `NoReferenceError`, `NoFaceError` where this pipeline finds no face in it,
         and `ConflictError` where no pipeline is loaded.
         """
-        chosen = self.default_id if id is None else id
-        if chosen is None:
-            raise NoReferenceError(
-                "There is no reference yet: POST a picture to /api/v1/personalive/reference."
-            )
+        chosen = self.require_default() if id is None else id
         stored = self.get(chosen)
         async with self._fusing:
             pipeline = pipeline or self._loaded()
@@ -166,6 +180,16 @@ class References:
             oldest = next(id for id in self._stored if id != self.default_id)
             del self._stored[oldest]
             self._forget_fused(oldest)
+
+    def _trim_soon(self) -> None:
+        """Give back what pictures took, when no more of them come; it would keep a session's frames waiting."""
+        if self._trimming is not None:
+            self._trimming.cancel()
+        self._trimming = asyncio.get_running_loop().call_later(_TRIM_AFTER_S, self._trim)
+
+    def _trim(self) -> None:
+        if self._host.idle:
+            asyncio.get_running_loop().run_in_executor(None, trim)
 
     def _bytes(self) -> int:
         return sum(len(stored.data) for stored in self._stored.values())

@@ -84,20 +84,23 @@ class SessionEntry:
                     return
 
     def chunk(self, times: tuple[float, ...]) -> FrameChunk:
-        """Return the frames of those times once they were looked at; earlier ones are dropped."""
+        """Return the frames of those times once they were looked at; earlier ones are dropped.
+
+        Frames of one time are one frame.
+        """
         wanted = set(times)
         with self._lock:
-            taken = [item for item in self._frames if item[0] in wanted]
+            taken = {at: (image, looked) for at, image, looked in self._frames if at in wanted}
             for at, _, looked in self._frames:
                 if looked is not None and at < times[-1] and at not in wanted:
                     looked.cancel()
             self._frames = deque(item for item in self._frames if item[0] > times[-1])
-        if len(taken) != len(times):
-            raise RuntimeError(f"{len(times) - len(taken)} of {len(times)} driving frames never came")
-        for _, _, looked in taken:
+        if missing := [at for at in times if at not in taken]:
+            raise RuntimeError(f"{len(missing)} of {len(times)} driving frames never came")
+        for _, looked in taken.values():
             if looked is not None:
                 looked.result()
-        return FrameChunk([image for _, image, _ in taken], np.array(times, np.float64))
+        return FrameChunk([taken[at][0] for at in times], np.array(times, np.float64))
 
     def close(self) -> None:
         """Look at no more frames, then close the session."""
@@ -302,6 +305,10 @@ def main() -> int:
     # server decides what they mean and closes the pipe.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "win32":
+        signal.signal(signal.SIGBREAK, signal.SIG_IGN)
+    else:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     pipe = _own_streams()
     # Nothing else may read or write there: a library's print would break the protocol.
     nowhere = os.open(os.devnull, os.O_RDONLY)

@@ -31,6 +31,7 @@ class RemoteSession(Session[Any]):
         self._owner = owner
         self._parameters = opened.parameters
         self._sent: set[float] = set()
+        self._stepped_until = -math.inf
         self._sending = threading.Lock()
         self._closed = False
 
@@ -42,9 +43,14 @@ class RemoteSession(Session[Any]):
     @override
     def prepare(self, image: Image, time: float) -> None:
         with self._sending:
-            if time not in self._sent:
-                self._sent.add(time)
-                self._owner.connection.tell(messages.Prepare(self.number, image, time))
+            # Else its step was asked for meanwhile: that has the frame or does without it.
+            if time > self._stepped_until:
+                self._send(image, time)
+
+    def _send(self, image: Image, time: float) -> None:
+        if time not in self._sent:
+            self._sent.add(time)
+            self._owner.connection.tell(messages.Prepare(self.number, image, time))
 
     @property
     @override
@@ -64,10 +70,11 @@ class RemoteSession(Session[Any]):
         The process keeps none of them, nor any before them, after the step that is asked for next.
         """
         times = tuple(chunk.times.tolist())
-        for image, time in zip(chunk.images, times, strict=True):
-            self.prepare(image, time)
         with self._sending:
+            for image, time in zip(chunk.images, times, strict=True):
+                self._send(image, time)
             self._sent = {time for time in self._sent if time > times[-1]}
+            self._stepped_until = times[-1]
         return times
 
     @override

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import secrets
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +22,7 @@ from personalive.serving.answers import ConflictError, HttpError, NotFoundError
 from personalive.serving.live.stream import Stream
 from personalive.serving.live.streams import UnknownSessionError
 from personalive.serving.observing import logs
+from personalive.serving.recordings import leftovers
 from personalive.serving.recordings.recording import LEAST_FREE_BYTES, Recorder
 
 DEFAULT_FPS = 30.0
@@ -28,7 +30,8 @@ LONGEST_S = 3600.0
 MOST_FILES = 100
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
 _TIME = "%Y%m%d-%H%M%S"
-_SUFFIX = ".mp4"
+_SUFFIX = leftovers.SUFFIX
+_RECOVERED = "The server ended before this recording did: what reached the disk is kept."
 
 
 class StorageError(HttpError):
@@ -38,7 +41,7 @@ class StorageError(HttpError):
 
 
 class RecordingInfo(BaseModel):
-    """A recording: running, complete, or failed."""
+    """A recording: running, complete (`note` says where it ended early), or failed."""
 
     recording_id: str
     state: Literal["recording", "finished", "failed"]
@@ -62,6 +65,8 @@ class _Running:
     started_at: datetime
     recorder: Recorder
     ended: asyncio.Future[RecordingInfo]
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
+    """Whether somebody waits for its end."""
 
 
 class Recordings:
@@ -75,6 +80,24 @@ class Recordings:
         self._running: dict[str, _Running] = {}  # by the session's id
         self._ended: dict[str, RecordingInfo] = {}
         self._watched: set[str] = set()
+        self._recovered: set[str] = set()
+        self._by_itself: dict[str, RecordingInfo] = {}  # by the session's id: ended, and nobody was told yet
+        self._sweeping: asyncio.Task[None] | None = None
+
+    def sweep(self) -> None:
+        """Begin to complete what another process, or a disk that was gone, has left in the folder."""
+        if self._sweeping is None or self._sweeping.done():
+            self._sweeping = asyncio.get_running_loop().create_task(self._sweep(), name="sweep-recordings")
+
+    async def _sweep(self) -> None:
+        try:
+            found = await asyncio.to_thread(leftovers.sweep, self._directory)
+        except OSError as error:
+            logs.event("recordings_not_swept", level=logging.WARNING, error=error.strerror)
+            return
+        self._recovered.update(found)
+        for id in found:
+            logs.event("recording_recovered", recording=id)
 
     async def start(
         self, stream: Stream, *, fps: float = DEFAULT_FPS, reference_sha256: str | None = None
@@ -95,16 +118,25 @@ class Recordings:
         return self._told(running)
 
     async def finish(self, session_id: str) -> RecordingInfo:
-        """End a session's recording; returns when the file is complete. Raises `NotFoundError`."""
+        """End a session's recording; returns when the file is complete. One that ended by itself is told once.
+
+        Raises `NotFoundError`.
+        """
         running = self._running.get(session_id)
         if running is None:
-            raise NotFoundError("This session is not being recorded.")
+            ended = self._by_itself.pop(session_id, None)
+            if ended is None:
+                raise NotFoundError("This session is not being recorded.")
+            return ended
+        running.asked.set()
         running.recorder.finish()
         # A client that goes away must not take the result from the one that still waits.
         return await asyncio.shield(running.ended)
 
     async def stop(self) -> None:
         """End all recordings; returns when their files are complete."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         ends = [running.ended for running in self._running.values()]
         for running in self._running.values():
             running.recorder.finish()
@@ -113,6 +145,8 @@ class Recordings:
     async def all(self) -> list[RecordingInfo]:
         """Every recording, newest first."""
         found = await asyncio.to_thread(self._files)
+        if await asyncio.to_thread(self._left):
+            self.sweep()
         told = {id: self._of_file(id, size) for id, size in found.items()}
         told |= {info.recording_id: info for info in self._ended.values() if info.state == "failed"}
         told |= {running.id: self._told(running) for running in self._running.values()}
@@ -150,6 +184,7 @@ class Recordings:
         recorder = Recorder(path, provenance, fps=fps, longest_s=self._longest_s, on_end=ended)
         running = _Running(name, stream.id, now, recorder, loop.create_future())
         self._running[stream.id] = running
+        self._by_itself.pop(stream.id, None)
         unsubscribe = stream.subscribe(recorder.put)
         if stream.id not in self._watched:
             self._watched.add(stream.id)
@@ -162,8 +197,11 @@ class Recordings:
         self._running.pop(running.session_id, None)
         info = self._told(running, ended=True)
         self._ended[running.id] = info
-        while len(self._ended) > self._most:
-            del self._ended[next(iter(self._ended))]
+        if not running.asked.is_set():
+            self._by_itself[running.session_id] = info
+        for told in (self._ended, self._by_itself):
+            while len(told) > self._most:
+                del told[next(iter(told))]
         logs.event(
             "recording_ended",
             session=running.session_id,
@@ -183,7 +221,7 @@ class Recordings:
 
     def _told(self, running: _Running, *, ended: bool = False) -> RecordingInfo:
         recorder, tally = running.recorder, running.recorder.tally
-        path, whole = recorder.path, ended and tally.error is None
+        whole = ended and tally.error is None
         width, height = tally.size or (None, None)
         return RecordingInfo(
             recording_id=running.id,
@@ -196,7 +234,7 @@ class Recordings:
             seconds=round(recorder.seconds, 3),
             width=width,
             height=height,
-            bytes=path.stat().st_size if whole else None,
+            bytes=_size(recorder.path) if whole else None,
             url=_url(running.id) if whole else None,
             note=tally.error or tally.note,
         )
@@ -206,8 +244,19 @@ class Recordings:
         if known is not None:
             return known
         return RecordingInfo(
-            recording_id=id, state="finished", started_at=_time_of(id), bytes=size, url=_url(id)
+            recording_id=id,
+            state="finished",
+            started_at=_time_of(id),
+            bytes=size,
+            url=_url(id),
+            note=_RECOVERED if id in self._recovered else None,
         )
+
+    def _left(self) -> bool:
+        """Whether something lies there that nobody here writes."""
+        with contextlib.suppress(OSError):
+            return bool(leftovers.waiting(self._directory) - {one.id for one in self._running.values()})
+        return False
 
     def _files(self) -> dict[str, int]:
         """Size in bytes of each complete file, by id."""
@@ -252,6 +301,13 @@ def provenance_of(info: PipelineInfo, reference_sha256: str | None) -> Provenanc
         reference_sha256=reference_sha256,
         digital_source_type=TRAINED_ALGORITHMIC_MEDIA if info.generative else COMPOSITE_SYNTHETIC,
     )
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:  # taken away meanwhile
+        return None
 
 
 def _url(id: str) -> str:

@@ -1,8 +1,14 @@
-"""One session into one file: frames that come when they come, written at a constant rate by a thread of its own."""
+"""One session into one file: frames that come when they come, written at a constant rate by a thread of its own.
+
+The file is written in fragments, under a hidden name, and made a complete one at the end. Whatever ends it before,
+what was recorded until then is kept: by this process, or by the next one that looks into the folder.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -11,10 +17,21 @@ from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
 
+import av.error
+
 from personalive.errors import MediaError, PersonaLiveError
 from personalive.face.crop import Size
-from personalive.media import Provenance, VideoFrame, exact_rate, fit_image, open_writer, resample
+from personalive.media import (
+    FragmentedWriter,
+    Provenance,
+    VideoFrame,
+    exact_rate,
+    fit_image,
+    keep_fragments,
+    resample,
+)
 from personalive.serving.live.outlet import SentFrame
+from personalive.serving.recordings import leftovers
 
 _log = logging.getLogger(__name__)
 
@@ -26,6 +43,8 @@ _LONGEST_GAP_S = 5.0
 """A longer gap between two frames is cut down to that. A stream that stands still repeats its frame each second,
 so such a gap is a clock that jumped."""
 _LOOK_EVERY_S = 2
+_LARGEST_ERRNO = 4096
+"""FFmpeg's own errors have larger numbers, of which the system knows nothing."""
 
 
 @dataclass(slots=True)
@@ -109,17 +128,34 @@ class Recorder:
             raise MediaError("Nothing was recorded: no frame came.")
         height, width = first.image.shape[:2]
         self.tally.size = width, height
-        with open_writer(
-            self.path, width=width, height=height, fps=self.fps, provenance=self._provenance
-        ) as writer:
-            for frame in chain([first], frames):
-                writer.write(fit_image(frame.image, (width, height)))
+        partial = leftovers.fragments_of(self.path)
+        with leftovers.held(self.path):
+            try:
+                self._record(partial, chain([first], frames))
+            except (av.error.FFmpegError, OSError) as error:
+                self.tally.note = f"The recording ended early: {_reason(error)}."
+            try:
+                kept = keep_fragments(partial, self.path, self._provenance)
+            except (MediaError, OSError) as error:
+                raise MediaError(f"{self.tally.note or 'The recording failed.'} {_lost(error)}") from error
+        if self.tally.note is not None:
+            self.tally.frames = kept
+
+    def _record(self, partial: Path, frames: Iterator[VideoFrame]) -> None:
+        assert self.tally.size is not None
+        writer = FragmentedWriter(
+            partial, size=self.tally.size, rate=exact_rate(self.fps), provenance=self._provenance
+        )
+        with contextlib.closing(writer):
+            for frame in frames:
+                writer.write(fit_image(frame.image, self.tally.size))
                 self.tally.frames += 1
                 if self.tally.frames % round(_LOOK_EVERY_S * self.fps) == 0 and not self._has_room():
                     self.tally.note = "The recording ended early: the disk is nearly full."
                     break
 
     def _has_room(self) -> bool:
+        """Raises `OSError` where the folder is gone."""
         return shutil.disk_usage(self.path.parent).free >= self._least_free_bytes
 
     def _arriving(self) -> Iterator[VideoFrame]:
@@ -138,6 +174,20 @@ class Recorder:
             last = frame.time
             yield VideoFrame(frame.image, time, index, 1 / self.fps)
             index += 1
+
+
+def _reason(error: Exception) -> str:
+    """What the system says, without the file that it says it of."""
+    number = getattr(error, "errno", None)
+    if isinstance(number, int) and 0 < number < _LARGEST_ERRNO:
+        return os.strerror(number)
+    return f"it could not be written ({type(error).__name__})"
+
+
+def _lost(error: Exception) -> str:
+    if isinstance(error, MediaError):
+        return "Nothing of it reached the disk."
+    return f"The recordings' folder cannot be used ({_reason(error)}); what reached it is listed when it can."
 
 
 class _Room:

@@ -41,13 +41,16 @@ async def health(request: Request) -> Health:
 
 @router.get("/health/ready", responses=errors(503))
 async def ready(server: ServerDep) -> Ready:
-    """A pipeline is loaded and its worker answers; 503 with the reason if not."""
+    """A pipeline is loaded, its worker answers, and the settings' portrait is prepared; else 503 and why."""
     if server.draining:
         raise BusyError("The server is stopping.", retry_after=_RETRY_S)
     status = server.host.status()
     pipeline = server.host.pipeline
     if pipeline is None:
         raise BusyError(_why_not(status.status, status.error), retry_after=_RETRY_S)
+    references = server.references
+    if references.default_id is None and (why := references.awaited or references.refused) is not None:
+        raise BusyError(why, retry_after=_RETRY_S)
     if not await server.host.answers(_PATIENCE_S):
         raise BusyError("The worker does not answer.", retry_after=_RETRY_S)
     return Ready(pipeline_id=pipeline.info.id)

@@ -16,11 +16,13 @@ from personalive.serving.loading.portraits import StoredReference
 router = APIRouter(prefix="/api/v1/personalive/reference", tags=["reference"])
 
 _PICTURE = {"schema": {"type": "string", "format": "binary"}}
+_KINDS = ("image/jpeg", "image/png", "image/webp", "image/heic", "image/heif", "image/avif")
 _BODY = {
     "requestBody": {
-        "description": "The bytes of a JPEG, PNG or WebP picture, up to 20 MB and 40 megapixels.",
+        "description": "The bytes of a JPEG, PNG, WebP, HEIC or AVIF picture of up to 100 MB. A JPEG may have 250 "
+        "megapixels, HEIC and AVIF 100, others 40; what is over 40 is made smaller.",
         "required": True,
-        "content": dict.fromkeys(("image/jpeg", "image/png", "image/webp"), _PICTURE),
+        "content": dict.fromkeys(_KINDS, _PICTURE),
     }
 }
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import time
 from typing import Any, Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from personalive.serving.answers import errors
+from personalive.serving.connections.calls import CLIENT_LEFT
+from personalive.serving.connections.limits import MOST_CANDIDATES, MOST_SDP_CHARACTERS
 from personalive.serving.connections.peer import Candidate
 from personalive.serving.connections.turn import ice_servers
 from personalive.serving.dependencies import ServerDep
+from personalive.serving.leaving import while_there
 
 router = APIRouter(prefix="/api/v1/webrtc", tags=["webrtc"])
 
@@ -27,7 +30,7 @@ class Offer(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    sdp: str = Field(max_length=200_000)
+    sdp: str = Field(max_length=MOST_SDP_CHARACTERS)
     type: Literal["offer"]
     initialParameters: dict[str, Any] | None = Field(  # noqa: N815 - fixed by the clients that exist
         None,
@@ -48,7 +51,7 @@ class Candidates(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    candidates: list[Candidate] = Field(max_length=64)
+    candidates: list[Candidate] = Field(max_length=MOST_CANDIDATES)
 
 
 @router.get("/ice-servers")
@@ -58,9 +61,13 @@ async def servers(server: ServerDep) -> IceServers:
 
 
 @router.post("/offer", responses=errors(400, 404, 409, 503))
-async def offer(offered: Offer, server: ServerDep) -> Answer:
+async def offer(offered: Offer, server: ServerDep, request: Request) -> Answer:
     """Open a session: video in, animated video back, and a data channel named `parameters`."""
-    stream, sdp = await server.calls.offer(offered.sdp, offered.initialParameters or {}, send=True)
+    stream, sdp = await while_there(
+        request,
+        server.calls.offer(offered.sdp, offered.initialParameters or {}, send=True),
+        undo=lambda opened: opened[0].end(CLIENT_LEFT),
+    )
     return Answer(sdp=sdp, sessionId=stream.id)
 
 

@@ -7,7 +7,6 @@ frames it had. Lines of a few bytes are appended in one piece, so that processes
 from __future__ import annotations
 
 import os
-import signal
 import time
 
 from pydantic import Field
@@ -18,6 +17,7 @@ from personalive.pipelines.interface import AnimatedChunk, FrameChunk, PipelineI
 from personalive.pipelines.preview import PreviewLoadParameters, PreviewPipeline, PreviewReference
 from personalive.pipelines.preview.parameters import PreviewRunParameters
 from personalive.pipelines.preview.pipeline import PreviewSession
+from tests.signals import KILL
 
 
 class CountedParameters(PreviewRunParameters):
@@ -36,7 +36,7 @@ class CountedSession(PreviewSession):
         assert isinstance(self.parameters, CountedParameters)
         time.sleep(self.parameters.pause)
         if self.parameters.die_after is not None and chunk.times[-1] >= self.parameters.die_after:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), KILL)
         note("step", len(chunk))
         return super().step(chunk)
 

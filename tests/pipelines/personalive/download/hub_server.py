@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import socket
 import threading
@@ -27,6 +28,7 @@ from huggingface_hub import close_session, constants
 from personalive.pipelines.personalive.download.progress import Step
 from personalive.pipelines.personalive.weights import layout
 
+SITE = Path(__file__).parent / "site"
 ALWAYS = 10**9
 COMMIT = "c0ffee" + "0" * 34
 
@@ -116,6 +118,15 @@ class HubServer:
         self.requests.clear()
         self.cuts = self.corruptions = self.excess = 0
         self.pause, self.knows_ranges = 0.0, True
+
+    def make_known(self, patch: pytest.MonkeyPatch) -> None:
+        """Let what is published here be what is known of published files."""
+        known = {}
+        for repository, path in layout.KNOWN:
+            content = self.repositories.get(repository.name, {}).get(path)
+            if content is not None:
+                known[repository, path] = layout.Known(len(content), sha256(content))
+        patch.setattr(layout, "KNOWN", known)
 
     def of(self, kind: str, path: str | None = None) -> list[Request]:
         return [r for r in self.requests if r.kind == kind and path in {None, r.path}]
@@ -272,6 +283,9 @@ def serving(patch: pytest.MonkeyPatch) -> Iterator[HubServer]:
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
         patch.delenv(name, raising=False)
     patch.setattr(constants, "HF_TOKEN_PATH", "/nonexistent/token")
+    hub.make_known(patch)
+    path = os.pathsep.join(filter(None, (str(SITE), os.environ.get("PYTHONPATH"))))
+    patch.setenv("PYTHONPATH", path)
     close_session()  # it remembers proxies
     try:
         yield hub
@@ -302,10 +316,11 @@ def files(root: Path) -> set[str]:
     return {path.as_posix() for path in paths if not path.parts[0].startswith(".")}
 
 
-def assert_complete(root: Path, hub: HubServer, *, tiny: bool = False) -> None:
+def assert_complete(root: Path, hub: HubServer, *, tiny: bool = False, base: bool = False) -> None:
     for file in layout.FILES:
         path = file.find(root)
-        assert (path is not None) == (tiny or not file.optional)
+        wanted = tiny if file.optional else base or not file.fallback
+        assert (path is not None) == wanted
         if path:
             assert path.read_bytes() == hub.content(path.relative_to(root).as_posix())
     assert not (root / ".incomplete").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from personalive.errors import DiskFullError, DownloadError, InputError, MissingWeightsError
+from personalive.errors import DiskFullError, DownloadError, InputError, MissingWeightsError, WeightsError
 from personalive.pipelines.personalive.download import copying, folder
 from personalive.pipelines.personalive.download.copying import from_directory
 from personalive.pipelines.personalive.download.job import download
@@ -16,13 +16,14 @@ from personalive.pipelines.personalive.weights.checkpoints import prepare
 from personalive.pipelines.personalive.weights.convert import convert
 from personalive.pipelines.personalive.weights.random_set import write_random_set
 from tests.pipelines.personalive.download.hub_server import HubServer, Watcher, assert_complete, files
+from tests.pipelines.personalive.weights.sets import split_up, stored
 
-REQUIRED = [file for file in layout.FILES if not file.optional]
+REQUIRED = [file for file in layout.FILES if not file.optional and not file.fallback]
 
 
 @pytest.fixture
 def source(hub: HubServer, tmp_path: Path) -> Path:
-    """A checkout with the weights in it, written by hand."""
+    """A checkout with the weights in it, written by hand, the base UNet too."""
     source = tmp_path / "checkout"
     for file in layout.FILES:
         name = (file.folder / file.names[-1]).as_posix()
@@ -39,9 +40,9 @@ def no_links(source: Path, target: Path) -> None:
 @pytest.mark.parametrize("inner", ["", "pretrained_weights"])
 def test_a_set_is_linked_where_that_can_be(hub: HubServer, source: Path, root: Path, inner: str) -> None:
     outcome = from_directory(source / inner, root)
-    assert_complete(root, hub)
+    assert_complete(root, hub, base=True)
     assert set(outcome.fetched) == files(root)
-    assert len(outcome.fetched) == len(REQUIRED)
+    assert len(outcome.fetched) == len(REQUIRED) + 2
     assert all((root / name).samefile(source / "pretrained_weights" / name) for name in outcome.fetched)
     assert hub.requests == []
     again = from_directory(source, root)
@@ -54,11 +55,12 @@ def test_and_copied_where_not(
     monkeypatch.setattr(os, "link", no_links)
     watcher = Watcher()
     outcome = from_directory(source, root, tiny=True, progress=watcher)
-    assert_complete(root, hub, tiny=True)
+    assert_complete(root, hub, tiny=True, base=True)
     last = watcher.steps[-1]
     assert last.all_done == last.all_size == outcome.size
-    assert {step.stage for step in watcher.steps} == {"copying"}
-    assert "14 files" in watcher.notes[0]
+    assert {step.stage for step in watcher.steps} == {"checking", "copying"}
+    assert watcher.notes[0] == layout.LICENCES
+    assert "14 files" in watcher.notes[1]
 
 
 def test_links_in_the_source_are_followed(hub: HubServer, source: Path, root: Path) -> None:
@@ -67,7 +69,7 @@ def test_links_in_the_source_are_followed(hub: HubServer, source: Path, root: Pa
     path.rename(source / "blob")
     path.symlink_to("../../blob")
     from_directory(source, root)
-    assert_complete(root, hub)
+    assert_complete(root, hub, base=True)
     assert not (root / "personalive" / "pose_guider.pth").is_symlink()
 
 
@@ -100,6 +102,7 @@ def test_a_file_that_would_hide_the_copy_is_refused(source: Path, root: Path) ->
         from_directory(source, root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["small", "converted"])
 def test_a_set_of_fewer_files_is_taken_when_it_can_be_loaded(tmp_path: Path, root: Path, kind: str) -> None:
     source = write_random_set(tmp_path / "small")
@@ -123,6 +126,7 @@ def test_without_the_loaders_libraries_every_file_is_needed(
         from_directory(source, root)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["personalive/temporal_module.pth", layout.SIZES])
 def test_a_file_that_the_source_does_without_is_refused_in_the_target(
     source: Path, tmp_path: Path, root: Path, name: str
@@ -140,7 +144,7 @@ def test_older_files_are_replaced(hub: HubServer, source: Path, root: Path) -> N
     old.parent.mkdir(parents=True)
     old.write_bytes(b"old")
     from_directory(source, root)
-    assert_complete(root, hub)
+    assert_complete(root, hub, base=True)
 
 
 def test_a_copied_set_is_checked_by_the_next_download(hub: HubServer, source: Path, root: Path) -> None:
@@ -148,7 +152,7 @@ def test_a_copied_set_is_checked_by_the_next_download(hub: HubServer, source: Pa
     path.write_bytes(path.read_bytes()[:-100])
     from_directory(source, root)
     assert download(root).fetched == ("personalive/pose_guider.pth",)
-    assert_complete(root, hub)
+    assert_complete(root, hub, base=True)
     assert path.stat().st_size == len(hub.content("personalive/pose_guider.pth")) - 100
 
 
@@ -168,7 +172,7 @@ def test_an_interrupted_copy_leaves_no_half_file(
         from_directory(source, root, progress=Impatient())
     assert files(root) == set()
     from_directory(source, root)
-    assert_complete(root, hub)
+    assert_complete(root, hub, base=True)
 
 
 def test_too_little_space_on_another_disk(source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,3 +190,69 @@ def test_too_little_space_on_another_disk(source: Path, monkeypatch: pytest.Monk
 def test_a_target_that_cannot_be_made(source: Path) -> None:
     with pytest.raises(DownloadError, match="cannot be written"):
         from_directory(source, source / "pretrained_weights" / "personalive" / "pose_guider.pth")
+
+
+POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123456\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("personalive/pose_guider.pth", POINTER, "is a Git LFS pointer"),
+        ("sd-image-variations-diffusers/unet/diffusion_pytorch_model.bin", b"<html>", "is a web page"),
+        ("sd-vae-ft-mse/config.json", b"<!doctype html>", "is a web page"),
+        ("sd-vae-ft-mse/diffusion_pytorch_model.bin", b"", "is empty"),
+        ("personalive/motion_encoder.pth", b"PK\x03\x04" + bytes(range(256)), "is cut short: 260 bytes"),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_is_no_file_of_weights_is_named_before_anything_is_taken(
+    source: Path, root: Path, name: str, content: bytes, said: str, whole: bool
+) -> None:
+    path = source / "pretrained_weights" / name
+    path.write_bytes(content)
+    if not whole:  # that it is incomplete too is the smaller trouble
+        (source / "pretrained_weights" / "personalive" / "reference_unet.pth").unlink()
+    with pytest.raises(WeightsError, match=f"{path} {said}"):
+        from_directory(source, root)
+    assert not root.exists()
+
+
+def test_a_known_file_must_have_its_hash(source: Path, root: Path) -> None:
+    path = source / "pretrained_weights" / "sd-vae-ft-mse" / "diffusion_pytorch_model.bin"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + b"?")
+    with pytest.raises(
+        WeightsError, match=f"{path} is damaged: it is as large as the published file, but its hash"
+    ):
+        from_directory(source, root)
+    assert not root.exists()
+    path.write_bytes(content[:-1])  # somebody's own, in half precision, say
+    watcher = Watcher()
+    from_directory(source, root, progress=watcher)
+    assert f"{path} is not the published file (by its size), and is taken as it is" in watcher.notes
+
+
+@pytest.mark.slow
+def test_weights_in_several_files_come_with_all_of_them(tmp_path: Path, root: Path) -> None:
+    source = write_random_set(tmp_path / "small")
+    path = source / "personalive" / "denoising_unet.pth"
+    index = split_up(path.with_suffix(".safetensors"), stored(path))
+    path.unlink()
+    from_directory(source, root, tiny=True)
+    assert {"personalive/" + index.name, "personalive/denoising_unet-00003-of-00003.safetensors"} <= files(
+        root
+    )
+    prepare(root)
+    (source / "personalive" / "denoising_unet-00002-of-00003.safetensors").unlink()
+    with pytest.raises(
+        MissingWeightsError, match=r"00002-of-00003\.safetensors is not there, but its index names it"
+    ):
+        from_directory(source, tmp_path / "other", tiny=True)
+
+
+def test_a_set_that_lacks_nothing_but_the_base_says_what_else_is_wrong(tmp_path: Path, root: Path) -> None:
+    source = write_random_set(tmp_path / "small")
+    (source / layout.SIZES).unlink()
+    with pytest.raises(WeightsError, match=r"has shape .* not "):
+        from_directory(source, root)

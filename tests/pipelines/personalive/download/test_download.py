@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -12,7 +13,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from personalive.errors import DownloadError, InputError, OfflineError, PipelineUnavailableError
+from personalive.errors import (
+    CorruptDownloadError,
+    DownloadError,
+    InputError,
+    OfflineError,
+    PipelineUnavailableError,
+)
+from personalive.installation import install_command
 from personalive.pipelines.personalive.download.hub import Hub, Listing
 from personalive.pipelines.personalive.download.job import download, preview
 from personalive.pipelines.personalive.download.patience import Patience
@@ -21,8 +29,9 @@ from personalive.pipelines.personalive.weights import layout
 from personalive.pipelines.personalive.weights.checkpoints import load_models
 from personalive.pipelines.personalive.weights.random_set import write_random_set
 from tests.pipelines.personalive.download.hub_server import COMMIT, HubServer, Watcher, assert_complete, files
+from tests.pipelines.personalive.weights.sets import edit
 
-REQUIRED = [file for file in layout.FILES if not file.optional]
+REQUIRED = [file for file in layout.FILES if not file.optional and not file.fallback]
 REPOSITORIES = {file.repository.name for file in REQUIRED}
 PTH = "personalive/pose_guider.pth"
 FIRST = "personalive/reference_unet.pth"
@@ -148,15 +157,16 @@ def test_progress_counts_every_byte_once(hub: HubServer, root: Path, patience: P
     assert counts == sorted(counts)
     assert all(step.done <= step.size for step in watcher.steps)
     assert {step.stage for step in watcher.steps} == {"fetching", "checking"}
-    assert watcher.notes[0].startswith(f"fetching {len(REQUIRED)} files into {root}: 1.")
-    assert "trying again in 1 s" in watcher.notes[1]
+    assert watcher.notes[0] == layout.LICENCES
+    assert watcher.notes[1].startswith(f"fetching {len(REQUIRED)} files into {root}: 1.")
+    assert " (150.0 kB more if they leave entries to the base UNet); " in watcher.notes[1]
+    assert "trying again in 1 s" in watcher.notes[2]
 
 
 def test_a_preview_writes_nothing(hub: HubServer, root: Path) -> None:
     plan = preview(root, tiny=True)
-    assert [item.file.repository.name for item in plan.items] == [
-        file.repository.name for file in layout.FILES
-    ]
+    assert [item.file for item in plan.items] == [file for file in layout.FILES if not file.fallback]
+    assert plan.later == 150_000
     assert plan.size == sum(len(hub.content(item.name)) for item in plan.items)
     assert (plan.kept, plan.staged) == ((), 0)
     assert not root.exists()
@@ -275,12 +285,12 @@ def test_a_converted_denoising_unet_is_left_without_what_it_holds(hub: HubServer
     own.parent.mkdir(parents=True)
     names = ("conv_in.weight", "down_blocks.0.temporal_modules.0.norm.weight")
     save_file({name: torch.zeros(1) for name in names}, own)
-    assert len(preview(root).items) == len(REQUIRED) - 4
-    assert len(download(root).fetched) == len(REQUIRED) - 4
+    assert len(preview(root).items) == len(REQUIRED) - 2
+    assert len(download(root).fetched) == len(REQUIRED) - 2
     assert "personalive/temporal_module.pth" not in files(root)
     assert not download(root).asked
     save_file({names[0]: torch.zeros(1)}, own)
-    assert len(download(root).fetched) == 3
+    assert download(root).fetched == ("personalive/temporal_module.pth",)
 
 
 def test_a_file_that_changes_while_the_hub_is_asked(
@@ -302,7 +312,7 @@ def test_a_file_that_changes_while_the_hub_is_asked(
 @pytest.mark.usefixtures("hub")
 def test_without_the_libraries_it_names_the_command(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    match = r"huggingface_hub: run pip install 'personalive\[diffusion\]'"
+    match = re.escape(f"huggingface_hub: run {install_command('diffusion')}")
     with pytest.raises(PipelineUnavailableError, match=match):
         download(root)
 
@@ -314,22 +324,118 @@ def test_a_mirror_that_lists_names_alone_is_asked_for_each_file(hub: HubServer, 
     assert len(outcome.fetched) == len(REQUIRED)
 
 
-def test_what_was_downloaded_can_be_loaded(hub: HubServer, tmp_path: Path) -> None:
-    """A set of small random weights, published, fetched from an empty cache, and loaded."""
-    published, root = write_random_set(tmp_path / "published"), tmp_path / "cache"
+def publish(hub: HubServer, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the hub have a set that can be loaded, and a base UNet with all that a UNet has."""
     hub.repositories = {}
     for file in layout.FILES:
-        path = file.find(published)
+        path = file.find(root)
         if path is not None:
             remote = next(name for name in file.remote if name.endswith(path.name))
             hub.repositories.setdefault(file.repository.name, {})[remote] = path.read_bytes()
-    base = hub.repositories["lambdalabs/sd-image-variations-diffusers"]
+    base = hub.repositories["lambda/sd-image-variations-diffusers"]
     base["unet/config.json"] = b"{}"
-    base["unet/diffusion_pytorch_model.bin"] = (published / "personalive/denoising_unet.pth").read_bytes()
+    base["unet/diffusion_pytorch_model.bin"] = (root / "personalive/reference_unet.pth").read_bytes()
+    hub.make_known(monkeypatch)
 
-    download(root, tiny=True)
+
+@pytest.mark.slow
+def test_what_was_downloaded_can_be_loaded(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A set of small random weights, published, fetched from an empty cache, and loaded."""
+    published, root = write_random_set(tmp_path / "published"), tmp_path / "cache"
+    publish(hub, published, monkeypatch)
+    root.mkdir()
     shutil.copy(published / layout.SIZES, root)  # the released sizes need none
+    download(root, tiny=True)
+    assert_complete(root, hub, tiny=True)
     fetched, original = load_models(root), load_models(published)
     for name, network in original.networks().items():
+        stored = network.state_dict()
         for key, value in fetched.networks()[name].state_dict().items():
-            assert torch.equal(value, network.state_dict()[key]), f"{name}: {key}"
+            assert torch.equal(value, stored[key]), f"{name}: {key}"
+
+
+@pytest.mark.slow
+def test_the_base_is_fetched_where_the_others_leave_entries_open(
+    hub: HubServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published, root = write_random_set(tmp_path / "published"), tmp_path / "cache"
+    edit(published, layout.DENOISING_UNET, lambda entries: entries.pop("mid_block.resnets.0.conv1.bias"))
+    publish(hub, published, monkeypatch)
+    root.mkdir()
+    shutil.copy(published / layout.SIZES, root)
+    watcher = Watcher()
+    outcome = download(root, progress=watcher)
+    assert_complete(root, hub, base=True)
+    assert set(outcome.fetched) == files(root) - {layout.SIZES}
+    assert (len(outcome.fetched), outcome.kept) == (len(REQUIRED) + 2, ())
+    assert outcome.size == sum((root / name).stat().st_size for name in outcome.fetched)
+    assert watcher.notes.count(layout.LICENCES) == 1
+    assert "the denoising UNet leaves entries to the base UNet, so that is fetched too" in watcher.notes
+    load_models(root)
+    assert not download(root).asked
+    (root / "sd-image-variations-diffusers/unet/diffusion_pytorch_model.bin").unlink()
+    assert [item.name for item in preview(root).items] == [
+        "sd-image-variations-diffusers/unet/diffusion_pytorch_model.bin"
+    ]
+    download(root)
+    assert_complete(root, hub, base=True)
+
+
+def test_whether_a_base_is_needed_is_found_out_once(
+    hub: HubServer, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download(root)
+    monkeypatch.setitem(sys.modules, "personalive.pipelines.personalive.weights.checkpoints", None)
+    assert not download(root).asked
+    (root / "personalive" / "denoising_unet.pth").touch()
+    download(root)  # without the loader nobody can tell
+    assert_complete(root, hub, base=True)
+
+
+def test_a_base_that_is_there_is_kept(hub: HubServer, root: Path) -> None:
+    unet = root / "sd-image-variations-diffusers" / "unet" / "diffusion_pytorch_model.safetensors"
+    unet.parent.mkdir(parents=True)
+    unet.write_bytes(hub.content("sd-image-variations-diffusers/unet/diffusion_pytorch_model.safetensors"))
+    assert preview(root).later == 0
+    download(root)
+    assert_complete(root, hub, base=True)
+
+
+def test_without_a_base_the_rest_is_12_1_gigabytes_and_it_3_4() -> None:
+    assert layout.BASE_UNET.fallback
+    assert layout.BASE_UNET_CONFIG.fallback
+    known = layout.BASE_UNET.known("diffusion_pytorch_model.bin")
+    assert known is not None
+    assert 3.4e9 < known.size < 3.5e9
+
+
+@pytest.mark.parametrize("lists_names_only", [False, True])
+def test_a_mirror_that_has_another_file_is_found_out(
+    hub: HubServer, root: Path, lists_names_only: bool
+) -> None:
+    path = "image_encoder/pytorch_model.bin"
+    mine = hub.repositories["lambda/sd-image-variations-diffusers"]
+    mine.pop("image_encoder/model.safetensors")
+    mine[path] = mine[path][::-1]
+    hub.lists_names_only = lists_names_only
+    if lists_names_only:  # it is found out when the file has come
+        with pytest.raises(CorruptDownloadError, match=r"pytorch_model\.bin arrived damaged twice"):
+            download(root)
+        return
+    match = f"has another {path} of lambda/sd-image-variations-diffusers than the one that is published at "
+    with pytest.raises(DownloadError, match=match):
+        download(root)
+    hub.revisions.add("main")
+    download(root, revisions={"lambda/sd-image-variations-diffusers": "main"})
+    assert_complete(root, hub)
+
+
+def test_a_known_file_needs_no_hash_of_a_mirror(hub: HubServer, root: Path) -> None:
+    hub.lists_names_only = True
+    download(root)
+    heads = {request.path for request in hub.of("resolve") if request.method == "HEAD"}
+    assert "vae" not in heads
+    assert "image_encoder/pytorch_model.bin" not in heads
+    assert "pretrained_weights/" + PTH in heads

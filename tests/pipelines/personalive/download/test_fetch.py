@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,7 @@ from tests.pipelines.personalive.download.hub_server import (
     released,
     sha256,
 )
+from tests.signals import IS_ROOT, KILL
 
 FIRST = "personalive/reference_unet.pth"
 PATH = "pretrained_weights/" + FIRST
@@ -180,6 +182,45 @@ def test_a_wait_that_is_too_long_is_the_users(
     assert naps == []
 
 
+def test_the_hub_may_say_when_rather_than_how_long(
+    hub: HubServer, root: Path, patience: Patience, naps: list[float]
+) -> None:
+    hub.refuse("api", 429, times=1, Retry_After=formatdate(time.time() + 100, usegmt=True))
+    download(root, patience=patience)
+    assert 90 < naps[0] < 102
+
+
+@pytest.mark.parametrize("status", [400, 401, 403])
+def test_a_refusal_of_the_content_network_may_pass(
+    hub: HubServer, root: Path, patience: Patience, naps: list[float], status: int
+) -> None:
+    hub.refuse("cdn", status, times=2)
+    watcher = Watcher()
+    download(root, patience=patience, progress=watcher)
+    assert_complete(root, hub)
+    assert naps == [1, 2]
+    assert len(hub.of("resolve", PATH)) == 3  # each time the hub signs another address
+    assert any(
+        f"{hub.cdn}, to which {hub.address} redirects, answers {status}; trying again in 1 s" in note
+        for note in watcher.notes
+    )
+
+
+def test_one_that_does_not_pass_names_who_refuses(hub: HubServer, root: Path, patience: Patience) -> None:
+    hub.refuse("cdn", 403)
+    with pytest.raises(
+        DownloadError, match=f"{hub.cdn}, to which {hub.address} redirects, answers 403"
+    ) as caught:
+        download(root, patience=patience)
+    assert type(caught.value) is DownloadError
+    assert "run the same command again to go on" in str(caught.value)
+    hub.refuse("cdn", 410)
+    with pytest.raises(
+        DownloadError, match=f"{hub.cdn}, to which .* answers 410 for huaichang/PersonaLive: try again"
+    ):
+        download(root, patience=patience)
+
+
 @pytest.mark.parametrize("kind", ["api", "resolve"])
 @pytest.mark.parametrize(
     ("status", "code", "error", "words"),
@@ -266,6 +307,17 @@ def test_a_hub_that_goes_away_in_the_middle(hub: HubServer, root: Path, patience
     with pytest.raises(DownloadError, match="broke again and again") as caught:
         download(root, patience=patience)
     assert not isinstance(caught.value, OfflineError)
+    assert f"no connection to http://127.0.0.1:9, to which {hub.address} redirects (" in str(caught.value)
+
+
+def test_a_mirror_that_redirects_to_one_that_is_not_there(
+    hub: HubServer, root: Path, patience: Patience
+) -> None:
+    hub.refuse("api", 302, Location="http://127.0.0.1:9/api/models/huaichang/PersonaLive")
+    with pytest.raises(
+        OfflineError, match=f"no connection to http://127.0.0.1:9, to which {hub.address} redirects"
+    ):
+        download(root, patience=patience)
 
 
 def test_a_hub_that_falls_silent_is_asked_again(
@@ -320,7 +372,7 @@ def test_a_folder_that_cannot_be_made_or_written(hub: HubServer, tmp_path: Path)
             download(root)
     sealed = tmp_path / "sealed"
     sealed.mkdir(mode=0o500)
-    if os.geteuid():  # root may write anywhere
+    if not IS_ROOT:  # root may write anywhere
         with pytest.raises(DownloadError, match=r"cannot be written \(Permission denied\)"):
             download(sealed / "set")
     assert hub.of("resolve") == []
@@ -338,9 +390,7 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, -15)]
-)
+@pytest.mark.parametrize(("number", "code"), [(KILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, -15)])
 def test_killed_on_the_way_it_goes_on_where_it_was(
     hub: HubServer, root: Path, number: signal.Signals, code: int
 ) -> None:
@@ -363,6 +413,7 @@ def test_killed_on_the_way_it_goes_on_where_it_was(
     assert (request.range, request.sent) == (f"bytes={there}-", SIZE - there)
 
 
+@pytest.mark.slow
 def test_two_at_once_fetch_everything_once(hub: HubServer, root: Path) -> None:
     hub.pause = 0.02
     with contextlib.ExitStack() as stack:
@@ -380,11 +431,11 @@ def test_the_server_speaks_as_the_hub_does(hub: HubServer, tmp_path: Path) -> No
 
     for path in ("unet/config.json", "unet/diffusion_pytorch_model.bin"):
         found = hf_hub_download(
-            "lambdalabs/sd-image-variations-diffusers",
+            "lambda/sd-image-variations-diffusers",
             path,
             revision=COMMIT,
             endpoint=hub.address,
             local_dir=tmp_path / "library",
         )
-        assert Path(found).read_bytes() == released()["lambdalabs/sd-image-variations-diffusers"][path]
+        assert Path(found).read_bytes() == released()["lambda/sd-image-variations-diffusers"][path]
     assert {request.method for request in hub.of("resolve")} == {"HEAD", "GET"}

@@ -34,3 +34,22 @@ def test_failed_connections_may_have_a_bound_of_their_own(naps: list[float], pat
     with pytest.raises(Hiccup):
         patience.persist(lambda: always(busy=True), lambda note: None, connections=2)
     assert naps == [1, 1, 2, 4, 8, 16]
+
+
+@pytest.mark.parametrize(("asked", "waits"), [(299.0, True), (310.0, True), (311.0, False), (7200.0, False)])
+def test_what_the_hub_asks_for_is_waited_for_within_its_window(
+    naps: list[float], patience: Patience, asked: float, waits: bool
+) -> None:
+    tries = iter([True, False])
+
+    def attempt() -> str:
+        if next(tries):
+            raise Hiccup("429", busy=True, wait=asked)
+        return "done"
+
+    if waits:
+        assert patience.persist(attempt, lambda note: None) == "done"
+    else:
+        with pytest.raises(Hiccup):
+            patience.persist(attempt, lambda note: None)
+    assert naps == ([asked + 1] if waits else [])

@@ -55,10 +55,10 @@ def way(request: pytest.FixtureRequest) -> Way:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark as slow most of a test's combinations of parameters where the interpreter runs them.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run fewer of a test's combinations of parameters where the interpreter runs them, which takes seconds each.
 
-    In those that are not every two values still meet.
+    Every value is in those that are not slow, and every two values meet in those that are left.
     """
     if not INTERPRETED:
         return
@@ -67,9 +67,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         here = item.path.is_relative_to(_HERE) and item.get_closest_marker("gpu") is not None
         if here and isinstance(item, pytest.Function) and hasattr(item, "callspec"):
             tests[item.nodeid.partition("[")[0]].append(item)
+    left_out = set[pytest.Item]()
     for every in tests.values():
         values = [{name: repr(value) for name, value in item.callspec.params.items()} for item in every]
-        kept = covering(values)
+        quick, paired = set(covering(values, together=1)), set(covering(values, together=2))
         for place, item in enumerate(every):
-            if place not in kept:
+            if place not in quick | paired:
+                left_out.add(item)
+            elif place not in quick:
                 item.add_marker(pytest.mark.slow)
+    config.hook.pytest_deselected(items=list(left_out))
+    items[:] = [item for item in items if item not in left_out]

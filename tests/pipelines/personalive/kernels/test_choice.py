@@ -24,6 +24,7 @@ def test_without_a_gpu_operations_are_pytorchs() -> None:
     assert measured(torch.device("cpu")) is PLAIN
 
 
+@pytest.mark.slow
 def test_without_a_gpu_triton_is_not_asked_though_it_may_be_there() -> None:
     run(
         "import sys, torch\n"
@@ -34,6 +35,7 @@ def test_without_a_gpu_triton_is_not_asked_though_it_may_be_there() -> None:
     )
 
 
+@pytest.mark.slow
 def test_without_triton_the_pipeline_is_there_and_operations_are_pytorchs() -> None:
     run(
         "import sys; sys.modules['triton'] = None\n"

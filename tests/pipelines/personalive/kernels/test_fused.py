@@ -44,6 +44,7 @@ def test_kernels_tell_a_tracer_their_results_shape_and_layout(way: Way) -> None:
     torch.testing.assert_close(compiled(x), run(x))
 
 
+@pytest.mark.slow
 def test_a_tracer_follows_what_is_added_to_and_what_is_multiplied(way: Way) -> None:
     norm = nn.LayerNorm(512, device=way.device, dtype=torch.float16).requires_grad_(False)
     bias, weight = (torch.randn(*shape, device=way.device).half() / 20 for shape in ((512,), (512, 512)))

@@ -68,6 +68,7 @@ def close(ours: Any, exact: Any) -> None:
             torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["fused", PLAIN_FORM])
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(channels=st.sampled_from([32, 64]), side=st.integers(2, 6), count=st.integers(1, 3))
@@ -148,6 +149,7 @@ def test_a_norm_that_finds_its_sums_is_chosen_apart_from_one_that_must_count() -
     assert len(own.chooser.choices) == 2
 
 
+@pytest.mark.slow
 def test_a_tracer_follows_what_is_not_measured_there() -> None:
     own = measuring("fused")
     norm = nn.GroupNorm(4, 16).to(DEVICE).requires_grad_(False)

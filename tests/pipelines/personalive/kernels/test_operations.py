@@ -19,6 +19,7 @@ from personalive.pipelines.personalive.kernels.float8 import (
     coded,
 )
 from personalive.pipelines.personalive.kernels.operations import PLAIN, Fusable, Summed, arrange
+from personalive.pipelines.personalive.networks.hourglass import RunningNorm
 from tests.pipelines.personalive.kernels.conftest import INTERPRETED
 
 if TYPE_CHECKING:
@@ -278,6 +279,17 @@ def test_rectified_norm(way: Way, dtype: torch.dtype, channels: int, side: int) 
     norm.running_var.copy_(normal(channels, seed=5).square() + 0.1)
     norm = norm.to(dtype)
     x = normal(3, channels, side, side + 1, mean=0.5).to(dtype)
+    exact = deepcopy(norm).double()(x.double()).relu()
+    ours = way.operations.rectified_norm(x.to(way.device), norm.to(way.device))
+    assert (ours.shape, ours.dtype) == (x.shape, dtype)
+    assert error(ours, exact) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_rectified_norm_by_statistics_beyond_half_precision(way: Way, dtype: torch.dtype) -> None:
+    norm = RunningNorm(64).requires_grad_(False).to(dtype)
+    norm.running_var = 1e5 * (normal(64, seed=5).square() + 0.7)
+    x = normal(3, 64, 5, 6).to(dtype) * 300
     exact = deepcopy(norm).double()(x.double()).relu()
     ours = way.operations.rectified_norm(x.to(way.device), norm.to(way.device))
     assert (ours.shape, ours.dtype) == (x.shape, dtype)

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -48,6 +49,7 @@ def test_a_compiler_sees_one_operation_and_its_results_are_the_same() -> None:
     assert not any("repeat" in name for name in seen)
 
 
+@pytest.mark.slow
 def test_running_it_does_not_import_the_compiler() -> None:
     script = (
         "import sys, torch; from torch import Tensor\n"

@@ -14,6 +14,7 @@ def test_frames_are_of_the_asked_size_and_move() -> None:
     assert (frames[0] != frames[1]).any()
 
 
+@pytest.mark.slow
 def test_a_step_is_its_stages_and_all_else(models: Models, set_to: PersonaLiveLoadParameters) -> None:
     engine = Engine(models, set_to)
     stages = engine.stages

@@ -36,6 +36,7 @@ def test_a_clip_goes_there_and_back_and_its_times_go_on() -> None:
     assert levels == [0, 1, 2, 3, 4, 3, 2, 1, 0, 1, 2, 3, 4, 3, 2, 1]
 
 
+@pytest.mark.slow
 def test_whole_steps_find_the_face_and_leave_the_stages_as_they_were(looking: PersonaLivePipeline) -> None:
     bench = SessionBench(looking)
     stages = looking.engine.stages

@@ -137,6 +137,7 @@ def test_frames_of_another_size_are_refused(small: MotionExtractor) -> None:
         small(torch.zeros(1, 3, 32, 64))
 
 
+@pytest.mark.slow
 def test_half_precision_comes_near_at_full_size(extractor: MotionExtractor) -> None:
     frames = torch.rand(1, 3, 256, 256, generator=torch.Generator().manual_seed(2))
     half = filled(lambda: MotionExtractor(MotionExtractorParams()), "motion_extractor").bfloat16()

@@ -46,6 +46,7 @@ def _run(program: str) -> str:
     return run.stdout
 
 
+@pytest.mark.slow
 def test_each_function_is_first_called_on_one_element_of_the_host() -> None:
     first = json.loads(_run(_FIRST_CALLS))
     for name in FUNCTIONS:

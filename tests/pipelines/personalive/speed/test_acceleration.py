@@ -4,6 +4,7 @@ import itertools
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +52,7 @@ def test_stages_that_cannot_be_recorded_run_as_they_are(
         assert (tape.tried, tape.recorded) == (0, 0)
 
 
+@pytest.mark.slow
 def test_warming_up_tries_everything_before_it_records_anything(
     models: Models, set_to: PersonaLiveLoadParameters
 ) -> None:
@@ -76,6 +78,7 @@ def test_warming_up_tries_everything_before_it_records_anything(
     assert [kind for kind, _ in itertools.groupby(order)] == ["try", "give back", "record"]
 
 
+@pytest.mark.slow
 def test_where_memory_runs_out_while_warming_up_that_is_raised(
     models: Models, set_to: PersonaLiveLoadParameters
 ) -> None:
@@ -104,6 +107,7 @@ def replaying(pipeline: PersonaLivePipeline, tape: Tape) -> ReplayedStages:
     return stages
 
 
+@pytest.mark.slow
 def test_a_replayed_session_gives_the_same_bytes_with_a_recording_for_each_number_of_keyframes(
     models: Models,
     set_to: PersonaLiveLoadParameters,
@@ -128,6 +132,7 @@ def test_a_replayed_session_gives_the_same_bytes_with_a_recording_for_each_numbe
         assert tape.recorded == recorded
 
 
+@pytest.mark.slow
 def test_warming_up_leaves_nothing_to_record_for_a_users_first_frames(
     models: Models, set_to: PersonaLiveLoadParameters, reference: FusedReference, motion: DrivingMotion
 ) -> None:
@@ -147,6 +152,7 @@ def test_warming_up_leaves_nothing_to_record_for_a_users_first_frames(
         assert tape.recorded == recorded
 
 
+@pytest.mark.slow
 def test_more_sessions_than_were_prepared_for_are_stepped_in_turn(
     models: Models, set_to: PersonaLiveLoadParameters, reference: FusedReference
 ) -> None:
@@ -176,6 +182,25 @@ def test_nothing_is_warmed_up_where_nothing_is_accelerated(
 def test_off_is_the_networks_as_they_are(models: Models, set_to: PersonaLiveLoadParameters) -> None:
     plain = Engine(models, set_to).plain
     assert accelerated(plain, "off") is plain
+
+
+@pytest.mark.slow
+def test_without_a_compiler_it_goes_on_and_says_so(
+    models: Models, set_to: PersonaLiveLoadParameters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._inductor import config
+
+    monkeypatch.setenv("PERSONALIVE_HOME", str(tmp_path))
+    for variable in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):  # both are set on the way
+        monkeypatch.setenv(variable, str(tmp_path / "compiled"))
+    asked = set_to.model_copy(update={"compile": "full"})
+    with config.patch({"cpp.cxx": ("no-such-compiler",)}), PersonaLivePipeline(models, asked) as own:
+        (warning,) = own.warnings[-1:]
+        assert warning.startswith("Nothing can be compiled here (")
+        assert "compile=full runs as off" in warning
+        own.warm_up()
+        with own.open_session(own.fuse(picture(1))) as session:
+            session.step(chunk(1, 0))
 
 
 def traced(pipeline: PersonaLivePipeline, motion: DrivingMotion) -> list[tuple[str, Tensor]]:

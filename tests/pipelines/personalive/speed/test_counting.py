@@ -138,6 +138,7 @@ def test_weights_are_counted_to_the_byte(models: Models) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernels", ["auto", "pytorch"])
 def test_the_denoising_unet(
     networks: dict[str, nn.Module], merged: dict[str, nn.Module], case: Case, kernels: str

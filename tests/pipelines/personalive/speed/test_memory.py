@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from personalive.pipelines.personalive.speed.memory import free_bytes, let_segments_grow
+from personalive.pipelines.personalive.speed.memory import free_bytes, let_segments_grow, sparingly
 
 GPU = torch.device("cuda")
 
@@ -74,6 +74,61 @@ def test_free_memory_counts_what_is_kept_unused_and_the_processs_limit(
 ) -> None:
     gpu_with(monkeypatch, free=free, reserved=reserved, allocated=allocated, share=share)
     assert free_bytes(GPU) >> 20 == expected
+
+
+@pytest.fixture
+def limits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The shares of a GPU's memory that this process allows itself; 0.9 are allowed before."""
+    told: list[float] = []
+    gpu_with(monkeypatch, free=9000, reserved=1000, allocated=400, share=0.9)
+    monkeypatch.setattr(
+        torch.cuda, "set_per_process_memory_fraction", lambda share, device: told.append(share)
+    )
+    return told
+
+
+@pytest.mark.parametrize(("mebibytes", "share"), [(2000, 0.3), (9000, 0.9)])
+def test_what_runs_sparingly_takes_so_much_and_no_more(
+    limits: list[float], mebibytes: int, share: float
+) -> None:
+    assert sparingly(GPU, mebibytes << 20, lambda: list(limits)) == [share]
+    assert limits == [share, 0.9]
+
+
+def test_what_needs_more_runs_again_without_a_limit(limits: list[float]) -> None:
+    def run() -> str:
+        if len(limits) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return "done"
+
+    assert sparingly(GPU, 1 << 20, run) == "done"
+    assert limits[-1] == 0.9
+
+
+def test_another_error_is_raised_and_the_limit_taken_back(limits: list[float]) -> None:
+    def run() -> None:
+        raise RuntimeError("no such shape")
+
+    with pytest.raises(RuntimeError, match="no such shape"):
+        sparingly(GPU, 1 << 20, run)
+    assert limits[-1] == 0.9
+
+
+def test_elsewhere_nothing_is_limited(limits: list[float]) -> None:
+    assert sparingly(torch.device("cpu"), 0, lambda: "done") == "done"
+    assert limits == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_float32_convolution_takes_no_workspace_of_many_gigabytes() -> None:
+    x = torch.zeros(1, 256, 192, 128, device=GPU)
+    layer = torch.nn.Conv2d(256, 512, 3, padding=1, device=GPU)
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    with torch.no_grad():
+        sparingly(GPU, 2 << 30, lambda: layer(x))
+    assert torch.cuda.max_memory_allocated() < 4 << 30
 
 
 def test_on_a_gpu_segments_grow(settings: list[str]) -> None:

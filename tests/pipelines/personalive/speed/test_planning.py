@@ -47,6 +47,7 @@ def chosen(plans: tuple[MemoryPlan, ...], free: int) -> int | None:
         return None
 
 
+@pytest.mark.slow
 @given(SETTINGS, BYTES, BYTES)
 def test_a_plan_never_needs_more_than_is_free_and_more_free_memory_never_gives_a_leaner_one(
     settings: dict[str, object], one: int, other: int
@@ -65,6 +66,7 @@ def test_a_plan_never_needs_more_than_is_free_and_more_free_memory_never_gives_a
             candidates(plans, "auto", less)
 
 
+@pytest.mark.slow
 @given(SETTINGS, st.sampled_from(["height", "width", "batch_sessions", "max_keyframes"]))
 def test_what_is_larger_needs_more_with_every_plan(settings: dict[str, object], name: str) -> None:
     largest = {"height": 1024, "width": 1024, "batch_sessions": 4, "max_keyframes": 3}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -9,8 +10,10 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from personalive.pipelines.personalive.weights import layout
 from personalive.pipelines.personalive.weights.layout import PublishedFile
 
 
@@ -42,6 +45,18 @@ def edit(root: Path, file: PublishedFile, change: Callable[[dict[str, Tensor]], 
     path.unlink()
     torch.save(entries, path)
     return path
+
+
+def split_up(path: Path, entries: dict[str, Tensor], parts: int = 3) -> Path:
+    """Write entries the way libraries do where a file grows too large, and return the index."""
+    places = {name: index * parts // len(entries) for index, name in enumerate(entries)}
+    names = [f"{path.stem}-{part + 1:05}-of-{parts:05}{path.suffix}" for part in range(parts)]
+    for part, name in enumerate(names):
+        save_file({entry: entries[entry] for entry, at in places.items() if at == part}, path.with_name(name))
+    index = path.with_name(f"{path.name}{layout.INDEX}")
+    listed = {entry: names[part] for entry, part in places.items()}
+    index.write_text(json.dumps({"metadata": {}, "weight_map": listed}))
+    return index
 
 
 @cache

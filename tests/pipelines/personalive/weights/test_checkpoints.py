@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -13,13 +15,19 @@ from torch import Tensor
 from personalive.errors import MissingWeightsError, WeightsError
 from personalive.pipelines.personalive.weights import layout
 from personalive.pipelines.personalive.weights.catalogue import NETWORKS, TINY_VAE
-from personalive.pipelines.personalive.weights.checkpoints import Prepared, load_models, prepare, read
+from personalive.pipelines.personalive.weights.checkpoints import (
+    Prepared,
+    leaves_open,
+    load_models,
+    prepare,
+    read,
+)
 from personalive.pipelines.personalive.weights.entries import plan
 from personalive.pipelines.personalive.weights.layout import PublishedFile
 from personalive.pipelines.personalive.weights.sizes import read_sizes
 from personalive.pipelines.personalive.weights.tensor_files import TensorFile
 from tests.pipelines.personalive.weights.forged import CPU
-from tests.pipelines.personalive.weights.sets import as_kept, edit, replaced, stored
+from tests.pipelines.personalive.weights.sets import as_kept, edit, replaced, split_up, stored
 
 NAMED = {network.name: network for network in (*NETWORKS, TINY_VAE)}
 ENTRY = "down_blocks.0.resnets.0.conv1.bias"
@@ -30,9 +38,8 @@ def prepared(root: Path, name: str) -> Prepared:
     network = NAMED[name]
     module = network.build(root, read_sizes(root))
     files = [TensorFile.open(path) for path in network.present(root)]
-    return Prepared(
-        network, module, plan(name, module, files, rename=network.rename, ignored=network.ignored)
-    )
+    made = plan(name, module, files, rename=network.rename, ignored=network.ignored)
+    return Prepared(network, module, made, made.notes)
 
 
 def loaded(root: Path, name: str, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
@@ -49,6 +56,7 @@ def refusal(root: Path, name: str, dtype: torch.dtype = torch.float32) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_every_number_of_a_set_is_in_its_network(small_set: Path, dtype: torch.dtype) -> None:
     told: list[tuple[str, int, int]] = []
@@ -80,6 +88,7 @@ def test_every_number_of_a_set_is_in_its_network(small_set: Path, dtype: torch.d
     assert {total for _, _, total in told} == {done[-1]}
 
 
+@pytest.mark.slow
 def test_the_tiny_autoencoder_may_be_left_out(own_set: Path) -> None:
     (own_set / "taesd" / "diffusion_pytorch_model.bin").unlink()
     models = load_models(own_set)
@@ -121,25 +130,107 @@ def test_an_entry_that_only_the_base_has_comes_from_there(own_set: Path) -> None
 
 
 def test_temporal_lies_over_denoising_over_base(own_set: Path) -> None:
-    names = [f"down_blocks.0.resnets.{index}.conv{conv}.bias" for index in (0, 1) for conv in (1, 2)]
-    base(own_set, {name: torch.full((32,), 1.0) for name in names})
+    names = [f"mid_block.resnets.{index}.conv{conv}.bias" for index in (0, 1) for conv in (1, 2)]
+    base(own_set, {name: torch.full((64,), 1.0) for name in names})
 
     def change(entries: dict[str, Tensor]) -> None:
         del entries[names[0]]
-        entries[names[1]] = torch.full((32,), 2.0)
+        entries[names[1]] = torch.full((64,), 2.0)
 
     edit(own_set, layout.DENOISING_UNET, change)
-    over = {name: torch.full((32,), 3.0) for name in names[2:]}
+    over = {name: torch.full((64,), 3.0) for name in names[2:]}
     edit(own_set, layout.TEMPORAL_MODULE, lambda entries: entries.update(over))
     state = loaded(own_set, "denoising_unet")
     assert [state[name].unique().tolist() for name in names] == [[1.0], [2.0], [3.0], [3.0]]
 
 
-def test_an_entry_that_belongs_nowhere_is_named_with_its_file(own_set: Path) -> None:
+def test_entries_that_belong_nowhere_are_warned_of_and_left_out(own_set: Path) -> None:
     path = base(own_set, {"time_proj.weight": torch.zeros(1)})
-    assert f"{path}: time_proj.weight belongs to no entry of this network" in refusal(
-        own_set, "denoising_unet"
+    warning = f"{path}: left out, as nothing in the denoising_unet has such a name: time_proj.weight."
+    assert load_models(own_set).warnings == (warning,)
+    with pytest.raises(WeightsError, match=f"{path}: time_proj.weight belongs to no entry of this network"):
+        prepare(own_set, strict=True)
+
+
+def test_position_codes_that_went_through_half_precision_are_warned_of_and_taken(own_set: Path) -> None:
+    def once_rounded(entries: dict[str, Tensor]) -> None:
+        for name, value in entries.items():
+            entries[name] = value.half().float() if name.endswith(".pe") else value
+
+    path = edit(own_set, layout.TEMPORAL_MODULE, once_rounded)
+    models = load_models(own_set)
+    (warning,) = models.warnings
+    assert warning.startswith(f"{path}: the file's values are taken for ")
+    assert " more, off by up to 0.0002 from what the method computes" in warning
+    state, kept = models.denoising_unet.state_dict(), stored(path)
+    codes = [name for name in state if name.endswith(".pe")]
+    assert codes
+    assert all(torch.equal(state[name], kept[name]) for name in codes)
+    prepare(own_set, strict=True)
+
+
+@pytest.mark.slow
+def test_an_unusual_set_loads_and_says_what_is_unusual(own_set: Path) -> None:
+    def wrap(file: PublishedFile, change: Callable[[dict[str, Tensor]], object]) -> Path:
+        path = own_set / file.folder / file.names[-1]
+        entries = dict(stored(path))
+        path.unlink()
+        torch.save(change(entries), path)
+        return path
+
+    before = load_models(own_set)
+    lightning = wrap(
+        layout.POSE_GUIDER, lambda entries: {"state_dict": entries, "epoch": np.float64(3), "optimizer": {}}
     )
+    parallel = wrap(
+        layout.DENOISING_UNET, lambda entries: {f"module.{name}": value for name, value in entries.items()}
+    )
+    compiled = wrap(
+        layout.MOTION_ENCODER, lambda entries: {f"_orig_mod.{name}": value for name, value in entries.items()}
+    )
+    counted = wrap(layout.REFERENCE_UNET, lambda entries: {**entries, "step": np.int64(7), "lr": 1e-5})
+    after = load_models(own_set)
+    assert after.warnings == (
+        f"{counted}: passed over, being no tensors: step, lr.",
+        f"{parallel}: 'module.' in its entries' names is taken off.",
+        f"{compiled}: '_orig_mod.' in its entries' names is taken off.",
+        f"{lightning}: the network is taken from 'state_dict' in it.",
+    )
+    prepare(own_set, strict=True)
+    for name, network in before.networks().items():
+        state = after.networks()[name].state_dict()
+        assert all(torch.equal(state[entry], value) for entry, value in network.state_dict().items())
+
+
+def test_weights_in_several_files_are_read_by_their_index(own_set: Path) -> None:
+    path = own_set / "personalive" / "denoising_unet.pth"
+    before = loaded(own_set, "denoising_unet")
+    entries = {name: value.clone() for name, value in stored(path).items()}
+    path.unlink()
+    split_up(path.with_suffix(".safetensors"), entries)
+    after = {prepared.network.name: prepared for prepared in prepare(own_set)}["denoising_unet"]
+    files = {source.file.path.name for source in after.plan.sources.values()}
+    assert len(files) == 4  # three parts, and the temporal module
+    assert after.notes == ()
+    state = after.filled(CPU, torch.float32, lambda nbytes: None).module.state_dict()
+    assert all(torch.equal(state[name], value) for name, value in before.items())
+
+
+def test_whether_a_base_is_needed(own_set: Path) -> None:
+    assert not leaves_open(own_set)
+    edit(own_set, layout.DENOISING_UNET, lambda entries: entries.pop(ENTRY))
+    assert leaves_open(own_set)
+    base(own_set, {ENTRY: torch.rand(32)})
+    assert not leaves_open(own_set)
+
+
+def test_a_base_is_no_help_for_modules_that_it_has_not(own_set: Path) -> None:
+    edit(own_set, layout.TEMPORAL_MODULE, lambda entries: entries.pop(next(iter(entries))))
+    assert not leaves_open(own_set)
+    (own_set / "personalive" / "denoising_unet.pth").unlink()
+    (own_set / "personalive" / "temporal_module.pth").unlink()
+    with pytest.raises(MissingWeightsError):
+        leaves_open(own_set)
 
 
 def test_a_wrong_constant_is_named_with_its_file(own_set: Path) -> None:
@@ -159,7 +250,10 @@ def test_the_motion_extractor_is_forgiven_what_others_are_not(own_set: Path) -> 
     state = loaded(own_set, "motion_extractor", torch.float16)
     assert "head.weight" not in state
     assert torch.equal(state["idx_tensor"], torch.arange(66, dtype=torch.float32))
-    assert "pose_guider.pth: head.weight belongs to no entry" in refusal(own_set, "pose_guider")
+    with pytest.raises(WeightsError, match=r"pose_guider\.pth: head\.weight belongs to no entry"):
+        prepare(own_set, strict=True)
+    edit(own_set, layout.POSE_GUIDER, lambda entries: entries.pop("head.weight"))
+    prepare(own_set, strict=True)
 
 
 @pytest.mark.parametrize("convolutions", [True, False])

@@ -102,7 +102,7 @@ def test_bytes_to_read_are_those_of_what_is_used(tmp_path: Path) -> None:
     second = save(tmp_path / "second.pth", {"linear.weight": weights["linear.weight"]})
     module = tiny()
     planned = plan("tiny network", module, [TensorFile.open(first), TensorFile.open(second)])
-    assert planned.nbytes == 12 * 2 + 4 * (3 + 4 * 3) + 8
+    assert planned.nbytes == 12 * 2 + 4 * (3 + 4 * 3)
     told: list[int] = []
     fill(module, planned, device=CPU, dtype_of=lambda _: torch.float32, progress=told.append)
     assert sum(told) == planned.nbytes
@@ -119,14 +119,31 @@ def test_a_missing_entry_names_itself_and_where_it_was_looked_for(tmp_path: Path
     assert f"norm.running_var is missing from {first} or {second}" in problem(first, second)
 
 
-def test_an_extra_entry_names_itself_and_its_file(tmp_path: Path) -> None:
+def test_extra_entries_are_noted_and_named_when_that_is_asked_for(tmp_path: Path) -> None:
     path = save(tmp_path / "a.pth", tiny_weights())
-    other = save(tmp_path / "b.pth", {"linear.extra": torch.ones(3)})
-    assert f"{other}: linear.extra belongs to no entry of this network" in problem(path, other)
-    planned = plan(
-        "tiny network", tiny(), [TensorFile.open(path), TensorFile.open(other)], ignored=("linear.e",)
+    other = save(tmp_path / "b.pth", {f"linear.extra{index}": torch.ones(3) for index in range(5)})
+    files = [TensorFile.open(path), TensorFile.open(other)]
+    planned = plan("tiny network", tiny(), files)
+    assert [source.file.path for source in planned.unused] == [other] * 5
+    assert planned.notes == (
+        f"{other}: left out, as nothing in the tiny network has such a name: linear.extra0, linear.extra1, "
+        "linear.extra2 and 2 more.",
     )
-    assert [(source.file.path, source.name) for source in planned.unused] == [(other, "linear.extra")]
+    assert plan("tiny network", tiny(), files, ignored=("linear.e",), strict=True).notes == ()
+    with pytest.raises(WeightsError) as error:
+        plan("tiny network", tiny(), files, strict=True)
+    assert str(error.value) == (
+        f"The tiny network cannot be loaded: {other}: linear.extra0, linear.extra1, linear.extra2 and 2 more "
+        "belong to no entry of this network."
+    )
+
+
+def test_extra_entries_are_named_where_something_is_missing(tmp_path: Path) -> None:
+    weights = tiny_weights()
+    weights["linear.offset"] = weights.pop("linear.bias")
+    said = problem(save(tmp_path / "a.pth", weights))
+    assert "linear.bias is missing from" in said
+    assert "linear.offset belongs to no entry" in said
 
 
 @pytest.mark.parametrize("shape", [(), (12,), (4, 3), (1, 3, 4), (3, 4, 1, 1), (3, 5), (0, 4), (2, 6)])
@@ -148,11 +165,31 @@ def test_numbers_of_a_wrong_kind_are_named(tmp_path: Path, dtype: torch.dtype) -
     assert f"{path}: linear.bias is {dtype}, which cannot be torch.float32" in problem(path)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.complex64])
-def test_counters_must_be_whole_numbers(tmp_path: Path, dtype: torch.dtype) -> None:
-    counter = torch.tensor(1).to(dtype)
-    path = save(tmp_path / "a.pth", {**tiny_weights(), "norm.num_batches_tracked": counter})
-    assert f"{path}: norm.num_batches_tracked is {dtype}, which cannot be torch.int64" in problem(path)
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.complex64, None])
+def test_counts_of_batches_are_neither_needed_nor_kept(tmp_path: Path, dtype: torch.dtype | None) -> None:
+    weights = tiny_weights()
+    if dtype is not None:
+        weights["norm.num_batches_tracked"] = torch.tensor(1).to(dtype)
+    planned = plan("tiny network", tiny(), [TensorFile.open(save(tmp_path / "a.pth", weights))], strict=True)
+    assert (planned.unused, planned.notes) == ([], ())
+    assert not any("num_batches" in name for name in load_tiny(tmp_path / "a.pth").state_dict())
+
+
+@pytest.mark.parametrize("name", ["norm.running_mean", "norm.running_var"])
+def test_statistics_beyond_half_precision_stay_float32(tmp_path: Path, name: str) -> None:
+    weights = tiny_weights()
+    weights[name][1], weights["norm.weight"][1] = 70_000, 0.01
+    module = load_tiny(save(tmp_path / "a.pth", weights), dtype=torch.float16)
+    kinds = {entry: value.dtype for entry, value in module.state_dict().items()}
+    assert {entry for entry, kind in kinds.items() if kind == torch.float32} == {name}
+    assert torch.equal(module.state_dict()[name], weights[name])
+    x = torch.rand(2, 3, 4, 4).half()
+    exact = load_tiny(tmp_path / "a.pth").norm(x.float())
+    assert module.norm(x).dtype == torch.float16
+    assert torch.allclose(module.norm(x).float(), exact, rtol=1e-2, atol=1e-2)
+    weights[name][1] = float("inf")
+    save(tmp_path / "a.pth", weights)
+    assert "not finite" in refusal(tmp_path / "a.pth", dtype=torch.float16)
 
 
 def test_two_names_for_one_entry_are_named(tmp_path: Path) -> None:
@@ -169,7 +206,7 @@ def test_two_names_for_one_entry_are_named(tmp_path: Path) -> None:
 def test_many_problems_are_counted(tmp_path: Path) -> None:
     said = problem(save(tmp_path / "a.pth", {}))
     assert said.count("is missing from") == 4
-    assert said.endswith("; and 3 more.")
+    assert said.endswith("; and 2 more.")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -199,6 +236,34 @@ def test_numbers_too_large_for_the_type_asked_for_name_it(
     load_tiny(path, dtype=stored)
 
 
+def code_of(path: Path) -> tuple[Tensor, tuple[str, ...]]:
+    """The constant of a network that was filled from that file, and what was noted."""
+    module = tiny()
+    planned = plan("tiny network", module, [TensorFile.open(path)])
+    notes = fill(module, planned, device=CPU, dtype_of=lambda _: torch.float32)
+    return module.pe, notes
+
+
+@pytest.mark.parametrize("off", [1e-4, 4e-4, 9e-3, -9e-3])
+def test_a_constant_that_was_rounded_once_is_taken_as_it_is_in_the_file(tmp_path: Path, off: float) -> None:
+    rounded = PE + torch.tensor([0, off, 0, 0, 0])
+    path = save(tmp_path / "a.pth", {**tiny_weights(), "pe": rounded})
+    pe, notes = code_of(path)
+    assert torch.equal(pe, rounded)
+    assert notes == (
+        f"{path}: the file's values are taken for pe, off by up to {abs(off):.1g} from what the method "
+        "computes, as after rounding to half precision.",
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_what_the_type_of_a_file_rounds_is_not_worth_a_note(tmp_path: Path, dtype: torch.dtype) -> None:
+    rounded = (PE + torch.tensor([0.0011, 0, 0, 0, 0])).to(dtype)
+    pe, notes = code_of(save(tmp_path / "a.pth", {**tiny_weights(), "pe": rounded}))
+    assert torch.equal(pe, rounded.float())
+    assert (notes == ()) == (dtype == torch.bfloat16)  # float16 would hold zero exactly
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
 def test_a_constant_may_be_carried_along(tmp_path: Path, dtype: torch.dtype) -> None:
     path = save(tmp_path / "a.pth", {**tiny_weights(), "pe": PE.to(dtype)})
@@ -207,6 +272,7 @@ def test_a_constant_may_be_carried_along(tmp_path: Path, dtype: torch.dtype) -> 
 
 CHANGES: list[Callable[[Tensor], Tensor]] = [
     lambda pe: pe + 0.1,
+    lambda pe: pe + 0.011,
     lambda pe: pe * float("nan"),
     lambda pe: pe.flip(1),
     lambda pe: pe.clamp(max=float("inf")) / 0,

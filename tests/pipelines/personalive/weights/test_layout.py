@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from personalive.folders import cache_folder
 from personalive.pipelines.personalive.weights import layout
 
 
@@ -52,7 +53,7 @@ def test_the_default_place(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "platform", platform)
-    assert layout.home() == Path(expected).expanduser()
+    assert cache_folder() == Path(expected).expanduser()
     assert layout.default_root() == Path(expected).expanduser() / "pretrained_weights"
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from personalive.pipelines.personalive.weights.layout import SIZES
 from personalive.pipelines.personalive.weights.random_set import VARIANTS
 from personalive.pipelines.personalive.weights.sizes import Sizes, read_object, read_sizes, write_sizes
 from tests.pipelines.personalive.weights.forged import fuzz, fuzzers
+from tests.signals import IS_ROOT
 
 OWN = {network.name for network in fields(Sizes)}
 
@@ -54,7 +54,8 @@ def test_what_is_not_said_is_as_released(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "is not JSON"),
+        ("", "is empty"),
+        ("<!DOCTYPE html>", "is a web page"),
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
         ("1" * 10_000, "is not JSON"),
@@ -92,7 +93,7 @@ def test_what_is_not_said_is_as_released(tmp_path: Path) -> None:
         ({"format": 1, "denoising_unet": {"max_frames": 10**6}}, "from 1 to 128"),
         ({"format": 1, "denoising_unet": {"heads": 7}}, "7 heads"),
     ],
-    ids=range(36 + 1),
+    ids=range(38),
 )
 def test_what_is_wrong_is_named(tmp_path: Path, content: object, said: str) -> None:
     assert said in said_of(tmp_path, content)
@@ -106,7 +107,7 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
         read_object(tmp_path)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(IS_ROOT, reason="root may read everything")
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
     (tmp_path / SIZES).touch(mode=0o000)
     with pytest.raises(WeightsError, match=r"model\.json cannot be read"):

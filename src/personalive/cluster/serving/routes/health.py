@@ -33,7 +33,8 @@ async def health(request: Request) -> Health:
 
 @router.get("/health/ready")
 async def ready(asked: AskedDep, parts: PartsDep) -> Response:
-    """At least one replica has a pipeline and its worker answers; 503 with a reason if not."""
+    """A replica has a pipeline, its worker answers, and the start's portrait is taken; else 503 with a reason."""
+    await parts.require_reference()
     said = await parts.fleet.ask_all(asked)
     if not said:
         raise NoReplicaError

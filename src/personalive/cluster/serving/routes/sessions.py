@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import time
+from http import HTTPStatus
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 
 from personalive.cluster.serving import merged
 from personalive.cluster.serving.parts import AskedDep, Parts, PartsDep, passed_on
-from personalive.cluster.serving.wire import Asked
+from personalive.cluster.serving.wire import Answered, Asked, session_in
 from personalive.serving.answers import ConflictError, NotFoundError
 from personalive.serving.connections.turn import ice_servers
+from personalive.serving.leaving import while_there
 from personalive.serving.routes.sessions import Sessions
 from personalive.serving.routes.webrtc import IceServers
 
@@ -28,9 +30,19 @@ async def servers(parts: PartsDep) -> IceServers:
 
 @router.post("/api/v1/webrtc/offer")
 @router.post("/whip", operation_id="push")
-async def offer(asked: AskedDep, parts: PartsDep) -> Response:
+async def offer(request: Request, asked: AskedDep, parts: PartsDep) -> Response:
     """Open a session on a replica that has a slot."""
-    return passed_on(await parts.slots.open(asked, await parts.ledger.default.remote()))
+
+    async def close_again(answer: Answered) -> None:
+        session = session_in(answer)
+        if session is not None:
+            await parts.fleet.ask_owner(session, Asked("DELETE", f"/api/v1/webrtc/offer/{session}"))
+
+    default = await parts.ledger.default.remote()
+    answer = await while_there(request, parts.slots.open(asked, default), undo=close_again)
+    if answer.status == HTTPStatus.CONFLICT and default is None:
+        await parts.require_reference()
+    return passed_on(answer)
 
 
 @router.delete("/api/v1/webrtc/offer/{session_id}")
@@ -59,8 +71,11 @@ async def pull(asked: AskedDep, parts: PartsDep, session: str | None = None) -> 
 
 @router.patch("/api/v1/webrtc/offer/{session_id}")
 @router.get("/api/v1/sessions/{session_id}")
+@router.get("/api/v1/sessions/{session_id}/picture")
 @router.post("/api/v1/sessions/{session_id}/recording")
 @router.delete("/api/v1/sessions/{session_id}/recording")
+@router.options("/whip/{session_id}")
+@router.options("/whep/{session_id}")
 @router.patch("/whip/{session_id}")
 @router.delete("/whip/{session_id}")
 @router.patch("/whep/{session_id}")

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from personalive.errors import DiskFullError, DownloadError, PipelineUnavailableError
+from personalive.installation import install_command
+from personalive.locking import ProcessLock
 from personalive.pipelines.personalive.download.progress import Tally
 
 STAGING = ".incomplete"
@@ -27,7 +29,7 @@ def sized(count: int) -> str:
 def library_missing(name: str) -> PipelineUnavailableError:
     """The error for a library of the diffusion extra that is not installed."""
     return PipelineUnavailableError(
-        f"The weights cannot be fetched without {name}: run pip install 'personalive[diffusion]'."
+        f"The weights cannot be fetched without {name}: run {install_command('diffusion')}"
     )
 
 
@@ -54,7 +56,7 @@ def claimed(root: Path, tally: Tally) -> Iterator[Path]:
     That one goes when the block ends well, and stays, for the next run to go on from, when it does not.
 
     Raises `DiskFullError` when the disk fills up within the block, `DownloadError` when the folder cannot be
-    written, and `PipelineUnavailableError` without the library that locks.
+    written.
     """
     staging = root / STAGING
     with _told(root):
@@ -67,16 +69,10 @@ def claimed(root: Path, tally: Tally) -> Iterator[Path]:
 
 @contextmanager
 def _locked(root: Path, tally: Tally) -> Iterator[None]:
-    try:
-        from filelock import FileLock, Timeout
-    except ImportError:
-        raise library_missing("filelock") from None
-    lock = FileLock(root / _LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
+    lock = ProcessLock(root / _LOCK)
+    if not lock.take():
         tally.note(f"another download into {root} is running; waiting for it")
-        lock.acquire()
+        lock.take(wait=True)
     try:
         yield
     finally:

@@ -11,14 +11,18 @@ import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
 from personalive.errors import AccessDeniedError, DownloadError, InputError, OfflineError
+from personalive.pipelines.personalive.download import surroundings
 from personalive.pipelines.personalive.download.folder import library_missing
 from personalive.pipelines.personalive.download.patience import Hiccup
 from personalive.pipelines.personalive.download.receipt import Digest
+from personalive.pipelines.personalive.weights import layout
 from personalive.pipelines.personalive.weights.layout import Repository
 
 if TYPE_CHECKING:
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
 _DEFAULT = "https://huggingface.co"
 _YES = {"1", "ON", "YES", "TRUE"}
 _PASSING = {408, 429, 500, 502, 503, 504}
+# A content network says so of an address that was signed too long ago, or of a machine that it holds back for a
+# while; the hub signs another for the next try.
+_PASSING_ELSEWHERE = {400, 401, 403}
 _NOT_THAT_RANGE = 416
 _HOST = re.compile(r"[\w.:%-]+")
 _HASHES = {"sha256": re.compile(r"[0-9a-f]{64}"), "sha1": re.compile(r"[0-9a-f]{40}")}
@@ -83,7 +90,7 @@ class Hub:
             from huggingface_hub import constants
         except ImportError:
             raise library_missing("huggingface_hub") from None
-        self._endpoint = (os.environ.get("HF_ENDPOINT") or _DEFAULT).rstrip("/")
+        self._endpoint = (os.environ.get("HF_ENDPOINT") or _DEFAULT).strip().rstrip("/")
         self.address = _without_secrets(self._endpoint)
         if not _is_address(self._endpoint):
             raise InputError(f"HF_ENDPOINT must be an address such as {_DEFAULT}, not {self.address!r}.")
@@ -95,7 +102,7 @@ class Hub:
         """Ask for those files of a repository that it has: one request, where the hub tells sizes and hashes.
 
         Some mirrors list names alone; they are asked for each file. A file whose size and hash are told nowhere
-        could not be verified, so it counts as not published.
+        could not be verified, so it counts as not published. What is known of a file goes before what is told.
 
         Raises `Hiccup` for what may pass, `OfflineError`, `AccessDeniedError`, or `DownloadError`.
         """
@@ -112,13 +119,27 @@ class Hub:
                 )
                 commit = str(info.sha)
                 listed = [entry for entry in info.siblings or [] if entry.rfilename in paths]
-                found = [_published(entry) or self._probed(repository, commit, entry) for entry in listed]
+                found = [self._described(repository, commit, entry) for entry in listed]
                 return Listing(repository, commit, {file.path: file for file in found if file is not None})
             except (ValueError, TypeError, LookupError, AttributeError) as error:  # no list of files
                 raise DownloadError(
                     f"{self.address} does not answer as a hub does: check HF_ENDPOINT, and that no proxy or "
                     "log-in page is in between."
                 ) from error
+
+    def _described(self, repository: Repository, commit: str, entry: Any) -> Published | None:
+        """A file that is listed. Raises `DownloadError` where another is known to be published there."""
+        told, known = _published(entry), layout.KNOWN.get((repository, entry.rfilename))
+        if known is None:
+            return told or self._probed(repository, commit, entry)
+        whole = Published(entry.rfilename, known.size, Digest("sha256", known.sha256))
+        if told is not None and told.digest.algorithm == "sha256" and told != whole:
+            raise DownloadError(
+                f"{self.address} has another {whole.path} of {repository.name} than the one that is published at "
+                f"revision {repository.revision}: name another mirror in HF_ENDPOINT, or none. (--revision "
+                f"{repository.name}=main takes whatever is there.)"
+            )
+        return whole
 
     def _probed(self, repository: Repository, commit: str, entry: Any) -> Published | None:
         """The same from the headers that the file itself would be sent with; its ETag is its hash."""
@@ -164,6 +185,7 @@ class Hub:
 
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in _YES:
             raise OfflineError("HF_HUB_OFFLINE is set, so the hub is not asked.")
+        surroundings.prepare()
         # Its HTTP library changes from version to version; the errors of whichever it is share this base.
         network_error = cast("type[Exception]", HfHubHTTPError.__bases__[0])
         try:
@@ -173,7 +195,26 @@ class Hub:
         except HfHubHTTPError as error:
             raise self._meaning(error, repository) from error
         except network_error as error:
-            raise Hiccup(f"no connection to {self.address} ({self._reason(error)})") from error
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> Exception:
+        """What a connection that fails says, with the host that it was to: a mirror may send on to another."""
+        host = self._host(error)
+        untrusted = surroundings.untrusted(error, host)
+        if untrusted is not None:  # which no other try would change
+            return OfflineError(untrusted)
+        proxy = surroundings.proxied(error)
+        where = host if host == self.address else f"{host}, to which {self.address} redirects"
+        return Hiccup(f"no connection to {proxy or where} ({self._reason(error)})")
+
+    def _host(self, error: Any) -> str:
+        """Who was asked last, as it may be shown."""
+        answered = getattr(error, "response", None)
+        try:
+            asked = surroundings.host_of(str((error if answered is None else answered).request.url))
+        except (RuntimeError, AttributeError, ValueError):  # it was nobody, or the library does not say
+            return self.address
+        return self.address if asked == surroundings.host_of(self._endpoint) else asked
 
     def _reason(self, error: Exception) -> str:
         said = " ".join(str(error).split()).replace(self._endpoint, self.address)
@@ -184,8 +225,9 @@ class Hub:
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
         status, name, hub = error.response.status_code, repository.name, self.address
+        host = self._host(error)
         if status in _PASSING:
-            return Hiccup(f"{hub} answers {status}", busy=True, wait=_wait(error))
+            return Hiccup(f"{host} answers {status}", busy=True, wait=_wait(error))
         if status == _NOT_THAT_RANGE:
             return Hiccup(f"{hub} answers {status}", restart=True)
         denied = status in {401, 403}
@@ -201,11 +243,15 @@ class Hub:
                 f"{hub} has no repository {name}, or shows it to some only: check HF_ENDPOINT, or set HF_TOKEN to "
                 "a token that may read it."
             )
+        elif host != hub and status in _PASSING_ELSEWHERE:
+            return Hiccup(f"{host}, to which {hub} redirects, answers {status}")
         elif denied:
             text = (
                 f"{hub} refuses access to {name} ({status}): set HF_TOKEN to a token that may read it, or unset it "
                 "if it is an old one."
             )
+        elif host != hub:
+            text = f"{host}, to which {hub} redirects, answers {status} for {name}: try again later."
         else:
             text = f"{hub} answers {status} for {name}: check HF_ENDPOINT, or try again later."
         return AccessDeniedError(text) if denied else DownloadError(text)
@@ -223,6 +269,11 @@ def _published(entry: Any) -> Published | None:
 def _wait(error: HfHubHTTPError) -> float | None:
     """The seconds that the hub asks to wait, in either of the headers it uses."""
     headers = error.response.headers
+    try:  # servers in between may say when, rather than how long
+        until = parsedate_to_datetime(headers.get("Retry-After", ""))
+        return max((until - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, TypeError):
+        pass
     asked = re.fullmatch(r"\s*(\d+)\s*", headers.get("Retry-After", ""))
     asked = asked or re.search(r"\br=0\b.*\bt=(\d+)", headers.get("RateLimit", ""))
     return float(asked[1]) if asked else None

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,11 +17,21 @@ from personalive.pipelines.personalive.download.fetch import busy, fetch
 from personalive.pipelines.personalive.download.folder import claimed, free_space, require_space, sized
 from personalive.pipelines.personalive.download.hub import Hub, Listing
 from personalive.pipelines.personalive.download.patience import Hiccup, Patience
-from personalive.pipelines.personalive.download.plan import Plan, needed, present, survey, unsettled, wanted
+from personalive.pipelines.personalive.download.plan import (
+    Plan,
+    decide,
+    needed,
+    present,
+    survey,
+    undecided,
+    unsettled,
+    wanted,
+)
 from personalive.pipelines.personalive.download.progress import Progress, Tally
 from personalive.pipelines.personalive.download.receipt import Receipt
 from personalive.pipelines.personalive.weights import layout
 from personalive.pipelines.personalive.weights.layout import PublishedFile, Repository
+from personalive.replacing import replace_file
 
 _FIRST_CONTACT = 2  # who is offline should learn it soon
 
@@ -59,8 +69,34 @@ def download(
     `DownloadError`; `InputError` for revisions or a hub's address that cannot be; `PipelineUnavailableError`
     without the libraries.
     """
-    root, tally, patience = root or layout.default_root(), Tally(progress), patience or Patience()
-    files = needed(root, wanted(tiny=tiny, revisions=revisions))
+    root, patience = root or layout.default_root(), patience or Patience()
+    files = wanted(tiny=tiny, revisions=revisions)
+    open_before = undecided(root, files)
+    outcome = _bring(root, needed(root, files), open_before, progress, patience)
+    if not open_before or not decide(root):
+        return outcome
+    Tally(progress).note("the denoising UNet leaves entries to the base UNet, so that is fetched too")
+    files = tuple(dict.fromkeys((*needed(root, files), *open_before)))
+    more = _bring(root, files, (), progress, patience, first=False)
+    return replace(
+        more,
+        fetched=(*outcome.fetched, *more.fetched),
+        kept=tuple(name for name in more.kept if name not in outcome.fetched),
+        size=outcome.size + more.size,
+    )
+
+
+def _bring(
+    root: Path,
+    files: Sequence[PublishedFile],
+    later: Sequence[PublishedFile],
+    progress: Progress | None,
+    patience: Patience,
+    *,
+    first: bool = True,
+) -> Outcome:
+    """Fetch what is missing of those files; `later` may follow. Raises what `download` raises."""
+    tally = Tally(progress)
     open_questions = unsettled(root, files)
     if not open_questions:
         return Outcome(root, kept=present(root, files), asked=False)
@@ -73,11 +109,19 @@ def download(
         return Outcome(root, kept=present(root, files), asked=False, checked=False)
     with claimed(root, tally) as staging:
         _require_still_settled(root, files, open_questions)
-        plan = survey(root, files, listings, tally)
+        plan = survey(root, files, listings, tally, later=_bytes(later))
+        if first and plan.items:
+            tally.note(layout.LICENCES)
         _announce(plan, tally)
         require_space(root, plan.size - plan.staged)
         _fetch_all(hub, plan, staging, Tally(progress, all_size=plan.size, all_done=plan.staged), patience)
     return Outcome(root, tuple(item.name for item in plan.items), plan.kept, plan.size)
+
+
+def _bytes(files: Sequence[PublishedFile]) -> int:
+    """How large files are that nobody was asked for, as far as that is known."""
+    known = (layout.KNOWN.get((file.repository, path)) for file in files for path in file.remote)
+    return sum(each.size for each in known if each is not None)
 
 
 def preview(
@@ -94,16 +138,18 @@ def preview(
     Raises what `download` raises.
     """
     root, tally, patience = root or layout.default_root(), Tally(progress), patience or Patience()
-    files = needed(root, wanted(tiny=tiny, revisions=revisions))
+    every = wanted(tiny=tiny, revisions=revisions)
+    files = needed(root, every)
     open_questions = unsettled(root, files)
+    later = _bytes(undecided(root, every)) if open_questions else 0
     try:
         listings = _ask(Hub(), open_questions, tally, patience) if open_questions else {}
     except OfflineError as error:
         _require_present(root, open_questions, error)
         tally.note(str(error))
-        return Plan(root, present(root, files))
+        return Plan(root, present(root, files), later=later)
     _require_still_settled(root, files, open_questions)
-    return survey(root, files, listings, tally, thorough=False)
+    return survey(root, files, listings, tally, thorough=False, later=later)
 
 
 def _require_present(root: Path, files: Sequence[PublishedFile], error: OfflineError) -> None:
@@ -148,7 +194,7 @@ def _announce(plan: Plan, tally: Tally) -> None:
         files = "1 file" if len(plan.items) == 1 else f"{len(plan.items)} files"
         resumed = f", {sized(plan.staged)} of it there already" if plan.staged else ""
         tally.note(
-            f"fetching {files} into {plan.root}: {sized(plan.size)}{resumed}; "
+            f"fetching {files} into {plan.root}: {sized(plan.size)}{resumed}{plan.more}; "
             f"{sized(free_space(plan.root))} are free"
         )
 
@@ -159,7 +205,7 @@ def _fetch_all(hub: Hub, plan: Plan, staging: Path, tally: Tally, patience: Pati
         part = fetch(hub, item, staging, tally, patience)
         path = plan.root / item.name
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.replace(path)
+        replace_file(part, path)
         receipt.remember(path, item.file, item.published.digest, item.listing.commit)
 
 

@@ -31,12 +31,14 @@ class Hiccup(Exception):  # noqa: N818 (no error yet: it turns into one when it 
 class Patience:
     """`attempts` in a row without any gain are enough; waits double from `first` up to `longest` seconds.
 
-    When the hub asks for a longer wait than `longest`, the user is better asked to come back later.
+    When the hub asks for a longer wait than `longest_asked`, the user is better asked to come back later; its own
+    limits count requests in windows of five minutes.
     """
 
     attempts: int = 6
     first: float = 1.0
     longest: float = 300.0
+    longest_asked: float = 310.0
     sleep: Callable[[float], None] = time.sleep
 
     def persist(
@@ -60,7 +62,7 @@ class Patience:
                 best = max(best, gained())
                 wait = self._wait(failures, hiccup)
                 enough = self.attempts if hiccup.busy or connections is None else connections
-                if failures >= enough or wait > self.longest:
+                if failures >= enough or (hiccup.wait or 0.0) > self.longest_asked:
                     raise
                 note(f"{hiccup.reason}; trying again in {wait:.0f} s")
             self.sleep(wait)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from personalive.errors import DownloadError, InputError
+from personalive.errors import DownloadError, InputError, WeightsError
 from personalive.pipelines.personalive.download.fetch import Item, whole
-from personalive.pipelines.personalive.download.folder import STAGING
+from personalive.pipelines.personalive.download.folder import STAGING, sized
 from personalive.pipelines.personalive.download.hub import Listing
 from personalive.pipelines.personalive.download.progress import Tally
 from personalive.pipelines.personalive.download.receipt import Receipt
@@ -28,6 +29,13 @@ class Plan:
     root: Path
     kept: tuple[str, ...]
     items: tuple[Item, ...] = ()
+    later: int = 0
+    """Bytes that may have to be fetched afterwards."""
+
+    @property
+    def more(self) -> str:
+        """What may follow, to be put behind what is to be fetched; empty where nothing may."""
+        return f" ({sized(self.later)} more if they leave entries to the base UNet)" if self.later else ""
 
     @property
     def size(self) -> int:
@@ -65,20 +73,52 @@ def present(root: Path, files: Sequence[PublishedFile]) -> tuple[str, ...]:
 
 
 def needed(root: Path, files: Sequence[PublishedFile]) -> tuple[PublishedFile, ...]:
-    """Those files that the set at `root` has or lacks.
+    """Those files that the set at `root` has or lacks, as far as can be told without reading weights.
 
-    A converted denoising UNet holds its base and temporal module: fetched, they would be laid over it.
+    A converted denoising UNet holds its base and temporal module: fetched, they would be laid over it. Otherwise
+    the base is among them if it is there, or was found to be needed.
     """
     path = layout.DENOISING_UNET.find(root)
     if path is None or not _holds_all(path):
-        return tuple(files)
+        base = layout.BASE_UNET.find(root) is not None or Receipt(root).leaves_open()
+        return tuple(file for file in files if base or not file.fallback)
     return tuple(
         file for file in files if (file.folder, file.names) not in _HELD or file.find(root) is not None
     )
 
 
+def undecided(root: Path, files: Sequence[PublishedFile]) -> tuple[PublishedFile, ...]:
+    """Those files of which it is not known yet whether the set needs them: of the base, or none."""
+    path = layout.DENOISING_UNET.find(root)
+    settled = Receipt(root).leaves_open() is not None or (path is not None and _holds_all(path))
+    there = layout.BASE_UNET.find(root) is not None
+    return () if settled or there else tuple(file for file in files if file.fallback)
+
+
+def decide(root: Path) -> bool:
+    """Find out whether the set at `root` needs a base UNet, and note it where that can be written.
+
+    Takes seconds, as the loader is imported; where it cannot be, the base is taken to be needed, and where it makes
+    nothing of the files, a base would not mend that.
+    """
+    try:
+        from personalive.pipelines.personalive.weights.checkpoints import leaves_open
+
+        found = leaves_open(root)
+    except ImportError:
+        return True
+    except WeightsError:
+        found = False
+    with suppress(OSError):
+        Receipt(root).remember_open(found)
+    return found
+
+
 def _holds_all(path: Path) -> bool:
-    """Whether a denoising UNet in a safetensors file, whose header is JSON, has entries of all its parts."""
+    """Whether a denoising UNet in safetensors, whose header or index is JSON, has entries of all its parts."""
+    if path.name.endswith(layout.INDEX):
+        text = path.read_bytes()
+        return b'"conv_in.weight"' in text and b".temporal_modules." in text
     if path.suffix != ".safetensors":
         return False
     with path.open("rb") as file:
@@ -100,6 +140,7 @@ def survey(
     tally: Tally,
     *,
     thorough: bool = True,
+    later: int = 0,
 ) -> Plan:
     """Look at each file of the set at `root`.
 
@@ -115,7 +156,7 @@ def survey(
             items.append(_compare(root, file, listing, receipt if thorough else None, tally))
     missing = tuple(item for item in items if item is not None)
     to_fetch = {item.file for item in missing}
-    return Plan(root, present(root, [file for file in files if file not in to_fetch]), missing)
+    return Plan(root, present(root, [file for file in files if file not in to_fetch]), missing, later)
 
 
 def _compare(

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from personalive.pipelines.personalive.weights import layout
 from personalive.pipelines.personalive.weights.layout import PublishedFile
+from personalive.replacing import replace_file
 
 RECEIPT = ".receipt.json"
 _PIECE = 2**20
@@ -39,7 +41,10 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file as it was found whole. `digest` is None for one that is not published under its name."""
+    """A file as it was found whole. `digest` is None for one that is not published under its name.
+
+    `open`, of the denoising UNet alone: whether it and the temporal module leave entries to a base UNet.
+    """
 
     size: int
     mtime_ns: int
@@ -47,6 +52,7 @@ class Entry:
     repository: str
     revision: str
     commit: str
+    open: bool | None = None
 
 
 class Receipt:
@@ -59,13 +65,9 @@ class Receipt:
     def settled(self, file: PublishedFile) -> bool:
         """Whether the file is there, as it was when found whole, from the revision that is wanted."""
         path = file.find(self._root)
-        entry = None if path is None else self._entries.get(self._key(path))
-        if path is None or entry is None:
-            return False
-        found = path.stat()
-        same = (entry.size, entry.mtime_ns) == (found.st_size, found.st_mtime_ns)
+        entry = None if path is None else self._current(path)
         wanted = (file.repository.name, file.repository.revision)
-        return same and (entry.repository, entry.revision) == wanted
+        return entry is not None and (entry.repository, entry.revision) == wanted
 
     def remember(self, path: Path, file: PublishedFile, digest: Digest | None, commit: str) -> None:
         """Note a file as whole and write the receipt. Raises `OSError` when it cannot be written."""
@@ -78,10 +80,35 @@ class Receipt:
             revision=file.repository.revision,
             commit=commit,
         )
+        self._write()
+
+    def leaves_open(self) -> bool | None:
+        """Whether a base UNet is needed; None where that was not found out for the files that are there."""
+        entry = self._denoising()
+        return None if entry is None else entry.open
+
+    def remember_open(self, needed: bool) -> None:
+        """Note whether a base UNet is needed, if the denoising UNet is known. Raises `OSError`."""
+        path, entry = layout.DENOISING_UNET.find(self._root), self._denoising()
+        if path is not None and entry is not None:
+            self._entries[self._key(path)] = replace(entry, open=needed)
+            self._write()
+
+    def _denoising(self) -> Entry | None:
+        path = layout.DENOISING_UNET.find(self._root)
+        return self._current(path) if path is not None else None
+
+    def _current(self, path: Path) -> Entry | None:
+        """The entry of a file that is as it was."""
+        entry, found = self._entries.get(self._key(path)), path.stat()
+        same = entry is not None and (entry.size, entry.mtime_ns) == (found.st_size, found.st_mtime_ns)
+        return entry if same else None
+
+    def _write(self) -> None:
         text = json.dumps({key: asdict(entry) for key, entry in sorted(self._entries.items())}, indent=1)
         beside = self._root / f"{RECEIPT}.new"
         beside.write_text(text + "\n", encoding="utf-8")
-        beside.replace(self._root / RECEIPT)
+        replace_file(beside, self._root / RECEIPT)
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()

@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from personalive.replacing import replace_file
+
 _log = logging.getLogger(__name__)
 
 
@@ -73,7 +75,7 @@ class Choices(MutableMapping[str, Choice]):
         beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
             beside.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-            beside.replace(self.path)
+            replace_file(beside, self.path)
         except OSError as error:
             _log.info("which kernels are fastest is not kept for the next start: %s", error)
             self.path = None

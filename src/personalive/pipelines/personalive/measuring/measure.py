@@ -7,8 +7,6 @@ measures the same with faces looked for.
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from dataclasses import replace
 
@@ -31,6 +29,7 @@ from personalive.pipelines.personalive.speed.warmup import (
     with_faces,
     with_keyframes,
 )
+from personalive.process_memory import peak_bytes
 
 _CALM = PersonaLiveRunParameters(keyframe_threshold=1e9)
 """No keyframe is taken but those that are forced."""
@@ -127,9 +126,7 @@ def peak_memory(device: torch.device) -> float:
     """The most memory in use since the process began, in GB: a GPU's where there is one, else the process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Linux counts in KB, macOS in bytes.
-    return peak / (1e9 if sys.platform == "darwin" else 1e6)
+    return peak_bytes() / 1e9
 
 
 def device_name(device: torch.device) -> str:

@@ -18,13 +18,27 @@ SHORTCUT_EPS = 1e-4
 
 
 class RunningNorm(nn.BatchNorm2d):
-    """Batch norm that always uses its running statistics, so that no stray `train()` makes frames mix."""
+    """Batch norm that always uses its running statistics, so that no stray `train()` makes frames mix.
+
+    Statistics may be float32 where the input and the other parameters are in half precision.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__(channels, eps=eps)
+        # How many batches training saw is of no use here, and not every file says it. The flag keeps PyTorch
+        # from putting the count into state dicts that lack it; `forward` does not ask it.
+        self.num_batches_tracked = None
+        self.track_running_stats = False
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) → the same shape."""
-        return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
-        )
+        parameters = (self.running_mean, self.running_var, self.weight, self.bias)
+        if len({parameter.dtype for parameter in parameters}) > 1:  # what PyTorch takes is one type for all
+            parameters = tuple(parameter.float() for parameter in parameters)  # type: ignore[assignment]
+        return F.batch_norm(x, *parameters, training=False, eps=self.eps)
 
 
 class ResidualBlock(Fusable):

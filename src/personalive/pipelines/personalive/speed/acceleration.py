@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from personalive.errors import InputError
+from personalive.folders import cache_folder
 from personalive.pipelines.personalive.driving import Perceived
 from personalive.pipelines.personalive.speed.artefacts import keep_in
 from personalive.pipelines.personalive.speed.recording import (
@@ -23,7 +24,7 @@ from personalive.pipelines.personalive.speed.recording import (
     Replayed,
 )
 from personalive.pipelines.personalive.speed.stages import PlainStages, Stages, flat, perceived
-from personalive.pipelines.personalive.weights.layout import home
+from personalive.pipelines.personalive.weights.tensor_files import summary
 
 _MOST_VARIANTS = 4 * MOST_GRAPHS
 
@@ -128,14 +129,47 @@ def chosen(mode: str, device: torch.device) -> str:
     return mode
 
 
+def compiling_or_less(mode: str, device: torch.device) -> tuple[str, str | None]:
+    """The mode, or where it is full and nothing can be compiled here what auto stands for, with a warning why.
+
+    Tried out on one small function: PyTorch compiles for a CPU with a C++ compiler, for CUDA with a C compiler.
+    Raises `InputError` where compiled code cannot be kept safely.
+    """
+    if mode != "full":
+        return mode, None
+    keep_in(cache_folder(), device)
+    reason = _objection_to_compiling(device)
+    if reason is None:
+        return mode, None
+    instead = chosen("auto", device)
+    return instead, (
+        f"Nothing can be compiled here ({reason}): compile=full runs as {instead}, with the same result. Install a "
+        "C++ compiler (gcc or clang; on Windows the Build Tools for Visual Studio)."
+    )
+
+
+def _objection_to_compiling(device: torch.device) -> str | None:
+    from torch._inductor import config
+
+    def probe(values: Tensor) -> Tensor:
+        return torch.relu(values * 2 + 1)
+
+    try:
+        # What an earlier start has left compiled would say nothing of this one.
+        with torch.inference_mode(), config.patch(force_disable_caches=True):
+            torch.compile(probe, dynamic=False)(torch.zeros(16, device=device))
+    except Exception as error:  # each compiler and its library have their own
+        return summary(error).rstrip(".:")
+    return None
+
+
 def accelerated(plain: PlainStages, mode: str, as_they_are: Collection[str] = ()) -> Stages:
     """The stages as `mode` wants them: off, graphs or full; see `PersonaLiveLoadParameters.compile`.
 
-    Those named in `as_they_are` are not recorded. Raises `InputError` where compiled code cannot be kept safely.
+    Those named in `as_they_are` are not recorded.
     """
     device = plain.models.device
     if mode == "full":
-        keep_in(home(), device)
         compile_stages(plain)
     if mode == "off" or device.type != "cuda":
         return plain

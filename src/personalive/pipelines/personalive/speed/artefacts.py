@@ -10,12 +10,12 @@ import hashlib
 import logging
 import os
 import platform
-import stat
 from pathlib import Path
 
 import torch
 
 from personalive.errors import InputError
+from personalive.folders import is_own
 
 _log = logging.getLogger(__name__)
 
@@ -66,10 +66,7 @@ def keep_kernels(home: Path, device: torch.device) -> Path | None:
 
 
 def _check_private(folder: Path) -> None:
-    if os.name != "posix":
-        return
-    facts = folder.lstat()
-    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.getuid() or facts.st_mode & 0o077:
+    if not is_own(folder, closed=0o077):
         raise InputError(
             f"{folder} holds code that is run, and is not yours alone: make it a folder of your own with "
             "permissions 700, or remove it."

@@ -142,9 +142,14 @@ def step_bytes(
         pose=_POSE * frames * pixels,
         decoded=round(_DECODER * decoder * pixels * size),
         shown=_SHOWN * chunk * pixels,
-        encoded=round(_ENCODER * decoder * pixels * torch.float32.itemsize),
+        encoded=encoded_bytes(autoencoder, pixels),
         referred=round(_REFERENCE * width * latents * size),
     )
+
+
+def encoded_bytes(autoencoder: Autoencoder, pixels: int) -> int:
+    """Bytes that are alive while so many pixels are encoded, in float32."""
+    return round(_ENCODER * autoencoder.params.block_out_channels[0] * pixels * torch.float32.itemsize)
 
 
 def _bank(network: Trunk, height: int, width: int) -> int:

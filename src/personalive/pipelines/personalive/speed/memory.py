@@ -8,13 +8,17 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import torch
 
+from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.personalive.speed.memory_plan import BESIDE
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 _SETTINGS = "expandable_segments:{}"
@@ -86,9 +90,44 @@ def unused_bytes(device: torch.device) -> int:
         return sys.maxsize
     free, _ = torch.cuda.mem_get_info(device)
     reserved = torch.cuda.memory_reserved(device)
-    share: Callable[[int | None], float] | None = getattr(torch.cuda, "get_per_process_memory_fraction", None)
-    if share is not None:
-        total = torch.cuda.get_device_properties(device).total_memory
-        # By its number, None being the current one: a device without one is not taken.
-        free = min(free, int(share(device.index) * total) - reserved)
+    total = torch.cuda.get_device_properties(device).total_memory
+    free = min(free, int(_share(device) * total) - reserved)
     return max(free + reserved - torch.cuda.memory_allocated(device), 0)
+
+
+def _share(device: torch.device) -> float:
+    """The share of a CUDA device's memory that this process may take."""
+    ask: Callable[[int | None], float] | None = getattr(torch.cuda, "get_per_process_memory_fraction", None)
+    # By its number, None being the current one: a device without one is not taken.
+    return 1.0 if ask is None else ask(device.index)
+
+
+def sparingly(device: torch.device, nbytes: int, run: Callable[[], T]) -> T:
+    """What `run` returns, having taken no more than `nbytes` beyond what this process holds of the device.
+
+    cuDNN may choose an algorithm whose workspace is ten times what it computes on (69 GB for a float32 convolution
+    of 192×128 pixels), and PyTorch keeps what was taken once; refused so much, it takes the next algorithm. Where
+    `run` cannot do with that, it runs again without a limit.
+    """
+    if device.type != "cuda":
+        return run()
+    try:
+        with _limited(device, nbytes):
+            return run()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    # Here, since the error's traceback keeps alive what filled the memory.
+    return run()
+
+
+@contextlib.contextmanager
+def _limited(device: torch.device, nbytes: int) -> Iterator[None]:
+    before = _share(device)
+    total = torch.cuda.get_device_properties(device).total_memory
+    limit = (torch.cuda.memory_reserved(device) + nbytes) / total
+    torch.cuda.set_per_process_memory_fraction(min(limit, before), device.index)
+    try:
+        yield
+    finally:
+        torch.cuda.set_per_process_memory_fraction(before, device.index)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
+from personalive.pipelines.personalive.decoding import frames_at_once
 from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.personalive.speed.counting import (
     KeptAs,
@@ -146,8 +147,7 @@ def _weights(plan: MemoryPlan, weights: WeightBytes) -> int:
 def _stepping(plan: MemoryPlan, step: StepBytes, parameters: PersonaLiveLoadParameters) -> int:
     """The most that any stage takes."""
     frames = plan.batch_sessions * parameters.temporal_window_size
-    # Two of 512×512 fill a device; see `decoding.py`.
-    at_once = plan.frames_at_once or max(2 * 512 * 512 // (parameters.height * parameters.width), 1)
+    at_once = plan.frames_at_once or frames_at_once("full", parameters.height * parameters.width)
     decoding = min(at_once, frames) * step.decoded + plan.batch_sessions * step.shown
     return max(plan.batch_sessions * max(step.unet, step.see, step.pose), decoding)
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from personalive.pipelines.personalive.networks.trunk import Trunk
 from personalive.pipelines.personalive.speed.page_locked import held_on_host
-
-_Place = tuple[dict[str, Any], str, Tensor]
-"""A module's parameters or buffers by name, a name among them, and the tensor that is there."""
+from personalive.pipelines.personalive.speed.places import Place, like, places_of, places_within
 
 
 class Shelf:
@@ -27,8 +24,8 @@ class Shelf:
         self._network = network
         self._depth = 0
         self._device = torch.device("cpu")
-        for places, name, tensor in _tensors(network):
-            places[name] = _like(tensor, held_on_host(tensor, locked=torch.cuda.is_available()))
+        for places, name, tensor in places_within(network):
+            places[name] = like(tensor, held_on_host(tensor, locked=torch.cuda.is_available()))
         self._units: list[tuple[nn.Module, ...]] = []
         if isinstance(network, Trunk):
             self._units = network.units()
@@ -47,42 +44,27 @@ class Shelf:
 
     @contextmanager
     def _brought(self, number: int) -> Iterator[None]:
-        with _on(self._device, [place for module in self._units[number] for place in _tensors(module)]):
+        with _on(self._device, [place for module in self._units[number] for place in places_within(module)]):
             yield
 
-    def _beside_units(self) -> list[_Place]:
+    def _beside_units(self) -> list[Place]:
         """All of the network's tensors but its units'."""
         within = {id(module) for unit in self._units for part in unit for module in part.modules()}
         return [
-            place for module in self._network.modules() if id(module) not in within for place in _own(module)
+            place
+            for module in self._network.modules()
+            if id(module) not in within
+            for place in places_of(module)
         ]
 
 
 @contextmanager
-def _on(device: torch.device, waiting: list[_Place]) -> Iterator[None]:
+def _on(device: torch.device, waiting: list[Place]) -> Iterator[None]:
     """For the time of the block, these tensors are on the device."""
     try:
         for places, name, tensor in waiting:
-            places[name] = _like(tensor, tensor.detach().to(device, non_blocking=True))
+            places[name] = like(tensor, tensor.detach().to(device, non_blocking=True))
         yield
     finally:
         for places, name, tensor in waiting:
             places[name] = tensor
-
-
-def _tensors(network: nn.Module) -> list[_Place]:
-    """Every parameter and buffer, with where a module keeps it."""
-    return [place for module in network.modules() for place in _own(module)]
-
-
-def _own(module: nn.Module) -> list[_Place]:
-    return [
-        (places, name, tensor)
-        for places in (module._parameters, module._buffers)
-        for name, tensor in places.items()
-        if tensor is not None
-    ]
-
-
-def _like(tensor: Tensor, data: Tensor) -> Tensor:
-    return nn.Parameter(data, requires_grad=False) if isinstance(tensor, nn.Parameter) else data

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNet
 from personalive.pipelines.personalive.speed.page_locked import host_memory
+from personalive.pipelines.personalive.speed.places import Place, like, places_within
 
 SMALLEST = 1 << 16
 """Bytes of a tensor that is worth waiting elsewhere: norms and biases stay."""
@@ -45,7 +45,11 @@ class StreamedUNet:
         units = network.units()
         kept = {id(tensor) for tensor in network.motion_weights()}
         layouts = [
-            _Layout([spot for module in units[number] for spot in _spots(module)], kept, smallest or SMALLEST)
+            _Layout(
+                [spot for module in units[number] for spot in places_within(module, attributes=True)],
+                kept,
+                smallest or SMALLEST,
+            )
             for number in self._turn
         ]
         size = max((layout.nbytes for layout in layouts), default=0)
@@ -126,14 +130,10 @@ def evenly(sizes: Sequence[int], share: float) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-_Spot = tuple[dict[str, Any], str, Tensor]
-"""A module's parameters, buffers or other attributes, a name among them, and the tensor that is there."""
-
-
 class _Layout:
     """Where the large tensors of a unit lie in its place. Those that share memory go on sharing it."""
 
-    def __init__(self, spots: list[_Spot], kept: set[int], smallest: int) -> None:
+    def __init__(self, spots: list[Place], kept: set[int], smallest: int) -> None:
         self._spots = [
             spot
             for spot in spots
@@ -161,7 +161,7 @@ class _Layout:
             _spread(whole.cpu(), begin, pieces)
         for places, name, tensor in self._spots:
             offset = self._offsets[tensor.untyped_storage().data_ptr()]
-            places[name] = _like(tensor, _within(place, offset, tensor))
+            places[name] = like(tensor, _within(place, offset, tensor))
         self._spots.clear()
         self._storages.clear()
         return pieces
@@ -188,29 +188,11 @@ def _bring_the_rest(network: nn.Module, device: torch.device, places: Sequence[T
     """Put on the device what does not stream; tensors that share memory go on sharing it."""
     streamed = {place.untyped_storage().data_ptr() for place in places}
     moved: dict[int, Tensor] = {}
-    for module in network.modules():
-        for where, name, tensor in _spots_of(module):
-            storage = tensor.untyped_storage()
-            if tensor.device == device or storage.data_ptr() in streamed:
-                continue
-            if storage.data_ptr() not in moved:
-                whole = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
-                moved[storage.data_ptr()] = whole.to(device)
-            where[name] = _like(tensor, _within(moved[storage.data_ptr()], 0, tensor))
-
-
-def _spots(module: nn.Module) -> list[_Spot]:
-    return [spot for part in module.modules() for spot in _spots_of(part)]
-
-
-def _spots_of(module: nn.Module) -> list[_Spot]:
-    return [
-        (places, name, tensor)
-        for places in (module._parameters, module._buffers, module.__dict__)
-        for name, tensor in places.items()
-        if isinstance(tensor, Tensor)
-    ]
-
-
-def _like(tensor: Tensor, data: Tensor) -> Tensor:
-    return nn.Parameter(data, requires_grad=False) if isinstance(tensor, nn.Parameter) else data
+    for where, name, tensor in places_within(network, attributes=True):
+        storage = tensor.untyped_storage()
+        if tensor.device == device or storage.data_ptr() in streamed:
+            continue
+        if storage.data_ptr() not in moved:
+            whole = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
+            moved[storage.data_ptr()] = whole.to(device)
+        where[name] = like(tensor, _within(moved[storage.data_ptr()], 0, tensor))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from personalive.errors import MissingWeightsError, WeightsError
 from personalive.pipelines.personalive.networks.autoencoder import Autoencoder
@@ -120,11 +121,27 @@ def _ours(make: Callable[[Sizes], nn.Module]) -> Callable[[Path, Sizes], nn.Modu
     return build
 
 
+class _Uninitialized(TorchFunctionMode):
+    """Build layers without drawing numbers: on the meta device, too, that takes longer than all else."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        del types
+        if getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else (kwargs or {})["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def _described_by(path: Path) -> Iterator[None]:
     """Build in the block, on the meta device; what goes wrong is put down to the file with the sizes."""
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Uninitialized():
             yield
     except Exception as error:  # layers say what is wrong with sizes in many ways
         raise WeightsError(f"{path} describes no usable network ({summary(error)}).") from error
@@ -182,6 +199,8 @@ NETWORKS = (
     ),
 )
 """Every network that a set must have."""
+
+DENOISING_UNET = next(network for network in NETWORKS if network.main is layout.DENOISING_UNET)
 
 TINY_VAE = Network(
     "tiny_vae",

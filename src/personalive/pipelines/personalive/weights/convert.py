@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from functools import reduce
 from pathlib import Path
 
@@ -17,14 +18,20 @@ from personalive.pipelines.personalive.weights.sizes import read_sizes, write_si
 
 
 def convert(
-    directory: Path, out: Path, *, dtype: torch.dtype | None = None, progress: Progress | None = None
+    directory: Path,
+    out: Path,
+    *,
+    dtype: torch.dtype | None = None,
+    progress: Progress | None = None,
+    note: Callable[[str], None] = lambda sentence: None,
 ) -> Path:
     """Write the set in `directory` to the new folder `out`, complete and checked, and return `out`.
 
     Weights keep the type they are stored in unless `dtype` names one; what computes in float32 (the motion
-    extractor, the autoencoder's encoder) becomes float32 in any case. What no network uses is left out. `out`
-    appears only when all of it is written. Raises `OutputExistsError` when it exists, `WeightsError` when the set
-    is not sound, `InputError` when it cannot be written.
+    extractor, the autoencoder's encoder) becomes float32 in any case. What no network uses is left out; `note` is
+    told of that and all else that is unusual. `out` appears only when all of it is written. Raises
+    `OutputExistsError` when it exists, `WeightsError` when the set is not sound, `InputError` when it cannot be
+    written.
     """
     if out.exists() or out.is_symlink():
         raise OutputExistsError(f"{out} exists already: give a new folder.")
@@ -35,8 +42,10 @@ def convert(
         done = 0
         for prepared in networks:
             kind = dtype or _stored_dtype(prepared)
-            for _ in read([prepared], torch.device("cpu"), kind, _shifted(progress, done, networks)):
+            for filled in read([prepared], torch.device("cpu"), kind, _shifted(progress, done, networks)):
                 _write(prepared, root, partial)
+                for sentence in filled.notes:
+                    note(sentence)
             done += prepared.plan.nbytes
             prepared.module.to_empty(device="meta")  # its file is written: make room for the next
     return out

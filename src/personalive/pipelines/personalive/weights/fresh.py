@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 
 from personalive.errors import InputError
+from personalive.media.partial_files import Hold, partial_path, sweep
+from personalive.replacing import replace_file
 
 
 @contextmanager
@@ -22,23 +23,29 @@ def fresh_folder(out: Path) -> Iterator[Path]:
     out = out.absolute()
     made = [parent for parent in out.parents if not parent.exists()]
     hidden: Path | None = None
+    hold: Hold | None = None
     try:
         for parent in reversed(made):
             parent.mkdir(exist_ok=True)
-        hidden = Path(tempfile.mkdtemp(prefix=f".{out.name}.partial-", dir=out.parent))
+        sweep(out.parent)
+        hidden = partial_path(out)
+        hidden.mkdir(mode=0o700)
+        hold = Hold(hidden)
         partial = hidden / "set"  # the hidden one is closed to others, which `out` need not be
         partial.mkdir()
         yield partial
         if out.exists():
             for part in partial.iterdir():
-                part.replace(out / part.name)
+                replace_file(part, out / part.name)
         else:
-            partial.replace(out)
+            replace_file(partial, out)
     except (OSError, SafetensorError) as error:
         raise InputError(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
     finally:
         if hidden is not None:
             shutil.rmtree(hidden, ignore_errors=True)
+        if hold is not None:
+            hold.release()
         if not out.exists():
             _remove_empty(made)
 

@@ -2,8 +2,8 @@
 
 `torch.load(weights_only=True)` runs no foreign code, but does whatever a pickle asks of torch: make a tensor
 of a terabyte, resize a storage, unpack a zip within a zip's means. Here the pickle is run with stand-ins for
-everything that it names. What passes is what `torch.save` writes for a dict of tensors, each of them lying
-within what the file stores; `torch.load` may have that.
+everything that it names. What passes is what `torch.save` writes for plain values and for tensors, each of them
+lying within what the file stores; `torch.load` may have that.
 """
 
 from __future__ import annotations
@@ -11,24 +11,27 @@ from __future__ import annotations
 import io
 import mmap
 import pickle
-import struct
-import zipfile
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
 from personalive.errors import WeightsError
+from personalive.pipelines.personalive.weights.archives import PICKLE, is_zip, records
 
-_ZIP_MAGIC = b"PK\x03\x04"
-# The ends of archives: signature first; the size and the place of the list of records, and what follows it.
-_END = struct.Struct("<4s4H2LH")
-_LOCATOR = struct.Struct("<4sLQL")
-_END_64 = struct.Struct("<4sQ2H2L4Q")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
+_LEGACY_COUNT = 8  # bytes before each storage, which say how long it is
+_PICKLE_PROTOCOL = 2
+
+# Kind and bytes: truth values, whole and floating numbers, complex ones.
+_NUMPY_TYPES = frozenset(
+    ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
+)
+_NUMPY_STATE = 8
+_LONGEST_SCALAR = 16
 
 _DTYPES = {
     "DoubleStorage": torch.float64,
@@ -46,85 +49,23 @@ _DTYPES = {
 }
 
 
-class Description(NamedTuple):
-    """A tensor as its file describes it."""
+def survey(path: Path) -> tuple[object, bool]:
+    """What a file of `torch.save` holds, tensors as `Tensor`; and whether numpy's scalars are among it.
 
-    name: str
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-
-def is_zip(path: Path) -> bool:
-    """Whether the file is of the newer kind, a zip archive, which can be mapped into memory."""
-    with path.open("rb") as file:
-        return file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
-
-
-def describe(path: Path) -> Iterator[Description]:
-    """The tensors of a file of `torch.save`, in its order.
-
-    Raises `WeightsError` for anything that is no dict of tensors; of a damaged file it may raise anything.
+    Raises `WeightsError` for anything but plain values; of a damaged file it may raise anything.
     """
-    content = _archived(path) if is_zip(path) else _legacy(path)
-    if not isinstance(content, dict):
-        raise WeightsError(f"{path} holds {_kind(content)}, not named tensors.")
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, _Tensor):
-            raise WeightsError(
-                f"{path} holds {repr(name)[:100]}, {_kind(value)}: only named tensors are expected."
-            )
-        yield Description(name, value.shape, value.dtype)
+    return _archived(path) if is_zip(path) else _legacy(path)
 
 
-def _archived(path: Path) -> object:
-    _require_one_directory(path)
-    records = _records(path)
+def _archived(path: Path) -> tuple[object, bool]:
+    sizes = records(path)
     # The very reader that `torch.load` has: two that disagree on a forged archive are a way around this.
-    content = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")
-    return _Survey(path, io.BytesIO(content), records).load()
+    content = torch._C.PyTorchFileReader(str(path)).get_record(PICKLE)
+    run = _Survey(path, io.BytesIO(content), sizes)
+    return run.load(), run.scalars
 
 
-def _require_one_directory(path: Path) -> None:
-    """Raise `WeightsError` unless the list of records ends where the archive's end begins, as it says itself.
-
-    Where both differ, Python's reader goes by the one and torch's by the other: two lists for two readers.
-    """
-    with path.open("rb") as file:
-        size = file.seek(0, io.SEEK_END)
-        file.seek(max(0, size - _END.size - _LOCATOR.size - _END_64.size))
-        tail = file.read()
-    end = size - _END.size
-    signature, *_, length, offset, comment = _END.unpack(tail[-_END.size :])
-    sound = signature == b"PK\x05\x06" and comment == 0
-    locator = tail[-_END.size - _LOCATOR.size : -_END.size]
-    if locator.startswith(b"PK\x06\x07"):
-        end -= _LOCATOR.size + _END_64.size
-        _, _, place, _ = _LOCATOR.unpack(locator)
-        signature, *_, length, offset = _END_64.unpack(tail[: _END_64.size])
-        sound = sound and signature == b"PK\x06\x06" and place == end
-    if not sound or offset + length != end:
-        raise WeightsError(
-            f"{path} is damaged or no file of weights (it does not end as they do). Fetch it again."
-        )
-
-
-def _records(path: Path) -> dict[str, int]:
-    """Sizes of an archive's records. None may be compressed: a few megabytes could unpack to gigabytes."""
-    sizes: dict[str, int] = {}
-    with zipfile.ZipFile(path) as archive:
-        for record in archive.infolist():
-            name = record.filename.partition("/")[2]
-            if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
-                raise WeightsError(f"{path} is compressed, which files of weights are not.")
-            if name in sizes:
-                raise WeightsError(f"{path} holds {name[:100]!r} twice.")
-            sizes[name] = record.file_size
-    if sum(sizes.values()) > path.stat().st_size:
-        raise WeightsError(f"{path} says that it holds more than its own size. Fetch it again.")
-    return sizes
-
-
-def _legacy(path: Path) -> object:
+def _legacy(path: Path) -> tuple[object, bool]:
     """The content of a file from before the archives: pickles, then the storages one after the other."""
     # Mapped: reading as many bytes as a pickle says there are gives those that are there, and needs no more.
     with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as file:
@@ -136,12 +77,18 @@ def _legacy(path: Path) -> object:
         if _Survey(path, file).load() != _LEGACY_PROTOCOL:
             raise WeightsError(f"{path} is of an unknown version.")
         _Survey(path, file).load()  # about the system that wrote it
-        survey = _Survey(path, file)
-        content = survey.load()
+        run = _Survey(path, file)
+        content = run.load()
         keys = _Survey(path, file).load()
-    if not isinstance(keys, list) or set(keys) != set(survey.storages):
+        there = len(file) - file.tell()
+    if not isinstance(keys, list) or set(keys) != set(run.storages):
         raise WeightsError(f"{path} stores other tensors than it names. Fetch it again.")
-    return content
+    needed = sum(_LEGACY_COUNT + storage.nbytes for storage in run.storages.values())
+    if there < needed:
+        raise WeightsError(
+            f"{path} is cut short: {there:,} bytes of {needed:,} of its tensors are there. Fetch it again."
+        )
+    return content, run.scalars
 
 
 class _Storage(NamedTuple):
@@ -150,8 +97,12 @@ class _Storage(NamedTuple):
     dtype: torch.dtype
     numel: int
 
+    @property
+    def nbytes(self) -> int:
+        return self.numel * self.dtype.itemsize
 
-class _Tensor:
+
+class Tensor:
     """Stand-in for a tensor. Raises ValueError where it does not lie within its storage."""
 
     __slots__ = ("dtype", "shape")
@@ -186,15 +137,50 @@ class _Parameter:
 
     def __new__(cls, tensor: object, grad: object, hooks: object) -> Any:
         del grad
-        if not isinstance(tensor, _Tensor) or hooks:
+        if not isinstance(tensor, Tensor) or hooks:
             raise ValueError("a parameter is made of something else than a tensor")
         return tensor
 
 
+class _NumpyType:
+    """Stand-in for the type of one of numpy's scalars: of fixed size, and no object."""
+
+    def __init__(self, code: object, align: object, copy: object) -> None:
+        del align, copy
+        if not isinstance(code, str) or code not in _NUMPY_TYPES:
+            raise ValueError("a number is of no plain type")
+        self.nbytes = int(code[1:])
+
+    def __setstate__(self, state: object) -> None:
+        """Take the byte order, which is all that a plain type has beside its code."""
+        order = state[1] if isinstance(state, tuple) and len(state) == _NUMPY_STATE else None
+        if order not in ("<", ">", "|", "=") or state != (3, order, None, None, None, -1, -1, 0):
+            raise ValueError("a number is of no plain type")
+
+
+class Scalar:
+    """Stand-in for one of numpy's scalars. Raises ValueError for one that would take more than a few bytes."""
+
+    def __init__(self, kind: object, content: object) -> None:
+        if not isinstance(kind, _NumpyType) or not isinstance(content, bytes) or len(content) != kind.nbytes:
+            raise ValueError("a number is not described as numbers are")
+
+
+def _encoded(text: object, encoding: object) -> bytes:
+    """Stand-in for how pickles of this protocol write a scalar's bytes."""
+    if not isinstance(text, str) or len(text) > _LONGEST_SCALAR or encoding != "latin1":
+        raise ValueError("bytes are not written as those of numbers are")
+    return text.encode("latin1")
+
+
 _KNOWN: Mapping[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): _Names,
-    ("torch._utils", "_rebuild_tensor_v2"): _Tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): Tensor,
     ("torch._utils", "_rebuild_parameter"): _Parameter,
+    ("numpy.core.multiarray", "scalar"): Scalar,  # so called before numpy 2
+    ("numpy._core.multiarray", "scalar"): Scalar,
+    ("numpy", "dtype"): _NumpyType,
+    ("_codecs", "encode"): _encoded,
     **{("torch", name): dtype for name, dtype in _DTYPES.items()},
 }
 
@@ -226,6 +212,7 @@ class _Survey(pickle._Unpickler):
     ) -> None:
         super().__init__(file, encoding="utf-8")
         self.storages: dict[object, _Storage] = {}
+        self.scalars = False
         self._path = path
         self._records = records
         self._left = path.stat().st_size
@@ -238,7 +225,20 @@ class _Survey(pickle._Unpickler):
                 f"{self._path} asks for {f'{module}.{name}'[:100]!r}: only plain tensors are read, "
                 "anything else could be harmful."
             )
+        self.scalars = self.scalars or known in (Scalar, _NumpyType)
         return known
+
+    def load_proto(self) -> None:
+        """Name a protocol that files of weights are not written in, whose opcodes are not run here."""
+        protocol = self.read(1)[0]  # type: ignore[attr-defined]
+        if protocol != _PICKLE_PROTOCOL:
+            raise WeightsError(
+                f"{self._path} is pickled with protocol {protocol}; only what torch.save writes by default "
+                f"(protocol {_PICKLE_PROTOCOL}) is read. Whoever trusts the file can load it and save it anew, "
+                "best as safetensors."
+            )
+
+    dispatch[pickle.PROTO[0]] = cast("Any", load_proto)
 
     def persistent_load(self, pid: Any) -> _Storage:
         """The storage of that id, which must be no larger than what the file has for it."""
@@ -247,7 +247,7 @@ class _Survey(pickle._Unpickler):
             raise ValueError("a storage is not described as storages are")
         (numel,) = _counts((numel,))
         if key not in self.storages:
-            nbytes = numel * dtype.itemsize
+            nbytes = _Storage(dtype, numel).nbytes
             self._left -= nbytes
             if nbytes > (self._left + nbytes if self._records is None else self._records[f"data/{key}"]):
                 raise WeightsError(f"{self._path} holds less than it says. Fetch it again.")
@@ -259,9 +259,3 @@ def _counts(numbers: object) -> tuple[int, ...]:
     if not isinstance(numbers, tuple) or not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError("a tensor's sizes are no numbers")
     return numbers
-
-
-def _kind(value: object) -> str:
-    if isinstance(value, _Names):
-        return "a dict"
-    return "a tensor" if isinstance(value, _Tensor) else f"something of type {type(value).__name__}"

@@ -91,12 +91,23 @@ def _image_encoder_config(width: int, layers: int, heads: int, patch: int, proje
 VARIANTS = {
     "small": Variant(
         Sizes(
-            reference_unet=UNetParams(block_out_channels=(32, 64, 64, 64), cross_attention_width=32),
-            denoising_unet=DenoisingUNetParams(block_out_channels=(32, 64, 64, 64), cross_attention_width=32),
-            motion_encoder=MotionEncoderParams(
-                stem=16, outer_width=32, inner_width=64, attention_width=64, features=128
+            reference_unet=UNetParams(
+                block_out_channels=(32, 64, 64, 64), layers_per_block=1, cross_attention_width=32
             ),
-            motion_extractor=MotionExtractorParams(depths=(1, 1, 2, 1), widths=(16, 32, 48, 64)),
+            denoising_unet=DenoisingUNetParams(
+                block_out_channels=(32, 64, 64, 64), layers_per_block=1, cross_attention_width=32
+            ),
+            motion_encoder=MotionEncoderParams(
+                stem=8,
+                outer_width=16,
+                inner_width=16,
+                attention_width=16,
+                attention_heads=1,
+                norm_groups=4,
+                hourglass_depth=2,
+                features=32,
+            ),
+            motion_extractor=MotionExtractorParams(depths=(1, 1, 2, 1), widths=(8, 16, 24, 32)),
             pose_guider=PoseGuiderParams(out_channels=32),
         ),
         vae=_vae_config((32, 32, 32, 32), layers=1),

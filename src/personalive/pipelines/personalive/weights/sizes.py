@@ -20,6 +20,7 @@ from personalive.pipelines.personalive.networks.motion_encoder import MotionEnco
 from personalive.pipelines.personalive.networks.motion_extractor import MotionExtractorParams
 from personalive.pipelines.personalive.networks.pose_guider import PoseGuiderParams
 from personalive.pipelines.personalive.networks.trunk import UNetParams
+from personalive.pipelines.personalive.weights.foreign import foreign
 from personalive.pipelines.personalive.weights.layout import SIZES
 
 FORMAT = 1
@@ -81,6 +82,9 @@ def read_sizes(root: Path) -> Sizes:
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises `WeightsError` when there is none, or one too large to be about sizes."""
     try:
+        wrong = foreign(path)
+        if wrong is not None:
+            raise WeightsError(wrong)
         with path.open("rb") as file:
             text = file.read(_LARGEST_JSON + 1)
         content = json.loads(text) if len(text) <= _LARGEST_JSON else None

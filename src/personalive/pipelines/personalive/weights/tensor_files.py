@@ -8,7 +8,7 @@ pages that were touched count as ours until their mapping is closed.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,12 @@ from safetensors import safe_open
 from torch import Tensor
 
 from personalive.errors import MissingWeightsError, WeightsError
-from personalive.pipelines.personalive.weights import pickles
+from personalive.pipelines.personalive.weights import archives, pickles, state_dicts
+from personalive.pipelines.personalive.weights.foreign import foreign
 
 _BYTES_PER_MAPPING = 512 << 20
 _LONGEST_NAME = 250
+_NAMED_AT_MOST = 3
 
 _SAFETENSORS_DTYPES = {
     "F64": torch.float64,
@@ -53,29 +55,60 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class TensorFile:
-    """A weights file and the entries it holds, in its own order. Made by `TensorFile.open`."""
+    """A weights file and the entries it holds, in its own order. Made by `TensorFile.open`.
+
+    `wrappers` are the names that lead to them, `skipped` what lies beside them and is no tensor, `scalars` whether
+    numpy's numbers are in the file.
+    """
 
     path: Path
     entries: Mapping[str, Entry]
+    wrappers: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    scalars: bool = False
 
     @classmethod
     def open(cls, path: Path) -> TensorFile:
         """Look into a file. Raises `WeightsError`, with the file's name, for anything but plain tensors."""
         with _blamed(path):
-            entries = dict(_safetensors_entries(path) if _is_safetensors(path) else _pickled_entries(path))
-        for name in entries:
+            wrong = foreign(path)
+            if wrong is not None:
+                raise WeightsError(wrong)
+            file = cls._safetensors(path) if _is_safetensors(path) else cls._pickled(path)
+        for name in (*file.entries, *file.wrappers, *file.skipped):
             if len(name) > _LONGEST_NAME or not name.isprintable():  # it would not look well in an error
                 raise WeightsError(
                     f"{path} holds an entry with the name {name[:100]!r}, which cannot be right."
                 )
-        return cls(path, entries)
+        return file
+
+    @classmethod
+    def _safetensors(cls, path: Path) -> TensorFile:
+        return cls(path, dict(_safetensors_entries(path)))
+
+    @classmethod
+    def _pickled(cls, path: Path) -> TensorFile:
+        content, scalars = pickles.survey(path)
+        found = state_dicts.find(content, path)
+        entries = {name: Entry(tensor.shape, tensor.dtype) for name, tensor in found.tensors.items()}
+        return cls(path, entries, found.wrappers, found.skipped, scalars)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was passed over to get at the entries, one sentence each."""
+        said = []
+        if self.wrappers:
+            said.append(f"{self.path}: the network is taken from {'.'.join(self.wrappers)!r} in it.")
+        if self.skipped:
+            said.append(f"{self.path}: passed over, being no tensors: {named(self.skipped)}.")
+        return tuple(said)
 
     def stream(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """The named entries in turn. A tensor is valid only until the next one is asked for: copy it."""
         pending = list(names)
         while pending:
             mapped = 0
-            with _mapped(self.path) as tensors:
+            with _mapped(self) as tensors:
                 while pending and mapped < _BYTES_PER_MAPPING:
                     name = pending.pop(0)
                     yield name, tensors[name]
@@ -85,17 +118,32 @@ class TensorFile:
 class _Pickled:
     """What `torch.load` gave."""
 
-    def __init__(self, path: Path) -> None:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=pickles.is_zip(path))
+    def __init__(self, file: TensorFile) -> None:
+        # What numpy's numbers are made by, nothing of which could do harm as the survey let it pass.
+        allowed = _numpy_names() if file.scalars else []
+        with torch.serialization.safe_globals(allowed):
+            content = torch.load(
+                file.path, map_location="cpu", weights_only=True, mmap=archives.is_zip(file.path)
+            )
+        content = state_dicts.within(content, file.wrappers)
         self._content: dict[str, Tensor] = {}
-        for name, value in content.items():
-            tensor = Tensor.detach(value)
+        for name in file.entries:
+            tensor = Tensor.detach(content[name])
             if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
-                raise WeightsError(f"{path}: {name} is not a plain tensor.")
+                raise WeightsError(f"{file.path}: {name} is not a plain tensor.")
             self._content[name] = tensor
 
     def __getitem__(self, name: str) -> Tensor:
         return self._content[name]
+
+
+def _numpy_names() -> list[Any]:
+    """Everything that pickles of numpy's numbers name, under the names of both of its versions."""
+    import numpy as np
+
+    make = np.float64(0).__reduce__()[0]
+    kinds = [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
+    return [(make, "numpy.core.multiarray.scalar"), (make, "numpy._core.multiarray.scalar"), np.dtype, *kinds]
 
 
 class _Safetensors:
@@ -107,11 +155,6 @@ class _Safetensors:
     def __getitem__(self, name: str) -> Tensor:
         tensor: Tensor = self._opened.get_tensor(name)
         return tensor
-
-
-def _pickled_entries(path: Path) -> Iterator[tuple[str, Entry]]:
-    for name, shape, dtype in pickles.describe(path):
-        yield name, Entry(shape, dtype)
 
 
 def _safetensors_entries(path: Path) -> Iterator[tuple[str, Entry]]:
@@ -129,14 +172,14 @@ def _is_safetensors(path: Path) -> bool:
 
 
 @contextmanager
-def _mapped(path: Path) -> Iterator[_Pickled | _Safetensors]:
+def _mapped(file: TensorFile) -> Iterator[_Pickled | _Safetensors]:
     """The file's tensors, mapped for the time of the block."""
-    with _blamed(path):
-        if _is_safetensors(path):
-            with safe_open(path, framework="pt", device="cpu") as opened:
+    with _blamed(file.path):
+        if _is_safetensors(file.path):
+            with safe_open(file.path, framework="pt", device="cpu") as opened:
                 yield _Safetensors(opened)
         else:
-            yield _Pickled(path)
+            yield _Pickled(file)
 
 
 @contextmanager
@@ -160,3 +203,9 @@ def summary(error: Exception) -> str:
     """Kind and first words of a library's error, which may quote what a file holds, as printable text."""
     words = str(error).strip().split("\n", 1)[0][:200]
     return f"{type(error).__name__}: {''.join(sign if sign.isprintable() else '?' for sign in words)}"
+
+
+def named(names: Sequence[str]) -> str:
+    """The first few of those names, and how many more there are."""
+    more = len(names) - _NAMED_AT_MOST
+    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")

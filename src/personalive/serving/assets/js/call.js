@@ -1,44 +1,31 @@
 /** @file One WebRTC connection to the server: a driver goes out, the animated portrait comes back. */
 
+import { sleep } from "./time.js";
+
 const SESSIONS = "/api/v1/webrtc/offer";
 const SILENCE_MS = 8000;
 const UNSTABLE_MS = 4000;
+const SENT_LOOK_MS = 50;
+const SENT_LOOKS = 20;
 
 /**
  * @typedef {object} Heard
  * @property {(stream: MediaStream) => void} stream
  * @property {(message: Record<string, any>) => void} message over the data channel
- * @property {() => void} lost the server is gone, or cannot be reached any more; not called after `close`
+ * @property {(left: Promise<void>) => void} lost the server is gone, or cannot be reached any more; not called after
+ *   `close`. `left` resolves when it has ended the session
  */
 
-/** Open it with `Call.open`. */
+/** `offer` opens it, `close` ends it, whatever it is at. */
 export class Call {
   /** @type {string | null} */ id = null;
   /** @type {RTCIceCandidate[]} */ #found = [];
   /** @type {Record<string, unknown>[]} */ #unsent = [];
   #over = false;
+  /** Resolves when the server has answered the offer, or never will. @type {Promise<void>} */
+  #answered = Promise.resolve();
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #silence;
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #unstable;
-
-  /**
-   * Offer to the server; resolves when it has answered. Throws `ApiError`.
-   * @param {import("./api.js").Api} api
-   * @param {MediaStream} driver
-   * @param {Record<string, unknown>} parameters `reference_id` and run parameters
-   * @param {Heard} heard
-   * @param {AbortSignal} signal
-   */
-  static async open(api, driver, parameters, heard, signal) {
-    const { iceServers } = await api.get("/api/v1/webrtc/ice-servers", { signal });
-    const call = new Call(api, heard, iceServers);
-    try {
-      await call.#offer(driver, parameters, signal);
-    } catch (error) {
-      call.close();
-      throw error;
-    }
-    return call;
-  }
 
   /**
    * @param {import("./api.js").Api} api
@@ -93,30 +80,47 @@ export class Call {
     return seconds;
   }
 
-  /** Hang up, and tell the server. */
-  close() {
+  /** Resolves when a frame of the driver that is sent now has left, or none leaves. */
+  async frameSent() {
+    const before = await this.#framesSent();
+    for (let look = 0; look < SENT_LOOKS && (await this.#framesSent()) === before; look++) await sleep(SENT_LOOK_MS);
+  }
+
+  /** Hang up, and tell the server. Resolves when the server has ended the session. */
+  async close() {
     this.#over = true;
     clearTimeout(this.#silence);
     clearTimeout(this.#unstable);
     this.peer.close();
+    if (this.id === null) await this.#answered;
     if (this.id === null) return;
     // Also when the page is being left.
-    this.api.request(`${SESSIONS}/${this.id}`, { method: "DELETE", keepalive: true }).catch(() => {});
+    await this.api.request(`${SESSIONS}/${this.id}`, { method: "DELETE", keepalive: true }).catch(() => {});
   }
 
   /**
+   * Offer to the server; resolves when it has answered. Throws `ApiError`.
    * @param {MediaStream} driver
-   * @param {Record<string, unknown>} initialParameters
-   * @param {AbortSignal} signal
+   * @param {Record<string, unknown>} initialParameters `reference_id` and run parameters
    */
-  async #offer(driver, initialParameters, signal) {
+  async offer(driver, initialParameters) {
     this.peer.addTransceiver(driver.getVideoTracks()[0], { direction: "sendrecv", streams: [driver] });
     const { sdp } = await this.peer.createOffer();
     await this.peer.setLocalDescription({ type: "offer", sdp });
-    const answer = await this.api.post(SESSIONS, { sdp, type: "offer", initialParameters }, { signal });
-    this.id = answer.sessionId;
+    // Not to be aborted: the server would open the session all the same, and its place would stay taken.
+    const asked = this.api.post(SESSIONS, { sdp, type: "offer", initialParameters });
+    this.#answered = asked.then(({ sessionId }) => void (this.id = sessionId), () => {});
+    const answer = await asked;
+    if (this.#over) return;
     await this.peer.setRemoteDescription({ type: "answer", sdp: answer.sdp });
     await this.#sendCandidates(this.#found.splice(0));
+  }
+
+  async #framesSent() {
+    for (const report of (await this.peer.getStats()).values()) {
+      if (report.type === "outbound-rtp" && report.kind === "video") return report.framesSent;
+    }
+    return 0;
   }
 
   /** @param {RTCIceCandidate | null} candidate */
@@ -149,7 +153,6 @@ export class Call {
 
   #lose() {
     if (this.#over) return;
-    this.close();
-    this.heard.lost();
+    this.heard.lost(this.close());
   }
 }

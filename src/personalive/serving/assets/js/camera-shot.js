@@ -1,18 +1,19 @@
 /** @file A portrait taken with the camera. */
 
 import { byId } from "./dom.js";
-import { openCamera } from "./drivers.js";
+import { Camera } from "./drivers.js";
 import { Portrait } from "./portraits.js";
 import { say } from "./strings.js";
 
 /**
- * Show the camera until a picture is taken, or not.
+ * Show the camera until a picture is taken, or not. Throws `DriverError`.
  * @returns {Promise<Portrait | null>}
  */
 export async function takePicture() {
   const dialog = /** @type {HTMLDialogElement} */ (byId("shot-dialog"));
   const video = /** @type {HTMLVideoElement} */ (byId("shot-video"));
-  const camera = await openCamera(null);
+  const camera = new Camera(null);
+  await camera.open();
   try {
     video.srcObject = camera.stream;
     dialog.returnValue = "";

@@ -10,12 +10,14 @@ const CLEARLY = 1.2;
 
 /** @typedef {typeof NAMES[number]} Name */
 /** @typedef {Record<Exclude<Name, "network">, number | null>} Told in milliseconds, as the server says them */
-/** @typedef {Pick<import("./pipelines.js").PipelineSchema, "chunk_frames" | "load_parameters">} Pipeline */
+/** @typedef {Pick<import("./pipelines.js").PipelineSchema, "load_parameters">} Pipeline */
 
 /** Shows the parts. */
 export class DelayParts {
   /** @type {Pipeline | null} */ #pipeline = null;
   /** @type {Name | null} */ #largest = null;
+  /** Driving frames that a step waits for; null where the server has not said. @type {number | null} */
+  #chunkFrames = null;
 
   constructor() {
     this.bar = byId("delay-bar");
@@ -34,7 +36,7 @@ export class DelayParts {
 
   /** Nothing is known. */
   clear() {
-    this.#largest = null;
+    this.#largest = this.#chunkFrames = null;
     this.#draw(new Map(NAMES.filter((name) => name !== "window").map((name) => [name, null])));
     this.advice.textContent = "";
   }
@@ -43,8 +45,10 @@ export class DelayParts {
    * @param {Told | undefined} told undefined from a server that is older than this page
    * @param {number} onTheWay seconds on the network and in this browser
    * @param {number} rate driving frames per second
+   * @param {number} [chunkFrames] driving frames that a step waits for
    */
-  show(told, onTheWay, rate) {
+  show(told, onTheWay, rate, chunkFrames) {
+    this.#chunkFrames = chunkFrames ?? null;
     if (!told || Object.values(told).every((part) => part === null)) return this.clear();
     /** @type {Map<Name, number | null>} */
     const parts = new Map();
@@ -77,7 +81,7 @@ export class DelayParts {
 
   /** @param {Name} name */
   #called(name) {
-    if (name === "chunk") return say.partChunk(this.#pipeline?.chunk_frames ?? 1);
+    if (name === "chunk") return say.partChunk(this.#chunkFrames);
     return { window: text.partWindow, step: text.partStep, send: text.partSend, network: text.partNetwork }[name];
   }
 
@@ -87,14 +91,13 @@ export class DelayParts {
    * @param {number} rate
    */
   #advise(name, seconds, rate) {
-    const frames = this.#pipeline?.chunk_frames ?? 1;
+    const frames = this.#chunkFrames ?? 1;
+    const properties = this.#pipeline?.load_parameters.properties ?? {};
     // A chunk is complete after that; frames that wait longer wait for the pipeline.
     if (name === "chunk") return seconds > frames / Math.max(rate, 1) ? text.adviseTurn : say.adviseChunk(frames);
-    if (name === "window") {
-      const properties = this.#pipeline?.load_parameters.properties ?? {};
-      return "latency" in properties ? say.adviseLatency() : text.adviseWindow;
-    }
-    return { step: text.adviseStep, send: text.adviseSend, network: text.adviseNetwork }[name];
+    if (name === "window") return "latency" in properties ? say.adviseLatency() : text.adviseWindow;
+    if (name === "step") return "width" in properties ? say.adviseSmaller() : text.adviseStep;
+    return { send: text.adviseSend, network: text.adviseNetwork }[name];
   }
 }
 

@@ -1,7 +1,8 @@
 /** @file Choosing what drives the portrait. */
 
 import { byId, complain, make } from "./dom.js";
-import { cameras, DriverError, openCamera, playVideo } from "./drivers.js";
+import { Camera, cameras, Clip, DriverError } from "./drivers.js";
+import { forgetFile, keepFile, keptFile } from "./storage.js";
 import { say, text } from "./strings.js";
 
 const SAMPLE = "/assets/samples/driving.mp4";
@@ -11,6 +12,8 @@ const SAMPLE = "/assets/samples/driving.mp4";
 /** Holds the chosen driver. Calls `onChoose` with one that has just been chosen, or null when it is gone. */
 export class DriverPicker {
   /** @type {Driver | null} */ chosen = null;
+  /** What the browser said of the camera that cannot be had. @type {string} */
+  #cause = "";
   #turn = 0;
 
   /** @param {(driver: Driver | null) => void} onChoose */
@@ -20,32 +23,78 @@ export class DriverPicker {
     this.devices = /** @type {HTMLSelectElement} */ (byId("cameras"));
     this.buttons = { camera: byId("driver-camera"), file: byId("driver-file"), sample: byId("driver-sample") };
     const input = /** @type {HTMLInputElement} */ (byId("video-file"));
-    this.buttons.camera.onclick = () => this.#open("camera", () => openCamera(null));
+    this.buttons.camera.onclick = () => this.#choose("camera", async () => new Camera(null));
     this.buttons.file.onclick = () => input.click();
-    this.buttons.sample.onclick = () => this.#open("sample", playSample);
-    this.devices.onchange = () => this.#open("camera", () => openCamera(this.devices.value));
+    this.buttons.sample.onclick = () => this.#choose("sample", sample);
+    this.devices.onchange = () => this.#choose("camera", async () => new Camera(this.devices.value));
     input.onchange = () => {
       const file = input.files?.[0];
       input.value = "";
-      if (file) this.#open("file", () => playVideo(file, file.name, "file"));
+      if (file) this.#choose("file", async () => new Clip(file, file.name, "file"));
     };
+    this.#watchCameras();
+  }
+
+  /**
+   * Take what was chosen before the page was loaded again. A camera stays off until the start.
+   * @param {NonNullable<import("./storage.js").Choices["driver"]>} kept
+   */
+  async restore({ kind, name, deviceId, key }) {
+    if (kind === "camera") return this.#use(new Camera(deviceId));
+    if (kind === "sample") return this.#choose("sample", sample);
+    const file = key === null ? null : await keptFile(key);
+    if (file) await this.#choose("file", async () => Object.assign(new Clip(file, name, "file"), { key }));
+    else this.complain(say.videoNotKept(name));
+  }
+
+  /** What a reload must not lose. */
+  get kept() {
+    const { chosen } = this;
+    return chosen && { kind: chosen.kind, name: chosen.name, deviceId: chosen.deviceId, key: chosen.key };
+  }
+
+  /**
+   * Say why the driver cannot be had; null takes that back.
+   * @param {string | null} sentence
+   * @param {string} [cause] what the browser said
+   */
+  complain(sentence, cause = "") {
+    this.#cause = sentence === null ? "" : cause;
+    complain(this.problem, sentence);
+  }
+
+  /** Give the camera back until the next start. */
+  release() {
+    this.chosen?.release();
+    this.show();
+  }
+
+  /** Say which one is chosen, and whether it is off. */
+  show() {
+    const { chosen } = this;
+    for (const [kind, button] of Object.entries(this.buttons)) {
+      button.setAttribute("aria-pressed", String(chosen?.kind === kind));
+    }
+    const off = chosen?.kind === "camera" && chosen.stream === null;
+    byId("driver-name").textContent = off ? say.cameraOff : chosen?.kind === "file" ? chosen.name : "";
   }
 
   /**
    * @param {"camera" | "file" | "sample"} kind
-   * @param {() => Promise<Driver>} open
+   * @param {() => Promise<Driver>} make
    */
-  async #open(kind, open) {
+  async #choose(kind, make) {
     const turn = ++this.#turn;
-    complain(this.problem, null);
+    this.complain(null);
     this.buttons[kind].toggleAttribute("data-busy", true);
     try {
-      const driver = await open();
-      if (turn === this.#turn) this.#use(driver);
+      const driver = await make();
+      await driver.open();
+      if (turn === this.#turn) await this.#use(driver);
       else driver.stop();
     } catch (error) {
       if (!(error instanceof DriverError)) throw error;
-      complain(this.problem, error.message);
+      if (turn === this.#turn) this.complain(error.message, error.cause);
     } finally {
       this.buttons[kind].removeAttribute("data-busy");
     }
@@ -55,8 +104,10 @@ export class DriverPicker {
   async #use(driver) {
     const before = this.chosen;
     this.chosen = driver;
-    driver.stream.getVideoTracks()[0].onended = () => this.#gone(driver);
-    this.#mark();
+    if (driver.kind === "file" && driver.file) driver.key ??= keepFile(driver.file);
+    if (before?.key && before.key !== driver.key) forgetFile(before.key);
+    driver.onEnded = () => this.#gone(driver);
+    this.show();
     this.onChoose(driver);
     before?.stop();
     await this.#listCameras();
@@ -66,16 +117,9 @@ export class DriverPicker {
   #gone(driver) {
     if (this.chosen !== driver) return;
     this.chosen = null;
-    this.#mark();
-    complain(this.problem, say.cameraStopped);
+    this.show();
+    this.complain(say.cameraStopped);
     this.onChoose(null);
-  }
-
-  #mark() {
-    for (const [kind, button] of Object.entries(this.buttons)) {
-      button.setAttribute("aria-pressed", String(this.chosen?.kind === kind));
-    }
-    byId("driver-name").textContent = this.chosen?.kind === "file" ? this.chosen.name : "";
   }
 
   async #listCameras() {
@@ -84,9 +128,25 @@ export class DriverPicker {
     this.devices.replaceChildren(...found.map(({ id, name }) => make("option", { value: id }, name)));
     if (this.chosen?.deviceId) this.devices.value = this.chosen.deviceId;
   }
+
+  /** Take back what was said of the camera as soon as it is allowed, or one is connected. */
+  #watchCameras() {
+    const forget = (/** @type {string[]} */ ...causes) => causes.includes(this.#cause) && this.complain(null);
+    navigator.mediaDevices?.addEventListener("devicechange", () => {
+      void this.#listCameras();
+      forget("NotFoundError", "OverconstrainedError", "NotReadableError");
+    });
+    const asked = navigator.permissions?.query({ name: /** @type {PermissionName} */ ("camera") });
+    asked?.then(
+      (permission) => (permission.onchange = () => permission.state !== "denied" && forget("NotAllowedError")),
+      () => {}, // Firefox does not know this permission
+    );
+  }
 }
 
-async function playSample() {
-  const clip = await (await fetch(SAMPLE)).blob();
-  return playVideo(clip, text.sampleClip, "sample");
+async function sample() {
+  const answer = await fetch(SAMPLE).catch(() => null);
+  if (!answer?.ok) throw new DriverError(say.unreachable);
+  const clip = await answer.blob();
+  return new Clip(clip, text.sampleClip, "sample");
 }

@@ -2,60 +2,155 @@
 
 import { say, text } from "./strings.js";
 
-/** A driver that cannot be had, in a sentence. */
-export class DriverError extends Error {}
+/** A driver that cannot be had, in a sentence. `cause` names what the browser said, such as "NotAllowedError". */
+export class DriverError extends Error {
+  /**
+   * @param {string} message
+   * @param {string} [cause]
+   */
+  constructor(message, cause = "") {
+    super(message);
+    this.cause = cause;
+  }
+}
+
+/** @typedef {"camera" | "file" | "sample"} Kind */
 
 /**
- * A picture that moves. `stop` gives back what it holds.
+ * A picture that moves. It has a `stream` from `open` on. `release` gives the camera back until `open` is called
+ * again; `stop` ends it for good. `onEnded` is called when it ends by itself.
  * @typedef {object} Driver
- * @property {"camera" | "file" | "sample"} kind
+ * @property {Kind} kind
  * @property {string} name
- * @property {MediaStream} stream
+ * @property {MediaStream | null} stream
+ * @property {boolean} mirrored whether people expect to see it as in a mirror
+ * @property {Blob | null} file what is played
+ * @property {string | null} key by what name the browser keeps the file
  * @property {string | null} deviceId
+ * @property {(() => void) | null} onEnded
+ * @property {() => Promise<void>} open throws `DriverError`
  * @property {(paused: boolean) => void} pause
+ * @property {() => void} release
  * @property {() => void} stop
  */
 
-/**
- * Open a camera. Throws `DriverError`.
- * @param {string | null} deviceId any if null
- * @returns {Promise<Driver>}
- */
-export async function openCamera(deviceId) {
-  if (!navigator.mediaDevices) throw new DriverError(say.cameraInsecure);
-  const wish = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } };
-  const device = deviceId === null ? { facingMode: "user" } : { deviceId: { exact: deviceId } };
-  const stream = await navigator.mediaDevices
-    .getUserMedia({ video: { ...wish, ...device } })
-    .catch((error) => {
-      throw new DriverError(whyNoCamera(error));
-    });
-  const [track] = stream.getVideoTracks();
-  track.contentHint = "motion";
-  return {
-    kind: "camera",
-    name: text.camera,
-    stream,
-    deviceId: track.getSettings().deviceId ?? null,
-    pause: () => {},
-    stop: () => track.stop(),
-  };
+/** @implements {Driver} */
+export class Camera {
+  kind = /** @type {const} */ ("camera");
+  name = text.camera;
+  file = null;
+  key = null;
+  mirrored = true;
+  /** @type {MediaStream | null} */ stream = null;
+  /** @type {(() => void) | null} */ onEnded = null;
+  #turn = 0;
+
+  /** @param {string | null} deviceId any camera if null */
+  constructor(deviceId) {
+    this.deviceId = deviceId;
+  }
+
+  async open() {
+    if (this.stream?.active) return;
+    if (!navigator.mediaDevices) throw new DriverError(say.cameraInsecure);
+    const turn = ++this.#turn;
+    const stream = await this.#ask();
+    if (turn !== this.#turn) return stop(stream); // given back while the browser still asked
+    const [track] = stream.getVideoTracks();
+    const { deviceId, facingMode } = track.getSettings();
+    track.contentHint = "motion";
+    track.onended = () => this.onEnded?.();
+    this.deviceId = deviceId ?? null;
+    this.mirrored = facingMode !== "environment";
+    this.stream = stream;
+  }
+
+  pause() {}
+
+  release() {
+    this.#turn++;
+    if (this.stream) stop(this.stream);
+    this.stream = null;
+  }
+
+  stop() {
+    this.release();
+  }
+
+  async #ask() {
+    const wish = { width: { ideal: 640 }, height: { ideal: 480 }, frameRate: { ideal: 30 } };
+    const asked = (/** @type {MediaTrackConstraints} */ which) =>
+      navigator.mediaDevices.getUserMedia({ video: { ...wish, ...which } });
+    try {
+      if (this.deviceId === null) return await asked({ facingMode: "user" });
+      return await asked({ deviceId: { exact: this.deviceId } }).catch((error) => {
+        if (error.name !== "OverconstrainedError") throw error;
+        return asked({ facingMode: "user" }); // that camera is not there any more
+      });
+    } catch (error) {
+      const { name, message } = /** @type {DOMException} */ (error);
+      throw new DriverError(whyNoCamera(name, message), name);
+    }
+  }
 }
 
-/** @param {DOMException} error */
-function whyNoCamera(error) {
-  switch (error.name) {
-    case "NotAllowedError":
-    case "SecurityError":
-      return say.cameraBlocked;
-    case "NotFoundError":
-    case "OverconstrainedError":
-      return say.noCamera;
-    case "NotReadableError":
-    case "AbortError":
-      return say.cameraTaken;
-    default:
-      return say.cameraFailed(error.message);
+/** A video file that is played over and over. @implements {Driver} */
+export class Clip {
+  deviceId = null;
+  mirrored = false;
+  /** @type {string | null} */ key = null;
+  /** @type {MediaStream | null} */ stream = null;
+  /** @type {(() => void) | null} */ onEnded = null;
+  /** @type {HTMLVideoElement | null} */ #player = null;
+
+  /**
+   * @param {Blob} file
+   * @param {string} name
+   * @param {"file" | "sample"} kind
+   */
+  constructor(file, name, kind) {
+    this.file = file;
+    this.name = name;
+    this.kind = kind;
+  }
+
+  async open() {
+    if (this.stream) return;
+    const player = document.createElement("video");
+    const url = URL.createObjectURL(this.file);
+    Object.assign(player, { muted: true, loop: true, playsInline: true, src: url });
+    try {
+      await player.play();
+      if (player.videoWidth === 0) throw new Error("no picture");
+    } catch {
+      URL.revokeObjectURL(url);
+      throw new DriverError(say.notAVideo(this.name));
+    }
+    this.#player = player;
+    this.stream = captured(player);
+    for (const track of this.stream.getVideoTracks()) {
+      track.contentHint = "motion";
+      track.onended = () => this.onEnded?.();
+    }
+  }
+
+  /** @param {boolean} paused */
+  pause(paused) {
+    if (paused) this.#player?.pause();
+    else this.#player?.play().catch(() => {}); // stopped meanwhile
+  }
+
+  release() {}
+
+  stop() {
+    if (this.stream) stop(this.stream);
+    this.stream = null;
+    const player = this.#player;
+    this.#player = null;
+    if (player === null) return;
+    player.pause();
+    URL.revokeObjectURL(player.src);
+    player.removeAttribute("src");
   }
 }
 
@@ -67,39 +162,29 @@ export async function cameras() {
     .map((device, index) => ({ id: device.deviceId, name: device.label || say.unnamedCamera(index + 1) }));
 }
 
+/** @param {MediaStream} stream */
+function stop(stream) {
+  for (const track of stream.getTracks()) track.stop();
+}
+
 /**
- * Play a video over and over. Throws `DriverError` where the browser cannot.
- * @param {Blob} file
- * @param {string} name
- * @param {"file" | "sample"} kind
- * @returns {Promise<Driver>}
+ * @param {string} cause
+ * @param {string} message
  */
-export async function playVideo(file, name, kind) {
-  const url = URL.createObjectURL(file);
-  const player = document.createElement("video");
-  Object.assign(player, { muted: true, loop: true, playsInline: true, src: url });
-  try {
-    await player.play();
-    if (player.videoWidth === 0) throw new Error("no picture");
-  } catch {
-    URL.revokeObjectURL(url);
-    throw new DriverError(say.notAVideo(name));
+function whyNoCamera(cause, message) {
+  switch (cause) {
+    case "NotAllowedError":
+    case "SecurityError":
+      return say.cameraBlocked;
+    case "NotFoundError":
+    case "OverconstrainedError":
+      return say.noCamera;
+    case "NotReadableError":
+    case "AbortError":
+      return say.cameraTaken;
+    default:
+      return say.cameraFailed(message);
   }
-  const stream = captured(player);
-  for (const track of stream.getVideoTracks()) track.contentHint = "motion";
-  return {
-    kind,
-    name,
-    stream,
-    deviceId: null,
-    pause: (paused) => void (paused ? player.pause() : player.play()),
-    stop: () => {
-      for (const track of stream.getTracks()) track.stop();
-      player.pause();
-      player.removeAttribute("src");
-      URL.revokeObjectURL(url);
-    },
-  };
 }
 
 /**

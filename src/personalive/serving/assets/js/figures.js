@@ -11,18 +11,28 @@ import { say, text } from "./strings.js";
  * @property {number} fps_out
  * @property {{p50: number | null, p95: number | null}} latency_ms
  * @property {import("./delay-parts.js").Told} [delay_ms] what it consists of
+ * @property {number} [chunk_frames] driving frames that a step waits for
  * @property {number} frames_in
  * @property {number} dropped_in
  * @property {number} dropped_out
  * @property {number} frames_without_face
  */
 
+/** The share of skipped frames is a warning from the first of these on, until it is below the second. */
+const [MANY, FEW] = [0.1, 0.05];
+/** Over so many seconds: one alone may have a hundred reasons. */
+const REMEMBERED = 5;
+
 /** @typedef {"yes" | "no" | "unknown"} Seen whether the driver's face is found */
 
 /** Shows the figures, and finds in them what one message alone does not say. */
 export class Figures {
-  /** @type {Stats | null} */ #last = null;
+  /** The last seconds, oldest first. @type {Stats[]} */ #seen = [];
   #parts = new DelayParts();
+
+  constructor() {
+    this.advice = byId("skipped-advice");
+  }
 
   /**
    * The pipeline whose sessions are shown from now on.
@@ -34,7 +44,8 @@ export class Figures {
 
   /** Begin anew, with nothing known. */
   clear() {
-    this.#last = null;
+    this.#seen = [];
+    this.#warn(null);
     for (const id of ["in", "out", "delay", "dropped", "face"]) show(id, text.nothing, "");
     this.#parts.clear();
   }
@@ -46,24 +57,39 @@ export class Figures {
    * @returns {Seen}
    */
   show(stats, onTheWay, state) {
-    const last = this.#last;
-    this.#last = stats;
+    const last = this.#seen.at(-1) ?? null;
+    this.#seen = [...this.#seen.slice(-REMEMBERED), stats];
     const { p50 } = stats.latency_ms;
     show("in", say.perSecond(stats.fps_in), say.perSecondUnit);
     show("out", say.perSecond(stats.fps_out), say.perSecondUnit);
     if (p50 === null) show("delay", text.nothing, "");
     else show("delay", say.seconds(p50 / 1000 + onTheWay), say.secondsUnit);
-    this.#parts.show(stats.delay_ms, onTheWay, stats.fps_in);
-    if (last) show("dropped", say.percent(skipped(stats, last)), say.percentUnit);
+    this.#parts.show(stats.delay_ms, onTheWay, stats.fps_in, stats.chunk_frames);
+    if (last) this.#showSkipped(skipped(stats, this.#seen[0]));
     const seen = faceSeen(stats, last, state);
     show("face", { yes: say.inView, no: say.notInView, unknown: text.nothing }[seen], "");
     byId("figure-face").dataset.seen = seen;
     return seen;
   }
+
+  /** @param {number} share of the last seconds' driving frames */
+  #showSkipped(share) {
+    show("dropped", say.percent(share), say.percentUnit);
+    const warned = this.advice.textContent !== "";
+    this.#warn(share >= (warned ? FEW : MANY) ? share : null);
+  }
+
+  /** @param {number | null} share null takes the warning back */
+  #warn(share) {
+    byId("figure-dropped").toggleAttribute("data-warned", share !== null);
+    // Read out when it appears, not each second.
+    if ((share === null) === (this.advice.textContent === "")) return;
+    this.advice.textContent = share === null ? "" : say.adviseSkipped();
+  }
 }
 
 /**
- * The share of the last second's driving frames that is not seen in the result.
+ * The share of the driving frames since then that is not seen in the result.
  * @param {Stats} now
  * @param {Stats} before
  */

@@ -16,6 +16,19 @@ export function readKey() {
  */
 export function keepKey(key) {
   sessionStorage.setItem(KEPT_AS, key);
+  for (const hear of watching) hear(key);
+}
+
+/** @type {((key: string | null) => void)[]} */
+const watching = [];
+
+/**
+ * Call `hear` with the key in force, now and whenever another one is given.
+ * @param {(key: string | null) => void} hear
+ */
+export function watchKey(hear) {
+  watching.push(hear);
+  hear(readKey());
 }
 
 /** @type {Promise<boolean> | null} */

@@ -3,17 +3,22 @@
 import { Api, ApiError } from "./api.js";
 import { byId, fill } from "./dom.js";
 import { DriverPicker } from "./driver-picker.js";
+import { DriverError } from "./drivers.js";
 import { Figures } from "./figures.js";
-import { askForKey, readKey } from "./key.js";
+import { askForKey, readKey, watchKey } from "./key.js";
 import { Motion } from "./motion.js";
 import { Pipelines } from "./pipelines.js";
 import { PortraitPicker } from "./portrait-picker.js";
 import { Screen } from "./screen.js";
 import { Session } from "./session.js";
+import { keepChoices, keptChoices, sweepFiles } from "./storage.js";
 import { say, text } from "./strings.js";
+import { sleep } from "./time.js";
 import { Toolbar } from "./toolbar.js";
 
 const SLOW_MS = 5000;
+const LOOK_AGAIN_MS = 2000;
+const PREVIEW = "preview";
 
 fill(document);
 const api = new Api(readKey, askForKey);
@@ -21,10 +26,11 @@ const session = new Session(api);
 const screen = new Screen();
 const figures = new Figures();
 const motion = new Motion((changed, all) => session.setParameters(changed, all));
-const toolbar = new Toolbar(screen, { pause, reset, announce });
+const toolbar = new Toolbar(screen, { pause, reset, announce, api, session: () => session.id });
 const pipelines = new Pipelines(api, (pipeline) => {
   motion.use(pipeline.run_parameters);
   figures.use(pipeline);
+  forgetError();
   showWhatIsMissing();
 });
 const portraits = new PortraitPicker(usePortrait);
@@ -39,6 +45,10 @@ let shown = false;
 let wasLost = false;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let slow;
+/** What the last session failed by is shown: counted up when it is shown no more. */
+let failures = 0;
+/** Whether what was chosen before is shown again by now, and the page has not been left. */
+let restored = false;
 
 go.onclick = () => (session.active ? session.stop() : start());
 session.on("phase", (detail) => showPhase(detail));
@@ -58,16 +68,64 @@ session.on("stream", (detail) => {
   });
 });
 session.on("message", (detail) => void heard(detail));
+session.on("driver", (driver) => {
+  screen.showDriver(driver);
+  toolbar.useDriver(driver);
+  drivers.show();
+});
 session.on("error", (detail) => showError(detail.sentence, detail.cause));
-window.addEventListener("pagehide", () => session.stop());
+window.addEventListener("pagehide", () => {
+  keep();
+  restored = false; // what is left now is not what was chosen
+  session.stop();
+});
+window.addEventListener("pageshow", (event) => {
+  if (event.persisted) restored = true;
+});
+document.addEventListener("visibilitychange", () => document.hidden && keep());
+watchKey((key) => {
+  const fragment = key === null ? "" : `#key=${encodeURIComponent(key)}`;
+  /** @type {HTMLAnchorElement} */ (byId("stage-link")).href = `/stage${fragment}`;
+});
 
 figures.clear();
 showPhase("idle");
-void pipelines.look();
+void restore();
+
+/** Show what was chosen before the page was loaded again. */
+async function restore() {
+  const kept = keptChoices();
+  void sweepFiles();
+  const looked = pipelines.look(kept?.pipeline);
+  if (kept?.driver) void drivers.restore(kept.driver);
+  if (kept) await portraits.restore(kept);
+  await looked;
+  if (kept && pipelines.chosen?.id === kept.pipeline) {
+    pipelines.restore(kept.load);
+    motion.restore(kept.run);
+  }
+  restored = true;
+  if (kept?.recording) void toolbar.saveLeft(kept.recording);
+}
+
+/** Keep what is chosen, for when the page is loaded again. */
+function keep() {
+  if (!restored) return; // what was kept before is all there is
+  keepChoices({
+    ...portraits.kept,
+    driver: drivers.kept,
+    recording: toolbar.kept,
+    pipeline: pipelines.chosen?.id ?? null,
+    load: pipelines.changed,
+    run: motion.values,
+  });
+}
 
 function start() {
   if (!portraits.chosen || !drivers.chosen || !pipelines.chosen) return;
+  forgetError();
   portraits.complain(null);
+  drivers.complain(null);
   shown = wasLost = false;
   state = "";
   session.start({
@@ -78,17 +136,22 @@ function start() {
   });
 }
 
-/** @param {import("./portraits.js").Portrait} portrait */
+/** @param {import("./portraits.js").Portrait | null} portrait */
 async function usePortrait(portrait) {
-  if (!shown) screen.showStill(portrait.url);
+  forgetError();
   showWhatIsMissing();
+  keep();
+  if (portrait === null) return session.active ? undefined : screen.showInvite();
+  if (!shown) screen.showStill(portrait.url);
   if (!session.active) announce(say.portraitChosen(portrait.name), false);
   if (!session.active && !pipelines.isLoaded) return;
   portraits.setBusy(portrait, true);
   try {
     if (session.active) await session.usePortrait(portrait);
     else await portrait.reference(api);
-    screen.still.src = portrait.url;
+    portraits.setRefused(portrait, false);
+    if (portraits.chosen === portrait) screen.still.src = portrait.url;
+    keep();
   } catch (error) {
     if (!(error instanceof ApiError)) throw error;
     refusePortrait(portrait, error);
@@ -102,12 +165,20 @@ async function usePortrait(portrait) {
  * @param {ApiError} error
  */
 function refusePortrait(portrait, error) {
-  if (error.status === 409 && !session.active) return; // unloaded meanwhile: it is checked at the start
-  const before = session.active ? (session.plan?.portrait ?? null) : null;
-  portraits.mark(before === portrait ? null : before);
+  const used = session.active ? (session.plan?.portrait ?? null) : null;
+  if (error.passing || error.status === 409) {
+    // Not the portrait's fault: it is checked once more at the start, or where the session connects again.
+    if (used !== null && used !== portrait) portraits.mark(used);
+    if (used !== portrait && error.status !== 409) portraits.complain(error.message);
+    void untilReachable().then(() => portraits.chosen === portrait && portraits.complain(null));
+    return;
+  }
+  portraits.setRefused(portrait, true);
+  portraits.mark(used === portrait ? null : used);
   const again = () => {
     portrait.lenient = true;
     portraits.complain(null);
+    portraits.setRefused(portrait, false);
     portraits.mark(portrait);
     void usePortrait(portrait);
   };
@@ -117,9 +188,12 @@ function refusePortrait(portrait, error) {
 
 /** @param {import("./drivers.js").Driver | null} driver */
 function useDriver(driver) {
-  screen.showDriver(driver?.stream ?? null);
+  screen.showDriver(driver);
+  forgetError();
   showWhatIsMissing();
+  keep();
   if (driver === null) return;
+  toolbar.useDriver(driver);
   if (session.active) void session.useDriver(driver);
   else announce(say.driverChosen(driver.name), false);
 }
@@ -170,16 +244,15 @@ function showState(seen = "unknown", rate = 1) {
 /** @param {import("./session.js").Phase} phase */
 function showPhase(phase) {
   document.body.dataset.phase = phase;
-  const active = phase !== "idle";
   byId("go-text").textContent = { idle: text.start, starting: text.cancel }[/** @type {string} */ (phase)] ?? text.stop;
   document.title = say.pageTitle(phase === "live" ? say.live : "");
   for (const id of ["pause", "reset", "snapshot", "record", "pip"]) {
     /** @type {HTMLButtonElement} */ (byId(id)).disabled = phase !== "live";
   }
-  byId("running").textContent = active && pipelines.chosen?.id === "preview" ? say.runningPreview : "";
   if (phase === "live") begun();
   if (phase === "retrying") {
     wasLost = true;
+    toolbar.finish(true);
     figures.clear();
     showWait(0);
   }
@@ -199,11 +272,14 @@ function begun() {
 
 function over() {
   clearTimeout(slow);
-  toolbar.finish();
+  toolbar.finish(false);
   toolbar.setPaused(false);
+  drivers.release();
+  screen.showDriver(drivers.chosen);
   figures.clear();
   shown = false;
   screen.clearResult();
+  if (!portraits.chosen) screen.showInvite();
   screen.showStep(null);
   screen.tell("");
 }
@@ -221,14 +297,32 @@ function showWait(seconds) {
 
 /**
  * @param {string} sentence
- * @param {ApiError | null} cause
+ * @param {ApiError | DriverError | null} cause
  */
 function showError(sentence, cause) {
+  if (cause instanceof DriverError) return drivers.complain(sentence, cause.cause);
   const chosen = portraits.chosen;
   if (chosen && chosen.referenceId === null && [400, 413, 415, 422].includes(cause?.status ?? 0)) {
-    refusePortrait(chosen, /** @type {ApiError} */ (cause));
+    return refusePortrait(chosen, /** @type {ApiError} */ (cause));
   }
   screen.tell(sentence, "bad");
+  const failure = ++failures;
+  if (cause?.status === 0) void untilReachable().then(() => failure === failures && forgetError());
+}
+
+/** What the last session failed by does not count any more. */
+function forgetError() {
+  failures++;
+  if (!session.active) screen.tell("");
+}
+
+/** Resolves when the server answers. */
+async function untilReachable() {
+  for (;;) {
+    const answer = await fetch("/health/live").catch(() => null);
+    if (answer) return;
+    await sleep(LOOK_AGAIN_MS);
+  }
 }
 
 /** What is still to be chosen, beside the button that waits for it. */
@@ -236,6 +330,8 @@ function showWhatIsMissing() {
   const next = !portraits.chosen ? say.needPortrait : !drivers.chosen ? say.needDriver : say.ready;
   const ready = portraits.chosen && drivers.chosen && pipelines.chosen;
   byId("next").textContent = session.active ? "" : next;
+  const preview = pipelines.chosen?.id === PREVIEW;
+  for (const note of document.querySelectorAll(".preview-note")) note.textContent = preview ? say.runningPreview : "";
   go.disabled = !session.active && !ready;
 }
 

@@ -33,6 +33,15 @@ export class Motion {
     return this.#form?.changed() ?? {};
   }
 
+  /**
+   * Show these values, as if they had been chosen one by one.
+   * @param {Record<string, unknown>} given
+   */
+  restore(given) {
+    const known = this.#form?.names ?? [];
+    this.#form?.show(Object.fromEntries(Object.entries(given).filter(([name]) => known.includes(name))));
+  }
+
   #backToDefaults() {
     if (!this.#form) return;
     this.#note(Object.fromEntries(Object.keys(this.#form.changed()).map((name) => [name, this.#form?.defaults[name]])));

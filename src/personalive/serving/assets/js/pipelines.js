@@ -10,6 +10,7 @@ const FIRST = ["latency", "seed", "width", "height"];
 const HIDDEN = ["weights"];
 const DIFFUSION = "personalive";
 const PREVIEW = "preview";
+const LOOK_AGAIN_MS = 3000;
 
 /**
  * @typedef {object} PipelineSchema
@@ -32,6 +33,7 @@ export class Pipelines {
   /** @type {Record<string, unknown>} */ #loaded = {};
   /** @type {string | null} */ #loadedId = null;
   /** @type {SchemaForm | null} */ #form = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #again;
 
   /**
    * @param {import("./api.js").Api} api
@@ -41,12 +43,19 @@ export class Pipelines {
     this.api = api;
     this.onChoose = onChoose;
     this.list = byId("pipelines");
+    for (const id of ["before", "load-more"]) {
+      const more = /** @type {HTMLDetailsElement} */ (byId(id));
+      more.ontoggle = () => more.open && more.scrollIntoView({ block: tall(more) ? "start" : "nearest" });
+    }
     this.problem = byId("pipeline-problem");
   }
 
-  /** Ask the server what there is, and choose. Errors are said in place. */
-  async look() {
-    complain(this.problem, null);
+  /**
+   * Ask the server what there is, and choose. Errors are said in place, and taken back as soon as the server answers.
+   * @param {string | null} [preferred] the pipeline to choose if that can be
+   */
+  async look(preferred = null) {
+    clearTimeout(this.#again);
     try {
       const status = await this.api.get("/api/v1/pipeline/status");
       const { pipelines } = await this.api.get("/api/v1/pipelines/schemas");
@@ -54,11 +63,13 @@ export class Pipelines {
       this.note(status);
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      complain(this.problem, error.message, { label: text.tryAgain, act: () => void this.look() });
+      complain(this.problem, error.message, { label: text.tryAgain, act: () => void this.look(preferred) });
+      if (error.passing) this.#again = setTimeout(() => void this.look(preferred), LOOK_AGAIN_MS);
       return;
     }
+    complain(this.problem, null);
     this.#list();
-    const first = [this.chosen?.id, this.#loadedId, DIFFUSION, PREVIEW, ...Object.keys(this.#known)];
+    const first = [preferred, this.chosen?.id, this.#loadedId, DIFFUSION, PREVIEW, ...Object.keys(this.#known)];
     const best = first.find((id) => id && (this.#known[id]?.ready || id === this.#loadedId));
     if (best) this.choose(best);
   }
@@ -73,6 +84,21 @@ export class Pipelines {
     const chosen = /** @type {PipelineSchema} */ (this.chosen);
     const from = this.isLoaded ? this.#loaded : undefined;
     return { id: chosen.id, name: pipelineName(chosen), params: this.#form?.changed(from) ?? {} };
+  }
+
+  /** The chosen one's load parameters that differ from their defaults. */
+  get changed() {
+    return this.#form?.changed() ?? {};
+  }
+
+  /**
+   * Show these load parameters, as if they had been chosen one by one.
+   * @param {Record<string, unknown>} given
+   */
+  restore(given) {
+    const known = this.#form?.names ?? [];
+    const values = Object.entries(given).filter(([name]) => known.includes(name));
+    this.#form?.show(Object.fromEntries(values));
   }
 
   /**
@@ -115,6 +141,14 @@ export class Pipelines {
     if (!usable) row.append(new WeightsOffer(this.api, pipeline, () => void this.look()).element);
     return row;
   }
+}
+
+/**
+ * Whether more is there than can be seen at once.
+ * @param {HTMLElement} element
+ */
+function tall(element) {
+  return element.offsetHeight > Math.min(byId("sections").clientHeight, innerHeight);
 }
 
 /** @param {PipelineSchema} pipeline */

@@ -1,28 +1,30 @@
 /** @file Choosing the portrait: the sample, a file, a drop, a paste, or a picture by the camera. */
 
-import { byId, complain, make } from "./dom.js";
-import { PictureError, readPortrait } from "./portraits.js";
 import { takePicture } from "./camera-shot.js";
+import { byId, complain, icon, make } from "./dom.js";
 import { DriverError } from "./drivers.js";
+import { PictureError, readPortrait } from "./portraits.js";
+import { forgetFile, keepFile, keptFile } from "./storage.js";
 import { say, text } from "./strings.js";
 
 const SAMPLE = "/assets/samples/portrait.jpg";
+const SAMPLE_KEY = "sample";
 
 /** @typedef {import("./portraits.js").Portrait} Portrait */
 
-/** Shows the portraits of this visit. Calls `onChoose` with one that has just been chosen. */
+/** Shows the portraits of this visit. Calls `onChoose` with one that has just been chosen, null when it is removed. */
 export class PortraitPicker {
   /** @type {Portrait | null} */ chosen = null;
   /** @type {Portrait | null} */ #sample = null;
   /** @type {Map<Portrait, HTMLButtonElement>} */ #tiles = new Map();
 
-  /** @param {(portrait: Portrait) => void} onChoose */
+  /** @param {(portrait: Portrait | null) => void} onChoose */
   constructor(onChoose) {
     this.onChoose = onChoose;
     this.list = byId("portraits");
     this.problem = byId("portrait-problem");
-    const sample = /** @type {HTMLButtonElement} */ (byId("sample-portrait"));
-    sample.onclick = () => this.#offer(() => this.#readSample(sample));
+    this.sampleTile = /** @type {HTMLButtonElement} */ (byId("sample-portrait"));
+    this.sampleTile.onclick = () => this.#offer(() => this.#readSample());
     const input = /** @type {HTMLInputElement} */ (byId("portrait-file"));
     byId("upload").onclick = () => input.click();
     byId("invite-upload").onclick = () => input.click();
@@ -63,6 +65,43 @@ export class PortraitPicker {
     this.#tiles.get(portrait)?.toggleAttribute("data-busy", busy);
   }
 
+  /**
+   * Show whether the server has refused one.
+   * @param {Portrait} portrait
+   * @param {boolean} refused
+   */
+  setRefused(portrait, refused) {
+    this.#tiles.get(portrait)?.toggleAttribute("data-refused", refused);
+  }
+
+  /** What a reload must not lose. */
+  get kept() {
+    const own = [...this.#tiles.keys()].filter((portrait) => portrait !== this.#sample);
+    return {
+      portraits: own.map(({ name, key, lenient, referenceId }) => ({ name, key: key ?? "", lenient, referenceId })),
+      portrait: this.chosen === this.#sample && this.chosen ? SAMPLE_KEY : (this.chosen?.key ?? null),
+      sampleId: this.#sample?.referenceId ?? null,
+    };
+  }
+
+  /**
+   * Show what was there before the page was loaded again, and choose as then.
+   * @param {import("./storage.js").Choices} kept
+   */
+  async restore(kept) {
+    for (const { name, key, lenient, referenceId } of kept.portraits) {
+      const picture = await keptFile(key);
+      const portrait = picture && (await readPortrait(picture, name).catch(() => null));
+      if (portrait === null) continue;
+      // One that this browser cannot show is sent again, since the server's picture of it comes with that.
+      Object.assign(portrait, { key, lenient, referenceId: portrait.shown ? referenceId : null });
+      this.#add(portrait);
+      if (key === kept.portrait) await this.#offer(async () => portrait);
+    }
+    if (kept.portrait !== SAMPLE_KEY) return;
+    await this.#offer(async () => Object.assign(await this.#readSample(), { referenceId: kept.sampleId }));
+  }
+
   /** @param {() => Promise<Portrait | null>} read */
   async #offer(read) {
     this.complain(null);
@@ -70,6 +109,7 @@ export class PortraitPicker {
       const portrait = await read();
       if (portrait === null) return;
       if (!this.#tiles.has(portrait)) this.#add(portrait);
+      portrait.key ??= portrait === this.#sample ? SAMPLE_KEY : keepFile(portrait.picture);
       this.mark(portrait);
       this.onChoose(portrait);
     } catch (error) {
@@ -81,6 +121,7 @@ export class PortraitPicker {
   /** @param {Portrait} portrait */
   #add(portrait) {
     const picture = make("img", { src: portrait.url, alt: "" });
+    portrait.onShown = () => picture.setAttribute("src", portrait.url);
     const tile = make(
       "button",
       { type: "button", class: "tile", "aria-pressed": "false", onclick: () => this.#offer(async () => portrait) },
@@ -88,16 +129,37 @@ export class PortraitPicker {
       make("span", { class: "unseen" }, portrait.name),
     );
     tile.title = portrait.name;
+    const label = say.remove(portrait.name);
+    const remove = make("button", { type: "button", class: "remove", title: label, "aria-label": label }, icon("cross"));
+    const item = make("li", {}, tile, remove);
+    remove.onclick = () => {
+      item.remove();
+      this.#forget(portrait);
+      this.sampleTile.focus();
+    };
     this.#tiles.set(portrait, tile);
-    this.list.append(make("li", {}, tile));
+    this.list.append(item);
   }
 
-  /** @param {HTMLButtonElement} tile */
-  async #readSample(tile) {
+  /** @param {Portrait} portrait */
+  #forget(portrait) {
+    const last = this.chosen === portrait || this.chosen === null; // one that was refused is not chosen, but shown
+    this.#tiles.delete(portrait);
+    if (portrait.key) forgetFile(portrait.key);
+    this.complain(null); // it was about that one, or about another's being refused
+    if (last) {
+      this.mark(null);
+      this.onChoose(null);
+    }
+    URL.revokeObjectURL(portrait.url);
+  }
+
+  async #readSample() {
     if (this.#sample === null) {
-      const file = await (await fetch(SAMPLE)).blob();
-      this.#sample = await readPortrait(file, text.samplePortrait);
-      this.#tiles.set(this.#sample, tile);
+      const answer = await fetch(SAMPLE).catch(() => null);
+      if (!answer?.ok) throw new PictureError(say.unreachable);
+      this.#sample = await readPortrait(await answer.blob(), text.samplePortrait);
+      this.#tiles.set(this.#sample, this.sampleTile);
     }
     return this.#sample;
   }

@@ -3,8 +3,15 @@
 import { ApiError } from "./api.js";
 import { say } from "./strings.js";
 
-const KINDS = ["image/jpeg", "image/png", "image/webp"];
-const MOST_BYTES = 20_000_000;
+const MOST_BYTES = 100_000_000;
+const HEIF_BRANDS = ["heic", "heix", "heim", "heis", "mif1", "miaf", "avif", "avis", "msf1", "hevc", "hevx"];
+/** What stands for a picture that this browser cannot show, until the server has made one that it can. */
+const NOT_SHOWN =
+  "data:image/svg+xml," +
+  encodeURIComponent(
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 64 64" fill="#777"><circle cx="32" cy="24" r="11"/>' +
+      '<path d="M11 56a21 18 0 0 1 42 0z"/></svg>',
+  );
 const PATH = "/api/v1/personalive/reference";
 
 /** One picture, and its reference on the server once it has been sent there. */
@@ -12,14 +19,20 @@ export class Portrait {
   /**
    * @param {string} name
    * @param {Blob} picture
+   * @param {boolean} shown whether this browser can show it
    */
-  constructor(name, picture) {
+  constructor(name, picture, shown = true) {
     this.name = name;
     this.picture = picture;
-    this.url = URL.createObjectURL(picture);
+    this.shown = shown;
+    this.url = shown ? URL.createObjectURL(picture) : NOT_SHOWN;
+    /** Called when `url` has become another. @type {() => void} */
+    this.onShown = () => {};
     this.lenient = false;
     /** @type {string | null} */
     this.referenceId = null;
+    /** By what name the browser keeps the picture. @type {string | null} */
+    this.key = null;
   }
 
   /**
@@ -34,8 +47,17 @@ export class Portrait {
       const sent = { method: "POST", body: this.picture, type: "application/octet-stream", signal };
       const answer = await (await api.request(path, sent)).json();
       this.referenceId = answer.reference_id;
+      if (!this.shown) await this.#show(api);
     }
     return /** @type {string} */ (this.referenceId);
+  }
+
+  /** Take the server's small picture of it. @param {import("./api.js").Api} api */
+  async #show(api) {
+    const answer = await api.request(`${PATH}/${this.referenceId}/thumbnail`);
+    this.url = URL.createObjectURL(await answer.blob());
+    this.shown = true;
+    this.onShown();
   }
 
   /**
@@ -64,12 +86,29 @@ export class PictureError extends Error {}
  * @returns {Promise<Portrait>}
  */
 export async function readPortrait(file, name) {
-  if (!KINDS.includes(file.type)) throw new PictureError(say.notAPicture(name));
+  const kind = await kindOf(file);
+  if (kind === null) throw new PictureError(say.notAPicture(name));
   if (file.size > MOST_BYTES) throw new PictureError(say.pictureTooLarge(name));
   try {
     (await createImageBitmap(file)).close();
   } catch {
-    throw new PictureError(say.notAPicture(name));
+    // Few browsers show HEIC, and some give up on very large pictures: the server will say whether it can be used.
+    if (kind !== "heif" && kind !== "jpeg") throw new PictureError(say.notAPicture(name));
+    return new Portrait(name, file, false);
   }
   return new Portrait(name, file);
+}
+
+/**
+ * What a file's first bytes say that it is: some systems do not know the type of a HEIC.
+ * @param {Blob} file
+ * @returns {Promise<"jpeg" | "png" | "webp" | "heif" | null>}
+ */
+async function kindOf(file) {
+  const bytes = new Uint8Array(await file.slice(0, 12).arrayBuffer());
+  const head = String.fromCharCode(...bytes);
+  if (head.startsWith("\xff\xd8\xff")) return "jpeg";
+  if (head.startsWith("\x89PNG")) return "png";
+  if (head.startsWith("RIFF") && head.endsWith("WEBP")) return "webp";
+  return head.slice(4, 8) === "ftyp" && HEIF_BRANDS.includes(head.slice(8)) ? "heif" : null;
 }

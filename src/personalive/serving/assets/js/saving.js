@@ -1,58 +1,127 @@
-/** @file Keeping what is seen: a picture, or a recording. Both are made in the browser, as the server sent them. */
+/**
+ * @file Keeping what is seen: a picture, or a recording. The server makes both, so that both carry the mark which says
+ * that they are synthetic; this browser saves them.
+ */
 
+import { ApiError } from "./api.js";
 import { make } from "./dom.js";
+import { sleep } from "./time.js";
 
-const KINDS = ["video/mp4;codecs=avc1", "video/webm;codecs=vp9", "video/webm;codecs=vp8", "video/webm"];
-const BITS_PER_SECOND = 6_000_000;
-const PIECE_MS = 1000;
-
-/** The kind of file that this browser records, or null. */
-export function recordedKind() {
-  const known = (/** @type {string} */ kind) => MediaRecorder.isTypeSupported(kind);
-  return globalThis.MediaRecorder ? (KINDS.find(known) ?? null) : null;
-}
+const RECORDINGS = "/api/v1/recordings";
+const LOOK_EVERY_MS = 5000;
+const LOOK_AGAIN_MS = 500;
+/** A server that does not answer is asked for a recording that long. */
+const PATIENCE_MS = 60_000;
 
 /**
- * Save the frame that a video shows.
- * @param {HTMLVideoElement} video
+ * @typedef {object} Info
+ * @property {string} recording_id
+ * @property {"recording" | "finished" | "failed"} state
+ * @property {string | null} url where what there is of it is fetched
+ * @property {string | null} note why it ended by itself, or failed
+ */
+
+/**
+ * Save the frame that a session sent last. Throws `ApiError`.
+ * @param {import("./api.js").Api} api
+ * @param {string} session its id
  * @returns {Promise<string>} the file's name
  */
-export async function saveFrame(video) {
-  const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
-  canvas.getContext("2d")?.drawImage(video, 0, 0);
-  return save(await canvas.convertToBlob({ type: "image/png" }), "png");
+export async function savePicture(api, session) {
+  const answer = await api.request(`/api/v1/sessions/${session}/picture`);
+  return save(await answer.blob(), "png");
 }
 
-/** Records a stream until it is stopped, or its stream ends. */
+/** A recording that the server makes of a session. Begin with `Recording.start`, end with `stop`. */
 export class Recording {
-  /** @type {Blob[]} */ #pieces = [];
+  #over = false;
 
   /**
-   * @param {MediaStream} stream
-   * @param {(name: string, cut: boolean) => void} onSaved the file's name, and whether nobody had asked for its end
+   * Throws `ApiError`.
+   * @param {import("./api.js").Api} api
+   * @param {string} session its id
+   * @param {() => void} onEnded called when it has ended by itself: its session has, or the server's disk is full
    */
-  constructor(stream, onSaved) {
-    const kind = /** @type {string} */ (recordedKind());
-    let asked = false;
+  static async start(api, session, onEnded) {
+    const info = await api.post(`/api/v1/sessions/${session}/recording`, {});
+    return new Recording(api, session, info.recording_id, onEnded);
+  }
+
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {string} session
+   * @param {string} id
+   * @param {() => void} onEnded
+   */
+  constructor(api, session, id, onEnded) {
+    this.api = api;
+    this.session = session;
+    this.id = id;
     this.begun = performance.now();
-    const recorder = new MediaRecorder(stream, { mimeType: kind, videoBitsPerSecond: BITS_PER_SECOND });
-    recorder.ondataavailable = ({ data }) => void this.#pieces.push(data);
-    recorder.onstop = () => {
-      const type = kind.split(";")[0];
-      onSaved(save(new Blob(this.#pieces, { type }), type.split("/")[1]), !asked);
-    };
-    recorder.start(PIECE_MS);
-    /** End it and save the file. */
-    this.stop = () => {
-      asked = true;
-      if (recorder.state !== "inactive") recorder.stop();
-    };
+    void this.#watch(onEnded);
   }
 
   /** Seconds recorded so far. */
   get seconds() {
     return (performance.now() - this.begun) / 1000;
   }
+
+  /**
+   * End it and save the file, which the server keeps no longer then. Throws `ApiError`.
+   * @returns {Promise<{name: string, note: string | null}>} the file's name, and what there is to know of it
+   */
+  async stop() {
+    this.#over = true;
+    const info = await this.#finished();
+    if (info.url === null) throw new ApiError(info.note ?? "", 500);
+    const path = `${RECORDINGS}/${this.id}`;
+    const name = save(await (await this.api.request(path)).blob(), "mp4");
+    await this.api.request(path, { method: "DELETE" }).catch(() => {}); // then the server has it still
+    return { name, note: info.note };
+  }
+
+  /** @returns {Promise<Info>} */
+  async #finished() {
+    const until = performance.now() + PATIENCE_MS;
+    for (;;) {
+      try {
+        await this.api.request(`/api/v1/sessions/${this.session}/recording`, { method: "DELETE" }).catch(gone);
+        const info = await this.#look();
+        if (info.state !== "recording") return info;
+      } catch (error) {
+        if (!(error instanceof ApiError && error.passing) || performance.now() > until) throw error;
+      }
+      await sleep(LOOK_AGAIN_MS);
+    }
+  }
+
+  /** @returns {Promise<Info>} */
+  async #look() {
+    const { recordings } = await this.api.get(RECORDINGS);
+    const found = recordings.find((/** @type {Info} */ info) => info.recording_id === this.id);
+    if (!found) throw new ApiError("", 404);
+    return found;
+  }
+
+  /** @param {() => void} onEnded */
+  async #watch(onEnded) {
+    while (!this.#over) {
+      await sleep(LOOK_EVERY_MS);
+      const runs = await this.#look().then(
+        ({ state }) => state === "recording",
+        (error) => !(error instanceof ApiError) || error.status !== 404,
+      );
+      if (!runs && !this.#over) return onEnded();
+    }
+  }
+}
+
+/**
+ * The session, or its recording, has ended before.
+ * @param {unknown} error
+ */
+function gone(error) {
+  if (!(error instanceof ApiError) || error.status !== 404) throw error;
 }
 
 /**

@@ -129,6 +129,8 @@ function row(kind, name, property, input, ...beside) {
   input.name = name;
   const label = make("label", { htmlFor: input.id, title: property.description ?? "" }, caption(name, property));
   const element = make("div", { class: `field ${kind}` }, label, ...beside, input);
+  const hint = words[name]?.hint;
+  if (hint) element.append(make("p", { class: "hint" }, hint));
   if (property.description) {
     const described = make("span", { class: "unseen", id: `${input.id}-about` }, property.description);
     input.setAttribute("aria-describedby", described.id);
@@ -190,8 +192,11 @@ function choice(name, property, options, set) {
   });
   const labels = inputs.map((input) => make("label", {}, input, make("span", {}, called(input.value))));
   const legend = make("legend", { title: property.description ?? "" }, caption(name, property));
+  const element = make("fieldset", { class: "field choice" }, legend, make("div", { class: "segments" }, ...labels));
+  const hint = words[name]?.hint;
+  if (hint) element.append(make("p", { class: "hint" }, hint));
   return {
-    element: make("fieldset", { class: "field choice" }, legend, make("div", { class: "segments" }, ...labels)),
+    element,
     show: (value) => {
       for (const input of inputs) input.checked = input.value === value;
     },

@@ -1,6 +1,7 @@
 /** @file The stage: the result, before it the still portrait, the driver beside it, and what there is to say. */
 
 import { byId, make } from "./dom.js";
+import { text } from "./strings.js";
 
 /** @typedef {"off" | "side" | "overlay"} Compare */
 /** @typedef {"plain" | "good" | "wait" | "bad"} Tone */
@@ -33,10 +34,19 @@ export class Screen {
     this.stage.style.setProperty("--shape", String(width / height));
   }
 
-  /** @param {MediaStream | null} stream */
-  showDriver(stream) {
-    this.driver.srcObject = stream;
+  /** No portrait: the invitation to choose one. */
+  showInvite() {
+    this.still.hidden = true;
+    this.still.removeAttribute("src");
+    byId("invite").hidden = false;
+  }
+
+  /** @param {import("./drivers.js").Driver | null} driver */
+  showDriver(driver) {
+    const stream = driver?.stream ?? null;
+    if (this.driver.srcObject !== stream) this.driver.srcObject = stream;
     byId("inset").hidden = stream === null;
+    byId("inset-caption").textContent = driver?.kind === "camera" ? text.ownCamera : text.driverCaption;
   }
 
   /**
@@ -80,7 +90,7 @@ export class Screen {
   }
 
   /**
-   * Say how things stand, in the picture's corner and to screen readers.
+   * Say how things stand, below the picture and to screen readers.
    * @param {string} sentence
    * @param {Tone} [tone]
    * @param {{label: string, act: () => void} | null} [remedy]

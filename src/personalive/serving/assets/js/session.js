@@ -5,11 +5,16 @@
 
 import { ApiError } from "./api.js";
 import { Call } from "./call.js";
+import { DriverError } from "./drivers.js";
 import { ensureLoaded } from "./loading.js";
 import { say } from "./strings.js";
-import { isAbort, sleep } from "./time.js";
+import { aborted, isAbort, sleep } from "./time.js";
 
 const WAITS_S = [1, 2, 4, 8, 15];
+/** What was sent of one driver may still be on its way when frames of the next one leave. */
+const SWAP_MS = 300;
+/** A server that does not end the session before is not waited for. */
+const LEAVING_MS = 10_000;
 /** Where the server said that it would be back soon: after this number of tries in vain a person is to decide. */
 const MOST_TRIES = 12;
 
@@ -28,8 +33,8 @@ const MOST_TRIES = 12;
 
 /**
  * Tells by events: `phase`, `step` (what starting is at: {text, progress}), `wait` (seconds until the next try),
- * `stream` (the result's MediaStream), `message` (what the server says), `error` (a sentence; the session is idle
- * then; `cause` is the ApiError).
+ * `stream` (the result's MediaStream), `message` (what the server says), `driver` (it has just been opened), `error` (a
+ * sentence; the session is idle then; `cause` is the ApiError or DriverError).
  */
 export class Session extends EventTarget {
   /** @type {Phase} */ phase = "idle";
@@ -39,6 +44,10 @@ export class Session extends EventTarget {
   why = null;
   /** @type {Call | null} */ #call = null;
   /** @type {AbortController | null} */ #work = null;
+  /** Resolves when the server has ended the session before. @type {Promise<unknown>} */
+  #leaving = Promise.resolve();
+  /** Counts swaps of the driver. */
+  #swap = 0;
   /** @type {(() => void) | null} */ #hurry = null;
   /** What the server asked to wait before the next try, in seconds. @type {number | null} */
   #retryAfter = null;
@@ -51,7 +60,7 @@ export class Session extends EventTarget {
 
   /**
    * Listen to one kind of event.
-   * @param {"phase" | "step" | "wait" | "stream" | "message" | "error"} type
+   * @param {"phase" | "step" | "wait" | "driver" | "stream" | "message" | "error"} type
    * @param {(detail: any) => void} hear
    */
   on(type, hear) {
@@ -74,7 +83,12 @@ export class Session extends EventTarget {
     this.#run("starting");
   }
 
-  /** End it. */
+  /** The server's id of what streams now, or null. */
+  get id() {
+    return this.#call?.id ?? null;
+  }
+
+  /** End it, and give the camera back. */
   stop() {
     this.#work?.abort();
     this.#hangUp();
@@ -114,12 +128,23 @@ export class Session extends EventTarget {
     this.#call?.send({ reference_id: id });
   }
 
-  /** @param {import("./drivers.js").Driver} driver */
+  /**
+   * Follow another driver from now on. Its first frame counts as the first: the server forgets the driver before, and
+   * takes no frames until none of that one's can come any more.
+   * @param {import("./drivers.js").Driver} driver
+   */
   async useDriver(driver) {
     if (!this.plan) return;
     this.plan.driver = driver;
     driver.pause(this.paused);
-    await this.#call?.drive(driver.stream);
+    const call = this.#call;
+    if (!call || !driver.stream) return;
+    const swap = ++this.#swap;
+    call.send({ paused: true });
+    await call.drive(driver.stream);
+    if (!this.paused) await call.frameSent();
+    await sleep(SWAP_MS);
+    if (swap === this.#swap) call.send({ paused: this.paused, reset_cache: true });
   }
 
   /**
@@ -150,6 +175,7 @@ export class Session extends EventTarget {
         return;
       } catch (error) {
         if (work.signal.aborted || isAbort(error)) return;
+        if (error instanceof DriverError) return this.#fail(error.message, error);
         const refused = error instanceof ApiError ? error : new ApiError(String(error), 400);
         const starts = await this.#isStarting(refused, work.signal);
         if (work.signal.aborted) return;
@@ -225,17 +251,39 @@ export class Session extends EventTarget {
       const ours = status.pipeline_id === pipeline.id;
       this.#step(ours ? say.loading(pipeline.name) : say.waitingForLoad, status.progress);
     }, signal);
+    await this.#openDriver(plan.driver, signal);
     this.#step(say.preparing, null);
     await plan.portrait.recheck(this.api, signal);
     const reference_id = await plan.portrait.reference(this.api, signal);
     this.#step(say.connecting, null);
-    const parameters = { ...plan.parameters, reference_id };
-    const call = await Call.open(this.api, plan.driver.stream, parameters, this.#heard(), signal);
-    if (signal.aborted) return call.close();
-    this.#call = call;
+    const { iceServers } = await this.api.get("/api/v1/webrtc/ice-servers", { signal });
+    await Promise.race([this.#leaving, sleep(LEAVING_MS, signal)]);
+    signal.throwIfAborted();
+    const call = (this.#call = new Call(this.api, this.#heard(), iceServers));
+    try {
+      await call.offer(/** @type {MediaStream} */ (plan.driver.stream), { ...plan.parameters, reference_id });
+    } catch (error) {
+      if (this.#call === call) this.#hangUp();
+      throw error;
+    }
+    if (signal.aborted) return;
     if (this.paused) call.send({ paused: true });
     this.why = null;
     this.#enter("live");
+  }
+
+  /**
+   * A camera that was given back is asked for again. Throws `DriverError`.
+   * @param {import("./drivers.js").Driver} driver
+   * @param {AbortSignal} signal
+   */
+  async #openDriver(driver, signal) {
+    if (driver.stream === null) {
+      this.#step(say.openingCamera, null);
+      // The browser may ask, and nobody has to answer.
+      await Promise.race([driver.open(), aborted(signal)]);
+    }
+    this.#tell("driver", driver);
   }
 
   /**
@@ -259,8 +307,9 @@ export class Session extends EventTarget {
         if (message.type === "stream_stopped") this.#ended(message.error_message ?? null, message.retry === true);
         else this.#tell("message", message);
       },
-      lost: () => {
+      lost: (left) => {
         this.#call = null;
+        this.#leaving = left;
         this.why = null;
         if (this.active) this.#run("retrying");
       },
@@ -291,12 +340,12 @@ export class Session extends EventTarget {
   #hangUp() {
     const call = this.#call;
     this.#call = null;
-    call?.close();
+    if (call) this.#leaving = call.close();
   }
 
   /**
    * @param {string} sentence
-   * @param {ApiError | null} cause
+   * @param {ApiError | DriverError | null} cause
    */
   #fail(sentence, cause) {
     this.#hangUp();
@@ -315,6 +364,7 @@ export class Session extends EventTarget {
   /** @param {Phase} phase */
   #enter(phase) {
     this.phase = phase;
+    if (phase === "idle") this.plan?.driver.release();
     this.#tell("phase", phase);
   }
 

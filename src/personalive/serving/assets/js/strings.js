@@ -11,11 +11,12 @@ export const text = {
   result: "Result",
   resultVideo: "Animated portrait",
   stillImage: "The chosen portrait",
-  driverVideo: "What drives the portrait",
-  driverCaption: "Driver",
+  driverVideo: "The video that the portrait follows",
+  driverCaption: "Video",
+  ownCamera: "You",
   api: "API",
-  stageLink: "Stage view",
-  stageHint: "Only the result, for OBS and other programs. Opens in a new window.",
+  stageLink: "Result only",
+  stageHint: "The result and nothing else, for OBS and other programs. Opens in a new window.",
   responsible:
     "Use your own face, the face of somebody who agreed, or of nobody who exists, and say that the result is synthetic. "
     + "Pictures and video go to this server and nowhere else.",
@@ -32,36 +33,35 @@ export const text = {
   inviteTitle: "Whose portrait?",
   inviteText: "Choose one under Portrait. You can also drop or paste a picture here.",
 
-  driver: "Driver",
-  driverHint: "The face that the portrait follows.",
+  driver: "Video to follow",
+  driverHint: "The portrait does what the face in it does.",
   camera: "Camera",
   videoFile: "Video file",
   sampleClip: "Sample clip",
   whichCamera: "Which camera",
   chooseVideo: "Choose a video file",
 
-  pipeline: "Pipeline",
+  pipeline: "Method",
   looking: "Looking at what this server can run…",
   before: "Before start",
-  more: "More",
+  more: "For experts",
   beforeHint: "These count from the next start on.",
   download: "Download",
   tryAgain: "Try again",
 
-  motion: "Motion",
+  motion: "Movement",
   defaults: "Defaults",
 
   start: "Start",
   stop: "Stop",
   cancel: "Cancel",
   tryNow: "Try now",
-  dismiss: "Dismiss",
 
   tools: "While it runs",
   pause: "Pause",
   resume: "Resume",
   reset: "Reset",
-  resetHint: "Forget the driver's first pose and begin anew",
+  resetHint: "Start over: look straight ahead, mouth closed, then press it",
   mirror: "Mirror",
   mirrorHint: "Mirror what you see; what you save stays as it is",
   compare: "Compare",
@@ -76,9 +76,9 @@ export const text = {
   leaveFull: "Leave full screen",
 
   figures: "Figures",
-  figureIn: "Driver sends",
+  figureIn: "Video sent",
   figureInHint: "Frames per second that reach the server",
-  figureOut: "Result shows",
+  figureOut: "Result shown",
   figureOutHint: "Frames per second that come back",
   figureDelay: "Delay",
   figureDelayHint: "From the camera to this screen",
@@ -87,18 +87,16 @@ export const text = {
   partStep: "Computing",
   partSend: "Sending",
   partNetwork: "Network and browser",
-  adviseTurn:
-    "Most of the delay: waiting for the server to be free. A faster GPU or fewer sessions at once would shorten it.",
-  adviseWindow: "Most of the delay: the model looks at many frames at once. More frames per second would shorten it.",
-  adviseStep: "Most of the delay: computing. A faster GPU or fewer sessions at once would shorten it.",
+  adviseTurn: "Mostly waiting for the server to be free. Fewer visitors at once or a faster GPU would shorten it.",
+  adviseWindow: "Mostly the model, which looks at many frames at once. A camera with more frames per second would shorten it.",
+  adviseStep: "Mostly computing. Fewer visitors at once or a faster GPU would shorten it.",
   adviseSend:
-    "Most of the delay: frames are sent one by one, for even motion. More frames per second would shorten it.",
-  adviseNetwork:
-    "Most of the delay: network and browser. A cable in place of Wi-Fi or a nearer server would shorten it.",
+    "Mostly sending frames one by one, for even motion. A camera with more frames per second would shorten it.",
+  adviseNetwork: "Mostly network and browser. A cable in place of Wi-Fi or a nearer server would shorten it.",
   figureDropped: "Skipped",
-  figureDroppedHint: "Driving frames left out to keep the delay small",
+  figureDroppedHint: "Frames of the video left out to keep the delay small",
   figureFace: "Face",
-  figureFaceHint: "Whether the driver's face is found",
+  figureFaceHint: "Whether a face is found in the video to follow",
 
   pictureTitle: "Take a picture",
   takeIt: "Take it",
@@ -111,7 +109,6 @@ export const text = {
   keyWrong: "The server does not accept this key.",
 
   nothing: "–",
-  noScript: "This page needs JavaScript.",
 };
 
 /** Sentences with something to fill in. */
@@ -119,19 +116,21 @@ export const say = {
   pageTitle: (/** @type {string} */ state) => (state ? `${state} · PersonaLive` : "PersonaLive"),
 
   needPortrait: "Choose a portrait to begin.",
-  needDriver: "Now choose what drives it.",
+  needDriver: "Now choose the video to follow.",
   ready: "Ready.",
 
   notAPicture: (/** @type {string} */ name) =>
-    `${name} is not a picture that can be used. Choose a JPEG, PNG or WebP file.`,
-  pictureTooLarge: (/** @type {string} */ name) => `${name} is too large. A picture may have 20 MB.`,
+    `${name} is not a picture that can be used. Choose a JPEG, PNG, WebP, HEIC or AVIF file.`,
+  pictureTooLarge: (/** @type {string} */ name) => `${name} is too large. A picture may have 100 MB.`,
   notAVideo: (/** @type {string} */ name) =>
     `${name} is not a video that this browser can play. Choose an MP4, WebM or MOV file.`,
   noPicturePasted: "There is no picture to paste. Copy a picture first.",
   pastedName: "Pasted picture",
   shotName: "Camera picture",
   portraitChosen: (/** @type {string} */ name) => `Portrait: ${name}.`,
-  driverChosen: (/** @type {string} */ name) => `Driver: ${name}.`,
+  driverChosen: (/** @type {string} */ name) => `Video to follow: ${name}.`,
+  remove: (/** @type {string} */ name) => `Remove ${name}`,
+  videoNotKept: (/** @type {string} */ name) => `Choose ${name} once more: it could not be kept when the page was left.`,
 
   cameraBlocked:
     "The camera is blocked. Allow it for this page in the browser's address bar, then choose Camera again.",
@@ -141,12 +140,14 @@ export const say = {
     "Browsers give the camera only to pages opened by https or on this machine. Choose a video file, or open this page "
     + "by https.",
   cameraFailed: (/** @type {string} */ why) => `The camera cannot be used: ${why}`,
-  cameraStopped: "The camera has stopped. Choose a driver again.",
+  cameraStopped: "The camera has stopped. Connect it again, or choose another video to follow.",
+  cameraOff: "The camera is off until you press Start.",
+  openingCamera: "Opening the camera",
   unnamedCamera: (/** @type {number} */ index) => `Camera ${index}`,
   noCapture: "This browser cannot play a file as a camera. Use the camera, or another browser.",
 
   loading: (/** @type {string} */ name) => `Loading ${name}`,
-  waitingForLoad: "The server is loading a pipeline",
+  waitingForLoad: "The server is loading another method",
   preparing: "Preparing the portrait",
   connecting: "Connecting",
   firstFrame: "Waiting for the first frame",
@@ -154,10 +155,10 @@ export const say = {
 
   live: "Live",
   paused: "Paused",
-  following: "Following the driver",
+  following: "Following the face",
   noFaceYet: "No face in view. The still portrait is shown until one appears.",
   noFace: "No face in view. The last expression is held.",
-  noFrames: "No frames reach the server from the driver.",
+  noFrames: "No frames of the video reach the server.",
   lost: (/** @type {number} */ seconds) => `Connection lost. Trying again in ${seconds} s.`,
   retrying: "Connection lost. Trying again…",
   interrupted: (/** @type {string} */ why, /** @type {number} */ seconds) => `${why} Trying again in ${seconds} s.`,
@@ -167,34 +168,38 @@ export const say = {
   busy: (/** @type {number} */ seconds) =>
     `The server is busy: all its places are taken. Trying again in ${seconds} s.`,
   retryingBusy: "The server is busy. Trying again…",
-  stopped: "Stopped.",
   ended: (/** @type {string} */ why) => `The session ended. ${why}`,
-  replaced: "Somebody has loaded another pipeline on this server. Press Start to load yours again.",
+  replaced: "Somebody has loaded another method on this server. Press Start to load yours again.",
   unreachable: "The server cannot be reached. Is it still running?",
   answered: (/** @type {number} */ status) => `The server answered with status ${status}.`,
   keyNeeded: "The server wants its key. Press Start to enter it.",
   swapped: (/** @type {string} */ name) => `The portrait is now ${name}.`,
-  wasReset: "Begun anew.",
+  wasReset: "Started over from the portrait's own pose.",
 
-  previewNote: "A landmark warp of the portrait, not the diffusion model. Needs no download and no GPU.",
-  diffusionNote: "The diffusion model. Made for a GPU; slow without one.",
-  runningPreview: "Preview: a landmark warp, not the diffusion model",
+  previewNote: "Bends the picture itself: a preview, not the diffusion model. Needs no download and no GPU.",
+  diffusionNote: "The AI model (diffusion) paints every frame. Made for a GPU; slow without one.",
+  runningPreview: "Preview, not the diffusion model",
   notReady: (/** @type {string} */ why) => `Not ready: ${why.replace(/\.$/, "")}.`,
-  weightsMissing: (/** @type {string} */ size) => `Its weights are not here yet (${size}).`,
-  weightsSizeUnknown: "some 15 GB",
+  weightsMissing: (/** @type {string} */ size) => `This server must download it first (${size}).`,
+  weightsSizeUnknown: "12.1 GB",
   downloadStarting: "Asking for the list of files…",
   downloaded: (/** @type {number} */ done, /** @type {number} */ total, /** @type {string} */ file) =>
     total < 1e9
       ? `${whole.format(done / 1e3)} of ${whole.format(total / 1e3)} kB · ${file}`
       : `${tenths.format(done / 1e9)} of ${tenths.format(total / 1e9)} GB · ${file}`,
-  downloadDone: "The weights are here.",
+  downloadDone: "It is here.",
 
-  saved: (/** @type {string} */ name) => `Saved ${name}.`,
-  recordingFor: (/** @type {number} */ seconds) =>
-    `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`,
-  recording: "Recording.",
-  cannotRecord: "This browser cannot record video.",
-  recordingCut: (/** @type {string} */ name) => `The connection was lost; what had been recorded is saved as ${name}.`,
+  saved: (/** @type {string} */ name, /** @type {boolean} */ alone) =>
+    alone ? `Saved ${name}: the result alone.` : `Saved ${name}.`,
+  savedWith: (/** @type {string} */ name, /** @type {string} */ note) => `Saved ${name}. ${note}`,
+  notSaved: "The server has nothing to save. Try again while the result is shown.",
+  recordingFor: (/** @type {number} */ seconds, /** @type {boolean} */ alone) => {
+    const time = `${Math.floor(seconds / 60)}:${String(Math.floor(seconds % 60)).padStart(2, "0")}`;
+    return alone ? `${time} · result alone` : time;
+  },
+  recording: (/** @type {boolean} */ alone) =>
+    alone ? "Recording the result alone, without the video beside it." : "Recording.",
+  recordingCut: (/** @type {string} */ name) => `The recording was cut short; what there is of it is saved as ${name}.`,
 
   perSecond: (/** @type {number} */ rate) => `${whole.format(rate)}`,
   perSecondUnit: "frames/s",
@@ -202,36 +207,57 @@ export const say = {
   secondsUnit: "s",
   percent: (/** @type {number} */ share) => whole.format(100 * share),
   percentUnit: "%",
-  partChunk: (/** @type {number} */ frames) => (frames > 1 ? `Waiting for ${frames} frames` : "Waiting to begin"),
+  partChunk: (/** @type {number | null} */ frames) =>
+    frames !== null && frames > 1 ? `Waiting for ${frames} frames` : "Waiting to begin",
   adviseChunk: (/** @type {number} */ frames) =>
-    `Most of the delay: ${frames} frames are computed at once. More frames per second would shorten it.`,
+    frames > 1
+      ? `Mostly waiting for ${frames} frames, which are computed at once. A camera with more frames per second would `
+        + "shorten it."
+      : "Mostly waiting for the next frame. A camera with more frames per second would shorten it.",
   adviseLatency: () =>
-    `Most of the delay: inside the model. Stop, and choose a lower ${parameters.latency.label} under “${text.before}”.`,
+    `Mostly inside the model. To shorten it, stop and choose a faster ${parameters.latency.label} under “${text.before}”.`,
+  adviseSmaller: () =>
+    `Mostly computing. A smaller ${parameters.width.label} and ${parameters.height.label} under “${text.before}”, or a `
+    + "faster GPU, would shorten it.",
+  adviseSkipped: () =>
+    "The server is too slow for every frame, so motion is less smooth. Stop, and choose a smaller "
+    + `${parameters.width.label} and ${parameters.height.label} under “${text.before}”; or use a faster GPU.`,
   inView: "In view",
   notInView: "Not in view",
 
   stageKey: "This server wants its key: add #key=… to this page's address.",
+  stageWaiting: "Nothing is shown yet. The result appears here by itself as soon as it runs.",
+  stageNoSession:
+    "The session that this address names is not running. Without ?session=… the newest result appears here by itself.",
 };
 
 /**
  * Words for parameters that are known; others are called what their schema calls them.
- * @type {Record<string, {label: string, options?: Record<string, string>}>}
+ * @type {Record<string, {label: string, options?: Record<string, string>, hint?: string}>}
  */
 export const parameters = {
-  motion: { label: "Carry over", options: { relative: "Changes only", absolute: "Pose and all" } },
+  motion: {
+    label: "The portrait's own pose and smile",
+    options: { relative: "Kept", absolute: "Replaced" },
+    hint: "Kept: movements are added to it. Replaced: it looks exactly as the face in the video does.",
+  },
   expression: { label: "Expression" },
-  pose: { label: "Head pose" },
-  translation: { label: "Head shift" },
-  scale: { label: "Nearing" },
+  pose: { label: "Head turning" },
+  translation: { label: "Head shifting" },
+  scale: { label: "Coming nearer" },
   smoothing: { label: "Smoothing" },
-  keyframe_threshold: { label: "Keyframe threshold" },
+  keyframe_threshold: { label: "How new an expression must be to be remembered" },
   height: { label: "Height" },
   width: { label: "Width" },
-  seed: { label: "Seed" },
-  latency: { label: "Latency", options: { quality: "Quality", balanced: "Balanced", low: "Low", lowest: "Lowest" } },
-  vae: { label: "Decoder", options: { full: "Full", tiny: "Tiny" } },
+  seed: { label: "Seed", hint: "Another number, another variation." },
+  latency: {
+    label: "Speed",
+    options: { quality: "Best picture", balanced: "Balanced", low: "Fast", lowest: "Fastest" },
+    hint: "Faster is less delay, and a picture that is a little worse.",
+  },
+  vae: { label: "Sharpness", options: { full: "Full", tiny: "Less, faster" } },
   dtype: { label: "Number format" },
-  max_keyframes: { label: "Keyframes at most" },
+  max_keyframes: { label: "Expressions remembered" },
   face_detection: { label: "Look for the face" },
 };
 

@@ -21,6 +21,18 @@ export function sleep(milliseconds, signal) {
   });
 }
 
+/**
+ * Rejects when `signal` is aborted, and never resolves.
+ * @param {AbortSignal} signal
+ * @returns {Promise<never>}
+ */
+export function aborted(signal) {
+  return new Promise((_, reject) => {
+    if (signal.aborted) reject(signal.reason);
+    else signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
+}
+
 /** @param {unknown} error whether it says that somebody gave up */
 export function isAbort(error) {
   return error instanceof DOMException && error.name === "AbortError";

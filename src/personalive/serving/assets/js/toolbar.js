@@ -1,7 +1,8 @@
 /** @file The buttons below the picture. */
 
+import { ApiError } from "./api.js";
 import { byId, changeIcon } from "./dom.js";
-import { Recording, recordedKind, saveFrame } from "./saving.js";
+import { Recording, savePicture } from "./saving.js";
 import { say, text } from "./strings.js";
 
 /**
@@ -10,12 +11,20 @@ import { say, text } from "./strings.js";
  * @property {(paused: boolean) => void} pause
  * @property {() => void} reset
  * @property {(sentence: string) => void} announce something done, in words
+ * @property {import("./api.js").Api} api
+ * @property {() => string | null} session the id of what streams
  */
+
+/** @typedef {import("./drivers.js").Kind} Kind */
 
 /** Pause, reset, compare, mirror; save, record, picture in picture, full screen. */
 export class Toolbar {
   /** @type {Recording | null} */ #recording = null;
   /** @type {ReturnType<typeof setInterval> | undefined} */ #clock;
+  /** Whether each kind of driver is shown as in a mirror. @type {Partial<Record<Kind, boolean>>} */
+  #mirrored = {};
+  /** @type {Kind} */ #kind = "sample";
+  #busy = false;
 
   /**
    * @param {import("./screen.js").Screen} screen
@@ -31,14 +40,14 @@ export class Toolbar {
       input.addEventListener("change", () => {
         const { value } = /** @type {HTMLInputElement} */ (input);
         screen.compare(/** @type {import("./screen.js").Compare} */ (value));
+        this.#showRecording();
       });
     }
-    const mirror = byId("mirror");
-    mirror.onclick = () => screen.mirror(press(mirror));
-    byId("snapshot").onclick = async () => acts.announce(say.saved(await saveFrame(screen.result)));
+    this.mirror = byId("mirror");
+    this.mirror.onclick = () => this.#setMirrored(!this.#mirrored[this.#kind]);
+    byId("snapshot").onclick = () => void this.#savePicture();
     this.record = byId("record");
-    this.record.onclick = () => this.#toggleRecording();
-    this.record.hidden = recordedKind() === null;
+    this.record.onclick = () => void (this.#recording ? this.#saveRecording(this.#recording, false) : this.#begin());
     this.#pictureInPicture();
     this.#fullScreen();
   }
@@ -54,24 +63,99 @@ export class Toolbar {
     if (words) words.textContent = paused ? text.resume : text.pause;
   }
 
-  /** End and save a recording, if one runs. */
-  finish() {
-    this.#recording?.stop();
+  /**
+   * Show this driver, one's own camera as in a mirror, until a person wants it otherwise.
+   * @param {import("./drivers.js").Driver} driver
+   */
+  useDriver(driver) {
+    this.#kind = driver.kind;
+    this.#setMirrored(this.#mirrored[driver.kind] ?? driver.mirrored);
   }
 
-  #toggleRecording() {
-    if (this.#recording) return this.#recording.stop();
-    const stream = this.screen.result.srcObject;
-    if (!(stream instanceof MediaStream)) return;
-    this.#recording = new Recording(stream, (name, cut) => {
-      this.#recording = null;
-      clearInterval(this.#clock);
+  /**
+   * Save what has been recorded, if anything is.
+   * @param {boolean} cut whether nobody had asked for its end
+   */
+  finish(cut) {
+    if (this.#recording) void this.#saveRecording(this.#recording, cut);
+  }
+
+  /** The recording that runs, for when the page is left. */
+  get kept() {
+    const recording = this.#recording;
+    return recording && { session: recording.session, id: recording.id };
+  }
+
+  /**
+   * Save a recording that ran when the page was left: the server has completed it.
+   * @param {{session: string, id: string}} kept
+   */
+  async saveLeft({ session, id }) {
+    const recording = new Recording(this.acts.api, session, id, () => {});
+    await recording.stop().then(
+      ({ name }) => this.acts.announce(say.recordingCut(name)),
+      () => {}, // it was saved before, or the server has lost it
+    );
+  }
+
+  /** @param {boolean} mirrored */
+  #setMirrored(mirrored) {
+    this.#mirrored[this.#kind] = mirrored;
+    this.mirror.setAttribute("aria-pressed", String(mirrored));
+    this.screen.mirror(mirrored);
+  }
+
+  async #savePicture() {
+    const session = this.acts.session();
+    if (session === null) return;
+    await this.#told(async () => say.saved(await savePicture(this.acts.api, session), this.#compares));
+  }
+
+  async #begin() {
+    const session = this.acts.session();
+    if (session === null || this.#busy) return;
+    this.#busy = true;
+    await this.#told(async () => {
+      const recording = await Recording.start(this.acts.api, session, () => this.#saveRecording(recording, true));
+      this.#recording = recording;
+      this.#clock = setInterval(() => this.#showRecording(), 500);
       this.#showRecording();
-      this.acts.announce(cut ? say.recordingCut(name) : say.saved(name));
+      return say.recording(this.#compares);
     });
-    this.#clock = setInterval(() => this.#showRecording(), 500);
+    this.#busy = false;
+  }
+
+  /**
+   * @param {Recording} recording
+   * @param {boolean} cut
+   */
+  async #saveRecording(recording, cut) {
+    this.#recording = null;
+    clearInterval(this.#clock);
     this.#showRecording();
-    this.acts.announce(say.recording);
+    await this.#told(async () => {
+      const { name, note } = await recording.stop();
+      if (note) return say.savedWith(name, note);
+      return cut ? say.recordingCut(name) : say.saved(name, this.#compares);
+    });
+  }
+
+  /**
+   * Announce what came of something, or why it failed.
+   * @param {() => Promise<string>} act
+   */
+  async #told(act) {
+    try {
+      this.acts.announce(await act());
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      this.acts.announce(error.message || say.notSaved);
+    }
+  }
+
+  /** Whether the driver is shown beside the result, which is saved alone. */
+  get #compares() {
+    return this.screen.stage.dataset.compare !== "off";
   }
 
   #showRecording() {
@@ -80,7 +164,8 @@ export class Toolbar {
     changeIcon(this.record, runs ? "stop" : "record");
     this.record.setAttribute("aria-label", runs ? text.stopRecording : text.record);
     this.record.title = runs ? text.stopRecording : text.record;
-    byId("record-time").textContent = this.#recording ? say.recordingFor(this.#recording.seconds) : "";
+    const time = this.#recording ? say.recordingFor(this.#recording.seconds, this.#compares) : "";
+    byId("record-time").textContent = time;
   }
 
   #pictureInPicture() {
@@ -102,15 +187,4 @@ export class Toolbar {
       button.title = label;
     });
   }
-}
-
-/**
- * Turn a button that stays pressed.
- * @param {HTMLElement} button
- * @returns {boolean} whether it is pressed now
- */
-function press(button) {
-  const pressed = button.getAttribute("aria-pressed") !== "true";
-  button.setAttribute("aria-pressed", String(pressed));
-  return pressed;
 }

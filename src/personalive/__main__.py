@@ -1,0 +1,5 @@
+"""`python -m personalive`, where the command is not on the path."""
+
+from personalive.cli.app import main
+
+main()

@@ -1,0 +1,89 @@
+"""The user's folders, also where there is no user to speak of: a container's, a number without a name or a home."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tempfile
+from pathlib import Path
+
+from personalive.errors import InputError
+
+_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def cache_folder() -> Path:
+    """Return `$PERSONALIVE_HOME`, or PersonaLive's folder in the platform's cache folder.
+
+    Without a home folder, or with one that may not be entered, it is a folder for this user among temporary files.
+    Raises `InputError` where somebody else has that one: what lies in it is run.
+    """
+    chosen = os.environ.get("PERSONALIVE_HOME")
+    if chosen:
+        return expanded(Path(chosen))
+    try:
+        folder = _platforms()
+        folder.exists()  # raises where a folder on the way may not be entered
+    except (RuntimeError, PermissionError):
+        return _among_temporary_files()
+    return folder
+
+
+def expanded(path: Path) -> Path:
+    """Return the path with "~" and "~name" replaced by that user's home folder.
+
+    Raises `InputError` where nobody has that name, or the user no home.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise InputError(f"{path}: there is no such home folder. Name the folder in full.") from error
+
+
+def user_mark() -> str:
+    """What tells users of one folder of temporary files apart. On Windows everybody has a folder of their own."""
+    return str(os.getuid()) if hasattr(os, "getuid") else "user"
+
+
+def belongs_to_others(path: Path) -> bool:
+    """Whether somebody else owns it, where the system knows owners by number. Raises `OSError`."""
+    return hasattr(os, "getuid") and path.stat().st_uid != os.getuid()
+
+
+def is_own(folder: Path, *, closed: int) -> bool:
+    """Whether it is a folder, no link to one, of this user, none of whose permissions are among those `closed`.
+
+    On Windows everything in a user's profile is that user's alone. Raises `OSError`.
+    """
+    if sys.platform == "win32":
+        return True
+    facts = folder.lstat()
+    return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid() and not facts.st_mode & closed
+
+
+def _platforms() -> Path:
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "personalive"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "personalive"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personalive"
+
+
+def _among_temporary_files() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"personalive-{user_mark()}"
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError:
+        _require_own(folder)
+    except OSError as error:
+        raise InputError(
+            f"There is no home folder, and {folder} cannot be made ({error.strerror or error}): set "
+            "PERSONALIVE_HOME to a folder you may write to."
+        ) from error
+    return folder
+
+
+def _require_own(folder: Path) -> None:
+    if not is_own(folder, closed=_OTHERS_MAY_WRITE):
+        raise InputError(f"{folder} is not yours alone: set PERSONALIVE_HOME to a folder that is.")

@@ -1,0 +1,122 @@
+"""How this copy was installed, and the command that adds to it: one that works from any folder, for this Python.
+
+The name alone is no requirement to print: it is on no index, so anybody could register it there. Where the copy
+came from is told by its metadata (PEP 610, https://peps.python.org/pep-0610/); where that is not known any more,
+the packages that an extra stands for are named themselves.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shlex
+import subprocess
+import sys
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+_NAME = "personalive"
+_OPENCV = "opencv-python-headless"
+_OTHER_OPENCVS = ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")
+_CONSTRAINTS = "constraints.txt"
+"""Beside a checkout's pyproject.toml: versions that are known to go together."""
+
+
+def install_command(*extras: str) -> str:
+    """Return the command that adds these extras ("server", "diffusion", …) to this copy.
+
+    Without any, it installs what this copy needs in any case.
+    """
+    found = _distribution()
+    source = _source(found, extras)
+    return pip_command(*(source or _requirements(found, extras)))
+
+
+def reinstall_command() -> str | None:
+    """Return the command that writes this copy's files anew; None where it came from is not known."""
+    source = _source(_distribution(), ())
+    return pip_command("--force-reinstall", "--no-deps", *source) if source else None
+
+
+def import_remedy(error: ImportError) -> str:
+    """Return the command that mends a library of ours that is missing or does not import."""
+    if isinstance(error, ModuleNotFoundError) or not (error.name or "").startswith("cv2"):
+        return install_command()
+    # Every OpenCV brings the same module; those with windows need libraries of a desktop.
+    rivals = [name for name in _OTHER_OPENCVS if _installed(name)]
+    remove = f"{pip_command(*rivals, action='uninstall')} && " if rivals else ""
+    return remove + pip_command("--force-reinstall", _OPENCV)
+
+
+def _installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True
+
+
+def pip_command(*arguments: str, action: str = "install") -> str:
+    """Return the command by which pip does this with these arguments in the environment that runs this."""
+    if importlib.util.find_spec("pip") is None:
+        # As uv makes environments.
+        return _joined(["uv", "pip", action, "--python", sys.executable, *arguments])
+    return _joined([sys.executable, "-m", "pip", action, *arguments])
+
+
+def _joined(words: list[str]) -> str:
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _distribution() -> Distribution | None:
+    try:
+        return distribution(_NAME)
+    except PackageNotFoundError:
+        return None
+
+
+def _source(found: Distribution | None, extras: tuple[str, ...]) -> list[str] | None:
+    """pip's arguments for where the copy came from; None where that is not known or not there any more."""
+    origin = _origin(found)
+    named = f"[{','.join(extras)}]" if extras else ""
+    url = str(origin.get("url", ""))
+    if "vcs_info" in origin:
+        kind, commit = origin["vcs_info"]["vcs"], origin["vcs_info"]["commit_id"]
+        return [f"{_NAME}{named} @ {kind}+{url}@{commit}"]
+    if not url.startswith("file:"):
+        return [f"{_NAME}{named} @ {url}"] if url else None
+    path = Path(url2pathname(urlsplit(url).path))
+    if not path.exists():
+        return None
+    constraints = path / _CONSTRAINTS
+    together = ["-c", str(constraints)] if constraints.is_file() else []
+    editable = ["-e"] if origin.get("dir_info", {}).get("editable") else []
+    return [*together, *editable, f"{path}{named}"]
+
+
+def _origin(found: Distribution | None) -> dict[str, Any]:
+    text = found.read_text("direct_url.json") if found is not None else None
+    try:
+        origin = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return origin if isinstance(origin, dict) else {}
+
+
+def _requirements(found: Distribution | None, extras: tuple[str, ...]) -> list[str]:
+    """What the extras stand for, as requirements of their own."""
+    requirements = (found.requires or []) if found is not None else []
+    parts = [text.partition(";") for text in requirements]
+    return [
+        requirement.strip() for requirement, _, marker in parts if _belongs(marker.replace("'", '"'), extras)
+    ]
+
+
+def _belongs(marker: str, extras: tuple[str, ...]) -> bool:
+    if not extras:
+        return "extra ==" not in marker
+    return any(f'extra == "{extra}"' in marker for extra in extras)

@@ -1,0 +1,167 @@
+"""The intact frames of a container's picture track, and how far the file could be read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import av
+import av.error
+from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
+from av.video.stream import VideoStream
+
+from personalive.errors import MediaError
+from personalive.media.containers import open_container, stream_origin
+from personalive.media.deinterlace import deinterlaced
+from personalive.media.dolby_vision import incompatible_profile
+from personalive.media.ratios import fraction
+from personalive.media.shapes import MAX_IMAGE_PIXELS, check_shape, objection
+from personalive.media.tracks import audio_stream, video_stream
+
+# FFmpeg's own decoders of these leave transparency out.
+_WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+
+
+class ContainerDecoder:
+    """An opened file. `lost` counts frames that could not be decoded, among those read since it was opened.
+
+    Raises:
+        MediaError: the file cannot be opened, holds no picture track, or is Dolby Vision that cannot be shown as
+            anything else.
+        MediaTooLargeError: its frames have too many pixels; `MediaError` where their shape cannot be used.
+
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._open()
+
+    def _open(self) -> None:
+        self.container = open_container(self._path)
+        stream = video_stream(self.container)
+        if stream is None or stream.time_base is None:
+            sound = audio_stream(self.container) is not None
+            self.container.close()
+            what = "holds sound only" if sound else "holds no video that can be decoded"
+            raise MediaError(f"{self._path.name} {what}: there is no picture in it to read.")
+        self.stream = stream
+        self.time_base = fraction(stream.time_base)
+        try:
+            self._refuse_dolby_vision()
+            self._check_claimed_shape()
+            self._codec = _decoder(stream)
+            self.origin = stream_origin(self._path, stream)
+        except BaseException:
+            self.container.close()
+            raise
+        self.lost = 0
+        self._trailing_loss = False
+        self._broken_off = False
+        self._last_end = 0.0
+
+    def _check_claimed_shape(self) -> None:
+        # 0 where the header does not say; the first frame does then.
+        width, height = self.stream.codec_context.width, self.stream.codec_context.height
+        if width and height:
+            check_shape(width, height, self._path.name)
+
+    def _refuse_dolby_vision(self) -> None:
+        try:
+            profile = incompatible_profile(self._path)
+        except OSError as error:
+            raise MediaError(f"{self._path} cannot be read: {error.strerror or error}.") from error
+        if profile is not None:
+            raise MediaError(
+                f"{self._path.name} is Dolby Vision profile {profile}, whose colours only Dolby's decoders know: "
+                "convert it to HDR10, HLG or SDR first."
+            )
+
+    def reopen(self) -> None:
+        """Begin anew."""
+        self.close()
+        self._open()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.container.close()
+
+    def seek(self, time: float) -> bool:
+        """Go to the last keyframe before `time`, seconds from the track's start; False where that cannot be."""
+        try:
+            self.container.seek(int((time + self.origin) / self.time_base), stream=self.stream)
+        except (av.error.FFmpegError, OverflowError):
+            # GIF cannot seek, nor can files without an index.
+            return False
+        self._codec.flush_buffers()
+        return True
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        """Yield the frames from here on, in the order of showing and without combs."""
+        return deinterlaced(self._intact())
+
+    def ended_early(self, slack: float) -> bool:
+        """Whether the file broke off, or more than `slack` seconds of what its header claims are missing."""
+        return self._broken_off or self._trailing_loss or self._claimed_end() - self._last_end > slack
+
+    def _intact(self) -> Iterator[av.VideoFrame]:
+        for packet in self._packets():
+            yield from filter(self._is_intact, self._decode(packet))
+        # The decoder still holds the frames that it was reordering. Flushing packets do not say for certain whose
+        # they are, and none come where the file breaks off.
+        yield from filter(self._is_intact, self._decode(None))
+
+    def _decode(self, packet: Packet[VideoStream] | None) -> list[av.VideoFrame]:
+        try:
+            return self._codec.decode(packet)
+        except (av.error.FFmpegError, ValueError):
+            self._lose()
+            return []
+
+    def _packets(self) -> Iterator[Packet[VideoStream]]:
+        # Sound is read along, undecoded, only to see how far into its time the file reaches.
+        streams = (*self.container.streams.video, *self.container.streams.audio)
+        try:
+            for packet in self.container.demux(*streams):
+                if not packet.size:
+                    # One that flushes, or one of AVI's that say "as before": to a decoder both would be the end.
+                    continue
+                if packet.pts is not None:
+                    end = float((packet.pts + (packet.duration or 0)) * fraction(packet.time_base))
+                    self._last_end = max(self._last_end, end)
+                if packet.stream_index == self.stream.index:
+                    yield cast("Packet[VideoStream]", packet)
+        except (av.error.FFmpegError, OSError):
+            self._broken_off = True
+
+    def _is_intact(self, frame: av.VideoFrame) -> bool:
+        # Concealed errors come out as grey smears; the frame before is the better picture.
+        if frame.is_corrupt or objection(frame.width, frame.height):
+            self._lose()
+            return False
+        self._trailing_loss = False
+        return True
+
+    def _lose(self) -> None:
+        self.lost += 1
+        self._trailing_loss = True
+
+    def _claimed_end(self) -> float:
+        rate = self.stream.average_rate
+        if self.container.format.name == "avi" and rate:
+            # FFmpeg shortens the duration of a cut AVI to what is there, but not the count of frames.
+            return self.stream.frames / float(fraction(rate)) + self.origin
+        return (self.container.duration or 0) / av.time_base
+
+
+def _decoder(stream: VideoStream) -> VideoCodecContext:
+    """Return what decodes a track: FFmpeg's choice, or another where that would leave transparency out."""
+    codec, given = stream.codec_context, stream.codec_context
+    other = _WITH_ALPHA.get(given.codec.canonical_name)
+    if other in av.codecs_available and stream.metadata.get("alpha_mode") == "1":
+        codec = cast(VideoCodecContext, av.CodecContext.create(other, "r"))
+        codec.extradata = given.extradata
+    codec.thread_type = "AUTO"
+    codec.options = {"max_pixels": str(MAX_IMAGE_PIXELS)}
+    return codec

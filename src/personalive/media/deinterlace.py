@@ -1,0 +1,89 @@
+"""Frames that hold two moments, every other line each, turned into frames of one."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import av.error
+from av.filter import Graph
+
+_CLOCK = Fraction(1, 1000)
+
+
+def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+    """Yield the frames with those that are flagged as interlaced deinterlaced, each with its own timestamps.
+
+    From the first of these on frames come one late, since the filter looks at the next. Frames that the filter does
+    not take, of a few lines only, stay as they are.
+    """
+    current: _Deinterlacer | None = None
+    for frame in frames:
+        if current is not None and not current.takes(frame):
+            yield from current.finish()
+            current = None
+        if current is None and frame.interlaced_frame:
+            current = _deinterlacer(frame)
+        if current is None:
+            yield frame
+        else:
+            yield from current.put(frame)
+    if current is not None:
+        yield from current.finish()
+
+
+class _Deinterlacer:
+    """FFmpeg's bwdif for frames of one size and format: as many out as in, in order."""
+
+    def __init__(self, like: av.VideoFrame) -> None:
+        self._kind = _kind(like)
+        self._graph = Graph()
+        source = self._graph.add_buffer(
+            width=like.width, height=like.height, format=like.format, time_base=_CLOCK
+        )
+        # A frame for each frame, not for each field: the rate stays. Frames not flagged pass as they are.
+        bwdif = self._graph.add("bwdif", "mode=send_frame:deint=interlaced")
+        source.link_to(bwdif)
+        bwdif.link_to(self._graph.add("buffersink"))
+        self._graph.configure()
+        self._inside: deque[tuple[int | None, int | None, int | None]] = deque()
+        self._count = 0
+
+    def takes(self, frame: av.VideoFrame) -> bool:
+        return _kind(frame) == self._kind
+
+    def put(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
+        self._inside.append((frame.pts, frame.dts, frame.duration))
+        # The filter wants times that rise; the frames' own need not.
+        frame.pts, frame.time_base = self._count, _CLOCK
+        self._count += 1
+        self._graph.push(frame)
+        yield from self._ready()
+
+    def finish(self) -> Iterator[av.VideoFrame]:
+        self._graph.push(None)
+        yield from self._ready()
+
+    def _ready(self) -> Iterator[av.VideoFrame]:
+        while self._inside:
+            try:
+                frame = self._graph.pull()
+            except (av.error.BlockingIOError, av.error.EOFError):
+                return
+            assert isinstance(frame, av.VideoFrame)
+            frame.pts, frame.dts, duration = self._inside.popleft()
+            frame.duration = duration or 0
+            yield frame
+
+
+def _deinterlacer(frame: av.VideoFrame) -> _Deinterlacer | None:
+    try:
+        return _Deinterlacer(frame)
+    except (av.error.FFmpegError, ValueError):
+        return None
+
+
+def _kind(frame: av.VideoFrame) -> tuple[int, int, str]:
+    return frame.width, frame.height, frame.format.name

@@ -1,0 +1,145 @@
+"""MP4 in fragments: whatever ends the writing, the file is playable up to its last whole fragment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import av.container
+import av.error
+
+from personalive.errors import MediaError
+from personalive.media import colour, xmp
+from personalive.media.container_writer import add_video_stream, padded
+from personalive.media.containers import open_container
+from personalive.media.join import join_videos
+from personalive.media.provenance import TRAINED_ALGORITHMIC_MEDIA, Provenance
+from personalive.media.ratios import fraction
+from personalive.media.tracks import video_stream
+from personalive.media.types import Image
+from personalive.replacing import replace_file
+
+_FRAGMENT_US = 1_000_000
+"""How long a fragment is: so much, and what the encoder holds, is lost at most."""
+_OPTIONS = {
+    "movflags": "+empty_moov+default_base_moof+use_metadata_tags",
+    "frag_duration": str(_FRAGMENT_US),
+    "flush_packets": "1",
+}
+_BOX_HEADER = 8
+_LARGE_BOX_HEADER = 16
+
+
+class FragmentedWriter:
+    """Writes frames of one size to an H.264 file at `path`, which is there from the first frame on."""
+
+    def __init__(self, path: Path, *, size: tuple[int, int], rate: Fraction, provenance: Provenance) -> None:
+        """`size` is (width, height), `rate` in frames per second. Raises what opening a file raises."""
+        self._rate = rate
+        self._count = 0
+        self._container = av.open(
+            "file:" + os.fspath(path), "w", format="mp4", container_options=dict(_OPTIONS)
+        )
+        try:
+            self._container.metadata.update(provenance.metadata())
+            # Without frames that wait for later ones the times of a fragment need no list of edits.
+            self._video = add_video_stream(self._container, "mp4", size, rate, {"bf": "0"})
+            self._container.start_encoding()
+        except BaseException:
+            with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
+                self._container.close()
+            raise
+
+    def write(self, image: Image) -> None:
+        """Add a frame, (height, width, 3) uint8 RGB. Raises what writing raises, an `OSError` or FFmpeg's own."""
+        frame = colour.to_limited_bt709(padded(image, self._video), "yuv420p")
+        frame.pts, frame.time_base = self._count, 1 / self._rate
+        for packet in self._video.encode(frame):
+            self._container.mux(packet)
+        self._count += 1
+
+    def close(self) -> None:
+        """Write what is left, and close the file in any case. Raises what writing raises."""
+        try:
+            for packet in self._video.encode(None):
+                self._container.mux(packet)
+        finally:
+            self._container.close()
+
+
+def keep_fragments(partial: Path, target: Path, provenance: Provenance | None = None) -> int:
+    """Make a complete video at `target` of what was written at `partial`, which is removed; how many frames it has.
+
+    Its index goes to the front, where there is room for a second file; else the fragments themselves are kept.
+    `provenance` is, by default, what the file says itself.
+
+    Raises:
+        MediaError: nothing of it can be played; nothing is left.
+        OSError: the folder is not there any more, or cannot be written to.
+
+    """
+    _cut_to_fragments(partial)
+    try:
+        frames, rate, marks = _look(partial)
+    except MediaError:
+        partial.unlink(missing_ok=True)
+        raise
+    mark = provenance or _provenance_of(marks)
+    try:
+        join_videos(target, [partial], fps=float(rate), provenance=mark)
+    except (MediaError, OSError):
+        with contextlib.suppress(OSError):  # for want of room
+            xmp.append_to_iso_media(partial, xmp.build(mark.metadata()))
+        replace_file(partial, target)
+    partial.unlink(missing_ok=True)
+    return frames
+
+
+def _cut_to_fragments(path: Path) -> None:
+    """Cut off what follows the last whole fragment: a `moof` box with its `mdat`."""
+    end = kept = 0
+    before = b""
+    with path.open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        while end + _BOX_HEADER <= size:
+            file.seek(end)
+            head = file.read(_LARGE_BOX_HEADER)
+            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            if length == 1:
+                length = int.from_bytes(head[8:], "big")
+            if length < _BOX_HEADER or end + length > size:
+                break
+            end += length
+            if kind == b"mdat" and before == b"moof":
+                kept = end
+            before = kind
+        file.truncate(kept)
+
+
+def _look(path: Path) -> tuple[int, Fraction, dict[str, str]]:
+    """Frames, rate, and tags of a fragmented file. Raises `MediaError` where it has no frame."""
+    frames, rate = 0, None
+    with open_container(path) as container:
+        video = video_stream(container)
+        if video is None:
+            raise MediaError("Nothing of the recording can be played.")
+        for packet in container.demux(video):
+            if packet.size and packet.duration:
+                rate = rate or 1 / (packet.duration * fraction(packet.time_base))
+                frames += 1
+        marks = {key.lower(): value for key, value in container.metadata.items()}
+    if rate is None:
+        raise MediaError("Nothing of the recording can be played.")
+    return frames, rate, marks
+
+
+def _provenance_of(marks: dict[str, str]) -> Provenance:
+    return Provenance(
+        marks.get("software", "personalive"),
+        marks.get("pipeline", "unknown"),
+        marks.get("reference_sha256"),
+        marks.get("digital_source_type", TRAINED_ALGORITHMIC_MEDIA),
+    )

@@ -1,0 +1,128 @@
+"""Files under their hidden names, until they are complete: named, held while they are written, swept when left.
+
+A run that is killed outright leaves what it had written. The next one in that folder removes it, if the process
+that its name tells is gone and nobody holds it: a folder may be shared with other machines and containers, whose
+processes are not seen from here but whose locks are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from personalive.file_names import shortened
+
+_NAME = re.compile(r"\..*\.partial-([0-9]{1,10})-[0-9]+(\.\w+)?", re.DOTALL)
+_serial = itertools.count()
+_own: set[str] = set()
+"""Names that this process has given and not given up."""
+
+
+def partial_path(target: Path, folder: Path | None = None) -> Path:
+    """Return a hidden name in `folder`, or beside `target`, of the same suffix, that nobody else uses."""
+    # Names may have 255 bytes; the addition must not break a long one.
+    name = f".{shortened(target.stem, 180)}.partial-{os.getpid()}-{next(_serial)}{target.suffix}"
+    _own.add(name)
+    return target.with_name(name) if folder is None else folder / name
+
+
+class Hold:
+    """Keeps others from sweeping the file or folder at `path`, which exists, until `release` or the end."""
+
+    def __init__(self, path: Path) -> None:
+        self._name = path.name
+        self._held = _locked(path)
+
+    def release(self) -> None:
+        """Let go of it. May be called twice."""
+        _own.discard(self._name)
+        held, self._held = self._held, None
+        if held is not None:
+            os.close(held)
+
+
+def sweep(folder: Path) -> None:
+    """Remove from a folder what killed runs have left there, as far as that is possible."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        left = [Path(entry.path) for entry in entries if _is_left(entry.name)]
+        for path in left:
+            _remove(path)
+
+
+def _is_left(name: str) -> bool:
+    match = _NAME.fullmatch(name)
+    if match is None or name in _own:
+        return False
+    process = int(match[1])
+    # Of this number but not of this process: containers start theirs with the same ones.
+    return process == os.getpid() or not _runs(process)
+
+
+def _remove(path: Path) -> None:
+    if sys.platform == "win32":  # which removes nothing that is open
+        _delete(path)
+        return
+    held = _locked(path)
+    if held is not None:
+        try:
+            _delete(path)
+        finally:
+            os.close(held)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+if sys.platform == "win32":
+    import ctypes
+
+    _QUERY, _STILL_ACTIVE = 0x1000, 259
+
+    def _locked(path: Path) -> int | None:
+        del path  # a lock there would keep the writer out as well
+        return None
+
+    def _runs(process: int) -> bool:
+        kernel = ctypes.WinDLL("kernel32")
+        kernel.OpenProcess.restype = ctypes.c_void_p
+        handle = ctypes.c_void_p(kernel.OpenProcess(_QUERY, False, process))
+        if not handle:
+            return False
+        code = ctypes.c_ulong()
+        known = kernel.GetExitCodeProcess(handle, ctypes.byref(code))
+        kernel.CloseHandle(handle)
+        return not known or code.value == _STILL_ACTIVE
+
+else:
+    import fcntl
+
+    def _locked(path: Path) -> int | None:
+        """A descriptor that holds the lock on a file or folder; None where another has it, or where none are."""
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def _runs(process: int) -> bool:
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+        except (OSError, OverflowError):  # another user's
+            return True
+        return True

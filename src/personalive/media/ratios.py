@@ -1,0 +1,23 @@
+"""PyAV's ratios as Python's: version 19 has a type of its own for them, which rounds and compares otherwise."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Protocol
+
+
+class Ratio(Protocol):
+    """A numerator and a denominator, such as a time base's."""
+
+    @property
+    def numerator(self) -> int:
+        """The upper number."""
+
+    @property
+    def denominator(self) -> int:
+        """The lower number, 0 where FFmpeg knows no value."""
+
+
+def fraction(ratio: Ratio) -> Fraction:
+    """Return the same ratio as a fraction; FFmpeg's 0/0 for what is not known becomes 0."""
+    return Fraction(ratio.numerator, ratio.denominator) if ratio.denominator else Fraction(0)

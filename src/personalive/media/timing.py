@@ -1,0 +1,147 @@
+"""When the pictures of a clip come up, and how many there are a second, by the timestamps that are there.
+
+Headers claim what they like: a browser's WebM has no rate at all, and FFmpeg then names that of the clock. What
+the timestamps say is believed, and a claim only where it agrees with them.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+from statistics import fmean, median_low
+from typing import TypeVar
+
+DEFAULT_FPS = 25.0
+"""Frames per second of whatever names no rate: stills, folders of pictures, clips without usable timestamps."""
+
+MAX_FPS = 1000.0
+LONGEST_STEP = 600.0
+"""Seconds. A longer step in time is a damaged timestamp or a splice, not a pause."""
+_LONGEST_STEP_BACK = 1.0
+# Closer together than this, two timestamps are one.
+_SAME = 0.0005
+# How many frames may wait for timestamps that tell where they belong: as many as an encoder reorders.
+_LOOKAHEAD = 8
+# Steps of one rate differ by their rounding, and a camera's by its jitter.
+_ALIKE = 0.25
+_ENOUGH = 5
+_CLAIM_TOLERANCE = 0.02
+_USUAL_TOLERANCE = 0.005
+# A claim beyond it that no timestamp confirms is that of a clock.
+_HIGHEST_CLAIM = 240.0
+# What has no header, a browser's recording or a screen's, has none of television's fractional rates.
+_USUAL_RATES = (10.0, 12.0, 15.0, 20.0, 24.0, 25.0, 30.0, 48.0, 50.0, 60.0, 90.0, 100.0, 120.0, 144.0, 240.0)
+
+Item = TypeVar("Item")
+
+
+def typical_step(stamps: Iterable[float], tick: float) -> float | None:
+    """Return the seconds from one frame to the next that most are apart; None where the stamps do not tell.
+
+    The stamps may come in any order, and are multiples of `tick` seconds. The median step counts, so a first
+    picture that stands for long and pauses do not. Where a stamp is repeated, its frames share the step after it.
+    """
+    counts = sorted(Counter(stamps).items())
+    shared = [(later - time) / count for (time, count), (later, _) in pairwise(counts)]
+    return typical([step for step in shared if 1 / MAX_FPS <= step <= LONGEST_STEP], tick)
+
+
+def typical(steps: Sequence[float], tick: float) -> float | None:
+    """Return the median of steps in seconds; None of none.
+
+    It is refined by the mean of the steps like it, since times are rounded to `tick` seconds: 30 frames per second
+    are 33, 33 and 34 ms in Matroska, and 3, 3 and 4 hundredths in GIF.
+    """
+    if not steps:
+        return None
+    middle = median_low(steps)
+    reach = max(_ALIKE * middle, min(tick * 1.01, middle / 2))
+    return fmean(step for step in steps if abs(step - middle) <= reach)
+
+
+def rate(step: float | None, claims: Sequence[float] = (), *, frames: int = _ENOUGH) -> float:
+    """Return the frames per second of a clip whose typical step is `step` seconds.
+
+    A claim of the header that agrees is exact where the timestamps are rounded; so is a usual rate. Without a step,
+    and where it was taken from a handful of `frames`, the first credible claim counts.
+    """
+    credible = [claim for claim in claims if 0 < claim <= _HIGHEST_CLAIM]
+    if step is None:
+        return credible[0] if credible else DEFAULT_FPS
+    if frames < _ENOUGH and credible:
+        return credible[0]
+    measured = 1 / step
+    for known, tolerance in ((claims, _CLAIM_TOLERANCE), (_USUAL_RATES, _USUAL_TOLERANCE)):
+        nearest = min(known, key=lambda value: abs(value - measured), default=0.0)
+        if abs(nearest - measured) <= tolerance * measured:
+            return nearest
+    return measured
+
+
+def rising(stamped: Iterable[tuple[Item, float | None]], step: float) -> Iterator[tuple[Item, float]]:
+    """Give each item a time in seconds that is after its predecessor's, by its stamp as far as that can be.
+
+    Items without a stamp, and those whose stamp is not after the last, share the time until the next that is; where
+    none comes soon they follow each other by `step`. A leap in the stamps is left out. Up to 8 items are held.
+    """
+    last: float | None = None
+    shift = 0.0
+    waiting: list[Item] = []
+    for item, stamp in stamped:
+        if last is None:
+            last = max(0.0, stamp if stamp is not None else 0.0)
+            yield item, last
+            continue
+        time = last if stamp is None else stamp + shift
+        if not -_LONGEST_STEP_BACK <= time - last <= LONGEST_STEP:
+            expected = last + step * (len(waiting) + 1)
+            shift += expected - time
+            time = expected
+        if time > last + _SAME:
+            yield from _spread(waiting, last, min(step, (time - last) / (len(waiting) + 1)))
+            waiting.clear()
+            yield item, time
+            last = time
+            continue
+        waiting.append(item)
+        if len(waiting) == _LOOKAHEAD:
+            yield from _spread(waiting, last, step)
+            last += step * len(waiting)
+            waiting.clear()
+            if stamp is not None:
+                shift = last - stamp
+    if last is not None:
+        yield from _spread(waiting, last, step)
+
+
+def in_order(stamped: Iterable[tuple[Item, float | None]]) -> Iterator[tuple[Item, float | None]]:
+    """Give items that come in the right order their stamps in rising order, where these are a little out of it.
+
+    Each takes the earliest of its own stamp and those of the next 8 items, which are held. Stamps that leap are not
+    mixed with those before.
+    """
+    items: deque[tuple[Item, bool]] = deque()
+    stamps: list[float] = []
+    for item, stamp in stamped:
+        if stamps and stamp is not None and abs(stamp - stamps[-1]) > _LONGEST_STEP_BACK:
+            while items:
+                yield _earliest(items, stamps)
+        items.append((item, stamp is not None))
+        if stamp is not None:
+            insort(stamps, stamp)
+        if len(items) > _LOOKAHEAD:
+            yield _earliest(items, stamps)
+    while items:
+        yield _earliest(items, stamps)
+
+
+def _earliest(items: deque[tuple[Item, bool]], stamps: list[float]) -> tuple[Item, float | None]:
+    item, has_stamp = items.popleft()
+    return item, stamps.pop(0) if has_stamp else None
+
+
+def _spread(items: Sequence[Item], last: float, step: float) -> Iterator[tuple[Item, float]]:
+    for number, item in enumerate(items, 1):
+        yield item, last + number * step

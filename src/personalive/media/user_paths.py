@@ -1,0 +1,116 @@
+"""Paths as users give them: what no system would take, and what was meant for a shell or a browser, in words."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from pathlib import Path
+
+from personalive.errors import MediaError
+
+_LONGEST_NAME = 255
+"""Bytes, or units of UTF-16 on Windows and macOS, of which there are never more than bytes."""
+# A path has one slash where the address had two. One letter is a drive of Windows.
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):[/\\]+")
+_PATTERN = re.compile(r"%0?[0-9]?d|\*")
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
+
+
+def check_is_file(path: Path) -> None:
+    """Raise `MediaError` unless `path` is an existing regular file: opening a pipe could wait for ever."""
+    check_name(path)
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        hint = _hint(path, "download it first, and name the file")
+        raise MediaError(hint or f"{path} does not exist.") from None
+    except (OSError, ValueError) as error:
+        raise MediaError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    if stat.S_ISDIR(mode):
+        raise MediaError(f"{path} is a directory, not a file.")
+    if not stat.S_ISREG(mode):
+        kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
+        raise MediaError(f"{path} is {kind}: save what comes from it to a file first.")
+
+
+def check_is_file_or_folder(path: Path) -> None:
+    """Raise `MediaError` unless `path` is an existing regular file or a folder."""
+    check_name(path)
+    if not is_folder(path):
+        check_is_file(path)
+
+
+def check_new_file(path: Path) -> None:
+    """Raise `MediaError` where no file of that name could be made: the name, its folder, or what lies there."""
+    check_name(path)
+    folder = path.absolute().parent
+    if not is_folder(folder):
+        hint = _hint(path, "name a file here, and bring it there afterwards")
+        raise MediaError(hint or f"{path} cannot be written: the folder {folder} does not exist.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise MediaError(f"{path} cannot be written: no permission to write in {folder}.")
+    kind = special_kind(path)
+    if kind is not None:
+        raise MediaError(f"{path} cannot be written: it is {kind}. Name a file, such as out.mp4.")
+
+
+def special_kind(path: Path) -> str | None:
+    """What lies there, in words, if it is neither a file nor a folder; None also where nothing does."""
+    try:
+        return _KINDS.get(stat.S_IFMT(path.stat().st_mode))
+    except (OSError, ValueError):
+        return None
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder; False for what cannot be a path at all."""
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def check_name(path: Path) -> None:
+    """Raise `MediaError` for what no system takes for a name."""
+    text = os.fspath(path)
+    if "\0" in text:
+        shown = text.replace("\0", "\\0")
+        raise MediaError(f"{shown} holds a NUL character, which no file's name can.")
+    for name in path.parts:
+        if (length := _length(name)) > _LONGEST_NAME:
+            raise MediaError(
+                f"{name[:40]}… is a name of {length} bytes: no system takes more than {_LONGEST_NAME}."
+            )
+
+
+def _length(name: str) -> int:
+    """How long a name is in the units that this system counts."""
+    if sys.platform == "win32":
+        return len(name.encode("utf-16-le", "surrogatepass")) // 2
+    return len(os.fsencode(name))
+
+
+def _hint(path: Path, instead: str) -> str | None:
+    """A sentence for a path that leads nowhere, by what it may have been meant for; `instead` is for addresses."""
+    text = os.fspath(path)
+    if match := _ADDRESS.match(text):
+        return f"{match[1]}://{text[match.end() :]} is an address: {instead}."
+    if text == "-":
+        return "- stands for standard input or output, which are not used here: name a file."
+    if text.startswith("~"):
+        try:
+            meant = path.expanduser()
+        except RuntimeError:
+            return f"{text} does not exist: nobody here has that home folder."
+        return f"{text} does not exist, since the shell has not put the home folder for ~: write {meant}."
+    folder = path.absolute().parent
+    if _PATTERN.search(path.name) and is_folder(folder):
+        return f"{text} does not exist: for numbered pictures, name the folder that holds them, {folder}."
+    return None

@@ -1,0 +1,118 @@
+"""What this machine says of the way to the hub: its proxy, whom it trusts, the token; and what is wrong there."""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+from personalive.errors import InputError, PipelineUnavailableError
+from personalive.installation import pip_command
+
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
+_OTHERS_CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
+_TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")
+
+
+def prepare() -> None:
+    """Make the connection's settings of the environment. Raises `InputError` naming the variable that is wrong.
+
+    `PipelineUnavailableError` where a proxy needs a library that is not installed.
+    """
+    _require_token()
+    from huggingface_hub import get_session
+
+    try:
+        get_session()
+    except ImportError:
+        raise PipelineUnavailableError(
+            f"{_proxies('socks')} names a SOCKS proxy, which needs the package socksio: run "
+            f"{pip_command('socksio')}, or name an http proxy."
+        ) from None
+    except (OSError, ssl.SSLError) as error:
+        named = next((name for name in _CERTIFICATES if os.environ.get(name)), _CERTIFICATES[0])
+        raise InputError(
+            f"{named} must name a file of certificates (PEM), or a folder of such with SSL_CERT_DIR; "
+            f"{os.environ.get(named, '')!r} cannot be read as one ({error.strerror or error})."
+        ) from error
+    except Exception as error:  # each version of the library has its own for an address that is none
+        raise InputError(
+            f"{_proxies('')} must name a proxy such as http://proxy.example:3128 (or socks5://, https://): "
+            f"{type(error).__name__}."
+        ) from None
+
+
+def _require_token() -> None:
+    """Raise `InputError` for a token with signs that none has; the connection's own error would show it."""
+    from huggingface_hub import get_token
+
+    name = next((name for name in _TOKENS if os.environ.get(name)), None)
+    # As it was given: the library joins what a line break parts.
+    try:
+        given = os.environ[name].strip() if name else get_token()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "The token of hf auth login cannot be read: log in again, or set HF_TOKEN."
+        ) from error
+    if given and not _TOKEN.fullmatch(given):
+        broken = (
+            "line breaks" if "\n" in given or "\r" in given else "spaces, quotes or other signs that none has"
+        )
+        raise InputError(f"The token in {name or 'the file of hf auth login'} holds {broken}: copy it again.")
+
+
+def untrusted(error: BaseException, host: str) -> str | None:
+    """What to do about a certificate that is not trusted; None for an error of another kind."""
+    chain = list(_causes(error))
+    verified = any(isinstance(each, ssl.SSLCertVerificationError) for each in chain)
+    if not verified and not any("CERTIFICATE_VERIFY_FAILED" in str(each) for each in chain):
+        return None
+    other = next((name for name in _OTHERS_CERTIFICATES if os.environ.get(name)), None)
+    own = next((name for name in _CERTIFICATES if os.environ.get(name)), None)
+    hint = f"{other} is not looked at; set SSL_CERT_FILE to the same file" if other else _HINT
+    if own:
+        hint = f"{own} is set to {os.environ[own]!r}, which does not vouch for it"
+    return f"The certificate of {host} is not one that is trusted here: {hint}."
+
+
+_HINT = (
+    "where a company looks into connections, set SSL_CERT_FILE to a file with its certificate; otherwise check "
+    "this machine's clock and its list of certificates (ca-certificates)"
+)
+
+
+def proxied(error: BaseException) -> str | None:
+    """Which proxy an error speaks of; None where it speaks of none."""
+    if not any(type(each).__name__ == "ProxyError" for each in _causes(error)):
+        return None
+    return f"the proxy in {_proxies('')}"
+
+
+def _proxies(scheme: str) -> str:
+    """The variables that name a proxy, of that kind."""
+    found = [
+        name
+        for name in _PROXIES
+        for spelt in (name, name.lower())
+        if os.environ.get(spelt, "").lower().startswith(scheme) and os.environ.get(spelt)
+    ]
+    return " and ".join(dict.fromkeys(found)) or "This machine's setting"
+
+
+def host_of(url: str) -> str:
+    """Scheme, host and port of an address: what may be shown of it."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

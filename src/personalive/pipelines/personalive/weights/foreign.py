@@ -1,0 +1,157 @@
+"""What a file is that should hold weights and does not: a pointer, a web page, an error message, half a file.
+
+Downloads go wrong in few ways, and each leaves a file under the right name. The first bytes tell them apart, so
+that it is said before gigabytes are copied, and without the libraries that read weights.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+_HEAD = 4096
+_LARGEST_MESSAGE = 1 << 16
+_SHOWN = 60
+_LARGEST_HEADER = 100 << 20  # what the safetensors library accepts
+_FARTHEST = 1 << 63
+_AGAIN = "Fetch it again."
+_LFS = (
+    "a Git LFS pointer, not the file that it points to: run git lfs pull where it was cloned, or "
+    "fetch the file itself"
+)
+_POINTERS = {
+    b"version https://git-lfs.github.com/spec/": _LFS,
+    b"version https://hawser.github.com/spec/": _LFS,
+    b"/annex/objects/": "a git-annex pointer, not the file that it points to: run git annex get where it was "
+    "cloned",
+}
+_ARCHIVES = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!\x1a\x07": "rar",
+}
+_ZIP, _ZIP_END = b"PK\x03\x04", b"PK\x05\x06"
+_LONGEST_END = (1 << 16) + 22
+_TAR_PLACE, _TAR = 257, b"ustar"
+_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+_HTML = re.compile(rb"<!doctype\s+html|<(html|head|body|title|script|meta)\b", re.IGNORECASE)
+_XML = re.compile(rb"<\?xml|<Error>", re.IGNORECASE)
+_SAFETENSORS, _PICKLED = ".safetensors", (".pth", ".pt", ".bin", ".ckpt")
+
+
+def foreign(path: Path) -> str | None:
+    """What is wrong with a file of weights or a config.json, as a sentence with its name; None for one that may do.
+
+    Raises `OSError`.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    said = _said(path, head, size)
+    return None if said is None else f"{path} {said}"
+
+
+def _said(path: Path, head: bytes, size: int) -> str | None:
+    if size == 0:
+        return f"is empty. {_AGAIN}"
+    if not head.strip(b"\0"):
+        return f"begins with nothing but zeros, as a download does that has not come to its end. {_AGAIN}"
+    said = _pointer(head) or _archive(head) or _markup(head)
+    if said is not None or path.suffix == ".json":
+        return said
+    return _message(path, head, size) or _other_kind(path, head) or _short(path, head, size)
+
+
+def _pointer(head: bytes) -> str | None:
+    """What versioning keeps in place of large files."""
+    words = next((words for start, words in _POINTERS.items() if head.startswith(start)), None)
+    return None if words is None else f"is {words}."
+
+
+def _archive(head: bytes) -> str | None:
+    """Something that the file may be in; a zip archive is also what `torch.save` writes."""
+    kind = next((name for start, name in _ARCHIVES.items() if head.startswith(start)), None)
+    if head[_TAR_PLACE:].startswith(_TAR):
+        kind = "tar"
+    return None if kind is None else f"is a {kind} archive: unpack it, and give what is in it."
+
+
+def _markup(head: bytes) -> str | None:
+    """A page or a store's error in place of the file."""
+    text = head
+    for mark in _MARKS:
+        text = text.removeprefix(mark)
+    text = re.sub(rb"<!--.*?-->", b"", text.replace(b"\0", b""), flags=re.DOTALL).lstrip()
+    if _HTML.match(text) or (text.startswith(b"<") and _HTML.search(text)):
+        return f"is a web page, as sites send that want a log-in or have no such file. {_AGAIN}"
+    if _XML.match(text):
+        code = re.search(rb"<Code>([\w ]{1,40})</Code>", text)
+        named = f" ({code[1].decode('ascii', 'replace')})" if code else ""
+        return f"is an error message in XML{named}, as stores send that refuse a file. {_AGAIN}"
+    return None
+
+
+def _message(path: Path, head: bytes, size: int) -> str | None:
+    """A text in place of the file; JSON is what interfaces answer in."""
+    if size > _LARGEST_MESSAGE:
+        return None
+    try:
+        text = path.read_bytes().decode()
+    except UnicodeDecodeError:
+        return None
+    words = " ".join(text.split())
+    if not words.isprintable():
+        return None
+    kind = "is JSON" if head.lstrip()[:1] in (b"{", b"[") else "is a text"
+    return f"{kind}, not weights, and begins with {words[:_SHOWN]!r}. {_AGAIN}"
+
+
+def _other_kind(path: Path, head: bytes) -> str | None:
+    """A file of the one kind under the name of the other."""
+    pickled = head.startswith((_ZIP, b"\x80\x02"))
+    if path.suffix == _SAFETENSORS and pickled:
+        return (
+            f"is no safetensors file but one of torch.save: name it {path.stem}.pth (.bin for a library's)."
+        )
+    if path.suffix in _PICKLED and _header_length(head) is not None:
+        return f"is a safetensors file: name it {path.stem}{_SAFETENSORS}."
+    return None
+
+
+def _short(path: Path, head: bytes, size: int) -> str | None:
+    """A file that ends before what it describes; of torch.save's first format that is found when it is read."""
+    if head.startswith(_ZIP):
+        with path.open("rb") as file:
+            file.seek(max(0, size - _LONGEST_END))
+            ended = _ZIP_END in file.read()
+        return None if ended else f"is cut short: {size:,} bytes are there, and its end is missing. {_AGAIN}"
+    length = _header_length(head)
+    if length is None:
+        return None
+    end = 8 + length + _described(path, length)
+    return f"is cut short: {size:,} bytes of {end:,} are there. {_AGAIN}" if size < end else None
+
+
+def _header_length(head: bytes) -> int | None:
+    """Bytes of the header that a safetensors file announces; None for what begins as no such file does."""
+    length = int.from_bytes(head[:8], "little")
+    return length if length <= _LARGEST_HEADER and head[8:9] == b"{" else None
+
+
+def _described(path: Path, length: int) -> int:
+    """Bytes of tensors that a safetensors header describes; 0 where it is none, which is for the library to say."""
+    with path.open("rb") as file:
+        file.seek(8)
+        text = file.read(length)
+    if len(text) < length:
+        return 0
+    try:
+        entries = json.loads(text)
+        offsets = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
+    except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
+        return 0
+    return max((end for end in offsets if type(end) is int and 0 <= end < _FARTHEST), default=0)

@@ -1,0 +1,33 @@
+"""Give a finished file its name, also where Windows refuses while another program has the old one open."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+_IN_USE = frozenset({5, 32, 33})
+"""Of Windows: access denied, which a file that is open gives as well; sharing violation; lock violation."""
+_PATIENCE_S = 2.0
+_PAUSE_S = 0.05
+
+
+def in_use(error: BaseException) -> bool:
+    """Whether Windows says with this error that another program has the file open."""
+    return isinstance(error, PermissionError) and getattr(error, "winerror", None) in _IN_USE
+
+
+def replace_file(source: Path, target: Path) -> None:
+    """Move `source` to `target`, in the place of what is there. Raises `OSError`.
+
+    Indexers and virus scanners open new files for a moment: what they hold is tried again for two seconds.
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            source.replace(target)
+        except PermissionError as error:
+            if not in_use(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(_PAUSE_S)
+        else:
+            return

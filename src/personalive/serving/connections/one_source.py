@@ -1,0 +1,35 @@
+"""One RTP stream of several that a client sends on one section, as broadcasters do with simulcast."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from aiortc import RTCRtpReceiver
+from aiortc.rtp import RtpPacket
+
+SILENT_S = 1.0
+"""A stream that has sent nothing for so long makes way for another."""
+
+
+def keep_one_source(receiver: RTCRtpReceiver) -> None:
+    """Let only the first stream reach `receiver`, until it falls silent.
+
+    The answer to a simulcast offer names no layers, so that one is to be sent; OBS sends all of them nevertheless,
+    and the receiver would put packets of different layers together.
+    """
+    inner: Any = receiver
+    take = inner._handle_rtp_packet
+    source: int | None = None
+    heard_at = 0.0
+
+    async def take_one(packet: RtpPacket, arrival_time_ms: int) -> None:
+        nonlocal source, heard_at
+        now = time.monotonic()
+        if source is None or (packet.ssrc != source and now - heard_at > SILENT_S):
+            source = packet.ssrc
+        if packet.ssrc == source:
+            heard_at = now
+            await take(packet, arrival_time_ms=arrival_time_ms)
+
+    inner._handle_rtp_packet = take_one
