@@ -39,7 +39,7 @@ from personalive.pipelines.personalive.speed.quantization import Float8FeedForwa
 from tests.pipelines.personalive.streams import CHUNK, FPS, drive, picture, video
 
 LAYERS: tuple[Float8Layers, ...] = ("feed-forwards", "unet", "decoder", "all")
-MOST: dict[Float8Layers, float] = {"unet": 0.06, "all": 0.15}
+MOST: dict[Float8Layers, float] = {"unet": 0.1, "all": 0.15}
 """How far a step's results may be from float32's, in pixels' differences from grey."""
 
 
