@@ -11,8 +11,8 @@ TESTABLE := $(VENV)/.testable
 SERVABLE := $(VENV)/.servable
 SAMPLES := src/personalive/samples
 MARKERS ?= not slow
-NUMERICS := tests/face tests/parity $(addprefix tests/pipelines/personalive/,networks speed test_window.py \
-    test_decoding.py test_session.py test_motion.py test_noise.py test_schedule.py test_reference.py)
+NUMERICS := tests/face tests/parity $(addprefix tests/pipelines/diffusion/,networks sampling stages device memory motion \
+    test_session.py)
 JOBS ?= 2
 
 .PHONY: demo test tests numerics lint docs serve footage sample clean

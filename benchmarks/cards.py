@@ -30,12 +30,12 @@ from pathlib import Path
 from benchmarks.counted_operations import Kind, Piece
 from benchmarks.datasheets import CARDS, Card, card
 from benchmarks.work import count
-from personalive.cli.counted_plans import counted_plans, plan_from
 from personalive.cli.gpu_memory import beside_cuda, free_bytes
+from personalive.cli.memory_plans import counted_plans, plan_from
 from personalive.errors import PipelineUnavailableError
-from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
-from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan, candidates
-from personalive.pipelines.personalive.weights.random_set import VARIANTS
+from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS
+from personalive.pipelines.diffusion.memory.plan import MemoryPlan, candidates
+from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 
 WRITTEN = Path(__file__).parents[1] / "src/personalive/cli/card_rates.json"
 CHUNK = 4

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personalive.pipelines.personalive.kernels.float8 import Float8Convolution, Float8Gate
-from personalive.pipelines.personalive.kernels.operations import (
+from personalive.pipelines.diffusion.kernels.fp8 import Float8Convolution, Float8Gate
+from personalive.pipelines.diffusion.kernels.operations import (
     Convolution,
     Normed,
     PlainOperations,

@@ -25,8 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.curves import Curve, draw
-from tests.serving.report import Report, quantile
-from tests.serving.running import ClientProcess, running
+from tests.server.report import Report, quantile
+from tests.server.running import ClientProcess, running
 
 SPEEDS = (0.5, 1.0, 2.0)
 EARLY = 10.0

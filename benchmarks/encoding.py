@@ -14,8 +14,8 @@ from aiortc.codecs import depayload, get_decoder, get_encoder
 from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtcrtpparameters import RTCRtpCodecParameters
 
-from tests.serving.camera import footage
-from tests.serving.client import CLIP
+from tests.server.camera import footage
+from tests.server.client import CLIP
 
 
 def cost(codec: str, seconds: float = 10.0, fps: int = 25, side: int = 512) -> tuple[float, float]:

@@ -26,7 +26,7 @@ from personalive.face.face import Face
 from personalive.face.pose import fit_head
 from personalive.face.tracker import FaceDetector, FaceTracker
 from personalive.media import Image, VideoReader, read_image
-from personalive.pipelines.preview.layout import HeadLayout
+from personalive.pipelines.preview.head_layout import HeadLayout
 from personalive.pipelines.preview.parameters import PreviewRunParameters
 from personalive.pipelines.preview.retarget import Retargeter
 from personalive.pipelines.preview.warp import Portrait

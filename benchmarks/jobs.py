@@ -36,9 +36,9 @@ from typing import Any
 
 from benchmarks.weight_sets import add_options, weights
 from personalive.media import Provenance, open_driving, open_writer
-from personalive.serving.loading.hardware import hardware_info
-from tests.serving.client import CLIP, PORTRAIT
-from tests.serving.running import PROGRAM
+from personalive.server.state.hardware import hardware_info
+from tests.server.client import CLIP, PORTRAIT
+from tests.server.running import PROGRAM
 
 _MADE = re.compile(r": (\d+) frames? .*; made in ([\d.]+) s, ([\d.]+) frames per second")
 

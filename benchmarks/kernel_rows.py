@@ -10,16 +10,16 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from personalive.pipelines.personalive.kernels.families import FLOAT8
-from personalive.pipelines.personalive.kernels.float8 import (
+from personalive.pipelines.diffusion.kernels.fp8 import (
     Float8Convolution,
     Float8GroupNorm,
     Float8LayerNorm,
 )
-from personalive.pipelines.personalive.kernels.operations import Convolution, Operations, Summed, arrange
-from personalive.pipelines.personalive.networks.layers import FeedForward, GatedProjection
-from personalive.pipelines.personalive.networks.resnet import Upsample
-from personalive.pipelines.personalive.speed.quantization import Float8FeedForward
+from personalive.pipelines.diffusion.kernels.gpu_support import FLOAT8
+from personalive.pipelines.diffusion.kernels.operations import Convolution, Operations, Summed, arrange
+from personalive.pipelines.diffusion.networks.layers import FeedForward, GatedProjection
+from personalive.pipelines.diffusion.networks.resnet import Upsample
+from personalive.pipelines.diffusion.stages.quantization import Float8FeedForward
 
 FRAMES, HEADS = 16, 8
 LEVELS = ((320, 64), (640, 32), (1280, 16))

@@ -27,18 +27,18 @@ from typing import Any, TypeVar
 import torch
 
 from benchmarks.kernel_rows import DEVICE, Row, half, rows
-from personalive.pipelines.personalive.kernels.attention import preferred
-from personalive.pipelines.personalive.kernels.choices import Choices
-from personalive.pipelines.personalive.kernels.chooser import PLAIN_FORM, Chooser, Given
-from personalive.pipelines.personalive.kernels.measured import MeasuredOperations
-from personalive.pipelines.personalive.kernels.operations import PLAIN, Operations
-from personalive.pipelines.personalive.kernels.timing import CudaStopwatch
-from personalive.pipelines.personalive.measuring.bench import BenchPlan, loaded
-from personalive.pipelines.personalive.measuring.measure import Bench
-from personalive.pipelines.personalive.measuring.times import StepTimes
-from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
-from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
-from personalive.pipelines.personalive.speed.layout import lay_out
+from personalive.pipelines.diffusion.kernels.attention import preferred
+from personalive.pipelines.diffusion.kernels.autotuned_ops import MeasuredOperations
+from personalive.pipelines.diffusion.kernels.choice_cache import Choices
+from personalive.pipelines.diffusion.kernels.operations import PLAIN, Operations
+from personalive.pipelines.diffusion.kernels.selector import PLAIN_FORM, Chooser, Given
+from personalive.pipelines.diffusion.kernels.timing import CudaStopwatch
+from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
+from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
+from personalive.pipelines.diffusion.profiling.benchmark import BenchPlan, loaded
+from personalive.pipelines.diffusion.profiling.engine_benchmark import Bench
+from personalive.pipelines.diffusion.profiling.step_times import StepTimes
+from personalive.pipelines.diffusion.stages.memory_format import lay_out
 
 CALLS, REPLAYS = 10, 20
 TURNS, STEPS = 3, 12
@@ -132,7 +132,7 @@ def table(found: list[dict[str, Any]]) -> str:
 def operations() -> tuple[dict[str, Operations], Noted | None]:
     """The ways to compute, and who chooses for the last of them."""
     try:
-        from personalive.pipelines.personalive.kernels.fused import TritonOperations
+        from personalive.pipelines.diffusion.kernels.triton_ops import TritonOperations
     except ImportError:
         return {"pytorch": PLAIN}, None
     fused, chooser = TritonOperations(), Noted(CudaStopwatch(), Choices())
@@ -188,7 +188,7 @@ def steps(args: argparse.Namespace) -> dict[str, Any]:
 
 def fuse_all(pipeline: PersonaLivePipeline) -> None:
     """Have it compute with our kernels wherever there is one."""
-    from personalive.pipelines.personalive.kernels.fused import TritonOperations
+    from personalive.pipelines.diffusion.kernels.triton_ops import TritonOperations
 
     lay_out(pipeline.engine.models, TritonOperations())
 

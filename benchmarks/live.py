@@ -37,11 +37,11 @@ import httpx
 
 from benchmarks.live_cases import Case, Row, all_cases, bars, by_server, chosen, evaluate, table
 from benchmarks.weight_sets import add_options, weights
-from personalive.cli.settings import parse_settings
-from personalive.serving.loading.hardware import hardware_info
-from tests.serving.client import PORTRAIT
-from tests.serving.report import Report
-from tests.serving.running import ClientProcess, RunningServer, running
+from personalive.cli.set_options import parse_settings
+from personalive.server.state.hardware import hardware_info
+from tests.server.client import PORTRAIT
+from tests.server.report import Report
+from tests.server.running import ClientProcess, RunningServer, running
 
 SETTLE = 12.0
 """Seconds after the last session's first frame that do not count."""

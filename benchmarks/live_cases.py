@@ -7,8 +7,8 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from personalive.serving.observing.figures import DELAY_PARTS
-from tests.serving.report import Message, Report, quantile
+from personalive.server.telemetry.session_stats import DELAY_PARTS
+from tests.server.report import Message, Report, quantile
 
 FAST = {"dtype": "float8", "vae": "tiny"}
 """Load parameters of the fast mode; the exact one is the default."""

@@ -24,7 +24,7 @@ def load(directory: Path, dtype: str, device: str) -> None:
     """Load the set here and print what it took."""
     import torch
 
-    from personalive.pipelines.personalive.weights.checkpoints import load_models
+    from personalive.pipelines.diffusion.checkpoints.loader import load_models
     from personalive.process_memory import peak_bytes
 
     begun = time.perf_counter()

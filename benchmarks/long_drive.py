@@ -21,14 +21,14 @@ import numpy as np
 import torch
 
 from benchmarks.streaming import frames
-from personalive.pipelines.interface import FrameChunk
-from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNetParams
-from personalive.pipelines.personalive.networks.motion_encoder import MotionEncoderParams
-from personalive.pipelines.personalive.networks.motion_extractor import MotionExtractorParams
-from personalive.pipelines.personalive.networks.trunk import UNetParams
-from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
-from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
-from personalive.pipelines.personalive.weights.random_set import VARIANTS, random_models
+from personalive.pipelines.base import FrameChunk
+from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, random_models
+from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNetParams
+from personalive.pipelines.diffusion.networks.motion_encoder import MotionEncoderParams
+from personalive.pipelines.diffusion.networks.motion_extractor import MotionExtractorParams
+from personalive.pipelines.diffusion.networks.unet import UNetParams
+from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
+from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
 
 SIDE, CHUNK, FPS = 64, 4, 25
 LIMIT = 1.02

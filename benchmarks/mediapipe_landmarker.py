@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from personalive.face.face import Face
-from personalive.face.model import model_bytes
+from personalive.face.model_bundle import model_bytes
 from personalive.media.types import Image
 
 

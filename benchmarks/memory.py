@@ -22,6 +22,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from personalive.jobs import AnimateJob
+from personalive.jobs import run as run_job
 from personalive.media import (
     AudioTrack,
     Image,
@@ -32,8 +34,6 @@ from personalive.media import (
     open_writer,
     resample,
 )
-from personalive.offline import AnimateJob
-from personalive.offline import run as run_job
 from personalive.process_memory import peak_bytes
 
 SAMPLES = Path(__file__).resolve().parent.parent / "src/personalive/samples"

@@ -27,13 +27,13 @@ from torch import Tensor
 
 from personalive.errors import InputError
 from personalive.media.types import Frames
-from personalive.pipelines.interface import FrameChunk
+from personalive.pipelines.base import FrameChunk
+from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, random_models
+from personalive.pipelines.diffusion.device.devices import device_of, dtype_of
+from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
+from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
+from personalive.pipelines.diffusion.profiling.engine_benchmark import device_name, made_up_frames
 from personalive.pipelines.parameters import build
-from personalive.pipelines.personalive.devices import device_of, dtype_of
-from personalive.pipelines.personalive.measuring.measure import device_name, made_up_frames
-from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
-from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
-from personalive.pipelines.personalive.weights.random_set import VARIANTS, random_models
 
 CHUNK = 4
 STAGES = ("noise_pred", "latents", "frames")

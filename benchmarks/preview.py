@@ -23,8 +23,8 @@ import numpy as np
 
 from benchmarks.following import SAMPLES, square_portrait
 from personalive.face.tracker import FaceDetector, FaceTracker
+from personalive.jobs import AnimateJob, run
 from personalive.media import COMPOSITE_SYNTHETIC, Provenance, VideoReader, open_writer, read_image
-from personalive.offline import AnimateJob, run
 from personalive.pipelines.preview.motion import Motion
 from personalive.pipelines.preview.parameters import PreviewRunParameters
 from personalive.pipelines.preview.retarget import Retargeter

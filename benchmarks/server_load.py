@@ -16,10 +16,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-from tests.serving.camera import Camera
-from tests.serving.client import streaming
-from tests.serving.report import Report
-from tests.serving.running import ClientProcess, Held, RunningServer, running
+from tests.server.camera import Camera
+from tests.server.client import streaming
+from tests.server.report import Report
+from tests.server.running import ClientProcess, Held, RunningServer, running
 
 PARTS = 6
 SETTLE = 3.0

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from benchmarks.curves import Curve, draw
 from benchmarks.server_load import WARM_UP, come_and_go, settled, together
-from tests.serving.client import PORTRAIT
-from tests.serving.running import Held, RunningServer, running
+from tests.server.client import PORTRAIT
+from tests.server.running import Held, RunningServer, running
 
 ALLOWED = 0.02
 SHOWN = {"rss": (1e-6, "MB"), "threads": (1.0, ""), "handles": (1.0, "")}

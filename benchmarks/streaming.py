@@ -18,11 +18,11 @@ import time
 import numpy as np
 import torch
 
-from personalive.pipelines.interface import FrameChunk
-from personalive.pipelines.personalive.devices import device_of, dtype_of
-from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
-from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
-from personalive.pipelines.personalive.weights.random_set import VARIANTS, random_models
+from personalive.pipelines.base import FrameChunk
+from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, random_models
+from personalive.pipelines.diffusion.device.devices import device_of, dtype_of
+from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
+from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
 
 
 def frames(count: int, side: int) -> np.ndarray:

@@ -18,9 +18,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNet
-from personalive.pipelines.personalive.networks.reference_unet import ReferenceUNet
-from personalive.pipelines.personalive.weights.random_set import VARIANTS, random_weights
+from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, random_weights
+from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNet
+from personalive.pipelines.diffusion.networks.reference_unet import ReferenceUNet
 
 TIMESTEPS = (0, 333, 666, 999)
 CHUNK = 4

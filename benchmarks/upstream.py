@@ -32,14 +32,14 @@ import numpy as np
 import torch
 from PIL import Image as Pillow
 
-from personalive.cli.settings import parse_settings
+from personalive.cli.set_options import parse_settings
+from personalive.pipelines.diffusion.checkpoints import layout
+from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_set
+from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
+from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
+from personalive.pipelines.diffusion.profiling.engine_benchmark import Bench, device_name, made_up_frames
+from personalive.pipelines.diffusion.profiling.session_benchmark import SessionBench
 from personalive.pipelines.parameters import build
-from personalive.pipelines.personalive.measuring.measure import Bench, device_name, made_up_frames
-from personalive.pipelines.personalive.measuring.whole_steps import SessionBench
-from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
-from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
-from personalive.pipelines.personalive.weights import layout
-from personalive.pipelines.personalive.weights.random_set import write_random_set
 
 SIDE, CHUNK = 512, 4
 BASE_UNET = {

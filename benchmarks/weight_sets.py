@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
+from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def weights(args: argparse.Namespace) -> Iterator[Path | None]:
 def _write(folder: Path, size: str) -> None:
     import torch
 
-    from personalive.pipelines.personalive.weights.random_set import write_random_set
+    from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_set
 
     print(f"writing random weights of the {size} size", file=sys.stderr, flush=True)
     # In half precision they are half the bytes, and what a GPU computes in anyway.

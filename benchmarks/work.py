@@ -28,18 +28,18 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.counted_operations import CountedOperations, Kind, Ledger, Piece
-from personalive.cli.settings import parse_settings
+from personalive.cli.set_options import parse_settings
+from personalive.pipelines.diffusion.checkpoints.network_specs import NETWORKS, TINY_VAE
+from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, Variant, write_configs
+from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.kernels.fp8 import FLOAT8
+from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
+from personalive.pipelines.diffusion.sampling.scheduler import Schedule
+from personalive.pipelines.diffusion.stages.frame_decoder import FrameDecoder
+from personalive.pipelines.diffusion.stages.memory_format import lay_out
+from personalive.pipelines.diffusion.stages.quantization import quantize
+from personalive.pipelines.diffusion.stages.stages import PlainStages
 from personalive.pipelines.parameters import build
-from personalive.pipelines.personalive.decoding import FrameDecoder
-from personalive.pipelines.personalive.kernels.float8 import FLOAT8
-from personalive.pipelines.personalive.models import Models
-from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
-from personalive.pipelines.personalive.schedule import Schedule
-from personalive.pipelines.personalive.speed.layout import lay_out
-from personalive.pipelines.personalive.speed.quantization import quantize
-from personalive.pipelines.personalive.speed.stages import PlainStages
-from personalive.pipelines.personalive.weights.catalogue import NETWORKS, TINY_VAE
-from personalive.pipelines.personalive.weights.random_set import VARIANTS, Variant, write_configs
 
 META = torch.device("meta")
 STAGES = {"see": "motion networks", "pose": "pose guider", "predict": "denoising UNet", "show": "decoder"}

@@ -21,7 +21,7 @@ import jsonschema  # type: ignore[import-untyped]
 import yaml  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parent.parent
-OUT = ROOT / "tests/cluster/serving/rayservice.schema.json"
+OUT = ROOT / "tests/server/cluster/rayservice.schema.json"
 
 Node = dict[str, Any]
 

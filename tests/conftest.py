@@ -107,7 +107,7 @@ def _moved(portrait: Image, k: int) -> Image:
 @pytest.fixture(scope="session")
 def test_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set of small random weights that everyone shares: nobody may change it."""
-    from personalive.pipelines.personalive.weights.random_set import write_random_set
+    from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_set
 
     return write_random_set(tmp_path_factory.mktemp("weights") / "set")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from personalive.serving.settings import PREFIX, Settings, read_settings
+from personalive.server.settings import PREFIX, Settings, read_settings
 
 ROOT = Path(__file__).parents[1]
 SERVERS = ("cpu", "gpu")

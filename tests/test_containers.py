@@ -18,9 +18,9 @@ import httpx
 import pytest
 
 from personalive.media import open_driving, read_provenance
-from tests.serving.camera import Camera
-from tests.serving.client import streaming
-from tests.serving.running import free_port
+from tests.server.camera import Camera
+from tests.server.client import streaming
+from tests.server.running import free_port
 
 pytestmark = [pytest.mark.container, pytest.mark.slow]
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import personalive
-from personalive.pipelines.interface import FrameChunk, FrameState
+from personalive.pipelines.base import FrameChunk, FrameState
 
 pytestmark = pytest.mark.usefixtures("plugins")
 

@@ -37,9 +37,9 @@ from personalive.errors import (
 )
 
 if TYPE_CHECKING:
-    from personalive.live import LiveSession, PersonaLive
-    from personalive.offline import Progress, Report
-    from personalive.pipelines.interface import Pipeline
+    from personalive.api import LiveSession, PersonaLive
+    from personalive.jobs import Progress, Report
+    from personalive.pipelines.base import Pipeline
 
     __version__: str
 
@@ -72,13 +72,13 @@ def animate(
 ) -> Report:
     """Animate the portrait `reference` with the clip `driving` and write `output`.
 
-    `options` are the fields of `personalive.offline.AnimateJob`: `size`, `crop`, `paste_back`, `fps`,
+    `options` are the fields of `personalive.jobs.AnimateJob`: `size`, `crop`, `paste_back`, `fps`,
     `parameters={"expression": 1.2}` and so on; an unknown one raises `TypeError`. `progress` is called with
     the stage's name, frames done, and frames in all or None.
 
     Raises a `PersonaLiveError`: its message says what cannot be used and what to do.
     """
-    from personalive.offline import AnimateJob, run
+    from personalive.jobs import AnimateJob, run
 
     job = AnimateJob(reference=Path(reference), driving=Path(driving), output=Path(output), **options)
     return run(job, progress)
@@ -106,7 +106,7 @@ if not TYPE_CHECKING:  # a type checker would take every name for a string
 
             return version("personalive")
         if name in {"LiveSession", "PersonaLive"}:
-            from personalive import live
+            from personalive import api
 
-            return getattr(live, name)
+            return getattr(api, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 _NAME = "OutOfMemoryError"
-"""PyTorch's own type; another process's has the same name (`serving/process/failures.py`)."""
+"""PyTorch's own type; another process's has the same name (`server/process/remote_errors.py`)."""
 _SPELLINGS = re.compile(
     r"""
       \bout\ of\ memory\b             # CUDA, HIP, the driver, MPS, PyTorch

@@ -12,10 +12,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.counted_operations import CountedOperations, Kind, Ledger, Piece
 from benchmarks.work import META, count, meta_models, table
-from personalive.pipelines.personalive.kernels.operations import PLAIN
-from personalive.pipelines.personalive.networks.resnet import Upsample
-from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
-from personalive.pipelines.personalive.weights.random_set import VARIANTS, random_models
+from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, random_models
+from personalive.pipelines.diffusion.kernels.operations import PLAIN
+from personalive.pipelines.diffusion.networks.resnet import Upsample
+from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 
 SMALL = PersonaLiveLoadParameters(height=64, width=64)
 
@@ -54,9 +54,9 @@ def test_convolutions_of_the_pose_guider_and_the_decoder_are_what_pytorch_counts
 def test_the_unet_is_what_pytorch_counts_of_the_same_call() -> None:
     """But for attention along time, which is counted by its bytes."""
     from benchmarks.work import _attended
-    from personalive.pipelines.personalive.decoding import FrameDecoder
-    from personalive.pipelines.personalive.schedule import Schedule
-    from personalive.pipelines.personalive.speed.stages import PlainStages
+    from personalive.pipelines.diffusion.sampling.scheduler import Schedule
+    from personalive.pipelines.diffusion.stages.frame_decoder import FrameDecoder
+    from personalive.pipelines.diffusion.stages.stages import PlainStages
 
     counted = counted_small()["predict"]
     models = random_models(VARIANTS["small"], device=torch.device("cpu"))

@@ -15,7 +15,7 @@ from playwright.sync_api import Browser, Playwright, sync_playwright
 from tests.browser import chrome
 from tests.browser.chrome import Visit, visiting
 from tests.browser.helpers import Shoot, running
-from tests.serving.running import RunningServer
+from tests.server.running import RunningServer
 
 
 @pytest.fixture(scope="module")

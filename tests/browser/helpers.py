@@ -12,8 +12,8 @@ import PIL.Image
 
 from personalive.media import Image
 from tests.browser.chrome import Visit
-from tests.serving import running as processes
-from tests.serving.running import RunningServer
+from tests.server import running as processes
+from tests.server.running import RunningServer
 
 Shoot = Callable[[Visit, str], None]
 

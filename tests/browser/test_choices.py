@@ -11,7 +11,7 @@ from playwright.sync_api import Page, Route, expect
 from personalive.media import Image
 from tests.browser.chrome import CLIP, Visit
 from tests.browser.helpers import Shoot, upload, wait_for, write_picture
-from tests.serving.running import RunningServer
+from tests.server.running import RunningServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -8,8 +8,8 @@ import pytest
 from playwright.sync_api import Browser
 
 from tests.browser.chrome import visiting
-from tests.cluster.serving.crowd import owner
-from tests.cluster.serving.local import cluster, served, serving, wait_for
+from tests.server.cluster.crowd import owner
+from tests.server.cluster.local import cluster, served, serving, wait_for
 
 pytestmark = [
     pytest.mark.browser,

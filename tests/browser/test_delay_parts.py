@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser.chrome import DESKTOP, PHONE, Visit, visiting
 from tests.browser.helpers import Shoot
-from tests.serving.running import RunningServer
+from tests.server.running import RunningServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

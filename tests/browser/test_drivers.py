@@ -17,7 +17,7 @@ from tests.browser import chrome
 from tests.browser.chrome import CLIP, Visit, visiting
 from tests.browser.film import jaw
 from tests.browser.helpers import running, upload, wait_for, write_picture
-from tests.serving.running import RunningServer, free_port
+from tests.server.running import RunningServer, free_port
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -13,8 +13,8 @@ from playwright.sync_api import Browser, expect
 from tests.browser.chrome import DESKTOP, PORTRAIT, Visit, visiting
 from tests.browser.film import faces, filmed, followed, jaw, yaw
 from tests.browser.helpers import Shoot, running, wait_for
-from tests.pipelines.personalive.download.hub_server import serving as serving_hub
-from tests.serving.running import RunningServer
+from tests.pipelines.diffusion.checkpoints.download.hub_server import serving as serving_hub
+from tests.server.running import RunningServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

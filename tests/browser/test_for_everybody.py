@@ -11,7 +11,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.browser.chrome import PHONE, Visit, visiting
 from tests.browser.helpers import Shoot
-from tests.serving.running import RunningServer
+from tests.server.running import RunningServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, expect
 from tests.browser import chrome
 from tests.browser.chrome import Visit, visiting
 from tests.browser.helpers import Shoot, running, wait_for
-from tests.serving.running import RunningServer
+from tests.server.running import RunningServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

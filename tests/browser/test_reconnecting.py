@@ -10,7 +10,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from tests.browser.chrome import Visit, visiting
 from tests.browser.helpers import Shoot, wait_for
-from tests.serving.running import RunningServer
+from tests.server.running import RunningServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

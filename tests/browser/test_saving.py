@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Download, expect
 from personalive.media import COMPOSITE_SYNTHETIC, read_provenance
 from tests.browser.chrome import PORTRAIT, Visit, visiting
 from tests.browser.helpers import Shoot, running, wait_for
-from tests.serving.running import RunningServer
+from tests.server.running import RunningServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Playwright, expect
 from tests.browser import chrome
 from tests.browser.chrome import CLIP, PORTRAIT, Visit, visiting
 from tests.browser.helpers import Shoot, running, upload, write_picture
-from tests.serving.running import RunningServer, free_port
+from tests.server.running import RunningServer, free_port
 from tests.signals import freeze, thaw
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]

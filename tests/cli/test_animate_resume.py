@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from personalive.offline import resume
-from personalive.offline.workfolder import WorkFolder
+from personalive.jobs import segments
+from personalive.jobs.checkpoint_dir import WorkFolder
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Call
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def short_segments(monkeypatch: pytest.MonkeyPatch, lasting: None) -> None:
-    monkeypatch.setattr(resume, "SEGMENT_FRAMES", 6)
+    monkeypatch.setattr(segments, "SEGMENT_FRAMES", 6)
 
 
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from personalive.cluster.batch.manifest import Manifest
+from personalive.batch.manifest import Manifest
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Call

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from personalive.cli import download
-from personalive.pipelines.personalive.weights import layout
-from tests.pipelines.personalive.download.hub_server import HubServer, assert_complete, serving
+from personalive.pipelines.diffusion.checkpoints import layout
+from tests.pipelines.diffusion.checkpoints.download.hub_server import HubServer, assert_complete, serving
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Call

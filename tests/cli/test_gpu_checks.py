@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from personalive.cli.card_rates import expected
-from personalive.cli.check import Check
+from personalive.cli.check_result import Check
 from personalive.cli.gpu_checks import gpu_checks
-from personalive.cli.gpu_facts import Driver, Facts, Gpu, Torch
+from personalive.cli.gpu_info import Driver, Facts, Gpu, Torch
 from personalive.installation import pip_command
-from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan
+from personalive.pipelines.diffusion.memory.plan import MemoryPlan
 
 GIB = 2**30
 OFF = MemoryPlan("off", (), None, 1, (), recorded=True, references=8, need=8 * 10**9)

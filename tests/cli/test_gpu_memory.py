@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from personalive.cli.counted_plans import counted_plans, plan_from
-from personalive.cli.gpu_facts import Gpu, Torch
+from personalive.cli.gpu_info import Gpu, Torch
 from personalive.cli.gpu_memory import beside_cuda, memory_check
-from personalive.pipelines.personalive.speed.memory_plan import MemoryPlan
+from personalive.cli.memory_plans import counted_plans, plan_from
+from personalive.pipelines.diffusion.memory.plan import MemoryPlan
 
 GIB = 2**30
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from personalive.jobs import motion as jobs
 from personalive.media import open_driving
-from personalive.offline import motion as jobs
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Call

@@ -15,9 +15,9 @@ from torch import Tensor
 from personalive.cli import weights as command
 from personalive.errors import PipelineUnavailableError
 from personalive.installation import install_command
-from personalive.pipelines.personalive.weights import layout
-from personalive.pipelines.personalive.weights.random_set import write_random_set
-from tests.pipelines.personalive.weights.sets import copied, edit, replaced
+from personalive.pipelines.diffusion.checkpoints import layout
+from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_set
+from tests.pipelines.diffusion.checkpoints.sets import copied, edit, replaced
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Call

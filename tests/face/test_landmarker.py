@@ -15,7 +15,7 @@ import pytest
 from benchmarks.mediapipe_landmarker import MediaPipeLandmarker
 from personalive.face.blendshapes import BlendshapeScorer
 from personalive.face.landmarker import Landmarker
-from personalive.face.region import Region
+from personalive.face.rotated_rect import Region
 from personalive.face.tracker import FaceTracker
 from personalive.media import VideoReader
 from personalive.media.types import Image

@@ -123,7 +123,7 @@ def test_package_imports_nothing_of_ours_but_errors_and_what_files_are_named_and
     script = (
         "import sys, personalive.media;"
         "print([m for m in sys.modules if m.startswith('personalive.') and not m.startswith("
-        "('personalive.media', 'personalive.errors', 'personalive.file_names', 'personalive.replacing'))])"
+        "('personalive.media', 'personalive.errors', 'personalive.file_names', 'personalive.file_replace'))])"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personalive.errors import MediaError, PersonaLiveError
+from personalive.jobs.output import check_target
+from personalive.jobs.reference_image import read_portrait
 from personalive.media import check_output, is_image_file, open_driving, read_image, read_provenance
 from personalive.media.user_paths import check_is_file, check_name, check_new_file
-from personalive.offline.framing import read_portrait
-from personalive.offline.output import check_target
 
 READERS: list[Callable[[Path], object]] = [
     read_image,

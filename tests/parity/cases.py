@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.personalive.figures import DATA
+from tests.pipelines.diffusion.figures import DATA
 
 FOLDER = "PERSONALIVE_PARITY_DIR"
 

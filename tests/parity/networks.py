@@ -7,15 +7,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from personalive.pipelines.personalive.networks.autoencoder import Autoencoder, AutoencoderParams
-from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNet, DenoisingUNetParams
-from personalive.pipelines.personalive.networks.image_encoder import ImageEncoder, ImageEncoderParams
-from personalive.pipelines.personalive.networks.motion_encoder import MotionEncoder, MotionEncoderParams
-from personalive.pipelines.personalive.networks.motion_extractor import MotionExtractor, MotionExtractorParams
-from personalive.pipelines.personalive.networks.pose_guider import PoseGuider, PoseGuiderParams
-from personalive.pipelines.personalive.networks.reference_unet import ReferenceUNet
-from personalive.pipelines.personalive.networks.trunk import UNetParams
-from tests.pipelines.personalive.figures import filled
+from personalive.pipelines.diffusion.networks.autoencoder import Autoencoder, AutoencoderParams
+from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNet, DenoisingUNetParams
+from personalive.pipelines.diffusion.networks.image_encoder import ImageEncoder, ImageEncoderParams
+from personalive.pipelines.diffusion.networks.motion_encoder import MotionEncoder, MotionEncoderParams
+from personalive.pipelines.diffusion.networks.motion_extractor import MotionExtractor, MotionExtractorParams
+from personalive.pipelines.diffusion.networks.pose_guider import PoseGuider, PoseGuiderParams
+from personalive.pipelines.diffusion.networks.reference_unet import ReferenceUNet
+from personalive.pipelines.diffusion.networks.unet import UNetParams
+from tests.pipelines.diffusion.figures import filled
 
 WIDTHS, CONTEXT = (32, 64, 64, 64), 32
 STATISTICS_ORDER = (*range(6), *range(7, 16), 6)

@@ -6,16 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from personalive.pipelines.interface import FrameChunk
-from personalive.pipelines.personalive.crops import face_boxes
-from personalive.pipelines.personalive.keypoints import keypoints
-from personalive.pipelines.personalive.models import Models
-from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
-from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
-from personalive.pipelines.personalive.pixels import clip_pixels
+from personalive.pipelines.base import FrameChunk
+from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
+from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
+from personalive.pipelines.diffusion.preprocessing.face_crops import face_boxes
+from personalive.pipelines.diffusion.preprocessing.keypoints import keypoints
+from personalive.pipelines.diffusion.preprocessing.pixels import clip_pixels
 from tests.parity.networks import StreamNetworks, bank_statistics
-from tests.pipelines.personalive import recipe
-from tests.pipelines.personalive.figures import Case
+from tests.pipelines.diffusion import recipe
+from tests.pipelines.diffusion.figures import Case
 
 CHUNK = 4
 

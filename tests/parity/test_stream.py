@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.parity.cases import case_files
 from tests.parity.session import run
-from tests.pipelines.personalive.figures import TOLERANCE, Case, relative_errors
+from tests.pipelines.diffusion.figures import TOLERANCE, Case, relative_errors
 
 EXACT = ("boxes", "keyframes")
 

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from personalive.pipelines.personalive.networks.denoising_unet import DenoisingUNet, DenoisingUNetParams
-from personalive.pipelines.personalive.networks.reference_unet import ReferenceUNet
-from personalive.pipelines.personalive.networks.trunk import UNetParams
+from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNet, DenoisingUNetParams
+from personalive.pipelines.diffusion.networks.reference_unet import ReferenceUNet
+from personalive.pipelines.diffusion.networks.unet import UNetParams
 from tests.parity.cases import case_files
 from tests.parity.networks import bank_statistics
-from tests.pipelines.personalive import recipe
-from tests.pipelines.personalive.figures import TOLERANCE, Case, filled, relative_errors
+from tests.pipelines.diffusion import recipe
+from tests.pipelines.diffusion.figures import TOLERANCE, Case, filled, relative_errors
 
 TIMESTEPS = torch.tensor([0, 333, 666, 999]).repeat_interleave(4)
 

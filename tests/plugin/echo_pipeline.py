@@ -14,7 +14,7 @@ from pydantic import Field
 
 from personalive.errors import NoFaceError, SessionClosedError
 from personalive.media.types import Image
-from personalive.pipelines.interface import (
+from personalive.pipelines.base import (
     AnimatedChunk,
     Availability,
     FaceFound,

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from personalive.media import VideoReader
-from tests.serving.running import free_port
+from tests.server.running import free_port
 from tests.windows.lacking import lacking
 
 HERE = Path(__file__).parent

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personalive.cli.exits import INTERRUPTED
+from personalive.cli.error_handling import INTERRUPTED
 from personalive.cli.rotation import DrivingRotation, ReferenceRotation, Rotate
-from personalive.cli.settings import parse_settings
+from personalive.cli.set_options import parse_settings
 
 if TYPE_CHECKING:
-    from personalive.offline import AnimateJob
+    from personalive.jobs import AnimateJob
 
 EPILOG = """Examples:
 
@@ -116,8 +116,8 @@ def animate(
 
     Frame for frame, the output shows the portrait with the motion of the driving clip, and has its sound.
     """
-    from personalive.offline import AnimateJob
-    from personalive.offline.output import default_output
+    from personalive.jobs import AnimateJob
+    from personalive.jobs.output import default_output
 
     named = {"motion": motion, "expression": expression, "pose": pose, "weights": weights}
     job = AnimateJob(
@@ -148,7 +148,7 @@ def animate(
 def _run(job: AnimateJob, quiet: bool) -> None:
     from personalive.cli import console
     from personalive.cli.progress import show_progress
-    from personalive.offline import run
+    from personalive.jobs import run
     from personalive.pipelines import registry
 
     job.check()

@@ -20,7 +20,7 @@ from personalive.cli.doctor import EPILOG as DOCTOR_EPILOG
 from personalive.cli.doctor import doctor
 from personalive.cli.download import EPILOG as DOWNLOAD_EPILOG
 from personalive.cli.download import download
-from personalive.cli.exits import TERMINATED, run
+from personalive.cli.error_handling import TERMINATED, run
 from personalive.cli.motion import app as motion
 from personalive.cli.pipelines import pipelines
 from personalive.cli.serve import EPILOG as SERVE_EPILOG

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personalive.cli.exits import INTERRUPTED
-from personalive.cli.settings import parse_settings
+from personalive.cli.error_handling import INTERRUPTED
+from personalive.cli.set_options import parse_settings
 
 if TYPE_CHECKING:
-    from personalive.cluster.batch.run import BatchResult
+    from personalive.batch.run import BatchResult
 
 EPILOG = """Examples:
 
@@ -135,12 +135,12 @@ def batch(
 
     A job that fails does not stop the others; a killed worker costs one segment.
     """
+    from personalive.batch import storage
+    from personalive.batch.job_list import read_jobs
+    from personalive.batch.ray_executor import CrewSettings
+    from personalive.batch.run import BatchSettings, run_batch
     from personalive.cli import console
     from personalive.cli.progress import show_jobs
-    from personalive.cluster.batch import storage
-    from personalive.cluster.batch.crew import CrewSettings
-    from personalive.cluster.batch.jobs import read_jobs
-    from personalive.cluster.batch.run import BatchSettings, run_batch
 
     here = str(Path.cwd())
     named = {"pipeline": pipeline, "weights": weights, "size": size, "segment_frames": segment_frames}

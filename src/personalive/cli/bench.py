@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personalive.cli.layout import columns, fill, table
-from personalive.cli.settings import parse_settings
+from personalive.cli.set_options import parse_settings
+from personalive.cli.text_layout import columns, fill, table
 from personalive.errors import InputError, PipelineUnavailableError
 
 if TYPE_CHECKING:
-    from personalive.pipelines.personalive.measuring.bench import BenchResult, BenchRow
-    from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
+    from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
+    from personalive.pipelines.diffusion.profiling.benchmark import BenchResult, BenchRow
 
 EPILOG = """Examples:
 
@@ -90,8 +90,8 @@ def bench(
 ) -> None:
     """Measure the personalive pipeline on this machine: each stage, frames per second, memory, starting."""
     from personalive.cli import console
+    from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
     from personalive.pipelines.parameters import build
-    from personalive.pipelines.personalive.parameters import PersonaLiveLoadParameters
 
     if json_file is not None:
         _require_place(json_file)
@@ -100,7 +100,7 @@ def bench(
         given["weights"] = weights
     parameters = build(PersonaLiveLoadParameters, given)
     measured_random = str(random) if random else _random_size(parameters)
-    from personalive.pipelines.personalive.measuring.bench import BenchPlan, run
+    from personalive.pipelines.diffusion.profiling.benchmark import BenchPlan, run
 
     if measured_random:
         console.say(
@@ -118,11 +118,11 @@ def bench(
         lambda stage, done: console.say(f"{stage}: {100 * done:.0f} %"),
     )
     if share:
-        from personalive.cli import sharing
+        from personalive.cli import share_results
 
-        for row in sharing.rows(result, sharing.machine(parameters.device)):
+        for row in share_results.rows(result, share_results.machine(parameters.device)):
             typer.echo(row)
-        console.say(sharing.ADVICE.format(columns=sharing.head(), place=sharing.place()))
+        console.say(share_results.ADVICE.format(columns=share_results.head(), place=share_results.place()))
     else:
         typer.echo(text(result))
     if json_file is not None:
@@ -131,14 +131,14 @@ def bench(
 
 def _random_size(parameters: PersonaLiveLoadParameters) -> str | None:
     """Which random weights stand in where the wanted ones are not there; None where they are."""
-    from personalive.pipelines.personalive.pipeline import PersonaLivePipeline
+    from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
 
     state = PersonaLivePipeline.availability_with({"weights": parameters.weights})
     if state.ready:
         return None
     if parameters.weights is not None or state.reason.endswith("is not installed"):
         raise PipelineUnavailableError(f"The PersonaLive pipeline cannot be loaded: {state.sentence}")
-    from personalive.pipelines.personalive.devices import device_of
+    from personalive.pipelines.diffusion.device.devices import device_of
 
     return "released" if device_of(parameters.device).type == "cuda" else "small"
 

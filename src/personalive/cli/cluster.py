@@ -111,7 +111,7 @@ def serve(
     given = dict(locals())
     from personalive.cli import console
     from personalive.cli.serve import given_of, require_packages
-    from personalive.cli.settings import parse_settings
+    from personalive.cli.set_options import parse_settings
 
     require_packages()
     if importlib.util.find_spec("ray") is None:
@@ -120,9 +120,9 @@ def serve(
         raise InputError(
             f"A cluster needs Ray, which is not installed. Run: {install_command('server', 'cluster')}"
         )
-    from personalive.cluster.serving.plan import read_plan
-    from personalive.cluster.serving.run import serve_cluster
-    from personalive.serving.settings import read_settings
+    from personalive.server.cluster.config import read_plan
+    from personalive.server.cluster.run import serve_cluster
+    from personalive.server.settings import read_settings
 
     for name in ("config", "address"):
         del given[name]

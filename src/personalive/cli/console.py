@@ -6,10 +6,10 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from personalive.cli.layout import columns, fill
+from personalive.cli.text_layout import columns, fill
 
 if TYPE_CHECKING:
-    from personalive.offline import Report
+    from personalive.jobs import Report
 
 
 def error(message: str) -> None:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personalive.cli.layout import columns, described
+from personalive.cli.text_layout import columns, described
 
 if TYPE_CHECKING:
-    from personalive.cli.check import Check
+    from personalive.cli.check_result import Check
 
 EPILOG = """Examples:
 
@@ -39,7 +39,7 @@ def doctor(
     import dataclasses
     import json
 
-    from personalive.cli.checks import all_checks
+    from personalive.cli.diagnostics import all_checks
 
     checks = all_checks()
     able = all(check.ok is not False for check in checks if check.required)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli import console
-from personalive.cli.exits import INTERRUPTED, run
+from personalive.cli.error_handling import INTERRUPTED, run
 from personalive.errors import InputError, PipelineUnavailableError
 
 if TYPE_CHECKING:
-    from personalive.pipelines.personalive.download.job import Outcome
-    from personalive.pipelines.personalive.download.plan import Plan
+    from personalive.pipelines.diffusion.checkpoints.download.downloader import Outcome
+    from personalive.pipelines.diffusion.checkpoints.download.plan import Plan
 
 EPILOG = """Examples:
 
@@ -115,15 +115,15 @@ def _revisions(given: list[str]) -> dict[str, str]:
 
 
 def _root(directory: Path | None) -> Path | None:
-    from personalive.folders import expanded
-    from personalive.pipelines.personalive.weights import layout
+    from personalive.paths import expanded
+    from personalive.pipelines.diffusion.checkpoints import layout
 
     return layout.resolve(expanded(directory)) if directory else None
 
 
 def _preview(directory: Path | None, revisions: dict[str, str], *, tiny: bool, quiet: bool) -> Plan:
-    from personalive.cli.transfer import show_transfer
-    from personalive.pipelines.personalive.download.job import preview
+    from personalive.cli.download_progress import show_transfer
+    from personalive.pipelines.diffusion.checkpoints.download.downloader import preview
 
     with show_transfer(quiet=quiet) as progress:
         return preview(_root(directory), tiny=tiny, revisions=revisions, progress=progress)
@@ -132,9 +132,9 @@ def _preview(directory: Path | None, revisions: dict[str, str], *, tiny: bool, q
 def _bring(
     directory: Path | None, source: Path | None, revisions: dict[str, str], *, tiny: bool, quiet: bool
 ) -> Outcome:
-    from personalive.cli.transfer import show_transfer
-    from personalive.pipelines.personalive.download.copying import from_directory
-    from personalive.pipelines.personalive.download.job import download as fetch
+    from personalive.cli.download_progress import show_transfer
+    from personalive.pipelines.diffusion.checkpoints.download.downloader import download as fetch
+    from personalive.pipelines.diffusion.checkpoints.download.local_source import from_directory
 
     with show_transfer(quiet=quiet) as progress:
         if source:
@@ -144,7 +144,7 @@ def _bring(
 
 def _show(plan: Plan) -> None:
     """A table of the files: what is there, and what comes from where."""
-    from personalive.pipelines.personalive.download.folder import free_space, sized
+    from personalive.pipelines.diffusion.checkpoints.download.staging import free_space, sized
 
     rows = [(name, "", "is there") for name in plan.kept]
     for item in plan.items:
@@ -162,8 +162,8 @@ def _show(plan: Plan) -> None:
 
 def _summarise(outcome: Outcome) -> None:
     """Where the weights are, and what to run next."""
-    from personalive.pipelines.personalive.download.folder import sized
-    from personalive.pipelines.personalive.weights import layout
+    from personalive.pipelines.diffusion.checkpoints import layout
+    from personalive.pipelines.diffusion.checkpoints.download.staging import sized
 
     count = len(outcome.fetched) + len(outcome.kept)
     if outcome.fetched:

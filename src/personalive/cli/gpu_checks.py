@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 
 from personalive.cli.card_rates import expected
-from personalive.cli.check import Check
-from personalive.cli.gpu_facts import Driver, Facts, Gpu, Torch
+from personalive.cli.check_result import Check
+from personalive.cli.gpu_info import Driver, Facts, Gpu, Torch
 from personalive.cli.gpu_memory import memory_check
 from personalive.installation import pip_command
 

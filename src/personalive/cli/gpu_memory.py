@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from personalive.cli.check import Check
-from personalive.cli.gpu_facts import Gpu, Torch
+from personalive.cli.check_result import Check
+from personalive.cli.gpu_info import Gpu, Torch
 from personalive.errors import PipelineUnavailableError
-from personalive.pipelines.personalive.speed.memory_plan import (
+from personalive.pipelines.diffusion.memory.plan import (
     BESIDE,
     CONTEXT,
     MemoryPlan,

@@ -9,10 +9,10 @@ import typer
 
 from personalive.cli import console
 from personalive.cli.rotation import DrivingRotation, ReferenceRotation, Rotate
-from personalive.cli.settings import parse_settings
+from personalive.cli.set_options import parse_settings
 
 if TYPE_CHECKING:
-    from personalive.pipelines.personalive.motion import DrivingMotion
+    from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
 
 app = typer.Typer(
     name="motion",
@@ -70,8 +70,8 @@ def extract(
     """Write the motion of a clip's driver to a file: seen once, carried over as often as you like."""
     from personalive.cli.progress import show_progress
     from personalive.file_names import shortened
-    from personalive.offline.motion import SUFFIX, ExtractJob
-    from personalive.offline.motion import extract as run
+    from personalive.jobs.motion import SUFFIX, ExtractJob
+    from personalive.jobs.motion import extract as run
 
     job = ExtractJob(
         driving=clip,
@@ -119,9 +119,9 @@ def drive(
     Frame for frame as `personalive animate` does with the clip, but without looking at the clip again.
     """
     from personalive.cli.progress import show_progress
-    from personalive.offline.motion import DriveJob
-    from personalive.offline.motion import drive as run
-    from personalive.offline.output import default_name
+    from personalive.jobs.motion import DriveJob
+    from personalive.jobs.motion import drive as run
+    from personalive.jobs.output import default_name
 
     job = DriveJob(
         reference=reference,

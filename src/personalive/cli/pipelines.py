@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personalive.cli.layout import columns, described, fill
+from personalive.cli.text_layout import columns, described, fill
 
 if TYPE_CHECKING:
-    from personalive.pipelines.interface import Parameters
+    from personalive.pipelines.base import Parameters
     from personalive.pipelines.registry import AnyPipeline
 
 

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from personalive.cli import console
-from personalive.cli.layout import columns
+from personalive.cli.text_layout import columns
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
     from rich.table import Column
 
-    from personalive.cluster.batch.books import Course
-    from personalive.offline import Progress
+    from personalive.batch.job_tracker import Course
+    from personalive.jobs import Progress
 
 _SECONDS_BETWEEN_LINES = 10.0
 _BAR = 20

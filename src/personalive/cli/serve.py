@@ -10,7 +10,7 @@ from personalive.cli import server_options as options
 from personalive.errors import InputError
 
 if TYPE_CHECKING:
-    from personalive.serving.settings import Settings
+    from personalive.server.settings import Settings
 
 EPILOG = """Examples:
 
@@ -74,11 +74,11 @@ def serve(
     Load a pipeline, post a portrait, open a session: the page at the address it prints says how.
     """
     given = dict(locals())
-    from personalive.cli.settings import parse_settings
+    from personalive.cli.set_options import parse_settings
 
     require_packages()
-    from personalive.serving.run import serve as run
-    from personalive.serving.settings import read_settings
+    from personalive.server.run import serve as run
+    from personalive.server.settings import read_settings
 
     del given["config"]
     if gpus:
@@ -107,7 +107,7 @@ def require_packages() -> None:
 def tell(settings: Settings, url: str) -> None:
     """What it runs with and where to go. Programs that read the log as JSON get lines of JSON only."""
     from personalive.cli import console
-    from personalive.serving.observing import logs
+    from personalive.server.telemetry import logs
 
     told = settings.describe()
     if settings.log_format == "json":

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from personalive.cli import console
-from personalive.cli.layout import columns, table
+from personalive.cli.text_layout import columns, table
 from personalive.errors import PipelineUnavailableError
 
 if TYPE_CHECKING:
-    from personalive.pipelines.personalive.weights.checkpoints import Prepared
+    from personalive.pipelines.diffusion.checkpoints.loader import Prepared
 
 _MB = 1e6
 
@@ -81,7 +81,7 @@ def check(directory: _Directory = None, *, quiet: _Quiet = False) -> None:
     """
     torch = _torch()
     from personalive.cli.progress import show_bytes
-    from personalive.pipelines.personalive.weights.checkpoints import check_sums, prepare, read
+    from personalive.pipelines.diffusion.checkpoints.loader import check_sums, prepare, read
 
     networks = prepare(_set(directory), strict=True)
     rows = [_row(prepared) for prepared in networks]
@@ -115,7 +115,7 @@ def convert(
     """Write a set anew as safetensors, one file a network: no pickle, and half the bytes in float16."""
     torch = _torch()
     from personalive.cli.progress import show_bytes
-    from personalive.pipelines.personalive.weights.convert import convert as write
+    from personalive.pipelines.diffusion.checkpoints.convert import convert as write
 
     notes: list[str] = []
     with show_bytes(quiet=quiet) as progress:
@@ -144,7 +144,7 @@ def make_test(
 ) -> None:
     """Make a set of seeded random weights, laid out like the released ones: to try everything but the picture."""
     torch = _torch()
-    from personalive.pipelines.personalive.weights.random_set import write_random_set
+    from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_set
 
     report = (lambda name: None) if quiet else (lambda name: console.say(f"writing {name}"))
     write_random_set(directory, variant=size, seed=seed, dtype=getattr(torch, dtype), progress=report)
@@ -170,7 +170,7 @@ def _torch() -> Any:
 
 
 def _set(directory: Path | None) -> Path:
-    from personalive.pipelines.personalive.weights.layout import default_root
+    from personalive.pipelines.diffusion.checkpoints.layout import default_root
 
     return directory or default_root()
 

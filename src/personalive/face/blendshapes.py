@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from personalive.face.face import Face, FaceMesh
-from personalive.face.networks import FACE_BLENDSHAPES, Network
+from personalive.face.litert import FACE_BLENDSHAPES, Network
 
 _SUBSET = np.array(
     [

@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from personalive.face.model import bundle_member
+from personalive.face.model_bundle import bundle_member
 
 _METADATA = "geometry_pipeline_metadata_landmarks.binarypb"
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personalive.face.face import FaceMesh
+from personalive.face.one_euro import OneEuro
 from personalive.face.pose import fit_head
-from personalive.face.smoothing import OneEuro
 from personalive.media.types import Image
 
 Size = tuple[int, int]

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from personalive.face.boxes import BoxDetector, FaceBox
+from personalive.face.box_detector import BoxDetector, FaceBox
 from personalive.face.face import LANDMARKS, FaceMesh, Float
-from personalive.face.networks import FACE_LANDMARKS, Network
-from personalive.face.region import Region
+from personalive.face.litert import FACE_LANDMARKS, Network
+from personalive.face.rotated_rect import Region
 from personalive.media.types import Image
 
 _SIDE = 256

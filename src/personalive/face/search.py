@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias, cast
 
 import cv2
 
-from personalive.face.boxes import SIDE
+from personalive.face.box_detector import SIDE
 from personalive.face.face import FaceMesh
 from personalive.face.landmarker import Landmarker
 from personalive.media.types import Image

@@ -6,7 +6,7 @@ from personalive.face.blendshapes import BlendshapeScorer
 from personalive.face.face import Face, FaceMesh, dominant, near
 from personalive.face.landmark_filter import LandmarkFilter
 from personalive.face.landmarker import Landmarker
-from personalive.face.region import Region
+from personalive.face.rotated_rect import Region
 from personalive.face.search import Reach, search
 from personalive.media.types import Image
 

@@ -1,7 +1,9 @@
 """Files and bytes to frames, and back: images, video, sound, and the mark of synthetic media."""
 
 from personalive.media.audio import AudioTrack
+from personalive.media.concat import join_videos
 from personalive.media.fragmented_writer import FragmentedWriter, keep_fragments
+from personalive.media.frame_shape import MAX_IMAGE_PIXELS, check_shape
 from personalive.media.image import (
     MAX_IMAGE_BYTES,
     PICTURES,
@@ -10,7 +12,6 @@ from personalive.media.image import (
     is_image_file,
     read_image,
 )
-from personalive.media.join import join_videos
 from personalive.media.output import OutputKind, check_output, output_kind
 from personalive.media.provenance import (
     COMPOSITE_SYNTHETIC,
@@ -21,7 +22,6 @@ from personalive.media.provenance import (
 )
 from personalive.media.resample import resample
 from personalive.media.rotation import Rotation
-from personalive.media.shapes import MAX_IMAGE_PIXELS, check_shape
 from personalive.media.types import DrivingSource, Frames, Image, VideoFrame, VideoInfo
 from personalive.media.video_reader import VideoReader, open_driving
 from personalive.media.video_writer import VideoWriter, exact_rate, open_writer

@@ -16,8 +16,8 @@ from personalive.errors import MediaError
 from personalive.media.containers import open_container, stream_origin
 from personalive.media.deinterlace import deinterlaced
 from personalive.media.dolby_vision import incompatible_profile
+from personalive.media.frame_shape import MAX_IMAGE_PIXELS, check_shape, objection
 from personalive.media.ratios import fraction
-from personalive.media.shapes import MAX_IMAGE_PIXELS, check_shape, objection
 from personalive.media.tracks import audio_stream, video_stream
 
 # FFmpeg's own decoders of these leave transparency out.

@@ -15,12 +15,12 @@ from av.video.stream import VideoStream
 from personalive.errors import MediaError
 from personalive.media import colour
 from personalive.media.container_decoder import ContainerDecoder
+from personalive.media.frame_shape import check_shape
+from personalive.media.frame_timing import LONGEST_STEP, MAX_FPS, in_order, rate, rising, typical_step
 from personalive.media.image import fit_within, inner_size
 from personalive.media.packet_scan import PacketScan, scan_packets
+from personalive.media.picture_sources import Shown, other_shape
 from personalive.media.ratios import fraction
-from personalive.media.shapes import check_shape
-from personalive.media.sources import Shown, other_shape
-from personalive.media.timing import LONGEST_STEP, MAX_FPS, in_order, rate, rising, typical_step
 from personalive.media.tracks import audio_choice, audio_stream, video_choice
 from personalive.media.types import Image, VideoInfo
 

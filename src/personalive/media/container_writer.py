@@ -12,10 +12,10 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from personalive.media import colour
+from personalive.media.atomic_writer import StagedWriter
 from personalive.media.audio import AudioTrack
-from personalive.media.container_file import ContainerFile
+from personalive.media.muxer import ContainerFile
 from personalive.media.provenance import Provenance
-from personalive.media.staged_writer import StagedWriter
 from personalive.media.types import Image
 
 _BT709, _LIMITED = 1, 1

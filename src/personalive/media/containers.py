@@ -18,8 +18,8 @@ from av.audio.stream import AudioStream
 from av.video.stream import VideoStream
 
 from personalive.errors import MediaError, UnsupportedMediaError
+from personalive.media.frame_shape import MAX_IMAGE_PIXELS
 from personalive.media.ratios import fraction
-from personalive.media.shapes import MAX_IMAGE_PIXELS
 from personalive.media.user_paths import check_is_file
 
 FORMATS = ("mov", "matroska", "avi", "gif")

@@ -12,15 +12,15 @@ import av.container
 import av.error
 
 from personalive.errors import MediaError
+from personalive.file_replace import replace_file
 from personalive.media import colour, xmp
+from personalive.media.concat import join_videos
 from personalive.media.container_writer import add_video_stream, padded
 from personalive.media.containers import open_container
-from personalive.media.join import join_videos
 from personalive.media.provenance import TRAINED_ALGORITHMIC_MEDIA, Provenance
 from personalive.media.ratios import fraction
 from personalive.media.tracks import video_stream
 from personalive.media.types import Image
-from personalive.replacing import replace_file
 
 _FRAGMENT_US = 1_000_000
 """How long a fragment is: so much, and what the encoder holds, is lost at most."""

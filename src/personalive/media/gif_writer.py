@@ -13,10 +13,10 @@ import av.error
 import numpy as np
 import PIL.Image
 
-from personalive.media import gif_blocks, xmp
+from personalive.media import gif_metadata, xmp
+from personalive.media.atomic_writer import StagedWriter
 from personalive.media.output import OutputFile, write_failure
 from personalive.media.provenance import Provenance
-from personalive.media.staged_writer import StagedWriter
 from personalive.media.types import Image
 
 # Browsers show frames of less than 2/100 s for 10/100 s.
@@ -60,7 +60,7 @@ class GifWriter(StagedWriter):
         self._container.mux(self._stream.encode(None))
         self._container.close()
         packet = xmp.build(self._provenance.metadata())
-        gif_blocks.append(self._output.partial, self._provenance.comment, packet)
+        gif_metadata.append(self._output.partial, self._provenance.comment, packet)
         self._output.commit()
 
     def _discard(self) -> None:

@@ -20,8 +20,9 @@ import PIL.Image
 from PIL import JpegImagePlugin
 
 from personalive.errors import MediaError, MediaTooLargeError, UnsupportedMediaError
-from personalive.media.decode_apart import decode_apart
-from personalive.media.flattening import flatten
+from personalive.media.flatten import flatten
+from personalive.media.frame_shape import LONGEST_SIDE, MAX_IMAGE_PIXELS, check_shape
+from personalive.media.isolated_decoder import decode_apart
 from personalive.media.picture_header import (
     HEAD_BYTES,
     ImageType,
@@ -31,7 +32,6 @@ from personalive.media.picture_header import (
     jpeg_facts,
     stored_size,
 )
-from personalive.media.shapes import LONGEST_SIDE, MAX_IMAGE_PIXELS, check_shape
 from personalive.media.types import Image
 from personalive.media.user_paths import check_is_file
 

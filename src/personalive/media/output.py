@@ -13,9 +13,9 @@ from typing import Literal, Self, TypeAlias
 
 from personalive.errors import InputError, MediaError, OutputExistsError
 from personalive.file_names import windows_objection
+from personalive.file_replace import in_use, replace_file
 from personalive.media.partial_files import Hold, partial_path, sweep
 from personalive.media.user_paths import check_new_file, is_folder
-from personalive.replacing import in_use, replace_file
 
 OutputKind: TypeAlias = Literal["mp4", "mov", "webm", "gif", "png"]
 

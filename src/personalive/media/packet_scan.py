@@ -12,8 +12,8 @@ import av
 import av.error
 
 from personalive.media.containers import open_container
+from personalive.media.frame_timing import rising
 from personalive.media.ratios import fraction
-from personalive.media.timing import rising
 
 # Enough to tell the rate by, and little to read even of a studio's format.
 _MOST_PACKETS = 1000

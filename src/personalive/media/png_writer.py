@@ -6,6 +6,8 @@ import contextlib
 from pathlib import Path
 
 from personalive.errors import MediaError, OutputExistsError
+from personalive.file_replace import replace_file
+from personalive.media.atomic_writer import StagedWriter
 from personalive.media.output import (
     check_parent,
     numbered_files,
@@ -15,9 +17,7 @@ from personalive.media.output import (
 )
 from personalive.media.partial_files import Hold, partial_path, sweep
 from personalive.media.provenance import Provenance, encode_image, read_provenance
-from personalive.media.staged_writer import StagedWriter
 from personalive.media.types import Image
-from personalive.replacing import replace_file
 
 
 def _ours(file: Path) -> bool:

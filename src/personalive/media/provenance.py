@@ -18,7 +18,7 @@ import PIL.Image
 from PIL.PngImagePlugin import PngInfo
 
 from personalive.errors import InputError, MediaError
-from personalive.media import gif_blocks, xmp
+from personalive.media import gif_metadata, xmp
 from personalive.media.containers import open_container
 from personalive.media.image import quiet_pillow
 from personalive.media.output import OutputFile, write_failure
@@ -109,7 +109,7 @@ def read_provenance(path: str | Path) -> dict[str, str] | None:
     if image_type(head) in {"JPEG", "PNG", "WEBP"}:
         return _marked(_image_metadata(path))
     if head[:3] == b"GIF":
-        return _marked(xmp.parse(gif_blocks.read_xmp(path)))
+        return _marked(xmp.parse(gif_metadata.read_xmp(path)))
     return _marked(_container_metadata(path))
 
 

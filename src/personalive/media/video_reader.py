@@ -12,8 +12,8 @@ from typing import Self
 from personalive.errors import InputError, MediaError
 from personalive.media.container_source import ContainerSource
 from personalive.media.image import is_image_file
+from personalive.media.picture_sources import SequenceSource, Shown, Source, StillSource, open_picture
 from personalive.media.rotation import QUARTERS, turned
-from personalive.media.sources import SequenceSource, Shown, Source, StillSource, open_picture
 from personalive.media.types import DrivingSource, VideoFrame, VideoInfo
 from personalive.media.user_paths import check_is_file_or_folder, is_folder
 

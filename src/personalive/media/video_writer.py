@@ -11,11 +11,11 @@ from typing import Protocol, Self
 from personalive.errors import InputError, MediaError, MediaTooLargeError
 from personalive.media.audio import AudioTrack, open_audio
 from personalive.media.container_writer import ContainerWriter
+from personalive.media.frame_shape import MAX_IMAGE_PIXELS
 from personalive.media.gif_writer import GifWriter
 from personalive.media.output import check_output
 from personalive.media.png_writer import PngWriter
 from personalive.media.provenance import Provenance
-from personalive.media.shapes import MAX_IMAGE_PIXELS
 from personalive.media.types import Image
 
 _MAX_FPS = 1000

@@ -16,7 +16,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from personalive.errors import PipelineUnavailableError, UnknownPipelineError
-from personalive.pipelines.interface import Pipeline
+from personalive.pipelines.base import Pipeline
 
 GROUP = "personalive.pipelines"
 DIFFUSION = "personalive"

@@ -10,7 +10,7 @@ from benchmarks.following import SAMPLES, square_portrait
 from personalive.face.face import Face
 from personalive.face.tracker import FaceDetector
 from personalive.media import Image, VideoReader, read_image
-from personalive.pipelines.preview.layout import HeadLayout
+from personalive.pipelines.preview.head_layout import HeadLayout
 from personalive.pipelines.preview.warp import Portrait
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from personalive.face.face import Face, Float
 from personalive.media.types import Image
-from personalive.pipelines.preview.layout import HeadLayout
+from personalive.pipelines.preview.head_layout import HeadLayout
 from personalive.pipelines.preview.matte import SHEET, Cutout, cut_out, on_sheet
 from personalive.pipelines.preview.mesh import Region, polygon_mask
 

@@ -13,7 +13,7 @@ from personalive.errors import InputError, NoFaceError, SessionClosedError
 from personalive.face.crop import cut, reference_crop
 from personalive.face.tracker import FaceDetector
 from personalive.media.types import Frames, Image
-from personalive.pipelines.interface import FaceFound, FrameChunk, FrameState, Reference, Session
+from personalive.pipelines.base import FaceFound, FrameChunk, FrameState, Reference, Session
 from personalive.pipelines.preview import (
     PreviewLoadParameters,
     PreviewPipeline,

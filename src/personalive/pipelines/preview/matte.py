@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from personalive.face.face import Float
 from personalive.face.pose import Double
 from personalive.media.types import Image
-from personalive.pipelines.preview.layout import HeadLayout
+from personalive.pipelines.preview.head_layout import HeadLayout
 from personalive.pipelines.preview.mesh import Region, sample
 
 _WORKING_SIDE = 288

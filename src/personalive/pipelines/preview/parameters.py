@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from personalive.pipelines.interface import LoadParameters, RunParameters
+from personalive.pipelines.base import LoadParameters, RunParameters
 
 
 class PreviewLoadParameters(LoadParameters):

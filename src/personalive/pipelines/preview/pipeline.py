@@ -16,7 +16,7 @@ from personalive.errors import InputError, NoFaceError, SessionClosedError
 from personalive.face.face import Face, dominant
 from personalive.face.tracker import FaceDetector, FaceTracker
 from personalive.media.types import Image
-from personalive.pipelines.interface import (
+from personalive.pipelines.base import (
     AnimatedChunk,
     Availability,
     FaceFound,

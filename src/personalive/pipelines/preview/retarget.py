@@ -16,8 +16,8 @@ import numpy as np
 
 from personalive.face.canonical import canonical_face
 from personalive.face.face import LANDMARKS, Face
+from personalive.face.one_euro import OneEuro
 from personalive.face.pose import Double, HeadPose, fit_head, rotation_matrix, rotation_vector
-from personalive.face.smoothing import OneEuro
 from personalive.pipelines.preview import topology as mesh
 from personalive.pipelines.preview.motion import Motion
 from personalive.pipelines.preview.parameters import PreviewRunParameters

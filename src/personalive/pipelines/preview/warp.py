@@ -16,8 +16,8 @@ from personalive.face.pose import Double, HeadPose, fit_head, rotation_matrix, r
 from personalive.media.types import Image
 from personalive.pipelines.preview import topology as mesh
 from personalive.pipelines.preview.eyes import EyeLayers, build_eye, lid_margins
-from personalive.pipelines.preview.headfield import HeadField, Sampling, build_head_field
-from personalive.pipelines.preview.layout import HeadLayout
+from personalive.pipelines.preview.head_layout import HeadLayout
+from personalive.pipelines.preview.head_warp import HeadField, Sampling, build_head_field
 from personalive.pipelines.preview.matte import Cutout, cut_out, on_sheet
 from personalive.pipelines.preview.mesh import Region, interpolate
 from personalive.pipelines.preview.motion import Motion

@@ -1,0 +1,333 @@
+"""The diffusion pipeline from Python: frames in as they come, animated frames out.
+
+    with personalive.PersonaLive.from_pretrained() as live:
+        with live.session(live.fuse("portrait.jpg")) as session:
+            for picture in camera:
+                show(session.step(picture).images)
+
+A `PersonaLive` holds the networks and may have many sessions; each session animates one reference by one driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from personalive.errors import InputError, SessionClosedError
+from personalive.image_inputs import FilePath, Picture, driving_frames, pixels, portrait
+from personalive.jobs import AnimateJob, Progress, Report, run
+from personalive.jobs.driving_clip import open_driver
+from personalive.jobs.motion import drive_whole, look
+from personalive.jobs.reference_image import crop_to_face
+from personalive.media import Image, Rotation
+from personalive.media.rotation import check_rotation, turned
+from personalive.media.types import Frames
+from personalive.pipelines.base import AnimatedChunk, FrameChunk, FrameState
+from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
+from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
+from personalive.pipelines.parameters import build, split
+
+if TYPE_CHECKING:
+    from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
+    from personalive.pipelines.diffusion.sampling.reference import FusedReference
+    from personalive.pipelines.diffusion.session import PersonaLiveSession
+
+Dtype = Literal["auto", "float32", "float16", "bfloat16", "float8"]
+
+_SECONDS_BETWEEN_FRAMES = 1 / 25
+"""Between frames whose times are not given."""
+
+
+class PersonaLive:
+    """The loaded diffusion pipeline. Close it when done, or use it in a `with` block."""
+
+    def __init__(self, pipeline: PersonaLivePipeline) -> None:
+        """With a pipeline that is loaded already; `from_pretrained` loads one. Closing closes it."""
+        self._pipeline = pipeline
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        directory: FilePath | None = None,
+        *,
+        device: str = "auto",
+        dtype: Dtype = "auto",
+        **parameters: Any,
+    ) -> Self:
+        """Load the weights in `directory`, by default those that `personalive download` fetched.
+
+        `device`: auto, cpu, cuda, cuda:1 or mps. `dtype`: what the networks compute in; auto is float16 on a GPU
+        and float32 elsewhere. `parameters`: any other of `PersonaLiveLoadParameters`, such as `width` and
+        `height` of the animated frames, `seed` and `latency`.
+
+        Raises `PipelineUnavailableError` where a library or the weights are missing, `WeightsError` for weights
+        that cannot be loaded, `InputError` for a parameter that is unknown or out of bounds.
+        """
+        given = {**parameters, "device": device, "dtype": dtype}
+        if directory is not None:
+            given["weights"] = Path(directory)
+        return cls(PersonaLivePipeline.load(build(PersonaLiveLoadParameters, given)))
+
+    @property
+    def parameters(self) -> PersonaLiveLoadParameters:
+        """What it was loaded with."""
+        return self._pipeline.parameters
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What may be wrong with the results as it was loaded, one sentence each."""
+        return self._pipeline.warnings
+
+    def fuse(self, image: Picture, *, crop: bool = True, rotate: Rotation = "auto") -> FusedReference:
+        """Prepare a portrait: immutable, for any number of sessions.
+
+        `image`: the path of a picture, or with `crop` of a video whose first frame with a face is taken; a Pillow
+        image; or uint8 RGB (height, width, 3), any size. `crop`: cut it to head and shoulders; otherwise the whole
+        picture is resized to the loaded size, whatever its proportions. `rotate`: how far it is turned clockwise,
+        0, 90, 180 or 270 degrees; "auto" brings the face upright, where it is looked for, with `crop`.
+
+        Raises `NoFaceError` where no face is found, `MediaError` for a file that cannot be read, `InputError` for
+        an array of another kind.
+        """
+        check_rotation(rotate)
+        if not crop:
+            return self._pipeline.fuse(turned(pixels(image), 0 if rotate == "auto" else rotate))
+        size = (self.parameters.width, self.parameters.height)
+        return self._pipeline.fuse(crop_to_face(portrait(image, rotate), size).image)
+
+    def session(
+        self, reference: FusedReference, *, seed: int | None = None, **run_parameters: Any
+    ) -> LiveSession:
+        """Begin to animate `reference`. `seed` defaults to the one loaded with: the same seed and frames give the
+        same result. `run_parameters` are those of `PersonaLiveRunParameters`, such as `expression` and `pose`.
+
+        Raises `InputError` for a parameter that is unknown or out of bounds, and for a reference that another
+        pipeline fused.
+        """
+        checked = build(PersonaLiveRunParameters, run_parameters)
+        return LiveSession(self._pipeline.open_session(reference, checked, seed=seed), self.parameters)
+
+    def animate(
+        self,
+        reference: FilePath,
+        driving: FilePath,
+        out: FilePath,
+        *,
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> Report:
+        """Animate the portrait in the file `reference` with the clip `driving` and write `out`.
+
+        At the size and with all else that this was loaded with. `options` and `progress` are those of
+        `personalive.animate`, but for `pipeline` and `size`; its `parameters` may be run parameters only.
+
+        Raises a `PersonaLiveError`: its message says what cannot be used and what to do; `TypeError` for an
+        unknown option.
+        """
+        loaded = self.parameters.model_dump()
+        seed = options.pop("seed", loaded.pop("seed"))
+        run_parameters, fixed = split(type(self._pipeline), options.pop("parameters", {}))
+        if fixed:
+            raise InputError(
+                f"{next(iter(fixed))} is chosen when the pipeline is loaded: see from_pretrained."
+            )
+        job = AnimateJob(
+            reference=Path(reference),
+            driving=Path(driving),
+            output=Path(out),
+            pipeline=self._pipeline.info.id,
+            seed=seed,
+            parameters=loaded | run_parameters,
+            **options,
+        )
+        return run(job, progress, pipeline=self._pipeline)
+
+    def extract_motion(
+        self,
+        driving: FilePath,
+        *,
+        start: float = 0.0,
+        end: float | None = None,
+        rotate: Rotation = "auto",
+    ) -> DrivingMotion:
+        """The motion of the clip `driving` from `start` to `end`, in seconds: for any reference.
+
+        `rotate`: how far the clip is turned clockwise, 0, 90, 180 or 270 degrees; "auto" goes by the face in it.
+
+        Keep it with its `save(path)` and read it with `DrivingMotion.load(path)`.
+
+        Raises `MediaError` for a file that cannot be read, `InputError` for a clip without a frame or a face.
+        """
+        check_rotation(rotate)
+        with open_driver(Path(driving), start=start, end=end, rotation=rotate).source as source:
+            return look(self._pipeline, source)
+
+    def close(self) -> None:
+        """Give back the networks. Close the sessions before. May be called twice."""
+        self._pipeline.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+class LiveSession:
+    """One driver animating one reference, a few frames at a time. Not thread-safe.
+
+    The output trails the input by `delay_frames`, and frames wait until there is a whole chunk of them. The first
+    `delay_frames` out are a transition from the reference's own pose to the driver's; they show no driving frame,
+    and their state is `FrameState.TRANSITION`. After them comes one frame for each that went in.
+    """
+
+    def __init__(self, session: PersonaLiveSession, loaded: PersonaLiveLoadParameters) -> None:
+        """`PersonaLive.session` opens one."""
+        self._session: PersonaLiveSession | None = session
+        self._loaded = loaded
+        self._images: list[Image] = []
+        self._times: list[float] = []
+        self._last_time: float | None = None
+
+    @property
+    def parameters(self) -> PersonaLiveRunParameters:
+        """The run parameters in force."""
+        return self._open().parameters
+
+    @property
+    def chunk_frames(self) -> int:
+        """How many frames are animated together."""
+        return self._loaded.temporal_window_size
+
+    @property
+    def delay_frames(self) -> int:
+        """By how many frames the output trails the input once the session runs, beside those that wait."""
+        return self._loaded.delay_frames
+
+    def step(self, frames: Frames | Image, times: ArrayLike | None = None) -> AnimatedChunk:
+        """Take driving frames, and give what is ready: any number of frames, also none.
+
+        `frames`: uint8 RGB (frames, height, width, 3), or one (height, width, 3), of any size from 16 pixels on
+        that is the same for all frames of a chunk. `times`: their timestamps in seconds, which never decrease;
+        by default each comes 1/25 s after the one before.
+
+        Raises `InputError` for frames or times of another kind, `SessionClosedError` after `close`.
+        """
+        session = self._open()
+        images = driving_frames(frames)
+        stamps = self._stamps(len(images), times)
+        if len({image.shape for image in (*self._images, *images)}) > 1:
+            raise InputError("Driving frames of one chunk must have one size: flush or reset before another.")
+        self._images += images
+        self._times += stamps
+        self._last_time = stamps[-1] if stamps else self._last_time
+        chunks = []
+        while len(self._images) >= self.chunk_frames:
+            chunks.append(session.step(self._whole_chunk()))
+        return self._joined(chunks)
+
+    def step_motion(self, motion: DrivingMotion) -> AnimatedChunk:
+        """The same by `chunk_frames` frames of a motion that `PersonaLive.extract_motion` gave.
+
+        Raises `InputError` for another number of frames, for a motion that other weights extracted, and while
+        frames given to `step` wait for their chunk; `SessionClosedError` after `close`.
+        """
+        session = self._open()
+        if self._images:
+            raise InputError(f"{len(self._images)} driving frames wait for their chunk: flush them first.")
+        return session.step_motion(motion)
+
+    def drive(self, motion: DrivingMotion) -> Iterator[AnimatedChunk]:
+        """Animate a whole motion from its start, as a new session would: one frame for each of its frames.
+
+        The transition is left out. Raises as `step_motion` does.
+        """
+        self.reset()
+        return drive_whole(self._open(), motion, self.chunk_frames)
+
+    def flush(self) -> AnimatedChunk:
+        """The driver has ended: the frames that are still inside. The session is as new afterwards.
+
+        Raises `SessionClosedError` after `close`.
+        """
+        session, waiting = self._open(), len(self._images)
+        chunks, padding = [], -waiting % self.chunk_frames
+        if waiting:
+            # A chunk must be whole: its last frame is repeated, and what comes of the repeats is dropped.
+            self._images += [self._images[-1]] * padding
+            later = range(1, padding + 1)
+            self._times += [self._times[-1] + k * _SECONDS_BETWEEN_FRAMES for k in later]
+            chunks.append(session.step(self._whole_chunk()))
+        rest = session.flush()
+        whole = self._joined(chunks if rest is None else [*chunks, rest])
+        self.reset()
+        count = len(whole) - padding
+        return AnimatedChunk(whole.images[:count], whole.times[:count], whole.states[:count])
+
+    def update(self, **run_parameters: Any) -> None:
+        """Change run parameters from the next chunk on; those not named stay.
+
+        Raises `InputError` for one that is unknown or out of bounds: then none is changed.
+        """
+        session = self._open()
+        session.update(build(PersonaLiveRunParameters, {**session.parameters.model_dump(), **run_parameters}))
+
+    def switch_reference(self, reference: FusedReference) -> None:
+        """Animate another reference from the next chunk on; what was inside of the old one is dropped.
+
+        Raises `InputError` for a reference of another size or pipeline.
+        """
+        self._open().switch_reference(reference)
+
+    def reset(self) -> None:
+        """Forget the driver, and frames that wait: the next step is as the first of a new session."""
+        self._open().reset()
+        self._images, self._times, self._last_time = [], [], None
+
+    def close(self) -> None:
+        """Give back what the session holds. May be called twice."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+        self._images = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _open(self) -> PersonaLiveSession:
+        if self._session is None:
+            raise SessionClosedError("This session is closed.")
+        return self._session
+
+    def _stamps(self, count: int, times: ArrayLike | None) -> list[float]:
+        last = self._last_time
+        if times is None:
+            begin = 0.0 if last is None else last + _SECONDS_BETWEEN_FRAMES
+            return [begin + k * _SECONDS_BETWEEN_FRAMES for k in range(count)]
+        stamps: NDArray[np.float64] = np.atleast_1d(np.asarray(times, np.float64))
+        if stamps.shape != (count,):
+            raise InputError(f"{count} frames need as many times, not an array of shape {stamps.shape}.")
+        line = stamps if last is None else np.array([last, *stamps])
+        if not np.isfinite(line).all() or (np.diff(line) < 0).any():
+            raise InputError("Times must be finite numbers of seconds that never decrease.")
+        return [float(stamp) for stamp in stamps]
+
+    def _whole_chunk(self) -> FrameChunk:
+        """The next chunk of the frames that wait, which wait no longer."""
+        size = self.chunk_frames
+        chunk = FrameChunk(np.stack(self._images[:size]), np.array(self._times[:size], np.float64))
+        del self._images[:size], self._times[:size]
+        return chunk
+
+    def _joined(self, chunks: list[AnimatedChunk]) -> AnimatedChunk:
+        nothing = np.empty((0, self._loaded.height, self._loaded.width, 3), np.uint8)
+        states: tuple[FrameState, ...] = sum((chunk.states for chunk in chunks), ())
+        times = np.concatenate([np.empty(0), *(chunk.times for chunk in chunks)])
+        return AnimatedChunk(np.concatenate([nothing, *(chunk.images for chunk in chunks)]), times, states)

@@ -1,0 +1,154 @@
+"""Rows of CSV tables, however a spreadsheet or a person wrote them.
+
+Separated by commas, semicolons, tabs or bars, or as a first line `sep=;` says; with comments and empty lines; with
+a header whose names are spelt in any case, or without one. What cannot be read is named: the line and the column.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from personalive.batch import options
+from personalive.errors import InputError
+
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_SAID = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_NEEDED = ("reference", "driving")
+_WITHOUT_HEADER = (*_NEEDED, "output")
+_FILE = re.compile(r".+\.\w{2,5}|.*[/\\].*", re.DOTALL)
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
+
+
+def read_rows(text: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each row of the table called `name`: where it stands, and its cells by column.
+
+    Raises `InputError` for what is no such table.
+    """
+    lines = _Lines(text)
+    separator = lines.said or _separator(lines.header)
+    rows = _parsed(lines, separator, name)
+    first = next(rows, None)
+    if first is None:
+        return
+    where, cells = first
+    columns = _columns(cells, where, separator)
+    if columns is None:
+        columns = list(_WITHOUT_HEADER[: len(cells)])
+        yield where, _row(cells, columns, where, separator)
+    for where, cells in rows:
+        yield where, _row(cells, columns, where, separator)
+
+
+class _Lines:
+    """The lines of a table but for comments and what spreadsheets say of the separator, which is `said`."""
+
+    def __init__(self, text: str) -> None:
+        self._lines = io.StringIO(text, newline="").readlines()
+        self._first = 0
+        self.said: str | None = None
+        while self._first < len(self._lines) and _is_nothing(self._lines[self._first]):
+            self._first += 1
+        if self._first < len(self._lines) and (
+            match := _SAID.fullmatch(self._lines[self._first].rstrip("\r\n"))
+        ):
+            self.said = match[1]
+            self._first += 1
+            while self._first < len(self._lines) and _is_nothing(self._lines[self._first]):
+                self._first += 1
+        self.number = self._first
+        """Of the line that was given last, from 1."""
+
+    @property
+    def header(self) -> str:
+        return self._lines[self._first] if self._first < len(self._lines) else ""
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines[self._first :]:
+            self.number += 1
+            yield line
+
+
+def _is_nothing(line: str) -> bool:
+    return not line.strip() or line.startswith("#")
+
+
+def _parsed(lines: _Lines, separator: str, name: str) -> Iterator[tuple[str, list[str]]]:
+    """The rows that hold anything, in cells."""
+    between_rows = True
+
+    def uncommented() -> Iterator[str]:
+        nonlocal between_rows
+        for line in lines:
+            # Within a quoted cell, a line may begin with anything.
+            if not (between_rows and line.startswith("#")):
+                between_rows = False
+                yield line
+
+    reader = csv.reader(uncommented(), delimiter=separator, strict=True)
+    while True:
+        between_rows = True
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise InputError(f"line {lines.number} of {name} is no CSV: {error}.") from None
+        if any(cell.strip() for cell in cells):
+            yield f"line {lines.number} of {name}", [cell.strip() for cell in cells]
+
+
+def _separator(header: str) -> str:
+    """The one by which the most of a first line are names of columns, or else files."""
+
+    def worth(separator: str) -> tuple[int, int]:
+        cells = [cell.strip() for cell in next(csv.reader([header], delimiter=separator), [])]
+        known = sum(options.column(cell) is not None for cell in cells)
+        return known, sum(_FILE.fullmatch(cell) is not None for cell in cells) if len(cells) > 1 else 0
+
+    return max(_SEPARATORS, key=worth)
+
+
+def _columns(cells: Sequence[str], where: str, separator: str) -> list[str] | None:
+    """The columns that a first row names; None where it is a job already."""
+    columns = [options.column(cell) or cell for cell in cells]
+    if not set(_NEEDED) & set(columns) and 2 <= len(cells) <= 3 and all(map(_FILE.fullmatch, cells)):
+        return None
+    for index, column in enumerate(columns):
+        if column and column in columns[:index]:
+            raise InputError(f"{where}: the column {column} stands there twice.")
+    if missing := [column for column in _NEEDED if column not in columns]:
+        listed = ", ".join(repr(column) for column in columns if column)
+        raise InputError(
+            f"{where} names no column {' or '.join(missing)}: separated by {_said(separator)}, it has {listed}."
+        )
+    return columns
+
+
+def _row(cells: Sequence[str], columns: Sequence[str], where: str, separator: str) -> dict[str, Any]:
+    more = len(cells) - len(columns)
+    if more > 0 and any(cells[len(columns) :]):
+        raise InputError(
+            f"{where} has {len(cells)} cells, the header {len(columns)}, separated by {_said(separator)}: quote "
+            "what holds a separator."
+        )
+    nameless = [cell for column, cell in zip(columns, cells, strict=False) if cell and not column]
+    if nameless:
+        raise InputError(f"{where} has {nameless[0]!r} in a column that the header does not name.")
+    values = dict(zip(columns, cells, strict=False))
+    if separator == ",":
+        return values
+    # Where commas do not separate, they may stand in numbers.
+    return {
+        column: cell.replace(",", ".")
+        if column not in _WITHOUT_HEADER and _DECIMAL_COMMA.fullmatch(cell)
+        else cell
+        for column, cell in values.items()
+    }
+
+
+def _said(separator: str) -> str:
+    return f"a {_SEPARATORS[separator]}" if separator in _SEPARATORS else repr(separator)

@@ -1,0 +1,241 @@
+"""The jobs of a batch: from the rows of a table, or from every portrait with every clip."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from personalive.batch import options, storage
+from personalive.batch.job_table import Row, read_table
+from personalive.errors import InputError
+
+Pairing = Literal["every", "name"]
+
+_FILES = ("reference", "driving", "output")
+_WRITTEN_PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
+_PICTURES = _WRITTEN_PICTURES | {".heic", ".heif", ".avif"}
+_CLIPS = {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif"}
+_STILLS = {".jpg", ".jpeg", ".png", ".heic", ".heif", ".avif"}
+_VIDEOS = {".mp4", ".m4v", ".mov", ".webm"}
+_SINGLE_FILES = _VIDEOS | {".gif"} | _WRITTEN_PICTURES
+_NAMED = 5
+"""How many errors in rows a message names."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchJob:
+    """One line of work. Places are absolute; `name` is the output as the user wrote it, and tells jobs apart."""
+
+    name: str
+    reference: str
+    driving: str
+    output: str
+    options: Mapping[str, Any]
+    """Fields of `AnimateJob`, checked; all others by name in `parameters`."""
+
+    @property
+    def in_segments(self) -> bool:
+        """Whether it is made in segments: videos are, GIFs and pictures are made in one go."""
+        return PurePosixPath(self.output).suffix.lower() in _VIDEOS
+
+    @property
+    def load_key(self) -> str:
+        """Equal for jobs that want the same pipeline, loaded alike."""
+        names = ("pipeline", "size", "seed")
+        parameters = options.loading(self.options.get("parameters", {}))
+        return _text([*(self.options.get(name) for name in names), parameters])
+
+    @property
+    def reference_key(self) -> str:
+        """Equal for jobs that can share a fused reference."""
+        return _text([self.load_key, self.reference, self.options.get("crop")])
+
+    @property
+    def description(self) -> str:
+        """What it is made of, apart from what the files hold."""
+        return _text([self.reference, self.driving, dict(self.options)])
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, sort_keys=True, default=str)
+
+
+def read_jobs(
+    given: Sequence[str], out: str, defaults: Mapping[str, Any], pairing: Pairing
+) -> list[BatchJob]:
+    """The jobs of one table, or of portraits and clips: `given` are one place or two.
+
+    `defaults` are options by name, for what a row does not say. Raises `InputError` where a row cannot be a job.
+    """
+    if len(given) == 1:
+        base = storage.parent_of(given[0])
+        return _jobs(_rows(read_table(given[0])), base, out, defaults)
+    if len(given) == 2:
+        if out in given:  # they would be portraits or clips themselves the next time
+            raise InputError(f"The results cannot go to {out}, where the inputs are: name another folder.")
+        return _jobs(_pairs(given[0], given[1], pairing), "/", out, defaults)
+    raise InputError("Name one table of jobs, or portraits and clips: personalive batch portraits/ clips/.")
+
+
+def _rows(rows: Iterable[Row]) -> Iterable[Row]:
+    """With what is in an `options` object put beside the columns."""
+    for row in rows:
+        inner = row.values.get("options")
+        if inner is None:
+            yield row
+            continue
+        if isinstance(inner, str):
+            try:
+                inner = json.loads(inner)
+            except ValueError as error:
+                raise InputError(f"{row.where}: its options are no JSON: {error}.") from None
+        if not isinstance(inner, dict):
+            raise InputError(f"{row.where}: its options must be an object of names and values.")
+        outer = {name: value for name, value in row.values.items() if name != "options"}
+        if twice := [*(set(inner) & set(outer)), *(set(inner) & set(_FILES))]:
+            raise InputError(f"{row.where}: {twice[0]!r} must be a column or among the options, not both.")
+        yield Row(row.where, {**outer, **{name: value for name, value in inner.items() if value is not None}})
+
+
+def _pairs(references: str, drivings: str, pairing: Pairing) -> list[Row]:
+    portraits = _media(references, _PICTURES | _CLIPS, "portraits")
+    clips = _media(drivings, _CLIPS | _PICTURES, "clips")
+    if pairing == "every":
+        pairs = list(itertools.product(portraits, clips))
+    else:
+        pairs = _by_name(portraits, clips, references, drivings)
+    return [
+        Row(f"{storage.name_of(one)} with {storage.name_of(other)}", {"reference": one, "driving": other})
+        for one, other in pairs
+    ]
+
+
+def _by_name(
+    portraits: Sequence[str], clips: Sequence[str], references: str, drivings: str
+) -> list[tuple[str, str]]:
+    """Those whose names are the same but for the suffix; one without its fellow is refused."""
+    named = [{_stem(place): place for place in places} for places in (portraits, clips)]
+    for places, stems, folder in zip((portraits, clips), named, (references, drivings), strict=True):
+        if len(stems) < len(places):
+            name = next(stem for stem, count in Counter(map(_stem, places)).items() if count > 1)
+            raise InputError(f"{folder} has more than one file called {name}: pair them in a table instead.")
+    if alone := sorted(named[0].keys() ^ named[1].keys()):
+        listed = ", ".join(alone[:_NAMED]) + (" …" if len(alone) > _NAMED else "")
+        raise InputError(f"{len(alone)} names are in one of the two folders only: {listed}.")
+    return [(named[0][stem], named[1][stem]) for stem in sorted(named[0])]
+
+
+def _media(place: str, suffixes: set[str], what: str) -> list[str]:
+    """The files of a folder that may be what is wanted, or the one file named."""
+    if not storage.is_folder(place):
+        return [place]
+    names = [name for name in storage.names_in(place) if not name.startswith(".")]
+    found = [storage.join(place, name) for name in names if PurePosixPath(name).suffix.lower() in suffixes]
+    if not found:
+        raise InputError(f"{place} holds no {what}: no {', '.join(sorted(suffixes))}.")
+    return found
+
+
+def _jobs(rows: Iterable[Row], base: str, out: str, defaults: Mapping[str, Any]) -> list[BatchJob]:
+    """Raises `InputError`; wrong rows are counted, and the first few told."""
+    jobs: list[BatchJob] = []
+    wrong: dict[str, list[str]] = {}
+    where: list[str] = []
+    known: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        try:
+            jobs.append(_job(row, base, out, defaults, known))
+            where.append(row.where)
+        except InputError as error:
+            wrong.setdefault(str(error), []).append(row.where)
+    if wrong:
+        raise InputError(_told(wrong))
+    jobs = _named(jobs, out)
+    _check_apart(jobs, where)
+    return jobs
+
+
+def _told(wrong: Mapping[str, Sequence[str]]) -> str:
+    """What is wrong, and in which rows: every error once, as far as that is not too many."""
+    told = [
+        f"{rows[0]}{f' and {len(rows) - 1} more' if len(rows) > 1 else ''}: {error}"
+        for error, rows in itertools.islice(wrong.items(), _NAMED)
+    ]
+    if rest := sum(len(rows) for rows in list(wrong.values())[_NAMED:]):
+        told.append(f"And {rest} rows more.")
+    return " ".join(told)
+
+
+def _job(
+    row: Row, base: str, out: str, defaults: Mapping[str, Any], known: dict[str, dict[str, Any]]
+) -> BatchJob:
+    values = {str(name): value for name, value in row.values.items()}
+    for name in ("reference", "driving"):
+        if not isinstance(values.get(name), str):
+            raise InputError(f"it names no {name}: the column {name} must hold a path or URL.")
+    given = {**defaults, **{name: value for name, value in values.items() if name not in _FILES}}
+    key = _text(given)  # thousands of rows tend to have the same few options
+    if key not in known:
+        known[key] = options.checked(given)
+    name = str(values.get("output", "")).strip()
+    return BatchJob(
+        name=name,
+        reference=storage.resolve(values["reference"], base),
+        driving=storage.resolve(values["driving"], base),
+        output=_output(name, out) if name else "",
+        options=known[key],
+    )
+
+
+def _output(name: str, out: str) -> str:
+    if not storage.is_url(name) and ".." in PurePosixPath(name).parts:
+        raise InputError(f"its output {name} leads out of {out}: give its whole path.")
+    suffix = PurePosixPath(name).suffix.lower()
+    if suffix not in _SINGLE_FILES or "%" in storage.name_of(name):
+        kinds = ", ".join(sorted(_SINGLE_FILES))
+        raise InputError(f"its output {name} must be one file: {kinds}.")
+    return storage.resolve(name, out)
+
+
+def _named(jobs: Sequence[BatchJob], out: str) -> list[BatchJob]:
+    """With a name from both inputs where none was given; whole file names where short ones are not enough."""
+
+    def named(job: BatchJob, part: Any) -> str:
+        suffix = ".png" if PurePosixPath(job.driving).suffix.lower() in _STILLS else ".mp4"
+        return f"{part(job.reference)}_{part(job.driving)}{suffix}"
+
+    taken = Counter(job.name or named(job, _stem) for job in jobs)
+    made = []
+    for job in jobs:
+        name = job.name or named(job, _stem)
+        if not job.name and taken[name] > 1:
+            name = named(job, _whole_name)
+        made.append(job if job.name else replace(job, name=name, output=storage.join(out, name)))
+    return made
+
+
+def _check_apart(jobs: Sequence[BatchJob], where: Sequence[str]) -> None:
+    first: dict[str, int] = {}
+    for index, job in enumerate(jobs):
+        earlier = first.setdefault(job.output, index)
+        if earlier != index:
+            raise InputError(
+                f"{where[earlier]} and {where[index]} would both write {job.name}: give them an output each."
+            )
+        if job.output in {job.reference, job.driving}:
+            raise InputError(
+                f"{where[index]} would overwrite its own input, {job.output}: choose another name."
+            )
+
+
+def _stem(place: str) -> str:
+    return PurePosixPath(storage.name_of(place)).stem
+
+
+def _whole_name(place: str) -> str:
+    return storage.name_of(place).replace(".", "-")

@@ -1,0 +1,113 @@
+"""Tables of jobs: rows of text and values out of CSV, JSON Lines and Parquet."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from personalive.batch import options, storage
+from personalive.batch.csv_rows import read_rows
+from personalive.errors import InputError, MediaError
+from personalive.installation import install_command
+
+SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_ADVICE = {
+    (".xlsx", ".xlsm", ".xls", ".ods", ".numbers"): "save the sheet as CSV",
+    (".json",): "write one object a line, as .jsonl",
+}
+_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of a table: what it gives by column, and `where` it stands, for messages."""
+
+    where: str
+    values: Mapping[str, Any]
+
+
+def read_table(place: str) -> list[Row]:
+    """The rows of a table at a path or URL, without their empty cells; of which kind goes by its suffix.
+
+    Raises `InputError` where it cannot be read as what it is called, and `StorageError` where its store cannot
+    be asked.
+    """
+    name = storage.name_of(place)
+    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
+    if suffix is None:
+        advice = next((f": {what}" for kinds, what in _ADVICE.items() if name.lower().endswith(kinds)), "")
+        raise InputError(f"{place} is no table of jobs{advice}. Its name must end in {', '.join(SUFFIXES)}.")
+    data = storage.read(place)
+    if data is None:
+        raise MediaError(f"{place} cannot be read: no such file.")
+    if suffix == ".parquet":
+        rows = _parquet(data, name)
+    else:
+        rows = (read_rows if suffix in {".csv", ".tsv"} else _json_lines)(_text(data, name), name)
+    found = [
+        Row(
+            where,
+            _named(where, {column: value for column, value in values.items() if value not in ("", None)}),
+        )
+        for where, values in rows
+    ]
+    if not found:
+        raise InputError(f"{name} holds no jobs.")
+    return found
+
+
+def _named(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The same values by the names that columns mean. Raises `InputError` where two mean the same."""
+    named: dict[str, Any] = {}
+    for given, value in values.items():
+        column = options.column(str(given)) or given
+        if column in named:
+            raise InputError(f"{where}: the column {column} stands there twice.")
+        named[column] = value
+    return named
+
+
+def _text(data: bytes, name: str) -> str:
+    encoding = next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{name} is not in UTF-8, from byte {error.start}: save it as UTF-8.") from None
+    if "\0" in text:
+        raise InputError(f"{name} is not in UTF-8, or no text at all: save it as UTF-8.")
+    return text
+
+
+def _json_lines(text: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"line {number} of {name}"
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{where} is no JSON: {error}.") from None
+        if not isinstance(values, dict):
+            raise InputError(
+                f'{where} must be an object, such as {{"reference": "a.jpg", "driving": "b.mp4"}}.'
+            )
+        yield where, values
+
+
+def _parquet(data: bytes, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError:
+        command = install_command("cluster")
+        raise InputError(
+            f"{name} needs pyarrow, which is not installed. Save the table as CSV, or run: {command}"
+        ) from None
+    try:
+        rows = parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
+    except pyarrow.ArrowException as error:
+        raise InputError(f"{name} is no Parquet file: {str(error).splitlines()[0]}") from None
+    for number, values in enumerate(rows, 1):
+        yield f"row {number} of {name}", values

@@ -1,0 +1,167 @@
+"""What a row or a flag says of a job besides its files: fields of `AnimateJob`, and the pipeline's parameters."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from personalive.errors import InputError, PipelineUnavailableError
+from personalive.jobs import AnimateJob
+from personalive.media.rotation import QUARTERS, Rotation
+from personalive.pipelines import registry
+from personalive.pipelines.parameters import build, split
+
+_NOT_OPTIONS = {"reference", "driving", "output", "overwrite", "resume", "parameters"}
+_WORDS = {"int": "a whole number", "float": "a number", "finite": "a finite number", "bool": "true or false"}
+"""For what pydantic calls its kinds of errors by, up to the first underscore."""
+
+
+@cache
+def fields() -> dict[str, TypeAdapter[Any]]:
+    """The fields of `AnimateJob` that a table may set, and what they may be."""
+    hints = {name: kind for name, kind in get_type_hints(AnimateJob).items() if name not in _NOT_OPTIONS}
+    return {name: TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)) for name, kind in hints.items()}
+
+
+@cache
+def _columns() -> dict[str, str]:
+    names = {*_NOT_OPTIONS, *fields(), *_parameter_names(), "options"} - {"parameters", "overwrite", "resume"}
+    return {_folded(name): name for name in names}
+
+
+def column(text: str) -> str | None:
+    """The file, option or parameter of a job that a column means, in any case, with spaces or hyphens, or None."""
+    return _columns().get(_folded(text))
+
+
+def _folded(text: str) -> str:
+    return re.sub(r"[\s_-]+", "_", text.strip()).casefold()
+
+
+@cache
+def _parameter_names() -> frozenset[str]:
+    """Of the run and load parameters of all pipelines."""
+    models = [
+        model
+        for one in registry.all_pipelines().values()
+        for model in (one.run_parameters, one.load_parameters)
+    ]
+    return frozenset(name for model in models for name in model.model_fields)
+
+
+def checked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options by name, sorted into fields of `AnimateJob`, with all others in `parameters`.
+
+    Text is read as what the field takes: "0.5", "true", "none"; as a parameter it is JSON where it is that, else
+    a word. Raises `InputError` for a name nobody knows, or a value that cannot be, as far as that is known before
+    the pipeline is loaded.
+    """
+    options: dict[str, Any] = {}
+    parameters: dict[str, Any] = {}
+    for name, value in given.items():
+        if name in fields():
+            options[name] = _field(name, value)
+        elif name in _NOT_OPTIONS:
+            raise InputError(
+                f"{name!r} is no option of a job: it is a flag of the command, or goes by itself."
+            )
+        else:
+            parameters[name] = _plain(value)
+    _check_parameters(options.get("pipeline", "auto"), parameters)
+    made = {**options, "parameters": parameters}
+    # The files are looked at by the worker; numbers and combinations can be judged here.
+    nowhere = Path("/nowhere")
+    AnimateJob(reference=nowhere / "a", driving=nowhere / "b", output=nowhere / "c", **made).check()
+    return made
+
+
+def loading(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a pipeline's parameters that matter for loading it, as far as pipelines known here have them."""
+    pipelines = registry.all_pipelines().values()
+    run = {name for one in pipelines for name in one.run_parameters.model_fields}
+    load = {name for one in pipelines for name in one.load_parameters.model_fields}
+    return {name: value for name, value in parameters.items() if name in load or name not in run}
+
+
+def _field(name: str, value: Any) -> Any:
+    if isinstance(value, str) and value.lower() in {"none", "null"}:
+        value = None
+    elif isinstance(value, str) and value.lower() == "auto":  # spreadsheets capitalize words
+        value = "auto"
+    try:
+        return fields()[name].validate_python(value)
+    except ValidationError as error:
+        takes = _takes(name, error)
+        raise InputError(f"{name} cannot be {value!r}: {takes}.") from None
+
+
+def _takes(name: str, error: ValidationError) -> str:
+    """What a field takes, as the end of a sentence; `error` is of what it was given."""
+    if get_type_hints(AnimateJob)[name] == Rotation:
+        return f"it must be auto, {', '.join(map(str, QUARTERS[:-1]))} or {QUARTERS[-1]} degrees clockwise"
+    kinds = {each["type"].partition("_")[0]: each for each in error.errors()}
+    wanted = [words for kind, words in _WORDS.items() if kind in kinds]
+    if "literal" in kinds:
+        wanted.append(str(kinds["literal"].get("ctx", {}).get("expected")))
+    if wanted:
+        return f"it must be {' or '.join(wanted)}"
+    said = str(error.errors()[0]["msg"])
+    return said[0].lower() + said[1:]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str):
+        try:
+            found = json.loads(value)
+        except ValueError:  # a word such as `quality`
+            return value
+        return value if isinstance(found, float) and not math.isfinite(found) else found
+    return value
+
+
+def _check_parameters(pipeline: str, parameters: Mapping[str, Any]) -> None:
+    """What can be known without the machine that the job will run on, which may have other pipelines than this."""
+    if pipeline != "auto":
+        if pipeline not in registry.names():
+            registry.get(pipeline)
+        try:
+            one = registry.get(pipeline)
+        except PipelineUnavailableError:
+            return
+        _build_both(one, parameters)
+        return
+    for name in parameters:
+        if name not in _parameter_names():
+            offered = ", ".join([*fields(), *sorted(_parameter_names() - set(fields()))])
+            raise InputError(f"There is no option {name!r}. There are: {offered}.")
+    _check_for_any(parameters)
+
+
+def _check_for_any(parameters: Mapping[str, Any]) -> None:
+    """What "auto" stands for is known on the machine that does the job: values must be right for one of two."""
+    wrong: list[InputError] = []
+    for name in (registry.DIFFUSION, registry.FALLBACK):
+        try:
+            _build_both(registry.get(name), parameters)
+        except PipelineUnavailableError:
+            return
+        except InputError as error:
+            wrong.append(error)
+        else:
+            return
+    # Where one does not know a name, the other's objection is to a value.
+    raise min(wrong, key=lambda error: "has no parameter" in str(error))
+
+
+def _build_both(one: registry.AnyPipeline, parameters: Mapping[str, Any]) -> None:
+    """Raises `InputError` for parameters that a pipeline does not have or take."""
+    run, load = split(one, parameters)
+    build(one.run_parameters, run)
+    build(one.load_parameters, load)

@@ -1,0 +1,183 @@
+"""What came of a batch, as JSON and as a page that stands alone."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from html import escape
+from importlib.metadata import version
+from importlib.resources import files
+from string import Template
+
+from personalive.batch import storage
+from personalive.batch.job_list import BatchJob
+from personalive.batch.manifest import Entry, JobState
+
+JSON_NAME = "report.json"
+PAGE_NAME = "report.html"
+PICTURES = ".thumbnails"
+"""A folder beside the results, with a small picture of each."""
+_SHOWN_AT_MOST = 2000
+"""Jobs that the page shows pictures of: some three kilobytes each."""
+_READ_AT_ONCE = 16
+_ORDER = (JobState.FAILED, JobState.RUNNING, JobState.PENDING, JobState.DONE)
+
+Line = tuple[BatchJob, Entry]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Sums over the jobs of a batch. `seconds` were spent on frames, by all workers together."""
+
+    jobs: int
+    done: int
+    failed: int
+    unfinished: int
+    frames: int
+    seconds: float
+    video_seconds: float
+    pipelines: tuple[str, ...]
+    """The names of those that made what is done."""
+
+    @classmethod
+    def of(cls, lines: Sequence[Line]) -> Totals:
+        """The sums over these jobs."""
+        states = Counter(entry.state for _, entry in lines)
+        done = [entry for _, entry in lines if entry.state is JobState.DONE]
+        return cls(
+            jobs=len(lines),
+            done=states[JobState.DONE],
+            failed=states[JobState.FAILED],
+            unfinished=states[JobState.PENDING] + states[JobState.RUNNING],
+            frames=sum(entry.frames for entry in done),
+            seconds=round(sum(entry.seconds for entry in done), 3),
+            video_seconds=round(sum(entry.frames / entry.fps for entry in done if entry.fps), 3),
+            pipelines=tuple(sorted({entry.pipeline_name for entry in done if entry.pipeline_name})),
+        )
+
+
+def keep_picture(out: str, name: str, picture: bytes) -> None:
+    """Keep the small picture of a job's result for the report."""
+    storage.write(_picture_place(out, name), picture)
+
+
+def write_report(out: str, lines: Sequence[Line], wall_seconds: float) -> str:
+    """Write report.json and report.html into the output folder, and return the page's place.
+
+    `wall_seconds`: how long the run took that ends with it. Raises `MediaError` or `StorageError`.
+    """
+    totals, when = Totals.of(lines), datetime.now(UTC)
+    storage.write(storage.join(out, JSON_NAME), _json(out, lines, totals, wall_seconds, when))
+    page = storage.join(out, PAGE_NAME)
+    storage.write(page, _page(out, lines, totals, wall_seconds, when).encode())
+    return page
+
+
+def _json(out: str, lines: Sequence[Line], totals: Totals, wall_seconds: float, when: datetime) -> bytes:
+    head = {
+        "made_by": f"personalive {version('personalive')}",
+        "made_at": when.isoformat(timespec="seconds"),
+        "out": out,
+        "wall_seconds": round(wall_seconds, 3),
+        "totals": {name: getattr(totals, name) for name in Totals.__dataclass_fields__},
+    }
+    jobs = [
+        {
+            **{"name": job.name, "output": job.output, "reference": job.reference, "driving": job.driving},
+            **{"options": dict(job.options)},
+            **entry.model_dump(mode="json", exclude={"name", "key", "crashes"}),
+        }
+        for job, entry in lines
+    ]
+    return (json.dumps({**head, "jobs": jobs}, indent=1, default=str, ensure_ascii=False) + "\n").encode()
+
+
+def _page(out: str, lines: Sequence[Line], totals: Totals, wall_seconds: float, when: datetime) -> str:
+    ordered = sorted(lines, key=lambda line: _ORDER.index(line[1].state))
+    shown = [entry.name for _, entry in ordered if entry.state is JobState.DONE][:_SHOWN_AT_MOST]
+    pictures = _pictures(out, shown)
+    template = Template(files("personalive.batch").joinpath("report.html").read_text("utf-8"))
+    return template.substitute(
+        out=escape(out),
+        when=when.strftime("%Y-%m-%d %H:%M UTC"),
+        version=escape(version("personalive")),
+        pipelines="".join(f" · {escape(name)}" for name in totals.pipelines),
+        summary=_summary(totals, wall_seconds),
+        rows="\n".join(_row(job, entry, pictures.get(entry.name)) for job, entry in ordered),
+        left_out=_left_out(totals.done - len(shown)),
+    )
+
+
+def _left_out(count: int) -> str:
+    return f"<p>The last {count} rows come without their pictures.</p>" if count > 0 else ""
+
+
+def _summary(totals: Totals, wall_seconds: float) -> str:
+    speed = totals.frames / totals.seconds if totals.seconds else 0.0
+    facts = [
+        ("jobs", f"{totals.jobs:,}"),
+        ("done", f"{totals.done:,}"),
+        ("failed", f"{totals.failed:,}"),
+        ("not finished", f"{totals.unfinished:,}"),
+        ("video made", _duration(totals.video_seconds)),
+        ("frames", f"{totals.frames:,}"),
+        ("frames per second of work", f"{speed:.1f}"),
+        ("last run", _duration(wall_seconds)),
+    ]
+    # What is nought and bad news goes without saying.
+    kept = [(name, value) for name, value in facts if value != "0" or name in {"jobs", "done"}]
+    return "\n".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in kept)
+
+
+def _row(job: BatchJob, entry: Entry, picture: str | None) -> str:
+    image = f'<img src="{picture}" alt="">' if picture else ""
+    speed = f"{entry.frames / entry.seconds:.1f}" if entry.seconds and entry.state is JobState.DONE else ""
+    made = f"{entry.width}×{entry.height}" if entry.width else ""
+    told = [entry.reason] if entry.reason else list(entry.notes)
+    cells = [
+        ("picture", image),
+        ("name", f"<strong>{escape(entry.name)}</strong>{_inputs(job)}"),
+        ("state", f'<span class="{entry.state}">{entry.state}</span>'),
+        ("number", f"{entry.frames:,}" if entry.frames else ""),
+        ("number", made),
+        ("number", f"{entry.seconds:.1f}" if entry.seconds else ""),
+        ("number", speed),
+        ("number", str(entry.attempts) if entry.attempts else ""),
+        ("told", "<br>".join(escape(sentence) for sentence in told)),
+    ]
+    return "<tr>" + "".join(f'<td class="{kind}">{cell}</td>' for kind, cell in cells) + "</tr>"
+
+
+def _inputs(job: BatchJob) -> str:
+    reference, driving = (escape(storage.name_of(place)) for place in (job.reference, job.driving))
+    full = escape(f"{job.reference}\n{job.driving}", quote=True)
+    return f'<small title="{full}">{reference} with {driving}</small>'
+
+
+def _pictures(out: str, names: Sequence[str]) -> dict[str, str]:
+    """The pictures that there are, as data URIs."""
+    with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
+        found = pool.map(lambda name: storage.read(_picture_place(out, name)), names)
+        return {
+            name: "data:image/jpeg;base64," + base64.b64encode(data).decode()
+            for name, data in zip(names, found, strict=True)
+            if data
+        }
+
+
+def _picture_place(out: str, name: str) -> str:
+    return storage.join(out, PICTURES, hashlib.sha256(name.encode()).hexdigest()[:24] + ".jpg")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

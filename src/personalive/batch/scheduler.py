@@ -1,0 +1,98 @@
+"""Who does which job next: jobs with the same reference go to the same worker, as long as nobody is idle."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable
+
+from personalive.batch.job_list import BatchJob
+
+
+class _Group:
+    """Jobs that can share a fused reference."""
+
+    def __init__(self, load_key: str) -> None:
+        self.load_key = load_key
+        self.waiting: deque[BatchJob] = deque()
+        self.workers: set[str] = set()
+
+
+class Schedule:
+    """The jobs that wait, in groups. Workers and nodes are any names.
+
+    A node that lacks what a pipeline needs gets no more jobs of that kind (`refuse`).
+    """
+
+    def __init__(self, jobs: Iterable[BatchJob]) -> None:
+        self._groups: dict[str, _Group] = {}
+        self._refused: dict[str, dict[str, str]] = {}
+        """By load key, and node: why."""
+        self._later: list[tuple[float, BatchJob]] = []
+        for job in jobs:
+            self._group(job).waiting.append(job)
+
+    def __len__(self) -> int:
+        return sum(len(group.waiting) for group in self._groups.values()) + len(self._later)
+
+    def _group(self, job: BatchJob) -> _Group:
+        return self._groups.setdefault(job.reference_key, _Group(job.load_key))
+
+    def take(self, worker: str, node: str) -> BatchJob | None:
+        """The next job for a worker on a node; None where there is none for it now."""
+        self._bring_back()
+        held = next((group for group in self._groups.values() if worker in group.workers), None)
+        if held is not None and held.waiting and self._may(node, held):
+            return held.waiting.popleft()
+        for group in self._groups.values():
+            group.workers.discard(worker)
+        free = [group for group in self._groups.values() if group.waiting and self._may(node, group)]
+        if not free:
+            return None
+        # A group that nobody is at, the same pipeline if possible; else help where most is left to do.
+        alike = held.load_key if held else None
+        best = max(
+            free,
+            key=lambda group: (not group.workers, group.load_key == alike, len(group.waiting)),
+        )
+        best.workers.add(worker)
+        return best.waiting.popleft()
+
+    def give_back(self, job: BatchJob, *, seconds: float = 0.0) -> None:
+        """Have a job done before the others of its kind, but not within so many seconds."""
+        if seconds > 0:
+            self._later.append((time.monotonic() + seconds, job))
+        else:
+            self._group(job).waiting.appendleft(job)
+
+    def _bring_back(self) -> None:
+        now = time.monotonic()
+        due = [job for when, job in self._later if when <= now]
+        self._later = [(when, job) for when, job in self._later if when > now]
+        for job in due:
+            self._group(job).waiting.appendleft(job)
+
+    def leave(self, worker: str) -> None:
+        """The worker is gone."""
+        for group in self._groups.values():
+            group.workers.discard(worker)
+
+    def refuse(self, job: BatchJob, node: str, reason: str) -> None:
+        """The node cannot do jobs that want the pipeline of this one."""
+        self._refused.setdefault(job.load_key, {})[node] = reason
+
+    def _may(self, node: str, group: _Group) -> bool:
+        return node not in self._refused.get(group.load_key, {})
+
+    def hopeless(self, nodes: set[str]) -> list[tuple[BatchJob, str]]:
+        """Take out the jobs that none of the nodes can do, each with the reason one of them gave."""
+        out: list[tuple[BatchJob, str]] = []
+        if not self._refused:
+            return out
+        for group in self._groups.values():
+            refused = self._refused.get(group.load_key, {})
+            if nodes and nodes <= refused.keys():
+                reason = next(iter(refused.values()))
+                out += [(job, reason) for job in group.waiting]
+                group.waiting.clear()
+        return out

@@ -1,0 +1,275 @@
+"""Files in any store: looked at, read, and put in place whole.
+
+A *place* is an absolute path of this machine, with "/" between its parts on Windows too, or the URL of a store that
+fsspec knows, such as s3://bucket/clips/one.mp4. Paths need no fsspec.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from personalive.errors import InputError, MediaError, StorageError
+from personalive.installation import install_command
+from personalive.media.output import OutputFile, write_failure
+from personalive.media.user_paths import check_is_file, check_name, special_kind
+from personalive.paths import expanded
+
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_DRIVE = re.compile(r"/[A-Za-z]:/")
+# A new object appears in one step there, while a rename copies it and is none.
+_WHOLE_OBJECTS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "r2", "memory"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What tells whether a file is still the same: its size in bytes, and a version that its store keeps."""
+
+    size: int
+    version: str
+
+
+def is_url(place: str) -> bool:
+    """Whether it is in a store, not on this machine's file system."""
+    return _SCHEME.match(place) is not None
+
+
+def resolve(text: str, base: str) -> str:
+    """The place that a user means by a path or a URL, relative to the place `base`.
+
+    Raises `InputError` for a relative one that leads out of `base`, and for what no system takes for a name.
+    """
+    text = text.strip()
+    if "\0" in text:
+        check_name(Path(text))
+    if text.startswith("file://"):
+        text = text.removeprefix("file://").removeprefix("localhost")
+        if _DRIVE.match(text):  # of Windows: file:///C:/clips
+            text = text[1:]
+    if is_url(text):
+        return text.rstrip("/")
+    path = expanded(Path(text))
+    check_name(path)
+    if path.is_absolute():
+        return path.as_posix()
+    if not is_url(base):
+        return Path(os.path.normpath(Path(base) / path)).as_posix()
+    if ".." in path.parts:
+        raise InputError(f"{text} leads out of {base}: give its whole URL.")
+    return join(base, path.as_posix())
+
+
+def join(place: str, *names: str) -> str:
+    """A place further in."""
+    return "/".join([place.rstrip("/") if place != "/" else "", *names])
+
+
+def name_of(place: str) -> str:
+    """The last part of a place."""
+    return place.rstrip("/").rpartition("/")[2]
+
+
+def parent_of(place: str) -> str:
+    """The place that it lies in."""
+    parent = place.rstrip("/").rpartition("/")[0]
+    return parent if parent else "/"
+
+
+def stamp(place: str) -> Stamp | None:
+    """What the file, or local folder of files, is like now; None where there is none.
+
+    Raises `StorageError` where the store cannot be asked.
+    """
+    if not is_url(place):
+        return _local_stamp(Path(place))
+    with _asking(place):
+        store, path = _open(place)
+        try:
+            facts = store.info(path)
+        except FileNotFoundError:
+            return None
+        if facts.get("type") == "directory":
+            raise InputError(f"{place} is a folder: name a file in it.")
+        names = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "updated", "created")
+        version = next((str(facts[name]) for name in names if facts.get(name)), "")
+        return Stamp(int(facts.get("size") or 0), version)
+
+
+def _local_stamp(path: Path) -> Stamp | None:
+    try:
+        facts = path.stat()
+        if not path.is_dir():
+            check_is_file(path)
+            return Stamp(facts.st_size, str(facts.st_mtime_ns))
+        files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
+        listed = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
+    digest = hashlib.sha256(repr(listed).encode()).hexdigest()
+    return Stamp(sum(size for _, size, _ in listed), digest)
+
+
+def names_in(place: str) -> list[str]:
+    """The names of the files in a folder, sorted. Raises `MediaError` where there is no such folder."""
+    if not is_url(place):
+        try:
+            return sorted(path.name for path in Path(place).iterdir() if path.is_file())
+        except OSError as error:
+            raise MediaError(f"{place} cannot be read: {error.strerror or error}.") from error
+    with _asking(place):
+        store, path = _open(place)
+        try:
+            listed = store.ls(path, detail=True)
+        except FileNotFoundError:
+            raise MediaError(f"{place} cannot be read: there is no such folder.") from None
+        # A store may list a file as the one file in itself, and a folder as an empty file of its own name.
+        names = (name_of(entry["name"]) for entry in listed if entry["type"] == "file")
+        return sorted(name for name in names if name not in {"", name_of(place)})
+
+
+def is_folder(place: str) -> bool:
+    """Whether there is a folder."""
+    if not is_url(place):
+        return Path(place).is_dir()
+    with _asking(place):
+        store, path = _open(place)
+        return bool(store.isdir(path))
+
+
+def read(place: str) -> bytes | None:
+    """A small file's bytes; None where there is none. Raises `MediaError` or `StorageError`."""
+    if not is_url(place):
+        try:
+            if special_kind(Path(place)) is not None:
+                check_is_file(Path(place))
+            return Path(place).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise MediaError(f"{place} cannot be read: {error.strerror or error}.") from error
+    with _asking(place):
+        store, path = _open(place)
+        try:
+            data: bytes = store.cat_file(path)
+        except FileNotFoundError:
+            return None
+        return data
+
+
+def write(place: str, data: bytes) -> None:
+    """Put a small file in place of what is there, whole or not at all. Raises `MediaError` or `StorageError`."""
+    if not is_url(place):
+        path = Path(place)
+        make_folder(parent_of(place))
+        with OutputFile(path, overwrite=True) as output:
+            try:
+                output.partial.write_bytes(data)
+            except OSError as error:
+                raise write_failure(path, error) from error
+        return
+    with _asking(place):
+        store, path_there = _open(place)
+        with _hidden(store, path_there) as target:
+            store.pipe_file(target, data)
+
+
+def fetch(place: str, path: Path) -> None:
+    """Copy a file to a path of this machine. Raises `MediaError` where there is none, or `StorageError`."""
+    with _asking(place):
+        if not is_url(place):
+            shutil.copyfile(place, path)
+            return
+        store, there = _open(place)
+        store.get_file(there, str(path))
+
+
+def put(path: Path, place: str) -> None:
+    """Copy a file of this machine to a store, whole or not at all, as far as the store has that."""
+    with _asking(place):
+        store, there = _open(place)
+        with _hidden(store, there) as target:
+            store.put_file(str(path), target)
+
+
+def remove(place: str) -> None:
+    """Remove a file or a folder and all in it, if it is there."""
+    if not is_url(place):
+        path = Path(place)
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return
+    with _asking(place):
+        store, there = _open(place)
+        with contextlib.suppress(FileNotFoundError):
+            store.rm(there, recursive=True)
+
+
+def make_folder(place: str) -> None:
+    """Make sure that a folder is there; most stores need none."""
+    if not is_url(place):
+        try:
+            Path(place).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise write_failure(Path(place), error) from error
+
+
+@contextlib.contextmanager
+def _hidden(store: Any, path: str) -> Iterator[str]:
+    """Where to write a file that is to appear at `path` when the block is left."""
+    protocols = {store.protocol} if isinstance(store.protocol, str) else set(store.protocol)
+    if protocols & _WHOLE_OBJECTS:
+        yield path
+        return
+    folder, _, name = path.rpartition("/")
+    partial = f"{folder}/.{name}.partial-{uuid.uuid4().hex[:12]}"
+    with contextlib.suppress(NotImplementedError):
+        store.makedirs(folder, exist_ok=True)
+    try:
+        yield partial
+        if store.exists(path):
+            store.rm_file(path)
+        store.mv(partial, path)
+    except BaseException:
+        with contextlib.suppress(Exception):
+            store.rm_file(partial)
+        raise
+
+
+def _open(place: str) -> tuple[Any, str]:
+    try:
+        import fsspec
+    except ImportError:
+        raise InputError(
+            f"{place} needs fsspec, which is not installed. Run: {install_command('cluster')}"
+        ) from None
+    try:
+        store, path = fsspec.core.url_to_fs(place)
+    except ImportError as error:  # the message names the package that this kind of store needs
+        raise InputError(f"{place} cannot be used: {error}") from None
+    except ValueError as error:
+        raise InputError(f"{place} is no place that fsspec knows: {error}") from None
+    return store, path
+
+
+@contextlib.contextmanager
+def _asking(place: str) -> Iterator[None]:
+    """Turn whatever a store raises into our errors: what will stay so is the input's, the rest the store's."""
+    try:
+        yield
+    except (InputError, StorageError):
+        raise
+    except FileNotFoundError:
+        raise MediaError(f"{place} cannot be read: no such file.") from None
+    except PermissionError as error:
+        raise MediaError(f"{place} may not be used: {error.strerror or error}.") from error
+    except Exception as error:  # every kind of store has exceptions of its own
+        raise StorageError(f"{place} did not answer: {type(error).__name__}: {error}") from error

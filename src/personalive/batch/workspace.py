@@ -1,0 +1,127 @@
+"""A worker's own folder on its machine, and the bounded cache in it of inputs from elsewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from personalive.batch import storage
+from personalive.errors import MediaError
+from personalive.file_names import portable
+from personalive.file_replace import replace_file
+from personalive.locking import ProcessLock
+from personalive.media.output import write_failure
+from personalive.paths import belongs_to_others, user_mark
+
+_LOCK = "lock"
+
+
+class Scratch:
+    """A folder for the time of a block. What killed workers left on this machine is removed on the way in."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self._root = root or Path(tempfile.gettempdir()) / f"personalive-batch-{user_mark()}"
+        self._lock: ProcessLock | None = None
+        self.path = self._root
+
+    def __enter__(self) -> Scratch:
+        try:
+            self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if belongs_to_others(self._root):
+                raise MediaError(f"{self._root} belongs to somebody else: set TMPDIR to another folder.")
+            self._sweep()
+            self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=self._root))
+            self._lock = ProcessLock(self.path / _LOCK)
+            self._lock.take(wait=True)
+        except OSError as error:
+            raise write_failure(self._root, error) from error
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+        # Windows removes no file that is locked: what is left then is the lock and its folder.
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        for folder in self._root.glob("worker-*"):
+            if not (folder / _LOCK).exists():  # another worker is sweeping, or beginning
+                continue
+            lock = ProcessLock(folder / _LOCK)
+            with contextlib.suppress(OSError):
+                if lock.take():
+                    shutil.rmtree(folder, ignore_errors=True)
+                    lock.release()
+                    shutil.rmtree(folder, ignore_errors=True)  # with the lock, where it could not go before
+
+    def folder(self, *names: str) -> Path:
+        """A folder in it, made if need be."""
+        path = self.path.joinpath(*names)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+class InputCache:
+    """Copies of files from stores, the least recently used removed when they pass `max_bytes` in all.
+
+    Jobs on several threads may use it.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._held: dict[Path, int] = {}
+        self._sizes: dict[Path, int] = {}
+        """Size of each copy, the least recently used first."""
+
+    @contextmanager
+    def local(self, place: str) -> Iterator[Path]:
+        """A path with the file's contents, there for the time of the block; a path stands for itself.
+
+        Raises `MediaError` where there is no such file, `StorageError` where its store cannot be asked.
+        """
+        if not storage.is_url(place):
+            yield Path(place)
+            return
+        with self._lock:
+            path = self._copy(place)
+            self._held[path] = self._held.get(path, 0) + 1
+        try:
+            yield path
+        finally:
+            with self._lock:
+                self._held[path] -= 1
+                self._shrink()
+
+    def _copy(self, place: str) -> Path:
+        stamp = storage.stamp(place)
+        if stamp is None:
+            raise MediaError(f"{place} cannot be read: no such file.")
+        key = hashlib.sha256(f"{place}\n{stamp.size}\n{stamp.version}".encode()).hexdigest()[:24]
+        # Under its own name: its suffix says what it is, and messages should name it.
+        path = self._folder / key / portable(storage.name_of(place))
+        if path not in self._sizes:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(".partial")
+            storage.fetch(place, partial)
+            replace_file(partial, path)
+        self._sizes[path] = self._sizes.pop(path, path.stat().st_size)
+        return path
+
+    def _shrink(self) -> None:
+        total = sum(self._sizes.values())
+        for path in list(self._sizes):
+            if total <= self._max_bytes:
+                return
+            if not self._held.get(path):
+                total -= self._sizes.pop(path)
+                shutil.rmtree(path.parent, ignore_errors=True)

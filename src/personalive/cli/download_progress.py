@@ -1,0 +1,112 @@
+"""How far a download has come: two bars on a terminal, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from personalive.cli import console
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+    from personalive.pipelines.diffusion.checkpoints.download.progress import Progress, Step
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@contextmanager
+def show_transfer(*, quiet: bool) -> Iterator[Progress | None]:
+    """Something that shows notes and steps for the time of the block; the bars are gone afterwards."""
+    if quiet:
+        yield None
+    elif sys.stderr.isatty():
+        with _bars() as bars:
+            yield _Bars(bars)
+    else:
+        yield _Lines()
+
+
+def _bars() -> RichProgress:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+    from rich.table import Column
+
+    name = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # it gives way on a narrow terminal
+    columns = (
+        TextColumn("{task.description}", markup=False, table_column=name),
+        BarColumn(bar_width=20),
+        DownloadColumn(table_column=Column(no_wrap=True)),
+        TransferSpeedColumn(table_column=Column(no_wrap=True)),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True), transient=True, expand=True)
+
+
+class _Bars:
+    """A bar for the file at hand, and one for all. What an earlier run left does not count as speed."""
+
+    def __init__(self, bars: RichProgress) -> None:
+        self._bars = bars
+        self._file: TaskID | None = None
+        self._all: TaskID | None = None
+        self._shown = ("", "")
+
+    def note(self, text: str) -> None:
+        self._bars.console.print(text, markup=False, highlight=False)
+
+    def step(self, step: Step) -> None:
+        if self._shown != (step.stage, step.name):
+            self._shown = (step.stage, step.name)
+            if self._file is not None:
+                self._bars.remove_task(self._file)
+            self._file = self._bars.add_task(
+                f"{step.stage} {step.name}", total=step.size, completed=step.done
+            )
+        elif self._file is not None:
+            self._bars.update(self._file, completed=step.done)
+        if not step.all_size:
+            return
+        if self._all is None:
+            self._all = self._bars.add_task("in all", total=step.all_size, completed=step.all_done)
+        self._bars.update(self._all, completed=step.all_done)
+
+
+class _Lines:
+    """A line for each file that is brought, and one now and then while that takes long."""
+
+    def __init__(self) -> None:
+        self._shown = ("", "")
+        self._last = time.monotonic()
+
+    def note(self, text: str) -> None:
+        console.say(text)
+
+    def step(self, step: Step) -> None:
+        now = time.monotonic()
+        late = now - self._last >= _SECONDS_BETWEEN_LINES
+        if late:
+            console.say(_far(step))
+        elif self._shown != (step.stage, step.name) and step.stage != "checking":
+            console.say(f"{step.stage} {step.name}")
+        else:
+            return
+        self._shown, self._last = (step.stage, step.name), now
+
+
+def _far(step: Step) -> str:
+    from rich.filesize import decimal
+
+    line = f"{step.stage} {step.name}: {decimal(step.done)} of {decimal(step.size)}"
+    return f"{line}; {decimal(step.all_done)} of {decimal(step.all_size)} in all" if step.all_size else line

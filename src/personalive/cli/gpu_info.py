@@ -1,0 +1,231 @@
+"""What there is of a GPU and of what its kernels are built with: facts, each from a file, a program or a library.
+
+Nothing here judges. Everything works where there is no GPU, no driver and no PyTorch, on Linux, Windows and macOS:
+what cannot be found out is None. PyTorch is asked in a process of its own, as importing it takes seconds and
+gigabytes, and a broken one may crash.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from personalive.cli.memory_plans import plan_from
+from personalive.pipelines.diffusion.memory.plan import MemoryPlan
+
+_MIB = 2**20
+_DRIVER_PATIENCE = 20
+_TORCH_PATIENCE = 120
+_QUERIES = (
+    ("name", "memory.total", "memory.free", "driver_version", "compute_cap"),
+    ("name", "memory.total", "memory.free", "driver_version"),  # drivers before 510 know no compute_cap
+)
+_LIBRARIES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so")
+_MANAGERS = ("apt", "dnf", "pacman", "zypper", "apk")
+
+_ASK_TORCH = """
+import json, sys, torch
+told = {
+    "version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip,
+    "available": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(),
+}
+if told["available"]:
+    told["architectures"] = torch.cuda.get_arch_list()
+    each = [torch.cuda.get_device_properties(place) for place in range(torch.cuda.device_count())]
+    told["gpus"] = [[gpu.name, [gpu.major, gpu.minor], gpu.total_memory] for gpu in each]
+try:
+    import triton
+    told["triton"] = triton.__version__
+except ImportError as error:
+    told["triton_error"] = str(error)
+if sys.argv[1:] or told["available"]:
+    try:
+        from personalive.cli.memory_plans import counted_plans
+        told["plans"] = counted_plans()
+    except Exception as error:
+        told["plans_trouble"] = f"{type(error).__name__}: {error}"
+print(json.dumps(told))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU: what it calls itself, its compute capability, and bytes of memory."""
+
+    name: str
+    capability: tuple[int, int] | None = None
+    total: int | None = None
+    free: int | None = None
+    driver: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Driver:
+    """What the driver's own program says of the GPUs; `trouble` is why it says nothing."""
+
+    gpus: tuple[Gpu, ...] = ()
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Torch:
+    """The PyTorch that is installed. `cuda`: the CUDA that it was built for; `trouble`: why it cannot be asked.
+
+    `architectures`: what it has kernels for, "sm_86" and so on; `gpus`: those it can use; `plans`: the memory plans
+    of the released networks with every default, or `plans_trouble`: why they were not counted.
+    """
+
+    version: str | None = None
+    cuda: str | None = None
+    hip: str | None = None
+    available: bool = False
+    mps: bool = False
+    architectures: tuple[str, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
+    triton: str | None = None
+    triton_error: str | None = None
+    plans: tuple[MemoryPlan, ...] = ()
+    plans_trouble: str | None = None
+    trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All of them. `library`: the newest CUDA that the driver's library runs, 13000 for 13.0; `manager`: the
+    system's package manager. `torch` is None where none is installed.
+    """
+
+    system: str = sys.platform
+    driver: Driver | None = None
+    library: int | None = None
+    torch: Torch | None = None
+    compiler: str | None = None
+    headers: Path | None = None
+    manager: str | None = None
+    python: tuple[int, int] = field(default_factory=lambda: (sys.version_info.major, sys.version_info.minor))
+
+
+def gather() -> Facts:
+    """Look at this machine. Takes seconds where PyTorch is installed."""
+    driver = ask_driver()
+    return Facts(
+        driver=driver,
+        library=library_version(),
+        torch=ask_torch(plans=driver is not None and bool(driver.gpus)),
+        compiler=compiler(),
+        headers=headers(),
+        manager=next((name for name in _MANAGERS if shutil.which(name)), None),
+    )
+
+
+def ask_driver() -> Driver | None:
+    """What `nvidia-smi` says; None where it is not on the PATH."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    trouble = "it finds no GPU"
+    for query in _QUERIES:
+        command = [program, f"--query-gpu={','.join(query)}", "--format=csv,noheader,nounits"]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=_DRIVER_PATIENCE, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return Driver(trouble=f"it does not answer: {error}")
+        if done.returncode == 0 and done.stdout.strip():
+            return Driver(tuple(_gpu(line) for line in done.stdout.splitlines() if line.strip()))
+        trouble = " ".join((done.stderr + done.stdout).split()) or trouble
+    return Driver(trouble=trouble)
+
+
+def _gpu(line: str) -> Gpu:
+    """A line of `nvidia-smi`'s; numbers that it does not know are words in brackets."""
+    name, *rest = (part.strip() for part in line.split(","))
+    total, free, driver, capability = (*rest, "", "", "", "")[:4]
+    major, _, minor = capability.partition(".")
+    return Gpu(
+        name,
+        (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None,
+        _bytes(total),
+        _bytes(free),
+        driver or None,
+    )
+
+
+def _bytes(mebibytes: str) -> int | None:
+    number = mebibytes.removesuffix("MiB").strip()
+    return int(number) * _MIB if number.isdigit() else None
+
+
+def library_version(names: Sequence[str] = _LIBRARIES) -> int | None:
+    """The newest CUDA that the driver's library runs, 1000 · major + 10 · minor; None where there is none."""
+    for name in names:
+        try:
+            library = ctypes.CDLL(name)
+            version = ctypes.c_int(0)
+            if library.cuDriverGetVersion(ctypes.byref(version)) == 0:
+                return version.value
+        except (OSError, AttributeError):
+            continue
+    return None
+
+
+def ask_torch(python: str = sys.executable, *, plans: bool = False) -> Torch | None:
+    """What PyTorch says of itself, in a process of that Python; None where it is not installed.
+
+    `plans`: count memory plans too, even if PyTorch cannot use a GPU.
+    """
+    if importlib.util.find_spec("torch") is None:
+        return None
+    try:
+        done = subprocess.run(
+            [python, "-c", _ASK_TORCH, *(["plans"] if plans else [])],
+            capture_output=True,
+            text=True,
+            timeout=_TORCH_PATIENCE,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return Torch(trouble=f"it does not answer: {error}")
+    if done.returncode:
+        return Torch(trouble=(done.stderr.strip().splitlines() or ["it crashed"])[-1])
+    return _told(json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def _told(told: dict[str, Any]) -> Torch:
+    gpus = told.pop("gpus", [])
+    architectures = told.pop("architectures", [])
+    plans = told.pop("plans", [])
+    return Torch(
+        **told,
+        plans=tuple(plan_from(each) for each in plans),
+        architectures=tuple(architectures),
+        gpus=tuple(Gpu(name, tuple(capability), total) for name, capability, total in gpus),
+    )
+
+
+def compiler() -> str | None:
+    """The C compiler that Triton would take: $CC, else gcc, else clang."""
+    named = os.environ.get("CC")
+    if named:
+        return shutil.which(named.split()[0])
+    return shutil.which("gcc") or shutil.which("clang")
+
+
+def headers(folder: Path | None = None) -> Path | None:
+    """The folder of `Python.h`, if it is where Triton looks for it; `folder`: look there instead."""
+    scheme = sysconfig.get_default_scheme()
+    # Debian's own scheme, which Triton does not use either.
+    scheme = "posix_prefix" if scheme == "posix_local" else scheme
+    folder = folder or Path(sysconfig.get_paths(scheme=scheme)["include"])
+    return folder if (folder / "Python.h").is_file() else None

@@ -1,0 +1,30 @@
+"""The memory plans of the released networks, from the process that has PyTorch to the one that has not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from personalive.pipelines.diffusion.memory.plan import MemoryPlan
+
+
+def counted_plans() -> list[dict[str, Any]]:
+    """Count them with every default, for JSON. Imports PyTorch, and takes 2 s beside that."""
+    import torch
+
+    from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS
+    from personalive.pipelines.diffusion.memory.planner import plans_unread
+    from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
+
+    parameters = PersonaLiveLoadParameters()
+    plans = plans_unread(VARIANTS["released"], parameters, torch.float16, torch.device("cuda"))
+    return [dataclasses.asdict(plan) for plan in plans]
+
+
+def plan_from(told: Mapping[str, Any]) -> MemoryPlan:
+    """Return the plan that was told as JSON, which knows no tuples."""
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in told.items()
+    }
+    return MemoryPlan(**fields)

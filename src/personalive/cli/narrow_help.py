@@ -1,0 +1,66 @@
+"""Help on narrow terminals: a list instead of boxes and columns, broken between words."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Any
+
+from personalive.cli.text_layout import NARROW, columns, fill
+
+
+def fit(command: Any) -> None:
+    """Have a command and those in it lay out their help as a list, where the terminal is narrow for them."""
+    asked = os.environ.get("COLUMNS", "")  # which the usual layout heeds in pipes as well
+    width = int(asked) if asked.isdecimal() else columns(sys.stdout)
+    if width:
+        _fit(command, width)
+
+
+def _fit(command: Any, width: int) -> None:
+    if width < NARROW or _longest_name(command) > width // 4:
+        _lay_out_as_list(command, width)
+    for inner in getattr(command, "commands", {}).values():
+        _fit(inner, width)
+
+
+def _longest_name(command: Any) -> int:
+    """Of an option: a column of them may take no more than its share."""
+    return max((len(name) for parameter in command.params for name in parameter.opts), default=0)
+
+
+def _lay_out_as_list(command: Any, width: int) -> None:
+    command.rich_markup_mode = None
+    context: type[Any] = command.context_class
+    formatter = _formatter(context.formatter_class, width)
+    command.context_class = type("NarrowContext", (context,), {"formatter_class": formatter})
+
+
+def _formatter(base: type[Any], columns_: int) -> type[Any]:
+    class Formatter(base):  # type: ignore[misc]
+        """Writes help for so many columns."""
+
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**{**options, "width": columns_})
+
+        def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+            self._write(f"{prefix or 'Usage: '}{prog} {args}", hanging=4)
+
+        def write_text(self, text: str) -> None:
+            for index, paragraph in enumerate(text.split("\n\n")):
+                self.write("\n" if index else "")
+                self._write(" ".join(paragraph.replace("\b", "").split()))
+
+        def write_dl(self, rows: Any, col_max: int = 30, col_spacing: int = 2) -> None:
+            del col_max, col_spacing
+            for term, text in rows:
+                self._write(term, hanging=2)
+                if text:
+                    with self.indentation():
+                        self._write(" ".join(text.split()))
+
+        def _write(self, text: str, hanging: int = 0) -> None:
+            indent = " " * self.current_indent
+            self.write(f"{fill(indent + text, columns_, hanging=hanging)}\n")
+
+    return Formatter

@@ -1,0 +1,130 @@
+"""Face boxes: BlazeFace, short range, with the anchors and the merging of MediaPipe's face detector graph.
+
+Bazarevsky et al., "BlazeFace: Sub-millisecond Neural Face Detection on Mobile GPUs", 2019,
+https://arxiv.org/abs/1907.05047. The network sees 128 × 128 pixels and proposes 896 boxes; those that overlap are
+merged into their mean, weighted by score, which is steadier than keeping the best.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import cv2
+import numpy as np
+
+from personalive.face.face import Float
+from personalive.face.litert import FACE_DETECTOR, Network
+from personalive.face.rotated_rect import Region
+from personalive.media.types import Image
+
+SIDE = 128
+"""Pixels a side of what the network sees."""
+_GRIDS = ((16, 2), (8, 6))
+"""Cells a side of each grid of anchors, and anchors per cell."""
+_LEAST_SCORE = 0.5
+_SAME_FACE = 0.5
+"""Intersection over union from which two boxes are of one face."""
+_LARGEST_LOGIT = 80.0
+"""Of which the exponential is a float32 still."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FaceBox:
+    """A detected face. `low` and `high` float32 (2,): the box' corners (x, y) in pixels of the frame.
+
+    `keypoints` float32 (6, 2) pixels: the subject's right eye, left eye, nose tip, mouth, right ear, left ear.
+    `score` 0…1.
+    """
+
+    low: Float
+    high: Float
+    keypoints: Float
+    score: float
+
+    def placed(self, offset: tuple[float, float], scale: tuple[float, float]) -> FaceBox:
+        """The same face, found in a window at `offset` (x, y) of a copy, in the original `scale` times as large."""
+        by, at = np.array(scale, np.float32), np.array(offset, np.float32)
+        return FaceBox((self.low + at) * by, (self.high + at) * by, (self.keypoints + at) * by, self.score)
+
+
+class BoxDetector:
+    """Finds the boxes of faces. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._network = Network(FACE_DETECTOR)
+
+    def detect(self, image: Image) -> list[FaceBox]:
+        """The faces of an image, uint8 RGB (H, W, 3), surest first: those wider than about a tenth of it."""
+        square = Region.whole(image)
+        pixels = square.take(image, SIDE, beyond=cv2.BORDER_CONSTANT)
+        raw, logits = self._network.run(pixels[None].astype(np.float32) / np.float32(127.5) - np.float32(1))
+        scores = _probabilities(logits.reshape(-1))
+        if not (scores >= _LEAST_SCORE).any():
+            return []
+        boxes, keypoints = _decoded(raw.reshape(-1, 16))
+        kept = (scores >= _LEAST_SCORE) & (boxes[:, 2:] >= boxes[:, :2]).all(1)
+        merged = _merged(boxes[kept], keypoints[kept], scores[kept])
+        corner = np.array([square.x - square.width / 2, square.y - square.height / 2], np.float32)
+        scale = np.float32(square.width)
+        return [
+            FaceBox(box[:2] * scale + corner, box[2:] * scale + corner, points * scale + corner, score)
+            for box, points, score in merged
+        ]
+
+    def best_score(self, image: Image) -> float:
+        """The score, 0…1, of the surest face in an image, uint8 RGB (H, W, 3); 0 where it sees none."""
+        return max((box.score for box in self.detect(image)), default=0.0)
+
+    def close(self) -> None:
+        """Release the network. May be called twice."""
+        self._network.close()
+
+
+@cache
+def _anchors() -> Float:
+    """Centres (896, 2) of the anchors, 0…1: row by row over each grid, several on one place."""
+    grids = []
+    for cells, repeats in _GRIDS:
+        centres = (np.arange(cells, dtype=np.float32) + 0.5) / cells
+        y, x = np.meshgrid(centres, centres, indexing="ij")
+        grids.append(np.repeat(np.column_stack([x.ravel(), y.ravel()]), repeats, axis=0))
+    return np.concatenate(grids)
+
+
+def _decoded(raw: Float) -> tuple[Float, Float]:
+    """Boxes (n, 4) as left, top, right, bottom and keypoints (n, 6, 2) of raw outputs (n, 16), all 0…1."""
+    values = raw.reshape(-1, 8, 2) / np.float32(SIDE)
+    anchors = _anchors()
+    centre, half = values[:, 0] + anchors, values[:, 1] / 2
+    return np.concatenate([centre - half, centre + half], axis=1), values[:, 2:] + anchors[:, None]
+
+
+def _merged(boxes: Float, keypoints: Float, scores: Float) -> list[tuple[Float, Float, float]]:
+    """Weighted non-maximum suppression: the mean box and keypoints, and the best score, of each overlapping set."""
+    order = np.argsort(-scores, kind="stable")
+    merged = []
+    while order.size:
+        best = order[0]
+        same = _overlap(boxes[order], boxes[best]) > _SAME_FACE
+        same[0] = True  # a box without area overlaps nothing, itself included
+        group = order[same]
+        weights = scores[group] / scores[group].sum()
+        box = (weights[:, None] * boxes[group]).sum(0)
+        points = (weights[:, None, None] * keypoints[group]).sum(0)
+        merged.append((box, points, float(scores[best])))
+        order = order[~same]
+    return merged
+
+
+def _probabilities(logits: Float) -> Float:
+    return np.asarray(1 / (1 + np.exp(-np.clip(logits, -_LARGEST_LOGIT, _LARGEST_LOGIT))), np.float32)
+
+
+def _overlap(boxes: Float, box: Float) -> Float:
+    """Intersection over union of each of `boxes` (n, 4) with one."""
+    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    common = np.maximum(sides, 0).prod(1)
+    total = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod() - common
+    shares: Float = common / np.maximum(total, np.float32(1e-12))
+    return shares

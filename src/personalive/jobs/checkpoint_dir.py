@@ -1,0 +1,251 @@
+"""Where a job in segments keeps what it has finished, so that another run can go on from there.
+
+    .out.mp4.resume/
+      lock                 held by the run at work
+      manifest.json        what the job is: a run that is another one must not go on here
+      segment-00000.mp4    finished pieces of the picture, each a video of its own
+      state                how far the job is, in one line, followed by the session's snapshot
+
+A segment counts once `state` names it, and `state` is replaced in one step: a run may be killed at any moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from personalive.errors import BusyError, InputError
+from personalive.file_names import shortened
+from personalive.jobs.fingerprint import Facts, differences
+from personalive.locking import ProcessLock
+from personalive.media.output import OutputFile, write_failure
+from personalive.pipelines.base import FrameState
+
+_FORMAT = 1
+_OURS = re.compile(r"lock|manifest\.json|state|segment-\d+\.\w+|\..+\.partial-\d+-\d+(\.\w+)?")
+
+
+class Segment(BaseModel):
+    """A finished piece of the picture."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frames: int
+    size: int
+    """Of its file, in bytes."""
+
+
+class State(BaseModel):
+    """How far a job is."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    segments: tuple[Segment, ...] = ()
+    states: dict[FrameState, int] = {}
+    """How many of the frames are of each kind."""
+    taken: int = 0
+    """Driving frames that the session has had; those that the segments do not show wait for their result."""
+    padding: int = 0
+    """Frames after them that only filled up the last chunk."""
+    seconds: float = 0.0
+    """Spent on all of it."""
+    warnings: tuple[str, ...] = ()
+    finished: bool = False
+    """Whether the segments are all there is."""
+
+    @property
+    def frames(self) -> int:
+        """Output frames that are finished."""
+        return sum(segment.frames for segment in self.segments)
+
+
+def work_path(output: Path) -> Path:
+    """Where the work folder of the job with that `output` lies."""
+    # Beside the file that a link stands for: the result is moved there in one step.
+    target = output.resolve()
+    return target.with_name(f".{shortened(target.name, 200, keep_end=True)}.resume")
+
+
+def remove_work(output: Path) -> None:
+    """Remove the work folder of the job with that `output`, as far as it is ours, and if it is there."""
+    _remove(work_path(output))
+
+
+def _remove(folder: Path) -> None:
+    # Whatever else may be left, the result is where it belongs. Windows removes no file that is locked: last, then.
+    with contextlib.suppress(OSError):
+        _clear(folder, keep={"lock"})
+        (folder / "lock").unlink(missing_ok=True)
+        folder.rmdir()
+
+
+def _clear(folder: Path, keep: set[str]) -> None:
+    """Remove what was put there, but for `keep`. Raises `OSError`."""
+    # The state first: without it, what a kill leaves of the rest means nothing.
+    for path in sorted(folder.iterdir(), key=lambda path: path.name != "state"):
+        if path.name not in keep and _OURS.fullmatch(path.name):
+            path.unlink()
+
+
+def segment_path(folder: Path, index: int) -> Path:
+    """Where the file of a segment lies, or is to be written, in the work folder at that path."""
+    return folder / f"segment-{index:05d}{folder.with_suffix('').suffix}"
+
+
+def _finished_frames(state: Path) -> int:
+    """How many frames a file of a work folder's state says are finished; 0 where it is damaged or not there."""
+    try:
+        return State.model_validate_json(state.read_bytes().partition(b"\n")[0]).frames
+    except (OSError, ValidationError):
+        return 0
+
+
+class WorkFolder:
+    """The work folder of the job with those `facts` whose result goes to `output`, for the time of a block.
+
+    Going in takes it up where an earlier run left it, or makes it; what another job left is removed if
+    `overwrite` is True. `state` and `snapshot` say how far that is. A folder in which nothing is finished is
+    removed on the way out.
+
+    Raises:
+        InputError: the folder is of another job, or damaged.
+        BusyError: another run is at work in it.
+        MediaError: it cannot be written to.
+
+    """
+
+    def __init__(self, output: Path, facts: Facts, *, overwrite: bool) -> None:
+        self.path = work_path(output)
+        self._facts: Facts = json.loads(json.dumps({"format": _FORMAT, **facts}))
+        self._overwrite = overwrite
+        self._lock = ProcessLock(self.path / "lock")
+        self.state = State()
+        self.snapshot = b""
+        self.discarded = 0
+        """How many finished frames of another job gave way to this one."""
+
+    @property
+    def segments(self) -> list[Path]:
+        """The files of all finished segments, in order."""
+        return [segment_path(self.path, index) for index in range(len(self.state.segments))]
+
+    @property
+    def next_segment(self) -> Path:
+        """Where the file of the segment after them is to be written."""
+        return segment_path(self.path, len(self.state.segments))
+
+    def add_segment(self, frames: int) -> tuple[Segment, ...]:
+        """Make sure that the next segment's file is on the disk; what `state` will say of all segments."""
+        path = self.next_segment
+        try:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            return (*self.state.segments, Segment(frames=frames, size=path.stat().st_size))
+        except OSError as error:
+            raise write_failure(path, error) from error
+
+    def save(self, state: State, snapshot: bytes) -> None:
+        """Put a new state in the place of the last, in one step."""
+        self._write("state", state.model_dump_json().encode() + b"\n" + snapshot)
+        self.state, self.snapshot = state, snapshot
+
+    def remove(self) -> None:
+        """Remove what this class put there, and the folder, unless a stranger's file lies in it."""
+        self.state, self.snapshot = State(), b""
+        _remove(self.path)
+
+    def __enter__(self) -> Self:
+        try:
+            self.path.mkdir(exist_ok=True)
+            self._take_lock()
+            self._take_up()
+        except OSError as error:
+            self._release()
+            raise write_failure(self.path, error) from error
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if not self.state.segments:
+                self.remove()
+        finally:
+            self._release()
+            if not self.state.segments:
+                self._remove_empty()
+
+    def _take_lock(self) -> None:
+        if not self._lock.take():
+            raise BusyError(f"Another run is at work in {self.path}: wait for it to end.")
+
+    def _release(self) -> None:
+        self._lock.release()
+
+    def _remove_empty(self) -> None:
+        # Where a locked file could not be removed, its lock was all that kept the folder.
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
+
+    def _take_up(self) -> None:
+        manifest, state = self.path / "manifest.json", self.path / "state"
+        if manifest.exists() and state.exists():
+            other = differences(self._facts, self._manifest(manifest))
+            if not other:
+                self._load(state)
+                _clear(
+                    self.path,
+                    keep={"lock", manifest.name, state.name, *(path.name for path in self.segments)},
+                )
+                return
+            if not self._overwrite:
+                raise InputError(
+                    f"{self.path} holds the work of an earlier run that differs in {', '.join(other)}: give the "
+                    "same options and files again, remove that folder, or allow overwriting (-y, overwrite=True)."
+                )
+            self.discarded = _finished_frames(state)
+        _clear(self.path, keep={"lock"})
+        self._write(manifest.name, json.dumps(self._facts, indent=1).encode())
+
+    def _manifest(self, path: Path) -> Facts:
+        try:
+            facts = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise self._damaged() from error
+        return facts if isinstance(facts, dict) else {}
+
+    def _load(self, path: Path) -> None:
+        try:
+            line, _, self.snapshot = path.read_bytes().partition(b"\n")
+            self.state = State.model_validate_json(line)
+            sizes = [file.stat().st_size for file in self.segments]
+        except (OSError, ValidationError) as error:
+            raise self._damaged() from error
+        if sizes != [segment.size for segment in self.state.segments]:
+            raise self._damaged()
+
+    def _damaged(self) -> InputError:
+        return InputError(f"{self.path} is damaged: remove that folder to begin anew.")
+
+    def _write(self, name: str, data: bytes) -> None:
+        with OutputFile(self.path / name, overwrite=True) as output:
+            try:
+                with output.partial.open("wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as error:
+                raise write_failure(self.path / name, error) from error

@@ -1,0 +1,281 @@
+"""Jobs on a driver's motion: a clip to a file of it, and from there a portrait in that motion."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from personalive.errors import InputError
+from personalive.face.crop import Size
+from personalive.jobs.animate_job import AnimateJob, Progress, Report
+from personalive.jobs.background_io import Writer
+from personalive.jobs.driving_clip import open_driver
+from personalive.jobs.output import FrameWriter, check_target, is_picture
+from personalive.jobs.plan import check_start, frame_portrait, frame_size
+from personalive.jobs.reference_image import read_portrait
+from personalive.media import DrivingSource, Rotation, VideoFrame, exact_rate, resample
+from personalive.media.output import check_parent, exists_error
+from personalive.pipelines import registry
+from personalive.pipelines.base import AnimatedChunk, FrameState
+from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
+from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
+from personalive.pipelines.parameters import build, split
+
+if TYPE_CHECKING:
+    from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
+    from personalive.pipelines.diffusion.session import PersonaLiveSession
+
+SUFFIX = ".safetensors"
+_WAITING_FRAMES = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExtractJob:
+    """The motion of the clip `driving`, from `start` to `end` in seconds, written to `output`.
+
+    `size` is the side of the square, a multiple of 64, that each frame is looked at in: best the one that the
+    motion will be animated at. `rotate` is as of an `AnimateJob`. `parameters` are load parameters by name.
+    """
+
+    driving: Path
+    output: Path
+    size: int = 512
+    start: float = 0.0
+    end: float | None = None
+    rotate: Rotation = "auto"
+    overwrite: bool = False
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Raise `InputError` for what cannot be, before any file is touched."""
+        # The checks of an animation hold here too.
+        AnimateJob(
+            reference=self.driving,
+            driving=self.driving,
+            output=self.output,
+            size=self.size,
+            start=self.start,
+            end=self.end,
+            rotate=self.rotate,
+        ).check()
+        if self.output.suffix.lower() != SUFFIX:
+            raise InputError(f"{self.output} would hold a motion: give it a name that ends in {SUFFIX}.")
+        check_parent(self.output)
+        if self.output.exists() and not self.overwrite:
+            raise exists_error(self.output)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriveJob:
+    """The portrait in the file `reference` animated by the file `motion`; `output` as of an `AnimateJob`.
+
+    `size`, `crop`, `rotate_reference`, `seed` and `parameters` mean what they mean there.
+    """
+
+    reference: Path
+    motion: Path
+    output: Path
+    size: int = 512
+    crop: bool = True
+    rotate_reference: Rotation = "auto"
+    seed: int = 42
+    overwrite: bool = False
+    parameters: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def animation(self) -> AnimateJob:
+        """What this would be with a clip for the motion."""
+        return AnimateJob(
+            reference=self.reference,
+            driving=self.motion,
+            output=self.output,
+            pipeline=registry.DIFFUSION,
+            size=self.size,
+            crop=self.crop,
+            rotate_reference=self.rotate_reference,
+            audio=False,
+            seed=self.seed,
+            overwrite=self.overwrite,
+            parameters=self.parameters,
+        )
+
+
+def extract(job: ExtractJob, progress: Progress | None = None) -> DrivingMotion:
+    """Look at all frames of the clip, write what was seen, and return it. `progress` hears of it in this thread.
+
+    Raises `InputError` and its kin for what cannot be used, `PipelineUnavailableError` where the pipeline cannot
+    run here. Whatever is raised, nothing is written.
+    """
+    tell = progress or _silent
+    job.check()
+    registry.choose(registry.DIFFUSION, job.parameters)
+    load = build(
+        PersonaLiveLoadParameters, {"width": job.size, "height": job.size, **_load_only(job.parameters)}
+    )
+    driver = open_driver(job.driving, start=job.start, end=job.end, rotation=job.rotate)
+    with driver.source as source:
+        check_start(source, job.start)
+        for word in (*driver.notes, *driver.warnings):
+            tell(word, 0, None)
+        tell("loading", 0, None)
+        with PersonaLivePipeline.load(load, lambda stage, share: tell(stage, 0, None)) as pipeline:
+            motion = look(pipeline, source, tell)
+    if job.output.exists() and not job.overwrite:  # somebody else's, made meanwhile
+        raise exists_error(job.output)
+    motion.save(job.output)
+    return motion
+
+
+def look(
+    pipeline: PersonaLivePipeline, source: DrivingSource, progress: Progress | None = None
+) -> DrivingMotion:
+    """The motion of an open clip, at its own average rate, as an animation of it would see it.
+
+    Raises `InputError` for a clip without a frame or without a face.
+    """
+    fps = float(exact_rate(source.info.fps))
+    frames = _told(resample(source, fps), progress or _silent)
+    return pipeline.extract_motion(frames, fps)
+
+
+def drive(job: DriveJob, progress: Progress | None = None) -> Report:
+    """Do the job. `progress` hears of it in this thread.
+
+    Raises `InputError` and its kin for what cannot be used, `PipelineUnavailableError` where the pipeline cannot
+    run here. Whatever is raised, nothing is left at the output's place that was not there before.
+    """
+    tell, animation = progress or _silent, job.animation
+    animation.check()
+    check_target(job.output, job.overwrite)
+    pipeline_class = registry.choose(registry.DIFFUSION, job.parameters).pipeline
+    run, load = split(pipeline_class, job.parameters)
+    checked = build(PersonaLiveRunParameters, run)
+    base = build(PersonaLiveLoadParameters, {"seed": job.seed, **load})
+    motion = _read(job)
+    tell("looking for the face", 0, None)
+    portrait = read_portrait(job.reference, job.rotate_reference)
+    width, height = size = frame_size(animation, load, base, portrait.size)
+    framing = frame_portrait(animation, portrait, size)
+    tell("loading", 0, None)
+    sized = base.model_copy(update={"width": width, "height": height})
+    with PersonaLivePipeline.load(sized, lambda stage, share: tell(stage, 0, None)) as pipeline:
+        reference = pipeline.fuse(framing.image)
+        with pipeline.open_session(reference, checked, seed=job.seed) as session:
+            states, seconds, warnings = _write(
+                animation, motion, session, (width, height), sized.temporal_window_size, tell
+            )
+        return Report(
+            output=job.output,
+            pipeline=pipeline.info.id,
+            pipeline_name=pipeline.info.name,
+            why="motion can be used by no other",
+            width=width,
+            height=height,
+            fps=float(exact_rate(motion.fps)),
+            frames=states.total(),
+            seconds=seconds,
+            states=dict(states),
+            notes=portrait.notes,
+            warnings=(*pipeline.warnings, *framing.warnings, *warnings, *_doubts(states)),
+        )
+
+
+def drive_whole(
+    session: PersonaLiveSession, motion: DrivingMotion, chunk_frames: int
+) -> Iterator[AnimatedChunk]:
+    """Step a new session through a motion and flush it: one frame for each of the motion's, in order.
+
+    The last chunk is filled up by repeating its last frame; what comes of that, and the transition at the
+    beginning, is left out. Raises `InputError` for a motion that other weights extracted.
+    """
+    left = len(motion)
+    for chunk in _stepped(session, motion, chunk_frames):
+        kept = [k for k, state in enumerate(chunk.states) if state is not FrameState.TRANSITION][:left]
+        left -= len(kept)
+        if kept:
+            states = tuple(chunk.states[k] for k in kept)
+            yield AnimatedChunk(chunk.images[kept], chunk.times[kept], states)
+
+
+def _stepped(
+    session: PersonaLiveSession, motion: DrivingMotion, chunk_frames: int
+) -> Iterator[AnimatedChunk]:
+    for begin in range(0, len(motion), chunk_frames):
+        part = motion.part(slice(begin, begin + chunk_frames))
+        yield session.step_motion(part.padded(chunk_frames))
+    if (rest := session.flush()) is not None:
+        yield rest
+
+
+def _write(
+    job: AnimateJob,
+    motion: DrivingMotion,
+    session: PersonaLiveSession,
+    size: Size,
+    chunk_frames: int,
+    tell: Progress,
+) -> tuple[Counter[FrameState], float, list[str]]:
+    """What the frames written show, the seconds that they took, and what the writer warns of."""
+    states: Counter[FrameState] = Counter()
+    begun = time.perf_counter()
+    fps = float(exact_rate(motion.fps))
+    with ExitStack() as stack:
+        target = stack.enter_context(FrameWriter(job, size, fps, False, PersonaLivePipeline.info))
+        writer = stack.enter_context(Writer(target.write, behind=_WAITING_FRAMES))
+        tell("animating", 0, len(motion))
+        for chunk in drive_whole(session, motion, chunk_frames):
+            for image, state in zip(chunk.images, chunk.states, strict=True):
+                states[state] += 1
+                writer.put(image)
+                tell("animating", states.total(), len(motion))
+        tell("finishing", states.total(), states.total())
+        writer.finish()
+    return states, time.perf_counter() - begun, target.warnings
+
+
+def _read(job: DriveJob) -> DrivingMotion:
+    from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
+
+    motion = DrivingMotion.load(job.motion)
+    if is_picture(job.output) and len(motion) > 1:
+        raise InputError(
+            f"{job.output.name} is one picture, but {job.motion.name} has {len(motion)} frames: name the output "
+            ".mp4, .mov, .webm or .gif."
+        )
+    return motion
+
+
+def _load_only(given: Mapping[str, object]) -> dict[str, object]:
+    """The parameters, none of which may be one for running: a motion is the same whatever those are."""
+    run, load = split(PersonaLivePipeline, given)
+    if run:
+        raise InputError(
+            f"{next(iter(run))} matters when a motion is carried over, not when it is extracted."
+        )
+    return load
+
+
+def _told(frames: Iterable[VideoFrame], tell: Progress) -> Iterator[VideoFrame]:
+    for done, frame in enumerate(frames):
+        yield frame
+        tell("looking at the driver", done + 1, None)
+
+
+def _doubts(states: Counter[FrameState]) -> list[str]:
+    """What the frames' states mean for the result, in words."""
+    without = states[FrameState.WAITING] + states[FrameState.HELD]
+    if not without:
+        return []
+    return [
+        f"No face was found in {without} of {states.total()} frames of the clip: the still portrait or the last "
+        "motion is shown there."
+    ]
+
+
+def _silent(stage: str, done: int, total: int | None) -> None:
+    del stage, done, total

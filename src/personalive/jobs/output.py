@@ -1,0 +1,129 @@
+"""The file a job writes: a video of any kind, or a picture where a job has one frame."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib.metadata import version
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from personalive.errors import InputError, MediaError
+from personalive.face.crop import Size
+from personalive.file_names import shortened
+from personalive.jobs.animate_job import AnimateJob
+from personalive.media import (
+    COMPOSITE_SYNTHETIC,
+    TRAINED_ALGORITHMIC_MEDIA,
+    AudioTrack,
+    Image,
+    Provenance,
+    check_output,
+    open_driving,
+    open_writer,
+    save_image,
+)
+from personalive.media.output import check_parent, exists_error
+from personalive.media.user_paths import check_is_file, is_folder
+from personalive.pipelines.base import PipelineInfo
+
+_LONGEST_STEM = 240
+"""Bytes of a name that is made here: there is room for a suffix in the 255 that systems take."""
+_PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a path names one picture, not numbered ones, a folder or a video."""
+    return path.suffix.lower() in _PICTURES and "%" not in path.name and not is_folder(path)
+
+
+def check_target(path: Path, overwrite: bool) -> None:
+    """Refuse early what could not be written later: a type, a folder, a file that exists."""
+    if not is_picture(path):
+        check_output(path, overwrite)
+        return
+    check_parent(path)
+    if path.exists() and not overwrite:
+        raise exists_error(path)
+
+
+class FrameWriter:
+    """Where composed frames go. The file appears when the context is left without an exception."""
+
+    def __init__(self, job: AnimateJob, size: Size, fps: float, audio: bool, pipeline: PipelineInfo) -> None:
+        """`size` (width, height) of the frames; `audio`: whether the driving clip's sound comes along."""
+        self.warnings: list[str] = []
+        self._job = job
+        self._provenance = provenance_of(job, pipeline)
+        self._picture: Image | None = None
+        self._video = None
+        if not is_picture(job.output):
+            self._video = open_writer(
+                job.output,
+                width=size[0],
+                height=size[1],
+                fps=fps,
+                provenance=self._provenance,
+                audio=AudioTrack(job.driving, job.start) if audio else None,
+                overwrite=job.overwrite,
+            )
+
+    def write(self, frame: Image) -> None:
+        """Add a frame, uint8 RGB (H, W, 3). Raises `MediaError` if it cannot be written."""
+        if self._video is not None:
+            self._video.write(frame)
+        elif self._picture is not None:
+            raise InputError(
+                f"{self._job.output.name} is one picture, but there is more than one frame: "
+                "name a video, such as .mp4, or ask for one frame."
+            )
+        else:
+            self._picture = frame
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._video is not None:
+            try:
+                self._video.__exit__(exc_type, exc, traceback)
+            finally:
+                self.warnings.extend(self._video.warnings)
+        elif exc_type is None and self._picture is not None:
+            save_image(self._job.output, self._picture, self._provenance, overwrite=self._job.overwrite)
+
+
+def provenance_of(job: AnimateJob, pipeline: PipelineInfo) -> Provenance:
+    """The mark of what a job makes. Raises `MediaError` where the reference cannot be read."""
+    check_is_file(job.reference)
+    try:
+        with job.reference.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise MediaError(f"{job.reference} cannot be read: {error.strerror or error}.") from error
+    return Provenance(
+        software=f"personalive {version('personalive')}",
+        pipeline=pipeline.id,
+        reference_sha256=digest,
+        digital_source_type=TRAINED_ALGORITHMIC_MEDIA if pipeline.generative else COMPOSITE_SYNTHETIC,
+    )
+
+
+def default_output(reference: Path, driving: Path) -> Path:
+    """A name in the working directory after both inputs: .png where the driving clip is a still, else .mp4.
+
+    Raises `MediaError` where the driving clip cannot be read.
+    """
+    with open_driving(driving) as source:
+        suffix = ".png" if source.info.frames == 1 else ".mp4"
+    return default_name(reference, driving, suffix)
+
+
+def default_name(reference: Path, driving: Path, suffix: str) -> Path:
+    """A name in the working directory after both inputs."""
+    return Path(shortened(f"{reference.stem}_{driving.stem}", _LONGEST_STEM) + suffix)

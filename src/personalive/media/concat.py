@@ -1,0 +1,121 @@
+"""Videos put one after the other, their pictures as they are, with sound and mark of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import av.container
+import av.error
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from personalive.errors import MediaError
+from personalive.media.audio import AudioTrack
+from personalive.media.containers import open_container
+from personalive.media.muxer import ContainerFile
+from personalive.media.output import check_output, write_failure
+from personalive.media.provenance import Provenance
+from personalive.media.ratios import fraction
+from personalive.media.tracks import video_stream
+from personalive.media.video_writer import exact_rate
+
+
+def join_videos(
+    path: Path,
+    parts: Sequence[Path],
+    *,
+    fps: float,
+    provenance: Provenance,
+    audio: AudioTrack | None = None,
+    overwrite: bool = False,
+    staging: Path | None = None,
+) -> list[str]:
+    """Join `parts`, which `open_writer` wrote to the same kind of file at the same size and `fps`.
+
+    Nothing is decoded or encoded anew, apart from sound that the container does not take. The same parts give
+    the same file. It is put together in the folder `staging`, on the same file system, or beside `path`.
+
+    Returns one sentence for each thing that is wrong with the sound.
+
+    Raises:
+        OutputExistsError: something is there and `overwrite` is False.
+        MediaError: a part cannot be read or does not belong to the others, or the output cannot be written.
+
+    """
+    kind, rate = check_output(path, overwrite), exact_rate(fps)
+    if not parts:
+        raise MediaError(f"{path} was not written: there were no frames.")
+    with open_container(parts[0]) as first:
+        template = _video(first, parts[0])
+        output = ContainerFile(
+            path,
+            kind,
+            lambda container: _like(template, container, rate),
+            provenance=provenance,
+            audio=audio,
+            overwrite=overwrite,
+            staging=staging,
+        )
+        try:
+            for number, packet in enumerate(_packets(parts, rate, template.codec_context.extradata)):
+                packet.stream = output.video
+                output.mux([packet], float((number + 1) / rate))
+            output.complete()
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            output.discard()
+            raise write_failure(path, error) from error
+        except BaseException:
+            output.discard()
+            raise
+    return output.warnings
+
+
+def _like(template: VideoStream, container: av.container.OutputContainer, rate: Fraction) -> VideoStream:
+    stream = container.add_stream_from_template(template, opaque=True)
+    stream.time_base = 1 / rate
+    return stream
+
+
+def _packets(parts: Sequence[Path], rate: Fraction, extradata: bytes | None) -> Iterator[Packet[VideoStream]]:
+    """Yield the packets of all parts, their times in frames of the whole."""
+    count = 0
+    delay: int | None = None
+    for path in parts:
+        begin = count
+        with open_container(path) as container:
+            stream = _video(container, path)
+            if stream.codec_context.extradata != extradata:
+                raise MediaError(f"{path} was encoded in another way than the parts before it.")
+            for packet in _readable(container, stream, path):
+                if packet.pts is None or packet.dts is None:
+                    continue
+                # Only for B-frames; a part too short for any has none, but can be but the last.
+                delay = -_frames(packet, packet.dts, rate) if delay is None else delay
+                packet.pts = begin + _frames(packet, packet.pts, rate)
+                packet.dts = count - delay
+                packet.duration, packet.time_base = 1, 1 / rate
+                count += 1
+                yield packet
+
+
+def _readable(
+    container: av.container.InputContainer, stream: VideoStream, path: Path
+) -> Iterator[Packet[VideoStream]]:
+    try:
+        yield from container.demux(stream)
+    except (av.error.FFmpegError, OSError) as error:
+        raise MediaError(f"{path} is damaged.") from error
+
+
+def _frames(packet: Packet[VideoStream], stamp: int, rate: Fraction) -> int:
+    """A time stamp as a number of frames, whatever the container rounded it to."""
+    return round(stamp * fraction(packet.time_base) * rate)
+
+
+def _video(container: av.container.InputContainer, path: Path) -> VideoStream:
+    stream = video_stream(container)
+    if stream is None:
+        raise MediaError(f"{path} holds no video.")
+    return stream

@@ -1,0 +1,59 @@
+"""A new folder that is there only when all of it is: after a failure or Ctrl-C nothing is left."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from personalive.errors import InputError
+from personalive.file_replace import replace_file
+from personalive.media.partial_files import Hold, partial_path, sweep
+
+
+@contextmanager
+def fresh_folder(out: Path) -> Iterator[Path]:
+    """Gives a folder in a hidden one beside `out` to write to, which becomes `out` when the block is done.
+
+    `out` must not exist, or be an empty folder. Raises `InputError` when the disk refuses.
+    """
+    out = out.absolute()
+    made = [parent for parent in out.parents if not parent.exists()]
+    hidden: Path | None = None
+    hold: Hold | None = None
+    try:
+        for parent in reversed(made):
+            parent.mkdir(exist_ok=True)
+        sweep(out.parent)
+        hidden = partial_path(out)
+        hidden.mkdir(mode=0o700)
+        hold = Hold(hidden)
+        partial = hidden / "set"  # the hidden one is closed to others, which `out` need not be
+        partial.mkdir()
+        yield partial
+        if out.exists():
+            for part in partial.iterdir():
+                replace_file(part, out / part.name)
+        else:
+            replace_file(partial, out)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{out} cannot be written: {getattr(error, 'strerror', None) or error}.") from error
+    finally:
+        if hidden is not None:
+            shutil.rmtree(hidden, ignore_errors=True)
+        if hold is not None:
+            hold.release()
+        if not out.exists():
+            _remove_empty(made)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove those folders, innermost first, as far as nobody has put anything into them."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return

@@ -1,0 +1,211 @@
+"""One file of weights: what is in it, and its tensors one after the other in little memory.
+
+Only formats that hold no code are read: safetensors, and what `torch.load(weights_only=True)` accepts once
+`pickles` has let it pass. Files are mapped, not read into memory, and mapped anew every few hundred megabytes:
+pages that were touched count as ours until their mapping is closed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from personalive.errors import MissingWeightsError, WeightsError
+from personalive.pipelines.diffusion.checkpoints import pickle_inspector, state_dict_search, zip_archive
+from personalive.pipelines.diffusion.checkpoints.file_diagnosis import foreign
+
+_BYTES_PER_MAPPING = 512 << 20
+_LONGEST_NAME = 250
+_NAMED_AT_MOST = 3
+
+_SAFETENSORS_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Shape and type of one tensor of a file."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the tensor in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class TensorFile:
+    """A weights file and the entries it holds, in its own order. Made by `TensorFile.open`.
+
+    `wrappers` are the names that lead to them, `skipped` what lies beside them and is no tensor, `scalars` whether
+    numpy's numbers are in the file.
+    """
+
+    path: Path
+    entries: Mapping[str, Entry]
+    wrappers: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    scalars: bool = False
+
+    @classmethod
+    def open(cls, path: Path) -> TensorFile:
+        """Look into a file. Raises `WeightsError`, with the file's name, for anything but plain tensors."""
+        with _blamed(path):
+            wrong = foreign(path)
+            if wrong is not None:
+                raise WeightsError(wrong)
+            file = cls._safetensors(path) if _is_safetensors(path) else cls._pickled(path)
+        for name in (*file.entries, *file.wrappers, *file.skipped):
+            if len(name) > _LONGEST_NAME or not name.isprintable():  # it would not look well in an error
+                raise WeightsError(
+                    f"{path} holds an entry with the name {name[:100]!r}, which cannot be right."
+                )
+        return file
+
+    @classmethod
+    def _safetensors(cls, path: Path) -> TensorFile:
+        return cls(path, dict(_safetensors_entries(path)))
+
+    @classmethod
+    def _pickled(cls, path: Path) -> TensorFile:
+        content, scalars = pickle_inspector.survey(path)
+        found = state_dict_search.find(content, path)
+        entries = {name: Entry(tensor.shape, tensor.dtype) for name, tensor in found.tensors.items()}
+        return cls(path, entries, found.wrappers, found.skipped, scalars)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was passed over to get at the entries, one sentence each."""
+        said = []
+        if self.wrappers:
+            said.append(f"{self.path}: the network is taken from {'.'.join(self.wrappers)!r} in it.")
+        if self.skipped:
+            said.append(f"{self.path}: passed over, being no tensors: {named(self.skipped)}.")
+        return tuple(said)
+
+    def stream(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
+        """The named entries in turn. A tensor is valid only until the next one is asked for: copy it."""
+        pending = list(names)
+        while pending:
+            mapped = 0
+            with _mapped(self) as tensors:
+                while pending and mapped < _BYTES_PER_MAPPING:
+                    name = pending.pop(0)
+                    yield name, tensors[name]
+                    mapped += self.entries[name].nbytes
+
+
+class _Pickled:
+    """What `torch.load` gave."""
+
+    def __init__(self, file: TensorFile) -> None:
+        # What numpy's numbers are made by, nothing of which could do harm as the survey let it pass.
+        allowed = _numpy_names() if file.scalars else []
+        with torch.serialization.safe_globals(allowed):
+            content = torch.load(
+                file.path, map_location="cpu", weights_only=True, mmap=zip_archive.is_zip(file.path)
+            )
+        content = state_dict_search.within(content, file.wrappers)
+        self._content: dict[str, Tensor] = {}
+        for name in file.entries:
+            tensor = Tensor.detach(content[name])
+            if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+                raise WeightsError(f"{file.path}: {name} is not a plain tensor.")
+            self._content[name] = tensor
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._content[name]
+
+
+def _numpy_names() -> list[Any]:
+    """Everything that pickles of numpy's numbers name, under the names of both of its versions."""
+    import numpy as np
+
+    make = np.float64(0).__reduce__()[0]
+    kinds = [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
+    return [(make, "numpy.core.multiarray.scalar"), (make, "numpy._core.multiarray.scalar"), np.dtype, *kinds]
+
+
+class _Safetensors:
+    """An open safetensors file."""
+
+    def __init__(self, opened: Any) -> None:
+        self._opened = opened
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor: Tensor = self._opened.get_tensor(name)
+        return tensor
+
+
+def _safetensors_entries(path: Path) -> Iterator[tuple[str, Entry]]:
+    with safe_open(path, framework="pt", device="cpu") as opened:
+        for name in opened.keys():  # noqa: SIM118 - not a mapping
+            view = opened.get_slice(name)
+            kind = view.get_dtype()
+            if kind not in _SAFETENSORS_DTYPES:
+                raise WeightsError(f"{path}: {name} is stored as {kind}, which is not read here.")
+            yield name, Entry(tuple(view.get_shape()), _SAFETENSORS_DTYPES[kind])
+
+
+def _is_safetensors(path: Path) -> bool:
+    return path.suffix == ".safetensors"
+
+
+@contextmanager
+def _mapped(file: TensorFile) -> Iterator[_Pickled | _Safetensors]:
+    """The file's tensors, mapped for the time of the block."""
+    with _blamed(file.path):
+        if _is_safetensors(file.path):
+            with safe_open(file.path, framework="pt", device="cpu") as opened:
+                yield _Safetensors(opened)
+        else:
+            yield _Pickled(file)
+
+
+@contextmanager
+def _blamed(path: Path) -> Iterator[None]:
+    """Whatever a broken file provokes in the block is named."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except FileNotFoundError:
+        raise MissingWeightsError(f"{path} is not there.") from None
+    except PermissionError:
+        raise WeightsError(f"{path} may not be read: check its permissions.") from None
+    except Exception as error:  # parsers of damaged files raise nearly anything
+        raise WeightsError(
+            f"{path} is damaged or no file of weights ({summary(error)}). Fetch it again."
+        ) from error
+
+
+def summary(error: Exception) -> str:
+    """Kind and first words of a library's error, which may quote what a file holds, as printable text."""
+    words = str(error).strip().split("\n", 1)[0][:200]
+    return f"{type(error).__name__}: {''.join(sign if sign.isprintable() else '?' for sign in words)}"
+
+
+def named(names: Sequence[str]) -> str:
+    """The first few of those names, and how many more there are."""
+    more = len(names) - _NAMED_AT_MOST
+    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,203 @@
+"""Take a set of weights that is on this machine already: a checkout of the research code, or another's download."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from personalive.errors import InputError, MissingWeightsError, WeightsError
+from personalive.file_replace import replace_file
+from personalive.paths import expanded
+from personalive.pipelines.diffusion.checkpoints import layout
+from personalive.pipelines.diffusion.checkpoints.download.downloader import Outcome
+from personalive.pipelines.diffusion.checkpoints.download.plan import wanted
+from personalive.pipelines.diffusion.checkpoints.download.progress import Progress, Tally
+from personalive.pipelines.diffusion.checkpoints.download.staging import (
+    claimed,
+    library_missing,
+    require_space,
+    sized,
+)
+from personalive.pipelines.diffusion.checkpoints.download.verified_files import Digest
+from personalive.pipelines.diffusion.checkpoints.file_diagnosis import foreign
+from personalive.pipelines.diffusion.checkpoints.layout import PublishedFile
+
+_PIECE = 8 * 2**20
+
+
+def from_directory(
+    source: Path, target: Path | None = None, *, tiny: bool = False, progress: Progress | None = None
+) -> Outcome:
+    """Copy the set in the folder `source`, or in its `pretrained_weights/`, to `target`. No hub is asked.
+
+    Where both are on one file system the files are linked, which takes neither time nor space. A file at its
+    final name is always a whole copy. Before any is taken, what is no file of weights is found out, and what has
+    the size of a file whose hash is known must have that hash.
+
+    The source is complete when it holds every published file, or what there is can be loaded: small and
+    converted sets are made of fewer.
+
+    Raises `MissingWeightsError` when a file is missing in the source, `WeightsError` when one is none or damaged,
+    and `InputError` when the source is no folder or cannot be read, or when a file in the target would be used
+    instead of those that are copied;
+    `DiskFullError`, or `DownloadError` when the target cannot be written or the source cannot be read;
+    `PipelineUnavailableError` without the libraries.
+    """
+    target, files = target or layout.default_root(), wanted(tiny=tiny)
+    source = layout.resolve(expanded(source))
+    found = _found(source, files)
+    names = _names(source, found.values())
+    _refuse_rivals(source, target, files)
+    new = tuple(name for name in names if not _linked(source / name, target / name))
+    size = sum((source / name).stat().st_size for name in new)
+    tally = Tally(progress, all_size=size)
+    if new:
+        tally.note(layout.LICENCES)
+        _require_published(source, found, tally)
+    with claimed(target, tally) as staging:
+        if source.stat().st_dev != target.stat().st_dev:
+            require_space(target, size)
+        if new:
+            tally.note(f"taking {len(new)} files ({sized(size)}) from {source}")
+        for name in new:
+            _take(source / name, target / name, staging, name, tally)
+    kept = tuple(name for name in names if name not in new)
+    return Outcome(target, new, kept, size, asked=False, checked=False)
+
+
+def _found(source: Path, files: tuple[PublishedFile, ...]) -> dict[PublishedFile, Path]:
+    """Which of the files the source has, and where. Raises what `from_directory` does for the source."""
+    if not source.is_dir():
+        raise InputError(f"{source} is not a folder: --from takes the one that holds the weights.")
+    every = {file: file.find(source) for file in files}
+    found = {file: path for file, path in every.items() if path is not None}
+    for path in found.values():
+        for part in _with_parts(path):
+            _require_sound(part)
+    missing = [file for file in files if file not in found]
+    if missing and (any(file.optional for file in missing) or not _loadable(source, missing)):
+        # What only lacks because of others is not worth naming beside them.
+        named = [file for file in missing if not file.fallback] or missing
+        listed = ", ".join(str(file.folder / " or ".join(file.names)) for file in named)
+        raise MissingWeightsError(
+            f"{source} is no complete set of weights; missing: {listed}. "
+            "Without --from they are fetched from the hub."
+        )
+    return found
+
+
+def _names(source: Path, found: Collection[Path]) -> tuple[str, ...]:
+    """What is to be taken, relative to the source: what was found, the parts of what is split, the sizes."""
+    paths = [path for each in found for path in _with_parts(each)]
+    if (source / layout.SIZES).is_file():
+        paths.append(source / layout.SIZES)
+    return tuple(path.relative_to(source).as_posix() for path in paths)
+
+
+def _with_parts(path: Path) -> tuple[Path, ...]:
+    if not path.name.endswith(layout.INDEX):
+        return (path,)
+    try:
+        from personalive.pipelines.diffusion.checkpoints.shards import shards
+    except ImportError:
+        raise library_missing("torch") from None
+    return (path, *shards(path))
+
+
+def _require_sound(path: Path) -> None:
+    """Raise `WeightsError` for what a loader could not use, `InputError` for what cannot be read."""
+    try:
+        wrong = foreign(path)
+    except FileNotFoundError:
+        raise MissingWeightsError(f"{path} is not there, but its index names it. Fetch it too.") from None
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror or error}): make it readable for this user."
+        ) from error
+    if wrong is not None:
+        raise WeightsError(wrong)
+
+
+def _require_published(source: Path, found: Mapping[PublishedFile, Path], tally: Tally) -> None:
+    """Raise `WeightsError` for a file that has the size of the published one whose hash is known, but not its hash.
+
+    A set with sizes of its own, and one that was converted, is nobody's publication.
+    """
+    if (source / layout.SIZES).is_file():
+        return
+    for file, path in found.items():
+        known, size = file.known(path.name), path.stat().st_size
+        if known is None:
+            continue
+        if size != known.size:
+            tally.note(f"{path} is not the published file (by its size), and is taken as it is")
+            continue
+        tally.begin("checking", path.relative_to(source).as_posix(), size)
+        digest = Digest("sha256", known.sha256)
+        if not digest.matches(path, lambda count: tally.advance(count, in_all=False)):
+            raise WeightsError(
+                f"{path} is damaged: it is as large as the published file, but its hash is another. Fetch it again."
+            )
+
+
+def _loadable(source: Path, missing: Collection[PublishedFile]) -> bool:
+    """Whether the loader finds all that it needs; without its libraries nobody can tell.
+
+    Where nothing but the base is missing, its error says best what else is: raises it.
+    """
+    try:
+        from personalive.pipelines.diffusion.checkpoints.loader import prepare
+
+        prepare(source)
+    except ImportError:
+        return False
+    except WeightsError:
+        if all(file.fallback for file in missing):
+            raise
+        return False
+    return True
+
+
+def _refuse_rivals(source: Path, target: Path, files: tuple[PublishedFile, ...]) -> None:
+    """A .safetensors in the target would be loaded rather than the .pth that is copied beside it.
+
+    So would a file that the source does without: a temporal module beside a converted denoising UNet, say.
+    """
+    for file in files:
+        coming, there = file.find(source), file.find(target)
+        if coming and there and file.names.index(there.name) < file.names.index(coming.name):
+            raise InputError(f"{there} would be used instead of {coming}: move it away first.")
+        if there and not coming:
+            raise InputError(f"{there} would be used with what is in {source}: move it away first.")
+    if (target / layout.SIZES).is_file() and not (source / layout.SIZES).is_file():
+        raise InputError(f"{target / layout.SIZES} would be used with {source}: move it away first.")
+
+
+def _linked(source: Path, target: Path) -> bool:
+    return target.is_file() and target.samefile(source)
+
+
+def _take(source: Path, target: Path, staging: Path, name: str, tally: Tally) -> None:
+    """Link or copy one file under a hidden name, then give it its own."""
+    source = source.resolve()  # the hub's cache holds links to files elsewhere
+    size = source.stat().st_size
+    tally.begin("copying", name, size)
+    part = staging / name.replace("/", "-")
+    part.unlink(missing_ok=True)
+    try:
+        os.link(source, part)
+        tally.advance(size)
+    except OSError:  # another file system, or one without links
+        _copy(source, part, tally)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(part, target)
+
+
+def _copy(source: Path, part: Path, tally: Tally) -> None:
+    with source.open("rb") as reader, part.open("wb") as writer:
+        while piece := reader.read(_PIECE):
+            writer.write(piece)
+            tally.advance(len(piece))
+        writer.flush()
+        os.fsync(writer.fileno())

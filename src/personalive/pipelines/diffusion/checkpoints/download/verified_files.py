@@ -1,0 +1,121 @@
+"""What is known of the files of a set: which of them were found whole, and how to tell without reading them.
+
+Hashing ten gigabytes takes a minute. So the result is kept in a small JSON file in the set's folder, with the
+size and the time of the file at that moment: as long as both are the same, the file is taken to be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from personalive.file_replace import replace_file
+from personalive.pipelines.diffusion.checkpoints import layout
+from personalive.pipelines.diffusion.checkpoints.layout import PublishedFile
+
+RECEIPT = ".receipt.json"
+_PIECE = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What a file's content must hash to: `sha256` of the bytes, or git's `sha1` of a blob."""
+
+    algorithm: str
+    value: str
+
+    def matches(self, path: Path, advance: Callable[[int], None] = lambda count: None) -> bool:
+        """Read the file and compare. `advance` is told of every piece read, in bytes. Raises `OSError`."""
+        hasher = hashlib.new(self.algorithm, usedforsecurity=False)
+        if self.algorithm == "sha1":
+            hasher.update(b"blob %d\0" % path.stat().st_size)
+        with path.open("rb") as stream:
+            while piece := stream.read(_PIECE):
+                hasher.update(piece)
+                advance(len(piece))
+        return hasher.hexdigest() == self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A file as it was found whole. `digest` is None for one that is not published under its name.
+
+    `open`, of the denoising UNet alone: whether it and the temporal module leave entries to a base UNet.
+    """
+
+    size: int
+    mtime_ns: int
+    digest: str | None
+    repository: str
+    revision: str
+    commit: str
+    open: bool | None = None
+
+
+class Receipt:
+    """The entries of the set at `root`. One that is missing, damaged or out of date knows nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._entries = _load(root / RECEIPT)
+
+    def settled(self, file: PublishedFile) -> bool:
+        """Whether the file is there, as it was when found whole, from the revision that is wanted."""
+        path = file.find(self._root)
+        entry = None if path is None else self._current(path)
+        wanted = (file.repository.name, file.repository.revision)
+        return entry is not None and (entry.repository, entry.revision) == wanted
+
+    def remember(self, path: Path, file: PublishedFile, digest: Digest | None, commit: str) -> None:
+        """Note a file as whole and write the receipt. Raises `OSError` when it cannot be written."""
+        found = path.stat()
+        self._entries[self._key(path)] = Entry(
+            size=found.st_size,
+            mtime_ns=found.st_mtime_ns,
+            digest=f"{digest.algorithm}:{digest.value}" if digest else None,
+            repository=file.repository.name,
+            revision=file.repository.revision,
+            commit=commit,
+        )
+        self._write()
+
+    def leaves_open(self) -> bool | None:
+        """Whether a base UNet is needed; None where that was not found out for the files that are there."""
+        entry = self._denoising()
+        return None if entry is None else entry.open
+
+    def remember_open(self, needed: bool) -> None:
+        """Note whether a base UNet is needed, if the denoising UNet is known. Raises `OSError`."""
+        path, entry = layout.DENOISING_UNET.find(self._root), self._denoising()
+        if path is not None and entry is not None:
+            self._entries[self._key(path)] = replace(entry, open=needed)
+            self._write()
+
+    def _denoising(self) -> Entry | None:
+        path = layout.DENOISING_UNET.find(self._root)
+        return self._current(path) if path is not None else None
+
+    def _current(self, path: Path) -> Entry | None:
+        """The entry of a file that is as it was."""
+        entry, found = self._entries.get(self._key(path)), path.stat()
+        same = entry is not None and (entry.size, entry.mtime_ns) == (found.st_size, found.st_mtime_ns)
+        return entry if same else None
+
+    def _write(self) -> None:
+        text = json.dumps({key: asdict(entry) for key, entry in sorted(self._entries.items())}, indent=1)
+        beside = self._root / f"{RECEIPT}.new"
+        beside.write_text(text + "\n", encoding="utf-8")
+        replace_file(beside, self._root / RECEIPT)
+
+    def _key(self, path: Path) -> str:
+        return path.relative_to(self._root).as_posix()
+
+
+def _load(path: Path) -> dict[str, Entry]:
+    try:
+        return {key: Entry(**value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
+    except (OSError, ValueError, TypeError, AttributeError):  # no receipt, or none of ours
+        return {}

@@ -1,0 +1,132 @@
+"""The sizes of the networks of a set: the released ones, unless its `model.json` says otherwise.
+
+    {"format": 1, "denoising_unet": {"block_out_channels": [32, 64, 64, 64], "cross_attention_width": 32}, …}
+
+A section names a network, its keys the fields of that network's params; what is not said is as released.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from personalive.errors import WeightsError
+from personalive.pipelines.diffusion.checkpoints.file_diagnosis import foreign
+from personalive.pipelines.diffusion.checkpoints.layout import SIZES
+from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNetParams
+from personalive.pipelines.diffusion.networks.motion_encoder import MotionEncoderParams
+from personalive.pipelines.diffusion.networks.motion_extractor import MotionExtractorParams
+from personalive.pipelines.diffusion.networks.pose_guider import PoseGuiderParams
+from personalive.pipelines.diffusion.networks.unet import UNetParams
+
+FORMAT = 1
+
+_LARGEST_JSON = 1 << 20
+_LARGEST_SIZE = 4096
+_LONGEST_LIST = 6
+# Numbers that multiply what is built: without a bound, one wrong digit takes hours or all of the memory.
+_BOUNDS = {
+    "layers_per_block": 8,
+    "depths": 64,
+    "hourglass_depth": 6,
+    "max_frames": 128,
+    "tokens": 128,
+    "image_size": 512,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """One params object per network, but of those that are published with a config.json of their own."""
+
+    reference_unet: UNetParams = field(default_factory=UNetParams)
+    denoising_unet: DenoisingUNetParams = field(default_factory=DenoisingUNetParams)
+    motion_encoder: MotionEncoderParams = field(default_factory=MotionEncoderParams)
+    motion_extractor: MotionExtractorParams = field(default_factory=MotionExtractorParams)
+    pose_guider: PoseGuiderParams = field(default_factory=PoseGuiderParams)
+
+    def __post_init__(self) -> None:
+        reference, denoising = self.reference_unet, self.denoising_unet
+        shared = ("in_channels", "block_out_channels", "layers_per_block", "cross_attention_width")
+        for name in shared:
+            if getattr(reference, name) != getattr(denoising, name):
+                raise ValueError(f"the reference UNet and the denoising UNet differ in {name}")
+        if self.pose_guider.out_channels != denoising.block_out_channels[0]:
+            raise ValueError("the pose guider's out_channels is not the denoising UNet's first width")
+        if self.motion_encoder.token_width != denoising.motion_width:
+            raise ValueError("the motion encoder's token_width is not the denoising UNet's motion_width")
+
+
+def read_sizes(root: Path) -> Sizes:
+    """The sizes of the set at `root`. Raises `WeightsError` naming what is wrong in its `model.json`."""
+    path = root / SIZES
+    if not path.is_file():
+        return Sizes()
+    content = read_object(path)
+    if content.pop("format", None) != FORMAT:
+        raise WeightsError(f'{path} must be an object with "format": {FORMAT}.')
+    kinds = {network.name: type(getattr(Sizes(), network.name)) for network in fields(Sizes)}
+    unknown = sorted(content.keys() - kinds.keys())
+    if unknown:
+        raise WeightsError(f"{path} names {unknown[0][:100]!r}; known networks are {', '.join(kinds)}.")
+    try:
+        return Sizes(**{name: _params(name, kinds[name], section) for name, section in content.items()})
+    except (TypeError, ValueError, ArithmeticError) as error:
+        raise WeightsError(f"{path}: {_sentence(error)}.") from None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file. Raises `WeightsError` when there is none, or one too large to be about sizes."""
+    try:
+        wrong = foreign(path)
+        if wrong is not None:
+            raise WeightsError(wrong)
+        with path.open("rb") as file:
+            text = file.read(_LARGEST_JSON + 1)
+        content = json.loads(text) if len(text) <= _LARGEST_JSON else None
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from None
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} is not JSON: {error}.") from None
+    if not isinstance(content, dict):
+        raise WeightsError(f"{path} must be a JSON object, of at most {_LARGEST_JSON >> 20} MiB.")
+    return content
+
+
+def write_sizes(root: Path, sizes: Sizes) -> None:
+    """Write `model.json`, every size spelt out."""
+    content = {"format": FORMAT, **asdict(sizes)}
+    (root / SIZES).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _params(network: str, kind: type[Any], section: object) -> Any:
+    if not isinstance(section, dict):
+        raise TypeError(f"{network} must be an object")
+    known = {size.name for size in fields(kind)}
+    unknown = sorted(section.keys() - known)
+    if unknown:
+        raise ValueError(f"{network} has no size {unknown[0][:100]!r}; it has {', '.join(sorted(known))}")
+    for size, value in section.items():
+        _require_bounded(f"{network}.{size}", value, _BOUNDS.get(size, _LARGEST_SIZE))
+    return TypeAdapter(kind).validate_json(json.dumps(section), strict=True)
+
+
+def _require_bounded(size: str, value: object, bound: int) -> None:
+    """Raise ValueError for a size, or one of a list of sizes, that is not from 1 to `bound`."""
+    numbers = value if isinstance(value, list) else [value]
+    if not 1 <= len(numbers) <= _LONGEST_LIST:
+        raise ValueError(f"{size} lists {len(numbers)} sizes; 1 to {_LONGEST_LIST} are possible")
+    for number in numbers:
+        if type(number) is not int or not 1 <= number <= bound:
+            raise ValueError(f"{size} is {repr(value)[:100]}, not made of whole numbers from 1 to {bound}")
+
+
+def _sentence(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)

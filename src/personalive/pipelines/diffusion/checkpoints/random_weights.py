@@ -1,0 +1,291 @@
+"""Sets of seeded random weights in the released layout: for tests, for trying the plumbing, for timing.
+
+What such a set animates looks like coloured noise. Its numbers are well-behaved all the same: activations
+keep their scale from layer to layer, and the heads of the motion extractor stay within the image, as the
+released ones do.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tempfile
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from personalive.errors import OutputExistsError
+from personalive.pipelines.diffusion.checkpoints import layout
+from personalive.pipelines.diffusion.checkpoints.atomic_dir import fresh_folder
+from personalive.pipelines.diffusion.checkpoints.layout import PublishedFile
+from personalive.pipelines.diffusion.checkpoints.model_config import Sizes, write_sizes
+from personalive.pipelines.diffusion.checkpoints.network_specs import NETWORKS, TINY_VAE, Network
+from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNetParams
+from personalive.pipelines.diffusion.networks.motion_encoder import MotionEncoderParams
+from personalive.pipelines.diffusion.networks.motion_extractor import MotionExtractorParams
+from personalive.pipelines.diffusion.networks.pose_guider import PoseGuiderParams
+from personalive.pipelines.diffusion.networks.unet import UNetParams
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Sizes of a whole set: some networks' as params, others' as the config.json they are published with."""
+
+    sizes: Sizes
+    vae: dict[str, Any]
+    tiny_vae: dict[str, Any]
+    image_encoder: dict[str, Any]
+
+
+def _vae_config(widths: tuple[int, ...], layers: int) -> dict[str, Any]:
+    levels = len(widths)
+    return {
+        "_class_name": "AutoencoderKL",
+        "act_fn": "silu",
+        "block_out_channels": widths,
+        "down_block_types": ["DownEncoderBlock2D"] * levels,
+        "up_block_types": ["UpDecoderBlock2D"] * levels,
+        "in_channels": 3,
+        "out_channels": 3,
+        "latent_channels": 4,
+        "layers_per_block": layers,
+        "norm_num_groups": 32,
+        "sample_size": 256,
+        "scaling_factor": 0.18215,
+    }
+
+
+def _tiny_vae_config(width: int, blocks: tuple[int, ...]) -> dict[str, Any]:
+    return {
+        "_class_name": "AutoencoderTiny",
+        "encoder_block_out_channels": [width] * 4,
+        "decoder_block_out_channels": [width] * 4,
+        "num_encoder_blocks": blocks,
+        "num_decoder_blocks": blocks[::-1],
+        "latent_channels": 4,
+        "scaling_factor": 1.0,
+    }
+
+
+def _image_encoder_config(width: int, layers: int, heads: int, patch: int, projection: int) -> dict[str, Any]:
+    return {
+        "architectures": ["CLIPVisionModelWithProjection"],
+        "model_type": "clip_vision_model",
+        "hidden_act": "quick_gelu",
+        "hidden_size": width,
+        "image_size": 224,
+        "intermediate_size": 4 * width if layers > 2 else 2 * width,
+        "num_attention_heads": heads,
+        "num_hidden_layers": layers,
+        "patch_size": patch,
+        "projection_dim": projection,
+    }
+
+
+VARIANTS = {
+    "small": Variant(
+        Sizes(
+            reference_unet=UNetParams(
+                block_out_channels=(32, 64, 64, 64), layers_per_block=1, cross_attention_width=32
+            ),
+            denoising_unet=DenoisingUNetParams(
+                block_out_channels=(32, 64, 64, 64), layers_per_block=1, cross_attention_width=32
+            ),
+            motion_encoder=MotionEncoderParams(
+                stem=8,
+                outer_width=16,
+                inner_width=16,
+                attention_width=16,
+                attention_heads=1,
+                norm_groups=4,
+                hourglass_depth=2,
+                features=32,
+            ),
+            motion_extractor=MotionExtractorParams(depths=(1, 1, 2, 1), widths=(8, 16, 24, 32)),
+            pose_guider=PoseGuiderParams(out_channels=32),
+        ),
+        vae=_vae_config((32, 32, 32, 32), layers=1),
+        tiny_vae=_tiny_vae_config(16, (1, 1, 1, 1)),
+        image_encoder=_image_encoder_config(32, layers=2, heads=4, patch=32, projection=32),
+    ),
+    "released": Variant(
+        Sizes(),
+        vae=_vae_config((128, 256, 512, 512), layers=2),
+        tiny_vae=_tiny_vae_config(64, (1, 3, 3, 3)),
+        image_encoder=_image_encoder_config(1024, layers=24, heads=16, patch=14, projection=768),
+    ),
+}
+"""Name → sizes: networks small enough for tests on a CPU, or as large as the released ones."""
+
+# Gain of the weights and range of the biases. Keypoints stay in the image; motion tokens are of order one, since
+# larger ones make random UNets amplify rounding errors without bound.
+_GAINS = {
+    "motion_extractor/detector.fc_kp": (0.15, (-0.22, 0.22)),
+    "motion_extractor/detector.fc_scale": (0.05, (1.0, 1.0)),
+    "motion_extractor/detector.fc_t": (0.1, (0.0, 0.0)),
+    "motion_encoder/model.conv6": (0.05, (0.5, 0.5)),
+    "motion_encoder/final_proj": (0.3, (0.0, 0.0)),
+}
+
+
+def write_random_set(
+    directory: Path,
+    *,
+    variant: str = "small",
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+    progress: Callable[[str], None] = lambda name: None,
+) -> Path:
+    """Write a complete set of seeded random weights, the released way, and return its folder.
+
+    `progress` is told each file's name before it is written; the folder appears when all are. Raises
+    `OutputExistsError` when it holds anything already, `InputError` when it cannot be written.
+    """
+    if directory.is_symlink() or (directory.exists() and not _is_empty(directory)):
+        raise OutputExistsError(f"{directory} is not empty: give a new folder.")
+    with fresh_folder(directory) as partial:
+        write_configs(partial, VARIANTS[variant])
+        for network in (*NETWORKS, TINY_VAE):
+            module = network.build(partial, VARIANTS[variant].sizes)
+            made = random_weights(network.name, module, seed=seed, dtype_of=lambda _: dtype)
+            weights = {network.stored(name): tensor for name, tensor in made.items()}
+            for file, part in _files(network, weights):
+                path = partial / file.folder / file.names[-1]
+                progress(str(path.relative_to(partial)))
+                _save(part, path)
+    return directory
+
+
+def _is_empty(directory: Path) -> bool:
+    try:
+        return not any(directory.iterdir())
+    except OSError:  # a file, say
+        return False
+
+
+def _save(weights: dict[str, Tensor], path: Path) -> None:
+    """Save, and say OSError where the disk refuses: torch only says that it was not where it meant to be."""
+    try:
+        torch.save(weights, path)
+    except RuntimeError as error:
+        raise OSError(f"{path.name} could not be written; is the disk full?") from error
+
+
+def write_configs(directory: Path, variant: Variant) -> None:
+    """The parts of a set that say sizes: `model.json` and each config.json. Folders are made."""
+    for file in layout.FILES:
+        if file is not layout.BASE_UNET and file is not layout.BASE_UNET_CONFIG:
+            (directory / file.folder).mkdir(parents=True, exist_ok=True)
+    configs = (
+        (layout.VAE_CONFIG, variant.vae),
+        (layout.TINY_VAE_CONFIG, variant.tiny_vae),
+        (layout.IMAGE_ENCODER_CONFIG, variant.image_encoder),
+    )
+    for file, config in configs:
+        path = directory / file.folder / file.names[0]
+        path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    write_sizes(directory, variant.sizes)
+
+
+def empty_networks(variant: Variant) -> dict[str, nn.Module]:
+    """The networks of such a set by name, on the meta device but for their constants: to be counted."""
+    with tempfile.TemporaryDirectory() as name:
+        write_configs(Path(name), variant)
+        return {network.name: network.build(Path(name), variant.sizes) for network in (*NETWORKS, TINY_VAE)}
+
+
+def random_models(
+    variant: Variant,
+    *,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    shelved: Collection[str] = (),
+    on_host: Collection[str] = (),
+) -> Models:
+    """The networks of such a set without files, made on the device: for timing, where reading would take longer.
+
+    Drawn by the device's own generator, so the numbers differ from device to device. Networks named in `shelved`
+    are put on the host as soon as they are made, and wait there until they are needed; those in `on_host` are made
+    there and left there.
+    """
+    networks = {}
+    with tempfile.TemporaryDirectory() as name:
+        write_configs(Path(name), variant)
+        for network in (*NETWORKS, TINY_VAE):
+            module = network.build(Path(name), variant.sizes)
+            # A generator of the device is quicker, but what never goes there may not fit.
+            _fill(module, network, seed, dtype, torch.device("cpu") if network.name in on_host else device)
+            place = torch.device("cpu") if network.name in (*shelved, *on_host) else device
+            networks[network.name] = module.to(place).requires_grad_(False).eval()
+    models = Models(**networks, device=device, dtype=dtype)  # type: ignore[arg-type]
+    return models.shelved(shelved)
+
+
+def _fill(module: nn.Module, network: Network, seed: int, dtype: torch.dtype, device: torch.device) -> None:
+    """Give a network random weights, drawn on the device, each in the type that it is kept in; constants follow."""
+
+    def kept(entry: str) -> torch.dtype:
+        return network.dtype_of(entry, dtype)
+
+    weights = random_weights(network.name, module, seed=seed, dtype_of=kept, device=device)
+    module.load_state_dict(weights, assign=True)
+    for entry, buffer in module.named_buffers():
+        if buffer.dtype.is_floating_point:
+            buffer.data = buffer.to(kept(entry))
+
+
+def random_weights(
+    network: str,
+    module: nn.Module,
+    *,
+    seed: int,
+    dtype_of: Callable[[str], torch.dtype] = lambda _: torch.float32,
+    device: torch.device | str = "cpu",
+) -> dict[str, Tensor]:
+    """A random state dict for a module on the meta device; its constants are taken over as they are.
+
+    Floating entries are of the type that `dtype_of` their name gives. Each entry depends on `seed`, the network's
+    name, the entry's name, and the kind of device alone.
+    """
+    return {
+        name: _random(network, name, tensor, seed, torch.device(device)).to(
+            dtype_of(name) if tensor.dtype.is_floating_point else tensor.dtype
+        )
+        if tensor.is_meta
+        else tensor
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def _random(network: str, name: str, like: Tensor, seed: int, device: torch.device) -> Tensor:
+    digest = hashlib.sha256(f"{seed}/{network}/{name}".encode()).digest()
+    generator = torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "little"))
+    module, _, leaf = name.rpartition(".")
+    shape = like.shape
+    if not like.dtype.is_floating_point:
+        return torch.zeros(shape, dtype=like.dtype, device=device)
+    if leaf == "running_var":
+        return 1.0 + 0.2 * torch.rand(shape, generator=generator, device=device)
+    gain, biases = _GAINS.get(f"{network}/{module}", (1.0, None))
+    if leaf == "bias" and biases is not None:
+        return torch.empty(shape, device=device).uniform_(*biases, generator=generator)
+    normal = torch.randn(shape, generator=generator, device=device)
+    if leaf == "weight" and len(shape) > 1:
+        return gain / math.sqrt(math.prod(shape[1:])) * normal
+    return 1.0 + 0.1 * normal if leaf == "weight" else 0.05 * normal
+
+
+def _files(network: Network, weights: dict[str, Tensor]) -> list[tuple[PublishedFile, dict[str, Tensor]]]:
+    """How the released files divide a network's entries."""
+    if network.main is not layout.DENOISING_UNET:
+        return [(network.main, weights)]
+    temporal = {name: tensor for name, tensor in weights.items() if ".temporal_modules." in name}
+    rest = {name: tensor for name, tensor in weights.items() if name not in temporal}
+    return [(layout.DENOISING_UNET, rest), (layout.TEMPORAL_MODULE, temporal)]

@@ -1,0 +1,157 @@
+"""A 3×3 convolution of 8-bit floats as a Triton kernel: a product for each tap, summed where it is made.
+
+Pictures lie channels-last. A tile of one is brought by the GPU's tensor memory accelerator, which fills with zeros
+whatever lies outside of the picture: padding is not made. A program makes one tile after the other, and the next
+one's operands come while this one is written. One compilation is for all numbers of channels.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.runtime import driver
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from personalive.pipelines.diffusion.kernels.autotune import INTERPRETED
+from personalive.pipelines.diffusion.kernels.custom_op import Registered
+from personalive.pipelines.diffusion.kernels.fp8 import FLOAT8, MULTIPLE
+
+TAPS = 9
+_ACROSS = 16
+"""Pixels of a tile along a row, where there are as many."""
+
+
+class _Tiles(NamedTuple):
+    """Pixels, outputs, inputs of a tile, the warps that make it, and how many tiles' operands are on their way."""
+
+    pixels: int
+    outputs: int
+    inputs: int
+    warps: int
+    stages: int
+
+    @property
+    def nbytes(self) -> int:
+        """What they need of a multiprocessor's own memory: operands and results."""
+        return self.stages * (self.pixels + self.outputs) * self.inputs + 2 * self.pixels * self.outputs
+
+
+_WIDE = _Tiles(128, 256, 128, 8, 3)
+_LARGE = _Tiles(128, 128, 128, 8, 3)
+_SMALL = _Tiles(128, 64, 64, 4, 3)
+_MOST_COVERED = 1.25
+"""What wide tiles may cover, as a share of the outputs: at 640 they still win, at 320 they lose (H100)."""
+_TINY = _Tiles(32, 32, 32, 4, 2)
+"""For the interpreter, which takes as long for what is outside of a picture."""
+
+
+@triton.jit(do_not_specialize=["tiles", "across", "right", "down"])
+def _convolution8(
+    x, weight, factors, out, tiles, across, right, down, channels, outputs,
+    TAPS: tl.constexpr, PROGRAMS: tl.constexpr,
+    PICTURES: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr,
+):  # fmt: skip
+    pixels: tl.constexpr = PICTURES * HIGH * WIDE
+    parts = tl.cdiv(channels, INPUTS)
+    for tile in tl.range(tl.program_id(0), tiles, PROGRAMS, flatten=True):
+        first = (tile % across) * OUTPUTS
+        place = tile // across
+        column = (place % right) * WIDE
+        row = (place // right % down) * HIGH
+        picture = (place // (right * down)) * PICTURES
+        products = tl.zeros([pixels, OUTPUTS], tl.float32)
+        for step in range(0, TAPS * parts):
+            tap = step // parts
+            begin = (step % parts) * INPUTS
+            given = x.load([picture, row + tap // 3 - 1, column + tap % 3 - 1, begin])
+            taken = weight.load([tap, first, begin])
+            products = tl.dot(given.reshape(pixels, INPUTS), taken.reshape(OUTPUTS, INPUTS).T, products)
+        channel = first + tl.arange(0, OUTPUTS)
+        result = products * tl.load(factors + channel, mask=channel < outputs, other=0.0)[None, :]
+        out.store([picture, row, column, first], result.to(out.dtype).reshape(PICTURES, HIGH, WIDE, OUTPUTS))
+
+
+def fits(codes: Tensor, weight: Tensor) -> bool:
+    """Whether the kernels take codes of K channels, and a weight (9, C, K): both multiples of 16."""
+    return (
+        codes.dtype == weight.dtype == FLOAT8
+        and weight.shape[2] % MULTIPLE == 0
+        and weight.shape[1] % MULTIPLE == 0
+    )
+
+
+def fits_wide(weight: Tensor) -> bool:
+    """Whether tiles of twice the outputs cover those of a weight (9, C, K) with little beside them."""
+    outputs = weight.shape[1]
+    covered: int = triton.cdiv(outputs, _WIDE.outputs) * _WIDE.outputs
+    return covered <= _MOST_COVERED * outputs
+
+
+def empty(codes: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """Pictures for what is made of those, (N, C, h, w) channels-last."""
+    size = (len(codes), weight.shape[1], *codes.shape[2:])
+    return torch.empty(size, dtype=dtype, device=codes.device, memory_format=torch.channels_last)
+
+
+@Registered
+def convolution8(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dtype, wide: bool) -> Tensor:
+    """Codes (N, K, h, w) with a weight (9, C, K): values (N, C, h, w) channels-last, padded by 1, without a bias.
+
+    Each output's product is multiplied by its factor, float32 (C,). `wide`: in tiles of twice the outputs.
+    """
+    codes, weight = codes.contiguous(memory_format=torch.channels_last), weight.contiguous()
+    out = empty(codes, weight, dtype)
+    tiles, processors = _device(codes.device, wide)
+    count, channels, height, width = codes.shape
+    outputs = weight.shape[1]
+    pictures, high, across_row = shape(tiles.pixels, height, width)
+    right, down = triton.cdiv(width, across_row), triton.cdiv(height, high)
+    across = triton.cdiv(outputs, tiles.outputs)
+    every = triton.cdiv(count, pictures) * down * right * across
+    tile = [pictures, high, across_row]
+    _convolution8[(min(processors, every),)](
+        TensorDescriptor.from_tensor(_pixels(codes), [*tile, tiles.inputs]),
+        TensorDescriptor.from_tensor(weight, [1, tiles.outputs, tiles.inputs]),
+        factors,
+        TensorDescriptor.from_tensor(_pixels(out), [*tile, tiles.outputs]),
+        every, across, right, down, channels, outputs,
+        TAPS=TAPS, PROGRAMS=processors, PICTURES=pictures, HIGH=high, WIDE=across_row,
+        OUTPUTS=tiles.outputs, INPUTS=tiles.inputs, num_warps=tiles.warps, num_stages=tiles.stages,
+    )  # fmt: skip
+    return out
+
+
+@convolution8.register_fake
+def _(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dtype, wide: bool) -> Tensor:
+    del factors, wide
+    return empty(codes, weight, dtype)
+
+
+def _pixels(pictures: Tensor) -> Tensor:
+    """The same memory as (N, h, w, C), with its strides, which pictures of a single row or column need not have."""
+    rows = pictures.permute(0, 2, 3, 1)
+    return rows.reshape(-1).view(rows.shape)
+
+
+def shape(pixels: int, height: int, width: int) -> tuple[int, int, int]:
+    """Pictures, rows and columns of a tile of so many pixels, all powers of two, for pictures of that size."""
+    wide = min(pixels, triton.next_power_of_2(width), _ACROSS)
+    high = min(pixels // wide, triton.next_power_of_2(height))
+    return pixels // (wide * high), high, wide
+
+
+@cache
+def _device(device: torch.device, wide: bool) -> tuple[_Tiles, int]:
+    """The tiles that fit a device, and its multiprocessors: as many programs run, each for itself."""
+    if INTERPRETED:
+        return _TINY, 2
+    index = torch.cuda.current_device() if device.index is None else device.index
+    properties = driver.active.utils.get_device_properties(index)
+    shared = properties["max_shared_mem"]
+    fitting = (tiles for tiles in ((_WIDE, _LARGE) if wide else (_LARGE,)) if shared >= tiles.nbytes)
+    return next(fitting, _SMALL), properties["multiprocessor_count"]

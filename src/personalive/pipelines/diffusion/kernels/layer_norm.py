@@ -1,0 +1,115 @@
+"""Layer norm, with what is added to the tokens before and to the result, as a Triton kernel.
+
+Statistics are float32, the variance that of differences from the mean.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from personalive.pipelines.diffusion.kernels.autotune import tuned
+from personalive.pipelines.diffusion.kernels.custom_op import Registered
+from personalive.pipelines.diffusion.kernels.fp8 import FLOAT8
+from personalive.pipelines.diffusion.kernels.triton_utils import codes
+
+
+@tuned(
+    [({"ROWS": 4}, 4), ({"ROWS": 1}, 2), ({"ROWS": 8}, 8)],
+    key=["channels"],
+)
+@triton.jit
+def _layer_norm(
+    tokens, update, shift, code, extra, weight, bias, total, normed,
+    rows, channels, shift_rows, code_rows, code_count, eps, gain,
+    UPDATED: tl.constexpr, SHIFTED: tl.constexpr, CODED: tl.constexpr, EXTRA: tl.constexpr,
+    CODES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.arange(0, WIDTH)
+    inside = channel < channels
+    here = (row < rows)[:, None] & inside[None, :]
+    place = row[:, None].to(tl.int64) * channels + channel[None, :]
+    value = tl.load(tokens + place, mask=here, other=0.0).to(tl.float32)
+    if UPDATED:
+        value += tl.load(update + place, mask=here, other=0.0).to(tl.float32)
+    if SHIFTED:
+        beside = (row // shift_rows)[:, None] * channels + channel[None, :]
+        value += tl.load(shift + beside, mask=here, other=0.0).to(tl.float32)
+    if EXTRA:
+        more = tl.load(extra + channel, mask=inside, other=0.0).to(tl.float32)
+        tl.store(total + place, (value + more[None, :]).to(total.dtype.element_ty), mask=here)
+    elif UPDATED or SHIFTED:
+        tl.store(total + place, value.to(total.dtype.element_ty), mask=here)
+    mean = tl.sum(value, axis=1) / channels
+    away = tl.where(here, value - mean[:, None], 0.0)
+    scale = 1.0 / tl.sqrt(tl.sum(away * away, axis=1) / channels + eps)
+    factor = tl.load(weight + channel, mask=inside, other=0.0).to(tl.float32)
+    term = tl.load(bias + channel, mask=inside, other=0.0).to(tl.float32)
+    out = away * scale[:, None] * factor[None, :] + term[None, :]
+    if CODED:
+        beside = ((row // code_rows) % code_count)[:, None] * channels + channel[None, :]
+        out += tl.load(code + beside, mask=here, other=0.0).to(tl.float32)
+    if CODES:
+        out = codes(out, gain)
+    tl.store(normed + place, out.to(normed.dtype.element_ty), mask=here)
+
+
+@Registered
+def layer_norm(
+    tokens: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    update: Tensor | None,
+    shift: Tensor | None,
+    code: Tensor | None,
+    extra: Tensor | None,
+    gain: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """tokens (B, T, C) + update (B, T, C) + shift (S, 1, C), and its layer norm plus code (F, C): one pass.
+
+    extra (C,) is added to the first result alone, which is empty where nothing is added. With a gain, the second
+    one is of codes: see `float8.coded`.
+    """
+    tokens = tokens.contiguous()
+    channels = tokens.shape[-1]
+    rows = tokens.numel() // channels
+    added = update is not None or shift is not None or extra is not None
+    total = torch.empty_like(tokens) if added else tokens.new_empty(0)
+    normed = torch.empty_like(tokens, dtype=tokens.dtype if gain is None else FLOAT8)
+    _layer_norm[lambda meta: (triton.cdiv(rows, meta["ROWS"]),)](
+        tokens,
+        tokens if update is None else update.contiguous(),
+        tokens if shift is None else shift.contiguous(),
+        tokens if code is None else code.contiguous(),
+        weight if extra is None else extra.contiguous(),
+        weight, bias, total if added else tokens, normed,
+        rows, channels, rows if shift is None else rows // len(shift),
+        rows // len(tokens), 1 if code is None else len(code), eps, gain or 1.0,
+        UPDATED=update is not None, SHIFTED=shift is not None, CODED=code is not None,
+        EXTRA=extra is not None, CODES=gain is not None,
+        WIDTH=triton.next_power_of_2(channels),
+    )  # fmt: skip
+    return total, normed
+
+
+@layer_norm.register_fake
+def _(
+    tokens: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    update: Tensor | None,
+    shift: Tensor | None,
+    code: Tensor | None,
+    extra: Tensor | None,
+    gain: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    del weight, bias, eps, code
+    added = update is not None or shift is not None or extra is not None
+    return tokens.new_empty(tokens.shape if added else 0), torch.empty_like(
+        tokens, dtype=tokens.dtype if gain is None else FLOAT8, memory_format=torch.contiguous_format
+    )

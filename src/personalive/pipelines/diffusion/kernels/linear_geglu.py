@@ -1,0 +1,130 @@
+"""A linear and the gate behind it in one Triton kernel: what the linear gives is never written.
+
+The linear's outputs are paired, a value beside its gate, so that both are in one thread's registers when a tile of
+products is done. Tiles are brought by the GPU's tensor memory accelerator where it has one, and a program makes one
+tile after the other: the next one's operands come while this one's gates are opened.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+from triton.runtime import driver
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from personalive.pipelines.diffusion.kernels.autotune import INTERPRETED
+from personalive.pipelines.diffusion.kernels.custom_op import Registered
+from personalive.pipelines.diffusion.kernels.fp8 import FLOAT8
+from personalive.pipelines.diffusion.kernels.triton_utils import codes, gelu
+
+_ALIGNED = 16
+"""Rows of so many bytes begin where whole tiles can be brought from."""
+
+
+class _Tiles(NamedTuple):
+    """Rows, outputs and inputs of a tile, the warps that make it, and how many tiles' operands are on their way."""
+
+    rows: int
+    outputs: int
+    inputs: int
+    warps: int
+    stages: int
+
+    @property
+    def nbytes(self) -> int:
+        """What they need of a multiprocessor's own memory: 16-bit operands, of values and gates."""
+        return 2 * self.stages * (self.rows + 2 * self.outputs) * self.inputs
+
+
+_LARGE = _Tiles(128, 128, 64, 8, 3)
+_SMALL = _Tiles(128, 64, 32, 4, 3)
+
+
+@triton.jit
+def _gated_product(
+    tokens, weight, bias, factors, out, rows, outputs, gain,
+    CODES: tl.constexpr, WIDTH: tl.constexpr,
+    ROWS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, PROGRAMS: tl.constexpr,
+):  # fmt: skip
+    across = tl.cdiv(outputs, OUTPUTS)
+    for tile in tl.range(tl.program_id(0), tl.cdiv(rows, ROWS) * across, PROGRAMS, flatten=True):
+        row = (tile // across) * ROWS
+        first = (tile % across) * OUTPUTS
+        products = tl.zeros([ROWS, 2 * OUTPUTS], tl.float32)
+        for begin in range(0, WIDTH, INPUTS):
+            given = tokens.load([row, begin])
+            products = tl.dot(given, weight.load([2 * first, begin]).T, products)
+        place = 2 * first + tl.arange(0, 2 * OUTPUTS)
+        if CODES:
+            products *= tl.load(factors + place, mask=place < 2 * outputs, other=0.0)[None, :]
+        term = tl.load(bias + place, mask=place < 2 * outputs, other=0.0).to(tl.float32)
+        value, gate = tl.split(tl.reshape(products + term[None, :], [ROWS, OUTPUTS, 2]))
+        gated = value * gelu(gate)
+        if CODES:
+            gated = codes(gated, gain)
+        out.store([row, first], gated.to(out.dtype))
+
+
+def fits(tokens: Tensor, weight: Tensor) -> bool:
+    """Whether the kernel takes tokens (…, K) and a weight (2·C, K): K and C multiples of 16 bytes, in 16-bit floats
+    or codes.
+    """
+    multiple = _ALIGNED // tokens.element_size()
+    return (
+        tokens.dtype in (torch.float16, torch.bfloat16, FLOAT8)
+        and weight.shape[1] % multiple == 0
+        and weight.shape[0] % (2 * multiple) == 0
+    )
+
+
+@Registered
+def gated_product(
+    tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
+) -> Tensor:
+    """GEGLU of tokens (…, K) by a paired weight (2·C, K) and bias (2·C,): (…, C), exact GELU, summed in float32.
+
+    Tokens and weight may be codes, whose products are multiplied by factors float32 (2·C,); so is the result then,
+    with that gain.
+    """
+    given, weight = tokens.contiguous().flatten(0, -2), weight.contiguous()
+    (rows, width), outputs = given.shape, len(weight) // 2
+    out = given.new_empty(rows, outputs)
+    tiles, processors = _device(tokens.device)
+    inputs = tiles.inputs * 2 // tokens.element_size()
+    most = triton.cdiv(rows, tiles.rows) * triton.cdiv(outputs, tiles.outputs)
+    programs = min(processors, most)
+    _gated_product[(programs,)](
+        TensorDescriptor.from_tensor(given, [tiles.rows, inputs]),
+        TensorDescriptor.from_tensor(weight, [2 * tiles.outputs, inputs]),
+        bias,
+        bias if factors is None else factors,
+        TensorDescriptor.from_tensor(out, [tiles.rows, tiles.outputs]),
+        rows, outputs, gain, CODES=factors is not None,
+        WIDTH=width, ROWS=tiles.rows, OUTPUTS=tiles.outputs, INPUTS=inputs,
+        PROGRAMS=programs, num_warps=tiles.warps, num_stages=tiles.stages,
+    )  # fmt: skip
+    return out.view(*tokens.shape[:-1], outputs)
+
+
+@gated_product.register_fake
+def _(
+    tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
+) -> Tensor:
+    del bias, factors, gain
+    return tokens.new_empty(*tokens.shape[:-1], len(weight) // 2)
+
+
+@cache
+def _device(device: torch.device) -> tuple[_Tiles, int]:
+    """The tiles that fit a device, and its multiprocessors: as many programs run, each for itself."""
+    if INTERPRETED:
+        return _SMALL, 2
+    index = torch.cuda.current_device() if device.index is None else device.index
+    properties = driver.active.utils.get_device_properties(index)
+    large = properties["max_shared_mem"] >= _LARGE.nbytes
+    return _LARGE if large else _SMALL, properties["multiprocessor_count"]

@@ -1,0 +1,113 @@
+"""A linear and the gate behind it in one Triton kernel, for GPUs without a tensor memory accelerator.
+
+The same as `gated_product`, but tiles are brought by ordinary loads: addresses are such that each thread asks for
+16 bytes at once, which from capability 8.0 on are copied to a multiprocessor's own memory while the tiles before
+are multiplied. To keep them so, no load of the inner loop is masked: rows beyond the last are read as the last, and
+nothing of them is written.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from personalive.pipelines.diffusion.kernels.autotune import Launch, tuned
+from personalive.pipelines.diffusion.kernels.custom_op import Registered
+from personalive.pipelines.diffusion.kernels.fp8 import FLOAT8
+from personalive.pipelines.diffusion.kernels.triton_utils import codes, gelu
+
+_INPUTS = 64
+"""What the inputs divide by: tiles of the inner loop are whole."""
+_ALIGNED = 16
+"""Bytes that a row of outputs divides by."""
+_TOGETHER = 8
+"""Tiles of rows whose programs run one after the other for each tile of outputs: what they read is in the cache."""
+
+LAUNCHES: tuple[Launch, ...] = (
+    ({"ROWS": 64, "OUTPUTS": 64, "INPUTS": 32}, 4, 4),
+    ({"ROWS": 128, "OUTPUTS": 64, "INPUTS": 32}, 4, 4),
+    ({"ROWS": 128, "OUTPUTS": 64, "INPUTS": 64}, 8, 3),
+    ({"ROWS": 128, "OUTPUTS": 128, "INPUTS": 32}, 8, 4),
+    ({"ROWS": 128, "OUTPUTS": 128, "INPUTS": 64}, 8, 3),
+)
+"""All fit the 99 KB of capability 8.6, the least of the families that are offered the kernel."""
+
+
+def nbytes(sizes: dict[str, int], stages: int) -> int:
+    """What a launch needs of a multiprocessor's own memory: 16-bit operands, of values and gates, of all stages but
+    the one that is in registers.
+    """
+    return 2 * (stages - 1) * (sizes["ROWS"] + 2 * sizes["OUTPUTS"]) * sizes["INPUTS"]
+
+
+@tuned(LAUNCHES, key=["size", "outputs", "WIDTH"])
+@triton.jit
+def _gated_product_by_pointers(
+    tokens, weight, bias, factors, out, rows, outputs, size, gain,
+    CODES: tl.constexpr, WIDTH: tl.constexpr, TOGETHER: tl.constexpr,
+    ROWS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr,
+):  # fmt: skip
+    down, across = tl.cdiv(rows, ROWS), tl.cdiv(outputs, OUTPUTS)
+    program = tl.program_id(0)
+    above = (program // (TOGETHER * across)) * TOGETHER
+    together = tl.minimum(down - above, TOGETHER)
+    row = (above + program % (TOGETHER * across) % together) * ROWS + tl.arange(0, ROWS)
+    first = (program % (TOGETHER * across) // together) * OUTPUTS
+    place = 2 * first + tl.arange(0, 2 * OUTPUTS)
+    along = tl.arange(0, INPUTS)
+    from_tokens = tokens + tl.minimum(row, rows - 1)[:, None].to(tl.int64) * WIDTH + along[None, :]
+    from_weight = weight + tl.minimum(place, 2 * outputs - 1)[None, :].to(tl.int64) * WIDTH + along[:, None]
+    products = tl.zeros([ROWS, 2 * OUTPUTS], tl.float32)
+    for _ in range(0, WIDTH, INPUTS):
+        products = tl.dot(tl.load(from_tokens), tl.load(from_weight), products)
+        from_tokens += INPUTS
+        from_weight += INPUTS
+    if CODES:
+        products *= tl.load(factors + place, mask=place < 2 * outputs, other=0.0)[None, :]
+    term = tl.load(bias + place, mask=place < 2 * outputs, other=0.0).to(tl.float32)
+    value, gate = tl.split(tl.reshape(products + term[None, :], [ROWS, OUTPUTS, 2]))
+    column = first + tl.arange(0, OUTPUTS)
+    written = row[:, None].to(tl.int64) * outputs + column[None, :]
+    here = (row < rows)[:, None] & (column < outputs)[None, :]
+    gated = value * gelu(gate)
+    if CODES:
+        gated = codes(gated, gain)
+    tl.store(out + written, gated.to(out.dtype.element_ty), mask=here)
+
+
+def fits(tokens: Tensor, weight: Tensor) -> bool:
+    """Whether the kernel takes tokens (…, K) and a weight (2·C, K): 16-bit floats or codes, K of 64s and C of 16
+    bytes.
+    """
+    return (
+        tokens.dtype in (torch.float16, torch.bfloat16, FLOAT8)
+        and weight.shape[1] % _INPUTS == 0
+        and weight.shape[0] % (2 * _ALIGNED // tokens.element_size()) == 0
+    )
+
+
+@Registered
+def gated_product_by_pointers(
+    tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
+) -> Tensor:
+    """See `gated_product`."""
+    given, weight = tokens.contiguous().flatten(0, -2), weight.contiguous()
+    (rows, width), outputs = given.shape, len(weight) // 2
+    out = given.new_empty(rows, outputs)
+    _gated_product_by_pointers[
+        lambda meta: (triton.cdiv(rows, meta["ROWS"]) * triton.cdiv(outputs, meta["OUTPUTS"]),)
+    ](
+        given, weight, bias, bias if factors is None else factors, out, rows, outputs, rows.bit_length(), gain,
+        CODES=factors is not None, WIDTH=width, TOGETHER=_TOGETHER,
+    )  # fmt: skip
+    return out.view(*tokens.shape[:-1], outputs)
+
+
+@gated_product_by_pointers.register_fake
+def _(
+    tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
+) -> Tensor:
+    del bias, factors, gain
+    return tokens.new_empty(*tokens.shape[:-1], len(weight) // 2)

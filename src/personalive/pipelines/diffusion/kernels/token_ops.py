@@ -1,0 +1,171 @@
+"""The gated activation, attention along time, and tokens joined, as Triton kernels."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from personalive.pipelines.diffusion.kernels.autotune import tuned
+from personalive.pipelines.diffusion.kernels.custom_op import Registered
+from personalive.pipelines.diffusion.kernels.triton_utils import gelu
+
+_LEAST_SIDE = 16
+"""The smallest side of a matrix that Triton multiplies."""
+MOST_FRAMES = 32
+"""Frames whose attention one program holds."""
+_MOST_BYTES = {torch.float16: 1 << 13, torch.bfloat16: 1 << 13, torch.float32: 1 << 12}
+"""Of a pixel's queries in one head, padded. With more, some launch spills, or does not fit into 99 KB a block."""
+
+
+@tuned(
+    [({"ROWS": 8, "WIDTH": 128}, 4), ({"ROWS": 4, "WIDTH": 256}, 4), ({"ROWS": 16, "WIDTH": 128}, 8)],
+    key=["channels"],
+)  # fmt: skip
+@triton.jit
+def _gated(projected, out, rows, channels, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
+    here = (row < rows)[:, None] & (channel < channels)[None, :]
+    read = row[:, None].to(tl.int64) * (2 * channels) + channel[None, :]
+    value = tl.load(projected + read, mask=here, other=0.0).to(tl.float32)
+    gate = tl.load(projected + read + channels, mask=here, other=0.0).to(tl.float32)
+    written = row[:, None].to(tl.int64) * channels + channel[None, :]
+    tl.store(out + written, (value * gelu(gate)).to(out.dtype.element_ty), mask=here)
+
+
+@Registered
+def gated(projected: Tensor) -> Tensor:
+    """GEGLU (Shazeer, 2020, https://arxiv.org/abs/2002.05202): (…, 2·C) → (…, C), exact GELU."""
+    projected = projected.contiguous()
+    channels = projected.shape[-1] // 2
+    rows = projected.numel() // (2 * channels)
+    out = projected.new_empty(*projected.shape[:-1], channels)
+    _gated[lambda meta: (triton.cdiv(rows, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]))](
+        projected, out, rows, channels
+    )
+    return out
+
+
+@gated.register_fake
+def _(projected: Tensor) -> Tensor:
+    return projected.new_empty(*projected.shape[:-1], projected.shape[-1] // 2)
+
+
+@tuned(
+    [({"PIXELS": 4}, 4), ({"PIXELS": 1}, 1), ({"PIXELS": 4}, 1), ({"PIXELS": 8}, 2)],
+    key=["length", "WIDTH"],
+)
+@triton.jit
+def _attend_along_time(
+    query, key, value, out, frames, length, width, session_step, frame_step, pixel_step, channels, scale,
+    FRAMES: tl.constexpr, WIDTH: tl.constexpr, PIXELS: tl.constexpr,
+):  # fmt: skip
+    """Some pixels of one head: all frames of a pixel are one small matrix, so nothing is read twice."""
+    head, session = tl.program_id(1), tl.program_id(2)
+    frame, channel = tl.arange(0, FRAMES), tl.arange(0, WIDTH)
+    inside = (frame < frames)[:, None] & (channel < width)[None, :]
+    for step in range(PIXELS):
+        pixel = tl.program_id(0) * PIXELS + step
+        here = inside & (pixel + tl.zeros([FRAMES], tl.int32) < length)[:, None]
+        read = (
+            session.to(tl.int64) * session_step
+            + frame[:, None].to(tl.int64) * frame_step
+            + pixel.to(tl.int64) * pixel_step
+            + head * width
+            + channel[None, :]
+        )
+        asked = tl.load(query + read, mask=here, other=0.0)
+        known = tl.load(key + read, mask=here, other=0.0)
+        given = tl.load(value + read, mask=here, other=0.0)
+        score = tl.dot(asked, tl.trans(known), input_precision="ieee") * scale
+        score = tl.where((frame < frames)[None, :], score, float("-inf"))
+        share = tl.exp(score - tl.max(score, axis=1)[:, None])
+        share = share / tl.sum(share, axis=1)[:, None]
+        result = tl.dot(share.to(given.dtype), given, input_precision="ieee")
+        written = (
+            ((session * frames + frame[:, None]).to(tl.int64) * length + pixel) * channels
+            + head * width
+            + channel[None, :]
+        )
+        tl.store(out + written, result.to(out.dtype.element_ty), mask=here)
+
+
+@Registered
+def attend_along_time(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """Attention of each pixel to itself in the other frames: all (S, F, L, C), F ≤ 32; contiguous out.
+
+    The three may be slices of one tensor, as long as they are laid out alike and channels are adjacent.
+    """
+    if query.stride(-1) != 1 or not query.stride() == key.stride() == value.stride():
+        query, key, value = (tokens.contiguous() for tokens in (query, key, value))
+    sessions, frames, length, channels = query.shape
+    width = channels // heads
+    out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+    _attend_along_time[lambda meta: (triton.cdiv(length, meta["PIXELS"]), heads, sessions)](
+        query, key, value, out, frames, length, width,
+        query.stride(0), query.stride(1), query.stride(2), channels, width**-0.5,
+        FRAMES=_side(frames), WIDTH=_side(width),
+    )  # fmt: skip
+    return out
+
+
+def _side(size: int) -> int:
+    """Of a tile for so much."""
+    side: int = max(_LEAST_SIDE, triton.next_power_of_2(size))
+    return side
+
+
+def has_room(query: Tensor, heads: int) -> bool:
+    """Whether `attend_along_time` takes such queries (S, F, L, C): not many frames in wide heads, nor float64."""
+    frames, width = query.shape[1], query.shape[3] // heads
+    nbytes = _side(frames) * _side(width) * query.element_size()
+    return frames <= MOST_FRAMES and nbytes <= _MOST_BYTES.get(query.dtype, 0)
+
+
+@attend_along_time.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    del key, value, heads
+    return query.new_empty(query.shape)
+
+
+@tuned([({"ROWS": 16, "WIDTH": 128}, 4), ({"ROWS": 32, "WIDTH": 64}, 4), ({"ROWS": 8, "WIDTH": 256}, 4)],
+    key=["channels"])  # fmt: skip
+@triton.jit
+def _join(
+    own, shared, out, length, more, channels, frames, own_step, own_row,
+    ROWS: tl.constexpr, WIDTH: tl.constexpr,
+):  # fmt: skip
+    frame = tl.program_id(0)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
+    channel = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
+    inside = (channel < channels)[None, :]
+    mine = (row < length)[:, None] & inside
+    theirs = ((row >= length) & (row < length + more))[:, None] & inside
+    read = frame.to(tl.int64) * own_step + row[:, None].to(tl.int64) * own_row + channel[None, :]
+    beside = ((frame // frames).to(tl.int64) * more + (row - length)[:, None]) * channels + channel[None, :]
+    value = tl.where(
+        mine, tl.load(own + read, mask=mine, other=0.0), tl.load(shared + beside, mask=theirs, other=0.0)
+    )
+    written = (frame.to(tl.int64) * (length + more) + row[:, None]) * channels + channel[None, :]
+    tl.store(out + written, value, mask=mine | theirs)
+
+
+@Registered
+def join(own: Tensor, shared: Tensor) -> Tensor:
+    """own (S·F, L, C) and shared (S, M, C) → (S·F, L + M, C): each session's shared tokens behind its frames'."""
+    own = own if own.stride(-1) == 1 else own.contiguous()
+    shared = shared.contiguous()
+    count, length, channels = own.shape
+    more = shared.shape[1]
+    out = own.new_empty(count, length + more, channels)
+    _join[
+        lambda meta: (count, triton.cdiv(length + more, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]))
+    ](own, shared, out, length, more, channels, count // len(shared), own.stride(0), own.stride(1))
+    return out
+
+
+@join.register_fake
+def _(own: Tensor, shared: Tensor) -> Tensor:
+    return own.new_empty(own.shape[0], own.shape[1] + shared.shape[1], own.shape[2])

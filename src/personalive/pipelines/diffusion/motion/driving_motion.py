@@ -1,0 +1,136 @@
+"""A driver's motion without the driver: extracted once, kept in a file, carried over to any reference."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from personalive.errors import InputError
+from personalive.file_replace import replace_file
+from personalive.media.partial_files import Hold, partial_path, sweep
+from personalive.media.user_paths import check_is_file
+from personalive.pipelines.diffusion.networks.motion_extractor import HeadMotion
+from personalive.pipelines.diffusion.stages.motion_features import Perceived
+
+FORMAT = 1
+SUFFIX = ".safetensors"
+_HEAD, _TOKENS = ((21, 3), (1,), (), (), (), (3,)), (32, 16)
+"""What each frame has of a `HeadMotion`, and of motion tokens."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DrivingMotion:
+    """What N driving frames show, on the CPU and float32.
+
+    `head` their head motion; `tokens` (N, 32, 16); `valid` (N,) bool: whether there was a face; `times` float64
+    (N,) seconds; `fps` of the clip; `weights` the hash of the networks that looked, which alone can use it.
+    """
+
+    head: HeadMotion
+    tokens: Tensor
+    valid: Tensor
+    times: NDArray[np.float64]
+    fps: float
+    weights: str
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def part(self, frames: slice) -> DrivingMotion:
+        """The same of some of the frames."""
+        head = HeadMotion(*(value[frames] for value in self.head))
+        return DrivingMotion(
+            head, self.tokens[frames], self.valid[frames], self.times[frames], self.fps, self.weights
+        )
+
+    def padded(self, frames: int) -> DrivingMotion:
+        """As many frames, at most those there are, and then the last one over and over."""
+        index = torch.arange(frames).clamp(max=len(self) - 1)
+        head = HeadMotion(*(value[index] for value in self.head))
+        return DrivingMotion(
+            head, self.tokens[index], self.valid[index], self.times[index.numpy()], self.fps, self.weights
+        )
+
+    def perceived(self, device: torch.device, dtype: torch.dtype) -> Perceived:
+        """The frames as a session takes them."""
+        head = HeadMotion(*(value.to(device) for value in self.head))
+        boxes = torch.zeros(len(self), 4, dtype=torch.int64, device=device)
+        return Perceived(head, self.tokens.to(device, dtype), boxes, self.valid.to(device))
+
+    @classmethod
+    def joined(
+        cls, parts: list[Perceived], times: NDArray[np.float64], fps: float, weights: str
+    ) -> DrivingMotion:
+        """The motion of a clip that was looked at in parts; frames beyond `times` are dropped."""
+        count = len(times)
+
+        def together(values: list[Tensor]) -> Tensor:
+            whole = torch.cat(values)[:count].cpu()
+            return whole.float() if whole.dtype.is_floating_point else whole
+
+        heads = zip(*(part.head for part in parts), strict=True)
+        return cls(
+            head=HeadMotion(*(together(list(values)) for values in heads)),
+            tokens=together([part.tokens for part in parts]),
+            valid=together([part.valid for part in parts]),
+            times=times,
+            fps=fps,
+            weights=weights,
+        )
+
+    def save(self, path: Path) -> None:
+        """Write it. Raises `InputError` where that cannot be."""
+        tensors = {f"head.{name}": value for name, value in self.head._asdict().items()}
+        tensors |= {"tokens": self.tokens, "valid": self.valid, "times": torch.from_numpy(self.times)}
+        facts = {"format": FORMAT, "fps": self.fps, "weights": self.weights}
+        sweep(path.absolute().parent)
+        partial = partial_path(path)
+        hold: Hold | None = None
+        try:
+            owned = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
+            # Not `save_file`, whose files nobody but their owner may read.
+            partial.touch()
+            hold = Hold(partial)
+            partial.write_bytes(save(owned, {"motion": json.dumps(facts)}))
+            replace_file(partial, path)
+        except OSError as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise InputError(f"{path} cannot be written: {reason.rstrip('.')}.") from error
+        finally:
+            partial.unlink(missing_ok=True)
+            if hold is not None:
+                hold.release()
+
+    @classmethod
+    def load(cls, path: Path) -> DrivingMotion:
+        """Read it. Raises `InputError` for a file that is not there or holds no motion."""
+        check_is_file(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts: dict[str, Any] = json.loads(file.metadata()["motion"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            return cls._checked(tensors, facts)
+        except Exception as error:  # any file may be given
+            raise InputError(
+                f"{path} holds no motion. Extract one: personalive motion extract CLIP"
+            ) from error
+
+    @classmethod
+    def _checked(cls, tensors: dict[str, Tensor], facts: dict[str, Any]) -> DrivingMotion:
+        if facts["format"] != FORMAT:
+            raise ValueError("written by another version")
+        head = HeadMotion(*(tensors[f"head.{name}"].float() for name in HeadMotion._fields))
+        tokens, valid, times = tensors["tokens"].float(), tensors["valid"].bool(), tensors["times"].double()
+        fitting = [(len(tokens), *shape) for shape in (*_HEAD, _TOKENS, (), ())]
+        if not len(tokens) or [tuple(value.shape) for value in (*head, tokens, valid, times)] != fitting:
+            raise ValueError("these are other shapes than a motion's")
+        return cls(head, tokens, valid, times.numpy(), float(facts["fps"]), str(facts["weights"]))

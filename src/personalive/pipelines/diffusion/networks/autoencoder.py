@@ -1,0 +1,185 @@
+"""Stable Diffusion's autoencoder: a picture → latents of an eighth of its size, and back.
+
+Rombach et al., 2022, https://arxiv.org/abs/2112.10752. The variance that the encoder gives is not used: the method
+takes the mean. More than half of the time of decoding goes into norms, which `kernels` does in fewer passes over
+memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from personalive.pipelines.diffusion.kernels.operations import Fusable, Summed
+from personalive.pipelines.diffusion.networks.resnet import ResnetBlock, Upsample
+
+EPS = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class AutoencoderParams:
+    """Sizes of the autoencoder; the defaults are those of Stable Diffusion 1.x.
+
+    `block_out_channels` from the picture's own size downward, the size halving between them. The latents of UNets
+    are the encoder's times `scale`.
+    """
+
+    latent_channels: int = 4
+    in_channels: int = 3
+    out_channels: int = 3
+    block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers_per_block: int = 2
+    norm_groups: int = 32
+    scale: float = 0.18215
+
+
+class MiddleAttention(Fusable):
+    """Group norm, self-attention of all pixels in one head, plus the input."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.group_norm = nn.GroupNorm(groups, channels, EPS)
+        self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels) for _ in range(3))
+        self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
+
+    def onward(self, x: Summed) -> Summed:
+        """(N, C, h, w) → the same shape, between blocks that take down each other's sums."""
+        tokens = self.operations.group_norm(x, self.group_norm).flatten(2).transpose(1, 2)
+        attended = self.operations.attend_wide(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
+        update = self.to_out[0](attended).transpose(1, 2).unflatten(2, x.picture.shape[2:])
+        return self.operations.add(x.picture, update)
+
+
+class _Middle(nn.Module):
+    """At the smallest size: a residual block, attention, and another."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(ResnetBlock(channels, channels, None, groups, EPS) for _ in range(2))
+        self.attentions = nn.ModuleList([MiddleAttention(channels, groups)])
+
+    def onward(self, x: Summed) -> Summed:
+        first, last = (cast("ResnetBlock", block) for block in self.resnets)
+        attended = cast("MiddleAttention", self.attentions[0]).onward(first.onward(x))
+        return last.onward(attended)
+
+
+class _Halve(nn.Module):
+    """Half the size: a 3×3 convolution with stride 2, padded on the right and below alone."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, stride=2)
+
+    def onward(self, x: Tensor) -> Summed:
+        return Summed(self.conv(F.pad(x, (0, 1, 0, 1))))
+
+
+class _Level(nn.Module):
+    """The residual blocks of one size, and what leads to the next: in an encoder down, in a decoder up."""
+
+    def __init__(self, widths: tuple[int, ...], groups: int, onward: _Halve | Upsample | None) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(
+            ResnetBlock(before, after, None, groups, EPS) for before, after in itertools.pairwise(widths)
+        )
+        self.downsamplers = nn.ModuleList([onward] if isinstance(onward, _Halve) else [])
+        self.upsamplers = nn.ModuleList([onward] if isinstance(onward, Upsample) else [])
+
+    def onward(self, x: Summed) -> Summed:
+        for resnet in self.resnets:
+            x = cast("ResnetBlock", resnet).onward(x)
+        for resample in (*self.downsamplers, *self.upsamplers):
+            x = cast("_Halve | Upsample", resample).onward(x.picture)
+        return x
+
+
+class Encoder(Fusable):
+    """A picture → mean and variance of its latents, before the last convolution."""
+
+    def __init__(self, params: AutoencoderParams) -> None:
+        super().__init__()
+        widths = params.block_out_channels
+        self.conv_in = nn.Conv2d(params.in_channels, widths[0], 3, padding=1)
+        self.down_blocks = nn.ModuleList(_levels(widths, params.layers_per_block, params.norm_groups, _Halve))
+        self.mid_block = _Middle(widths[-1], params.norm_groups)
+        self.conv_norm_out = nn.GroupNorm(params.norm_groups, widths[-1], EPS)
+        self.conv_out = nn.Conv2d(widths[-1], 2 * params.latent_channels, 3, padding=1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Pictures (N, 3, H, W) in [-1, 1] → (N, 2 · latent_channels, H/8, W/8)."""
+        x = Summed(self.conv_in(pixels))
+        for level in self.down_blocks:
+            x = cast("_Level", level).onward(x)
+        normed = self.operations.group_norm(self.mid_block.onward(x), self.conv_norm_out, silu=True)
+        out: Tensor = self.conv_out(normed)
+        return out
+
+
+class Decoder(Fusable):
+    """Latents → a picture, after the first convolution."""
+
+    def __init__(self, params: AutoencoderParams) -> None:
+        super().__init__()
+        widths = params.block_out_channels[::-1]
+        self.conv_in = nn.Conv2d(params.latent_channels, widths[0], 3, padding=1)
+        self.mid_block = _Middle(widths[0], params.norm_groups)
+        blocks = params.layers_per_block + 1
+        self.up_blocks = nn.ModuleList(_levels(widths, blocks, params.norm_groups, Upsample))
+        self.conv_norm_out = nn.GroupNorm(params.norm_groups, widths[-1], EPS)
+        self.conv_out = nn.Conv2d(widths[-1], params.out_channels, 3, padding=1)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Latents (N, latent_channels, h, w) → pictures (N, 3, 8h, 8w), about [-1, 1]."""
+        x = self.mid_block.onward(Summed(self.conv_in(latents)))
+        for level in self.up_blocks:
+            x = cast("_Level", level).onward(x)
+        out: Tensor = self.conv_out(self.operations.group_norm(x, self.conv_norm_out, silu=True))
+        return out
+
+
+class Autoencoder(nn.Module):
+    """Both halves, each with a 1×1 convolution beside the latents."""
+
+    def __init__(self, params: AutoencoderParams) -> None:
+        super().__init__()
+        self.params = params
+        channels = params.latent_channels
+        self.encoder = Encoder(params)
+        self.quant_conv = nn.Conv2d(2 * channels, 2 * channels, 1)
+        self.post_quant_conv = nn.Conv2d(channels, channels, 1)
+        self.decoder = Decoder(params)
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Pictures (N, 3, H, W) in [-1, 1] → the mean of their latents (N, latent_channels, H/8, W/8), scaled.
+
+        Of any floating type; computed and given in the type of the encoder's weights.
+        """
+        mean, _ = self.quant_conv(self.encoder(pixels.to(self.quant_conv.weight))).chunk(2, dim=1)
+        scaled: Tensor = mean * self.params.scale
+        return scaled
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (N, latent_channels, h, w), scaled → pictures (N, 3, 8h, 8w), about [-1, 1].
+
+        Of any floating type; computed and given in the type of the decoder's weights.
+        """
+        unscaled = (latents / self.params.scale).to(self.post_quant_conv.weight)
+        picture: Tensor = self.decoder(self.post_quant_conv(unscaled))
+        return picture
+
+
+def _levels(
+    widths: tuple[int, ...], blocks: int, groups: int, resample: Callable[[int], _Halve | Upsample]
+) -> Iterator[_Level]:
+    """So many residual blocks at each size, in the order they are run."""
+    before = widths[0]
+    for number, channels in enumerate(widths, start=1):
+        onward = resample(channels) if number < len(widths) else None
+        yield _Level((before, *[channels] * blocks), groups, onward)
+        before = channels

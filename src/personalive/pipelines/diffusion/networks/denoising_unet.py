@@ -1,0 +1,173 @@
+"""The denoising UNet: a window of noisy latents, and what it is conditioned on → the predicted noise.
+
+What does not change from call to call is an input of its own, so that it is computed once: time features of
+a schedule's levels, keys and values of the reference's banks, the cross-attention constants, and the motion
+tokens' keys and values, which move through the window with their frames. `DenoisingUNet.conditions` computes
+all of them from plain inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from personalive.pipelines.diffusion.kernels.operations import Fusable, Summed
+from personalive.pipelines.diffusion.networks.motion_module import (
+    MotionKeyValues,
+    MotionModule,
+    TemporalModule,
+)
+from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue, SpatialTransformer
+from personalive.pipelines.diffusion.networks.unet import Block, Trunk, UNetParams
+
+
+@dataclass(frozen=True, slots=True)
+class DenoisingUNetParams(UNetParams):
+    """Sizes of the denoising UNet; the defaults are those of the released weights.
+
+    `motion_width` is the width of a motion token; `max_frames` bounds the window.
+    """
+
+    motion_width: int = 16
+    max_frames: int = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What the denoising UNet is conditioned on, for S sessions with a window of F frames each.
+
+    time: one (F, C) per layer; motion: per motion module its projected tokens, for S·F frames;
+    pose: (S, C, F, h, w); banks: per spatial transformer keys and values (S, M, C) of the reference and of
+    the history keyframes; cross: per spatial transformer (S, 1, C).
+    """
+
+    time: tuple[Tensor, ...]
+    motion: tuple[MotionKeyValues, ...]
+    pose: Tensor
+    banks: tuple[KeyValue, ...]
+    cross: tuple[Tensor, ...]
+
+
+class DenoisingUNet(Trunk, Fusable):
+    """A trunk applied to every frame, with a motion and a temporal module in every layer but one.
+
+    The exception is the middle block's second layer.
+    """
+
+    def __init__(self, params: DenoisingUNetParams) -> None:
+        super().__init__(params)
+        for block in self.blocks():
+            _add_frame_modules(block, params, count=1 if block is self.mid_block else len(block.resnets))
+        self.frame_modules = tuple(chain.from_iterable(map(_frame_modules, self.blocks())))
+        self.conv_norm_out = nn.GroupNorm(params.norm_groups, params.block_out_channels[0])
+        self.conv_out = nn.Conv2d(params.block_out_channels[0], params.out_channels, 3, padding=1)
+
+    def forward(self, latents: Tensor, conditions: Conditions) -> Tensor:
+        """Latents (S, in_channels, F, h, w) → the predicted noise ε (S, out_channels, F, h, w)."""
+        sessions, _, frames, _, _ = latents.shape
+        time = [feature.repeat(sessions, 1) if sessions > 1 else feature for feature in conditions.time]
+        motion = iter(conditions.motion)
+
+        def run(number: int, x: Summed) -> Summed:
+            layer, modules = self.layers[number], self.frame_modules[number]
+            x = layer.resnet.onward(x, time[number])
+            if layer.attention is not None:
+                x = layer.attention.onward(x, conditions.cross[layer.bank], conditions.banks[layer.bank])
+            if modules is not None:
+                x = modules[1].onward(modules[0].onward(x, next(motion)), frames)
+            return x
+
+        x = self.walk(self.conv_in(_fold(latents)) + _fold(conditions.pose), run)
+        noise = self.conv_out(self.operations.group_norm(x, self.conv_norm_out, silu=True))
+        return cast("Tensor", noise.unflatten(0, (sessions, frames)).transpose(1, 2))
+
+    def conditions(
+        self,
+        *,
+        timesteps: Tensor,
+        motion: Tensor,
+        pose: Tensor,
+        image_embeds: Tensor,
+        banks: Sequence[Sequence[Tensor]],
+    ) -> Conditions:
+        """Everything the network is conditioned on, from plain inputs.
+
+        timesteps (F,); motion tokens (S, F, tokens, motion_width); pose features (S, C, F, h, w);
+        image_embeds (S, 1, width); banks: the reference's, then each history keyframe's in the order they
+        were added, each as `ReferenceUNet` gives them.
+        """
+        projected = [self.project_banks(bank) for bank in banks]
+        return Conditions(
+            time=self.time_features(timesteps),
+            motion=self.project_motion(motion.flatten(0, 1)),
+            pose=pose,
+            banks=join_banks(projected),
+            cross=self.cross_constants(image_embeds),
+        )
+
+    def project_banks(self, banks: Sequence[Tensor]) -> tuple[KeyValue, ...]:
+        """Keys and values of one reference's or keyframe's banks, one pair per spatial transformer."""
+        waiting = iter(banks)
+        return tuple(
+            self._of_each(SpatialTransformer, lambda transformer: transformer.project_bank(next(waiting)))
+        )
+
+    def project_motion(self, motion: Tensor) -> tuple[MotionKeyValues, ...]:
+        """Keys and values of motion tokens (N, tokens, motion_width), one entry per motion module.
+
+        One product for all modules: tokens are narrow, and what is left of a product of each module's own is its
+        launch. It writes less than keeping the old frames' keys and values from call to call would copy.
+        """
+        weights = self.motion_weights()
+        parts = iter(F.linear(motion, torch.cat(weights)).split([len(weight) for weight in weights], dim=-1))
+        return tuple(
+            (KeyValue(next(parts), next(parts)), KeyValue(next(parts), next(parts)))
+            for _ in self._motion_modules()
+        )
+
+    def motion_weights(self) -> list[Tensor]:
+        """What `project_motion` computes with: not only while a motion module's unit runs."""
+        return [weight for module in self._motion_modules() for weight in module.projections()]
+
+    def _motion_modules(self) -> list[MotionModule]:
+        return [modules[0] for modules in self.frame_modules if modules is not None]
+
+
+def join_banks(sources: Sequence[Sequence[KeyValue]]) -> tuple[KeyValue, ...]:
+    """Per spatial transformer, the keys and values of all sources one after the other along tokens."""
+    return tuple(
+        KeyValue(
+            torch.cat([pair.key for pair in pairs], dim=1), torch.cat([pair.value for pair in pairs], dim=1)
+        )
+        for pairs in zip(*sources, strict=True)
+    )
+
+
+def _fold(video: Tensor) -> Tensor:
+    """(S, C, F, h, w) → (S·F, C, h, w)."""
+    return video.transpose(1, 2).flatten(0, 1)
+
+
+def _add_frame_modules(block: Block, params: DenoisingUNetParams, count: int) -> None:
+    channels = cast("nn.GroupNorm", block.resnets[0].norm2).num_channels
+    heads, groups = params.heads, params.norm_groups
+    block.motion_modules = nn.ModuleList(
+        MotionModule(channels, heads, params.motion_width, groups) for _ in range(count)
+    )
+    block.temporal_modules = nn.ModuleList(
+        TemporalModule(channels, heads, params.max_frames, groups) for _ in range(count)
+    )
+
+
+def _frame_modules(block: Block) -> list[tuple[MotionModule, TemporalModule] | None]:
+    """Per layer of the block, its motion and temporal module."""
+    motion = cast("nn.ModuleList", block.motion_modules)
+    temporal = cast("nn.ModuleList", block.temporal_modules)
+    found = list(zip(motion, temporal, strict=True))
+    return [*found, *[None] * (len(block.resnets) - len(found))]  # type: ignore[list-item]

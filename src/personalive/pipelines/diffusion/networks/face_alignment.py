@@ -1,0 +1,105 @@
+"""A face-alignment network with patch attention between its stages: a face crop → one vector of features."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from personalive.pipelines.diffusion.kernels.operations import Fusable
+from personalive.pipelines.diffusion.networks.hourglass import Hourglass, ResidualBlock, RunningNorm
+from personalive.pipelines.diffusion.networks.patch_attention import PatchAttention
+
+OUTER_PATCH, INNER_PATCH = 4, 2
+HALF, QUARTER, EIGHTH = 2, 4, 8
+
+
+@dataclass(frozen=True, slots=True)
+class FaceAlignmentParams:
+    """Sizes of the face-alignment network; the defaults are those of the released weights.
+
+    `image_size` is the side of a crop in pixels. `stem` channels at half that size are followed by
+    `outer_width` there and `inner_width` at a quarter of it, where the hourglass halves the map
+    `hourglass_depth` times more. Tokens of the patch attentions have `attention_width` channels.
+    """
+
+    image_size: int = 224
+    stem: int = 64
+    outer_width: int = 128
+    inner_width: int = 256
+    attention_width: int = 1024
+    attention_heads: int = 8
+    norm_groups: int = 32
+    hourglass_depth: int = 4
+    landmarks: int = 68
+    features: int = 512
+
+    def __post_init__(self) -> None:
+        if min(astuple(self)) < 1:
+            raise ValueError(f"every size must be positive, not {self}")
+        if self.image_size % EIGHTH or self.image_size // QUARTER < 2**self.hourglass_depth:
+            raise ValueError(
+                f"an image size of {self.image_size} is no multiple of {EIGHTH} pixels, or too small for "
+                f"an hourglass of depth {self.hourglass_depth}"
+            )
+        for width in (self.outer_width, self.inner_width):
+            if width % 4 or width % self.norm_groups:
+                raise ValueError(f"{width} channels do not divide by 4 and into {self.norm_groups} groups")
+        if self.attention_width % OUTER_PATCH**2 or self.attention_width % self.attention_heads:
+            raise ValueError(
+                f"an attention width of {self.attention_width} does not divide into "
+                f"{OUTER_PATCH**2} pixels and {self.attention_heads} heads"
+            )
+
+    @property
+    def patches(self) -> int:
+        """Patches along each axis of a map, the same in all attentions."""
+        return self.image_size // EIGHTH
+
+
+class FaceAlignment(Fusable):
+    """The network, up to the vector that its single heat map is turned into."""
+
+    def __init__(self, params: FaceAlignmentParams) -> None:
+        super().__init__()
+        outer, inner = params.outer_width, params.inner_width
+        self.conv1 = nn.Conv2d(3, params.stem, 7, stride=HALF, padding=3)
+        self.bn1 = RunningNorm(params.stem)
+        self.conv2 = ResidualBlock(params.stem, outer)
+        self.att_1 = _attention(outer, OUTER_PATCH, params)
+        self.conv3 = ResidualBlock(outer, outer)
+        self.conv4 = ResidualBlock(outer, inner)
+        self.att_2 = _attention(inner, INNER_PATCH, params)
+        self.m0 = Hourglass(inner, params.hourglass_depth)
+        self.top_m_0 = ResidualBlock(inner, inner)
+        self.conv_last0 = nn.Conv2d(inner, inner, 1)
+        self.bn_end0 = RunningNorm(inner)
+        self.att_3 = _attention(inner, INNER_PATCH, params)
+        self.l0 = nn.Conv2d(inner, params.landmarks, 1)
+        self.bn5 = RunningNorm(params.landmarks)
+        self.conv6 = nn.Conv2d(params.landmarks, 1, 3, stride=2, padding=1)
+        self.fc = nn.Linear(params.patches**2, params.features)
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """Crops (N, 3, image_size, image_size) in [-1, 1] → (N, features)."""
+        rectified = self.operations.rectified_norm
+        x = rectified(self.conv1(crops), self.bn1)
+        x = self.att_1(self.conv2(x))
+        x = self.conv4(self.conv3(F.max_pool2d(x, 2)))
+        x = self.top_m_0(self.m0(self.att_2(x)))
+        x = F.relu(self.att_3(self.bn_end0(self.conv_last0(x))))
+        heat = self.conv6(rectified(self.l0(x), self.bn5))
+        out: Tensor = self.fc(F.relu(heat.flatten(1)))
+        return out
+
+
+def _attention(channels: int, patch: int, params: FaceAlignmentParams) -> PatchAttention:
+    return PatchAttention(
+        channels,
+        width=params.attention_width,
+        heads=params.attention_heads,
+        patch=patch,
+        side=params.patches,
+        groups=params.norm_groups,
+    )

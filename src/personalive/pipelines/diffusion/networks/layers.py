@@ -1,0 +1,215 @@
+"""The layers that several networks share: attention, the gated feed-forward, sinusoidal codes.
+
+Tokens are (batch, tokens, width). Attribute names are those of the released checkpoints, so that a
+module's state dict has the files' own key space.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from personalive.pipelines.diffusion.kernels.fp8 import Float8Linear
+from personalive.pipelines.diffusion.kernels.operations import Fusable
+
+
+class Attention(Fusable):
+    """The four projections of multi-head attention; what is attended to is the caller's business.
+
+    Queries have `width` channels, keys and values are projected from `context_width` (default: the same).
+    """
+
+    def __init__(
+        self, width: int, heads: int, context_width: int | None = None, inner_width: int | None = None
+    ) -> None:
+        super().__init__()
+        context_width, inner_width = context_width or width, inner_width or width
+        if inner_width % heads:
+            raise ValueError(f"{inner_width} channels do not divide into {heads} heads")
+        self.heads = heads
+        self.to_q = nn.Linear(width, inner_width, bias=False)
+        self.to_k = nn.Linear(context_width, inner_width, bias=False)
+        self.to_v = nn.Linear(context_width, inner_width, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(inner_width, width)])
+        self._together: Tensor | None = None
+        self._of_codes: Float8Linear | None = None
+
+    def merge(self) -> None:
+        """Let all three projections of self-attention be one product; their weights become parts of one tensor."""
+        layers = [self.to_q, self.to_k, self.to_v]
+        self._together = torch.cat([layer.weight.detach() for layer in layers])
+        for layer, part in zip(layers, self._together.chunk(3), strict=True):
+            layer.weight = nn.Parameter(part, requires_grad=False)
+
+    @property
+    def takes_codes(self) -> bool:
+        """Whether what attends to itself is given as codes."""
+        return self._of_codes is not None
+
+    def together(self) -> Tensor:
+        """The weights of all three projections of self-attention, (3 · inner, width)."""
+        if self._together is not None:
+            return self._together
+        return torch.cat([layer.weight.detach() for layer in (self.to_q, self.to_k, self.to_v)])
+
+    def take_codes(self, product: Float8Linear, *, alone: bool) -> None:
+        """Let that be the product of `together`, of tokens that are codes. `alone`: nothing else is projected."""
+        self._of_codes, self._together = product, None
+        del self.to_q
+        if alone:
+            del self.to_k, self.to_v
+            return
+        for layer in (self.to_k, self.to_v):
+            layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+
+    def projected(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values (B, T, inner) of tokens (B, T, width) that attend to each other."""
+        if self._of_codes is not None:
+            query, key, value = self._of_codes(tokens).chunk(3, dim=-1)
+            return query, key, value
+        if self._together is None:
+            return self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
+        query, key, value = F.linear(tokens, self._together).chunk(3, dim=-1)
+        return query, key, value
+
+    def attended(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend from queries (B, T, inner) to keys and values (B, S, inner), and project out: (B, T, width)."""
+        out: Tensor = self.to_out[0](self.operations.attend(query, key, value, self.heads))
+        return out
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attend from unprojected queries (B, T, width) to projected keys and values (B, S, inner)."""
+        return self.attended(self.to_q(query), key, value)
+
+
+class GatedProjection(Fusable):
+    """GEGLU: one linear to twice the width, the first half times the exact GELU of the second."""
+
+    def __init__(self, width: int, inner_width: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, 2 * inner_width)
+        self._paired = False
+
+    @property
+    def paired(self) -> bool:
+        """Whether the linear gives each value beside its gate."""
+        return self._paired
+
+    def pair(self) -> None:
+        """Let the linear give each value beside its gate, for a kernel that does both. Done once, it stays done."""
+        if not self._paired:
+            _reorder(self.proj, (2, -1))
+            self._paired = True
+
+    def apart(self) -> nn.Linear:
+        """The linear as files have it, all values before all gates; a copy where they are paired."""
+        if not self._paired:
+            return self.proj
+        linear = deepcopy(self.proj)
+        _reorder(linear, (-1, 2))
+        return linear
+
+    def in_pairs(self) -> nn.Linear:
+        """The linear with each value beside its gate; a copy where they are apart."""
+        if self._paired:
+            return self.proj
+        linear = deepcopy(self.proj)
+        _reorder(linear, (2, -1))
+        return linear
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(…, width) → (…, inner_width)."""
+        if self._paired:
+            return self.operations.gated_product(tokens, self.proj.weight, self.proj.bias)
+        return self.operations.gated(self.proj(tokens))
+
+
+def _reorder(linear: nn.Linear, grid: tuple[int, int]) -> None:
+    """Its outputs, row by row on a grid, taken column by column."""
+    for name, tensor in list(linear.named_parameters()):
+        rows = tensor.detach().unflatten(0, grid).transpose(0, 1).flatten(0, 1)
+        setattr(linear, name, nn.Parameter(rows, requires_grad=False))
+
+
+class FeedForward(Fusable):
+    """GEGLU to four times the width, and back."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+        # The released files number these 0 and 2: a dropout, inert at inference, stood between them.
+        self.net = nn.ModuleList(
+            [GatedProjection(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)]
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(…, width) → (…, width)."""
+        for layer in self.net:
+            tokens = layer(tokens)
+        return tokens
+
+    @property
+    def bias_beforehand(self) -> Tensor | None:
+        """What must be in the total already that `onto` is given, (width,); None: nothing."""
+        return cast("nn.Linear", self.net[-1]).bias if self.operations.accumulates else None
+
+    def onto(self, total: Tensor, tokens: Tensor) -> Tensor:
+        """total + what it makes of the tokens, both (B, T, width). May overwrite total; see `bias_beforehand`."""
+        if not self.operations.accumulates:
+            return total + cast("Tensor", self(tokens))
+        return self.operations.accumulate(total, self.net[0](tokens), cast("nn.Linear", self.net[-1]).weight)
+
+
+def sines(positions: Tensor, frequencies: int, period: float = 10000.0) -> tuple[Tensor, Tensor]:
+    """Sine and cosine of position · period^(-i/frequencies), i = 0 … frequencies-1; both (…, frequencies).
+
+    Computed in float32 on the positions' device.
+    """
+    exponent = torch.arange(frequencies, dtype=torch.float32, device=positions.device) / frequencies
+    angles = positions.float()[..., None] * torch.pow(period, -exponent)
+    return angles.sin(), angles.cos()
+
+
+def positions(count: int) -> Tensor:
+    """0 … count-1 as float32 on the CPU, wherever modules are being built.
+
+    Codes of position are constants, not weights: a network built on the meta device has to keep its own.
+    """
+    return torch.arange(count, dtype=torch.float32, device="cpu")
+
+
+class AttentionStack(Fusable):
+    """A transformer block of pre-normed attentions followed by a pre-normed feed-forward, with residuals."""
+
+    def __init__(self, width: int, attentions: Sequence[Attention]) -> None:
+        super().__init__()
+        self.attention_blocks = nn.ModuleList(attentions)
+        self.norms = nn.ModuleList(nn.LayerNorm(width) for _ in attentions)
+        self.ff = FeedForward(width)
+        self.ff_norm = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        attention: Callable[[int, Tensor], Tensor],
+        code: Callable[[int], Tensor | None] = lambda _: None,
+    ) -> Tensor:
+        """Tokens (B, T, width) → the same shape; `attention(i, normed)` runs the i-th attention.
+
+        `code(i)` (F, width), F dividing B, is added to what was normed for it: row f to every F-th entry from f on.
+        """
+        update: Tensor | None = None
+        for index, norm in enumerate(self.norms):
+            tokens, normed = self.operations.layer_norm(
+                tokens, cast("nn.LayerNorm", norm), update, code=code(index)
+            )
+            update = attention(index, normed)
+        tokens, normed = self.operations.layer_norm(
+            tokens, self.ff_norm, update, bias=self.ff.bias_beforehand
+        )
+        return self.ff.onto(tokens, normed)

@@ -1,0 +1,114 @@
+"""The motion extractor: a whole frame → where the head is, how it is turned, and its keypoints in 3-D."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, cast
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from personalive.pipelines.diffusion.networks.convnext import STEM_STRIDE, ConvNeXt
+from personalive.pipelines.diffusion.networks.layers import positions
+
+DEGREES_PER_BIN = 3.0
+
+
+class HeadMotion(NamedTuple):
+    """What the motion extractor tells of N frames, all float32.
+
+    keypoints (N, K, 3): the head's keypoints in its own frame, before turn, scale and shift;
+    scale (N, 1); pitch, yaw and roll (N,) in degrees; translation (N, 3). The unit is half the frame's side.
+    """
+
+    keypoints: Tensor
+    scale: Tensor
+    pitch: Tensor
+    yaw: Tensor
+    roll: Tensor
+    translation: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class MotionExtractorParams:
+    """Sizes of the motion extractor; the defaults are those of the released weights (ConvNeXt V2 tiny).
+
+    `depths` and `widths` are blocks and channels per stage, `keypoints` how many points a head has, `bins`
+    how many steps of 3° an angle is told in, `image_size` the side of a frame in pixels.
+    """
+
+    depths: tuple[int, ...] = (3, 3, 9, 3)
+    widths: tuple[int, ...] = (96, 192, 384, 768)
+    keypoints: int = 21
+    bins: int = 66
+    image_size: int = 256
+
+    def __post_init__(self) -> None:
+        if not self.depths or len(self.depths) != len(self.widths):
+            raise ValueError(f"each stage needs a depth and a width, not {self.depths} and {self.widths}")
+        if min(*self.depths, *self.widths, self.keypoints, self.bins) < 1:
+            raise ValueError(f"every size must be positive, not {self}")
+        if self.image_size < self.stride or self.image_size % self.stride:
+            raise ValueError(f"an image size of {self.image_size} is no multiple of {self.stride} pixels")
+
+    @property
+    def stride(self) -> int:
+        """How many pixels of a frame, along each axis, make one of the last stage."""
+        return STEM_STRIDE << (len(self.widths) - 1)
+
+
+class Detector(ConvNeXt):
+    """The trunk and, on its features, one linear head per quantity."""
+
+    def __init__(self, params: MotionExtractorParams) -> None:
+        super().__init__(params.depths, params.widths)
+        width, coordinates = params.widths[-1], 3 * params.keypoints
+        self.fc_kp = nn.Linear(width, coordinates)
+        self.fc_scale = nn.Linear(width, 1)
+        self.fc_pitch = nn.Linear(width, params.bins)
+        self.fc_yaw = nn.Linear(width, params.bins)
+        self.fc_roll = nn.Linear(width, params.bins)
+        self.fc_t = nn.Linear(width, 3)
+        # Part of the released file; nothing reads what it computes.
+        self.fc_exp = nn.Linear(width, coordinates)
+
+
+class MotionExtractor(nn.Module):
+    """A `Detector` and the reading of its heads, which is done in float32 whatever the parameters' dtype."""
+
+    idx_tensor: Tensor
+
+    def __init__(self, params: MotionExtractorParams) -> None:
+        super().__init__()
+        self.params = params
+        self.detector = Detector(params)
+        self.register_buffer("idx_tensor", positions(params.bins))
+
+    def forward(self, frames: Tensor) -> HeadMotion:
+        """Frames (N, 3, 256, 256) in [0, 1], of the parameters' dtype → their head motion, float32.
+
+        Raises ValueError where frames are not `image_size` square.
+        """
+        size = self.params.image_size
+        if frames.shape[-2:] != (size, size):
+            raise ValueError(f"the motion extractor takes frames of {size}×{size}, not {tuple(frames.shape)}")
+        features = self.detector.features(frames)
+
+        def head(name: str) -> Tensor:
+            linear = cast("nn.Linear", getattr(self.detector, f"fc_{name}"))
+            return F.linear(features, linear.weight.float(), linear.bias.float())
+
+        return HeadMotion(
+            keypoints=head("kp").unflatten(1, (self.params.keypoints, 3)),
+            scale=head("scale"),
+            pitch=self._degrees(head("pitch")),
+            yaw=self._degrees(head("yaw")),
+            roll=self._degrees(head("roll")),
+            translation=head("t"),
+        )
+
+    def _degrees(self, logits: Tensor) -> Tensor:
+        """The mean angle of bins (N, bins) that are 3° apart, the middle of them straight ahead: (N,)."""
+        middle = (self.params.bins - 1) / 2
+        expected = (logits.softmax(dim=1) * self.idx_tensor.float()).sum(dim=1)
+        return DEGREES_PER_BIN * expected - DEGREES_PER_BIN * middle

@@ -1,0 +1,143 @@
+"""What the denoising UNet adds to Stable Diffusion's layers: the motion module and the temporal module.
+
+Both are two attentions and a feed-forward between a projection in and out. The motion module lets every
+pixel of a frame attend to that frame's motion tokens; the temporal module lets every pixel attend along
+time to itself in the other frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from personalive.pipelines.diffusion.kernels.operations import Fusable, Summed
+from personalive.pipelines.diffusion.networks.layers import Attention, AttentionStack, positions, sines
+from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue
+
+ATTENTIONS = 2
+
+MotionKeyValues = tuple[KeyValue, KeyValue]
+"""Projected motion tokens, one pair per attention of a motion module."""
+
+
+class StackedTransformer(Fusable):
+    """GroupNorm per frame, a linear in, an attention stack, a linear out, plus the input."""
+
+    def __init__(self, channels: int, groups: int, attentions: list[Attention]) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.proj_in = nn.Linear(channels, channels)
+        self.transformer_blocks = nn.ModuleList([AttentionStack(channels, attentions)])
+        self.proj_out = nn.Linear(channels, channels)
+
+    def attention(self, index: int) -> Attention:
+        """The attention at that place in the stack."""
+        return cast("Attention", cast("AttentionStack", self.transformer_blocks[0]).attention_blocks[index])
+
+    def forward(
+        self,
+        x: Summed,
+        attention: Callable[[int, Tensor], Tensor],
+        code: Callable[[int], Tensor | None] = lambda _: None,
+    ) -> Summed:
+        """x (N, C, h, w) → the same shape; see `AttentionStack.forward`, whose tokens are (N, h·w, C)."""
+        normed = self.operations.group_norm(x, self.norm)
+        tokens = self.proj_in(normed.flatten(2).transpose(1, 2))
+        tokens = self.proj_out(self.transformer_blocks[0](tokens, attention, code))
+        return self.operations.add(x.picture, tokens.transpose(1, 2).unflatten(2, x.picture.shape[2:]))
+
+
+class MotionModule(nn.Module):
+    """Attention from each pixel of a frame to that frame's motion tokens."""
+
+    def __init__(self, channels: int, heads: int, motion_width: int, groups: int) -> None:
+        super().__init__()
+        attentions = [Attention(channels, heads, motion_width) for _ in range(ATTENTIONS)]
+        # The released files give both kinds of module this name.
+        self.temporal_transformer = StackedTransformer(channels, groups, attentions)
+
+    def projections(self) -> tuple[Tensor, ...]:
+        """The weights (C, motion_width) of key and value of the first attention, then of the second."""
+        first, second = (self.temporal_transformer.attention(index) for index in range(ATTENTIONS))
+        return first.to_k.weight, first.to_v.weight, second.to_k.weight, second.to_v.weight
+
+    def project(self, motion: Tensor) -> MotionKeyValues:
+        """Motion tokens (N, tokens, motion_width) → keys and values (N, tokens, C) of both attentions."""
+        first, second = (self.temporal_transformer.attention(index) for index in range(ATTENTIONS))
+        return (
+            KeyValue(first.to_k(motion), first.to_v(motion)),
+            KeyValue(second.to_k(motion), second.to_v(motion)),
+        )
+
+    def forward(self, x: Tensor, motion: MotionKeyValues) -> Tensor:
+        """x (N, C, h, w) and the projected motion tokens of the same N frames → (N, C, h, w)."""
+        return self.onward(Summed(x), motion).picture
+
+    def onward(self, x: Summed, motion: MotionKeyValues) -> Summed:
+        """The same, between blocks that take down each other's sums."""
+        transformer = self.temporal_transformer
+
+        def attention(index: int, normed: Tensor) -> Tensor:
+            out: Tensor = transformer.attention(index)(normed, *motion[index])
+            return out
+
+        return cast("Summed", transformer(x, attention))
+
+
+class TemporalPositions(nn.Module):
+    """The code of a frame's place in the window: (sin, cos)(p · 10000^(-2i/C)) in channels (2i, 2i + 1)."""
+
+    pe: Tensor
+
+    def __init__(self, channels: int, length: int) -> None:
+        super().__init__()
+        pairs = sines(positions(length), channels // 2)
+        self.register_buffer("pe", torch.stack(pairs, dim=-1).flatten(1)[None])
+
+
+class TemporalAttention(Attention):
+    """Self-attention along time with a position code on what it attends from and to."""
+
+    def __init__(self, channels: int, heads: int, length: int) -> None:
+        super().__init__(channels, heads)
+        self.pos_encoder = TemporalPositions(channels, length)
+
+    def code(self, frames: int) -> Tensor:
+        """What is added to the tokens of each frame before: (frames, C)."""
+        return self.pos_encoder.pe[0, :frames]
+
+    def along_time(self, tokens: Tensor, frames: int) -> Tensor:
+        """Tokens with their code (S·frames, L, C) → the same shape, each pixel attending to itself along time."""
+        tokens = tokens.unflatten(0, (-1, frames))
+        query, key, value = self.projected(tokens)
+        attended = self.operations.attend_along_time(query, key, value, self.heads)
+        out: Tensor = self.to_out[0](attended.flatten(0, 1))
+        return out
+
+
+class TemporalModule(nn.Module):
+    """Attention from each pixel to itself in the other frames of its session's window."""
+
+    def __init__(self, channels: int, heads: int, length: int, groups: int) -> None:
+        super().__init__()
+        attentions: list[Attention] = [TemporalAttention(channels, heads, length) for _ in range(ATTENTIONS)]
+        self.temporal_transformer = StackedTransformer(channels, groups, attentions)
+
+    def forward(self, x: Tensor, frames: int) -> Tensor:
+        """x (S·frames, C, h, w), frames of a session together → the same shape."""
+        return self.onward(Summed(x), frames).picture
+
+    def onward(self, x: Summed, frames: int) -> Summed:
+        """The same, between blocks that take down each other's sums."""
+        transformer = self.temporal_transformer
+
+        def attention(index: int, normed: Tensor) -> Tensor:
+            return cast("TemporalAttention", transformer.attention(index)).along_time(normed, frames)
+
+        def code(index: int) -> Tensor:
+            return cast("TemporalAttention", transformer.attention(index)).code(frames)
+
+        return cast("Summed", transformer(x, attention, code))

@@ -1,0 +1,42 @@
+"""The reference UNet: one latent image → the banks that the denoising UNet attends to."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from personalive.pipelines.diffusion.kernels.operations import Summed
+from personalive.pipelines.diffusion.networks.unet import Trunk
+
+
+class ReferenceUNet(Trunk):
+    """A trunk that is run once per reference, and once per history keyframe, at timestep 0.
+
+    Nothing but the banks is kept, so the network ends where the last one is known.
+    """
+
+    def forward(self, latents: Tensor, cross: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Latents (S, in_channels, h, w) → for each spatial transformer its bank (S, h'·w', C).
+
+        `cross` are this network's own `cross_constants` of the reference. Banks are in the order in which
+        the transformers run: down, middle, up.
+        """
+        embedding = self.time_embedding(torch.zeros(1, device=latents.device))
+        banks: list[Tensor] = []
+
+        def run(number: int, x: Summed) -> Summed:
+            layer = self.layers[number]
+            x = layer.resnet.onward(x, layer.resnet.time_feature(embedding))
+            if layer.attention is None:
+                return x
+            tokens = layer.attention.tokens(x)
+            bank = layer.attention.bank(tokens)
+            banks.append(bank)
+            if number == len(self.layers) - 1:
+                return x
+            return layer.attention.leave(
+                x.picture, layer.attention.block(tokens, bank, cross[layer.bank], None)
+            )
+
+        self.walk(self.conv_in(latents), run)
+        return tuple(banks)

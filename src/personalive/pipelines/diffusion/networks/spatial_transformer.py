@@ -1,0 +1,139 @@
+"""The spatial transformer: attention over the pixels of a frame, and over those of the reference.
+
+Self-attention sees, beside the frame's own tokens, the *banks* of the reference and of history keyframes:
+what entered the self-attention of the same block in the reference UNet. Banks do not change while a
+reference lives, so their keys and values are projected once (`project_bank`) and passed in.
+
+Cross-attention has one key, the image embedding, so its softmax is 1 and its result the same for every
+query: `to_out(to_v(embedding))`, one vector per block and reference (`cross_constant`). The released files
+carry the weights of its query and norm; they take no part.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from personalive.pipelines.diffusion.kernels.fp8 import Float8Linear
+from personalive.pipelines.diffusion.kernels.operations import Fusable, Summed
+from personalive.pipelines.diffusion.networks.layers import Attention, FeedForward
+
+_JOINED = 1 << 26
+"""Keys of so many numbers are joined at once, those of half the frames of 64×64 with three keyframes: memory peaks
+there, and half of them fill a GPU too."""
+
+
+class KeyValue(NamedTuple):
+    """Projected keys and values, both (batch, tokens, channels)."""
+
+    key: Tensor
+    value: Tensor
+
+
+class SpatialBlock(Fusable):
+    """Self-attention, the cross-attention constant and the feed-forward, each with a residual."""
+
+    def __init__(self, width: int, heads: int, context_width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn1 = Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.attn2 = Attention(width, heads, context_width)
+        self.norm3 = nn.LayerNorm(width)
+        self.ff = FeedForward(width)
+
+    def forward(self, tokens: Tensor, normed: Tensor, cross: Tensor, shared: KeyValue | None) -> Tensor:
+        """tokens and normed = norm1(tokens), both (S·F, L, C) → (S·F, L, C).
+
+        cross (S, 1, C); shared keys and values (S, M, C), the same for the F frames of a session.
+        """
+        update: Tensor = self.attn1.to_out[0](self._attended(*self.attn1.projected(normed), shared))
+        tokens, normed = self.operations.layer_norm(
+            tokens, self.norm3, update, shift=cross, bias=self.ff.bias_beforehand
+        )
+        return self.ff.onto(tokens, normed)
+
+    def _attended(self, query: Tensor, key: Tensor, value: Tensor, shared: KeyValue | None) -> Tensor:
+        """Attention (S·F, L, C) of frames to themselves and to what their session's frames share."""
+        heads, join, attend = self.attn1.heads, self.operations.join, self.operations.attend
+        if shared is None:
+            return attend(query, key, value, heads)
+        sessions = len(shared.key)
+        frames, channels = len(query) // sessions, key.shape[2]
+        most = max(_JOINED // ((key.shape[1] + shared.key.shape[1]) * channels), 1)
+        if len(query) <= most:
+            return attend(query, join(key, shared.key), join(value, shared.value), heads)
+        by_session = [tokens.unflatten(0, (sessions, frames)) for tokens in (query, key, value)]
+        parts = []
+        for row in range(sessions):
+            more_keys, more_values = shared.key[row : row + 1], shared.value[row : row + 1]
+            for portion in _portions(frames, most):
+                own, keys, values = (tokens[row, portion] for tokens in by_session)
+                parts.append(attend(own, join(keys, more_keys), join(values, more_values), heads))
+        return torch.cat(parts)
+
+
+def _portions(count: int, most: int) -> list[slice]:
+    """0 … count in portions of at most so many, as even as can be."""
+    each = math.ceil(count / math.ceil(count / most))
+    return [slice(begin, min(begin + each, count)) for begin in range(0, count, each)]
+
+
+class SpatialTransformer(Fusable):
+    """GroupNorm, a projection in, one `SpatialBlock`, a projection out, plus the input."""
+
+    def __init__(self, channels: int, heads: int, context_width: int, groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
+        self.proj_in: nn.Conv2d | Float8Linear = nn.Conv2d(channels, channels, 1)
+        self.transformer_blocks = nn.ModuleList([SpatialBlock(channels, heads, context_width)])
+        self.proj_out = nn.Conv2d(channels, channels, 1)
+
+    @property
+    def block(self) -> SpatialBlock:
+        """The one transformer block."""
+        return cast("SpatialBlock", self.transformer_blocks[0])
+
+    def tokens(self, x: Summed) -> Tensor:
+        """Image (N, C, h, w) → the block's input (N, h·w, C)."""
+        normed = self.operations.group_norm(x, self.norm)
+        return pointwise(normed.flatten(2).transpose(1, 2), self.proj_in)
+
+    def bank(self, tokens: Tensor) -> Tensor:
+        """What enters self-attention (N, L, C); of a reference, this is its bank."""
+        return self.operations.layer_norm(tokens, self.block.norm1).normed
+
+    def forward(self, x: Tensor, cross: Tensor, shared: KeyValue | None = None) -> Tensor:
+        """x (S·F, C, h, w) → the same shape; see `SpatialBlock.forward` for the rest."""
+        return self.onward(Summed(x), cross, shared).picture
+
+    def onward(self, x: Summed, cross: Tensor, shared: KeyValue | None = None) -> Summed:
+        """The same, between blocks that take down each other's sums."""
+        tokens = self.tokens(x)
+        return self.leave(x.picture, self.block(tokens, self.bank(tokens), cross, shared))
+
+    def leave(self, x: Tensor, tokens: Tensor) -> Summed:
+        """The block's output (N, h·w, C) as an image, added to the transformer's input x (N, C, h, w)."""
+        update = pointwise(tokens, self.proj_out).transpose(1, 2).unflatten(2, x.shape[2:])
+        return self.operations.add(x, update)
+
+    def project_bank(self, bank: Tensor) -> KeyValue:
+        """Keys and values (S, M, C) of banks (S, M, C)."""
+        return KeyValue(self.block.attn1.to_k(bank), self.block.attn1.to_v(bank))
+
+    def cross_constant(self, image_embeds: Tensor) -> Tensor:
+        """What cross-attention to the one token of image_embeds (S, 1, context_width) gives: (S, 1, C)."""
+        attention = self.block.attn2
+        constant: Tensor = attention.to_out[0](attention.to_v(image_embeds))
+        return constant
+
+
+def pointwise(tokens: Tensor, convolution: nn.Conv2d | Float8Linear) -> Tensor:
+    """A 1×1 convolution applied to tokens (N, L, C): in channels-last memory no copy is made."""
+    if isinstance(convolution, Float8Linear):
+        return cast("Tensor", convolution(tokens))
+    return F.linear(tokens, convolution.weight.flatten(1), convolution.bias)

@@ -1,0 +1,332 @@
+"""The PersonaLive pipeline as the rest of the program sees it. PyTorch is imported when it is loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from PIL import Image as Pillow
+from typing_extensions import override
+
+from personalive.errors import DeviceFullError, InputError, NoFaceError, PipelineUnavailableError
+from personalive.face.face import dominant
+from personalive.face.tracker import FaceDetector
+from personalive.installation import install_command
+from personalive.media.types import Image
+from personalive.pipelines.base import (
+    AnimatedChunk,
+    Availability,
+    FaceFound,
+    FrameChunk,
+    Pipeline,
+    PipelineInfo,
+    ProgressReport,
+    Reference,
+    Session,
+)
+from personalive.pipelines.diffusion.checkpoints import layout
+from personalive.pipelines.diffusion.parameters import (
+    TRAINED_SIDE,
+    PersonaLiveLoadParameters,
+    PersonaLiveRunParameters,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from personalive.media import VideoFrame
+    from personalive.pipelines.diffusion.components import Models
+    from personalive.pipelines.diffusion.memory.plan import MemoryPlan
+    from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
+    from personalive.pipelines.diffusion.sampling.engine import Engine, Trace
+    from personalive.pipelines.diffusion.sampling.noise import NoiseSource
+    from personalive.pipelines.diffusion.sampling.reference import FusedReference
+    from personalive.pipelines.diffusion.session import PersonaLiveSession
+
+T = TypeVar("T")
+
+_LIBRARIES = ("torch", "safetensors")
+_LOADING = 0.5
+"""Share of the progress that reading the weights is."""
+
+
+class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunParameters]):
+    """The diffusion model: a window of frames at four noise levels, one chunk of which each step finishes."""
+
+    info: PipelineInfo = PipelineInfo(
+        id="personalive",
+        name="PersonaLive (diffusion)",
+        description=(
+            "Generates the portrait in motion with the PersonaLive diffusion model. Needs its weights; made for a "
+            "GPU, slow on a CPU."
+        ),
+        chunk_frames=4,
+        exact_chunks=True,
+        delay_frames=12,
+        generative=True,
+    )
+    load_parameters = PersonaLiveLoadParameters
+    run_parameters = PersonaLiveRunParameters
+
+    def __init__(
+        self, models: Models, parameters: PersonaLiveLoadParameters, plan: MemoryPlan | None = None
+    ) -> None:
+        """With networks that are loaded already; `load` reads them from files. `plan`: see `Engine`."""
+        from personalive.pipelines.diffusion.sampling.engine import Engine
+
+        self._parameters = parameters
+        self.info = replace(
+            type(self).info,
+            chunk_frames=parameters.temporal_window_size,
+            delay_frames=parameters.delay_frames,
+        )
+        self._engine: Engine | None = Engine(models, parameters, plan)
+        self._weights = models.fingerprint()
+        self._unusual = (*models.warnings, *((self._engine.warning,) if self._engine.warning else ()))
+        self._references: OrderedDict[tuple[str, bool], FusedReference] = OrderedDict()
+        self._detector: FaceDetector | None = None
+        self._sessions: weakref.WeakSet[PersonaLiveSession] = weakref.WeakSet()
+
+    @classmethod
+    @override
+    def availability(cls) -> Availability:
+        return cls.availability_with({})
+
+    @classmethod
+    @override
+    def availability_with(cls, given: Mapping[str, object]) -> Availability:
+        missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
+        if missing:
+            return Availability(
+                False, f"{missing[0]} is not installed", f"Run: {install_command('diffusion')}"
+            )
+        root = layout.root_of(Path(str(given["weights"])) if given.get("weights") else None)
+        required = (file for file in layout.FILES if not file.optional and file.folder.name == "personalive")
+        if not root.is_dir() or all(file.find(root) is None for file in required):
+            return Availability(False, f"there are no weights in {root}", "Run: personalive download")
+        return Availability(True, f"its weights are in {root}")
+
+    @classmethod
+    @override
+    def load(
+        cls, parameters: PersonaLiveLoadParameters, report: ProgressReport | None = None
+    ) -> PersonaLivePipeline:
+        device = cls._device(parameters)
+        from personalive.pipelines.diffusion.stages.acceleration import chosen
+
+        share = 1.0 if chosen(parameters.compile, device) == "off" else _LOADING
+        tell = report or (lambda stage, done: None)
+
+        def prepared(loaded: PersonaLivePipeline) -> PersonaLivePipeline:
+            loaded.warm_up(lambda stage, done: tell(stage, share + (1 - share) * done))
+            return loaded
+
+        return cls.read(parameters, lambda stage, done: tell(stage, share * done), then=prepared)
+
+    @classmethod
+    def read(
+        cls,
+        parameters: PersonaLiveLoadParameters,
+        report: ProgressReport | None = None,
+        *,
+        then: Callable[[PersonaLivePipeline], T],
+    ) -> T:
+        """Load it without warming up, and return what `then` makes of it; see `load`.
+
+        Where memory runs out in between, `then` too, all is done again with a leaner plan.
+        """
+        device = cls._device(parameters)
+        from personalive.pipelines.diffusion.loading import read_fitted
+
+        return read_fitted(
+            parameters, device, lambda models, plan: then(cls(models, parameters, plan)), report
+        )
+
+    @classmethod
+    def _device(cls, parameters: PersonaLiveLoadParameters) -> torch.device:
+        """Where it will run. Raises `PipelineUnavailableError` where it cannot run at all."""
+        state = cls.availability_with({"weights": parameters.weights})
+        if not state.ready:
+            raise PipelineUnavailableError(f"The PersonaLive pipeline cannot be loaded: {state.sentence}")
+        from personalive.pipelines.diffusion.device.devices import device_of
+
+        return device_of(parameters.device)
+
+    def warm_up(self, report: ProgressReport | None = None) -> None:
+        """Compile, tune and record what the first frames would wait for. `load` does; nothing where nothing is.
+
+        Where memory is so short that nothing is recorded, steps are tried all the same.
+        """
+        from personalive.pipelines.diffusion.warmup import warm_up
+
+        engine = self._loaded()
+        if engine.mode != "off" or not engine.plan.recorded:
+            warm_up(engine, report)
+
+    @property
+    @override
+    def parameters(self) -> PersonaLiveLoadParameters:
+        return self._parameters
+
+    @property
+    @override
+    def warnings(self) -> tuple[str, ...]:
+        parameters, found = self._parameters, []
+        if (parameters.width, parameters.height) != (TRAINED_SIDE, TRAINED_SIDE):
+            found.append(
+                f"The released weights were trained at {TRAINED_SIDE}×{TRAINED_SIDE}; {parameters.width}×"
+                f"{parameters.height} is experimental."
+            )
+        if parameters.experimental:
+            found.append("Window settings may differ from those that the weights were trained for.")
+        return (*found, *self._unusual)
+
+    @property
+    @override
+    def notes(self) -> tuple[str, ...]:
+        from personalive.pipelines.diffusion.device.allocator import total_bytes
+
+        engine = self._loaded()
+        total = total_bytes(engine.models.device)
+        if self._parameters.low_vram != "auto" or total is None:
+            return ()
+        return (f"{engine.plan.on_card(total)} (low_vram={engine.plan.name}).",)
+
+    @override
+    def seconds_per_frame(self) -> float | None:
+        from personalive.pipelines.diffusion.estimate import seconds_per_frame
+
+        return seconds_per_frame(self._loaded())
+
+    @override
+    def fuse(self, image: Image, *, allow_no_face: bool = False) -> FusedReference:
+        from personalive.pipelines.diffusion.sampling.reference import fuse, identity
+
+        engine = self._loaded()
+        width, height = self._parameters.width, self._parameters.height
+        name = identity(image, height, width, self._weights)
+        lenient = allow_no_face or not self._parameters.face_detection
+        if (name, lenient) in self._references:
+            self._references.move_to_end((name, lenient))
+            return self._references[name, lenient]
+        face = self._find_face(image) if self._parameters.face_detection else None
+        if face is None and self._parameters.face_detection and not allow_no_face:
+            raise NoFaceError(
+                "No face was found in the reference. Use a picture in which one face is clearly visible."
+            )
+        shown = np.array(Pillow.fromarray(image).resize((width, height), Pillow.Resampling.LANCZOS))
+        shown.setflags(write=False)
+        reference = fuse(
+            engine.models,
+            image,
+            height=height,
+            width=width,
+            name=name,
+            shown=shown,
+            face=face,
+            allow_no_face=lenient,
+        )
+        self._references[name, lenient] = reference
+        while len(self._references) > engine.plan.references:
+            self._references.popitem(last=False)
+        return reference
+
+    def _find_face(self, image: Image) -> FaceFound | None:
+        self._detector = self._detector or FaceDetector()
+        face = dominant(self._detector.detect(image), (image.shape[1], image.shape[0]))
+        if face is None:
+            return None
+        left, top, right, bottom = (float(value) for value in face.box)
+        return FaceFound((left, top, right, bottom), self._detector.confidence(image, face))
+
+    @override
+    def open_session(
+        self,
+        reference: Reference,
+        parameters: PersonaLiveRunParameters | None = None,
+        *,
+        seed: int | None = None,
+        noise: Callable[[], NoiseSource] | None = None,
+        trace: Trace | None = None,
+    ) -> PersonaLiveSession:
+        """A session with its own state. `noise` replaces the seeded source, `trace` is told of every stage.
+
+        Raises `DeviceFullError` where the GPU has no memory for one more.
+        """
+        from personalive.pipelines.diffusion.session import PersonaLiveSession, own_reference, seeded
+
+        engine = self._loaded()
+        self._require_room(engine)
+        session = PersonaLiveSession(
+            engine,
+            own_reference(reference),
+            parameters or PersonaLiveRunParameters(),
+            noise or seeded(self._parameters.seed if seed is None else seed),
+            self._weights,
+            trace,
+        )
+        self._sessions.add(session)
+        return session
+
+    def _require_room(self, engine: Engine) -> None:
+        """Raise `DeviceFullError` where a session more than was planned for has no room."""
+        there = sum(not session.closed for session in self._sessions)
+        if there < engine.plan.batch_sessions:
+            return
+        from personalive.pipelines.diffusion.device.allocator import unused_bytes
+
+        free = unused_bytes(engine.models.device)
+        if free < engine.plan.session:
+            raise DeviceFullError(
+                f"There is too little GPU memory for another session: {engine.plan.session / 1e9:.2f} GB are "
+                f"needed and {free / 1e9:.2f} GB are free."
+            )
+
+    def extract_motion(self, frames: Iterable[VideoFrame], fps: float) -> DrivingMotion:
+        """The motion of a driving clip, to be kept and carried over to any reference.
+
+        Raises `InputError` for a clip without a frame.
+        """
+        from personalive.pipelines.diffusion.motion.extraction import extract
+
+        return extract(self._loaded(), frames, fps, self._weights)
+
+    @property
+    @override
+    def sessions_together(self) -> int:
+        return self._loaded().plan.batch_sessions
+
+    @override
+    def step_many(
+        self, sessions: Sequence[Session[PersonaLiveRunParameters]], chunks: Sequence[FrameChunk]
+    ) -> list[AnimatedChunk]:
+        from personalive.pipelines.diffusion.session import PersonaLiveSession, step_together
+
+        own = [session for session in sessions if isinstance(session, PersonaLiveSession)]
+        if len(own) < len(sessions):
+            raise InputError("Only sessions of this pipeline can be stepped together.")
+        return step_together(own, chunks)
+
+    @override
+    def close(self) -> None:
+        if self._detector is not None:
+            self._detector.close()
+            self._detector = None
+        self._references.clear()
+        self._engine = None
+
+    @property
+    def engine(self) -> Engine:
+        """What steps the sessions; for tools that look inside."""
+        return self._loaded()
+
+    def _loaded(self) -> Engine:
+        if self._engine is None:
+            raise InputError("This pipeline is closed.")
+        return self._engine

@@ -1,0 +1,1 @@
+"""What a reference and a driving frame become before networks see them: pixels, crops, keypoints and pose images."""

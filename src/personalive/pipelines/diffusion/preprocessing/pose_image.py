@@ -1,0 +1,43 @@
+"""The keypoint canvas: the picture that the pose guider sees, a coloured disc for each drawn keypoint."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from personalive.pipelines.diffusion.preprocessing.keypoints import drawn_pixels
+
+RADIUS = 4
+COLOURS = (
+    (255, 0, 0),
+    (255, 255, 0),
+    (0, 255, 0),
+    (0, 255, 255),
+    (0, 0, 255),
+    (255, 0, 255),
+    (255, 0, 85),
+)
+"""RGB of each drawn keypoint's disc, in the order of `keypoints.DRAWN`."""
+
+
+def draw_canvas(points: Tensor, height: int, width: int) -> Tensor:
+    """Canvases of keypoints (N, K, 3): float32 (N, 3, height, width) in [0, 1].
+
+    Each drawn keypoint colours the pixels within 4 px of the one it lies in; where discs overlap, colours add
+    up to at most 1. Off the canvas a disc shows what falls inside; a keypoint that is not finite shows nothing.
+    """
+    discs = _discs(drawn_pixels(points, height, width), height, width)
+    canvas = torch.zeros(len(points), 3, height, width, dtype=torch.float32, device=points.device)
+    for index, colour in enumerate(COLOURS):
+        for channel, value in enumerate(colour):
+            if value:
+                canvas[:, channel].add_(discs[:, index], alpha=value / 255)
+    return canvas.clamp_(max=1.0)
+
+
+def _discs(centres: Tensor, height: int, width: int) -> Tensor:
+    """Which pixels lie within the radius of centres (N, P, 2): bool (N, P, height, width)."""
+    across = torch.arange(width, device=centres.device) - centres[..., :1]
+    down = torch.arange(height, device=centres.device) - centres[..., 1:]
+    # dx² ≤ r² - dy² rather than dx² + dy² ≤ r²: nothing as large as the result but the result is made.
+    return across.square()[:, :, None, :] <= (RADIUS**2 - down.square())[..., None]

@@ -1,0 +1,1 @@
+"""The engine: window, noise schedule, noise and reference banks of a session, step by step."""

@@ -1,0 +1,302 @@
+"""One step of several sessions: driving frames in, animated frames and new states out.
+
+The engine holds what sessions share, and no session. Whatever can be batched over sessions is.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from personalive.errors import InputError
+from personalive.paths import cache_folder
+from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.device.devices import exact_float32
+from personalive.pipelines.diffusion.device.pinned_copy import to_device
+from personalive.pipelines.diffusion.device.unet_streaming import StreamedUNet
+from personalive.pipelines.diffusion.kernels.attention import preferred
+from personalive.pipelines.diffusion.kernels.dispatch import measured
+from personalive.pipelines.diffusion.kernels.operations import PLAIN
+from personalive.pipelines.diffusion.memory.plan import MemoryPlan, candidates
+from personalive.pipelines.diffusion.memory.planner import plans_of
+from personalive.pipelines.diffusion.networks.motion_extractor import HeadMotion
+from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
+from personalive.pipelines.diffusion.preprocessing.keypoints import (
+    Transfer,
+    approach,
+    carried_over,
+    keypoints,
+    transition,
+)
+from personalive.pipelines.diffusion.preprocessing.pixels import on_device
+from personalive.pipelines.diffusion.sampling.reference import FusedReference
+from personalive.pipelines.diffusion.sampling.scheduler import Schedule
+from personalive.pipelines.diffusion.sampling.window import WindowInput, WindowOutput, WindowState, denoise
+from personalive.pipelines.diffusion.stages.acceleration import accelerated, chosen, compiling_or_less
+from personalive.pipelines.diffusion.stages.compile_cache import keep_kernels
+from personalive.pipelines.diffusion.stages.frame_decoder import FrameDecoder, frames_at_once, to_images
+from personalive.pipelines.diffusion.stages.memory_format import StepSize, lay_out
+from personalive.pipelines.diffusion.stages.motion_features import DriverState, Perceived, calmed, held
+from personalive.pipelines.diffusion.stages.quantization import quantize
+from personalive.pipelines.diffusion.stages.stages import PlainStages, Stages
+from personalive.pipelines.diffusion.tracking.driver_tracker import TrackedFrame
+
+Trace = Callable[[str, Tensor], None]
+"""For tests and tools: told of each stage's result, under the stage's name."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SessionState:
+    """All that changes from step to step; `driver` is None until its first face was seen."""
+
+    window: WindowState
+    driver: DriverState | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Look:
+    """Frames to look at, uint8 (M, H, W, 3); `found` (M,) bool: where a face was seen."""
+
+    frames: Tensor
+    found: Tensor
+
+
+def looked_at(tracked: Sequence[TrackedFrame], device: torch.device) -> Look:
+    """Return tracked frames as the engine takes them, on their way to the device."""
+    crops = np.stack([frame.crop for frame in tracked])
+    found = torch.tensor([frame.found for frame in tracked])
+    return Look(on_device(crops, device), to_device(found, device))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepInput:
+    """One session's part of a step: what drives it, M frames to look at or what was seen in them before.
+
+    `noise` float32 (1, 4, M, h, w).
+    """
+
+    reference: FusedReference
+    state: SessionState
+    driving: Look | Perceived
+    noise: Tensor
+    parameters: PersonaLiveRunParameters
+    trace: Trace | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StepOutput:
+    """`images` uint8 (M, H, W, 3) on the device; `valid` (M,) bool: which driving frames had a face to show."""
+
+    state: SessionState
+    images: Tensor
+    valid: Tensor
+
+
+class Engine:
+    """The networks, the schedule, and what both determine."""
+
+    def __init__(
+        self, models: Models, parameters: PersonaLiveLoadParameters, plan: MemoryPlan | None = None
+    ) -> None:
+        """`plan`: how memory is used, of those that `plans_of` gives; by default what `low_vram` names."""
+        self.models = models
+        self.parameters = parameters
+        self.plan = plan or candidates(plans_of(models, parameters), parameters.low_vram)[0]
+        self.schedule = Schedule.build(
+            parameters.temporal_adaptive_step, parameters.temporal_window_size, models.device
+        )
+        self._check_attention()
+        folder = keep_kernels(cache_folder(), models.device) if models.device.type == "cuda" else None
+        operations = PLAIN
+        with torch.no_grad(), self._attention():
+            if parameters.kernels == "auto":
+                operations = measured(models.device, folder, parameters.attention)
+            size = _size(parameters, self.plan)
+            lay_out(models, operations, size)
+            if parameters.dtype == "float8":
+                quantize(models, operations, parameters.float8_layers, size)
+        self.operations = operations
+        """What its networks compute with."""
+        decoder = FrameDecoder(models, parameters.vae, at_once=self.plan.frames_at_once)
+        # Behind all that changes weights.
+        streamed = None
+        if self.plan.streamed:
+            streamed = StreamedUNet(models.denoising_unet, models.device, self.plan.streamed)
+        with torch.inference_mode():
+            time = models.denoising_unet.time_features(self.schedule.timesteps)
+        self.plain = PlainStages(models, decoder, time, parameters.height, parameters.width)
+        mode = chosen(parameters.compile, models.device) if self.plan.recorded else "off"
+        self.mode, self.warning = compiling_or_less(mode, models.device)
+        """How it is accelerated: off, graphs or full; and why not as asked for, if so."""
+        # Only page-locked memory can be copied from within a recording.
+        as_they_are = () if streamed is None or streamed.page_locked else ("predict",)
+        self.stages: Stages = accelerated(self.plain, self.mode, as_they_are)
+        """What runs on the device; may be exchanged between two steps."""
+
+    def noise_shape(self, frames: int) -> tuple[int, ...]:
+        """Of the noise that a session draws for so many frames."""
+        channels = self.models.denoising_unet.params.in_channels
+        return (1, channels, frames, self.parameters.height // 8, self.parameters.width // 8)
+
+    def start(self, reference: FusedReference, noise: Tensor) -> SessionState:
+        """A session's state before its first step; noise (1, 4, P, h, w) of `schedule.padding` frames."""
+        own = to_device(noise, self.models.device)
+        return SessionState(WindowState.start(reference, own, self.schedule))
+
+    @torch.inference_mode()
+    def step(self, inputs: Sequence[StepInput]) -> list[StepOutput | None]:
+        """Step each session once. None for one that has not begun and sees no face: its state stays.
+
+        More than were prepared for go in turn: nobody waits for what would have to be compiled.
+        """
+        anybody = self.mode == "off" and self.plan.recorded
+        most = len(inputs) if anybody else self.plan.batch_sessions
+        if len(inputs) > most:
+            parts = (inputs[begin : begin + most] for begin in range(0, len(inputs), most))
+            return [output for part in parts for output in self.step(part)]
+        looked = iter(self.perceive([each.driving for each in inputs if isinstance(each.driving, Look)]))
+        with exact_float32(), self._attention():
+            perceived = [
+                each.driving if isinstance(each.driving, Perceived) else next(looked) for each in inputs
+            ]
+            ready = [
+                index
+                for index, each in enumerate(inputs)
+                if each.state.driver is not None or bool(perceived[index].valid.any())
+            ]
+            outputs: list[StepOutput | None] = [None] * len(inputs)
+            if ready:
+                stepped = self._animate(
+                    [inputs[index] for index in ready], [perceived[index] for index in ready]
+                )
+                for index, output in zip(ready, stepped, strict=True):
+                    outputs[index] = output
+            return outputs
+
+    @torch.inference_mode()
+    def perceive(self, looks: Sequence[Look]) -> list[Perceived]:
+        """What is seen in each of several drivers' frames."""
+        if not looks:
+            return []
+        with exact_float32(), self._attention():
+            everything = self.stages.see(
+                torch.cat([look.frames for look in looks]), torch.cat([look.found for look in looks])
+            )
+        ends = list(itertools.accumulate(len(look.frames) for look in looks))
+        return [everything.part(slice(begin, end)) for begin, end in zip([0, *ends], ends, strict=False)]
+
+    def _animate(self, inputs: list[StepInput], perceived: list[Perceived]) -> list[StepOutput]:
+        noises = [to_device(each.noise, self.models.device) for each in inputs]
+        driven = [self._drive(each, seen) for each, seen in zip(inputs, perceived, strict=True)]
+        poses = self._poses([points for points, _, _ in driven], [each.trace for each in inputs])
+        windows = [
+            WindowInput(
+                each.reference,
+                each.state.window,
+                motion,
+                pose,
+                noise,
+                each.parameters.keyframe_threshold,
+            )
+            for each, (_, motion, _), pose, noise in zip(inputs, driven, poses, noises, strict=True)
+        ]
+        most = self.parameters.max_keyframes
+        outputs = denoise(self.models, self.stages, self.schedule, windows, most)
+        images = self._decode(outputs, [each.trace for each in inputs])
+        return [
+            StepOutput(SessionState(output.state, driver), image, seen.valid)
+            for output, image, (_, _, driver), seen in zip(outputs, images, driven, perceived, strict=True)
+        ]
+
+    def _drive(self, each: StepInput, seen: Perceived) -> tuple[Tensor, Tensor, DriverState]:
+        """Keypoints to draw (N, K, 3) and motion tokens (N, 32, 16) of the new frames, and what is remembered.
+
+        At a session's first step a transition from the reference comes in front.
+        """
+        reference, before, set_to = each.reference, each.state.driver, each.parameters
+        head, tokens = held(seen, before)
+        calm = calmed(head, before.calm if before else None, set_to.smoothing)
+        first = before.first if before else _frame(calm, 0)
+        transfer = Transfer(set_to.pose, set_to.translation, set_to.scale)
+        drawn = carried_over(reference.head, calm, first, transfer)
+        points = keypoints(drawn)
+        motion = tokens if set_to.expression == 1 else reference.motion.lerp(tokens, set_to.expression)
+        if before is None:
+            steps = self.schedule.padding
+            points = torch.cat([keypoints(transition(reference.head, _frame(drawn, 0), steps)), points])
+            motion = torch.cat([approach(reference.motion, motion[:1], steps), motion])
+        if each.trace:
+            each.trace("boxes", seen.boxes)
+            each.trace("motion", seen.tokens)
+            each.trace("kps", points)
+        return points, motion, DriverState(first, _frame(head, -1), tokens[-1:], _frame(calm, -1))
+
+    def _poses(self, points: list[Tensor], traces: list[Trace | None]) -> list[Tensor]:
+        """Pose features (1, C, N, h, w) of each session's keypoints."""
+        poses: dict[int, Tensor] = {}
+        # First steps have a whole window of poses. Apart from the others, there are fewer shapes to prepare for.
+        for count in {len(each) for each in points}:
+            alike = [index for index, each in enumerate(points) if len(each) == count]
+            drawn = self.stages.pose(torch.cat([points[index] for index in alike]))
+            poses |= dict(zip(alike, drawn.split(count), strict=True))
+        return [self._posed(points[index], poses[index], trace) for index, trace in enumerate(traces)]
+
+    def _posed(self, points: Tensor, pose: Tensor, trace: Trace | None) -> Tensor:
+        """One session's features (N, C, h, w), as its window takes them."""
+        if trace:
+            trace("canvas", self.plain.canvas(points))
+            trace("pose", pose)
+        return pose.transpose(0, 1)[None]
+
+    def _decode(self, outputs: list[WindowOutput], traces: list[Trace | None]) -> list[Tensor]:
+        """The frames that leave: the oldest, or in a low-latency mode younger ones, uint8 (M, H, W, 3)."""
+        chunk = self.schedule.chunk_frames
+        shown = slice(self.parameters.early * chunk, (self.parameters.early + 1) * chunk)
+        latents = torch.cat([output.clean[0, :, shown].transpose(0, 1) for output in outputs])
+        if not any(traces):
+            return list(self.stages.show(latents).split(chunk))
+        pixels = self.plain.decode(latents)
+        for row, (output, trace) in enumerate(zip(outputs, traces, strict=True)):
+            if trace:
+                own = slice(row * chunk, (row + 1) * chunk)
+                trace("noise_pred", output.predicted)
+                trace("latents", latents[own])
+                trace("frames", pixels[own].permute(0, 2, 3, 1))
+                trace("keyframes", torch.tensor([len(output.state.keyframes)]))
+        return list(to_images(pixels).split(chunk))
+
+    def _attention(self) -> AbstractContextManager[Any]:
+        return preferred(self.models.device, self.parameters.attention)
+
+    def _check_attention(self) -> None:
+        """Refuse an attention kernel that this device, type or PyTorch does not have."""
+        width = (
+            self.models.denoising_unet.params.block_out_channels[0] // self.models.denoising_unet.params.heads
+        )
+        tokens = torch.zeros(1, 1, 16, width, device=self.models.device, dtype=self.models.dtype)
+        try:
+            with self._attention(), torch.inference_mode():
+                torch.nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+        except RuntimeError:
+            raise InputError(
+                f"attention={self.parameters.attention} does not run on {self.models.device} in "
+                f"{self.models.dtype}: choose another, or auto."
+            ) from None
+
+
+def _size(parameters: PersonaLiveLoadParameters, plan: MemoryPlan) -> StepSize:
+    chunk, height, width = parameters.temporal_window_size, parameters.height, parameters.width
+    decoded = min(plan.frames_at_once or frames_at_once("full", height * width), chunk)
+    return StepSize(height, width, chunk * parameters.temporal_adaptive_step, chunk, decoded)
+
+
+def _frame(head: HeadMotion, index: int) -> HeadMotion:
+    """One of the frames, as a batch of one."""
+    return HeadMotion(*(value[index][None] for value in head))

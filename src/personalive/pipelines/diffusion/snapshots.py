@@ -1,0 +1,137 @@
+"""A session's state as bytes, and back: so that a long run can be stopped and continued to the same result.
+
+Safetensors, with what is no tensor as JSON in the header, behind their SHA-256: damage is noticed before anything
+is made of it. What follows from the rest is left out and computed anew: the reference, and the keys and values of
+history keyframes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from personalive.errors import InputError
+from personalive.pipelines.base import FrameState
+from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.networks.denoising_unet import join_banks
+from personalive.pipelines.diffusion.networks.motion_extractor import HeadMotion
+from personalive.pipelines.diffusion.parameters import PersonaLiveRunParameters
+from personalive.pipelines.diffusion.sampling.engine import SessionState
+from personalive.pipelines.diffusion.sampling.reference import FusedReference
+from personalive.pipelines.diffusion.sampling.window import WindowState, keyframe_banks
+from personalive.pipelines.diffusion.stages.motion_features import DriverState
+
+FORMAT = 1
+_DIGEST = 32
+_HEADS = ("first", "head", "calm")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """All that a session is made of. `reference` is its id; `watch` is what `Prefetch.resume` takes."""
+
+    reference: str
+    state: SessionState
+    parameters: PersonaLiveRunParameters
+    waiting: tuple[tuple[float, FrameState], ...]
+    noise: Tensor
+    next_noise: Tensor | None
+    watch: dict[str, Any]
+
+
+def save(snapshot: Snapshot) -> bytes:
+    """The snapshot as bytes."""
+    facts = {
+        "format": FORMAT,
+        "reference": snapshot.reference,
+        "parameters": snapshot.parameters.model_dump(mode="json"),
+        "chunk": snapshot.state.window.chunk,
+        "waiting": snapshot.waiting,
+        "watch": snapshot.watch,
+    }
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in _tensors(snapshot).items()}
+    body = save_tensors(tensors, {"session": json.dumps(facts)})
+    return hashlib.sha256(body).digest() + body
+
+
+def _tensors(snapshot: Snapshot) -> dict[str, Tensor]:
+    window, driver = snapshot.state.window, snapshot.state.driver
+    tensors = {"latents": window.latents, "expressions": window.expressions, "noise": snapshot.noise}
+    optional = {
+        "motion": window.motion,
+        "pose": window.pose,
+        "next_noise": snapshot.next_noise,
+        "tokens": None if driver is None else driver.tokens,
+    }
+    tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
+    tensors |= {f"keyframe.{index}": latents.clone() for index, latents in enumerate(window.keyframes)}
+    if driver is not None:
+        for name in _HEADS:
+            head = cast("HeadMotion", getattr(driver, name))
+            tensors |= {f"{name}.{part}": value.clone() for part, value in head._asdict().items()}
+    return tensors
+
+
+@torch.inference_mode()
+def load(data: bytes, models: Models, reference: FusedReference) -> Snapshot:
+    """The snapshot of a session on `reference`.
+
+    Raises `InputError` when the bytes are none, or of a session with another reference, size or weights.
+    """
+    digest, body = data[:_DIGEST], data[_DIGEST:]
+    if hashlib.sha256(body).digest() != digest:
+        raise InputError("These bytes are no snapshot of a session, or were damaged.")
+    try:
+        facts = _facts(body, reference)
+        tensors = {name: tensor.to(models.device) for name, tensor in load_tensors(body).items()}
+        return Snapshot(
+            reference=reference.id,
+            state=SessionState(_window(tensors, facts["chunk"], models, reference), _driver(tensors)),
+            parameters=PersonaLiveRunParameters.model_validate(facts["parameters"]),
+            waiting=tuple((float(time), FrameState(state)) for time, state in facts["waiting"]),
+            noise=tensors["noise"].cpu(),
+            next_noise=tensors["next_noise"].cpu() if "next_noise" in tensors else None,
+            watch=facts["watch"],
+        )
+    except InputError:
+        raise
+    except Exception as error:  # any bytes may be given
+        raise InputError("These bytes are no snapshot of a session.") from error
+
+
+def _facts(data: bytes, reference: FusedReference) -> dict[str, Any]:
+    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    facts: dict[str, Any] = json.loads(header["__metadata__"]["session"])
+    if facts["format"] != FORMAT or facts["reference"] != reference.id:
+        raise InputError("This snapshot is of a session with another reference, size, weights or version.")
+    return facts
+
+
+def _window(tensors: dict[str, Tensor], chunk: int, models: Models, reference: FusedReference) -> WindowState:
+    keyframes = tuple(tensors[f"keyframe.{index}"] for index in range(len(tensors["expressions"]) - 1))
+    sources = [reference.banks, *(keyframe_banks(models, reference, latents) for latents in keyframes)]
+    return WindowState(
+        latents=tensors["latents"],
+        motion=tensors.get("motion"),
+        pose=tensors.get("pose"),
+        keyframes=keyframes,
+        expressions=tensors["expressions"],
+        banks=join_banks(sources) if keyframes else reference.banks,
+        chunk=chunk,
+    )
+
+
+def _driver(tensors: dict[str, Tensor]) -> DriverState | None:
+    if "tokens" not in tensors:
+        return None
+    first, head, calm = (
+        HeadMotion(*(tensors[f"{name}.{part}"] for part in HeadMotion._fields)) for name in _HEADS
+    )
+    return DriverState(first, head, tensors["tokens"], calm)

@@ -1,0 +1,82 @@
+"""Where compiled code is kept between starts: a folder per GPU, driver and version, its owner's alone.
+
+What lies there is run as it is, so it must be trusted like the program itself. A folder that somebody else may
+read or write is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+from personalive.errors import InputError
+from personalive.paths import is_own
+
+_log = logging.getLogger(__name__)
+
+FOLDER = "compiled"
+_VARIABLES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+
+
+def machine(device: torch.device) -> str:
+    """What compiled code depends on, as a folder's name: the device, its driver, PyTorch and CUDA."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        facts = [properties.name, f"{properties.major}.{properties.minor}", str(_driver())]
+    else:
+        facts = [device.type, platform.machine(), platform.processor()]
+    facts += [torch.__version__, str(torch.version.cuda), platform.python_version()]
+    readable = "".join(letter if letter.isalnum() else "-" for letter in facts[0]).strip("-").lower()
+    return f"{readable}-{hashlib.sha256('/'.join(facts).encode()).hexdigest()[:12]}"
+
+
+def keep_in(home: Path, device: torch.device) -> Path:
+    """Have PyTorch and Triton keep what they compile in a folder of `home`, and return it.
+
+    The environment decides where it names a folder already. Raises `InputError` where the folder cannot be made or
+    is not the user's alone.
+    """
+    folder = home / FOLDER / machine(device)
+    try:
+        for step in (home / FOLDER, folder):
+            step.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _check_private(step)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be made for compiled code ({error.strerror or error}): set PERSONALIVE_HOME to a "
+            "folder you may write to, or load with compile=off."
+        ) from error
+    for variable, name in _VARIABLES.items():
+        os.environ.setdefault(variable, str(folder / name))
+    return folder
+
+
+def keep_kernels(home: Path, device: torch.device) -> Path | None:
+    """The same for kernels alone, which are soon made anew: where nothing can be kept safely, that is logged."""
+    try:
+        return keep_in(home, device)
+    except InputError as error:
+        _log.warning("compiled kernels are not kept for the next start: %s", error)
+        return None
+
+
+def _check_private(folder: Path) -> None:
+    if not is_own(folder, closed=0o077):
+        raise InputError(
+            f"{folder} holds code that is run, and is not yours alone: make it a folder of your own with "
+            "permissions 700, or remove it."
+        )
+
+
+def _driver() -> str:
+    """The driver's version as its kernel module tells it; empty where it does not."""
+    try:
+        first = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").splitlines()[0]
+    except (OSError, IndexError):
+        return ""
+    return " ".join(first.split())

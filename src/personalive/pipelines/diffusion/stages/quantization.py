@@ -1,0 +1,350 @@
+"""Layers in 8-bit floats, each with the norm before it; see `kernels/float8.py`.
+
+The gain of what a norm gives follows from its weights: normed values have a root mean square of one, weights and
+biases make of it √(mean(γ² + β²)), and the gain brings that to about 8. Codes are then as fine as they can be from
+0.002 to 56 times it. What a gate lets through is as large as the product of both halves of the linear before it,
+whose sizes follow from its weights and from the norm before: it is brought to about 2, for its long tails.
+
+What has no norm before it stays: to quantize it would take a pass over memory, and that costs what its product
+saves. The reference UNet runs once a reference or keyframe and not in a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from personalive.errors import InputError
+from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.kernels import gpu_support
+from personalive.pipelines.diffusion.kernels.fp8 import (
+    MULTIPLE,
+    Float8Convolution,
+    Float8Gate,
+    Float8GroupNorm,
+    Float8LayerNorm,
+    Float8Linear,
+    coded,
+    gain_for,
+    gated_size,
+    normed_size,
+)
+from personalive.pipelines.diffusion.kernels.kernel_errors import out_of_memory
+from personalive.pipelines.diffusion.kernels.operations import Fusable, Operations, Summed, arrange
+from personalive.pipelines.diffusion.networks.layers import (
+    Attention,
+    AttentionStack,
+    FeedForward,
+    GatedProjection,
+)
+from personalive.pipelines.diffusion.networks.motion_module import StackedTransformer, TemporalAttention
+from personalive.pipelines.diffusion.networks.resnet import ResnetBlock
+from personalive.pipelines.diffusion.networks.spatial_transformer import (
+    SpatialBlock,
+    SpatialTransformer,
+    pointwise,
+)
+from personalive.pipelines.diffusion.parameters import Float8Layers
+from personalive.pipelines.diffusion.stages.memory_format import LATENT, StepSize, levels
+
+_WIDEST = 1280
+"""Feed-forwards from this width on are the ones whose error is small: 55 dB, all of them 43."""
+_NORMED, _GATED = 8.0, 2.0
+"""Root mean squares of codes."""
+_SINES = 0.5
+"""The mean square of a code of positions."""
+
+_PARTS: dict[str, frozenset[str]] = {
+    "feed-forwards": frozenset({"widest"}),
+    "unet": frozenset({"widest", "feed-forwards", "convolutions"}),
+    "decoder": frozenset({"widest", "feed-forwards", "convolutions", "decoder"}),
+    "all": frozenset({"widest", "feed-forwards", "convolutions", "decoder", "projections"}),
+}
+
+
+class Float8FeedForward(Fusable):
+    """GEGLU to four times the width, and back: of codes."""
+
+    bias_beforehand = None
+    """See `FeedForward`: the product has its own."""
+
+    def __init__(self, plain: FeedForward, norm: nn.LayerNorm, gain: float) -> None:
+        super().__init__()
+        first, last = cast("GatedProjection", plain.net[0]).in_pairs(), cast("nn.Linear", plain.net[-1])
+        onward = gain_for(gated_size(first, norm), _GATED)
+        self.inward = Float8Gate(first.weight, first.bias, gain, onward)
+        self.outward = Float8Linear(last.weight, last.bias, onward)
+
+    def onto(self, total: Tensor, codes: Tensor) -> Tensor:
+        """total + what it makes of the codes, both (B, T, width)."""
+        update: Tensor = self.outward(self.operations.gated_codes(codes, self.inward))
+        return update.add_(total)
+
+
+Norm = TypeVar("Norm", nn.GroupNorm, nn.LayerNorm)
+Given = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Pair(Generic[Norm]):
+    """A norm and the layer behind it, wherever they are, and how one uses and exchanges them.
+
+    `given`: the shape of what the norm takes. `run`: on the device, of a norm, a layer and what the norm takes;
+    `quantized`: of both, their like in codes; `install`: puts those in their place.
+    """
+
+    kind: str
+    norm: Norm
+    layer: nn.Module
+    given: Given
+    run: Callable[[Operations, nn.Module, nn.Module, Tensor], object]
+    quantized: Callable[[Norm, nn.Module], tuple[nn.Module, nn.Module]]
+    install: Callable[[nn.Module, nn.Module], None]
+
+    @property
+    def described(self) -> tuple[Hashable, ...]:
+        shapes = tuple(tuple(each.shape) for each in self.layer.parameters() if each.ndim > 1)
+        return self.kind, self.given, shapes
+
+
+def quantize(
+    models: Models, operations: Operations, layers: Float8Layers, size: StepSize | None = None
+) -> None:
+    """Quantize in place what `layers` names and, in a step of that size, is faster so; `operations` say what is.
+
+    Networks are laid out before. Raises `InputError` where the device cannot multiply 8-bit floats.
+    """
+    check(models.device)
+    size, known = size or StepSize(), dict[tuple[Hashable, ...], bool]()
+    for pair in list(_pairs(models, _PARTS[layers], size)):
+        with _taken(pair, models.device) as home:
+            eight = pair.quantized(pair.norm, pair.layer)
+            for each in eight:
+                arrange(each, operations)
+            if pair.described not in known:
+                known[pair.described] = _faster(pair, operations, eight, models)
+            if known[pair.described]:
+                pair.install(*(each.to(home) for each in eight))
+
+
+@contextmanager
+def _taken(pair: _Pair[Any], device: torch.device) -> Iterator[torch.device]:
+    """For the time of the block its modules are on the device; gives where they are before and after.
+
+    A network that will be streamed is on the host still.
+    """
+    home = next(pair.layer.parameters()).device
+    away = [] if home.type == device.type else [pair.norm, pair.layer]
+    for module in away:
+        module.to(device)
+    try:
+        yield home
+    finally:
+        for module in away:
+            module.to(home)
+
+
+def _faster(
+    pair: _Pair[Any], operations: Operations, eight: tuple[nn.Module, nn.Module], models: Models
+) -> bool:
+    x = torch.empty(pair.given, dtype=models.dtype, device=models.device)
+    if len(pair.given) == 4:
+        x = x.contiguous(memory_format=torch.channels_last)
+    if not x.is_meta:
+        x.normal_(generator=torch.Generator(x.device).manual_seed(0))
+    return operations.prefers(
+        f"8-bit {pair.kind}",
+        (pair.described[1:], models.dtype),
+        lambda: pair.run(operations, *eight, x),
+        lambda: pair.run(operations, pair.norm, pair.layer, x),
+    )
+
+
+def check(device: torch.device) -> None:
+    """Raise `InputError` where the device cannot multiply 8-bit floats.
+
+    By its capability, since a library may imitate what a GPU lacks, and by a trial, since it may lack what one has.
+    """
+    if device.type == "meta":
+        return
+    refusal = InputError(
+        f"dtype=float8 needs a GPU that multiplies 8-bit floats (compute capability 8.9 or 9.0 and later), "
+        f"and {device} does not: take float16, bfloat16 or auto."
+    )
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < gpu_support.FLOAT8:
+        raise refusal
+    sample = coded(torch.ones(MULTIPLE, MULTIPLE, device=device), 1.0)
+    one = torch.ones((), device=device)
+    try:
+        torch._scaled_mm(sample, sample.T, scale_a=one, scale_b=one, out_dtype=torch.float16)
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        if out_of_memory(error):
+            raise
+        raise refusal from None
+
+
+def _pairs(models: Models, parts: frozenset[str], size: StepSize) -> Iterator[_Pair[Any]]:
+    unet = models.denoising_unet
+    height, width = size.height // LATENT, size.width // LATENT
+    for level, block in levels(unet):
+        side = (max(height >> level, 1), max(width >> level, 1))
+        for module in block.modules():
+            for pair in _of(module, size.window, side):
+                if _wanted(pair, parts):
+                    yield pair
+    if "decoder" not in parts:
+        return
+    decoder = models.vae.decoder
+    levels_of: list[tuple[int, nn.Module]] = [(0, decoder.mid_block), *enumerate(decoder.up_blocks)]
+    for doubled, part in levels_of:
+        for module in part.modules():
+            yield from _of(module, size.decoded, (height << doubled, width << doubled))
+
+
+def _wanted(pair: _Pair[Any], parts: frozenset[str]) -> bool:
+    if isinstance(pair.layer, FeedForward):
+        return "feed-forwards" in parts or ("widest" in parts and pair.layer.width >= _WIDEST)
+    return ("convolutions" if pair.kind == "convolution" else "projections") in parts
+
+
+def _of(module: nn.Module, frames: int, side: tuple[int, int]) -> Iterator[_Pair[Any]]:
+    """The pairs that a module has itself, in pictures of that size; those whose sides do not divide are none."""
+    if isinstance(module, ResnetBlock):
+        for number in ("1", "2"):
+            yield from _convolution(module, f"norm{number}", f"conv{number}", (frames, side))
+    elif isinstance(module, SpatialTransformer | StackedTransformer):
+        yield from _entry(module, (frames, side))
+    elif isinstance(module, SpatialBlock):
+        given = (frames, side[0] * side[1])
+        yield from _self_attention(module, "norm1", module.attn1, given, alone=False)
+        yield from _feed_forward(module, "norm3", given)
+    elif isinstance(module, AttentionStack):
+        given = (frames, side[0] * side[1])
+        for index, attention in enumerate(module.attention_blocks):
+            if isinstance(attention, TemporalAttention):
+                yield from _self_attention(module.norms, str(index), attention, given, alone=True)
+            else:
+                yield from _query(module.norms, str(index), cast("Attention", attention), given)
+        yield from _feed_forward(module, "ff_norm", given)
+
+
+def _convolution(
+    block: ResnetBlock, norm: str, layer: str, pictures: tuple[int, tuple[int, int]]
+) -> Iterator[_Pair[Any]]:
+    plain, before = getattr(block, layer), getattr(block, norm)
+    if not isinstance(plain, nn.Conv2d) or not _divides(plain.in_channels, plain.out_channels):
+        return
+
+    def quantized(norm: nn.GroupNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
+        gain = gain_for(normed_size(norm), _NORMED)
+        return Float8GroupNorm(norm, gain), Float8Convolution(cast("nn.Conv2d", layer), gain)
+
+    def run(operations: Operations, norm: nn.Module, layer: nn.Module, x: Tensor) -> object:
+        normed = operations.group_norm(Summed(x), cast("nn.GroupNorm", norm), silu=True)
+        return operations.convolve(normed, cast("nn.Conv2d", layer))
+
+    given = (pictures[0], plain.in_channels, *pictures[1])
+    yield _Pair("convolution", before, plain, given, run, quantized, _setter(block, norm, block, layer))
+
+
+def _entry(
+    transformer: SpatialTransformer | StackedTransformer, pictures: tuple[int, tuple[int, int]]
+) -> Iterator[_Pair[Any]]:
+    plain, channels = transformer.proj_in, transformer.norm.num_channels
+    if isinstance(plain, Float8Linear) or not _divides(channels):
+        return
+
+    def quantized(norm: nn.GroupNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
+        gain = gain_for(normed_size(norm), _NORMED)
+        return Float8GroupNorm(norm, gain), _linear(layer, gain)
+
+    def run(operations: Operations, norm: nn.Module, layer: nn.Module, x: Tensor) -> object:
+        tokens = operations.group_norm(Summed(x), cast("nn.GroupNorm", norm)).flatten(2).transpose(1, 2)
+        return pointwise(tokens, layer) if isinstance(layer, nn.Conv2d) else layer(tokens)
+
+    given = (pictures[0], channels, *pictures[1])
+    install = _setter(transformer, "norm", transformer, "proj_in")
+    yield _Pair("projection in", transformer.norm, plain, given, run, quantized, install)
+
+
+def _query(norms: nn.Module, name: str, attention: Attention, given: Given) -> Iterator[_Pair[Any]]:
+    plain = attention.to_q
+    if not isinstance(plain, nn.Linear) or not _divides(plain.in_features, plain.out_features):
+        return
+
+    def quantized(norm: nn.LayerNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
+        gain = gain_for(normed_size(norm), _NORMED)
+        return Float8LayerNorm(norm, gain), _linear(layer, gain)
+
+    install = _setter(norms, name, attention, "to_q")
+    shape = (*given, plain.in_features)
+    yield _Pair("query", getattr(norms, name), plain, shape, _normed_product, quantized, install)
+
+
+def _self_attention(
+    norms: nn.Module, name: str, attention: Attention, given: Given, *, alone: bool
+) -> Iterator[_Pair[Any]]:
+    if attention.takes_codes or not _divides(attention.to_q.in_features, attention.to_q.out_features):
+        return
+    weight = attention.together()
+    plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    plain.weight = nn.Parameter(weight, requires_grad=False)
+
+    def quantized(norm: nn.LayerNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
+        gain = gain_for(normed_size(norm, _SINES if alone else 0.0), _NORMED)
+        return Float8LayerNorm(norm, gain), _linear(layer, gain)
+
+    def install(norm: nn.Module, layer: nn.Module) -> None:
+        setattr(norms, name, norm)
+        attention.take_codes(cast("Float8Linear", layer), alone=alone)
+
+    shape = (*given, weight.shape[1])
+    yield _Pair("self-attention", getattr(norms, name), plain, shape, _normed_product, quantized, install)
+
+
+def _normed_product(operations: Operations, norm: nn.Module, layer: nn.Module, x: Tensor) -> object:
+    return layer(operations.layer_norm(x, cast("nn.LayerNorm", norm), x).normed)
+
+
+def _feed_forward(block: SpatialBlock | AttentionStack, norm: str, given: Given) -> Iterator[_Pair[Any]]:
+    plain = block.ff
+    if not isinstance(plain, FeedForward) or not _divides(plain.width):
+        return
+
+    def quantized(norm: nn.LayerNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
+        gain = gain_for(normed_size(norm), _NORMED)
+        return Float8LayerNorm(norm, gain), Float8FeedForward(cast("FeedForward", layer), norm, gain)
+
+    def run(operations: Operations, norm: nn.Module, layer: nn.Module, x: Tensor) -> object:
+        network = cast("FeedForward", layer)
+        both = operations.layer_norm(x, cast("nn.LayerNorm", norm), x, bias=network.bias_beforehand)
+        return network.onto(both.sum, both.normed)
+
+    install = _setter(block, norm, block, "ff")
+    shape = (*given, plain.width)
+    yield _Pair("feed-forward", getattr(block, norm), plain, shape, run, quantized, install)
+
+
+def _setter(
+    norms: nn.Module, norm: str, layers: nn.Module, layer: str
+) -> Callable[[nn.Module, nn.Module], None]:
+    def install(its_norm: nn.Module, its_layer: nn.Module) -> None:
+        setattr(norms, norm, its_norm)
+        setattr(layers, layer, its_layer)
+
+    return install
+
+
+def _linear(layer: nn.Module, gain: float) -> Float8Linear:
+    """Of a linear or a 1×1 convolution."""
+    weight = cast("Tensor", layer.weight)
+    return Float8Linear(weight.flatten(1), cast("Tensor | None", layer.bias), gain)
+
+
+def _divides(*widths: int) -> bool:
+    return all(width % MULTIPLE == 0 for width in widths)

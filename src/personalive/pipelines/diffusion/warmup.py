@@ -1,0 +1,118 @@
+"""The first steps of an engine, made while it is loaded: what they compile, tune and record no user waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from personalive.pipelines.base import ProgressReport
+from personalive.pipelines.diffusion.networks.denoising_unet import join_banks
+from personalive.pipelines.diffusion.parameters import PersonaLiveRunParameters
+from personalive.pipelines.diffusion.sampling.engine import Engine, Look, SessionState, StepInput
+from personalive.pipelines.diffusion.sampling.noise import SeededNoise
+from personalive.pipelines.diffusion.sampling.reference import FusedReference, fuse
+from personalive.pipelines.diffusion.sampling.window import keyframe_banks
+from personalive.pipelines.diffusion.stages.acceleration import ReplayedStages
+from personalive.pipelines.diffusion.stages.motion_features import Perceived
+
+STAGE = "preparing the first frames"
+
+
+def warm_up(engine: Engine, report: ProgressReport | None = None) -> None:
+    """Run every kind of step once: each number of sessions up to `batch_sessions`, and of keyframes.
+
+    The pictures are noise and nothing of it is kept but what is compiled and recorded. Where stages are recorded,
+    all are tried out first. Raises what says that memory ran out.
+    """
+    sessions, keyframes = engine.plan.batch_sessions, engine.parameters.max_keyframes
+    done, steps = 0, sessions * (keyframes + 2) + 1
+
+    def run(passes: int) -> None:
+        nonlocal done
+        for _ in _steps(engine, sessions, keyframes):
+            done += 1
+            if report is not None:
+                report(STAGE, done / (passes * steps))
+
+    stages = engine.stages
+    if isinstance(stages, ReplayedStages):
+        with stages.preparing():
+            with stages.trying_out():
+                run(2)
+            run(2)
+    else:
+        run(1)
+    if engine.models.device.type == "cuda":
+        torch.cuda.synchronize(engine.models.device)
+        torch.cuda.empty_cache()  # what only recording needed
+
+
+def _steps(engine: Engine, sessions: int, keyframes: int) -> Iterator[None]:
+    reference = made_up_reference(engine)
+    with torch.inference_mode():
+        keyframe_banks(engine.models, reference, reference.latents)
+    yield
+    # The largest first: others find room in its.
+    for count in range(sessions, 0, -1):
+        begun = with_keyframes(begin(engine, reference), reference, keyframes)
+        # A first step draws the whole window's poses.
+        driven = _step(engine, reference, begun, count)
+        yield
+        for number in range(keyframes, -1, -1):
+            _step(engine, reference, with_keyframes(driven, reference, number), count)
+            yield
+
+
+def with_keyframes(state: SessionState, reference: FusedReference, number: int) -> SessionState:
+    """The state with so many history keyframes, each the reference itself, and none to come for nine steps."""
+    banks = join_banks([reference.banks] * (1 + number)) if number else reference.banks
+    window = replace(state.window, keyframes=(reference.latents,) * number, banks=banks, chunk=0)
+    return replace(state, window=window)
+
+
+def made_up_reference(engine: Engine) -> FusedReference:
+    """A picture of noise, fused."""
+    height, width = engine.parameters.height, engine.parameters.width
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return fuse(
+        engine.models,
+        noise,
+        height=height,
+        width=width,
+        name="warm-up",
+        shown=noise,
+        face=None,
+        allow_no_face=True,
+    )
+
+
+def begin(engine: Engine, reference: FusedReference) -> SessionState:
+    """A session's state before its first step."""
+    return engine.start(reference, SeededNoise(0).draw(engine.noise_shape(engine.schedule.padding)))
+
+
+def _step(engine: Engine, reference: FusedReference, state: SessionState, sessions: int) -> SessionState:
+    """One step of so many sessions, all in the same state; the state after it."""
+    device, chunk = engine.models.device, engine.schedule.chunk_frames
+    size = (engine.parameters.height, engine.parameters.width)
+    frames = torch.randint(0, 256, (chunk, *size, 3), dtype=torch.uint8, device=device)
+    look = Look(frames, torch.ones(chunk, dtype=torch.bool, device=device))
+    # Noise may show no face. What is recorded does not depend on it, but the step would.
+    seen = [with_faces(each, reference) for each in engine.perceive([look] * sessions)]
+    noise = SeededNoise(1).draw(engine.noise_shape(chunk))
+    run = PersonaLiveRunParameters()
+    outputs = engine.step([StepInput(reference, state, each, noise, run) for each in seen])
+    assert outputs[0] is not None
+    return outputs[0].state
+
+
+def with_faces(seen: Perceived, reference: FusedReference) -> Perceived:
+    """The same, had every frame shown the reference's own face."""
+    count = len(seen.valid)
+    head = type(reference.head)(*(value.expand(count, *value.shape[1:]) for value in reference.head))
+    return seen._replace(
+        head=head, tokens=reference.motion.expand(count, -1, -1), valid=torch.ones_like(seen.valid)
+    )

@@ -1,0 +1,101 @@
+"""The web application: all routes, what stands before them, and the server that lives as long as it does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+import personalive
+from personalive.server import errors, middleware
+from personalive.server.routes import (
+    hardware,
+    health,
+    metrics,
+    models,
+    page,
+    picture,
+    pipeline,
+    recordings,
+    reference,
+    sessions,
+    webrtc,
+    whip,
+)
+from personalive.server.server import Server
+from personalive.server.settings import Settings
+from personalive.server.static_files import assets as page_files
+
+_DESCRIPTION = """Animate a portrait with the expressions and head motion of a live video.
+
+Load a pipeline, post a portrait, open a session by WebRTC: see `/api/v1/pipeline/load`,
+`/api/v1/personalive/reference` and `/api/v1/webrtc/offer`. Errors are `{"detail": …}`."""
+
+_ROUTERS = tuple(
+    part.router
+    for part in (
+        health,
+        pipeline,
+        models,
+        reference,
+        webrtc,
+        whip,
+        sessions,
+        recordings,
+        picture,
+        hardware,
+        metrics,
+        page,
+    )
+)
+
+
+class Lifetime:
+    """A server that is stopped once, however many ask for it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self._stopping: asyncio.Task[None] | None = None
+
+    async def stop(self) -> None:
+        """Stop the server; returns when it has stopped."""
+        if self._stopping is None:
+            self.server.draining = True
+            self._stopping = asyncio.create_task(self.server.stop(), name="stop-server")
+        await asyncio.shield(self._stopping)
+
+
+def create_app(settings: Settings, make: Callable[[Settings], Server] = Server) -> FastAPI:
+    """The application. Its lifespan makes and starts the `Server`, in `app.state.server`, and stops it."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        server = make(settings)
+        lifetime = Lifetime(server)
+        app.state.server, app.state.lifetime = server, lifetime
+        try:
+            await server.start()
+            yield
+        finally:
+            await lifetime.stop()
+
+    app = FastAPI(
+        title="PersonaLive",
+        version=personalive.__version__,
+        description=_DESCRIPTION,
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's own fetches its viewer from a CDN; ours is routes/page.py
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=errors.ANYWHERE,
+    )
+    errors.install(app, lambda: app.state.server.metrics.error("http"))
+    middleware.install(app, settings)
+    for router in _ROUTERS:
+        app.include_router(router)
+    # Made now: it takes a tenth of a second, in which no frame could be sent later.
+    app.openapi()
+    page_files()
+    return app

@@ -1,0 +1,166 @@
+"""One answer made of several replicas': what they have loaded, their sessions, their figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from prometheus_client import Metric
+from prometheus_client.parser import text_string_to_metric_families
+from pydantic import BaseModel, Field
+
+from personalive.server.cluster.messages import Member, Wanted
+from personalive.server.cluster.replica_set import Said
+from personalive.server.routes.sessions import Sessions
+from personalive.server.state.load_plan import PipelineStatus
+
+Json = Mapping[str, Any]
+
+
+class ReplicaInfo(BaseModel):
+    """A replica, as it told of itself last."""
+
+    id: str = Field(description="What its sessions' ids begin with, before the dot.")
+    node: str = Field(description="Address of its machine within the cluster.")
+    stage: Literal["starting", "serving", "leaving"]
+    pipeline: str = Field(description="not_loaded, loading, loaded or error.")
+    sessions: int
+    slots: int
+    error: str | None = Field(None, description="Why its last load failed.")
+
+
+class ClusterStatus(PipelineStatus):
+    """As the single server's: loaded when all replicas are. `replicas` has each of them."""
+
+    replicas: list[ReplicaInfo] = Field(default_factory=list)
+
+
+def replica_info(member: Member, own: PipelineStatus | None = None) -> ReplicaInfo:
+    """A replica, told; `own` is its status where it was just asked."""
+    return ReplicaInfo(
+        id=member.id,
+        node=member.node,
+        stage=member.stage,
+        pipeline=member.status if own is None else own.status,
+        sessions=member.sessions,
+        slots=member.slots,
+        error=None if own is None else own.error,
+    )
+
+
+def status(said: Iterable[Said], wanted: Wanted) -> ClusterStatus:
+    """What is loaded in all. Replicas that only start up count while there are no others: the rest serve."""
+    told = [(each.member, _own_status(each)) for each in said if each.answer.ok]
+    replicas = [replica_info(member, own) for member, own in told]
+    serving = [own for member, own in told if member.stage == "serving"] or [own for _, own in told]
+    if not serving:
+        waits = wanted.pipeline_id is not None
+        return ClusterStatus(
+            status="loading" if waits else "not_loaded",
+            pipeline_id=wanted.pipeline_id,
+            stage="waiting for replicas" if waits else None,
+            progress=0.0 if waits else None,
+        )
+    # Farthest from what is wanted: where nothing is, that is a replica which has not unloaded yet.
+    worst = (max if wanted.pipeline_id is None else min)(serving, key=_standing)
+    behind = [own for own in serving if own.pipeline_id != wanted.pipeline_id] if wanted.pipeline_id else []
+    if behind and worst.status != "loading":  # they hear of it within a second
+        worst = PipelineStatus(
+            status="loading", pipeline_id=wanted.pipeline_id, stage="telling the replicas", progress=0.0
+        )
+    return ClusterStatus(**worst.model_dump(), replicas=replicas)
+
+
+def _own_status(said: Said) -> PipelineStatus:
+    member = said.member
+    if member.refused is not None:
+        return PipelineStatus(status="error", pipeline_id=member.wanted.pipeline_id, error=member.refused)
+    return PipelineStatus.model_validate(said.json())
+
+
+def _standing(own: PipelineStatus) -> tuple[int, float]:
+    order = {"loading": 0, "error": 1, "not_loaded": 2, "loaded": 3}
+    return order[own.status], own.progress or 0.0
+
+
+def sessions(said: Iterable[Said]) -> Sessions:
+    """All live sessions, oldest first. A replica that is to go has no free slots, whatever it says of itself."""
+    told = [(each.member, Sessions.model_validate(each.json())) for each in said if each.answer.ok]
+    every = sorted((one for _, part in told for one in part.sessions), key=lambda one: one.opened_at)
+    return Sessions(sessions=every, max_sessions=sum(member.slots for member, _ in told))
+
+
+def recordings(said: Iterable[Said]) -> list[Json]:
+    """All recordings, newest first. Replicas of one machine share a folder: what ran in one is told by that one."""
+    found: dict[str, Json] = {}
+    for each in said:
+        if each.answer.ok:
+            for info in each.json()["recordings"]:
+                if info["recording_id"] not in found or info["session_id"] is not None:
+                    found[info["recording_id"]] = info
+    return sorted(found.values(), key=lambda info: str(info["started_at"]), reverse=True)
+
+
+def models(said: list[Said]) -> Json:
+    """Of one replica of each machine, at least one: there when all have them, as far as the slowest is."""
+    told = [each.json() for each in said]
+    missing = sorted({name for one in told for name in one["missing"]})
+    loading = [one["progress"] for one in told if one["progress"] is not None]
+    errors = [
+        f"{each.member.node}: {one['error']}" for each, one in zip(said, told, strict=True) if one["error"]
+    ]
+    return {
+        "pipeline_id": told[0]["pipeline_id"],
+        "downloaded": all(one["downloaded"] for one in told),
+        "missing": missing,
+        "progress": min(loading, key=lambda one: float(one["percentage"]), default=None),
+        "error": "; ".join(errors) or None,
+    }
+
+
+def metrics(said: Iterable[Said], members: Iterable[Member]) -> str:
+    """Every replica's figures under its label `replica`, and how many replicas and slots there are."""
+    families: dict[str, Metric] = {}
+    for each in said:
+        if not each.answer.ok:
+            continue
+        for family in text_string_to_metric_families(each.answer.body.decode()):
+            whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+            for sample in family.samples:
+                labels = {"replica": each.member.id, **sample.labels}
+                whole.add_sample(sample.name, labels, sample.value)
+    lines = [line for family in families.values() for line in _lines(family)]
+    return "\n".join([*lines, *_own(list(members))]) + "\n"
+
+
+def _own(members: list[Member]) -> list[str]:
+    stages = ("starting", "serving", "leaving")
+    counts = {stage: sum(member.stage == stage for member in members) for stage in stages}
+    return [
+        "# HELP personalive_replicas Replicas, by what they are at.",
+        "# TYPE personalive_replicas gauge",
+        *(f'personalive_replicas{{stage="{stage}"}} {count}' for stage, count in counts.items()),
+        "# HELP personalive_slots Sessions that there may be, on each replica.",
+        "# TYPE personalive_slots gauge",
+        *(f'personalive_slots{{replica="{member.id}"}} {member.slots}' for member in members),
+    ]
+
+
+def _lines(family: Metric) -> list[str]:
+    # Prometheus's text format names a counter with its suffix; the parser takes it off.
+    name = family.name + ("_total" if family.type == "counter" else "")
+    told = [f"# HELP {name} {family.documentation}", f"# TYPE {name} {family.type}"]
+    for sample in family.samples:
+        labels = ",".join(f'{key}="{_escaped(value)}"' for key, value in sample.labels.items())
+        told.append(f"{sample.name}{{{labels}}} {_number(sample.value)}")
+    return told
+
+
+def _number(value: float) -> str:
+    """As Prometheus writes it."""
+    return {math.inf: "+Inf", -math.inf: "-Inf"}.get(value, repr(float(value)).replace("nan", "NaN"))
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

@@ -1,0 +1,50 @@
+"""The cluster's web application: the single server's contract and guards, answered by the replicas together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+import personalive
+from personalive.server import errors, middleware
+from personalive.server.app import create_app
+from personalive.server.cluster.dependencies import Parts
+from personalive.server.cluster.routes import health, pipeline, proxy, reference, sessions
+from personalive.server.routes import page
+from personalive.server.settings import Settings
+from personalive.server.static_files import assets as page_files
+
+PARTS = (health, pipeline, reference, sessions, page, proxy)
+"""The last one takes whatever the others do not."""
+
+
+def create_ingress(settings: Settings, make: Callable[[], Parts]) -> FastAPI:
+    """The application. Its lifespan makes its `Parts`, in `app.state.parts`, on the event loop that uses them."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.parts = make()
+        try:
+            yield
+        finally:
+            await app.state.parts.wire.close()
+
+    app = FastAPI(
+        title="PersonaLive",
+        version=personalive.__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        responses=errors.ANYWHERE,
+    )
+    errors.install(app)
+    middleware.install(app, settings)
+    for part in PARTS:
+        app.include_router(part.router)
+    contract = create_app(settings).openapi()
+    app.openapi = lambda: contract  # type: ignore[method-assign]
+    page_files()
+    return app

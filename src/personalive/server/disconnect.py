@@ -1,0 +1,50 @@
+"""Work for a client that may leave before it is done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+from fastapi import Request
+
+from personalive.server.errors import HttpError
+
+T = TypeVar("T")
+
+
+class ClientLeftError(HttpError):
+    """The client closed its connection: nobody reads the answer."""
+
+    status = 499  # nginx's word for it
+
+    def __init__(self) -> None:
+        super().__init__("The client left before there was an answer.")
+
+
+async def while_there(
+    request: Request, work: Coroutine[Any, Any, T], undo: Callable[[T], Awaitable[object]]
+) -> T:
+    """Do the work for whoever sent the request, whose body has been read.
+
+    Where the client leaves, the work is cancelled, or undone if it was done already, and `ClientLeftError` raised.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not leaving.done():
+            return working.result()
+    finally:
+        leaving.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.wait({working})
+    if not working.cancelled() and working.exception() is None:
+        await undo(working.result())
+    raise ClientLeftError
+
+
+async def _left(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,323 @@
+"""What stands before every route: the key, foreign web pages, the size and pace of bodies, headers, the access log.
+
+Plain ASGI, from the outside in: access log, security headers, CORS, foreign pages, key, body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import logging
+import time
+from collections.abc import Mapping
+from http import HTTPStatus
+from urllib.parse import urlsplit
+
+from fastapi import FastAPI
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from personalive.media.image import MAX_IMAGE_BYTES
+from personalive.server.errors import problem
+from personalive.server.settings import Settings
+from personalive.server.telemetry import logs
+from personalive.server.upload_limit import UploadGuard
+
+REFERENCE_PATH = "/api/v1/personalive/reference"
+MAX_BODY_BYTES = 64_000
+"""Of all but pictures: an offer has 20,000 at most, and what is parsed keeps everybody waiting."""
+MAX_JSON_VALUES = 1000
+LEAST_RATE = 32_000
+"""Bytes a second: what a slow line's upload brings."""
+PAGES = frozenset({"/", "/stage", "/docs"})
+HEALTH = frozenset({"/health", "/health/live", "/health/ready"})
+PUBLIC = PAGES | HEALTH
+ASSETS = "/assets/"
+_ELSEWHERE = frozenset({"cross-site", "same-site"})
+"""What browsers say of requests that a page of another origin makes; another port of this machine is one."""
+
+_CLIENT_GONE = 499  # nginx's word for a client that left before there was an answer
+_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_PAGE_POLICY = (
+    "default-src 'self'; connect-src 'self'; img-src 'self' data: blob:; media-src 'self' blob: mediastream:; "
+    "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+# The API's viewer sets styles as it goes.
+_DOCS_POLICY = _PAGE_POLICY + "; style-src 'self' 'unsafe-inline'"
+
+
+def install(app: FastAPI, settings: Settings) -> None:
+    """Put the guards that the settings ask for before `app`. Call it after `answers.install`."""
+    app.add_middleware(BodyGuard, seconds=settings.body_timeout_s)
+    app.add_middleware(UploadGuard, path=REFERENCE_PATH)
+    if settings.api_key is not None:
+        app.add_middleware(KeyGuard, key=settings.api_key.get_secret_value())
+    elif settings.on_loopback and not settings.insecure:
+        app.add_middleware(PageGuard, host=settings.host, origins=settings.cors_origins)
+    if settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.cors_origins),
+            allow_methods=["GET", "POST", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "If-Match"],
+            expose_headers=[
+                "Accept-Patch",
+                "Accept-Post",
+                "ETag",
+                "Link",
+                "Location",
+                "Retry-After",
+                "X-Session-Id",
+            ],
+        )
+    app.add_middleware(SecurityHeaders)
+    app.add_middleware(AccessLog)
+
+
+class KeyGuard:
+    """Lets through who sends the key; the page's static files and the health routes are for everybody."""
+
+    def __init__(self, app: ASGIApp, key: str) -> None:
+        self._app = app
+        self._key = key.encode()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401."""
+        if scope["type"] == "lifespan" or is_public(scope) or self._knows(scope):
+            await self._app(scope, receive, send)
+            return
+        detail = "This server wants its key: send the header `Authorization: Bearer KEY`."
+        await problem(401, detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+
+    def _knows(self, scope: Scope) -> bool:
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        scheme, _, token = given.partition(b" ")
+        # Compared even when the scheme is wrong, so that all refusals take the same time.
+        return hmac.compare_digest(token.strip(b" \t"), self._key) & (scheme.lower() == b"bearer")
+
+
+def is_public(scope: Scope) -> bool:
+    """Whether a request needs no key."""
+    path: str = scope["path"]
+    reads = scope["type"] == "http" and scope["method"] in {"GET", "HEAD"}
+    return reads and (path in PUBLIC or path.startswith(ASSETS))
+
+
+class PageGuard:
+    """Keeps web pages of others from using a server that trusts whoever runs on this machine.
+
+    A page may send requests to 127.0.0.1, or call it by a name of its own. The first shows in `Origin`, or for
+    pictures and the like in `Sec-Fetch-Site`; the second in `Host`, which must be an IP address or a name of this
+    machine.
+    """
+
+    def __init__(self, app: ASGIApp, host: str, origins: tuple[str, ...]) -> None:
+        self._app = app
+        self._host = host.lower()
+        self._origins = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 403."""
+        if scope["type"] == "lifespan" or self._is_own(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        detail = (
+            "Requests from other web pages or under other names are refused without a key: set one, or list the "
+            "page's origin with --cors-origin."
+        )
+        await problem(403, detail)(scope, receive, send)
+
+    def _is_own(self, headers: Mapping[str, str]) -> bool:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not self._names_this_machine(host):
+            return False
+        if origin is None:
+            return headers.get("sec-fetch-site") not in _ELSEWHERE or _is_visit(headers)
+        if origin in self._origins or "*" in self._origins:
+            return True
+        return origin.lower().partition("://")[2] == host.lower()
+
+    def _names_this_machine(self, host: str) -> bool:
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        if name in {self._host, "localhost"} or name.endswith(".localhost"):
+            return True
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+
+def _is_visit(headers: Mapping[str, str]) -> bool:
+    """Whether somebody follows a link, which shows the answer to them and to no page."""
+    return headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+
+
+class BodyGuard:
+    """Reads a body before the route sees it: cut off when it grows too large, or comes too slowly.
+
+    It may have `seconds` to begin with, a second more for every `LEAST_RATE` bytes that have come, and no silence
+    of `seconds`.
+    """
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self._app = app
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on with its body, or answer 413 or 408."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "0")
+        if length == "0" and "transfer-encoding" not in headers:
+            await self._app(scope, receive, send)
+            return
+        body = await self._body(headers, length, scope["path"] == REFERENCE_PATH, receive)
+        if isinstance(body, JSONResponse):
+            await body(scope, receive, send)
+        elif body is not None:
+            await self._app(scope, _replayed(body, receive), send)
+
+    async def _body(
+        self, headers: Headers, length: str, picture: bool, receive: Receive
+    ) -> bytes | JSONResponse | None:
+        """The body, why it is refused, or None where the client left."""
+        most = MAX_IMAGE_BYTES if picture else MAX_BODY_BYTES
+        # The connection stays open for what is still coming: closed, it would take the answer with it.
+        too_large = problem(413, f"The body is too large: {_size(most)} are accepted here.")
+        if length.isdecimal() and int(length) > most:
+            return too_large
+        try:
+            body = await _read(receive, most, self._seconds)
+        except TimeoutError:
+            detail = (
+                f"The body came too slowly: after {self._seconds:g} s, {LEAST_RATE // 1000} kB have to come each "
+                "second."
+            )
+            return problem(408, detail, {"Connection": "close"})
+        except _TooLargeError:
+            return too_large
+        if body is not None and not picture and _is_json(headers) and _values(body) > MAX_JSON_VALUES:
+            return problem(413, f"The body has too many values: {MAX_JSON_VALUES} are accepted.")
+        return body
+
+
+def _size(limit: int) -> str:
+    return f"{limit // 1_000_000} MB" if limit >= 1_000_000 else f"{limit // 1000} kB"
+
+
+def _is_json(headers: Headers) -> bool:
+    return "json" in headers.get("content-type", "json").lower()
+
+
+def _values(body: bytes) -> int:
+    """At least as many as a JSON text has: counted unread, since reading thousands takes its time."""
+    return sum(map(body.count, (b",", b"[", b"{")))
+
+
+class _TooLargeError(Exception):
+    """A body over its limit."""
+
+
+async def _read(receive: Receive, most: int, seconds: float) -> bytes | None:
+    """The body, or None where the client left.
+
+    Raises `_TooLargeError` as soon as it is, and `TimeoutError` where it comes too slowly.
+    """
+    body = bytearray()
+    clock = asyncio.get_running_loop().time
+    begun = clock()
+    async with asyncio.timeout(seconds) as limit:
+        while True:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return None
+            body += message.get("body", b"")
+            if len(body) > most:
+                raise _TooLargeError
+            if not message.get("more_body", False):
+                return bytes(body)
+            limit.reschedule(min(clock(), begun + len(body) / LEAST_RATE) + seconds)
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    first: Message | None = {"type": "http.request", "body": body, "more_body": False}
+
+    async def replay() -> Message:
+        nonlocal first
+        if first is None:
+            return await receive()
+        message, first = first, None
+        return message
+
+    return replay
+
+
+class SecurityHeaders:
+    """Headers that keep browsers from reading more into an answer than it is."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and add to its answer."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers["Referrer-Policy"] = "no-referrer"
+                headers["Cross-Origin-Resource-Policy"] = "same-origin"
+                headers["Content-Security-Policy"] = _policy(scope["path"])
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+def _policy(path: str) -> str:
+    if path == "/docs":
+        return _DOCS_POLICY
+    return _PAGE_POLICY if path in PAGES or path.startswith(ASSETS) else _POLICY
+
+
+class AccessLog:
+    """One line a request: method, path, status, milliseconds. Never queries, headers or bodies."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and log how it was answered."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begun, status = time.perf_counter(), 0
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        finally:
+            status = status or _CLIENT_GONE
+            broken = status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            logs.event(
+                "request",
+                level=logging.WARNING if broken else logging.INFO,
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                ms=round(1000 * (time.perf_counter() - begun), 1),
+            )

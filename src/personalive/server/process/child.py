@@ -1,0 +1,336 @@
+"""The process of one pipeline: `python -m personalive.server.process.child`, started by `remote.py`.
+
+Requests come on standard input and are done in turn on the main thread; a thread receives them, so that driving
+frames arrive during a step. Other threads look at the sessions' frames as they arrive. The process ends
+as soon as its input does: then the server is gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import signal
+import socket
+import stat
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from importlib import import_module
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from personalive.errors import PersonaLiveError
+from personalive.media.types import Image
+from personalive.out_of_memory import is_out_of_memory
+from personalive.pipelines.base import FrameChunk, Pipeline, Reference, Session
+from personalive.server.process import messages
+from personalive.server.process.message_pipe import MessagePipe, SocketStream
+from personalive.server.process.remote_errors import portable
+from personalive.server.sessions.memory import (
+    give_back_memory,
+    gpu_memory_bytes,
+    settle,
+    trim,
+)
+from personalive.server.telemetry import logs
+
+_MOST_LOOKERS = 4
+EXIT_BROKEN = 70
+"""The exit code of a process whose pipeline does nothing any more but fail (EX_SOFTWARE of sysexits.h)."""
+_FAILURES_IN_A_ROW = 2
+"""After this number of unexpected ones the pipeline counts as broken where no session can be tried."""
+_log = logging.getLogger(__name__)
+
+
+class SessionEntry:
+    """A session with the driving frames it has been sent and not been stepped by."""
+
+    def __init__(
+        self, session: Session[Any], looker: ThreadPoolExecutor, on_looked: Callable[[float], None]
+    ) -> None:
+        """`looker` is of one thread, which several sessions may share; `on_looked` is called on it."""
+        self.session = session
+        self.looks = type(session).prepare is not Session.prepare
+        self._frames: deque[tuple[float, Image, Future[None] | None]] = deque()
+        self._looker = looker
+        self._on_looked = on_looked
+        self._lock = threading.Lock()
+
+    def prepare(self, image: Image, at: float) -> None:
+        """Keep a frame for its step and look at it meanwhile."""
+        with self._lock:
+            looked = self._looker.submit(self._look, image, at) if self.looks else None
+            self._frames.append((at, image, looked))
+
+    def _look(self, image: Image, at: float) -> None:
+        self.session.prepare(image, at)
+        self._on_looked(at)
+
+    def discard(self, at: float) -> None:
+        """Drop a frame; if it was looked at already, drop the result after those of earlier frames are there."""
+        with self._lock:
+            for item in self._frames:
+                if item[0] == at:
+                    self._frames.remove(item)
+                    if item[2] is not None and not item[2].cancel():
+                        self._looker.submit(self.session.discard, at)
+                    return
+
+    def chunk(self, times: tuple[float, ...]) -> FrameChunk:
+        """Return the frames of those times once they were looked at; earlier ones are dropped.
+
+        Frames of one time are one frame.
+        """
+        wanted = set(times)
+        with self._lock:
+            taken = {at: (image, looked) for at, image, looked in self._frames if at in wanted}
+            for at, _, looked in self._frames:
+                if looked is not None and at < times[-1] and at not in wanted:
+                    looked.cancel()
+            self._frames = deque(item for item in self._frames if item[0] > times[-1])
+        if missing := [at for at in times if at not in taken]:
+            raise RuntimeError(f"{len(missing)} of {len(times)} driving frames never came")
+        for _, looked in taken.values():
+            if looked is not None:
+                looked.result()
+        return FrameChunk([taken[at][0] for at in times], np.array(times, np.float64))
+
+    def close(self) -> None:
+        """Look at no more frames, then close the session."""
+        with self._lock:
+            looks = [looked for _, _, looked in self._frames if looked is not None]
+            self._frames.clear()
+        wait([looked for looked in looks if not looked.cancel()])
+        self.session.close()
+
+
+class PipelineServer:
+    """Does what it is asked, and tells when the pipeline is beyond use."""
+
+    def __init__(self, pipe: MessagePipe) -> None:
+        self._pipe = pipe
+        self._requests: SimpleQueue[messages.Request[Any]] = SimpleQueue()
+        self._pipeline: Pipeline[Any, Any] | None = None
+        self._references: dict[int, Reference] = {}
+        self._sessions: dict[int, SessionEntry] = {}
+        self._last_reference: Reference | None = None
+        self._made: deque[messages.StepFrames] = deque()
+        self._sender = ThreadPoolExecutor(1, "frames")
+        # A thread for each session would leave few cores to the server when there are many.
+        count = min(max((os.cpu_count() or 1) // 2, 1), _MOST_LOOKERS)
+        self._lookers = itertools.cycle([ThreadPoolExecutor(1, "looker") for _ in range(count)])
+        self._failures = 0
+        self._broken = False
+        self._handlers: dict[type, Callable[[Any], Any]] = {
+            messages.Load: self._load,
+            messages.Fuse: self._fuse,
+            messages.OpenSession: self._open_session,
+            messages.Step: self._step,
+            messages.CallSession: self._call_session,
+            messages.SwitchReference: self._switch_reference,
+            messages.Close: self._close,
+        }
+
+    def run(self) -> int:
+        """Answer until the pipeline is closed or broken; return the process's exit code."""
+        threading.Thread(target=self._receive, name="receive", daemon=True).start()
+        while True:
+            request = self._requests.get()
+            answer = self._answer(request)
+            try:
+                self._pipe.send(answer)
+            except (OSError, ValueError):
+                return 0  # the server is gone
+            # The next request need not wait until all pixels are through.
+            while self._made:
+                self._sender.submit(self._send, self._made.popleft())
+            if self._broken:
+                return EXIT_BROKEN
+            if isinstance(request, messages.Close):
+                return 0
+
+    def _send(self, message: messages.StepFrames | messages.Notice) -> None:
+        with contextlib.suppress(OSError, ValueError):  # the server is gone
+            self._pipe.send(message)
+
+    def _receive(self) -> None:
+        while True:
+            try:
+                message = self._pipe.receive()
+            except EOFError:
+                # At once: the step at hand may take long, and its result has nobody to go to.
+                os._exit(0)
+            except BaseException:  # such as a pipeline's module that cannot be imported
+                _log.exception("what the server sent cannot be read")
+                os._exit(EXIT_BROKEN)
+            if isinstance(message, messages.Notice):
+                self._notice(message)
+            else:
+                self._requests.put(message)
+
+    def _notice(self, notice: messages.Notice) -> None:
+        if isinstance(notice, messages.ForgetReference):
+            self._references.pop(notice.reference, None)
+        elif isinstance(notice, messages.Prepare | messages.Discard):
+            entry = self._sessions.get(notice.session)
+            # A frame may come late, for a session that is closed or being closed.
+            with contextlib.suppress(RuntimeError):
+                if entry is not None and isinstance(notice, messages.Prepare):
+                    entry.prepare(notice.image, notice.time)
+                elif entry is not None:
+                    entry.discard(notice.time)
+
+    def _answer(self, request: messages.Request[Any]) -> messages.Result | messages.Failure:
+        try:
+            value = self._handlers[type(request)](request)
+        except Exception as error:
+            told, full = portable(error), is_out_of_memory(error)
+            unexpected = not (full or isinstance(error, PersonaLiveError))
+            if unexpected:
+                _log.exception("%s failed", type(request).__name__)
+        else:
+            if not isinstance(request, messages.CallSession):
+                self._failures = 0
+            return messages.Result(value, gpu_memory_bytes())
+        # Here, since the exception's traceback kept alive what the request had made.
+        if full:
+            give_back_memory()
+        if unexpected and not isinstance(request, messages.Load):
+            self._broken = self._is_broken()
+        return messages.Failure(told, fatal=self._broken)
+
+    def _is_broken(self) -> bool:
+        """Return whether a new session fails too, as after a fault that spoils a CUDA context for good."""
+        self._failures += 1
+        if self._pipeline is None or self._last_reference is None:
+            return self._failures >= _FAILURES_IN_A_ROW
+        try:
+            self._try(self._pipeline, self._last_reference)
+        except Exception as error:
+            if is_out_of_memory(error):
+                return False
+            _log.error("a new session fails as well: the pipeline is started again", exc_info=error)
+            return True
+        return False
+
+    @staticmethod
+    def _try(pipeline: Pipeline[Any, Any], reference: Reference) -> None:
+        count = pipeline.info.chunk_frames
+        with pipeline.open_session(reference) as session:
+            session.step(FrameChunk([reference.image] * count, np.arange(count) / 25))
+
+    def _loaded(self) -> Pipeline[Any, Any]:
+        if self._pipeline is None:
+            raise RuntimeError("no pipeline is loaded")
+        return self._pipeline
+
+    def _load(self, request: messages.Load) -> messages.Loaded:
+        logs.configure(request.log_format, request.log_level)
+        module, _, name = request.pipeline.partition(":")
+        pipeline: type[Pipeline[Any, Any]] = getattr(import_module(module), name)
+        loaded = pipeline.load(
+            request.parameters, lambda stage, share: self._pipe.send(messages.Progress(stage, share))
+        )
+        self._pipeline = loaded
+        settle()
+        return messages.Loaded(
+            info=loaded.info,
+            parameters=loaded.parameters,
+            warnings=loaded.warnings,
+            seconds_per_frame=loaded.seconds_per_frame(),
+            sessions_together=loaded.sessions_together,
+            notes=loaded.notes,
+        )
+
+    def _fuse(self, request: messages.Fuse) -> messages.Fused:
+        reference = self._loaded().fuse(request.image, allow_no_face=request.allow_no_face)
+        self._references[request.reference] = self._last_reference = reference
+        return messages.Fused(reference.id, reference.image, reference.face)
+
+    def _open_session(self, request: messages.OpenSession) -> messages.Opened:
+        reference = self._references[request.reference]
+        session = self._loaded().open_session(reference, request.parameters, seed=request.seed)
+
+        def looked(at: float) -> None:
+            self._send(messages.Looked(request.session, at))
+
+        entry = SessionEntry(session, next(self._lookers), looked)
+        self._sessions[request.session] = entry
+        self._last_reference = reference
+        return messages.Opened(session.parameters, entry.looks)
+
+    def _step(self, request: messages.Step) -> list[messages.Stepped]:
+        entries = [self._sessions[asked.session] for asked in request.chunks]
+        chunks = [entry.chunk(asked.times) for entry, asked in zip(entries, request.chunks, strict=True)]
+        begun = time.perf_counter()
+        stepped = self._loaded().step_many([entry.session for entry in entries], chunks)
+        seconds = time.perf_counter() - begun
+        answers = [
+            messages.Stepped(made.times, made.states, seconds, dict(entry.session.figures()))
+            for entry, made in zip(entries, stepped, strict=True)
+        ]
+        for asked, made in zip(request.chunks, stepped, strict=True):
+            self._made.append(messages.StepFrames(asked.number, made.images))
+        return answers
+
+    def _call_session(self, request: messages.CallSession) -> Any:
+        if request.method == "close":
+            self._sessions.pop(request.session).close()
+            if not self._sessions:
+                trim()
+            return None
+        return getattr(self._sessions[request.session].session, request.method)(*request.arguments)
+
+    def _switch_reference(self, request: messages.SwitchReference) -> None:
+        self._sessions[request.session].session.switch_reference(self._references[request.reference])
+
+    def _close(self, request: messages.Close) -> None:
+        del request
+        for entry in self._sessions.values():
+            entry.close()
+        if self._pipeline is not None:
+            self._pipeline.close()
+
+
+def main() -> int:
+    """Serve on standard input and output."""
+    # Ctrl-C reaches every process of a terminal, and a service manager may send SIGTERM to all of a service: the
+    # server decides what they mean and closes the pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if sys.platform == "win32":
+        signal.signal(signal.SIGBREAK, signal.SIG_IGN)
+    else:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    pipe = _own_streams()
+    # Nothing else may read or write there: a library's print would break the protocol.
+    nowhere = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nowhere, 0)
+    os.close(nowhere)
+    os.dup2(2, 1)
+    sys.setswitchinterval(0.001)
+    code = PipelineServer(pipe).run()
+    if code == EXIT_BROKEN:
+        # Without the interpreter's own end: destructors on a spoiled device may never return.
+        logging.shutdown()
+        os._exit(code)
+    return code
+
+
+def _own_streams() -> MessagePipe:
+    """Standard input and output as the server made them: one socket, or two pipes."""
+    if stat.S_ISSOCK(os.fstat(0).st_mode):
+        stream = SocketStream(socket.socket(fileno=os.dup(0)))
+        return MessagePipe(stream, stream)
+    return MessagePipe(os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

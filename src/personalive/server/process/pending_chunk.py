@@ -1,0 +1,30 @@
+"""Frames that are still on their way from the pipeline's process."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+from personalive.media.types import Frames
+from personalive.pipelines.base import AnimatedChunk
+from personalive.server.process import messages
+
+
+class ArrivingChunk(AnimatedChunk):
+    """A chunk whose frames may still be on their way: `images` waits for them.
+
+    Raises `PipelineLostError` where the process ended before they came.
+    """
+
+    __slots__ = ("_arriving",)
+    _arriving: Future[Frames]
+
+    def __init__(self, arriving: Future[Frames], done: messages.Stepped) -> None:
+        # The base is frozen: its fields are set as its own constructor sets them.
+        for name, value in (("_arriving", arriving), ("times", done.times), ("states", done.states)):
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "seconds", done.seconds)
+
+    @property
+    def images(self) -> Frames:
+        """The frames, once they are there."""
+        return self._arriving.result()

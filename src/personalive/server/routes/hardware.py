@@ -1,0 +1,15 @@
+"""What the server runs on."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+
+from personalive.server.state.hardware import HardwareInfo, hardware_info
+
+router = APIRouter(prefix="/api/v1/hardware", tags=["hardware"])
+
+
+@router.get("/info")
+def info() -> HardwareInfo:
+    """GPU, memory and cores."""
+    return hardware_info()

@@ -1,0 +1,42 @@
+"""Weights: whether they are there, and fetching them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+
+from personalive.server.dependencies import ServerDep
+from personalive.server.errors import errors
+from personalive.server.state.download_manager import ModelsStatus
+
+router = APIRouter(prefix="/api/v1/models", tags=["models"])
+
+
+class DownloadRequest(BaseModel):
+    """Whose weights to fetch."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pipeline_id: StrictStr = Field(max_length=200, examples=["personalive"])
+    tiny: StrictBool = Field(False, description="The tiny autoencoder too, for `vae` = tiny.")
+
+
+class DownloadStarted(BaseModel):
+    """What was done, as a sentence."""
+
+    message: str
+
+
+@router.get("/status", responses=errors(404, 409, 422))
+async def status(pipeline_id: str, server: ServerDep, tiny: bool = False) -> ModelsStatus:
+    """Whether a pipeline's weights are there, and how far a download is. `tiny`: the tiny autoencoder's too."""
+    return await asyncio.to_thread(server.downloads.status, pipeline_id, tiny=tiny)
+
+
+@router.post("/download", responses=errors(400, 404, 409, 422))
+async def download(request: DownloadRequest, server: ServerDep) -> DownloadStarted:
+    """Fetch the weights that are missing, in the background. An earlier download is gone on with."""
+    message = await asyncio.to_thread(server.downloads.start, request.pipeline_id, tiny=request.tiny)
+    return DownloadStarted(message=message)

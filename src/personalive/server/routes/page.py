@@ -1,0 +1,45 @@
+"""The web page and its files."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from personalive.server.errors import NotFoundError
+from personalive.server.static_files import DOCS, STAGE, assets, index
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.api_route("/", methods=["GET", "HEAD"])
+async def page(request: Request) -> Response:
+    """The page."""
+    return Response(index(request.app.version), media_type="text/html; charset=utf-8")
+
+
+@router.api_route("/stage", methods=["GET", "HEAD"])
+async def stage() -> Response:
+    """The result alone, for a broadcaster's browser source."""
+    return _whole(STAGE)
+
+
+@router.api_route("/docs", methods=["GET", "HEAD"])
+async def docs() -> Response:
+    """The API, to read and to try."""
+    return _whole(DOCS)
+
+
+@router.api_route("/assets/{name:path}", methods=["GET", "HEAD"])
+async def asset(name: str, request: Request) -> Response:
+    """A file of the page."""
+    found = assets().get(name)
+    if found is None:
+        raise NotFoundError("There is no such file.")
+    headers = {"ETag": found.etag, "Cache-Control": "no-cache"}
+    if request.headers.get("if-none-match") == found.etag:
+        return Response(status_code=304, headers=headers)
+    return Response(found.content, headers=headers, media_type=found.type)
+
+
+def _whole(name: str) -> Response:
+    found = assets()[name]
+    return Response(found.content, media_type=found.type)

@@ -1,0 +1,148 @@
+"""The pipeline: load it, see how far that is, and what there is to load."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+
+from personalive.errors import PipelineUnavailableError
+from personalive.pipelines import registry
+from personalive.pipelines.base import Availability
+from personalive.pipelines.registry import AnyPipeline
+from personalive.server.dependencies import ServerDep
+from personalive.server.errors import errors
+from personalive.server.state.load_plan import PipelineStatus
+
+router = APIRouter(prefix="/api/v1", tags=["pipeline"])
+
+
+class LoadRequest(BaseModel):
+    """Which pipeline to load, and with what."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    pipeline_id: StrictStr = Field(max_length=200, examples=["personalive"])
+    load_params: dict[str, Any] | None = Field(
+        None,
+        description="Load parameters by name, as `/api/v1/pipelines/schemas` gives them; the rest has defaults.",
+        examples=[{"height": 512, "width": 512, "seed": 42}],
+    )
+    force: StrictBool = Field(False, description="End sessions that stream, if there are any.")
+
+
+class UnloadRequest(BaseModel):
+    """Whether to unload under sessions that stream."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    force: StrictBool = Field(False, description="End sessions that stream, if there are any.")
+
+
+class Done(BaseModel):
+    """What was done, as a sentence."""
+
+    message: str
+
+
+class PipelineSchema(BaseModel):
+    """A pipeline and what can be set on it."""
+
+    id: str
+    name: str
+    description: str
+    ready: bool = Field(description="Whether it can be loaded here and now.")
+    reason: str = Field(description="Why it is ready, or is not.")
+    remedy: str | None = Field(description="What makes it ready.")
+    generative: bool = Field(description="Whether a generative model makes the pixels.")
+    chunk_frames: int
+    delay_frames: int = Field(description="By how many frames the output trails the input.")
+    load_parameters: dict[str, Any] = Field(description="JSON schema.")
+    run_parameters: dict[str, Any] = Field(description="JSON schema.")
+
+
+class PipelineSchemas(BaseModel):
+    """Every registered pipeline, by id."""
+
+    pipelines: dict[str, PipelineSchema]
+
+
+@router.post("/pipeline/load", responses=errors(400, 404, 409, 422))
+async def load(request: LoadRequest, server: ServerDep) -> Done:
+    """Load a pipeline in the background, in place of the one that is loaded.
+
+    The same pipeline with the same parameters is left as it is, sessions and all.
+    """
+    message = await server.host.load(request.pipeline_id, request.load_params, force=request.force)
+    return Done(message=message)
+
+
+@router.post("/pipeline/unload", responses=errors(400, 409, 422))
+async def unload(server: ServerDep, request: UnloadRequest | None = None) -> Done:
+    """Close the pipeline and give its memory back. One that is being loaded is given up with `force` only."""
+    return Done(message=await server.host.unload(force=request is not None and request.force))
+
+
+@router.get("/pipeline/status")
+async def status(server: ServerDep) -> PipelineStatus:
+    """What is loaded, how far the loading is, or why it failed."""
+    return server.host.status()
+
+
+@router.get("/pipelines/schemas")
+async def schemas() -> PipelineSchemas:
+    """Every registered pipeline: whether it is ready, and the JSON schemas of its parameters."""
+    return await asyncio.to_thread(_schemas)
+
+
+def _schemas() -> PipelineSchemas:
+    """Imports every pipeline, which may take seconds the first time."""
+    found: dict[str, PipelineSchema] = {}
+    for name in registry.names():
+        try:
+            found[name] = _schema(name, registry.get(name))
+        except PipelineUnavailableError as error:
+            found[name] = _unusable(name, str(error))
+    return PipelineSchemas(pipelines=found)
+
+
+def _schema(name: str, pipeline: AnyPipeline) -> PipelineSchema:
+    info, state = pipeline.info, _availability(pipeline)
+    return PipelineSchema(
+        id=name,
+        name=info.name,
+        description=info.description,
+        ready=state.ready,
+        reason=state.reason,
+        remedy=state.remedy,
+        generative=info.generative,
+        chunk_frames=info.chunk_frames,
+        delay_frames=info.delay_frames,
+        load_parameters=pipeline.load_parameters.model_json_schema(),
+        run_parameters=pipeline.run_parameters.model_json_schema(),
+    )
+
+
+def _availability(pipeline: AnyPipeline) -> Availability:
+    try:
+        return pipeline.availability()
+    except Exception as error:
+        return Availability(False, f"it cannot say whether it is ready: {type(error).__name__}: {error}")
+
+
+def _unusable(name: str, reason: str) -> PipelineSchema:
+    return PipelineSchema(
+        id=name,
+        name=name,
+        description="",
+        ready=False,
+        reason=reason,
+        remedy=None,
+        generative=False,
+        chunk_frames=1,
+        delay_frames=0,
+        load_parameters={},
+        run_parameters={},
+    )

@@ -1,0 +1,146 @@
+"""References: give one as a picture, see which there are, forget one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from personalive.errors import UnsupportedMediaError
+from personalive.server.dependencies import ServerDep
+from personalive.server.errors import errors
+from personalive.server.state.reference_validation import StoredReference
+
+router = APIRouter(prefix="/api/v1/personalive/reference", tags=["reference"])
+
+_PICTURE = {"schema": {"type": "string", "format": "binary"}}
+_KINDS = ("image/jpeg", "image/png", "image/webp", "image/heic", "image/heif", "image/avif")
+_BODY = {
+    "requestBody": {
+        "description": "The bytes of a JPEG, PNG, WebP, HEIC or AVIF picture of up to 100 MB. A JPEG may have 250 "
+        "megapixels, HEIC and AVIF 100, others 40; what is over 40 is made smaller.",
+        "required": True,
+        "content": dict.fromkeys(_KINDS, _PICTURE),
+    }
+}
+
+
+class FaceInfo(BaseModel):
+    """A face: `box` is left, top, right, bottom in pixels of the upright picture."""
+
+    box: tuple[float, float, float, float]
+    score: float = Field(ge=0, le=1)
+
+
+class ReferenceInfo(BaseModel):
+    """A reference that is kept."""
+
+    reference_id: str
+    width: int = Field(description="Of the upright picture, in pixels.")
+    height: int
+    face: FaceInfo | None = Field(description="Null where a picture without a face was allowed.")
+    cropped: bool = Field(description="Whether head and shoulders are shown, not the whole picture.")
+    notes: list[str] = Field(description="What to know of the picture.")
+    created_at: datetime
+    default: bool = Field(description="Whether sessions take it that name none.")
+    thumbnail: str = Field(description="Where a small JPEG of it is.")
+
+
+class ReferenceAdded(BaseModel):
+    """The reference is ready for sessions, and the default."""
+
+    success: Literal[True] = True
+    message: str
+    reference_id: str
+    width: int
+    height: int
+    face: FaceInfo | None
+    notes: list[str]
+
+
+class ReferenceList(BaseModel):
+    """All references, the one used last first."""
+
+    references: list[ReferenceInfo]
+    default: str | None
+
+
+@router.post("", responses=errors(400, 408, 409, 413, 415, 422, 503), openapi_extra=_BODY)
+async def add(
+    request: Request,
+    server: ServerDep,
+    allow_no_face: Annotated[
+        bool, Query(description="Take a picture without a face, or with several of which none stands out.")
+    ] = False,
+    crop: Annotated[
+        bool, Query(description="Show head and shoulders; false shows the whole picture.")
+    ] = True,
+) -> ReferenceAdded:
+    """Give a picture as the body, whatever its content type says; it becomes the default reference."""
+    data = await request.body()
+    if request.headers.get("content-type", "").lower().startswith("multipart/"):
+        raise UnsupportedMediaError(
+            "The picture must be the body itself, not a form: curl --data-binary @portrait.jpg, say."
+        )
+    stored = await server.references.add(data, allow_no_face=allow_no_face, crop=crop)
+    return ReferenceAdded(
+        message=" ".join(["The reference is ready.", *stored.notes]),
+        reference_id=stored.id,
+        width=stored.width,
+        height=stored.height,
+        face=_face(stored),
+        notes=list(stored.notes),
+    )
+
+
+@router.get("")
+async def every(server: ServerDep) -> ReferenceList:
+    """All references that are kept."""
+    default = server.references.default_id
+    return ReferenceList(
+        references=[_info(stored, default) for stored in server.references.all()], default=default
+    )
+
+
+@router.get("/{reference_id}", responses=errors(404))
+async def one(reference_id: str, server: ServerDep) -> ReferenceInfo:
+    """One reference."""
+    return _info(server.references.get(reference_id), server.references.default_id)
+
+
+@router.get(
+    "/{reference_id}/thumbnail",
+    response_class=Response,
+    responses={**errors(404), 200: {"description": "A small picture.", "content": {"image/jpeg": _PICTURE}}},
+)
+async def thumbnail(reference_id: str, server: ServerDep) -> Response:
+    """The picture, 256 pixels wide or high at most, without its metadata."""
+    stored = server.references.get(reference_id)
+    return Response(stored.thumbnail, media_type="image/jpeg")
+
+
+@router.delete("/{reference_id}", status_code=204, responses=errors(404))
+async def forget(reference_id: str, server: ServerDep) -> Response:
+    """Forget a reference. Sessions that animate it go on."""
+    server.references.forget(reference_id)
+    return Response(status_code=204)
+
+
+def _face(stored: StoredReference) -> FaceInfo | None:
+    return None if stored.face is None else FaceInfo(box=stored.face.box, score=stored.face.score)
+
+
+def _info(stored: StoredReference, default: str | None) -> ReferenceInfo:
+    return ReferenceInfo(
+        reference_id=stored.id,
+        width=stored.width,
+        height=stored.height,
+        face=_face(stored),
+        cropped=stored.cropped,
+        notes=list(stored.notes),
+        created_at=stored.created,
+        default=stored.id == default,
+        thumbnail=f"{router.prefix}/{stored.id}/thumbnail",
+    )

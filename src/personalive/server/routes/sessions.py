@@ -1,0 +1,89 @@
+"""What streams now."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+
+from personalive.server.dependencies import ServerDep
+from personalive.server.errors import errors
+from personalive.server.sessions.session import Stream
+
+router = APIRouter(prefix="/api/v1/sessions", tags=["sessions"])
+
+
+class Latency(BaseModel):
+    """From capture (a frame's arrival) to its being sent, over the last ten seconds; null before the first."""
+
+    p50: float | None
+    p95: float | None
+
+
+class SessionFigures(BaseModel):
+    """A session as it runs."""
+
+    fps_in: float
+    fps_out: float
+    latency_ms: Latency
+    chunk_ms: float
+    queue_in: int
+    queue_out: int
+    dropped_in: int
+    dropped_out: int
+    frames_in: int
+    frames_out: int
+    frames_without_face: int
+    keyframes: int
+
+
+class SessionInfo(BaseModel):
+    """A live session."""
+
+    id: str
+    pipeline_id: str
+    reference_id: str
+    state: str
+    opened_at: datetime
+    parameters: dict[str, Any]
+    figures: SessionFigures
+
+
+class Sessions(BaseModel):
+    """All live sessions, oldest first, and how many there may be."""
+
+    sessions: list[SessionInfo]
+    max_sessions: int
+    longest_stall_ms: float | None = None
+    """For how long the event loop was busy at most while sessions streamed; measured with `debug_stalls` only."""
+
+
+@router.get("")
+async def live(server: ServerDep) -> Sessions:
+    """Every live session with its figures."""
+    stalls = server.stalls
+    return Sessions(
+        sessions=[_info(stream) for stream in server.streams.all()],
+        max_sessions=server.streams.limit,
+        longest_stall_ms=None if stalls is None else round(1000 * stalls.longest, 2),
+    )
+
+
+@router.get("/{session_id}", responses=errors(404))
+async def one(session_id: str, server: ServerDep) -> SessionInfo:
+    """One live session."""
+    return _info(server.streams.require(session_id))
+
+
+def _info(stream: Stream) -> SessionInfo:
+    return SessionInfo(
+        id=stream.id,
+        pipeline_id=stream.info.id,
+        reference_id=stream.reference_id,
+        state=stream.state,
+        opened_at=datetime.fromtimestamp(stream.opened_at, UTC),
+        parameters=stream.session.parameters.model_dump(mode="json"),
+        figures=SessionFigures.model_validate(stream.stats()),
+    )

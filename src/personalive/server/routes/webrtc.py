@@ -1,0 +1,87 @@
+"""WebRTC: what a browser needs to open a session, and to close it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from personalive.server.dependencies import ServerDep
+from personalive.server.disconnect import while_there
+from personalive.server.errors import errors
+from personalive.server.webrtc.ice import ice_servers
+from personalive.server.webrtc.peer import Candidate
+from personalive.server.webrtc.sdp_limits import MOST_CANDIDATES, MOST_SDP_CHARACTERS
+from personalive.server.webrtc.signaling import CLIENT_LEFT
+
+router = APIRouter(prefix="/api/v1/webrtc", tags=["webrtc"])
+
+
+class IceServers(BaseModel):
+    """What goes into a browser's `RTCPeerConnection` configuration."""
+
+    iceServers: list[dict[str, Any]]  # noqa: N815 - the browsers' name
+
+
+class Offer(BaseModel):
+    """A client's offer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sdp: str = Field(max_length=MOST_SDP_CHARACTERS)
+    type: Literal["offer"]
+    initialParameters: dict[str, Any] | None = Field(  # noqa: N815 - fixed by the clients that exist
+        None,
+        description="`reference_id` and run parameters. Those of other pipelines of the family are ignored.",
+    )
+
+
+class Answer(BaseModel):
+    """The server's answer, and the new session's id."""
+
+    sdp: str
+    type: Literal["answer"] = "answer"
+    sessionId: str  # noqa: N815
+
+
+class Candidates(BaseModel):
+    """Candidates found after the offer was sent."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    candidates: list[Candidate] = Field(max_length=MOST_CANDIDATES)
+
+
+@router.get("/ice-servers")
+async def servers(server: ServerDep) -> IceServers:
+    """STUN and TURN servers; TURN credentials are made for this request and end after a while."""
+    return IceServers(iceServers=ice_servers(server.settings, time.time()))
+
+
+@router.post("/offer", responses=errors(400, 404, 409, 503))
+async def offer(offered: Offer, server: ServerDep, request: Request) -> Answer:
+    """Open a session: video in, animated video back, and a data channel named `parameters`."""
+    stream, sdp = await while_there(
+        request,
+        server.calls.offer(offered.sdp, offered.initialParameters or {}, send=True),
+        undo=lambda opened: opened[0].end(CLIENT_LEFT),
+    )
+    return Answer(sdp=sdp, sessionId=stream.id)
+
+
+@router.patch("/offer/{session_id}", status_code=204, responses=errors(400, 404))
+async def trickle(session_id: str, found: Candidates, server: ServerDep) -> Response:
+    """Add ICE candidates. An empty one says that there are no more."""
+    await server.calls.add_candidates(session_id, found.candidates)
+    return Response(status_code=204)
+
+
+@router.delete("/offer/{session_id}", status_code=204)
+async def close(session_id: str, server: ServerDep) -> Response:
+    """Close a session; one that has ended already, or never was, is no error."""
+    stream = server.streams.get(session_id)
+    if stream is not None:
+        await stream.end("client_closed")
+    return Response(status_code=204)

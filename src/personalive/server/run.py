@@ -1,0 +1,198 @@
+"""The running process: its socket, its event loop, and how signals end it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import FrameType
+from typing import Any
+from weakref import WeakSet
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from personalive.errors import InputError
+from personalive.server.app import Lifetime, create_app
+from personalive.server.connection_limit import Crowd, CrowdGuard
+from personalive.server.http_connection import HttpConnection, Turns
+from personalive.server.open_files import allow_open_files
+from personalive.server.sessions.memory import settle
+from personalive.server.settings import Settings
+from personalive.server.state import startup
+from personalive.server.telemetry import logs
+from personalive.server.webrtc import port_range_loop
+
+_LAST_ANSWERS_S = 1
+_MOST_CONNECTIONS = 512
+_BACKLOG = 128
+"""Connections that are accepted in one go, too."""
+
+
+def serve(settings: Settings, on_start: Callable[[str], None] | None = None) -> None:
+    """Serve until SIGINT, SIGTERM or SIGHUP. `on_start` is called with the address, once it is the server's.
+
+    Raises `InputError` where the address cannot be listened at, or the pipeline or portrait that the settings name
+    cannot be used, and `PipelineUnavailableError` where that pipeline cannot run here.
+    """
+    startup.check(settings)
+    with listen(settings.host, settings.port) as listener:
+        logs.configure(settings.log_format, settings.log_level)
+        address = url(listener, settings.host)
+        if on_start is not None:
+            on_start(address)
+        app = create_app(settings)
+        crowd = Crowd(_most_connections(), settings.max_connections)
+        config = http_config(CrowdGuard(app, crowd), crowd, settings.header_timeout_s)
+        settle()
+        logs.event("server_started", url=address)
+        with asyncio.Runner(loop_factory=port_range_loop.loop_factory(settings.udp_port_range)) as runner:
+            runner.run(_Http(config, app).serve([listener]))
+
+
+def http_config(app: ASGIApp, crowd: Crowd | None = None, header_s: float = 10.0) -> uvicorn.Config:
+    """How an application is served: our own log lines, no WebSockets.
+
+    `crowd` counts the connections and limits them; `header_s`: seconds for a request's headers.
+    """
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        http=partial(HttpConnection, crowd=crowd, turns=Turns(), header_s=header_s),  # type: ignore[arg-type]
+        lifespan="on",
+        backlog=_BACKLOG,
+        timeout_graceful_shutdown=_LAST_ANSWERS_S,
+    )
+
+
+def _most_connections() -> int:
+    """How many HTTP connections there may be, with as many files left for media and all else."""
+    most = min(_MOST_CONNECTIONS, allow_open_files(4 * _MOST_CONNECTIONS) // 2)
+    # A few more are accepted before others have gone.
+    return most if port_range_loop.MOST_OF_A_KIND is None else min(most, port_range_loop.MOST_OF_A_KIND - 8)
+
+
+class _Http(uvicorn.Server):
+    """Ends in order at a signal: first the sessions, while HTTP still tells that it is not ready, then HTTP.
+
+    Uvicorn's own way is the other way round, and raises the signal again when it is done.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._ending: asyncio.Task[None] | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve until told to end."""
+        self._loop = asyncio.get_running_loop()
+        if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, self.handle_exit)
+        await super().serve(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """A terminal that is closed ends the server as SIGTERM does, unless it was told to stay (`nohup`)."""
+        with super().capture_signals():
+            if (
+                sys.platform == "win32"
+                or threading.current_thread() is not threading.main_thread()
+                or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            ):
+                yield
+                return
+            before = signal.signal(signal.SIGHUP, self.handle_exit)
+            try:
+                yield
+            finally:
+                signal.signal(signal.SIGHUP, before)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came; a second one is in a hurry."""
+        del frame
+        if self._loop is None or not self.started or self._ending is not None:
+            self.should_exit = True
+            self.force_exit = self._ending is not None
+            return
+        self._loop.call_soon_threadsafe(self._end, signal.Signals(sig).name)
+
+    def _end(self, why: str) -> None:
+        if self._ending is None:
+            logs.event("server_stopping", signal=why)
+            self._ending = asyncio.get_running_loop().create_task(self._wind_up(), name="wind-up")
+
+    async def _wind_up(self) -> None:
+        lifetime: Lifetime = self._app.state.lifetime
+        try:
+            await lifetime.stop()
+        finally:
+            self.should_exit = True
+
+
+class Listener(socket.socket):
+    """A listening socket that hangs up on clients beyond `MOST_OF_A_KIND`."""
+
+    def __init__(self, family: int, kind: int) -> None:
+        super().__init__(family, kind)
+        self._connected: WeakSet[socket.socket] = WeakSet()
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        """As any socket's. Raises `ConnectionAbortedError` where it has hung up."""
+        connected, address = super().accept()
+        if port_range_loop.MOST_OF_A_KIND is not None:
+            if sum(other.fileno() != -1 for other in self._connected) >= port_range_loop.MOST_OF_A_KIND:
+                connected.close()
+                raise ConnectionAbortedError
+            self._connected.add(connected)
+        return connected, address
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket. Raises `InputError` in words: the port is taken, may not be had, is no address."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = Listener(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise InputError(f"{host} is no address to listen at: {error.strerror or error}.") from None
+    try:
+        if sys.platform != "win32":
+            # A server that is started again need not wait for its old connections to time out.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(socket.SOMAXCONN)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise InputError(_why_not(error, host, port)) from None
+    return listener
+
+
+def _why_not(error: OSError, host: str, port: int) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} of {host} is taken: stop what listens there, or take another with --port."
+    if error.errno == errno.EACCES:
+        return f"Port {port} is reserved for the administrator: take one above 1023 with --port."
+    if error.errno == errno.EADDRNOTAVAIL:
+        return f"{host} is no address of this machine: use 127.0.0.1, or 0.0.0.0 for all that it has."
+    return f"{host} port {port} cannot be listened at: {error.strerror or error}."
+
+
+def url(listener: socket.socket, host: str) -> str:
+    """Where a browser on this machine finds the server."""
+    port = listener.getsockname()[1]
+    name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http://{name}:{port}"

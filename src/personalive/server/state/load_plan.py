@@ -1,0 +1,87 @@
+"""What is asked of the pipeline host: a pipeline with checked parameters, and how far its loading is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pydantic import BaseModel, Field
+
+from personalive.errors import InputError, PipelineUnavailableError, UnknownPipelineError
+from personalive.pipelines import registry
+from personalive.pipelines.base import Availability, LoadParameters
+from personalive.pipelines.parameters import build
+from personalive.pipelines.registry import AnyPipeline
+
+
+class PipelineStatus(BaseModel):
+    """What is loaded, or on its way. An error stays until the next load."""
+
+    status: Literal["not_loaded", "loading", "loaded", "error"]
+    pipeline_id: str | None = Field(None, description="What is loaded, is being loaded, or failed to.")
+    load_params: dict[str, Any] | None = Field(
+        None, description="All of its load parameters, defaults included."
+    )
+    stage: str | None = Field(None, description="What the loading is at.")
+    progress: float | None = Field(None, ge=0, le=1, description="How much of the loading is done.")
+    error: str | None = Field(None, description="Why the last load failed.")
+    warnings: list[str] = Field(
+        default_factory=list, description="What may be wrong with the results as it was loaded."
+    )
+    notes: list[str] = Field(
+        default_factory=list,
+        description="How it runs on this machine, such as what is given up for its memory.",
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPlan:
+    """A pipeline and its checked parameters."""
+
+    id: str
+    pipeline: AnyPipeline
+    parameters: LoadParameters
+    availability: Availability
+
+
+def check(pipeline_id: str, load_params: Mapping[str, object], paths: Mapping[str, object]) -> LoadPlan:
+    """Return a load that can be tried. Imports the pipeline, which may take seconds.
+
+    Raises `UnknownPipelineError`, and `InputError` for parameters that cannot be.
+    """
+    if pipeline_id not in registry.names():
+        known = ", ".join(registry.names())
+        raise UnknownPipelineError(f"There is no pipeline {pipeline_id!r}. Known: {known}.")
+    pipeline = registry.get(pipeline_id)
+    own = _path_fields(pipeline)
+    for name in own & set(load_params):
+        if load_params[name] != paths.get(name):
+            raise InputError(
+                f"{name} is a place on the server: it is chosen with personalive serve --set {name}=DIR."
+            )
+    given = {name: value for name, value in paths.items() if name in own}
+    parameters = build(pipeline.load_parameters, {**load_params, **given})
+    try:
+        availability = pipeline.availability_with(parameters.model_dump())
+    except (OSError, RuntimeError, ValueError) as error:
+        # A path of nobody's home, or one longer than paths may be.
+        raise InputError(f"The {pipeline_id} pipeline cannot be loaded with these: {error}.") from error
+    return LoadPlan(pipeline_id, pipeline, parameters, availability)
+
+
+def path_parameters() -> list[str]:
+    """The load parameters of all pipelines that name files or folders. Imports every pipeline."""
+    names: dict[str, None] = {}
+    for pipeline_id in registry.names():
+        with contextlib.suppress(PipelineUnavailableError):
+            names.update(dict.fromkeys(sorted(_path_fields(registry.get(pipeline_id)))))
+    return list(names)
+
+
+def _path_fields(pipeline: AnyPipeline) -> set[str]:
+    """The load parameters that name files or folders."""
+    fields = pipeline.load_parameters.model_fields
+    return {name for name, field in fields.items() if Path in (field.annotation, *get_args(field.annotation))}

@@ -1,0 +1,341 @@
+"""The pipeline that is loaded: load it in the background, replace it, start it again, and say how far that is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from personalive.errors import PersonaLiveError, PipelineUnavailableError
+from personalive.pipelines.base import Pipeline
+from personalive.pipelines.registry import AnyPipeline
+from personalive.server.errors import ConflictError
+from personalive.server.process.remote_pipeline import RemotePipeline
+from personalive.server.sessions.memory import give_back_memory, gpu_memory_bytes, settle
+from personalive.server.sessions.session import LOST, RESTARTING
+from personalive.server.sessions.session_manager import Streams
+from personalive.server.sessions.worker import Worker
+from personalive.server.state.load_plan import LoadPlan, PipelineStatus, check
+from personalive.server.state.load_progress import AbandonedError, LoadProgress, in_words
+from personalive.server.state.restart_policy import Restarts
+from personalive.server.telemetry import logs
+
+_log = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S = 0.05
+_START_AGAIN_S = 1.0
+"""After a start that failed: what the process before held of the device may still be given back."""
+
+Isolate = Callable[[AnyPipeline, Worker], AnyPipeline]
+"""Turns a pipeline class into one whose pipelines live in processes with that worker's environment."""
+
+
+class PipelineHost:
+    """Load, replace and unload the pipeline, on each worker's thread. Use it on the event loop only.
+
+    With several workers each has its pipeline, all the same. One whose process ends is started again.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[Worker],
+        streams: Streams,
+        paths: Mapping[str, object] | None = None,
+        isolate: Isolate | None = None,
+    ) -> None:
+        """`paths` are load parameters that name places on this machine: no client may choose those.
+
+        `isolate` turns a pipeline class into one whose pipelines live in processes; None keeps them in this one.
+        """
+        self._paths = dict(paths or {})
+        self.on_loaded: list[Callable[[], Awaitable[None]]] = []
+        """Called after each load that went well."""
+        self.on_unloading: list[Callable[[], None]] = []
+        """Called before a pipeline is closed: let go of whatever it made."""
+        self._workers = list(workers)
+        self._streams = streams
+        self._isolate = isolate
+        self._ready: dict[Worker, Pipeline[Any, Any]] = {}
+        self._asked: LoadPlan | None = None
+        self._error: str | None = None
+        self._loading: list[LoadProgress] = []
+        self._restarts: dict[Worker, Restarts] = {}
+        self._restarting: dict[Worker, tuple[LoadProgress, asyncio.Task[None]]] = {}
+        self._unloading = False
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def pipeline(self) -> Pipeline[Any, Any] | None:
+        """The pipeline that is loaded and ready, the first of several, or None."""
+        return next(iter(self._ready.values()), None)
+
+    @property
+    def restarting(self) -> bool:
+        """Whether no pipeline is ready, and one that ended is being started again."""
+        return not self._ready and bool(self._restarting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no session streams, or is being opened."""
+        return not len(self._streams)
+
+    def has(self, pipeline: Pipeline[Any, Any]) -> bool:
+        """Return whether that pipeline is loaded and ready."""
+        return any(ready is pipeline for ready in self._ready.values())
+
+    def worker_of(self, pipeline: Pipeline[Any, Any]) -> Worker | None:
+        """Return the worker that steps that pipeline's sessions, None where it is not ready any more."""
+        return next((worker for worker, ready in self._ready.items() if ready is pipeline), None)
+
+    async def answers(self, within: float) -> bool:
+        """Return whether a worker, with a pipeline where there is one, answers within `within` seconds."""
+        asked = [worker.answers(within) for worker in (self._ready or self._workers) if worker.alive]
+        return any(await asyncio.gather(*asked))
+
+    def gpu_memory_bytes(self) -> int:
+        """Return how much GPU memory tensors hold, in this process and in those of pipelines."""
+        remote = (ready.gpu_memory for ready in self._ready.values() if isinstance(ready, RemotePipeline))
+        return gpu_memory_bytes() + sum(remote)
+
+    def status(self) -> PipelineStatus:
+        """What is loaded, or how far the loading is. Changes nothing."""
+        asked = self._asked
+        if asked is None:
+            return PipelineStatus(status="not_loaded")
+        told = PipelineStatus(
+            status="loaded",
+            pipeline_id=asked.id,
+            load_params=asked.parameters.model_dump(mode="json"),
+        )
+        under_way = self._loading or (
+            [one for one, _ in self._restarting.values()] if self.restarting else []
+        )
+        if under_way:
+            last = min(under_way, key=lambda loading: loading.progress)
+            return told.model_copy(
+                update={"status": "loading", "stage": last.stage, "progress": last.progress}
+            )
+        if self._error is not None and self.pipeline is None:
+            return told.model_copy(update={"status": "error", "error": self._error})
+        if self.pipeline is None:
+            return PipelineStatus(status="not_loaded")
+        warnings = [*self.pipeline.warnings, *([] if self._error is None else [self._error])]
+        return told.model_copy(
+            update={"progress": 1.0, "warnings": warnings, "notes": list(self.pipeline.notes)}
+        )
+
+    async def load(
+        self, pipeline_id: str, load_params: Mapping[str, object] | None, *, force: bool = False
+    ) -> str:
+        """Begin to load a pipeline in place of the one that is loaded; returns what to tell the user.
+
+        The same with the same parameters is left alone, sessions and all. `force` ends sessions that stream.
+
+        Raises `UnknownPipelineError`, `InputError` for parameters that cannot be, `PipelineUnavailableError` where
+        something is missing, `ConflictError` while another load runs or, without `force`, sessions stream.
+        """
+        asked = await asyncio.to_thread(check, pipeline_id, load_params or {}, self._paths)
+        # No await from here on: two loads cannot both find the way free.
+        self._require_idle()
+        if self.pipeline is not None and self._error is None and self._is_loaded(asked):
+            return f"The {asked.id} pipeline is loaded already, with these parameters."
+        if not asked.availability.ready:
+            raise PipelineUnavailableError(
+                f"The {asked.id} pipeline cannot be loaded: {asked.availability.sentence}"
+            )
+        if not force:
+            self._require_no_sessions("loading another pipeline")
+        self._ready, self._asked, self._error = {}, asked, None
+        self._restarts = {worker: Restarts() for worker in self._workers}
+        self._loading = [LoadProgress() for _ in self._workers]
+        self._task = asyncio.create_task(self._load(asked, self._loading), name="load-pipeline")
+        return f"Loading the {asked.id} pipeline: GET /api/v1/pipeline/status says how far it is."
+
+    async def unload(self, *, force: bool = True) -> str:
+        """Close the pipeline, or give up its loading, and give its memory back; returns what to tell the user.
+
+        Raises `ConflictError` when not forced to and sessions stream or a load runs.
+        """
+        if not force:
+            self._require_idle()
+            self._require_no_sessions("unloading")
+        there = self.pipeline is not None or bool(self._loading) or bool(self._restarting)
+        message = "The pipeline is unloaded." if there else "No pipeline was loaded."
+        await self._abandon()
+        if not there or self._unloading:
+            return message
+        self._ready, self._unloading = {}, True
+        try:
+            await self._end_sessions("The pipeline was unloaded.", "unloaded")
+            await self._close_all()
+        finally:
+            self._unloading = False
+        logs.event("pipeline_unloaded", pipeline=None if self._asked is None else self._asked.id)
+        return message
+
+    async def _abandon(self) -> None:
+        """Give up what is being loaded or started again."""
+        for loading in self._loading:
+            loading.abandoned = True
+        for loading, _ in self._restarting.values():
+            loading.abandoned = True
+        tasks = [task for _, task in self._restarting.values()]
+        if self._loading and self._task is not None:
+            tasks.append(self._task)
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def _close_all(self) -> None:
+        await asyncio.gather(*(worker.call(self._close, worker) for worker in self._workers))
+
+    def _is_loaded(self, asked: LoadPlan) -> bool:
+        now = self._asked
+        return now is not None and now.id == asked.id and now.parameters == asked.parameters
+
+    def _require_idle(self) -> None:
+        if self._unloading:
+            raise ConflictError("The pipeline is being unloaded: try again in a moment.")
+        if self._loading and self._asked is not None:
+            raise ConflictError(f"The {self._asked.id} pipeline is being loaded: wait until that has ended.")
+        if self._restarting and self._asked is not None:
+            raise ConflictError(
+                f"The {self._asked.id} pipeline is being started again: wait until that has ended."
+            )
+
+    def _require_no_sessions(self, what: str) -> None:
+        count = len(self._streams)
+        if count:
+            many = "1 session streams" if count == 1 else f"{count} sessions stream"
+            raise ConflictError(f'{many}: close them before {what}, or send "force": true to end them.')
+
+    async def _load(self, asked: LoadPlan, loading: list[LoadProgress]) -> None:
+        logs.event("pipeline_loading", pipeline=asked.id)
+        failure: str | None = None
+        try:
+            await self._end_sessions("Another pipeline is being loaded.", "pipeline_replaced")
+            starting = (
+                self._start(worker, asked, each) for worker, each in zip(self._workers, loading, strict=True)
+            )
+            made = await asyncio.gather(*starting)
+            failure = next((each for each in made if isinstance(each, str)), None)
+            if failure is not None:
+                await self._close_all()
+        except Exception as error:
+            failure = in_words(asked, error)
+            if not isinstance(error, PersonaLiveError):
+                _log.exception("loading the %s pipeline failed", asked.id)
+        self._loading = []
+        abandoned = any(each.abandoned for each in loading)
+        if failure is not None:
+            self._error = None if abandoned else failure
+            logs.event("pipeline_failed", level=logging.ERROR, pipeline=asked.id, error=failure)
+            return
+        pairs = zip(self._workers, made, strict=True)
+        self._ready = {worker: each for worker, each in pairs if not isinstance(each, str)}
+        for restarts in self._restarts.values():
+            restarts.started()
+        notes = " ".join(self.pipeline.notes) if self.pipeline is not None else ""
+        logs.event("pipeline_loaded", pipeline=asked.id, notes=notes or None)
+        self._notice_deaths()
+        if abandoned:
+            return
+        for tell in list(self.on_loaded):
+            try:
+                await tell()
+            except Exception:
+                _log.exception("what follows a load failed")
+
+    async def _start(
+        self, worker: Worker, asked: LoadPlan, loading: LoadProgress
+    ) -> Pipeline[Any, Any] | str:
+        """A new pipeline on that worker, or why there is none."""
+        try:
+            return await worker.call(self._replace, worker, asked, loading)
+        except PersonaLiveError as error:  # the worker has stopped
+            return in_words(asked, error)
+
+    async def _end_sessions(self, message: str, reason: str) -> None:
+        while len(self._streams):
+            # One that was being opened meanwhile appears a little later.
+            await self._streams.end_all(message, reason)
+            if len(self._streams):
+                await asyncio.sleep(_LOOK_AGAIN_S)
+        for let_go in self.on_unloading:
+            let_go()
+
+    def _replace(self, worker: Worker, asked: LoadPlan, loading: LoadProgress) -> Pipeline[Any, Any] | str:
+        """The new pipeline, or why there is none. On the worker's thread."""
+        self._close(worker)
+        try:
+            loading.report("loading", 0.0)
+            kind = asked.pipeline if self._isolate is None else self._isolate(asked.pipeline, worker)
+            pipeline = kind.load(asked.parameters, loading.report)
+        except Exception as error:
+            # As text, and not passed on: its traceback keeps alive whatever had been loaded.
+            failure = in_words(asked, error)
+            if not isinstance(error, PersonaLiveError | AbandonedError):
+                _log.error("loading the %s pipeline failed\n%s", asked.id, traceback.format_exc())
+        else:
+            worker.pipeline = pipeline
+            settle()
+            return pipeline
+        give_back_memory()
+        return failure
+
+    def _close(self, worker: Worker) -> None:
+        pipeline, worker.pipeline = worker.pipeline, None
+        if pipeline is None:
+            return
+        try:
+            pipeline.close()
+        except Exception:
+            _log.exception("closing the pipeline failed")
+        del pipeline
+        settle()
+        give_back_memory()
+
+    # -- a pipeline whose process has ended
+
+    def exited(self, worker: Worker, pipeline: RemotePipeline, reason: str) -> None:
+        """Start that worker's pipeline again, whose process has ended. Its sessions end."""
+        if self._ready.get(worker) is not pipeline or self._asked is None:
+            return  # it is being replaced or unloaded, or is not ready yet: see `_notice_deaths`
+        del self._ready[worker]
+        logs.event("pipeline_lost", level=logging.ERROR, pipeline=self._asked.id, error=reason)
+        loading = LoadProgress()
+        task = asyncio.create_task(
+            self._restart(worker, self._asked, loading, reason), name="restart-pipeline"
+        )
+        self._restarting[worker] = loading, task
+
+    def _notice_deaths(self) -> None:
+        """Look after pipelines that ended before all the others were ready."""
+        for worker, ready in list(self._ready.items()):
+            if isinstance(ready, RemotePipeline) and not ready.alive:
+                self.exited(worker, ready, "The pipeline's process ended unexpectedly.")
+
+    async def _restart(self, worker: Worker, asked: LoadPlan, loading: LoadProgress, reason: str) -> None:
+        try:
+            await self._streams.end_all(f"{reason} {RESTARTING}", LOST, of=worker)
+            for let_go in self.on_unloading:
+                let_go()
+            made: Pipeline[Any, Any] | str = reason
+            restarts = self._restarts[worker]
+            while isinstance(made, str) and restarts.allow() and not loading.abandoned:
+                made = await self._start(worker, asked, loading)
+                if isinstance(made, str):
+                    reason = made
+                    await asyncio.sleep(_START_AGAIN_S)
+        finally:
+            del self._restarting[worker]
+        if not isinstance(made, str):
+            self._ready[worker] = made
+            restarts.started()
+            logs.event("pipeline_restarted", pipeline=asked.id)
+            self._notice_deaths()
+        elif not loading.abandoned:
+            await worker.call(self._close, worker)
+            self._error = restarts.given_up(reason)
+            logs.event("pipeline_failed", level=logging.ERROR, pipeline=asked.id, error=self._error)

@@ -1,0 +1,150 @@
+"""A stranger's picture, looked at: is there one face to animate, and what of the picture is shown."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import PIL.Image
+
+from personalive.errors import NoFaceError
+from personalive.face.crop import CropBox, Size, cut
+from personalive.face.face import Face, dominant
+from personalive.face.tracker import FaceDetector
+from personalive.jobs.reference_image import Portrait, crop_to_face, find_portrait, whole_picture
+from personalive.media import Image, decode_image
+from personalive.media.rotation import turned
+from personalive.pipelines.base import FaceFound
+
+THUMBNAIL_SIDE = 256
+_RIVAL_SIZE, _RIVAL_PLACE = 0.8, 0.2
+"""A second face rivals the first from that share of its size on, unless it is farther from the middle by that
+share of half the diagonal."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredReference:
+    """A picture that was given as a reference: its bytes, not its pixels, which take many times as much.
+
+    `face` is in the pixels of the upright picture, of `width` × `height`, for which what the bytes say is turned
+    clockwise by `turn` degrees. `sha256` is of the bytes. `lenient`: it was accepted only because `allow_no_face`
+    was said.
+    """
+
+    id: str
+    data: bytes
+    sha256: str
+    width: int
+    height: int
+    thumbnail: bytes
+    face: FaceFound | None
+    seen: Face | None
+    cropped: bool
+    lenient: bool
+    created: datetime
+    notes: tuple[str, ...] = ()
+    turn: int = 0
+
+    def framed(self, size: Size) -> Image:
+        """What is animated, uint8 RGB at `size` (width, height). Decodes the picture: not for the event loop."""
+        picture = turned(decode_image(self.data), self.turn)
+        return _framed(picture, self.seen, size, cropped=self.cropped)[0]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examined:
+    """A picture to store, and what of it is animated at the size that was asked for."""
+
+    stored: StoredReference
+    framed: Image
+
+
+def identity(data: bytes, *, cropped: bool) -> str:
+    """The id of a picture's bytes: 16 hex digits, others where the whole picture is shown."""
+    return hashlib.sha256(data + (b"" if cropped else b" whole")).hexdigest()[:16]
+
+
+def examine(data: bytes, size: Size, *, allow_no_face: bool, cropped: bool) -> Examined:
+    """Decode a picture, find its face and frame it at `size` (width, height). Takes up to some seconds.
+
+    Raises `MediaError` and its kinds for what is no usable picture, `NoFaceError` where there is no upright face
+    or several and none that stands out, unless that is allowed: then it is shown whole, or with the likeliest.
+    """
+    picture = decode_image(data, name="The picture")
+    lenient, notes = False, []
+    try:
+        portrait: Portrait | None = find_portrait(picture)
+    except NoFaceError as error:
+        if not allow_no_face:
+            raise
+        portrait, lenient = None, True
+        notes.append(str(error))
+    face = seen = None
+    if portrait is not None:
+        picture, seen = portrait.image, portrait.face
+        with FaceDetector() as detector:
+            if portrait.faces > 1 and (rivals := _rivals(detector.detect(picture), portrait)):
+                lenient = True
+                if not allow_no_face:
+                    raise NoFaceError(rivals)
+            face = FaceFound(seen.box, detector.confidence(picture, seen))
+        notes.extend(portrait.notes)
+    framed, warnings = _framed(picture, seen, size, cropped=cropped)
+    stored = StoredReference(
+        id=identity(data, cropped=cropped),
+        data=data,
+        sha256=hashlib.sha256(data).hexdigest(),
+        width=picture.shape[1],
+        height=picture.shape[0],
+        thumbnail=_thumbnail(picture),
+        face=face,
+        seen=seen,
+        cropped=cropped,
+        lenient=lenient,
+        created=datetime.now(UTC),
+        notes=(*notes, *warnings),
+        turn=portrait.turn if portrait is not None else 0,
+    )
+    return Examined(stored, framed)
+
+
+def _framed(picture: Image, seen: Face | None, size: Size, *, cropped: bool) -> tuple[Image, tuple[str, ...]]:
+    if seen is None:
+        box = CropBox.largest((picture.shape[1], picture.shape[0]), size[0] / size[1])
+        return cut(picture, box, size), ()
+    framing = (crop_to_face if cropped else whole_picture)(Portrait(picture, seen), size)
+    return framing.image, framing.warnings
+
+
+def _rivals(faces: list[Face], portrait: Portrait) -> str | None:
+    """A sentence where no face stands out from the others."""
+    size = portrait.size
+    first = dominant(faces, size)
+    others = [face for face in faces if face is not first]
+    second = dominant(others, size)
+    if first is None or second is None:
+        return None
+    if second.size < _RIVAL_SIZE * first.size or _off(second, size) > _off(first, size) + _RIVAL_PLACE:
+        return None
+    x, y = (round(value) for value in first.centre)
+    return (
+        f"The picture shows {len(faces)} faces and none of them stands out: crop it to one person, or add "
+        f"?allow_no_face=true to take the one at {x}, {y}."
+    )
+
+
+def _off(face: Face, size: Size) -> float:
+    """How far from the picture's middle, as a share of half its diagonal."""
+    x, y = face.centre
+    return math.hypot(x - size[0] / 2, y - size[1] / 2) / (math.hypot(*size) / 2)
+
+
+def _thumbnail(picture: Image) -> bytes:
+    small = PIL.Image.fromarray(picture)
+    small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), PIL.Image.Resampling.BOX, reducing_gap=None)
+    encoded = io.BytesIO()
+    small.save(encoded, "JPEG", quality=85)
+    return encoded.getvalue()

@@ -1,0 +1,75 @@
+"""What the settings say to begin with: a pipeline, and a portrait to animate."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from personalive.errors import InputError, PersonaLiveError
+from personalive.media import read_image
+from personalive.pipelines import registry
+from personalive.pipelines.parameters import build
+from personalive.server.settings import Settings
+from personalive.server.state.hardware import resolve_gpus
+from personalive.server.state.load_plan import path_parameters
+from personalive.server.state.pipeline_manager import PipelineHost
+from personalive.server.state.reference_store import References
+from personalive.server.telemetry import logs
+
+
+def check(settings: Settings) -> None:
+    """Raise a `PersonaLiveError` for what cannot be loaded, before anything is begun."""
+    resolve_gpus(settings.gpus)
+    check_parameters(settings)
+    if settings.pipeline is None:
+        return
+    pipeline = registry.choose(settings.pipeline, settings.load_params).pipeline
+    build(pipeline.load_parameters, settings.load_params)
+    if settings.reference is not None:
+        read_image(settings.reference)
+
+
+def check_parameters(settings: Settings) -> None:
+    """Raise `InputError` for load parameters that the pipeline does not have, or that none is named for.
+
+    Without a pipeline those make sense that name places on this machine: whoever loads one may not choose them.
+    """
+    given = settings.load_params
+    if settings.pipeline is not None:
+        if settings.pipeline != "auto":  # which depends on them
+            build(registry.get(settings.pipeline).load_parameters, given)
+        return
+    if not given:
+        return
+    places = path_parameters()
+    useless = [name for name in given if name not in places]
+    if useless:
+        raise InputError(
+            f"There is no pipeline to set {', '.join(useless)} of: name one with --pipeline. Without one, --set "
+            f"takes places on this machine for pipelines that are loaded later: {', '.join(places)}."
+        )
+
+
+async def begin(settings: Settings, host: PipelineHost, references: References) -> None:
+    """Start to load the pipeline; the portrait is prepared when that is done. What fails later is logged."""
+    if settings.pipeline is None:
+        return
+    portrait = None if settings.reference is None else await asyncio.to_thread(settings.reference.read_bytes)
+
+    async def prepare() -> None:
+        host.on_loaded.remove(prepare)
+        assert portrait is not None
+        try:
+            await references.add(portrait)
+        except PersonaLiveError as error:
+            logs.event("reference_refused", level=logging.ERROR, file=settings.reference, error=str(error))
+            references.refused = f"The portrait that the server was started with cannot be used: {error}"
+        finally:
+            references.awaited = None
+
+    if portrait is not None:
+        references.awaited = "The portrait that the server was started with is being prepared."
+        host.on_loaded.append(prepare)
+    await host.load(
+        registry.choose(settings.pipeline, settings.load_params).pipeline.info.id, settings.load_params
+    )

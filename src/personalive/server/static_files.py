@@ -1,0 +1,67 @@
+"""The packaged web page. Its files are read once and found by their exact names, so no request reaches the disk."""
+
+from __future__ import annotations
+
+import hashlib
+import html
+import mimetypes
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from string import Template
+
+INDEX, STAGE, DOCS = "index.html", "stage.html", "docs.html"
+SAMPLES = "samples/"
+"""Below this name the page finds the package's sample portrait and driving clip."""
+_VIEWER = ("swagger-ui-bundle.js", "swagger-ui.css")
+"""Of the API's viewer, found below `docs/`."""
+_TYPES = {
+    ".html": "text/html",
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".svg": "image/svg+xml",
+    ".woff2": "font/woff2",
+}
+_TEXT = ("text/", "image/svg")
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file of the page."""
+
+    content: bytes
+    type: str
+    etag: str
+
+
+@cache
+def assets() -> dict[str, Asset]:
+    """Every packaged file by its path below `assets`, parts joined by `/`."""
+    package = files("personalive")
+    own = _walk(package / "server" / "web", "") + _walk(package / "samples", SAMPLES)
+    viewer = files("fastapi_offline") / "static"
+    return dict(own) | {f"docs/{name}": _asset(name, (viewer / name).read_bytes()) for name in _VIEWER}
+
+
+def _walk(folder: Traversable, prefix: str) -> list[tuple[str, Asset]]:
+    found: list[tuple[str, Asset]] = []
+    for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
+        if entry.is_dir():
+            found += _walk(entry, f"{prefix}{entry.name}/")
+        else:
+            found.append((prefix + entry.name, _asset(entry.name, entry.read_bytes())))
+    return found
+
+
+def _asset(name: str, content: bytes) -> Asset:
+    suffix = "." + name.rpartition(".")[2]
+    kind = _TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+    if kind.startswith(_TEXT):
+        kind += "; charset=utf-8"
+    return Asset(content, kind, f'"{hashlib.sha256(content).hexdigest()[:16]}"')
+
+
+def index(version: str) -> bytes:
+    """The page, with the server's version filled in."""
+    return Template(assets()[INDEX].content.decode()).substitute(version=html.escape(version)).encode()

@@ -1,0 +1,51 @@
+"""How much of pictures that are being sent the server holds at a time, all clients together."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from personalive.media.image import MAX_IMAGE_BYTES
+from personalive.server.errors import problem
+
+MOST_BYTES = 4 * MAX_IMAGE_BYTES
+_RETRY_AFTER_S = 5
+
+
+class UploadGuard:
+    """Counts the bytes of requests to `path` while they last; who brings too many is told to come later."""
+
+    def __init__(self, app: ASGIApp, path: str, most: int = MOST_BYTES) -> None:
+        self._app = app
+        self._path = path
+        self._most = most
+        self._held = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 503."""
+        if scope["type"] != "http" or scope["path"] != self._path:
+            await self._app(scope, receive, send)
+            return
+        own = 0
+
+        async def counted() -> Message:
+            nonlocal own
+            message = await receive()
+            length = len(message.get("body", b""))
+            if self._held + length > self._most:
+                raise _FullError
+            own += length
+            self._held += length
+            return message
+
+        try:
+            await self._app(scope, counted, send)
+        except _FullError:
+            detail = "Too many pictures are being sent to this server just now: try again in some seconds."
+            headers = {"Retry-After": str(_RETRY_AFTER_S), "Connection": "close"}
+            await problem(503, detail, headers)(scope, receive, send)
+        finally:
+            self._held -= own
+
+
+class _FullError(Exception):
+    """There is no room for more."""

@@ -1,0 +1,147 @@
+"""Why a connection was not encrypted: aiortc says only that it failed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from aiortc import RTCDtlsTransport, RTCPeerConnection
+from OpenSSL import SSL
+
+from personalive.server.telemetry import logs
+
+_REMEDY = (
+    "a client that brings its own certificate needs an ECDSA one on the curve prime256v1 (FFmpeg: -cert_file and "
+    "-key_file); see docs/how-to/obs.md"
+)
+_NOT_THAT_OF_THE_OFFER = (
+    "the client's certificate is not that of its offer's a=fingerprint, or no SRTP profile is common"
+)
+_ALERT, _HEADER, _PLAIN = 21, 13, b"\x00\x00"
+_ALERTS = {
+    0: "close_notify",
+    10: "unexpected_message",
+    20: "bad_record_mac",
+    22: "record_overflow",
+    40: "handshake_failure",
+    42: "bad_certificate",
+    43: "unsupported_certificate",
+    44: "certificate_revoked",
+    45: "certificate_expired",
+    46: "certificate_unknown",
+    47: "illegal_parameter",
+    48: "unknown_ca",
+    49: "access_denied",
+    50: "decode_error",
+    51: "decrypt_error",
+    70: "protocol_version",
+    71: "insufficient_security",
+    80: "internal_error",
+    86: "inappropriate_fallback",
+    90: "user_canceled",
+    109: "missing_extension",
+    110: "unsupported_extension",
+    116: "certificate_required",
+    120: "no_application_protocol",
+}
+"""Descriptions of alerts (RFC 8446)."""
+
+
+def log_failed_handshakes(connection: RTCPeerConnection, session: str) -> None:
+    """Log each DTLS handshake of a connection that fails. Call it when the offer is set, before the answer is."""
+    found = {transceiver.receiver.transport for transceiver in connection.getTransceivers()}
+    if connection.sctp is not None:
+        found.add(connection.sctp.transport)
+    for transport in found:
+        _watch(transport, session)
+
+
+def _watch(transport: RTCDtlsTransport, session: str) -> None:
+    said: dict[str, str] = {}
+
+    def changed() -> None:
+        if transport.state == "connecting":
+            _listen(getattr(transport, "_ssl", None), said)
+        elif transport.state == "failed":
+            reason = said.get("reason") or (_NOT_THAT_OF_THE_OFFER if transport.encrypted else None)
+            if reason is None:
+                return  # one of the two has gone meanwhile
+            logs.event(
+                "dtls_failed",
+                level=logging.WARNING,
+                session=session,
+                reason=reason,
+                alert_received=said.get("received"),
+                alert_sent=said.get("sent"),
+                remedy=_REMEDY,
+            )
+
+    transport.on("statechange", changed)
+
+
+def _listen(ssl: Any, said: dict[str, str]) -> None:
+    """Hear what the library does with a handshake: its first error, and the alerts that come and go."""
+    if not isinstance(ssl, SSL.Connection):
+        return
+
+    def listened(
+        call: Callable[..., Any], heard: Callable[[Any, tuple[Any, ...]], None]
+    ) -> Callable[..., Any]:
+        def through(*args: Any) -> Any:
+            try:
+                result = call(*args)
+            except SSL.WantReadError:
+                raise
+            except SSL.Error as error:
+                if (reason := _reason(error)) is not None:
+                    said.setdefault("reason", reason)
+                raise
+            heard(result, args)
+            return result
+
+        return through
+
+    def nothing(result: Any, args: tuple[Any, ...]) -> None:
+        del result, args
+
+    def sent(result: Any, args: tuple[Any, ...]) -> None:
+        del args
+        _note(said, "sent", result)
+
+    def received(result: Any, args: tuple[Any, ...]) -> None:
+        del result
+        _note(said, "received", args[0])
+
+    inner: Any = ssl
+    inner.do_handshake = listened(inner.do_handshake, nothing)
+    inner.recv = listened(inner.recv, nothing)
+    inner.bio_read = listened(inner.bio_read, sent)
+    inner.bio_write = listened(inner.bio_write, received)
+
+
+def _reason(error: SSL.Error) -> str | None:
+    """OpenSSL's own words, None where it has none."""
+    stack = error.args[0] if error.args else None
+    if not isinstance(stack, list) or not stack:
+        return None
+    return "; ".join(str(entry[-1]) for entry in stack)
+
+
+def _note(said: dict[str, str], way: str, datagram: object) -> None:
+    description = alert_in(bytes(datagram)) if isinstance(datagram, bytes | bytearray | memoryview) else None
+    if description is not None:
+        said.setdefault(way, description)
+
+
+def alert_in(datagram: bytes) -> str | None:
+    """The name of the first alert in a datagram of DTLS records that are not encrypted yet, None without one."""
+    at = 0
+    while at + _HEADER <= len(datagram):
+        kind, epoch = datagram[at], datagram[at + 3 : at + 5]
+        length = int.from_bytes(datagram[at + 11 : at + 13], "big")
+        record = datagram[at + _HEADER : at + _HEADER + length]
+        if kind == _ALERT and epoch == _PLAIN and len(record) == 2:
+            return _ALERTS.get(record[1], f"alert {record[1]}")
+        at += _HEADER + length
+    return None

@@ -1,0 +1,36 @@
+"""STUN and TURN servers as a browser's `RTCPeerConnection` takes them.
+
+Credentials that end are made as TURN servers with a shared secret expect them (draft-uberti-behave-turn-rest):
+the user's name begins with the time at which it ends, the password is its HMAC-SHA1 in base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from typing import Any
+
+from personalive.server.settings import Settings
+
+_USER = "personalive"
+
+
+def ice_servers(settings: Settings, now: float) -> list[dict[str, Any]]:
+    """The servers to use, for a request made at `now` (seconds since 1970); empty if none are set."""
+    servers: list[dict[str, Any]] = []
+    if settings.stun_urls:
+        servers.append({"urls": list(settings.stun_urls)})
+    if settings.turn_urls:
+        username, credential = _credentials(settings, now)
+        servers.append({"urls": list(settings.turn_urls), "username": username, "credential": credential})
+    return servers
+
+
+def _credentials(settings: Settings, now: float) -> tuple[str, str]:
+    name = settings.turn_username or _USER
+    if settings.turn_secret is None:
+        password = settings.turn_password
+        return name, "" if password is None else password.get_secret_value()
+    name = f"{int(now) + settings.turn_ttl_s}:{name}"
+    digest = hmac.digest(settings.turn_secret.get_secret_value().encode(), name.encode(), "sha1")
+    return name, base64.b64encode(digest).decode()

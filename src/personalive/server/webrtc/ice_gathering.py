@@ -1,0 +1,103 @@
+"""Finding this side's addresses before an offer is answered, however long STUN and TURN servers take.
+
+The ICE library waits five seconds for them, on each of the machine's addresses, also for one from which a server
+cannot be reached. What has not answered soon is left out of the answer.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from aioice import Candidate, Connection
+from aiortc import RTCPeerConnection
+
+from personalive.server.telemetry import logs
+from personalive.server.webrtc.host_resolver import Lookup
+
+STUN_S = 0.4
+"""Seconds for a STUN server, its name's lookup included: one round trip."""
+TURN_S = 2.0
+"""Seconds for a TURN server, which takes several round trips."""
+_LEFT_OUT_S = 60.0
+"""Seconds for which a TURN server that did not answer is not asked again."""
+
+
+class Gathering:
+    """How all connections of a server look for their own addresses. Use it on the event loop only."""
+
+    def __init__(self) -> None:
+        self._lookup = Lookup()
+        self._left_out: dict[tuple[str, int], float] = {}
+
+    def limit(self, connection: RTCPeerConnection) -> None:
+        """Limit how long this connection looks for its addresses. Call it between the two descriptions."""
+        for ice in _ice_connections(connection):
+            self._limit(ice)
+
+    def _limit(self, ice: Connection) -> None:
+        """Ask the two kinds of servers one after the other, each for its own time."""
+        gather: Any = ice.get_component_candidates
+        stun, turn = ice.stun_server, ice.turn_server
+
+        async def gather_soon(component: int, addresses: list[str], **options: Any) -> list[Candidate]:
+            del options  # how long the library would wait
+            begun = time.monotonic()
+            ice.stun_server, ice.turn_server = await self._found(stun, STUN_S), None
+            left = max(STUN_S - (time.monotonic() - begun), 0.05)
+            found: list[Candidate] = await gather(component, addresses, timeout=left)
+            if stun is not None and any(":" not in each.host for each in found) and not _has(found, "srflx"):
+                _report("stun", stun, begun)
+            return found + (await relayed(component) if turn is not None else [])
+
+        async def relayed(component: int) -> list[Candidate]:
+            assert turn is not None
+            begun = time.monotonic()
+            if begun < self._left_out.get(turn, 0.0):
+                return []
+            # Its certificate is for the name.
+            ice.stun_server = None
+            ice.turn_server = turn if ice.turn_ssl else await self._found(turn, TURN_S)
+            found: list[Candidate] = await gather(component, [], timeout=TURN_S)
+            if not _has(found, "relay"):
+                self._left_out[turn] = time.monotonic() + _LEFT_OUT_S
+                _report("turn", turn, begun)
+            return found
+
+        ice.get_component_candidates = gather_soon  # type: ignore[method-assign, assignment]
+
+    async def _found(self, server: tuple[str, int] | None, within: float) -> tuple[str, int] | None:
+        if server is None:
+            return None
+        address = await self._lookup.address(server[0], within)
+        return None if address is None else (address, server[1])
+
+
+def has_candidates(connection: RTCPeerConnection) -> bool:
+    """Whether each of the connection's transports has found an address; call it after the local description."""
+    return all(ice.local_candidates for ice in _ice_connections(connection))
+
+
+def _ice_connections(connection: RTCPeerConnection) -> Iterable[Connection]:
+    transports = [transceiver.receiver.transport for transceiver in connection.getTransceivers()]
+    if connection.sctp is not None:
+        transports.append(connection.sctp.transport)
+    # What is bundled has one transport.
+    gatherers = {transport.transport.iceGatherer for transport in transports}
+    return [gatherer._connection for gatherer in gatherers]
+
+
+def _has(candidates: list[Candidate], kind: str) -> bool:
+    return any(candidate.type == kind for candidate in candidates)
+
+
+def _report(kind: str, server: tuple[str, int], begun: float) -> None:
+    logs.event(
+        "ice_server_silent",
+        level=logging.WARNING,
+        kind=kind,
+        server=f"{server[0]}:{server[1]}",
+        waited_s=round(time.monotonic() - begun, 2),
+    )

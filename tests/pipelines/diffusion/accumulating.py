@@ -1,0 +1,9 @@
+"""PyTorch's operations, arranged to add products to where a sum lies, as those of a GPU are."""
+
+from __future__ import annotations
+
+from personalive.pipelines.diffusion.kernels.operations import PlainOperations
+
+
+class Accumulating(PlainOperations):
+    accumulates = True

@@ -1,0 +1,5 @@
+"""Processes that a test starts take a hub of its own for the hub, which has nothing of what is really published."""
+
+from personalive.pipelines.diffusion.checkpoints import layout
+
+layout.KNOWN.clear()

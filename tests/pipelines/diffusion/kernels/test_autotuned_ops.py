@@ -1,0 +1,167 @@
+"""Operations in their fastest form, whichever that is said to be: the same numbers, and the same layout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from personalive.pipelines.diffusion.kernels.autotuned_ops import FusedOperations, MeasuredOperations, Product
+from personalive.pipelines.diffusion.kernels.choice_cache import Choices
+from personalive.pipelines.diffusion.kernels.operations import PLAIN, PlainOperations, Summed
+from personalive.pipelines.diffusion.kernels.selector import PLAIN_FORM, Chooser
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+KERNELS = INTERPRETED or torch.cuda.is_available()
+"""Ours are chosen between, too."""
+EXAMPLES = 1 if INTERPRETED else 5
+
+
+class Fused(PlainOperations):
+    """PyTorch's, with a gated product of its own: what is chosen between without a GPU."""
+
+    accumulates = True
+
+    def products(self, tokens: Tensor, weight: Tensor) -> dict[str, Product]:
+        return {"pointers": PLAIN.gated_product} if weight.shape[1] == tokens.shape[-1] else {}
+
+
+class Preferring:
+    """Says that this form is faster than the others, wherever it is offered."""
+
+    def __init__(self, form: str) -> None:
+        self.form = form
+
+    def measure(self, calls: Mapping[str, Callable[[], object]]) -> dict[str, float]:
+        return {name: 1.0 if name == self.form else 2.0 for name in calls}
+
+
+def measuring(form: str, **options: Any) -> MeasuredOperations:
+    fused: object = Fused()
+    if KERNELS:
+        from personalive.pipelines.diffusion.kernels.triton_ops import TritonOperations
+
+        fused = TritonOperations()
+    return MeasuredOperations(
+        cast("FusedOperations", fused), Chooser(Preferring(form), Choices(), lambda: False), **options
+    )
+
+
+def random(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape))).to(DEVICE)
+
+
+def close(ours: Any, exact: Any) -> None:
+    for one, other in zip(
+        *((each,) if isinstance(each, Tensor) else each for each in (ours, exact)), strict=True
+    ):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["fused", PLAIN_FORM])
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(channels=st.sampled_from([32, 64]), side=st.integers(2, 6), count=st.integers(1, 3))
+def test_pictures(form: str, channels: int, side: int, count: int) -> None:
+    own = measuring(form)
+    norm = nn.GroupNorm(32, channels).to(DEVICE).requires_grad_(False)
+    batch = nn.BatchNorm2d(channels).eval().to(DEVICE).requires_grad_(False)
+    layer = nn.Conv2d(channels, 8, 3, padding=1).to(DEVICE).requires_grad_(False)
+    x, update = random(count, channels, side, side), random(count, channels, side, side)
+    bias, shift = random(channels), random(count, channels)
+    with torch.no_grad():
+        summed = own.add(x, update, bias)
+        results = [
+            (summed.picture, PLAIN.add(x, update, bias).picture),
+            (own.group_norm(summed, norm, silu=True, shift=shift),
+             PLAIN.group_norm(PLAIN.add(x, update, bias), norm, silu=True, shift=shift)),
+            (own.rectified_norm(x, batch), PLAIN.rectified_norm(x, batch)),
+        ]  # fmt: skip
+        close(own.rectified_convolution(x, layer), PLAIN.rectified_convolution(x, layer))
+        assert own.add(x, None).picture is x
+    for ours, exact in results:
+        close(ours, exact)
+        if form == PLAIN_FORM or KERNELS:
+            assert ours.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("form", ["fused", PLAIN_FORM])
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(length=st.integers(1, 9), frames=st.integers(1, 4), sessions=st.integers(1, 2))
+def test_tokens(form: str, length: int, frames: int, sessions: int) -> None:
+    own = measuring(form)
+    norm = nn.LayerNorm(64).to(DEVICE).requires_grad_(False)
+    tokens, shared = random(sessions * frames, length, 64), random(sessions, 3, 64)
+    apart = tokens.unflatten(0, (sessions, frames))
+    with torch.no_grad():
+        close(own.join(tokens, shared), PLAIN.join(tokens, shared))
+        added = (tokens, shared[:, :1], random(frames, 64), random(64))
+        close(own.layer_norm(tokens, norm, *added), PLAIN.layer_norm(tokens, norm, *added))
+        close(own.gated(tokens), PLAIN.gated(tokens))
+        close(own.accumulate(tokens.clone(), tokens, torch.eye(64, device=DEVICE)), 2 * tokens)
+        close(own.attend_along_time(apart, apart, apart, 2), PLAIN.attend_along_time(apart, apart, apart, 2))
+        close(own.attend_wide(tokens, tokens, tokens), PLAIN.attend_wide(tokens, tokens, tokens))
+
+
+@pytest.mark.parametrize("form", ["flash", "efficient", "cudnn", PLAIN_FORM])
+def test_attention_is_the_same_by_whichever_kernel(form: str) -> None:
+    own = measuring(form)
+    query, key = random(2, 5, 64), random(2, 9, 64)
+    close(own.attend(query, key, key, 4), PLAIN.attend(query, key, key, 4))
+
+
+def test_where_another_kernel_is_asked_for_attention_is_not_measured() -> None:
+    own = measuring("flash", backends=())
+    query = random(2, 5, 64)
+    close(own.attend(query, query, query, 4), PLAIN.attend(query, query, query, 4))
+    assert not own.chooser.choices
+
+
+def test_gates_are_paired_where_the_product_is_faster() -> None:
+    linear = nn.Linear(64, 128).to(DEVICE).half().requires_grad_(False)
+    forms = ("descriptors", "pointers", PLAIN_FORM)
+    assert {form: measuring(form).pairs(30, linear) for form in forms if form != "descriptors"} == {
+        "pointers": True,
+        PLAIN_FORM: False,
+    }
+    tokens = random(1, 7, 64).half()
+    for form in forms:
+        ours = measuring(form).gated_product(tokens, linear.weight, linear.bias)
+        close(ours, PLAIN.gated_product(tokens, linear.weight, linear.bias))
+
+
+def test_a_norm_that_finds_its_sums_is_chosen_apart_from_one_that_must_count() -> None:
+    own = measuring(PLAIN_FORM)
+    norm = nn.GroupNorm(4, 8).to(DEVICE).requires_grad_(False)
+    x = random(1, 8, 4, 4)
+    own.group_norm(Summed(x), norm)
+    own.group_norm(Summed(x, random(3, 1, 1, 8)), norm)
+    assert len(own.chooser.choices) == 2
+
+
+@pytest.mark.slow
+def test_a_tracer_follows_what_is_not_measured_there() -> None:
+    own = measuring("fused")
+    norm = nn.GroupNorm(4, 16).to(DEVICE).requires_grad_(False)
+    weight, bias = random(64, 16), random(64)
+
+    def run(x: Tensor) -> Tensor:
+        normed = own.group_norm(own.add(x, x), norm, silu=True)
+        tokens = normed.flatten(2).transpose(1, 2)
+        attended = own.attend(tokens, tokens, tokens, 2)
+        return own.gated_product(own.attend_wide(attended, tokens, tokens), weight, bias)
+
+    x = random(2, 16, 4, 4)
+    traced = torch.compile(run, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        close(traced(x), run(x))

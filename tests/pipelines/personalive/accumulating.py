@@ -1,9 +1,0 @@
-"""PyTorch's operations, arranged to add products to where a sum lies, as those of a GPU are."""
-
-from __future__ import annotations
-
-from personalive.pipelines.personalive.kernels.operations import PlainOperations
-
-
-class Accumulating(PlainOperations):
-    accumulates = True

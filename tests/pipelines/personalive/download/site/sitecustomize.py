@@ -1,5 +1,0 @@
-"""Processes that a test starts take a hub of its own for the hub, which has nothing of what is really published."""
-
-from personalive.pipelines.personalive.weights import layout
-
-layout.KNOWN.clear()

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+from personalive.server.telemetry.loop_lag import StallWatch
+
+
+def test_what_keeps_the_loop_busy_is_measured() -> None:
+    async def work() -> StallWatch:
+        streams = False
+        watch = StallWatch(lambda: streams)
+        watch.start()
+        await asyncio.sleep(0.02)
+        time.sleep(0.3)
+        await asyncio.sleep(0.02)
+        streams = True
+        await asyncio.sleep(0.02)
+        time.sleep(0.08)
+        await asyncio.sleep(0.05)
+        await watch.stop()
+        return watch
+
+    watch = asyncio.run(work())
+    assert 0.06 < watch.longest < 0.25
+    assert watch.over_20_ms >= 1
+    assert watch.ticks > 2
