@@ -30,11 +30,11 @@ from pathlib import Path
 from benchmarks.counted_operations import Kind, Piece
 from benchmarks.datasheets import CARDS, Card, card
 from benchmarks.work import count
-from personalive.cli.gpu_memory import beside_cuda, free_bytes
-from personalive.cli.memory_plans import counted_plans, plan_from
+from personalive.cli.gpu_memory import free_bytes, without_cuda_context
+from personalive.cli.memory_plans import count_memory_plans, parse_memory_plan
 from personalive.errors import PipelineUnavailableError
 from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS
-from personalive.pipelines.diffusion.memory.plan import MemoryPlan, candidates
+from personalive.pipelines.diffusion.memory.plan import MemoryPlan, select_plans
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 
 WRITTEN = Path(__file__).parents[1] / "src/personalive/cli/card_rates.json"
@@ -217,13 +217,13 @@ def _real_time(slow: float, quick: float, wanted: float) -> str:
 
 @cache
 def _plans() -> tuple[MemoryPlan, ...]:
-    return beside_cuda(tuple(plan_from(each) for each in counted_plans()))
+    return without_cuda_context(tuple(parse_memory_plan(each) for each in count_memory_plans()))
 
 
 def plan(on: Card) -> str:
     """The memory plan for what a card's desktop leaves, as `low_vram` names it."""
     try:
-        return f"`{candidates(_plans(), 'auto', free_bytes(int(on.memory * 2**30)))[0].name}`"
+        return f"`{select_plans(_plans(), 'auto', free_bytes(int(on.memory * 2**30)))[0].name}`"
     except PipelineUnavailableError:
         return "too small"
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personalive.pipelines.diffusion.kernels.fp8 import Float8Convolution, Float8Gate
+from personalive.pipelines.diffusion.kernels.fp8 import Float8Convolution, Float8GEGLU
 from personalive.pipelines.diffusion.kernels.operations import (
-    Convolution,
-    Normed,
+    ConvLayer,
+    LayerNormOutput,
     PlainOperations,
-    Summed,
+    TensorWithStats,
 )
 
 
@@ -93,26 +93,26 @@ class CountedOperations(PlainOperations):
         return out
 
     def group_norm(
-        self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
+        self, x: TensorWithStats, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
     ) -> Tensor:
         """The picture is read once more where nobody took down its sums."""
-        picture = x.picture
-        sums = picture if x.sums is None else None
+        picture = x.tensor
+        sums = picture if x.stats is None else None
         out: Tensor = self._pass(
             lambda: super(CountedOperations, self).group_norm(x, norm, silu=silu, shift=shift), picture, sums
         )
         return out
 
-    def add(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> Summed:
+    def add(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> TensorWithStats:
         """The sums of the norm behind it are taken down on the way."""
         if update is None and bias is None:
-            return Summed(x)
+            return TensorWithStats(x)
         with self._ledger.whole():
-            picture = super().add(x, update, bias).picture
+            picture = super().add_with_stats(x, update, bias).tensor
         self._ledger.note(Kind.PASSES, (x, update, picture))
-        return Summed(picture, picture.new_empty(0))
+        return TensorWithStats(picture, picture.new_empty(0))
 
-    def convolve(self, x: Tensor, layer: Convolution) -> tuple[Tensor, Tensor | None]:
+    def convolve(self, x: Tensor, layer: ConvLayer) -> tuple[Tensor, Tensor | None]:
         """A 1×1 convolution is a product, and adds its bias; another leaves it to whoever comes next."""
         if isinstance(layer, Float8Convolution):
             size = (len(x), layer.weight.shape[1], *x.shape[2:])
@@ -130,19 +130,19 @@ class CountedOperations(PlainOperations):
     def rectified_convolution(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
         """The library's kernel adds bias and residual before it writes."""
         with self._ledger.whole():
-            out = super().rectified_convolution(x, layer, residual)
+            out = super().conv_relu(x, layer, residual)
         flop = 2 * out.numel() * math.prod(layer.weight.shape[1:])
         self._ledger.note(Kind.CONVOLUTIONS, (x, layer.weight, residual, out), flop)
         return out
 
     def rectified_norm(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         """One kernel."""
-        out: Tensor = self._pass(lambda: super(CountedOperations, self).rectified_norm(x, norm), x)
+        out: Tensor = self._pass(lambda: super(CountedOperations, self).batch_norm_relu(x, norm), x)
         return out
 
     def join(self, own: Tensor, shared: Tensor) -> Tensor:
         """One kernel; what is shared comes from memory once."""
-        out: Tensor = self._pass(lambda: super(CountedOperations, self).join(own, shared), own, shared)
+        out: Tensor = self._pass(lambda: super(CountedOperations, self).concat_kv(own, shared), own, shared)
         return out
 
     def layer_norm(
@@ -153,7 +153,7 @@ class CountedOperations(PlainOperations):
         shift: Tensor | None = None,
         code: Tensor | None = None,
         bias: Tensor | None = None,
-    ) -> Normed:
+    ) -> LayerNormOutput:
         """The sum is written only where something was added."""
         with self._ledger.whole():
             out = super().layer_norm(tokens, norm, update, shift, code, bias)
@@ -168,7 +168,7 @@ class CountedOperations(PlainOperations):
 
     def gated(self, projected: Tensor) -> Tensor:
         """One kernel."""
-        out: Tensor = self._pass(lambda: super(CountedOperations, self).gated(projected), projected)
+        out: Tensor = self._pass(lambda: super(CountedOperations, self).geglu(projected), projected)
         return out
 
     def gated_product(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ class CountedOperations(PlainOperations):
         self._ledger.note(Kind.PASSES, (query, key, value, out))
         return out
 
-    def gated_codes(self, codes: Tensor, layer: Float8Gate) -> Tensor:
+    def gated_codes(self, codes: Tensor, layer: Float8GEGLU) -> Tensor:
         """A product of 8-bit numbers of which the gated half is written, in 8 bits."""
         out = codes.new_empty(*codes.shape[:-1], len(layer.weight) // 2)
         flop = 2 * codes.numel() * len(layer.weight)

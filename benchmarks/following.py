@@ -21,15 +21,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from personalive.face.crop import cut, reference_crop
+from personalive.face.crop import compute_reference_crop, extract_crop
 from personalive.face.face import Face
-from personalive.face.pose import fit_head
+from personalive.face.pose import fit_head_pose
 from personalive.face.tracker import FaceDetector, FaceTracker
 from personalive.media import Image, VideoReader, read_image
 from personalive.pipelines.preview.head_layout import HeadLayout
 from personalive.pipelines.preview.parameters import PreviewRunParameters
 from personalive.pipelines.preview.retarget import Retargeter
-from personalive.pipelines.preview.warp import Portrait
+from personalive.pipelines.preview.warp import LayeredPortrait
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "src/personalive/samples"
@@ -76,11 +76,11 @@ class Following:
 
 def square_portrait(image: Image, detector: FaceDetector) -> Image:
     """A picture cropped to its face as `personalive animate` does."""
-    face = detector.dominant(image)
+    face = detector.detect_dominant(image)
     if face is None:
         raise SystemExit("No face in the portrait.")
     size = (image.shape[1], image.shape[0])
-    return cut(image, reference_crop(face, size), (SIZE, SIZE))
+    return extract_crop(image, compute_reference_crop(face, size), (SIZE, SIZE))
 
 
 def measure(
@@ -89,9 +89,9 @@ def measure(
     """Animate `picture` (cropped already) by the driving frames, and measure the result."""
     parameters = PreviewRunParameters.model_validate({"motion": motion})
     with FaceDetector() as detector, FaceTracker() as tracker:
-        face = detector.dominant(picture)
+        face = detector.detect_dominant(picture)
         assert face is not None
-        portrait = Portrait.build(picture, face.landmarks)
+        portrait = LayeredPortrait.build(picture, face.landmarks)
         retargeter = Retargeter(face, portrait.shape, portrait.pose.rotation)
         asked: list[Face] = []
         found: list[Face] = []
@@ -103,17 +103,17 @@ def measure(
             seen = tracker.track(frame)
             if seen is None:
                 continue
-            wanted = retargeter.motion(seen, index / fps, parameters)
+            wanted = retargeter.retarget(seen, index / fps, parameters)
             output = portrait.draw(wanted)
             outputs.append(output)
             difference = cv2.absdiff(output, picture).max(axis=2)
             change = max(change, int(difference[still].max()))
-            again = detector.dominant(output)
+            again = detector.detect_dominant(output)
             if again is None:
                 continue
             asked.append(seen)
             found.append(again)
-            target = portrait.target(wanted).points
+            target = portrait.compute_target(wanted).points
             errors.append(np.linalg.norm(again.landmarks[:468, :2] - target[:468, :2], axis=1))
     distance = np.array(errors)
     blinks = np.array([(_score(a, "blink"), _score(f, "blink")) for a, f in zip(asked, found, strict=True)])
@@ -151,7 +151,9 @@ def _outside_head(face: Face, picture: Image) -> NDArray[np.bool_]:
     """
     height, width = picture.shape[:2]
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
-    side, down = HeadLayout.of(face.landmarks).coordinates(np.column_stack([x.ravel(), y.ravel()]))
+    side, down = HeadLayout.from_landmarks(face.landmarks).to_face_coords(
+        np.column_stack([x.ravel(), y.ravel()])
+    )
     beyond = (np.hypot(side / 1.3, down / 1.4) > 1) & (down < 0.25)
     return np.asarray(beyond.reshape(height, width))
 
@@ -164,7 +166,7 @@ def _channels(asked: list[Face], found: list[Face]) -> dict[str, Channel]:
     series = {name: [[_score(f, name) for f in faces] for faces in (asked, found)] for name in CHANNELS}
     for name, axis in (("yaw", 1), ("pitch", 0)):
         series[name] = [
-            [float(fit_head(f.landmarks).angles[axis]) for f in faces] for faces in (asked, found)
+            [float(fit_head_pose(f.landmarks).angles[axis]) for f in faces] for faces in (asked, found)
         ]
     channels = {}
     for name, (driver, output) in series.items():

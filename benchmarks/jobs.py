@@ -36,7 +36,7 @@ from typing import Any
 
 from benchmarks.weight_sets import add_options, weights
 from personalive.media import Provenance, open_driving, open_writer
-from personalive.server.state.hardware import hardware_info
+from personalive.server.state.hardware import read_hardware_info
 from tests.server.client import CLIP, PORTRAIT
 from tests.server.running import PROGRAM
 
@@ -190,7 +190,7 @@ def devices(count: int) -> list[str | None]:
     names = (
         given.split(",")
         if given
-        else [str(number) for number in range(max(count, hardware_info().gpu_count))]
+        else [str(number) for number in range(max(count, read_hardware_info().gpu_count))]
     )
     if len(names) < count:
         raise SystemExit(f"CUDA_VISIBLE_DEVICES names {len(names)} GPUs, not {count}.")
@@ -292,7 +292,7 @@ def main() -> int:
     args = parser.parse_args()
     with weights(args) as weights_folder, tempfile.TemporaryDirectory() as folder:
         rows = run(args, Commands(args, weights_folder), Path(folder))
-    here = hardware_info()
+    here = read_hardware_info()
     print(f"{here.gpu_name or 'no GPU'}, {here.cpu_count} cores; {', '.join([args.pipeline, *args.set])}\n")
     print(table(rows))
     if args.json is not None:

@@ -15,9 +15,14 @@ from personalive.pipelines.diffusion.kernels.fp8 import (
     Float8GroupNorm,
     Float8LayerNorm,
 )
-from personalive.pipelines.diffusion.kernels.gpu_support import FLOAT8
-from personalive.pipelines.diffusion.kernels.operations import Convolution, Operations, Summed, arrange
-from personalive.pipelines.diffusion.networks.layers import FeedForward, GatedProjection
+from personalive.pipelines.diffusion.kernels.gpu_support import MIN_FLOAT8_CAPABILITY
+from personalive.pipelines.diffusion.kernels.operations import (
+    ConvLayer,
+    Operations,
+    TensorWithStats,
+    set_operations,
+)
+from personalive.pipelines.diffusion.networks.layers import GEGLU, FeedForward
 from personalive.pipelines.diffusion.networks.resnet import Upsample
 from personalive.pipelines.diffusion.stages.quantization import Float8FeedForward
 
@@ -69,7 +74,7 @@ def rows(ways: Ways) -> Iterator[Row]:
     yield from doublings()
     if "chosen" in ways:
         yield from sums(ways["chosen"])
-        if torch.cuda.get_device_capability() >= FLOAT8:
+        if torch.cuda.get_device_capability() >= MIN_FLOAT8_CAPABILITY:
             yield from eights(ways["chosen"])
 
 
@@ -81,9 +86,9 @@ def group_norms(ways: Ways) -> Iterator[Row]:
     ]  # fmt: skip
     for count, channels, side, times in shapes:
         norm = nn.GroupNorm(32, channels).to(DEVICE, torch.float16).requires_grad_(False)
-        x = Summed(half(count, channels, side, side).to(memory_format=torch.channels_last))
+        x = TensorWithStats(half(count, channels, side, side).to(memory_format=torch.channels_last))
         calls = each(ways, lambda one, x=x, norm=norm: one.group_norm(x, norm, silu=True))  # type: ignore[misc]
-        yield Row("group norm", f"{count}×{channels}×{side}×{side}", times, calls, 3 * x.picture.nbytes)
+        yield Row("group norm", f"{count}×{channels}×{side}×{side}", times, calls, 3 * x.tensor.nbytes)
 
 
 def residuals(ways: Ways) -> Iterator[Row]:
@@ -97,7 +102,7 @@ def residuals(ways: Ways) -> Iterator[Row]:
         def call(
             one: Operations, x: Tensor = x, update: Tensor = update, norm: nn.GroupNorm = norm
         ) -> object:
-            return one.group_norm(one.add(x, update, norm.bias), norm)
+            return one.group_norm(one.add_with_stats(x, update, norm.bias), norm)
 
         yield Row(
             "residual + group norm",
@@ -122,12 +127,12 @@ def token_operations(ways: Ways) -> Iterator[Row]:
         )  # fmt: skip
         yield Row(
             "gated", "×".join(map(str, (*shape[:2], 8 * channels))), 15,
-            each(ways, lambda one, p=projected: one.gated(p)),  # type: ignore[misc]
+            each(ways, lambda one, p=projected: one.geglu(p)),  # type: ignore[misc]
             projected.nbytes * 3 // 2,
         )  # fmt: skip
         yield Row(
             "attention along time", named, 10,
-            each(ways, lambda one, s=split: one.attend_along_time(*s, HEADS)),  # type: ignore[misc]
+            each(ways, lambda one, s=split: one.temporal_attention(*s, HEADS)),  # type: ignore[misc]
             4 * tokens.nbytes,
         )  # fmt: skip
 
@@ -138,7 +143,7 @@ def joins(ways: Ways) -> Iterator[Row]:
         own, shared = half(FRAMES, side * side, channels), half(1, side * side, channels)
         yield Row(
             "join", f"{FRAMES}×{side * side}×{channels}", 10,
-            each(ways, lambda one, own=own, shared=shared: one.join(own, shared)),  # type: ignore[misc]
+            each(ways, lambda one, own=own, shared=shared: one.concat_kv(own, shared)),  # type: ignore[misc]
             3 * own.nbytes,
         )  # fmt: skip
 
@@ -152,7 +157,7 @@ def attentions(ways: Ways) -> Iterator[Row]:
             key, value = (half(FRAMES, keys, channels) for _ in range(2))
             yield Row(
                 "attention", f"{FRAMES}×{own}×{channels}, {keys} keys", times,
-                each(ways, lambda one, q=query, k=key, v=value: one.attend(q, k, v, HEADS)),  # type: ignore[misc]
+                each(ways, lambda one, q=query, k=key, v=value: one.attention(q, k, v, HEADS)),  # type: ignore[misc]
                 2 * query.nbytes + 2 * key.nbytes,
             )  # fmt: skip
 
@@ -160,7 +165,7 @@ def attentions(ways: Ways) -> Iterator[Row]:
 def wide_attention(ways: Ways) -> Iterator[Row]:
     """The autoencoder's, over all pixels of two pictures' latents."""
     tokens = [half(2, 4096, 512) for _ in range(3)]
-    calls = each(ways, lambda one: one.attend_wide(*tokens))
+    calls = each(ways, lambda one: one.single_head_attention(*tokens))
     yield Row("attention in one head", "2×4096×512", 2, calls, 4 * tokens[0].nbytes)
 
 
@@ -172,7 +177,7 @@ def convolutions(ways: Ways) -> Iterator[Row]:
         x = half(4, 64, side, side).to(memory_format=torch.channels_last)
         yield Row(
             "rectified convolution", f"4×64×{side}×{side}", 3,
-            each(ways, lambda one, x=x, layer=layer: one.rectified_convolution(x, layer, x)),  # type: ignore[misc]
+            each(ways, lambda one, x=x, layer=layer: one.conv_relu(x, layer, x)),  # type: ignore[misc]
             3 * x.nbytes,
         )  # fmt: skip
     for channels, side in ((64, 112), (256, 56)):
@@ -180,7 +185,7 @@ def convolutions(ways: Ways) -> Iterator[Row]:
         x = half(4, channels, side, side).to(memory_format=torch.channels_last)
         yield Row(
             "rectified norm", f"4×{channels}×{side}×{side}", 10,
-            each(ways, lambda one, x=x, norm=norm: one.rectified_norm(x, norm)),  # type: ignore[misc]
+            each(ways, lambda one, x=x, norm=norm: one.batch_norm_relu(x, norm)),  # type: ignore[misc]
             2 * x.nbytes,
         )  # fmt: skip
 
@@ -189,14 +194,14 @@ def feed_forwards(ways: Ways) -> Iterator[Row]:
     """A feed-forward's first half, its linear laid out as each way's operations want it."""
     for channels, side in (*LEVELS, (1280, 8)):
         count = FRAMES * side * side
-        plain = GatedProjection(channels, 4 * channels).to(DEVICE, torch.float16).requires_grad_(False)
+        plain = GEGLU(channels, 4 * channels).to(DEVICE, torch.float16).requires_grad_(False)
         x = half(1, count, channels)
         calls: dict[str, Call] = {}
         for name, one in ways.items():
             network = deepcopy(plain)
-            arrange(network, one)
-            if one.pairs(count, network.proj):
-                network.pair()
+            set_operations(network, one)
+            if one.prefers_interleaved(count, network.proj):
+                network.interleave()
             calls[name] = lambda x=x, network=network: network(x)  # type: ignore[misc]
         yield Row("linear + gate", f"{count}×{channels}", 15, calls, 5 * x.nbytes)
 
@@ -205,7 +210,7 @@ def doublings() -> Iterator[Row]:
     """Twice the size: a copy and a convolution, and both in one."""
     for count, channels, side in ((4, 512, 64), (4, 512, 128), (4, 256, 256), (16, 1280, 16), (16, 640, 32)):
         apart, merged = (Upsample(channels).to(DEVICE, torch.float16).requires_grad_(False) for _ in range(2))
-        merged.merge()
+        merged.fuse_conv_transpose()
         calls: dict[str, Call] = {}
         x = half(count, channels, side, side).to(memory_format=torch.channels_last)
         for name, layer in (("apart", apart), ("merged", merged)):
@@ -219,14 +224,14 @@ def sums(chosen: Operations) -> Iterator[Row]:
     for channels, side in (*LEVELS, (1280, 8)):
         count = FRAMES * side * side
         plain = FeedForward(channels).to(DEVICE, torch.float16).requires_grad_(False)
-        gate = cast("GatedProjection", plain.net[0])
+        gate = cast("GEGLU", plain.net[0])
         calls: dict[str, Call] = {}
         x, total = half(1, count, channels), half(1, count, channels)
-        arrange(plain, chosen)
-        if chosen.pairs(count, gate.proj):
-            gate.pair()
+        set_operations(plain, chosen)
+        if chosen.prefers_interleaved(count, gate.proj):
+            gate.interleave()
         calls["added"] = lambda x=x, t=total, network=plain: t + network(x)  # type: ignore[misc]
-        calls["accumulated"] = lambda x=x, t=total, network=plain: network.onto(t, x)  # type: ignore[misc]
+        calls["accumulated"] = lambda x=x, t=total, network=plain: network.add_to(t, x)  # type: ignore[misc]
         yield Row("feed-forward + residual", f"{count}×{channels}", 15, calls, 3 * x.nbytes)
 
 
@@ -236,13 +241,13 @@ def eights(chosen: Operations) -> Iterator[Row]:
         count = FRAMES * side * side
         norm = nn.LayerNorm(channels).to(DEVICE, torch.float16).requires_grad_(False)
         plain = FeedForward(channels).to(DEVICE, torch.float16).requires_grad_(False)
-        arrange(plain, chosen)
-        gate = cast("GatedProjection", plain.net[0])
-        if chosen.pairs(count, gate.proj):
-            gate.pair()
+        set_operations(plain, chosen)
+        gate = cast("GEGLU", plain.net[0])
+        if chosen.prefers_interleaved(count, gate.proj):
+            gate.interleave()
         codes = Float8LayerNorm(norm, _GAIN)
         eight = Float8FeedForward(plain, norm, _GAIN)
-        arrange(eight, chosen)
+        set_operations(eight, chosen)
         x = half(1, count, channels)
         calls: dict[str, Call] = {}
         for name, before, network in (("float16", norm, plain), ("float8", codes, eight)):
@@ -252,8 +257,8 @@ def eights(chosen: Operations) -> Iterator[Row]:
                 network: FeedForward | Float8FeedForward = network,
                 x: Tensor = x,
             ) -> object:
-                both = chosen.layer_norm(x, before, x, bias=network.bias_beforehand)
-                return network.onto(both.sum, both.normed)
+                both = chosen.layer_norm(x, before, x, bias=network.residual_bias)
+                return network.add_to(both.sum, both.normed)
 
             calls[name] = fed
         yield Row("norm + feed-forward + residual", f"{count}×{channels}", 15, calls, 5 * x.nbytes)
@@ -261,7 +266,7 @@ def eights(chosen: Operations) -> Iterator[Row]:
         pictures = nn.GroupNorm(32, channels).to(DEVICE, torch.float16).requires_grad_(False)
         layer = nn.Conv2d(channels, outputs, 3, padding=1).to(DEVICE, torch.float16).requires_grad_(False)
         layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        picture = Summed(half(count, channels, side, side).to(memory_format=torch.channels_last))
+        picture = TensorWithStats(half(count, channels, side, side).to(memory_format=torch.channels_last))
         calls = {}
         for name, first, second in (
             ("float16", pictures, layer),
@@ -269,10 +274,10 @@ def eights(chosen: Operations) -> Iterator[Row]:
         ):
 
             def convolved(
-                first: nn.GroupNorm = first, second: Convolution = second, x: Summed = picture
+                first: nn.GroupNorm = first, second: ConvLayer = second, x: TensorWithStats = picture
             ) -> object:
-                return chosen.convolve(chosen.group_norm(x, first, silu=True), second)
+                return chosen.conv(chosen.group_norm(x, first, silu=True), second)
 
             calls[name] = convolved
         shape = f"{count}×{channels}×{side}×{side} to {outputs}"
-        yield Row("group norm + convolution", shape, 1, calls, 4 * picture.picture.nbytes)
+        yield Row("group norm + convolution", shape, 1, calls, 4 * picture.tensor.nbytes)

@@ -27,18 +27,18 @@ from typing import Any, TypeVar
 import torch
 
 from benchmarks.kernel_rows import DEVICE, Row, half, rows
-from personalive.pipelines.diffusion.kernels.attention import preferred
-from personalive.pipelines.diffusion.kernels.autotuned_ops import MeasuredOperations
-from personalive.pipelines.diffusion.kernels.choice_cache import Choices
-from personalive.pipelines.diffusion.kernels.operations import PLAIN, Operations
-from personalive.pipelines.diffusion.kernels.selector import PLAIN_FORM, Chooser, Given
-from personalive.pipelines.diffusion.kernels.timing import CudaStopwatch
+from personalive.pipelines.diffusion.kernels.attention import prefer_backend
+from personalive.pipelines.diffusion.kernels.autotuned_ops import AutotunedOperations
+from personalive.pipelines.diffusion.kernels.choice_cache import KernelChoiceCache
+from personalive.pipelines.diffusion.kernels.operations import PLAIN_OPERATIONS, Operations
+from personalive.pipelines.diffusion.kernels.selector import PYTORCH, KernelSelector, ProblemKey
+from personalive.pipelines.diffusion.kernels.timing import CudaKernelTimer
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
-from personalive.pipelines.diffusion.profiling.benchmark import BenchPlan, loaded
-from personalive.pipelines.diffusion.profiling.engine_benchmark import Bench
+from personalive.pipelines.diffusion.profiling.benchmark import BenchmarkConfig, load_and_build
+from personalive.pipelines.diffusion.profiling.engine_benchmark import EngineBenchmark
 from personalive.pipelines.diffusion.profiling.step_times import StepTimes
-from personalive.pipelines.diffusion.stages.memory_format import lay_out
+from personalive.pipelines.diffusion.stages.memory_format import optimize
 
 CALLS, REPLAYS = 10, 20
 TURNS, STEPS = 3, 12
@@ -46,14 +46,14 @@ TURNS, STEPS = 3, 12
 Result = TypeVar("Result")
 
 
-class Noted(Chooser):
+class Noted(KernelSelector):
     """Remembers which forms it took since it was last asked."""
 
     taken: tuple[str, ...] = ()
 
-    def run(self, operation: str, given: Given, *args: Any, **kwargs: Any) -> Any:
+    def run(self, operation: str, given: ProblemKey, *args: Any, **kwargs: Any) -> Any:
         result = super().run(operation, given, *args, **kwargs)
-        form = self.form(operation, given) or PLAIN_FORM
+        form = self.selected(operation, given) or PYTORCH
         if form not in self.taken:
             self.taken = (*self.taken, form)
         return result
@@ -134,9 +134,13 @@ def operations() -> tuple[dict[str, Operations], Noted | None]:
     try:
         from personalive.pipelines.diffusion.kernels.triton_ops import TritonOperations
     except ImportError:
-        return {"pytorch": PLAIN}, None
-    fused, chooser = TritonOperations(), Noted(CudaStopwatch(), Choices())
-    return {"pytorch": PLAIN, "fused": fused, "chosen": MeasuredOperations(fused, chooser)}, chooser
+        return {"pytorch": PLAIN_OPERATIONS}, None
+    fused, chooser = TritonOperations(), Noted(CudaKernelTimer(), KernelChoiceCache())
+    return {
+        "pytorch": PLAIN_OPERATIONS,
+        "fused": fused,
+        "chosen": AutotunedOperations(fused, chooser),
+    }, chooser
 
 
 @torch.inference_mode()
@@ -144,33 +148,33 @@ def alone(only: list[str] | None) -> list[dict[str, Any]]:
     """Every operation by itself."""
     ways, chooser = operations()
     rate = copy_rate()
-    with preferred(DEVICE):
+    with prefer_backend(DEVICE):
         return [measured_row(row, rate, chooser) for row in rows(ways) if not only or row.kind in only]
 
 
 def steps(args: argparse.Namespace) -> dict[str, Any]:
     """The default step, that of kernels=pytorch and, where asked for, that of all that is fused, in turn."""
     found: dict[str, Any] = {}
-    benches: dict[str, Bench] = {}
+    benches: dict[str, EngineBenchmark] = {}
     for name in ("measured", "pytorch", *(["always fused"] if args.always else [])):
         parameters = PersonaLiveLoadParameters(
             kernels="pytorch" if name == "pytorch" else "auto",
             weights=args.weights,
             max_keyframes=max(args.keyframes, default=0),
         )
-        plan = BenchPlan(parameters, None if args.weights else "released")
-        pipeline = loaded(plan, DEVICE, lambda pipeline: pipeline)
+        plan = BenchmarkConfig(parameters, None if args.weights else "released")
+        pipeline = load_and_build(plan, DEVICE, lambda pipeline: pipeline)
         if name == "always fused":
             fuse_all(pipeline)
         begun = time.perf_counter()
         pipeline.warm_up()
         found[name] = {"prepared_s": round(time.perf_counter() - begun, 1), "steps": {}}
-        if isinstance(chosen := pipeline.engine.operations, MeasuredOperations):
+        if isinstance(chosen := pipeline.engine.operations, AutotunedOperations):
             found[name]["choices"] = {
-                key: {"form": choice.form, "ms": dict(choice.ms)}
-                for key, choice in chosen.chooser.choices.items()
+                key: {"form": choice.implementation, "ms": dict(choice.ms)}
+                for key, choice in chosen.selector.cache.items()
             }
-        benches[name] = Bench(pipeline.engine)
+        benches[name] = EngineBenchmark(pipeline.engine)
     for keyframes in args.keyframes:
         turns: dict[str, list[StepTimes]] = {name: [] for name in benches}
         for _ in range(TURNS):
@@ -190,7 +194,7 @@ def fuse_all(pipeline: PersonaLivePipeline) -> None:
     """Have it compute with our kernels wherever there is one."""
     from personalive.pipelines.diffusion.kernels.triton_ops import TritonOperations
 
-    lay_out(pipeline.engine.models, TritonOperations())
+    optimize(pipeline.engine.components, TritonOperations())
 
 
 def show_steps(found: dict[str, Any]) -> str:

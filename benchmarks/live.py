@@ -38,7 +38,7 @@ import httpx
 from benchmarks.live_cases import Case, Row, all_cases, bars, by_server, chosen, evaluate, table
 from benchmarks.weight_sets import add_options, weights
 from personalive.cli.set_options import parse_settings
-from personalive.server.state.hardware import hardware_info
+from personalive.server.state.hardware import read_hardware_info
 from tests.server.client import PORTRAIT
 from tests.server.report import Report
 from tests.server.running import ClientProcess, RunningServer, running
@@ -145,7 +145,7 @@ def facts(args: argparse.Namespace, rows: Sequence[Row], broken: Sequence[str]) 
         "seconds": args.seconds,
         "networks_fps": args.networks_fps,
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "hardware": hardware_info().model_dump(),
+        "hardware": read_hardware_info().model_dump(),
         "rows": [
             asdict(row) | {"bars": [asdict(bar) for bar in bars(row, rows, args.networks_fps)]}
             for row in rows
@@ -158,7 +158,9 @@ def count_gpus(given: str | None) -> int:
     """How many GPUs `--gpus` names; 0 without it."""
     if given is None:
         return 0
-    return hardware_info().gpu_count if given == "all" else len([part for part in given.split(",") if part])
+    return (
+        read_hardware_info().gpu_count if given == "all" else len([part for part in given.split(",") if part])
+    )
 
 
 def options() -> argparse.ArgumentParser:
@@ -192,7 +194,7 @@ def main() -> int:
     cases = chosen(args.case, known, diffusion=args.pipeline == "personalive")
     with weights(args) as folder:
         rows, broken = run(args, cases, folder)
-    here = hardware_info()
+    here = read_hardware_info()
     chosen_here = ", ".join([args.pipeline, *args.set])
     print(f"{here.gpu_name or 'no GPU'}, {here.cpu_count} cores; {chosen_here}; {args.seconds:g} s a case\n")
     print(table(rows, args.networks_fps))

@@ -24,13 +24,13 @@ def load(directory: Path, dtype: str, device: str) -> None:
     """Load the set here and print what it took."""
     import torch
 
-    from personalive.pipelines.diffusion.checkpoints.loader import load_models
-    from personalive.process_memory import peak_bytes
+    from personalive.pipelines.diffusion.checkpoints.loader import load_components
+    from personalive.process_memory import peak_rss_bytes
 
     begun = time.perf_counter()
-    models = load_models(directory, device=device, dtype=getattr(torch, dtype))
+    models = load_components(directory, device=device, dtype=getattr(torch, dtype))
     seconds = time.perf_counter() - begun
-    print(json.dumps({"seconds": seconds, "peak": peak_bytes() / 1e9, "weights": models.nbytes / 1e9}))
+    print(json.dumps({"seconds": seconds, "peak": peak_rss_bytes() / 1e9, "weights": models.nbytes / 1e9}))
 
 
 def measure(directory: Path, dtype: str, device: str) -> dict[str, float]:

@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.streaming import frames
 from personalive.pipelines.base import FrameChunk
-from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, random_models
+from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, build_random_components
 from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNetParams
 from personalive.pipelines.diffusion.networks.motion_encoder import MotionEncoderParams
 from personalive.pipelines.diffusion.networks.motion_extractor import MotionExtractorParams
@@ -80,7 +80,7 @@ def main() -> int:
     load = PersonaLiveLoadParameters(height=SIDE, width=SIDE, face_detection=False)
     memory: list[float] = []
     begun = time.perf_counter()
-    with PersonaLivePipeline(random_models(LEAST, device=torch.device("cpu")), load) as pipeline:
+    with PersonaLivePipeline(build_random_components(LEAST, device=torch.device("cpu")), load) as pipeline:
         every_expression_is_new = PersonaLiveRunParameters(keyframe_threshold=0.0)
         with pipeline.open_session(pipeline.fuse(clip[0]), every_expression_is_new) as session:
             for step in range(steps):

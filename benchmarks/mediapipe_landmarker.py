@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from personalive.face.face import Face
-from personalive.face.model_bundle import model_bytes
+from personalive.face.model_bundle import read_model_bundle
 from personalive.media.types import Image
 
 
@@ -23,7 +23,7 @@ class MediaPipeLandmarker:
         self._milliseconds = 0
         self._graph: Any = vision.FaceLandmarker.create_from_options(
             vision.FaceLandmarkerOptions(
-                base_options=BaseOptions(model_asset_buffer=model_bytes()),
+                base_options=BaseOptions(model_asset_buffer=read_model_bundle()),
                 running_mode=vision.RunningMode.VIDEO if video else vision.RunningMode.IMAGE,
                 num_faces=1 if video else 4,
                 output_face_blendshapes=True,

@@ -34,7 +34,7 @@ from personalive.media import (
     open_writer,
     resample,
 )
-from personalive.process_memory import peak_bytes
+from personalive.process_memory import peak_rss_bytes
 
 SAMPLES = Path(__file__).resolve().parent.parent / "src/personalive/samples"
 WIDTH, HEIGHT, FPS = 640, 360, 25
@@ -122,7 +122,7 @@ def run(job: str, clip: Path, output: Path) -> None:
     begun = time.perf_counter()
     JOBS[job](clip, output)
     seconds = time.perf_counter() - begun
-    print(json.dumps({"peak_mb": peak_bytes() / 1e6, "seconds": seconds}))
+    print(json.dumps({"peak_mb": peak_rss_bytes() / 1e6, "seconds": seconds}))
 
 
 def main() -> int:

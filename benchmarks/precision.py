@@ -28,12 +28,12 @@ from torch import Tensor
 from personalive.errors import InputError
 from personalive.media.types import Frames
 from personalive.pipelines.base import FrameChunk
-from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, random_models
-from personalive.pipelines.diffusion.device.devices import device_of, dtype_of
+from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, build_random_components
+from personalive.pipelines.diffusion.device.devices import resolve_device, resolve_dtype
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
-from personalive.pipelines.diffusion.profiling.engine_benchmark import device_name, made_up_frames
-from personalive.pipelines.parameters import build
+from personalive.pipelines.diffusion.profiling.engine_benchmark import device_name, make_synthetic_frames
+from personalive.pipelines.parameters import build_parameters
 
 CHUNK = 4
 STAGES = ("noise_pred", "latents", "frames")
@@ -70,16 +70,18 @@ class Error:
 def driver(kind: str, count: int, side: int) -> Frames:
     """Frames of that kind: soft waves that drift, or noise, uint8 (count, side, side, 3)."""
     if kind == "waves":
-        return made_up_frames(count, side, side)
+        return make_synthetic_frames(count, side, side)
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 
 def session(settings: Mapping[str, object], frames: Frames, args: argparse.Namespace) -> Session:
     """A whole session with these settings."""
     given = {"height": args.side, "width": args.side, "face_detection": False, "device": args.device}
-    load = build(PersonaLiveLoadParameters, {**given, **settings})
-    device = device_of(load.device)
-    models = random_models(VARIANTS[args.size], device=device, dtype=dtype_of(load.dtype, device))
+    load = build_parameters(PersonaLiveLoadParameters, {**given, **settings})
+    device = resolve_device(load.device)
+    models = build_random_components(
+        VARIANTS[args.size], device=device, dtype=resolve_dtype(load.dtype, device)
+    )
     recorded: Session = []
     with PersonaLivePipeline(models, load) as pipeline:
         reference = pipeline.fuse(frames[0], allow_no_face=True)
@@ -128,7 +130,7 @@ def main() -> int:
     args = parser.parse_args()
     frames = driver(args.driver, CHUNK * args.chunks, args.side)
     exact = session(EXACT, frames, args)
-    device = device_name(device_of(args.device))
+    device = device_name(resolve_device(args.device))
     print(f"{args.size} weights, {args.side}×{args.side}, {args.driver}, {device}, torch {torch.__version__}")
     print(f"{'':<28}{'noise':>9}{'latents':>10}{'frames':>9}{'PSNR dB':>9}")
     found: dict[str, Any] = {}

@@ -25,10 +25,10 @@ from benchmarks.following import SAMPLES, square_portrait
 from personalive.face.tracker import FaceDetector, FaceTracker
 from personalive.jobs import AnimateJob, run
 from personalive.media import COMPOSITE_SYNTHETIC, Provenance, VideoReader, open_writer, read_image
-from personalive.pipelines.preview.motion import Motion
+from personalive.pipelines.preview.motion import PortraitMotion
 from personalive.pipelines.preview.parameters import PreviewRunParameters
 from personalive.pipelines.preview.retarget import Retargeter
-from personalive.pipelines.preview.warp import Portrait
+from personalive.pipelines.preview.warp import LayeredPortrait
 
 
 def median_ms(work: Callable[[int], object], count: int) -> float:
@@ -50,19 +50,21 @@ def stages(size: int) -> dict[str, float]:
     with FaceDetector() as detector:
         square = square_portrait(read_image(SAMPLES / "portrait.jpg"), detector)
         picture = np.asarray(cv2.resize(square, (size, size)), np.uint8)
-        face = detector.dominant(picture)
+        face = detector.detect_dominant(picture)
     assert face is not None
     start = time.perf_counter()
-    portrait = Portrait.build(picture, face.landmarks)
+    portrait = LayeredPortrait.build(picture, face.landmarks)
     fuse = (time.perf_counter() - start) * 1e3
     retargeter = Retargeter(face, portrait.shape, portrait.pose.rotation)
     parameters = PreviewRunParameters()
-    motions: list[Motion] = []
+    motions: list[PortraitMotion] = []
     with FaceTracker() as tracker:
         faces = [tracker.track(frame) for frame in driving[:3]]
         track = median_ms(lambda k: faces.append(tracker.track(driving[3 + k])), len(driving) - 3)
     seen = [found for found in faces if found is not None]
-    retarget = median_ms(lambda k: motions.append(retargeter.motion(seen[k], k / 25, parameters)), len(seen))
+    retarget = median_ms(
+        lambda k: motions.append(retargeter.retarget(seen[k], k / 25, parameters)), len(seen)
+    )
     frames = []
     warp = median_ms(lambda k: frames.append(portrait.draw(motions[k])), len(motions))
     with tempfile.TemporaryDirectory() as folder:

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from personalive.pipelines.base import FrameChunk
-from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, random_models
-from personalive.pipelines.diffusion.device.devices import device_of, dtype_of
+from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, build_random_components
+from personalive.pipelines.diffusion.device.devices import resolve_device, resolve_dtype
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
 
@@ -65,9 +65,9 @@ def main() -> int:
     parser.add_argument("--chunks", type=int, default=30)
     parser.add_argument("--keyframes", action="store_true")
     args = parser.parse_args()
-    device = device_of(args.device)
-    dtype = dtype_of(args.dtype, device)
-    models = random_models(VARIANTS[args.size], device=device, dtype=dtype)
+    device = resolve_device(args.device)
+    dtype = resolve_dtype(args.dtype, device)
+    models = build_random_components(VARIANTS[args.size], device=device, dtype=dtype)
     load = PersonaLiveLoadParameters(
         height=args.side, width=args.side, vae=args.vae, face_detection=False, max_keyframes=3
     )

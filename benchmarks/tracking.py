@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from benchmarks.following import FOOTAGE, SAMPLES
 from benchmarks.mediapipe_landmarker import MediaPipeLandmarker
-from personalive.face.crop import FollowCrop, head_in_frame
+from personalive.face.crop import FollowCrop, measure_head
 from personalive.face.face import FaceMesh
-from personalive.face.landmarker import Landmarker
+from personalive.face.landmarker import FaceLandmarker
 from personalive.face.tracker import FaceTracker
 from personalive.media import Image, VideoReader
 
@@ -55,7 +55,7 @@ def head_centres(meshes: Sequence[FaceMesh | None]) -> Double:
     centres: list[tuple[float, float, float]] = []
     for mesh in meshes:
         if mesh is not None:
-            centres.append(head_in_frame(mesh))
+            centres.append(measure_head(mesh))
         elif centres:
             centres.append(centres[-1])
     return np.array(centres)
@@ -64,7 +64,7 @@ def head_centres(meshes: Sequence[FaceMesh | None]) -> Double:
 def crop_centres(meshes: Sequence[FaceMesh | None], size: tuple[int, int], fps: float) -> Double:
     """Per frame the centre of the diffusion pipeline's crop, float64 (n, 2) pixels."""
     crop = FollowCrop(tolerance=TOLERANCE)
-    boxes = [crop.follow(mesh, size, index / fps) for index, mesh in enumerate(meshes)]
+    boxes = [crop.update(mesh, size, index / fps) for index, mesh in enumerate(meshes)]
     return np.array([(box.left + box.width / 2, box.top + box.height / 2) for box in boxes])
 
 
@@ -108,9 +108,9 @@ def report(name: str, frames: Sequence[Image], fps: float) -> list[str]:
             stack.callback(reference.close)
             trackers["MediaPipe"] = lambda frame: next(iter(reference.find(frame)), None)
         results = followed(trackers, frames)
-        unfiltered = Landmarker(max_faces=1)
+        unfiltered = FaceLandmarker(max_faces=1)
         stack.callback(unfiltered.close)
-        true = head_centres([next(iter(unfiltered.find(frame)), None) for frame in frames])
+        true = head_centres([next(iter(unfiltered.detect(frame)), None) for frame in frames])
     rows = []
     for tracker, (spent, meshes) in results.items():
         crop = crop_centres(meshes, size, fps)

@@ -18,7 +18,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, random_weights
+from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, random_state_dict
 from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNet
 from personalive.pipelines.diffusion.networks.reference_unet import ReferenceUNet
 
@@ -42,12 +42,12 @@ def noise_predictions(size: str, latent: int, device: torch.device, dtype: torch
 
     image_embeds, latents = normal(1, 1, context), normal(1, 4, frames, latent, latent)
     motion, pose = normal(1, frames, 32, 16), 0.1 * normal(1, widths[0], frames, latent, latent)
-    cross = references.cross_constants(image_embeds)
+    cross = references.compute_cross_constants(image_embeds)
     banks = [references(normal(1, 4, latent, latent), cross) for _ in range(2)]
     timesteps = torch.tensor(TIMESTEPS, device=device).repeat_interleave(CHUNK)
 
     def predict(seen: list[tuple[Tensor, ...]]) -> Tensor:
-        conditions = unet.conditions(
+        conditions = unet.build_conditioning(
             timesteps=timesteps, motion=motion, pose=pose, image_embeds=image_embeds, banks=seen
         )
         noise: Tensor = unet(latents, conditions).float()
@@ -59,7 +59,7 @@ def noise_predictions(size: str, latent: int, device: torch.device, dtype: torch
 def fill(build: Callable[[], Network], name: str, device: torch.device, dtype: torch.dtype) -> Network:
     with torch.device("meta"):
         network = build()
-    network.load_state_dict(random_weights(name, network, seed=0), assign=True)
+    network.load_state_dict(random_state_dict(name, network, seed=0), assign=True)
     return network.to(device, dtype).eval()
 
 

@@ -34,12 +34,16 @@ from PIL import Image as Pillow
 
 from personalive.cli.set_options import parse_settings
 from personalive.pipelines.diffusion.checkpoints import layout
-from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_set
+from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_weights
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
-from personalive.pipelines.diffusion.profiling.engine_benchmark import Bench, device_name, made_up_frames
-from personalive.pipelines.diffusion.profiling.session_benchmark import SessionBench
-from personalive.pipelines.parameters import build
+from personalive.pipelines.diffusion.profiling.engine_benchmark import (
+    EngineBenchmark,
+    device_name,
+    make_synthetic_frames,
+)
+from personalive.pipelines.diffusion.profiling.session_benchmark import SessionBenchmark
+from personalive.pipelines.parameters import build_parameters
 
 SIDE, CHUNK = 512, 4
 BASE_UNET = {
@@ -76,7 +80,7 @@ class Theirs:
             self._model: Any = PersonaLive(SimpleNamespace(config_path=config.name), device=device)
         self._look = self._model.calculate_dis
         self.take_keyframes(NEVER)
-        self._frames = made_up_frames(8 * CHUNK, SIDE, SIDE)
+        self._frames = make_synthetic_frames(8 * CHUNK, SIDE, SIDE)
         self._chunk = 0
         self._model.fuse_reference(Pillow.fromarray(self._frames[0]))
 
@@ -122,7 +126,7 @@ def _their_config(path: Path, weights: Path) -> dict[str, Any]:
 
 def make_weights(folder: Path) -> Path:
     """A random set, with what the research code wants beside it."""
-    root = write_random_set(folder / "weights", variant="released", dtype=torch.float16)
+    root = write_random_weights(folder / "weights", variant="released", dtype=torch.float16)
     base = root / layout.BASE_UNET_CONFIG.folder
     base.mkdir(parents=True, exist_ok=True)
     (base / "config.json").write_text(json.dumps(BASE_UNET))
@@ -144,11 +148,11 @@ def timed(step: Callable[[], object], count: int) -> list[float]:
 
 
 @contextlib.contextmanager
-def ours(weights: Path, settings: list[str]) -> Iterator[tuple[Bench, SessionBench]]:
+def ours(weights: Path, settings: list[str]) -> Iterator[tuple[EngineBenchmark, SessionBenchmark]]:
     given = {"device": "cuda", "weights": weights, **parse_settings(settings)}
-    with PersonaLivePipeline.load(build(PersonaLiveLoadParameters, given)) as pipeline:
-        bench = Bench(pipeline.engine)
-        yield bench, SessionBench(pipeline)
+    with PersonaLivePipeline.load(build_parameters(PersonaLiveLoadParameters, given)) as pipeline:
+        bench = EngineBenchmark(pipeline.engine)
+        yield bench, SessionBenchmark(pipeline)
         bench.close()
 
 

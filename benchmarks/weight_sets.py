@@ -40,9 +40,9 @@ def weights(args: argparse.Namespace) -> Iterator[Path | None]:
 def _write(folder: Path, size: str) -> None:
     import torch
 
-    from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_set
+    from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_weights
 
     print(f"writing random weights of the {size} size", file=sys.stderr, flush=True)
     # In half precision they are half the bytes, and what a GPU computes in anyway.
     dtype = torch.float16 if size == "released" else torch.float32
-    write_random_set(folder, variant=size, dtype=dtype)
+    write_random_weights(folder, variant=size, dtype=dtype)

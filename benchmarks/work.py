@@ -30,16 +30,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks.counted_operations import CountedOperations, Kind, Ledger, Piece
 from personalive.cli.set_options import parse_settings
 from personalive.pipelines.diffusion.checkpoints.network_specs import NETWORKS, TINY_VAE
-from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, Variant, write_configs
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.checkpoints.random_weights import (
+    VARIANTS,
+    RandomWeightsVariant,
+    write_config_files,
+)
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.kernels.fp8 import FLOAT8
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
-from personalive.pipelines.diffusion.sampling.scheduler import Schedule
+from personalive.pipelines.diffusion.sampling.scheduler import DDIMScheduler
 from personalive.pipelines.diffusion.stages.frame_decoder import FrameDecoder
-from personalive.pipelines.diffusion.stages.memory_format import lay_out
+from personalive.pipelines.diffusion.stages.memory_format import optimize
 from personalive.pipelines.diffusion.stages.quantization import quantize
-from personalive.pipelines.diffusion.stages.stages import PlainStages
-from personalive.pipelines.parameters import build
+from personalive.pipelines.diffusion.stages.stages import EagerStages
+from personalive.pipelines.parameters import build_parameters
 
 META = torch.device("meta")
 STAGES = {"see": "motion networks", "pose": "pose guider", "predict": "denoising UNet", "show": "decoder"}
@@ -92,8 +96,8 @@ class _Calls(TorchDispatchMode):
 
 def _is_view(func: Any) -> bool:
     """Whether the result lies in an argument's memory, or nothing is written."""
-    name = func._schema.name
-    returns = func._schema.returns
+    name = func._make_schema.name
+    returns = func._make_schema.returns
     aliases = any(each.alias_info is not None and not each.alias_info.is_write for each in returns)
     return (
         aliases
@@ -105,7 +109,7 @@ def _is_view(func: Any) -> bool:
 def _kind_and_tensors(
     func: Any, args: Sequence[Any], read: list[Tensor], written: list[Tensor]
 ) -> tuple[Kind, list[Tensor], float]:
-    name = func._schema.name.removeprefix("aten::")
+    name = func._make_schema.name.removeprefix("aten::")
     out, tensors = written[0], [*read, *written]
     flop, kind = 0.0, Kind.PASSES
     if name in {"mm", "bmm", "addmm", "addmm_", "baddbmm", "_scaled_mm"}:
@@ -123,42 +127,50 @@ def _kind_and_tensors(
     return kind, tensors, flop
 
 
-def meta_models(variant: Variant, dtype: torch.dtype = torch.float16) -> Models:
+def meta_models(variant: RandomWeightsVariant, dtype: torch.dtype = torch.float16) -> Components:
     """The networks of such a set without numbers, on the meta device, each in the type that it is kept in."""
     networks = {}
     with tempfile.TemporaryDirectory() as name:
-        write_configs(Path(name), variant)
+        write_config_files(Path(name), variant)
         for network in (*NETWORKS, TINY_VAE):
             module = network.build(Path(name), variant.sizes).to(META).requires_grad_(False).eval()
             for entry, tensor in (*module.named_parameters(), *module.named_buffers()):
                 if tensor.dtype.is_floating_point:
-                    tensor.data = tensor.to(network.dtype_of(entry, dtype))
+                    tensor.data = tensor.to(network.resolve_dtype(entry, dtype))
             networks[network.name] = module
-    return Models(**networks, device=META, dtype=dtype)  # type: ignore[arg-type]
+    return Components(**networks, device=META, dtype=dtype)  # type: ignore[arg-type]
 
 
 def count(
-    variant: Variant, parameters: PersonaLiveLoadParameters, *, keyframes: int = 0, pairs: bool = True
+    variant: RandomWeightsVariant,
+    parameters: PersonaLiveLoadParameters,
+    *,
+    keyframes: int = 0,
+    pairs: bool = True,
 ) -> dict[str, list[Piece]]:
     """The pieces of each stage of one session's step, by the stage's name in `STAGES`."""
     models, ledger = meta_models(variant), Ledger()
     operations = CountedOperations(ledger, pairs=pairs)
-    lay_out(models, operations)
+    optimize(models, operations)
     if parameters.dtype == "float8":
         quantize(models, operations, parameters.float8_layers)
-    schedule = Schedule.build(parameters.temporal_adaptive_step, parameters.temporal_window_size, META)
+    schedule = DDIMScheduler.build(parameters.temporal_adaptive_step, parameters.temporal_window_size, META)
     with torch.no_grad():
-        time = models.denoising_unet.time_features(schedule.timesteps)
+        time = models.denoising_unet.compute_time_features(schedule.timesteps)
         decoder = FrameDecoder(models, parameters.vae)
-        stages = PlainStages(models, decoder, time, parameters.height, parameters.width)
+        stages = EagerStages(models, decoder, time, parameters.height, parameters.width)
         return {
             name: _counted(ledger, run)
-            for name, run in _calls(models, stages, parameters, keyframes, schedule.window).items()
+            for name, run in _calls(models, stages, parameters, keyframes, schedule.window_frames).items()
         }
 
 
 def _calls(
-    models: Models, stages: PlainStages, parameters: PersonaLiveLoadParameters, keyframes: int, window: int
+    models: Components,
+    stages: EagerStages,
+    parameters: PersonaLiveLoadParameters,
+    keyframes: int,
+    window: int,
 ) -> dict[str, Callable[[], object]]:
     """A call of each stage, as a session's step makes it."""
     chunk, side = parameters.temporal_window_size, (parameters.height, parameters.width)
@@ -174,20 +186,22 @@ def _calls(
     attended = _attended(models, small, 1 + keyframes, made)
     points = made(chunk, models.motion_extractor.params.keypoints, 3)
     return {
-        "see": lambda: stages.see(made(chunk, *side, 3, kind=torch.uint8), made(chunk, kind=torch.bool)),
-        "pose": lambda: stages.pose(points),
-        "predict": lambda: stages.predict(
+        "see": lambda: stages.encode_motion(
+            made(chunk, *side, 3, kind=torch.uint8), made(chunk, kind=torch.bool)
+        ),
+        "pose": lambda: stages.encode_pose(points),
+        "predict": lambda: stages.denoise(
             made(1, unet.params.in_channels, window, *small),
             motion,
             made(1, channels, window, *small, kind=dtype),
             [attended],
         ),
-        "show": lambda: stages.show(made(chunk, unet.params.in_channels, *small)),
+        "show": lambda: stages.decode(made(chunk, unet.params.in_channels, *small)),
     }
 
 
 def _attended(
-    models: Models, small: tuple[int, int], references: int, made: Callable[..., Tensor]
+    models: Components, small: tuple[int, int], references: int, made: Callable[..., Tensor]
 ) -> list[Tensor]:
     """Keys and values of a reference's and its keyframes' banks, and the cross-attention's constants."""
     banks: list[Tensor] = []
@@ -203,7 +217,7 @@ def _attended(
     return [*banks, *constants]
 
 
-def _level(models: Models, resnet: nn.Module) -> int:
+def _level(models: Components, resnet: nn.Module) -> int:
     """How often the latents have been halved where that residual block runs."""
     unet = models.denoising_unet
     lowest = unet.params.levels - 1
@@ -246,7 +260,7 @@ def main() -> int:
         "--apart", action="store_true", help="gates in kernels of their own, as before capability 9.0"
     )
     args = parser.parse_args()
-    parameters = build(PersonaLiveLoadParameters, parse_settings(args.settings))
+    parameters = build_parameters(PersonaLiveLoadParameters, parse_settings(args.settings))
     for keyframes in args.keyframes or [0, 3]:
         print(f"{keyframes} keyframes\n")
         print(

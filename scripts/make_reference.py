@@ -221,7 +221,7 @@ pipeline that is installed.
 """
     sections = []
     for name in PIPELINES:
-        pipeline = registry.get(name)
+        pipeline = registry.get_pipeline(name)
         sections.append(f"## {name}\n\n{prose(pipeline.info.description)}\n")
         for title, model in (("Load", pipeline.load_parameters), ("Run", pipeline.run_parameters)):
             properties = model.model_json_schema().get("properties", {})

@@ -22,9 +22,9 @@ from personalive.face.tracker import FaceDetector
 from personalive.media import COMPOSITE_SYNTHETIC, Provenance, open_writer
 from personalive.media.types import Image
 from personalive.pipelines.preview import topology as mesh
-from personalive.pipelines.preview.motion import Motion
-from personalive.pipelines.preview.rig import pose_expression
-from personalive.pipelines.preview.warp import Portrait
+from personalive.pipelines.preview.motion import PortraitMotion
+from personalive.pipelines.preview.rig import combine_expressions
+from personalive.pipelines.preview.warp import LayeredPortrait
 
 FPS = 25
 SECONDS = 9.0
@@ -60,9 +60,9 @@ TILT = swing(5.6, 7.2, 1.0)
 LOOK = swing(7.7, 8.8, 1.0)
 
 
-def closed_mouth(portrait: Portrait) -> Double:
+def closed_mouth(portrait: LayeredPortrait) -> Double:
     """The displacement that takes a photographed smile away and brings the lips together."""
-    rest = pose_expression({"mouthSmileLeft": -1.0, "mouthSmileRight": -1.0})
+    rest = combine_expressions({"mouthSmileLeft": -1.0, "mouthSmileRight": -1.0})
     shape = portrait.shape + rest
     meet = (shape[mesh.UPPER_INNER_LIP] + 2 * shape[mesh.LOWER_INNER_LIP]) / 3
     for rows, inner in ((mesh.UPPER_LIP_ROWS, 0), (mesh.LOWER_LIP_ROWS, 0)):
@@ -72,11 +72,11 @@ def closed_mouth(portrait: Portrait) -> Double:
     return rest
 
 
-def motion_at(t: float, rest: Double) -> Motion:
+def motion_at(t: float, rest: Double) -> PortraitMotion:
     """What the driver does at a time in seconds."""
     jaw = 1.0 * max(TALK(t), 0.0) * (0.75 + 0.25 * np.sin(9.1 * t)) + 1.1 * SURPRISE(t)
     pucker = 0.7 * max(-TALK(t), 0.0)
-    shape = rest + pose_expression(
+    shape = rest + combine_expressions(
         {
             "jawOpen": jaw,
             "mouthPucker": pucker,
@@ -93,7 +93,7 @@ def motion_at(t: float, rest: Double) -> Motion:
     roll = 2.0 * sway * np.sin(1.7 * t) + 9.0 * TILT(t)
     lids = max([blink(t) for blink in BLINKS] + [LONG_BLINK(t)]) - 0.6 * SURPRISE(t)
     gaze = np.array([0.15 * LOOK(t), 0.0])
-    return Motion(
+    return PortraitMotion(
         rotation=rotation_matrix(np.radians([pitch, yaw, roll])),
         shape=shape,
         closure=np.array([lids, lids]),
@@ -123,10 +123,10 @@ def main() -> None:
     Pillow.fromarray(astronaut[0:400, 20:420]).save(folder / "portrait.jpg", quality=94)
     picture = driver_picture(astronaut)
     with FaceDetector() as detector:
-        face = detector.dominant(picture)
+        face = detector.detect_dominant(picture)
     if face is None:
         raise SystemExit("No face in the driver's picture.")
-    portrait = Portrait.build(picture, face.landmarks)
+    portrait = LayeredPortrait.build(picture, face.landmarks)
     rest = closed_mouth(portrait)
     made = Provenance(
         software="personalive", pipeline="preview (scripted)", digital_source_type=COMPOSITE_SYNTHETIC

@@ -107,25 +107,25 @@ def _moved(portrait: Image, k: int) -> Image:
 @pytest.fixture(scope="session")
 def test_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set of small random weights that everyone shares: nobody may change it."""
-    from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_set
+    from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_weights
 
-    return write_random_set(tmp_path_factory.mktemp("weights") / "set")
+    return write_random_weights(tmp_path_factory.mktemp("weights") / "set")
 
 
 @pytest.fixture
 def plugins(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An installed package that registers the echo pipeline and three that are no use."""
     monkeypatch.syspath_prepend(str(PLUGIN))
-    registry._registered.cache_clear()
+    registry._entry_points.cache_clear()
     yield
     monkeypatch.undo()
-    registry._registered.cache_clear()
+    registry._entry_points.cache_clear()
 
 
 @pytest.fixture
 def lasting(monkeypatch: pytest.MonkeyPatch, plugins: None) -> Iterator[None]:
     """Another installed package, which registers a pipeline whose sessions can be continued."""
     monkeypatch.syspath_prepend(str(LASTING))
-    registry._registered.cache_clear()
+    registry._entry_points.cache_clear()
     yield
-    registry._registered.cache_clear()
+    registry._entry_points.cache_clear()

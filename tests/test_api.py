@@ -120,11 +120,11 @@ def test_motion_waits_for_no_frames(session: LiveSession, live: PersonaLive, fra
     motion = live.extract_motion(CLIP, end=0.1)
     session.step(frames[0])
     with pytest.raises(InputError, match="flush"):
-        session.step_motion(motion.part(slice(0, 2)))
+        session.step_motion(motion.select(slice(0, 2)))
     session.reset()
-    assert len(session.step_motion(motion.part(slice(0, 2)))) == 2
+    assert len(session.step_motion(motion.select(slice(0, 2)))) == 2
     with pytest.raises(InputError, match="chunks of 2"):
-        session.step_motion(motion.part(slice(0, 1)))
+        session.step_motion(motion.select(slice(0, 1)))
     foreign = DrivingMotion(motion.head, motion.tokens, motion.valid, motion.times, motion.fps, "other")
     with pytest.raises(InputError, match="other weights"):
         list(session.drive(foreign))

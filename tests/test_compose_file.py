@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from personalive.server.settings import PREFIX, Settings, read_settings
+from personalive.server.settings import ENV_PREFIX, Settings, read_settings
 
 ROOT = Path(__file__).parents[1]
 SERVERS = ("cpu", "gpu")
@@ -55,11 +55,11 @@ def test_the_example_names_settings_and_profiles(
     services: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given = example()
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
-    assert {name for name in given if name.startswith(PREFIX)} <= known
+    known = {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    assert {name for name in given if name.startswith(ENV_PREFIX)} <= known
     profiles = {profile for service in services.values() for profile in service["profiles"]}
     assert set(given["COMPOSE_PROFILES"].split(",")) <= profiles
-    given |= {f"{PREFIX}API_KEY": "a-key", f"{PREFIX}TURN_SECRET": "a-secret"}
+    given |= {f"{ENV_PREFIX}API_KEY": "a-key", f"{ENV_PREFIX}TURN_SECRET": "a-secret"}
     for name in known & set(given):
         monkeypatch.setenv(name, given[name])
     settings = read_settings({"host": "0.0.0.0"})

@@ -6,7 +6,7 @@ import pytest
 
 from personalive import file_replace
 from personalive.errors import MediaError
-from personalive.file_replace import in_use, replace_file
+from personalive.file_replace import is_file_in_use, replace_file
 from personalive.media.output import OutputFile
 
 
@@ -47,7 +47,7 @@ def test_a_file_that_is_open_for_a_moment_is_tried_again(new: Path, monkeypatch:
 
 
 def test_what_stays_open_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(file_replace, "_PATIENCE_S", 0.1)
+    monkeypatch.setattr(file_replace, "_RETRY_TIMEOUT_S", 0.1)
     Held(monkeypatch, float("inf"))
     (tmp_path / "out.mp4").write_bytes(b"old")
     with (
@@ -64,4 +64,4 @@ def test_other_refusals_are_raised_at_once(new: Path, monkeypatch: pytest.Monkey
     with pytest.raises(PermissionError):
         replace_file(new, new.with_name("old"))
     assert held.tries == 1
-    assert not in_use(FileNotFoundError())
+    assert not is_file_in_use(FileNotFoundError())

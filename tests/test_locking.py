@@ -12,22 +12,22 @@ from personalive.locking import ProcessLock
 
 def test_one_at_a_time(tmp_path: Path) -> None:
     first, second = ProcessLock(tmp_path / "lock"), ProcessLock(tmp_path / "lock")
-    assert first.take()
-    assert not second.take()
+    assert first.acquire()
+    assert not second.acquire()
     first.release()
-    assert second.take()
+    assert second.acquire()
     second.release()
 
 
 def test_another_thread_may_release_it(tmp_path: Path) -> None:
     lock = ProcessLock(tmp_path / "lock")
-    assert lock.take()
+    assert lock.acquire()
     thread = threading.Thread(target=lock.release)
     thread.start()
     thread.join()
-    assert not lock.held
+    assert not lock.is_held
     other = ProcessLock(tmp_path / "lock")
-    assert other.take()
+    assert other.acquire()
     other.release()
 
 
@@ -41,13 +41,13 @@ def test_a_process_that_is_killed_lets_go(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "True\n"
-        assert not lock.take()
+        assert not lock.acquire()
         process.kill()
-    assert lock.take()
+    assert lock.acquire()
     lock.release()
 
 
 def test_where_no_file_can_be_made_the_system_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
-        ProcessLock(tmp_path / "file" / "lock").take()
+        ProcessLock(tmp_path / "file" / "lock").acquire()

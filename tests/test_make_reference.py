@@ -29,7 +29,7 @@ def test_every_option_of_every_command_is_on_the_page() -> None:
 def test_every_parameter_is_on_the_page() -> None:
     page = make_reference.parameters_page()
     for name in make_reference.PIPELINES:
-        pipeline = registry.get(name)
+        pipeline = registry.get_pipeline(name)
         section = page[page.index(f"\n## {name}\n") :]
         for parameter in {**pipeline.load_parameters.model_fields, **pipeline.run_parameters.model_fields}:
             assert f"| `{parameter}` |" in section

@@ -38,7 +38,7 @@ from personalive.errors import (
 
 if TYPE_CHECKING:
     from personalive.api import LiveSession, PersonaLive
-    from personalive.jobs import Progress, Report
+    from personalive.jobs import ProgressCallback, Report
     from personalive.pipelines.base import Pipeline
 
     __version__: str
@@ -67,7 +67,7 @@ def animate(
     driving: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     **options: Any,
 ) -> Report:
     """Animate the portrait `reference` with the clip `driving` and write `output`.
@@ -92,10 +92,10 @@ def load_pipeline(name: str = "auto", **parameters: Any) -> Pipeline[Any, Any]:
     Raises `UnknownPipelineError`, `PipelineUnavailableError`, or `InputError` for a parameter out of bounds.
     """
     from personalive.pipelines import registry
-    from personalive.pipelines.parameters import build
+    from personalive.pipelines.parameters import build_parameters
 
-    pipeline = registry.choose(name, parameters).pipeline
-    return pipeline.load(build(pipeline.load_parameters, parameters))
+    pipeline = registry.choose_pipeline(name, parameters).pipeline
+    return pipeline.load(build_parameters(pipeline.load_parameters, parameters))
 
 
 if not TYPE_CHECKING:  # a type checker would take every name for a string

@@ -18,18 +18,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from personalive.errors import InputError, SessionClosedError
-from personalive.image_inputs import FilePath, Picture, driving_frames, pixels, portrait
-from personalive.jobs import AnimateJob, Progress, Report, run
-from personalive.jobs.driving_clip import open_driver
-from personalive.jobs.motion import drive_whole, look
+from personalive.image_inputs import FilePath, ImageInput, to_frames, to_reference, to_rgb
+from personalive.jobs import AnimateJob, ProgressCallback, Report, run
+from personalive.jobs.driving_clip import open_driving_clip
+from personalive.jobs.motion import extract_from_source, iter_motion_frames
 from personalive.jobs.reference_image import crop_to_face
 from personalive.media import Image, Rotation
-from personalive.media.rotation import check_rotation, turned
+from personalive.media.rotation import check_rotation, rotate_image
 from personalive.media.types import Frames
 from personalive.pipelines.base import AnimatedChunk, FrameChunk, FrameState
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
-from personalive.pipelines.parameters import build, split
+from personalive.pipelines.parameters import build_parameters, split_parameters
 
 if TYPE_CHECKING:
     from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 Dtype = Literal["auto", "float32", "float16", "bfloat16", "float8"]
 
-_SECONDS_BETWEEN_FRAMES = 1 / 25
+_DEFAULT_FRAME_SECONDS = 1 / 25
 """Between frames whose times are not given."""
 
 
@@ -70,7 +70,7 @@ class PersonaLive:
         given = {**parameters, "device": device, "dtype": dtype}
         if directory is not None:
             given["weights"] = Path(directory)
-        return cls(PersonaLivePipeline.load(build(PersonaLiveLoadParameters, given)))
+        return cls(PersonaLivePipeline.load(build_parameters(PersonaLiveLoadParameters, given)))
 
     @property
     def parameters(self) -> PersonaLiveLoadParameters:
@@ -82,7 +82,7 @@ class PersonaLive:
         """What may be wrong with the results as it was loaded, one sentence each."""
         return self._pipeline.warnings
 
-    def fuse(self, image: Picture, *, crop: bool = True, rotate: Rotation = "auto") -> FusedReference:
+    def fuse(self, image: ImageInput, *, crop: bool = True, rotate: Rotation = "auto") -> FusedReference:
         """Prepare a portrait: immutable, for any number of sessions.
 
         `image`: the path of a picture, or with `crop` of a video whose first frame with a face is taken; a Pillow
@@ -95,9 +95,9 @@ class PersonaLive:
         """
         check_rotation(rotate)
         if not crop:
-            return self._pipeline.fuse(turned(pixels(image), 0 if rotate == "auto" else rotate))
+            return self._pipeline.fuse(rotate_image(to_rgb(image), 0 if rotate == "auto" else rotate))
         size = (self.parameters.width, self.parameters.height)
-        return self._pipeline.fuse(crop_to_face(portrait(image, rotate), size).image)
+        return self._pipeline.fuse(crop_to_face(to_reference(image, rotate), size).image)
 
     def session(
         self, reference: FusedReference, *, seed: int | None = None, **run_parameters: Any
@@ -108,7 +108,7 @@ class PersonaLive:
         Raises `InputError` for a parameter that is unknown or out of bounds, and for a reference that another
         pipeline fused.
         """
-        checked = build(PersonaLiveRunParameters, run_parameters)
+        checked = build_parameters(PersonaLiveRunParameters, run_parameters)
         return LiveSession(self._pipeline.open_session(reference, checked, seed=seed), self.parameters)
 
     def animate(
@@ -117,7 +117,7 @@ class PersonaLive:
         driving: FilePath,
         out: FilePath,
         *,
-        progress: Progress | None = None,
+        progress: ProgressCallback | None = None,
         **options: Any,
     ) -> Report:
         """Animate the portrait in the file `reference` with the clip `driving` and write `out`.
@@ -130,7 +130,7 @@ class PersonaLive:
         """
         loaded = self.parameters.model_dump()
         seed = options.pop("seed", loaded.pop("seed"))
-        run_parameters, fixed = split(type(self._pipeline), options.pop("parameters", {}))
+        run_parameters, fixed = split_parameters(type(self._pipeline), options.pop("parameters", {}))
         if fixed:
             raise InputError(
                 f"{next(iter(fixed))} is chosen when the pipeline is loaded: see from_pretrained."
@@ -163,8 +163,8 @@ class PersonaLive:
         Raises `MediaError` for a file that cannot be read, `InputError` for a clip without a frame or a face.
         """
         check_rotation(rotate)
-        with open_driver(Path(driving), start=start, end=end, rotation=rotate).source as source:
-            return look(self._pipeline, source)
+        with open_driving_clip(Path(driving), start=start, end=end, rotation=rotate).source as source:
+            return extract_from_source(self._pipeline, source)
 
     def close(self) -> None:
         """Give back the networks. Close the sessions before. May be called twice."""
@@ -188,7 +188,7 @@ class LiveSession:
     def __init__(self, session: PersonaLiveSession, loaded: PersonaLiveLoadParameters) -> None:
         """`PersonaLive.session` opens one."""
         self._session: PersonaLiveSession | None = session
-        self._loaded = loaded
+        self._load_parameters = loaded
         self._images: list[Image] = []
         self._times: list[float] = []
         self._last_time: float | None = None
@@ -196,17 +196,17 @@ class LiveSession:
     @property
     def parameters(self) -> PersonaLiveRunParameters:
         """The run parameters in force."""
-        return self._open().parameters
+        return self._require_open().parameters
 
     @property
     def chunk_frames(self) -> int:
         """How many frames are animated together."""
-        return self._loaded.temporal_window_size
+        return self._load_parameters.temporal_window_size
 
     @property
     def delay_frames(self) -> int:
         """By how many frames the output trails the input once the session runs, beside those that wait."""
-        return self._loaded.delay_frames
+        return self._load_parameters.delay_frames
 
     def step(self, frames: Frames | Image, times: ArrayLike | None = None) -> AnimatedChunk:
         """Take driving frames, and give what is ready: any number of frames, also none.
@@ -217,9 +217,9 @@ class LiveSession:
 
         Raises `InputError` for frames or times of another kind, `SessionClosedError` after `close`.
         """
-        session = self._open()
-        images = driving_frames(frames)
-        stamps = self._stamps(len(images), times)
+        session = self._require_open()
+        images = to_frames(frames)
+        stamps = self._resolve_times(len(images), times)
         if len({image.shape for image in (*self._images, *images)}) > 1:
             raise InputError("Driving frames of one chunk must have one size: flush or reset before another.")
         self._images += images
@@ -227,8 +227,8 @@ class LiveSession:
         self._last_time = stamps[-1] if stamps else self._last_time
         chunks = []
         while len(self._images) >= self.chunk_frames:
-            chunks.append(session.step(self._whole_chunk()))
-        return self._joined(chunks)
+            chunks.append(session.step(self._pop_chunk()))
+        return self._concatenate(chunks)
 
     def step_motion(self, motion: DrivingMotion) -> AnimatedChunk:
         """The same by `chunk_frames` frames of a motion that `PersonaLive.extract_motion` gave.
@@ -236,7 +236,7 @@ class LiveSession:
         Raises `InputError` for another number of frames, for a motion that other weights extracted, and while
         frames given to `step` wait for their chunk; `SessionClosedError` after `close`.
         """
-        session = self._open()
+        session = self._require_open()
         if self._images:
             raise InputError(f"{len(self._images)} driving frames wait for their chunk: flush them first.")
         return session.step_motion(motion)
@@ -247,23 +247,23 @@ class LiveSession:
         The transition is left out. Raises as `step_motion` does.
         """
         self.reset()
-        return drive_whole(self._open(), motion, self.chunk_frames)
+        return iter_motion_frames(self._require_open(), motion, self.chunk_frames)
 
     def flush(self) -> AnimatedChunk:
         """The driver has ended: the frames that are still inside. The session is as new afterwards.
 
         Raises `SessionClosedError` after `close`.
         """
-        session, waiting = self._open(), len(self._images)
+        session, waiting = self._require_open(), len(self._images)
         chunks, padding = [], -waiting % self.chunk_frames
         if waiting:
             # A chunk must be whole: its last frame is repeated, and what comes of the repeats is dropped.
             self._images += [self._images[-1]] * padding
             later = range(1, padding + 1)
-            self._times += [self._times[-1] + k * _SECONDS_BETWEEN_FRAMES for k in later]
-            chunks.append(session.step(self._whole_chunk()))
+            self._times += [self._times[-1] + k * _DEFAULT_FRAME_SECONDS for k in later]
+            chunks.append(session.step(self._pop_chunk()))
         rest = session.flush()
-        whole = self._joined(chunks if rest is None else [*chunks, rest])
+        whole = self._concatenate(chunks if rest is None else [*chunks, rest])
         self.reset()
         count = len(whole) - padding
         return AnimatedChunk(whole.images[:count], whole.times[:count], whole.states[:count])
@@ -273,19 +273,21 @@ class LiveSession:
 
         Raises `InputError` for one that is unknown or out of bounds: then none is changed.
         """
-        session = self._open()
-        session.update(build(PersonaLiveRunParameters, {**session.parameters.model_dump(), **run_parameters}))
+        session = self._require_open()
+        session.update(
+            build_parameters(PersonaLiveRunParameters, {**session.parameters.model_dump(), **run_parameters})
+        )
 
     def switch_reference(self, reference: FusedReference) -> None:
         """Animate another reference from the next chunk on; what was inside of the old one is dropped.
 
         Raises `InputError` for a reference of another size or pipeline.
         """
-        self._open().switch_reference(reference)
+        self._require_open().switch_reference(reference)
 
     def reset(self) -> None:
         """Forget the driver, and frames that wait: the next step is as the first of a new session."""
-        self._open().reset()
+        self._require_open().reset()
         self._images, self._times, self._last_time = [], [], None
 
     def close(self) -> None:
@@ -301,16 +303,16 @@ class LiveSession:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _open(self) -> PersonaLiveSession:
+    def _require_open(self) -> PersonaLiveSession:
         if self._session is None:
             raise SessionClosedError("This session is closed.")
         return self._session
 
-    def _stamps(self, count: int, times: ArrayLike | None) -> list[float]:
+    def _resolve_times(self, count: int, times: ArrayLike | None) -> list[float]:
         last = self._last_time
         if times is None:
-            begin = 0.0 if last is None else last + _SECONDS_BETWEEN_FRAMES
-            return [begin + k * _SECONDS_BETWEEN_FRAMES for k in range(count)]
+            begin = 0.0 if last is None else last + _DEFAULT_FRAME_SECONDS
+            return [begin + k * _DEFAULT_FRAME_SECONDS for k in range(count)]
         stamps: NDArray[np.float64] = np.atleast_1d(np.asarray(times, np.float64))
         if stamps.shape != (count,):
             raise InputError(f"{count} frames need as many times, not an array of shape {stamps.shape}.")
@@ -319,15 +321,15 @@ class LiveSession:
             raise InputError("Times must be finite numbers of seconds that never decrease.")
         return [float(stamp) for stamp in stamps]
 
-    def _whole_chunk(self) -> FrameChunk:
+    def _pop_chunk(self) -> FrameChunk:
         """The next chunk of the frames that wait, which wait no longer."""
         size = self.chunk_frames
         chunk = FrameChunk(np.stack(self._images[:size]), np.array(self._times[:size], np.float64))
         del self._images[:size], self._times[:size]
         return chunk
 
-    def _joined(self, chunks: list[AnimatedChunk]) -> AnimatedChunk:
-        nothing = np.empty((0, self._loaded.height, self._loaded.width, 3), np.uint8)
+    def _concatenate(self, chunks: list[AnimatedChunk]) -> AnimatedChunk:
+        nothing = np.empty((0, self._load_parameters.height, self._load_parameters.width, 3), np.uint8)
         states: tuple[FrameState, ...] = sum((chunk.states for chunk in chunks), ())
         times = np.concatenate([np.empty(0), *(chunk.times for chunk in chunks)])
         return AnimatedChunk(np.concatenate([nothing, *(chunk.images for chunk in chunks)]), times, states)

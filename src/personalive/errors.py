@@ -43,11 +43,11 @@ class CannotResumeError(InputError):
     """A job that was to be made in segments, by a pipeline whose sessions cannot be continued."""
 
 
-class BusyError(InputError):
+class OutputLockedError(InputError):
     """Another run is at work on the same output."""
 
 
-class StorageError(PersonaLiveError):
+class RemoteStorageError(PersonaLiveError):
     """A store that cannot be reached or does not answer now. Trying again later may help."""
 
     exit_code = 2
@@ -69,7 +69,7 @@ class PipelineUnavailableError(PersonaLiveError):
     exit_code = 2
 
 
-class DeviceFullError(PersonaLiveError):
+class DeviceOutOfMemoryError(PersonaLiveError):
     """The device has no memory for one thing more, such as a session. Trying again later may help."""
 
 

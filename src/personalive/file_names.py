@@ -10,23 +10,23 @@ _RESERVED = re.compile(
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
 
 
-def shortened(name: str, most: int, *, keep_end: bool = False) -> str:
-    """Return the beginning, or the end, of a name that takes at most `most` bytes, cut between characters.
+def shorten(name: str, max_bytes: int, *, keep_end: bool = False) -> str:
+    """Return the beginning, or the end, of a name that takes at most `max_bytes` bytes, cut between characters.
 
     Systems count bytes (Linux) or units of UTF-16 (Windows, macOS), of which there are never more than bytes.
     """
-    while _bytes(name) > most:
-        excess = max((_bytes(name) - most) // 4, 1)  # no character takes more than four
+    while _byte_length(name) > max_bytes:
+        excess = max((_byte_length(name) - max_bytes) // 4, 1)  # no character takes more than four
         name = name[excess:] if keep_end else name[:-excess]
     return name
 
 
-def _bytes(name: str) -> int:
+def _byte_length(name: str) -> int:
     # Undecodable bytes of a name, which Python keeps as surrogates, count for three: never too few.
     return len(name.encode("utf-8", "surrogatepass"))
 
 
-def windows_objection(name: str) -> str | None:
+def windows_name_error(name: str) -> str | None:
     """Why Windows would not take this name, or None where it would."""
     if _RESERVED.fullmatch(name):
         return "Windows keeps that name for a device"
@@ -37,7 +37,7 @@ def windows_objection(name: str) -> str | None:
     return None
 
 
-def portable(name: str) -> str:
+def make_portable(name: str) -> str:
     """Return the name as every system takes it; most names stay as they are."""
     name = _FORBIDDEN.sub("_", name).rstrip(". ") or "_"
     return f"_{name}" if _RESERVED.fullmatch(name) else name

@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-_IN_USE = frozenset({5, 32, 33})
+_IN_USE_ERRORS = frozenset({5, 32, 33})
 """Of Windows: access denied, which a file that is open gives as well; sharing violation; lock violation."""
-_PATIENCE_S = 2.0
-_PAUSE_S = 0.05
+_RETRY_TIMEOUT_S = 2.0
+_RETRY_DELAY_S = 0.05
 
 
-def in_use(error: BaseException) -> bool:
+def is_file_in_use(error: BaseException) -> bool:
     """Whether Windows says with this error that another program has the file open."""
-    return isinstance(error, PermissionError) and getattr(error, "winerror", None) in _IN_USE
+    return isinstance(error, PermissionError) and getattr(error, "winerror", None) in _IN_USE_ERRORS
 
 
 def replace_file(source: Path, target: Path) -> None:
@@ -21,13 +21,13 @@ def replace_file(source: Path, target: Path) -> None:
 
     Indexers and virus scanners open new files for a moment: what they hold is tried again for two seconds.
     """
-    deadline = time.monotonic() + _PATIENCE_S
+    deadline = time.monotonic() + _RETRY_TIMEOUT_S
     while True:
         try:
             source.replace(target)
         except PermissionError as error:
-            if not in_use(error) or time.monotonic() > deadline:
+            if not is_file_in_use(error) or time.monotonic() > deadline:
                 raise
-            time.sleep(_PAUSE_S)
+            time.sleep(_RETRY_DELAY_S)
         else:
             return

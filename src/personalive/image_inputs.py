@@ -9,17 +9,17 @@ import numpy as np
 import PIL.Image
 
 from personalive.errors import InputError
-from personalive.jobs.reference_image import Portrait, find_portrait, read_portrait
+from personalive.jobs.reference_image import ReferenceImage, detect_reference, read_reference
 from personalive.media import Image, Rotation, check_shape, read_image
 from personalive.media.flatten import flatten
 from personalive.media.types import Frames
 
 FilePath = str | os.PathLike[str]
-Picture = FilePath | PIL.Image.Image | Image
+ImageInput = FilePath | PIL.Image.Image | Image
 """A path, a Pillow image, or uint8 RGB (height, width, 3)."""
 
 
-def driving_frames(frames: Frames | Image) -> list[Image]:
+def to_frames(frames: Frames | Image) -> list[Image]:
     """The frames one by one, as copies: a camera may write into the same array again.
 
     Raises `InputError` unless they are uint8 RGB, one or many, of a shape that `check_shape` accepts.
@@ -34,7 +34,7 @@ def driving_frames(frames: Frames | Image) -> list[Image]:
     return list(np.array(array if array.ndim == 4 else array[None]))
 
 
-def pixels(image: Picture) -> Image:
+def to_rgb(image: ImageInput) -> Image:
     """A picture as uint8 RGB (height, width, 3).
 
     Raises `MediaError` for a file that cannot be read or a shape that cannot be used, `InputError` for an array of
@@ -52,11 +52,11 @@ def pixels(image: Picture) -> Image:
     return np.ascontiguousarray(array)
 
 
-def portrait(image: Picture, rotation: Rotation = "auto") -> Portrait:
+def to_reference(image: ImageInput, rotation: Rotation = "auto") -> ReferenceImage:
     """A picture turned clockwise by `rotation`, and the face in it; of a video file, the first frame with a face.
 
-    Raises `NoFaceError` where there is none, and as `pixels` does.
+    Raises `NoFaceError` where there is none, and as `to_rgb` does.
     """
     if isinstance(image, str | os.PathLike):
-        return read_portrait(Path(image), rotation)
-    return find_portrait(pixels(image), rotation=rotation)
+        return read_reference(Path(image), rotation)
+    return detect_reference(to_rgb(image), rotation=rotation)

@@ -32,13 +32,13 @@ def install_command(*extras: str) -> str:
     Without any, it installs what this copy needs in any case.
     """
     found = _distribution()
-    source = _source(found, extras)
-    return pip_command(*(source or _requirements(found, extras)))
+    source = _source_arguments(found, extras)
+    return pip_command(*(source or _extra_requirements(found, extras)))
 
 
 def reinstall_command() -> str | None:
     """Return the command that writes this copy's files anew; None where it came from is not known."""
-    source = _source(_distribution(), ())
+    source = _source_arguments(_distribution(), ())
     return pip_command("--force-reinstall", "--no-deps", *source) if source else None
 
 
@@ -47,12 +47,12 @@ def import_remedy(error: ImportError) -> str:
     if isinstance(error, ModuleNotFoundError) or not (error.name or "").startswith("cv2"):
         return install_command()
     # Every OpenCV brings the same module; those with windows need libraries of a desktop.
-    rivals = [name for name in _OTHER_OPENCVS if _installed(name)]
+    rivals = [name for name in _OTHER_OPENCVS if _is_installed(name)]
     remove = f"{pip_command(*rivals, action='uninstall')} && " if rivals else ""
     return remove + pip_command("--force-reinstall", _OPENCV)
 
 
-def _installed(name: str) -> bool:
+def _is_installed(name: str) -> bool:
     try:
         distribution(name)
     except PackageNotFoundError:
@@ -64,11 +64,11 @@ def pip_command(*arguments: str, action: str = "install") -> str:
     """Return the command by which pip does this with these arguments in the environment that runs this."""
     if importlib.util.find_spec("pip") is None:
         # As uv makes environments.
-        return _joined(["uv", "pip", action, "--python", sys.executable, *arguments])
-    return _joined([sys.executable, "-m", "pip", action, *arguments])
+        return _quote_command(["uv", "pip", action, "--python", sys.executable, *arguments])
+    return _quote_command([sys.executable, "-m", "pip", action, *arguments])
 
 
-def _joined(words: list[str]) -> str:
+def _quote_command(words: list[str]) -> str:
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
@@ -79,9 +79,9 @@ def _distribution() -> Distribution | None:
         return None
 
 
-def _source(found: Distribution | None, extras: tuple[str, ...]) -> list[str] | None:
+def _source_arguments(found: Distribution | None, extras: tuple[str, ...]) -> list[str] | None:
     """pip's arguments for where the copy came from; None where that is not known or not there any more."""
-    origin = _origin(found)
+    origin = _read_origin(found)
     named = f"[{','.join(extras)}]" if extras else ""
     url = str(origin.get("url", ""))
     if "vcs_info" in origin:
@@ -98,7 +98,7 @@ def _source(found: Distribution | None, extras: tuple[str, ...]) -> list[str] | 
     return [*together, *editable, f"{path}{named}"]
 
 
-def _origin(found: Distribution | None) -> dict[str, Any]:
+def _read_origin(found: Distribution | None) -> dict[str, Any]:
     text = found.read_text("direct_url.json") if found is not None else None
     try:
         origin = json.loads(text or "{}")
@@ -107,16 +107,18 @@ def _origin(found: Distribution | None) -> dict[str, Any]:
     return origin if isinstance(origin, dict) else {}
 
 
-def _requirements(found: Distribution | None, extras: tuple[str, ...]) -> list[str]:
+def _extra_requirements(found: Distribution | None, extras: tuple[str, ...]) -> list[str]:
     """What the extras stand for, as requirements of their own."""
     requirements = (found.requires or []) if found is not None else []
     parts = [text.partition(";") for text in requirements]
     return [
-        requirement.strip() for requirement, _, marker in parts if _belongs(marker.replace("'", '"'), extras)
+        requirement.strip()
+        for requirement, _, marker in parts
+        if _marker_applies(marker.replace("'", '"'), extras)
     ]
 
 
-def _belongs(marker: str, extras: tuple[str, ...]) -> bool:
+def _marker_applies(marker: str, extras: tuple[str, ...]) -> bool:
     if not extras:
         return "extra ==" not in marker
     return any(f'extra == "{extra}"' in marker for extra in extras)

@@ -20,17 +20,17 @@ class ProcessLock:
         self._lock = FileLock(path, thread_local=False)
 
     @property
-    def held(self) -> bool:
+    def is_held(self) -> bool:
         """Whether this object holds it."""
         return self._lock.is_locked
 
-    def take(self, *, wait: bool = False) -> bool:
-        """Take it, and return whether that could be; False only where another has it and `wait` is False.
+    def acquire(self, *, blocking: bool = False) -> bool:
+        """Take it, and return whether that could be; False only where another has it and `blocking` is False.
 
         Raises `OSError` where the file cannot be made, or its file system knows no locks.
         """
         try:
-            self._lock.acquire(timeout=-1 if wait else 0)
+            self._lock.acquire(timeout=-1 if blocking else 0)
         except Timeout:
             return False
         except NotImplementedError as error:

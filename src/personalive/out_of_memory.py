@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-_NAME = "OutOfMemoryError"
+_EXCEPTION_NAME = "OutOfMemoryError"
 """PyTorch's own type; another process's has the same name (`server/process/remote_errors.py`)."""
-_SPELLINGS = re.compile(
+_OOM_PATTERNS = re.compile(
     r"""
       \bout\ of\ memory\b             # CUDA, HIP, the driver, MPS, PyTorch
     | \bout_of_memory\b               # CUDA_ERROR_OUT_OF_MEMORY
@@ -22,7 +22,7 @@ _SPELLINGS = re.compile(
     """,
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
-_OTHER_MEMORY = re.compile(r"out of resources?\b.*shared memory", re.IGNORECASE | re.DOTALL)
+_NOT_OOM = re.compile(r"out of resources?\b.*shared memory", re.IGNORECASE | re.DOTALL)
 """Triton's: a kernel that does not fit the device, however much of its memory is free."""
 
 
@@ -31,22 +31,22 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     An error while a CUDA graph is recorded hides behind the one of ending the recording.
     """
-    return any(_says_so(each) for each in _chain(error))
+    return any(_is_oom_message(each) for each in _exception_chain(error))
 
 
-def _says_so(error: BaseException) -> bool:
-    if isinstance(error, MemoryError) or type(error).__name__ == _NAME:
+def _is_oom_message(error: BaseException) -> bool:
+    if isinstance(error, MemoryError) or type(error).__name__ == _EXCEPTION_NAME:
         return True
     text = str(error)
     # Only these can come of a library: a text of ours may speak of memory too.
     return (
         isinstance(error, RuntimeError | OSError)
-        and not _OTHER_MEMORY.search(text)
-        and _SPELLINGS.search(text) is not None
+        and not _NOT_OOM.search(text)
+        and _OOM_PATTERNS.search(text) is not None
     )
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
+def _exception_chain(error: BaseException) -> Iterator[BaseException]:
     """The error, and those that it was raised from or because of."""
     waiting: list[BaseException | None] = [error]
     seen: set[int] = set()

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from personalive.errors import InputError
 
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_GROUP_OR_OTHER_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def cache_folder() -> Path:
+def cache_dir() -> Path:
     """Return `$PERSONALIVE_HOME`, or PersonaLive's folder in the platform's cache folder.
 
     Without a home folder, or with one that may not be entered, it is a folder for this user among temporary files.
@@ -21,16 +21,16 @@ def cache_folder() -> Path:
     """
     chosen = os.environ.get("PERSONALIVE_HOME")
     if chosen:
-        return expanded(Path(chosen))
+        return expand_user(Path(chosen))
     try:
-        folder = _platforms()
+        folder = _platform_cache_dir()
         folder.exists()  # raises where a folder on the way may not be entered
     except (RuntimeError, PermissionError):
-        return _among_temporary_files()
+        return _temporary_cache_dir()
     return folder
 
 
-def expanded(path: Path) -> Path:
+def expand_user(path: Path) -> Path:
     """Return the path with "~" and "~name" replaced by that user's home folder.
 
     Raises `InputError` where nobody has that name, or the user no home.
@@ -41,28 +41,28 @@ def expanded(path: Path) -> Path:
         raise InputError(f"{path}: there is no such home folder. Name the folder in full.") from error
 
 
-def user_mark() -> str:
+def user_tag() -> str:
     """What tells users of one folder of temporary files apart. On Windows everybody has a folder of their own."""
     return str(os.getuid()) if hasattr(os, "getuid") else "user"
 
 
-def belongs_to_others(path: Path) -> bool:
+def is_owned_by_other_user(path: Path) -> bool:
     """Whether somebody else owns it, where the system knows owners by number. Raises `OSError`."""
     return hasattr(os, "getuid") and path.stat().st_uid != os.getuid()
 
 
-def is_own(folder: Path, *, closed: int) -> bool:
-    """Whether it is a folder, no link to one, of this user, none of whose permissions are among those `closed`.
+def is_private_dir(folder: Path, *, forbidden_mode: int) -> bool:
+    """Whether it is a folder, no link to one, of this user, none of whose permissions are among those `forbidden_mode`.
 
     On Windows everything in a user's profile is that user's alone. Raises `OSError`.
     """
     if sys.platform == "win32":
         return True
     facts = folder.lstat()
-    return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid() and not facts.st_mode & closed
+    return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid() and not facts.st_mode & forbidden_mode
 
 
-def _platforms() -> Path:
+def _platform_cache_dir() -> Path:
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches" / "personalive"
     if sys.platform == "win32":
@@ -70,12 +70,12 @@ def _platforms() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "personalive"
 
 
-def _among_temporary_files() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"personalive-{user_mark()}"
+def _temporary_cache_dir() -> Path:
+    folder = Path(tempfile.gettempdir()) / f"personalive-{user_tag()}"
     try:
         folder.mkdir(mode=0o700)
     except FileExistsError:
-        _require_own(folder)
+        _require_private(folder)
     except OSError as error:
         raise InputError(
             f"There is no home folder, and {folder} cannot be made ({error.strerror or error}): set "
@@ -84,6 +84,6 @@ def _among_temporary_files() -> Path:
     return folder
 
 
-def _require_own(folder: Path) -> None:
-    if not is_own(folder, closed=_OTHERS_MAY_WRITE):
+def _require_private(folder: Path) -> None:
+    if not is_private_dir(folder, forbidden_mode=_GROUP_OR_OTHER_WRITE):
         raise InputError(f"{folder} is not yours alone: set PERSONALIVE_HOME to a folder that is.")

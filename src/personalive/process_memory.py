@@ -24,7 +24,7 @@ if sys.platform == "win32":
             ("PeakPagefileUsage", ctypes.c_size_t),
         )
 
-    def peak_bytes() -> int:
+    def peak_rss_bytes() -> int:
         """Return the most memory that the process has had resident since it began, in bytes."""
         kernel = ctypes.WinDLL("kernel32", use_last_error=True)
         kernel.GetCurrentProcess.restype = wintypes.HANDLE
@@ -38,7 +38,7 @@ if sys.platform == "win32":
 else:
     import resource
 
-    def peak_bytes() -> int:
+    def peak_rss_bytes() -> int:
         """Return the most memory that the process has had resident since it began, in bytes."""
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024  # Linux counts in KiB, macOS in bytes

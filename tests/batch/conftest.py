@@ -80,7 +80,7 @@ def counted(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
     paths = [str(root / "src"), str(root), str(FOLDER), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in paths if path))
     monkeypatch.syspath_prepend(str(FOLDER))
-    registry._registered.cache_clear()
+    registry._entry_points.cache_clear()
     yield log
     monkeypatch.undo()
-    registry._registered.cache_clear()
+    registry._entry_points.cache_clear()

@@ -31,7 +31,7 @@ def test_a_row_is_a_job(tmp_path: Path) -> None:
     assert job.driving == "s3://clips/b.mov"
     assert job.output == str(tmp_path / "out/sub/c.webm")
     assert job.options == {"size": 256, "seed": 7, "parameters": {"expression": 1.5}}
-    assert job.in_segments
+    assert job.is_resumable
 
 
 def test_names_come_from_both_inputs(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_names_come_from_both_inputs(tmp_path: Path) -> None:
     assert [job.name for job in made] == [
         "a_x.mp4", "a_smile.png", "b-jpg_x-mp4.mp4", "b-png_x-mp4.mp4", "mine.gif",
     ]  # fmt: skip
-    assert [job.in_segments for job in made] == [True, False, True, True, False]
+    assert [job.is_resumable for job in made] == [True, False, True, True, False]
 
 
 GOOD: dict[str, Any] = {"reference": "a.jpg", "driving": "b.mp4"}
@@ -100,7 +100,7 @@ def folders(tmp_path: Path, store: str) -> tuple[str, str]:
     for name in ("b.jpg", "a.png", "notes.txt", ".hidden.jpg", "film.mp4"):
         (portraits / name).touch()
     for name in ("a.mp4", "b.webm", "film.gif"):
-        storage.write(f"{store}/clips/{name}", b"x")
+        storage.write_bytes(f"{store}/clips/{name}", b"x")
     return str(portraits), f"{store}/clips"
 
 

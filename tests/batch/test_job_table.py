@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from personalive.batch import storage
 from personalive.batch.job_table import read_table
-from personalive.batch.options import column
+from personalive.batch.options import match_column
 from personalive.errors import InputError, MediaError
 
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs", "Zs", "Zl", "Zp"]), min_size=1)
@@ -78,7 +78,7 @@ def test_a_table_in_any_spelling_is_read(
 @given(
     st.lists(
         WORDS.filter(lambda word: not set(word) & set(";|#")), max_size=5, unique_by=str.casefold
-    ).filter(lambda words: all(column(word) is None for word in words)),
+    ).filter(lambda words: all(match_column(word) is None for word in words)),
     st.lists(st.lists(CELLS, min_size=5, max_size=5), min_size=1, max_size=6),
 )
 def test_any_csv_comes_back(
@@ -136,7 +136,7 @@ def test_what_spreadsheets_write(tmp_path: Path) -> None:
 
 def test_json_lines(tmp_path: Path, store: str) -> None:
     lines = [{"reference": "a", "driving": "b", "options": {"size": 256}}, {"reference": "c", "fps": None}]
-    storage.write(f"{store}/jobs.jsonl", "\n\n".join(map(json.dumps, lines)).encode())
+    storage.write_bytes(f"{store}/jobs.jsonl", "\n\n".join(map(json.dumps, lines)).encode())
     rows = read_table(f"{store}/jobs.jsonl")
     assert [dict(row.values) for row in rows] == [lines[0], {"reference": "c"}]
     assert [row.where for row in rows] == ["line 1 of jobs.jsonl", "line 3 of jobs.jsonl"]

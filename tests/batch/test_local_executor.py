@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from personalive.batch.job_list import BatchJob
-from personalive.batch.job_tracker import Batch
-from personalive.batch.local_executor import work_here
+from personalive.batch.job_tracker import JobTracker
+from personalive.batch.local_executor import run_locally
 from personalive.batch.manifest import JobState, Manifest
-from personalive.batch.worker import Ending
+from personalive.batch.worker import ResultStatus
 
 pytestmark = [
     pytest.mark.usefixtures("plugins"),
@@ -24,31 +24,31 @@ class Run:
 
     def __init__(self, jobs: list[BatchJob], interrupt_at: int | None = None, **options: Any) -> None:
         self.running: list[int] = []
-        self.endings: list[tuple[str, Ending]] = []
+        self.endings: list[tuple[str, ResultStatus]] = []
         self._interrupt_at = interrupt_at
         out = str(Path(jobs[0].output).parent)
-        self.batch = Batch(jobs, Manifest.read(out), **options)
-        self.batch.open()
+        self.batch = JobTracker(jobs, Manifest.read(out), **options)
+        self.batch.load()
         try:
-            work_here(
+            run_locally(
                 self.batch,
                 cache_bytes=10**9,
-                tell=self._tell,
-                keep=lambda task, outcome: self.endings.append((task.name, outcome.ending)),
+                on_progress=self._tell,
+                on_result=lambda task, outcome: self.endings.append((task.name, outcome.status)),
             )
         finally:
-            self.batch.stop()
+            self.batch.release_running()
             self.batch.save(now=True)
 
     def _tell(self, stage: str) -> None:
         del stage
-        self.running.append(self.batch.course().running)
+        self.running.append(self.batch.progress().running)
         if len(self.running) == self._interrupt_at:
             raise KeyboardInterrupt
 
     @property
     def states(self) -> list[JobState]:
-        return [entry.state for _, entry in self.batch.entries]
+        return [entry.state for _, entry in self.batch.records]
 
 
 def jobs(portraits: Path, clips: Path, out: Path, *parameters: dict[str, Any]) -> list[BatchJob]:
@@ -70,7 +70,7 @@ def test_jobs_are_done_in_order_and_the_next_is_open_meanwhile(
     portraits: Path, clips: Path, tmp_path: Path
 ) -> None:
     run = Run(jobs(portraits, clips, tmp_path / "out", *[{}] * 4))
-    assert run.endings == [(f"{index}.mp4", Ending.DONE) for index in range(4)]
+    assert run.endings == [(f"{index}.mp4", ResultStatus.DONE) for index in range(4)]
     assert run.states == [JobState.DONE] * 4
     assert max(run.running) in (2, 3)
     made = {(tmp_path / f"out/{index}.mp4").read_bytes() for index in range(4)}
@@ -90,7 +90,7 @@ def test_a_defect_takes_no_job_with_it_that_is_open_already(
 ) -> None:
     run = Run(jobs(portraits, clips, tmp_path / "out", {}, {"fail_at": 9}, {}, {}), max_attempts=2)
     assert run.states == [JobState.DONE, JobState.FAILED, JobState.DONE, JobState.DONE]
-    assert [name for name, ending in run.endings if ending is not Ending.DONE] == ["1.mp4", "1.mp4"]
+    assert [name for name, ending in run.endings if ending is not ResultStatus.DONE] == ["1.mp4", "1.mp4"]
     assert (tmp_path / "out/3.mp4").read_bytes() == (tmp_path / "out/0.mp4").read_bytes()
 
 

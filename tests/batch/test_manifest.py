@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.batch.manifest import NAME, Entry, JobState, Manifest, dump, parse
+from personalive.batch.manifest import MANIFEST_NAME, JobRecord, JobState, Manifest, parse, serialize
 from personalive.errors import InputError
 
 TEXT = st.text(max_size=20)
 ENTRIES = st.lists(
     st.builds(
-        Entry,
+        JobRecord,
         name=st.text(min_size=1, max_size=20),
         state=st.sampled_from(JobState),
         reason=st.none() | TEXT,
@@ -29,15 +29,15 @@ ENTRIES = st.lists(
 
 
 @given(ENTRIES)
-def test_any_manifest_comes_back(entries: list[Entry]) -> None:
-    data = dump(entries)
+def test_any_manifest_comes_back(entries: list[JobRecord]) -> None:
+    data = serialize(entries)
     assert data.count(b"\n") == len(entries) + 1
     assert parse(data, "here") == entries
 
 
 @given(ENTRIES, st.integers(0), st.integers(1, 255))
-def test_damage_is_refused_or_leaves_entries(entries: list[Entry], where: int, change: int) -> None:
-    data = bytearray(dump(entries))
+def test_damage_is_refused_or_leaves_entries(entries: list[JobRecord], where: int, change: int) -> None:
+    data = bytearray(serialize(entries))
     data[where % len(data)] ^= change
     try:
         found = parse(bytes(data), "/out/manifest.jsonl")
@@ -59,27 +59,27 @@ def test_other_files_are_refused(data: bytes) -> None:
 def test_it_is_kept_beside_the_results(tmp_path: Path) -> None:
     manifest = Manifest.read(str(tmp_path))
     assert len(manifest) == 0
-    manifest.set(Entry(name="a.mp4", state=JobState.RUNNING))
-    manifest.set(Entry(name="b.mp4"))
-    manifest.set(Entry(name="a.mp4", state=JobState.DONE, size=3))
+    manifest.set(JobRecord(name="a.mp4", state=JobState.RUNNING))
+    manifest.set(JobRecord(name="b.mp4"))
+    manifest.set(JobRecord(name="a.mp4", state=JobState.DONE, size=3))
     manifest.save()
     again = Manifest.read(str(tmp_path))
     assert {entry.name: entry.state for entry in again} == {
         "a.mp4": JobState.DONE,
         "b.mp4": JobState.PENDING,
     }
-    assert again.get("c.mp4") == Entry(name="c.mp4")
-    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+    assert again.get("c.mp4") == JobRecord(name="c.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == [MANIFEST_NAME]
 
 
 def test_it_is_not_written_all_the_time(tmp_path: Path) -> None:
     manifest = Manifest(str(tmp_path))
-    manifest._took = 100.0
-    manifest._written = float("inf")
-    manifest.set(Entry(name="a.mp4"))
+    manifest._write_seconds = 100.0
+    manifest._written_at = float("inf")
+    manifest.set(JobRecord(name="a.mp4"))
     manifest.save()
-    assert not (tmp_path / NAME).exists()
+    assert not (tmp_path / MANIFEST_NAME).exists()
     manifest.save(now=True)
-    before = (tmp_path / NAME).stat().st_ino
+    before = (tmp_path / MANIFEST_NAME).stat().st_ino
     manifest.save(now=True)
-    assert (tmp_path / NAME).stat().st_ino == before, "nothing has changed"
+    assert (tmp_path / MANIFEST_NAME).stat().st_ino == before, "nothing has changed"

@@ -23,7 +23,7 @@ from personalive.errors import InputError, UnknownPipelineError
     ],
 )
 def test_text_and_values_are_read_as_what_they_are_for(given: Any, expected: dict[str, Any]) -> None:
-    made = options.checked(given)
+    made = options.validate_options(given)
     assert {name: made[name] for name in expected} == expected
 
 
@@ -48,20 +48,22 @@ def test_text_and_values_are_read_as_what_they_are_for(given: Any, expected: dic
 )
 def test_what_cannot_be_is_refused(given: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        options.checked(given)
+        options.validate_options(given)
 
 
 def test_an_unknown_pipeline_is_refused() -> None:
     with pytest.raises(UnknownPipelineError, match="no pipeline 'echoo'"):
-        options.checked({"pipeline": "echoo"})
+        options.validate_options({"pipeline": "echoo"})
 
 
 @given(
-    st.dictionaries(st.sampled_from([*options.fields(), "expression"]), st.none() | st.text() | st.floats())
+    st.dictionaries(
+        st.sampled_from([*options.job_fields(), "expression"]), st.none() | st.text() | st.floats()
+    )
 )
 def test_any_values_are_taken_or_refused(given: dict[str, Any]) -> None:
     with contextlib.suppress(InputError):
-        assert options.checked(given)["parameters"].keys() <= given.keys()
+        assert options.validate_options(given)["parameters"].keys() <= given.keys()
 
 
 @pytest.mark.parametrize(
@@ -78,5 +80,5 @@ def test_any_values_are_taken_or_refused(given: dict[str, Any]) -> None:
 )
 def test_what_a_field_takes_is_said_in_one_sentence(field: str, value: str, sentence: str) -> None:
     with pytest.raises(InputError) as error:
-        options.checked({field: value})
+        options.validate_options({field: value})
     assert str(error.value).endswith(sentence)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from personalive.batch.job_list import BatchJob, read_jobs
-from personalive.batch.job_tracker import Course
-from personalive.batch.manifest import Entry, JobState, Manifest
-from personalive.batch.ray_executor import CrewSettings, may_take_ahead
-from personalive.batch.ray_worker import IN_HAND
+from personalive.batch.job_tracker import BatchProgress
+from personalive.batch.manifest import JobRecord, JobState, Manifest
+from personalive.batch.ray_executor import RayExecutorSettings, may_prefetch_job
+from personalive.batch.ray_worker import MAX_ASSIGNED_JOBS
 from personalive.batch.run import BatchSettings, run_batch
 from personalive.errors import ClusterError
 from tests.batch.conftest import TINY_FRAMES
@@ -60,11 +60,11 @@ def make_cluster(counted: Log, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make
 _SMALL = {"object_store_memory": 80 * 2**20}
 
 
-def crew(cluster: Any, **settings: Any) -> CrewSettings:
-    return CrewSettings(address=cluster.address, **{"gpus": 0.5, **settings})
+def crew(cluster: Any, **settings: Any) -> RayExecutorSettings:
+    return RayExecutorSettings(address=cluster.address, **{"gpus": 0.5, **settings})
 
 
-def running(out: Path) -> list[Entry]:
+def running(out: Path) -> list[JobRecord]:
     """Jobs in workers' hands, by the manifest."""
     return [entry for entry in Manifest.read(str(out)) if entry.state is JobState.RUNNING]
 
@@ -83,7 +83,7 @@ class Trouble:
         self.most_at_work = 0
         self.most_in_hand = 0
 
-    def __call__(self, course: Course) -> None:
+    def __call__(self, course: BatchProgress) -> None:
         in_hand = Counter(entry.worker for entry in running(self._out))
         self.most_at_work = max(self.most_at_work, len(in_hand))
         self.most_in_hand = max(self.most_in_hand, *in_hand.values(), 0)
@@ -144,20 +144,20 @@ def test_two_hundred_jobs_with_a_worker_and_a_node_killed(
     assert len(jobs) == 200
     cluster = make_cluster(nodes)
     trouble = Trouble(cluster, out, len(jobs) // 4, len(jobs) // 2)
-    result = run_batch(jobs, BatchSettings(out=str(out), crew=crew(cluster)), tell=trouble)
+    result = run_batch(jobs, BatchSettings(out=str(out), ray=crew(cluster)), on_progress=trouble)
 
     assert (result.totals.done, result.totals.failed) == (len(jobs), 0)
     assert trouble.kills == 3
     assert trouble.most_at_work == 2 * nodes
     for job in jobs:
         assert Path(job.output).read_bytes() == expected[job.name.partition("-")[2]], job.name
-    assert trouble.most_in_hand == IN_HAND
+    assert trouble.most_in_hand == MAX_ASSIGNED_JOBS
     # Of each worker that was killed, of one job a segment that was animated, of another the last that was encoded.
     made_twice = counted.frames - len(jobs) * frames
     assert 0 <= made_twice <= trouble.kills * 2 * SEGMENT
     assert counted.count("load") <= 2 * nodes + trouble.kills
     attempts = sum(entry.attempts for entry in Manifest.read(str(out)))
-    assert len(jobs) < attempts <= len(jobs) + trouble.kills * IN_HAND
+    assert len(jobs) < attempts <= len(jobs) + trouble.kills * MAX_ASSIGNED_JOBS
     assert not list(out.glob(".*.resume"))
 
 
@@ -172,7 +172,7 @@ def test_a_job_that_kills_its_workers_is_set_aside(
     failures: dict[str, str] = {}
     result = run_batch(
         jobs,
-        BatchSettings(out=str(tmp_path), crew=crew(make_cluster(1)), max_attempts=2),
+        BatchSettings(out=str(tmp_path), ray=crew(make_cluster(1)), max_attempts=2),
         on_failure=failures.__setitem__,
     )
     assert (result.totals.done, result.totals.failed) == (2, 1)
@@ -191,16 +191,16 @@ def test_ctrl_c_ends_all_workers_and_the_same_call_goes_on(
     cluster = make_cluster(1)
     workers: list[int] = []
 
-    def press(course: Course) -> None:
+    def press(course: BatchProgress) -> None:
         at_work = {entry.worker or "" for entry in running(tmp_path)}
         if course.done >= 1 and len(at_work) == 2:
             workers[:] = [int(worker.rpartition("/")[2]) for worker in at_work]
             raise KeyboardInterrupt
 
-    settings = BatchSettings(out=str(tmp_path), crew=crew(cluster))
+    settings = BatchSettings(out=str(tmp_path), ray=crew(cluster))
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        run_batch(jobs, settings, tell=press)
+        run_batch(jobs, settings, on_progress=press)
     assert running(tmp_path) == []
     deadline = time.monotonic() + 10
     while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
@@ -233,8 +233,8 @@ def test_the_diffusion_pipeline_on_two_workers(
     given = [str(portraits / "ada.png"), str(clips)]
     for name in ("single", "ray"):
         jobs = read_jobs(given, str(tmp_path / name), defaults, "every")
-        settings = CrewSettings() if name == "single" else crew(make_cluster(1))
-        result = run_batch(jobs, BatchSettings(out=str(tmp_path / name), crew=settings))
+        settings = RayExecutorSettings() if name == "single" else crew(make_cluster(1))
+        result = run_batch(jobs, BatchSettings(out=str(tmp_path / name), ray=settings))
         assert result.totals.done == 2
     for name in ("ada_nod.mp4", "ada_turn.mp4"):
         assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "single" / name).read_bytes()
@@ -246,7 +246,7 @@ def test_workers_of_this_machine_without_a_cluster(
     counted: Log, portraits: Path, clips: Path, tmp_path: Path
 ) -> None:
     jobs = combinations(tmp_path, portraits, clips, 4)
-    result = run_batch(jobs, BatchSettings(out=str(tmp_path), crew=CrewSettings(workers=2)))
+    result = run_batch(jobs, BatchSettings(out=str(tmp_path), ray=RayExecutorSettings(workers=2)))
     assert result.totals.done == 4
     assert counted.count("load") == 2
 
@@ -254,9 +254,9 @@ def test_workers_of_this_machine_without_a_cluster(
 def test_no_cluster_is_said(counted: Log, portraits: Path, clips: Path, tmp_path: Path) -> None:
     jobs = combinations(tmp_path, portraits, clips, 1)
     for address in ("127.0.0.1:1", "auto"):
-        settings = CrewSettings(address=address)
+        settings = RayExecutorSettings(address=address)
         with pytest.raises(ClusterError, match=f"no Ray cluster to be reached at {address}: .*ray start"):
-            run_batch(jobs, BatchSettings(out=str(tmp_path), crew=settings))
+            run_batch(jobs, BatchSettings(out=str(tmp_path), ray=settings))
     assert [entry.state for entry in Manifest.read(str(tmp_path))] == [JobState.PENDING]
 
 
@@ -276,4 +276,4 @@ def test_no_cluster_is_said(counted: Log, portraits: Path, clips: Path, tmp_path
 def test_a_job_ahead_is_none_that_another_worker_would_be_without(
     in_hand: int, all_in_hand: list[int], waiting: int, may: bool
 ) -> None:
-    assert may_take_ahead(in_hand, all_in_hand, waiting) is may
+    assert may_prefetch_job(in_hand, all_in_hand, waiting) is may

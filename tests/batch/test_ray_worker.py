@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from personalive.batch.ray_worker import IN_HAND, RayWorker
-from personalive.batch.worker import Ending, Outcome, Standing, Task
+from personalive.batch.ray_worker import MAX_ASSIGNED_JOBS, RayWorker
+from personalive.batch.worker import JobProgress, JobResult, JobTask, ResultStatus
 from personalive.errors import ClusterError
 from tests.batch.conftest import TINY_FRAMES
 from tests.batch.counted import Log
 
 SEGMENTS = 3
 
-Do = Callable[..., Future[Outcome]]
+Do = Callable[..., Future[JobResult]]
 
 
 @pytest.fixture
@@ -33,16 +33,16 @@ def worker(counted: Log) -> Iterator[RayWorker]:
 @pytest.fixture
 def do(worker: RayWorker) -> Iterator[Do]:
     """Has the worker do a job on a thread of its own."""
-    with ThreadPoolExecutor(IN_HAND) as pool:
-        yield lambda task, known=(): pool.submit(worker.do, task, known)
+    with ThreadPoolExecutor(MAX_ASSIGNED_JOBS) as pool:
+        yield lambda task, known=(): pool.submit(worker.run_job, task, known)
 
 
 @pytest.fixture
-def task(portraits: Path, clips: Path, tmp_path: Path) -> Callable[..., Task]:
-    def make(name: str, **parameters: Any) -> Task:
+def task(portraits: Path, clips: Path, tmp_path: Path) -> Callable[..., JobTask]:
+    def make(name: str, **parameters: Any) -> JobTask:
         options = {"pipeline": "counted", "size": 256, "segment_frames": 8, "parameters": parameters}
         places = (f"{portraits}/ada.png", f"{clips}/nod.mp4", str(tmp_path / name))
-        return Task(name, *places, in_segments=True, options=options)
+        return JobTask(name, *places, is_resumable=True, options=options)
 
     return make
 
@@ -50,34 +50,34 @@ def task(portraits: Path, clips: Path, tmp_path: Path) -> Callable[..., Task]:
 def begun(worker: RayWorker, name: str) -> None:
     """Wait until a job animates."""
     moment = threading.Event()
-    while name not in {standing.name for standing in worker.standings() if standing.frames}:
+    while name not in {standing.name for standing in worker.progress() if standing.frames}:
         moment.wait(0.01)
 
 
 @pytest.mark.slow
 def test_a_job_that_comes_while_another_animates_is_opened_then(
-    worker: RayWorker, do: Do, task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
+    worker: RayWorker, do: Do, task: Callable[..., JobTask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: set[str] = set()
     first = do(task("first.mp4", pause=0.5))
     begun(worker, "first.mp4")
-    hear = worker._bench.heard
+    hear = worker._context.on_progress
 
-    def heard(standing: Standing) -> None:
+    def heard(standing: JobProgress) -> None:
         if threading.current_thread() is not worker._thread and standing.stage == "checking the files":
             opened.add(standing.name)
         hear(standing)
 
-    monkeypatch.setattr(worker._bench, "heard", heard)
+    monkeypatch.setattr(worker._context, "heard", heard)
     second = do(task("second.mp4"))
-    assert [first.result().ending, second.result().ending] == [Ending.DONE] * 2
+    assert [first.result().status, second.result().status] == [ResultStatus.DONE] * 2
     assert opened == {"second.mp4"}
-    assert not worker.standings()
+    assert not worker.progress()
 
 
 @pytest.mark.slow
 def test_what_is_kept_of_a_job_is_removed_once_the_worker_knows(
-    worker: RayWorker, do: Do, counted: Log, task: Callable[..., Task], tmp_path: Path
+    worker: RayWorker, do: Do, counted: Log, task: Callable[..., JobTask], tmp_path: Path
 ) -> None:
     def kept() -> set[str]:
         return {path.name for path in tmp_path.glob(".*.resume")}
@@ -85,7 +85,7 @@ def test_what_is_kept_of_a_job_is_removed_once_the_worker_knows(
     first, second = do(task("0.mp4")), do(task("1.mp4"))
     assert [first.result().segments, second.result().segments] == [SEGMENTS] * 2
     assert kept() == {".0.mp4.resume", ".1.mp4.resume"}
-    assert do(task("2.mp4"), [task("0.mp4").output]).result().ending is Ending.DONE
+    assert do(task("2.mp4"), [task("0.mp4").output]).result().status is ResultStatus.DONE
     assert kept() == {".1.mp4.resume", ".2.mp4.resume"}
     assert (counted.count("load"), counted.count("fuse")) == (1, 1)
     assert counted.frames == 3 * TINY_FRAMES
@@ -94,25 +94,25 @@ def test_what_is_kept_of_a_job_is_removed_once_the_worker_knows(
 
 @pytest.mark.slow
 def test_another_pipeline_is_loaded_when_no_job_needs_the_old_one(
-    do: Do, counted: Log, task: Callable[..., Task]
+    do: Do, counted: Log, task: Callable[..., JobTask]
 ) -> None:
     middle = task("1.mp4")
     other = replace(middle, options={**middle.options, "size": 320})
     waiting = [do(one) for one in (task("0.mp4"), other, task("2.mp4"))]
-    assert [one.result().ending for one in waiting] == [Ending.DONE] * 3
+    assert [one.result().status for one in waiting] == [ResultStatus.DONE] * 3
     assert counted.count("load") in (2, 3)
 
 
 def test_a_worker_that_breaks_down_says_so_and_goes_on(
-    worker: RayWorker, do: Do, counted: Log, task: Callable[..., Task], monkeypatch: pytest.MonkeyPatch
+    worker: RayWorker, do: Do, counted: Log, task: Callable[..., JobTask], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(standing: Standing) -> None:
+    def broken(standing: JobProgress) -> None:
         if standing.frames:
             raise SystemExit(standing.name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker._calls, "heard", broken)
+        patch.setattr(worker._job_queue, "heard", broken)
         with pytest.raises(ClusterError, match="broke down: SystemExit"):
             do(task("0.mp4")).result()
-    assert do(task("0.mp4")).result().ending is Ending.DONE
+    assert do(task("0.mp4")).result().status is ResultStatus.DONE
     assert counted.count("load") == 2

@@ -5,8 +5,8 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
-from personalive.batch.manifest import Entry, JobState
-from personalive.batch.report import Totals, keep_picture, write_report
+from personalive.batch.manifest import JobRecord, JobState
+from personalive.batch.report import BatchTotals, save_thumbnail, write_report
 from tests.batch.conftest import a_job
 
 
@@ -40,7 +40,7 @@ class Page(HTMLParser):
 LINES = [
     (
         a_job("fine.mp4"),
-        Entry(
+        JobRecord(
             name="fine.mp4",
             state=JobState.DONE,
             seconds=2.0,
@@ -53,14 +53,14 @@ LINES = [
     ),
     (
         a_job("<script>alert(1)</script>.mp4", reference='/in/"><img src=x>.png'),
-        Entry(name="<script>alert(1)</script>.mp4", state=JobState.FAILED, reason="No <b>face</b> $out."),
+        JobRecord(name="<script>alert(1)</script>.mp4", state=JobState.FAILED, reason="No <b>face</b> $out."),
     ),
-    (a_job("later.mp4", size=256), Entry(name="later.mp4")),
+    (a_job("later.mp4", size=256), JobRecord(name="later.mp4")),
 ]
 
 
 def test_both_reports_say_what_came_of_it(tmp_path: Path) -> None:
-    keep_picture(str(tmp_path), "fine.mp4", b"\xff\xd8 a picture")
+    save_thumbnail(str(tmp_path), "fine.mp4", b"\xff\xd8 a picture")
     page = write_report(str(tmp_path), LINES, 12.5)
     assert page == str(tmp_path / "report.html")
     text = Path(page).read_text()
@@ -86,4 +86,4 @@ def test_both_reports_say_what_came_of_it(tmp_path: Path) -> None:
 
 
 def test_nothing_is_divided_by_nothing() -> None:
-    assert Totals.of([]) == Totals(0, 0, 0, 0, 0, 0.0, 0.0, ())
+    assert BatchTotals.from_rows([]) == BatchTotals(0, 0, 0, 0, 0, 0.0, 0.0, ())

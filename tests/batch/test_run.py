@@ -10,12 +10,12 @@ import pytest
 
 from personalive.batch import storage
 from personalive.batch.job_list import BatchJob, read_jobs
-from personalive.batch.job_tracker import Course
+from personalive.batch.job_tracker import BatchProgress
 from personalive.batch.manifest import JobState, Manifest
-from personalive.batch.ray_executor import CrewSettings
+from personalive.batch.ray_executor import RayExecutorSettings
 from personalive.batch.run import BatchResult, BatchSettings, run_batch
-from personalive.errors import BusyError, InputError
-from personalive.jobs.checkpoint_dir import work_path
+from personalive.errors import InputError, OutputLockedError
+from personalive.jobs.checkpoint_dir import checkpoint_dir_path
 from tests.batch.conftest import TINY_FRAMES
 from tests.batch.counted import Log
 
@@ -39,7 +39,7 @@ def made(counted: Log, portraits: Path, clips: Path, tmp_path: Path) -> tuple[Ba
 
 def test_every_portrait_with_every_clip(made: tuple[BatchResult, Path], counted: Log) -> None:
     result, out = made
-    assert (result.totals.done, result.totals.failed, result.earlier) == (6, 0, 0)
+    assert (result.totals.done, result.totals.failed, result.previously_done) == (6, 0, 0)
     assert result.totals.frames == counted.frames == 6 * TINY_FRAMES
     assert (counted.count("load"), counted.count("fuse")) == (1, 3)
     names = {f"{one}_{other}.mp4" for one in ("ada", "bea", "cai") for other in ("nod", "turn")}
@@ -56,7 +56,7 @@ def test_what_a_lost_worker_left_of_a_finished_job_is_removed(
     made: tuple[BatchResult, Path], portraits: Path, clips: Path
 ) -> None:
     _, out = made
-    left = work_path(out / "ada_nod.mp4")
+    left = checkpoint_dir_path(out / "ada_nod.mp4")
     left.mkdir()
     (left / "state").write_text("{}")
     run_batch(pairs(portraits, clips, str(out)), BatchSettings(out=str(out)))
@@ -73,24 +73,24 @@ def test_stopped_it_goes_on_and_makes_the_same(
     counted.path.write_text("")
     out = tmp_path / "again"
     jobs, settings = pairs(portraits, clips, str(out)), BatchSettings(out=str(out))
-    heard: list[Course] = []
+    heard: list[BatchProgress] = []
 
-    def tell(course: Course) -> None:
+    def tell(course: BatchProgress) -> None:
         heard.append(course)
         if len(heard) == stop + 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_batch(jobs, settings, tell=tell)
+        run_batch(jobs, settings, on_progress=tell)
     states = [entry.state for entry in Manifest.read(str(out))]
     assert JobState.RUNNING not in states
     result = run_batch(jobs, settings)
     assert result.totals.done == 6
-    assert result.earlier == states.count(JobState.DONE)
+    assert result.previously_done == states.count(JobState.DONE)
     assert contents(out) == contents(whole)
     assert counted.frames <= 6 * TINY_FRAMES + 8, "no more than a segment is made again"
     before = counted.frames
-    assert run_batch(jobs, settings).earlier == 6
+    assert run_batch(jobs, settings).previously_done == 6
     assert counted.frames == before
     assert not list(out.glob(".*.resume"))
 
@@ -131,17 +131,17 @@ def test_a_poisoned_job_does_not_stop_the_others(
 @pytest.mark.slow
 def test_everything_in_a_store(counted: Log, portraits: Path, clips: Path, store: str) -> None:
     for path in [*portraits.iterdir(), *clips.iterdir()]:
-        storage.put(path, f"{store}/in/{path.name}")
+        storage.upload(path, f"{store}/in/{path.name}")
     lines = ["reference,driving,output,expression", "ada.png,nod.mp4,,", "cai.png,turn.mp4,deep/cai.mp4,1.5"]
-    storage.write(f"{store}/in/jobs.csv", "\n".join(lines).encode())
+    storage.write_bytes(f"{store}/in/jobs.csv", "\n".join(lines).encode())
     out = f"{store}/out"
     jobs = read_jobs([f"{store}/in/jobs.csv"], out, DEFAULTS, "every")
     result = run_batch(jobs, BatchSettings(out=out))
     assert result.totals.done == 2
     assert result.report == f"{out}/report.html"
-    assert storage.names_in(out) == ["ada_nod.mp4", "manifest.jsonl", "report.html", "report.json"]
-    assert storage.names_in(f"{out}/deep") == ["cai.mp4"]
-    assert run_batch(jobs, BatchSettings(out=out)).earlier == 2
+    assert storage.list_files(out) == ["ada_nod.mp4", "manifest.jsonl", "report.html", "report.json"]
+    assert storage.list_files(f"{out}/deep") == ["cai.mp4"]
+    assert run_batch(jobs, BatchSettings(out=out)).previously_done == 2
     assert counted.frames == 2 * TINY_FRAMES
 
 
@@ -150,13 +150,13 @@ def test_one_batch_at_a_time(counted: Log, portraits: Path, clips: Path, tmp_pat
     jobs = pairs(portraits, clips, out)[:1]
     refused: list[str] = []
 
-    def tell(course: Course) -> None:
+    def tell(course: BatchProgress) -> None:
         if not refused:
-            with pytest.raises(BusyError) as error:
+            with pytest.raises(OutputLockedError) as error:
                 run_batch(jobs, BatchSettings(out=out))
             refused.append(str(error.value))
 
-    assert run_batch(jobs, BatchSettings(out=out), tell=tell).totals.done == 1
+    assert run_batch(jobs, BatchSettings(out=out), on_progress=tell).totals.done == 1
     assert refused == [f"Another batch is at work in {out}: wait for it to end."]
 
 
@@ -164,9 +164,9 @@ def test_one_batch_at_a_time(counted: Log, portraits: Path, clips: Path, tmp_pat
     ("settings", "words"),
     [
         ({"max_attempts": 0}, "one attempt at least"),
-        ({"crew": CrewSettings(workers=0)}, "one worker at least"),
-        ({"crew": CrewSettings(gpus=1.5)}, "0 to 1 of a GPU"),
-        ({"crew": CrewSettings(cpus=0)}, "some of a CPU"),
+        ({"crew": RayExecutorSettings(workers=0)}, "one worker at least"),
+        ({"crew": RayExecutorSettings(gpus=1.5)}, "0 to 1 of a GPU"),
+        ({"crew": RayExecutorSettings(cpus=0)}, "some of a CPU"),
     ],
 )
 def test_settings_that_cannot_be(tmp_path: Path, settings: dict[str, Any], words: str) -> None:
@@ -197,4 +197,4 @@ def test_one_worker_here_needs_no_ray(
     jobs = pairs(portraits, clips, out)[:1]
     assert run_batch(jobs, BatchSettings(out=out)).totals.done == 1
     with pytest.raises(InputError, match=r"needs Ray, which is not installed\. Run: .*pip install"):
-        run_batch(pairs(portraits, clips, out), BatchSettings(out=out, crew=CrewSettings(workers=2)))
+        run_batch(pairs(portraits, clips, out), BatchSettings(out=out, ray=RayExecutorSettings(workers=2)))

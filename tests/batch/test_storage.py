@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from personalive.batch import storage
-from personalive.batch.storage import Stamp
-from personalive.errors import InputError, MediaError, StorageError
+from personalive.batch.storage import FileVersion
+from personalive.errors import InputError, MediaError, RemoteStorageError
 
 
 @pytest.mark.parametrize(
@@ -25,19 +25,19 @@ from personalive.errors import InputError, MediaError, StorageError
     ],
 )
 def test_paths_and_urls_are_told_apart(text: str, base: str, place: str) -> None:
-    assert storage.resolve(text, base) == place
+    assert storage.resolve_uri(text, base) == place
 
 
 def test_a_relative_path_stays_within_a_store() -> None:
     with pytest.raises(InputError, match="leads out of s3://bucket/x"):
-        storage.resolve("../a.mp4", "s3://bucket/x")
+        storage.resolve_uri("../a.mp4", "s3://bucket/x")
 
 
 def test_names_and_parents() -> None:
     assert storage.join("/", "a") == "/a"
     assert storage.join("s3://b/", "c", "d.mp4") == "s3://b/c/d.mp4"
-    assert storage.parent_of("s3://b/c/d.mp4") == "s3://b/c"
-    assert (storage.parent_of("/a"), storage.name_of("/x/a.mp4")) == ("/", "a.mp4")
+    assert storage.parent_uri("s3://b/c/d.mp4") == "s3://b/c"
+    assert (storage.parent_uri("/a"), storage.file_name("/x/a.mp4")) == ("/", "a.mp4")
 
 
 @pytest.fixture(params=["path", "store"])
@@ -47,44 +47,44 @@ def folder(request: pytest.FixtureRequest, tmp_path: Path, store: str) -> str:
 
 def test_what_is_written_is_there_and_is_seen_to_change(folder: str) -> None:
     place = storage.join(folder, "sub", "a.txt")
-    assert storage.read(place) is None
-    assert storage.stamp(place) is None
+    assert storage.read_bytes(place) is None
+    assert storage.read_version(place) is None
     assert not storage.is_folder(folder)
-    storage.write(place, b"one")
-    first = storage.stamp(place)
+    storage.write_bytes(place, b"one")
+    first = storage.read_version(place)
     assert first is not None
     assert first.size == 3
-    assert storage.stamp(place) == first
-    assert storage.read(place) == b"one"
-    storage.write(place, b"other")
-    assert storage.stamp(place) != first
-    storage.write(storage.join(folder, "b.txt"), b"")
+    assert storage.read_version(place) == first
+    assert storage.read_bytes(place) == b"one"
+    storage.write_bytes(place, b"other")
+    assert storage.read_version(place) != first
+    storage.write_bytes(storage.join(folder, "b.txt"), b"")
     assert storage.is_folder(folder)
-    assert storage.names_in(folder) == ["b.txt"]
-    assert storage.names_in(storage.join(folder, "sub")) == ["a.txt"]
+    assert storage.list_files(folder) == ["b.txt"]
+    assert storage.list_files(storage.join(folder, "sub")) == ["a.txt"]
     storage.remove(folder)
-    storage.remove(folder) if storage.is_url(folder) else None
-    assert storage.read(place) is None
+    storage.remove(folder) if storage.is_remote(folder) else None
+    assert storage.read_bytes(place) is None
 
 
 def test_files_come_and_go_whole(store: str, tmp_path: Path) -> None:
     (tmp_path / "big").write_bytes(os.urandom(100_000))
-    storage.put(tmp_path / "big", f"{store}/big")
-    storage.fetch(f"{store}/big", tmp_path / "back")
+    storage.upload(tmp_path / "big", f"{store}/big")
+    storage.download(f"{store}/big", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == (tmp_path / "big").read_bytes()
 
 
 def test_a_folder_of_pictures_has_a_stamp(tmp_path: Path) -> None:
     for name in ("1.png", "2.png"):
         (tmp_path / name).write_bytes(b"abc")
-    first = storage.stamp(str(tmp_path))
+    first = storage.read_version(str(tmp_path))
     assert first is not None
     assert first.size == 6
     os.utime(tmp_path / "2.png", ns=(1, 1))
-    assert storage.stamp(str(tmp_path)) != first
+    assert storage.read_version(str(tmp_path)) != first
 
 
-@pytest.mark.parametrize("ask", [storage.names_in, lambda place: storage.fetch(place, Path("/nowhere"))])
+@pytest.mark.parametrize("ask", [storage.list_files, lambda place: storage.download(place, Path("/nowhere"))])
 @pytest.mark.parametrize("base", ["/no/such", "memory://no-such"])
 def test_what_is_not_there_is_said(ask: Any, base: str) -> None:
     with pytest.raises(MediaError, match=f"{base}/a cannot be read"):
@@ -93,7 +93,7 @@ def test_what_is_not_there_is_said(ask: Any, base: str) -> None:
 
 def test_what_fsspec_does_not_know_is_said() -> None:
     with pytest.raises(InputError, match="no place that fsspec knows"):
-        storage.read("nosuch://a/b")
+        storage.read_bytes("nosuch://a/b")
 
 
 class Broken:
@@ -125,12 +125,12 @@ class Broken:
 
 def test_a_store_that_can_only_rename_never_shows_half_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = Broken()
-    monkeypatch.setattr(storage, "_open", lambda place: (broken, "dir/a.txt"))
-    storage.write("slow://dir/a.txt", b"one")
+    monkeypatch.setattr(storage, "_open_store", lambda place: (broken, "dir/a.txt"))
+    storage.write_bytes("slow://dir/a.txt", b"one")
     assert broken.files == {"dir/a.txt": b"one"}
     broken.fail = True
-    with pytest.raises(StorageError, match="did not answer: TimeoutError: gone away"):
-        storage.write("slow://dir/a.txt", b"two")
+    with pytest.raises(RemoteStorageError, match="did not answer: TimeoutError: gone away"):
+        storage.write_bytes("slow://dir/a.txt", b"two")
     assert broken.files == {"dir/a.txt": b"one"}
 
 
@@ -138,11 +138,11 @@ def test_without_fsspec_paths_work_and_urls_say_how_to_install_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "fsspec", None)
-    storage.write(str(tmp_path / "a"), b"x")
-    assert storage.stamp(str(tmp_path / "a")) is not None
+    storage.write_bytes(str(tmp_path / "a"), b"x")
+    assert storage.read_version(str(tmp_path / "a")) is not None
     with pytest.raises(InputError, match=r"needs fsspec, which is not installed. Run: .*pip install"):
-        storage.read("s3://a/b")
+        storage.read_bytes("s3://a/b")
 
 
 def test_stamps_compare() -> None:
-    assert Stamp(1, "a") == Stamp(1, "a") != Stamp(1, "b")
+    assert FileVersion(1, "a") == FileVersion(1, "a") != FileVersion(1, "b")

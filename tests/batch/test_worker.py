@@ -7,10 +7,17 @@ from typing import Any
 import pytest
 
 from personalive.batch import storage
-from personalive.batch.worker import Bench, Ending, Outcome, Standing, Task, open_bench
+from personalive.batch.worker import (
+    JobProgress,
+    JobResult,
+    JobTask,
+    ResultStatus,
+    WorkerContext,
+    open_worker_context,
+)
 from personalive.jobs import AnimateJob, run
-from personalive.jobs.checkpoint_dir import WorkFolder
-from personalive.jobs.phases import complete
+from personalive.jobs.checkpoint_dir import CheckpointDir
+from personalive.jobs.phases import run_all_phases
 from tests.batch.conftest import TINY_FRAMES
 from tests.batch.counted import Log
 
@@ -18,8 +25,8 @@ OPTIONS: dict[str, Any] = {"pipeline": "counted", "size": 256, "segment_frames":
 
 
 @pytest.fixture
-def bench(counted: Log) -> Iterator[Bench]:
-    with open_bench(10**9, lambda standing: None) as opened:
+def bench(counted: Log) -> Iterator[WorkerContext]:
+    with open_worker_context(10**9, lambda standing: None) as opened:
         yield opened
 
 
@@ -36,9 +43,9 @@ def expected(counted: Log, portraits: Path, clips: Path, tmp_path: Path) -> byte
     return output.read_bytes()
 
 
-def task(portraits: Path | str, clips: Path | str, to: Path | str, **changes: Any) -> Task:
+def task(portraits: Path | str, clips: Path | str, to: Path | str, **changes: Any) -> JobTask:
     output = str(changes.pop("output", to))
-    name = storage.name_of(output)
+    name = storage.file_name(output)
     made = {
         "reference": f"{portraits}/ada.png",
         "driving": f"{clips}/nod.mp4",
@@ -47,35 +54,37 @@ def task(portraits: Path | str, clips: Path | str, to: Path | str, **changes: An
         "options": {**OPTIONS, **changes.pop("options", {})},
         **changes,
     }
-    return Task(name=name, **made)
+    return JobTask(name=name, **made)
 
 
-def do(bench: Bench, task: Task) -> Outcome:
+def do(bench: WorkerContext, task: JobTask) -> JobResult:
     """All phases of a job on this thread, as if it was known that the job before is done."""
-    bench.clear()
-    outcome = complete(bench.in_phases(task))
-    bench.renew()
+    bench.remove_checkpoints()
+    outcome = run_all_phases(bench.run_in_phases(task))
+    bench.reset_pipeline()
     return outcome
 
 
-def check_done(outcome: Outcome) -> None:
+def check_done(outcome: JobResult) -> None:
     assert outcome.reason is None
-    assert outcome.ending is Ending.DONE
+    assert outcome.status is ResultStatus.DONE
     assert outcome.report is not None
     assert outcome.report.frames == TINY_FRAMES
-    assert outcome.picture is not None
-    assert outcome.picture.startswith(b"\xff\xd8")
+    assert outcome.thumbnail is not None
+    assert outcome.thumbnail.startswith(b"\xff\xd8")
 
 
-def test_to_a_path(bench: Bench, expected: bytes, portraits: Path, clips: Path, tmp_path: Path) -> None:
-    heard: list[Standing] = []
-    bench.heard = heard.append
+def test_to_a_path(
+    bench: WorkerContext, expected: bytes, portraits: Path, clips: Path, tmp_path: Path
+) -> None:
+    heard: list[JobProgress] = []
+    bench.on_progress = heard.append
     outcome = do(bench, task(portraits, clips, tmp_path / "new" / "out.mp4"))
     check_done(outcome)
     assert outcome.segments == 3
     assert (tmp_path / "new/out.mp4").read_bytes() == expected
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"out.mp4", ".out.mp4.resume"}
-    bench.clear()
+    bench.remove_checkpoints()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["out.mp4"]
     assert outcome.size == len(expected)
     assert max(standing.segments for standing in heard) == 3
@@ -84,10 +93,10 @@ def test_to_a_path(bench: Bench, expected: bytes, portraits: Path, clips: Path, 
 
 @pytest.mark.slow
 def test_a_result_that_nobody_heard_of_costs_nothing(
-    bench: Bench, counted: Log, expected: bytes, portraits: Path, clips: Path, tmp_path: Path
+    bench: WorkerContext, counted: Log, expected: bytes, portraits: Path, clips: Path, tmp_path: Path
 ) -> None:
     check_done(do(bench, task(portraits, clips, tmp_path / "out.mp4")))
-    with open_bench(10**9, lambda standing: None) as other:
+    with open_worker_context(10**9, lambda standing: None) as other:
         check_done(do(other, task(portraits, clips, tmp_path / "out.mp4")))
     assert counted.frames == TINY_FRAMES
     assert (tmp_path / "out.mp4").read_bytes() == expected
@@ -95,7 +104,7 @@ def test_a_result_that_nobody_heard_of_costs_nothing(
 
 @pytest.mark.slow
 def test_jobs_share_what_was_loaded_and_fused(
-    bench: Bench, counted: Log, portraits: Path, clips: Path, tmp_path: Path
+    bench: WorkerContext, counted: Log, portraits: Path, clips: Path, tmp_path: Path
 ) -> None:
     for index in range(2):
         check_done(do(bench, task(portraits, clips, tmp_path / f"{index}.mp4")))
@@ -106,49 +115,49 @@ def test_jobs_share_what_was_loaded_and_fused(
 @pytest.fixture
 def stored(store: str, portraits: Path, clips: Path) -> str:
     """A store that has the inputs."""
-    storage.put(portraits / "ada.png", f"{store}/ada.png")
-    storage.put(clips / "nod.mp4", f"{store}/nod.mp4")
+    storage.upload(portraits / "ada.png", f"{store}/ada.png")
+    storage.upload(clips / "nod.mp4", f"{store}/nod.mp4")
     return store
 
 
 @pytest.mark.slow
-def test_to_a_store(bench: Bench, expected: bytes, stored: str) -> None:
+def test_to_a_store(bench: WorkerContext, expected: bytes, stored: str) -> None:
     check_done(do(bench, task(stored, stored, f"{stored}/out/new.mp4")))
-    assert storage.read(f"{stored}/out/new.mp4") == expected
+    assert storage.read_bytes(f"{stored}/out/new.mp4") == expected
     assert storage.is_folder(f"{stored}/out/.new.mp4.resume"), "until it is known that it is done"
-    bench.clear()
-    assert storage.names_in(f"{stored}/out") == ["new.mp4"]
+    bench.remove_checkpoints()
+    assert storage.list_files(f"{stored}/out") == ["new.mp4"]
     assert not storage.is_folder(f"{stored}/out/.new.mp4.resume")
-    assert {path.name for path in bench.scratch.path.iterdir()} == {"lock", "inputs"}
+    assert {path.name for path in bench.workspace.path.iterdir()} == {"lock", "inputs"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["uploading", "finishing", "animating"])
 def test_another_worker_goes_on_from_what_is_in_the_store(
-    bench: Bench, counted: Log, expected: bytes, stored: str, stage: str
+    bench: WorkerContext, counted: Log, expected: bytes, stored: str, stage: str
 ) -> None:
-    def interrupt(standing: Standing) -> None:
+    def interrupt(standing: JobProgress) -> None:
         if standing.stage == stage and (standing.segments >= 2 or stage == "uploading"):
             raise KeyboardInterrupt
 
-    bench.heard = interrupt
+    bench.on_progress = interrupt
     with pytest.raises(KeyboardInterrupt):
         do(bench, task(stored, stored, f"{stored}/out/new.mp4"))
-    assert storage.stamp(f"{stored}/out/new.mp4") is None
+    assert storage.read_version(f"{stored}/out/new.mp4") is None
     assert storage.is_folder(f"{stored}/out/.new.mp4.resume")
     before = counted.frames
-    with open_bench(10**9, lambda standing: None) as other:
+    with open_worker_context(10**9, lambda standing: None) as other:
         check_done(do(other, task(stored, stored, f"{stored}/out/new.mp4")))
-    assert storage.read(f"{stored}/out/new.mp4") == expected
+    assert storage.read_bytes(f"{stored}/out/new.mp4") == expected
     assert counted.frames == TINY_FRAMES if stage != "animating" else counted.frames <= TINY_FRAMES + 8
     assert before >= 16
-    assert storage.names_in(f"{stored}/out") == ["new.mp4"]
+    assert storage.list_files(f"{stored}/out") == ["new.mp4"]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.gif", "echo.mp4"])
 def test_what_has_no_segments_is_made_in_one_go(
-    bench: Bench, portraits: Path, clips: Path, tmp_path: Path, plugins: None, name: str
+    bench: WorkerContext, portraits: Path, clips: Path, tmp_path: Path, plugins: None, name: str
 ) -> None:
     options = {"pipeline": "echo"} if name == "echo.mp4" else {}
     for _ in range(2):
@@ -158,54 +167,56 @@ def test_what_has_no_segments_is_made_in_one_go(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_a_picture_of_a_still(bench: Bench, portraits: Path, tmp_path: Path) -> None:
+def test_a_picture_of_a_still(bench: WorkerContext, portraits: Path, tmp_path: Path) -> None:
     outcome = do(bench, task(portraits, "/", tmp_path / "out.png", driving=str(portraits / "cai.png")))
-    assert outcome.ending is Ending.DONE
-    assert outcome.picture is not None
+    assert outcome.status is ResultStatus.DONE
+    assert outcome.thumbnail is not None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("changes", "ending", "words"),
     [
-        ({"driving": "/no/such.mp4"}, Ending.REFUSED, "such.mp4"),
-        ({"options": {"parameters": {"pose": 7}}}, Ending.REFUSED, "pose = 7"),
-        ({"options": {"pipeline": "missing"}}, Ending.UNFIT, "its weights are missing"),
+        ({"driving": "/no/such.mp4"}, ResultStatus.INVALID_INPUT, "such.mp4"),
+        ({"options": {"parameters": {"pose": 7}}}, ResultStatus.INVALID_INPUT, "pose = 7"),
+        ({"options": {"pipeline": "missing"}}, ResultStatus.NODE_UNSUITABLE, "its weights are missing"),
         (
             {"options": {"pipeline": "echo", "parameters": {"fail_at": 9}}},
-            Ending.BROKEN,
+            ResultStatus.ERROR,
             "RuntimeError: broke",
         ),
-        ({"output": "nosuch://a/out.mp4"}, Ending.REFUSED, "no place that fsspec knows"),
+        ({"output": "nosuch://a/out.mp4"}, ResultStatus.INVALID_INPUT, "no place that fsspec knows"),
     ],
 )
 def test_what_goes_wrong_is_sorted(
-    bench: Bench,
+    bench: WorkerContext,
     portraits: Path,
     clips: Path,
     tmp_path: Path,
     plugins: None,
     changes: dict[str, Any],
-    ending: Ending,
+    ending: ResultStatus,
     words: str,
 ) -> None:
     outcome = do(bench, task(portraits, clips, tmp_path / "out.mp4", **changes))
-    assert outcome.ending is ending
+    assert outcome.status is ending
     assert outcome.reason is not None
     assert words in outcome.reason
     assert not list(tmp_path.iterdir())
     check_done(do(bench, task(portraits, clips, tmp_path / "out.mp4")))
 
 
-def test_a_job_that_somebody_else_is_at(bench: Bench, portraits: Path, clips: Path, tmp_path: Path) -> None:
-    with WorkFolder(tmp_path / "out.mp4", {}, overwrite=True):
+def test_a_job_that_somebody_else_is_at(
+    bench: WorkerContext, portraits: Path, clips: Path, tmp_path: Path
+) -> None:
+    with CheckpointDir(tmp_path / "out.mp4", {}, overwrite=True):
         outcome = do(bench, task(portraits, clips, tmp_path / "out.mp4"))
-    assert outcome.ending is Ending.BUSY
+    assert outcome.status is ResultStatus.LOCKED
 
 
 @pytest.mark.slow
 def test_the_diffusion_pipeline(
-    bench: Bench, portraits: Path, clips: Path, tmp_path: Path, test_weights: Path, stored: str
+    bench: WorkerContext, portraits: Path, clips: Path, tmp_path: Path, test_weights: Path, stored: str
 ) -> None:
     parameters = {"weights": str(test_weights), "width": 64, "height": 64, "face_detection": False}
     options: dict[str, Any] = {
@@ -225,4 +236,4 @@ def test_the_diffusion_pipeline(
     check_done(do(bench, task(portraits, clips, tmp_path / "out.mp4", options=options)))
     check_done(do(bench, task(stored, stored, f"{stored}/out.mp4", options=options)))
     assert (tmp_path / "out.mp4").read_bytes() == plain.output.read_bytes()
-    assert storage.read(f"{stored}/out.mp4") == plain.output.read_bytes()
+    assert storage.read_bytes(f"{stored}/out.mp4") == plain.output.read_bytes()

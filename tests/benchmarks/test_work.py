@@ -12,8 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.counted_operations import CountedOperations, Kind, Ledger, Piece
 from benchmarks.work import META, count, meta_models, table
-from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, random_models
-from personalive.pipelines.diffusion.kernels.operations import PLAIN
+from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, build_random_components
+from personalive.pipelines.diffusion.kernels.operations import PLAIN_OPERATIONS
 from personalive.pipelines.diffusion.networks.resnet import Upsample
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 
@@ -40,13 +40,13 @@ def by_pytorch(run: Callable[[], object]) -> int:
 @pytest.mark.slow
 def test_convolutions_of_the_pose_guider_and_the_decoder_are_what_pytorch_counts() -> None:
     counted = counted_small()
-    models = random_models(VARIANTS["small"], device=torch.device("cpu"))
-    pose = by_pytorch(lambda: models.pose_guider.frames(torch.zeros(4, 3, 64, 64)))
+    models = build_random_components(VARIANTS["small"], device=torch.device("cpu"))
+    pose = by_pytorch(lambda: models.pose_guider.forward_frames(torch.zeros(4, 3, 64, 64)))
     assert flop(counted["pose"]) == pose
     # Merged, as the counted ones are.
     for module in models.vae.decoder.modules():
         if isinstance(module, Upsample):
-            module.merge()
+            module.fuse_conv_transpose()
     decoded = by_pytorch(lambda: models.vae.decode(torch.zeros(4, 4, 8, 8)))
     assert flop(counted["show"]) == decoded
 
@@ -54,19 +54,19 @@ def test_convolutions_of_the_pose_guider_and_the_decoder_are_what_pytorch_counts
 def test_the_unet_is_what_pytorch_counts_of_the_same_call() -> None:
     """But for attention along time, which is counted by its bytes."""
     from benchmarks.work import _attended
-    from personalive.pipelines.diffusion.sampling.scheduler import Schedule
+    from personalive.pipelines.diffusion.sampling.scheduler import DDIMScheduler
     from personalive.pipelines.diffusion.stages.frame_decoder import FrameDecoder
-    from personalive.pipelines.diffusion.stages.stages import PlainStages
+    from personalive.pipelines.diffusion.stages.stages import EagerStages
 
     counted = counted_small()["predict"]
-    models = random_models(VARIANTS["small"], device=torch.device("cpu"))
+    models = build_random_components(VARIANTS["small"], device=torch.device("cpu"))
     unet = models.denoising_unet
     for module in unet.modules():
         if isinstance(module, Upsample):
-            module.merge()
+            module.fuse_conv_transpose()
     with torch.no_grad():
-        time = unet.time_features(Schedule.build(4, 4).timesteps)
-    stages = PlainStages(models, FrameDecoder(models, "full"), time, 64, 64)
+        time = unet.compute_time_features(DDIMScheduler.build(4, 4).timesteps)
+    stages = EagerStages(models, FrameDecoder(models, "full"), time, 64, 64)
 
     def made(*shape: int, kind: torch.dtype = torch.float32) -> torch.Tensor:
         return torch.zeros(shape, dtype=kind)
@@ -74,7 +74,7 @@ def test_the_unet_is_what_pytorch_counts_of_the_same_call() -> None:
     encoder = models.motion_encoder.params
     attended = _attended(models, (8, 8), 1, made)
     whole = by_pytorch(
-        lambda: stages.predict(
+        lambda: stages.denoise(
             made(1, 4, 16, 8, 8),
             made(16, encoder.tokens, encoder.token_width),
             made(1, unet.params.block_out_channels[0], 16, 8, 8),
@@ -83,7 +83,7 @@ def test_the_unet_is_what_pytorch_counts_of_the_same_call() -> None:
     )
     # Two attentions of 16 × 16 scores for each pixel in every temporal module, two products each.
     along_time = 0
-    for layer, modules in zip(unet.layers, unet.frame_modules, strict=True):
+    for layer, modules in zip(unet.layers, unet.motion_temporal_modules, strict=True):
         if modules is not None:
             width = layer.resnet.norm2.num_channels
             along_time += 2 * 2 * 2 * 16 * 16 * width * _pixels(unet, layer.resnet)
@@ -172,4 +172,4 @@ def test_the_table_names_every_stage() -> None:
 @pytest.mark.slow
 def test_counting_leaves_the_networks_of_others_alone() -> None:
     count(VARIANTS["small"], SMALL)
-    assert meta_models(VARIANTS["small"]).denoising_unet.operations is PLAIN
+    assert meta_models(VARIANTS["small"]).denoising_unet.operations is PLAIN_OPERATIONS

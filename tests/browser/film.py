@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from personalive.face.face import Face
-from personalive.face.pose import fit_head
+from personalive.face.pose import fit_head_pose
 from personalive.face.tracker import FaceDetector
 from personalive.media import Image
 from tests.browser import chrome
@@ -56,7 +56,7 @@ def filmed(visit: Visit, seconds: float, rate: float = 10) -> tuple[Film, Film]:
 
 
 def yaw(face: Face) -> float:
-    return float(fit_head(face.landmarks).angles[1])
+    return float(fit_head_pose(face.landmarks).angles[1])
 
 
 def jaw(face: Face) -> float:

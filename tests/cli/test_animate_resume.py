@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from personalive.jobs import segments
-from personalive.jobs.checkpoint_dir import WorkFolder
+from personalive.jobs.checkpoint_dir import CheckpointDir
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Call
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(autouse=True)
 def short_segments(monkeypatch: pytest.MonkeyPatch, lasting: None) -> None:
-    monkeypatch.setattr(segments, "SEGMENT_FRAMES", 6)
+    monkeypatch.setattr(segments, "DEFAULT_SEGMENT_FRAMES", 6)
 
 
 def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(
@@ -22,14 +22,14 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(
 ) -> None:
     output = tmp_path / "out.mp4"
     arguments = ["animate", portrait_file, clip, "-o", output, "--pipeline", "lasting", "--size", 256]
-    real = WorkFolder.save
+    real = CheckpointDir.save
 
-    def save(self: WorkFolder, *given: Any) -> None:
+    def save(self: CheckpointDir, *given: Any) -> None:
         real(self, *given)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(WorkFolder, "save", save)
+        patch.setattr(CheckpointDir, "save", save)
         done = personalive(*arguments, "--resume")
     assert done.code == 130
     assert done.err.splitlines()[-1] == "interrupted: the same command goes on from the last complete segment"
@@ -41,11 +41,11 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(
     assert "differs in seed" in refused.err
 
     with monkeypatch.context() as patch:
-        patch.setattr(WorkFolder, "save", save)
+        patch.setattr(CheckpointDir, "save", save)
         done = personalive(*arguments, "--resume", "--seed", 7, "-y")
     assert "discarding 9 finished frames" in done.err
     with monkeypatch.context() as patch:
-        patch.setattr(WorkFolder, "save", save)
+        patch.setattr(CheckpointDir, "save", save)
         assert personalive(*arguments, "--resume", "-y").code == 130
 
     done = personalive(*arguments, "--resume")

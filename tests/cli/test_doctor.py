@@ -53,10 +53,10 @@ def test_an_altered_face_model_fails_it(
 ) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "face_landmarker.task").write_bytes(b"PK altered")
-    model_bundle.model_bytes.cache_clear()
+    model_bundle.read_model_bundle.cache_clear()
     monkeypatch.setattr(model_bundle, "files", lambda _package: tmp_path)
     done = personalive("doctor")
-    model_bundle.model_bytes.cache_clear()
+    model_bundle.read_model_bundle.cache_clear()
     assert done.code == 1
     assert "problem  face landmark model" in done.out
     assert done.out.endswith("Portraits cannot be animated here.\n")

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from personalive.cli import download_progress
-from personalive.cli.download_progress import show_transfer
-from personalive.pipelines.diffusion.checkpoints.download.progress import Tally
+from personalive.cli.download_progress import show_download
+from personalive.pipelines.diffusion.checkpoints.download.progress import ProgressTracker
 
 
 class Terminal(io.StringIO):
@@ -17,10 +17,10 @@ class Terminal(io.StringIO):
 
 def work() -> None:
     """Two files of 2 MB, half of the first there already."""
-    with show_transfer(quiet=False) as progress:
+    with show_download(quiet=False) as progress:
         assert progress is not None
-        Tally(progress).begin("checking", "old", 5_000_000)
-        tally = Tally(progress, all_size=4_000_000, all_done=1_000_000)
+        ProgressTracker(progress).begin("checking", "old", 5_000_000)
+        tally = ProgressTracker(progress, all_size=4_000_000, all_done=1_000_000)
         tally.note("fetching [2] files")
         for name, there in (("a", 1_000_000), ("b", 0)):
             tally.begin("fetching", name, 2_000_000, there)
@@ -59,6 +59,6 @@ def test_a_terminal_gets_bars(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    with show_transfer(quiet=True) as progress:
+    with show_download(quiet=True) as progress:
         assert progress is None
     assert capsys.readouterr() == ("", "")

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from personalive.cli.card_rates import expected
-from personalive.cli.check_result import Check
-from personalive.cli.gpu_checks import gpu_checks
-from personalive.cli.gpu_info import Driver, Facts, Gpu, Torch
+from personalive.cli.card_rates import find_expected_rate
+from personalive.cli.check_result import CheckResult
+from personalive.cli.gpu_checks import check_gpus
+from personalive.cli.gpu_info import DriverInfo, GpuEnvironment, GpuInfo, TorchInfo
 from personalive.installation import pip_command
 from personalive.pipelines.diffusion.memory.plan import MemoryPlan
 
 GIB = 2**30
 OFF = MemoryPlan("off", (), None, 1, (), recorded=True, references=8, need=8 * 10**9)
 ON = replace(OFF, name="on", need=6 * 10**9)
-RTX_3070 = Gpu("NVIDIA GeForce RTX 3070", (8, 6), 8 * GIB, 7 * GIB + GIB // 2, "580.65.06")
-TORCH = Torch(
+RTX_3070 = GpuInfo("NVIDIA GeForce RTX 3070", (8, 6), 8 * GIB, 7 * GIB + GIB // 2, "580.65.06")
+TORCH = TorchInfo(
     "2.11.0+cu130",
     "13.0",
     available=True,
@@ -26,23 +26,23 @@ TORCH = Torch(
     triton="3.6.0",
     plans=(OFF, ON),
 )
-WELL = Facts(
-    "linux", Driver((RTX_3070,)), 13000, TORCH, "/usr/bin/gcc", Path("/usr/include/python3.12"), "apt"
+WELL = GpuEnvironment(
+    "linux", DriverInfo((RTX_3070,)), 13000, TORCH, "/usr/bin/gcc", Path("/usr/include/python3.12"), "apt"
 )
-CPU_BUILD = Torch("2.11.0+cpu")
+CPU_BUILD = TorchInfo("2.11.0+cpu")
 
 
-def found(facts: Facts, name: str) -> Check:
-    (check,) = [each for each in gpu_checks(facts) if each.name == name]
+def found(facts: GpuEnvironment, name: str) -> CheckResult:
+    (check,) = [each for each in check_gpus(facts) if each.name == name]
     return check
 
 
-def names(facts: Facts) -> list[str]:
-    return [each.name for each in gpu_checks(facts)]
+def names(facts: GpuEnvironment) -> list[str]:
+    return [each.name for each in check_gpus(facts)]
 
 
-def with_gpu(**changes: object) -> Facts:
-    return replace(WELL, driver=Driver((replace(RTX_3070, **changes),)))  # type: ignore[arg-type]
+def with_gpu(**changes: object) -> GpuEnvironment:
+    return replace(WELL, driver=DriverInfo((replace(RTX_3070, **changes),)))  # type: ignore[arg-type]
 
 
 def test_a_machine_that_has_everything() -> None:
@@ -57,8 +57,8 @@ def test_a_machine_that_has_everything() -> None:
     ]
     said = found(WELL, "GPU").detail
     assert said == "NVIDIA GeForce RTX 3070, compute capability 8.6, 8.0 GiB, 7.5 free, driver 580.65.06"
-    assert {each.level for each in gpu_checks(WELL)} == {"ok", "note"}
-    assert not any(each.required for each in gpu_checks(WELL))
+    assert {each.level for each in check_gpus(WELL)} == {"ok", "note"}
+    assert not any(each.required for each in check_gpus(WELL))
 
 
 @pytest.mark.parametrize(
@@ -111,17 +111,17 @@ def test_the_drivers_library_alone_is_a_driver_too() -> None:
 def test_without_any_of_it_nothing_is_a_problem() -> None:
     for system in ("linux", "win32", "darwin"):
         for torch in (None, CPU_BUILD):
-            facts = Facts(system, torch=torch)
-            assert [each.level for each in gpu_checks(facts)] == ["note", "note"]
+            facts = GpuEnvironment(system, torch=torch)
+            assert [each.level for each in check_gpus(facts)] == ["note", "note"]
 
 
 def test_a_mac_says_what_it_runs_on() -> None:
-    facts = Facts("darwin", torch=Torch("2.11.0", mps=True))
+    facts = GpuEnvironment("darwin", torch=TorchInfo("2.11.0", mps=True))
     assert "MPS" in found(facts, "GPU").detail
 
 
 def test_pytorch_for_other_gpus_is_told() -> None:
-    facts = replace(WELL, driver=Driver((replace(RTX_3070, capability=(6, 1)),)))
+    facts = replace(WELL, driver=DriverInfo((replace(RTX_3070, capability=(6, 1)),)))
     check = found(facts, "GPU, kernels")
     assert check.level == "problem"
     assert "6.1" in check.detail
@@ -159,7 +159,7 @@ def test_the_memory_plan_is_that_of_the_gpu() -> None:
 
 
 def test_several_gpus_are_numbered() -> None:
-    facts = replace(WELL, driver=Driver((RTX_3070, replace(RTX_3070, name="NVIDIA H200"))))
+    facts = replace(WELL, driver=DriverInfo((RTX_3070, replace(RTX_3070, name="NVIDIA H200"))))
     assert "GPU 0, memory plan" in names(facts)
     assert "59 with dtype=float8 vae=tiny (as measured;" in found(facts, "GPU 1, expected rate").detail
 
@@ -180,7 +180,7 @@ def test_several_gpus_are_numbered() -> None:
     ],
 )
 def test_a_card_is_known_by_its_whole_name(name: str, card: str | None) -> None:
-    rate = expected(name)
+    rate = find_expected_rate(name)
     assert (None if rate is None else rate.card) == card
 
 

@@ -33,10 +33,10 @@ def put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Put:
 
 def test_the_drivers_program_tells_everything(put: Put) -> None:
     put("nvidia-smi", f"echo '{MODERN}'")
-    driver = gpu_info.ask_driver()
+    driver = gpu_info.query_driver()
     assert driver is not None
     (gpu,) = driver.gpus
-    assert gpu == gpu_info.Gpu("NVIDIA GeForce RTX 3070", (8, 6), 8192 * 2**20, 7412 * 2**20, "580.65.06")
+    assert gpu == gpu_info.GpuInfo("NVIDIA GeForce RTX 3070", (8, 6), 8192 * 2**20, 7412 * 2**20, "580.65.06")
 
 
 def test_an_old_one_that_knows_no_capability_is_asked_for_less(put: Put) -> None:
@@ -45,19 +45,19 @@ def test_an_old_one_that_knows_no_capability_is_asked_for_less(put: Put) -> None
         'case "$*" in *compute_cap*) echo \'Field "compute_cap" is not a valid field to query.\'; exit 2;; esac\n'
         "echo 'Tesla T4, 15360, [N/A], 470.57.02'",
     )
-    driver = gpu_info.ask_driver()
+    driver = gpu_info.query_driver()
     assert driver is not None
-    assert driver.gpus == (gpu_info.Gpu("Tesla T4", None, 15360 * 2**20, None, "470.57.02"),)
+    assert driver.gpus == (gpu_info.GpuInfo("Tesla T4", None, 15360 * 2**20, None, "470.57.02"),)
 
 
 def test_one_that_finds_no_gpu_says_why(put: Put) -> None:
     put("nvidia-smi", "echo 'No devices were found'; exit 6")
-    assert gpu_info.ask_driver() == gpu_info.Driver(trouble="No devices were found")
+    assert gpu_info.query_driver() == gpu_info.DriverInfo(error="No devices were found")
 
 
 def test_without_the_program_there_is_no_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert gpu_info.ask_driver() is None
+    assert gpu_info.query_driver() is None
 
 
 def test_the_drivers_library_is_asked_for_its_cuda(tmp_path: Path) -> None:
@@ -67,21 +67,21 @@ def test_the_drivers_library_is_asked_for_its_cuda(tmp_path: Path) -> None:
     source, library = tmp_path / "driver.c", tmp_path / "libcuda.so.1"
     source.write_text("int cuDriverGetVersion(int *version) { *version = 12080; return 0; }\n")
     subprocess.run([compiler, "-shared", "-fPIC", str(source), "-o", str(library)], check=True)
-    assert gpu_info.library_version(["/nowhere/libcuda.so", str(library)]) == 12080
+    assert gpu_info.cuda_library_version(["/nowhere/libcuda.so", str(library)]) == 12080
 
 
 def test_a_library_that_is_something_else_is_none(tmp_path: Path) -> None:
     (tmp_path / "libcuda.so.1").write_bytes(b"not a library")
-    assert gpu_info.library_version([str(tmp_path / "libcuda.so.1")]) is None
+    assert gpu_info.cuda_library_version([str(tmp_path / "libcuda.so.1")]) is None
 
 
 @pytest.mark.slow
 def test_the_installed_pytorch_is_told_as_it_is() -> None:
     import torch
 
-    told = gpu_info.ask_torch()
+    told = gpu_info.query_torch()
     assert told is not None
-    assert told.trouble is None
+    assert told.error is None
     assert told.version == torch.__version__
     assert told.cuda == torch.version.cuda
     assert told.available == torch.cuda.is_available()
@@ -89,19 +89,19 @@ def test_the_installed_pytorch_is_told_as_it_is() -> None:
 
 @pytest.mark.slow
 def test_memory_plans_are_counted_where_there_is_a_gpu_to_plan_for() -> None:
-    plain, planned = gpu_info.ask_torch(), gpu_info.ask_torch(plans=True)
+    plain, planned = gpu_info.query_torch(), gpu_info.query_torch(plans=True)
     assert plain is not None
     assert planned is not None
     assert bool(plain.plans) == plain.available
     assert [plan.name for plan in planned.plans] == ["off", "on", "half", "most", "stream", "least"]
-    assert planned.plans_trouble is None
+    assert planned.plans_error is None
 
 
 def test_a_pytorch_that_cannot_be_imported_says_why(put: Put) -> None:
     broken = put("python", "echo 'Traceback' >&2; echo 'ImportError: libcudart.so.13' >&2; exit 1")
-    told = gpu_info.ask_torch(str(broken))
+    told = gpu_info.query_torch(str(broken))
     assert told is not None
-    assert told.trouble == "ImportError: libcudart.so.13"
+    assert told.error == "ImportError: libcudart.so.13"
 
 
 def test_what_pytorch_says_of_gpus_is_taken_over(put: Put) -> None:
@@ -111,9 +111,9 @@ def test_what_pytorch_says_of_gpus_is_taken_over(put: Put) -> None:
         'echo \'{"version": "2.11.0+cu130", "cuda": "13.0", "hip": null, "available": true, "mps": false, '
         '"architectures": ["sm_80", "sm_90"], "gpus": [["NVIDIA H100", [9, 0], 85000000000]], "triton": "3.6.0"}\'',
     )
-    told = gpu_info.ask_torch(str(talks))
+    told = gpu_info.query_torch(str(talks))
     assert told is not None
-    assert told.gpus == (gpu_info.Gpu("NVIDIA H100", (9, 0), 85000000000),)
+    assert told.gpus == (gpu_info.GpuInfo("NVIDIA H100", (9, 0), 85000000000),)
     assert told.architectures == ("sm_80", "sm_90")
     assert told.triton == "3.6.0"
 
@@ -123,26 +123,26 @@ def test_the_compiler_is_the_one_that_triton_takes(
 ) -> None:
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert gpu_info.compiler() is None
+    assert gpu_info.find_compiler() is None
     clang = put("clang", "exit 0")
-    assert gpu_info.compiler() == str(clang)
+    assert gpu_info.find_compiler() == str(clang)
     gcc = put("gcc", "exit 0")
-    assert gpu_info.compiler() == str(gcc)
+    assert gpu_info.find_compiler() == str(gcc)
     mine = put("mycc", "exit 0")
     monkeypatch.setenv("CC", "mycc -O1")
-    assert gpu_info.compiler() == str(mine)
+    assert gpu_info.find_compiler() == str(mine)
     monkeypatch.setenv("CC", "gone")
-    assert gpu_info.compiler() is None
+    assert gpu_info.find_compiler() is None
 
 
 def test_headers_are_there_where_python_h_is(tmp_path: Path) -> None:
-    assert gpu_info.headers(tmp_path) is None
+    assert gpu_info.find_python_headers(tmp_path) is None
     (tmp_path / "Python.h").touch()
-    assert gpu_info.headers(tmp_path) == tmp_path
+    assert gpu_info.find_python_headers(tmp_path) == tmp_path
 
 
 @pytest.mark.slow
 def test_this_machine_is_looked_at_without_complaint() -> None:
-    facts = gpu_info.gather()
+    facts = gpu_info.inspect_gpu_environment()
     assert facts.system == sys.platform
     assert facts.python == sys.version_info[:2]

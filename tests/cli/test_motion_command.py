@@ -78,7 +78,7 @@ def test_ctrl_c_leaves_nothing(
     def interrupted(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(jobs, "look", interrupted)
+    monkeypatch.setattr(jobs, "extract_from_source", interrupted)
     done = personalive("motion", "extract", CLIP, "--weights", test_weights, "-q", *SMALL)
     assert done.code == 130
     assert "nothing was written" in done.err

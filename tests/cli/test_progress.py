@@ -54,13 +54,13 @@ def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_error_is_one_line_and_red_on_a_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    console.error("first\n  second")
+    console.print_error("first\n  second")
     assert capsys.readouterr().err == "error: first second\n"
     monkeypatch.delenv("NO_COLOR", raising=False)
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
-    console.error("bad")
+    console.print_error("bad")
     assert terminal.getvalue() == "\x1b[31merror: bad\x1b[0m\n"
     monkeypatch.setenv("NO_COLOR", "1")
-    console.error("bad")
+    console.print_error("bad")
     assert terminal.getvalue().endswith("\nerror: bad\n")

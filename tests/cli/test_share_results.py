@@ -22,7 +22,7 @@ def test_a_row_has_every_column_and_nothing_personal(personalive: Call, test_wei
     assert outcome.code == 0
     (row,) = outcome.out.splitlines()
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    told = dict(zip(share_results.COLUMNS, cells, strict=True))
+    told = dict(zip(share_results.TABLE_COLUMNS, cells, strict=True))
     assert (told["card"], told["capability"], told["held, GB"]) == ("cpu", "–", "–")
     assert told["personalive"] == package.__version__
     assert told["settings"] == "height=64 width=64 device=cpu"
@@ -35,21 +35,24 @@ def test_a_row_has_every_column_and_nothing_personal(personalive: Call, test_wei
         assert personal not in row
     if len(getpass.getuser()) > 3:
         assert getpass.getuser() not in row
-    assert share_results.head() in outcome.err
+    assert share_results.table_header() in outcome.err
     assert "Send it" in outcome.err
 
 
 def test_what_breaks_a_table_is_taken_out() -> None:
-    assert share_results._row(("a|b\n`c`", "NVIDIA H100 80GB HBM3", "2.11.0+cu130")) == (
+    assert share_results._format_row(("a|b\n`c`", "NVIDIA H100 80GB HBM3", "2.11.0+cu130")) == (
         "| abc | NVIDIA H100 80GB HBM3 | 2.11.0+cu130 |"
     )
 
 
 def test_it_is_sent_to_where_the_package_says() -> None:
     urls = ["Homepage, https://example.org", "Issues, https://example.org/issues"]
-    assert share_results.best_place(urls) == "https://example.org/issues"
+    assert share_results.pick_tracker_url(urls) == "https://example.org/issues"
     assert (
-        share_results.best_place([*urls, "Discussions, https://example.org/talk"])
+        share_results.pick_tracker_url([*urls, "Discussions, https://example.org/talk"])
         == "https://example.org/talk"
     )
-    assert share_results.best_place(urls[:1]) == "the issues of the repository that you have personalive from"
+    assert (
+        share_results.pick_tracker_url(urls[:1])
+        == "the issues of the repository that you have personalive from"
+    )

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.cli.terminal_encoding import tolerate
+from personalive.cli.terminal_encoding import tolerate_unencodable
 
 ENCODINGS = ["ascii", "cp1252", "cp437", "cp850", "cp932", "koi8-r", "latin-1", "utf-8"]
 
@@ -21,7 +21,7 @@ def printed(text: str, encoding: str, monkeypatch: pytest.MonkeyPatch) -> str:
     stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     with monkeypatch.context() as replaced:
         replaced.setattr(sys, "stdout", stream)
-        tolerate()
+        tolerate_unencodable()
         print(text, end="", flush=True)
     stream.seek(0)
     return stream.read()
@@ -42,7 +42,7 @@ def test_what_is_lacking_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_without_a_console_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", None)
-    tolerate()
+    tolerate_unencodable()
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from personalive.cli.app import app
-from personalive.cli.text_layout import columns, described, fill, table
+from personalive.cli.text_layout import format_definition, format_table, terminal_width, wrap
 
 WORDS = st.lists(st.text("abc/.-=ä", min_size=1, max_size=30), min_size=1, max_size=12)
 WIDTHS = st.integers(20, 120)
@@ -28,16 +28,16 @@ def fits(line: str, width: int) -> bool:
 @given(WORDS, WIDTHS, st.integers(0, 6), st.integers(0, 6))
 def test_lines_are_broken_between_words_only(words: list[str], width: int, indent: int, hanging: int) -> None:
     text = " " * indent + " ".join(words)
-    filled = fill(text, width, hanging=hanging)
+    filled = wrap(text, width, hanging=hanging)
     assert filled.split() == words
     assert all(fits(line, width) for line in filled.split("\n"))
-    assert fill(text, None, hanging=hanging) == text
+    assert wrap(text, None, hanging=hanging) == text
 
 
 @given(st.lists(st.lists(WORDS.map(" ".join), min_size=4, max_size=4), min_size=2, max_size=5), WIDTHS)
 def test_tables_that_do_not_fit_become_lists(rows: list[list[str]], width: int) -> None:
-    wide = table(rows, None).split("\n")
-    shown = table(rows, width)
+    wide = format_table(rows, None).split("\n")
+    shown = format_table(rows, width)
     if max(map(len, wide)) <= width:
         assert shown.split("\n") == wide
         return
@@ -48,7 +48,7 @@ def test_tables_that_do_not_fit_become_lists(rows: list[list[str]], width: int) 
 
 @given(WORDS.map(" ".join), WORDS.map(" ".join), WIDTHS)
 def test_what_is_described_stays_whole(head: str, text: str, width: int) -> None:
-    shown = described(head, text, width, indent=30)
+    shown = format_definition(head, text, width, indent=30)
     assert shown.split() == [*head.split(), *text.split()]
     assert all(fits(line, width) for line in shown.split("\n"))
 
@@ -60,10 +60,10 @@ class Terminal(io.StringIO):
 
 def test_files_and_pipes_have_lines_of_any_length(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "50")
-    assert columns(io.StringIO()) is None
-    assert columns(Terminal()) == 50
+    assert terminal_width(io.StringIO()) is None
+    assert terminal_width(Terminal()) == 50
     monkeypatch.setenv("COLUMNS", "3")
-    assert columns(Terminal()) == 20
+    assert terminal_width(Terminal()) == 20
 
 
 def commands(command: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

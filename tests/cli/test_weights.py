@@ -16,7 +16,7 @@ from personalive.cli import weights as command
 from personalive.errors import PipelineUnavailableError
 from personalive.installation import install_command
 from personalive.pipelines.diffusion.checkpoints import layout
-from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_set
+from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_weights
 from tests.pipelines.diffusion.checkpoints.sets import copied, edit, replaced
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def started(*arguments: object) -> Said:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set that everyone shares: nobody may change it."""
-    return write_random_set(tmp_path_factory.mktemp("made") / "set")
+    return write_random_weights(tmp_path_factory.mktemp("made") / "set")
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_help_is_there(run: Run, name: str) -> None:
 
 def test_a_missing_set_says_how_to_get_one(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERSONALIVE_HOME", str(tmp_path))
-    place = tmp_path / layout.FOLDER
+    place = tmp_path / layout.WEIGHTS_FOLDER
     expected = f"error: {place} is not there. Get the released weights with: personalive download\n"
     assert run("check") == (2, "", expected)
     assert run("convert", tmp_path / "out") == (2, "", expected)
@@ -139,7 +139,7 @@ def test_a_set_in_its_place_needs_no_naming(
     run: Run, own_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PERSONALIVE_HOME", str(tmp_path))
-    own_set.rename(tmp_path / layout.FOLDER)
+    own_set.rename(tmp_path / layout.WEIGHTS_FOLDER)
     assert run("check", "--quiet") == (0, "", "")
 
 
@@ -243,7 +243,7 @@ def test_without_torch_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(PipelineUnavailableError, match=re.escape(install_command("diffusion"))):
-        command._torch()
+        command._import_torch()
     code, _, err = run("check", tmp_path)
     assert code == 2
     assert err.startswith("error: Weights need PyTorch, which is not installed.")

@@ -19,6 +19,6 @@ def detector() -> Iterator[FaceDetector]:
 
 @pytest.fixture(scope="session")
 def face(portrait: Image, detector: FaceDetector) -> Face:
-    found = detector.dominant(portrait)
+    found = detector.detect_dominant(portrait)
     assert found is not None
     return found

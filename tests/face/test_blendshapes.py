@@ -38,7 +38,7 @@ def test_left_and_right_are_the_subjects_own(face: Face, scorer: BlendshapeScore
 def test_scores_do_not_depend_on_where_and_how_large_the_face_is(
     face: Face, scorer: BlendshapeScorer
 ) -> None:
-    moved = scorer.score(FaceMesh(face.landmarks).scaled(2.5, (300.0, -40.0)))
+    moved = scorer.score(FaceMesh(face.landmarks).scale(2.5, (300.0, -40.0)))
     assert moved.blendshapes == pytest.approx(face.blendshapes, abs=0.01)
 
 

@@ -9,14 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from personalive.face import box_detector as box_detector_module
-from personalive.face.box_detector import BoxDetector
+from personalive.face.box_detector import FaceBoxDetector
 from personalive.face.face import Face, Float
 from personalive.media.types import Image
 
 
 @pytest.fixture(scope="module")
-def box_detector() -> Iterator[BoxDetector]:
-    detector = BoxDetector()
+def box_detector() -> Iterator[FaceBoxDetector]:
+    detector = FaceBoxDetector()
     yield detector
     detector.close()
 
@@ -32,7 +32,7 @@ def test_anchors_are_two_on_each_fine_cell_and_six_on_each_coarse_one() -> None:
 def test_raw_outputs_are_pixels_from_the_anchor() -> None:
     raw = np.zeros((896, 16), np.float32)
     raw[0] = [12.8, 0, 25.6, 12.8, *([0] * 10), -12.8, 12.8]
-    decoded, keypoints = box_detector_module._decoded(raw)
+    decoded, keypoints = box_detector_module._decode_boxes(raw)
     x, y = 1 / 32 + 0.1, 1 / 32
     assert decoded[0] == pytest.approx([x - 0.1, y - 0.05, x + 0.1, y + 0.05])
     assert keypoints[0, 5] == pytest.approx([1 / 32 - 0.1, 1 / 32 + 0.1])
@@ -40,7 +40,7 @@ def test_raw_outputs_are_pixels_from_the_anchor() -> None:
 
 
 def test_the_box_and_its_points_lie_on_the_face(
-    portrait: Image, box_detector: BoxDetector, face: Face
+    portrait: Image, box_detector: FaceBoxDetector, face: Face
 ) -> None:
     (box,) = box_detector.detect(portrait)
     left, _, right, bottom = face.box
@@ -51,12 +51,12 @@ def test_the_box_and_its_points_lie_on_the_face(
     assert left_eye == pytest.approx(face.landmarks[473, :2], abs=6)
     assert nose == pytest.approx(face.landmarks[1, :2], abs=8)
     assert mouth == pytest.approx(face.landmarks[13, :2], abs=8)
-    assert box_detector.best_score(portrait) == box.score > 0.7
+    assert box_detector.highest_score(portrait) == box.score > 0.7
 
 
 @pytest.mark.parametrize(("width", "height"), [(700, 300), (300, 700)])
 def test_places_are_of_the_picture_whatever_its_shape(
-    portrait: Image, box_detector: BoxDetector, width: int, height: int
+    portrait: Image, box_detector: FaceBoxDetector, width: int, height: int
 ) -> None:
     canvas = np.full((height, width, 3), 90, np.uint8)
     canvas[20:280, 20:280] = portrait[:260, 95:355]
@@ -64,11 +64,11 @@ def test_places_are_of_the_picture_whatever_its_shape(
     assert (box.low + box.high) / 2 == pytest.approx([150, 145], abs=15)
 
 
-def test_without_a_face_the_score_is_0(box_detector: BoxDetector) -> None:
-    assert box_detector.best_score(np.full((90, 160, 3), 128, np.uint8)) == 0.0
+def test_without_a_face_the_score_is_0(box_detector: FaceBoxDetector) -> None:
+    assert box_detector.highest_score(np.full((90, 160, 3), 128, np.uint8)) == 0.0
 
 
-def test_two_faces_are_two_boxes(portrait: Image, box_detector: BoxDetector) -> None:
+def test_two_faces_are_two_boxes(portrait: Image, box_detector: FaceBoxDetector) -> None:
     head = portrait[:260, 95:355]
     found = box_detector.detect(np.asarray(np.hstack([head, cv2.resize(head, (260, 260))]), np.uint8))
     assert sorted(float(box.low[0]) // 260 for box in found) == [0, 1]
@@ -90,7 +90,7 @@ def test_merging_keeps_the_best_scores_and_leaves_no_overlap_of_the_best(
     low, sides, scores = values[:, :2], values[:, 2:4], values[:, 4]
     corners: Float = np.concatenate([low, low + sides], axis=1)
     points = np.repeat(low[:, None], 6, axis=1)
-    merged = box_detector_module._merged(corners, points, scores)
+    merged = box_detector_module._merge_boxes(corners, points, scores)
     assert 1 <= len(merged) <= len(proposals)
     kept = [score for *_, score in merged]
     assert kept == sorted(kept, reverse=True)
@@ -105,7 +105,7 @@ def test_merging_keeps_the_best_scores_and_leaves_no_overlap_of_the_best(
 def test_the_mean_of_an_overlapping_set_is_weighted_by_score() -> None:
     corners = np.array([[0, 0, 1, 1], [0, 0, 1, 0.8], [3, 3, 4, 4]], np.float32)
     points = np.zeros((3, 6, 2), np.float32)
-    (first, _, best), (second, _, _) = box_detector_module._merged(
+    (first, _, best), (second, _, _) = box_detector_module._merge_boxes(
         corners, points, np.array([0.9, 0.6, 0.7], np.float32)
     )
     assert best == pytest.approx(0.9)

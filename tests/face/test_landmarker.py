@@ -14,8 +14,8 @@ import pytest
 
 from benchmarks.mediapipe_landmarker import MediaPipeLandmarker
 from personalive.face.blendshapes import BlendshapeScorer
-from personalive.face.landmarker import Landmarker
-from personalive.face.rotated_rect import Region
+from personalive.face.landmarker import FaceLandmarker
+from personalive.face.rotated_rect import RotatedRect
 from personalive.face.tracker import FaceTracker
 from personalive.media import VideoReader
 from personalive.media.types import Image
@@ -31,8 +31,8 @@ print(detector.detect(frame), tracker.track(frame), tracker.track(frame))
 
 
 @pytest.fixture(scope="module")
-def landmarker() -> Iterator[Landmarker]:
-    landmarker = Landmarker()
+def landmarker() -> Iterator[FaceLandmarker]:
+    landmarker = FaceLandmarker()
     yield landmarker
     landmarker.close()
     landmarker.close()
@@ -49,33 +49,33 @@ def distances(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.norm(ours[:, :2] - theirs[:, :2], axis=1))
 
 
-def test_landmarks_lie_in_the_images_pixels(portrait: Image, landmarker: Landmarker) -> None:
-    (face,) = landmarker.find(portrait)
-    (shifted,) = landmarker.find(portrait[:300, 100:400])
+def test_landmarks_lie_in_the_images_pixels(portrait: Image, landmarker: FaceLandmarker) -> None:
+    (face,) = landmarker.detect(portrait)
+    (shifted,) = landmarker.detect(portrait[:300, 100:400])
     assert face.landmarks.shape == (478, 3)
     assert face.landmarks.dtype == np.float32
     assert face.centre == pytest.approx((225, 125), abs=6)
     assert shifted.centre == pytest.approx((face.centre[0] - 100, face.centre[1]), abs=4)
 
 
-def test_a_read_only_or_sliced_image_is_fine(portrait: Image, landmarker: Landmarker) -> None:
-    assert len(landmarker.find(portrait[:, ::-1])) == 1
-    assert len(landmarker.find(portrait[::2, ::2])) == 1
+def test_a_read_only_or_sliced_image_is_fine(portrait: Image, landmarker: FaceLandmarker) -> None:
+    assert len(landmarker.detect(portrait[:, ::-1])) == 1
+    assert len(landmarker.detect(portrait[::2, ::2])) == 1
 
 
-def test_a_region_without_a_face_has_none(portrait: Image, landmarker: Landmarker) -> None:
-    (face,) = landmarker.find(portrait)
-    region = Region.of_landmarks(face.landmarks)
-    again = landmarker.look(portrait, region)
+def test_a_region_without_a_face_has_none(portrait: Image, landmarker: FaceLandmarker) -> None:
+    (face,) = landmarker.detect(portrait)
+    region = RotatedRect.from_landmarks(face.landmarks)
+    again = landmarker.detect_in_region(portrait, region)
     assert again is not None
     assert distances(again.landmarks, face.landmarks).mean() < 2
-    assert landmarker.look(portrait, Region(60, 450, 120, 120)) is None
-    assert landmarker.look(np.full_like(portrait, 128), region) is None
-    assert landmarker.look(portrait, Region(-5000, 9000, 150, 150)) is None
+    assert landmarker.detect_in_region(portrait, RotatedRect(60, 450, 120, 120)) is None
+    assert landmarker.detect_in_region(np.full_like(portrait, 128), region) is None
+    assert landmarker.detect_in_region(portrait, RotatedRect(-5000, 9000, 150, 150)) is None
 
 
 def test_stills_are_as_mediapipe_finds_them(
-    portrait: Image, landmarker: Landmarker, clip: list[Image]
+    portrait: Image, landmarker: FaceLandmarker, clip: list[Image]
 ) -> None:
     """The graph's arithmetic is the same; what differs is rounding in OpenCV's and XNNPACK's versions."""
     reference, scorer = MediaPipeLandmarker(video=False), BlendshapeScorer()
@@ -89,7 +89,7 @@ def test_stills_are_as_mediapipe_finds_them(
         clip[3],
     ]
     for picture in pictures:
-        ours, theirs = landmarker.find(picture), reference.find(picture)
+        ours, theirs = landmarker.detect(picture), reference.find(picture)
         assert len(ours) == len(theirs)
         for mesh, face in zip(ours, theirs, strict=True):
             away = distances(mesh.landmarks, face.landmarks)
@@ -97,19 +97,19 @@ def test_stills_are_as_mediapipe_finds_them(
             assert away.max() < 0.02 * face.size
             assert np.abs(mesh.landmarks[:, 2] - face.landmarks[:, 2]).max() < 0.05 * face.size
             assert np.abs(scorer.score(mesh).blendshapes - face.blendshapes).max() < 0.05
-    assert len(landmarker.find(pictures[1])) == 2
+    assert len(landmarker.detect(pictures[1])) == 2
     reference.close()
     scorer.close()
 
 
-def test_depth_does_not_depend_on_the_frames_proportions(portrait: Image, landmarker: Landmarker) -> None:
+def test_depth_does_not_depend_on_the_frames_proportions(portrait: Image, landmarker: FaceLandmarker) -> None:
     """MediaPipe's does where a head is tilted."""
     tilted = np.asarray(
         cv2.warpAffine(portrait, cv2.getRotationMatrix2D((225, 125), 40, 1), (512, 512)), np.uint8
     )
-    region = Region(225, 125, 220, 220, np.radians(-40))
-    square = landmarker.look(tilted, region)
-    wide = landmarker.look(np.hstack([tilted, np.zeros((512, 700, 3), np.uint8)]), region)
+    region = RotatedRect(225, 125, 220, 220, np.radians(-40))
+    square = landmarker.detect_in_region(tilted, region)
+    wide = landmarker.detect_in_region(np.hstack([tilted, np.zeros((512, 700, 3), np.uint8)]), region)
     assert square is not None
     assert wide is not None
     assert np.allclose(square.landmarks, wide.landmarks, atol=1e-3)

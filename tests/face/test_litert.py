@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from personalive.face.litert import FACE_BLENDSHAPES, FACE_DETECTOR, FACE_LANDMARKS, Network
+from personalive.face.litert import FACE_BLENDSHAPES, FACE_DETECTOR, FACE_LANDMARKS, LiteRTNetwork
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from personalive.face.litert import FACE_BLENDSHAPES, FACE_DETECTOR, FACE_LANDMA
     ],
 )
 def test_shapes(name: str, source: tuple[int, ...], results: list[tuple[int, ...]]) -> None:
-    network = Network(name)
+    network = LiteRTNetwork(name)
     assert network.input_shape == source
     first = network.run(np.zeros(source, np.float32))
     kept = [output.copy() for output in first]
@@ -37,18 +37,18 @@ def test_shapes(name: str, source: tuple[int, ...], results: list[tuple[int, ...
 
 def test_an_input_of_another_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="imension"):
-        Network(FACE_BLENDSHAPES).run(np.zeros((1, 145, 2), np.float32))
+        LiteRTNetwork(FACE_BLENDSHAPES).run(np.zeros((1, 145, 2), np.float32))
 
 
 def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
-    network = Network(FACE_LANDMARKS)
+    network = LiteRTNetwork(FACE_LANDMARKS)
     network.run(np.zeros(network.input_shape, np.float32))
     assert capfd.readouterr() == ("", "")
 
 
 def test_the_interpreter_lock_is_free_while_a_network_runs() -> None:
     """Threads are told to keep the lock for minutes, so another gets on only where it is given up."""
-    network = Network(FACE_LANDMARKS)
+    network = LiteRTNetwork(FACE_LANDMARKS)
     values = np.zeros(network.input_shape, np.float32)
     during: list[bool] = []
     running = finished = False
@@ -76,11 +76,11 @@ def test_the_interpreter_lock_is_free_while_a_network_runs() -> None:
 
 def test_two_threads_with_a_network_each_agree_with_one() -> None:
     values = np.random.default_rng(0).random((1, 256, 256, 3)).astype(np.float32)
-    expected = Network(FACE_LANDMARKS).run(values)[0]
+    expected = LiteRTNetwork(FACE_LANDMARKS).run(values)[0]
     results: list[np.ndarray] = []
 
     def work() -> None:
-        network = Network(FACE_LANDMARKS)
+        network = LiteRTNetwork(FACE_LANDMARKS)
         for _ in range(3):
             results.append(network.run(values)[0])
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from personalive.face.one_euro import OneEuro
+from personalive.face.one_euro import OneEuroFilter
 
 finite = st.floats(-1e4, 1e4)
 steps = st.lists(st.floats(1e-3, 0.4), min_size=1, max_size=40)
@@ -14,7 +14,7 @@ steps = st.lists(st.floats(1e-3, 0.4), min_size=1, max_size=40)
 
 @given(value=hnp.arrays(np.float64, (3, 2), elements=finite), steps=steps)
 def test_constant_input_gives_exactly_that(value: np.ndarray, steps: list[float]) -> None:
-    euro = OneEuro(beta=0.5)
+    euro = OneEuroFilter(beta=0.5)
     for time in np.cumsum(steps):
         assert np.array_equal(euro.filter(value, float(time)), value)
 
@@ -27,7 +27,7 @@ def test_constant_input_gives_exactly_that(value: np.ndarray, steps: list[float]
 def test_never_leaves_the_range_of_the_input(
     samples: list[tuple[float, float]], cutoff: float, beta: float
 ) -> None:
-    euro = OneEuro(min_cutoff=cutoff, beta=beta)
+    euro = OneEuroFilter(min_cutoff=cutoff, beta=beta)
     time = 0.0
     seen: list[float] = []
     for value, step in samples:
@@ -40,7 +40,7 @@ def test_never_leaves_the_range_of_the_input(
 
 @given(start=finite, end=finite, steps=st.lists(st.floats(0.01, 0.1), min_size=400, max_size=400))
 def test_a_step_is_approached_and_reached(start: float, end: float, steps: list[float]) -> None:
-    euro = OneEuro(min_cutoff=1.0)
+    euro = OneEuroFilter(min_cutoff=1.0)
     euro.filter(start, 0.0)
     distance = abs(end - start)
     for time in np.cumsum(steps):
@@ -53,7 +53,7 @@ def test_a_step_is_approached_and_reached(start: float, end: float, steps: list[
 def test_uneven_steps_lag_no_more_than_even_ones() -> None:
     """Two runs over the same ramp, one with every third frame dropped, end at nearly the same value."""
     times = np.arange(0, 2, 1 / 60)
-    full, dropped = OneEuro(min_cutoff=2.0), OneEuro(min_cutoff=2.0)
+    full, dropped = OneEuroFilter(min_cutoff=2.0), OneEuroFilter(min_cutoff=2.0)
     a = [float(full.filter(3 * t, t)) for t in times][-1]
     b = [float(dropped.filter(3 * t, t)) for i, t in enumerate(times) if i % 3 or i == len(times) - 1][-1]
     assert a == pytest.approx(b, abs=0.02)
@@ -62,7 +62,7 @@ def test_uneven_steps_lag_no_more_than_even_ones() -> None:
 def test_noise_at_rest_shrinks_and_movement_passes() -> None:
     noise = np.random.default_rng(0).normal(0, 0.3, (300, 2))
     times = np.arange(300) / 30
-    slow, quick = OneEuro(min_cutoff=0.5), OneEuro(min_cutoff=0.5, beta=0.05)
+    slow, quick = OneEuroFilter(min_cutoff=0.5), OneEuroFilter(min_cutoff=0.5, beta=0.05)
     rest = np.array([slow.filter(sample, t) for sample, t in zip(noise, times, strict=True)])
     assert rest[60:].std() < 0.35 * noise.std()
     ramp = 100.0 * times
@@ -77,7 +77,7 @@ def test_noise_at_rest_shrinks_and_movement_passes() -> None:
 
 
 def test_a_gap_or_time_running_backwards_starts_anew() -> None:
-    euro = OneEuro(gap=0.5)
+    euro = OneEuroFilter(gap=0.5)
     euro.filter(0.0, 0.0)
     assert euro.filter(10.0, 0.1) < 10
     assert euro.filter(10.0, 0.7) == 10
@@ -87,14 +87,14 @@ def test_a_gap_or_time_running_backwards_starts_anew() -> None:
 
 
 def test_a_repeated_time_changes_nothing() -> None:
-    euro = OneEuro()
+    euro = OneEuroFilter()
     euro.filter(0.0, 1.0)
     before = euro.filter(1.0, 1.1)
     assert euro.filter(50.0, 1.1) == before
 
 
 def test_the_result_is_the_callers_own() -> None:
-    euro = OneEuro()
+    euro = OneEuroFilter()
     sample = np.zeros(2)
     first = euro.filter(sample, 0.0)
     first += 5
@@ -103,11 +103,11 @@ def test_the_result_is_the_callers_own() -> None:
 
 
 def test_bad_input_is_refused() -> None:
-    euro = OneEuro()
+    euro = OneEuroFilter()
     with pytest.raises(ValueError, match="not finite"):
         euro.filter(np.nan, 0.0)
     euro.filter(np.zeros(2), 0.0)
     with pytest.raises(ValueError, match="shape"):
         euro.filter(np.zeros(3), 0.1)
     with pytest.raises(ValueError, match="positive"):
-        OneEuro(min_cutoff=0)
+        OneEuroFilter(min_cutoff=0)

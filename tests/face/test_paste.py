@@ -5,7 +5,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from personalive.face.crop import CropBox, cut
+from personalive.face.crop import CropBox, extract_crop
 from personalive.face.paste import PasteBack
 from personalive.media.types import Image
 
@@ -13,7 +13,7 @@ BOX = CropBox(100.4, 60.2, 220.7, 220.7)
 
 
 def test_what_was_cut_out_goes_back_unseen(portrait: Image) -> None:
-    pasted = PasteBack(portrait, BOX).paste(cut(portrait, BOX, (512, 512)))
+    pasted = PasteBack(portrait, BOX).paste(extract_crop(portrait, BOX, (512, 512)))
     difference = np.abs(pasted.astype(int) - portrait.astype(int))
     assert np.percentile(difference, 99.9) <= 16
     assert difference.mean() < 0.3

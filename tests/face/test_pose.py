@@ -5,12 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.face.canonical import canonical_face
+from personalive.face.canonical import load_canonical_face
 from personalive.face.pose import (
     Double,
     HeadPose,
     euler_angles,
-    fit_head,
+    fit_head_pose,
     rotation_matrix,
     rotation_vector,
 )
@@ -34,7 +34,7 @@ def test_a_known_pose_is_recovered(
     pitch: float, yaw: float, roll: float, scale: float, x: float, y: float, z: float
 ) -> None:
     pose = HeadPose(turned(pitch, yaw, roll), scale, np.array([x, y, z]))
-    found = fit_head(pose.to_frame(canonical_face().vertices))
+    found = fit_head_pose(pose.to_frame(load_canonical_face().vertices))
     assert np.allclose(found.rotation, pose.rotation, atol=1e-7)
     assert found.scale == pytest.approx(scale, rel=1e-7)
     assert np.allclose(found.translation, pose.translation, atol=1e-5)
@@ -62,33 +62,33 @@ def test_the_axes_are_those_of_a_picture() -> None:
 
 def test_what_expressions_move_does_not_turn_the_head() -> None:
     pose = HeadPose(turned(10, -25, 8), 11.0, np.array([200.0, -180.0, 30.0]))
-    points = pose.to_frame(canonical_face().vertices)
-    free = canonical_face().rigid_weights == 0
+    points = pose.to_frame(load_canonical_face().vertices)
+    free = load_canonical_face().rigid_weights == 0
     points[free] += np.random.default_rng(1).normal(0, 40, (int(free.sum()), 3))
-    found = fit_head(points)
+    found = fit_head_pose(points)
     assert np.allclose(found.rotation, pose.rotation, atol=1e-8)
     assert found.scale == pytest.approx(pose.scale)
 
 
 def test_irises_are_no_part_of_the_fit_and_single_precision_is_enough() -> None:
     pose = HeadPose(turned(-12, 20, 5), 14.0, np.array([300.0, -310.0, 0.0]))
-    points = np.vstack([pose.to_frame(canonical_face().vertices), np.full((10, 3), 1e4)])
-    found = fit_head(points.astype(np.float32))
+    points = np.vstack([pose.to_frame(load_canonical_face().vertices), np.full((10, 3), 1e4)])
+    found = fit_head_pose(points.astype(np.float32))
     assert np.allclose(found.angles, pose.angles, atol=0.01)
     assert found.scale == pytest.approx(pose.scale, rel=1e-4)
 
 
 def test_noise_on_every_point_moves_the_pose_little() -> None:
     pose = HeadPose(turned(5, 15, -10), 12.0, np.array([256.0, -256.0, 0.0]))
-    points = pose.to_frame(canonical_face().vertices)
+    points = pose.to_frame(load_canonical_face().vertices)
     noisy = points + np.random.default_rng(2).normal(0, 1.0, points.shape)
-    assert np.abs(fit_head(noisy).angles - pose.angles).max() < 2.0
+    assert np.abs(fit_head_pose(noisy).angles - pose.angles).max() < 2.0
 
 
 def test_a_mirror_image_still_gives_a_rotation() -> None:
-    points = HeadPose(np.eye(3), 10.0, np.zeros(3)).to_frame(canonical_face().vertices)
+    points = HeadPose(np.eye(3), 10.0, np.zeros(3)).to_frame(load_canonical_face().vertices)
     points[:, 2] *= -1
-    found = fit_head(points)
+    found = fit_head_pose(points)
     assert np.linalg.det(found.rotation) == pytest.approx(1.0)
     assert found.rotation @ found.rotation.T == pytest.approx(np.eye(3), abs=1e-9)
 

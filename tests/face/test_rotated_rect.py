@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from personalive.face.face import Face
-from personalive.face.rotated_rect import Region
+from personalive.face.rotated_rect import RotatedRect
 from personalive.media.types import Image
 
 
@@ -31,21 +31,21 @@ def centroid(image: Image) -> tuple[float, float]:
 def test_what_is_taken_is_placed_back_where_it_was(angle: float, width: float, height: float) -> None:
     place = (143.0, 107.0)
     image = dots(300, 220, place)
-    region = Region(150, 110, width, height, angle)
-    taken = region.take(image, 256, beyond=cv2.BORDER_CONSTANT)
+    region = RotatedRect(150, 110, width, height, angle)
+    taken = region.extract(image, 256, beyond=cv2.BORDER_CONSTANT)
     assert taken.shape == (256, 256, 3)
     assert taken.dtype == np.uint8
     x, y = centroid(taken)
-    back = region.place(np.array([[x / 256, y / 256, 0.1]], np.float32))
+    back = region.to_frame(np.array([[x / 256, y / 256, 0.1]], np.float32))
     assert back[0] == pytest.approx([*place, 0.1 * width], abs=0.4)
 
 
 def test_a_region_of_many_pixels_is_warped_as_one_of_few() -> None:
     """Above a number of pixels the colours are warped three at a time: the same pixels come out."""
     image = np.asarray(cv2.resize(dots(64, 64, (20, 40), (50, 10)), (900, 900)), np.uint8)
-    region = Region(450, 450, 880, 860, 0.2)
-    large = region.take(image, 128, beyond=cv2.BORDER_REPLICATE)
-    small = Region(225, 225, 440, 430, 0.2).take(
+    region = RotatedRect(450, 450, 880, 860, 0.2)
+    large = region.extract(image, 128, beyond=cv2.BORDER_REPLICATE)
+    small = RotatedRect(225, 225, 440, 430, 0.2).extract(
         np.asarray(cv2.resize(image, (450, 450)), np.uint8), 128, beyond=cv2.BORDER_REPLICATE
     )
     assert np.abs(large.astype(int) - small).mean() < 3
@@ -53,7 +53,7 @@ def test_a_region_of_many_pixels_is_warped_as_one_of_few() -> None:
 
 def test_the_whole_image_is_letterboxed() -> None:
     image = np.full((60, 180, 3), 200, np.uint8)
-    taken = Region.whole(image).take(image, 90, beyond=cv2.BORDER_CONSTANT)
+    taken = RotatedRect.covering(image).extract(image, 90, beyond=cv2.BORDER_CONSTANT)
     assert (taken[:29] == 0).all()
     assert (taken[31:59, 1:] == 200).all()
     assert (taken[61:] == 0).all()
@@ -61,21 +61,21 @@ def test_the_whole_image_is_letterboxed() -> None:
 
 def test_beyond_the_image_its_edge_goes_on() -> None:
     image = np.full((50, 50, 3), 70, np.uint8)
-    assert (Region(-60, 20, 60, 60, 1.0).take(image, 32, beyond=cv2.BORDER_REPLICATE) == 70).all()
-    assert (Region(-60, 20, 60, 60, 1.0).take(image, 32, beyond=cv2.BORDER_CONSTANT) == 0).all()
+    assert (RotatedRect(-60, 20, 60, 60, 1.0).extract(image, 32, beyond=cv2.BORDER_REPLICATE) == 70).all()
+    assert (RotatedRect(-60, 20, 60, 60, 1.0).extract(image, 32, beyond=cv2.BORDER_CONSTANT) == 0).all()
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 33_000), (33_000, 1), (2, 40_000), (1, 1)])
 def test_no_image_is_too_long(height: int, width: int) -> None:
     image = np.full((height, width, 3), 90, np.uint8)
-    taken = Region(width / 2, height / 2, width, height).take(image, 64, beyond=cv2.BORDER_REPLICATE)
+    taken = RotatedRect(width / 2, height / 2, width, height).extract(image, 64, beyond=cv2.BORDER_REPLICATE)
     assert (taken == 90).all()
 
 
 def test_a_long_image_that_is_shrunk_first_keeps_its_places() -> None:
     image = np.zeros((8, 40_000, 3), np.uint8)
     image[:, 20_000:] = 255
-    taken = Region(20_000, 4, 40_000, 8).take(image, 64, beyond=cv2.BORDER_REPLICATE)
+    taken = RotatedRect(20_000, 4, 40_000, 8).extract(image, 64, beyond=cv2.BORDER_REPLICATE)
     assert (taken[:, :31] == 0).all()
     assert (taken[:, 33:] == 255).all()
 
@@ -95,21 +95,23 @@ def test_any_region_of_any_image_can_be_taken(
     shape: tuple[int, int], x: float, y: float, width: float, height: float, angle: float
 ) -> None:
     image = np.full((*shape, 3), 7, np.uint8)
-    assert (Region(x, y, width, height, angle).take(image, 16, beyond=cv2.BORDER_REPLICATE) == 7).all()
+    assert (
+        RotatedRect(x, y, width, height, angle).extract(image, 16, beyond=cv2.BORDER_REPLICATE) == 7
+    ).all()
 
 
 def test_around_landmarks_it_is_square_and_upright_by_the_eyes(face: Face) -> None:
-    region = Region.of_landmarks(face.landmarks)
+    region = RotatedRect.from_landmarks(face.landmarks)
     left, top, right, bottom = face.box
     assert (region.x, region.y) == pytest.approx(face.centre)
     assert region.width == region.height == pytest.approx(1.5 * max(right - left, bottom - top))
     turn = np.array([[0, -1, 0], [1, 0, 0], [0, 0, 1]], np.float32)
-    turned = Region.of_landmarks(face.landmarks @ turn.T)
+    turned = RotatedRect.from_landmarks(face.landmarks @ turn.T)
     assert turned.angle == pytest.approx(region.angle + math.pi / 2, abs=1e-3)
 
 
 def test_around_a_box_it_is_half_as_large_again() -> None:
     eyes = np.array([[30, 40], [50, 40]], np.float32)
-    region = Region.of_detection(np.array([20, 20], np.float32), np.array([60, 70], np.float32), eyes)
-    assert region == Region(40, 45, 60, 75, 0.0)
-    assert Region.of_detection(eyes[0], eyes[1], eyes[::-1]).angle == pytest.approx(math.pi)
+    region = RotatedRect.from_detection(np.array([20, 20], np.float32), np.array([60, 70], np.float32), eyes)
+    assert region == RotatedRect(40, 45, 60, 75, 0.0)
+    assert RotatedRect.from_detection(eyes[0], eyes[1], eyes[::-1]).angle == pytest.approx(math.pi)

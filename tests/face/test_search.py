@@ -25,9 +25,9 @@ def test_a_small_face_is_found_anywhere_in_a_large_picture(
         round(at * (length - small.shape[0])) for at, length in zip(place, (3000, 5000), strict=True)
     )
     frame[top : top + small.shape[0], left : left + small.shape[1]] = small
-    face = detector.dominant(frame)
+    face = detector.detect_dominant(frame)
     assert face is not None
-    own = detector.dominant(portrait[:400, :400])
+    own = detector.detect_dominant(portrait[:400, :400])
     assert own is not None
     expected = own.centre[0] * scale + left, own.centre[1] * scale + top
     assert face.centre == pytest.approx(expected, abs=0.2 * share * 5000)

@@ -23,11 +23,11 @@ def placed(portrait: Image, frame: tuple[int, int], *places: tuple[float, float,
 
 def test_no_face_is_none(detector: FaceDetector) -> None:
     grey = np.full((240, 320, 3), 128, np.uint8)
-    assert detector.dominant(grey) is None
+    assert detector.detect_dominant(grey) is None
     assert detector.detect(grey) == []
     noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3)).astype(np.uint8)
-    assert detector.dominant(noise) is None
-    assert detector.dominant(np.zeros((16, 16, 3), np.uint8)) is None
+    assert detector.detect_dominant(noise) is None
+    assert detector.detect_dominant(np.zeros((16, 16, 3), np.uint8)) is None
 
 
 @pytest.mark.parametrize(("x", "y"), [(300, 200), (1000, 600), (1780, 980)])
@@ -35,14 +35,16 @@ def test_a_far_face_is_found_wherever_it_is(
     portrait: Image, detector: FaceDetector, x: float, y: float
 ) -> None:
     frame = placed(portrait, (1920, 1080), (x, y, 0.5))
-    face = detector.dominant(frame)
+    face = detector.detect_dominant(frame)
     assert face is not None
     assert face.centre == pytest.approx((x, y), abs=8)
     assert face.size == pytest.approx(48, rel=0.15)
 
 
 def test_a_tiny_image_of_a_face_is_enough(portrait: Image, detector: FaceDetector) -> None:
-    assert detector.dominant(cv2.resize(portrait[60:190, 160:290], (48, 48)).astype(np.uint8)) is not None
+    assert (
+        detector.detect_dominant(cv2.resize(portrait[60:190, 160:290], (48, 48)).astype(np.uint8)) is not None
+    )
 
 
 def test_of_several_faces_the_largest_comes_first(portrait: Image, detector: FaceDetector) -> None:
@@ -50,7 +52,7 @@ def test_of_several_faces_the_largest_comes_first(portrait: Image, detector: Fac
     faces = detector.detect(frame)
     assert len(faces) == 2
     assert faces[0].centre[0] == pytest.approx(480, abs=12)
-    dominant = detector.dominant(frame)
+    dominant = detector.detect_dominant(frame)
     assert dominant is not None
     assert dominant.centre == faces[0].centre
 
@@ -127,7 +129,7 @@ def test_a_head_turned_by_quarters_is_found_and_followed(
     portrait: Image, detector: FaceDetector, turns: int
 ) -> None:
     turned = np.rot90(portrait, turns)
-    still = detector.dominant(turned)
+    still = detector.detect_dominant(turned)
     assert still is not None
     x, y = 225 - 255.5, 125 - 255.5
     for _ in range(turns):
@@ -187,7 +189,7 @@ def test_a_face_in_a_very_large_picture(portrait: Image, detector: FaceDetector)
     frame = np.full((1200, 33_000, 3), 128, np.uint8)
     frame[:1200, 30_000:31_200] = cv2.resize(portrait[:300, 75:375], (1200, 1200))
     expected = (30_000 + (225 - 75) * 4, 125 * 4)
-    face = detector.dominant(frame)
+    face = detector.detect_dominant(frame)
     assert face is not None
     assert face.centre == pytest.approx(expected, abs=30)
     with FaceTracker() as tracker:  # which searches less far

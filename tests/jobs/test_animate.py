@@ -125,7 +125,7 @@ def test_how_the_pipeline_runs_here_is_a_note(
     portrait_file: Path, levels: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = "8 GB card: references wait on the host (low_vram=on)."
-    monkeypatch.setattr(registry.get("echo"), "notes", (said,))
+    monkeypatch.setattr(registry.get_pipeline("echo"), "notes", (said,))
     assert run(job(portrait_file, levels, tmp_path / "out", max_frames=1)).notes == (said,)
 
 

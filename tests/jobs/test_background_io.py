@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from personalive.jobs.background_io import Call, Reader, Writer
+from personalive.jobs.background_io import BackgroundCall, BackgroundReader, BackgroundWriter
 
 
 def workers() -> list[str]:
@@ -21,7 +21,7 @@ def no_thread_stays() -> Iterator[None]:
 
 
 def test_a_reader_delivers_everything_in_order() -> None:
-    with Reader(range(1000), ahead=3) as reader:
+    with BackgroundReader(range(1000), ahead=3) as reader:
         assert list(reader) == list(range(1000))
         assert list(reader) == []
 
@@ -34,7 +34,7 @@ def test_a_reader_reads_ahead_by_no_more_than_told() -> None:
             taken.append(k)
             yield k
 
-    with Reader(items(), ahead=3) as reader:
+    with BackgroundReader(items(), ahead=3) as reader:
         assert next(reader) == 0
         time.sleep(0.2)
         assert len(taken) <= 1 + 3 + 1
@@ -45,7 +45,7 @@ def test_a_readers_error_comes_after_the_items_before_it() -> None:
         yield from range(5)
         raise OSError("the disk is gone")
 
-    with Reader(items(), ahead=2) as reader:
+    with BackgroundReader(items(), ahead=2) as reader:
         assert [next(reader) for _ in range(5)] == list(range(5))
         with pytest.raises(OSError, match="disk"):
             next(reader)
@@ -53,14 +53,14 @@ def test_a_readers_error_comes_after_the_items_before_it() -> None:
 
 def test_leaving_early_stops_a_reader_that_waits() -> None:
     begun = time.monotonic()
-    with Reader(iter(int, 1), ahead=2) as reader:
+    with BackgroundReader(iter(int, 1), ahead=2) as reader:
         next(reader)
     assert time.monotonic() - begun < 5
 
 
 def test_a_writer_uses_everything_in_order() -> None:
     used: list[int] = []
-    with Writer(used.append, behind=3) as writer:
+    with BackgroundWriter(used.append, behind=3) as writer:
         for k in range(1000):
             writer.put(k)
         writer.finish()
@@ -80,7 +80,7 @@ def test_a_writer_holds_no_more_than_told() -> None:
             writer.put(k)
             put.append(k)
 
-    with Writer(use, behind=3) as writer:
+    with BackgroundWriter(use, behind=3) as writer:
         feeder = threading.Thread(target=fill)
         feeder.start()
         time.sleep(0.2)
@@ -100,7 +100,7 @@ def test_a_writers_error_reaches_the_one_who_puts(error: BaseException) -> None:
         for k in range(100):
             writer.put(k)
 
-    with Writer(use, behind=2) as writer, pytest.raises(type(error)):
+    with BackgroundWriter(use, behind=2) as writer, pytest.raises(type(error)):
         feed()
 
 
@@ -109,7 +109,7 @@ def test_an_error_on_the_last_item_is_not_lost() -> None:
         time.sleep(0.05)
         raise OSError(f"cannot write {item}")
 
-    with Writer(use, behind=2) as writer:
+    with BackgroundWriter(use, behind=2) as writer:
         writer.put(1)
         with pytest.raises(OSError, match="cannot write 1"):
             writer.finish()
@@ -123,7 +123,7 @@ def test_leaving_by_an_exception_drops_what_waits() -> None:
         used.append(item)
 
     def interrupted() -> None:
-        with Writer(use, behind=50) as writer:
+        with BackgroundWriter(use, behind=50) as writer:
             for k in range(50):
                 writer.put(k)
             raise KeyboardInterrupt
@@ -136,12 +136,12 @@ def test_leaving_by_an_exception_drops_what_waits() -> None:
 
 
 def test_a_call_gives_what_it_returned_or_raised() -> None:
-    call = Call(lambda: 3)
+    call = BackgroundCall(lambda: 3)
     call.start()
     assert call.result() == 3
     assert call.done
     with pytest.raises(ZeroDivisionError):
-        Call(lambda: 1 // 0).result()
+        BackgroundCall(lambda: 1 // 0).result()
 
 
 def test_a_call_that_is_given_up_has_ended() -> None:
@@ -151,7 +151,7 @@ def test_a_call_that_is_given_up_has_ended() -> None:
         time.sleep(0.05)
         ended.append(True)
 
-    call = Call(slow)
+    call = BackgroundCall(slow)
     call.start()
-    call.give_up()
+    call.wait()
     assert ended

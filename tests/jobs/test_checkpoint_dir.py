@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from personalive.errors import BusyError, InputError
-from personalive.jobs.checkpoint_dir import State, WorkFolder
+from personalive.errors import InputError, OutputLockedError
+from personalive.jobs.checkpoint_dir import CheckpointDir, CheckpointState
 from personalive.pipelines.base import FrameState
 
 FACTS: dict[str, object] = {"seed": 1, "fps": 25.0, "names": ["a", "b"]}
 
 
-def folder(tmp_path: Path, facts: dict[str, object] | None = None, *, overwrite: bool = False) -> WorkFolder:
-    return WorkFolder(tmp_path / "out.mp4", facts or FACTS, overwrite=overwrite)
+def folder(
+    tmp_path: Path, facts: dict[str, object] | None = None, *, overwrite: bool = False
+) -> CheckpointDir:
+    return CheckpointDir(tmp_path / "out.mp4", facts or FACTS, overwrite=overwrite)
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def kept(tmp_path: Path) -> Path:
         for frames in (8, 5):
             work.next_segment.write_bytes(b"x" * frames)
             segments = work.add_segment(frames)
-            work.save(State(segments=segments, states={FrameState.HELD: 2}, taken=12), b"a\nb\0")
+            work.save(CheckpointState(segments=segments, states={FrameState.HELD: 2}, taken=12), b"a\nb\0")
     return work.path
 
 
@@ -52,7 +54,7 @@ def test_what_a_kill_left_is_swept_away_and_nothing_else(tmp_path: Path, kept: P
 def test_an_unfinished_beginning_is_no_obstacle(tmp_path: Path, kept: Path) -> None:
     (kept / "state").unlink()
     with folder(tmp_path, {"seed": 2}) as work:
-        assert work.state == State()
+        assert work.state == CheckpointState()
         assert not work.next_segment.exists()
     assert list(tmp_path.iterdir()) == []
 
@@ -63,8 +65,8 @@ def test_another_job_is_refused_or_takes_its_place(tmp_path: Path, kept: Path) -
         pass
     assert len(list(kept.glob("segment-*"))) == 2
     with folder(tmp_path, other, overwrite=True) as work:
-        assert work.state == State()
-        assert work.discarded == 13
+        assert work.state == CheckpointState()
+        assert work.discarded_frames == 13
     assert list(tmp_path.iterdir()) == []
 
 
@@ -79,7 +81,7 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, kept: Path, name: str, data
 
 
 def test_one_run_at_a_time(tmp_path: Path, kept: Path) -> None:
-    with folder(tmp_path), pytest.raises(BusyError, match="Another run is at work"), folder(tmp_path):
+    with folder(tmp_path), pytest.raises(OutputLockedError, match="Another run is at work"), folder(tmp_path):
         pass
     with folder(tmp_path) as work:
         assert work.state.frames == 13
@@ -89,5 +91,5 @@ def test_it_lies_beside_what_a_link_stands_for(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "out.mp4").symlink_to(tmp_path / "deep" / "real.mp4")
     assert folder(tmp_path).path == tmp_path / "deep" / ".real.mp4.resume"
-    long = WorkFolder(tmp_path / ("ö" * 120 + ".mp4"), FACTS, overwrite=False)
+    long = CheckpointDir(tmp_path / ("ö" * 120 + ".mp4"), FACTS, overwrite=False)
     assert len(os.fsencode(long.path.name)) < 255

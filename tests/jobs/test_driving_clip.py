@@ -9,9 +9,9 @@ import pytest
 
 from personalive.errors import InputError
 from personalive.jobs.animate_job import AnimateJob
-from personalive.jobs.driving_clip import open_driver
+from personalive.jobs.driving_clip import open_driving_clip
 from personalive.media import Image, Rotation
-from personalive.media.rotation import turned
+from personalive.media.rotation import rotate_image
 
 
 def folder_of(path: Path, images: list[Image]) -> Path:
@@ -29,10 +29,10 @@ def head(portrait: Image) -> Image:
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
 def test_a_driver_is_brought_upright(tmp_path: Path, head: Image, turn: int) -> None:
     tall = np.vstack([head, np.full((60, 260, 3), 90, np.uint8)])
-    clip = folder_of(tmp_path / "clip", [turned(tall, (360 - turn) % 360)] * 3)
-    driver = open_driver(clip, start=0, end=None, rotation="auto")
+    clip = folder_of(tmp_path / "clip", [rotate_image(tall, (360 - turn) % 360)] * 3)
+    driver = open_driving_clip(clip, start=0, end=None, rotation="auto")
     with driver.source as source:
-        assert driver.turn == source.info.rotation == turn
+        assert driver.rotation_degrees == source.info.rotation == turn
         assert (source.info.width, source.info.height) == (260, 300)
         assert all(np.array_equal(frame.image, tall) for frame in source)
     assert len(driver.notes) == bool(turn)
@@ -42,35 +42,35 @@ def test_a_driver_is_brought_upright(tmp_path: Path, head: Image, turn: int) -> 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 def test_what_is_asked_for_is_done(tmp_path: Path, head: Image, rotation: int) -> None:
-    clip = folder_of(tmp_path / "clip", [turned(head, 90)])
-    driver = open_driver(clip, start=0, end=None, rotation=rotation)
+    clip = folder_of(tmp_path / "clip", [rotate_image(head, 90)])
+    driver = open_driving_clip(clip, start=0, end=None, rotation=rotation)
     with driver.source as source:
-        assert np.array_equal(next(iter(source)).image, turned(turned(head, 90), rotation))
-    assert (driver.turn, driver.notes) == (rotation, ())
+        assert np.array_equal(next(iter(source)).image, rotate_image(rotate_image(head, 90), rotation))
+    assert (driver.rotation_degrees, driver.notes) == (rotation, ())
 
 
 def test_a_driver_without_a_face_stays_as_it_is(tmp_path: Path) -> None:
     clip = folder_of(tmp_path / "clip", [np.full((64, 96, 3), 128, np.uint8)] * 2)
-    driver = open_driver(clip, start=0, end=None, rotation="auto")
+    driver = open_driving_clip(clip, start=0, end=None, rotation="auto")
     driver.source.close()
-    assert (driver.turn, driver.notes) == (0, ())
+    assert (driver.rotation_degrees, driver.notes) == (0, ())
 
 
 def test_one_frame_that_lies_does_not_turn_a_clip(tmp_path: Path, head: Image) -> None:
-    clip = folder_of(tmp_path / "clip", [turned(head, 90), *[head] * 10])
-    driver = open_driver(clip, start=0, end=None, rotation="auto")
+    clip = folder_of(tmp_path / "clip", [rotate_image(head, 90), *[head] * 10])
+    driver = open_driving_clip(clip, start=0, end=None, rotation="auto")
     driver.source.close()
-    assert driver.turn == 0
+    assert driver.rotation_degrees == 0
 
 
 @pytest.mark.parametrize("whole", [False, True])
 def test_half_a_face_is_warned_about(tmp_path: Path, portrait: Image, whole: bool) -> None:
     clip = folder_of(
-        tmp_path / "clip", [turned(np.ascontiguousarray(portrait[:, 150 if whole else 205 :]), 90)]
+        tmp_path / "clip", [rotate_image(np.ascontiguousarray(portrait[:, 150 if whole else 205 :]), 90)]
     )
-    driver = open_driver(clip, start=0, end=None, rotation="auto")
+    driver = open_driving_clip(clip, start=0, end=None, rotation="auto")
     driver.source.close()
-    assert driver.turn == 270
+    assert driver.rotation_degrees == 270
     assert any("cut off at the picture's edge" in warning for warning in driver.warnings) == (not whole)
 
 

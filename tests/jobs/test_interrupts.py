@@ -17,8 +17,8 @@ import pytest
 
 from personalive.face.tracker import FaceDetector
 from personalive.jobs import AnimateJob, plan, run
-from personalive.jobs.layouts import ResultOnly
-from personalive.jobs.output import FrameWriter
+from personalive.jobs.layouts import ResultLayout
+from personalive.jobs.output import OutputWriter
 from personalive.media.container_writer import ContainerWriter
 from personalive.pipelines import registry
 from personalive.pipelines.base import FrameChunk, LoadParameters
@@ -33,7 +33,7 @@ def everything_imported() -> None:
 
 
 def echo_and_its_session() -> tuple[Any, Any]:
-    echo: Any = registry.get("echo")
+    echo: Any = registry.get_pipeline("echo")
     with echo.load(LoadParameters(width=256, height=256)) as pipeline:
         return echo, type(pipeline.open_session(pipeline.fuse(np.ones((256, 256, 3), np.uint8))))
 
@@ -67,8 +67,8 @@ def test_at_every_stage(
         "step": (session, "step"),
         "flush": (session, "flush"),
         "resample": (plan, "resample"),
-        "compose": (ResultOnly, "compose"),
-        "write": (FrameWriter, "write"),
+        "compose": (ResultLayout, "compose"),
+        "write": (OutputWriter, "write"),
         "complete": (ContainerWriter, "_complete"),
     }[place]
     real = getattr(owner, name)

@@ -10,7 +10,7 @@ import pytest
 
 from personalive.errors import InputError, OutputExistsError, PersonaLiveError
 from personalive.jobs import AnimateJob, run
-from personalive.jobs.motion import DriveJob, ExtractJob, drive, extract
+from personalive.jobs.motion import AnimateMotionJob, ExtractMotionJob, animate_motion, extract_motion
 from personalive.media import Image, open_driving, read_provenance
 from personalive.pipelines.base import FrameState
 from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
@@ -30,7 +30,7 @@ def parameters(test_weights: Path) -> dict[str, object]:
 @pytest.fixture(scope="module")
 def motion(parameters: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("motion") / "clip.safetensors"
-    extract(ExtractJob(driving=CLIP, output=path, end=END, parameters=parameters))
+    extract_motion(ExtractMotionJob(driving=CLIP, output=path, end=END, parameters=parameters))
     return path
 
 
@@ -51,8 +51,8 @@ def test_a_motion_gives_what_its_clip_gives(
         )
     )  # fmt: skip
     heard: list[tuple[str, int, int | None]] = []
-    job = DriveJob(reference=PORTRAIT, motion=motion, output=by_motion, seed=7, parameters=parameters)
-    report = drive(job, lambda *event: heard.append(event))
+    job = AnimateMotionJob(reference=PORTRAIT, motion=motion, output=by_motion, seed=7, parameters=parameters)
+    report = animate_motion(job, lambda *event: heard.append(event))
     np.testing.assert_array_equal(frames(by_motion), frames(by_clip))
     assert report.frames == expected.frames == len(DrivingMotion.load(motion)) > 4
     assert (report.fps, report.width, report.height) == (expected.fps, 64, 64)
@@ -80,9 +80,11 @@ def test_ctrl_c_leaves_nothing(
         return real(self, part)
 
     monkeypatch.setattr(PersonaLiveSession, "step_motion", trap)
-    job = DriveJob(reference=PORTRAIT, motion=motion, output=tmp_path / "out.mp4", parameters=parameters)
+    job = AnimateMotionJob(
+        reference=PORTRAIT, motion=motion, output=tmp_path / "out.mp4", parameters=parameters
+    )
     with pytest.raises(KeyboardInterrupt):
-        drive(job)
+        animate_motion(job)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -106,24 +108,28 @@ def test_what_cannot_be_extracted(
     given["driving"] = Path(given["driving"])
     given["parameters"] |= {"weights": test_weights}
     with pytest.raises(PersonaLiveError, match=words):
-        extract(ExtractJob(**given))
+        extract_motion(ExtractMotionJob(**given))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_is_not_overwritten(test_weights: Path, motion: Path, tmp_path: Path) -> None:
     parameters = {"weights": test_weights}
     with pytest.raises(OutputExistsError):
-        extract(ExtractJob(driving=CLIP, output=motion, parameters=parameters))
+        extract_motion(ExtractMotionJob(driving=CLIP, output=motion, parameters=parameters))
     (tmp_path / "out.mp4").touch()
     with pytest.raises(OutputExistsError):
-        drive(DriveJob(reference=PORTRAIT, motion=motion, output=tmp_path / "out.mp4", parameters=parameters))
+        animate_motion(
+            AnimateMotionJob(
+                reference=PORTRAIT, motion=motion, output=tmp_path / "out.mp4", parameters=parameters
+            )
+        )
 
 
 def test_what_cannot_be_driven(test_weights: Path, motion: Path, tmp_path: Path) -> None:
     def refused(words: str, **changed: Any) -> None:
         given: dict[str, Any] = {"reference": PORTRAIT, "motion": motion, "output": tmp_path / "out.mp4"}
         with pytest.raises(InputError, match=words):
-            drive(DriveJob(**(given | changed), parameters={"weights": test_weights}))
+            animate_motion(AnimateMotionJob(**(given | changed), parameters={"weights": test_weights}))
 
     refused("holds no motion", motion=CLIP)
     refused("does not exist", motion=tmp_path / "nonesuch.safetensors")

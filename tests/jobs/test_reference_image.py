@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from personalive.errors import MediaError, NoFaceError, UnsupportedMediaError
 from personalive.face.tracker import FaceDetector
-from personalive.jobs.reference_image import crop_to_face, read_portrait, whole_picture, whole_size
-from personalive.media.rotation import turned
+from personalive.jobs.reference_image import crop_to_face, fit_whole_image, read_reference, size_for_aspect
+from personalive.media.rotation import rotate_image
 from personalive.media.types import Image
 
 
@@ -22,18 +22,18 @@ def saved(path: Path, image: Image) -> Path:
 
 
 def test_the_crop_shows_the_face(portrait_file: Path) -> None:
-    portrait = read_portrait(portrait_file)
+    portrait = read_reference(portrait_file)
     framing = crop_to_face(portrait, (512, 512))
     assert framing.image.shape == (512, 512, 3)
     assert framing.warnings == ()
     with FaceDetector() as detector:
-        face = detector.dominant(framing.image)
+        face = detector.detect_dominant(framing.image)
     assert face is not None
     assert face.centre == pytest.approx((256, 240), abs=40)
 
 
 def test_of_a_video_the_first_frame_with_a_face_is_taken(clip: Path) -> None:
-    portrait = read_portrait(clip)
+    portrait = read_reference(clip)
     assert portrait.size == (320, 240)
     assert portrait.notes == ("clip.mp4 is a video: its frame at 0.00 s is the reference.",)
 
@@ -44,22 +44,22 @@ def test_a_video_that_begins_without_a_face(tmp_path: Path, portrait: Image) -> 
     for k in range(4):
         saved(folder / f"{k}.png", portrait if k == 3 else np.full_like(portrait, 128))
     with pytest.raises(MediaError, match="directory"):
-        read_portrait(folder)
+        read_reference(folder)
 
 
 def test_several_faces_are_noted(tmp_path: Path, portrait: Image) -> None:
     head = portrait[0:260, 95:355]
     two = saved(tmp_path / "two.png", np.hstack([head, head[:, ::-1]]))
-    assert "shows more than one face" in read_portrait(two).notes[0]
+    assert "shows more than one face" in read_reference(two).notes[0]
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270])
 def test_a_portrait_that_lies_or_stands_on_its_head_is_turned(
     tmp_path: Path, portrait: Image, turn: int
 ) -> None:
-    stored = saved(tmp_path / "turned.png", turned(portrait, 360 - turn))
-    found = read_portrait(stored)
-    assert found.turn == turn
+    stored = saved(tmp_path / "turned.png", rotate_image(portrait, 360 - turn))
+    found = read_reference(stored)
+    assert found.rotation_degrees == turn
     assert np.array_equal(found.image, portrait)
     assert found.face.centre == pytest.approx((225, 125), abs=6)
     (note,) = found.notes
@@ -69,32 +69,32 @@ def test_a_portrait_that_lies_or_stands_on_its_head_is_turned(
 
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
 def test_a_rotation_that_is_asked_for(tmp_path: Path, portrait: Image, turn: int) -> None:
-    stored = saved(tmp_path / "turned.png", turned(portrait, (360 - turn) % 360))
-    found = read_portrait(stored, turn)
+    stored = saved(tmp_path / "turned.png", rotate_image(portrait, (360 - turn) % 360))
+    found = read_reference(stored, turn)
     assert np.array_equal(found.image, portrait)
     assert found.notes == ()
     wrong = (turn + 90) % 360
     with pytest.raises(NoFaceError, match=f"does not stand upright when it is rotated by {wrong}°"):
-        read_portrait(stored, wrong)
+        read_reference(stored, wrong)
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270])
 def test_a_portrait_video_is_turned_too(tmp_path: Path, portrait: Image, turn: int) -> None:
     small = cv2.resize(portrait, (256, 256), interpolation=cv2.INTER_AREA).astype(np.uint8)
-    frames = [PIL.Image.fromarray(turned(image, 360 - turn)) for image in (small, small[:, ::-1])]
+    frames = [PIL.Image.fromarray(rotate_image(image, 360 - turn)) for image in (small, small[:, ::-1])]
     path = tmp_path / "turned.gif"
     frames[0].save(path, save_all=True, append_images=frames[1:], duration=40)
-    found = read_portrait(path)
-    assert found.turn == turn
+    found = read_reference(path)
+    assert found.rotation_degrees == turn
     assert found.face.centre == pytest.approx((112, 62), abs=6)
     assert f"rotated by {turn}° clockwise" in found.notes[1]
-    assert read_portrait(path, turn).turn == turn
+    assert read_reference(path, turn).rotation_degrees == turn
 
 
 def test_half_a_face_is_warned_about(tmp_path: Path, portrait: Image) -> None:
-    half = read_portrait(saved(tmp_path / "half.png", portrait[:, 205:]))
-    whole = read_portrait(saved(tmp_path / "whole.png", portrait[:, 160:]))
-    for frame in (crop_to_face, whole_picture):
+    half = read_reference(saved(tmp_path / "half.png", portrait[:, 205:]))
+    whole = read_reference(saved(tmp_path / "whole.png", portrait[:, 160:]))
+    for frame in (crop_to_face, fit_whole_image):
         assert any("cut off at the picture's edge" in warning for warning in frame(half, (512, 512)).warnings)
         assert not any("cut off" in warning for warning in frame(whole, (512, 512)).warnings)
 
@@ -104,30 +104,30 @@ def test_another_kind_of_picture_is_told_to_be_converted(tmp_path: Path, portrai
     with pytest.raises(
         UnsupportedMediaError, match="neither a JPEG, PNG, WebP, HEIC or AVIF picture nor a video"
     ):
-        read_portrait(odd)
+        read_reference(odd)
 
 
 @pytest.mark.slow
 def test_a_face_in_the_distance_of_a_large_picture_is_found(tmp_path: Path, portrait: Image) -> None:
     canvas = np.full((3000, 4000, 3), 128, np.uint8)
     canvas[1500:1756, 2500:2756] = portrait[0:512:2, 0:512:2]
-    found = read_portrait(saved(tmp_path / "far.png", canvas))
+    found = read_reference(saved(tmp_path / "far.png", canvas))
     assert found.face.centre == pytest.approx((2500 + 225 / 2, 1500 + 125 / 2), abs=6)
 
 
 def test_no_face_says_what_to_do(tmp_path: Path) -> None:
     grey = saved(tmp_path / "grey.png", np.full((200, 300, 3), 128, np.uint8))
     with pytest.raises(NoFaceError, match=r"No face was found in grey\.png\. Use a picture"):
-        read_portrait(grey)
+        read_reference(grey)
 
 
 def test_a_small_face_is_warned_about(tmp_path: Path, portrait: Image) -> None:
-    small = read_portrait(saved(tmp_path / "small.png", cv2.resize(portrait, (200, 200)).astype(np.uint8)))
+    small = read_reference(saved(tmp_path / "small.png", cv2.resize(portrait, (200, 200)).astype(np.uint8)))
     assert "pixels high" in crop_to_face(small, (512, 512)).warnings[0]
     far = np.full((900, 900, 3), 128, np.uint8)
     far[300:700, 300:700] = cv2.resize(portrait, (400, 400), interpolation=cv2.INTER_AREA)
-    shot = read_portrait(saved(tmp_path / "far.png", far))
-    assert "fills only" in whole_picture(shot, (512, 512)).warnings[0]
+    shot = read_reference(saved(tmp_path / "far.png", far))
+    assert "fills only" in fit_whole_image(shot, (512, 512)).warnings[0]
 
 
 @pytest.mark.parametrize(
@@ -143,14 +143,14 @@ def test_a_small_face_is_warned_about(tmp_path: Path, portrait: Image) -> None:
     ],
 )
 def test_the_whole_pictures_size(image: tuple[int, int], side: int, expected: tuple[int, int]) -> None:
-    assert whole_size(image, side) == expected
+    assert size_for_aspect(image, side) == expected
 
 
 @given(st.tuples(st.integers(16, 6000), st.integers(16, 6000)), st.integers(4, 16))
 def test_the_whole_pictures_size_is_always_possible_and_close(
     image: tuple[int, int], sixty_fourths: int
 ) -> None:
-    width, height = whole_size(image, 64 * sixty_fourths)
+    width, height = size_for_aspect(image, 64 * sixty_fourths)
     assert 256 <= width <= 1024
     assert 256 <= height <= 1024
     assert width % 64 == height % 64 == 0
@@ -162,8 +162,8 @@ def test_the_whole_pictures_size_is_always_possible_and_close(
 def test_a_cut_never_goes_through_the_face(tmp_path: Path, portrait: Image) -> None:
     wide = np.full((300, 1800, 3), 128, np.uint8)
     wide[20:280, 20:280] = portrait[0:260, 95:355]
-    shot = read_portrait(saved(tmp_path / "wide.png", wide))
-    framing = whole_picture(shot, (1024, 256))
+    shot = read_reference(saved(tmp_path / "wide.png", wide))
+    framing = fit_whole_image(shot, (1024, 256))
     left, _, right, _ = shot.face.box
     assert framing.box.left <= left < right <= framing.box.right
-    assert framing.box.inside((1800, 300))
+    assert framing.box.is_inside((1800, 300))

@@ -14,11 +14,11 @@ import pytest
 from personalive.errors import CannotResumeError, InputError
 from personalive.jobs import AnimateJob, run, segments
 from personalive.jobs.animate_job import Report
-from personalive.jobs.checkpoint_dir import WorkFolder
-from personalive.jobs.layouts import ResultOnly
+from personalive.jobs.checkpoint_dir import CheckpointDir
+from personalive.jobs.layouts import ResultLayout
 from personalive.media import open_driving, read_provenance
 from personalive.media.container_writer import ContainerWriter
-from personalive.media.muxer import ContainerFile
+from personalive.media.muxer import Muxer
 from personalive.pipelines.base import Session
 from tests.jobs.lasting_plugin.lasting_pipeline import LastingSession
 from tests.signals import KILL
@@ -32,7 +32,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two or three steps: the clip's 30 frames make segments of 9, 8, 8 and 5."""
-    monkeypatch.setattr(segments, "SEGMENT_FRAMES", 6)
+    monkeypatch.setattr(segments, "DEFAULT_SEGMENT_FRAMES", 6)
 
 
 @pytest.fixture
@@ -99,11 +99,11 @@ PLACES: list[tuple[type, str, int]] = [
     *((LastingSession, "step", call) for call in (1, 3, 4, 6, 8)),
     *((LastingSession, "snapshot", call) for call in (1, 2, 4)),
     (LastingSession, "flush", 1),
-    (ResultOnly, "compose", 12),
+    (ResultLayout, "compose", 12),
     *((ContainerWriter, "_complete", call) for call in (1, 4)),
-    *((WorkFolder, "save", call) for call in (1, 3, 4)),
-    (ContainerFile, "complete", 5),
-    (WorkFolder, "remove", 1),
+    *((CheckpointDir, "save", call) for call in (1, 3, 4)),
+    (Muxer, "complete", 5),
+    (CheckpointDir, "remove", 1),
 ]
 
 

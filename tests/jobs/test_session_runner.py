@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personalive.jobs.session_runner import Driven, drive, prepared_ahead
+from personalive.jobs.session_runner import AnimatedFrame, prefetch_frames, run_session
 from personalive.media import Image, VideoFrame
 from personalive.pipelines import registry
 from personalive.pipelines.base import (
@@ -30,8 +30,8 @@ def frames(count: int) -> list[VideoFrame]:
     return [VideoFrame(np.full((16, 16, 3), k % 250 + 1, np.uint8), k / 25, k, 1 / 25) for k in range(count)]
 
 
-def echo(info: PipelineInfo, count: int) -> list[Driven]:
-    base: Any = registry.get("echo")
+def echo(info: PipelineInfo, count: int) -> list[AnimatedFrame]:
+    base: Any = registry.get_pipeline("echo")
 
     class Shaped(base):  # type: ignore[misc]
         info: PipelineInfo
@@ -40,13 +40,15 @@ def echo(info: PipelineInfo, count: int) -> list[Driven]:
     with Shaped.load(LoadParameters(width=256, height=256)) as pipeline:
         reference = pipeline.fuse(np.full((256, 256, 3), 9, np.uint8))
         with pipeline.open_session(reference) as session:
-            return list(drive(session, info, frames(count)))
+            return list(run_session(session, info, frames(count)))
 
 
 @settings(max_examples=40, deadline=None)
 @given(count=st.integers(1, 40), chunk=st.integers(1, 9), delay=st.integers(0, 12), exact=st.booleans())
 def test_output_frame_i_shows_driving_frame_i(count: int, chunk: int, delay: int, exact: bool) -> None:
-    info = replace(registry.get("echo").info, chunk_frames=chunk, delay_frames=delay, exact_chunks=exact)
+    info = replace(
+        registry.get_pipeline("echo").info, chunk_frames=chunk, delay_frames=delay, exact_chunks=exact
+    )
     driven = echo(info, count)
     assert [int(item.driving[0, 0, 0]) for item in driven] == [k + 1 for k in range(count)]
     assert [int(item.animated[0, 0, 0]) for item in driven] == [k + 1 for k in range(count)]
@@ -54,7 +56,7 @@ def test_output_frame_i_shows_driving_frame_i(count: int, chunk: int, delay: int
 
 
 def test_nothing_in_nothing_out() -> None:
-    assert echo(registry.get("echo").info, 0) == []
+    assert echo(registry.get_pipeline("echo").info, 0) == []
 
 
 class _Faulty:
@@ -78,7 +80,7 @@ def test_a_pipeline_that_loses_count_is_found_out(surplus: int, message: str) ->
     info = PipelineInfo("faulty", "faulty", "", chunk_frames=4)
     session: Session[Any] = _Faulty(surplus)  # type: ignore[assignment]
     with pytest.raises(RuntimeError, match=message):
-        list(drive(session, info, frames(4)))
+        list(run_session(session, info, frames(4)))
 
 
 def test_only_a_chunk_and_the_delay_are_held() -> None:
@@ -90,11 +92,11 @@ def test_only_a_chunk_and_the_delay_are_held() -> None:
             taken += 1
             yield frame
 
-    info = registry.get("echo").info
-    with registry.get("echo").load(LoadParameters(width=256, height=256)) as pipeline:
+    info = registry.get_pipeline("echo").info
+    with registry.get_pipeline("echo").load(LoadParameters(width=256, height=256)) as pipeline:
         reference = pipeline.fuse(np.full((256, 256, 3), 9, np.uint8))
         with pipeline.open_session(reference) as session:
-            for done, _ in enumerate(drive(session, info, counted())):
+            for done, _ in enumerate(run_session(session, info, counted())):
                 assert taken <= done + 1 + info.chunk_frames + info.delay_frames + 2
 
 
@@ -133,10 +135,10 @@ class _Preparing(Session[RunParameters]):
 
 @pytest.mark.parametrize("count", [1, 4, 9])
 def test_each_frame_is_prepared_once_and_before_its_step(count: int) -> None:
-    info = replace(registry.get("echo").info, chunk_frames=4, delay_frames=0, exact_chunks=True)
+    info = replace(registry.get_pipeline("echo").info, chunk_frames=4, delay_frames=0, exact_chunks=True)
     session = _Preparing()
-    with prepared_ahead(session, frames(count), ahead=4) as ahead:
-        driven = list(drive(session, info, ahead))
+    with prefetch_frames(session, frames(count), ahead=4) as ahead:
+        driven = list(run_session(session, info, ahead))
     assert len(driven) == count
     assert session.prepared == [k / 25 for k in range(count)]
     assert session.stepped == [k / 25 for k in range(4 * -(-count // 4))]
@@ -147,7 +149,7 @@ def test_a_session_that_prepares_nothing_gets_its_frames_without_another_thread(
         prepare = Session.prepare
 
     given = frames(3)
-    with prepared_ahead(Plain(), given, ahead=4) as ahead:
+    with prefetch_frames(Plain(), given, ahead=4) as ahead:
         assert ahead is given
 
 
@@ -158,10 +160,10 @@ def test_what_preparing_raises_ends_the_drive() -> None:
                 raise MemoryError("no room")
             super().prepare(image, time)
 
-    info = replace(registry.get("echo").info, chunk_frames=4, delay_frames=0, exact_chunks=True)
+    info = replace(registry.get_pipeline("echo").info, chunk_frames=4, delay_frames=0, exact_chunks=True)
     session = Failing()
     with (
         pytest.raises(MemoryError, match="no room"),
-        prepared_ahead(session, frames(8), ahead=4) as ahead,
+        prefetch_frames(session, frames(8), ahead=4) as ahead,
     ):
-        list(drive(session, info, ahead))
+        list(run_session(session, info, ahead))

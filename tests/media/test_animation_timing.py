@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from personalive.media.animation_timing import UNSTATED, frame_durations
+from personalive.media.animation_timing import DEFAULT_DURATION, read_frame_durations
 
 MILLISECONDS = st.lists(st.integers(0, 5000), min_size=2, max_size=6)
 
@@ -27,8 +27,8 @@ def test_the_durations_that_were_written(kind: str) -> None:
     @settings(max_examples=20, deadline=None)
     @given(MILLISECONDS)
     def check(milliseconds: list[int]) -> None:
-        wanted = [value / 1000 if value else UNSTATED for value in milliseconds]
-        assert frame_durations(animation(kind, milliseconds)) == pytest.approx(wanted)
+        wanted = [value / 1000 if value else DEFAULT_DURATION for value in milliseconds]
+        assert read_frame_durations(animation(kind, milliseconds)) == pytest.approx(wanted)
 
     check()
 
@@ -40,7 +40,7 @@ def test_a_file_that_breaks_off(kind: str) -> None:
     @settings(max_examples=30, deadline=None)
     @given(st.integers(0, len(data)))
     def check(length: int) -> None:
-        found = frame_durations(data[:length])
+        found = read_frame_durations(data[:length])
         assert found == pytest.approx([0.04, 0.05, 0.06][: len(found)])
 
     check()

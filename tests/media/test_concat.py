@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 
 from personalive.errors import MediaError, OutputExistsError
-from personalive.media import AudioTrack, Provenance, join_videos, open_driving, open_writer, read_provenance
+from personalive.media import (
+    AudioTrack,
+    Provenance,
+    concat_videos,
+    open_driving,
+    open_writer,
+    read_provenance,
+)
 from personalive.media.types import Image
 
 MARK = Provenance("personalive test", "join")
@@ -37,7 +44,7 @@ def test_every_frame_of_every_part_at_its_time(
     tmp_path: Path, suffix: str, lengths: tuple[int, ...], fps: float
 ) -> None:
     pieces, output = parts(tmp_path, suffix, lengths, fps), tmp_path / f"out{suffix}"
-    assert join_videos(output, pieces, fps=fps, provenance=MARK) == []
+    assert concat_videos(output, pieces, fps=fps, provenance=MARK) == []
     expected = []
     for piece in pieces:
         with open_driving(piece) as source:
@@ -58,7 +65,7 @@ def test_the_sound_runs_through(tmp_path: Path, clip: Path) -> None:
         if staging is not None:
             staging.mkdir()
         output = tmp_path / f"{staging is None}.mp4"
-        join_videos(output, pieces, fps=25, provenance=MARK, audio=AudioTrack(clip, 0.1), staging=staging)
+        concat_videos(output, pieces, fps=25, provenance=MARK, audio=AudioTrack(clip, 0.1), staging=staging)
         with av.open(str(output)) as container:
             length = sum(frame.samples for frame in container.decode(audio=0)) / 44100
         assert length == pytest.approx(24 / 25, abs=0.06)
@@ -79,9 +86,9 @@ def test_what_cannot_be_joined_leaves_nothing(tmp_path: Path) -> None:
         ([], "no frames"),
     ):
         with pytest.raises(MediaError, match=words):
-            join_videos(output, wrong, fps=25, provenance=MARK)
+            concat_videos(output, wrong, fps=25, provenance=MARK)
     output.write_bytes(b"dear")
     with pytest.raises(OutputExistsError):
-        join_videos(output, pieces, fps=25, provenance=MARK)
+        concat_videos(output, pieces, fps=25, provenance=MARK)
     assert output.read_bytes() == b"dear"
     assert list(tmp_path.glob(".*")) == []

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personalive.media import Image, VideoReader
-from personalive.media.deinterlace import deinterlaced
+from personalive.media.deinterlace import deinterlace
 
 
 def moment(k: int) -> Image:
@@ -84,5 +84,5 @@ def test_as_many_frames_with_their_own_times(kinds: list[tuple[bool, tuple[int, 
         frame.duration = index
         frames.append(frame)
     wanted = [(frame.pts, frame.duration, frame.width, frame.height) for frame in frames]
-    made = [(frame.pts, frame.duration, frame.width, frame.height) for frame in deinterlaced(iter(frames))]
+    made = [(frame.pts, frame.duration, frame.width, frame.height) for frame in deinterlace(iter(frames))]
     assert made == wanted

@@ -6,7 +6,7 @@ import pytest
 
 from personalive.errors import MediaError
 from personalive.media import VideoReader
-from personalive.media.dolby_vision import incompatible_profile
+from personalive.media.dolby_vision import find_incompatible_profile
 
 from .clips import level, write_clip
 
@@ -57,11 +57,11 @@ def test_matroska(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     # The header of a file, then a name and the binary element behind it.
     path.write_bytes(b"\x1a\x45\xdf\xa3" + bytes(40) + b"dvcC\x41\xed\x98" + record(5, 0))
-    assert incompatible_profile(path) == 5
+    assert find_incompatible_profile(path) == 5
 
 
 def test_others(tmp_path: Path) -> None:
     for data in (b"", b"GIF89a", bytes(4000), b"\x00\x00\x00\x08ftyp\x00\x00\x00\x00moov"):
         path = tmp_path / "a"
         path.write_bytes(data)
-        assert incompatible_profile(path) is None
+        assert find_incompatible_profile(path) is None

@@ -16,8 +16,8 @@ from personalive.media import (
     FragmentedWriter,
     Provenance,
     VideoReader,
+    finalize_fragments,
     fragmented_writer,
-    keep_fragments,
     read_provenance,
 )
 
@@ -52,7 +52,7 @@ def kept(whole: Path, folder: Path, length: int | None = None) -> tuple[int, lis
     if length is not None:
         with partial.open("r+b") as file:
             file.truncate(length)
-    count = keep_fragments(partial, target)
+    count = finalize_fragments(partial, target)
     assert not partial.exists()
     mark = read_provenance(target)
     assert mark is not None

@@ -11,14 +11,14 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from personalive.errors import InputError, MediaError, MediaTooLargeError
-from personalive.image_inputs import driving_frames, pixels
+from personalive.image_inputs import to_frames, to_rgb
 from personalive.media import VideoReader, check_shape, decode_image, open_driving
 from personalive.media.frame_shape import (
-    LONGEST_SIDE,
+    MAX_ASPECT_RATIO,
     MAX_IMAGE_PIXELS,
-    MOST_ELONGATED,
-    SHORTEST_SIDE,
-    objection,
+    MAX_SIDE,
+    MIN_SIDE,
+    describe_shape_problem,
 )
 
 from .clips import level, write_clip
@@ -34,12 +34,12 @@ ANY_WAY_ROUND = st.tuples(SMALL, st.booleans()).map(lambda drawn: drawn[0][:: -1
 @given(SIDES, SIDES)
 @example(32_767, 1)
 @example(33_000, 1_200)
-@example(LONGEST_SIDE, LONGEST_SIDE // MOST_ELONGATED)
+@example(MAX_SIDE, MAX_SIDE // MAX_ASPECT_RATIO)
 def test_what_is_accepted_lies_within_every_bound(width: int, height: int) -> None:
     short, long = min(width, height), max(width, height)
-    fine = short >= SHORTEST_SIDE and long <= LONGEST_SIDE and long <= MOST_ELONGATED * short
-    assert (objection(width, height) is None) == (fine and width * height <= MAX_IMAGE_PIXELS)
-    assert objection(width, height) == objection(height, width)
+    fine = short >= MIN_SIDE and long <= MAX_SIDE and long <= MAX_ASPECT_RATIO * short
+    assert (describe_shape_problem(width, height) is None) == (fine and width * height <= MAX_IMAGE_PIXELS)
+    assert describe_shape_problem(width, height) == describe_shape_problem(height, width)
 
 
 def test_the_sentence_names_size_and_bound() -> None:
@@ -62,10 +62,10 @@ def test_pictures_come_out_in_usable_shapes_only(size: tuple[int, int], kind: st
     try:
         image = decode_image(buffer.getvalue())
     except MediaError as error:
-        assert objection(*size) is not None
+        assert describe_shape_problem(*size) is not None
         assert "×" in str(error)  # noqa: PT017
         return
-    assert objection(image.shape[1], image.shape[0]) is None
+    assert describe_shape_problem(image.shape[1], image.shape[0]) is None
 
 
 @FEW
@@ -80,14 +80,14 @@ def test_clips_come_out_in_usable_shapes_only(size: tuple[int, int]) -> None:
         except MediaError as error:
             assert "×" in str(error)  # noqa: PT017
             return
-        assert objection(*size) is None
-        assert all(objection(width, height) is None for height, width, _ in shapes)
+        assert describe_shape_problem(*size) is None
+        assert all(describe_shape_problem(width, height) is None for height, width, _ in shapes)
 
 
 @FEW
 @given(st.lists(ANY_WAY_ROUND, min_size=1, max_size=3))
 def test_folders_come_out_in_usable_shapes_only(sizes: list[tuple[int, int]]) -> None:
-    usable = [size for size in sizes if objection(*size) is None]
+    usable = [size for size in sizes if describe_shape_problem(*size) is None]
     with TemporaryDirectory() as name:
         folder = Path(name)
         for index, size in enumerate(sizes):
@@ -107,7 +107,7 @@ def test_animations_come_out_in_usable_shapes_only(size: tuple[int, int]) -> Non
         path = Path(name) / "a.webp"
         frames = [PIL.Image.new("RGB", size, (value, 0, 0)) for value in (0, 200)]
         frames[0].save(path, save_all=True, append_images=frames[1:], lossless=True)
-        if objection(*size) is not None:
+        if describe_shape_problem(*size) is not None:
             with pytest.raises(MediaError, match="×"):
                 open_driving(path)
             return
@@ -119,8 +119,8 @@ def test_animations_come_out_in_usable_shapes_only(size: tuple[int, int]) -> Non
 @given(ANY_WAY_ROUND)
 def test_arrays_are_taken_in_usable_shapes_only(size: tuple[int, int]) -> None:
     image = np.zeros((size[1], size[0], 3), np.uint8)
-    for take in (pixels, driving_frames, lambda array: pixels(PIL.Image.fromarray(array))):
-        if objection(*size) is not None:
+    for take in (to_rgb, to_frames, lambda array: to_rgb(PIL.Image.fromarray(array))):
+        if describe_shape_problem(*size) is not None:
             with pytest.raises(InputError, match="×"):
                 take(image)
         else:

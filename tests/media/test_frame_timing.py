@@ -25,10 +25,10 @@ def test_the_rate_of_a_clip_whose_frames_come_in_any_order(
 ) -> None:
     stamps = ticked(rate, count, tick, begin)
     random.shuffle(stamps)  # type: ignore[attr-defined]
-    step = frame_timing.typical_step(stamps, tick)
-    assert frame_timing.rate(step) == pytest.approx(rate, rel=0.02)
+    step = frame_timing.estimate_step(stamps, tick)
+    assert frame_timing.estimate_rate(step) == pytest.approx(rate, rel=0.02)
     # A header that states the rate is exact, and one that states the clock's is not believed.
-    assert frame_timing.rate(step, [1 / tick if tick == 0.001 else 1000, rate]) == rate
+    assert frame_timing.estimate_rate(step, [1 / tick if tick == 0.001 else 1000, rate]) == rate
 
 
 @FEW
@@ -42,20 +42,24 @@ def test_pauses_and_repeated_stamps_do_not_change_the_rate(
         stamps[place:] = [stamp + pause for stamp in stamps[place:]]
     for place in data.draw(st.sets(st.integers(1, count - 1), max_size=count // 6)):
         stamps[place] = stamps[place - 1]
-    assert frame_timing.rate(frame_timing.typical_step(stamps, 0.001)) == pytest.approx(rate, rel=0.1)
+    assert frame_timing.estimate_rate(frame_timing.estimate_step(stamps, 0.001)) == pytest.approx(
+        rate, rel=0.1
+    )
 
 
 @given(st.integers(2, 40), RATES)
 def test_frames_that_share_stamps_share_the_time(count: int, rate: float) -> None:
     pairs = [2 * (k // 2) / rate for k in range(2 * count)]
-    assert frame_timing.rate(frame_timing.typical_step(pairs, 0.001)) == pytest.approx(rate, rel=0.01)
+    assert frame_timing.estimate_rate(frame_timing.estimate_step(pairs, 0.001)) == pytest.approx(
+        rate, rel=0.01
+    )
 
 
 @pytest.mark.parametrize("stamps", [[], [3.0], [0.0] * 30, [0.0, 5000.0]])
 def test_stamps_that_tell_nothing(stamps: list[float]) -> None:
-    assert frame_timing.typical_step(stamps, 0.001) is None
-    assert frame_timing.rate(None, [1000, 24]) == 24
-    assert frame_timing.rate(None, [1000]) == 25
+    assert frame_timing.estimate_step(stamps, 0.001) is None
+    assert frame_timing.estimate_rate(None, [1000, 24]) == 24
+    assert frame_timing.estimate_rate(None, [1000]) == 25
 
 
 STAMPS = st.lists(
@@ -70,7 +74,9 @@ def test_whatever_the_stamps_times_rise_and_nothing_is_lost(
     stamps: list[float | None], step: float, sort: bool
 ) -> None:
     stamped = enumerate(stamps)
-    timed = list(frame_timing.rising(frame_timing.in_order(stamped) if sort else stamped, step))
+    timed = list(
+        frame_timing.make_increasing(frame_timing.sort_timestamps(stamped) if sort else stamped, step)
+    )
     assert [item for item, _ in timed] == list(range(len(stamps)))
     assert all(later > time for (_, time), (_, later) in pairwise(timed))
 
@@ -79,14 +85,14 @@ def test_whatever_the_stamps_times_rise_and_nothing_is_lost(
 @given(st.lists(st.floats(0.002, 0.5), max_size=40), st.floats(0.01, 0.1))
 def test_stamps_that_rise_are_kept(steps: list[float], step: float) -> None:
     times = [sum(steps[:k]) for k in range(len(steps) + 1)]
-    timed = list(frame_timing.rising(frame_timing.in_order(enumerate(times)), step))
+    timed = list(frame_timing.make_increasing(frame_timing.sort_timestamps(enumerate(times)), step))
     assert [time for _, time in timed] == pytest.approx(times)
 
 
 @FEW
 @given(st.integers(1, 60), st.sampled_from([None, 0.0]))
 def test_without_usable_stamps_frames_come_at_the_usual_step(count: int, stamp: float | None) -> None:
-    timed = list(frame_timing.rising(((k, stamp) for k in range(count)), 0.04))
+    timed = list(frame_timing.make_increasing(((k, stamp) for k in range(count)), 0.04))
     assert [time for _, time in timed] == pytest.approx([0.04 * k for k in range(count)])
 
 
@@ -95,7 +101,7 @@ def test_without_usable_stamps_frames_come_at_the_usual_step(count: int, stamp: 
 def test_missing_stamps_are_filled_in(count: int, data: st.DataObject) -> None:
     missing = data.draw(st.sets(st.integers(1, count - 1), max_size=count // 2))
     stamped = [(k, None if k in missing else k * 0.04) for k in range(count)]
-    assert [time for _, time in frame_timing.rising(stamped, 0.04)] == pytest.approx(
+    assert [time for _, time in frame_timing.make_increasing(stamped, 0.04)] == pytest.approx(
         [0.04 * k for k in range(count)]
     )
 
@@ -109,10 +115,13 @@ def test_stamps_of_the_decoding_order_are_put_in_that_of_showing(groups: int, ra
         part = times[begin : begin + 4]
         random.shuffle(part)  # type: ignore[attr-defined]
         mixed.extend(part)
-    assert [stamp for _, stamp in frame_timing.in_order(enumerate(mixed))] == times
+    assert [stamp for _, stamp in frame_timing.sort_timestamps(enumerate(mixed))] == times
 
 
 def test_a_leap_is_left_out() -> None:
     stamps = [0, 0.04, 0.08, 7000.0, 7000.04, 0.0, 0.04]
-    times = [time for _, time in frame_timing.rising(frame_timing.in_order(enumerate(stamps)), 0.04)]
+    times = [
+        time
+        for _, time in frame_timing.make_increasing(frame_timing.sort_timestamps(enumerate(stamps)), 0.04)
+    ]
     assert times == pytest.approx([0.04 * k for k in range(7)])

@@ -77,7 +77,7 @@ def test_colours_come_back(kind: str, full: bool) -> None:
             matrix=9,
             full=full,
         )
-    assert hdr.hdr_kind(frame) == ("HLG" if kind == "HLG" else "PQ")
+    assert hdr.detect_hdr(frame) == ("HLG" if kind == "HLG" else "PQ")
     made = patch_colours(colour.to_rgb(frame, 64, 48))
     # The brightest is pressed together a little, to leave room above; the rest is as it was.
     assert np.abs(made[:3] - COLOURS[:3]).max() <= 16

@@ -85,7 +85,7 @@ def test_large_ones_are_made_smaller_or_refused_before_they_are_decoded(
 ) -> None:
     monkeypatch.setattr(isolated_decoder, "MAX_IMAGE_PIXELS", 128 * 64 // 4)
     assert decode_image(data).shape == (32, 64, 3)
-    monkeypatch.setattr(isolated_decoder, "MAX_PIXELS", 128 * 64 - 1)
+    monkeypatch.setattr(isolated_decoder, "MAX_DECODED_PIXELS", 128 * 64 - 1)
     with pytest.raises(MediaTooLargeError, match=r"me\.heic has 128×64 pixels"):
         decode_image(data, name="me.heic")
 
@@ -96,7 +96,7 @@ def test_a_claim_that_is_not_true_costs_nothing() -> None:
 
 
 def test_decoding_ends_when_its_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(isolated_decoder, "SECONDS", 0.01)
+    monkeypatch.setattr(isolated_decoder, "TIMEOUT_SECONDS", 0.01)
     with pytest.raises(MediaError, match="takes over 0 s to decode"):
         decode_image(avif(patches()))
 

@@ -10,7 +10,7 @@ import pytest
 
 from personalive.media import open_writer
 from personalive.media.output import OutputFile
-from personalive.media.partial_files import Hold, partial_path, sweep
+from personalive.media.partial_files import PartialFileLock, partial_path, remove_stale_partials
 from tests.signals import KILL
 
 from .clips import PROVENANCE, patches
@@ -42,7 +42,7 @@ def test_what_a_killed_run_left_is_swept_by_the_next(tmp_path: Path, name: str) 
         assert process.stdout is not None
         assert process.stdout.readline() == "writing\n"
         (left,) = tmp_path.iterdir()
-        sweep(tmp_path)
+        remove_stale_partials(tmp_path)
         assert left.exists()  # it is being written to
         process.send_signal(KILL)
     assert left.exists()
@@ -63,7 +63,7 @@ def test_only_what_nobody_writes_is_swept(tmp_path: Path) -> None:
     (tmp_path / f".folder.partial-{gone}-1").mkdir()
     (tmp_path / f".folder.partial-{gone}-1" / "00001.png").touch()
     with OutputFile(tmp_path / "out.txt", overwrite=False) as output:
-        sweep(tmp_path)
+        remove_stale_partials(tmp_path)
         assert output.partial.exists()
     assert {path.name for path in tmp_path.iterdir()} == {*kept, "out.txt"}
 
@@ -72,16 +72,16 @@ def test_only_what_nobody_writes_is_swept(tmp_path: Path) -> None:
 def test_what_is_held_elsewhere_is_kept_though_its_process_is_not_seen(tmp_path: Path) -> None:
     for left in (tmp_path / f".a.partial-{ended()}-0.mp4", tmp_path / f".b.partial-{ended()}-0"):
         left.mkdir() if left.suffix == "" or left.name.startswith(".b") else left.touch()
-        hold = Hold(left)  # as another container would
-        sweep(tmp_path)
+        hold = PartialFileLock(left)  # as another container would
+        remove_stale_partials(tmp_path)
         assert left.exists()
         hold.release()
-        sweep(tmp_path)
+        remove_stale_partials(tmp_path)
         assert not left.exists()
 
 
 def test_a_folder_that_may_not_be_read_is_no_obstacle(tmp_path: Path) -> None:
-    sweep(tmp_path / "none")
+    remove_stale_partials(tmp_path / "none")
     assert partial_path(tmp_path / "a.mp4") != partial_path(tmp_path / "a.mp4")
 
 
@@ -89,5 +89,5 @@ def test_time_is_not_wasted_in_full_folders(tmp_path: Path) -> None:
     for number in range(2000):
         (tmp_path / f"{number}.png").touch()
     begun = time.perf_counter()
-    sweep(tmp_path)
+    remove_stale_partials(tmp_path)
     assert time.perf_counter() - begun < 5

@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from personalive.errors import MediaError, MediaTooLargeError
 from personalive.media import MAX_IMAGE_PIXELS, decode_image
-from personalive.media.picture_header import HEAD_BYTES, image_type, is_sequence, jpeg_facts, stored_size
+from personalive.media.picture_header import (
+    HEAD_BYTES,
+    detect_image_type,
+    is_sequence,
+    read_jpeg_info,
+    read_stored_size,
+)
 
 from .clips import patches
 
@@ -45,8 +51,8 @@ def test_the_size_is_what_the_decoder_says(
     mode = "RGBA" if clear and kind != "JPEG" else "RGB"
     PIL.Image.new(mode, (width, height)).save(buffer, kind, lossless=lossless)
     data = buffer.getvalue()
-    assert image_type(data[:HEAD_BYTES]) == kind
-    assert stored_size(data, kind) == (width, height)
+    assert detect_image_type(data[:HEAD_BYTES]) == kind
+    assert read_stored_size(data, kind) == (width, height)
 
 
 @FEW
@@ -60,17 +66,17 @@ def test_scans_and_samples_are_counted(
     noise = np.random.default_rng(width).integers(0, 256, (height, width, 3)).astype(np.uint8)
     picture = PIL.Image.fromarray(noise).convert(mode)
     data = jpeg(picture, progressive=progressive, subsampling=subsampling, comment=comment + b"\xff\xda\xff")
-    facts = jpeg_facts(data)
+    facts = read_jpeg_info(data)
     assert facts is not None
     assert (facts.width, facts.height) == (width, height)
-    assert facts.whole == progressive
+    assert facts.needs_full_buffer == progressive
     assert facts.scans > 1 if progressive else facts.scans == 1
     if mode == "L":
         assert facts.samples == width * height
     else:
         assert width * height <= facts.samples <= 4 * width * height
     if progressive:
-        again = jpeg_facts(with_scans(data, more))
+        again = read_jpeg_info(with_scans(data, more))
         assert again is not None
         assert again.scans == facts.scans + more
 
@@ -78,16 +84,16 @@ def test_scans_and_samples_are_counted(
 @given(st.binary(max_size=400))
 def test_any_bytes_have_facts_or_none(data: bytes) -> None:
     for head in (b"\xff\xd8\xff", b"\xff\xd8\xff\xc0\x00\x0b\x08", b"\xff\xd8\xff\xda"):
-        jpeg_facts(head + data)
+        read_jpeg_info(head + data)
     for kind in ("PNG", "WEBP"):
-        stored_size(data, kind)
-    image_type(data)
-    image_type(b"\0\0\0\x20ftyp" + data)
+        read_stored_size(data, kind)
+    detect_image_type(data)
+    detect_image_type(b"\0\0\0\x20ftyp" + data)
 
 
 def test_what_follows_the_picture_is_not_counted() -> None:
     data = jpeg(PIL.Image.fromarray(patches()))
-    facts, followed = jpeg_facts(data), jpeg_facts(data + data + b"\xff\xda" * 5000)
+    facts, followed = read_jpeg_info(data), read_jpeg_info(data + data + b"\xff\xda" * 5000)
     assert facts == followed
 
 
@@ -105,7 +111,7 @@ def test_what_follows_the_picture_is_not_counted() -> None:
     ],
 )
 def test_brands(head: bytes, kind: str | None, sequence: bool) -> None:
-    assert image_type(head) == kind
+    assert detect_image_type(head) == kind
     assert is_sequence(head) == sequence
 
 

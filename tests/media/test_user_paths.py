@@ -11,15 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personalive.errors import MediaError, PersonaLiveError
-from personalive.jobs.output import check_target
-from personalive.jobs.reference_image import read_portrait
+from personalive.jobs.output import check_output_path
+from personalive.jobs.reference_image import read_reference
 from personalive.media import check_output, is_image_file, open_driving, read_image, read_provenance
 from personalive.media.user_paths import check_is_file, check_name, check_new_file
 
 READERS: list[Callable[[Path], object]] = [
     read_image,
     open_driving,
-    read_portrait,
+    read_reference,
     read_provenance,
     check_is_file,
 ]
@@ -45,7 +45,7 @@ def test_what_could_be_waited_for_for_ever_is_not_opened(tmp_path: Path) -> None
         refused_in_words(tmp_path / "s.mp4", "is a socket")
     for path in (pipe, Path("/dev/null"), Path("/dev/zero")):
         with pytest.raises(MediaError, match=r"is a (pipe|device)\. Name a file"):
-            check_target(path, overwrite=True)
+            check_output_path(path, overwrite=True)
     assert pipe.is_fifo()
     (tmp_path / "link.mp4").symlink_to("/dev/null")
     with pytest.raises(MediaError, match="is a device"):
@@ -89,14 +89,14 @@ def test_outputs_of_such_names_too(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MediaError, match=words):
-        check_target(Path(text), overwrite=False)
+        check_output_path(Path(text), overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
 
 @settings(max_examples=50)
 @given(st.text(min_size=1, max_size=400))
 def test_any_text_is_a_path_or_gets_a_sentence(text: str) -> None:
-    for check in (check_is_file, check_new_file, check_name, open_driving, read_portrait):
+    for check in (check_is_file, check_new_file, check_name, open_driving, read_reference):
         try:
             check(Path("/nowhere-at-all") / Path(text).name)
         except PersonaLiveError as error:

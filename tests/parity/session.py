@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from personalive.pipelines.base import FrameChunk
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
-from personalive.pipelines.diffusion.preprocessing.face_crops import face_boxes
-from personalive.pipelines.diffusion.preprocessing.keypoints import keypoints
-from personalive.pipelines.diffusion.preprocessing.pixels import clip_pixels
+from personalive.pipelines.diffusion.preprocessing.face_crops import compute_face_boxes
+from personalive.pipelines.diffusion.preprocessing.keypoints import transform_keypoints
+from personalive.pipelines.diffusion.preprocessing.pixels import preprocess_clip_image
 from tests.parity.networks import StreamNetworks, bank_statistics
 from tests.pipelines.diffusion import recipe
 from tests.pipelines.diffusion.figures import Case
@@ -37,10 +37,10 @@ class NamedNoise:
         self._drawn = int(state[0])
 
 
-def models(salt: str) -> Models:
+def models(salt: str) -> Components:
     """A case's networks, as a pipeline holds them."""
     networks = StreamNetworks(salt)
-    return Models(
+    return Components(
         reference_unet=networks.reference_unet,
         denoising_unet=networks.denoising_unet,
         motion_encoder=networks.motion_encoder,
@@ -66,9 +66,9 @@ def run(case: Case, chunks: int) -> dict[str, list[Tensor]]:
         reference = pipeline.fuse(image)
         recorded |= {"ref_latents": [reference.latents], "motion": [reference.motion]}
         with torch.inference_mode():
-            box = face_boxes(keypoints(reference.head), case.height, case.width)
-            embeds = own.image_encoder(clip_pixels(image))
-            banks = own.reference_unet(reference.latents, reference.keyframe_cross)
+            box = compute_face_boxes(transform_keypoints(reference.head), case.height, case.width)
+            embeds = own.image_encoder(preprocess_clip_image(image))
+            banks = own.reference_unet(reference.latents, reference.keyframe_cross_attention)
         recorded |= {"image_embeds": [embeds[:, None]], "bank_stats": [bank_statistics(banks)]}
 
         def record(stage: str, value: Tensor) -> None:

@@ -28,7 +28,7 @@ def test_full_size_unets_compute_the_published_figures(path: Path) -> None:
 
     image_embeds = array("image_embeds", 1, 1, 768)
     references = filled(lambda: ReferenceUNet(UNetParams()), f"{case.salt}reference_unet")
-    cross = references.cross_constants(image_embeds)
+    cross = references.compute_cross_constants(image_embeds)
     banks = references(array("latent", 1, 4, 16, 16), cross)
     keyframe = references(array("keyframe_latent", 1, 4, 16, 16), cross)
     assert relative_errors(bank_statistics(banks), case.tensor("bank_stats")).max() <= TOLERANCE
@@ -37,7 +37,7 @@ def test_full_size_unets_compute_the_published_figures(path: Path) -> None:
     unet = filled(lambda: DenoisingUNet(DenoisingUNetParams()), f"{case.salt}denoising_unet")
     sources = {"noise_pred": [banks], "noise_pred_keyframe": [banks, keyframe]}
     for name, seen in sources.items():
-        conditions = unet.conditions(
+        conditions = unet.build_conditioning(
             timesteps=TIMESTEPS,
             motion=array("motion", 1, 16, 32, 16),
             pose=0.1 * array("pose", 1, 320, 16, 16, 16),

@@ -40,7 +40,7 @@ def test_parameters_never_change_in_place() -> None:
 
 @pytest.mark.usefixtures("plugins")
 def test_leaving_the_block_closes_and_sessions_step_together_as_alone() -> None:
-    with registry.get("echo").load(LoadParameters(width=256, height=256)) as pipeline:
+    with registry.get_pipeline("echo").load(LoadParameters(width=256, height=256)) as pipeline:
         reference = pipeline.fuse(np.full((256, 256, 3), 9, np.uint8))
         with pipeline.open_session(reference) as one, pipeline.open_session(reference) as other:
             first, second = pipeline.step_many([one, other], [chunk(4, 60), chunk(4, 90)])

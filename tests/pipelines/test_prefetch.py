@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.pipelines.prefetch import Prefetch
+from personalive.pipelines.prefetch import Prefetcher
 
 IMAGE = np.zeros((16, 16, 3), np.uint8)
 
@@ -42,78 +42,78 @@ class Counter:
 
 def test_a_prepared_frame_is_looked_at_once() -> None:
     looker = Counter()
-    ahead = Prefetch(looker)
+    ahead = Prefetcher(looker)
     for time in (0.0, 0.1, 0.2):
         ahead.prepare(IMAGE, time)
-    assert [ahead.look(IMAGE, time) for time in (0.0, 0.1, 0.2, 0.3)] == [1, 2, 3, 4]
+    assert [ahead.get(IMAGE, time) for time in (0.0, 0.1, 0.2, 0.3)] == [1, 2, 3, 4]
     assert looker.times == [0.0, 0.1, 0.2, 0.3]
 
 
 def test_frames_of_one_time_each_have_their_result() -> None:
-    ahead = Prefetch(Counter())
+    ahead = Prefetcher(Counter())
     ahead.prepare(IMAGE, 1.0)
     ahead.prepare(IMAGE, 1.0)
-    assert [ahead.look(IMAGE, 1.0) for _ in range(2)] == [1, 2]
+    assert [ahead.get(IMAGE, 1.0) for _ in range(2)] == [1, 2]
 
 
 def test_results_for_frames_that_were_passed_over_are_dropped() -> None:
-    ahead = Prefetch(Counter())
+    ahead = Prefetcher(Counter())
     for time in (0.0, 0.1, 0.2):
         ahead.prepare(IMAGE, time)
-    assert ahead.look(IMAGE, 0.2) == 3
+    assert ahead.get(IMAGE, 0.2) == 3
     assert len(ahead) == 0
 
 
 def test_a_discarded_frame_takes_no_room() -> None:
-    ahead = Prefetch(Counter())
+    ahead = Prefetcher(Counter())
     ahead.prepare(IMAGE, 0.0)
     ahead.prepare(IMAGE, 0.1)
     ahead.discard(0.0)
     ahead.discard(7.0)
     assert len(ahead) == 1
-    assert ahead.look(IMAGE, 0.1) == 2
+    assert ahead.get(IMAGE, 0.1) == 2
 
 
 def test_a_frame_before_the_prepared_ones_is_looked_at_and_they_stay() -> None:
-    ahead = Prefetch(Counter())
+    ahead = Prefetcher(Counter())
     ahead.prepare(IMAGE, 0.5)
-    assert ahead.look(IMAGE, 0.1) == 2
-    assert ahead.look(IMAGE, 0.5) == 1
+    assert ahead.get(IMAGE, 0.1) == 2
+    assert ahead.get(IMAGE, 0.5) == 1
 
 
 @given(st.integers(0, 8), st.integers(0, 8))
 def test_a_paused_session_and_its_continuation_look_alike(stepped: int, prepared: int) -> None:
     looker = Counter()
-    ahead = Prefetch(looker)
+    ahead = Prefetcher(looker)
     for time in range(stepped + prepared):
         ahead.prepare(IMAGE, time)
     for time in range(stepped):
-        ahead.look(IMAGE, time)
-    state = ahead.pause()
-    continued = Prefetch(Counter())
-    continued.resume(state)
+        ahead.get(IMAGE, time)
+    state = ahead.save_state()
+    continued = Prefetcher(Counter())
+    continued.restore_state(state)
     times = range(stepped, stepped + prepared + 2)
-    assert [ahead.look(IMAGE, time) for time in times] == [continued.look(IMAGE, time) for time in times]
+    assert [ahead.get(IMAGE, time) for time in times] == [continued.get(IMAGE, time) for time in times]
     assert looker.times[-2:] == list(times)[-2:]
 
 
 @pytest.mark.parametrize("forget", ["reset", "resume", "close"])
 def test_nothing_prepared_outlives_a_reset(forget: str) -> None:
     looker = Counter()
-    ahead = Prefetch(looker)
+    ahead = Prefetcher(looker)
     ahead.prepare(IMAGE, 0.0)
     if forget == "resume":
-        ahead.resume({"count": 0})
+        ahead.restore_state({"count": 0})
     else:
         getattr(ahead, forget)()
     assert len(ahead) == 0
     assert looker.closed == (forget == "close")
-    ahead.look(IMAGE, 0.0)
+    ahead.get(IMAGE, 0.0)
     assert looker.times == [0.0, 0.0]
 
 
 def test_one_thread_prepares_while_another_looks() -> None:
-    ahead, times = Prefetch(Counter()), [float(time) for time in range(2000)]
+    ahead, times = Prefetcher(Counter()), [float(time) for time in range(2000)]
 
     def prepare() -> None:
         for time in times:
@@ -121,6 +121,6 @@ def test_one_thread_prepares_while_another_looks() -> None:
 
     thread = threading.Thread(target=prepare)
     thread.start()
-    seen = [ahead.look(IMAGE, time) for time in times]
+    seen = [ahead.get(IMAGE, time) for time in times]
     thread.join()
     assert len(set(seen)) == len(seen)

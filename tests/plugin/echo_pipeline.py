@@ -17,13 +17,13 @@ from personalive.media.types import Image
 from personalive.pipelines.base import (
     AnimatedChunk,
     Availability,
-    FaceFound,
+    DetectedFace,
     FrameChunk,
     FrameState,
     LoadParameters,
+    LoadProgressCallback,
     Pipeline,
     PipelineInfo,
-    ProgressReport,
     Reference,
     RunParameters,
     Session,
@@ -43,7 +43,7 @@ class EchoParameters(RunParameters):
 class EchoReference(Reference):
     id: str
     image: Image
-    face: FaceFound | None = None
+    face: DetectedFace | None = None
 
 
 class EchoSession(Session[EchoParameters]):
@@ -118,7 +118,7 @@ class EchoPipeline(Pipeline[LoadParameters, EchoParameters]):
         return Availability(True, "it only echoes")
 
     @classmethod
-    def load(cls, parameters: LoadParameters, report: ProgressReport | None = None) -> EchoPipeline:
+    def load(cls, parameters: LoadParameters, report: LoadProgressCallback | None = None) -> EchoPipeline:
         return cls(parameters)
 
     @property

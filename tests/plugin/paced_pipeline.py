@@ -20,13 +20,13 @@ from personalive.media.types import Image
 from personalive.pipelines.base import (
     AnimatedChunk,
     Availability,
-    FaceFound,
+    DetectedFace,
     FrameChunk,
     FrameState,
     LoadParameters,
+    LoadProgressCallback,
     Pipeline,
     PipelineInfo,
-    ProgressReport,
     Reference,
     RunParameters,
     Session,
@@ -54,7 +54,7 @@ class PacedParameters(RunParameters):
 class PacedReference(Reference):
     id: str
     image: Image
-    face: FaceFound | None
+    face: DetectedFace | None
 
 
 Shown = tuple[Image, float, FrameState]
@@ -151,7 +151,9 @@ class PacedPipeline(Pipeline[PacedLoadParameters, PacedParameters]):
         return Availability(True, "it needs nothing")
 
     @classmethod
-    def load(cls, parameters: PacedLoadParameters, report: ProgressReport | None = None) -> PacedPipeline:
+    def load(
+        cls, parameters: PacedLoadParameters, report: LoadProgressCallback | None = None
+    ) -> PacedPipeline:
         for tenth in range(10):
             if report is not None:
                 report("waiting", tenth / 10)

@@ -21,10 +21,10 @@ from fastapi import APIRouter, FastAPI
 from personalive.media.types import Image
 from personalive.server import errors
 from personalive.server.server import Server
-from personalive.server.sessions.session import Stream
+from personalive.server.sessions.session import ServerSession
 from personalive.server.settings import Settings
-from personalive.server.state.pipeline_manager import PipelineHost
-from personalive.server.state.reference_store import References
+from personalive.server.state.pipeline_manager import PipelineManager
+from personalive.server.state.reference_store import ReferenceStore
 
 SMALL = {"height": 256, "width": 256}
 
@@ -72,7 +72,7 @@ async def running(recordings: Path | None = None, **settings: Any) -> AsyncItera
 async def client_of(server: Server, routers: Iterable[APIRouter]) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of an application of these routes."""
     app = FastAPI()
-    errors.install(app)
+    errors.install_error_handlers(app)
     app.state.server = server
     for router in routers:
         app.include_router(router)
@@ -81,15 +81,15 @@ async def client_of(server: Server, routers: Iterable[APIRouter]) -> AsyncIterat
         yield client
 
 
-async def loaded(host: PipelineHost, pipeline_id: str = "preview", **parameters: object) -> None:
+async def loaded(host: PipelineManager, pipeline_id: str = "preview", **parameters: object) -> None:
     """Load a pipeline, at 256 × 256 unless told otherwise, and wait until that has ended."""
     await host.load(pipeline_id, {**SMALL, **parameters})
     await ended(host)
 
 
-async def ended(host: PipelineHost) -> None:
+async def ended(host: PipelineManager) -> None:
     """Wait until a load has ended."""
-    await until(lambda: host.status().status != "loading")
+    await until(lambda: host.get_status().status != "loading")
 
 
 async def until(true: Callable[[], bool], within: float = 30.0) -> None:
@@ -99,19 +99,19 @@ async def until(true: Callable[[], bool], within: float = 30.0) -> None:
             await asyncio.sleep(0.01)
 
 
-async def opened(server: Server, references: References | None = None) -> Stream:
+async def opened(server: Server, references: ReferenceStore | None = None) -> ServerSession:
     """A session on the default reference."""
     references = references or server.references
-    reference, pipeline = await references.fused(), server.host.pipeline
+    reference, pipeline = await references.get_fused(), server.pipelines.pipeline
     assert pipeline is not None
     assert references.default_id is not None
-    return await server.streams.open(pipeline, references.default_id, reference, {})
+    return await server.sessions.open(pipeline, references.default_id, reference, {})
 
 
-async def drive(stream: Stream, frames: int, fps: float = 50.0) -> None:
+async def drive(stream: ServerSession, frames: int, fps: float = 50.0) -> None:
     """Put driving frames as they would come."""
     for index in range(frames):
         frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), 5 * index % 256, np.uint8), format="rgb24")
         frame.pts, frame.time_base = index, Fraction(1, round(fps))
-        stream.put(frame)
+        stream.put_frame(frame)
         await asyncio.sleep(1 / fps)

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 import uvicorn
 
 from personalive.server.app import create_app
-from personalive.server.connection_limit import Crowd, CrowdGuard
-from personalive.server.run import http_config, listen
+from personalive.server.connection_limit import ConnectionLimiter, ConnectionLimitMiddleware
+from personalive.server.run import bind_socket, make_http_config
 from personalive.server.server import Server
 from personalive.server.settings import Settings
-from personalive.server.webrtc.port_range_loop import loop_factory
+from personalive.server.webrtc.port_range_loop import make_loop_factory
 from tests.server.parts import encoded, loaded, portrait
 
 T = TypeVar("T")
@@ -49,12 +49,14 @@ class Served:
     """Where it listens, its parts, and for how long its event loop was held at most."""
 
     def __init__(self, settings: Settings, most: int) -> None:
-        self.crowd = Crowd(most, settings.max_connections)
+        self.crowd = ConnectionLimiter(most, settings.max_connections)
         self._settings = settings
         self._app = create_app(settings, lambda given: Server(given, in_process=True))
         self._up: Future[asyncio.AbstractEventLoop] = Future()
-        self._listener = listen("127.0.0.1", 0)
-        config = http_config(CrowdGuard(self._app, self.crowd), self.crowd, settings.header_timeout_s)
+        self._listener = bind_socket("127.0.0.1", 0)
+        config = make_http_config(
+            ConnectionLimitMiddleware(self._app, self.crowd), self.crowd, settings.header_timeout_s
+        )
         self._http = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._held = 0.0
@@ -114,7 +116,7 @@ class Served:
         self._listener.close()
 
     def _run(self) -> None:
-        with asyncio.Runner(loop_factory=loop_factory(None)) as runner:
+        with asyncio.Runner(loop_factory=make_loop_factory(None)) as runner:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
@@ -136,9 +138,9 @@ def served(recordings: Path, *, most: int = 64, load: bool = True, **settings: A
 
 
 async def _made_ready(running: Served) -> None:
-    await loaded(running.server.host)
+    await loaded(running.server.pipelines)
     await running.server.references.add(encoded(portrait()))
-    await running.server.references.fused()
+    await running.server.references.get_fused()
 
 
 def connected(address: tuple[str, int]) -> socket.socket:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
 
-from personalive.server.connection_limit import Crowd, CrowdGuard
+from personalive.server.connection_limit import ConnectionLimiter, ConnectionLimitMiddleware
 from tests.server.asgi import ask
 
 
@@ -44,12 +44,12 @@ ARRIVALS = st.lists(
 
 @given(ARRIVALS)
 def test_a_newcomer_gets_in_as_long_as_anybody_can_make_room(arrivals: list[tuple[str, str]]) -> None:
-    crowd = Crowd(most=8, most_of_one=4)
+    crowd = ConnectionLimiter(max_connections=8, max_per_address=4)
     there: list[Client] = []
     for host, stage in arrivals:
         newcomer = Client("idle")
         others_wait = any(client.waits for client in there)
-        crowd.enter(newcomer, host)
+        crowd.add(newcomer, host)
         there = [client for client in (*there, newcomer) if not client.dismissed]
         assert newcomer in there or not others_wait
         assert len(there) == len(crowd) <= 8
@@ -57,45 +57,45 @@ def test_a_newcomer_gets_in_as_long_as_anybody_can_make_room(arrivals: list[tupl
 
 
 def test_the_oldest_idle_one_of_the_same_address_goes_first() -> None:
-    crowd = Crowd(most=100, most_of_one=3)
+    crowd = ConnectionLimiter(max_connections=100, max_per_address=3)
     clients = [Client(stage) for stage in ("answered", "asking", "idle", "idle", "idle")]
     for client in clients[:4]:
-        crowd.enter(client, "203.0.113.7")
+        crowd.add(client, "203.0.113.7")
     assert [client.dismissed for client in clients[:4]] == [False, False, True, False]
     clients[3].stage = "answered"
-    crowd.enter(clients[4], "203.0.113.7")
+    crowd.add(clients[4], "203.0.113.7")
     assert [client.dismissed for client in clients] == [False, True, True, False, False]
 
 
 def test_where_there_are_too_many_in_all_the_address_with_most_gives_way() -> None:
-    crowd = Crowd(most=4, most_of_one=3)
+    crowd = ConnectionLimiter(max_connections=4, max_per_address=3)
     few, many = Client("idle"), [Client("idle") for _ in range(3)]
-    crowd.enter(few, "203.0.113.7")
+    crowd.add(few, "203.0.113.7")
     for client in many:
-        crowd.enter(client, "198.51.100.1")
-    crowd.enter(Client("idle"), "192.0.2.1")
+        crowd.add(client, "198.51.100.1")
+    crowd.add(Client("idle"), "192.0.2.1")
     assert not few.dismissed
     assert [client.dismissed for client in many] == [True, False, False]
 
 
 def test_a_network_of_ipv6_counts_as_one_address() -> None:
-    crowd = Crowd(most=100, most_of_one=1)
+    crowd = ConnectionLimiter(max_connections=100, max_per_address=1)
     first, second, elsewhere = Client("idle"), Client("idle"), Client("idle")
-    crowd.enter(first, "2001:db8::1")
-    crowd.enter(elsewhere, "2001:db8:0:1::1")
-    crowd.enter(second, "2001:db8::2")
+    crowd.add(first, "2001:db8::1")
+    crowd.add(elsewhere, "2001:db8:0:1::1")
+    crowd.add(second, "2001:db8::2")
     assert (first.dismissed, elsewhere.dismissed, second.dismissed) == (True, False, False)
-    crowd.leave(second, "2001:db8::2")
-    crowd.leave(second, "2001:db8::2")
+    crowd.remove(second, "2001:db8::2")
+    crowd.remove(second, "2001:db8::2")
     assert len(crowd) == 1
 
 
 @pytest.mark.parametrize(("path", "status"), [("/health", 200), ("/health/ready", 200), ("/whip", 503)])
 def test_a_crowded_address_is_told_to_wait_but_for_health(path: str, status: int) -> None:
-    crowd = Crowd(most=100, most_of_one=2)
-    guard = CrowdGuard(PlainTextResponse("fine"), crowd)
+    crowd = ConnectionLimiter(max_connections=100, max_per_address=2)
+    guard = ConnectionLimitMiddleware(PlainTextResponse("fine"), crowd)
     for _ in range(3):
-        crowd.enter(Client("answered"), "127.0.0.1")
+        crowd.add(Client("answered"), "127.0.0.1")
     answered = asyncio.run(ask(guard, "GET", path))
     assert answered.status == status
     if status == 503:
@@ -104,9 +104,12 @@ def test_a_crowded_address_is_told_to_wait_but_for_health(path: str, status: int
 
 
 def test_idle_connections_do_not_make_an_address_crowded() -> None:
-    crowd = Crowd(most=100, most_of_one=2)
+    crowd = ConnectionLimiter(max_connections=100, max_per_address=2)
     clients = [Client("answered") for _ in range(3)]
     for client in clients:
-        crowd.enter(client, "127.0.0.1")
+        crowd.add(client, "127.0.0.1")
     clients[0].stage = "idle"
-    assert asyncio.run(ask(CrowdGuard(PlainTextResponse("fine"), crowd), "GET", "/whip")).status == 200
+    assert (
+        asyncio.run(ask(ConnectionLimitMiddleware(PlainTextResponse("fine"), crowd), "GET", "/whip")).status
+        == 200
+    )

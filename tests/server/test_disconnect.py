@@ -22,7 +22,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         pytest.MonkeyPatch.context() as patch,
         served(folder, connect_timeout_s=600, max_sessions=1) as running,
     ):
-        patch.setattr(session_manager, "_SILENT_S", 1e9)  # no newcomer makes room for itself
+        patch.setattr(session_manager, "_SILENCE_TIMEOUT_S", 1e9)  # no newcomer makes room for itself
         yield running
 
 
@@ -42,7 +42,7 @@ def wait(true: Callable[[], bool]) -> None:
 
 
 def is_free(running: Served) -> bool:
-    return len(running.server.streams) == 0 and not running.server.calls._peers
+    return len(running.server.sessions) == 0 and not running.server.signaling._peers
 
 
 def opens(running: Served, path: str) -> bool:
@@ -67,7 +67,7 @@ def test_an_offer_whose_client_has_left_keeps_no_place(
     with connected(running.address) as client:
         client.sendall(request(path))
         if worker_is_busy:
-            wait(lambda: len(running.server.streams) == 1)
+            wait(lambda: len(running.server.sessions) == 1)
     try:
         wait(lambda: is_free(running))
     finally:
@@ -75,7 +75,7 @@ def test_an_offer_whose_client_has_left_keeps_no_place(
     if worker_is_busy:
         assert occupied.result(LATE)
     wait(lambda: opens(running, path))
-    (stream,) = running.server.streams.all()
+    (stream,) = running.server.sessions.all()
     running.call(stream.end("client_closed"))
 
 
@@ -87,7 +87,7 @@ def test_a_viewer_who_has_left_is_forgotten(running: Served) -> None:
     for _ in range(5):
         with connected(running.address) as client:
             client.sendall(request("/whep"))
-    wait(lambda: not running.server.calls._viewers)
-    (stream,) = running.server.streams.all()
+    wait(lambda: not running.server.signaling._viewers)
+    (stream,) = running.server.sessions.all()
     assert not stream.ended
     running.call(stream.end("client_closed"))

@@ -12,7 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from personalive import errors as user_errors
 from personalive.errors import PersonaLiveError
 from personalive.server import errors
-from personalive.server.errors import BadRequestError, BusyError, ConflictError, NotFoundError, status_of
+from personalive.server.errors import (
+    BadRequestError,
+    ConflictError,
+    NotFoundError,
+    ServiceUnavailableError,
+    get_status_code,
+)
 from tests.server.asgi import Answered, ask, pieces
 
 
@@ -23,7 +29,7 @@ class Wanted(BaseModel):
 
 
 def application(error: Exception | None = None, defects: list[int] | None = None) -> FastAPI:
-    app = FastAPI(responses=errors.ANYWHERE)
+    app = FastAPI(responses=errors.COMMON_RESPONSES)
 
     @app.get("/fails")
     async def fails() -> None:
@@ -42,7 +48,7 @@ def application(error: Exception | None = None, defects: list[int] | None = None
 
         return StreamingResponse(content())
 
-    errors.install(app, None if defects is None else lambda: defects.append(1))
+    errors.install_error_handlers(app, None if defects is None else lambda: defects.append(1))
     return app
 
 
@@ -71,22 +77,24 @@ def post(body: bytes, kind: str = "application/json") -> Answered:
         (BadRequestError("no"), 400),
         (NotFoundError("no"), 404),
         (ConflictError("no"), 409),
-        (BusyError("no", retry_after=7), 503),
+        (ServiceUnavailableError("no", retry_after=7), 503),
     ],
 )
 def test_every_class_has_its_status_and_the_sentence_is_told(error: PersonaLiveError, status: int) -> None:
     answered = get(error)
     assert (answered.status, answered.detail) == (status, "no")
-    assert status_of(error) == status
+    assert get_status_code(error) == status
 
 
 def test_every_error_of_the_house_has_a_status() -> None:
     kinds = [kind for kind in vars(user_errors).values() if isinstance(kind, type)]
-    assert all(400 <= status_of(kind("no")) <= 507 for kind in kinds if issubclass(kind, PersonaLiveError))
+    assert all(
+        400 <= get_status_code(kind("no")) <= 507 for kind in kinds if issubclass(kind, PersonaLiveError)
+    )
 
 
 def test_busy_says_when_to_try_again() -> None:
-    assert get(BusyError("All slots are taken.", retry_after=7)).headers["retry-after"] == "7"
+    assert get(ServiceUnavailableError("All slots are taken.", retry_after=7)).headers["retry-after"] == "7"
 
 
 def test_a_defect_says_nothing_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
@@ -122,7 +130,7 @@ def test_half_an_answer_is_cut_off() -> None:
 def test_bodies_that_cannot_be_used_are_told_field_by_field(body: bytes) -> None:
     answered = post(body)
     assert answered.status in {400, 422}
-    problem = errors.Problem.model_validate_json(answered.body)
+    problem = errors.ErrorResponse.model_validate_json(answered.body)
     if isinstance(problem.detail, list):
         assert problem.detail[0].loc[0] == "body"
     assert len(answered.body) < 1000

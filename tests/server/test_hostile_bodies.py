@@ -179,14 +179,14 @@ def ask(running: Served, request: Hostile) -> tuple[int, bytes]:
 
 def session_of(running: Served) -> str:
     """A session that can be asked about; those of offers that were fine after all are ended."""
-    streams = running.server.streams.all()
+    streams = running.server.sessions.all()
     for stream in streams[1:]:
         running.call(stream.end("client_closed"))
     if streams:
         return streams[0].id
     status, said = ask(running, Hostile("POST", "/whip", "application/sdp", OFFER.encode()))
     assert status == 201, said
-    return running.server.streams.all()[0].id
+    return running.server.sessions.all()[0].id
 
 
 def check(running: Served, request: Hostile) -> None:

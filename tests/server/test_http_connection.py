@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from personalive.server import http_connection
-from personalive.server.http_connection import Turns
+from personalive.server.http_connection import TaskQueue
 from tests.server.served import Served, answer_of, connected, served
 
 HEADER_S = 1.0
@@ -136,7 +136,7 @@ def test_so_do_requests_whose_bodies_never_come(running: Served) -> None:
 
 
 def test_who_does_not_read_is_hung_up_on(running: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_connection, "_READ_S", 0.5)
+    monkeypatch.setattr(http_connection, "_WRITE_TIMEOUT_S", 0.5)
     with connected(running.address) as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.settimeout(5)
@@ -172,15 +172,15 @@ def test_connections_take_turns(work: list[int]) -> None:
     done: list[tuple[int, int]] = []
 
     async def run() -> list[int]:
-        turns, counts = Turns(), list[int]()
+        turns, counts = TaskQueue(), list[int]()
 
         def piece(number: int, left: int) -> None:
             done.append((number, left))
             if left > 1:
-                turns.add(partial(piece, number, left - 1))
+                turns.schedule(partial(piece, number, left - 1))
 
         for number, pieces in enumerate(work):
-            turns.add(partial(piece, number, pieces))
+            turns.schedule(partial(piece, number, pieces))
         while len(done) < sum(work):
             before = len(done)
             await asyncio.sleep(0)

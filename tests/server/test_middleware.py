@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from personalive.media import MAX_IMAGE_BYTES
 from personalive.server import errors, middleware
-from personalive.server.middleware import MAX_BODY_BYTES, PUBLIC, REFERENCE_PATH
+from personalive.server.middleware import MAX_BODY_BYTES, PUBLIC_PATHS, REFERENCE_PATH
 from personalive.server.settings import Settings
 from tests.server.asgi import Answered, ask, pieces
 
@@ -32,8 +32,8 @@ def application(settings: Settings = OPEN) -> FastAPI:
             raise RuntimeError("it breaks")
         return {"path": path, "bytes": len(await request.body())}
 
-    errors.install(app)
-    middleware.install(app, settings)
+    errors.install_error_handlers(app)
+    middleware.install_middleware(app, settings)
     return app
 
 
@@ -107,7 +107,7 @@ def test_a_key_in_the_query_is_no_key() -> None:
     assert call("GET", "/metrics", settings=SECURE, query=f"api_key={KEY}").status == 401
 
 
-@pytest.mark.parametrize("path", sorted(PUBLIC | {"/assets/page.css"}))
+@pytest.mark.parametrize("path", sorted(PUBLIC_PATHS | {"/assets/page.css"}))
 def test_public_routes_are_for_reading_only(path: str) -> None:
     assert call("GET", path, settings=SECURE).status == 200
     assert call("HEAD", path, settings=SECURE).status == 200
@@ -122,8 +122,8 @@ def test_no_other_bytes_open(given: bytes) -> None:
         "path": "/metrics",
         "headers": [(b"authorization", b"Bearer " + given)],
     }
-    guard = middleware.KeyGuard(application(), KEY)
-    assert not guard._knows(scope)
+    guard = middleware.ApiKeyMiddleware(application(), KEY)
+    assert not guard._is_authorized(scope)
 
 
 def test_refused_before_the_body_is_read() -> None:
@@ -230,7 +230,7 @@ def test_a_length_that_lies_helps_nobody() -> None:
 
 @pytest.mark.parametrize("length", ["-1", "ten", "00", "1e3", "+5"])
 def test_a_length_that_is_no_number_is_no_way_around(length: str) -> None:
-    guard = middleware.BodyGuard(application(), 1.0)
+    guard = middleware.BodyLimitMiddleware(application(), 1.0)
     answered = asyncio.run(
         ask(guard, "POST", "/whip", {"content-length": length}, pieces([b"x" * 600_000] * 9))
     )

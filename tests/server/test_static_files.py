@@ -8,11 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.server.static_files import DOCS, INDEX, STAGE, assets, index
+from personalive.server.static_files import DOCS_FILE, INDEX_FILE, STAGE_FILE, load_assets, render_index
 
 
 @pytest.mark.parametrize(
-    "text", [index("1.2.3").decode(), *(assets()[name].content.decode() for name in (STAGE, DOCS))]
+    "text",
+    [
+        render_index("1.2.3").decode(),
+        *(load_assets()[name].content.decode() for name in (STAGE_FILE, DOCS_FILE)),
+    ],
 )
 def test_the_pages_have_their_files_and_nothing_within(text: str) -> None:
     """Neither scripts nor styles stand in the page: its security policy forbids both."""
@@ -21,28 +25,28 @@ def test_the_pages_have_their_files_and_nothing_within(text: str) -> None:
     assert all(name.startswith("/") for name in named)
     for name in named:
         if name.startswith("/assets/"):
-            assert name.removeprefix("/assets/") in assets()
+            assert name.removeprefix("/assets/") in load_assets()
 
 
 def test_modules_and_styles_name_only_files_that_are_there() -> None:
-    for name, asset in assets().items():
+    for name, asset in load_assets().items():
         if name.endswith((".js", ".css")) and not name.startswith("docs/"):
             for named in re.findall(r"""(?:from |import |url\()["'](\S+?)["']""", asset.content.decode()):
                 assert (
                     posixpath.normpath(posixpath.join("/assets", posixpath.dirname(name), named))[8:]
-                    in assets()
+                    in load_assets()
                 )
 
 
 def test_the_page_tells_the_version() -> None:
-    assert "1.2.3" in index("1.2.3").decode()
-    assert b"<b>" not in index("<b>1.2.3</b>")
+    assert "1.2.3" in render_index("1.2.3").decode()
+    assert b"<b>" not in render_index("<b>1.2.3</b>")
 
 
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        (INDEX, "text/html; charset=utf-8"),
+        (INDEX_FILE, "text/html; charset=utf-8"),
         ("css/base.css", "text/css; charset=utf-8"),
         ("js/main.js", "text/javascript; charset=utf-8"),
         ("icon.svg", "image/svg+xml; charset=utf-8"),
@@ -50,7 +54,7 @@ def test_the_page_tells_the_version() -> None:
     ],
 )
 def test_files_have_their_types(name: str, kind: str) -> None:
-    assert assets()[name].type == kind
+    assert load_assets()[name].type == kind
 
 
 @pytest.mark.parametrize(
@@ -68,10 +72,10 @@ def test_files_have_their_types(name: str, kind: str) -> None:
     ],
 )
 def test_only_exact_names_are_files(name: str) -> None:
-    assert name not in assets()
+    assert name not in load_assets()
 
 
 @given(st.text())
 def test_no_other_name_is_a_file(name: str) -> None:
-    assert name not in assets() or re.fullmatch(r"[\w-]+(/[\w-]+)*\.\w+", name)
-    assert quote("../" + name) not in assets()
+    assert name not in load_assets() or re.fullmatch(r"[\w-]+(/[\w-]+)*\.\w+", name)
+    assert quote("../" + name) not in load_assets()

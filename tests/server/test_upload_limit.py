@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from personalive.server.upload_limit import UploadGuard
+from personalive.server.upload_limit import UploadLimitMiddleware
 from tests.server.asgi import ask, pieces
 
 
@@ -17,7 +17,7 @@ async def takes_all(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def guarded() -> ASGIApp:
-    return UploadGuard(takes_all, path="/picture", most=1000)
+    return UploadLimitMiddleware(takes_all, path="/picture", max_bytes=1000)
 
 
 async def sent(app: ASGIApp, path: str, count: int) -> int:

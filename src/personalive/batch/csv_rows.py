@@ -15,11 +15,11 @@ from typing import Any
 from personalive.batch import options
 from personalive.errors import InputError
 
-_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
-_SAID = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
-_NEEDED = ("reference", "driving")
-_WITHOUT_HEADER = (*_NEEDED, "output")
-_FILE = re.compile(r".+\.\w{2,5}|.*[/\\].*", re.DOTALL)
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
+_REQUIRED_COLUMNS = ("reference", "driving")
+_DEFAULT_COLUMNS = (*_REQUIRED_COLUMNS, "output")
+_FILE_NAME = re.compile(r".+\.\w{2,5}|.*[/\\].*", re.DOTALL)
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
 
 
@@ -29,54 +29,54 @@ def read_rows(text: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     Raises `InputError` for what is no such table.
     """
     lines = _Lines(text)
-    separator = lines.said or _separator(lines.header)
-    rows = _parsed(lines, separator, name)
+    separator = lines.declared_delimiter or _detect_delimiter(lines.header)
+    rows = _parse(lines, separator, name)
     first = next(rows, None)
     if first is None:
         return
     where, cells = first
-    columns = _columns(cells, where, separator)
+    columns = _read_header(cells, where, separator)
     if columns is None:
-        columns = list(_WITHOUT_HEADER[: len(cells)])
+        columns = list(_DEFAULT_COLUMNS[: len(cells)])
         yield where, _row(cells, columns, where, separator)
     for where, cells in rows:
         yield where, _row(cells, columns, where, separator)
 
 
 class _Lines:
-    """The lines of a table but for comments and what spreadsheets say of the separator, which is `said`."""
+    """The lines of a table but for comments and what spreadsheets say of the separator, which is `declared_delimiter`."""
 
     def __init__(self, text: str) -> None:
         self._lines = io.StringIO(text, newline="").readlines()
-        self._first = 0
-        self.said: str | None = None
-        while self._first < len(self._lines) and _is_nothing(self._lines[self._first]):
-            self._first += 1
-        if self._first < len(self._lines) and (
-            match := _SAID.fullmatch(self._lines[self._first].rstrip("\r\n"))
+        self._header_line = 0
+        self.declared_delimiter: str | None = None
+        while self._header_line < len(self._lines) and _is_blank(self._lines[self._header_line]):
+            self._header_line += 1
+        if self._header_line < len(self._lines) and (
+            match := _SEP_LINE.fullmatch(self._lines[self._header_line].rstrip("\r\n"))
         ):
-            self.said = match[1]
-            self._first += 1
-            while self._first < len(self._lines) and _is_nothing(self._lines[self._first]):
-                self._first += 1
-        self.number = self._first
+            self.declared_delimiter = match[1]
+            self._header_line += 1
+            while self._header_line < len(self._lines) and _is_blank(self._lines[self._header_line]):
+                self._header_line += 1
+        self.number = self._header_line
         """Of the line that was given last, from 1."""
 
     @property
     def header(self) -> str:
-        return self._lines[self._first] if self._first < len(self._lines) else ""
+        return self._lines[self._header_line] if self._header_line < len(self._lines) else ""
 
     def __iter__(self) -> Iterator[str]:
-        for line in self._lines[self._first :]:
+        for line in self._lines[self._header_line :]:
             self.number += 1
             yield line
 
 
-def _is_nothing(line: str) -> bool:
+def _is_blank(line: str) -> bool:
     return not line.strip() or line.startswith("#")
 
 
-def _parsed(lines: _Lines, separator: str, name: str) -> Iterator[tuple[str, list[str]]]:
+def _parse(lines: _Lines, separator: str, name: str) -> Iterator[tuple[str, list[str]]]:
     """The rows that hold anything, in cells."""
     between_rows = True
 
@@ -101,29 +101,33 @@ def _parsed(lines: _Lines, separator: str, name: str) -> Iterator[tuple[str, lis
             yield f"line {lines.number} of {name}", [cell.strip() for cell in cells]
 
 
-def _separator(header: str) -> str:
+def _detect_delimiter(header: str) -> str:
     """The one by which the most of a first line are names of columns, or else files."""
 
     def worth(separator: str) -> tuple[int, int]:
         cells = [cell.strip() for cell in next(csv.reader([header], delimiter=separator), [])]
-        known = sum(options.column(cell) is not None for cell in cells)
-        return known, sum(_FILE.fullmatch(cell) is not None for cell in cells) if len(cells) > 1 else 0
+        known = sum(options.match_column(cell) is not None for cell in cells)
+        return known, sum(_FILE_NAME.fullmatch(cell) is not None for cell in cells) if len(cells) > 1 else 0
 
-    return max(_SEPARATORS, key=worth)
+    return max(_DELIMITERS, key=worth)
 
 
-def _columns(cells: Sequence[str], where: str, separator: str) -> list[str] | None:
+def _read_header(cells: Sequence[str], where: str, separator: str) -> list[str] | None:
     """The columns that a first row names; None where it is a job already."""
-    columns = [options.column(cell) or cell for cell in cells]
-    if not set(_NEEDED) & set(columns) and 2 <= len(cells) <= 3 and all(map(_FILE.fullmatch, cells)):
+    columns = [options.match_column(cell) or cell for cell in cells]
+    if (
+        not set(_REQUIRED_COLUMNS) & set(columns)
+        and 2 <= len(cells) <= 3
+        and all(map(_FILE_NAME.fullmatch, cells))
+    ):
         return None
     for index, column in enumerate(columns):
         if column and column in columns[:index]:
             raise InputError(f"{where}: the column {column} stands there twice.")
-    if missing := [column for column in _NEEDED if column not in columns]:
+    if missing := [column for column in _REQUIRED_COLUMNS if column not in columns]:
         listed = ", ".join(repr(column) for column in columns if column)
         raise InputError(
-            f"{where} names no column {' or '.join(missing)}: separated by {_said(separator)}, it has {listed}."
+            f"{where} names no column {' or '.join(missing)}: separated by {_describe_delimiter(separator)}, it has {listed}."
         )
     return columns
 
@@ -132,7 +136,7 @@ def _row(cells: Sequence[str], columns: Sequence[str], where: str, separator: st
     more = len(cells) - len(columns)
     if more > 0 and any(cells[len(columns) :]):
         raise InputError(
-            f"{where} has {len(cells)} cells, the header {len(columns)}, separated by {_said(separator)}: quote "
+            f"{where} has {len(cells)} cells, the header {len(columns)}, separated by {_describe_delimiter(separator)}: quote "
             "what holds a separator."
         )
     nameless = [cell for column, cell in zip(columns, cells, strict=False) if cell and not column]
@@ -144,11 +148,11 @@ def _row(cells: Sequence[str], columns: Sequence[str], where: str, separator: st
     # Where commas do not separate, they may stand in numbers.
     return {
         column: cell.replace(",", ".")
-        if column not in _WITHOUT_HEADER and _DECIMAL_COMMA.fullmatch(cell)
+        if column not in _DEFAULT_COLUMNS and _DECIMAL_COMMA.fullmatch(cell)
         else cell
         for column, cell in values.items()
     }
 
 
-def _said(separator: str) -> str:
-    return f"a {_SEPARATORS[separator]}" if separator in _SEPARATORS else repr(separator)
+def _describe_delimiter(separator: str) -> str:
+    return f"a {_DELIMITERS[separator]}" if separator in _DELIMITERS else repr(separator)

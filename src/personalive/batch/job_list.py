@@ -11,19 +11,19 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from personalive.batch import options, storage
-from personalive.batch.job_table import Row, read_table
+from personalive.batch.job_table import TableRow, read_table
 from personalive.errors import InputError
 
-Pairing = Literal["every", "name"]
+PairingMode = Literal["every", "name"]
 
 _FILES = ("reference", "driving", "output")
-_WRITTEN_PICTURES = {".jpg", ".jpeg", ".png", ".webp"}
-_PICTURES = _WRITTEN_PICTURES | {".heic", ".heif", ".avif"}
-_CLIPS = {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif"}
-_STILLS = {".jpg", ".jpeg", ".png", ".heic", ".heif", ".avif"}
+_IMAGE_OUTPUTS = {".jpg", ".jpeg", ".png", ".webp"}
+_REFERENCE_IMAGES = _IMAGE_OUTPUTS | {".heic", ".heif", ".avif"}
+_DRIVING_CLIPS = {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif"}
+_STILL_IMAGES = {".jpg", ".jpeg", ".png", ".heic", ".heif", ".avif"}
 _VIDEOS = {".mp4", ".m4v", ".mov", ".webm"}
-_SINGLE_FILES = _VIDEOS | {".gif"} | _WRITTEN_PICTURES
-_NAMED = 5
+_SINGLE_FILE_OUTPUTS = _VIDEOS | {".gif"} | _IMAGE_OUTPUTS
+_MAX_REPORTED = 5
 """How many errors in rows a message names."""
 
 
@@ -39,7 +39,7 @@ class BatchJob:
     """Fields of `AnimateJob`, checked; all others by name in `parameters`."""
 
     @property
-    def in_segments(self) -> bool:
+    def is_resumable(self) -> bool:
         """Whether it is made in segments: videos are, GIFs and pictures are made in one go."""
         return PurePosixPath(self.output).suffix.lower() in _VIDEOS
 
@@ -47,7 +47,7 @@ class BatchJob:
     def load_key(self) -> str:
         """Equal for jobs that want the same pipeline, loaded alike."""
         names = ("pipeline", "size", "seed")
-        parameters = options.loading(self.options.get("parameters", {}))
+        parameters = options.select_load_parameters(self.options.get("parameters", {}))
         return _text([*(self.options.get(name) for name in names), parameters])
 
     @property
@@ -66,23 +66,23 @@ def _text(value: object) -> str:
 
 
 def read_jobs(
-    given: Sequence[str], out: str, defaults: Mapping[str, Any], pairing: Pairing
+    inputs: Sequence[str], out: str, defaults: Mapping[str, Any], pairing: PairingMode
 ) -> list[BatchJob]:
-    """The jobs of one table, or of portraits and clips: `given` are one place or two.
+    """The jobs of one table, or of portraits and clips: `inputs` are one place or two.
 
     `defaults` are options by name, for what a row does not say. Raises `InputError` where a row cannot be a job.
     """
-    if len(given) == 1:
-        base = storage.parent_of(given[0])
-        return _jobs(_rows(read_table(given[0])), base, out, defaults)
-    if len(given) == 2:
-        if out in given:  # they would be portraits or clips themselves the next time
+    if len(inputs) == 1:
+        base = storage.parent_uri(inputs[0])
+        return _build_jobs(_expand_options(read_table(inputs[0])), base, out, defaults)
+    if len(inputs) == 2:
+        if out in inputs:  # they would be portraits or clips themselves the next time
             raise InputError(f"The results cannot go to {out}, where the inputs are: name another folder.")
-        return _jobs(_pairs(given[0], given[1], pairing), "/", out, defaults)
+        return _build_jobs(_pair(inputs[0], inputs[1], pairing), "/", out, defaults)
     raise InputError("Name one table of jobs, or portraits and clips: personalive batch portraits/ clips/.")
 
 
-def _rows(rows: Iterable[Row]) -> Iterable[Row]:
+def _expand_options(rows: Iterable[TableRow]) -> Iterable[TableRow]:
     """With what is in an `options` object put beside the columns."""
     for row in rows:
         inner = row.values.get("options")
@@ -99,23 +99,27 @@ def _rows(rows: Iterable[Row]) -> Iterable[Row]:
         outer = {name: value for name, value in row.values.items() if name != "options"}
         if twice := [*(set(inner) & set(outer)), *(set(inner) & set(_FILES))]:
             raise InputError(f"{row.where}: {twice[0]!r} must be a column or among the options, not both.")
-        yield Row(row.where, {**outer, **{name: value for name, value in inner.items() if value is not None}})
+        yield TableRow(
+            row.where, {**outer, **{name: value for name, value in inner.items() if value is not None}}
+        )
 
 
-def _pairs(references: str, drivings: str, pairing: Pairing) -> list[Row]:
-    portraits = _media(references, _PICTURES | _CLIPS, "portraits")
-    clips = _media(drivings, _CLIPS | _PICTURES, "clips")
+def _pair(references: str, drivings: str, pairing: PairingMode) -> list[TableRow]:
+    portraits = _list_media(references, _REFERENCE_IMAGES | _DRIVING_CLIPS, "portraits")
+    clips = _list_media(drivings, _DRIVING_CLIPS | _REFERENCE_IMAGES, "clips")
     if pairing == "every":
         pairs = list(itertools.product(portraits, clips))
     else:
-        pairs = _by_name(portraits, clips, references, drivings)
+        pairs = _pair_by_name(portraits, clips, references, drivings)
     return [
-        Row(f"{storage.name_of(one)} with {storage.name_of(other)}", {"reference": one, "driving": other})
+        TableRow(
+            f"{storage.file_name(one)} with {storage.file_name(other)}", {"reference": one, "driving": other}
+        )
         for one, other in pairs
     ]
 
 
-def _by_name(
+def _pair_by_name(
     portraits: Sequence[str], clips: Sequence[str], references: str, drivings: str
 ) -> list[tuple[str, str]]:
     """Those whose names are the same but for the suffix; one without its fellow is refused."""
@@ -125,23 +129,23 @@ def _by_name(
             name = next(stem for stem, count in Counter(map(_stem, places)).items() if count > 1)
             raise InputError(f"{folder} has more than one file called {name}: pair them in a table instead.")
     if alone := sorted(named[0].keys() ^ named[1].keys()):
-        listed = ", ".join(alone[:_NAMED]) + (" …" if len(alone) > _NAMED else "")
+        listed = ", ".join(alone[:_MAX_REPORTED]) + (" …" if len(alone) > _MAX_REPORTED else "")
         raise InputError(f"{len(alone)} names are in one of the two folders only: {listed}.")
     return [(named[0][stem], named[1][stem]) for stem in sorted(named[0])]
 
 
-def _media(place: str, suffixes: set[str], what: str) -> list[str]:
+def _list_media(uri: str, suffixes: set[str], what: str) -> list[str]:
     """The files of a folder that may be what is wanted, or the one file named."""
-    if not storage.is_folder(place):
-        return [place]
-    names = [name for name in storage.names_in(place) if not name.startswith(".")]
-    found = [storage.join(place, name) for name in names if PurePosixPath(name).suffix.lower() in suffixes]
+    if not storage.is_folder(uri):
+        return [uri]
+    names = [name for name in storage.list_files(uri) if not name.startswith(".")]
+    found = [storage.join(uri, name) for name in names if PurePosixPath(name).suffix.lower() in suffixes]
     if not found:
-        raise InputError(f"{place} holds no {what}: no {', '.join(sorted(suffixes))}.")
+        raise InputError(f"{uri} holds no {what}: no {', '.join(sorted(suffixes))}.")
     return found
 
 
-def _jobs(rows: Iterable[Row], base: str, out: str, defaults: Mapping[str, Any]) -> list[BatchJob]:
+def _build_jobs(rows: Iterable[TableRow], base: str, out: str, defaults: Mapping[str, Any]) -> list[BatchJob]:
     """Raises `InputError`; wrong rows are counted, and the first few told."""
     jobs: list[BatchJob] = []
     wrong: dict[str, list[str]] = {}
@@ -149,30 +153,30 @@ def _jobs(rows: Iterable[Row], base: str, out: str, defaults: Mapping[str, Any])
     known: dict[str, dict[str, Any]] = {}
     for row in rows:
         try:
-            jobs.append(_job(row, base, out, defaults, known))
+            jobs.append(_build_job(row, base, out, defaults, known))
             where.append(row.where)
         except InputError as error:
             wrong.setdefault(str(error), []).append(row.where)
     if wrong:
-        raise InputError(_told(wrong))
-    jobs = _named(jobs, out)
-    _check_apart(jobs, where)
+        raise InputError(_summarize_errors(wrong))
+    jobs = _assign_names(jobs, out)
+    _check_unique(jobs, where)
     return jobs
 
 
-def _told(wrong: Mapping[str, Sequence[str]]) -> str:
+def _summarize_errors(wrong: Mapping[str, Sequence[str]]) -> str:
     """What is wrong, and in which rows: every error once, as far as that is not too many."""
     told = [
         f"{rows[0]}{f' and {len(rows) - 1} more' if len(rows) > 1 else ''}: {error}"
-        for error, rows in itertools.islice(wrong.items(), _NAMED)
+        for error, rows in itertools.islice(wrong.items(), _MAX_REPORTED)
     ]
-    if rest := sum(len(rows) for rows in list(wrong.values())[_NAMED:]):
+    if rest := sum(len(rows) for rows in list(wrong.values())[_MAX_REPORTED:]):
         told.append(f"And {rest} rows more.")
     return " ".join(told)
 
 
-def _job(
-    row: Row, base: str, out: str, defaults: Mapping[str, Any], known: dict[str, dict[str, Any]]
+def _build_job(
+    row: TableRow, base: str, out: str, defaults: Mapping[str, Any], known: dict[str, dict[str, Any]]
 ) -> BatchJob:
     values = {str(name): value for name, value in row.values.items()}
     for name in ("reference", "driving"):
@@ -181,32 +185,32 @@ def _job(
     given = {**defaults, **{name: value for name, value in values.items() if name not in _FILES}}
     key = _text(given)  # thousands of rows tend to have the same few options
     if key not in known:
-        known[key] = options.checked(given)
+        known[key] = options.validate_options(given)
     name = str(values.get("output", "")).strip()
     return BatchJob(
         name=name,
-        reference=storage.resolve(values["reference"], base),
-        driving=storage.resolve(values["driving"], base),
-        output=_output(name, out) if name else "",
+        reference=storage.resolve_uri(values["reference"], base),
+        driving=storage.resolve_uri(values["driving"], base),
+        output=_resolve_output(name, out) if name else "",
         options=known[key],
     )
 
 
-def _output(name: str, out: str) -> str:
-    if not storage.is_url(name) and ".." in PurePosixPath(name).parts:
+def _resolve_output(name: str, out: str) -> str:
+    if not storage.is_remote(name) and ".." in PurePosixPath(name).parts:
         raise InputError(f"its output {name} leads out of {out}: give its whole path.")
     suffix = PurePosixPath(name).suffix.lower()
-    if suffix not in _SINGLE_FILES or "%" in storage.name_of(name):
-        kinds = ", ".join(sorted(_SINGLE_FILES))
+    if suffix not in _SINGLE_FILE_OUTPUTS or "%" in storage.file_name(name):
+        kinds = ", ".join(sorted(_SINGLE_FILE_OUTPUTS))
         raise InputError(f"its output {name} must be one file: {kinds}.")
-    return storage.resolve(name, out)
+    return storage.resolve_uri(name, out)
 
 
-def _named(jobs: Sequence[BatchJob], out: str) -> list[BatchJob]:
+def _assign_names(jobs: Sequence[BatchJob], out: str) -> list[BatchJob]:
     """With a name from both inputs where none was given; whole file names where short ones are not enough."""
 
     def named(job: BatchJob, part: Any) -> str:
-        suffix = ".png" if PurePosixPath(job.driving).suffix.lower() in _STILLS else ".mp4"
+        suffix = ".png" if PurePosixPath(job.driving).suffix.lower() in _STILL_IMAGES else ".mp4"
         return f"{part(job.reference)}_{part(job.driving)}{suffix}"
 
     taken = Counter(job.name or named(job, _stem) for job in jobs)
@@ -214,12 +218,12 @@ def _named(jobs: Sequence[BatchJob], out: str) -> list[BatchJob]:
     for job in jobs:
         name = job.name or named(job, _stem)
         if not job.name and taken[name] > 1:
-            name = named(job, _whole_name)
+            name = named(job, _full_name)
         made.append(job if job.name else replace(job, name=name, output=storage.join(out, name)))
     return made
 
 
-def _check_apart(jobs: Sequence[BatchJob], where: Sequence[str]) -> None:
+def _check_unique(jobs: Sequence[BatchJob], where: Sequence[str]) -> None:
     first: dict[str, int] = {}
     for index, job in enumerate(jobs):
         earlier = first.setdefault(job.output, index)
@@ -234,8 +238,8 @@ def _check_apart(jobs: Sequence[BatchJob], where: Sequence[str]) -> None:
 
 
 def _stem(place: str) -> str:
-    return PurePosixPath(storage.name_of(place)).stem
+    return PurePosixPath(storage.file_name(place)).stem
 
 
-def _whole_name(place: str) -> str:
-    return storage.name_of(place).replace(".", "-")
+def _full_name(place: str) -> str:
+    return storage.file_name(place).replace(".", "-")

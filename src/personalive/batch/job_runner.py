@@ -12,183 +12,191 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from personalive.batch.worker import Bench, Outcome, Standing, Task
-from personalive.jobs.background_io import Call
+from personalive.batch.worker import JobProgress, JobResult, JobTask, WorkerContext
+from personalive.jobs.background_io import BackgroundCall
 from personalive.jobs.phases import Phase
 
-_ASK_SECONDS = 0.1
+_PREFETCH_INTERVAL_S = 0.1
 """While a job animates and none is open, so often at most it is asked for one: frames can be much faster."""
 
 
-class Jobs(Protocol):
+class JobSource(Protocol):
     """Where the jobs come from. All is called on the thread on which they animate."""
 
-    def take(self, *, ahead: bool) -> Task | None:
+    def next_task(self, *, ahead: bool) -> JobTask | None:
         """The next job; None where there is none. `ahead`: to be opened while another animates, without waiting."""
 
-    def aside(self, task: Task) -> bool:
+    def may_run_in_background(self, task: JobTask) -> bool:
         """Whether the job may be opened and completed on another thread."""
 
-    def heard(self, standing: Standing) -> None:
+    def on_progress(self, progress: JobProgress) -> None:
         """How far the job is that animates."""
 
-    def ended(self, task: Task, outcome: Outcome) -> None:
+    def on_result(self, task: JobTask, result: JobResult) -> None:
         """What came of a job."""
 
 
-class _Stopped(BaseException):
+class _JobCancelled(BaseException):
     """Ends a job on another thread when all are given up."""
 
 
 class _Attempt:
-    """A job between its phases. `next` is the one that comes next, `outcome` what came of it in the end."""
+    """A job between its phases. `next_phase` is the one that comes next, `result` what came of it in the end."""
 
-    def __init__(self, bench: Bench, task: Task) -> None:
+    def __init__(self, bench: WorkerContext, task: JobTask) -> None:
         self.task = task
-        self.next: Phase | None = None
-        self.outcome: Outcome | None = None
-        self.call: Call[None] | None = None
+        self.next_phase: Phase | None = None
+        self.result: JobResult | None = None
+        self.background_call: BackgroundCall[None] | None = None
         """What another thread does of it."""
-        self._phases = bench.in_phases(task)
+        self._phases = bench.run_in_phases(task)
 
     def advance(self) -> None:
         """Do one phase."""
         try:
-            self.next = next(self._phases)
+            self.next_phase = next(self._phases)
         except StopIteration as end:
-            self.outcome = end.value
+            self.result = end.value
 
-    def aside(self) -> None:
+    def advance_in_background(self) -> None:
         """Have another thread do one phase."""
-        self.call = Call(self.advance)
-        self.call.start()
+        self.background_call = BackgroundCall(self.advance)
+        self.background_call.start()
 
     def wait(self) -> None:
         """Wait for the other thread."""
-        if self.call is not None:
-            self.call.result()
-            self.call = None
+        if self.background_call is not None:
+            self.background_call.result()
+            self.background_call = None
 
     def close(self) -> None:
         """Give it up, and leave behind what a run that was stopped leaves."""
-        if self.call is not None:
-            self.call.give_up()
+        if self.background_call is not None:
+            self.background_call.wait()
         self._phases.close()
 
 
-class Runner:
+class JobRunner:
     """The jobs in hand: one that is being opened, one that animates, one that is being completed.
 
     Its methods are for the thread that made it.
     """
 
-    def __init__(self, bench: Bench, jobs: Jobs) -> None:
-        self._bench = bench
-        self._jobs = jobs
-        self._opened: _Attempt | None = None
-        self._animated: _Attempt | None = None
-        self._completed: _Attempt | None = None
-        self._animating = self._stopped = False
-        self._asked = 0.0
+    def __init__(self, bench: WorkerContext, jobs: JobSource) -> None:
+        self._context = bench
+        self._source = jobs
+        self._prepared: _Attempt | None = None
+        self._running: _Attempt | None = None
+        self._finishing: _Attempt | None = None
+        self._is_animating = self._stopped = False
+        self._prefetched_at = 0.0
         self._thread = threading.current_thread()
-        bench.heard = self._heard
+        bench.on_progress = self._on_progress
 
-    def _heard(self, standing: Standing) -> None:
+    def _on_progress(self, standing: JobProgress) -> None:
         if threading.current_thread() is not self._thread:
             # What matters of these phases is in the outcome.
             if self._stopped:
-                raise _Stopped
+                raise _JobCancelled
             return
-        if self._completed is not None and self._completed.call is not None and self._completed.call.done:
-            self._settle_completed()
-        if self._animating and self._opened is None and time.monotonic() > self._asked + _ASK_SECONDS:
-            self._open_next()
-        self._jobs.heard(standing)
+        if (
+            self._finishing is not None
+            and self._finishing.background_call is not None
+            and self._finishing.background_call.done
+        ):
+            self._await_finishing()
+        if (
+            self._is_animating
+            and self._prepared is None
+            and time.monotonic() > self._prefetched_at + _PREFETCH_INTERVAL_S
+        ):
+            self._prepare_next()
+        self._source.on_progress(standing)
 
-    def turn(self) -> bool:
+    def run_next(self) -> bool:
         """Let the next job animate. Returns False where there is none."""
-        attempt = self._animated = self._take()
+        attempt = self._running = self._next_attempt()
         if attempt is None:
             return False
         attempt.wait()
-        while attempt.outcome is None and attempt.next is not Phase.ANIMATING:
-            if attempt.next is Phase.LOADING:
-                self._settle_completed()
+        while attempt.result is None and attempt.next_phase is not Phase.ANIMATING:
+            if attempt.next_phase is Phase.LOADING:
+                self._await_finishing()
             attempt.advance()
-        if attempt.outcome is None:
+        if attempt.result is None:
             self._animate(attempt)
-        self._settle_completed()
-        self._completed, self._animated = attempt, None
-        if attempt.outcome is None and self._jobs.aside(attempt.task):
-            attempt.aside()
+        self._await_finishing()
+        self._finishing, self._running = attempt, None
+        if attempt.result is None and self._source.may_run_in_background(attempt.task):
+            attempt.advance_in_background()
         else:
-            self._settle_completed()
-        if self._bench.spoiled:
-            self._renew()
+            self._await_finishing()
+        if self._context.pipeline_failed:
+            self._reload_pipeline()
         return True
 
     def _animate(self, attempt: _Attempt) -> None:
-        self._open_next()
-        self._animating = True
-        while attempt.outcome is None and attempt.next is not Phase.FINISHING:
+        self._prepare_next()
+        self._is_animating = True
+        while attempt.result is None and attempt.next_phase is not Phase.FINISHING:
             attempt.advance()
-        self._animating = False
+        self._is_animating = False
 
-    def _take(self) -> _Attempt | None:
-        opened, self._opened = self._opened, None
+    def _next_attempt(self) -> _Attempt | None:
+        opened, self._prepared = self._prepared, None
         if opened is not None:
             return opened
-        self._settle_completed()
-        task = self._jobs.take(ahead=False)
-        return None if task is None else _Attempt(self._bench, task)
+        self._await_finishing()
+        task = self._source.next_task(ahead=False)
+        return None if task is None else _Attempt(self._context, task)
 
-    def _open_next(self) -> None:
-        self._asked = time.monotonic()
-        task = self._jobs.take(ahead=True)
+    def _prepare_next(self) -> None:
+        self._prefetched_at = time.monotonic()
+        task = self._source.next_task(ahead=True)
         if task is None:
             return
-        self._opened = _Attempt(self._bench, task)
-        if self._jobs.aside(task):
-            self._opened.aside()
+        self._prepared = _Attempt(self._context, task)
+        if self._source.may_run_in_background(task):
+            self._prepared.advance_in_background()
 
-    def _settle_completed(self) -> None:
+    def _await_finishing(self) -> None:
         """Wait for the job that is being completed, and say what came of it."""
-        attempt = self._completed
+        attempt = self._finishing
         if attempt is None:
             return
         attempt.wait()
-        while attempt.outcome is None:
+        while attempt.result is None:
             attempt.advance()
-        self._completed = None
-        self._jobs.ended(attempt.task, attempt.outcome)
+        self._finishing = None
+        self._source.on_result(attempt.task, attempt.result)
 
-    def _renew(self) -> None:
+    def _reload_pipeline(self) -> None:
         """Go on with a new pipeline; a job that has a session of the old one is opened again."""
-        self._settle_completed()
-        opened = self._opened
+        self._await_finishing()
+        opened = self._prepared
         if opened is not None:
             opened.wait()
-            if opened.outcome is None:
+            if opened.result is None:
                 opened.close()
-                self._opened = _Attempt(self._bench, opened.task)
-        self._bench.renew()
+                self._prepared = _Attempt(self._context, opened.task)
+        self._context.reset_pipeline()
 
-    def stop(self) -> None:
+    def cancel_all(self) -> None:
         """Give up all that is not done."""
         self._stopped = True
-        for attempt in (self._animated, self._opened, self._completed):
+        for attempt in (self._running, self._prepared, self._finishing):
             if attempt is not None:
                 attempt.close()
-        completed, self._completed = self._completed, None
-        if completed is not None and completed.outcome is not None:
-            self._jobs.ended(completed.task, completed.outcome)
+        completed, self._finishing = self._finishing, None
+        if completed is not None and completed.result is not None:
+            self._source.on_result(completed.task, completed.result)
 
 
 @contextmanager
-def running(bench: Bench, jobs: Jobs) -> Iterator[Runner]:
+def open_runner(context: WorkerContext, source: JobSource) -> Iterator[JobRunner]:
     """A runner for the time of a block; whatever ends it, no other thread is at work afterwards."""
-    runner = Runner(bench, jobs)
+    runner = JobRunner(context, source)
     try:
         yield runner
     finally:
-        runner.stop()
+        runner.cancel_all()

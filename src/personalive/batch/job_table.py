@@ -12,44 +12,50 @@ from personalive.batch.csv_rows import read_rows
 from personalive.errors import InputError, MediaError
 from personalive.installation import install_command
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
-_ADVICE = {
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
+_UNSUPPORTED_ADVICE = {
     (".xlsx", ".xlsm", ".xls", ".ods", ".numbers"): "save the sheet as CSV",
     (".json",): "write one object a line, as .jsonl",
 }
-_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+_BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One line of a table: what it gives by column, and `where` it stands, for messages."""
 
     where: str
     values: Mapping[str, Any]
 
 
-def read_table(place: str) -> list[Row]:
+def read_table(uri: str) -> list[TableRow]:
     """The rows of a table at a path or URL, without their empty cells; of which kind goes by its suffix.
 
     Raises `InputError` where it cannot be read as what it is called, and `StorageError` where its store cannot
     be asked.
     """
-    name = storage.name_of(place)
-    suffix = next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
+    name = storage.file_name(uri)
+    suffix = next((suffix for suffix in TABLE_SUFFIXES if name.lower().endswith(suffix)), None)
     if suffix is None:
-        advice = next((f": {what}" for kinds, what in _ADVICE.items() if name.lower().endswith(kinds)), "")
-        raise InputError(f"{place} is no table of jobs{advice}. Its name must end in {', '.join(SUFFIXES)}.")
-    data = storage.read(place)
+        advice = next(
+            (f": {what}" for kinds, what in _UNSUPPORTED_ADVICE.items() if name.lower().endswith(kinds)), ""
+        )
+        raise InputError(
+            f"{uri} is no table of jobs{advice}. Its name must end in {', '.join(TABLE_SUFFIXES)}."
+        )
+    data = storage.read_bytes(uri)
     if data is None:
-        raise MediaError(f"{place} cannot be read: no such file.")
+        raise MediaError(f"{uri} cannot be read: no such file.")
     if suffix == ".parquet":
-        rows = _parquet(data, name)
+        rows = _read_parquet(data, name)
     else:
-        rows = (read_rows if suffix in {".csv", ".tsv"} else _json_lines)(_text(data, name), name)
+        rows = (read_rows if suffix in {".csv", ".tsv"} else _read_json_lines)(_decode(data, name), name)
     found = [
-        Row(
+        TableRow(
             where,
-            _named(where, {column: value for column, value in values.items() if value not in ("", None)}),
+            _normalize_columns(
+                where, {column: value for column, value in values.items() if value not in ("", None)}
+            ),
         )
         for where, values in rows
     ]
@@ -58,19 +64,21 @@ def read_table(place: str) -> list[Row]:
     return found
 
 
-def _named(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
+def _normalize_columns(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
     """The same values by the names that columns mean. Raises `InputError` where two mean the same."""
     named: dict[str, Any] = {}
     for given, value in values.items():
-        column = options.column(str(given)) or given
+        column = options.match_column(str(given)) or given
         if column in named:
             raise InputError(f"{where}: the column {column} stands there twice.")
         named[column] = value
     return named
 
 
-def _text(data: bytes, name: str) -> str:
-    encoding = next((encoding for mark, encoding in _MARKS.items() if data.startswith(mark)), "utf-8")
+def _decode(data: bytes, name: str) -> str:
+    encoding = next(
+        (encoding for mark, encoding in _BYTE_ORDER_MARKS.items() if data.startswith(mark)), "utf-8"
+    )
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -80,7 +88,7 @@ def _text(data: bytes, name: str) -> str:
     return text
 
 
-def _json_lines(text: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_json_lines(text: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -96,7 +104,7 @@ def _json_lines(text: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield where, values
 
 
-def _parquet(data: bytes, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def _read_parquet(data: bytes, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
     try:
         import pyarrow
         from pyarrow import parquet

@@ -15,30 +15,30 @@ from dataclasses import dataclass, field
 
 from personalive.batch import storage
 from personalive.batch.job_list import BatchJob
-from personalive.batch.manifest import Entry, JobState, Manifest
-from personalive.batch.remote_workdir import finished_segments
-from personalive.batch.scheduler import Schedule
-from personalive.batch.worker import Ending, Outcome, Standing, Task
+from personalive.batch.manifest import JobRecord, JobState, Manifest
+from personalive.batch.remote_workdir import count_finished_segments
+from personalive.batch.scheduler import JobScheduler
+from personalive.batch.worker import JobProgress, JobResult, JobTask, ResultStatus
 
-HERE = "this process"
+LOCAL_WORKER = "this process"
 """The worker of a batch that is done in the process that keeps the books."""
 
-_ASKED_AT_ONCE = 16
+_STAT_THREADS = 16
 """Questions to stores about files: each takes some tens of milliseconds, most of it waiting."""
-_BUSY_SECONDS = 2.0
-_BUSY_AT_MOST = 60
-_RATE_SECONDS = 20.0
+_LOCKED_RETRY_SECONDS = 2.0
+_MAX_LOCKED_RETRIES = 60
+_RATE_WINDOW_SECONDS = 20.0
 
 
 @dataclass(frozen=True, slots=True)
-class Course:
-    """How far a batch is. `earlier` of the `done` jobs were done by an earlier run."""
+class BatchProgress:
+    """How far a batch is. `previously_done` of the `done` jobs were done by an earlier run."""
 
     stage: str
     total: int
     done: int
     failed: int
-    earlier: int
+    previously_done: int
     running: int
     frames_per_second: float
     """Of all workers together, lately."""
@@ -50,11 +50,11 @@ class _Attempt:
 
     job: BatchJob
     worker: str
-    standing: Standing
-    begun: float = field(default_factory=time.monotonic)
+    progress: JobProgress
+    started_at: float = field(default_factory=time.monotonic)
 
 
-class Batch:
+class JobTracker:
     """The jobs of one batch and what is known of each.
 
     `max_attempts`: a job that ends its worker, or breaks, so many times without coming any further is set aside.
@@ -76,43 +76,45 @@ class Batch:
         self._keys: dict[str, str] = {}
         self._attempts: dict[str, _Attempt] = {}
         """By the job's name."""
-        self._busy: Counter[str] = Counter()
-        self._schedule = Schedule(())
-        self.earlier = 0
+        self._locked_counts: Counter[str] = Counter()
+        self._scheduler = JobScheduler(())
+        self.previously_done = 0
         """Jobs that an earlier run had done."""
-        self._frames: deque[tuple[float, int]] = deque()
+        self._frame_samples: deque[tuple[float, int]] = deque()
         self._counts: Counter[JobState] = Counter()
 
     # Beginning
 
-    def open(self, *, overwrite: bool = False, retry_failed: bool = False) -> None:
+    def load(self, *, overwrite: bool = False, retry_failed: bool = False) -> None:
         """Look at what is there, and decide which jobs are to be done.
 
         Done jobs whose inputs, options and output are as they were are left; so are failed ones, unless
         `retry_failed`. A file that this batch has not made is replaced only if `overwrite`.
         """
         jobs = list(self._jobs.values())
-        stamps = _stamps({place for job in jobs for place in (job.reference, job.driving, job.output)})
+        stamps = _read_versions({place for job in jobs for place in (job.reference, job.driving, job.output)})
         waiting = []
         for job in jobs:
-            key = _key(job, stamps)
+            key = _job_key(job, stamps)
             self._keys[job.name] = key
-            entry = self._judged(job, key, stamps[job.output], overwrite=overwrite, retry=retry_failed)
+            entry = self._initial_record(
+                job, key, stamps[job.output], overwrite=overwrite, retry=retry_failed
+            )
             if entry.state is JobState.PENDING:
                 waiting.append(job)
             if entry.state is JobState.FAILED and entry != self._manifest.get(job.name):
                 self._on_failure(entry.name, entry.reason or "")
             self._manifest.set(entry)
             self._counts[entry.state] += 1
-        self.earlier = self._counts[JobState.DONE]
-        self._schedule = Schedule(waiting)
+        self.previously_done = self._counts[JobState.DONE]
+        self._scheduler = JobScheduler(waiting)
         self._manifest.save(now=True)
 
-    def _judged(
-        self, job: BatchJob, key: str, output: storage.Stamp | None, *, overwrite: bool, retry: bool
-    ) -> Entry:
+    def _initial_record(
+        self, job: BatchJob, key: str, output: storage.FileVersion | None, *, overwrite: bool, retry: bool
+    ) -> JobRecord:
         known = self._manifest.get(job.name)
-        anew = Entry(name=job.name, key=key)
+        anew = JobRecord(name=job.name, key=key)
         if known.attempts == 0 and output is not None and not overwrite:
             reason = f"{job.output} exists already: name another output, or allow overwriting (-y)."
             return anew.model_copy(update={"state": JobState.FAILED, "reason": reason})
@@ -125,9 +127,9 @@ class Batch:
         if known.state is JobState.FAILED:
             again = known.model_copy(update={"state": JobState.PENDING, "reason": None, "crashes": 0})
             return again if retry else known
-        if known.state is JobState.RUNNING and known.worker == HERE:
-            known = _further(known, finished_segments(job.output))
-            return self._crashed(known, "the process ended at it")
+        if known.state is JobState.RUNNING and known.worker == LOCAL_WORKER:
+            known = _with_segments(known, count_finished_segments(job.output))
+            return self._after_crash(known, "the process ended at it")
         return known.model_copy(update={"state": JobState.PENDING})
 
     # What a crew asks and tells
@@ -135,94 +137,96 @@ class Batch:
     @property
     def finished(self) -> bool:
         """Whether nothing waits and nobody is at work."""
-        return not self._attempts and not len(self._schedule)
+        return not self._attempts and not len(self._scheduler)
 
     @property
-    def waiting(self) -> int:
+    def waiting_count(self) -> int:
         """How many jobs nobody is at."""
-        return len(self._schedule)
+        return len(self._scheduler)
 
-    def take(self, worker: str, node: str, *, ahead: bool = False) -> Task | None:
+    def take(self, worker: str, node: str, *, ahead: bool = False) -> JobTask | None:
         """The next job for a worker on a node; None where there is none for it now.
 
         `ahead`: to be begun beside the one that the worker has. A job that may end its worker is never done beside
         another: nobody could tell which of them it was.
         """
-        if ahead and any(self._suspect(one.job) for one in self._attempts.values() if one.worker == worker):
+        if ahead and any(
+            self._may_kill_worker(one.job) for one in self._attempts.values() if one.worker == worker
+        ):
             return None
-        job = self._schedule.take(worker, node)
+        job = self._scheduler.take(worker, node)
         if job is None:
             return None
-        if ahead and self._suspect(job):
-            self._schedule.give_back(job)
+        if ahead and self._may_kill_worker(job):
+            self._scheduler.requeue(job)
             return None
-        self._attempts[job.name] = _Attempt(job, worker, Standing(job.name, "beginning"))
+        self._attempts[job.name] = _Attempt(job, worker, JobProgress(job.name, "beginning"))
         entry = self._manifest[job.name]
-        self._set(
+        self._update(
             entry.model_copy(
                 update={"state": JobState.RUNNING, "attempts": entry.attempts + 1, "worker": worker}
             )
         )
         # In this process a job may take the books down with it: then they must say which it was.
-        self._manifest.save(now=worker == HERE)
-        return Task(job.name, job.reference, job.driving, job.output, job.in_segments, job.options)
+        self._manifest.save(now=worker == LOCAL_WORKER)
+        return JobTask(job.name, job.reference, job.driving, job.output, job.is_resumable, job.options)
 
-    def _suspect(self, job: BatchJob) -> bool:
+    def _may_kill_worker(self, job: BatchJob) -> bool:
         """Whether the next end of its worker would count against a job that it might have to share it with."""
         return self._max_attempts == 1 or self._manifest[job.name].crashes > 0
 
-    def heard(self, worker: str, standing: Standing) -> None:
+    def on_progress(self, worker: str, progress: JobProgress) -> None:
         """How far a worker is with a job."""
-        attempt = self._attempts.get(standing.name)
+        attempt = self._attempts.get(progress.name)
         if attempt is None or attempt.worker != worker:
             return
-        before, attempt.standing = attempt.standing, standing
-        self._came_further(standing.name, standing.segments)
-        if before.stage == standing.stage == "animating" and standing.frames > before.frames:
-            self._frames.append((time.monotonic(), standing.frames - before.frames))
+        before, attempt.progress = attempt.progress, progress
+        self._record_segments(progress.name, progress.segments)
+        if before.stage == progress.stage == "animating" and progress.frames > before.frames:
+            self._frame_samples.append((time.monotonic(), progress.frames - before.frames))
 
-    def ended(self, name: str, node: str, outcome: Outcome) -> None:
+    def on_result(self, name: str, node: str, result: JobResult) -> None:
         """The attempt at the job of that name, by a worker on a node, has come to an end."""
         job = self._attempts.pop(name).job
         entry = self._manifest[job.name]
-        reason = outcome.reason or ""
-        match outcome.ending:
-            case Ending.DONE:
-                self._set(_done(entry, outcome))
-            case Ending.REFUSED:
+        reason = result.reason or ""
+        match result.status:
+            case ResultStatus.DONE:
+                self._update(_completed_record(entry, result))
+            case ResultStatus.INVALID_INPUT:
                 self._fail(entry, reason)
-            case Ending.UNFIT:
-                self._schedule.refuse(job, node, reason)
-                self._again(entry, job)
-            case Ending.BUSY:
-                self._busy[job.name] += 1
-                if self._busy[job.name] > _BUSY_AT_MOST:
+            case ResultStatus.NODE_UNSUITABLE:
+                self._scheduler.exclude_node(job, node, reason)
+                self._requeue(entry, job)
+            case ResultStatus.LOCKED:
+                self._locked_counts[job.name] += 1
+                if self._locked_counts[job.name] > _MAX_LOCKED_RETRIES:
                     self._fail(entry, reason)
                 else:
-                    self._again(entry, job, seconds=_BUSY_SECONDS)
-            case Ending.BROKEN:
-                self._came_further(job.name, outcome.segments)
-                self._broke(job, reason)
+                    self._requeue(entry, job, seconds=_LOCKED_RETRY_SECONDS)
+            case ResultStatus.ERROR:
+                self._record_segments(job.name, result.segments)
+                self._on_crash(job, reason)
 
-    def lost(self, worker: str, reason: str) -> None:
+    def on_worker_lost(self, worker: str, reason: str) -> None:
         """A worker is gone, and with it what it had not finished."""
-        self._schedule.leave(worker)
+        self._scheduler.remove_worker(worker)
         for attempt in [one for one in self._attempts.values() if one.worker == worker]:
             del self._attempts[attempt.job.name]
             # It may have got further than it was asked.
-            self._came_further(attempt.job.name, finished_segments(attempt.job.output))
-            self._broke(attempt.job, f"the worker died at it: {reason}")
+            self._record_segments(attempt.job.name, count_finished_segments(attempt.job.output))
+            self._on_crash(attempt.job, f"the worker died at it: {reason}")
 
-    def give_up_hopeless(self, nodes: Iterable[str]) -> None:
+    def fail_unschedulable(self, nodes: Iterable[str]) -> None:
         """Set aside what none of the nodes, which are all there are, is fit for."""
-        for job, reason in self._schedule.hopeless(set(nodes)):
+        for job, reason in self._scheduler.pop_unschedulable(set(nodes)):
             self._fail(self._manifest[job.name], reason)
 
-    def stop(self) -> None:
+    def release_running(self) -> None:
         """Nobody works any more: what was begun waits again. The attempts do not count."""
         for attempt in self._attempts.values():
             entry = self._manifest[attempt.job.name]
-            self._set(entry.model_copy(update={"state": JobState.PENDING}))
+            self._update(entry.model_copy(update={"state": JobState.PENDING}))
         self._attempts.clear()
 
     def save(self, *, now: bool = False) -> None:
@@ -232,53 +236,53 @@ class Batch:
     # What came of it
 
     @property
-    def entries(self) -> list[tuple[BatchJob, Entry]]:
+    def records(self) -> list[tuple[BatchJob, JobRecord]]:
         """Every job and what is known of it, in the order of the table."""
         return [(job, self._manifest[name]) for name, job in self._jobs.items()]
 
-    def course(self, stage: str = "") -> Course:
+    def progress(self, stage: str = "") -> BatchProgress:
         """How far it is; `stage` where there is something to say of the whole."""
-        return Course(
+        return BatchProgress(
             stage=stage,
             total=len(self._jobs),
             done=self._counts[JobState.DONE],
             failed=self._counts[JobState.FAILED],
-            earlier=self.earlier,
+            previously_done=self.previously_done,
             running=len(self._attempts),
-            frames_per_second=self._rate(),
+            frames_per_second=self._frames_per_second(),
         )
 
-    def _rate(self) -> float:
+    def _frames_per_second(self) -> float:
         now = time.monotonic()
-        while self._frames and self._frames[0][0] < now - _RATE_SECONDS:
-            self._frames.popleft()
-        if len(self._frames) < 2:
+        while self._frame_samples and self._frame_samples[0][0] < now - _RATE_WINDOW_SECONDS:
+            self._frame_samples.popleft()
+        if len(self._frame_samples) < 2:
             return 0.0
-        return sum(count for _, count in self._frames) / max(now - self._frames[0][0], 1e-3)
+        return sum(count for _, count in self._frame_samples) / max(now - self._frame_samples[0][0], 1e-3)
 
     # How an entry changes
 
-    def _set(self, entry: Entry) -> None:
+    def _update(self, entry: JobRecord) -> None:
         before = self._manifest[entry.name].state
         self._counts[before] -= 1
         self._counts[entry.state] += 1
         self._manifest.set(entry)
 
-    def _fail(self, entry: Entry, reason: str) -> None:
-        self._set(entry.model_copy(update={"state": JobState.FAILED, "reason": reason}))
+    def _fail(self, entry: JobRecord, reason: str) -> None:
+        self._update(entry.model_copy(update={"state": JobState.FAILED, "reason": reason}))
         self._on_failure(entry.name, reason)
 
-    def _again(self, entry: Entry, job: BatchJob, seconds: float = 0.0) -> None:
+    def _requeue(self, entry: JobRecord, job: BatchJob, seconds: float = 0.0) -> None:
         """Back to the others, as if it had not been taken up."""
-        self._set(entry.model_copy(update={"state": JobState.PENDING, "attempts": entry.attempts - 1}))
-        self._schedule.give_back(job, seconds=seconds)
+        self._update(entry.model_copy(update={"state": JobState.PENDING, "attempts": entry.attempts - 1}))
+        self._scheduler.requeue(job, seconds=seconds)
 
-    def _came_further(self, name: str, segments: int) -> None:
+    def _record_segments(self, name: str, segments: int) -> None:
         entry = self._manifest[name]
-        if (further := _further(entry, segments)) is not entry:
-            self._set(further)
+        if (further := _with_segments(entry, segments)) is not entry:
+            self._update(further)
 
-    def _crashed(self, entry: Entry, reason: str) -> Entry:
+    def _after_crash(self, entry: JobRecord, reason: str) -> JobRecord:
         """After an attempt without a result: to be tried again, or set aside."""
         crashes = entry.crashes + 1
         if crashes < self._max_attempts:
@@ -286,16 +290,16 @@ class Batch:
         reason = f"{reason} (set aside after {crashes} attempts)"
         return entry.model_copy(update={"state": JobState.FAILED, "crashes": crashes, "reason": reason})
 
-    def _broke(self, job: BatchJob, reason: str) -> None:
-        entry = self._crashed(self._manifest[job.name], reason)
+    def _on_crash(self, job: BatchJob, reason: str) -> None:
+        entry = self._after_crash(self._manifest[job.name], reason)
         if entry.state is JobState.FAILED:
             self._fail(entry, entry.reason or "")
         else:
-            self._set(entry)
-            self._schedule.give_back(job)
+            self._update(entry)
+            self._scheduler.requeue(job)
 
 
-def _further(entry: Entry, segments: int) -> Entry:
+def _with_segments(entry: JobRecord, segments: int) -> JobRecord:
     """A finished segment wipes out the crashes before it: machines that are taken away now and then must not end a
     long job."""
     if segments <= entry.segments:
@@ -303,7 +307,7 @@ def _further(entry: Entry, segments: int) -> Entry:
     return entry.model_copy(update={"segments": segments, "crashes": 0})
 
 
-def _done(entry: Entry, outcome: Outcome) -> Entry:
+def _completed_record(entry: JobRecord, outcome: JobResult) -> JobRecord:
     report = outcome.report
     assert report is not None
     return entry.model_copy(
@@ -325,12 +329,12 @@ def _done(entry: Entry, outcome: Outcome) -> Entry:
     )
 
 
-def _stamps(places: Iterable[str]) -> dict[str, storage.Stamp | None]:
+def _read_versions(places: Iterable[str]) -> dict[str, storage.FileVersion | None]:
     ordered = list(places)
-    with ThreadPoolExecutor(_ASKED_AT_ONCE) as pool:
-        return dict(zip(ordered, pool.map(storage.stamp, ordered), strict=True))
+    with ThreadPoolExecutor(_STAT_THREADS) as pool:
+        return dict(zip(ordered, pool.map(storage.read_version, ordered), strict=True))
 
 
-def _key(job: BatchJob, stamps: Mapping[str, storage.Stamp | None]) -> str:
+def _job_key(job: BatchJob, stamps: Mapping[str, storage.FileVersion | None]) -> str:
     parts = [job.description, str(stamps[job.reference]), str(stamps[job.driving])]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]

@@ -6,56 +6,60 @@ import time
 from collections.abc import Callable
 
 from personalive.batch import storage
-from personalive.batch.job_runner import running
-from personalive.batch.job_tracker import HERE, Batch
-from personalive.batch.worker import Bench, Outcome, Standing, Task, open_bench
+from personalive.batch.job_runner import open_runner
+from personalive.batch.job_tracker import LOCAL_WORKER, JobTracker
+from personalive.batch.worker import JobProgress, JobResult, JobTask, WorkerContext, open_worker_context
 
-_WAIT_SECONDS = 0.2
+_RETRY_SECONDS = 0.2
 
-Keep = Callable[[Task, Outcome], None]
+ResultCallback = Callable[[JobTask, JobResult], None]
 """Called with each job and what came of it."""
 
 
-def work_here(batch: Batch, *, cache_bytes: int, tell: Callable[[str], None], keep: Keep) -> None:
-    """Do all that waits. `tell` is called often, with a stage for the whole or ""; `keep` with each outcome."""
+def run_locally(
+    tracker: JobTracker, *, cache_bytes: int, on_progress: Callable[[str], None], on_result: ResultCallback
+) -> None:
+    """Do all that waits. `on_progress` is called often, with a stage for the whole or ""; `on_result` with each outcome."""
     with (
-        open_bench(cache_bytes, lambda standing: None) as bench,
-        running(bench, _Books(batch, bench, tell, keep)) as runner,
+        open_worker_context(cache_bytes, lambda standing: None) as bench,
+        open_runner(bench, _LocalJobSource(tracker, bench, on_progress, on_result)) as runner,
     ):
-        while not batch.finished:
-            if runner.turn():
-                tell("")
+        while not tracker.finished:
+            if runner.run_next():
+                on_progress("")
                 continue
-            batch.give_up_hopeless([HERE])
-            if not batch.finished:
-                tell("waiting for another run")
-                time.sleep(_WAIT_SECONDS)
+            tracker.fail_unschedulable([LOCAL_WORKER])
+            if not tracker.finished:
+                on_progress("waiting for another run")
+                time.sleep(_RETRY_SECONDS)
 
 
-class _Books:
+class _LocalJobSource:
     """The jobs of a batch as this process takes them, and what is entered of each."""
 
-    def __init__(self, batch: Batch, bench: Bench, tell: Callable[[str], None], keep: Keep) -> None:
-        self._batch = batch
-        self._bench = bench
-        self._tell = tell
-        self._keep = keep
+    def __init__(
+        self, batch: JobTracker, bench: WorkerContext, tell: Callable[[str], None], keep: ResultCallback
+    ) -> None:
+        self._tracker = batch
+        self._context = bench
+        self._notify = tell
+        self._store_result = keep
 
-    def take(self, *, ahead: bool) -> Task | None:
-        return self._batch.take(HERE, HERE, ahead=ahead)
+    def next_task(self, *, ahead: bool) -> JobTask | None:
+        return self._tracker.take(LOCAL_WORKER, LOCAL_WORKER, ahead=ahead)
 
-    def aside(self, task: Task) -> bool:
+    def may_run_in_background(self, task: JobTask) -> bool:
         # To ask a store may take for ever, and only the main thread hears Ctrl-C.
-        return not any(map(storage.is_url, (task.reference, task.driving, task.output)))
+        return not any(map(storage.is_remote, (task.reference, task.driving, task.output)))
 
-    def heard(self, standing: Standing) -> None:
-        self._batch.heard(HERE, standing)
-        self._batch.save()
-        self._tell("")
+    def on_progress(self, progress: JobProgress) -> None:
+        self._tracker.on_progress(LOCAL_WORKER, progress)
+        self._tracker.save()
+        self._notify("")
 
-    def ended(self, task: Task, outcome: Outcome) -> None:
-        self._keep(task, outcome)
-        self._batch.ended(task.name, HERE, outcome)
-        self._batch.give_up_hopeless([HERE])
-        self._batch.save(now=True)
-        self._bench.clear()
+    def on_result(self, task: JobTask, result: JobResult) -> None:
+        self._store_result(task, result)
+        self._tracker.on_result(task.name, LOCAL_WORKER, result)
+        self._tracker.fail_unschedulable([LOCAL_WORKER])
+        self._tracker.save(now=True)
+        self._context.remove_checkpoints()

@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from personalive.batch import storage
 from personalive.errors import InputError
 
-NAME = "manifest.jsonl"
-_BUSY_SHARE = 10.0
+MANIFEST_NAME = "manifest.jsonl"
+_MIN_INTERVAL_RATIO = 10.0
 """A manifest that took t seconds to write is written again after ten times t, unless it must be."""
 
 
@@ -31,7 +31,7 @@ class JobState(StrEnum):
     FAILED = "failed"
 
 
-class Entry(BaseModel):
+class JobRecord(BaseModel):
     """What is known of one job."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,7 +67,7 @@ class Entry(BaseModel):
     """What may be wrong with the result, one sentence each."""
 
 
-class _Header(BaseModel):
+class _ManifestHeader(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: Literal[1] = 1
@@ -77,35 +77,35 @@ class _Header(BaseModel):
 class Manifest:
     """The entries of all jobs that were ever done in an output folder, by name."""
 
-    def __init__(self, out: str, entries: Iterable[Entry] = ()) -> None:
-        self._place = storage.join(out, NAME)
-        self._entries = {entry.name: entry for entry in entries}
-        self._changed = False
-        self._written, self._took = 0.0, 0.0
+    def __init__(self, out: str, entries: Iterable[JobRecord] = ()) -> None:
+        self._uri = storage.join(out, MANIFEST_NAME)
+        self._records = {entry.name: entry for entry in entries}
+        self._dirty = False
+        self._written_at, self._write_seconds = 0.0, 0.0
 
     @classmethod
     def read(cls, out: str) -> Manifest:
         """The manifest in a folder, empty where there is none. Raises `InputError` for one that is damaged."""
-        data = storage.read(storage.join(out, NAME))
-        return cls(out) if data is None else cls(out, parse(data, storage.join(out, NAME)))
+        data = storage.read_bytes(storage.join(out, MANIFEST_NAME))
+        return cls(out) if data is None else cls(out, parse(data, storage.join(out, MANIFEST_NAME)))
 
-    def __getitem__(self, name: str) -> Entry:
-        return self._entries[name]
+    def __getitem__(self, name: str) -> JobRecord:
+        return self._records[name]
 
-    def get(self, name: str) -> Entry:
+    def get(self, name: str) -> JobRecord:
         """The entry of that name; one of a job that was never taken up where there is none."""
-        return self._entries.get(name) or Entry(name=name)
+        return self._records.get(name) or JobRecord(name=name)
 
-    def set(self, entry: Entry) -> None:
+    def set(self, entry: JobRecord) -> None:
         """Put an entry in the place of the one of its name."""
-        self._entries[entry.name] = entry
-        self._changed = True
+        self._records[entry.name] = entry
+        self._dirty = True
 
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries.values())
+    def __iter__(self) -> Iterator[JobRecord]:
+        return iter(self._records.values())
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._records)
 
     def save(self, *, now: bool = False) -> None:
         """Write it if it has changed, and was not written just before; `now` does not wait.
@@ -113,27 +113,29 @@ class Manifest:
         Raises `MediaError` or `StorageError` where it cannot be written.
         """
         begun = time.monotonic()
-        if not self._changed or not (now or begun > self._written + _BUSY_SHARE * self._took):
+        if not self._dirty or not (
+            now or begun > self._written_at + _MIN_INTERVAL_RATIO * self._write_seconds
+        ):
             return
-        storage.write(self._place, dump(self._entries.values()))
-        self._changed = False
-        self._written = time.monotonic()
-        self._took = self._written - begun
+        storage.write_bytes(self._uri, serialize(self._records.values()))
+        self._dirty = False
+        self._written_at = time.monotonic()
+        self._write_seconds = self._written_at - begun
 
 
-def dump(entries: Iterable[Entry]) -> bytes:
+def serialize(entries: Iterable[JobRecord]) -> bytes:
     """A manifest's bytes."""
-    lines = [_Header().model_dump_json()]
+    lines = [_ManifestHeader().model_dump_json()]
     lines += (entry.model_dump_json(exclude_defaults=True) for entry in entries)
     return ("\n".join(lines) + "\n").encode()
 
 
-def parse(data: bytes, place: str) -> list[Entry]:
+def parse(data: bytes, place: str) -> list[JobRecord]:
     """The entries in a manifest's bytes, which came from that place. Raises `InputError` for other bytes."""
     try:
         header, *lines = data.decode().removesuffix("\n").split("\n")
-        _Header.model_validate(json.loads(header))
-        return [Entry.model_validate_json(line) for line in lines]
+        _ManifestHeader.model_validate(json.loads(header))
+        return [JobRecord.model_validate_json(line) for line in lines]
     except (UnicodeDecodeError, ValidationError, ValueError, TypeError) as error:
         raise InputError(
             f"{place} is damaged, or of another version: remove it to begin anew; what is done will be done again."

@@ -16,32 +16,36 @@ from personalive.errors import InputError, PipelineUnavailableError
 from personalive.jobs import AnimateJob
 from personalive.media.rotation import QUARTERS, Rotation
 from personalive.pipelines import registry
-from personalive.pipelines.parameters import build, split
+from personalive.pipelines.parameters import build_parameters, split_parameters
 
-_NOT_OPTIONS = {"reference", "driving", "output", "overwrite", "resume", "parameters"}
+_EXCLUDED_FIELDS = {"reference", "driving", "output", "overwrite", "resume", "parameters"}
 _WORDS = {"int": "a whole number", "float": "a number", "finite": "a finite number", "bool": "true or false"}
 """For what pydantic calls its kinds of errors by, up to the first underscore."""
 
 
 @cache
-def fields() -> dict[str, TypeAdapter[Any]]:
+def job_fields() -> dict[str, TypeAdapter[Any]]:
     """The fields of `AnimateJob` that a table may set, and what they may be."""
-    hints = {name: kind for name, kind in get_type_hints(AnimateJob).items() if name not in _NOT_OPTIONS}
+    hints = {name: kind for name, kind in get_type_hints(AnimateJob).items() if name not in _EXCLUDED_FIELDS}
     return {name: TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)) for name, kind in hints.items()}
 
 
 @cache
-def _columns() -> dict[str, str]:
-    names = {*_NOT_OPTIONS, *fields(), *_parameter_names(), "options"} - {"parameters", "overwrite", "resume"}
-    return {_folded(name): name for name in names}
+def _known_columns() -> dict[str, str]:
+    names = {*_EXCLUDED_FIELDS, *job_fields(), *_parameter_names(), "options"} - {
+        "parameters",
+        "overwrite",
+        "resume",
+    }
+    return {_fold(name): name for name in names}
 
 
-def column(text: str) -> str | None:
+def match_column(text: str) -> str | None:
     """The file, option or parameter of a job that a column means, in any case, with spaces or hyphens, or None."""
-    return _columns().get(_folded(text))
+    return _known_columns().get(_fold(text))
 
 
-def _folded(text: str) -> str:
+def _fold(text: str) -> str:
     return re.sub(r"[\s_-]+", "_", text.strip()).casefold()
 
 
@@ -56,7 +60,7 @@ def _parameter_names() -> frozenset[str]:
     return frozenset(name for model in models for name in model.model_fields)
 
 
-def checked(given: Mapping[str, Any]) -> dict[str, Any]:
+def validate_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """Options by name, sorted into fields of `AnimateJob`, with all others in `parameters`.
 
     Text is read as what the field takes: "0.5", "true", "none"; as a parameter it is JSON where it is that, else
@@ -65,15 +69,15 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     """
     options: dict[str, Any] = {}
     parameters: dict[str, Any] = {}
-    for name, value in given.items():
-        if name in fields():
-            options[name] = _field(name, value)
-        elif name in _NOT_OPTIONS:
+    for name, value in values.items():
+        if name in job_fields():
+            options[name] = _validate_field(name, value)
+        elif name in _EXCLUDED_FIELDS:
             raise InputError(
                 f"{name!r} is no option of a job: it is a flag of the command, or goes by itself."
             )
         else:
-            parameters[name] = _plain(value)
+            parameters[name] = _to_plain_value(value)
     _check_parameters(options.get("pipeline", "auto"), parameters)
     made = {**options, "parameters": parameters}
     # The files are looked at by the worker; numbers and combinations can be judged here.
@@ -82,7 +86,7 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
-def loading(parameters: Mapping[str, Any]) -> dict[str, Any]:
+def select_load_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a pipeline's parameters that matter for loading it, as far as pipelines known here have them."""
     pipelines = registry.all_pipelines().values()
     run = {name for one in pipelines for name in one.run_parameters.model_fields}
@@ -90,13 +94,13 @@ def loading(parameters: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in parameters.items() if name in load or name not in run}
 
 
-def _field(name: str, value: Any) -> Any:
+def _validate_field(name: str, value: Any) -> Any:
     if isinstance(value, str) and value.lower() in {"none", "null"}:
         value = None
     elif isinstance(value, str) and value.lower() == "auto":  # spreadsheets capitalize words
         value = "auto"
     try:
-        return fields()[name].validate_python(value)
+        return job_fields()[name].validate_python(value)
     except ValidationError as error:
         takes = _takes(name, error)
         raise InputError(f"{name} cannot be {value!r}: {takes}.") from None
@@ -116,7 +120,7 @@ def _takes(name: str, error: ValidationError) -> str:
     return said[0].lower() + said[1:]
 
 
-def _plain(value: Any) -> Any:
+def _to_plain_value(value: Any) -> Any:
     if isinstance(value, str):
         try:
             found = json.loads(value)
@@ -129,27 +133,27 @@ def _plain(value: Any) -> Any:
 def _check_parameters(pipeline: str, parameters: Mapping[str, Any]) -> None:
     """What can be known without the machine that the job will run on, which may have other pipelines than this."""
     if pipeline != "auto":
-        if pipeline not in registry.names():
-            registry.get(pipeline)
+        if pipeline not in registry.pipeline_names():
+            registry.get_pipeline(pipeline)
         try:
-            one = registry.get(pipeline)
+            one = registry.get_pipeline(pipeline)
         except PipelineUnavailableError:
             return
-        _build_both(one, parameters)
+        _validate_parameters(one, parameters)
         return
     for name in parameters:
         if name not in _parameter_names():
-            offered = ", ".join([*fields(), *sorted(_parameter_names() - set(fields()))])
+            offered = ", ".join([*job_fields(), *sorted(_parameter_names() - set(job_fields()))])
             raise InputError(f"There is no option {name!r}. There are: {offered}.")
-    _check_for_any(parameters)
+    _check_for_auto(parameters)
 
 
-def _check_for_any(parameters: Mapping[str, Any]) -> None:
+def _check_for_auto(parameters: Mapping[str, Any]) -> None:
     """What "auto" stands for is known on the machine that does the job: values must be right for one of two."""
     wrong: list[InputError] = []
     for name in (registry.DIFFUSION, registry.FALLBACK):
         try:
-            _build_both(registry.get(name), parameters)
+            _validate_parameters(registry.get_pipeline(name), parameters)
         except PipelineUnavailableError:
             return
         except InputError as error:
@@ -160,8 +164,8 @@ def _check_for_any(parameters: Mapping[str, Any]) -> None:
     raise min(wrong, key=lambda error: "has no parameter" in str(error))
 
 
-def _build_both(one: registry.AnyPipeline, parameters: Mapping[str, Any]) -> None:
+def _validate_parameters(one: registry.AnyPipeline, parameters: Mapping[str, Any]) -> None:
     """Raises `InputError` for parameters that a pipeline does not have or take."""
-    run, load = split(one, parameters)
-    build(one.run_parameters, run)
-    build(one.load_parameters, load)
+    run, load = split_parameters(one, parameters)
+    build_parameters(one.run_parameters, run)
+    build_parameters(one.load_parameters, load)

@@ -14,7 +14,7 @@ from typing import Any
 from personalive.errors import ClusterError, InputError
 from personalive.installation import install_command
 
-_CONNECT_SECONDS = 10.0
+_CONNECT_TIMEOUT_S = 10.0
 
 
 def import_ray() -> Any:
@@ -33,7 +33,7 @@ def import_ray() -> Any:
 
 
 @contextmanager
-def connected(address: str | None, cores: int) -> Iterator[Any]:
+def connect(address: str | None, cores: int) -> Iterator[Any]:
     """Ray, connected to the cluster at `address` for the time of a block. Raises `ClusterError` without one.
 
     `address` is "auto", HOST:PORT or ray://HOST:PORT. None starts one on this machine, for `cores` at least.
@@ -48,10 +48,10 @@ def connected(address: str | None, cores: int) -> Iterator[Any]:
         }
     else:
         wanted |= {"address": address}
-    with _our_way_to_end() as begin:
+    with _keep_signal_handlers() as begin:
         try:
             if address is not None:
-                _check_answers(address)
+                _check_reachable(address)
             ray.init(**wanted)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise ClusterError(
@@ -60,22 +60,22 @@ def connected(address: str | None, cores: int) -> Iterator[Any]:
                 "for a token, set RAY_AUTH_MODE=token."
             ) from error
         begin()
-        with _hushed(ray):
+        with _quiet_ray(ray):
             try:
                 yield ray
             finally:
                 ray.shutdown()
 
 
-def _check_answers(address: str) -> None:
+def _check_reachable(address: str) -> None:
     """Raise `OSError` where nobody listens: Ray would try for a minute, and then end this process."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S).close()
 
 
 @contextmanager
-def _hushed(ray: Any) -> Iterator[None]:
+def _quiet_ray(ray: Any) -> Iterator[None]:
     """Keep Ray from printing a paragraph whenever a worker dies: the batch says it in its own words."""
     # There is no setting for it; this is how Ray's own debugger does it.
     internals = ray._private.worker
@@ -87,7 +87,7 @@ def _hushed(ray: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _our_way_to_end() -> Iterator[Callable[[], None]]:
+def _keep_signal_handlers() -> Iterator[Callable[[], None]]:
     """Answer SIGTERM as before the block, and with the same exit code; `begin` must be called once Ray runs.
 
     Ray puts a handler of its own in place when it starts, and turns the exit code of any into 1 where the signal

@@ -10,25 +10,25 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from personalive.batch.job_tracker import Batch
-from personalive.batch.ray_client import connected
-from personalive.batch.ray_worker import CALLS, IN_HAND, Hello, RayWorker
-from personalive.batch.remote_workdir import remove_leftovers
-from personalive.batch.worker import Ending, Outcome, Standing, Task
+from personalive.batch.job_tracker import JobTracker
+from personalive.batch.ray_client import connect
+from personalive.batch.ray_worker import MAX_ASSIGNED_JOBS, MAX_CONCURRENT_CALLS, RayWorker, WorkerInfo
+from personalive.batch.remote_workdir import remove_checkpoint
+from personalive.batch.worker import JobProgress, JobResult, JobTask, ResultStatus
 from personalive.errors import ClusterError, InputError, PersonaLiveError
 
-_WAIT_SECONDS = 0.2
-_ASK_SECONDS = 0.5
-_CLOSE_SECONDS = 10.0
-_COUNT_SECONDS = 5.0
-_SETTLED_SECONDS = 60.0
+_POLL_SECONDS = 0.2
+_PROGRESS_INTERVAL_S = 0.5
+_CLOSE_TIMEOUT_S = 10.0
+_CAPACITY_INTERVAL_S = 5.0
+_START_TIMEOUT_S = 60.0
 """A worker that has no machine after this time is not waited for any more when nobody else is fit."""
-_FAILED_STARTS = 4
+_MAX_FAILED_STARTS = 4
 """So many workers in a row that never come up mean that none will."""
 
 
 @dataclass(frozen=True, slots=True)
-class CrewSettings:
+class RayExecutorSettings:
     """How many workers there are to be, and what each takes of its machine."""
 
     address: str | None = None
@@ -42,7 +42,7 @@ class CrewSettings:
     cache_bytes: int = 10_000_000_000
 
     @property
-    def cores(self) -> int:
+    def total_cpus(self) -> int:
         """What all workers take together, as far as their number is known."""
         return math.ceil((self.workers or 1) * self.cpus)
 
@@ -56,119 +56,131 @@ class CrewSettings:
             raise InputError(f"A worker has 0 to 1 of a GPU, or several whole ones, not {self.gpus:g}.")
 
 
-def work_on_ray(
-    batch: Batch,
-    settings: CrewSettings,
+def run_on_ray(
+    tracker: JobTracker,
+    settings: RayExecutorSettings,
     *,
-    tell: Callable[[str], None],
-    keep: Callable[[Task, Outcome], None],
+    on_progress: Callable[[str], None],
+    on_result: Callable[[JobTask, JobResult], None],
 ) -> None:
-    """Do all that waits. `tell` is called often, with a stage for the whole or ""; `keep` with each outcome.
+    """Do all that waits. `on_progress` is called often, with a stage for the whole or ""; `on_result` with each outcome.
 
     Raises `ClusterError` where no worker can be had. Whatever is raised, the workers are gone afterwards.
     """
-    tell("connecting to Ray")
-    with connected(settings.address, settings.cores) as ray:
-        crew = _Crew(ray, batch, settings, keep)
+    on_progress("connecting to Ray")
+    with connect(settings.address, settings.total_cpus) as ray:
+        crew = _RayExecutor(ray, tracker, settings, on_result)
         try:
-            while not batch.finished:
-                tell(crew.turn())
-                batch.save()
+            while not tracker.finished:
+                on_progress(crew.poll())
+                tracker.save()
             crew.close()
         finally:
             crew.kill()
 
 
-class _Worker:
+class _WorkerHandle:
     """An actor as the crew knows it. Without a name until it has said hello."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
         self.name = ""
         self.node = ""
-        self.in_hand = 0
+        self.assigned = 0
         """Jobs it was given that have not ended."""
-        self.kept: list[str] = []
+        self.unacknowledged_outputs: list[str] = []
         """The outputs of jobs it has done. It keeps their segments until it is told that this is known."""
-        self.asked = 0.0
-        self.hired = time.monotonic()
+        self.progress_requested_at = 0.0
+        self.spawned_at = time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class _PendingCall:
     """A call of a worker that has not been answered: what to do with the answer, and whether it is an outcome."""
 
-    worker: _Worker
-    then: Callable[[Any], None]
-    does_job: bool = False
+    worker: _WorkerHandle
+    on_reply: Callable[[Any], None]
+    runs_job: bool = False
 
 
-def may_take_ahead(in_hand: int, all_in_hand: Sequence[int], waiting: int) -> bool:
-    """Whether a worker that has `in_hand` jobs should get another one beside them, of `waiting` ones.
+def may_prefetch_job(assigned: int, all_assigned: Sequence[int], waiting: int) -> bool:
+    """Whether a worker that has `assigned` jobs should get another one beside them, of `waiting` ones.
 
-    `all_in_hand`: how many each worker has, those included that are yet to come up. Each of them that is not full
+    `all_assigned`: how many each worker has, those included that are yet to come up. Each of them that is not full
     could begin one soon: with fewer jobs than that, whoever is ready first should get the next.
     """
-    return 0 < in_hand < IN_HAND and waiting >= sum(count < IN_HAND for count in all_in_hand)
+    return 0 < assigned < MAX_ASSIGNED_JOBS and waiting >= sum(
+        count < MAX_ASSIGNED_JOBS for count in all_assigned
+    )
 
 
-class _Crew:
+class _RayExecutor:
     def __init__(
-        self, ray: Any, batch: Batch, settings: CrewSettings, keep: Callable[[Task, Outcome], None]
+        self,
+        ray: Any,
+        batch: JobTracker,
+        settings: RayExecutorSettings,
+        keep: Callable[[JobTask, JobResult], None],
     ) -> None:
         self._ray = ray
-        self._batch = batch
-        self._keep = keep
+        self._tracker = batch
+        self._on_result = keep
         gpus = settings.gpus
         if gpus is None:
             gpus = 1.0 if ray.cluster_resources().get("GPU", 0) >= 1 else 0.0
-        self._needs = {"CPU": settings.cpus, "GPU": gpus}
-        self._wanted = settings.workers
-        self._kind = ray.remote(
+        self._worker_resources = {"CPU": settings.cpus, "GPU": gpus}
+        self._max_workers = settings.workers
+        self._actor_class = ray.remote(
             num_cpus=settings.cpus,
             num_gpus=gpus,
             max_restarts=0,
-            max_concurrency=CALLS,
+            max_concurrency=MAX_CONCURRENT_CALLS,
         )(RayWorker)
         self._cache_bytes = settings.cache_bytes
-        self._workers: list[_Worker] = []
-        self._calls: dict[Any, _Call] = {}
+        self._workers: list[_WorkerHandle] = []
+        self._pending: dict[Any, _PendingCall] = {}
         self._failed_starts = 0
-        self._counted, self._places = 0.0, self._room()
-        if settings.address is None and self._places < (settings.workers or 1):
+        self._capacity_read_at, self._capacity = 0.0, self._read_capacity()
+        if settings.address is None and self._capacity < (settings.workers or 1):
             raise ClusterError(
-                f"This machine has room for {self._places} workers, each with {self._described()}, not "
+                f"This machine has room for {self._capacity} workers, each with {self._describe_resources()}, not "
                 f"{settings.workers}: let several share a GPU (--gpus-per-worker 0.5), or ask for fewer."
             )
 
     # Hiring
 
-    def _room(self) -> int:
+    def _read_capacity(self) -> int:
         """How many workers the machines that are there have room for, by what they have in all."""
         room = 0
         for node in self._ray.nodes():
             if node["Alive"]:
                 has = node["Resources"]
-                fits = [int(has.get(name, 0) / need + 1e-9) for name, need in self._needs.items() if need]
+                fits = [
+                    int(has.get(name, 0) / need + 1e-9)
+                    for name, need in self._worker_resources.items()
+                    if need
+                ]
                 room += min(fits)
         return room
 
-    def _described(self) -> str:
-        cpus, gpus = self._needs["CPU"], self._needs["GPU"]
+    def _describe_resources(self) -> str:
+        cpus, gpus = self._worker_resources["CPU"], self._worker_resources["GPU"]
         return f"{cpus:g} CPU" + (f" and {gpus:g} GPU" if gpus else "")
 
-    def _hire(self) -> None:
-        if time.monotonic() > self._counted + _COUNT_SECONDS:  # machines come and go
-            self._counted, self._places = time.monotonic(), self._room()
-        wanted = self._wanted or max(self._places, 1)
-        idle = sum(not worker.in_hand for worker in self._workers)
-        missing = min(wanted - len(self._workers), self._batch.waiting - idle)
+    def _spawn(self) -> None:
+        if time.monotonic() > self._capacity_read_at + _CAPACITY_INTERVAL_S:  # machines come and go
+            self._capacity_read_at, self._capacity = time.monotonic(), self._read_capacity()
+        wanted = self._max_workers or max(self._capacity, 1)
+        idle = sum(not worker.assigned for worker in self._workers)
+        missing = min(wanted - len(self._workers), self._tracker.waiting_count - idle)
         for _ in range(missing):
-            worker = _Worker(self._kind.remote(self._cache_bytes))
+            worker = _WorkerHandle(self._actor_class.remote(self._cache_bytes))
             self._workers.append(worker)
-            self._calls[worker.actor.hello.remote()] = _Call(worker, partial(self._welcome, worker))
+            self._pending[worker.actor.hello.remote()] = _PendingCall(
+                worker, partial(self._on_worker_ready, worker)
+            )
 
-    def _welcome(self, worker: _Worker, hello: Hello) -> None:
+    def _on_worker_ready(self, worker: _WorkerHandle, hello: WorkerInfo) -> None:
         from importlib.metadata import version
 
         if hello.version != version("personalive"):
@@ -181,73 +193,75 @@ class _Crew:
 
     # One round
 
-    def turn(self) -> str:
+    def poll(self) -> str:
         """Hand out work, wait a moment, take in what came. Returns a stage for the whole, or ""."""
-        self._hire()
-        self._hand_out()
+        self._spawn()
+        self._assign_jobs()
         for worker in self._workers:
-            self._ask(worker)
-        dead = [end for call in self._answered() if (end := self._take_in(call)) is not None]
+            self._request_progress(worker)
+        dead = [end for call in self._ready_calls() if (end := self._handle_reply(call)) is not None]
         # Not before all answers are taken in: some may be of jobs that a dead one has finished.
         for worker, reason in dead:
-            self._bury(worker, reason)
+            self._remove(worker, reason)
         nodes = {worker.node for worker in self._workers if worker.name}
-        late = time.monotonic() - _SETTLED_SECONDS
-        if all(worker.name or worker.hired < late for worker in self._workers):
-            self._batch.give_up_hopeless(nodes)
+        late = time.monotonic() - _START_TIMEOUT_S
+        if all(worker.name or worker.spawned_at < late for worker in self._workers):
+            self._tracker.fail_unschedulable(nodes)
         if not nodes and self._workers:
-            return f"waiting for workers, each with {self._described()}"
+            return f"waiting for workers, each with {self._describe_resources()}"
         return ""
 
-    def _answered(self) -> list[Any]:
+    def _ready_calls(self) -> list[Any]:
         """The calls that have an answer, after a moment at most."""
-        if not self._calls:
-            time.sleep(_WAIT_SECONDS)
+        if not self._pending:
+            time.sleep(_POLL_SECONDS)
             return []
-        self._ray.wait(list(self._calls), num_returns=1, timeout=_WAIT_SECONDS)
-        ready, _ = self._ray.wait(list(self._calls), num_returns=len(self._calls), timeout=0)
+        self._ray.wait(list(self._pending), num_returns=1, timeout=_POLL_SECONDS)
+        ready, _ = self._ray.wait(list(self._pending), num_returns=len(self._pending), timeout=0)
         return list(ready)
 
-    def _hand_out(self) -> None:
+    def _assign_jobs(self) -> None:
         """Give every worker that is there a job, and then, where enough wait, the next one to open meanwhile."""
         there = [worker for worker in self._workers if worker.name]
         for worker in there:
-            if not worker.in_hand and self._batch.waiting:
-                self._give(worker)
+            if not worker.assigned and self._tracker.waiting_count:
+                self._assign(worker)
         for worker in there:
-            every = [one.in_hand for one in self._workers]
-            if may_take_ahead(worker.in_hand, every, self._batch.waiting):
-                self._give(worker, ahead=True)
+            every = [one.assigned for one in self._workers]
+            if may_prefetch_job(worker.assigned, every, self._tracker.waiting_count):
+                self._assign(worker, ahead=True)
 
-    def _give(self, worker: _Worker, *, ahead: bool = False) -> None:
-        task = self._batch.take(worker.name, worker.node, ahead=ahead)
+    def _assign(self, worker: _WorkerHandle, *, ahead: bool = False) -> None:
+        task = self._tracker.take(worker.name, worker.node, ahead=ahead)
         if task is not None:
-            known, worker.kept = worker.kept, []
-            worker.in_hand += 1
-            then = partial(self._ended, worker, task)
-            self._calls[worker.actor.do.remote(task, known)] = _Call(worker, then, does_job=True)
+            known, worker.unacknowledged_outputs = worker.unacknowledged_outputs, []
+            worker.assigned += 1
+            then = partial(self._on_job_result, worker, task)
+            self._pending[worker.actor.do.remote(task, known)] = _PendingCall(worker, then, runs_job=True)
 
-    def _ask(self, worker: _Worker) -> None:
-        if not worker.in_hand or time.monotonic() < worker.asked + _ASK_SECONDS:
+    def _request_progress(self, worker: _WorkerHandle) -> None:
+        if not worker.assigned or time.monotonic() < worker.progress_requested_at + _PROGRESS_INTERVAL_S:
             return
-        worker.asked = math.inf
-        self._calls[worker.actor.standings.remote()] = _Call(worker, partial(self._heard, worker))
+        worker.progress_requested_at = math.inf
+        self._pending[worker.actor.standings.remote()] = _PendingCall(
+            worker, partial(self._on_progress, worker)
+        )
 
-    def _heard(self, worker: _Worker, standings: list[Standing]) -> None:
-        worker.asked = time.monotonic()
+    def _on_progress(self, worker: _WorkerHandle, standings: list[JobProgress]) -> None:
+        worker.progress_requested_at = time.monotonic()
         for standing in standings:
-            self._batch.heard(worker.name, standing)
+            self._tracker.on_progress(worker.name, standing)
 
-    def _ended(self, worker: _Worker, task: Task, outcome: Outcome) -> None:
-        worker.in_hand -= 1
-        if outcome.ending is Ending.DONE:
-            worker.kept.append(task.output)
-        self._keep(task, outcome)
-        self._batch.ended(task.name, worker.node, outcome)
+    def _on_job_result(self, worker: _WorkerHandle, task: JobTask, outcome: JobResult) -> None:
+        worker.assigned -= 1
+        if outcome.status is ResultStatus.DONE:
+            worker.unacknowledged_outputs.append(task.output)
+        self._on_result(task, outcome)
+        self._tracker.on_result(task.name, worker.node, outcome)
 
-    def _take_in(self, ref: Any) -> tuple[_Worker, str] | None:
+    def _handle_reply(self, ref: Any) -> tuple[_WorkerHandle, str] | None:
         """Take in the answer to a call. Returns the worker, and how it died, if this is all there is to learn."""
-        call = self._calls.pop(ref)
+        call = self._pending.pop(ref)
         worker = call.worker
         if worker not in self._workers:  # buried already, by another call's failure
             return None
@@ -257,49 +271,49 @@ class _Crew:
         except errors.RayTaskError as error:
             if not worker.name:
                 return worker, str(error.cause or error)
-            if call.does_job:
-                call.then(Outcome(Ending.BROKEN, str(error.cause or error)))
+            if call.runs_job:
+                call.on_reply(JobResult(ResultStatus.ERROR, str(error.cause or error)))
             return None
         except errors.RayError as error:
-            return worker, _gist(error)
-        call.then(answer)
+            return worker, _summarize_ray_error(error)
+        call.on_reply(answer)
         return None
 
     # Endings
 
-    def _bury(self, worker: _Worker, reason: str) -> None:
+    def _remove(self, worker: _WorkerHandle, reason: str) -> None:
         if worker not in self._workers:  # another call has said it too
             return
         self._workers.remove(worker)
-        self._end(worker)
+        self._kill_worker(worker)
         if worker.name:
-            self._batch.lost(worker.name, reason)
+            self._tracker.on_worker_lost(worker.name, reason)
             return
         self._failed_starts += 1
-        if self._failed_starts >= _FAILED_STARTS:
+        if self._failed_starts >= _MAX_FAILED_STARTS:
             raise ClusterError(f"Workers do not start on the cluster: {reason}")
 
     def close(self) -> None:
         """Let the workers clear up: nothing is to be done any more."""
         calls = [worker.actor.close.remote() for worker in self._workers if worker.name]
         if calls:
-            self._ray.wait(calls, num_returns=len(calls), timeout=_CLOSE_SECONDS)
+            self._ray.wait(calls, num_returns=len(calls), timeout=_CLOSE_TIMEOUT_S)
 
     def kill(self) -> None:
         """End all workers now, whatever they are at."""
         for worker in self._workers:
-            self._end(worker)
+            self._kill_worker(worker)
         self._workers.clear()
 
-    def _end(self, worker: _Worker) -> None:
+    def _kill_worker(self, worker: _WorkerHandle) -> None:
         with suppress(Exception):  # it may be gone, or Ray itself
             self._ray.kill(worker.actor, no_restart=True)
-        for output in worker.kept:
+        for output in worker.unacknowledged_outputs:
             with suppress(PersonaLiveError):
-                remove_leftovers(output)
+                remove_checkpoint(output)
 
 
-def _gist(error: Exception) -> str:
+def _summarize_ray_error(error: Exception) -> str:
     """What matters of Ray's long explanations: how they begin, or for what a worker raised, how they end."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:

@@ -14,52 +14,59 @@ from pydantic import ValidationError
 
 from personalive.batch import storage
 from personalive.errors import MediaError, PersonaLiveError
-from personalive.jobs.checkpoint_dir import Segment, State, WorkFolder, remove_work, segment_path, work_path
+from personalive.jobs.checkpoint_dir import (
+    CheckpointDir,
+    CheckpointState,
+    SegmentInfo,
+    checkpoint_dir_path,
+    remove_checkpoint_dir,
+    segment_path,
+)
 
 
-def remove_leftovers(target: str) -> None:
+def remove_checkpoint(output_uri: str) -> None:
     """Remove what is kept of the work on an output, which is known to be there. Raises `StorageError`."""
-    if not storage.is_url(target):
-        remove_work(Path(target))
+    if not storage.is_remote(output_uri):
+        remove_checkpoint_dir(Path(output_uri))
         return
-    storage.remove(_place(target))
+    storage.remove(_checkpoint_uri(output_uri))
 
 
-def finished_segments(target: str) -> int:
+def count_finished_segments(output_uri: str) -> int:
     """How many segments of an output are kept there, by whoever has worked on it; 0 where that cannot be read."""
     with contextlib.suppress(PersonaLiveError, ValidationError):
-        if (state := storage.read(storage.join(_place(target), "state"))) is not None:
-            return len(_segments(state))
+        if (state := storage.read_bytes(storage.join(_checkpoint_uri(output_uri), "state"))) is not None:
+            return len(_parse_segments(state))
     return 0
 
 
-def _segments(state: bytes) -> tuple[Segment, ...]:
+def _parse_segments(state: bytes) -> tuple[SegmentInfo, ...]:
     """Raises `ValidationError`."""
-    return State.model_validate_json(state.partition(b"\n")[0]).segments
+    return CheckpointState.model_validate_json(state.partition(b"\n")[0]).segments
 
 
-def _place(target: str) -> str:
-    if not storage.is_url(target):
-        return str(work_path(Path(target)))
+def _checkpoint_uri(output_uri: str) -> str:
+    if not storage.is_remote(output_uri):
+        return str(checkpoint_dir_path(Path(output_uri)))
     # No link is followed in a store: the name is all that matters here.
-    name = work_path(Path("/") / storage.name_of(target)).name
-    return storage.join(storage.parent_of(target), name)
+    name = checkpoint_dir_path(Path("/") / storage.file_name(output_uri)).name
+    return storage.join(storage.parent_uri(output_uri), name)
 
 
-class Mirror:
-    """Carries the work folder of `output`, a path on this machine, to and from beside the place `target`."""
+class RemoteWorkdir:
+    """Carries the work folder of `output`, a path on this machine, to and from beside the place `output_uri`."""
 
     def __init__(self, output: Path, target: str) -> None:
-        self._path = work_path(output)
-        self._place = _place(target)
-        self._there = 0
+        self._path = checkpoint_dir_path(output)
+        self._uri = _checkpoint_uri(target)
+        self._uploaded_count = 0
         """Segments that are in the store already."""
 
-    def fetch(self) -> None:
+    def download(self) -> None:
         """Bring what an earlier attempt finished; what does not fit together is left, and the job begins anew."""
         shutil.rmtree(self._path, ignore_errors=True)
         state, manifest = (
-            storage.read(storage.join(self._place, name)) for name in ("state", "manifest.json")
+            storage.read_bytes(storage.join(self._uri, name)) for name in ("state", "manifest.json")
         )
         if state is None or manifest is None:
             return
@@ -67,30 +74,30 @@ class Mirror:
         (self._path / "manifest.json").write_bytes(manifest)
         (self._path / "state").write_bytes(state)
         try:
-            segments = _segments(state)
-            fits = all(self._fetch_segment(index, segment.size) for index, segment in enumerate(segments))
+            segments = _parse_segments(state)
+            fits = all(self._download_segment(index, segment.size) for index, segment in enumerate(segments))
         except (MediaError, ValidationError):
             fits = False
         if fits:
-            self._there = len(segments)
+            self._uploaded_count = len(segments)
         else:
             shutil.rmtree(self._path)
 
-    def _fetch_segment(self, index: int, size: int) -> bool:
+    def _download_segment(self, index: int, size: int) -> bool:
         path = segment_path(self._path, index)
-        storage.fetch(storage.join(self._place, path.name), path)
+        storage.download(storage.join(self._uri, path.name), path)
         return path.stat().st_size == size
 
-    def push(self, folder: WorkFolder) -> None:
+    def upload(self, folder: CheckpointDir) -> None:
         """Bring to the store what it lacks of the folder's finished segments, and then the state."""
         segments = folder.segments
-        if len(segments) < self._there:  # what was fetched is of another job, and was given up
-            self._there = 0
-        if len(segments) == self._there:
+        if len(segments) < self._uploaded_count:  # what was fetched is of another job, and was given up
+            self._uploaded_count = 0
+        if len(segments) == self._uploaded_count:
             return
-        if self._there == 0:
-            storage.put(folder.path / "manifest.json", storage.join(self._place, "manifest.json"))
-        for path in segments[self._there :]:
-            storage.put(path, storage.join(self._place, path.name))
-        storage.put(folder.path / "state", storage.join(self._place, "state"))
-        self._there = len(segments)
+        if self._uploaded_count == 0:
+            storage.upload(folder.path / "manifest.json", storage.join(self._uri, "manifest.json"))
+        for path in segments[self._uploaded_count :]:
+            storage.upload(path, storage.join(self._uri, path.name))
+        storage.upload(folder.path / "state", storage.join(self._uri, "state"))
+        self._uploaded_count = len(segments)

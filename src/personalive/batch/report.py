@@ -17,22 +17,22 @@ from string import Template
 
 from personalive.batch import storage
 from personalive.batch.job_list import BatchJob
-from personalive.batch.manifest import Entry, JobState
+from personalive.batch.manifest import JobRecord, JobState
 
-JSON_NAME = "report.json"
-PAGE_NAME = "report.html"
-PICTURES = ".thumbnails"
+REPORT_JSON = "report.json"
+REPORT_HTML = "report.html"
+THUMBNAILS_FOLDER = ".thumbnails"
 """A folder beside the results, with a small picture of each."""
-_SHOWN_AT_MOST = 2000
+_MAX_ROWS = 2000
 """Jobs that the page shows pictures of: some three kilobytes each."""
-_READ_AT_ONCE = 16
-_ORDER = (JobState.FAILED, JobState.RUNNING, JobState.PENDING, JobState.DONE)
+_READ_THREADS = 16
+_STATE_ORDER = (JobState.FAILED, JobState.RUNNING, JobState.PENDING, JobState.DONE)
 
-Line = tuple[BatchJob, Entry]
+ReportRow = tuple[BatchJob, JobRecord]
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
+class BatchTotals:
     """Sums over the jobs of a batch. `seconds` were spent on frames, by all workers together."""
 
     jobs: int
@@ -46,7 +46,7 @@ class Totals:
     """The names of those that made what is done."""
 
     @classmethod
-    def of(cls, lines: Sequence[Line]) -> Totals:
+    def from_rows(cls, lines: Sequence[ReportRow]) -> BatchTotals:
         """The sums over these jobs."""
         states = Counter(entry.state for _, entry in lines)
         done = [entry for _, entry in lines if entry.state is JobState.DONE]
@@ -62,30 +62,32 @@ class Totals:
         )
 
 
-def keep_picture(out: str, name: str, picture: bytes) -> None:
+def save_thumbnail(out: str, name: str, jpeg: bytes) -> None:
     """Keep the small picture of a job's result for the report."""
-    storage.write(_picture_place(out, name), picture)
+    storage.write_bytes(_thumbnail_uri(out, name), jpeg)
 
 
-def write_report(out: str, lines: Sequence[Line], wall_seconds: float) -> str:
+def write_report(out: str, rows: Sequence[ReportRow], wall_seconds: float) -> str:
     """Write report.json and report.html into the output folder, and return the page's place.
 
     `wall_seconds`: how long the run took that ends with it. Raises `MediaError` or `StorageError`.
     """
-    totals, when = Totals.of(lines), datetime.now(UTC)
-    storage.write(storage.join(out, JSON_NAME), _json(out, lines, totals, wall_seconds, when))
-    page = storage.join(out, PAGE_NAME)
-    storage.write(page, _page(out, lines, totals, wall_seconds, when).encode())
+    totals, when = BatchTotals.from_rows(rows), datetime.now(UTC)
+    storage.write_bytes(storage.join(out, REPORT_JSON), _render_json(out, rows, totals, wall_seconds, when))
+    page = storage.join(out, REPORT_HTML)
+    storage.write_bytes(page, _render_html(out, rows, totals, wall_seconds, when).encode())
     return page
 
 
-def _json(out: str, lines: Sequence[Line], totals: Totals, wall_seconds: float, when: datetime) -> bytes:
+def _render_json(
+    out: str, lines: Sequence[ReportRow], totals: BatchTotals, wall_seconds: float, when: datetime
+) -> bytes:
     head = {
         "made_by": f"personalive {version('personalive')}",
         "made_at": when.isoformat(timespec="seconds"),
         "out": out,
         "wall_seconds": round(wall_seconds, 3),
-        "totals": {name: getattr(totals, name) for name in Totals.__dataclass_fields__},
+        "totals": {name: getattr(totals, name) for name in BatchTotals.__dataclass_fields__},
     }
     jobs = [
         {
@@ -98,51 +100,53 @@ def _json(out: str, lines: Sequence[Line], totals: Totals, wall_seconds: float, 
     return (json.dumps({**head, "jobs": jobs}, indent=1, default=str, ensure_ascii=False) + "\n").encode()
 
 
-def _page(out: str, lines: Sequence[Line], totals: Totals, wall_seconds: float, when: datetime) -> str:
-    ordered = sorted(lines, key=lambda line: _ORDER.index(line[1].state))
-    shown = [entry.name for _, entry in ordered if entry.state is JobState.DONE][:_SHOWN_AT_MOST]
-    pictures = _pictures(out, shown)
+def _render_html(
+    out: str, lines: Sequence[ReportRow], totals: BatchTotals, wall_seconds: float, when: datetime
+) -> str:
+    ordered = sorted(lines, key=lambda line: _STATE_ORDER.index(line[1].state))
+    shown = [entry.name for _, entry in ordered if entry.state is JobState.DONE][:_MAX_ROWS]
+    pictures = _read_thumbnails(out, shown)
     template = Template(files("personalive.batch").joinpath("report.html").read_text("utf-8"))
     return template.substitute(
         out=escape(out),
         when=when.strftime("%Y-%m-%d %H:%M UTC"),
         version=escape(version("personalive")),
         pipelines="".join(f" · {escape(name)}" for name in totals.pipelines),
-        summary=_summary(totals, wall_seconds),
-        rows="\n".join(_row(job, entry, pictures.get(entry.name)) for job, entry in ordered),
-        left_out=_left_out(totals.done - len(shown)),
+        summary=_render_summary(totals, wall_seconds),
+        rows="\n".join(_render_row(job, entry, pictures.get(entry.name)) for job, entry in ordered),
+        left_out=_omitted_note(totals.done - len(shown)),
     )
 
 
-def _left_out(count: int) -> str:
+def _omitted_note(count: int) -> str:
     return f"<p>The last {count} rows come without their pictures.</p>" if count > 0 else ""
 
 
-def _summary(totals: Totals, wall_seconds: float) -> str:
+def _render_summary(totals: BatchTotals, wall_seconds: float) -> str:
     speed = totals.frames / totals.seconds if totals.seconds else 0.0
     facts = [
         ("jobs", f"{totals.jobs:,}"),
         ("done", f"{totals.done:,}"),
         ("failed", f"{totals.failed:,}"),
         ("not finished", f"{totals.unfinished:,}"),
-        ("video made", _duration(totals.video_seconds)),
+        ("video made", _format_duration(totals.video_seconds)),
         ("frames", f"{totals.frames:,}"),
         ("frames per second of work", f"{speed:.1f}"),
-        ("last run", _duration(wall_seconds)),
+        ("last run", _format_duration(wall_seconds)),
     ]
     # What is nought and bad news goes without saying.
     kept = [(name, value) for name, value in facts if value != "0" or name in {"jobs", "done"}]
     return "\n".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in kept)
 
 
-def _row(job: BatchJob, entry: Entry, picture: str | None) -> str:
+def _render_row(job: BatchJob, entry: JobRecord, picture: str | None) -> str:
     image = f'<img src="{picture}" alt="">' if picture else ""
     speed = f"{entry.frames / entry.seconds:.1f}" if entry.seconds and entry.state is JobState.DONE else ""
     made = f"{entry.width}×{entry.height}" if entry.width else ""
     told = [entry.reason] if entry.reason else list(entry.notes)
     cells = [
         ("picture", image),
-        ("name", f"<strong>{escape(entry.name)}</strong>{_inputs(job)}"),
+        ("name", f"<strong>{escape(entry.name)}</strong>{_render_inputs(job)}"),
         ("state", f'<span class="{entry.state}">{entry.state}</span>'),
         ("number", f"{entry.frames:,}" if entry.frames else ""),
         ("number", made),
@@ -154,16 +158,16 @@ def _row(job: BatchJob, entry: Entry, picture: str | None) -> str:
     return "<tr>" + "".join(f'<td class="{kind}">{cell}</td>' for kind, cell in cells) + "</tr>"
 
 
-def _inputs(job: BatchJob) -> str:
-    reference, driving = (escape(storage.name_of(place)) for place in (job.reference, job.driving))
+def _render_inputs(job: BatchJob) -> str:
+    reference, driving = (escape(storage.file_name(place)) for place in (job.reference, job.driving))
     full = escape(f"{job.reference}\n{job.driving}", quote=True)
     return f'<small title="{full}">{reference} with {driving}</small>'
 
 
-def _pictures(out: str, names: Sequence[str]) -> dict[str, str]:
+def _read_thumbnails(out: str, names: Sequence[str]) -> dict[str, str]:
     """The pictures that there are, as data URIs."""
-    with ThreadPoolExecutor(_READ_AT_ONCE) as pool:
-        found = pool.map(lambda name: storage.read(_picture_place(out, name)), names)
+    with ThreadPoolExecutor(_READ_THREADS) as pool:
+        found = pool.map(lambda name: storage.read_bytes(_thumbnail_uri(out, name)), names)
         return {
             name: "data:image/jpeg;base64," + base64.b64encode(data).decode()
             for name, data in zip(names, found, strict=True)
@@ -171,11 +175,11 @@ def _pictures(out: str, names: Sequence[str]) -> dict[str, str]:
         }
 
 
-def _picture_place(out: str, name: str) -> str:
-    return storage.join(out, PICTURES, hashlib.sha256(name.encode()).hexdigest()[:24] + ".jpg")
+def _thumbnail_uri(out: str, name: str) -> str:
+    return storage.join(out, THUMBNAILS_FOLDER, hashlib.sha256(name.encode()).hexdigest()[:24] + ".jpg")
 
 
-def _duration(seconds: float) -> str:
+def _format_duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -11,16 +11,16 @@ from pathlib import Path
 
 from personalive.batch import storage
 from personalive.batch.job_list import BatchJob
-from personalive.batch.job_tracker import Batch, Course
-from personalive.batch.local_executor import work_here
+from personalive.batch.job_tracker import BatchProgress, JobTracker
+from personalive.batch.local_executor import run_locally
 from personalive.batch.manifest import JobState, Manifest
-from personalive.batch.ray_executor import CrewSettings, work_on_ray
-from personalive.batch.remote_workdir import remove_leftovers
-from personalive.batch.report import Totals, keep_picture, write_report
-from personalive.batch.worker import Outcome, Task
-from personalive.errors import BusyError, InputError, PersonaLiveError
+from personalive.batch.ray_executor import RayExecutorSettings, run_on_ray
+from personalive.batch.remote_workdir import remove_checkpoint
+from personalive.batch.report import BatchTotals, save_thumbnail, write_report
+from personalive.batch.worker import JobResult, JobTask
+from personalive.errors import InputError, OutputLockedError, PersonaLiveError
 from personalive.locking import ProcessLock
-from personalive.media.output import write_failure
+from personalive.media.output import write_error
 
 _LOCK = ".batch.lock"
 
@@ -30,25 +30,25 @@ class BatchSettings:
     """How a batch is done. `out` is the place of its results, its manifest and its report."""
 
     out: str
-    crew: CrewSettings = field(default_factory=CrewSettings)
+    ray: RayExecutorSettings = field(default_factory=RayExecutorSettings)
     max_attempts: int = 3
     """A job that ends its worker so many times in a row, without coming any further, is set aside."""
     retry_failed: bool = False
     overwrite: bool = False
 
     @property
-    def on_ray(self) -> bool:
+    def uses_ray(self) -> bool:
         """Whether Ray is needed: for a cluster, or for more than one worker here."""
-        return self.crew.address is not None or (self.crew.workers or 1) > 1
+        return self.ray.address is not None or (self.ray.workers or 1) > 1
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
     """What came of a batch. `report` is the place of the page."""
 
-    totals: Totals
+    totals: BatchTotals
     report: str
-    earlier: int
+    previously_done: int
     """Jobs that an earlier run had done."""
 
 
@@ -56,10 +56,10 @@ def run_batch(
     jobs: Sequence[BatchJob],
     settings: BatchSettings,
     *,
-    tell: Callable[[Course], None] | None = None,
+    on_progress: Callable[[BatchProgress], None] | None = None,
     on_failure: Callable[[str, str], None] | None = None,
 ) -> BatchResult:
-    """Do the jobs, and write a report. `tell` hears often how far it is, `on_failure` of a job and its reason.
+    """Do the jobs, and write a report. `on_progress` hears often how far it is, `on_failure` of a job and its reason.
 
     A job that fails is no exception. Ctrl-C stops the workers: the same call goes on then, as it does after
     anything else that ends this process.
@@ -67,68 +67,68 @@ def run_batch(
     Raises `InputError` where the settings cannot be, `BusyError` where another batch is at work on that folder,
     `ClusterError` where no worker can be had, `MediaError` or `StorageError` where nothing can be written.
     """
-    settings.crew.check()
+    settings.ray.check()
     if settings.max_attempts < 1:
         raise InputError(f"A job must have one attempt at least, not {settings.max_attempts}.")
-    say = tell or (lambda course: None)
+    say = on_progress or (lambda course: None)
     begun = time.monotonic()
     storage.make_folder(settings.out)
-    with _only_one(settings.out):
-        batch = Batch(
+    with _lock_output_folder(settings.out):
+        batch = JobTracker(
             jobs, Manifest.read(settings.out), max_attempts=settings.max_attempts, on_failure=on_failure
         )
-        say(batch.course("looking at what is there"))
-        batch.open(overwrite=settings.overwrite, retry_failed=settings.retry_failed)
+        say(batch.progress("looking at what is there"))
+        batch.load(overwrite=settings.overwrite, retry_failed=settings.retry_failed)
         try:
-            _work(batch, settings, lambda stage: say(batch.course(stage)))
+            _execute(batch, settings, lambda stage: say(batch.progress(stage)))
         finally:
-            batch.stop()
+            batch.release_running()
             batch.save(now=True)
-        say(batch.course("writing the report"))
-        _remove_what_the_lost_left(batch)
-        page = write_report(settings.out, batch.entries, time.monotonic() - begun)
-        return BatchResult(Totals.of(batch.entries), page, batch.earlier)
+        say(batch.progress("writing the report"))
+        _remove_orphaned_checkpoints(batch)
+        page = write_report(settings.out, batch.records, time.monotonic() - begun)
+        return BatchResult(BatchTotals.from_rows(batch.records), page, batch.previously_done)
 
 
-def _work(batch: Batch, settings: BatchSettings, tell: Callable[[str], None]) -> None:
-    def keep(task: Task, outcome: Outcome) -> None:
-        if outcome.picture is not None:
+def _execute(batch: JobTracker, settings: BatchSettings, tell: Callable[[str], None]) -> None:
+    def keep(task: JobTask, outcome: JobResult) -> None:
+        if outcome.thumbnail is not None:
             with contextlib.suppress(PersonaLiveError):  # only the report would be without it
-                keep_picture(settings.out, task.name, outcome.picture)
+                save_thumbnail(settings.out, task.name, outcome.thumbnail)
 
     if batch.finished:
         return
-    if settings.on_ray:
-        work_on_ray(batch, settings.crew, tell=tell, keep=keep)
+    if settings.uses_ray:
+        run_on_ray(batch, settings.ray, on_progress=tell, on_result=keep)
     else:
-        work_here(batch, cache_bytes=settings.crew.cache_bytes, tell=tell, keep=keep)
+        run_locally(batch, cache_bytes=settings.ray.cache_bytes, on_progress=tell, on_result=keep)
 
 
-def _remove_what_the_lost_left(batch: Batch) -> None:
+def _remove_orphaned_checkpoints(batch: JobTracker) -> None:
     """A worker keeps the segments of its last job until it begins another: one that died has left them.
 
     Looking costs next to nothing on a disk, and a request for each job in a store: there only after a loss.
     """
-    lost = any(entry.attempts > 1 for _, entry in batch.entries)
-    for job, entry in batch.entries:
-        if entry.state is JobState.DONE and (lost or not storage.is_url(job.output)):
+    lost = any(entry.attempts > 1 for _, entry in batch.records)
+    for job, entry in batch.records:
+        if entry.state is JobState.DONE and (lost or not storage.is_remote(job.output)):
             with contextlib.suppress(PersonaLiveError):
-                remove_leftovers(job.output)
+                remove_checkpoint(job.output)
 
 
 @contextmanager
-def _only_one(out: str) -> Iterator[None]:
+def _lock_output_folder(out: str) -> Iterator[None]:
     """Keep other batches out of a folder of this machine for the time of a block; a store knows no locks."""
-    if storage.is_url(out):
+    if storage.is_remote(out):
         yield
         return
     lock = ProcessLock(Path(out) / _LOCK)
     try:
-        taken = lock.take()
+        taken = lock.acquire()
     except OSError as error:
-        raise write_failure(Path(out), error) from error
+        raise write_error(Path(out), error) from error
     if not taken:
-        raise BusyError(f"Another batch is at work in {out}: wait for it to end.")
+        raise OutputLockedError(f"Another batch is at work in {out}: wait for it to end.")
     try:
         yield
     finally:

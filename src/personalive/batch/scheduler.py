@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from personalive.batch.job_list import BatchJob
 
 
-class _Group:
+class _ReferenceGroup:
     """Jobs that can share a fused reference."""
 
     def __init__(self, load_key: str) -> None:
@@ -18,35 +18,35 @@ class _Group:
         self.workers: set[str] = set()
 
 
-class Schedule:
+class JobScheduler:
     """The jobs that wait, in groups. Workers and nodes are any names.
 
-    A node that lacks what a pipeline needs gets no more jobs of that kind (`refuse`).
+    A node that lacks what a pipeline needs gets no more jobs of that kind (`exclude_node`).
     """
 
     def __init__(self, jobs: Iterable[BatchJob]) -> None:
-        self._groups: dict[str, _Group] = {}
-        self._refused: dict[str, dict[str, str]] = {}
+        self._groups: dict[str, _ReferenceGroup] = {}
+        self._excluded_nodes: dict[str, dict[str, str]] = {}
         """By load key, and node: why."""
-        self._later: list[tuple[float, BatchJob]] = []
+        self._delayed: list[tuple[float, BatchJob]] = []
         for job in jobs:
             self._group(job).waiting.append(job)
 
     def __len__(self) -> int:
-        return sum(len(group.waiting) for group in self._groups.values()) + len(self._later)
+        return sum(len(group.waiting) for group in self._groups.values()) + len(self._delayed)
 
-    def _group(self, job: BatchJob) -> _Group:
-        return self._groups.setdefault(job.reference_key, _Group(job.load_key))
+    def _group(self, job: BatchJob) -> _ReferenceGroup:
+        return self._groups.setdefault(job.reference_key, _ReferenceGroup(job.load_key))
 
     def take(self, worker: str, node: str) -> BatchJob | None:
         """The next job for a worker on a node; None where there is none for it now."""
-        self._bring_back()
+        self._release_delayed()
         held = next((group for group in self._groups.values() if worker in group.workers), None)
-        if held is not None and held.waiting and self._may(node, held):
+        if held is not None and held.waiting and self._can_run(node, held):
             return held.waiting.popleft()
         for group in self._groups.values():
             group.workers.discard(worker)
-        free = [group for group in self._groups.values() if group.waiting and self._may(node, group)]
+        free = [group for group in self._groups.values() if group.waiting and self._can_run(node, group)]
         if not free:
             return None
         # A group that nobody is at, the same pipeline if possible; else help where most is left to do.
@@ -58,39 +58,39 @@ class Schedule:
         best.workers.add(worker)
         return best.waiting.popleft()
 
-    def give_back(self, job: BatchJob, *, seconds: float = 0.0) -> None:
+    def requeue(self, job: BatchJob, *, seconds: float = 0.0) -> None:
         """Have a job done before the others of its kind, but not within so many seconds."""
         if seconds > 0:
-            self._later.append((time.monotonic() + seconds, job))
+            self._delayed.append((time.monotonic() + seconds, job))
         else:
             self._group(job).waiting.appendleft(job)
 
-    def _bring_back(self) -> None:
+    def _release_delayed(self) -> None:
         now = time.monotonic()
-        due = [job for when, job in self._later if when <= now]
-        self._later = [(when, job) for when, job in self._later if when > now]
+        due = [job for when, job in self._delayed if when <= now]
+        self._delayed = [(when, job) for when, job in self._delayed if when > now]
         for job in due:
             self._group(job).waiting.appendleft(job)
 
-    def leave(self, worker: str) -> None:
+    def remove_worker(self, worker: str) -> None:
         """The worker is gone."""
         for group in self._groups.values():
             group.workers.discard(worker)
 
-    def refuse(self, job: BatchJob, node: str, reason: str) -> None:
+    def exclude_node(self, job: BatchJob, node: str, reason: str) -> None:
         """The node cannot do jobs that want the pipeline of this one."""
-        self._refused.setdefault(job.load_key, {})[node] = reason
+        self._excluded_nodes.setdefault(job.load_key, {})[node] = reason
 
-    def _may(self, node: str, group: _Group) -> bool:
-        return node not in self._refused.get(group.load_key, {})
+    def _can_run(self, node: str, group: _ReferenceGroup) -> bool:
+        return node not in self._excluded_nodes.get(group.load_key, {})
 
-    def hopeless(self, nodes: set[str]) -> list[tuple[BatchJob, str]]:
+    def pop_unschedulable(self, nodes: set[str]) -> list[tuple[BatchJob, str]]:
         """Take out the jobs that none of the nodes can do, each with the reason one of them gave."""
         out: list[tuple[BatchJob, str]] = []
-        if not self._refused:
+        if not self._excluded_nodes:
             return out
         for group in self._groups.values():
-            refused = self._refused.get(group.load_key, {})
+            refused = self._excluded_nodes.get(group.load_key, {})
             if nodes and nodes <= refused.keys():
                 reason = next(iter(refused.values()))
                 out += [(job, reason) for job in group.waiting]

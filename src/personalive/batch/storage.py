@@ -17,32 +17,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from personalive.errors import InputError, MediaError, StorageError
+from personalive.errors import InputError, MediaError, RemoteStorageError
 from personalive.installation import install_command
-from personalive.media.output import OutputFile, write_failure
-from personalive.media.user_paths import check_is_file, check_name, special_kind
-from personalive.paths import expanded
+from personalive.media.output import OutputFile, write_error
+from personalive.media.user_paths import check_is_file, check_name, describe_special_file
+from personalive.paths import expand_user
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _DRIVE = re.compile(r"/[A-Za-z]:/")
 # A new object appears in one step there, while a rename copies it and is none.
-_WHOLE_OBJECTS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "adl", "oci", "oss", "r2", "memory"}
+_ATOMIC_UPLOAD_SCHEMES = {
+    "s3",
+    "s3a",
+    "gs",
+    "gcs",
+    "abfs",
+    "abfss",
+    "az",
+    "adl",
+    "oci",
+    "oss",
+    "r2",
+    "memory",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class Stamp:
+class FileVersion:
     """What tells whether a file is still the same: its size in bytes, and a version that its store keeps."""
 
     size: int
     version: str
 
 
-def is_url(place: str) -> bool:
+def is_remote(uri: str) -> bool:
     """Whether it is in a store, not on this machine's file system."""
-    return _SCHEME.match(place) is not None
+    return _SCHEME.match(uri) is not None
 
 
-def resolve(text: str, base: str) -> str:
+def resolve_uri(text: str, base: str) -> str:
     """The place that a user means by a path or a URL, relative to the place `base`.
 
     Raises `InputError` for a relative one that leads out of `base`, and for what no system takes for a name.
@@ -54,61 +67,61 @@ def resolve(text: str, base: str) -> str:
         text = text.removeprefix("file://").removeprefix("localhost")
         if _DRIVE.match(text):  # of Windows: file:///C:/clips
             text = text[1:]
-    if is_url(text):
+    if is_remote(text):
         return text.rstrip("/")
-    path = expanded(Path(text))
+    path = expand_user(Path(text))
     check_name(path)
     if path.is_absolute():
         return path.as_posix()
-    if not is_url(base):
+    if not is_remote(base):
         return Path(os.path.normpath(Path(base) / path)).as_posix()
     if ".." in path.parts:
         raise InputError(f"{text} leads out of {base}: give its whole URL.")
     return join(base, path.as_posix())
 
 
-def join(place: str, *names: str) -> str:
+def join(uri: str, *names: str) -> str:
     """A place further in."""
-    return "/".join([place.rstrip("/") if place != "/" else "", *names])
+    return "/".join([uri.rstrip("/") if uri != "/" else "", *names])
 
 
-def name_of(place: str) -> str:
+def file_name(uri: str) -> str:
     """The last part of a place."""
-    return place.rstrip("/").rpartition("/")[2]
+    return uri.rstrip("/").rpartition("/")[2]
 
 
-def parent_of(place: str) -> str:
+def parent_uri(uri: str) -> str:
     """The place that it lies in."""
-    parent = place.rstrip("/").rpartition("/")[0]
+    parent = uri.rstrip("/").rpartition("/")[0]
     return parent if parent else "/"
 
 
-def stamp(place: str) -> Stamp | None:
+def read_version(uri: str) -> FileVersion | None:
     """What the file, or local folder of files, is like now; None where there is none.
 
     Raises `StorageError` where the store cannot be asked.
     """
-    if not is_url(place):
-        return _local_stamp(Path(place))
-    with _asking(place):
-        store, path = _open(place)
+    if not is_remote(uri):
+        return _read_local_version(Path(uri))
+    with _translate_errors(uri):
+        store, path = _open_store(uri)
         try:
             facts = store.info(path)
         except FileNotFoundError:
             return None
         if facts.get("type") == "directory":
-            raise InputError(f"{place} is a folder: name a file in it.")
+            raise InputError(f"{uri} is a folder: name a file in it.")
         names = ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "updated", "created")
         version = next((str(facts[name]) for name in names if facts.get(name)), "")
-        return Stamp(int(facts.get("size") or 0), version)
+        return FileVersion(int(facts.get("size") or 0), version)
 
 
-def _local_stamp(path: Path) -> Stamp | None:
+def _read_local_version(path: Path) -> FileVersion | None:
     try:
         facts = path.stat()
         if not path.is_dir():
             check_is_file(path)
-            return Stamp(facts.st_size, str(facts.st_mtime_ns))
+            return FileVersion(facts.st_size, str(facts.st_mtime_ns))
         files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
         listed = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     except FileNotFoundError:
@@ -116,49 +129,49 @@ def _local_stamp(path: Path) -> Stamp | None:
     except OSError as error:
         raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
     digest = hashlib.sha256(repr(listed).encode()).hexdigest()
-    return Stamp(sum(size for _, size, _ in listed), digest)
+    return FileVersion(sum(size for _, size, _ in listed), digest)
 
 
-def names_in(place: str) -> list[str]:
+def list_files(uri: str) -> list[str]:
     """The names of the files in a folder, sorted. Raises `MediaError` where there is no such folder."""
-    if not is_url(place):
+    if not is_remote(uri):
         try:
-            return sorted(path.name for path in Path(place).iterdir() if path.is_file())
+            return sorted(path.name for path in Path(uri).iterdir() if path.is_file())
         except OSError as error:
-            raise MediaError(f"{place} cannot be read: {error.strerror or error}.") from error
-    with _asking(place):
-        store, path = _open(place)
+            raise MediaError(f"{uri} cannot be read: {error.strerror or error}.") from error
+    with _translate_errors(uri):
+        store, path = _open_store(uri)
         try:
             listed = store.ls(path, detail=True)
         except FileNotFoundError:
-            raise MediaError(f"{place} cannot be read: there is no such folder.") from None
+            raise MediaError(f"{uri} cannot be read: there is no such folder.") from None
         # A store may list a file as the one file in itself, and a folder as an empty file of its own name.
-        names = (name_of(entry["name"]) for entry in listed if entry["type"] == "file")
-        return sorted(name for name in names if name not in {"", name_of(place)})
+        names = (file_name(entry["name"]) for entry in listed if entry["type"] == "file")
+        return sorted(name for name in names if name not in {"", file_name(uri)})
 
 
-def is_folder(place: str) -> bool:
+def is_folder(uri: str) -> bool:
     """Whether there is a folder."""
-    if not is_url(place):
-        return Path(place).is_dir()
-    with _asking(place):
-        store, path = _open(place)
+    if not is_remote(uri):
+        return Path(uri).is_dir()
+    with _translate_errors(uri):
+        store, path = _open_store(uri)
         return bool(store.isdir(path))
 
 
-def read(place: str) -> bytes | None:
+def read_bytes(uri: str) -> bytes | None:
     """A small file's bytes; None where there is none. Raises `MediaError` or `StorageError`."""
-    if not is_url(place):
+    if not is_remote(uri):
         try:
-            if special_kind(Path(place)) is not None:
-                check_is_file(Path(place))
-            return Path(place).read_bytes()
+            if describe_special_file(Path(uri)) is not None:
+                check_is_file(Path(uri))
+            return Path(uri).read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise MediaError(f"{place} cannot be read: {error.strerror or error}.") from error
-    with _asking(place):
-        store, path = _open(place)
+            raise MediaError(f"{uri} cannot be read: {error.strerror or error}.") from error
+    with _translate_errors(uri):
+        store, path = _open_store(uri)
         try:
             data: bytes = store.cat_file(path)
         except FileNotFoundError:
@@ -166,67 +179,67 @@ def read(place: str) -> bytes | None:
         return data
 
 
-def write(place: str, data: bytes) -> None:
+def write_bytes(uri: str, data: bytes) -> None:
     """Put a small file in place of what is there, whole or not at all. Raises `MediaError` or `StorageError`."""
-    if not is_url(place):
-        path = Path(place)
-        make_folder(parent_of(place))
+    if not is_remote(uri):
+        path = Path(uri)
+        make_folder(parent_uri(uri))
         with OutputFile(path, overwrite=True) as output:
             try:
                 output.partial.write_bytes(data)
             except OSError as error:
-                raise write_failure(path, error) from error
+                raise write_error(path, error) from error
         return
-    with _asking(place):
-        store, path_there = _open(place)
-        with _hidden(store, path_there) as target:
+    with _translate_errors(uri):
+        store, path_there = _open_store(uri)
+        with _temporary_upload(store, path_there) as target:
             store.pipe_file(target, data)
 
 
-def fetch(place: str, path: Path) -> None:
+def download(uri: str, path: Path) -> None:
     """Copy a file to a path of this machine. Raises `MediaError` where there is none, or `StorageError`."""
-    with _asking(place):
-        if not is_url(place):
-            shutil.copyfile(place, path)
+    with _translate_errors(uri):
+        if not is_remote(uri):
+            shutil.copyfile(uri, path)
             return
-        store, there = _open(place)
+        store, there = _open_store(uri)
         store.get_file(there, str(path))
 
 
-def put(path: Path, place: str) -> None:
+def upload(path: Path, uri: str) -> None:
     """Copy a file of this machine to a store, whole or not at all, as far as the store has that."""
-    with _asking(place):
-        store, there = _open(place)
-        with _hidden(store, there) as target:
+    with _translate_errors(uri):
+        store, there = _open_store(uri)
+        with _temporary_upload(store, there) as target:
             store.put_file(str(path), target)
 
 
-def remove(place: str) -> None:
+def remove(uri: str) -> None:
     """Remove a file or a folder and all in it, if it is there."""
-    if not is_url(place):
-        path = Path(place)
+    if not is_remote(uri):
+        path = Path(uri)
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return
-    with _asking(place):
-        store, there = _open(place)
+    with _translate_errors(uri):
+        store, there = _open_store(uri)
         with contextlib.suppress(FileNotFoundError):
             store.rm(there, recursive=True)
 
 
-def make_folder(place: str) -> None:
+def make_folder(uri: str) -> None:
     """Make sure that a folder is there; most stores need none."""
-    if not is_url(place):
+    if not is_remote(uri):
         try:
-            Path(place).mkdir(parents=True, exist_ok=True)
+            Path(uri).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise write_failure(Path(place), error) from error
+            raise write_error(Path(uri), error) from error
 
 
 @contextlib.contextmanager
-def _hidden(store: Any, path: str) -> Iterator[str]:
+def _temporary_upload(store: Any, path: str) -> Iterator[str]:
     """Where to write a file that is to appear at `path` when the block is left."""
     protocols = {store.protocol} if isinstance(store.protocol, str) else set(store.protocol)
-    if protocols & _WHOLE_OBJECTS:
+    if protocols & _ATOMIC_UPLOAD_SCHEMES:
         yield path
         return
     folder, _, name = path.rpartition("/")
@@ -244,32 +257,32 @@ def _hidden(store: Any, path: str) -> Iterator[str]:
         raise
 
 
-def _open(place: str) -> tuple[Any, str]:
+def _open_store(uri: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:
         raise InputError(
-            f"{place} needs fsspec, which is not installed. Run: {install_command('cluster')}"
+            f"{uri} needs fsspec, which is not installed. Run: {install_command('cluster')}"
         ) from None
     try:
-        store, path = fsspec.core.url_to_fs(place)
+        store, path = fsspec.core.url_to_fs(uri)
     except ImportError as error:  # the message names the package that this kind of store needs
-        raise InputError(f"{place} cannot be used: {error}") from None
+        raise InputError(f"{uri} cannot be used: {error}") from None
     except ValueError as error:
-        raise InputError(f"{place} is no place that fsspec knows: {error}") from None
+        raise InputError(f"{uri} is no place that fsspec knows: {error}") from None
     return store, path
 
 
 @contextlib.contextmanager
-def _asking(place: str) -> Iterator[None]:
+def _translate_errors(uri: str) -> Iterator[None]:
     """Turn whatever a store raises into our errors: what will stay so is the input's, the rest the store's."""
     try:
         yield
-    except (InputError, StorageError):
+    except (InputError, RemoteStorageError):
         raise
     except FileNotFoundError:
-        raise MediaError(f"{place} cannot be read: no such file.") from None
+        raise MediaError(f"{uri} cannot be read: no such file.") from None
     except PermissionError as error:
-        raise MediaError(f"{place} may not be used: {error.strerror or error}.") from error
+        raise MediaError(f"{uri} may not be used: {error.strerror or error}.") from error
     except Exception as error:  # every kind of store has exceptions of its own
-        raise StorageError(f"{place} did not answer: {type(error).__name__}: {error}") from error
+        raise RemoteStorageError(f"{uri} did not answer: {type(error).__name__}: {error}") from error

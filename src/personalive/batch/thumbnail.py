@@ -15,17 +15,17 @@ _HEIGHT = 96
 _QUALITY = 70
 
 
-def thumbnail(path: Path, report: Report) -> bytes | None:
+def make_thumbnail(path: Path, report: Report) -> bytes | None:
     """The middle frame of a result as a JPEG 96 pixels high; None where it cannot be read."""
     try:
         with open_driving(path, start=report.duration / 2 if report.frames > 1 else 0.0) as source:
             frame = next(iter(source), None)
     except PersonaLiveError:  # a picture is not worth a job
         return None
-    return None if frame is None else _small_jpeg(frame.image)
+    return None if frame is None else _encode_jpeg(frame.image)
 
 
-def _small_jpeg(image: Image) -> bytes:
+def _encode_jpeg(image: Image) -> bytes:
     height, width = image.shape[:2]
     picture = PIL.Image.fromarray(image).resize((max(round(width * _HEIGHT / height), 1), _HEIGHT))
     data = io.BytesIO()

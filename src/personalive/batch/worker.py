@@ -17,69 +17,69 @@ from pathlib import Path
 from typing import Any
 
 from personalive.batch import storage
-from personalive.batch.remote_workdir import Mirror, remove_leftovers
-from personalive.batch.thumbnail import thumbnail
-from personalive.batch.workspace import InputCache, Scratch
+from personalive.batch.remote_workdir import RemoteWorkdir, remove_checkpoint
+from personalive.batch.thumbnail import make_thumbnail
+from personalive.batch.workspace import InputCache, Workspace
 from personalive.errors import (
-    BusyError,
     CannotResumeError,
+    OutputLockedError,
     PersonaLiveError,
     PipelineUnavailableError,
-    StorageError,
+    RemoteStorageError,
     WeightsError,
 )
 from personalive.jobs import AnimateJob, Report
-from personalive.jobs.animate import in_phases
-from personalive.jobs.checkpoint_dir import WorkFolder
+from personalive.jobs.animate import run_in_phases
+from personalive.jobs.checkpoint_dir import CheckpointDir
 from personalive.jobs.phases import Phases
-from personalive.jobs.pipeline_cache import Shared
+from personalive.jobs.pipeline_cache import PipelineCache
 
 _LAST_LINES = 6
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class JobTask:
     """A job as a worker is told it. Places are absolute; `options` are fields of `AnimateJob`."""
 
     name: str
     reference: str
     driving: str
     output: str
-    in_segments: bool
+    is_resumable: bool
     options: Mapping[str, Any]
 
 
-class Ending(StrEnum):
+class ResultStatus(StrEnum):
     """How an attempt at a job came out."""
 
     DONE = "done"
-    REFUSED = "refused"
+    INVALID_INPUT = "refused"
     """It cannot be done as it was given: trying again would be in vain."""
-    UNFIT = "unfit"
+    NODE_UNSUITABLE = "unfit"
     """Not on this machine: something that the pipeline needs is missing."""
-    BUSY = "busy"
+    LOCKED = "busy"
     """Somebody else is at it: most often a worker that was given up too early."""
-    BROKEN = "broken"
+    ERROR = "broken"
     """By a defect, or a store that does not answer: trying again may help."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class JobResult:
     """What came of an attempt. `reason` is there unless it is done, `report` and `size` only then."""
 
-    ending: Ending
+    status: ResultStatus
     reason: str | None = None
     report: Report | None = None
     size: int = 0
     """Of the output, in bytes."""
     segments: int = 0
     """Finished, in this attempt and before."""
-    picture: bytes | None = None
+    thumbnail: bytes | None = None
     """A JPEG of the result's middle frame."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class JobProgress:
     """How far a worker is with its job."""
 
     name: str
@@ -89,92 +89,97 @@ class Standing:
 
 
 @dataclass(slots=True)
-class Bench:
+class WorkerContext:
     """What a worker keeps between its jobs."""
 
-    scratch: Scratch
-    inputs: InputCache
-    shared: Shared
-    heard: Callable[[Standing], None] = lambda standing: None
+    workspace: Workspace
+    input_cache: InputCache
+    pipeline_cache: PipelineCache
+    on_progress: Callable[[JobProgress], None] = lambda standing: None
     """Called from within a job, in the thread of its phase, with how far it is."""
-    unsplit: set[str] = field(default_factory=set)
+    non_resumable_pipelines: set[str] = field(default_factory=set)
     """Pipelines found not to be able to go on from a snapshot."""
-    kept: set[str] = field(default_factory=set)
+    kept_outputs: set[str] = field(default_factory=set)
     """The outputs of jobs whose segments are kept, until whoever hands out the work knows that they are done."""
-    spoiled: bool = False
+    pipeline_failed: bool = False
     """Whether a defect may have done something to the pipeline."""
 
-    def clear(self, outputs: Iterable[str] | None = None) -> None:
+    def remove_checkpoints(self, outputs: Iterable[str] | None = None) -> None:
         """Remove what is kept of the jobs with these outputs, or of all."""
-        for output in self.kept.intersection(self.kept if outputs is None else outputs):
-            self.kept.discard(output)
+        for output in self.kept_outputs.intersection(self.kept_outputs if outputs is None else outputs):
+            self.kept_outputs.discard(output)
             with contextlib.suppress(PersonaLiveError):
-                remove_leftovers(output)
+                remove_checkpoint(output)
 
-    def renew(self) -> None:
+    def reset_pipeline(self) -> None:
         """After a defect, have the next job load a new pipeline. No job may be at work on the old one."""
-        if self.spoiled:
-            self.spoiled = False
+        if self.pipeline_failed:
+            self.pipeline_failed = False
             with contextlib.suppress(Exception):
-                self.shared.close()
+                self.pipeline_cache.close()
 
-    def in_phases(self, task: Task) -> Phases[Outcome]:
+    def run_in_phases(self, task: JobTask) -> Phases[JobResult]:
         """Do a job, in phases, and say what came of it. Only Ctrl-C and its like pass through.
 
-        `clear`, and `renew` where the pipeline is `spoiled` then, are for the caller.
+        `remove_checkpoints`, and `reset_pipeline` where the pipeline is `pipeline_failed` then, are for the caller.
         """
-        work = _Work(self, task)
+        work = _JobAttempt(self, task)
         try:
-            outcome = yield from work.do()
-        except BusyError as error:
-            return work.ended(Ending.BUSY, str(error))
+            outcome = yield from work.run()
+        except OutputLockedError as error:
+            return work.make_result(ResultStatus.LOCKED, str(error))
         except (PipelineUnavailableError, WeightsError) as error:
-            return work.ended(Ending.UNFIT, str(error))
-        except StorageError as error:
-            return work.ended(Ending.BROKEN, str(error))
+            return work.make_result(ResultStatus.NODE_UNSUITABLE, str(error))
+        except RemoteStorageError as error:
+            return work.make_result(ResultStatus.ERROR, str(error))
         except PersonaLiveError as error:
-            return work.ended(Ending.REFUSED, str(error))
+            return work.make_result(ResultStatus.INVALID_INPUT, str(error))
         except Exception as error:  # a defect, ours or a pipeline's, must not end the batch
-            self.spoiled = True
-            return work.ended(Ending.BROKEN, _described(error))
+            self.pipeline_failed = True
+            return work.make_result(ResultStatus.ERROR, _describe_error(error))
         if outcome.segments:
-            self.kept.add(task.output)
+            self.kept_outputs.add(task.output)
         return outcome
 
 
 @contextmanager
-def open_bench(cache_bytes: int, heard: Callable[[Standing], None]) -> Iterator[Bench]:
+def open_worker_context(
+    cache_bytes: int, on_progress: Callable[[JobProgress], None]
+) -> Iterator[WorkerContext]:
     """A worker's things for the time of a block. Raises `MediaError` where it can write no temporary files."""
-    with Scratch() as scratch, Shared() as shared:
-        bench = Bench(scratch, InputCache(scratch.folder("inputs"), cache_bytes), shared, heard)
+    with Workspace() as scratch, PipelineCache() as shared:
+        bench = WorkerContext(
+            scratch, InputCache(scratch.make_folder("inputs"), cache_bytes), shared, on_progress
+        )
         yield bench
-        bench.clear()
+        bench.remove_checkpoints()
 
 
-class _Work:
-    def __init__(self, bench: Bench, task: Task) -> None:
-        self._bench = bench
+class _JobAttempt:
+    def __init__(self, bench: WorkerContext, task: JobTask) -> None:
+        self._context = bench
         self._task = task
         self._segments = 0
         self._frames = 0
         self._stage = ""
 
-    def ended(self, ending: Ending, reason: str) -> Outcome:
-        return Outcome(ending, reason, segments=self._segments)
+    def make_result(self, status: ResultStatus, reason: str) -> JobResult:
+        return JobResult(status, reason, segments=self._segments)
 
-    def do(self) -> Phases[Outcome]:
-        task, inputs = self._task, self._bench.inputs
-        self._tell("fetching the files", 0, None)
-        with inputs.local(task.reference) as reference, inputs.local(task.driving) as driving:
-            if not storage.is_url(task.output):
-                storage.make_folder(storage.parent_of(task.output))
-                return (yield from self._made(self._job(reference, driving, Path(task.output))))
-            with self._workplace() as folder:
-                return (yield from self._made_for_store(reference, driving, folder))
+    def run(self) -> Phases[JobResult]:
+        task, inputs = self._task, self._context.input_cache
+        self._report_progress("fetching the files", 0, None)
+        with inputs.open_local(task.reference) as reference, inputs.open_local(task.driving) as driving:
+            if not storage.is_remote(task.output):
+                storage.make_folder(storage.parent_uri(task.output))
+                return (yield from self._run_job(self._make_job(reference, driving, Path(task.output))))
+            with self._open_workdir() as folder:
+                return (yield from self._run_for_store(reference, driving, folder))
 
-    def _job(self, reference: Path, driving: Path, output: Path) -> AnimateJob:
+    def _make_job(self, reference: Path, driving: Path, output: Path) -> AnimateJob:
         resume = (
-            self._task.in_segments and self._task.options.get("pipeline", "auto") not in self._bench.unsplit
+            self._task.is_resumable
+            and self._task.options.get("pipeline", "auto") not in self._context.non_resumable_pipelines
         )
         return AnimateJob(
             reference=reference,
@@ -186,51 +191,59 @@ class _Work:
             **self._task.options,
         )
 
-    def _made_for_store(self, reference: Path, driving: Path, folder: Path) -> Phases[Outcome]:
-        job = self._job(reference, driving, folder / storage.name_of(self._task.output))
-        mirror = Mirror(job.output, self._task.output)
+    def _run_for_store(self, reference: Path, driving: Path, folder: Path) -> Phases[JobResult]:
+        job = self._make_job(reference, driving, folder / storage.file_name(self._task.output))
+        mirror = RemoteWorkdir(job.output, self._task.output)
         if job.resume:
-            mirror.fetch()
-        outcome = yield from self._made(job, mirror.push)
-        self._tell("uploading", self._frames, None)
-        storage.put(job.output, self._task.output)
+            mirror.download()
+        outcome = yield from self._run_job(job, mirror.upload)
+        self._report_progress("uploading", self._frames, None)
+        storage.upload(job.output, self._task.output)
         return outcome
 
     @contextmanager
-    def _workplace(self) -> Iterator[Path]:
+    def _open_workdir(self) -> Iterator[Path]:
         """An empty folder for the time of the job."""
-        folder = self._bench.scratch.folder(hashlib.sha256(self._task.output.encode()).hexdigest()[:16])
+        folder = self._context.workspace.make_folder(
+            hashlib.sha256(self._task.output.encode()).hexdigest()[:16]
+        )
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _made(self, job: AnimateJob, keep: Callable[[WorkFolder], None] | None = None) -> Phases[Outcome]:
-        def on_segment(folder: WorkFolder) -> None:
+    def _run_job(
+        self, job: AnimateJob, keep: Callable[[CheckpointDir], None] | None = None
+    ) -> Phases[JobResult]:
+        def on_segment(folder: CheckpointDir) -> None:
             if keep is not None:
                 keep(folder)
             self._segments, self._frames = len(folder.state.segments), folder.state.frames
-            self._tell(self._stage, self._frames, None)
+            self._report_progress(self._stage, self._frames, None)
 
         try:
-            shared = self._bench.shared
-            report = yield from in_phases(
-                job, self._tell, shared=shared, on_segment=on_segment, keep_work=True
+            shared = self._context.pipeline_cache
+            report = yield from run_in_phases(
+                job, self._report_progress, pipeline_cache=shared, on_segment=on_segment, keep_checkpoint=True
             )
         except CannotResumeError:
-            self._bench.unsplit.add(job.pipeline)
-            plain = self._job(job.reference, job.driving, job.output)
-            report = yield from in_phases(plain, self._tell, shared=self._bench.shared)
+            self._context.non_resumable_pipelines.add(job.pipeline)
+            plain = self._make_job(job.reference, job.driving, job.output)
+            report = yield from run_in_phases(
+                plain, self._report_progress, pipeline_cache=self._context.pipeline_cache
+            )
         size = job.output.stat().st_size
-        return Outcome(Ending.DONE, None, report, size, self._segments, thumbnail(job.output, report))
+        return JobResult(
+            ResultStatus.DONE, None, report, size, self._segments, make_thumbnail(job.output, report)
+        )
 
-    def _tell(self, stage: str, done: int, total: int | None) -> None:
+    def _report_progress(self, stage: str, done: int, total: int | None) -> None:
         del total
         self._stage, self._frames = stage, max(done, self._frames)
-        self._bench.heard(Standing(self._task.name, stage, self._frames, self._segments))
+        self._context.on_progress(JobProgress(self._task.name, stage, self._frames, self._segments))
 
 
-def _described(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """A defect in one line, and where it came from."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""

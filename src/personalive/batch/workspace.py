@@ -13,34 +13,34 @@ from pathlib import Path
 
 from personalive.batch import storage
 from personalive.errors import MediaError
-from personalive.file_names import portable
+from personalive.file_names import make_portable
 from personalive.file_replace import replace_file
 from personalive.locking import ProcessLock
-from personalive.media.output import write_failure
-from personalive.paths import belongs_to_others, user_mark
+from personalive.media.output import write_error
+from personalive.paths import is_owned_by_other_user, user_tag
 
 _LOCK = "lock"
 
 
-class Scratch:
+class Workspace:
     """A folder for the time of a block. What killed workers left on this machine is removed on the way in."""
 
     def __init__(self, root: Path | None = None) -> None:
-        self._root = root or Path(tempfile.gettempdir()) / f"personalive-batch-{user_mark()}"
+        self._root = root or Path(tempfile.gettempdir()) / f"personalive-batch-{user_tag()}"
         self._lock: ProcessLock | None = None
         self.path = self._root
 
-    def __enter__(self) -> Scratch:
+    def __enter__(self) -> Workspace:
         try:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if belongs_to_others(self._root):
+            if is_owned_by_other_user(self._root):
                 raise MediaError(f"{self._root} belongs to somebody else: set TMPDIR to another folder.")
-            self._sweep()
+            self._remove_stale()
             self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=self._root))
             self._lock = ProcessLock(self.path / _LOCK)
-            self._lock.take(wait=True)
+            self._lock.acquire(blocking=True)
         except OSError as error:
-            raise write_failure(self._root, error) from error
+            raise write_error(self._root, error) from error
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -51,18 +51,18 @@ class Scratch:
         # Windows removes no file that is locked: what is left then is the lock and its folder.
         shutil.rmtree(self.path, ignore_errors=True)
 
-    def _sweep(self) -> None:
+    def _remove_stale(self) -> None:
         for folder in self._root.glob("worker-*"):
             if not (folder / _LOCK).exists():  # another worker is sweeping, or beginning
                 continue
             lock = ProcessLock(folder / _LOCK)
             with contextlib.suppress(OSError):
-                if lock.take():
+                if lock.acquire():
                     shutil.rmtree(folder, ignore_errors=True)
                     lock.release()
                     shutil.rmtree(folder, ignore_errors=True)  # with the lock, where it could not go before
 
-    def folder(self, *names: str) -> Path:
+    def make_folder(self, *names: str) -> Path:
         """A folder in it, made if need be."""
         path = self.path.joinpath(*names)
         path.mkdir(parents=True, exist_ok=True)
@@ -79,49 +79,49 @@ class InputCache:
         self._folder = folder
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._held: dict[Path, int] = {}
+        self._in_use: dict[Path, int] = {}
         self._sizes: dict[Path, int] = {}
         """Size of each copy, the least recently used first."""
 
     @contextmanager
-    def local(self, place: str) -> Iterator[Path]:
+    def open_local(self, uri: str) -> Iterator[Path]:
         """A path with the file's contents, there for the time of the block; a path stands for itself.
 
         Raises `MediaError` where there is no such file, `StorageError` where its store cannot be asked.
         """
-        if not storage.is_url(place):
-            yield Path(place)
+        if not storage.is_remote(uri):
+            yield Path(uri)
             return
         with self._lock:
-            path = self._copy(place)
-            self._held[path] = self._held.get(path, 0) + 1
+            path = self._download(uri)
+            self._in_use[path] = self._in_use.get(path, 0) + 1
         try:
             yield path
         finally:
             with self._lock:
-                self._held[path] -= 1
-                self._shrink()
+                self._in_use[path] -= 1
+                self._evict()
 
-    def _copy(self, place: str) -> Path:
-        stamp = storage.stamp(place)
+    def _download(self, place: str) -> Path:
+        stamp = storage.read_version(place)
         if stamp is None:
             raise MediaError(f"{place} cannot be read: no such file.")
         key = hashlib.sha256(f"{place}\n{stamp.size}\n{stamp.version}".encode()).hexdigest()[:24]
         # Under its own name: its suffix says what it is, and messages should name it.
-        path = self._folder / key / portable(storage.name_of(place))
+        path = self._folder / key / make_portable(storage.file_name(place))
         if path not in self._sizes:
             path.parent.mkdir(parents=True, exist_ok=True)
             partial = path.with_name(".partial")
-            storage.fetch(place, partial)
+            storage.download(place, partial)
             replace_file(partial, path)
         self._sizes[path] = self._sizes.pop(path, path.stat().st_size)
         return path
 
-    def _shrink(self) -> None:
+    def _evict(self) -> None:
         total = sum(self._sizes.values())
         for path in list(self._sizes):
             if total <= self._max_bytes:
                 return
-            if not self._held.get(path):
+            if not self._in_use.get(path):
                 total -= self._sizes.pop(path)
                 shutil.rmtree(path.parent, ignore_errors=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personalive.cli.error_handling import INTERRUPTED
-from personalive.cli.rotation import DrivingRotation, ReferenceRotation, Rotate
+from personalive.cli.error_handling import EXIT_INTERRUPTED
+from personalive.cli.rotation import DrivingRotation, ReferenceRotation, RotateOption
 from personalive.cli.set_options import parse_settings
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ def animate(
     crop: _Crop = True,
     paste_back: _PasteBack = False,
     side_by_side: _SideBySide = False,
-    rotate: DrivingRotation = Rotate.AUTO,
-    rotate_reference: ReferenceRotation = Rotate.AUTO,
+    rotate: DrivingRotation = RotateOption.AUTO,
+    rotate_reference: ReferenceRotation = RotateOption.AUTO,
     motion: _Motion = None,
     expression: _Expression = None,
     pose: _Pose = None,
@@ -129,8 +129,8 @@ def animate(
         crop=crop,
         paste_back=paste_back,
         side_by_side=side_by_side,
-        rotate=rotate.degrees,
-        rotate_reference=rotate_reference.degrees,
+        rotate=rotate.rotation,
+        rotate_reference=rotate_reference.rotation,
         fps=fps,
         start=start,
         end=end,
@@ -152,15 +152,15 @@ def _run(job: AnimateJob, quiet: bool) -> None:
     from personalive.pipelines import registry
 
     job.check()
-    choice = registry.choose(job.pipeline, job.parameters)
+    choice = registry.choose_pipeline(job.pipeline, job.parameters)
     if not quiet:
-        console.say(f"running {choice.pipeline.info.name}: {choice.why}")
+        console.print_status(f"running {choice.pipeline.info.name}: {choice.reason}")
     try:
         with show_progress(quiet=quiet) as progress:
             report = run(job, progress)
     except KeyboardInterrupt:
         if not job.resume:
             raise
-        console.say("interrupted: the same command goes on from the last complete segment")
-        sys.exit(INTERRUPTED)
-    console.summarise(report, quiet=quiet)
+        console.print_status("interrupted: the same command goes on from the last complete segment")
+        sys.exit(EXIT_INTERRUPTED)
+    console.print_report(report, quiet=quiet)

@@ -20,7 +20,7 @@ from personalive.cli.doctor import EPILOG as DOCTOR_EPILOG
 from personalive.cli.doctor import doctor
 from personalive.cli.download import EPILOG as DOWNLOAD_EPILOG
 from personalive.cli.download import download
-from personalive.cli.error_handling import TERMINATED, run
+from personalive.cli.error_handling import EXIT_TERMINATED, run
 from personalive.cli.motion import app as motion
 from personalive.cli.pipelines import pipelines
 from personalive.cli.serve import EPILOG as SERVE_EPILOG
@@ -99,4 +99,4 @@ def main() -> None:
 def _terminate(number: int, frame: FrameType | None) -> None:
     """Leave through every context manager, so that nothing half-written stays behind."""
     del number, frame
-    sys.exit(TERMINATED)
+    sys.exit(EXIT_TERMINATED)

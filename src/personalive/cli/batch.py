@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personalive.cli.error_handling import INTERRUPTED
+from personalive.cli.error_handling import EXIT_INTERRUPTED
 from personalive.cli.set_options import parse_settings
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ Results, manifest.jsonl, report.html and report.json are in --out. Everything ma
 Exit codes: 0 all done, 2 if a job failed, 130 after Ctrl-C.
 """
 
-_FAILED = 2
-_GIGABYTE = 10**9
+_EXIT_FAILED = 2
+_BYTES_PER_GB = 10**9
 
 
-class Pair(StrEnum):
+class PairOption(StrEnum):
     """Which clip drives which portrait."""
 
     EVERY = "every"
@@ -56,7 +56,8 @@ _Out = Annotated[
     str, typer.Option("--out", "-o", metavar="DIR", help="Where results and report go: a folder or URL.")
 ]
 _Pair = Annotated[
-    Pair, typer.Option("--pair", help="Of two folders: every portrait with every clip, or by equal names.")
+    PairOption,
+    typer.Option("--pair", help="Of two folders: every portrait with every clip, or by equal names."),
 ]
 _Ray = Annotated[
     str | None,
@@ -115,7 +116,7 @@ def batch(
     jobs: _Jobs,
     *,
     out: _Out,
-    pair: _Pair = Pair.EVERY,
+    pair: _Pair = PairOption.EVERY,
     ray: _Ray = None,
     workers: _Workers = None,
     gpus_per_worker: _Gpus = None,
@@ -137,7 +138,7 @@ def batch(
     """
     from personalive.batch import storage
     from personalive.batch.job_list import read_jobs
-    from personalive.batch.ray_executor import CrewSettings
+    from personalive.batch.ray_executor import RayExecutorSettings
     from personalive.batch.run import BatchSettings, run_batch
     from personalive.cli import console
     from personalive.cli.progress import show_jobs
@@ -145,49 +146,51 @@ def batch(
     here = str(Path.cwd())
     named = {"pipeline": pipeline, "weights": weights, "size": size, "segment_frames": segment_frames}
     defaults = {name: value for name, value in named.items() if value is not None} | parse_settings(settings)
-    target = storage.resolve(out, here)
-    crew = CrewSettings(
+    target = storage.resolve_uri(out, here)
+    crew = RayExecutorSettings(
         address=ray,
         workers=workers,
         gpus=gpus_per_worker,
         cpus=cpus_per_worker,
-        cache_bytes=round(cache_gb * _GIGABYTE),
+        cache_bytes=round(cache_gb * _BYTES_PER_GB),
     )
     chosen = BatchSettings(
-        out=target, crew=crew, max_attempts=max_attempts, retry_failed=retry_failed, overwrite=overwrite
+        out=target, ray=crew, max_attempts=max_attempts, retry_failed=retry_failed, overwrite=overwrite
     )
-    read = read_jobs([storage.resolve(place, here) for place in jobs], target, defaults, pair.value)
+    read = read_jobs([storage.resolve_uri(place, here) for place in jobs], target, defaults, pair.value)
     try:
         with show_jobs(quiet=quiet) as tell:
             result = run_batch(
                 read,
                 chosen,
-                tell=tell,
-                on_failure=lambda name, reason: console.say(f"failed: {name}: {' '.join(reason.split())}"),
+                on_progress=tell,
+                on_failure=lambda name, reason: console.print_status(
+                    f"failed: {name}: {' '.join(reason.split())}"
+                ),
             )
     except KeyboardInterrupt:
-        console.say("interrupted: the same command goes on from the last complete segments")
-        sys.exit(INTERRUPTED)
-    _summarise(result, quiet=quiet)
+        console.print_status("interrupted: the same command goes on from the last complete segments")
+        sys.exit(EXIT_INTERRUPTED)
+    _print_summary(result, quiet=quiet)
 
 
-def _summarise(result: BatchResult, *, quiet: bool) -> None:
+def _print_summary(result: BatchResult, *, quiet: bool) -> None:
     from personalive.cli import console
 
     totals = result.totals
     if not quiet:
-        earlier = f" ({result.earlier} by an earlier run)" if result.earlier else ""
+        earlier = f" ({result.previously_done} by an earlier run)" if result.previously_done else ""
         speed = totals.frames / totals.seconds if totals.seconds else 0.0
         for name in totals.pipelines:
-            console.say(f"made with {name}")
-        console.tell(
+            console.print_status(f"made with {name}")
+        console.print_result(
             f"{totals.done} of {totals.jobs} jobs done{earlier}: {totals.frames} frames, "
             f"{speed:.1f} frames per second of work; report: {result.report}"
         )
     if totals.failed:
         many = "job" if totals.failed == 1 else "jobs"
-        console.error(
+        console.print_error(
             f"{totals.failed} {many} failed; the reasons are in {result.report}. "
             "When they are mended, give the same command with --retry-failed."
         )
-        sys.exit(_FAILED)
+        sys.exit(_EXIT_FAILED)

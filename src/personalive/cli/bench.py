@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli.set_options import parse_settings
-from personalive.cli.text_layout import columns, fill, table
+from personalive.cli.text_layout import format_table, terminal_width, wrap
 from personalive.errors import InputError, PipelineUnavailableError
 
 if TYPE_CHECKING:
     from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
-    from personalive.pipelines.diffusion.profiling.benchmark import BenchResult, BenchRow
+    from personalive.pipelines.diffusion.profiling.benchmark import BenchmarkResult, BenchmarkRow
 
 EPILOG = """Examples:
 
@@ -41,7 +41,7 @@ machine or its folders, no serial numbers.
 """
 
 
-class Size(StrEnum):
+class RandomWeightsSize(StrEnum):
     """Sizes that random weights come in."""
 
     SMALL = "small"
@@ -51,7 +51,7 @@ class Size(StrEnum):
 def bench(
     *,
     random: Annotated[
-        Size | None,
+        RandomWeightsSize | None,
         typer.Option(
             help="Take random weights of this size. Default: those downloaded; where there are none, random ones, "
             "released on a GPU and small elsewhere.",
@@ -91,23 +91,23 @@ def bench(
     """Measure the personalive pipeline on this machine: each stage, frames per second, memory, starting."""
     from personalive.cli import console
     from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
-    from personalive.pipelines.parameters import build
+    from personalive.pipelines.parameters import build_parameters
 
     if json_file is not None:
-        _require_place(json_file)
+        _check_writable(json_file)
     given = parse_settings(settings)
     if weights is not None:
         given["weights"] = weights
-    parameters = build(PersonaLiveLoadParameters, given)
-    measured_random = str(random) if random else _random_size(parameters)
-    from personalive.pipelines.diffusion.profiling.benchmark import BenchPlan, run
+    parameters = build_parameters(PersonaLiveLoadParameters, given)
+    measured_random = str(random) if random else _fallback_random_size(parameters)
+    from personalive.pipelines.diffusion.profiling.benchmark import BenchmarkConfig, run_benchmark
 
     if measured_random:
-        console.say(
+        console.print_status(
             f"Random weights of the {measured_random} size: the speed is theirs, the picture is noise."
         )
-    result = run(
-        BenchPlan(
+    result = run_benchmark(
+        BenchmarkConfig(
             parameters,
             measured_random,
             whole=not networks,
@@ -115,21 +115,25 @@ def bench(
             sessions=tuple(dict.fromkeys(sessions or [1])),
             steps=steps,
         ),
-        lambda stage, done: console.say(f"{stage}: {100 * done:.0f} %"),
+        lambda stage, done: console.print_status(f"{stage}: {100 * done:.0f} %"),
     )
     if share:
         from personalive.cli import share_results
 
-        for row in share_results.rows(result, share_results.machine(parameters.device)):
+        for row in share_results.table_rows(result, share_results.describe_machine(parameters.device)):
             typer.echo(row)
-        console.say(share_results.ADVICE.format(columns=share_results.head(), place=share_results.place()))
+        console.print_status(
+            share_results.ADVICE.format(
+                columns=share_results.table_header(), place=share_results.issue_tracker()
+            )
+        )
     else:
-        typer.echo(text(result))
+        typer.echo(format_result(result))
     if json_file is not None:
-        _write(json_file, result)
+        _write_json(json_file, result)
 
 
-def _random_size(parameters: PersonaLiveLoadParameters) -> str | None:
+def _fallback_random_size(parameters: PersonaLiveLoadParameters) -> str | None:
     """Which random weights stand in where the wanted ones are not there; None where they are."""
     from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
 
@@ -137,13 +141,13 @@ def _random_size(parameters: PersonaLiveLoadParameters) -> str | None:
     if state.ready:
         return None
     if parameters.weights is not None or state.reason.endswith("is not installed"):
-        raise PipelineUnavailableError(f"The PersonaLive pipeline cannot be loaded: {state.sentence}")
-    from personalive.pipelines.diffusion.device.devices import device_of
+        raise PipelineUnavailableError(f"The PersonaLive pipeline cannot be loaded: {state.message}")
+    from personalive.pipelines.diffusion.device.devices import resolve_device
 
-    return "released" if device_of(parameters.device).type == "cuda" else "small"
+    return "released" if resolve_device(parameters.device).type == "cuda" else "small"
 
 
-def text(result: BenchResult) -> str:
+def format_result(result: BenchmarkResult) -> str:
     """Everything for people to read."""
     settings = ", ".join(f"{name}={value}" for name, value in result.settings.items())
     head = [
@@ -161,12 +165,12 @@ def text(result: BenchResult) -> str:
     )
     if result.faces is not None and result.faces < 1:
         head.append(f"a face was found in {100 * result.faces:.1f} % of the driving frames")
-    width = columns(sys.stdout)
-    lines = [fill(line, width, hanging=2) for line in head]
-    return "\n".join([*lines, *("\n" + _table(row) for row in result.steps)])
+    width = terminal_width(sys.stdout)
+    lines = [wrap(line, width, hanging=2) for line in head]
+    return "\n".join([*lines, *("\n" + _format_row(row) for row in result.steps)])
 
 
-def _table(row: BenchRow) -> str:
+def _format_row(row: BenchmarkRow) -> str:
     times, networks = row.whole or row.networks, row.networks
     many = "session" if times.sessions == 1 else "sessions at once"
     each = " each" if times.sessions > 1 else ""
@@ -178,18 +182,20 @@ def _table(row: BenchRow) -> str:
     if row.whole is not None:
         head += f"; the networks alone: {networks.median_ms:.1f} ms, {networks.fps_each:.1f}{each}"
         names.append("alone, ms")
-    width = columns(sys.stdout)
+    width = terminal_width(sys.stdout)
     rows = [[*names, "% of floor"]]
     for stage, alone in zip(times.stages, networks.stages, strict=True):
         cells = [stage.name, f"{stage.ms:.2f}", f"{100 * stage.share:.0f} %"]
         if row.whole is not None:
             cells.append(f"{alone.ms:.2f}")
         rows.append([*cells, f"{100 * alone.ms / alone.floor_ms:.0f}" if alone.floor_ms else ""])
-    placed = table([[name.ljust(16), *(f"{cell:>10}" for cell in cells)] for name, *cells in rows], width)
-    return f"{fill(head, width, hanging=2)}\n{placed}"
+    placed = format_table(
+        [[name.ljust(16), *(f"{cell:>10}" for cell in cells)] for name, *cells in rows], width
+    )
+    return f"{wrap(head, width, hanging=2)}\n{placed}"
 
 
-def _require_place(path: Path) -> None:
+def _check_writable(path: Path) -> None:
     """Raise an error now where the file could not be written in the end."""
     from personalive.media.output import check_parent
 
@@ -198,7 +204,7 @@ def _require_place(path: Path) -> None:
     check_parent(path)
 
 
-def _write(path: Path, result: BenchResult) -> None:
+def _write_json(path: Path, result: BenchmarkResult) -> None:
     import dataclasses
     import json
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-_MAKER = r"(NVIDIA )?(GeForce |Tesla )?"
-_FORMS = r"([ -](SXM\d?|\d+ ?GB|HBM\w*))*"
+_VENDOR_PREFIX = r"(NVIDIA )?(GeForce |Tesla )?"
+_FORM_FACTOR_SUFFIX = r"([ -](SXM\d?|\d+ ?GB|HBM\w*))*"
 """What may stand behind a card's name. Not among it: "Laptop GPU", "Ti", "SUPER", "PCIe" and "NVL", which are
 others."""
 
@@ -28,31 +28,31 @@ class ExpectedRate:
     fast_settings: str
 
     @property
-    def sentence(self) -> str:
+    def message(self) -> str:
         """For people."""
         least, most = self.exact
         how = "as measured" if self.measured else "computed from its datasheet"
         return (
-            f"{_frames(least, most)} frames per second, {_frames(*self.fast)} with {self.fast_settings} ({how}; "
+            f"{_format_range(least, most)} frames per second, {_format_range(*self.fast)} with {self.fast_settings} ({how}; "
             "512×512, no history keyframe)."
         )
 
 
-def expected(name: str) -> ExpectedRate | None:
+def find_expected_rate(name: str) -> ExpectedRate | None:
     """The rate of the card of that name, as drivers and PyTorch give it; None for one that is not known."""
-    for each in _table():
-        if re.fullmatch(f"{_MAKER}{re.escape(each.card)}{_FORMS}", name):
+    for each in _read_table():
+        if re.fullmatch(f"{_VENDOR_PREFIX}{re.escape(each.card)}{_FORM_FACTOR_SUFFIX}", name):
             return each
     return None
 
 
-def _frames(least: float, most: float) -> str:
+def _format_range(least: float, most: float) -> str:
     first, last = f"{least:.0f}", f"{most:.0f}"
     return first if first == last else f"{first} to {last}"
 
 
 @cache
-def _table() -> tuple[ExpectedRate, ...]:
+def _read_table() -> tuple[ExpectedRate, ...]:
     rows = json.loads((files("personalive.cli") / "card_rates.json").read_text(encoding="utf-8"))
     return tuple(
         ExpectedRate(

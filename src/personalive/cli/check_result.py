@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Level = Literal["ok", "note", "problem"]
+CheckLevel = Literal["ok", "note", "problem"]
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class CheckResult:
     """`ok`: True, False, or None for what is neither. `required`: without it no portrait can be animated.
 
     `remedy` is what to do about it, where there is something to do: a note may have one too.
@@ -22,6 +22,6 @@ class Check:
     required: bool = False
 
     @property
-    def level(self) -> Level:
+    def level(self) -> CheckLevel:
         """How much it matters."""
         return "note" if self.ok is None else "ok" if self.ok else "problem"

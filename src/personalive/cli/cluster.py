@@ -32,18 +32,18 @@ _Address = Annotated[
     typer.Option(metavar="HOST:PORT", help="A node of the cluster. Default: the one this machine is in."),
 ]
 _Replicas = Annotated[int | None, typer.Option(help="Replicas, always so many. Default: 1.")]
-_Least = Annotated[int | None, typer.Option("--min-replicas", help="Replicas that are always there.")]
-_Most = Annotated[
+_MinReplicas = Annotated[int | None, typer.Option("--min-replicas", help="Replicas that are always there.")]
+_MaxReplicas = Annotated[
     int | None, typer.Option("--max-replicas", help="Replicas that there may be, as sessions come and go.")
 ]
 _Gpus = Annotated[float | None, typer.Option(help="GPUs of a replica; 0.5 puts two on one GPU. Default: 0.")]
 _Cpus = Annotated[float | None, typer.Option(help="Cores that a replica reserves. Default: 1.")]
 _Sessions = Annotated[int | None, typer.Option(help="Sessions at a time on a replica. Default: 1.")]
-_Up = Annotated[
+_UpscaleDelay = Annotated[
     float | None,
     typer.Option("--upscale-delay", metavar="SECONDS", help="Slots scarce for so long: more. Default: 5."),
 ]
-_Down = Annotated[
+_DownscaleDelay = Annotated[
     float | None,
     typer.Option("--downscale-delay", metavar="SECONDS", help="Slots idle for so long: fewer. Default: 300."),
 ]
@@ -70,13 +70,13 @@ def serve(
     *,
     address: _Address = None,
     replicas: _Replicas = None,
-    min_replicas: _Least = None,
-    max_replicas: _Most = None,
+    min_replicas: _MinReplicas = None,
+    max_replicas: _MaxReplicas = None,
     gpus_per_replica: _Gpus = None,
     cpus_per_replica: _Cpus = None,
     sessions_per_replica: _Sessions = None,
-    upscale_delay_s: _Up = None,
-    downscale_delay_s: _Down = None,
+    upscale_delay_s: _UpscaleDelay = None,
+    downscale_delay_s: _DownscaleDelay = None,
     drain_limit_s: _DrainLimit = None,
     every_node: _EveryNode = False,
     config: options.Config = None,
@@ -110,22 +110,22 @@ def serve(
     """
     given = dict(locals())
     from personalive.cli import console
-    from personalive.cli.serve import given_of, require_packages
+    from personalive.cli.serve import drop_unset, require_server_packages
     from personalive.cli.set_options import parse_settings
 
-    require_packages()
+    require_server_packages()
     if importlib.util.find_spec("ray") is None:
         from personalive.installation import install_command
 
         raise InputError(
             f"A cluster needs Ray, which is not installed. Run: {install_command('server', 'cluster')}"
         )
-    from personalive.server.cluster.config import read_plan
+    from personalive.server.cluster.config import read_cluster_config
     from personalive.server.cluster.run import serve_cluster
     from personalive.server.settings import read_settings
 
     for name in ("config", "address"):
         del given[name]
-    flags = given_of(given) | ({"load_params": parse_settings(load_params)} if load_params else {})
-    plan = read_plan(flags)
-    serve_cluster(plan, read_settings(flags, config), address, console.say)
+    flags = drop_unset(given) | ({"load_params": parse_settings(load_params)} if load_params else {})
+    plan = read_cluster_config(flags)
+    serve_cluster(plan, read_settings(flags, config), address, console.print_status)

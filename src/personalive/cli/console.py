@@ -6,40 +6,40 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from personalive.cli.text_layout import columns, fill
+from personalive.cli.text_layout import terminal_width, wrap
 
 if TYPE_CHECKING:
     from personalive.jobs import Report
 
 
-def error(message: str) -> None:
+def print_error(message: str) -> None:
     """One red line on stderr, whatever line breaks the message has; on a terminal it is broken between words."""
-    line = fill("error: " + " ".join(message.split()), columns(sys.stderr))
+    line = wrap("error: " + " ".join(message.split()), terminal_width(sys.stderr))
     coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     print(f"\x1b[31m{line}\x1b[0m" if coloured else line, file=sys.stderr)
 
 
-def say(message: str) -> None:
+def print_status(message: str) -> None:
     """A line on stderr, on a terminal broken between words."""
-    print(fill(message, columns(sys.stderr)), file=sys.stderr, flush=True)
+    print(wrap(message, terminal_width(sys.stderr)), file=sys.stderr, flush=True)
 
 
-def tell(message: str, *, hanging: int = 0) -> None:
+def print_result(message: str, *, hanging: int = 0) -> None:
     """The same on stdout, where results go; lines after the first are indented by `hanging`."""
-    print(fill(message, columns(sys.stdout), hanging=hanging))
+    print(wrap(message, terminal_width(sys.stdout), hanging=hanging))
 
 
-def summarise(report: Report, *, quiet: bool) -> None:
+def print_report(report: Report, *, quiet: bool) -> None:
     """What came of a job: its warnings, and unless `quiet` the rest."""
     for warning in report.warnings:
-        say(f"warning: {warning}")
+        print_status(f"warning: {warning}")
     if quiet:
         return
     for note in report.notes:
-        tell(f"note: {note}")
+        print_result(f"note: {note}")
     states = ", ".join(f"{count} {state}" for state, count in sorted(report.states.items()))
     many = "frame" if report.frames == 1 else "frames"
-    tell(
+    print_result(
         f"{report.output}: {report.frames} {many} ({states}), {report.width}×{report.height}, "
         f"{report.duration:.2f} s at {report.fps:.5g} fps; made in {report.seconds:.1f} s, "
         f"{report.speed:.1f} frames per second"

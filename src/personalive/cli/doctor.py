@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from personalive.cli.text_layout import columns, described
+from personalive.cli.text_layout import format_definition, terminal_width
 
 if TYPE_CHECKING:
-    from personalive.cli.check_result import Check
+    from personalive.cli.check_result import CheckResult
 
 EPILOG = """Examples:
 
@@ -39,25 +39,25 @@ def doctor(
     import dataclasses
     import json
 
-    from personalive.cli.diagnostics import all_checks
+    from personalive.cli.diagnostics import run_all_checks
 
-    checks = all_checks()
+    checks = run_all_checks()
     able = all(check.ok is not False for check in checks if check.required)
     if as_json:
         told = [{"level": each.level, **dataclasses.asdict(each)} for each in checks]
         typer.echo(json.dumps({"ready": able, "checks": told}, indent=2))
     else:
         for check in checks:
-            typer.echo(_line(check))
+            typer.echo(_format_check(check))
         typer.echo("")
         typer.echo("Portraits can be animated here." if able else "Portraits cannot be animated here.")
     if not able:
         raise typer.Exit(1)
 
 
-def _line(check: Check) -> str:
-    width = columns(sys.stdout)
-    line = described(f"{check.level:<9}{check.name}", check.detail, width, indent=31)
+def _format_check(check: CheckResult) -> str:
+    width = terminal_width(sys.stdout)
+    line = format_definition(f"{check.level:<9}{check.name}", check.detail, width, indent=31)
     if not check.remedy:
         return line
-    return f"{line}\n{described('', f'to do: {check.remedy}', width, indent=31).lstrip(chr(10))}"
+    return f"{line}\n{format_definition('', f'to do: {check.remedy}', width, indent=31).lstrip(chr(10))}"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli import console
-from personalive.cli.error_handling import INTERRUPTED, run
+from personalive.cli.error_handling import EXIT_INTERRUPTED, run
 from personalive.errors import InputError, PipelineUnavailableError
 
 if TYPE_CHECKING:
-    from personalive.pipelines.diffusion.checkpoints.download.downloader import Outcome
-    from personalive.pipelines.diffusion.checkpoints.download.plan import Plan
+    from personalive.pipelines.diffusion.checkpoints.download.downloader import DownloadResult
+    from personalive.pipelines.diffusion.checkpoints.download.plan import DownloadPlan
 
 EPILOG = """Examples:
 
@@ -76,37 +76,37 @@ def download(
     from personalive.pipelines import registry
 
     if pipeline != registry.DIFFUSION:
-        _other(pipeline)
+        _report_other_pipeline(pipeline)
         return
     if source and (dry_run or revision):
         raise InputError("--from asks no hub: it goes with neither --dry-run nor --revision.")
-    revisions = _revisions(revision or [])
+    revisions = _parse_revisions(revision or [])
     try:
         if dry_run:
-            _show(_preview(directory, revisions, tiny=tiny, quiet=quiet))
+            _print_plan(_plan_download(directory, revisions, tiny=tiny, quiet=quiet))
         else:
-            outcome = _bring(directory, source, revisions, tiny=tiny, quiet=quiet)
+            outcome = _run_download(directory, source, revisions, tiny=tiny, quiet=quiet)
             if not quiet:
-                _summarise(outcome)
+                _print_summary(outcome)
     except KeyboardInterrupt:
-        console.say("interrupted: run the same command again to go on from here")
-        sys.exit(INTERRUPTED)
+        console.print_status("interrupted: run the same command again to go on from here")
+        sys.exit(EXIT_INTERRUPTED)
 
 
-def _other(pipeline: str) -> None:
+def _report_other_pipeline(pipeline: str) -> None:
     """Weights of other pipelines are their own matter: say whether they are there."""
     from personalive.pipelines import registry
 
-    state = registry.get(pipeline).availability()
+    state = registry.get_pipeline(pipeline).availability()
     if not state.ready:
-        raise PipelineUnavailableError(f"The {pipeline} pipeline is not ready: {state.sentence}")
+        raise PipelineUnavailableError(f"The {pipeline} pipeline is not ready: {state.message}")
     if pipeline == registry.FALLBACK:
-        console.tell("The preview pipeline needs no download: it is ready.")
+        console.print_result("The preview pipeline needs no download: it is ready.")
     else:
-        console.tell(f"The {pipeline} pipeline is ready: {state.reason}.")
+        console.print_result(f"The {pipeline} pipeline is ready: {state.reason}.")
 
 
-def _revisions(given: list[str]) -> dict[str, str]:
+def _parse_revisions(given: list[str]) -> dict[str, str]:
     pairs = [text.partition("=") for text in given]
     for (repository, _, wanted), text in zip(pairs, given, strict=True):
         if not (repository and wanted):
@@ -114,75 +114,83 @@ def _revisions(given: list[str]) -> dict[str, str]:
     return {repository: wanted for repository, _, wanted in pairs}
 
 
-def _root(directory: Path | None) -> Path | None:
-    from personalive.paths import expanded
+def _resolve_directory(directory: Path | None) -> Path | None:
+    from personalive.paths import expand_user
     from personalive.pipelines.diffusion.checkpoints import layout
 
-    return layout.resolve(expanded(directory)) if directory else None
+    return layout.resolve_weights_dir(expand_user(directory)) if directory else None
 
 
-def _preview(directory: Path | None, revisions: dict[str, str], *, tiny: bool, quiet: bool) -> Plan:
-    from personalive.cli.download_progress import show_transfer
-    from personalive.pipelines.diffusion.checkpoints.download.downloader import preview
+def _plan_download(
+    directory: Path | None, revisions: dict[str, str], *, tiny: bool, quiet: bool
+) -> DownloadPlan:
+    from personalive.cli.download_progress import show_download
+    from personalive.pipelines.diffusion.checkpoints.download.downloader import plan_download
 
-    with show_transfer(quiet=quiet) as progress:
-        return preview(_root(directory), tiny=tiny, revisions=revisions, progress=progress)
+    with show_download(quiet=quiet) as progress:
+        return plan_download(_resolve_directory(directory), tiny=tiny, revisions=revisions, progress=progress)
 
 
-def _bring(
+def _run_download(
     directory: Path | None, source: Path | None, revisions: dict[str, str], *, tiny: bool, quiet: bool
-) -> Outcome:
-    from personalive.cli.download_progress import show_transfer
-    from personalive.pipelines.diffusion.checkpoints.download.downloader import download as fetch
-    from personalive.pipelines.diffusion.checkpoints.download.local_source import from_directory
+) -> DownloadResult:
+    from personalive.cli.download_progress import show_download
+    from personalive.pipelines.diffusion.checkpoints.download.downloader import (
+        download_weights,
+    )
+    from personalive.pipelines.diffusion.checkpoints.download.local_source import copy_from_directory
 
-    with show_transfer(quiet=quiet) as progress:
+    with show_download(quiet=quiet) as progress:
         if source:
-            return from_directory(source, _root(directory), tiny=tiny, progress=progress)
-        return fetch(_root(directory), tiny=tiny, revisions=revisions, progress=progress)
+            return copy_from_directory(source, _resolve_directory(directory), tiny=tiny, progress=progress)
+        return download_weights(
+            _resolve_directory(directory), tiny=tiny, revisions=revisions, progress=progress
+        )
 
 
-def _show(plan: Plan) -> None:
+def _print_plan(plan: DownloadPlan) -> None:
     """A table of the files: what is there, and what comes from where."""
-    from personalive.pipelines.diffusion.checkpoints.download.staging import free_space, sized
+    from personalive.pipelines.diffusion.checkpoints.download.staging import format_bytes, free_space
 
     rows = [(name, "", "is there") for name in plan.kept]
     for item in plan.items:
         listing = item.listing
         where = f"from {listing.repository.name}@{listing.commit[:12]}: {item.published.path}"
-        rows.append((item.name, sized(item.published.size), where))
+        rows.append((item.name, format_bytes(item.published.size), where))
     width = max(len(name) for name, _, _ in rows)
     for name, size, where in rows:
-        console.tell(f"{name:<{width}}  {size:>9}  {where}", hanging=4)
-    console.tell(
-        f"{plan.root}: {sized(plan.size - plan.staged)} to fetch for {len(plan.items)} of {len(rows)} files"
-        f"{plan.more}, {sized(free_space(plan.root))} free"
+        console.print_result(f"{name:<{width}}  {size:>9}  {where}", hanging=4)
+    console.print_result(
+        f"{plan.root}: {format_bytes(plan.size - plan.staged)} to fetch for {len(plan.items)} of {len(rows)} files"
+        f"{plan.describe_later}, {format_bytes(free_space(plan.root))} free"
     )
 
 
-def _summarise(outcome: Outcome) -> None:
+def _print_summary(outcome: DownloadResult) -> None:
     """Where the weights are, and what to run next."""
     from personalive.pipelines.diffusion.checkpoints import layout
-    from personalive.pipelines.diffusion.checkpoints.download.staging import sized
+    from personalive.pipelines.diffusion.checkpoints.download.staging import format_bytes
 
     count = len(outcome.fetched) + len(outcome.kept)
     if outcome.fetched:
         verb = "fetched" if outcome.asked else "taken over"
-        console.tell(
+        console.print_result(
             f"{outcome.root}: all {count} files are there, {len(outcome.fetched)} of them {verb} now "
-            f"({sized(outcome.size)})"
+            f"({format_bytes(outcome.size)})"
         )
     elif outcome.checked:
         how = "checked" if outcome.asked else "no need to ask the hub"
-        console.tell(f"{outcome.root}: all {count} files are there already ({how})")
+        console.print_result(f"{outcome.root}: all {count} files are there already ({how})")
     else:
-        console.tell(
+        console.print_result(
             f"{outcome.root}: all {count} files are there, but could not be checked against the hub's"
         )
-    if outcome.root == layout.default_root():
-        console.tell("next: personalive weights check, then personalive animate portrait.jpg talking.mp4")
+    if outcome.root == layout.default_weights_dir():
+        console.print_result(
+            "next: personalive weights check, then personalive animate portrait.jpg talking.mp4"
+        )
     else:
-        console.tell(f"next: personalive weights check {shlex.quote(str(outcome.root))}")
+        console.print_result(f"next: personalive weights check {shlex.quote(str(outcome.root))}")
 
 
 def main() -> None:

@@ -14,24 +14,24 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
 
-    from personalive.pipelines.diffusion.checkpoints.download.progress import Progress, Step
+    from personalive.pipelines.diffusion.checkpoints.download.progress import DownloadObserver, DownloadStep
 
 _SECONDS_BETWEEN_LINES = 10.0
 
 
 @contextmanager
-def show_transfer(*, quiet: bool) -> Iterator[Progress | None]:
+def show_download(*, quiet: bool) -> Iterator[DownloadObserver | None]:
     """Something that shows notes and steps for the time of the block; the bars are gone afterwards."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
-        with _bars() as bars:
-            yield _Bars(bars)
+        with _make_bars() as bars:
+            yield _BarProgress(bars)
     else:
-        yield _Lines()
+        yield _LineProgress()
 
 
-def _bars() -> RichProgress:
+def _make_bars() -> RichProgress:
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -54,36 +54,36 @@ def _bars() -> RichProgress:
     return Progress(*columns, console=Console(stderr=True), transient=True, expand=True)
 
 
-class _Bars:
+class _BarProgress:
     """A bar for the file at hand, and one for all. What an earlier run left does not count as speed."""
 
     def __init__(self, bars: RichProgress) -> None:
         self._bars = bars
-        self._file: TaskID | None = None
-        self._all: TaskID | None = None
+        self._file_task: TaskID | None = None
+        self._total_task: TaskID | None = None
         self._shown = ("", "")
 
     def note(self, text: str) -> None:
         self._bars.console.print(text, markup=False, highlight=False)
 
-    def step(self, step: Step) -> None:
+    def step(self, step: DownloadStep) -> None:
         if self._shown != (step.stage, step.name):
             self._shown = (step.stage, step.name)
-            if self._file is not None:
-                self._bars.remove_task(self._file)
-            self._file = self._bars.add_task(
+            if self._file_task is not None:
+                self._bars.remove_task(self._file_task)
+            self._file_task = self._bars.add_task(
                 f"{step.stage} {step.name}", total=step.size, completed=step.done
             )
-        elif self._file is not None:
-            self._bars.update(self._file, completed=step.done)
+        elif self._file_task is not None:
+            self._bars.update(self._file_task, completed=step.done)
         if not step.all_size:
             return
-        if self._all is None:
-            self._all = self._bars.add_task("in all", total=step.all_size, completed=step.all_done)
-        self._bars.update(self._all, completed=step.all_done)
+        if self._total_task is None:
+            self._total_task = self._bars.add_task("in all", total=step.all_size, completed=step.all_done)
+        self._bars.update(self._total_task, completed=step.all_done)
 
 
-class _Lines:
+class _LineProgress:
     """A line for each file that is brought, and one now and then while that takes long."""
 
     def __init__(self) -> None:
@@ -91,21 +91,21 @@ class _Lines:
         self._last = time.monotonic()
 
     def note(self, text: str) -> None:
-        console.say(text)
+        console.print_status(text)
 
-    def step(self, step: Step) -> None:
+    def step(self, step: DownloadStep) -> None:
         now = time.monotonic()
         late = now - self._last >= _SECONDS_BETWEEN_LINES
         if late:
-            console.say(_far(step))
+            console.print_status(_format_step(step))
         elif self._shown != (step.stage, step.name) and step.stage != "checking":
-            console.say(f"{step.stage} {step.name}")
+            console.print_status(f"{step.stage} {step.name}")
         else:
             return
         self._shown, self._last = (step.stage, step.name), now
 
 
-def _far(step: Step) -> str:
+def _format_step(step: DownloadStep) -> str:
     from rich.filesize import decimal
 
     line = f"{step.stage} {step.name}: {decimal(step.done)} of {decimal(step.size)}"

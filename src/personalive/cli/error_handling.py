@@ -7,12 +7,12 @@ from typing import cast
 import typer
 
 from personalive.cli import console
-from personalive.cli.narrow_help import fit
-from personalive.cli.terminal_encoding import tolerate
+from personalive.cli.narrow_help import fit_to_terminal
+from personalive.cli.terminal_encoding import tolerate_unencodable
 from personalive.errors import PersonaLiveError
 
-INTERRUPTED = 130
-TERMINATED = 143
+EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
 
 # Typer keeps its copy of Click in different places from version to version; its errors share this base.
 _USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[2])
@@ -23,28 +23,28 @@ def run(application: typer.Typer, name: str) -> int:
 
     `name` is what the application is called in its messages.
     """
-    tolerate()
+    tolerate_unencodable()
     try:
         command = typer.main.get_command(application)
-        fit(command)
+        fit_to_terminal(command)
         code = command(standalone_mode=False, prog_name=name)
     except PersonaLiveError as error:
-        console.error(str(error))
+        console.print_error(str(error))
         return error.exit_code
     except ImportError as error:
         if (error.name or "personalive").partition(".")[0] == "personalive":
             raise
         from personalive.installation import import_remedy
 
-        console.error(f"{error}. Run: {import_remedy(error)}")
+        console.print_error(f"{error}. Run: {import_remedy(error)}")
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        code = INTERRUPTED
+        code = EXIT_INTERRUPTED
     except _USAGE_ERROR as error:
         context = getattr(error, "ctx", None)
         message = getattr(error, "format_message", error.__str__)().rstrip(".")
-        console.error(f"{message}. See: {context.command_path if context else name} --help")
+        console.print_error(f"{message}. See: {context.command_path if context else name} --help")
         return 2
-    if code == INTERRUPTED:
-        console.say("interrupted: nothing was written")
+    if code == EXIT_INTERRUPTED:
+        console.print_status("interrupted: nothing was written")
     return code if isinstance(code, int) else 0

@@ -8,76 +8,78 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from personalive.cli.card_rates import expected
-from personalive.cli.check_result import Check
-from personalive.cli.gpu_info import Driver, Facts, Gpu, Torch
-from personalive.cli.gpu_memory import memory_check
+from personalive.cli.card_rates import find_expected_rate
+from personalive.cli.check_result import CheckResult
+from personalive.cli.gpu_info import DriverInfo, GpuEnvironment, GpuInfo, TorchInfo
+from personalive.cli.gpu_memory import check_memory
 from personalive.installation import pip_command
 
-LEAST_DRIVER = {13: 580, 12: 525, 11: 450}
+MIN_DRIVER = {13: 580, 12: 525, 11: 450}
 """CUDA's major version → the oldest driver that runs programs built for any of its minor versions: NVIDIA, CUDA
 Compatibility, "Minor Version Compatibility", table 1 (https://docs.nvidia.com/deploy/cuda-compatibility/)."""
-_INDEX = "https://download.pytorch.org/whl/"
-_WHEELS = ((580, "cu130"), (525, "cu126"))
+_WHEEL_INDEX = "https://download.pytorch.org/whl/"
+_CUDA_WHEELS = ((580, "cu130"), (525, "cu126"))
 """From which driver on, and which of PyTorch's builds it runs."""
 _BLACKWELL = (10, 0)
 _BLACKWELL_WHEELS = ((580, "cu130"), (570, "cu128"))
 """The same for cards from this capability on, which builds for CUDA 12.6 have no kernels for."""
-_COST = "the fused kernels are off, and a step takes about twice as long"
-_COMPILERS = {
+_NO_TRITON_COST = "the fused kernels are off, and a step takes about twice as long"
+_COMPILER_COMMANDS = {
     "apt": "apt install gcc python3-dev",
     "dnf": "dnf install gcc python3-devel",
     "pacman": "pacman -S gcc python",
     "zypper": "zypper install gcc python3-devel",
     "apk": "apk add gcc musl-dev python3-dev",
 }
-_ANY = "apt install gcc python3-dev; dnf install gcc python3-devel; pacman -S gcc python"
+_ANY_COMPILER_COMMAND = "apt install gcc python3-dev; dnf install gcc python3-devel; pacman -S gcc python"
 
 
-def gpu_checks(facts: Facts) -> list[Check]:
+def check_gpus(facts: GpuEnvironment) -> list[CheckResult]:
     """Everything there is to say of GPUs, in the order it is shown."""
-    gpus = _all_gpus(facts)
-    found = [_no_gpu(facts)] if not gpus else []
+    gpus = _merge_gpus(facts)
+    found = [_no_gpu_check(facts)] if not gpus else []
     for number, gpu in enumerate(gpus):
-        found += _card(f"GPU {number}" if len(gpus) > 1 else "GPU", gpu, facts)
+        found += _check_card(f"GPU {number}" if len(gpus) > 1 else "GPU", gpu, facts)
     if gpus and facts.torch is not None:
-        found += _driver(gpus, facts.torch)
-    found += _torch(facts, gpus)
+        found += _check_driver(gpus, facts.torch)
+    found += _check_torch(facts, gpus)
     if facts.torch is not None and facts.torch.cuda is not None:
-        found += _triton(facts, facts.torch)
+        found += _check_triton(facts, facts.torch)
     return found
 
 
-def _all_gpus(facts: Facts) -> tuple[Gpu, ...]:
+def _merge_gpus(facts: GpuEnvironment) -> tuple[GpuInfo, ...]:
     """By the driver's program, which knows what is free; else by PyTorch."""
     if facts.driver is not None and facts.driver.gpus:
         return facts.driver.gpus
     return facts.torch.gpus if facts.torch is not None else ()
 
 
-def _no_gpu(facts: Facts) -> Check:
-    driver = facts.driver or Driver()
+def _no_gpu_check(facts: GpuEnvironment) -> CheckResult:
+    driver = facts.driver or DriverInfo()
     if facts.torch is not None and facts.torch.mps:
-        return Check(
+        return CheckResult(
             "GPU", None, "Apple's (MPS): the diffusion pipeline runs on it, far from the rate of a camera"
         )
     if facts.system == "darwin":
-        return Check("GPU", None, "none that is used on this Mac; the preview pipeline needs none")
-    if driver.trouble is not None:
-        return Check(
+        return CheckResult("GPU", None, "none that is used on this Mac; the preview pipeline needs none")
+    if driver.error is not None:
+        return CheckResult(
             "GPU",
             None,
-            f"nvidia-smi finds none: {driver.trouble}",
+            f"nvidia-smi finds none: {driver.error}",
             "With an NVIDIA card in this machine: restart, or install its driver anew.",
         )
-    if facts.library is not None:
-        return Check(
-            "GPU", None, f"an NVIDIA driver is there (CUDA {_cuda(facts.library)}), but no nvidia-smi"
+    if facts.cuda_library_version is not None:
+        return CheckResult(
+            "GPU",
+            None,
+            f"an NVIDIA driver is there (CUDA {_format_cuda_version(facts.cuda_library_version)}), but no nvidia-smi",
         )
-    return Check("GPU", None, "no NVIDIA driver found; the preview pipeline needs none")
+    return CheckResult("GPU", None, "no NVIDIA driver found; the preview pipeline needs none")
 
 
-def _card(label: str, gpu: Gpu, facts: Facts) -> Iterator[Check]:
+def _check_card(label: str, gpu: GpuInfo, facts: GpuEnvironment) -> Iterator[CheckResult]:
     parts = [gpu.name]
     if gpu.capability is not None:
         parts.append(f"compute capability {gpu.capability[0]}.{gpu.capability[1]}")
@@ -86,22 +88,22 @@ def _card(label: str, gpu: Gpu, facts: Facts) -> Iterator[Check]:
         parts.append(f"{gpu.total / 2**30:.1f} GiB{free}")
     if gpu.driver is not None:
         parts.append(f"driver {gpu.driver}")
-    yield Check(label, None, ", ".join(parts))
+    yield CheckResult(label, None, ", ".join(parts))
     if facts.torch is not None:
-        yield from _kernels(label, gpu, facts.torch)
-    memory = memory_check(label, gpu, facts.torch)
+        yield from _check_architecture(label, gpu, facts.torch)
+    memory = check_memory(label, gpu, facts.torch)
     if memory is not None:
         yield memory
-    rate = expected(gpu.name)
+    rate = find_expected_rate(gpu.name)
     if rate is not None:
-        yield Check(f"{label}, expected rate", None, rate.sentence)
+        yield CheckResult(f"{label}, expected rate", None, rate.message)
     else:
-        yield Check(
+        yield CheckResult(
             f"{label}, expected rate", None, "not known for this card", "Measure: personalive bench --share"
         )
 
 
-def _kernels(label: str, gpu: Gpu, torch: Torch) -> Iterator[Check]:
+def _check_architecture(label: str, gpu: GpuInfo, torch: TorchInfo) -> Iterator[CheckResult]:
     """Whether PyTorch was built for a GPU of that capability."""
     if gpu.capability is None or not torch.architectures:
         return
@@ -114,29 +116,31 @@ def _kernels(label: str, gpu: Gpu, torch: Torch) -> Iterator[Check]:
         for each in built
     )
     if not runs:
-        yield Check(
+        yield CheckResult(
             f"{label}, kernels",
             False,
             f"this PyTorch has none for compute capability {gpu.capability[0]}.{gpu.capability[1]}: "
             f"{', '.join(torch.architectures)}",
-            _install("cu126" if gpu.capability < _BLACKWELL else "cu130"),
+            _install_sentence("cu126" if gpu.capability < _BLACKWELL else "cu130"),
         )
 
 
-def _driver(gpus: tuple[Gpu, ...], torch: Torch) -> Iterator[Check]:
-    version = _number(gpus[0].driver)
+def _check_driver(gpus: tuple[GpuInfo, ...], torch: TorchInfo) -> Iterator[CheckResult]:
+    version = _driver_major(gpus[0].driver)
     if version is None or torch.cuda is None:
         return
     major = int(torch.cuda.partition(".")[0])
-    least = LEAST_DRIVER.get(major)
+    least = MIN_DRIVER.get(major)
     if least is None:
-        yield Check("driver", None, f"{gpus[0].driver}; what CUDA {torch.cuda} needs is not known here")
+        yield CheckResult("driver", None, f"{gpus[0].driver}; what CUDA {torch.cuda} needs is not known here")
     elif version >= least:
-        yield Check("driver", True, f"{gpus[0].driver}; PyTorch for CUDA {torch.cuda} needs {least} or newer")
+        yield CheckResult(
+            "driver", True, f"{gpus[0].driver}; PyTorch for CUDA {torch.cuda} needs {least} or newer"
+        )
     else:
-        build = _build(version, gpus)
-        other = f", or take PyTorch for an older CUDA: {_install(build)}" if build else ""
-        yield Check(
+        build = _newest_wheel(version, gpus)
+        other = f", or take PyTorch for an older CUDA: {_install_sentence(build)}" if build else ""
+        yield CheckResult(
             "driver",
             False,
             f"{gpus[0].driver} is too old: PyTorch for CUDA {torch.cuda} needs {least} or newer",
@@ -144,105 +148,110 @@ def _driver(gpus: tuple[Gpu, ...], torch: Torch) -> Iterator[Check]:
         )
 
 
-def _torch(facts: Facts, gpus: tuple[Gpu, ...]) -> Iterator[Check]:
+def _check_torch(facts: GpuEnvironment, gpus: tuple[GpuInfo, ...]) -> Iterator[CheckResult]:
     torch = facts.torch
     if torch is None:
-        build = _build(_number(gpus[0].driver), gpus) if gpus else None
-        yield Check(
+        build = _newest_wheel(_driver_major(gpus[0].driver), gpus) if gpus else None
+        yield CheckResult(
             "PyTorch",
             None,
             "not installed; the preview pipeline needs none",
-            None if build is None else f"For the diffusion pipeline: {_command(build)}",
+            None if build is None else f"For the diffusion pipeline: {_wheel_command(build)}",
         )
-    elif torch.trouble is not None:
-        yield Check(
+    elif torch.error is not None:
+        yield CheckResult(
             "PyTorch",
             None,
-            f"installed, but cannot be imported: {torch.trouble}",
+            f"installed, but cannot be imported: {torch.error}",
             pip_command("--force-reinstall", "torch"),
         )
     elif torch.available:
-        yield Check("PyTorch", True, f"{torch.version}, CUDA {torch.cuda or torch.hip}")
-    elif torch.cuda is None and torch.hip is None and (gpus or facts.library is not None):
-        yield Check(
+        yield CheckResult("PyTorch", True, f"{torch.version}, CUDA {torch.cuda or torch.hip}")
+    elif torch.cuda is None and torch.hip is None and (gpus or facts.cuda_library_version is not None):
+        yield CheckResult(
             "PyTorch",
             False,
             f"{torch.version} is built without CUDA, and there is an NVIDIA driver: the GPU would not be used",
-            _install(_build(_number(gpus[0].driver) if gpus else None, gpus) or "cu130"),
+            _install_sentence(
+                _newest_wheel(_driver_major(gpus[0].driver) if gpus else None, gpus) or "cu130"
+            ),
         )
     elif torch.cuda is not None and gpus:
-        yield Check(
+        yield CheckResult(
             "PyTorch",
             False,
             f"{torch.version}, CUDA {torch.cuda}, cannot use the GPU that the driver shows",
             "See what it says: python -c 'import torch; torch.cuda.init()'",
         )
     else:
-        yield Check("PyTorch", None, f"{torch.version}, no GPU to use")
+        yield CheckResult("PyTorch", None, f"{torch.version}, no GPU to use")
 
 
-def _triton(facts: Facts, torch: Torch) -> Iterator[Check]:
+def _check_triton(facts: GpuEnvironment, torch: TorchInfo) -> Iterator[CheckResult]:
     """Triton builds a small C module for each machine, for which it needs a compiler and Python's headers."""
     if torch.triton is None:
         package = "triton-windows" if facts.system == "win32" else "triton"
         why = torch.triton_error or "it is not installed"
-        yield Check("Triton", None, f"not used ({why}): {_COST}", pip_command(package))
+        yield CheckResult("Triton", None, f"not used ({why}): {_NO_TRITON_COST}", pip_command(package))
         return
-    yield Check("Triton", True, torch.triton)
+    yield CheckResult("Triton", True, torch.triton)
     if facts.system == "win32":  # its package brings a compiler
         return
     missing = [
         what
-        for what, there in (("a C compiler", facts.compiler), ("Python's headers (Python.h)", facts.headers))
+        for what, there in (
+            ("a C compiler", facts.compiler),
+            ("Python's headers (Python.h)", facts.python_headers),
+        )
         if there is None
     ]
     if missing:
-        yield Check(
+        yield CheckResult(
             "C compiler, headers",
             None,
-            f"{' and '.join(missing)} not found, which Triton needs: without, {_COST}",
-            _packages(facts),
+            f"{' and '.join(missing)} not found, which Triton needs: without, {_NO_TRITON_COST}",
+            _compiler_command(facts),
         )
     else:
-        yield Check("C compiler, headers", True, f"{facts.compiler}, {facts.headers}")
+        yield CheckResult("C compiler, headers", True, f"{facts.compiler}, {facts.python_headers}")
 
 
-def _packages(facts: Facts) -> str:
-    command = _COMPILERS.get(facts.manager or "")
+def _compiler_command(facts: GpuEnvironment) -> str:
+    command = _COMPILER_COMMANDS.get(facts.package_manager or "")
     if command is None:
-        return f"Install both: {_ANY}"
+        return f"Install both: {_ANY_COMPILER_COMMAND}"
     version = f"{facts.python[0]}.{facts.python[1]}"
     note = (
         f" (a Python {version} that is not the system's: python{version}-dev)"
-        if facts.manager == "apt"
+        if facts.package_manager == "apt"
         else ""
     )
     return f"{command}{note}"
 
 
-def _build(driver: int | None, gpus: tuple[Gpu, ...]) -> str | None:
+def _newest_wheel(driver: int | None, gpus: tuple[GpuInfo, ...]) -> str | None:
     """PyTorch's newest build that this driver and these GPUs run; the newest of all where the driver is unknown."""
     blackwell = any(gpu.capability is not None and gpu.capability >= _BLACKWELL for gpu in gpus)
-    wheels = _BLACKWELL_WHEELS if blackwell else _WHEELS
+    wheels = _BLACKWELL_WHEELS if blackwell else _CUDA_WHEELS
     return next((build for least, build in wheels if driver is None or driver >= least), None)
 
 
-def _command(build: str) -> str:
-    return pip_command(*_from_index(build))
+def _wheel_command(build: str) -> str:
+    return pip_command(*_index_arguments(build))
 
 
-def _install(build: str) -> str:
-    return pip_command("--force-reinstall", *_from_index(build))
+def _install_sentence(build: str) -> str:
+    return pip_command("--force-reinstall", *_index_arguments(build))
 
 
-def _from_index(build: str) -> tuple[str, ...]:
-    return ("torch", "--index-url", _INDEX + build)
+def _index_arguments(build: str) -> tuple[str, ...]:
+    return ("torch", "--index-url", _WHEEL_INDEX + build)
 
 
-def _number(driver: str | None) -> int | None:
+def _driver_major(driver: str | None) -> int | None:
     first = (driver or "").partition(".")[0]
     return int(first) if first.isdigit() else None
 
 
-def _cuda(version: int) -> str:
+def _format_cuda_version(version: int) -> str:
     return f"{version // 1000}.{version % 1000 // 10}"

@@ -20,20 +20,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from personalive.cli.memory_plans import plan_from
+from personalive.cli.memory_plans import parse_memory_plan
 from personalive.pipelines.diffusion.memory.plan import MemoryPlan
 
 _MIB = 2**20
-_DRIVER_PATIENCE = 20
-_TORCH_PATIENCE = 120
-_QUERIES = (
+_DRIVER_TIMEOUT_S = 20
+_TORCH_TIMEOUT_S = 120
+_NVIDIA_SMI_QUERIES = (
     ("name", "memory.total", "memory.free", "driver_version", "compute_cap"),
     ("name", "memory.total", "memory.free", "driver_version"),  # drivers before 510 know no compute_cap
 )
-_LIBRARIES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so")
-_MANAGERS = ("apt", "dnf", "pacman", "zypper", "apk")
+_CUDA_LIBRARIES = ("nvcuda.dll",) if sys.platform == "win32" else ("libcuda.so.1", "libcuda.so")
+_PACKAGE_MANAGERS = ("apt", "dnf", "pacman", "zypper", "apk")
 
-_ASK_TORCH = """
+_TORCH_QUERY_SCRIPT = """
 import json, sys, torch
 told = {
     "version": torch.__version__, "cuda": torch.version.cuda, "hip": torch.version.hip,
@@ -59,7 +59,7 @@ print(json.dumps(told))
 
 
 @dataclass(frozen=True, slots=True)
-class Gpu:
+class GpuInfo:
     """One GPU: what it calls itself, its compute capability, and bytes of memory."""
 
     name: str
@@ -70,19 +70,19 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Driver:
-    """What the driver's own program says of the GPUs; `trouble` is why it says nothing."""
+class DriverInfo:
+    """What the driver's own program says of the GPUs; `error` is why it says nothing."""
 
-    gpus: tuple[Gpu, ...] = ()
-    trouble: str | None = None
+    gpus: tuple[GpuInfo, ...] = ()
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Torch:
-    """The PyTorch that is installed. `cuda`: the CUDA that it was built for; `trouble`: why it cannot be asked.
+class TorchInfo:
+    """The PyTorch that is installed. `cuda`: the CUDA that it was built for; `error`: why it cannot be asked.
 
     `architectures`: what it has kernels for, "sm_86" and so on; `gpus`: those it can use; `plans`: the memory plans
-    of the released networks with every default, or `plans_trouble`: why they were not counted.
+    of the released networks with every default, or `plans_error`: why they were not counted.
     """
 
     version: str | None = None
@@ -91,83 +91,83 @@ class Torch:
     available: bool = False
     mps: bool = False
     architectures: tuple[str, ...] = ()
-    gpus: tuple[Gpu, ...] = ()
+    gpus: tuple[GpuInfo, ...] = ()
     triton: str | None = None
     triton_error: str | None = None
     plans: tuple[MemoryPlan, ...] = ()
-    plans_trouble: str | None = None
-    trouble: str | None = None
+    plans_error: str | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
-    """All of them. `library`: the newest CUDA that the driver's library runs, 13000 for 13.0; `manager`: the
+class GpuEnvironment:
+    """All of them. `cuda_library_version`: the newest CUDA that the driver's library runs, 13000 for 13.0; `package_manager`: the
     system's package manager. `torch` is None where none is installed.
     """
 
     system: str = sys.platform
-    driver: Driver | None = None
-    library: int | None = None
-    torch: Torch | None = None
+    driver: DriverInfo | None = None
+    cuda_library_version: int | None = None
+    torch: TorchInfo | None = None
     compiler: str | None = None
-    headers: Path | None = None
-    manager: str | None = None
+    python_headers: Path | None = None
+    package_manager: str | None = None
     python: tuple[int, int] = field(default_factory=lambda: (sys.version_info.major, sys.version_info.minor))
 
 
-def gather() -> Facts:
+def inspect_gpu_environment() -> GpuEnvironment:
     """Look at this machine. Takes seconds where PyTorch is installed."""
-    driver = ask_driver()
-    return Facts(
+    driver = query_driver()
+    return GpuEnvironment(
         driver=driver,
-        library=library_version(),
-        torch=ask_torch(plans=driver is not None and bool(driver.gpus)),
-        compiler=compiler(),
-        headers=headers(),
-        manager=next((name for name in _MANAGERS if shutil.which(name)), None),
+        cuda_library_version=cuda_library_version(),
+        torch=query_torch(plans=driver is not None and bool(driver.gpus)),
+        compiler=find_compiler(),
+        python_headers=find_python_headers(),
+        package_manager=next((name for name in _PACKAGE_MANAGERS if shutil.which(name)), None),
     )
 
 
-def ask_driver() -> Driver | None:
+def query_driver() -> DriverInfo | None:
     """What `nvidia-smi` says; None where it is not on the PATH."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
     trouble = "it finds no GPU"
-    for query in _QUERIES:
+    for query in _NVIDIA_SMI_QUERIES:
         command = [program, f"--query-gpu={','.join(query)}", "--format=csv,noheader,nounits"]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, timeout=_DRIVER_PATIENCE, check=False
+                command, capture_output=True, text=True, timeout=_DRIVER_TIMEOUT_S, check=False
             )
         except (OSError, subprocess.TimeoutExpired) as error:
-            return Driver(trouble=f"it does not answer: {error}")
+            return DriverInfo(error=f"it does not answer: {error}")
         if done.returncode == 0 and done.stdout.strip():
-            return Driver(tuple(_gpu(line) for line in done.stdout.splitlines() if line.strip()))
+            return DriverInfo(tuple(_parse_gpu(line) for line in done.stdout.splitlines() if line.strip()))
         trouble = " ".join((done.stderr + done.stdout).split()) or trouble
-    return Driver(trouble=trouble)
+    return DriverInfo(error=trouble)
 
 
-def _gpu(line: str) -> Gpu:
+def _parse_gpu(line: str) -> GpuInfo:
     """A line of `nvidia-smi`'s; numbers that it does not know are words in brackets."""
     name, *rest = (part.strip() for part in line.split(","))
     total, free, driver, capability = (*rest, "", "", "", "")[:4]
     major, _, minor = capability.partition(".")
-    return Gpu(
+    return GpuInfo(
         name,
         (int(major), int(minor)) if major.isdigit() and minor.isdigit() else None,
-        _bytes(total),
-        _bytes(free),
+        _mib_to_bytes(total),
+        _mib_to_bytes(free),
         driver or None,
     )
 
 
-def _bytes(mebibytes: str) -> int | None:
+def _mib_to_bytes(mebibytes: str) -> int | None:
     number = mebibytes.removesuffix("MiB").strip()
     return int(number) * _MIB if number.isdigit() else None
 
 
-def library_version(names: Sequence[str] = _LIBRARIES) -> int | None:
+def cuda_library_version(names: Sequence[str] = _CUDA_LIBRARIES) -> int | None:
     """The newest CUDA that the driver's library runs, 1000 · major + 10 · minor; None where there is none."""
     for name in names:
         try:
@@ -180,7 +180,7 @@ def library_version(names: Sequence[str] = _LIBRARIES) -> int | None:
     return None
 
 
-def ask_torch(python: str = sys.executable, *, plans: bool = False) -> Torch | None:
+def query_torch(python: str = sys.executable, *, plans: bool = False) -> TorchInfo | None:
     """What PyTorch says of itself, in a process of that Python; None where it is not installed.
 
     `plans`: count memory plans too, even if PyTorch cannot use a GPU.
@@ -189,32 +189,32 @@ def ask_torch(python: str = sys.executable, *, plans: bool = False) -> Torch | N
         return None
     try:
         done = subprocess.run(
-            [python, "-c", _ASK_TORCH, *(["plans"] if plans else [])],
+            [python, "-c", _TORCH_QUERY_SCRIPT, *(["plans"] if plans else [])],
             capture_output=True,
             text=True,
-            timeout=_TORCH_PATIENCE,
+            timeout=_TORCH_TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
-        return Torch(trouble=f"it does not answer: {error}")
+        return TorchInfo(error=f"it does not answer: {error}")
     if done.returncode:
-        return Torch(trouble=(done.stderr.strip().splitlines() or ["it crashed"])[-1])
-    return _told(json.loads(done.stdout.strip().splitlines()[-1]))
+        return TorchInfo(error=(done.stderr.strip().splitlines() or ["it crashed"])[-1])
+    return _parse_torch(json.loads(done.stdout.strip().splitlines()[-1]))
 
 
-def _told(told: dict[str, Any]) -> Torch:
+def _parse_torch(told: dict[str, Any]) -> TorchInfo:
     gpus = told.pop("gpus", [])
     architectures = told.pop("architectures", [])
     plans = told.pop("plans", [])
-    return Torch(
+    return TorchInfo(
         **told,
-        plans=tuple(plan_from(each) for each in plans),
+        plans=tuple(parse_memory_plan(each) for each in plans),
         architectures=tuple(architectures),
-        gpus=tuple(Gpu(name, tuple(capability), total) for name, capability, total in gpus),
+        gpus=tuple(GpuInfo(name, tuple(capability), total) for name, capability, total in gpus),
     )
 
 
-def compiler() -> str | None:
+def find_compiler() -> str | None:
     """The C compiler that Triton would take: $CC, else gcc, else clang."""
     named = os.environ.get("CC")
     if named:
@@ -222,7 +222,7 @@ def compiler() -> str | None:
     return shutil.which("gcc") or shutil.which("clang")
 
 
-def headers(folder: Path | None = None) -> Path | None:
+def find_python_headers(folder: Path | None = None) -> Path | None:
     """The folder of `Python.h`, if it is where Triton looks for it; `folder`: look there instead."""
     scheme = sysconfig.get_default_scheme()
     # Debian's own scheme, which Triton does not use either.

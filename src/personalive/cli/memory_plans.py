@@ -9,22 +9,22 @@ from typing import Any
 from personalive.pipelines.diffusion.memory.plan import MemoryPlan
 
 
-def counted_plans() -> list[dict[str, Any]]:
+def count_memory_plans() -> list[dict[str, Any]]:
     """Count them with every default, for JSON. Imports PyTorch, and takes 2 s beside that."""
     import torch
 
     from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS
-    from personalive.pipelines.diffusion.memory.planner import plans_unread
+    from personalive.pipelines.diffusion.memory.planner import make_plans_for_variant
     from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 
     parameters = PersonaLiveLoadParameters()
-    plans = plans_unread(VARIANTS["released"], parameters, torch.float16, torch.device("cuda"))
+    plans = make_plans_for_variant(VARIANTS["released"], parameters, torch.float16, torch.device("cuda"))
     return [dataclasses.asdict(plan) for plan in plans]
 
 
-def plan_from(told: Mapping[str, Any]) -> MemoryPlan:
+def parse_memory_plan(data: Mapping[str, Any]) -> MemoryPlan:
     """Return the plan that was told as JSON, which knows no tuples."""
     fields: dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in told.items()
+        name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
     }
     return MemoryPlan(**fields)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli import console
-from personalive.cli.rotation import DrivingRotation, ReferenceRotation, Rotate
+from personalive.cli.rotation import DrivingRotation, ReferenceRotation, RotateOption
 from personalive.cli.set_options import parse_settings
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def extract(
     weights: _Weights = None,
     start: Annotated[float, typer.Option(help="Begin this many seconds into the clip.")] = 0.0,
     end: Annotated[float | None, typer.Option(help="End this many seconds into the clip.")] = None,
-    rotate: DrivingRotation = Rotate.AUTO,
+    rotate: DrivingRotation = RotateOption.AUTO,
     size: _Size = 512,
     settings: _Settings = None,
     overwrite: _Overwrite = False,
@@ -69,24 +69,24 @@ def extract(
 ) -> None:
     """Write the motion of a clip's driver to a file: seen once, carried over as often as you like."""
     from personalive.cli.progress import show_progress
-    from personalive.file_names import shortened
-    from personalive.jobs.motion import SUFFIX, ExtractJob
-    from personalive.jobs.motion import extract as run
+    from personalive.file_names import shorten
+    from personalive.jobs.motion import MOTION_SUFFIX, ExtractMotionJob
+    from personalive.jobs.motion import extract_motion
 
-    job = ExtractJob(
+    job = ExtractMotionJob(
         driving=clip,
-        output=output or Path(shortened(clip.stem, 240) + SUFFIX),
+        output=output or Path(shorten(clip.stem, 240) + MOTION_SUFFIX),
         size=size,
         start=start,
         end=end,
-        rotate=rotate.degrees,
+        rotate=rotate.rotation,
         overwrite=overwrite,
-        parameters=_parameters(weights, settings),
+        parameters=_build_parameters(weights, settings),
     )
     with show_progress(quiet=quiet) as progress:
-        motion = run(job, progress)
+        motion = extract_motion(job, progress)
     if not quiet:
-        _describe(job.output, motion)
+        _print_motion(job.output, motion)
 
 
 @app.command(epilog=_DRIVE_EPILOG)
@@ -108,7 +108,7 @@ def drive(
     crop: Annotated[
         bool, typer.Option("--crop/--no-crop", help="Crop the portrait to head and shoulders.")
     ] = True,
-    rotate_reference: ReferenceRotation = Rotate.AUTO,
+    rotate_reference: ReferenceRotation = RotateOption.AUTO,
     seed: Annotated[int, typer.Option(help="Seed of whatever the pipeline draws at random.")] = 42,
     settings: _Settings = None,
     overwrite: _Overwrite = False,
@@ -119,32 +119,32 @@ def drive(
     Frame for frame as `personalive animate` does with the clip, but without looking at the clip again.
     """
     from personalive.cli.progress import show_progress
-    from personalive.jobs.motion import DriveJob
-    from personalive.jobs.motion import drive as run
-    from personalive.jobs.output import default_name
+    from personalive.jobs.motion import AnimateMotionJob
+    from personalive.jobs.motion import animate_motion
+    from personalive.jobs.output import default_path
 
-    job = DriveJob(
+    job = AnimateMotionJob(
         reference=reference,
         motion=motion,
-        output=output or default_name(reference, motion, ".mp4"),
+        output=output or default_path(reference, motion, ".mp4"),
         size=size,
         crop=crop,
-        rotate_reference=rotate_reference.degrees,
+        rotate_reference=rotate_reference.rotation,
         seed=seed,
         overwrite=overwrite,
-        parameters=_parameters(weights, settings),
+        parameters=_build_parameters(weights, settings),
     )
     with show_progress(quiet=quiet) as progress:
-        report = run(job, progress)
-    console.summarise(report, quiet=quiet)
+        report = animate_motion(job, progress)
+    console.print_report(report, quiet=quiet)
 
 
-def _parameters(weights: Path | None, settings: list[str] | None) -> dict[str, object]:
+def _build_parameters(weights: Path | None, settings: list[str] | None) -> dict[str, object]:
     given: dict[str, object] = {} if weights is None else {"weights": weights}
     return given | parse_settings(settings)
 
 
-def _describe(path: Path, motion: DrivingMotion) -> None:
+def _print_motion(path: Path, motion: DrivingMotion) -> None:
     count, faces = len(motion), int(motion.valid.sum())
     many = "frame" if count == 1 else "frames"
-    console.tell(f"{path}: {count} {many} at {motion.fps:.5g} fps, {faces} with a face")
+    console.print_result(f"{path}: {count} {many} at {motion.fps:.5g} fps, {faces} with a face")

@@ -6,37 +6,37 @@ import os
 import sys
 from typing import Any
 
-from personalive.cli.text_layout import NARROW, columns, fill
+from personalive.cli.text_layout import NARROW_WIDTH, terminal_width, wrap
 
 
-def fit(command: Any) -> None:
+def fit_to_terminal(command: Any) -> None:
     """Have a command and those in it lay out their help as a list, where the terminal is narrow for them."""
     asked = os.environ.get("COLUMNS", "")  # which the usual layout heeds in pipes as well
-    width = int(asked) if asked.isdecimal() else columns(sys.stdout)
+    width = int(asked) if asked.isdecimal() else terminal_width(sys.stdout)
     if width:
-        _fit(command, width)
+        _fit_command(command, width)
 
 
-def _fit(command: Any, width: int) -> None:
-    if width < NARROW or _longest_name(command) > width // 4:
-        _lay_out_as_list(command, width)
+def _fit_command(command: Any, width: int) -> None:
+    if width < NARROW_WIDTH or _longest_option(command) > width // 4:
+        _use_list_layout(command, width)
     for inner in getattr(command, "commands", {}).values():
-        _fit(inner, width)
+        _fit_command(inner, width)
 
 
-def _longest_name(command: Any) -> int:
+def _longest_option(command: Any) -> int:
     """Of an option: a column of them may take no more than its share."""
     return max((len(name) for parameter in command.params for name in parameter.opts), default=0)
 
 
-def _lay_out_as_list(command: Any, width: int) -> None:
+def _use_list_layout(command: Any, width: int) -> None:
     command.rich_markup_mode = None
     context: type[Any] = command.context_class
-    formatter = _formatter(context.formatter_class, width)
+    formatter = _make_formatter(context.formatter_class, width)
     command.context_class = type("NarrowContext", (context,), {"formatter_class": formatter})
 
 
-def _formatter(base: type[Any], columns_: int) -> type[Any]:
+def _make_formatter(base: type[Any], columns_: int) -> type[Any]:
     class Formatter(base):  # type: ignore[misc]
         """Writes help for so many columns."""
 
@@ -61,6 +61,6 @@ def _formatter(base: type[Any], columns_: int) -> type[Any]:
 
         def _write(self, text: str, hanging: int = 0) -> None:
             indent = " " * self.current_indent
-            self.write(f"{fill(indent + text, columns_, hanging=hanging)}\n")
+            self.write(f"{wrap(indent + text, columns_, hanging=hanging)}\n")
 
     return Formatter

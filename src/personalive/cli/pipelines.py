@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from personalive.cli.text_layout import columns, described, fill
+from personalive.cli.text_layout import format_definition, terminal_width, wrap
 
 if TYPE_CHECKING:
     from personalive.pipelines.base import Parameters
@@ -32,15 +32,15 @@ def pipelines(
         warnings.simplefilter("always")
         found = registry.all_pipelines()
     for warning in caught:
-        console.say(f"warning: {warning.message}")
-    cards = [_card(name, pipeline) for name, pipeline in found.items()]
+        console.print_status(f"warning: {warning.message}")
+    cards = [_pipeline_info(name, pipeline) for name, pipeline in found.items()]
     if as_json:
         typer.echo(json.dumps(cards, indent=2))
         return
-    typer.echo("\n\n".join(_text(card) for card in cards) or "No pipeline is registered.")
+    typer.echo("\n\n".join(_format_info(card) for card in cards) or "No pipeline is registered.")
 
 
-def _card(name: str, pipeline: AnyPipeline) -> dict[str, Any]:
+def _pipeline_info(name: str, pipeline: AnyPipeline) -> dict[str, Any]:
     state = pipeline.availability()
     info = pipeline.info
     return {
@@ -54,18 +54,18 @@ def _card(name: str, pipeline: AnyPipeline) -> dict[str, Any]:
         "chunk_frames": info.chunk_frames,
         "exact_chunks": info.exact_chunks,
         "delay_frames": info.delay_frames,
-        "run_parameters": _parameters(pipeline.run_parameters),
-        "load_parameters": _parameters(pipeline.load_parameters),
+        "run_parameters": _parameter_schemas(pipeline.run_parameters),
+        "load_parameters": _parameter_schemas(pipeline.load_parameters),
     }
 
 
-def _parameters(model: type[Parameters]) -> dict[str, Any]:
+def _parameter_schemas(model: type[Parameters]) -> dict[str, Any]:
     """Per parameter its JSON schema: type or choices, default, bounds, description."""
     properties: dict[str, Any] = model.model_json_schema()["properties"] if model.model_fields else {}
     return {name: {k: v for k, v in schema.items() if k != "title"} for name, schema in properties.items()}
 
 
-def _text(card: dict[str, Any]) -> str:
+def _format_info(card: dict[str, Any]) -> str:
     lines = [
         f"{card['id']}: {card['name']}",
         f"  {card['description']}",
@@ -73,24 +73,24 @@ def _text(card: dict[str, Any]) -> str:
     ]
     if card["remedy"]:
         lines.append(f"  to mend: {card['remedy']}")
-    lines = [fill(line, columns(sys.stdout), hanging=2) for line in lines]
+    lines = [wrap(line, terminal_width(sys.stdout), hanging=2) for line in lines]
     for title in ("run_parameters", "load_parameters"):
         lines.append(f"  {title.replace('_', ' ')}:")
-        lines += [_line(name, schema) for name, schema in card[title].items()] or ["    none"]
+        lines += [_format_parameter(name, schema) for name, schema in card[title].items()] or ["    none"]
     return "\n".join(lines)
 
 
-def _line(name: str, schema: dict[str, Any]) -> str:
+def _format_parameter(name: str, schema: dict[str, Any]) -> str:
     default = f"{name} = {schema['default']}" if "default" in schema else name
-    head = f"    {default:<23} {_bounds(schema)}"
-    return described(head, schema.get("description", ""), columns(sys.stdout), indent=52)
+    head = f"    {default:<23} {_format_bounds(schema)}"
+    return format_definition(head, schema.get("description", ""), terminal_width(sys.stdout), indent=52)
 
 
-def _bounds(schema: dict[str, Any]) -> str:
+def _format_bounds(schema: dict[str, Any]) -> str:
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
     if "anyOf" in schema:
-        return " | ".join(_bounds(option) for option in schema["anyOf"])
+        return " | ".join(_format_bounds(option) for option in schema["anyOf"])
     low = schema.get("minimum", schema.get("exclusiveMinimum"))
     high = schema.get("maximum", schema.get("exclusiveMaximum"))
     if low is None and high is None:

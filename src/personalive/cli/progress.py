@@ -9,53 +9,53 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from personalive.cli import console
-from personalive.cli.text_layout import columns
+from personalive.cli.text_layout import terminal_width
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
     from rich.table import Column
 
-    from personalive.batch.job_tracker import Course
-    from personalive.jobs import Progress
+    from personalive.batch.job_tracker import BatchProgress
+    from personalive.jobs import ProgressCallback
 
 _SECONDS_BETWEEN_LINES = 10.0
-_BAR = 20
-_ROOM = 70
+_BAR_WIDTH = 20
+_MIN_WIDTH_FOR_BAR = 70
 """Columns from which there is room for a bar and the time that is left."""
 
 
-def _giving_way() -> Column:
+def _shrinking_column() -> Column:
     """A column that is cut on a narrow terminal, so that the others are whole."""
     from rich.table import Column
 
     return Column(ratio=1, no_wrap=True, overflow="ellipsis")
 
 
-def _whole() -> Column:
+def _fixed_column() -> Column:
     from rich.table import Column
 
     return Column(no_wrap=True)
 
 
-def _fitting(all_columns: Sequence[ProgressColumn]) -> list[ProgressColumn]:
+def _fit_columns(all_columns: Sequence[ProgressColumn]) -> list[ProgressColumn]:
     """Those for which the terminal has room."""
     from rich.progress import BarColumn, TimeRemainingColumn
 
-    if (columns(sys.stderr) or _ROOM) >= _ROOM:
+    if (terminal_width(sys.stderr) or _MIN_WIDTH_FOR_BAR) >= _MIN_WIDTH_FOR_BAR:
         return list(all_columns)
     return [each for each in all_columns if not isinstance(each, BarColumn | TimeRemainingColumn)]
 
 
 @contextmanager
-def show_progress(*, quiet: bool) -> Iterator[Progress | None]:
+def show_progress(*, quiet: bool) -> Iterator[ProgressCallback | None]:
     """A progress function for the time of the block; the bar is gone afterwards."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
-        with _bar() as report:
+        with _open_frames_bar() as report:
             yield report
     else:
-        yield _Lines()
+        yield _LineProgress()
 
 
 @contextmanager
@@ -69,57 +69,57 @@ def show_bytes(*, quiet: bool) -> Iterator[Callable[[str, int, int], None] | Non
     from rich.progress import Progress as RichProgress
 
     shown = (
-        TextColumn("{task.description}", table_column=_giving_way()),
-        BarColumn(_BAR),
-        DownloadColumn(table_column=_whole()),
-        TransferSpeedColumn(table_column=_whole()),
+        TextColumn("{task.description}", table_column=_shrinking_column()),
+        BarColumn(_BAR_WIDTH),
+        DownloadColumn(table_column=_fixed_column()),
+        TransferSpeedColumn(table_column=_fixed_column()),
     )
-    with RichProgress(*_fitting(shown), console=Console(stderr=True), transient=True, expand=True) as bar:
+    with RichProgress(*_fit_columns(shown), console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task("starting", total=None)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 
 
 @contextmanager
-def show_jobs(*, quiet: bool) -> Iterator[Callable[[Course], None] | None]:
+def show_jobs(*, quiet: bool) -> Iterator[Callable[[BatchProgress], None] | None]:
     """The same for a batch, which tells how far all its jobs are."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
-        with _jobs_bar() as report:
+        with _open_jobs_bar() as report:
             yield report
     else:
-        yield _JobLines()
+        yield _BatchLineProgress()
 
 
 @contextmanager
-def _jobs_bar() -> Iterator[Callable[[Course], None]]:
+def _open_jobs_bar() -> Iterator[Callable[[BatchProgress], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
     shown = (
-        TextColumn("{task.description}", table_column=_giving_way()),
-        BarColumn(_BAR),
-        MofNCompleteColumn(table_column=_whole()),
-        TextColumn("{task.fields[standing]}", table_column=_whole()),
-        TimeRemainingColumn(table_column=_whole()),
+        TextColumn("{task.description}", table_column=_shrinking_column()),
+        BarColumn(_BAR_WIDTH),
+        MofNCompleteColumn(table_column=_fixed_column()),
+        TextColumn("{task.fields[standing]}", table_column=_fixed_column()),
+        TimeRemainingColumn(table_column=_fixed_column()),
     )
-    with RichProgress(*_fitting(shown), console=Console(stderr=True), transient=True, expand=True) as bar:
+    with RichProgress(*_fit_columns(shown), console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task("starting", total=None, standing="")
 
-        def report(course: Course) -> None:
+        def report(course: BatchProgress) -> None:
             bar.update(
                 task,
                 description=course.stage or "jobs",
                 completed=course.done + course.failed,
                 total=course.total,
-                standing=_standing(course),
+                standing=_format_progress(course),
             )
 
         yield report
 
 
-def _standing(course: Course) -> str:
+def _format_progress(course: BatchProgress) -> str:
     """What a bar of jobs does not show."""
     parts = [f"{course.failed} failed"] if course.failed else []
     if course.running > 1:
@@ -129,39 +129,39 @@ def _standing(course: Course) -> str:
     return ", ".join(parts)
 
 
-class _JobLines:
+class _BatchLineProgress:
     """A line for each stage of a batch, and one now and then."""
 
     def __init__(self) -> None:
         self._stage: str | None = None
         self._last = 0.0
 
-    def __call__(self, course: Course) -> None:
+    def __call__(self, course: BatchProgress) -> None:
         now = time.monotonic()
         if course.stage == self._stage and now - self._last < _SECONDS_BETWEEN_LINES:
             return
         if course.stage and course.stage != self._stage:
-            console.say(course.stage)
+            console.print_status(course.stage)
         else:
-            more = f", {standing}" if (standing := _standing(course)) else ""
-            console.say(f"{course.done + course.failed} of {course.total} jobs{more}")
+            more = f", {standing}" if (standing := _format_progress(course)) else ""
+            console.print_status(f"{course.done + course.failed} of {course.total} jobs{more}")
         self._stage, self._last = course.stage, now
 
 
 @contextmanager
-def _bar() -> Iterator[Progress]:
+def _open_frames_bar() -> Iterator[ProgressCallback]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
 
     shown = (
-        TextColumn("{task.description}", table_column=_giving_way()),
-        BarColumn(_BAR),
-        MofNCompleteColumn(table_column=_whole()),
-        TextColumn("{task.fields[rate]}", table_column=_whole()),
-        TimeRemainingColumn(table_column=_whole()),
+        TextColumn("{task.description}", table_column=_shrinking_column()),
+        BarColumn(_BAR_WIDTH),
+        MofNCompleteColumn(table_column=_fixed_column()),
+        TextColumn("{task.fields[rate]}", table_column=_fixed_column()),
+        TimeRemainingColumn(table_column=_fixed_column()),
     )
-    with RichProgress(*_fitting(shown), console=Console(stderr=True), transient=True, expand=True) as bar:
+    with RichProgress(*_fit_columns(shown), console=Console(stderr=True), transient=True, expand=True) as bar:
         task = bar.add_task("starting", total=None, rate="")
         begun = 0.0
 
@@ -175,7 +175,7 @@ def _bar() -> Iterator[Progress]:
         yield report
 
 
-class _Lines:
+class _LineProgress:
     """A line for each stage, and one now and then within it."""
 
     def __init__(self) -> None:
@@ -187,5 +187,5 @@ class _Lines:
         if stage == self._stage and now - self._last < _SECONDS_BETWEEN_LINES:
             return
         count = f": {done} of {total} frames" if total else (f": {done} frames" if done else "")
-        console.say(stage + (count if stage == self._stage else ""))
+        console.print_status(stage + (count if stage == self._stage else ""))
         self._stage, self._last = stage, now

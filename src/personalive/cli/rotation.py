@@ -11,27 +11,27 @@ if TYPE_CHECKING:
     from personalive.media import Rotation
 
 
-class Rotate(StrEnum):
+class RotateOption(StrEnum):
     """How far a picture is turned clockwise."""
 
     AUTO = "auto"
-    NOT = "0"
-    RIGHT = "90"
-    OVER = "180"
-    LEFT = "270"
+    NONE = "0"
+    CLOCKWISE_90 = "90"
+    CLOCKWISE_180 = "180"
+    CLOCKWISE_270 = "270"
 
     @property
-    def degrees(self) -> Rotation:
+    def rotation(self) -> Rotation:
         """The same as a job takes it."""
-        return "auto" if self is Rotate.AUTO else int(self.value)
+        return "auto" if self is RotateOption.AUTO else int(self.value)
 
 
 DrivingRotation = Annotated[
-    Rotate,
+    RotateOption,
     typer.Option("--rotate", help="Turn the driving clip clockwise; auto: so that its face stands upright."),
 ]
 ReferenceRotation = Annotated[
-    Rotate,
+    RotateOption,
     typer.Option(
         "--rotate-reference", help="Turn the portrait clockwise; auto: so that its face stands upright."
     ),

@@ -32,7 +32,7 @@ It serves this machine alone until --host says otherwise, and then wants a key. 
 before it; docs/how-to/https-and-turn.md has both, and how media gets through firewalls.
 """
 
-PACKAGES = ("aiortc", "fastapi", "uvicorn", "pydantic_settings", "prometheus_client")
+SERVER_PACKAGES = ("aiortc", "fastapi", "uvicorn", "pydantic_settings", "prometheus_client")
 
 
 def serve(
@@ -76,26 +76,26 @@ def serve(
     given = dict(locals())
     from personalive.cli.set_options import parse_settings
 
-    require_packages()
-    from personalive.server.run import serve as run
+    require_server_packages()
+    from personalive.server.run import run_server
     from personalive.server.settings import read_settings
 
     del given["config"]
     if gpus:
         given["gpus"] = ",".join(gpus)
-    flags = given_of(given) | ({"load_params": parse_settings(load_params)} if load_params else {})
+    flags = drop_unset(given) | ({"load_params": parse_settings(load_params)} if load_params else {})
     settings = read_settings(flags, config)
-    run(settings, on_start=lambda url: tell(settings, url))
+    run_server(settings, on_start=lambda url: print_startup(settings, url))
 
 
-def given_of(flags: Mapping[str, object]) -> dict[str, object]:
+def drop_unset(flags: Mapping[str, object]) -> dict[str, object]:
     """Those flags that were given."""
     return {name: value for name, value in flags.items() if value is not None and value != []}
 
 
-def require_packages() -> None:
+def require_server_packages() -> None:
     """Raise `InputError` where the server's packages are missing."""
-    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    missing = [name for name in SERVER_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         from personalive.installation import install_command
 
@@ -104,7 +104,7 @@ def require_packages() -> None:
         )
 
 
-def tell(settings: Settings, url: str) -> None:
+def print_startup(settings: Settings, url: str) -> None:
     """What it runs with and where to go. Programs that read the log as JSON get lines of JSON only."""
     from personalive.cli import console
     from personalive.server.telemetry import logs
@@ -113,8 +113,8 @@ def tell(settings: Settings, url: str) -> None:
     if settings.log_format == "json":
         logs.event("settings", settings=told)
         return
-    console.say("settings:")
+    console.print_status("settings:")
     width = max(map(len, told))
     for name, value in told.items():
-        console.say(f"  {name:<{width}}  {value}")
-    console.say(f"page {url}/   API {url}/docs   stop with Ctrl-C")
+        console.print_status(f"  {name:<{width}}  {value}")
+    console.print_status(f"page {url}/   API {url}/docs   stop with Ctrl-C")

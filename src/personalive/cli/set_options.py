@@ -7,13 +7,13 @@ import json
 import typer
 
 
-def parse_settings(given: list[str] | None) -> dict[str, object]:
+def parse_settings(assignments: list[str] | None) -> dict[str, object]:
     """Values by name: JSON where the text is that, else the text itself.
 
     Raises `typer.BadParameter` for what is not NAME=VALUE.
     """
     values: dict[str, object] = {}
-    for setting in given or []:
+    for setting in assignments or []:
         name, equals, text = setting.partition("=")
         if not (equals and name.strip()):
             raise typer.BadParameter(f"--set takes NAME=VALUE, not {setting!r}.")

@@ -14,12 +14,12 @@ from importlib.metadata import PackageNotFoundError, metadata, version
 from typing import TYPE_CHECKING
 
 import personalive
-from personalive.cli.gpu_info import ask_driver
+from personalive.cli.gpu_info import query_driver
 
 if TYPE_CHECKING:
-    from personalive.pipelines.diffusion.profiling.benchmark import BenchResult, BenchRow
+    from personalive.pipelines.diffusion.profiling.benchmark import BenchmarkResult, BenchmarkRow
 
-COLUMNS = (
+TABLE_COLUMNS = (
     "card",
     "capability",
     "GiB",
@@ -47,15 +47,24 @@ ADVICE = """The row above has these columns:
 
 It names nobody, no machine and no folder. Send it, with what else you want to say, to {place}."""
 _SYSTEMS = {"Darwin": "macOS"}
-_PLACES = ("discussions", "issues", "issue tracker", "bug tracker", "tracker", "bugs", "repository", "source")
+_URL_LABELS = (
+    "discussions",
+    "issues",
+    "issue tracker",
+    "bug tracker",
+    "tracker",
+    "bugs",
+    "repository",
+    "source",
+)
 """Labels of a project's URLs, the best place for a row first."""
-_NOWHERE = "the issues of the repository that you have personalive from"
-_PLAIN = re.compile(r"[^\w .,+×=():/–-]")
+_UNKNOWN_TRACKER = "the issues of the repository that you have personalive from"
+_UNSAFE_CHARACTERS = re.compile(r"[^\w .,+×=():/–-]")
 """What is taken out of a cell: nothing that a card, a driver or a version has, and all that breaks a table."""
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineInfo:
     """What may be told of a machine."""
 
     card: str
@@ -68,22 +77,22 @@ class Machine:
     triton: str
 
 
-def machine(device: str) -> Machine:
+def describe_machine(device: str) -> MachineInfo:
     """This machine; `device` is the load parameter of that name. Needs PyTorch."""
     import torch
 
-    from personalive.pipelines.diffusion.device.devices import device_of
+    from personalive.pipelines.diffusion.device.devices import resolve_device
 
-    place = device_of(device)
+    place = resolve_device(device)
     card, capability, memory = place.type, "–", None
     driver = None
     if place.type == "cuda":
         about = torch.cuda.get_device_properties(place)
         card, capability = about.name, f"{about.major}.{about.minor}"
         memory = about.total_memory / 2**30
-        told = ask_driver()
+        told = query_driver()
         driver = told.gpus[0].driver if told is not None and told.gpus else None
-    return Machine(
+    return MachineInfo(
         card,
         capability,
         memory,
@@ -91,21 +100,21 @@ def machine(device: str) -> Machine:
         _SYSTEMS.get(platform.system(), platform.system()),
         platform.python_version(),
         torch.__version__,
-        _version("triton") or _version("triton-windows") or "–",
+        _package_version("triton") or _package_version("triton-windows") or "–",
     )
 
 
-def head() -> str:
+def table_header() -> str:
     """The table's first two lines."""
-    return f"{_row(COLUMNS)}\n{'|---' * len(COLUMNS)}|"
+    return f"{_format_row(TABLE_COLUMNS)}\n{'|---' * len(TABLE_COLUMNS)}|"
 
 
-def rows(result: BenchResult, on: Machine) -> list[str]:
+def table_rows(result: BenchmarkResult, info: MachineInfo) -> list[str]:
     """A row for each number of sessions and keyframes that was measured."""
-    return [_row(_cells(result, each, on)) for each in result.steps]
+    return [_format_row(_row_cells(result, each, info)) for each in result.steps]
 
 
-def _cells(result: BenchResult, row: BenchRow, on: Machine) -> Sequence[str]:
+def _row_cells(result: BenchmarkResult, row: BenchmarkRow, on: MachineInfo) -> Sequence[str]:
     times = row.whole or row.networks
     return (
         on.card,
@@ -120,7 +129,7 @@ def _cells(result: BenchResult, row: BenchRow, on: Machine) -> Sequence[str]:
         result.weights,
         result.mode,
         result.memory_plan,
-        _settings(result.settings),
+        _format_settings(result.settings),
         f"{times.sessions}",
         f"{times.keyframes}",
         f"{times.median_ms:.1f}",
@@ -131,33 +140,33 @@ def _cells(result: BenchResult, row: BenchRow, on: Machine) -> Sequence[str]:
     )
 
 
-def _settings(settings: Mapping[str, object]) -> str:
+def _format_settings(settings: Mapping[str, object]) -> str:
     """Those that are not at their default; folders are never among them."""
     return " ".join(f"{name}={value}" for name, value in settings.items() if name != "weights") or "default"
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(_PLAIN.sub('', cell) for cell in cells)} |"
+def _format_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(_UNSAFE_CHARACTERS.sub('', cell) for cell in cells)} |"
 
 
-def place() -> str:
+def issue_tracker() -> str:
     """Where a row is sent: what the installed package's URLs say."""
     try:
         urls = metadata("personalive").get_all("Project-URL") or []
     except PackageNotFoundError:
-        return _NOWHERE
-    return best_place(urls)
+        return _UNKNOWN_TRACKER
+    return pick_tracker_url(urls)
 
 
-def best_place(urls: Sequence[str]) -> str:
+def pick_tracker_url(urls: Sequence[str]) -> str:
     """The best of "Label, address" lines, as a package's metadata has them."""
     known = {
         label.strip().lower(): address.strip() for label, _, address in (each.partition(",") for each in urls)
     }
-    return next((known[label] for label in _PLACES if label in known), _NOWHERE)
+    return next((known[label] for label in _URL_LABELS if label in known), _UNKNOWN_TRACKER)
 
 
-def _version(package: str) -> str | None:
+def _package_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:

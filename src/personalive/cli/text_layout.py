@@ -8,17 +8,17 @@ import textwrap
 from collections.abc import Sequence
 from typing import TextIO
 
-NARROW = 80
+NARROW_WIDTH = 80
 """Columns below which help is laid out as a list."""
-_LEAST = 20
+_MIN_WIDTH = 20
 
 
-def columns(stream: TextIO) -> int | None:
+def terminal_width(stream: TextIO) -> int | None:
     """How wide lines may be on a terminal; None for files and pipes, where programs may read them."""
-    return max(shutil.get_terminal_size().columns, _LEAST) if stream.isatty() else None
+    return max(shutil.get_terminal_size().columns, _MIN_WIDTH) if stream.isatty() else None
 
 
-def fill(text: str, width: int | None, *, hanging: int = 0) -> str:
+def wrap(text: str, width: int | None, *, hanging: int = 0) -> str:
     """Break the lines of a text between words, at `width` columns; what follows is indented `hanging` more.
 
     A word that is longer, such as a path, stays whole.
@@ -44,33 +44,33 @@ def fill(text: str, width: int | None, *, hanging: int = 0) -> str:
     return "\n".join(filled)
 
 
-def described(head: str, text: str, width: int | None, *, indent: int) -> str:
+def format_definition(term: str, text: str, width: int | None, *, indent: int) -> str:
     """A head and the text to its right from column `indent` on, or below it where that leaves little room."""
     if width is not None and width - indent < 30:
-        deeper = " " * (len(head) - len(head.lstrip()) + 4)
-        return fill(head.rstrip(), width, hanging=2) + (f"\n{fill(deeper + text, width)}" if text else "")
-    line = f"{head.ljust(indent - 1)} {text}".rstrip()
-    return fill(line, width, hanging=indent - (len(line) - len(line.lstrip())))
+        deeper = " " * (len(term) - len(term.lstrip()) + 4)
+        return wrap(term.rstrip(), width, hanging=2) + (f"\n{wrap(deeper + text, width)}" if text else "")
+    line = f"{term.ljust(indent - 1)} {text}".rstrip()
+    return wrap(line, width, hanging=indent - (len(line) - len(line.lstrip())))
 
 
-def table(rows: Sequence[Sequence[str]], width: int | None, *, right: bool = False) -> str:
+def format_table(rows: Sequence[Sequence[str]], width: int | None, *, right: bool = False) -> str:
     """Rows, of which the first is the head, in columns; where they do not fit, each as a list of its cells.
 
     `right`: all columns but the first are set to the right.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if width is None or sum(widths) + 2 * (len(widths) - 1) <= width:
-        return "\n".join(_row(row, widths, right=right) for row in rows)
+        return "\n".join(_format_row(row, widths, right=right) for row in rows)
     head, *others = rows
     lists = []
     for first, *cells in others:
         lines = [f"{head[0]} {first}"]
         lines += [f"  {name}: {cell}" for name, cell in zip(head[1:], cells, strict=True) if cell]
-        lists.append(fill("\n".join(lines), width, hanging=4))
+        lists.append(wrap("\n".join(lines), width, hanging=4))
     return "\n".join(lists)
 
 
-def _row(cells: Sequence[str], widths: Sequence[int], *, right: bool) -> str:
+def _format_row(cells: Sequence[str], widths: Sequence[int], *, right: bool) -> str:
     placed = [
         cell.rjust(width) if right and index else cell.ljust(width)
         for index, (cell, width) in enumerate(zip(cells, widths, strict=True))

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from personalive.cli import console
-from personalive.cli.text_layout import columns, table
+from personalive.cli.text_layout import format_table, terminal_width
 from personalive.errors import PipelineUnavailableError
 
 if TYPE_CHECKING:
-    from personalive.pipelines.diffusion.checkpoints.loader import Prepared
+    from personalive.pipelines.diffusion.checkpoints.loader import PreparedNetwork
 
-_MB = 1e6
+_BYTES_PER_MB = 1e6
 
 app = typer.Typer(
     name="weights",
@@ -26,7 +26,7 @@ app = typer.Typer(
 )
 
 
-class Dtype(StrEnum):
+class DtypeOption(StrEnum):
     """Floating types that weights can be stored in."""
 
     FLOAT32 = "float32"
@@ -34,7 +34,7 @@ class Dtype(StrEnum):
     BFLOAT16 = "bfloat16"
 
 
-class Size(StrEnum):
+class RandomSetSize(StrEnum):
     """Sizes that random weights come in."""
 
     SMALL = "small"
@@ -79,24 +79,28 @@ def check(directory: _Directory = None, *, quiet: _Quiet = False) -> None:
     and the file whose checksums say that it was harmed.
     What is left over is no hindrance to loading, which warns of it.
     """
-    torch = _torch()
+    torch = _import_torch()
     from personalive.cli.progress import show_bytes
-    from personalive.pipelines.diffusion.checkpoints.loader import check_sums, prepare, read
+    from personalive.pipelines.diffusion.checkpoints.loader import (
+        fill_networks,
+        prepare_networks,
+        verify_checksums,
+    )
 
-    networks = prepare(_set(directory), strict=True)
-    rows = [_row(prepared) for prepared in networks]
+    networks = prepare_networks(_resolve_directory(directory), strict=True)
+    rows = [_format_row(prepared) for prepared in networks]
     notes: list[str] = []
     with show_bytes(quiet=quiet) as progress:
-        check_sums(networks, progress)
+        verify_checksums(networks, progress)
     with show_bytes(quiet=quiet) as progress:
-        for prepared in read(networks, torch.device("cpu"), torch.float32, progress):
+        for prepared in fill_networks(networks, torch.device("cpu"), torch.float32, progress):
             prepared.module.to_empty(device="meta")  # read and found sound: make room for the next
             notes.extend(prepared.notes)
-    _warn(notes)
+    _print_warnings(notes)
     if not quiet:
         head = ("network", "parameters", "stored as", "MB", "files")
-        typer.echo(table([head, *rows], columns(sys.stdout)))
-        console.tell("Every entry is there and finite.")
+        typer.echo(format_table([head, *rows], terminal_width(sys.stdout)))
+        console.print_result("Every entry is there and finite.")
 
 
 @app.command(epilog=_CONVERT_EPILOG)
@@ -108,27 +112,28 @@ def convert(
         typer.Option("--from", metavar="DIR", help="The set. Default: where `personalive download` puts it."),
     ] = None,
     dtype: Annotated[
-        Dtype | None, typer.Option(help="Store weights as this. Default: as they are.", show_default=False)
+        DtypeOption | None,
+        typer.Option(help="Store weights as this. Default: as they are.", show_default=False),
     ] = None,
     quiet: _Quiet = False,
 ) -> None:
     """Write a set anew as safetensors, one file a network: no pickle, and half the bytes in float16."""
-    torch = _torch()
+    torch = _import_torch()
     from personalive.cli.progress import show_bytes
     from personalive.pipelines.diffusion.checkpoints.convert import convert as write
 
     notes: list[str] = []
     with show_bytes(quiet=quiet) as progress:
         write(
-            _set(source),
+            _resolve_directory(source),
             out,
             dtype=getattr(torch, dtype) if dtype else None,
             progress=progress,
-            note=notes.append,
+            report=notes.append,
         )
-    _warn(notes)
+    _print_warnings(notes)
     if not quiet:
-        console.tell(f"The converted set is at {out}: {_size_on_disk(out) / _MB:,.0f} MB.")
+        console.print_result(f"The converted set is at {out}: {_size_on_disk(out) / _BYTES_PER_MB:,.0f} MB.")
 
 
 @app.command("make-test", epilog=_MAKE_TEST_EPILOG)
@@ -136,28 +141,29 @@ def make_test(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The set's folder: new or empty.")],
     *,
     size: Annotated[
-        Size, typer.Option(help="small: seconds on a CPU. released: as large as the real ones, 12 GB.")
-    ] = Size.SMALL,
+        RandomSetSize,
+        typer.Option(help="small: seconds on a CPU. released: as large as the real ones, 12 GB."),
+    ] = RandomSetSize.SMALL,
     seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
-    dtype: Annotated[Dtype, typer.Option(help="Store weights as this.")] = Dtype.FLOAT32,
+    dtype: Annotated[DtypeOption, typer.Option(help="Store weights as this.")] = DtypeOption.FLOAT32,
     quiet: _Quiet = False,
 ) -> None:
     """Make a set of seeded random weights, laid out like the released ones: to try everything but the picture."""
-    torch = _torch()
-    from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_set
+    torch = _import_torch()
+    from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_weights
 
-    report = (lambda name: None) if quiet else (lambda name: console.say(f"writing {name}"))
-    write_random_set(directory, variant=size, seed=seed, dtype=getattr(torch, dtype), progress=report)
+    report = (lambda name: None) if quiet else (lambda name: console.print_status(f"writing {name}"))
+    write_random_weights(directory, variant=size, seed=seed, dtype=getattr(torch, dtype), progress=report)
     if not quiet:
-        console.tell(f"Random weights, good for tests only, are in {directory}.")
+        console.print_result(f"Random weights, good for tests only, are in {directory}.")
 
 
-def _warn(notes: list[str]) -> None:
+def _print_warnings(notes: list[str]) -> None:
     for note in notes:
-        console.say(f"warning: {note}")
+        console.print_status(f"warning: {note}")
 
 
-def _torch() -> Any:
+def _import_torch() -> Any:
     try:
         import torch
     except ImportError:
@@ -169,13 +175,13 @@ def _torch() -> Any:
     return torch
 
 
-def _set(directory: Path | None) -> Path:
-    from personalive.pipelines.diffusion.checkpoints.layout import default_root
+def _resolve_directory(directory: Path | None) -> Path:
+    from personalive.pipelines.diffusion.checkpoints.layout import default_weights_dir
 
-    return directory or default_root()
+    return directory or default_weights_dir()
 
 
-def _row(prepared: Prepared) -> tuple[str, ...]:
+def _format_row(prepared: PreparedNetwork) -> tuple[str, ...]:
     entries = [source.file.entries[source.name] for source in prepared.plan.sources.values()]
     kinds = sorted(
         {str(entry.dtype).removeprefix("torch.") for entry in entries if entry.dtype.is_floating_point}
@@ -183,10 +189,10 @@ def _row(prepared: Prepared) -> tuple[str, ...]:
     files = dict.fromkeys(source.file.path.name for source in prepared.plan.sources.values())
     parameters = sum(entry.nbytes // entry.dtype.itemsize for entry in entries)
     return (
-        prepared.network.name,
+        prepared.spec.name,
         f"{parameters / 1e6:,.1f} M",
         ", ".join(kinds),
-        f"{prepared.plan.nbytes / _MB:,.1f}",
+        f"{prepared.plan.nbytes / _BYTES_PER_MB:,.1f}",
         ", ".join(files),
     )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from personalive.face.face import Face, FaceMesh
-from personalive.face.litert import FACE_BLENDSHAPES, Network
+from personalive.face.litert import FACE_BLENDSHAPES, LiteRTNetwork
 
-_SUBSET = np.array(
+_INPUT_LANDMARKS = np.array(
     [
         *(
             0,
@@ -53,11 +53,11 @@ class BlendshapeScorer:
     """Scores what a face does. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._network = Network(FACE_BLENDSHAPES)
+        self._network = LiteRTNetwork(FACE_BLENDSHAPES)
 
     def score(self, mesh: FaceMesh) -> Face:
         """The face with its scores, each 0…1."""
-        (scores,) = self._network.run(mesh.landmarks[None, _SUBSET, :2])
+        (scores,) = self._network.run(mesh.landmarks[None, _INPUT_LANDMARKS, :2])
         return Face(mesh.landmarks, np.clip(np.nan_to_num(scores.reshape(-1)), 0.0, 1.0))
 
     def close(self) -> None:

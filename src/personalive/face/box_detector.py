@@ -14,16 +14,16 @@ import cv2
 import numpy as np
 
 from personalive.face.face import Float
-from personalive.face.litert import FACE_DETECTOR, Network
-from personalive.face.rotated_rect import Region
+from personalive.face.litert import FACE_DETECTOR, LiteRTNetwork
+from personalive.face.rotated_rect import RotatedRect
 from personalive.media.types import Image
 
 SIDE = 128
 """Pixels a side of what the network sees."""
 _GRIDS = ((16, 2), (8, 6))
 """Cells a side of each grid of anchors, and anchors per cell."""
-_LEAST_SCORE = 0.5
-_SAME_FACE = 0.5
+_MIN_SCORE = 0.5
+_MIN_OVERLAP = 0.5
 """Intersection over union from which two boxes are of one face."""
 _LARGEST_LOGIT = 80.0
 """Of which the exponential is a float32 still."""
@@ -48,23 +48,23 @@ class FaceBox:
         return FaceBox((self.low + at) * by, (self.high + at) * by, (self.keypoints + at) * by, self.score)
 
 
-class BoxDetector:
+class FaceBoxDetector:
     """Finds the boxes of faces. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._network = Network(FACE_DETECTOR)
+        self._network = LiteRTNetwork(FACE_DETECTOR)
 
     def detect(self, image: Image) -> list[FaceBox]:
         """The faces of an image, uint8 RGB (H, W, 3), surest first: those wider than about a tenth of it."""
-        square = Region.whole(image)
-        pixels = square.take(image, SIDE, beyond=cv2.BORDER_CONSTANT)
+        square = RotatedRect.covering(image)
+        pixels = square.extract(image, SIDE, beyond=cv2.BORDER_CONSTANT)
         raw, logits = self._network.run(pixels[None].astype(np.float32) / np.float32(127.5) - np.float32(1))
-        scores = _probabilities(logits.reshape(-1))
-        if not (scores >= _LEAST_SCORE).any():
+        scores = _sigmoid(logits.reshape(-1))
+        if not (scores >= _MIN_SCORE).any():
             return []
-        boxes, keypoints = _decoded(raw.reshape(-1, 16))
-        kept = (scores >= _LEAST_SCORE) & (boxes[:, 2:] >= boxes[:, :2]).all(1)
-        merged = _merged(boxes[kept], keypoints[kept], scores[kept])
+        boxes, keypoints = _decode_boxes(raw.reshape(-1, 16))
+        kept = (scores >= _MIN_SCORE) & (boxes[:, 2:] >= boxes[:, :2]).all(1)
+        merged = _merge_boxes(boxes[kept], keypoints[kept], scores[kept])
         corner = np.array([square.x - square.width / 2, square.y - square.height / 2], np.float32)
         scale = np.float32(square.width)
         return [
@@ -72,7 +72,7 @@ class BoxDetector:
             for box, points, score in merged
         ]
 
-    def best_score(self, image: Image) -> float:
+    def highest_score(self, image: Image) -> float:
         """The score, 0…1, of the surest face in an image, uint8 RGB (H, W, 3); 0 where it sees none."""
         return max((box.score for box in self.detect(image)), default=0.0)
 
@@ -92,7 +92,7 @@ def _anchors() -> Float:
     return np.concatenate(grids)
 
 
-def _decoded(raw: Float) -> tuple[Float, Float]:
+def _decode_boxes(raw: Float) -> tuple[Float, Float]:
     """Boxes (n, 4) as left, top, right, bottom and keypoints (n, 6, 2) of raw outputs (n, 16), all 0…1."""
     values = raw.reshape(-1, 8, 2) / np.float32(SIDE)
     anchors = _anchors()
@@ -100,13 +100,13 @@ def _decoded(raw: Float) -> tuple[Float, Float]:
     return np.concatenate([centre - half, centre + half], axis=1), values[:, 2:] + anchors[:, None]
 
 
-def _merged(boxes: Float, keypoints: Float, scores: Float) -> list[tuple[Float, Float, float]]:
+def _merge_boxes(boxes: Float, keypoints: Float, scores: Float) -> list[tuple[Float, Float, float]]:
     """Weighted non-maximum suppression: the mean box and keypoints, and the best score, of each overlapping set."""
     order = np.argsort(-scores, kind="stable")
     merged = []
     while order.size:
         best = order[0]
-        same = _overlap(boxes[order], boxes[best]) > _SAME_FACE
+        same = _intersection_over_union(boxes[order], boxes[best]) > _MIN_OVERLAP
         same[0] = True  # a box without area overlaps nothing, itself included
         group = order[same]
         weights = scores[group] / scores[group].sum()
@@ -117,11 +117,11 @@ def _merged(boxes: Float, keypoints: Float, scores: Float) -> list[tuple[Float, 
     return merged
 
 
-def _probabilities(logits: Float) -> Float:
+def _sigmoid(logits: Float) -> Float:
     return np.asarray(1 / (1 + np.exp(-np.clip(logits, -_LARGEST_LOGIT, _LARGEST_LOGIT))), np.float32)
 
 
-def _overlap(boxes: Float, box: Float) -> Float:
+def _intersection_over_union(boxes: Float, box: Float) -> Float:
     """Intersection over union of each of `boxes` (n, 4) with one."""
     sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
     common = np.maximum(sides, 0).prod(1)

@@ -13,7 +13,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from personalive.face.model_bundle import bundle_member
+from personalive.face.model_bundle import read_bundle_member
 
 _METADATA = "geometry_pipeline_metadata_landmarks.binarypb"
 
@@ -32,56 +32,56 @@ class CanonicalFace:
 
 
 @cache
-def canonical_face() -> CanonicalFace:
+def load_canonical_face() -> CanonicalFace:
     """The canonical face of the vendored model."""
     numbers: list[float] = []
     corners: list[int] = []
     weights = np.zeros(468)
-    for field, value in _messages(bundle_member(_METADATA)):
+    for field, value in _parse_fields(read_bundle_member(_METADATA)):
         if field == 1 and isinstance(value, bytes):
-            for part, entry in _messages(value):
+            for part, entry in _parse_fields(value):
                 if part == 3 and isinstance(entry, bytes):
-                    numbers.append(_float(entry))
+                    numbers.append(_decode_float(entry))
                 elif part == 4 and isinstance(entry, int):
                     corners.append(entry)
         elif field == 2 and isinstance(value, bytes):
-            basis = dict(_messages(value))
+            basis = dict(_parse_fields(value))
             index, weight = basis[1], basis[2]
             assert isinstance(index, int)
             assert isinstance(weight, bytes)
-            weights[index] = _float(weight)
+            weights[index] = _decode_float(weight)
     vertices = np.asarray(numbers).reshape(468, 5)[:, :3].copy()
     for array in (vertices, weights):
         array.setflags(write=False)
     return CanonicalFace(vertices, np.asarray(corners, np.int32).reshape(898, 3), weights)
 
 
-def _float(entry: bytes) -> float:
+def _decode_float(entry: bytes) -> float:
     return float(np.frombuffer(entry, "<f4")[0])
 
 
-def _messages(data: bytes) -> Iterator[tuple[int, int | bytes]]:
+def _parse_fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Fields of a protocol-buffer message as (number, value): varints as int, the rest as bytes.
 
     See: https://protobuf.dev/programming-guides/encoding/
     """
     position = 0
     while position < len(data):
-        key, position = _varint(data, position)
+        key, position = _decode_varint(data, position)
         kind = key & 7
         if kind == 0:
-            number, position = _varint(data, position)
+            number, position = _decode_varint(data, position)
             yield key >> 3, number
             continue
         if kind == 2:
-            length, position = _varint(data, position)
+            length, position = _decode_varint(data, position)
         else:
             length = {1: 8, 5: 4}[kind]
         yield key >> 3, data[position : position + length]
         position += length
 
 
-def _varint(data: bytes, position: int) -> tuple[int, int]:
+def _decode_varint(data: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         byte = data[position]

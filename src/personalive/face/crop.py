@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from personalive.face.face import FaceMesh
-from personalive.face.one_euro import OneEuro
-from personalive.face.pose import fit_head
+from personalive.face.one_euro import OneEuroFilter
+from personalive.face.pose import fit_head_pose
 from personalive.media.types import Image
 
-Size = tuple[int, int]
+ImageSize = tuple[int, int]
 """(width, height) in pixels."""
 
 HEAD_HEIGHT = 17.7
@@ -33,11 +33,11 @@ FACE_SHARE = 0.42
 """Height of the face in that of the crop: head and shoulders."""
 FACE_CENTRE = 0.46
 """Where the face's centre stands in the crop, from its top: hair above needs less room than shoulders."""
-_LARGEST_SHARE = 0.7
-_NARROWEST, _TIGHTEST = 1.5, 1.1
+_MAX_HEAD_SHARE = 0.7
+_MIN_WIDTH_IN_HEADS, _MIN_HEIGHT_IN_HEADS = 1.5, 1.1
 """Width of the crop in face heights, at least: an upright crop must not cut off the ears. Where the image is
 too narrow for that, the second."""
-_LARGEST_SHIFT = 0.15
+_MAX_SHIFT = 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,66 +63,66 @@ class CropBox:
         """Bottom edge, exclusive."""
         return self.top + self.height
 
-    def inside(self, size: Size) -> bool:
+    def is_inside(self, size: ImageSize) -> bool:
         """Whether the box lies within a frame of `size` (width, height)."""
         return self.left >= 0 and self.top >= 0 and self.right <= size[0] and self.bottom <= size[1]
 
     @staticmethod
-    def largest(size: Size, aspect: float = 1.0) -> CropBox:
+    def largest(size: ImageSize, aspect: float = 1.0) -> CropBox:
         """The largest centred box of `aspect` (width / height) within a frame of `size`."""
         width = min(float(size[0]), size[1] * aspect)
         height = width / aspect
         return CropBox((size[0] - width) / 2, (size[1] - height) / 2, width, height)
 
 
-def head_in_frame(face: FaceMesh) -> tuple[float, float, float]:
+def measure_head(face: FaceMesh) -> tuple[float, float, float]:
     """Centre (x, y) and height of a head in pixels, steady while the face turns, speaks or laughs."""
-    pose = fit_head(face.landmarks)
+    pose = fit_head_pose(face.landmarks)
     x, y, _ = pose.to_frame(np.array([_HEAD_CENTRE]))[0]
     return float(x), float(y), float(pose.scale * HEAD_HEIGHT)
 
 
-def frame_head(
+def compute_head_crop(
     x: float, y: float, head: float, *, aspect: float = 1.0, scale: float = 1 / FACE_SHARE
 ) -> CropBox:
     """The crop of `aspect` (width / height) for a head of `head` pixels height centred at (x, y).
 
     `scale` is the crop's height in heads. A narrow crop is made higher until the ears are in it.
     """
-    return _placed(x, y, head * max(scale, _NARROWEST / aspect), aspect)
+    return _place_head(x, y, head * max(scale, _MIN_WIDTH_IN_HEADS / aspect), aspect)
 
 
-def _placed(x: float, y: float, height: float, aspect: float) -> CropBox:
+def _place_head(x: float, y: float, height: float, aspect: float) -> CropBox:
     return CropBox(x - height * aspect / 2, y - FACE_CENTRE * height, height * aspect, height)
 
 
-def reference_crop(
-    face: FaceMesh, image_size: Size, aspect: float = 1.0, *, scale: float = 1 / FACE_SHARE
+def compute_reference_crop(
+    face: FaceMesh, image_size: ImageSize, aspect: float = 1.0, *, scale: float = 1 / FACE_SHARE
 ) -> CropBox:
     """The crop of a portrait that shows head and shoulders, of `aspect` (width / height).
 
     Kept within the image of `image_size` (width, height) as far as the framing allows: it is made smaller,
-    at most until the face fills 70 % of its height, and moved by up to 15 % of its sides. `cut` makes up what
+    at most until the face fills 70 % of its height, and moved by up to 15 % of its sides. `extract_crop` makes up what
     then still lies outside.
     """
-    x, y, head = head_in_frame(face)
-    wanted = head * max(scale, _NARROWEST / aspect)
-    smallest = head * max(1 / _LARGEST_SHARE, _TIGHTEST / aspect)
+    x, y, head = measure_head(face)
+    wanted = head * max(scale, _MIN_WIDTH_IN_HEADS / aspect)
+    smallest = head * max(1 / _MAX_HEAD_SHARE, _MIN_HEIGHT_IN_HEADS / aspect)
     fitting = min(image_size[1], image_size[0] / aspect)
-    box = _placed(x, y, min(wanted, max(fitting, smallest)), aspect)
-    left = _moved_inside(box.left, box.width, image_size[0])
-    top = _moved_inside(box.top, box.height, image_size[1])
+    box = _place_head(x, y, min(wanted, max(fitting, smallest)), aspect)
+    left = _clamp_start(box.left, box.width, image_size[0])
+    top = _clamp_start(box.top, box.height, image_size[1])
     return CropBox(left, top, box.width, box.height)
 
 
-def _moved_inside(start: float, length: float, limit: int) -> float:
+def _clamp_start(start: float, length: float, limit: int) -> float:
     """`start` moved so that the span lies in 0…limit, or as close to that as may be."""
     low, high = sorted((0.0, limit - length))
-    reach = _LARGEST_SHIFT * length
+    reach = _MAX_SHIFT * length
     return start + min(max(min(max(start, low), high) - start, -reach), reach)
 
 
-def cut(image: Image, box: CropBox, size: Size) -> Image:
+def extract_crop(image: Image, box: CropBox, size: ImageSize) -> Image:
     """The crop `box` of `image`, uint8 RGB (H, W, 3), resampled to `size` (width, height).
 
     Areas are averaged when shrinking and cubic splines used when growing; the box's fractions of a pixel are
@@ -131,7 +131,7 @@ def cut(image: Image, box: CropBox, size: Size) -> Image:
     height, width = image.shape[:2]
     if (box.left, box.top, box.width, box.height) == (0, 0, width, height) == (0, 0, *size):
         return image.copy()
-    source, offset = _needed(image, box)
+    source, offset = _crop_to_needed(image, box)
     coarser = math.floor(min(box.width / size[0], box.height / size[1]) / 2)
     taken = (source.shape[1], source.shape[0])
     if coarser > 1:
@@ -157,10 +157,10 @@ def cut(image: Image, box: CropBox, size: Size) -> Image:
     if fine != size:
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     result = cast(Image, pixels)
-    return result if box.inside((width, height)) else _soften_outside(result, box, (width, height))
+    return result if box.is_inside((width, height)) else _soften_outside(result, box, (width, height))
 
 
-def _needed(image: Image, box: CropBox) -> tuple[Image, tuple[int, int]]:
+def _crop_to_needed(image: Image, box: CropBox) -> tuple[Image, tuple[int, int]]:
     """The part of the image that the box touches, and its offset. OpenCV warps no more than 32 766 pixels."""
     height, width = image.shape[:2]
     left = min(max(math.floor(box.left) - 2, 0), width - 1)
@@ -170,9 +170,9 @@ def _needed(image: Image, box: CropBox) -> tuple[Image, tuple[int, int]]:
     return image[top:bottom, left:right], (left, top)
 
 
-def _soften_outside(pixels: Image, box: CropBox, image_size: Size) -> Image:
+def _soften_outside(pixels: Image, box: CropBox, image_size: ImageSize) -> Image:
     height, width = pixels.shape[:2]
-    kept, blurred_share, rows = _outside(box, image_size, (width, height))
+    kept, blurred_share, rows = _outside_weights(box, image_size, (width, height))
     if rows is None:
         return pixels
     # Blurring at a quarter of the size is as good and much quicker.
@@ -185,8 +185,8 @@ def _soften_outside(pixels: Image, box: CropBox, image_size: Size) -> Image:
 
 
 @lru_cache(maxsize=8)
-def _outside(
-    box: CropBox, image_size: Size, size: Size
+def _outside_weights(
+    box: CropBox, image_size: ImageSize, size: ImageSize
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], slice | None]:
     """Shares of the pixels kept and of those blurred, float32 (rows, width), and the rows that they are for.
 
@@ -218,16 +218,16 @@ class FollowCrop:
     def __init__(
         self, aspect: float = 1.0, *, scale: float = 1 / FACE_SHARE, tolerance: float = 0.06
     ) -> None:
-        """`aspect` and `scale` as in `frame_head`. `tolerance`: how far a head may stray, in head heights."""
+        """`aspect` and `scale` as in `compute_head_crop`. `tolerance`: how far a head may stray, in head heights."""
         self._aspect = aspect
         self._scale = scale
         self._tolerance = tolerance
-        self._ease = OneEuro(min_cutoff=0.8, beta=1.5, gap=1.0)
-        self._image_size: Size = (0, 0)
-        self._unit = 0.0
+        self._filter = OneEuroFilter(min_cutoff=0.8, beta=1.5, gap=1.0)
+        self._image_size: ImageSize = (0, 0)
+        self._head_unit = 0.0
         self._target: NDArray[np.float64] | None = None
 
-    def follow(self, face: FaceMesh | None, image_size: Size, time: float) -> CropBox:
+    def update(self, face: FaceMesh | None, image_size: ImageSize, time: float) -> CropBox:
         """The crop for the next frame of `image_size` (width, height) at `time` in seconds.
 
         Before the first face it is the largest centred crop. A new image size starts anew.
@@ -236,17 +236,21 @@ class FollowCrop:
             self.reset()
             self._image_size = image_size
         if face is not None:
-            x, y, head = head_in_frame(face)
+            x, y, head = measure_head(face)
             # Places in heads and the size as a logarithm: one setting of the filter fits near and far faces.
-            self._unit = self._unit or head
-            self._aim(np.array([x / self._unit, y / self._unit, math.log(head / self._unit)]))
+            self._head_unit = self._head_unit or head
+            self._update_target(
+                np.array([x / self._head_unit, y / self._head_unit, math.log(head / self._head_unit)])
+            )
         if self._target is None:
             return CropBox.largest(image_size, self._aspect)
-        x, y, size = self._ease.filter(self._target, time)
-        head = self._unit * math.exp(size)
-        return frame_head(x * self._unit, y * self._unit, head, aspect=self._aspect, scale=self._scale)
+        x, y, size = self._filter.filter(self._target, time)
+        head = self._head_unit * math.exp(size)
+        return compute_head_crop(
+            x * self._head_unit, y * self._head_unit, head, aspect=self._aspect, scale=self._scale
+        )
 
-    def _aim(self, seen: NDArray[np.float64]) -> None:
+    def _update_target(self, seen: NDArray[np.float64]) -> None:
         """Draw the target after the head as on a leash: not at all while the leash is slack."""
         if self._target is None:
             self._target = seen
@@ -259,17 +263,22 @@ class FollowCrop:
 
     def reset(self) -> None:
         """Forget the face: the next one is framed at once."""
-        self._target, self._unit = None, 0.0
-        self._ease.reset()
+        self._target, self._head_unit = None, 0.0
+        self._filter.reset()
 
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, as JSON."""
         target = None if self._target is None else self._target.tolist()
-        return {"size": self._image_size, "unit": self._unit, "target": target, "ease": self._ease.state()}
+        return {
+            "size": self._image_size,
+            "unit": self._head_unit,
+            "target": target,
+            "ease": self._filter.state(),
+        }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on as the crop whose `state` this is. Raises `KeyError` or `ValueError` for anything else."""
         width, height = state["size"]
-        self._image_size, self._unit = (int(width), int(height)), float(state["unit"])
+        self._image_size, self._head_unit = (int(width), int(height)), float(state["unit"])
         self._target = None if state["target"] is None else np.array(state["target"], np.float64)
-        self._ease.restore(state["ease"])
+        self._filter.restore(state["ease"])

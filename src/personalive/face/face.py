@@ -28,9 +28,9 @@ BLENDSHAPES: tuple[str, ...] = (
 )
 """ARKit's names in the order the network gives them. Left and right are the subject's own."""
 
-INDEX = {name: index for index, name in enumerate(BLENDSHAPES)}
+BLENDSHAPE_INDEX = {name: index for index, name in enumerate(BLENDSHAPES)}
 
-LANDMARKS = 478
+LANDMARK_COUNT = 478
 """468 of the face mesh, then two irises of centre and four rim points each (subject's right eye first)."""
 
 
@@ -61,7 +61,7 @@ class FaceMesh:
         left, top, right, bottom = self.box
         return float(np.sqrt(max(right - left, 1e-3) * max(bottom - top, 1e-3)))
 
-    def scaled(self, factor: float, offset: tuple[float, float] = (0.0, 0.0)) -> Self:
+    def scale(self, factor: float, offset: tuple[float, float] = (0.0, 0.0)) -> Self:
         """The same face in a frame resized by `factor` and then shifted by `offset` (x, y) pixels."""
         shift = np.array([*offset, 0.0], np.float32)
         return replace(self, landmarks=self.landmarks * np.float32(factor) + shift)
@@ -75,13 +75,13 @@ class Face(FaceMesh):
 
     def score(self, *names: str) -> float:
         """Mean of the named blendshapes, 0…1."""
-        return float(np.mean([self.blendshapes[INDEX[name]] for name in names]))
+        return float(np.mean([self.blendshapes[BLENDSHAPE_INDEX[name]] for name in names]))
 
 
 AnyFace = TypeVar("AnyFace", bound=FaceMesh)
 
 
-def dominant(
+def select_dominant_face(
     faces: Sequence[AnyFace], frame_size: tuple[int, int], previous: FaceMesh | None = None
 ) -> AnyFace | None:
     """The face that matters among several: the one followed before, else large and central.
@@ -93,14 +93,14 @@ def dominant(
         return None
     if previous is not None:
         nearest = min(faces, key=lambda face: _distance(face, previous.centre))
-        if near(nearest, previous):
+        if is_same_face(nearest, previous):
             return nearest
     width, height = frame_size
     middle, reach = (width / 2, height / 2), max(np.hypot(width, height) / 2, 1.0)
     return max(faces, key=lambda face: face.size * (1.0 - 0.5 * _distance(face, middle) / reach))
 
 
-def near(face: FaceMesh, previous: FaceMesh) -> bool:
+def is_same_face(face: FaceMesh, previous: FaceMesh) -> bool:
     """Whether a face is where another was a frame ago: within half its size."""
     return _distance(face, previous.centre) < 0.5 * previous.size
 

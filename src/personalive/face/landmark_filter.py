@@ -12,11 +12,11 @@ import numpy as np
 
 from personalive.face.face import FaceMesh, Float
 
-_SECONDS = 0.033
+_FRAME_SECONDS = 0.033
 """Between two frames, taken as even: only their order counts, since a true clock may repeat or jump."""
-_CUTOFF_AT_REST = 0.05
-_CUTOFF_BY_SPEED = 80.0
-_SPEED_CUTOFF = 1.0
+_MIN_CUTOFF = 0.05
+_BETA = 80.0
+_DERIVATIVE_CUTOFF = 1.0
 """Hz, Hz per (face size per second), Hz: MediaPipe's constants."""
 
 
@@ -34,10 +34,10 @@ class LandmarkFilter:
         if self._last is None:
             self._steady, self._speed = landmarks, np.zeros_like(landmarks)
         else:
-            speed = (landmarks - self._last) * np.float32(1 / (_SECONDS * _mean_side(landmarks)))
-            self._speed = self._speed + _share(_SPEED_CUTOFF) * (speed - self._speed)
-            turn = np.float32(2 * math.pi * _SECONDS) * (
-                np.float32(_CUTOFF_AT_REST) + np.float32(_CUTOFF_BY_SPEED) * np.abs(self._speed)
+            speed = (landmarks - self._last) * np.float32(1 / (_FRAME_SECONDS * _mean_side(landmarks)))
+            self._speed = self._speed + _smoothing_factor(_DERIVATIVE_CUTOFF) * (speed - self._speed)
+            turn = np.float32(2 * math.pi * _FRAME_SECONDS) * (
+                np.float32(_MIN_CUTOFF) + np.float32(_BETA) * np.abs(self._speed)
             )
             self._steady = self._steady + turn / (turn + 1) * (landmarks - self._steady)
         self._last = landmarks
@@ -54,7 +54,7 @@ def _mean_side(landmarks: Float) -> float:
     return max(float((high - low).mean()), 1e-3)
 
 
-def _share(cutoff: float) -> np.float32:
+def _smoothing_factor(cutoff: float) -> np.float32:
     """How much of the way to a sample a low-pass goes in one frame."""
-    turn = 2 * math.pi * _SECONDS * cutoff
+    turn = 2 * math.pi * _FRAME_SECONDS * cutoff
     return np.float32(turn / (turn + 1))

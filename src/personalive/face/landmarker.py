@@ -12,46 +12,47 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from personalive.face.box_detector import BoxDetector, FaceBox
-from personalive.face.face import LANDMARKS, FaceMesh, Float
-from personalive.face.litert import FACE_LANDMARKS, Network
-from personalive.face.rotated_rect import Region
+from personalive.face.box_detector import FaceBox, FaceBoxDetector
+from personalive.face.face import LANDMARK_COUNT, FaceMesh, Float
+from personalive.face.litert import FACE_LANDMARKS, LiteRTNetwork
+from personalive.face.rotated_rect import RotatedRect
 from personalive.media.types import Image
 
-_SIDE = 256
-_LEAST_PRESENCE_LOGIT = 0.0
+_INPUT_SIDE = 256
+_MIN_PRESENCE_LOGIT = 0.0
 """The network's word on whether there is a face: a probability of a half."""
 
 
-class Landmarker:
+class FaceLandmarker:
     """Finds the landmarks of faces. Not thread-safe. `max_faces` bounds how many faces one image may give."""
 
     def __init__(self, *, max_faces: int = 4) -> None:
-        self.boxes = BoxDetector()
-        self._network = Network(FACE_LANDMARKS)
+        self.box_detector = FaceBoxDetector()
+        self._network = LiteRTNetwork(FACE_LANDMARKS)
         self._max_faces = max_faces
 
-    def find(self, image: Image) -> list[FaceMesh]:
+    def detect(self, image: Image) -> list[FaceMesh]:
         """Faces in `image`, uint8 RGB (H, W, 3), surest first."""
-        return self.look_at(image, self.boxes.detect(image))
+        return self.look_at(image, self.box_detector.detect(image))
 
     def look_at(self, image: Image, boxes: Sequence[FaceBox]) -> list[FaceMesh]:
         """The faces in the first of these boxes of `image`, uint8 RGB (H, W, 3), as many as one image may give."""
         regions = (
-            Region.of_detection(box.low, box.high, box.keypoints[:2]) for box in boxes[: self._max_faces]
+            RotatedRect.from_detection(box.low, box.high, box.keypoints[:2])
+            for box in boxes[: self._max_faces]
         )
-        return [mesh for region in regions if (mesh := self.look(image, region)) is not None]
+        return [mesh for region in regions if (mesh := self.detect_in_region(image, region)) is not None]
 
-    def look(self, image: Image, region: Region) -> FaceMesh | None:
+    def detect_in_region(self, image: Image, region: RotatedRect) -> FaceMesh | None:
         """The face in a region of `image`, uint8 RGB (H, W, 3), or None where the region shows none."""
-        pixels = region.take(image, _SIDE, beyond=cv2.BORDER_REPLICATE)
+        pixels = region.extract(image, _INPUT_SIDE, beyond=cv2.BORDER_REPLICATE)
         points, presence, *_ = self._network.run(pixels[None].astype(np.float32) / np.float32(255))
-        if not presence.item() > _LEAST_PRESENCE_LOGIT:
+        if not presence.item() > _MIN_PRESENCE_LOGIT:
             return None
-        landmarks: Float = region.place(points.reshape(LANDMARKS, 3) / np.float32(_SIDE))
+        landmarks: Float = region.to_frame(points.reshape(LANDMARK_COUNT, 3) / np.float32(_INPUT_SIDE))
         return FaceMesh(landmarks) if np.isfinite(landmarks).all() else None
 
     def close(self) -> None:
         """Release the networks. May be called twice."""
-        self.boxes.close()
+        self.box_detector.close()
         self._network.close()

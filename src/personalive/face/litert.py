@@ -15,19 +15,19 @@ from typing import Any
 import numpy as np
 
 from personalive.face.face import Float
-from personalive.face.model_bundle import bundle_member
+from personalive.face.model_bundle import read_bundle_member
 
 FACE_DETECTOR = "face_detector.tflite"
 FACE_LANDMARKS = "face_landmarks_detector.tflite"
 FACE_BLENDSHAPES = "face_blendshapes.tflite"
 
-_quiet_lock = threading.Lock()
+_silence_lock = threading.Lock()
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_runtime() -> Iterator[None]:
     """Send the C++ runtime's start-up chatter to nowhere; its errors arrive as exceptions."""
-    with _quiet_lock:
+    with _silence_lock:
         try:
             saved = os.dup(2)
         except OSError:  # no stderr to protect
@@ -43,13 +43,13 @@ def _quiet() -> Iterator[None]:
             os.close(saved)
 
 
-class Network:
+class LiteRTNetwork:
     """One network of the bundle. Not thread-safe."""
 
     def __init__(self, name: str, *, threads: int = 1) -> None:
         """`name` of the file in the bundle; `threads` that one run may use."""
-        data = bundle_member(name)
-        with _quiet():
+        data = read_bundle_member(name)
+        with _silence_runtime():
             from ai_edge_litert.interpreter import Interpreter
 
             interpreter: Any = Interpreter(model_content=data, num_threads=threads)

@@ -20,28 +20,28 @@ MODEL_BYTES = 3_758_596
 
 
 @cache
-def model_bytes() -> bytes:
+def read_model_bundle() -> bytes:
     """The bundle's bytes, verified. Raises `PersonaLiveError` where the file is missing or altered."""
     try:
         data = files("personalive.face").joinpath("data/face_landmarker.task").read_bytes()
     except OSError as error:
         raise PersonaLiveError(
-            f"The face landmark model is missing from this installation. {_mend()}"
+            f"The face landmark model is missing from this installation. {_suggest_reinstall()}"
         ) from error
     if hashlib.sha256(data).hexdigest() != MODEL_SHA256:
         raise PersonaLiveError(
             f"The face landmark model of this installation is damaged or altered "
-            f"({len(data):,} bytes, {MODEL_BYTES:,} expected). {_mend()}"
+            f"({len(data):,} bytes, {MODEL_BYTES:,} expected). {_suggest_reinstall()}"
         )
     return data
 
 
-def _mend() -> str:
+def _suggest_reinstall() -> str:
     command = reinstall_command()
     return f"Run: {command}" if command else "Install PersonaLive anew from where you got it."
 
 
-def bundle_member(name: str) -> bytes:
+def read_bundle_member(name: str) -> bytes:
     """One file of the bundle."""
-    with zipfile.ZipFile(io.BytesIO(model_bytes())) as bundle:
+    with zipfile.ZipFile(io.BytesIO(read_model_bundle())) as bundle:
         return bundle.read(name)

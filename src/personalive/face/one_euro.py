@@ -18,11 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 
 Float64 = NDArray[np.float64]
 
-_INSTANT = 1e-6
+_SAME_TIME = 1e-6
 """Seconds: samples closer than this are taken for one, because their difference says nothing about speed."""
 
 
-class OneEuro:
+class OneEuroFilter:
     """One filter for an array of any shape; every element is filtered by itself.
 
     `min_cutoff` Hz: the cut-off at rest; lower is steadier and lags more. `beta` Hz per (unit of the signal
@@ -66,11 +66,13 @@ class OneEuro:
             return sample.copy()
         if sample.shape != self._value.shape:
             raise ValueError(f"the sample's shape is {sample.shape}, the filter's {self._value.shape}")
-        if elapsed > _INSTANT:
+        if elapsed > _SAME_TIME:
             speed = (sample - self._value) / elapsed
-            self._speed = self._speed + _share(self._derivative_cutoff, elapsed) * (speed - self._speed)
+            self._speed = self._speed + _smoothing_factor(self._derivative_cutoff, elapsed) * (
+                speed - self._speed
+            )
             cutoff = self._min_cutoff + self._beta * np.abs(self._speed)
-            self._value = self._value + _share(cutoff, elapsed) * (sample - self._value)
+            self._value = self._value + _smoothing_factor(cutoff, elapsed) * (sample - self._value)
             self._time = time
         return self._value.copy()
 
@@ -92,7 +94,7 @@ class OneEuro:
             self._value, self._speed = (np.array(state[name], np.float64) for name in ("value", "speed"))
 
 
-def _share(cutoff: float | Float64, elapsed: float) -> Float64:
+def _smoothing_factor(cutoff: float | Float64, elapsed: float) -> Float64:
     """How much of the way to the sample a low-pass goes in `elapsed` seconds, 0…1."""
     turn = np.asarray(2.0 * math.pi * elapsed * cutoff, np.float64)
     return turn / (turn + 1.0)

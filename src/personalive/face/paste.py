@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from personalive.face.crop import CropBox, cut
+from personalive.face.crop import CropBox, extract_crop
 from personalive.media.types import Image
 
 
@@ -31,8 +31,8 @@ class PasteBack:
         self._box = box
         self._region = (slice(top, bottom), slice(left, right))
         reach = max(feather * min(box.width, box.height), 1.0)
-        across = _ramp((left, right), (box.left, box.right), width, reach)
-        down = _ramp((top, bottom), (box.top, box.bottom), height, reach)
+        across = _feather_ramp((left, right), (box.left, box.right), width, reach)
+        down = _feather_ramp((top, bottom), (box.top, box.bottom), height, reach)
         self._share = (down[:, None] * across[None, :])[..., None].astype(np.float32)
         # Counted in the animated frame, the region is a crop of the crop.
         self._inner = CropBox(
@@ -55,7 +55,7 @@ class PasteBack:
             self._inner.width * width,
             self._inner.height * height,
         )
-        fitted = cut(animated, inner, (columns.stop - columns.start, rows.stop - rows.start))
+        fitted = extract_crop(animated, inner, (columns.stop - columns.start, rows.stop - rows.start))
         result = self._still.copy()
         below = result[self._region].astype(np.float32)
         mixed = below + (fitted - below) * self._share
@@ -63,7 +63,9 @@ class PasteBack:
         return result
 
 
-def _ramp(span: tuple[int, int], edges: tuple[float, float], limit: int, reach: float) -> NDArray[np.float64]:
+def _feather_ramp(
+    span: tuple[int, int], edges: tuple[float, float], limit: int, reach: float
+) -> NDArray[np.float64]:
     """Share of the animated pixels along one axis: 0 at the crop's edges, smoothly 1 from `reach` on."""
     at = np.arange(*span) + 0.5
     inner = np.full(len(at), np.inf)

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from personalive.face.canonical import canonical_face
+from personalive.face.canonical import load_canonical_face
 from personalive.face.face import Float
 
 Double = NDArray[np.float64]
@@ -46,9 +46,9 @@ class HeadPose:
         return euler_angles(self.rotation)
 
 
-def fit_head(landmarks: Float | Double) -> HeadPose:
+def fit_head_pose(landmarks: Float | Double) -> HeadPose:
     """The head pose of landmarks (≥ 468, 3) in pixels, as `Face.landmarks` has them."""
-    weights, model_mean, pull, extent = _rigid_part()
+    weights, model_mean, pull, extent = _rigid_fit_constants()
     picture = landmarks[:468].astype(np.float64) * _FLIP
     picture_mean = weights @ picture
     # `pull` sums to nothing, so that the picture's mean need not be taken off.
@@ -60,11 +60,11 @@ def fit_head(landmarks: Float | Double) -> HeadPose:
 
 
 @cache
-def _rigid_part() -> tuple[Double, Double, Double, float]:
+def _rigid_fit_constants() -> tuple[Double, Double, Double, float]:
     """What the fit needs of the canonical face: weights (468,) that sum to 1, the mean (3,) by them, the vertices
     (468, 3) from there times their weights, and the mean square of their distance.
     """
-    canonical = canonical_face()
+    canonical = load_canonical_face()
     weights = np.asarray(canonical.rigid_weights / canonical.rigid_weights.sum(), np.float64)
     mean = weights @ canonical.vertices
     centred = canonical.vertices - mean

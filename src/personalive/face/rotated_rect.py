@@ -21,14 +21,14 @@ _MARGIN = 1.5
 """Side of a region over that of the face in it."""
 _EYE_CORNERS = (33, 263)
 """Landmarks of the outer corners: the subject's right eye and left eye."""
-_WORTH_WIDENING = 16
+_MIN_SHRINK = 16
 """OpenCV warps four channels thrice as fast as three: worth a copy of so many times the pixels that come out."""
-_LARGEST_SOURCE = 16_384
+_MAX_SOURCE = 16_384
 """Pixels a side: OpenCV warps no more than 32 766."""
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class RotatedRect:
     """A rectangle `width` × `height` pixels about (`x`, `y`), turned clockwise by `angle` radians."""
 
     x: float
@@ -38,29 +38,29 @@ class Region:
     angle: float = 0.0
 
     @classmethod
-    def whole(cls, image: Image) -> Region:
+    def covering(cls, image: Image) -> RotatedRect:
         """The square around a whole image, centred: it reaches over the shorter sides."""
         height, width = image.shape[:2]
         side = float(max(height, width))
         return cls(width / 2, height / 2, side, side)
 
     @classmethod
-    def of_detection(cls, low: Float, high: Float, eyes: Float) -> Region:
+    def from_detection(cls, low: Float, high: Float, eyes: Float) -> RotatedRect:
         """The region around a detected box from `low` to `high` (x, y), upright by its eyes (2, 2), right first."""
         x, y = (low + high) / 2
         width, height = (high - low) * _MARGIN
-        return cls(float(x), float(y), float(width), float(height), _slope(eyes[0], eyes[1]))
+        return cls(float(x), float(y), float(width), float(height), _angle_between(eyes[0], eyes[1]))
 
     @classmethod
-    def of_landmarks(cls, landmarks: Float) -> Region:
+    def from_landmarks(cls, landmarks: Float) -> RotatedRect:
         """The square region around landmarks (478, 3), where the same face is looked for in the next frame."""
         low, high = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
         x, y = (low + high) / 2
         side = float((high - low).max()) * _MARGIN
         right, left = _EYE_CORNERS
-        return cls(float(x), float(y), side, side, _slope(landmarks[right], landmarks[left]))
+        return cls(float(x), float(y), side, side, _angle_between(landmarks[right], landmarks[left]))
 
-    def to_frame(self) -> NDArray[np.float64]:
+    def frame_matrix(self) -> NDArray[np.float64]:
         """The matrix, float64 (2, 3), from places in the region, 0…1 from its top left corner, to pixels."""
         cosine, sine = math.cos(self.angle), math.sin(self.angle)
         across = np.array([cosine, sine]) * self.width
@@ -68,37 +68,37 @@ class Region:
         corner = np.array([self.x, self.y]) - (across + down) / 2
         return np.column_stack([across, down, corner])
 
-    def take(self, image: Image, side: int, *, beyond: int) -> Image:
+    def extract(self, image: Image, side: int, *, beyond: int) -> Image:
         """The region of an image, uint8 RGB (H, W, 3), at `side` × `side` pixels; `beyond` is OpenCV's border mode.
 
         Neighbouring pixels are mixed, four at a time, however much larger the region is.
         """
-        matrix = self.to_frame()
-        source, offset, zoom = _needed(image, matrix)
+        matrix = self.frame_matrix()
+        source, offset, zoom = _crop_to_needed(image, matrix)
         matrix[:, :2] /= side
         matrix[:, 2] -= offset
         if zoom != 1:
             matrix = matrix / zoom
             matrix[:, 2] += 0.5 / zoom - 0.5
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        if source.shape[0] * source.shape[1] > _WORTH_WIDENING * side * side:
+        if source.shape[0] * source.shape[1] > _MIN_SHRINK * side * side:
             return cast(Image, cv2.warpAffine(source, matrix, (side, side), flags=flags, borderMode=beyond))
         wide = cv2.cvtColor(source, cv2.COLOR_RGB2RGBA)
         taken = cv2.warpAffine(wide, matrix, (side, side), flags=flags, borderMode=beyond)
         return cast(Image, cv2.cvtColor(taken, cv2.COLOR_RGBA2RGB))
 
-    def place(self, points: Float) -> Float:
+    def to_frame(self, points: Float) -> Float:
         """Points (n, 3) of the region, 0…1 from its top left corner, in pixels of the frame; z goes by width."""
-        matrix = self.to_frame().astype(np.float32)
+        matrix = self.frame_matrix().astype(np.float32)
         flat = points[:, :2] @ matrix[:, :2].T + matrix[:, 2]
         return np.column_stack([flat, points[:, 2] * np.float32(self.width)])
 
 
-def _slope(start: Float, end: Float) -> float:
+def _angle_between(start: Float, end: Float) -> float:
     return math.atan2(float(end[1] - start[1]), float(end[0] - start[0]))
 
 
-def _needed(image: Image, matrix: NDArray[np.float64]) -> tuple[Image, NDArray[np.float64], int]:
+def _crop_to_needed(image: Image, matrix: NDArray[np.float64]) -> tuple[Image, NDArray[np.float64], int]:
     """The part of an image that a region touches, its offset, and by how much it has been shrunk."""
     height, width = image.shape[:2]
     corners = matrix[:, :2] @ np.array([[0, 1, 0, 1], [0, 0, 1, 1]]) + matrix[:, 2:]
@@ -108,7 +108,7 @@ def _needed(image: Image, matrix: NDArray[np.float64]) -> tuple[Image, NDArray[n
         spans.append((start, max(min(math.ceil(high) + 2, length), start + 1)))
     (left, right), (top, bottom) = spans
     part = image[top:bottom, left:right]
-    zoom = -(-max(part.shape[:2]) // _LARGEST_SOURCE)
+    zoom = -(-max(part.shape[:2]) // _MAX_SOURCE)
     if zoom > 1:
         size = (max(part.shape[1] // zoom, 1), max(part.shape[0] // zoom, 1))
         part = cast(Image, cv2.resize(part, size, interpolation=cv2.INTER_AREA))

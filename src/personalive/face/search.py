@@ -14,23 +14,23 @@ import cv2
 
 from personalive.face.box_detector import SIDE
 from personalive.face.face import FaceMesh
-from personalive.face.landmarker import Landmarker
+from personalive.face.landmarker import FaceLandmarker
 from personalive.media.types import Image
 
-Reach: TypeAlias = Literal["near", "far", "very far"]
+SearchReach: TypeAlias = Literal["near", "far", "very far"]
 """How small the faces are that are searched for."""
 
 _FAR = (0.6, 0.35, 0.2)
 _VERY_FAR = (0.11, 0.062)
 """Windows' sides over the frame's: for video, and further for stills, where a second more is well spent."""
-_SHARES: dict[Reach, tuple[float, ...]] = {"near": (), "far": _FAR, "very far": (*_FAR, *_VERY_FAR)}
+_SHARES: dict[SearchReach, tuple[float, ...]] = {"near": (), "far": _FAR, "very far": (*_FAR, *_VERY_FAR)}
 _STRIDE = 5 * SIDE // 8
 """From one window to the next. A face too large to be whole in one of them is large enough for those before."""
 _SMALLEST = 64
 """Pixels: what is enlarged more than to twice its size shows no more than before."""
 
 
-def search(landmarker: Landmarker, image: Image, reach: Reach) -> list[FaceMesh]:
+def search(landmarker: FaceLandmarker, image: Image, reach: SearchReach) -> list[FaceMesh]:
     """Faces of the first window that holds any, in an image, uint8 RGB (H, W, 3), that shows none as a whole.
 
     Larger faces are found first. `reach` says how small the windows become.
@@ -42,7 +42,7 @@ def search(landmarker: Landmarker, image: Image, reach: Reach) -> list[FaceMesh]
         copy = _copy(source, (width, height), side)
         across, down = width / copy.shape[1], height / copy.shape[0]
         for left, top in _corners(copy):
-            boxes = landmarker.boxes.detect(copy[top : top + SIDE, left : left + SIDE])
+            boxes = landmarker.box_detector.detect(copy[top : top + SIDE, left : left + SIDE])
             placed = [box.placed((left, top), (across, down)) for box in boxes]
             if faces := landmarker.look_at(image, placed):
                 return faces

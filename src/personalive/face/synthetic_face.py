@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from personalive.face.canonical import CanonicalFace, canonical_face
+from personalive.face.canonical import CanonicalFace, load_canonical_face
 from personalive.media.types import Image
 
 _FRAME_WIDTH = 34.0
@@ -25,9 +25,9 @@ _SUBPIXEL = 4
 """OpenCV's drawing takes fixed-point places; this many binary digits."""
 
 
-def drawn_face(side: int = 256) -> tuple[Image, NDArray[np.float64]]:
+def render_synthetic_face(side: int = 256) -> tuple[Image, NDArray[np.float64]]:
     """A square picture of `side` pixels, uint8 RGB, and where its landmarks are: (468, 2) pixels."""
-    canonical = canonical_face()
+    canonical = load_canonical_face()
     scale = side / _FRAME_WIDTH
     places = side / 2 + canonical.vertices[:, :2] * (scale, -scale)
     image: Image = np.full((side, side, 3), _WALL, np.uint8)
@@ -41,7 +41,13 @@ def drawn_face(side: int = 256) -> tuple[Image, NDArray[np.float64]]:
         _fill(image, places[list(eye)], (240, 240, 240))
         iris = places[list(eye)].mean(0)
         cv2.circle(
-            image, _fixed(iris), round(0.6 * scale * 2**_SUBPIXEL), (50, 35, 25), -1, cv2.LINE_AA, _SUBPIXEL
+            image,
+            _to_fixed_point(iris),
+            round(0.6 * scale * 2**_SUBPIXEL),
+            (50, 35, 25),
+            -1,
+            cv2.LINE_AA,
+            _SUBPIXEL,
         )
     for brow in _BROWS:
         _fill(image, places[list(brow)], _HAIR)
@@ -67,5 +73,5 @@ def _fill(image: Image, polygon: NDArray[np.float64], colour: tuple[float, float
     cv2.fillPoly(image, [points], colour, cv2.LINE_AA, _SUBPIXEL)
 
 
-def _fixed(place: NDArray[np.float64]) -> tuple[int, int]:
+def _to_fixed_point(place: NDArray[np.float64]) -> tuple[int, int]:
     return round(float(place[0]) * 2**_SUBPIXEL), round(float(place[1]) * 2**_SUBPIXEL)

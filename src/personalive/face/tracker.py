@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from personalive.face.blendshapes import BlendshapeScorer
-from personalive.face.face import Face, FaceMesh, dominant, near
+from personalive.face.face import Face, FaceMesh, is_same_face, select_dominant_face
 from personalive.face.landmark_filter import LandmarkFilter
-from personalive.face.landmarker import Landmarker
-from personalive.face.rotated_rect import Region
-from personalive.face.search import Reach, search
+from personalive.face.landmarker import FaceLandmarker
+from personalive.face.rotated_rect import RotatedRect
+from personalive.face.search import SearchReach, search
 from personalive.media.types import Image
 
 Window = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels of the frame; right and bottom are exclusive."""
 
-_FORGET_AFTER = 90
+_MAX_MISSED_FRAMES = 90
 """Frames without a face after which whoever comes next may be somebody else."""
 _SEARCH_EVERY = 10
 """Frames between two searches for a far face while none is seen: a search costs several detections."""
@@ -23,33 +23,33 @@ class FaceDetector:
     """Faces of stills. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._landmarker = Landmarker()
+        self._landmarker = FaceLandmarker()
         self._scorer = BlendshapeScorer()
 
-    def detect(self, image: Image, *, reach: Reach = "very far") -> list[Face]:
+    def detect(self, image: Image, *, reach: SearchReach = "very far") -> list[Face]:
         """The faces of a still, uint8 RGB (H, W, 3), largest first.
 
         Small ones are searched for only where no larger one is seen, and as far as `reach` says: what is narrower
         than a tenth of the picture is found from "far" on, which takes a third of a second where there is no face,
         and the smallest, down to 1 % of the longer side, by "very far", which takes several times as long.
         """
-        meshes = self._landmarker.find(image) or search(self._landmarker, image, reach)
+        meshes = self._landmarker.detect(image) or search(self._landmarker, image, reach)
         return [self._scorer.score(mesh) for mesh in sorted(meshes, key=lambda mesh: -mesh.size)]
 
-    def dominant(self, image: Image) -> Face | None:
+    def detect_dominant(self, image: Image) -> Face | None:
         """The face of a still that matters, or None."""
-        return dominant(self.detect(image), (image.shape[1], image.shape[0]))
+        return select_dominant_face(self.detect(image), (image.shape[1], image.shape[0]))
 
     def confidence(self, image: Image, face: FaceMesh) -> float:
         """How sure the detector is, 0…1, that a face found in this still is one."""
-        left, top, right, bottom = _around(face, (image.shape[1], image.shape[0]))
-        return self._landmarker.boxes.best_score(image[top:bottom, left:right])
+        left, top, right, bottom = _window_around(face, (image.shape[1], image.shape[0]))
+        return self._landmarker.box_detector.highest_score(image[top:bottom, left:right])
 
-    def upside_down(self, image: Image, face: FaceMesh) -> bool:
+    def is_upside_down(self, image: Image, face: FaceMesh) -> bool:
         """Whether a face found in this still stands on its head: turned, its surroundings look more like one."""
-        left, top, right, bottom = _around(face, (image.shape[1], image.shape[0]))
+        left, top, right, bottom = _window_around(face, (image.shape[1], image.shape[0]))
         around = image[top:bottom, left:right]
-        likeness = self._landmarker.boxes.best_score
+        likeness = self._landmarker.box_detector.highest_score
         return likeness(around[::-1, ::-1]) > likeness(around) + 0.15
 
     def close(self) -> None:
@@ -73,10 +73,10 @@ class FaceTracker:
     """
 
     def __init__(self) -> None:
-        self._landmarker = Landmarker()
+        self._landmarker = FaceLandmarker()
         self._scorer: BlendshapeScorer | None = None
         self._filter = LandmarkFilter()
-        self._region: Region | None = None
+        self._region: RotatedRect | None = None
         self._size = (0, 0)
         self._previous: FaceMesh | None = None
         self._missed = 0
@@ -103,10 +103,10 @@ class FaceTracker:
         self._missed = 0 if mesh is not None else self._missed + 1
         if mesh is None:
             self._region = None
-            if self._missed >= _FORGET_AFTER:
+            if self._missed >= _MAX_MISSED_FRAMES:
                 self._previous = None
             return None
-        self._region = Region.of_landmarks(mesh.landmarks)
+        self._region = RotatedRect.from_landmarks(mesh.landmarks)
         self._previous = mesh
         return self._filter.filter(mesh)
 
@@ -114,17 +114,17 @@ class FaceTracker:
         """The face followed so far, where it still is."""
         if self._region is None or self._previous is None:
             return None
-        mesh = self._landmarker.look(image, self._region)
-        return mesh if mesh is not None and near(mesh, self._previous) else None
+        mesh = self._landmarker.detect_in_region(image, self._region)
+        return mesh if mesh is not None and is_same_face(mesh, self._previous) else None
 
     def _find(self, image: Image) -> FaceMesh | None:
         """Choose a face to follow. One too small for the whole frame is searched for now and then only: a search
         costs several detections.
         """
-        meshes = self._landmarker.find(image)
+        meshes = self._landmarker.detect(image)
         if not meshes and self._missed % _SEARCH_EVERY == 0:
             meshes = search(self._landmarker, image, "far")
-        return dominant(meshes, self._size, self._previous)
+        return select_dominant_face(meshes, self._size, self._previous)
 
     def reset(self) -> None:
         """Forget the face followed so far."""
@@ -144,7 +144,7 @@ class FaceTracker:
         self.close()
 
 
-def _around(face: FaceMesh, frame_size: tuple[int, int]) -> Window:
+def _window_around(face: FaceMesh, frame_size: tuple[int, int]) -> Window:
     """A window of four face sizes around a face, inside the frame."""
     side = int(4 * face.size)
     spans = []

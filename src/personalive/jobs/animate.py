@@ -13,99 +13,110 @@ from contextlib import ExitStack
 from typing import Any
 
 from personalive.errors import InputError
-from personalive.jobs.animate_job import AnimateJob, Progress, Report
-from personalive.jobs.background_io import Reader, Writer
-from personalive.jobs.driving_clip import open_driver
-from personalive.jobs.job_context import WAITING_FRAMES, Loaded, Made
+from personalive.jobs.animate_job import AnimateJob, ProgressCallback, Report
+from personalive.jobs.background_io import BackgroundReader, BackgroundWriter
+from personalive.jobs.driving_clip import open_driving_clip
+from personalive.jobs.job_context import WRITER_QUEUE_FRAMES, JobContext, RenderResult
 from personalive.jobs.layouts import Layout
-from personalive.jobs.output import FrameWriter, check_target, is_picture
-from personalive.jobs.phases import Phase, Phases, complete
-from personalive.jobs.pipeline_cache import Shared
-from personalive.jobs.plan import check_start, driving_frames, is_still, make_layout, make_plan
-from personalive.jobs.segments import OnSegment, animate_in_segments, check_resumable
-from personalive.jobs.session_runner import Driven, drive, prepared_ahead
+from personalive.jobs.output import OutputWriter, check_output_path, is_single_image
+from personalive.jobs.phases import Phase, Phases, run_all_phases
+from personalive.jobs.pipeline_cache import PipelineCache
+from personalive.jobs.plan import check_start, is_still, make_layout, make_plan, read_driving_frames
+from personalive.jobs.segments import SegmentCallback, animate_in_segments, check_resumable
+from personalive.jobs.session_runner import AnimatedFrame, prefetch_frames, run_session
 from personalive.media import DrivingSource
 from personalive.pipelines import registry
 from personalive.pipelines.base import FrameState, Pipeline
-from personalive.pipelines.parameters import split
+from personalive.pipelines.parameters import split_parameters
 
-_WIDEST_PLAYED = 4096
+_MAX_PLAYABLE_SIDE = 4096
 
 
 def run(
     job: AnimateJob,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     *,
     pipeline: Pipeline[Any, Any] | None = None,
-    shared: Shared | None = None,
-    on_segment: OnSegment | None = None,
-    keep_work: bool = False,
+    pipeline_cache: PipelineCache | None = None,
+    on_segment: SegmentCallback | None = None,
+    keep_checkpoint: bool = False,
 ) -> Report:
     """Do the job. `progress` hears of it in this thread, and of a job with `resume` so does `on_segment`.
 
     A `pipeline` that is loaded already is used, and left open; the job's size and load parameters must be those
-    it was loaded with. Without one, that of the job's name is loaded, and closed in the end. `shared` lends out
+    it was loaded with. Without one, that of the job's name is loaded, and closed in the end. `pipeline_cache` lends out
     the pipeline and the reference that an earlier job has left there, if they are the same, and keeps this job's.
-    With `keep_work` the finished segments stay, so that the same job is done at once if it is asked for again; it
-    is for the caller to remove them (`workfolder.remove_work`).
+    With `keep_checkpoint` the finished segments stay, so that the same job is done at once if it is asked for again; it
+    is for the caller to remove them (`workfolder.remove_checkpoint_dir`).
 
     Raises `InputError` and its kin for what cannot be used, `PipelineUnavailableError` where the pipeline
     cannot run here. Whatever is raised, nothing is left at the output's place that was not there before; a job
     with `resume` leaves its finished segments in a hidden folder beside it.
     """
-    return complete(
-        in_phases(job, progress, pipeline=pipeline, shared=shared, on_segment=on_segment, keep_work=keep_work)
+    return run_all_phases(
+        run_in_phases(
+            job,
+            progress,
+            pipeline=pipeline,
+            pipeline_cache=pipeline_cache,
+            on_segment=on_segment,
+            keep_checkpoint=keep_checkpoint,
+        )
     )
 
 
-def in_phases(
+def run_in_phases(
     job: AnimateJob,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
     *,
     pipeline: Pipeline[Any, Any] | None = None,
-    shared: Shared | None = None,
-    on_segment: OnSegment | None = None,
-    keep_work: bool = False,
+    pipeline_cache: PipelineCache | None = None,
+    on_segment: SegmentCallback | None = None,
+    keep_checkpoint: bool = False,
 ) -> Phases[Report]:
-    """What `run` does, in phases. Jobs with the same `shared` may be at different ones.
+    """What `run` does, in phases. Jobs with the same `pipeline_cache` may be at different ones.
 
     `progress` and `on_segment` are called in the thread of the phase, and what they raise ends the job.
     """
-    tell = progress or _silent
+    tell = progress or _ignore_progress
     job.check()
-    check_target(job.output, job.overwrite)
+    check_output_path(job.output, job.overwrite)
     if job.resume:
         check_resumable(job.output)
     if pipeline is None:
-        choice = registry.choose(job.pipeline, job.parameters)
+        choice = registry.choose_pipeline(job.pipeline, job.parameters)
     else:
-        choice = registry.Choice(type(pipeline), "it was loaded already")
-    split(choice.pipeline, job.parameters)
+        choice = registry.PipelineChoice(type(pipeline), "it was loaded already")
+    split_parameters(choice.pipeline, job.parameters)
     tell("looking for the face", 0, None)
-    driver = open_driver(job.driving, start=job.start, end=job.end, rotation=job.rotate)
+    driver = open_driving_clip(job.driving, start=job.start, end=job.end, rotation=job.rotate)
     with driver.source as source:
-        _check_one_picture(job, source)
+        _check_single_image(job, source)
         check_start(source, job.start)
         plan = make_plan(job, choice, driver)
         tell("loading", 0, None)
         with ExitStack() as stack:
-            ours = shared or stack.enter_context(Shared())
-            if pipeline is None and not ours.has(choice.pipeline, plan.load):
+            ours = pipeline_cache or stack.enter_context(PipelineCache())
+            if pipeline is None and not ours.is_loaded(choice.pipeline, plan.load_parameters):
                 yield Phase.LOADING
-            used = pipeline or ours.pipeline(
-                choice.pipeline, plan.load, lambda stage, share: tell(stage, 0, None)
+            used = pipeline or ours.load(
+                choice.pipeline, plan.load_parameters, lambda stage, share: tell(stage, 0, None)
             )
-            reference = ours.fuse(used, plan.framing.image)
-            loaded = Loaded(plan, source, used, reference, make_layout(plan, source, reference), ours.calls)
-            _say_how_long(loaded, tell)
+            reference = ours.fuse(used, plan.crop.image)
+            loaded = JobContext(
+                plan, source, used, reference, make_layout(plan, source, reference), ours.call_lock
+            )
+            _report_estimate(loaded, tell)
             if job.resume:
-                made = yield from animate_in_segments(loaded, tell, on_segment, keep_work=keep_work)
+                made = yield from animate_in_segments(
+                    loaded, tell, on_segment, keep_checkpoint=keep_checkpoint
+                )
             else:
                 made = yield from _animate(loaded, tell)
-            return _report(loaded, made)
+            return _build_report(loaded, made)
 
 
-def _say_how_long(loaded: Loaded, tell: Progress) -> None:
+def _report_estimate(loaded: JobContext, tell: ProgressCallback) -> None:
     """Where frames take long, what they will take in all, before the first is begun."""
     per_frame = loaded.pipeline.seconds_per_frame()
     if per_frame is None:
@@ -118,56 +129,58 @@ def _say_how_long(loaded: Loaded, tell: Progress) -> None:
     tell(f"animating without a GPU, roughly {took}", 0, None)
 
 
-def _silent(stage: str, done: int, total: int | None) -> None:
+def _ignore_progress(stage: str, done: int, total: int | None) -> None:
     del stage, done, total
 
 
-def _check_one_picture(job: AnimateJob, source: DrivingSource) -> None:
-    if is_picture(job.output) and not is_still(source) and job.max_frames != 1:
+def _check_single_image(job: AnimateJob, source: DrivingSource) -> None:
+    if is_single_image(job.output) and not is_still(source) and job.max_frames != 1:
         raise InputError(
             f"{job.output.name} is one picture, but {job.driving.name} has many frames: name the output "
             ".mp4, .mov, .webm or .gif, or take one frame only (--max-frames 1)."
         )
 
 
-def _animate(loaded: Loaded, tell: Progress) -> Phases[Made]:
+def _animate(loaded: JobContext, tell: ProgressCallback) -> Phases[RenderResult]:
     plan, source, layout, info = loaded.plan, loaded.source, loaded.layout, loaded.pipeline.info
     states: Counter[FrameState] = Counter()
     begun = time.perf_counter()
     with ExitStack() as stack:
         session = stack.enter_context(loaded.open_session())
-        target = stack.enter_context(FrameWriter(plan.job, layout.size, plan.fps, plan.sound, info))
+        target = stack.enter_context(OutputWriter(plan.job, layout.size, plan.fps, plan.with_audio, info))
 
-        def finish(driven: Driven) -> None:
+        def finish(driven: AnimatedFrame) -> None:
             target.write(layout.compose(driven.driving, driven.animated))
 
-        writer = stack.enter_context(Writer(finish, behind=WAITING_FRAMES))
-        reader = stack.enter_context(Reader(driving_frames(plan, source), ahead=loaded.frames_ahead))
+        writer = stack.enter_context(BackgroundWriter(finish, behind=WRITER_QUEUE_FRAMES))
+        reader = stack.enter_context(
+            BackgroundReader(read_driving_frames(plan, source), ahead=loaded.frames_ahead)
+        )
         reader.start()
-        frames = stack.enter_context(prepared_ahead(session, reader, ahead=loaded.frames_ahead))
+        frames = stack.enter_context(prefetch_frames(session, reader, ahead=loaded.frames_ahead))
         ready = time.perf_counter()
         yield Phase.ANIMATING
         begun += time.perf_counter() - ready
-        for done, driven in enumerate(drive(session, info, frames, loaded.calls)):
+        for done, driven in enumerate(run_session(session, info, frames, loaded.call_lock)):
             states[driven.state] += 1
             writer.put(driven)
             tell("animating", done + 1, plan.frames)
         yield Phase.FINISHING
         tell("finishing", states.total(), states.total())
         writer.finish()
-    return Made(states, time.perf_counter() - begun, (*source.warnings, *target.warnings))
+    return RenderResult(states, time.perf_counter() - begun, (*source.warnings, *target.warnings))
 
 
-def _report(loaded: Loaded, made: Made) -> Report:
+def _build_report(loaded: JobContext, made: RenderResult) -> Report:
     plan, layout, info = loaded.plan, loaded.layout, loaded.pipeline.info
     notes = (*plan.notes, *loaded.pipeline.notes)
-    if made.earlier:
-        notes = (*notes, f"{made.earlier} of the frames were made by an earlier run.")
+    if made.resumed_frames:
+        notes = (*notes, f"{made.resumed_frames} of the frames were made by an earlier run.")
     return Report(
         output=plan.job.output,
         pipeline=info.id,
         pipeline_name=info.name,
-        why=plan.choice.why,
+        why=plan.pipeline_choice.reason,
         width=layout.size[0],
         height=layout.size[1],
         fps=plan.fps,
@@ -179,12 +192,12 @@ def _report(loaded: Loaded, made: Made) -> Report:
             *loaded.pipeline.warnings,
             *plan.warnings,
             *made.warnings,
-            *_doubts(made.states, layout),
+            *_quality_warnings(made.states, layout),
         ),
     )
 
 
-def _doubts(states: Counter[FrameState], layout: Layout) -> list[str]:
+def _quality_warnings(states: Counter[FrameState], layout: Layout) -> list[str]:
     """What the frames' states and size mean for the result, in words."""
     total = states.total()
     found = []
@@ -196,6 +209,6 @@ def _doubts(states: Counter[FrameState], layout: Layout) -> list[str]:
         )
     if held := states[FrameState.HELD]:
         found.append(f"No face was found in {held} of {total} frames: the last motion was held there.")
-    if max(layout.size) > _WIDEST_PLAYED:
+    if max(layout.size) > _MAX_PLAYABLE_SIDE:
         found.append(f"The result is {layout.size[0]}×{layout.size[1]}: many players show no more than 4096.")
     return found

@@ -11,10 +11,10 @@ from personalive.errors import InputError
 from personalive.media.rotation import Rotation, check_rotation
 from personalive.pipelines.base import FrameState
 
-Progress = Callable[[str, int, int | None], None]
+ProgressCallback = Callable[[str, int, int | None], None]
 """Called in the caller's thread with the stage's name, frames done, and how many there will be, if known."""
 
-SHORTEST_SEGMENT = 8
+MIN_SEGMENT_FRAMES = 8
 """Frames. More than an encoder reorders: joined, only the last segment may be shorter than that."""
 
 
@@ -75,18 +75,18 @@ class AnimateJob:
             raise InputError(f"The frame rate must lie between 0 and 240, not {self.fps:g}.")
         if self.max_frames is not None and self.max_frames < 1:
             raise InputError(f"At least one frame must be written, not {self.max_frames}.")
-        if self.segment_frames is not None and self.segment_frames < SHORTEST_SEGMENT:
+        if self.segment_frames is not None and self.segment_frames < MIN_SEGMENT_FRAMES:
             raise InputError(
-                f"A segment must have {SHORTEST_SEGMENT} frames or more, not {self.segment_frames}."
+                f"A segment must have {MIN_SEGMENT_FRAMES} frames or more, not {self.segment_frames}."
             )
         check_rotation(self.rotate)
         check_rotation(self.rotate_reference, "reference's rotation")
         for name, path in (("reference", self.reference), ("driving clip", self.driving)):
-            if _same(path, self.output):
+            if _is_same_file(path, self.output):
                 raise InputError(f"The output would overwrite the {name}, {path}: choose another name.")
 
 
-def _same(path: Path, other: Path) -> bool:
+def _is_same_file(path: Path, other: Path) -> bool:
     try:
         return path.samefile(other)
     except (OSError, ValueError):

@@ -1,6 +1,6 @@
 """Reading and writing beside the work: threads with bounded queues that stop when told and hide no error.
 
-The main thread animates. A `Reader` runs an iterator ahead of it, a `Writer` runs a function behind it. Each
+The main thread animates. A `BackgroundReader` runs an iterator ahead of it, a `BackgroundWriter` runs a function behind it. Each
 holds a bounded number of items, hands an exception of its thread to the main thread at the next call, and
 ends within one item when its context is left, whatever the reason.
 
@@ -21,7 +21,7 @@ from typing import Generic, Self, TypeVar
 
 T = TypeVar("T")
 
-_START_SECONDS = 1.0
+_START_TIMEOUT_S = 1.0
 """How long a thread may take to begin; Ctrl-C may have come before it could."""
 
 
@@ -32,7 +32,7 @@ class _End:
         self.error = error
 
 
-class _Worker(ABC):
+class _BackgroundThread(ABC):
     """A thread that belongs to a `with` block: started at the first use within it, gone after it.
 
     Not started on entering, because Ctrl-C between the start and the block would leave it running.
@@ -41,20 +41,20 @@ class _Worker(ABC):
     def __init__(self, name: str, room: int) -> None:
         # A daemon: if Ctrl-C kept it from beginning in time, nobody waits for it, nor must the interpreter.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._room: SimpleQueue[None] = SimpleQueue()
+        self._queue_space: SimpleQueue[None] = SimpleQueue()
         for _ in range(room):
-            self._room.put(None)
-        self._launched = self._begun = self._stopped = self._done = False
-        self._ended: SimpleQueue[None] = SimpleQueue()
+            self._queue_space.put(None)
+        self._launched = self._started = self._stopped = self._done = False
+        self._finished: SimpleQueue[None] = SimpleQueue()
 
     def _run(self) -> None:
-        self._begun = True
+        self._started = True
         try:
             if not self._stopped:
                 self._work()
         finally:
             self._done = True
-            self._ended.put(None)
+            self._finished.put(None)
 
     @abstractmethod
     def _work(self) -> None:
@@ -87,9 +87,9 @@ class _Worker(ABC):
         interrupt: BaseException | None = None
         while self._launched and not self._done:
             try:
-                self._ended.get(timeout=None if self._begun else _START_SECONDS)
+                self._finished.get(timeout=None if self._started else _START_TIMEOUT_S)
             except Empty:
-                if not self._begun:
+                if not self._started:
                     break
             except BaseException as error:
                 interrupt = error
@@ -98,7 +98,7 @@ class _Worker(ABC):
             raise interrupt
 
 
-class Reader(_Worker, Generic[T]):
+class BackgroundReader(_BackgroundThread, Generic[T]):
     """Iterates over `items` in a thread of its own, at most `ahead` items before the one asked for."""
 
     def __init__(self, items: Iterable[T], *, ahead: int) -> None:
@@ -110,7 +110,7 @@ class Reader(_Worker, Generic[T]):
     def _work(self) -> None:
         try:
             for item in self._source:
-                self._room.get()
+                self._queue_space.get()
                 if self._stopped:
                     return
                 self._items.put(item)
@@ -121,7 +121,7 @@ class Reader(_Worker, Generic[T]):
 
     def _stop(self) -> None:
         self._stopped = True
-        self._room.put(None)
+        self._queue_space.put(None)
 
     def __iter__(self) -> Iterator[T]:
         return self
@@ -132,7 +132,7 @@ class Reader(_Worker, Generic[T]):
         if self._last is None:
             item = self._items.get()
             if not isinstance(item, _End):
-                self._room.put(None)
+                self._queue_space.put(None)
                 return item
             self._last = item
         if self._last.error is not None:
@@ -140,12 +140,12 @@ class Reader(_Worker, Generic[T]):
         raise StopIteration
 
 
-class Writer(_Worker, Generic[T]):
-    """Calls `use` with every item put in, in order, in a thread of its own; at most `behind` items wait."""
+class BackgroundWriter(_BackgroundThread, Generic[T]):
+    """Calls `consume` with every item put in, in order, in a thread of its own; at most `behind` items wait."""
 
-    def __init__(self, use: Callable[[T], None], *, behind: int) -> None:
+    def __init__(self, consume: Callable[[T], None], *, behind: int) -> None:
         super().__init__("personalive-writer", behind)
-        self._use = use
+        self._consume = consume
         self._items: SimpleQueue[T | _End] = SimpleQueue()
         self._error: BaseException | None = None
 
@@ -155,11 +155,11 @@ class Writer(_Worker, Generic[T]):
                 item = self._items.get()
                 if isinstance(item, _End) or self._stopped:
                     return
-                self._room.put(None)
-                self._use(item)
+                self._queue_space.put(None)
+                self._consume(item)
         except BaseException as error:
             self._error = error
-            self._room.put(None)
+            self._queue_space.put(None)
 
     def _stop(self) -> None:
         self._stopped = True
@@ -170,32 +170,32 @@ class Writer(_Worker, Generic[T]):
             raise self._error
 
     def put(self, item: T) -> None:
-        """Hand an item over; waits while the queue is full. Raises what `use` raised on an earlier one."""
+        """Hand an item over; waits while the queue is full. Raises what `consume` raised on an earlier one."""
         self.start()
         self._raise_error()
-        self._room.get()
+        self._queue_space.get()
         self._raise_error()
         self._items.put(item)
 
     def finish(self) -> None:
-        """Wait until every item was used. Raises what `use` raised."""
+        """Wait until every item was used. Raises what `consume` raised."""
         self._items.put(_End())
         self._join()
         self._raise_error()
 
 
-class Call(_Worker, Generic[T]):
-    """Calls `do` once, in a thread of its own. Whoever gives it up waits for it: `do` should end soon then."""
+class BackgroundCall(_BackgroundThread, Generic[T]):
+    """Calls `function` once, in a thread of its own. Whoever gives it up waits for it: `function` should end soon then."""
 
-    def __init__(self, do: Callable[[], T]) -> None:
+    def __init__(self, function: Callable[[], T]) -> None:
         super().__init__("personalive-call", 0)
-        self._do = do
+        self._function = function
         self._result: list[T] = []
         self._error: BaseException | None = None
 
     def _work(self) -> None:
         try:
-            self._result.append(self._do())
+            self._result.append(self._function())
         except BaseException as error:
             self._error = error
 
@@ -207,13 +207,13 @@ class Call(_Worker, Generic[T]):
         """Whether `result` would not wait."""
         return self._done
 
-    def give_up(self) -> None:
+    def wait(self) -> None:
         """Wait until it has ended, whatever comes of it."""
         self._stop()
         self._join()
 
     def result(self) -> T:
-        """Wait, and return what `do` returned. Raises what it raised."""
+        """Wait, and return what `function` returned. Raises what it raised."""
         self.start()
         while not self._done:
             self._join()

@@ -21,18 +21,18 @@ from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from personalive.errors import BusyError, InputError
-from personalive.file_names import shortened
-from personalive.jobs.fingerprint import Facts, differences
+from personalive.errors import InputError, OutputLockedError
+from personalive.file_names import shorten
+from personalive.jobs.fingerprint import Fingerprint, differing_keys
 from personalive.locking import ProcessLock
-from personalive.media.output import OutputFile, write_failure
+from personalive.media.output import OutputFile, write_error
 from personalive.pipelines.base import FrameState
 
 _FORMAT = 1
-_OURS = re.compile(r"lock|manifest\.json|state|segment-\d+\.\w+|\..+\.partial-\d+-\d+(\.\w+)?")
+_OWN_FILES = re.compile(r"lock|manifest\.json|state|segment-\d+\.\w+|\..+\.partial-\d+-\d+(\.\w+)?")
 
 
-class Segment(BaseModel):
+class SegmentInfo(BaseModel):
     """A finished piece of the picture."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,12 +42,12 @@ class Segment(BaseModel):
     """Of its file, in bytes."""
 
 
-class State(BaseModel):
+class CheckpointState(BaseModel):
     """How far a job is."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    segments: tuple[Segment, ...] = ()
+    segments: tuple[SegmentInfo, ...] = ()
     states: dict[FrameState, int] = {}
     """How many of the frames are of each kind."""
     taken: int = 0
@@ -66,16 +66,16 @@ class State(BaseModel):
         return sum(segment.frames for segment in self.segments)
 
 
-def work_path(output: Path) -> Path:
+def checkpoint_dir_path(output: Path) -> Path:
     """Where the work folder of the job with that `output` lies."""
     # Beside the file that a link stands for: the result is moved there in one step.
     target = output.resolve()
-    return target.with_name(f".{shortened(target.name, 200, keep_end=True)}.resume")
+    return target.with_name(f".{shorten(target.name, 200, keep_end=True)}.resume")
 
 
-def remove_work(output: Path) -> None:
+def remove_checkpoint_dir(output: Path) -> None:
     """Remove the work folder of the job with that `output`, as far as it is ours, and if it is there."""
-    _remove(work_path(output))
+    _remove(checkpoint_dir_path(output))
 
 
 def _remove(folder: Path) -> None:
@@ -90,7 +90,7 @@ def _clear(folder: Path, keep: set[str]) -> None:
     """Remove what was put there, but for `keep`. Raises `OSError`."""
     # The state first: without it, what a kill leaves of the rest means nothing.
     for path in sorted(folder.iterdir(), key=lambda path: path.name != "state"):
-        if path.name not in keep and _OURS.fullmatch(path.name):
+        if path.name not in keep and _OWN_FILES.fullmatch(path.name):
             path.unlink()
 
 
@@ -99,16 +99,16 @@ def segment_path(folder: Path, index: int) -> Path:
     return folder / f"segment-{index:05d}{folder.with_suffix('').suffix}"
 
 
-def _finished_frames(state: Path) -> int:
+def _count_finished_frames(state: Path) -> int:
     """How many frames a file of a work folder's state says are finished; 0 where it is damaged or not there."""
     try:
-        return State.model_validate_json(state.read_bytes().partition(b"\n")[0]).frames
+        return CheckpointState.model_validate_json(state.read_bytes().partition(b"\n")[0]).frames
     except (OSError, ValidationError):
         return 0
 
 
-class WorkFolder:
-    """The work folder of the job with those `facts` whose result goes to `output`, for the time of a block.
+class CheckpointDir:
+    """The work folder of the job with those `fingerprint` whose result goes to `output`, for the time of a block.
 
     Going in takes it up where an earlier run left it, or makes it; what another job left is removed if
     `overwrite` is True. `state` and `snapshot` say how far that is. A folder in which nothing is finished is
@@ -121,14 +121,14 @@ class WorkFolder:
 
     """
 
-    def __init__(self, output: Path, facts: Facts, *, overwrite: bool) -> None:
-        self.path = work_path(output)
-        self._facts: Facts = json.loads(json.dumps({"format": _FORMAT, **facts}))
+    def __init__(self, output: Path, fingerprint: Fingerprint, *, overwrite: bool) -> None:
+        self.path = checkpoint_dir_path(output)
+        self._fingerprint: Fingerprint = json.loads(json.dumps({"format": _FORMAT, **fingerprint}))
         self._overwrite = overwrite
         self._lock = ProcessLock(self.path / "lock")
-        self.state = State()
+        self.state = CheckpointState()
         self.snapshot = b""
-        self.discarded = 0
+        self.discarded_frames = 0
         """How many finished frames of another job gave way to this one."""
 
     @property
@@ -141,36 +141,36 @@ class WorkFolder:
         """Where the file of the segment after them is to be written."""
         return segment_path(self.path, len(self.state.segments))
 
-    def add_segment(self, frames: int) -> tuple[Segment, ...]:
+    def add_segment(self, frames: int) -> tuple[SegmentInfo, ...]:
         """Make sure that the next segment's file is on the disk; what `state` will say of all segments."""
         path = self.next_segment
         try:
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-            return (*self.state.segments, Segment(frames=frames, size=path.stat().st_size))
+            return (*self.state.segments, SegmentInfo(frames=frames, size=path.stat().st_size))
         except OSError as error:
-            raise write_failure(path, error) from error
+            raise write_error(path, error) from error
 
-    def save(self, state: State, snapshot: bytes) -> None:
+    def save(self, state: CheckpointState, snapshot: bytes) -> None:
         """Put a new state in the place of the last, in one step."""
         self._write("state", state.model_dump_json().encode() + b"\n" + snapshot)
         self.state, self.snapshot = state, snapshot
 
     def remove(self) -> None:
         """Remove what this class put there, and the folder, unless a stranger's file lies in it."""
-        self.state, self.snapshot = State(), b""
+        self.state, self.snapshot = CheckpointState(), b""
         _remove(self.path)
 
     def __enter__(self) -> Self:
         try:
             self.path.mkdir(exist_ok=True)
-            self._take_lock()
-            self._take_up()
+            self._acquire_lock()
+            self._load_or_reset()
         except OSError as error:
-            self._release()
-            raise write_failure(self.path, error) from error
+            self._release_lock()
+            raise write_error(self.path, error) from error
         except BaseException:
-            self._release()
+            self._release_lock()
             raise
         return self
 
@@ -184,15 +184,15 @@ class WorkFolder:
             if not self.state.segments:
                 self.remove()
         finally:
-            self._release()
+            self._release_lock()
             if not self.state.segments:
                 self._remove_empty()
 
-    def _take_lock(self) -> None:
-        if not self._lock.take():
-            raise BusyError(f"Another run is at work in {self.path}: wait for it to end.")
+    def _acquire_lock(self) -> None:
+        if not self._lock.acquire():
+            raise OutputLockedError(f"Another run is at work in {self.path}: wait for it to end.")
 
-    def _release(self) -> None:
+    def _release_lock(self) -> None:
         self._lock.release()
 
     def _remove_empty(self) -> None:
@@ -200,12 +200,12 @@ class WorkFolder:
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
-    def _take_up(self) -> None:
+    def _load_or_reset(self) -> None:
         manifest, state = self.path / "manifest.json", self.path / "state"
         if manifest.exists() and state.exists():
-            other = differences(self._facts, self._manifest(manifest))
+            other = differing_keys(self._fingerprint, self._read_manifest(manifest))
             if not other:
-                self._load(state)
+                self._load_state(state)
                 _clear(
                     self.path,
                     keep={"lock", manifest.name, state.name, *(path.name for path in self.segments)},
@@ -216,28 +216,28 @@ class WorkFolder:
                     f"{self.path} holds the work of an earlier run that differs in {', '.join(other)}: give the "
                     "same options and files again, remove that folder, or allow overwriting (-y, overwrite=True)."
                 )
-            self.discarded = _finished_frames(state)
+            self.discarded_frames = _count_finished_frames(state)
         _clear(self.path, keep={"lock"})
-        self._write(manifest.name, json.dumps(self._facts, indent=1).encode())
+        self._write(manifest.name, json.dumps(self._fingerprint, indent=1).encode())
 
-    def _manifest(self, path: Path) -> Facts:
+    def _read_manifest(self, path: Path) -> Fingerprint:
         try:
             facts = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
-            raise self._damaged() from error
+            raise self._damaged_error() from error
         return facts if isinstance(facts, dict) else {}
 
-    def _load(self, path: Path) -> None:
+    def _load_state(self, path: Path) -> None:
         try:
             line, _, self.snapshot = path.read_bytes().partition(b"\n")
-            self.state = State.model_validate_json(line)
+            self.state = CheckpointState.model_validate_json(line)
             sizes = [file.stat().st_size for file in self.segments]
         except (OSError, ValidationError) as error:
-            raise self._damaged() from error
+            raise self._damaged_error() from error
         if sizes != [segment.size for segment in self.state.segments]:
-            raise self._damaged()
+            raise self._damaged_error()
 
-    def _damaged(self) -> InputError:
+    def _damaged_error(self) -> InputError:
         return InputError(f"{self.path} is damaged: remove that folder to begin anew.")
 
     def _write(self, name: str, data: bytes) -> None:
@@ -248,4 +248,4 @@ class WorkFolder:
                     file.flush()
                     os.fsync(file.fileno())
             except OSError as error:
-                raise write_failure(self.path / name, error) from error
+                raise write_error(self.path / name, error) from error

@@ -9,16 +9,16 @@ from pathlib import Path
 import av
 
 from personalive.errors import MediaError
-from personalive.jobs.job_context import Loaded
+from personalive.jobs.job_context import JobContext
 from personalive.media import Provenance
 from personalive.pipelines import registry
 from personalive.pipelines.base import PipelineInfo
 
-Facts = dict[str, object]
+Fingerprint = dict[str, object]
 """Names, as they are shown to a user, and values of JSON."""
 
 
-def fingerprint(loaded: Loaded, mark: Provenance, segment_frames: int) -> Facts:
+def compute_fingerprint(loaded: JobContext, mark: Provenance, segment_frames: int) -> Fingerprint:
     """All that a job's frames, sound and mark depend on, as far as it is known before the first of them.
 
     Files count by their whole contents: hashing takes seconds where animating takes hours, and times and sizes
@@ -29,8 +29,8 @@ def fingerprint(loaded: Loaded, mark: Provenance, segment_frames: int) -> Facts:
         "crop": job.crop,
         "paste_back": job.paste_back,
         "side_by_side": job.side_by_side,
-        "rotate": plan.turn,
-        "rotate_reference": plan.portrait.turn,
+        "rotate": plan.rotation_degrees,
+        "rotate_reference": plan.reference.rotation_degrees,
         "fps": plan.fps,
         "start": job.start,
         "end": job.end,
@@ -41,42 +41,44 @@ def fingerprint(loaded: Loaded, mark: Provenance, segment_frames: int) -> Facts:
     return {
         "output name": job.output.name,
         "reference": [mark.reference_sha256, loaded.reference.id],
-        "driving clip": _digest(job.driving),
-        "pipeline": _version(loaded.pipeline.info),
+        "driving clip": _hash_path(job.driving),
+        "pipeline": _pipeline_version(loaded.pipeline.info),
         "version of personalive": mark.software,
         "video encoder": [av.__version__, *map(list, av.library_versions.values())],
         "segment length": segment_frames,
         **loaded.pipeline.parameters.model_dump(mode="json"),
-        **plan.run.model_dump(mode="json"),
+        **plan.run_parameters.model_dump(mode="json"),
         **options,
     }
 
 
-def differences(one: Facts, other: Facts) -> list[str]:
+def differing_keys(one: Fingerprint, other: Fingerprint) -> list[str]:
     """The names of what is not the same."""
     names = {**one, **other}
     return [name for name in names if one.get(name) != other.get(name)]
 
 
-def _version(info: PipelineInfo) -> str:
+def _pipeline_version(info: PipelineInfo) -> str:
     """The pipeline's name, and the package and version that it is registered by."""
-    packages = [point.dist for point in entry_points(group=registry.GROUP) if point.name == info.id]
+    packages = [
+        point.dist for point in entry_points(group=registry.ENTRY_POINT_GROUP) if point.name == info.id
+    ]
     return " ".join([info.id, *(f"{package.name} {package.version}" for package in packages if package)])
 
 
-def _digest(path: Path) -> str:
+def _hash_path(path: Path) -> str:
     """A hash of a file, or of the files in a folder with their names."""
     try:
         if path.is_dir():
             shown = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != ".")
             return hashlib.sha256(
-                "\n".join(f"{_hash(file)} {file.name}" for file in shown).encode()
+                "\n".join(f"{_hash_file(file)} {file.name}" for file in shown).encode()
             ).hexdigest()
-        return _hash(path)
+        return _hash_file(path)
     except OSError as error:
         raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def _hash(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

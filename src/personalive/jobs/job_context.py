@@ -10,51 +10,53 @@ from threading import Lock
 from typing import Any
 
 from personalive.jobs.layouts import Layout
-from personalive.jobs.plan import Plan
+from personalive.jobs.plan import AnimatePlan
 from personalive.media import DrivingSource
 from personalive.pipelines.base import FrameState, Pipeline, Reference, Session
 
-WAITING_FRAMES = 4
+WRITER_QUEUE_FRAMES = 4
 """How many finished frames may wait for the writer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Loaded:
+class JobContext:
     """A plan, and everything opened that it needs."""
 
-    plan: Plan
+    plan: AnimatePlan
     source: DrivingSource
     pipeline: Pipeline[Any, Any]
     reference: Reference
     layout: Layout
-    calls: Lock
-    """Held during each call of the pipeline and its sessions: see `Shared.calls`."""
+    call_lock: Lock
+    """Held during each call of the pipeline and its sessions: see `PipelineCache.call_lock`."""
 
     @property
     def frames_ahead(self) -> int:
         """How many driving frames may wait for the session."""
-        return max(WAITING_FRAMES, 2 * self.pipeline.info.chunk_frames)
+        return max(WRITER_QUEUE_FRAMES, 2 * self.pipeline.info.chunk_frames)
 
     @contextmanager
     def open_session(self) -> Iterator[Session[Any]]:
         """A new session, as the job wants it, for the time of a block."""
-        with self.calls:
-            session = self.pipeline.open_session(self.reference, self.plan.run, seed=self.plan.job.seed)
+        with self.call_lock:
+            session = self.pipeline.open_session(
+                self.reference, self.plan.run_parameters, seed=self.plan.job.seed
+            )
         try:
             yield session
         finally:
-            with self.calls:
+            with self.call_lock:
                 session.close()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Made:
+class RenderResult:
     """What came of it: output frames by state, `seconds` spent on them, and what was wrong on the way.
 
-    `earlier` of the frames were made by an earlier run.
+    `resumed_frames` of the frames were made by an earlier run.
     """
 
     states: Counter[FrameState]
     seconds: float
     warnings: tuple[str, ...]
-    earlier: int = 0
+    resumed_frames: int = 0

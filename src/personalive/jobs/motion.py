@@ -11,31 +11,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from personalive.errors import InputError
-from personalive.face.crop import Size
-from personalive.jobs.animate_job import AnimateJob, Progress, Report
-from personalive.jobs.background_io import Writer
-from personalive.jobs.driving_clip import open_driver
-from personalive.jobs.output import FrameWriter, check_target, is_picture
-from personalive.jobs.plan import check_start, frame_portrait, frame_size
-from personalive.jobs.reference_image import read_portrait
+from personalive.face.crop import ImageSize
+from personalive.jobs.animate_job import AnimateJob, ProgressCallback, Report
+from personalive.jobs.background_io import BackgroundWriter
+from personalive.jobs.driving_clip import open_driving_clip
+from personalive.jobs.output import OutputWriter, check_output_path, is_single_image
+from personalive.jobs.plan import check_start, crop_reference, resolve_frame_size
+from personalive.jobs.reference_image import read_reference
 from personalive.media import DrivingSource, Rotation, VideoFrame, exact_rate, resample
-from personalive.media.output import check_parent, exists_error
+from personalive.media.output import check_parent, output_exists_error
 from personalive.pipelines import registry
 from personalive.pipelines.base import AnimatedChunk, FrameState
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
-from personalive.pipelines.parameters import build, split
+from personalive.pipelines.parameters import build_parameters, split_parameters
 
 if TYPE_CHECKING:
     from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
     from personalive.pipelines.diffusion.session import PersonaLiveSession
 
-SUFFIX = ".safetensors"
-_WAITING_FRAMES = 4
+MOTION_SUFFIX = ".safetensors"
+_WRITER_QUEUE_FRAMES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExtractJob:
+class ExtractMotionJob:
     """The motion of the clip `driving`, from `start` to `end` in seconds, written to `output`.
 
     `size` is the side of the square, a multiple of 64, that each frame is looked at in: best the one that the
@@ -63,15 +63,17 @@ class ExtractJob:
             end=self.end,
             rotate=self.rotate,
         ).check()
-        if self.output.suffix.lower() != SUFFIX:
-            raise InputError(f"{self.output} would hold a motion: give it a name that ends in {SUFFIX}.")
+        if self.output.suffix.lower() != MOTION_SUFFIX:
+            raise InputError(
+                f"{self.output} would hold a motion: give it a name that ends in {MOTION_SUFFIX}."
+            )
         check_parent(self.output)
         if self.output.exists() and not self.overwrite:
-            raise exists_error(self.output)
+            raise output_exists_error(self.output)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DriveJob:
+class AnimateMotionJob:
     """The portrait in the file `reference` animated by the file `motion`; `output` as of an `AnimateJob`.
 
     `size`, `crop`, `rotate_reference`, `seed` and `parameters` mean what they mean there.
@@ -88,7 +90,7 @@ class DriveJob:
     parameters: Mapping[str, object] = field(default_factory=dict)
 
     @property
-    def animation(self) -> AnimateJob:
+    def animate_job(self) -> AnimateJob:
         """What this would be with a clip for the motion."""
         return AnimateJob(
             reference=self.reference,
@@ -105,68 +107,69 @@ class DriveJob:
         )
 
 
-def extract(job: ExtractJob, progress: Progress | None = None) -> DrivingMotion:
+def extract_motion(job: ExtractMotionJob, progress: ProgressCallback | None = None) -> DrivingMotion:
     """Look at all frames of the clip, write what was seen, and return it. `progress` hears of it in this thread.
 
     Raises `InputError` and its kin for what cannot be used, `PipelineUnavailableError` where the pipeline cannot
     run here. Whatever is raised, nothing is written.
     """
-    tell = progress or _silent
+    tell = progress or _ignore_progress
     job.check()
-    registry.choose(registry.DIFFUSION, job.parameters)
-    load = build(
-        PersonaLiveLoadParameters, {"width": job.size, "height": job.size, **_load_only(job.parameters)}
+    registry.choose_pipeline(registry.DIFFUSION, job.parameters)
+    load = build_parameters(
+        PersonaLiveLoadParameters,
+        {"width": job.size, "height": job.size, **_require_load_parameters(job.parameters)},
     )
-    driver = open_driver(job.driving, start=job.start, end=job.end, rotation=job.rotate)
+    driver = open_driving_clip(job.driving, start=job.start, end=job.end, rotation=job.rotate)
     with driver.source as source:
         check_start(source, job.start)
         for word in (*driver.notes, *driver.warnings):
             tell(word, 0, None)
         tell("loading", 0, None)
         with PersonaLivePipeline.load(load, lambda stage, share: tell(stage, 0, None)) as pipeline:
-            motion = look(pipeline, source, tell)
+            motion = extract_from_source(pipeline, source, tell)
     if job.output.exists() and not job.overwrite:  # somebody else's, made meanwhile
-        raise exists_error(job.output)
+        raise output_exists_error(job.output)
     motion.save(job.output)
     return motion
 
 
-def look(
-    pipeline: PersonaLivePipeline, source: DrivingSource, progress: Progress | None = None
+def extract_from_source(
+    pipeline: PersonaLivePipeline, source: DrivingSource, progress: ProgressCallback | None = None
 ) -> DrivingMotion:
     """The motion of an open clip, at its own average rate, as an animation of it would see it.
 
     Raises `InputError` for a clip without a frame or without a face.
     """
     fps = float(exact_rate(source.info.fps))
-    frames = _told(resample(source, fps), progress or _silent)
+    frames = _with_progress(resample(source, fps), progress or _ignore_progress)
     return pipeline.extract_motion(frames, fps)
 
 
-def drive(job: DriveJob, progress: Progress | None = None) -> Report:
+def animate_motion(job: AnimateMotionJob, progress: ProgressCallback | None = None) -> Report:
     """Do the job. `progress` hears of it in this thread.
 
     Raises `InputError` and its kin for what cannot be used, `PipelineUnavailableError` where the pipeline cannot
     run here. Whatever is raised, nothing is left at the output's place that was not there before.
     """
-    tell, animation = progress or _silent, job.animation
+    tell, animation = progress or _ignore_progress, job.animate_job
     animation.check()
-    check_target(job.output, job.overwrite)
-    pipeline_class = registry.choose(registry.DIFFUSION, job.parameters).pipeline
-    run, load = split(pipeline_class, job.parameters)
-    checked = build(PersonaLiveRunParameters, run)
-    base = build(PersonaLiveLoadParameters, {"seed": job.seed, **load})
-    motion = _read(job)
+    check_output_path(job.output, job.overwrite)
+    pipeline_class = registry.choose_pipeline(registry.DIFFUSION, job.parameters).pipeline
+    run, load = split_parameters(pipeline_class, job.parameters)
+    checked = build_parameters(PersonaLiveRunParameters, run)
+    base = build_parameters(PersonaLiveLoadParameters, {"seed": job.seed, **load})
+    motion = _read_motion(job)
     tell("looking for the face", 0, None)
-    portrait = read_portrait(job.reference, job.rotate_reference)
-    width, height = size = frame_size(animation, load, base, portrait.size)
-    framing = frame_portrait(animation, portrait, size)
+    portrait = read_reference(job.reference, job.rotate_reference)
+    width, height = size = resolve_frame_size(animation, load, base, portrait.size)
+    framing = crop_reference(animation, portrait, size)
     tell("loading", 0, None)
     sized = base.model_copy(update={"width": width, "height": height})
     with PersonaLivePipeline.load(sized, lambda stage, share: tell(stage, 0, None)) as pipeline:
         reference = pipeline.fuse(framing.image)
         with pipeline.open_session(reference, checked, seed=job.seed) as session:
-            states, seconds, warnings = _write(
+            states, seconds, warnings = _write_frames(
                 animation, motion, session, (width, height), sized.temporal_window_size, tell
             )
         return Report(
@@ -181,11 +184,11 @@ def drive(job: DriveJob, progress: Progress | None = None) -> Report:
             seconds=seconds,
             states=dict(states),
             notes=portrait.notes,
-            warnings=(*pipeline.warnings, *framing.warnings, *warnings, *_doubts(states)),
+            warnings=(*pipeline.warnings, *framing.warnings, *warnings, *_quality_warnings(states)),
         )
 
 
-def drive_whole(
+def iter_motion_frames(
     session: PersonaLiveSession, motion: DrivingMotion, chunk_frames: int
 ) -> Iterator[AnimatedChunk]:
     """Step a new session through a motion and flush it: one frame for each of the motion's, in order.
@@ -194,7 +197,7 @@ def drive_whole(
     beginning, is left out. Raises `InputError` for a motion that other weights extracted.
     """
     left = len(motion)
-    for chunk in _stepped(session, motion, chunk_frames):
+    for chunk in _step_motion(session, motion, chunk_frames):
         kept = [k for k, state in enumerate(chunk.states) if state is not FrameState.TRANSITION][:left]
         left -= len(kept)
         if kept:
@@ -202,33 +205,33 @@ def drive_whole(
             yield AnimatedChunk(chunk.images[kept], chunk.times[kept], states)
 
 
-def _stepped(
+def _step_motion(
     session: PersonaLiveSession, motion: DrivingMotion, chunk_frames: int
 ) -> Iterator[AnimatedChunk]:
     for begin in range(0, len(motion), chunk_frames):
-        part = motion.part(slice(begin, begin + chunk_frames))
-        yield session.step_motion(part.padded(chunk_frames))
+        part = motion.select(slice(begin, begin + chunk_frames))
+        yield session.step_motion(part.pad(chunk_frames))
     if (rest := session.flush()) is not None:
         yield rest
 
 
-def _write(
+def _write_frames(
     job: AnimateJob,
     motion: DrivingMotion,
     session: PersonaLiveSession,
-    size: Size,
+    size: ImageSize,
     chunk_frames: int,
-    tell: Progress,
+    tell: ProgressCallback,
 ) -> tuple[Counter[FrameState], float, list[str]]:
     """What the frames written show, the seconds that they took, and what the writer warns of."""
     states: Counter[FrameState] = Counter()
     begun = time.perf_counter()
     fps = float(exact_rate(motion.fps))
     with ExitStack() as stack:
-        target = stack.enter_context(FrameWriter(job, size, fps, False, PersonaLivePipeline.info))
-        writer = stack.enter_context(Writer(target.write, behind=_WAITING_FRAMES))
+        target = stack.enter_context(OutputWriter(job, size, fps, False, PersonaLivePipeline.info))
+        writer = stack.enter_context(BackgroundWriter(target.write, behind=_WRITER_QUEUE_FRAMES))
         tell("animating", 0, len(motion))
-        for chunk in drive_whole(session, motion, chunk_frames):
+        for chunk in iter_motion_frames(session, motion, chunk_frames):
             for image, state in zip(chunk.images, chunk.states, strict=True):
                 states[state] += 1
                 writer.put(image)
@@ -238,11 +241,11 @@ def _write(
     return states, time.perf_counter() - begun, target.warnings
 
 
-def _read(job: DriveJob) -> DrivingMotion:
+def _read_motion(job: AnimateMotionJob) -> DrivingMotion:
     from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
 
     motion = DrivingMotion.load(job.motion)
-    if is_picture(job.output) and len(motion) > 1:
+    if is_single_image(job.output) and len(motion) > 1:
         raise InputError(
             f"{job.output.name} is one picture, but {job.motion.name} has {len(motion)} frames: name the output "
             ".mp4, .mov, .webm or .gif."
@@ -250,9 +253,9 @@ def _read(job: DriveJob) -> DrivingMotion:
     return motion
 
 
-def _load_only(given: Mapping[str, object]) -> dict[str, object]:
+def _require_load_parameters(given: Mapping[str, object]) -> dict[str, object]:
     """The parameters, none of which may be one for running: a motion is the same whatever those are."""
-    run, load = split(PersonaLivePipeline, given)
+    run, load = split_parameters(PersonaLivePipeline, given)
     if run:
         raise InputError(
             f"{next(iter(run))} matters when a motion is carried over, not when it is extracted."
@@ -260,13 +263,13 @@ def _load_only(given: Mapping[str, object]) -> dict[str, object]:
     return load
 
 
-def _told(frames: Iterable[VideoFrame], tell: Progress) -> Iterator[VideoFrame]:
+def _with_progress(frames: Iterable[VideoFrame], tell: ProgressCallback) -> Iterator[VideoFrame]:
     for done, frame in enumerate(frames):
         yield frame
         tell("looking at the driver", done + 1, None)
 
 
-def _doubts(states: Counter[FrameState]) -> list[str]:
+def _quality_warnings(states: Counter[FrameState]) -> list[str]:
     """What the frames' states mean for the result, in words."""
     without = states[FrameState.WAITING] + states[FrameState.HELD]
     if not without:
@@ -277,5 +280,5 @@ def _doubts(states: Counter[FrameState]) -> list[str]:
     ]
 
 
-def _silent(stage: str, done: int, total: int | None) -> None:
+def _ignore_progress(stage: str, done: int, total: int | None) -> None:
     del stage, done, total

@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Self
 
 from personalive.errors import InputError, MediaError
-from personalive.face.crop import Size
-from personalive.file_names import shortened
+from personalive.face.crop import ImageSize
+from personalive.file_names import shorten
 from personalive.jobs.animate_job import AnimateJob
 from personalive.media import (
     COMPOSITE_SYNTHETIC,
@@ -23,41 +23,43 @@ from personalive.media import (
     open_writer,
     save_image,
 )
-from personalive.media.output import check_parent, exists_error
+from personalive.media.output import check_parent, output_exists_error
 from personalive.media.user_paths import check_is_file, is_folder
 from personalive.pipelines.base import PipelineInfo
 
-_LONGEST_STEM = 240
+_MAX_STEM_BYTES = 240
 """Bytes of a name that is made here: there is room for a suffix in the 255 that systems take."""
-_PICTURES = {".png", ".jpg", ".jpeg", ".webp"}
+_IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
-def is_picture(path: Path) -> bool:
+def is_single_image(path: Path) -> bool:
     """Whether a path names one picture, not numbered ones, a folder or a video."""
-    return path.suffix.lower() in _PICTURES and "%" not in path.name and not is_folder(path)
+    return path.suffix.lower() in _IMAGE_SUFFIXES and "%" not in path.name and not is_folder(path)
 
 
-def check_target(path: Path, overwrite: bool) -> None:
+def check_output_path(path: Path, overwrite: bool) -> None:
     """Refuse early what could not be written later: a type, a folder, a file that exists."""
-    if not is_picture(path):
+    if not is_single_image(path):
         check_output(path, overwrite)
         return
     check_parent(path)
     if path.exists() and not overwrite:
-        raise exists_error(path)
+        raise output_exists_error(path)
 
 
-class FrameWriter:
+class OutputWriter:
     """Where composed frames go. The file appears when the context is left without an exception."""
 
-    def __init__(self, job: AnimateJob, size: Size, fps: float, audio: bool, pipeline: PipelineInfo) -> None:
+    def __init__(
+        self, job: AnimateJob, size: ImageSize, fps: float, audio: bool, pipeline: PipelineInfo
+    ) -> None:
         """`size` (width, height) of the frames; `audio`: whether the driving clip's sound comes along."""
         self.warnings: list[str] = []
         self._job = job
-        self._provenance = provenance_of(job, pipeline)
-        self._picture: Image | None = None
+        self._provenance = build_provenance(job, pipeline)
+        self._image: Image | None = None
         self._video = None
-        if not is_picture(job.output):
+        if not is_single_image(job.output):
             self._video = open_writer(
                 job.output,
                 width=size[0],
@@ -72,13 +74,13 @@ class FrameWriter:
         """Add a frame, uint8 RGB (H, W, 3). Raises `MediaError` if it cannot be written."""
         if self._video is not None:
             self._video.write(frame)
-        elif self._picture is not None:
+        elif self._image is not None:
             raise InputError(
                 f"{self._job.output.name} is one picture, but there is more than one frame: "
                 "name a video, such as .mp4, or ask for one frame."
             )
         else:
-            self._picture = frame
+            self._image = frame
 
     def __enter__(self) -> Self:
         return self
@@ -94,11 +96,11 @@ class FrameWriter:
                 self._video.__exit__(exc_type, exc, traceback)
             finally:
                 self.warnings.extend(self._video.warnings)
-        elif exc_type is None and self._picture is not None:
-            save_image(self._job.output, self._picture, self._provenance, overwrite=self._job.overwrite)
+        elif exc_type is None and self._image is not None:
+            save_image(self._job.output, self._image, self._provenance, overwrite=self._job.overwrite)
 
 
-def provenance_of(job: AnimateJob, pipeline: PipelineInfo) -> Provenance:
+def build_provenance(job: AnimateJob, pipeline: PipelineInfo) -> Provenance:
     """The mark of what a job makes. Raises `MediaError` where the reference cannot be read."""
     check_is_file(job.reference)
     try:
@@ -121,9 +123,9 @@ def default_output(reference: Path, driving: Path) -> Path:
     """
     with open_driving(driving) as source:
         suffix = ".png" if source.info.frames == 1 else ".mp4"
-    return default_name(reference, driving, suffix)
+    return default_path(reference, driving, suffix)
 
 
-def default_name(reference: Path, driving: Path, suffix: str) -> Path:
+def default_path(reference: Path, driving: Path, suffix: str) -> Path:
     """A name in the working directory after both inputs."""
-    return Path(shortened(f"{reference.stem}_{driving.stem}", _LONGEST_STEM) + suffix)
+    return Path(shorten(f"{reference.stem}_{driving.stem}", _MAX_STEM_BYTES) + suffix)

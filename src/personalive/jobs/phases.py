@@ -29,7 +29,7 @@ Phases = Generator[Phase, None, T]
 """A job, in phases, that returns what came of it."""
 
 
-def complete(phases: Phases[T]) -> T:
+def run_all_phases(phases: Phases[T]) -> T:
     """Run through all phases on this thread."""
     with closing(phases):
         while True:

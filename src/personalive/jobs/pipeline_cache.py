@@ -9,14 +9,14 @@ from collections.abc import Callable
 from typing import Any
 
 from personalive.media import Image
-from personalive.pipelines.base import LoadParameters, Pipeline, ProgressReport, Reference
+from personalive.pipelines.base import LoadParameters, LoadProgressCallback, Pipeline, Reference
 from personalive.pipelines.registry import AnyPipeline
 
-_FUSED_AT_MOST = 4
+_MAX_REFERENCES = 4
 """A fused reference of the diffusion pipeline holds some hundred megabytes, and jobs come sorted by reference."""
 
 
-class Shared:
+class PipelineCache:
     """Keeps the last pipeline loaded and the last references fused by it, for the next `run`.
 
     One pipeline is loaded at a time: another one, or other load parameters, close it first. Of jobs on several
@@ -24,50 +24,53 @@ class Shared:
     """
 
     def __init__(self) -> None:
-        self.calls = threading.Lock()
+        self.call_lock = threading.Lock()
         """To be held during each call of the pipeline and of its sessions, `Session.prepare` apart: pipelines take
         one call at a time."""
         self._pipeline: Pipeline[Any, Any] | None = None
-        self._loaded_with: LoadParameters | None = None
+        self._load_parameters: LoadParameters | None = None
         self._references: OrderedDict[str, Reference] = OrderedDict()
 
-    def has(self, wanted: AnyPipeline, parameters: LoadParameters) -> bool:
-        """Whether `pipeline` would load nothing."""
-        return type(self._pipeline) is wanted and self._loaded_with == parameters
+    def is_loaded(self, pipeline_class: AnyPipeline, parameters: LoadParameters) -> bool:
+        """Whether `load` would load nothing."""
+        return type(self._pipeline) is pipeline_class and self._load_parameters == parameters
 
-    def pipeline(
-        self, wanted: AnyPipeline, parameters: LoadParameters, report: ProgressReport | None = None
+    def load(
+        self,
+        pipeline_class: AnyPipeline,
+        parameters: LoadParameters,
+        report: LoadProgressCallback | None = None,
     ) -> Pipeline[Any, Any]:
-        """The `wanted` pipeline with these load parameters; it stays open. Raises what loading it raises."""
-        if self._pipeline is not None and self.has(wanted, parameters):
+        """The `pipeline_class` pipeline with these load parameters; it stays open. Raises what loading it raises."""
+        if self._pipeline is not None and self.is_loaded(pipeline_class, parameters):
             return self._pipeline
         self.close()
-        self._pipeline, self._loaded_with = wanted.load(parameters, report), parameters
+        self._pipeline, self._load_parameters = pipeline_class.load(parameters, report), parameters
         return self._pipeline
 
     def fuse(self, pipeline: Pipeline[Any, Any], image: Image) -> Reference:
         """What `pipeline.fuse` gives for the image, uint8 RGB (H, W, 3), from before if it is that of before."""
         key = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
-        with self.calls:
+        with self.call_lock:
             if pipeline is not self._pipeline:
                 return pipeline.fuse(image)
-            return self._kept(key, lambda: pipeline.fuse(image))
+            return self._cached_reference(key, lambda: pipeline.fuse(image))
 
-    def _kept(self, key: str, make: Callable[[], Reference]) -> Reference:
+    def _cached_reference(self, key: str, make: Callable[[], Reference]) -> Reference:
         found = self._references.pop(key, None) or make()
         self._references[key] = found
-        while len(self._references) > _FUSED_AT_MOST:
+        while len(self._references) > _MAX_REFERENCES:
             self._references.popitem(last=False)
         return found
 
     def close(self) -> None:
         """Close the pipeline and forget its references. May be called twice, and used again afterwards."""
         self._references.clear()
-        pipeline, self._pipeline, self._loaded_with = self._pipeline, None, None
+        pipeline, self._pipeline, self._load_parameters = self._pipeline, None, None
         if pipeline is not None:
             pipeline.close()
 
-    def __enter__(self) -> Shared:
+    def __enter__(self) -> PipelineCache:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -6,43 +6,43 @@ import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from personalive.face.crop import Size
+from personalive.face.crop import ImageSize
 from personalive.jobs.animate_job import AnimateJob
-from personalive.jobs.driving_clip import Driver
-from personalive.jobs.layouts import InStill, Layout, ResultOnly, SideBySide
-from personalive.jobs.output import is_picture
+from personalive.jobs.driving_clip import DrivingClip
+from personalive.jobs.layouts import Layout, PasteBackLayout, ResultLayout, SideBySideLayout
+from personalive.jobs.output import is_single_image
 from personalive.jobs.reference_image import (
-    Framing,
-    Portrait,
+    ReferenceCrop,
+    ReferenceImage,
     crop_to_face,
-    read_portrait,
-    whole_picture,
-    whole_size,
+    fit_whole_image,
+    read_reference,
+    size_for_aspect,
 )
 from personalive.media import DrivingSource, VideoFrame, exact_rate, resample
 from personalive.pipelines import registry
 from personalive.pipelines.base import LoadParameters, Reference, RunParameters
-from personalive.pipelines.parameters import build, split
+from personalive.pipelines.parameters import build_parameters, split_parameters
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class AnimatePlan:
     """A job with every choice made and every parameter checked.
 
-    `fps` is the output's rate, `frames` how many there will be, if that is known; `sound` whether the driving
-    clip's comes along; `turn` by how many degrees clockwise the clip's frames are turned.
+    `fps` is the output's rate, `frames` how many there will be, if that is known; `with_audio` whether the driving
+    clip's comes along; `rotation_degrees` by how many degrees clockwise the clip's frames are turned.
     """
 
     job: AnimateJob
-    choice: registry.Choice
-    portrait: Portrait
-    framing: Framing
-    load: LoadParameters
-    run: RunParameters
+    pipeline_choice: registry.PipelineChoice
+    reference: ReferenceImage
+    crop: ReferenceCrop
+    load_parameters: LoadParameters
+    run_parameters: RunParameters
     fps: float
     frames: int | None
-    sound: bool
-    turn: int
+    with_audio: bool
+    rotation_degrees: int
     notes: tuple[str, ...]
     warnings: tuple[str, ...]
 
@@ -58,54 +58,54 @@ def check_start(source: DrivingSource, start: float) -> None:
         next(iter(source))
 
 
-def make_plan(job: AnimateJob, choice: registry.Choice, driver: Driver) -> Plan:
+def make_plan(job: AnimateJob, choice: registry.PipelineChoice, driver: DrivingClip) -> AnimatePlan:
     """Choose and check everything for a job. Raises `InputError` and its kin for what cannot be used."""
-    run, load = split(choice.pipeline, job.parameters)
+    run, load = split_parameters(choice.pipeline, job.parameters)
     source = driver.source
     notes = list(driver.notes)
     if is_still(source) and "motion" in choice.pipeline.run_parameters.model_fields and "motion" not in run:
         # Relative to itself, a single frame does not move.
         run["motion"] = "absolute"
         notes.append(f"{job.driving.name} is a still: its pose and expression are taken as they are.")
-    checked = build(choice.pipeline.run_parameters, run)
-    base = build(choice.pipeline.load_parameters, {"seed": job.seed, **load})
-    portrait = read_portrait(job.reference, job.rotate_reference)
-    size = frame_size(job, load, base, portrait.size)
-    framing = frame_portrait(job, portrait, size)
-    carried = job.audio and not is_picture(job.output)
+    checked = build_parameters(choice.pipeline.run_parameters, run)
+    base = build_parameters(choice.pipeline.load_parameters, {"seed": job.seed, **load})
+    portrait = read_reference(job.reference, job.rotate_reference)
+    size = resolve_frame_size(job, load, base, portrait.size)
+    framing = crop_reference(job, portrait, size)
+    carried = job.audio and not is_single_image(job.output)
     if carried:
         notes.extend(source.info.sound_notes)
     fps = float(exact_rate(job.fps if job.fps is not None else source.info.fps))
-    return Plan(
+    return AnimatePlan(
         job=job,
-        choice=choice,
-        portrait=portrait,
-        framing=framing,
-        load=base.model_copy(update={"width": size[0], "height": size[1]}),
-        run=checked,
+        pipeline_choice=choice,
+        reference=portrait,
+        crop=framing,
+        load_parameters=base.model_copy(update={"width": size[0], "height": size[1]}),
+        run_parameters=checked,
         fps=fps,
-        frames=_expected(job, source, fps),
-        sound=carried and source.info.has_audio,
-        turn=driver.turn,
+        frames=_count_frames(job, source, fps),
+        with_audio=carried and source.info.has_audio,
+        rotation_degrees=driver.rotation_degrees,
         notes=(*notes, *portrait.notes),
         warnings=(*driver.warnings, *framing.warnings),
     )
 
 
-def frame_size(
-    job: AnimateJob, given: Mapping[str, object], checked: LoadParameters, image_size: Size
-) -> Size:
+def resolve_frame_size(
+    job: AnimateJob, given: Mapping[str, object], checked: LoadParameters, image_size: ImageSize
+) -> ImageSize:
     """The size to animate at: `given` as parameters, else the job's square, else the picture's shape."""
-    width, height = (job.size, job.size) if job.crop else whole_size(image_size, job.size)
+    width, height = (job.size, job.size) if job.crop else size_for_aspect(image_size, job.size)
     return (checked.width if "width" in given else width, checked.height if "height" in given else height)
 
 
-def frame_portrait(job: AnimateJob, portrait: Portrait, size: Size) -> Framing:
+def crop_reference(job: AnimateJob, portrait: ReferenceImage, size: ImageSize) -> ReferenceCrop:
     """The part of the portrait that the job animates, at that size."""
-    return crop_to_face(portrait, size) if job.crop else whole_picture(portrait, size)
+    return crop_to_face(portrait, size) if job.crop else fit_whole_image(portrait, size)
 
 
-def _expected(job: AnimateJob, source: DrivingSource, fps: float) -> int | None:
+def _count_frames(job: AnimateJob, source: DrivingSource, fps: float) -> int | None:
     info = source.info
     length = info.duration if info.duration is not None else (info.frames / info.fps if info.frames else None)
     if is_still(source):
@@ -118,19 +118,21 @@ def _expected(job: AnimateJob, source: DrivingSource, fps: float) -> int | None:
     return frames if job.max_frames is None else min(frames, job.max_frames)
 
 
-def driving_frames(plan: Plan, source: DrivingSource) -> Iterator[VideoFrame]:
+def read_driving_frames(plan: AnimatePlan, source: DrivingSource) -> Iterator[VideoFrame]:
     """The driving frames at the output's rate: frame i is the one shown by output frame i."""
     # A still lasts one frame of the rate that stills have, which at a higher rate would be several.
     limit = 1 if is_still(source) else plan.job.max_frames
     return itertools.islice(resample(source, plan.fps), limit)
 
 
-def make_layout(plan: Plan, source: DrivingSource, reference: Reference) -> Layout:
+def make_layout(plan: AnimatePlan, source: DrivingSource, reference: Reference) -> Layout:
     """What the job's frames show."""
-    still, framing = plan.portrait.image, plan.framing
+    still, framing = plan.reference.image, plan.crop
     height, width = framing.image.shape[:2]
-    layout: Layout = InStill(still, framing.box) if plan.job.paste_back else ResultOnly((width, height))
+    layout: Layout = (
+        PasteBackLayout(still, framing.box) if plan.job.paste_back else ResultLayout((width, height))
+    )
     if plan.job.side_by_side:
         beside = still if plan.job.paste_back else reference.image
-        layout = SideBySide(beside, (source.info.width, source.info.height), layout)
+        layout = SideBySideLayout(beside, (source.info.width, source.info.height), layout)
     return layout

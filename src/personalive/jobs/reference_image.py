@@ -7,50 +7,50 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from personalive.errors import MediaError, NoFaceError, UnsupportedMediaError
-from personalive.face.crop import CropBox, Size, cut, head_in_frame, reference_crop
+from personalive.face.crop import CropBox, ImageSize, compute_reference_crop, extract_crop, measure_head
 from personalive.face.face import Face
-from personalive.face.search import Reach
+from personalive.face.search import SearchReach
 from personalive.face.tracker import FaceDetector
-from personalive.face.upright import Upright, stands, upright
+from personalive.face.upright import UprightImage, is_upright, turn_upright
 from personalive.media import PICTURES, Image, Rotation, is_image_file, open_driving, read_image
-from personalive.media.rotation import turned
+from personalive.media.rotation import rotate_image
 from personalive.media.user_paths import is_folder
 
-_SMALLEST_HEAD = 64
-_SMALLEST_SHARE = 0.15
-_SEARCHED_FRAMES = 250
-_DOUBTFUL = 0.2
+_MIN_HEAD_SIDE = 64
+_MIN_HEAD_SHARE = 0.15
+_MAX_SEARCHED_FRAMES = 250
+_LOW_SCORE = 0.2
 """Confidence below which what looks like a face in a video's frame is passed over for a clearer one."""
-_CUT_OFF = 0.12
+_MAX_OUTSIDE_SHARE = 0.12
 """Share of a face's box from which on what lies outside the picture is missed."""
 _ADVICE = "Use a picture in which one face is clearly visible, not too small and not turned away."
-_HALF_A_FACE = (
+_CUT_OFF_WARNING = (
     "The reference's face is cut off at the picture's edge: what is missing is made up. "
     "Use a picture that shows all of it."
 )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Portrait:
+class ReferenceImage:
     """A reference: `image` uint8 RGB (H, W, 3), the `face` to animate, and `notes` on it.
 
-    `turn`: by how many degrees clockwise the picture was turned from how it was given. `faces`: how many it shows.
+    `turn`: by how many degrees clockwise the picture was turned from how it was given. `face_count`: how many it shows.
     """
 
     image: Image
     face: Face
     notes: tuple[str, ...] = ()
-    turn: int = 0
-    faces: int = 1
+    rotation_degrees: int = 0
+    face_count: int = 1
 
     @property
-    def size(self) -> Size:
+    def size(self) -> ImageSize:
         """(width, height) of the image."""
         return self.image.shape[1], self.image.shape[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Framing:
+class ReferenceCrop:
     """What of a portrait is animated: `box` in its pixels, and `image`, that part at the pipeline's size."""
 
     box: CropBox
@@ -58,7 +58,7 @@ class Framing:
     warnings: tuple[str, ...] = ()
 
 
-def read_portrait(path: Path, rotation: Rotation = "auto") -> Portrait:
+def read_reference(path: Path, rotation: Rotation = "auto") -> ReferenceImage:
     """Read a picture, or the first frame of a video that shows a face, and turn it clockwise by `rotation`.
 
     Raises `NoFaceError` where there is no face, or none that stands upright then, `MediaError` where the file
@@ -67,22 +67,22 @@ def read_portrait(path: Path, rotation: Rotation = "auto") -> Portrait:
     if is_folder(path):
         raise MediaError(f"{path} is a directory: the reference must be a picture or a video.")
     if is_image_file(path):
-        return find_portrait(read_image(path), path.name, rotation)
+        return detect_reference(read_image(path), path.name, rotation)
     with FaceDetector() as detector:
-        return _from_video(path, detector, rotation)
+        return _detect_in_video(path, detector, rotation)
 
 
-def find_portrait(image: Image, name: str = "the picture", rotation: Rotation = "auto") -> Portrait:
+def detect_reference(image: Image, name: str = "the picture", rotation: Rotation = "auto") -> ReferenceImage:
     """The portrait in uint8 RGB (height, width, 3), called `name` in what is said of it, turned by `rotation`.
 
     Raises `NoFaceError` where there is no face, or none that stands upright then.
     """
     with FaceDetector() as detector:
-        found = _upright(detector, image, name, rotation, "very far")
-        return _portrait(found, name, *_turn_notes(name, found.turn, rotation))
+        found = _turn_upright(detector, image, name, rotation, "very far")
+        return _build_reference(found, name, *_rotation_notes(name, found.rotation, rotation))
 
 
-def _from_video(path: Path, detector: FaceDetector, rotation: Rotation) -> Portrait:
+def _detect_in_video(path: Path, detector: FaceDetector, rotation: Rotation) -> ReferenceImage:
     try:
         video = open_driving(path)
     except UnsupportedMediaError as error:
@@ -90,51 +90,55 @@ def _from_video(path: Path, detector: FaceDetector, rotation: Rotation) -> Portr
             f"{path.name} is neither a {PICTURES} picture nor a video that can be read: convert it first."
         ) from error
     problem: NoFaceError | None = None
-    doubtful: Portrait | None = None
+    doubtful: ReferenceImage | None = None
     with video:
-        for frame in itertools.islice(video, _SEARCHED_FRAMES):
+        for frame in itertools.islice(video, _MAX_SEARCHED_FRAMES):
             try:
-                found = _upright(detector, frame.image, path.name, rotation, "far")
+                found = _turn_upright(detector, frame.image, path.name, rotation, "far")
             except NoFaceError as error:
-                problem = problem if isinstance(problem, _LyingError) else error
+                problem = problem if isinstance(problem, _NotUprightError) else error
                 continue
             note = f"{path.name} is a video: its frame at {frame.time:.2f} s is the reference."
-            turned_too = _turn_notes(path.name, found.turn, rotation)
-            portrait = _portrait(found, path.name, note, *video.info.notes, *turned_too)
-            if detector.confidence(portrait.image, portrait.face) >= _DOUBTFUL:
+            turned_too = _rotation_notes(path.name, found.rotation, rotation)
+            portrait = _build_reference(found, path.name, note, *video.info.notes, *turned_too)
+            if detector.confidence(portrait.image, portrait.face) >= _LOW_SCORE:
                 return portrait
             doubtful = doubtful or portrait
     if doubtful is not None:
         return doubtful
-    if isinstance(problem, _LyingError):
+    if isinstance(problem, _NotUprightError):
         raise problem
-    raise NoFaceError(f"No face was found in the first {_SEARCHED_FRAMES} frames of {path.name}. {_ADVICE}")
+    raise NoFaceError(
+        f"No face was found in the first {_MAX_SEARCHED_FRAMES} frames of {path.name}. {_ADVICE}"
+    )
 
 
-class _LyingError(NoFaceError):
+class _NotUprightError(NoFaceError):
     """There is a face, but the picture lies on its side or stands on its head."""
 
 
-def _upright(detector: FaceDetector, image: Image, name: str, rotation: Rotation, reach: Reach) -> Upright:
+def _turn_upright(
+    detector: FaceDetector, image: Image, name: str, rotation: Rotation, reach: SearchReach
+) -> UprightImage:
     """The picture turned as is wanted. Raises `NoFaceError` unless a face in it stands upright then."""
     if rotation == "auto":
         faces = detector.detect(image, reach=reach)
-        if (turned_up := upright(detector, image, reach=reach, faces=faces)) is not None:
+        if (turned_up := turn_upright(detector, image, reach=reach, faces=faces)) is not None:
             return turned_up
         after = "whichever way it is turned: rotate the picture first"
     else:
-        image = turned(image, rotation)
+        image = rotate_image(image, rotation)
         faces = detector.detect(image, reach=reach)
-        found = Upright(image, rotation, faces)
-        if found.face is not None and stands(detector, image, found.face):
+        found = UprightImage(image, rotation, faces)
+        if found.face is not None and is_upright(detector, image, found.face):
             return found
         after = f"when it is rotated by {rotation}°: choose another angle, or auto"
     if not faces:
         raise NoFaceError(f"No face was found in {name}. {_ADVICE}")
-    raise _LyingError(f"The face in {name} does not stand upright {after}.")
+    raise _NotUprightError(f"The face in {name} does not stand upright {after}.")
 
 
-def _portrait(found: Upright, name: str, *notes: str) -> Portrait:
+def _build_reference(found: UprightImage, name: str, *notes: str) -> ReferenceImage:
     face = found.face
     assert face is not None
     if len(found.faces) > 1:
@@ -143,69 +147,69 @@ def _portrait(found: Upright, name: str, *notes: str) -> Portrait:
             *notes,
             f"{name} shows more than one face: that at {x}, {y} is animated; crop to choose another.",
         )
-    return Portrait(found.image, face, notes, found.turn, len(found.faces))
+    return ReferenceImage(found.image, face, notes, found.rotation, len(found.faces))
 
 
-def _turn_notes(name: str, turn: int, rotation: Rotation) -> tuple[str, ...]:
-    return (turn_note(name, turn),) if turn and rotation == "auto" else ()
+def _rotation_notes(name: str, turn: int, rotation: Rotation) -> tuple[str, ...]:
+    return (rotation_note(name, turn),) if turn and rotation == "auto" else ()
 
 
-def turn_note(name: str, turn: int) -> str:
+def rotation_note(name: str, degrees: int) -> str:
     """Return the note that a picture or clip was turned by `turn` degrees clockwise to stand upright."""
-    how = "stands on its head" if turn == 180 else "lies on its side"
-    return f"{name} {how}: it is rotated by {turn}° clockwise."
+    how = "stands on its head" if degrees == 180 else "lies on its side"
+    return f"{name} {how}: it is rotated by {degrees}° clockwise."
 
 
-def crop_to_face(portrait: Portrait, size: Size) -> Framing:
+def crop_to_face(portrait: ReferenceImage, size: ImageSize) -> ReferenceCrop:
     """Head and shoulders at `size` (width, height)."""
-    box = reference_crop(portrait.face, portrait.size, size[0] / size[1])
-    height = head_in_frame(portrait.face)[2]
+    box = compute_reference_crop(portrait.face, portrait.size, size[0] / size[1])
+    height = measure_head(portrait.face)[2]
     warnings = []
-    if height < _SMALLEST_HEAD:
+    if height < _MIN_HEAD_SIDE:
         warnings.append(f"The reference's face is only {height:.0f} pixels high: the result will be blurred.")
-    if cut_off(portrait.face, portrait.size):
-        warnings.append(_HALF_A_FACE)
-    return Framing(box, cut(portrait.image, box, size), tuple(warnings))
+    if is_face_cut_off(portrait.face, portrait.size):
+        warnings.append(_CUT_OFF_WARNING)
+    return ReferenceCrop(box, extract_crop(portrait.image, box, size), tuple(warnings))
 
 
-def whole_picture(portrait: Portrait, size: Size) -> Framing:
+def fit_whole_image(portrait: ReferenceImage, size: ImageSize) -> ReferenceCrop:
     """The picture at `size` (width, height), cut where its aspect differs, never through the face."""
     width, height = portrait.size
     box = CropBox.largest(portrait.size, size[0] / size[1])
     left, top, right, bottom = portrait.face.box
     box = CropBox(
-        _showing(left, right, box.left, box.width, width),
-        _showing(top, bottom, box.top, box.height, height),
+        _clamp_span_start(left, right, box.left, box.width, width),
+        _clamp_span_start(top, bottom, box.top, box.height, height),
         box.width,
         box.height,
     )
-    share = head_in_frame(portrait.face)[2] / box.height
+    share = measure_head(portrait.face)[2] / box.height
     warnings = []
-    if share < _SMALLEST_SHARE:
+    if share < _MIN_HEAD_SHARE:
         warnings.append(
             f"The face fills only {100 * share:.0f} % of the picture's height: "
             "cropped to the face and pasted back it would be finer."
         )
-    if cut_off(portrait.face, portrait.size):
-        warnings.append(_HALF_A_FACE)
-    return Framing(box, cut(portrait.image, box, size), tuple(warnings))
+    if is_face_cut_off(portrait.face, portrait.size):
+        warnings.append(_CUT_OFF_WARNING)
+    return ReferenceCrop(box, extract_crop(portrait.image, box, size), tuple(warnings))
 
 
-def cut_off(face: Face, size: Size) -> bool:
+def is_face_cut_off(face: Face, size: ImageSize) -> bool:
     """Whether a good part of a face lies outside the picture of `size` (width, height)."""
     left, top, right, bottom = face.box
     inside = max(min(right, size[0]) - max(left, 0), 0) * max(min(bottom, size[1]) - max(top, 0), 0)
-    return inside < (1 - _CUT_OFF) * (right - left) * (bottom - top)
+    return inside < (1 - _MAX_OUTSIDE_SHARE) * (right - left) * (bottom - top)
 
 
-def _showing(low: float, high: float, start: float, length: float, limit: int) -> float:
+def _clamp_span_start(low: float, high: float, start: float, length: float, limit: int) -> float:
     """`start` of a span moved, if it must be, so that low…high lies in the middle of what it can show."""
     if start <= low and high <= start + length:
         return start
     return min(max((low + high - length) / 2, 0.0), limit - length)
 
 
-def whole_size(image_size: Size, side: int) -> Size:
+def size_for_aspect(image_size: ImageSize, side: int) -> ImageSize:
     """Width and height, multiples of 64 in 256…1024, closest to the image's aspect.
 
     The shorter side is `side`, unless the longer would pass 1024 then.

@@ -16,72 +16,78 @@ from pathlib import Path
 from typing import Any
 
 from personalive.errors import CannotResumeError, InputError, MediaError
-from personalive.jobs.animate_job import Progress
-from personalive.jobs.background_io import Reader, Writer
-from personalive.jobs.checkpoint_dir import State, WorkFolder
-from personalive.jobs.fingerprint import fingerprint
-from personalive.jobs.job_context import WAITING_FRAMES, Loaded, Made
-from personalive.jobs.output import is_picture, provenance_of
+from personalive.jobs.animate_job import ProgressCallback
+from personalive.jobs.background_io import BackgroundReader, BackgroundWriter
+from personalive.jobs.checkpoint_dir import CheckpointDir, CheckpointState
+from personalive.jobs.fingerprint import compute_fingerprint
+from personalive.jobs.job_context import WRITER_QUEUE_FRAMES, JobContext, RenderResult
+from personalive.jobs.output import build_provenance, is_single_image
 from personalive.jobs.phases import Phase, Phases
-from personalive.jobs.plan import driving_frames
-from personalive.jobs.session_runner import Drive, Driven, prepared_ahead
-from personalive.media import AudioTrack, Provenance, VideoFrame, join_videos, open_writer, output_kind
+from personalive.jobs.plan import read_driving_frames
+from personalive.jobs.session_runner import AnimatedFrame, SessionRunner, prefetch_frames
+from personalive.media import AudioTrack, Provenance, VideoFrame, concat_videos, open_writer, output_kind
 from personalive.pipelines.base import FrameState, Session
 
-SEGMENT_FRAMES = 128
+DEFAULT_SEGMENT_FRAMES = 128
 """A segment of a job that does not say otherwise ends with the step that completes so many frames."""
 
-OnSegment = Callable[[WorkFolder], None]
+SegmentCallback = Callable[[CheckpointDir], None]
 """Called in the caller's thread when a job in segments has its work folder, and after every segment kept there."""
 
 
 def check_resumable(output: Path) -> None:
     """Raise `InputError` unless `output` is of a kind that can be made in segments."""
-    if is_picture(output) or output_kind(output) not in {"mp4", "mov", "webm"}:
+    if is_single_image(output) or output_kind(output) not in {"mp4", "mov", "webm"}:
         raise InputError(
             f"{output} cannot be made in segments: resuming needs a video, .mp4, .m4v, .mov or .webm."
         )
 
 
 def animate_in_segments(
-    loaded: Loaded, tell: Progress, on_segment: OnSegment | None = None, *, keep_work: bool = False
-) -> Phases[Made]:
-    """Make what an earlier run has not, join it all and remove the work folder, unless `keep_work`.
+    context: JobContext,
+    progress: ProgressCallback,
+    on_segment: SegmentCallback | None = None,
+    *,
+    keep_checkpoint: bool = False,
+) -> Phases[RenderResult]:
+    """Make what an earlier run has not, join it all and remove the work folder, unless `keep_checkpoint`.
 
     Raises `CannotResumeError` where the pipeline cannot continue a session, `InputError` where the work folder is
     not of this job, and `MediaError` where something cannot be read or written. Finished segments stay for the
     next run.
     """
-    job, info = loaded.plan.job, loaded.pipeline.info
-    mark = provenance_of(job, info)
+    job, info = context.plan.job, context.pipeline.info
+    mark = build_provenance(job, info)
     with ExitStack() as stack:
-        session = stack.enter_context(loaded.open_session())
-        _snapshot(loaded, session)  # first of all: in vain if there is none to be had
-        tell("checking the files", 0, None)
-        length = job.segment_frames or SEGMENT_FRAMES
-        facts = fingerprint(loaded, mark, length)
-        folder = stack.enter_context(WorkFolder(job.output, facts, overwrite=job.overwrite))
-        say = on_segment or _nobody
+        session = stack.enter_context(context.open_session())
+        _take_snapshot(context, session)  # first of all: in vain if there is none to be had
+        progress("checking the files", 0, None)
+        length = job.segment_frames or DEFAULT_SEGMENT_FRAMES
+        facts = compute_fingerprint(context, mark, length)
+        folder = stack.enter_context(CheckpointDir(job.output, facts, overwrite=job.overwrite))
+        say = on_segment or _ignore_segment
         say(folder)
         lost = []
-        if folder.discarded:
-            tell(f"discarding {folder.discarded} finished frames", 0, None)
-            lost.append(f"{folder.discarded} finished frames of a run with other options were discarded.")
+        if folder.discarded_frames:
+            progress(f"discarding {folder.discarded_frames} finished frames", 0, None)
+            lost.append(
+                f"{folder.discarded_frames} finished frames of a run with other options were discarded."
+            )
         earlier = folder.state.frames
         if earlier:
-            tell(f"going on after {earlier} frames", 0, None)
+            progress(f"going on after {earlier} frames", 0, None)
         if not folder.state.finished:
-            yield from _Work(loaded, session, folder, mark, tell).finish(length, say)
+            yield from _SegmentWriter(context, session, folder, mark, progress).write_all(length, say)
         state = folder.state
-        tell("finishing", state.frames, state.frames)
-        warnings = _join(loaded, folder, mark)
-        if not keep_work:
+        progress("finishing", state.frames, state.frames)
+        warnings = _join_segments(context, folder, mark)
+        if not keep_checkpoint:
             folder.remove()
-    return Made(Counter(state.states), state.seconds, (*lost, *state.warnings, *warnings), earlier)
+    return RenderResult(Counter(state.states), state.seconds, (*lost, *state.warnings, *warnings), earlier)
 
 
-def _snapshot(loaded: Loaded, session: Session[Any]) -> bytes:
-    with loaded.calls:
+def _take_snapshot(loaded: JobContext, session: Session[Any]) -> bytes:
+    with loaded.call_lock:
         snapshot = session.snapshot()
     if snapshot is None:
         raise CannotResumeError(
@@ -90,114 +96,124 @@ def _snapshot(loaded: Loaded, session: Session[Any]) -> bytes:
     return snapshot
 
 
-def _nobody(folder: WorkFolder) -> None:
+def _ignore_segment(folder: CheckpointDir) -> None:
     del folder
 
 
-def _join(loaded: Loaded, folder: WorkFolder, mark: Provenance) -> list[str]:
+def _join_segments(loaded: JobContext, folder: CheckpointDir, mark: Provenance) -> list[str]:
     plan, job = loaded.plan, loaded.plan.job
-    return join_videos(
+    return concat_videos(
         job.output,
         folder.segments,
         fps=plan.fps,
         provenance=mark,
-        audio=AudioTrack(job.driving, job.start) if plan.sound else None,
+        audio=AudioTrack(job.driving, job.start) if plan.with_audio else None,
         overwrite=job.overwrite,
         staging=folder.path,
     )
 
 
-class _Work:
+class _SegmentWriter:
     """Makes the segments that a work folder lacks."""
 
     def __init__(
-        self, loaded: Loaded, session: Session[Any], folder: WorkFolder, mark: Provenance, tell: Progress
+        self,
+        loaded: JobContext,
+        session: Session[Any],
+        folder: CheckpointDir,
+        mark: Provenance,
+        tell: ProgressCallback,
     ) -> None:
-        self._loaded = loaded
+        self._context = loaded
         self._session = session
-        self._folder = folder
-        self._mark = mark
-        self._tell = tell
+        self._checkpoint = folder
+        self._provenance = mark
+        self._progress = tell
 
-    def finish(self, length: int, say: OnSegment) -> Phases[None]:
+    def write_all(self, length: int, say: SegmentCallback) -> Phases[None]:
         """Make them all, of `length` frames, and `say` so after each. `folder.state` is finished then."""
-        loaded, folder = self._loaded, self._folder
+        loaded, folder = self._context, self._checkpoint
         with ExitStack() as stack:
-            source = driving_frames(loaded.plan, loaded.source)
-            reader = stack.enter_context(Reader(source, ahead=loaded.frames_ahead))
+            source = read_driving_frames(loaded.plan, loaded.source)
+            reader = stack.enter_context(BackgroundReader(source, ahead=loaded.frames_ahead))
             reader.start()
-            waiting = self._find_place(reader) if folder.state.taken else []
-            frames = stack.enter_context(prepared_ahead(self._session, reader, ahead=loaded.frames_ahead))
-            drive = Drive(self._session, loaded.pipeline.info, frames, loaded.calls)
-            drive.go_on(folder.state.frames, waiting, folder.state.padding)
+            waiting = self._seek_to_checkpoint(reader) if folder.state.taken else []
+            frames = stack.enter_context(prefetch_frames(self._session, reader, ahead=loaded.frames_ahead))
+            drive = SessionRunner(self._session, loaded.pipeline.info, frames, loaded.call_lock)
+            drive.resume_at(folder.state.frames, waiting, folder.state.padding)
             yield Phase.ANIMATING
             while not folder.state.finished:
                 begun = time.perf_counter()
-                states = yield from self._make(drive, length)
-                self._keep(drive, states, time.perf_counter() - begun)
+                states = yield from self._write_segment(drive, length)
+                self._save_checkpoint(drive, states, time.perf_counter() - begun)
                 say(folder)
 
-    def _find_place(self, reader: Iterator[VideoFrame]) -> list[VideoFrame]:
+    def _seek_to_checkpoint(self, reader: Iterator[VideoFrame]) -> list[VideoFrame]:
         """Bring session and source to where the earlier run was; return the frames that waited for their result.
 
         The source is read again from its start, which gives the same frames; seeking need not.
         """
-        state = self._folder.state
-        with self._loaded.calls:
-            self._session.restore(self._folder.snapshot)
+        state = self._checkpoint.state
+        with self._context.call_lock:
+            self._session.restore(self._checkpoint.snapshot)
         passed = 0
         for passed, _ in enumerate(itertools.islice(reader, state.frames), 1):
-            self._tell("finding the place", passed, state.frames)
+            self._progress("finding the place", passed, state.frames)
         waiting = list(itertools.islice(reader, state.taken - state.frames))
         if passed + len(waiting) < state.taken:
-            raise MediaError(f"{self._loaded.plan.job.driving} gave fewer frames than in the earlier run.")
+            raise MediaError(f"{self._context.plan.job.driving} gave fewer frames than in the earlier run.")
         return waiting
 
-    def _make(self, drive: Drive, length: int) -> Phases[Counter[FrameState]]:
+    def _write_segment(self, drive: SessionRunner, length: int) -> Phases[Counter[FrameState]]:
         """Write the next segment, if there is another frame, and say what its frames are.
 
         The last one is only finished once the pipeline has nothing to do any more.
         """
         states: Counter[FrameState] = Counter()
-        results = drive.results(at_least=length)
+        results = drive.iter_results(at_least=length)
         first = next(results, None)
         if first is None:
             yield Phase.FINISHING
             return states
-        plan, layout, done = self._loaded.plan, self._loaded.layout, self._folder.state.frames
-        path = self._folder.next_segment
+        plan, layout, done = self._context.plan, self._context.layout, self._checkpoint.state.frames
+        path = self._checkpoint.next_segment
         width, height = layout.size
         with ExitStack() as stack:
             target = stack.enter_context(
                 open_writer(
-                    path, width=width, height=height, fps=plan.fps, provenance=self._mark, overwrite=True
+                    path,
+                    width=width,
+                    height=height,
+                    fps=plan.fps,
+                    provenance=self._provenance,
+                    overwrite=True,
                 )
             )
 
-            def finish(driven: Driven) -> None:
+            def finish(driven: AnimatedFrame) -> None:
                 target.write(layout.compose(driven.driving, driven.animated))
 
-            writer = stack.enter_context(Writer(finish, behind=WAITING_FRAMES))
+            writer = stack.enter_context(BackgroundWriter(finish, behind=WRITER_QUEUE_FRAMES))
             for driven in itertools.chain([first], results):
                 states[driven.state] += 1
                 writer.put(driven)
-                self._tell("animating", done + states.total(), plan.frames)
-            if drive.ended:
+                self._progress("animating", done + states.total(), plan.frames)
+            if drive.finished:
                 yield Phase.FINISHING
             writer.finish()
         return states
 
-    def _keep(self, drive: Drive, states: Counter[FrameState], seconds: float) -> None:
+    def _save_checkpoint(self, drive: SessionRunner, states: Counter[FrameState], seconds: float) -> None:
         """Record the segment just written, with all that a later run needs to go on after it."""
-        before = self._folder.state
-        snapshot = b"" if drive.ended else _snapshot(self._loaded, self._session)
-        state = State(
-            segments=self._folder.add_segment(states.total()) if states else before.segments,
+        before = self._checkpoint.state
+        snapshot = b"" if drive.finished else _take_snapshot(self._context, self._session)
+        state = CheckpointState(
+            segments=self._checkpoint.add_segment(states.total()) if states else before.segments,
             states=Counter(before.states) + states,
-            taken=drive.taken,
+            taken=drive.consumed,
             padding=drive.padding,
             seconds=before.seconds + seconds,
-            warnings=tuple(self._loaded.source.warnings),
-            finished=drive.ended,
+            warnings=tuple(self._context.source.warnings),
+            finished=drive.finished,
         )
-        self._folder.save(state, snapshot)
+        self._checkpoint.save(state, snapshot)

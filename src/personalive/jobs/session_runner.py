@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from personalive.jobs.background_io import Reader
+from personalive.jobs.background_io import BackgroundReader
 from personalive.media import Image, VideoFrame
 from personalive.pipelines.base import AnimatedChunk, FrameChunk, FrameState, PipelineInfo, Session
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Driven:
+class AnimatedFrame:
     """A driving frame and what came of it."""
 
     driving: Image
@@ -26,35 +26,35 @@ class Driven:
 
 
 @contextmanager
-def prepared_ahead(
+def prefetch_frames(
     session: Session[Any], frames: Iterable[VideoFrame], *, ahead: int
 ) -> Iterator[Iterable[VideoFrame]]:
     """Prepare `frames` for the session's steps, on a thread that begins now, at most `ahead` frames in advance."""
     if type(session).prepare is Session.prepare:
         yield frames
         return
-    with Reader(_prepared(session, frames), ahead=ahead) as reader:
+    with BackgroundReader(_prepare_frames(session, frames), ahead=ahead) as reader:
         reader.start()
         yield reader
 
 
-def _prepared(session: Session[Any], frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+def _prepare_frames(session: Session[Any], frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
     for frame in frames:
         session.prepare(frame.image, frame.time)
         yield frame
 
 
-def drive(
+def run_session(
     session: Session[Any],
     info: PipelineInfo,
     frames: Iterable[VideoFrame],
-    calls: AbstractContextManager[object] | None = None,
-) -> Iterator[Driven]:
+    call_lock: AbstractContextManager[object] | None = None,
+) -> Iterator[AnimatedFrame]:
     """Animate `frames`, all of one size and evenly spaced, and yield each with its result, in order."""
-    return Drive(session, info, frames, calls).results()
+    return SessionRunner(session, info, frames, call_lock).iter_results()
 
 
-class Drive:
+class SessionRunner:
     """Takes driving frames through a session, in one go or piece by piece.
 
     A delay is waited for and flushed out, lead-in frames are dropped, and where chunks must be whole the last
@@ -67,88 +67,88 @@ class Drive:
         session: Session[Any],
         info: PipelineInfo,
         frames: Iterable[VideoFrame],
-        calls: AbstractContextManager[object] | None = None,
+        call_lock: AbstractContextManager[object] | None = None,
     ) -> None:
-        """`calls` is entered for each step, and again for the next."""
+        """`call_lock` is entered for each step, and again for the next."""
         self._session = session
-        self._calls = calls or nullcontext()
+        self._call_lock = call_lock or nullcontext()
         self._info = info
-        self._source = iter(frames)
-        self._pairing = _Pairing()
-        self.taken = 0
+        self._frames = iter(frames)
+        self._matcher = _FrameMatcher()
+        self.consumed = 0
         """Driving frames that the session has had."""
-        self.ended = False
+        self.finished = False
         """Whether the last result was given."""
 
     @property
     def padding(self) -> int:
         """How many of the frames that wait for their result only fill up the last chunk."""
-        return self._pairing.padding
+        return self._matcher.padding
 
-    def go_on(self, done: int, waiting: list[VideoFrame], padding: int) -> None:
+    def resume_at(self, done: int, waiting: list[VideoFrame], padding: int) -> None:
         """Be where another drive was: `done` results given, then `waiting` driving frames and `padding`."""
-        self.taken = done + len(waiting)
-        self._pairing.expect(waiting, padding)
+        self.consumed = done + len(waiting)
+        self._matcher.add_pending(waiting, padding)
 
-    def results(self, at_least: int | None = None) -> Iterator[Driven]:
+    def iter_results(self, at_least: int | None = None) -> Iterator[AnimatedFrame]:
         """Yield the next results, of whole steps, until there are `at_least` so many; by default all."""
         given = 0
         while at_least is None or given < at_least:
             for driven in self._step():
                 given += 1
                 yield driven
-            if self.ended:
+            if self.finished:
                 return
 
-    def _step(self) -> Iterator[Driven]:
-        frames = list(itertools.islice(self._source, self._info.chunk_frames))
+    def _step(self) -> Iterator[AnimatedFrame]:
+        frames = list(itertools.islice(self._frames, self._info.chunk_frames))
         if frames:
             padding = self._info.chunk_frames - len(frames) if self._info.exact_chunks else 0
-            self.taken += len(frames)
-            self._pairing.expect(frames, padding)
-            with self._calls:
-                animated = self._session.step(_chunk(frames, padding))
-            yield from self._pairing.match(animated)
+            self.consumed += len(frames)
+            self._matcher.add_pending(frames, padding)
+            with self._call_lock:
+                animated = self._session.step(_make_chunk(frames, padding))
+            yield from self._matcher.match(animated)
             return
-        with self._calls:
+        with self._call_lock:
             rest = self._session.flush()
         if rest is not None:
-            yield from self._pairing.match(rest)
-        self._pairing.check_complete()
-        self.ended = True
+            yield from self._matcher.match(rest)
+        self._matcher.check_complete()
+        self.finished = True
 
 
-class _Pairing:
+class _FrameMatcher:
     """Matches results to the driving frames that wait for theirs; padding waits as None."""
 
     def __init__(self) -> None:
-        self._waiting: deque[Image | None] = deque()
+        self._pending: deque[Image | None] = deque()
 
     @property
     def padding(self) -> int:
-        return sum(driving is None for driving in self._waiting)
+        return sum(driving is None for driving in self._pending)
 
-    def expect(self, batch: list[VideoFrame], padding: int) -> None:
-        self._waiting.extend(frame.image for frame in batch)
-        self._waiting.extend([None] * padding)
+    def add_pending(self, batch: list[VideoFrame], padding: int) -> None:
+        self._pending.extend(frame.image for frame in batch)
+        self._pending.extend([None] * padding)
 
-    def match(self, chunk: AnimatedChunk) -> Iterator[Driven]:
+    def match(self, chunk: AnimatedChunk) -> Iterator[AnimatedFrame]:
         for animated, state in zip(chunk.images, chunk.states, strict=True):
             if state is FrameState.TRANSITION:
                 continue
-            if not self._waiting:
+            if not self._pending:
                 raise RuntimeError("the pipeline gave back more frames than went in")
-            driving = self._waiting.popleft()
+            driving = self._pending.popleft()
             if driving is not None:
-                yield Driven(driving, animated, state)
+                yield AnimatedFrame(driving, animated, state)
 
     def check_complete(self) -> None:
-        missing = sum(driving is not None for driving in self._waiting)
+        missing = sum(driving is not None for driving in self._pending)
         if missing:
             raise RuntimeError(f"the pipeline kept {missing} frames to itself")
 
 
-def _chunk(batch: list[VideoFrame], padding: int) -> FrameChunk:
+def _make_chunk(batch: list[VideoFrame], padding: int) -> FrameChunk:
     last = batch[-1]
     images = [frame.image for frame in batch] + [last.image] * padding
     later = [last.time + last.duration * (k + 1) for k in range(padding)]

@@ -1,8 +1,8 @@
 """Files and bytes to frames, and back: images, video, sound, and the mark of synthetic media."""
 
 from personalive.media.audio import AudioTrack
-from personalive.media.concat import join_videos
-from personalive.media.fragmented_writer import FragmentedWriter, keep_fragments
+from personalive.media.concat import concat_videos
+from personalive.media.fragmented_writer import FragmentedWriter, finalize_fragments
 from personalive.media.frame_shape import MAX_IMAGE_PIXELS, check_shape
 from personalive.media.image import (
     MAX_IMAGE_BYTES,
@@ -50,8 +50,8 @@ __all__ = [
     "exact_rate",
     "fit_image",
     "is_image_file",
-    "join_videos",
-    "keep_fragments",
+    "concat_videos",
+    "finalize_fragments",
     "open_driving",
     "open_writer",
     "output_kind",

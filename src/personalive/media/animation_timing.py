@@ -5,14 +5,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-UNSTATED = 0.1
+DEFAULT_DURATION = 0.1
 """Seconds that a picture stands which asks for none: what browsers and FFmpeg give it."""
 
 _WEBP_FRAME = b"ANMF"
 _PNG_FRAME, _PNG_SIGNATURE = b"fcTL", 8
 
 
-def frame_durations(data: bytes) -> list[float]:
+def read_frame_durations(data: bytes) -> list[float]:
     """Return the seconds of each picture in the order of the file `data`; fewer of one that breaks off."""
     if data[:4] == b"RIFF":
         return [
@@ -24,12 +24,12 @@ def frame_durations(data: bytes) -> list[float]:
 
 
 def _webp_seconds(frame: memoryview) -> float:
-    return int.from_bytes(frame[12:15], "little") / 1000 or UNSTATED
+    return int.from_bytes(frame[12:15], "little") / 1000 or DEFAULT_DURATION
 
 
 def _png_seconds(control: memoryview) -> float:
     parts, whole = struct.unpack_from(">HH", control, 20)
-    return float(parts / (whole or 100)) or UNSTATED
+    return float(parts / (whole or 100)) or DEFAULT_DURATION
 
 
 def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:

@@ -11,11 +11,11 @@ import av.error
 import numpy as np
 
 from personalive.errors import MediaError
-from personalive.media.output import write_failure
+from personalive.media.output import write_error
 from personalive.media.types import Image
 
 
-class StagedWriter(ABC):
+class AtomicWriter(ABC):
     """Takes frames of one size, (width, height), and hands them to its subclass until closed or given up."""
 
     def __init__(self, path: Path, size: tuple[int, int]) -> None:
@@ -42,7 +42,7 @@ class StagedWriter(ABC):
             self._add(np.ascontiguousarray(image))
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self.abort()
-            raise write_failure(self._path, error) from error
+            raise write_error(self._path, error) from error
         except BaseException:
             self.abort()
             raise
@@ -64,7 +64,7 @@ class StagedWriter(ABC):
             self._complete()
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self.abort()
-            raise write_failure(self._path, error) from error
+            raise write_error(self._path, error) from error
         except BaseException:
             self.abort()
             raise

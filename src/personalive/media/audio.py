@@ -22,21 +22,21 @@ from av.packet import Packet
 from numpy.typing import NDArray
 
 from personalive.errors import MediaError
-from personalive.media.containers import open_container, stream_origin
+from personalive.media.containers import open_container, read_stream_origin
 from personalive.media.image import is_image_file
-from personalive.media.ratios import fraction
-from personalive.media.tracks import audio_stream, video_stream
+from personalive.media.ratios import to_fraction
+from personalive.media.tracks import select_audio_stream, select_video_stream
 from personalive.media.user_paths import is_folder
 
 AudioMode: TypeAlias = Literal["copy", "encode"]
 
-_COPIED = {"mp4": {"aac", "mp3"}, "mov": {"aac", "mp3"}, "webm": {"opus", "vorbis"}}
+_COPYABLE_CODECS = {"mp4": {"aac", "mp3"}, "mov": {"aac", "mp3"}, "webm": {"opus", "vorbis"}}
 _ENCODERS = {"mp4": "aac", "mov": "aac", "webm": "libopus"}
 _AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000}
 _DEFAULT_RATE = 48_000
 _BITS_PER_CHANNEL = 80_000
 # Timestamps of sound jitter with their rounding; a larger step is a gap or a splice.
-_GAP = 0.05
+_MAX_GAP = 0.05
 _SILENCE_BLOCK = 4800
 
 
@@ -75,15 +75,15 @@ class AudioInput:
 
     def _open(self) -> None:
         self._container = open_container(self._track.path)
-        stream = audio_stream(self._container)
+        stream = select_audio_stream(self._container)
         if stream is None or stream.time_base is None:
             self._container.close()
             raise MediaError(f"{self.name} holds no sound.")
         self.stream = stream
-        self.time_base = fraction(stream.time_base)
-        video = video_stream(self._container)
+        self.time_base = to_fraction(stream.time_base)
+        video = select_video_stream(self._container)
         self.offset = (
-            stream_origin(self._track.path, video if video is not None else stream) + self._track.start
+            read_stream_origin(self._track.path, video if video is not None else stream) + self._track.start
         )
 
     def _seek(self) -> None:
@@ -104,14 +104,14 @@ class AudioInput:
                 if not packet.size:
                     # To a decoder an empty packet is the end, wherever it stands.
                     continue
-                time = self.time(packet.pts) if packet.pts is not None else time
+                time = self.to_output_time(packet.pts) if packet.pts is not None else time
                 yield packet
         except (av.error.FFmpegError, OSError):
             self.warnings.append(
                 f"The sound of {self.name} is damaged after {max(time, 0.0):.1f} s: it ends there."
             )
 
-    def time(self, stamp: int) -> float:
+    def to_output_time(self, stamp: int) -> float:
         """Seconds of the output at which a stamp of the source comes."""
         return float(stamp * self.time_base) - self.offset
 
@@ -120,7 +120,7 @@ class AudioInput:
         self._container.close()
 
 
-class CopiedAudio:
+class AudioCopier:
     """Packets moved over as they are, cut at packet boundaries (about 20 ms)."""
 
     def __init__(self, source: AudioInput, output: av.container.OutputContainer, kind: str) -> None:
@@ -142,7 +142,7 @@ class CopiedAudio:
             if packet.pts is None or packet.dts is None:
                 self._next = None
                 continue
-            begin = self._source.time(packet.pts)
+            begin = self._source.to_output_time(packet.pts)
             if begin >= until:
                 return
             self._next = None
@@ -171,7 +171,7 @@ class CopiedAudio:
         self._source.close()
 
 
-class EncodedAudio:
+class AudioEncoder:
     """Sound decoded, cut to the sample and encoded anew, in mono or stereo. Gaps turn into silence."""
 
     def __init__(self, source: AudioInput, output: av.container.OutputContainer, kind: str) -> None:
@@ -188,7 +188,7 @@ class EncodedAudio:
         stream.codec_context.layout = self._layout
         stream.codec_context.bit_rate = _BITS_PER_CHANNEL * (1 if self._layout == "mono" else 2)
         self._stream = stream
-        self._blocks = self._decoded()
+        self._blocks = self._decode_blocks()
         self._block: tuple[int, NDArray[np.float32]] | None = None
         self._written = 0
         self._lost = 0
@@ -236,16 +236,16 @@ class EncodedAudio:
         self._written += samples.shape[1]
         self._output.mux(self._stream.encode(frame))
 
-    def _decoded(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    def _decode_blocks(self) -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield blocks of samples (channels, count) with their position in the output, which may overlap."""
         resampler = av.AudioResampler(format="fltp", layout=self._layout, rate=self._rate)
         expected: float | None = None
         position = 0
         for frame in self._frames():
-            time = self._source.time(frame.pts) if frame.pts is not None else (expected or 0.0)
+            time = self._source.to_output_time(frame.pts) if frame.pts is not None else (expected or 0.0)
             if expected is None:
                 position = round(time * self._rate)
-            elif abs(time - expected) > _GAP:
+            elif abs(time - expected) > _MAX_GAP:
                 position += round((time - expected) * self._rate)
             expected = time + frame.samples / frame.sample_rate
             # The resampler expects times without gaps; positions are kept here.
@@ -280,7 +280,7 @@ def open_audio(track: AudioTrack) -> AudioInput | None:
     if is_folder(track.path) or is_image_file(track.path):
         return None
     container = open_container(track.path)
-    silent = audio_stream(container) is None
+    silent = select_audio_stream(container) is None
     container.close()
     return None if silent else AudioInput(track)
 
@@ -291,14 +291,14 @@ def can_copy(source: AudioInput, kind: str) -> bool:
     # The decoder's own name may differ, as "mp3float" does.
     codec = context.codec.canonical_name
     # AAC that brings its set-up in each packet (ADTS, in AVI) does not fit MP4 as it is.
-    return codec in _COPIED[kind] and (codec != "aac" or bool(context.extradata))
+    return codec in _COPYABLE_CODECS[kind] and (codec != "aac" or bool(context.extradata))
 
 
-def feed_audio(
+def add_audio(
     source: AudioInput, output: av.container.OutputContainer, kind: str, mode: AudioMode
 ) -> AudioFeed:
     """Add a sound stream to an output that has not been started and return what fills it."""
-    return CopiedAudio(source, output, kind) if mode == "copy" else EncodedAudio(source, output, kind)
+    return AudioCopier(source, output, kind) if mode == "copy" else AudioEncoder(source, output, kind)
 
 
 def _at_least(value: int, floor: int | None) -> int:

@@ -18,7 +18,7 @@ from av.sidedata.sidedata import SideData
 from av.sidedata.sidedata import Type as SideDataType
 from numpy.typing import NDArray
 
-from personalive.media.hdr import hdr_kind, tone_mapped
+from personalive.media.hdr import detect_hdr, tone_map
 from personalive.media.types import Image
 
 _LIMITED, _FULL = 1, 2
@@ -28,7 +28,7 @@ _MATRICES = {1: _ITU709, 4: 4, 5: _ITU601, 6: _ITU601, 7: 7, 9: 9, 10: 9}
 # Shares of red and blue in the luma of those matrices.
 _LUMA = {_ITU709: (0.2126, 0.0722), _ITU601: (0.299, 0.114)}
 # SWS_BICUBIC | SWS_FULL_CHR_H_INT | SWS_ACCURATE_RND, by number because older PyAV does not name the flags.
-_SCALER = 0x4 | 0x2000 | 0x40000
+_SCALER_FLAGS = 0x4 | 0x2000 | 0x40000
 
 Orient = Callable[[Image], Image]
 
@@ -38,14 +38,14 @@ def to_rgb(frame: av.VideoFrame, width: int, height: int) -> Image:
 
     Transparency is laid on white, and high dynamic range is mapped to what screens show.
     """
-    if hdr_kind(frame) is not None:
-        return tone_mapped(frame, width, height)
+    if detect_hdr(frame) is not None:
+        return tone_map(frame, width, height)
     matrix = _MATRICES.get(frame.colorspace, _ITU709 if frame.height >= 720 else _ITU601)
     full = frame.color_range == _FULL or frame.format.name.startswith("yuvj")
     stays = (frame.width, frame.height) == (width, height)
     usual = matrix in _LUMA and frame.format.name in {"yuv420p", "yuvj420p"}
     if stays and usual and all(plane.line_size > 0 for plane in frame.planes):  # below 0: stored upside down
-        return _quarter_chroma_to_rgb(frame, matrix, full=full)
+        return _yuv420_to_rgb(frame, matrix, full=full)
     transparent = _has_alpha(frame.format)
     converted = frame.reformat(
         width=width,
@@ -54,10 +54,10 @@ def to_rgb(frame: av.VideoFrame, width: int, height: int) -> Image:
         src_colorspace=matrix,
         src_color_range=_FULL if full else _LIMITED,
         dst_color_range=_FULL,
-        interpolation=_SCALER,
+        interpolation=_SCALER_FLAGS,
     )
     pixels = np.ascontiguousarray(cast(Image, converted.to_ndarray()))
-    return _on_white(pixels) if transparent else pixels
+    return _composite_on_white(pixels) if transparent else pixels
 
 
 def _has_alpha(kind: av.VideoFormat) -> bool:
@@ -65,7 +65,7 @@ def _has_alpha(kind: av.VideoFormat) -> bool:
     return kind.name == "pal8" or any(component.is_alpha for component in kind.components)
 
 
-def _on_white(pixels: NDArray[np.uint8]) -> Image:
+def _composite_on_white(pixels: NDArray[np.uint8]) -> Image:
     """Lay (height, width, 4) on white: (height, width, 3)."""
     opaque = pixels[..., 3:]
     if opaque.min() == 255:
@@ -78,14 +78,14 @@ def to_limited_bt709(image: Image, pixel_format: str) -> av.VideoFrame:
     """Convert RGB (height, width, 3) uint8 to a limited-range BT.709 frame for an encoder."""
     height, width = image.shape[:2]
     if pixel_format == "yuv420p" and height % 2 == 0 and width % 2 == 0:
-        converted = av.VideoFrame.from_ndarray(_to_quarter_chroma(image), format=pixel_format)
+        converted = av.VideoFrame.from_ndarray(_rgb_to_yuv420(image), format=pixel_format)
     else:
         converted = av.VideoFrame.from_ndarray(image, format="rgb24").reformat(
             format=pixel_format,
             dst_colorspace=_ITU709,
             src_color_range=_FULL,
             dst_color_range=_LIMITED,
-            interpolation=_SCALER,
+            interpolation=_SCALER_FLAGS,
         )
     converted.colorspace = 1
     converted.color_range = _LIMITED
@@ -96,12 +96,12 @@ def to_limited_bt709(image: Image, pixel_format: str) -> av.VideoFrame:
 # pixels, in a fifth of the time. Both take a chroma sample to lie in the middle of its pixels.
 
 
-def _quarter_chroma_to_rgb(frame: av.VideoFrame, matrix: int, *, full: bool) -> Image:
+def _yuv420_to_rgb(frame: av.VideoFrame, matrix: int, *, full: bool) -> Image:
     width, height = frame.width, frame.height
     luma, *chroma = (_plane(frame, index) for index in range(3))
     twice = (2 * chroma[0].shape[1], 2 * chroma[0].shape[0])
     fine = [cv2.resize(c, twice, interpolation=cv2.INTER_LINEAR)[:height, :width] for c in chroma]
-    return cast(Image, cv2.transform(cv2.merge([luma, *fine]), _to_rgb_matrix(matrix, full)))
+    return cast(Image, cv2.transform(cv2.merge([luma, *fine]), _yuv_to_rgb_matrix(matrix, full)))
 
 
 def _plane(frame: av.VideoFrame, index: int) -> NDArray[np.uint8]:
@@ -110,10 +110,10 @@ def _plane(frame: av.VideoFrame, index: int) -> NDArray[np.uint8]:
     return np.asarray(rows[: plane.height, : plane.width])
 
 
-def _to_quarter_chroma(image: Image) -> NDArray[np.uint8]:
+def _rgb_to_yuv420(image: Image) -> NDArray[np.uint8]:
     """RGB (height, width, 3), both even, as planes one below the other: (height · 3/2, width)."""
     height, width = image.shape[:2]
-    matrix = _from_rgb_matrix(_ITU709)
+    matrix = _rgb_to_yuv_matrix(_ITU709)
     planes = np.empty((height * 3 // 2, width), np.uint8)
     # All three and one kept: OpenCV has no quick way to make one channel of three.
     cv2.extractChannel(cv2.transform(image, matrix), 0, planes[:height])
@@ -125,7 +125,7 @@ def _to_quarter_chroma(image: Image) -> NDArray[np.uint8]:
 
 
 @cache
-def _from_rgb_matrix(matrix: int) -> NDArray[np.float64]:
+def _rgb_to_yuv_matrix(matrix: int) -> NDArray[np.float64]:
     """RGB to limited-range YUV, (3, 4), the last column added."""
     red, blue = _LUMA[matrix]
     luma = np.array([red, 1 - red - blue, blue])
@@ -138,9 +138,9 @@ def _from_rgb_matrix(matrix: int) -> NDArray[np.float64]:
 
 
 @cache
-def _to_rgb_matrix(matrix: int, full: bool) -> NDArray[np.float64]:
+def _yuv_to_rgb_matrix(matrix: int, full: bool) -> NDArray[np.float64]:
     """YUV to RGB, (3, 4), the last column added."""
-    to_limited = _from_rgb_matrix(matrix)
+    to_limited = _rgb_to_yuv_matrix(matrix)
     inverse = np.linalg.inv(to_limited[:, :3])
     offset = to_limited[:, 3]
     if full:
@@ -149,7 +149,7 @@ def _to_rgb_matrix(matrix: int, full: bool) -> NDArray[np.float64]:
     return np.column_stack([inverse, -inverse @ offset])
 
 
-def display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+def read_display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
     """Return the (a, b, c, d) of the frame's display matrix, in signs: where x and y go on the screen.
 
     A pixel at (x, y) is shown at (a·x + c·y, b·x + d·y), up to a shift. Each is -1, 0 or 1; angles that are
@@ -173,7 +173,7 @@ def _matrix_bytes(frame: av.VideoFrame) -> bytes:
         return b""
 
 
-def clockwise_turn(matrix: tuple[int, int, int, int]) -> int:
+def rotation_degrees(matrix: tuple[int, int, int, int]) -> int:
     """Degrees clockwise (0, 90, 180, 270) by which a display matrix turns the picture, mirroring aside."""
     a, b, _, _ = matrix
     if a:
@@ -181,7 +181,7 @@ def clockwise_turn(matrix: tuple[int, int, int, int]) -> int:
     return 90 if b > 0 else 270
 
 
-def orientation(matrix: tuple[int, int, int, int]) -> Orient | None:
+def make_orient(matrix: tuple[int, int, int, int]) -> Orient | None:
     """Return what brings a stored picture upright by its display matrix; None if it is upright already."""
     if matrix == (1, 0, 0, 1):
         return None

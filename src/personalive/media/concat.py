@@ -14,15 +14,15 @@ from av.video.stream import VideoStream
 from personalive.errors import MediaError
 from personalive.media.audio import AudioTrack
 from personalive.media.containers import open_container
-from personalive.media.muxer import ContainerFile
-from personalive.media.output import check_output, write_failure
+from personalive.media.muxer import Muxer
+from personalive.media.output import check_output, write_error
 from personalive.media.provenance import Provenance
-from personalive.media.ratios import fraction
-from personalive.media.tracks import video_stream
+from personalive.media.ratios import to_fraction
+from personalive.media.tracks import select_video_stream
 from personalive.media.video_writer import exact_rate
 
 
-def join_videos(
+def concat_videos(
     path: Path,
     parts: Sequence[Path],
     *,
@@ -48,59 +48,63 @@ def join_videos(
     if not parts:
         raise MediaError(f"{path} was not written: there were no frames.")
     with open_container(parts[0]) as first:
-        template = _video(first, parts[0])
-        output = ContainerFile(
+        template = _video_stream_of(first, parts[0])
+        output = Muxer(
             path,
             kind,
-            lambda container: _like(template, container, rate),
+            lambda container: _add_stream_like(template, container, rate),
             provenance=provenance,
             audio=audio,
             overwrite=overwrite,
             staging=staging,
         )
         try:
-            for number, packet in enumerate(_packets(parts, rate, template.codec_context.extradata)):
+            for number, packet in enumerate(_read_packets(parts, rate, template.codec_context.extradata)):
                 packet.stream = output.video
                 output.mux([packet], float((number + 1) / rate))
             output.complete()
         except (av.error.FFmpegError, OSError, ValueError) as error:
             output.discard()
-            raise write_failure(path, error) from error
+            raise write_error(path, error) from error
         except BaseException:
             output.discard()
             raise
     return output.warnings
 
 
-def _like(template: VideoStream, container: av.container.OutputContainer, rate: Fraction) -> VideoStream:
+def _add_stream_like(
+    template: VideoStream, container: av.container.OutputContainer, rate: Fraction
+) -> VideoStream:
     stream = container.add_stream_from_template(template, opaque=True)
     stream.time_base = 1 / rate
     return stream
 
 
-def _packets(parts: Sequence[Path], rate: Fraction, extradata: bytes | None) -> Iterator[Packet[VideoStream]]:
+def _read_packets(
+    parts: Sequence[Path], rate: Fraction, extradata: bytes | None
+) -> Iterator[Packet[VideoStream]]:
     """Yield the packets of all parts, their times in frames of the whole."""
     count = 0
     delay: int | None = None
     for path in parts:
         begin = count
         with open_container(path) as container:
-            stream = _video(container, path)
+            stream = _video_stream_of(container, path)
             if stream.codec_context.extradata != extradata:
                 raise MediaError(f"{path} was encoded in another way than the parts before it.")
-            for packet in _readable(container, stream, path):
+            for packet in _checked_packets(container, stream, path):
                 if packet.pts is None or packet.dts is None:
                     continue
                 # Only for B-frames; a part too short for any has none, but can be but the last.
-                delay = -_frames(packet, packet.dts, rate) if delay is None else delay
-                packet.pts = begin + _frames(packet, packet.pts, rate)
+                delay = -_to_frame_count(packet, packet.dts, rate) if delay is None else delay
+                packet.pts = begin + _to_frame_count(packet, packet.pts, rate)
                 packet.dts = count - delay
                 packet.duration, packet.time_base = 1, 1 / rate
                 count += 1
                 yield packet
 
 
-def _readable(
+def _checked_packets(
     container: av.container.InputContainer, stream: VideoStream, path: Path
 ) -> Iterator[Packet[VideoStream]]:
     try:
@@ -109,13 +113,13 @@ def _readable(
         raise MediaError(f"{path} is damaged.") from error
 
 
-def _frames(packet: Packet[VideoStream], stamp: int, rate: Fraction) -> int:
+def _to_frame_count(packet: Packet[VideoStream], stamp: int, rate: Fraction) -> int:
     """A time stamp as a number of frames, whatever the container rounded it to."""
-    return round(stamp * fraction(packet.time_base) * rate)
+    return round(stamp * to_fraction(packet.time_base) * rate)
 
 
-def _video(container: av.container.InputContainer, path: Path) -> VideoStream:
-    stream = video_stream(container)
+def _video_stream_of(container: av.container.InputContainer, path: Path) -> VideoStream:
+    stream = select_video_stream(container)
     if stream is None:
         raise MediaError(f"{path} holds no video.")
     return stream

@@ -13,19 +13,19 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.stream import VideoStream
 
 from personalive.errors import MediaError
-from personalive.media.containers import open_container, stream_origin
-from personalive.media.deinterlace import deinterlaced
-from personalive.media.dolby_vision import incompatible_profile
-from personalive.media.frame_shape import MAX_IMAGE_PIXELS, check_shape, objection
-from personalive.media.ratios import fraction
-from personalive.media.tracks import audio_stream, video_stream
+from personalive.media.containers import open_container, read_stream_origin
+from personalive.media.deinterlace import deinterlace
+from personalive.media.dolby_vision import find_incompatible_profile
+from personalive.media.frame_shape import MAX_IMAGE_PIXELS, check_shape, describe_shape_problem
+from personalive.media.ratios import to_fraction
+from personalive.media.tracks import select_audio_stream, select_video_stream
 
 # FFmpeg's own decoders of these leave transparency out.
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 class ContainerDecoder:
-    """An opened file. `lost` counts frames that could not be decoded, among those read since it was opened.
+    """An opened file. `lost_frames` counts frames that could not be decoded, among those read since it was opened.
 
     Raises:
         MediaError: the file cannot be opened, holds no picture track, or is Dolby Vision that cannot be shown as
@@ -40,23 +40,23 @@ class ContainerDecoder:
 
     def _open(self) -> None:
         self.container = open_container(self._path)
-        stream = video_stream(self.container)
+        stream = select_video_stream(self.container)
         if stream is None or stream.time_base is None:
-            sound = audio_stream(self.container) is not None
+            sound = select_audio_stream(self.container) is not None
             self.container.close()
             what = "holds sound only" if sound else "holds no video that can be decoded"
             raise MediaError(f"{self._path.name} {what}: there is no picture in it to read.")
         self.stream = stream
-        self.time_base = fraction(stream.time_base)
+        self.time_base = to_fraction(stream.time_base)
         try:
             self._refuse_dolby_vision()
             self._check_claimed_shape()
-            self._codec = _decoder(stream)
-            self.origin = stream_origin(self._path, stream)
+            self._codec = _create_decoder(stream)
+            self.origin = read_stream_origin(self._path, stream)
         except BaseException:
             self.container.close()
             raise
-        self.lost = 0
+        self.lost_frames = 0
         self._trailing_loss = False
         self._broken_off = False
         self._last_end = 0.0
@@ -69,7 +69,7 @@ class ContainerDecoder:
 
     def _refuse_dolby_vision(self) -> None:
         try:
-            profile = incompatible_profile(self._path)
+            profile = find_incompatible_profile(self._path)
         except OSError as error:
             raise MediaError(f"{self._path} cannot be read: {error.strerror or error}.") from error
         if profile is not None:
@@ -99,13 +99,13 @@ class ContainerDecoder:
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """Yield the frames from here on, in the order of showing and without combs."""
-        return deinterlaced(self._intact())
+        return deinterlace(self._decode_intact())
 
     def ended_early(self, slack: float) -> bool:
         """Whether the file broke off, or more than `slack` seconds of what its header claims are missing."""
         return self._broken_off or self._trailing_loss or self._claimed_end() - self._last_end > slack
 
-    def _intact(self) -> Iterator[av.VideoFrame]:
+    def _decode_intact(self) -> Iterator[av.VideoFrame]:
         for packet in self._packets():
             yield from filter(self._is_intact, self._decode(packet))
         # The decoder still holds the frames that it was reordering. Flushing packets do not say for certain whose
@@ -116,7 +116,7 @@ class ContainerDecoder:
         try:
             return self._codec.decode(packet)
         except (av.error.FFmpegError, ValueError):
-            self._lose()
+            self._count_lost()
             return []
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
@@ -128,7 +128,7 @@ class ContainerDecoder:
                     # One that flushes, or one of AVI's that say "as before": to a decoder both would be the end.
                     continue
                 if packet.pts is not None:
-                    end = float((packet.pts + (packet.duration or 0)) * fraction(packet.time_base))
+                    end = float((packet.pts + (packet.duration or 0)) * to_fraction(packet.time_base))
                     self._last_end = max(self._last_end, end)
                 if packet.stream_index == self.stream.index:
                     yield cast("Packet[VideoStream]", packet)
@@ -137,25 +137,25 @@ class ContainerDecoder:
 
     def _is_intact(self, frame: av.VideoFrame) -> bool:
         # Concealed errors come out as grey smears; the frame before is the better picture.
-        if frame.is_corrupt or objection(frame.width, frame.height):
-            self._lose()
+        if frame.is_corrupt or describe_shape_problem(frame.width, frame.height):
+            self._count_lost()
             return False
         self._trailing_loss = False
         return True
 
-    def _lose(self) -> None:
-        self.lost += 1
+    def _count_lost(self) -> None:
+        self.lost_frames += 1
         self._trailing_loss = True
 
     def _claimed_end(self) -> float:
         rate = self.stream.average_rate
         if self.container.format.name == "avi" and rate:
             # FFmpeg shortens the duration of a cut AVI to what is there, but not the count of frames.
-            return self.stream.frames / float(fraction(rate)) + self.origin
+            return self.stream.frames / float(to_fraction(rate)) + self.origin
         return (self.container.duration or 0) / av.time_base
 
 
-def _decoder(stream: VideoStream) -> VideoCodecContext:
+def _create_decoder(stream: VideoStream) -> VideoCodecContext:
     """Return what decodes a track: FFmpeg's choice, or another where that would leave transparency out."""
     codec, given = stream.codec_context, stream.codec_context
     other = _WITH_ALPHA.get(given.codec.canonical_name)

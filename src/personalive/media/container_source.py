@@ -16,20 +16,27 @@ from personalive.errors import MediaError
 from personalive.media import colour
 from personalive.media.container_decoder import ContainerDecoder
 from personalive.media.frame_shape import check_shape
-from personalive.media.frame_timing import LONGEST_STEP, MAX_FPS, in_order, rate, rising, typical_step
-from personalive.media.image import fit_within, inner_size
+from personalive.media.frame_timing import (
+    MAX_FPS,
+    MAX_STEP,
+    estimate_rate,
+    estimate_step,
+    make_increasing,
+    sort_timestamps,
+)
+from personalive.media.image import fit_size, fit_within
 from personalive.media.packet_scan import PacketScan, scan_packets
-from personalive.media.picture_sources import Shown, other_shape
-from personalive.media.ratios import fraction
-from personalive.media.tracks import audio_choice, audio_stream, video_choice
+from personalive.media.picture_sources import TimedImage, shape_change_warning
+from personalive.media.ratios import to_fraction
+from personalive.media.tracks import describe_audio_choice, describe_video_choice, select_audio_stream
 from personalive.media.types import Image, VideoInfo
 
 # How far before the wanted moment to look for a keyframe, should the nearest one turn out to lie after it.
 _SEEK_MARGINS = (0.0, 3.0, 15.0)
 # Headers round, and tracks end a little apart: only more than this missing is a file cut short.
-_SLACK = 0.25
-_ROUNDING = 0.0011
-_REORDERING = {"h264", "hevc", "vvc", "mpeg4", "mpeg2video", "mpeg1video", "vc1", "wmv3", "msmpeg4v3"}
+_MAX_MISSING_SECONDS = 0.25
+_TIME_ROUNDING = 0.0011
+_REORDERING_CODECS = {"h264", "hevc", "vvc", "mpeg4", "mpeg2video", "mpeg1video", "vc1", "wmv3", "msmpeg4v3"}
 
 
 class ContainerSource:
@@ -43,40 +50,44 @@ class ContainerSource:
         try:
             stream = self._decoder.stream
             scan = scan_packets(path, stream.index)
-            claims = _claimed_rates(stream)
-            self._fps = rate(typical_step(scan.stamps, scan.tick), claims, frames=len(scan.stamps))
+            claims = _candidate_rates(stream)
+            self._fps = estimate_rate(
+                estimate_step(scan.timestamps, scan.tick), claims, frames=len(scan.timestamps)
+            )
             self._guesses = [1 / claim for claim in claims if claim != self._fps]
             # Where frames are coded in another order than shown, the timestamps of their packets do not rise; where
             # they do nevertheless, they are those of the decoding.
-            self._doubtful = scan.rises == (stream.codec_context.codec.canonical_name in _REORDERING)
+            self._doubtful = scan.is_in_order == (
+                stream.codec_context.codec.canonical_name in _REORDERING_CODECS
+            )
             # Kept, not just peeked at: one packet can bring many frames.
             self._rest = self._decoder.frames()
-            first = self._first_of(self._rest)
+            first = self._read_first_frame(self._rest)
             self._first: av.VideoFrame | None = first
             self._size = self._display_size(first)
-            matrix = colour.display_matrix(first)
-            self._turn = colour.orientation(matrix)
-            self.info = self._describe(colour.clockwise_turn(matrix), scan)
+            matrix = colour.read_display_matrix(first)
+            self._turn = colour.make_orient(matrix)
+            self.info = self._describe(colour.rotation_degrees(matrix), scan)
         except BaseException:
             self.close()
             raise
 
     @property
-    def lost(self) -> int:
+    def lost_frames(self) -> int:
         """How many frames could not be decoded."""
-        return self._decoder.lost
+        return self._decoder.lost_frames
 
-    def frames(self, start: float) -> Iterator[Shown]:
+    def frames(self, start: float) -> Iterator[TimedImage]:
         """Yield frames from the last keyframe before `start` on; see `Source.frames`."""
         odd = 0
         for frame, time in self._frames_from(start):
             size = self._display_size(frame)
-            odd += inner_size(size, self._size) != self._size
-            duration = self._duration(float((frame.duration or 0) * self._decoder.time_base))
-            yield Shown(time, duration, partial(self._image, frame))
+            odd += fit_size(size, self._size) != self._size
+            duration = self._frame_duration(float((frame.duration or 0) * self._decoder.time_base))
+            yield TimedImage(time, duration, partial(self._image, frame))
         if odd:
-            self.warnings.append(other_shape(self._path.name, odd, self._size))
-        self.ended_early = self._decoder.ended_early(_SLACK + 2 / self._fps)
+            self.warnings.append(shape_change_warning(self._path.name, odd, self._size))
+        self.ended_early = self._decoder.ended_early(_MAX_MISSING_SECONDS + 2 / self._fps)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -89,44 +100,44 @@ class ContainerSource:
         self.ended_early = False
         if self._first is not None and start <= 0:
             first, self._first = self._first, None
-            return self._timed(chain([first], self._rest))
+            return self._with_timestamps(chain([first], self._rest))
         self._first = None
         for margin in _SEEK_MARGINS:
             if start - margin <= 0 or not self._decoder.seek(start - margin):
                 break
-            timed = self._timed(self._decoder.frames())
+            timed = self._with_timestamps(self._decoder.frames())
             first_timed = next(timed, None)
             if first_timed is not None and first_timed[1] <= start:
                 return chain([first_timed], timed)
         self._decoder.reopen()
-        return self._timed(self._decoder.frames())
+        return self._with_timestamps(self._decoder.frames())
 
-    def _timed(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFrame, float]]:
+    def _with_timestamps(self, frames: Iterator[av.VideoFrame]) -> Iterator[tuple[av.VideoFrame, float]]:
         stamped = ((frame, self._timestamp(frame)) for frame in frames)
-        return rising(in_order(stamped) if self._doubtful else stamped, 1 / self._fps)
+        return make_increasing(sort_timestamps(stamped) if self._doubtful else stamped, 1 / self._fps)
 
     def _timestamp(self, frame: av.VideoFrame) -> float | None:
         stamp = frame.pts if frame.pts is not None else frame.dts
         return None if stamp is None else float(stamp * self._decoder.time_base) - self._decoder.origin
 
-    def _duration(self, seconds: float) -> float:
+    def _frame_duration(self, seconds: float) -> float:
         """How long a frame is on that is said to be on for `seconds`: the usual time where that is no statement.
 
         Where a file states no durations FFmpeg derives them from the rate that the header claims.
         """
-        guessed = any(abs(seconds - guess) < _ROUNDING for guess in self._guesses)
-        return seconds if 0 < seconds <= LONGEST_STEP and not guessed else 1 / self._fps
+        guessed = any(abs(seconds - guess) < _TIME_ROUNDING for guess in self._guesses)
+        return seconds if 0 < seconds <= MAX_STEP and not guessed else 1 / self._fps
 
     # Pictures
 
-    def _first_of(self, frames: Iterator[av.VideoFrame]) -> av.VideoFrame:
+    def _read_first_frame(self, frames: Iterator[av.VideoFrame]) -> av.VideoFrame:
         for frame in frames:
             return frame
         raise MediaError(f"{self._path.name} is damaged: none of its frames can be decoded.")
 
     def _image(self, frame: av.VideoFrame) -> Image:
         try:
-            image = colour.to_rgb(frame, *inner_size(self._display_size(frame), self._size))
+            image = colour.to_rgb(frame, *fit_size(self._display_size(frame), self._size))
         except (av.error.FFmpegError, ValueError) as error:
             kind = frame.format.name
             raise MediaError(f"{self._path.name}: frames of format {kind} cannot be converted.") from error
@@ -136,7 +147,7 @@ class ContainerSource:
     def _display_size(self, frame: av.VideoFrame) -> tuple[int, int]:
         """Width and height of a frame with square pixels."""
         check_shape(frame.width, frame.height, self._path.name)
-        aspect = fraction(self._decoder.stream.sample_aspect_ratio or Fraction(1))
+        aspect = to_fraction(self._decoder.stream.sample_aspect_ratio or Fraction(1))
         if not aspect or aspect == 1 or not Fraction(1, 10) < aspect < 10:
             return frame.width, frame.height
         width = max(1, round(frame.width * aspect))
@@ -148,9 +159,9 @@ class ContainerSource:
     def _describe(self, rotation: int, scan: PacketScan) -> VideoInfo:
         width, height = self._size if rotation % 180 == 0 else self._size[::-1]
         container, name = self._decoder.container, self._path.name
-        duration = scan.length(1 / self._fps, self._duration(scan.last)) or self._claimed_duration()
+        duration = scan.length(1 / self._fps, self._frame_duration(scan.last)) or self._claimed_duration()
         count = scan.frames or self._decoder.stream.frames
-        choice, sound_choice = video_choice(container, name), audio_choice(container, name)
+        choice, sound_choice = describe_video_choice(container, name), describe_audio_choice(container, name)
         return VideoInfo(
             width,
             height,
@@ -158,7 +169,7 @@ class ContainerSource:
             duration,
             count or (round(duration * self._fps) if duration else None),
             rotation,
-            has_audio=audio_stream(container) is not None,
+            has_audio=select_audio_stream(container) is not None,
             notes=(choice,) if choice else (),
             sound_notes=(sound_choice,) if sound_choice else (),
         )
@@ -171,8 +182,8 @@ class ContainerSource:
         return whole / av.time_base if whole and whole > 0 else None
 
 
-def _claimed_rates(stream: VideoStream) -> list[float]:
+def _candidate_rates(stream: VideoStream) -> list[float]:
     """The rates that a header may state, the likeliest first; FFmpeg has guessed some of them from the clock."""
     given = (stream.average_rate, stream.guessed_rate, stream.base_rate)
-    rates = [float(fraction(value)) for value in given if value]
+    rates = [float(to_fraction(value)) for value in given if value]
     return [value for value in rates if 0 < value <= MAX_FPS]

@@ -12,9 +12,9 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from personalive.media import colour
-from personalive.media.atomic_writer import StagedWriter
+from personalive.media.atomic_writer import AtomicWriter
 from personalive.media.audio import AudioTrack
-from personalive.media.muxer import ContainerFile
+from personalive.media.muxer import Muxer
 from personalive.media.provenance import Provenance
 from personalive.media.types import Image
 
@@ -32,7 +32,7 @@ _MACROBLOCK_TREE_WIDTH = 256
 _THREADS = 4
 
 
-class ContainerWriter(StagedWriter):
+class ContainerWriter(AtomicWriter):
     """Writes frames of one size to a video file; see `open_writer`."""
 
     def __init__(
@@ -51,13 +51,13 @@ class ContainerWriter(StagedWriter):
         super().__init__(path, size)
         self._rate = rate
         self._quality = quality
-        self._file = ContainerFile(
+        self._file = Muxer(
             path, kind, self._add_video, provenance=provenance, audio=audio, overwrite=overwrite
         )
         self.warnings = self._file.warnings
 
     def _add(self, image: Image) -> None:
-        frame = colour.to_limited_bt709(padded(image, self._file.video), "yuv420p")
+        frame = colour.to_limited_bt709(pad_to_stream(image, self._file.video), "yuv420p")
         frame.pts = self._count
         frame.time_base = 1 / self._rate
         self._file.mux(self._file.video.encode(frame), float((self._count + 1) / self._rate))
@@ -85,10 +85,12 @@ def add_video_stream(
     codec = _CODECS[kind]
     codec_options = {**_CODEC_OPTIONS[codec], **options}
     width, height = size
-    if codec == "libx264" and _even(width) % _MACROBLOCK_TREE_WIDTH:
+    if codec == "libx264" and _round_up_to_even(width) % _MACROBLOCK_TREE_WIDTH:
         codec_options["x264-params"] = "mbtree=0"
     stream = cast(VideoStream, container.add_stream(codec, rate=rate, options=codec_options))
-    stream.width, stream.height = (width, height) if kind == "webm" else (_even(width), _even(height))
+    stream.width, stream.height = (
+        (width, height) if kind == "webm" else (_round_up_to_even(width), _round_up_to_even(height))
+    )
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context
     context.thread_count = _THREADS
@@ -102,7 +104,7 @@ def add_video_stream(
     return stream
 
 
-def padded(image: Image, video: VideoStream) -> Image:
+def pad_to_stream(image: Image, video: VideoStream) -> Image:
     """The image at the stream's size, which may be even where the image's is odd."""
     height, width = image.shape[:2]
     if (width, height) == (video.width, video.height):
@@ -111,5 +113,5 @@ def padded(image: Image, video: VideoStream) -> Image:
     return np.pad(image, ((0, below), (0, right), (0, 0)), mode="edge")
 
 
-def _even(size: int) -> int:
+def _round_up_to_even(size: int) -> int:
     return size + size % 2

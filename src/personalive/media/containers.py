@@ -19,15 +19,17 @@ from av.video.stream import VideoStream
 
 from personalive.errors import MediaError, UnsupportedMediaError
 from personalive.media.frame_shape import MAX_IMAGE_PIXELS
-from personalive.media.ratios import fraction
+from personalive.media.ratios import to_fraction
 from personalive.media.user_paths import check_is_file
 
 FORMATS = ("mov", "matroska", "avi", "gif")
 """FFmpeg's names of the containers that are read: MP4, MOV and M4V; MKV and WebM; AVI; GIF."""
 
-KNOWN_KINDS = "MP4, MOV, M4V, WebM, MKV, AVI, GIF, an animated WebP or PNG, or a folder of numbered pictures"
+SUPPORTED_FORMATS = (
+    "MP4, MOV, M4V, WebM, MKV, AVI, GIF, an animated WebP or PNG, or a folder of numbered pictures"
+)
 
-_REORDERED = 16
+_MAX_REORDERED = 16
 # Opening may decode a frame to learn its format. What is a little too large is let through here, so that its
 # size becomes known and the message can name it.
 _PROBED_PIXELS = 2 * MAX_IMAGE_PIXELS
@@ -63,33 +65,33 @@ def open_container(path: Path) -> av.container.InputContainer:
     except av.error.ArgumentError as error:
         # What FFmpeg answers for a format outside the list.
         raise UnsupportedMediaError(
-            f"{path.name} is not a video that is read here ({KNOWN_KINDS})."
+            f"{path.name} is not a video that is read here ({SUPPORTED_FORMATS})."
         ) from error
     except (av.error.FFmpegError, OSError, ValueError) as error:
-        raise MediaError(_cannot_open(path)) from error
+        raise MediaError(_describe_open_failure(path)) from error
     return container
 
 
-def _cannot_open(path: Path) -> str:
+def _describe_open_failure(path: Path) -> str:
     with path.open("rb") as file:
         head = file.read(12)
     if head[4:8] == b"ftyp":
         return f"{path.name} is cut short or damaged: its index of frames cannot be read."
-    return f"{path.name} cannot be read as a video: damaged, or not one of {KNOWN_KINDS}."
+    return f"{path.name} cannot be read as a video: damaged, or not one of {SUPPORTED_FORMATS}."
 
 
-def stream_origin(path: Path, stream: VideoStream | AudioStream) -> float:
+def read_stream_origin(path: Path, stream: VideoStream | AudioStream) -> float:
     """Return when a stream of the file begins, in seconds of the container's clock."""
     if stream.time_base is None:
         return 0.0
     # A header may not say when, and what it says may be the time of the first packet, not the earliest.
-    stamps = _first_stamps(path, stream.index)
+    stamps = _read_first_timestamps(path, stream.index)
     if stream.start_time is not None:
         stamps.append(stream.start_time)
-    return float(min(stamps, default=0) * fraction(stream.time_base))
+    return float(min(stamps, default=0) * to_fraction(stream.time_base))
 
 
-def _first_stamps(path: Path, index: int) -> list[int]:
+def _read_first_timestamps(path: Path, index: int) -> list[int]:
     """Read the times of a stream's first packets, those aside that an edit list cuts away."""
     container = open_container(path)
     stamps: list[int] = []
@@ -98,7 +100,7 @@ def _first_stamps(path: Path, index: int) -> list[int]:
             if packet.pts is not None and packet.size and not packet.is_discard:
                 stamps.append(packet.pts)
             # Packets come in the order of decoding, which is a little off the order of showing.
-            if len(stamps) == _REORDERED:
+            if len(stamps) == _MAX_REORDERED:
                 break
     except (av.error.FFmpegError, OSError):
         # The real reading will meet the damage too, and report it.

@@ -1,4 +1,4 @@
-"""The program of `decode_apart`: decodes the HEIF or AVIF picture on its standard input.
+"""The program of `decode_in_subprocess`: decodes the HEIF or AVIF picture on its standard input.
 
 Run by its path and on its own, so that it starts quickly: nothing of this package is imported. Writes one line of
 JSON, then the colour profile and the pixels; or one line with what is wrong.
@@ -15,10 +15,10 @@ from typing import Any
 
 import PIL.Image
 
-_MEMORY = 3 << 30
+_MEMORY_LIMIT = 3 << 30
 _THREADS = 4
 _ORIENTATION = 0x0112
-_PLAIN = {"L", "LA", "RGB", "RGBA"}
+_PLAIN_MODES = {"L", "LA", "RGB", "RGBA"}
 
 
 def main() -> None:
@@ -29,17 +29,17 @@ def main() -> None:
     try:
         picture = _open(sys.stdin.buffer.read(), kind)
     except ImportError as error:
-        return _say(problem="decoder", detail=str(error))
+        return _write_header(problem="decoder", detail=str(error))
     width, height = picture.size
     if width * height > most:
-        return _say(problem="too large", width=width, height=height)
+        return _write_header(problem="too large", width=width, height=height)
     picture.load()
     profile = picture.info.get("icc_profile") or b""
     orientation = _orientation(picture)
-    plain = picture if picture.mode in _PLAIN else picture.convert("RGBA")
+    plain = picture if picture.mode in _PLAIN_MODES else picture.convert("RGBA")
     if width * height > target:
         plain = plain.reduce(math.ceil(math.sqrt(width * height / target)))
-    _say(
+    _write_header(
         mode=plain.mode,
         size=plain.size,
         stored=[width, height],
@@ -86,14 +86,14 @@ else:
     def _limit_memory() -> None:
         """Have allocations fail that a picture within the bounds does not need."""
         most = resource.getrlimit(resource.RLIMIT_AS)[1]
-        allowed = _MEMORY if most == resource.RLIM_INFINITY else min(_MEMORY, most)
+        allowed = _MEMORY_LIMIT if most == resource.RLIM_INFINITY else min(_MEMORY_LIMIT, most)
         try:
             resource.setrlimit(resource.RLIMIT_AS, (allowed, most))
         except (OSError, ValueError):  # macOS refuses limits below what is mapped already
             return
 
 
-def _say(**facts: object) -> None:
+def _write_header(**facts: object) -> None:
     sys.stdout.buffer.write(json.dumps(facts).encode() + b"\n")
     sys.stdout.buffer.flush()
 

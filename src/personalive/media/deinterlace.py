@@ -13,7 +13,7 @@ from av.filter import Graph
 _CLOCK = Fraction(1, 1000)
 
 
-def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
+def deinterlace(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
     """Yield the frames with those that are flagged as interlaced deinterlaced, each with its own timestamps.
 
     From the first of these on frames come one late, since the filter looks at the next. Frames that the filter does
@@ -21,15 +21,15 @@ def deinterlaced(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
     """
     current: _Deinterlacer | None = None
     for frame in frames:
-        if current is not None and not current.takes(frame):
+        if current is not None and not current.accepts(frame):
             yield from current.finish()
             current = None
         if current is None and frame.interlaced_frame:
-            current = _deinterlacer(frame)
+            current = _create_deinterlacer(frame)
         if current is None:
             yield frame
         else:
-            yield from current.put(frame)
+            yield from current.push(frame)
     if current is not None:
         yield from current.finish()
 
@@ -38,7 +38,7 @@ class _Deinterlacer:
     """FFmpeg's bwdif for frames of one size and format: as many out as in, in order."""
 
     def __init__(self, like: av.VideoFrame) -> None:
-        self._kind = _kind(like)
+        self._kind = _frame_format(like)
         self._graph = Graph()
         source = self._graph.add_buffer(
             width=like.width, height=like.height, format=like.format, time_base=_CLOCK
@@ -51,22 +51,22 @@ class _Deinterlacer:
         self._inside: deque[tuple[int | None, int | None, int | None]] = deque()
         self._count = 0
 
-    def takes(self, frame: av.VideoFrame) -> bool:
-        return _kind(frame) == self._kind
+    def accepts(self, frame: av.VideoFrame) -> bool:
+        return _frame_format(frame) == self._kind
 
-    def put(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
+    def push(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
         self._inside.append((frame.pts, frame.dts, frame.duration))
         # The filter wants times that rise; the frames' own need not.
         frame.pts, frame.time_base = self._count, _CLOCK
         self._count += 1
         self._graph.push(frame)
-        yield from self._ready()
+        yield from self._drain()
 
     def finish(self) -> Iterator[av.VideoFrame]:
         self._graph.push(None)
-        yield from self._ready()
+        yield from self._drain()
 
-    def _ready(self) -> Iterator[av.VideoFrame]:
+    def _drain(self) -> Iterator[av.VideoFrame]:
         while self._inside:
             try:
                 frame = self._graph.pull()
@@ -78,12 +78,12 @@ class _Deinterlacer:
             yield frame
 
 
-def _deinterlacer(frame: av.VideoFrame) -> _Deinterlacer | None:
+def _create_deinterlacer(frame: av.VideoFrame) -> _Deinterlacer | None:
     try:
         return _Deinterlacer(frame)
     except (av.error.FFmpegError, ValueError):
         return None
 
 
-def _kind(frame: av.VideoFrame) -> tuple[int, int, str]:
+def _frame_format(frame: av.VideoFrame) -> tuple[int, int, str]:
     return frame.width, frame.height, frame.format.name

@@ -8,32 +8,32 @@ from typing import BinaryIO
 
 # The record stands in a box of 32 bytes of MP4's index, or behind its name in Matroska's track header.
 _RECORD = re.compile(rb"(?:\x00\x00\x00\x20dv[cvw]C|dv[cvw]C\x41\xed\x98)(.{5})", re.DOTALL)
-_MOST = 64_000_000
-_MATROSKA_HEADER = 1_000_000
+_MAX_INDEX_BYTES = 64_000_000
+_MATROSKA_HEADER_BYTES = 1_000_000
 
 
-def incompatible_profile(path: Path) -> int | None:
+def find_incompatible_profile(path: Path) -> int | None:
     """Return the Dolby Vision profile of a file whose picture makes no sense without it, such as 5; else None.
 
     Raises:
         OSError: the file cannot be read.
 
     """
-    for found in _RECORD.finditer(_header(path)):
+    for found in _RECORD.finditer(_read_header(path)):
         record = found.group(1)
         if not record[4] >> 4:  # what the picture is compatible with, such as HDR10
             return record[2] >> 1
     return None
 
 
-def _header(path: Path) -> bytes:
+def _read_header(path: Path) -> bytes:
     with path.open("rb") as file:
         head = file.read(8)
         file.seek(0)
-        return file.read(_MATROSKA_HEADER) if head[:4] == b"\x1a\x45\xdf\xa3" else _index(file)
+        return file.read(_MATROSKA_HEADER_BYTES) if head[:4] == b"\x1a\x45\xdf\xa3" else _read_index(file)
 
 
-def _index(file: BinaryIO) -> bytes:
+def _read_index(file: BinaryIO) -> bytes:
     """The `moov` box of an MP4 file, empty if there is none."""
     place = 0
     while True:
@@ -46,7 +46,7 @@ def _index(file: BinaryIO) -> bytes:
             size = int.from_bytes(head[8:16], "big")
         if head[4:8] == b"moov":
             file.seek(place)
-            return file.read(min(size or _MOST, _MOST))
+            return file.read(min(size or _MAX_INDEX_BYTES, _MAX_INDEX_BYTES))
         if size < 8:
             return b""
         place += size

@@ -14,12 +14,12 @@ import av.error
 from personalive.errors import MediaError
 from personalive.file_replace import replace_file
 from personalive.media import colour, xmp
-from personalive.media.concat import join_videos
-from personalive.media.container_writer import add_video_stream, padded
+from personalive.media.concat import concat_videos
+from personalive.media.container_writer import add_video_stream, pad_to_stream
 from personalive.media.containers import open_container
 from personalive.media.provenance import TRAINED_ALGORITHMIC_MEDIA, Provenance
-from personalive.media.ratios import fraction
-from personalive.media.tracks import video_stream
+from personalive.media.ratios import to_fraction
+from personalive.media.tracks import select_video_stream
 from personalive.media.types import Image
 
 _FRAGMENT_US = 1_000_000
@@ -55,7 +55,7 @@ class FragmentedWriter:
 
     def write(self, image: Image) -> None:
         """Add a frame, (height, width, 3) uint8 RGB. Raises what writing raises, an `OSError` or FFmpeg's own."""
-        frame = colour.to_limited_bt709(padded(image, self._video), "yuv420p")
+        frame = colour.to_limited_bt709(pad_to_stream(image, self._video), "yuv420p")
         frame.pts, frame.time_base = self._count, 1 / self._rate
         for packet in self._video.encode(frame):
             self._container.mux(packet)
@@ -70,7 +70,7 @@ class FragmentedWriter:
             self._container.close()
 
 
-def keep_fragments(partial: Path, target: Path, provenance: Provenance | None = None) -> int:
+def finalize_fragments(partial: Path, target: Path, provenance: Provenance | None = None) -> int:
     """Make a complete video at `target` of what was written at `partial`, which is removed; how many frames it has.
 
     Its index goes to the front, where there is room for a second file; else the fragments themselves are kept.
@@ -83,16 +83,16 @@ def keep_fragments(partial: Path, target: Path, provenance: Provenance | None = 
     """
     _cut_to_fragments(partial)
     try:
-        frames, rate, marks = _look(partial)
+        frames, rate, marks = _probe(partial)
     except MediaError:
         partial.unlink(missing_ok=True)
         raise
-    mark = provenance or _provenance_of(marks)
+    mark = provenance or _parse_provenance(marks)
     try:
-        join_videos(target, [partial], fps=float(rate), provenance=mark)
+        concat_videos(target, [partial], fps=float(rate), provenance=mark)
     except (MediaError, OSError):
         with contextlib.suppress(OSError):  # for want of room
-            xmp.append_to_iso_media(partial, xmp.build(mark.metadata()))
+            xmp.append_to_iso_media(partial, xmp.build_packet(mark.metadata()))
         replace_file(partial, target)
     partial.unlink(missing_ok=True)
     return frames
@@ -119,16 +119,16 @@ def _cut_to_fragments(path: Path) -> None:
         file.truncate(kept)
 
 
-def _look(path: Path) -> tuple[int, Fraction, dict[str, str]]:
+def _probe(path: Path) -> tuple[int, Fraction, dict[str, str]]:
     """Frames, rate, and tags of a fragmented file. Raises `MediaError` where it has no frame."""
     frames, rate = 0, None
     with open_container(path) as container:
-        video = video_stream(container)
+        video = select_video_stream(container)
         if video is None:
             raise MediaError("Nothing of the recording can be played.")
         for packet in container.demux(video):
             if packet.size and packet.duration:
-                rate = rate or 1 / (packet.duration * fraction(packet.time_base))
+                rate = rate or 1 / (packet.duration * to_fraction(packet.time_base))
                 frames += 1
         marks = {key.lower(): value for key, value in container.metadata.items()}
     if rate is None:
@@ -136,7 +136,7 @@ def _look(path: Path) -> tuple[int, Fraction, dict[str, str]]:
     return frames, rate, marks
 
 
-def _provenance_of(marks: dict[str, str]) -> Provenance:
+def _parse_provenance(marks: dict[str, str]) -> Provenance:
     return Provenance(
         marks.get("software", "personalive"),
         marks.get("pipeline", "unknown"),

@@ -9,23 +9,23 @@ from personalive.errors import MediaError, MediaTooLargeError
 
 MAX_IMAGE_PIXELS = 40_000_000
 """Of a picture or frame once it is decoded."""
-SHORTEST_SIDE = 16
-LONGEST_SIDE = 16_384
-MOST_ELONGATED = 16
+MIN_SIDE = 16
+MAX_SIDE = 16_384
+MAX_ASPECT_RATIO = 16
 """The longer side over the shorter."""
 
 
-def objection(width: int, height: int) -> str | None:
+def describe_shape_problem(width: int, height: int) -> str | None:
     """Why a picture or frame of that size in pixels cannot be used, as the end of a sentence, or None if it can."""
     short, long = sorted((width, height))
-    if short < SHORTEST_SIDE:
-        return f"each side needs {SHORTEST_SIDE} pixels or more"
+    if short < MIN_SIDE:
+        return f"each side needs {MIN_SIDE} pixels or more"
     if width * height > MAX_IMAGE_PIXELS:
         return f"up to {MAX_IMAGE_PIXELS // 1_000_000} megapixels are accepted"
-    if long > LONGEST_SIDE:
-        return f"sides of up to {LONGEST_SIDE} pixels are accepted: crop it"
-    if long > MOST_ELONGATED * short:
-        return f"it may be {MOST_ELONGATED} times as long as it is short, no more: crop it"
+    if long > MAX_SIDE:
+        return f"sides of up to {MAX_SIDE} pixels are accepted: crop it"
+    if long > MAX_ASPECT_RATIO * short:
+        return f"it may be {MAX_ASPECT_RATIO} times as long as it is short, no more: crop it"
     return None
 
 
@@ -37,7 +37,7 @@ def check_shape(width: int, height: int, name: str, *, stored: tuple[int, int] |
     Raises `MediaTooLargeError` for one with too many pixels, `MediaError` for sides that are too short, too long or
     too unequal.
     """
-    if reason := objection(width, height):
+    if reason := describe_shape_problem(width, height):
         kind = MediaTooLargeError if width * height > MAX_IMAGE_PIXELS else MediaError
         across, down = stored or (width, height)
         raise kind(f"{name} has {across}×{down} pixels: {reason}.")

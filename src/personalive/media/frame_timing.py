@@ -17,16 +17,16 @@ DEFAULT_FPS = 25.0
 """Frames per second of whatever names no rate: stills, folders of pictures, clips without usable timestamps."""
 
 MAX_FPS = 1000.0
-LONGEST_STEP = 600.0
+MAX_STEP = 600.0
 """Seconds. A longer step in time is a damaged timestamp or a splice, not a pause."""
-_LONGEST_STEP_BACK = 1.0
+_MAX_STEP_BACK = 1.0
 # Closer together than this, two timestamps are one.
-_SAME = 0.0005
+_SAME_TIME = 0.0005
 # How many frames may wait for timestamps that tell where they belong: as many as an encoder reorders.
 _LOOKAHEAD = 8
 # Steps of one rate differ by their rounding, and a camera's by its jitter.
-_ALIKE = 0.25
-_ENOUGH = 5
+_SIMILARITY_TOLERANCE = 0.25
+_MIN_SAMPLES = 5
 _CLAIM_TOLERANCE = 0.02
 _USUAL_TOLERANCE = 0.005
 # A claim beyond it that no timestamp confirms is that of a clock.
@@ -37,7 +37,7 @@ _USUAL_RATES = (10.0, 12.0, 15.0, 20.0, 24.0, 25.0, 30.0, 48.0, 50.0, 60.0, 90.0
 Item = TypeVar("Item")
 
 
-def typical_step(stamps: Iterable[float], tick: float) -> float | None:
+def estimate_step(stamps: Iterable[float], tick: float) -> float | None:
     """Return the seconds from one frame to the next that most are apart; None where the stamps do not tell.
 
     The stamps may come in any order, and are multiples of `tick` seconds. The median step counts, so a first
@@ -45,10 +45,10 @@ def typical_step(stamps: Iterable[float], tick: float) -> float | None:
     """
     counts = sorted(Counter(stamps).items())
     shared = [(later - time) / count for (time, count), (later, _) in pairwise(counts)]
-    return typical([step for step in shared if 1 / MAX_FPS <= step <= LONGEST_STEP], tick)
+    return estimate_typical([step for step in shared if 1 / MAX_FPS <= step <= MAX_STEP], tick)
 
 
-def typical(steps: Sequence[float], tick: float) -> float | None:
+def estimate_typical(steps: Sequence[float], tick: float) -> float | None:
     """Return the median of steps in seconds; None of none.
 
     It is refined by the mean of the steps like it, since times are rounded to `tick` seconds: 30 frames per second
@@ -57,11 +57,11 @@ def typical(steps: Sequence[float], tick: float) -> float | None:
     if not steps:
         return None
     middle = median_low(steps)
-    reach = max(_ALIKE * middle, min(tick * 1.01, middle / 2))
+    reach = max(_SIMILARITY_TOLERANCE * middle, min(tick * 1.01, middle / 2))
     return fmean(step for step in steps if abs(step - middle) <= reach)
 
 
-def rate(step: float | None, claims: Sequence[float] = (), *, frames: int = _ENOUGH) -> float:
+def estimate_rate(step: float | None, claims: Sequence[float] = (), *, frames: int = _MIN_SAMPLES) -> float:
     """Return the frames per second of a clip whose typical step is `step` seconds.
 
     A claim of the header that agrees is exact where the timestamps are rounded; so is a usual rate. Without a step,
@@ -70,7 +70,7 @@ def rate(step: float | None, claims: Sequence[float] = (), *, frames: int = _ENO
     credible = [claim for claim in claims if 0 < claim <= _HIGHEST_CLAIM]
     if step is None:
         return credible[0] if credible else DEFAULT_FPS
-    if frames < _ENOUGH and credible:
+    if frames < _MIN_SAMPLES and credible:
         return credible[0]
     measured = 1 / step
     for known, tolerance in ((claims, _CLAIM_TOLERANCE), (_USUAL_RATES, _USUAL_TOLERANCE)):
@@ -80,7 +80,9 @@ def rate(step: float | None, claims: Sequence[float] = (), *, frames: int = _ENO
     return measured
 
 
-def rising(stamped: Iterable[tuple[Item, float | None]], step: float) -> Iterator[tuple[Item, float]]:
+def make_increasing(
+    stamped: Iterable[tuple[Item, float | None]], step: float
+) -> Iterator[tuple[Item, float]]:
     """Give each item a time in seconds that is after its predecessor's, by its stamp as far as that can be.
 
     Items without a stamp, and those whose stamp is not after the last, share the time until the next that is; where
@@ -95,28 +97,28 @@ def rising(stamped: Iterable[tuple[Item, float | None]], step: float) -> Iterato
             yield item, last
             continue
         time = last if stamp is None else stamp + shift
-        if not -_LONGEST_STEP_BACK <= time - last <= LONGEST_STEP:
+        if not -_MAX_STEP_BACK <= time - last <= MAX_STEP:
             expected = last + step * (len(waiting) + 1)
             shift += expected - time
             time = expected
-        if time > last + _SAME:
-            yield from _spread(waiting, last, min(step, (time - last) / (len(waiting) + 1)))
+        if time > last + _SAME_TIME:
+            yield from _spread_evenly(waiting, last, min(step, (time - last) / (len(waiting) + 1)))
             waiting.clear()
             yield item, time
             last = time
             continue
         waiting.append(item)
         if len(waiting) == _LOOKAHEAD:
-            yield from _spread(waiting, last, step)
+            yield from _spread_evenly(waiting, last, step)
             last += step * len(waiting)
             waiting.clear()
             if stamp is not None:
                 shift = last - stamp
     if last is not None:
-        yield from _spread(waiting, last, step)
+        yield from _spread_evenly(waiting, last, step)
 
 
-def in_order(stamped: Iterable[tuple[Item, float | None]]) -> Iterator[tuple[Item, float | None]]:
+def sort_timestamps(stamped: Iterable[tuple[Item, float | None]]) -> Iterator[tuple[Item, float | None]]:
     """Give items that come in the right order their stamps in rising order, where these are a little out of it.
 
     Each takes the earliest of its own stamp and those of the next 8 items, which are held. Stamps that leap are not
@@ -125,7 +127,7 @@ def in_order(stamped: Iterable[tuple[Item, float | None]]) -> Iterator[tuple[Ite
     items: deque[tuple[Item, bool]] = deque()
     stamps: list[float] = []
     for item, stamp in stamped:
-        if stamps and stamp is not None and abs(stamp - stamps[-1]) > _LONGEST_STEP_BACK:
+        if stamps and stamp is not None and abs(stamp - stamps[-1]) > _MAX_STEP_BACK:
             while items:
                 yield _earliest(items, stamps)
         items.append((item, stamp is not None))
@@ -142,6 +144,6 @@ def _earliest(items: deque[tuple[Item, bool]], stamps: list[float]) -> tuple[Ite
     return item, stamps.pop(0) if has_stamp else None
 
 
-def _spread(items: Sequence[Item], last: float, step: float) -> Iterator[tuple[Item, float]]:
+def _spread_evenly(items: Sequence[Item], last: float, step: float) -> Iterator[tuple[Item, float]]:
     for number, item in enumerate(items, 1):
         yield item, last + number * step

@@ -14,7 +14,7 @@ _XMP_TAIL = b"\x01" + bytes(range(255, -1, -1)) + b"\x00"
 _MAX_XMP = 1_000_000
 
 
-def append(path: Path, comment: str, xmp: bytes) -> None:
+def append_metadata(path: Path, comment: str, xmp: bytes) -> None:
     """Add a comment and an XMP packet before the trailer of a complete GIF file.
 
     Raises:

@@ -14,8 +14,8 @@ import numpy as np
 import PIL.Image
 
 from personalive.media import gif_metadata, xmp
-from personalive.media.atomic_writer import StagedWriter
-from personalive.media.output import OutputFile, write_failure
+from personalive.media.atomic_writer import AtomicWriter
+from personalive.media.output import OutputFile, write_error
 from personalive.media.provenance import Provenance
 from personalive.media.types import Image
 
@@ -23,7 +23,7 @@ from personalive.media.types import Image
 _MAX_RATE = 50
 
 
-class GifWriter(StagedWriter):
+class GifWriter(AtomicWriter):
     """Writes frames of one size to a GIF that loops; see `open_writer`. At most 50 per second are kept."""
 
     def __init__(
@@ -41,7 +41,7 @@ class GifWriter(StagedWriter):
             self._start()
         except (av.error.FFmpegError, OSError, ValueError) as error:
             self._output.discard()
-            raise write_failure(path, error) from error
+            raise write_error(path, error) from error
         except BaseException:
             self._output.discard()
             raise
@@ -51,7 +51,7 @@ class GifWriter(StagedWriter):
         if tick == self._last_tick:
             return
         self._last_tick = tick
-        frame = _paletted(image)
+        frame = _quantize_palette(image)
         frame.pts = tick
         frame.time_base = 1 / self._shown_rate
         self._container.mux(self._stream.encode(frame))
@@ -59,8 +59,8 @@ class GifWriter(StagedWriter):
     def _complete(self) -> None:
         self._container.mux(self._stream.encode(None))
         self._container.close()
-        packet = xmp.build(self._provenance.metadata())
-        gif_metadata.append(self._output.partial, self._provenance.comment, packet)
+        packet = xmp.build_packet(self._provenance.metadata())
+        gif_metadata.append_metadata(self._output.partial, self._provenance.comment, packet)
         self._output.commit()
 
     def _discard(self) -> None:
@@ -76,7 +76,7 @@ class GifWriter(StagedWriter):
         self._stream = stream
 
 
-def _paletted(image: Image) -> av.VideoFrame:
+def _quantize_palette(image: Image) -> av.VideoFrame:
     """Draw a picture in its own best 256 colours.
 
     Pillow's octree with dithering is both closer to the original and many times faster on portraits than

@@ -20,7 +20,7 @@ from personalive.media.types import Image
 
 Float = NDArray[np.float64]
 
-TRANSFERS = {16: "PQ", 18: "HLG"}
+TRANSFER_NAMES = {16: "PQ", 18: "HLG"}
 """AVCOL_TRC_* of high dynamic range, by name."""
 
 _LIMITED, _FULL = 1, 2
@@ -34,19 +34,19 @@ _CHROMATICITIES = {
     12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
 }
 _D65 = (0.3127, 0.3290)
-_WHITE, _PEAK = 203.0, 1000.0
+_WHITE_NITS, _PEAK_NITS = 203.0, 1000.0
 """Nits of white in an HDR programme, and of the brightest display that it is made for."""
-_STEPS = 65
+_TABLE_STEPS = 65
 # SWS_BICUBIC | SWS_FULL_CHR_H_INT | SWS_ACCURATE_RND.
-_SCALER = 0x4 | 0x2000 | 0x40000
+_SCALER_FLAGS = 0x4 | 0x2000 | 0x40000
 
 
-def hdr_kind(frame: av.VideoFrame) -> str | None:
+def detect_hdr(frame: av.VideoFrame) -> str | None:
     """ "PQ" or "HLG" if the frame is high dynamic range, else None."""
-    return TRANSFERS.get(int(frame.color_trc))
+    return TRANSFER_NAMES.get(int(frame.color_trc))
 
 
-def tone_mapped(frame: av.VideoFrame, width: int, height: int) -> Image:
+def tone_map(frame: av.VideoFrame, width: int, height: int) -> Image:
     """Convert a PQ or HLG frame to (height, width, 3) uint8 RGB, scaling it to size."""
     ictcp = int(frame.colorspace) == _ICTCP and not frame.format.is_rgb
     full = int(frame.color_range) == _FULL
@@ -59,44 +59,48 @@ def tone_mapped(frame: av.VideoFrame, width: int, height: int) -> Image:
         dst_colorspace=_BT709 if ictcp else None,
         src_color_range=_FULL if full or ictcp else _LIMITED,
         dst_color_range=_FULL,
-        interpolation=_SCALER,
+        interpolation=_SCALER_FLAGS,
     )
     pixels = cast(Image, converted.to_ndarray())
     picture = PIL.Image.fromarray(np.ascontiguousarray(np.moveaxis(pixels, 0, 2) if ictcp else pixels))
-    transfer = hdr_kind(frame) or "PQ"
-    table = _ictcp_table(transfer, full=full) if ictcp else _rgb_table(transfer, int(frame.color_primaries))
+    transfer = detect_hdr(frame) or "PQ"
+    table = (
+        _build_ictcp_table(transfer, full=full)
+        if ictcp
+        else _build_rgb_table(transfer, int(frame.color_primaries))
+    )
     return np.array(picture.filter(table), dtype=np.uint8, order="C")
 
 
 @cache
-def _rgb_table(transfer: str, primaries: int) -> ImageFilter.Color3DLUT:
+def _build_rgb_table(transfer: str, primaries: int) -> ImageFilter.Color3DLUT:
     """What becomes of red, green and blue as they are coded."""
     coded = _grid()
-    light = pq_to_nits(coded) if transfer == "PQ" else _hlg_shown(_hlg_scene(coded))
-    return _table(light, primaries)
+    light = pq_to_nits(coded) if transfer == "PQ" else _scene_to_display_light(_hlg_to_scene_light(coded))
+    return _build_table(light, primaries)
 
 
 @cache
-def _ictcp_table(transfer: str, *, full: bool) -> ImageFilter.Color3DLUT:
+def _build_ictcp_table(transfer: str, *, full: bool) -> ImageFilter.Color3DLUT:
     """What becomes of BT.2100's intensity and its two differences."""
     codes = 255 * _grid()
     coded = (codes - [0, 128, 128]) / 255 if full else (codes - [16, 128, 128]) / [219, 224, 224]
-    return _table(_light_of_ictcp(coded, transfer), _BT2020)
+    return _build_table(_ictcp_to_nits(coded, transfer), _BT2020)
 
 
 def _grid() -> Float:
-    levels = np.linspace(0, 1, _STEPS)
+    levels = np.linspace(0, 1, _TABLE_STEPS)
     third, second, first = np.meshgrid(levels, levels, levels, indexing="ij")
     return np.stack([first, second, third], -1).reshape(-1, 3)
 
 
-def _table(light: Float, primaries: int) -> ImageFilter.Color3DLUT:
+def _build_table(light: Float, primaries: int) -> ImageFilter.Color3DLUT:
     """The table whose entries show these nits of red, green and blue, (count, 3)."""
-    shown = _srgb(np.clip(_mapped(light) @ _to_bt709(primaries).T, 0, 1))
-    return ImageFilter.Color3DLUT(_STEPS, shown.astype(np.float32).ravel().tolist())
+    shown = _encode_srgb(np.clip(_map_to_sdr(light) @ _bt709_matrix(primaries).T, 0, 1))
+    return ImageFilter.Color3DLUT(_TABLE_STEPS, shown.astype(np.float32).ravel().tolist())
 
 
-def _light_of_ictcp(coded: Float, transfer: str) -> Float:
+def _ictcp_to_nits(coded: Float, transfer: str) -> Float:
     """BT.2100's intensity and two differences of long, medium and short waves."""
     differences = (
         np.array([[2048, 2048, 0], [6610, -13613, 7003], [17933, -17390, -543]]) / 4096
@@ -105,9 +109,9 @@ def _light_of_ictcp(coded: Float, transfer: str) -> Float:
     )
     waves = np.clip(coded @ np.linalg.inv(differences).T, 0, 1)
     from_rgb = np.array([[1688, 2146, 262], [683, 2951, 462], [99, 309, 3688]]) / 4096
-    light = pq_to_nits(waves) if transfer == "PQ" else _hlg_scene(waves)
+    light = pq_to_nits(waves) if transfer == "PQ" else _hlg_to_scene_light(waves)
     light = np.maximum(light @ np.linalg.inv(from_rgb).T, 0)
-    return light if transfer == "PQ" else _hlg_shown(light)
+    return light if transfer == "PQ" else _scene_to_display_light(light)
 
 
 def pq_to_nits(coded: Float) -> Float:
@@ -123,27 +127,27 @@ def nits_to_pq(nits: Float) -> Float:
     return np.asarray(((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32))
 
 
-def _hlg_scene(coded: Float) -> Float:
+def _hlg_to_scene_light(coded: Float) -> Float:
     """The light in front of the camera, 0…1."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     return np.asarray(np.where(coded <= 0.5, coded**2 / 3, (np.exp((coded - c) / a) + b) / 12))
 
 
-def _hlg_shown(scene: Float) -> Float:
+def _scene_to_display_light(scene: Float) -> Float:
     """What a display of 1000 nits makes of the scene."""
     luma = scene @ np.array([0.2627, 0.6780, 0.0593])
-    return np.asarray(_PEAK * scene * np.maximum(luma, 1e-9)[:, None] ** 0.2)
+    return np.asarray(_PEAK_NITS * scene * np.maximum(luma, 1e-9)[:, None] ** 0.2)
 
 
-def _mapped(nits: Float) -> Float:
+def _map_to_sdr(nits: Float) -> Float:
     """Nits up to the brightest to 0…1 of white, all three by the factor of the brightest, which keeps the hue."""
     brightest = np.maximum(nits.max(-1, keepdims=True), 1e-6)
-    return np.asarray(nits * (_bt2390(brightest) / brightest) / _WHITE)
+    return np.asarray(nits * (_bt2390(brightest) / brightest) / _WHITE_NITS)
 
 
 def _bt2390(nits: Float) -> Float:
     """Report ITU-R BT.2390's curve from the brightest display to one whose peak is white, black being black."""
-    source, target = nits_to_pq(np.array(_PEAK)), nits_to_pq(np.array(_WHITE))
+    source, target = nits_to_pq(np.array(_PEAK_NITS)), nits_to_pq(np.array(_WHITE_NITS))
     level, limit = np.clip(nits_to_pq(nits) / source, 0, 1), target / source
     knee = 1.5 * limit - 0.5
     t = (level - knee) / (1 - knee)
@@ -154,17 +158,17 @@ def _bt2390(nits: Float) -> Float:
 
 
 @cache
-def _to_bt709(primaries: int) -> Float:
+def _bt709_matrix(primaries: int) -> Float:
     """Linear RGB of these primaries to BT.709's, (3, 3)."""
-    return np.asarray(np.linalg.inv(_to_xyz(_BT709)) @ _to_xyz(primaries))
+    return np.asarray(np.linalg.inv(_xyz_matrix(_BT709)) @ _xyz_matrix(primaries))
 
 
-def _to_xyz(primaries: int) -> Float:
+def _xyz_matrix(primaries: int) -> Float:
     x, y = np.array(_CHROMATICITIES.get(primaries, _CHROMATICITIES[_BT2020])).T
     columns = np.stack([x / y, np.ones(3), (1 - x - y) / y])
     white = np.array([_D65[0] / _D65[1], 1, (1 - _D65[0] - _D65[1]) / _D65[1]])
     return np.asarray(columns * np.linalg.solve(columns, white))
 
 
-def _srgb(linear: Float) -> Float:
+def _encode_srgb(linear: Float) -> Float:
     return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)

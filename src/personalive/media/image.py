@@ -21,16 +21,16 @@ from PIL import JpegImagePlugin
 
 from personalive.errors import MediaError, MediaTooLargeError, UnsupportedMediaError
 from personalive.media.flatten import flatten
-from personalive.media.frame_shape import LONGEST_SIDE, MAX_IMAGE_PIXELS, check_shape
-from personalive.media.isolated_decoder import decode_apart
+from personalive.media.frame_shape import MAX_IMAGE_PIXELS, MAX_SIDE, check_shape
+from personalive.media.isolated_decoder import decode_in_subprocess
 from personalive.media.picture_header import (
     HEAD_BYTES,
     ImageType,
-    JpegFacts,
-    image_type,
+    JpegInfo,
+    detect_image_type,
     is_sequence,
-    jpeg_facts,
-    stored_size,
+    read_jpeg_info,
+    read_stored_size,
 )
 from personalive.media.types import Image
 from personalive.media.user_paths import check_is_file
@@ -46,7 +46,7 @@ _MAX_JPEG_COEFFICIENTS = 350_000_000
 """Of two bytes each, where all of them must be held."""
 _ARITHMETIC_COST = 8
 _ORIENTATION = 0x0112
-_UPRIGHT = {
+_EXIF_TRANSPOSE = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
     3: PIL.Image.Transpose.ROTATE_180,
     4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
@@ -79,17 +79,17 @@ def decode_image(data: bytes, *, name: str = "image") -> Image:
     if not data:
         raise MediaError(f"{name} is empty.")
     check_byte_count(len(data), name)
-    kind = image_type(data[:HEAD_BYTES])
+    kind = detect_image_type(data[:HEAD_BYTES])
     if kind is None:
         raise UnsupportedMediaError(f"{name} is not a {PICTURES} picture.")
     if kind in {"HEIF", "AVIF"}:
-        apart, orientation = decode_apart(data, kind, name)
-        with _decoding(name):
+        apart, orientation = decode_in_subprocess(data, kind, name)
+        with _translate_errors(name):
             check_shape(*apart.size, name)
-            return _upright_rgb(apart, orientation)
-    with _decoding(name), _opened(data, kind, name) as picture:
+            return _to_upright_rgb(apart, orientation)
+    with _translate_errors(name), _open(data, kind, name) as picture:
         picture.load()
-        return _upright_rgb(picture, _orientation(picture))
+        return _to_upright_rgb(picture, _read_orientation(picture))
 
 
 def read_image(path: str | Path) -> Image:
@@ -125,7 +125,7 @@ def is_image_file(path: str | Path) -> bool:
             head = file.read(HEAD_BYTES)
     except (OSError, MediaError):
         return False
-    return image_type(head) is not None and not is_sequence(head)
+    return detect_image_type(head) is not None and not is_sequence(head)
 
 
 def fit_image(image: Image, size: tuple[int, int]) -> Image:
@@ -141,7 +141,7 @@ def fit_image(image: Image, size: tuple[int, int]) -> Image:
     return np.ascontiguousarray(resized, dtype=np.uint8)
 
 
-def inner_size(size: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
+def fit_size(size: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
     """Return `size` (width, height) scaled to the largest that lies within `outer`, its proportions kept.
 
     To within 2 %: what is as good as of one shape fills it.
@@ -156,7 +156,7 @@ def inner_size(size: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]
 def fit_within(image: Image, size: tuple[int, int]) -> Image:
     """Resize (height, width, 3) uint8 into `size` (width, height), its proportions kept, black beside it."""
     height, width = image.shape[:2]
-    image = fit_image(image, inner_size((width, height), size))
+    image = fit_image(image, fit_size((width, height), size))
     below, beside = size[1] - image.shape[0], size[0] - image.shape[1]
     if not below and not beside:
         return image
@@ -171,7 +171,7 @@ def check_byte_count(count: int, name: str) -> None:
 
 
 @contextmanager
-def quiet_pillow() -> Iterator[None]:
+def suppress_pillow_warnings() -> Iterator[None]:
     """Keep Pillow's warnings about odd files to ourselves."""
     with _warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -179,9 +179,9 @@ def quiet_pillow() -> Iterator[None]:
 
 
 @contextmanager
-def _decoding(name: str) -> Iterator[None]:
+def _translate_errors(name: str) -> Iterator[None]:
     try:
-        with quiet_pillow():
+        with suppress_pillow_warnings():
             yield
     except MediaError:
         raise
@@ -194,11 +194,11 @@ def _decoding(name: str) -> Iterator[None]:
         raise MediaError(f"{name} is damaged or cut short and cannot be decoded.") from error
 
 
-def _opened(data: bytes, kind: ImageType, name: str) -> PIL.Image.Image:
+def _open(data: bytes, kind: ImageType, name: str) -> PIL.Image.Image:
     """A picture whose header has been checked, not decoded yet."""
     if kind == "JPEG":
-        return _opened_jpeg(data, name)
-    size = stored_size(data, kind)
+        return _open_jpeg(data, name)
+    size = read_stored_size(data, kind)
     if size is None:
         raise MediaError(f"{name} is damaged or cut short and cannot be decoded.")
     check_shape(*size, name)
@@ -207,12 +207,12 @@ def _opened(data: bytes, kind: ImageType, name: str) -> PIL.Image.Image:
     return picture
 
 
-def _opened_jpeg(data: bytes, name: str) -> PIL.Image.Image:
-    facts = jpeg_facts(data)
+def _open_jpeg(data: bytes, name: str) -> PIL.Image.Image:
+    facts = read_jpeg_info(data)
     if facts is None:
         raise MediaError(f"{name} is damaged or cut short and cannot be decoded.")
     stored = facts.width, facts.height
-    fraction = _fraction(*stored)
+    fraction = _downscale_factor(*stored)
     check_shape(stored[0] // fraction, stored[1] // fraction, name, stored=stored)
     _check_jpeg_cost(facts, name)
     # `PIL.Image.open` has a limit of its own, of all pixels whether or not they are decoded.
@@ -225,16 +225,16 @@ def _opened_jpeg(data: bytes, name: str) -> PIL.Image.Image:
     return picture
 
 
-def _fraction(width: int, height: int) -> int:
+def _downscale_factor(width: int, height: int) -> int:
     """By what a JPEG's sides are divided in decoding, 1, 2, 4 or 8, so that it is not too large if that helps."""
     for fraction in (1, 2, 4):
         across, down = -(-width // fraction), -(-height // fraction)
-        if across * down <= MAX_IMAGE_PIXELS and max(across, down) <= LONGEST_SIDE:
+        if across * down <= MAX_IMAGE_PIXELS and max(across, down) <= MAX_SIDE:
             return fraction
     return 8
 
 
-def _check_jpeg_cost(facts: JpegFacts, name: str) -> None:
+def _check_jpeg_cost(facts: JpegInfo, name: str) -> None:
     """Raise `MediaTooLargeError` for a JPEG that takes too much memory, or more than some seconds."""
     if facts.width * facts.height > MAX_JPEG_PIXELS:
         limit = MAX_JPEG_PIXELS // 1_000_000
@@ -246,21 +246,21 @@ def _check_jpeg_cost(facts: JpegFacts, name: str) -> None:
             f"{name} is stored in {facts.scans} scans, which takes too long to decode: save it again, as a plain "
             "(not progressive) JPEG or smaller."
         )
-    if facts.whole and facts.samples > _MAX_JPEG_COEFFICIENTS:
+    if facts.needs_full_buffer and facts.samples > _MAX_JPEG_COEFFICIENTS:
         raise MediaTooLargeError(
             f"{name} is a progressive JPEG of {facts.width}×{facts.height} pixels, which takes too much memory to "
             "decode: save it again, as a plain (not progressive) JPEG or smaller."
         )
 
 
-def _upright_rgb(picture: PIL.Image.Image, orientation: int) -> Image:
+def _to_upright_rgb(picture: PIL.Image.Image, orientation: int) -> Image:
     rgb = flatten(picture)
-    if orientation in _UPRIGHT:
-        rgb = rgb.transpose(_UPRIGHT[orientation])
+    if orientation in _EXIF_TRANSPOSE:
+        rgb = rgb.transpose(_EXIF_TRANSPOSE[orientation])
     return np.array(rgb, dtype=np.uint8, order="C")
 
 
-def _orientation(picture: PIL.Image.Image) -> int:
+def _read_orientation(picture: PIL.Image.Image) -> int:
     try:
         return int(picture.getexif().get(_ORIENTATION, 1))
     except Exception:

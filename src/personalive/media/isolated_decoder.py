@@ -20,31 +20,33 @@ import PIL.Image
 from personalive.errors import MediaError, MediaTooLargeError, UnsupportedMediaError
 from personalive.media.frame_shape import MAX_IMAGE_PIXELS
 
-MAX_PIXELS = 100_000_000
+MAX_DECODED_PIXELS = 100_000_000
 """Of a HEIF or AVIF picture; one over `MAX_IMAGE_PIXELS` is delivered smaller."""
-SECONDS = 20.0
+TIMEOUT_SECONDS = 20.0
 """Wall-clock time a picture may take; a large one takes two or three."""
 _PROGRAM = Path(__file__).with_name("decoder_process.py")
 _INSTALL = {"HEIF": "pip install pi-heif", "AVIF": "pip install --force-reinstall --only-binary=:all: pillow"}
 
 
-def decode_apart(data: bytes, kind: Literal["HEIF", "AVIF"], name: str) -> tuple[PIL.Image.Image, int]:
+def decode_in_subprocess(
+    data: bytes, kind: Literal["HEIF", "AVIF"], name: str
+) -> tuple[PIL.Image.Image, int]:
     """Decode a picture's bytes; `name` is what messages call it.
 
     Returns the picture as stored, in mode L, LA, RGB or RGBA, with its `icc_profile` in `info`, and its EXIF
     orientation, 1 to 8.
 
     Raises:
-        MediaTooLargeError: over `MAX_PIXELS`; nothing has been decoded.
+        MediaTooLargeError: over `MAX_DECODED_PIXELS`; nothing has been decoded.
         UnsupportedMediaError: the decoder is not installed.
-        MediaError: damaged, or not decoded within `SECONDS`.
+        MediaError: damaged, or not decoded within `TIMEOUT_SECONDS`.
 
     """
     facts, rest = _run(data, kind, name)
     problem = facts.get("problem")
     if problem == "too large":
         raise MediaTooLargeError(
-            f"{name} has {facts['width']}×{facts['height']} pixels: up to {MAX_PIXELS // 1_000_000} megapixels are "
+            f"{name} has {facts['width']}×{facts['height']} pixels: up to {MAX_DECODED_PIXELS // 1_000_000} megapixels are "
             f"accepted of a {kind} picture."
         )
     if problem == "decoder":
@@ -56,7 +58,7 @@ def decode_apart(data: bytes, kind: Literal["HEIF", "AVIF"], name: str) -> tuple
         mode, size = facts["mode"], tuple(facts["size"])
         picture = PIL.Image.frombuffer(mode, size, np.frombuffer(pixels, np.uint8), "raw", mode, 0, 1)
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(name) from error
+        raise _damaged_error(name) from error
     picture.info["icc_profile"] = bytes(profile)
     return picture, int(facts["orientation"])
 
@@ -66,7 +68,7 @@ def _run(data: bytes, kind: str, name: str) -> tuple[dict[str, Any], memoryview]
     path = os.pathsep.join(entry for entry in sys.path if entry)
     # The C library reserves address space for every thread, which counts as memory.
     variables = {**os.environ, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "2"}
-    command = [sys.executable, "-P", str(_PROGRAM), kind, str(MAX_PIXELS), str(MAX_IMAGE_PIXELS)]
+    command = [sys.executable, "-P", str(_PROGRAM), kind, str(MAX_DECODED_PIXELS), str(MAX_IMAGE_PIXELS)]
     try:
         done = subprocess.run(
             command,
@@ -74,21 +76,21 @@ def _run(data: bytes, kind: str, name: str) -> tuple[dict[str, Any], memoryview]
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=variables,
-            timeout=SECONDS,
+            timeout=TIMEOUT_SECONDS,
             check=False,
             creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
         )
     except subprocess.TimeoutExpired as error:
         raise MediaError(
-            f"{name} takes over {SECONDS:.0f} s to decode: save it as a JPEG or PNG first."
+            f"{name} takes over {TIMEOUT_SECONDS:.0f} s to decode: save it as a JPEG or PNG first."
         ) from error
     except OSError as error:
         raise MediaError(f"{name} cannot be decoded: no process can be started ({error}).") from error
     end = done.stdout.find(b"\n")
     if done.returncode != 0 or end < 0:
-        raise _damaged(name)
+        raise _damaged_error(name)
     return json.loads(done.stdout[:end]), memoryview(done.stdout)[end + 1 :]
 
 
-def _damaged(name: str) -> MediaError:
+def _damaged_error(name: str) -> MediaError:
     return MediaError(f"{name} is damaged or cut short and cannot be decoded.")

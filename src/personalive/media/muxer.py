@@ -20,18 +20,18 @@ from personalive.media.audio import (
     AudioInput,
     AudioMode,
     AudioTrack,
+    add_audio,
     can_copy,
-    feed_audio,
     open_audio,
 )
-from personalive.media.output import OutputFile, write_failure
+from personalive.media.output import OutputFile, write_error
 from personalive.media.provenance import Provenance
 
 AddVideo = Callable[[av.container.OutputContainer], VideoStream]
 """Adds the video stream to a container. May be called again on another one: sound can refuse a container."""
 
 
-class ContainerFile:
+class Muxer:
     """A file whose header is written, and which appears at `path` when it is complete.
 
     `video` is its video stream, `warnings` what was wrong with the sound; `staging` is the folder that holds the
@@ -62,7 +62,7 @@ class ContainerFile:
         self._audio: AudioFeed | None = None
         self._output = OutputFile(path, overwrite=overwrite, staging=staging)
         try:
-            self._start(audio)
+            self._write_header(audio)
         except BaseException:
             self._output.discard()
             raise
@@ -80,7 +80,7 @@ class ContainerFile:
             self._audio.finish()
         self._container.close()
         if self._kind != "webm":
-            xmp.append_to_iso_media(self._output.partial, xmp.build(self._provenance.metadata()))
+            xmp.append_to_iso_media(self._output.partial, xmp.build_packet(self._provenance.metadata()))
         self._close_audio()
         self._output.commit()
 
@@ -99,7 +99,7 @@ class ContainerFile:
             self.warnings.extend(self._audio.warnings)
             self._audio = None
 
-    def _start(self, track: AudioTrack | None) -> None:
+    def _write_header(self, track: AudioTrack | None) -> None:
         """Write the header, with the best form of sound that the container takes."""
         source = self._open_audio(track)
         modes: list[AudioMode] = []
@@ -108,8 +108,8 @@ class ContainerFile:
         for mode in modes:
             assert source is not None
             try:
-                self._begin()
-                self._audio = feed_audio(source, self._container, self._kind, mode)
+                self._open_container()
+                self._audio = add_audio(source, self._container, self._kind, mode)
                 self._container.start_encoding()
             except (av.error.FFmpegError, ValueError):
                 self._audio = None
@@ -121,10 +121,10 @@ class ContainerFile:
             source.close()
             self.warnings.append(f"The sound of {source.name} cannot be used: the output has none.")
         try:
-            self._begin()
+            self._open_container()
             self._container.start_encoding()
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise write_failure(self._path, error) from error
+            raise write_error(self._path, error) from error
 
     def _open_audio(self, track: AudioTrack | None) -> AudioInput | None:
         if track is None:
@@ -135,7 +135,7 @@ class ContainerFile:
             self.warnings.append(f"The output has no sound: {error}")
             return None
 
-    def _begin(self) -> None:
+    def _open_container(self) -> None:
         options = {} if self._kind == "webm" else {"movflags": "+faststart+use_metadata_tags"}
         self._container = av.open(
             "file:" + os.fspath(self._output.partial), "w", format=self._kind, container_options=options

@@ -12,9 +12,9 @@ from types import TracebackType
 from typing import Literal, Self, TypeAlias
 
 from personalive.errors import InputError, MediaError, OutputExistsError
-from personalive.file_names import windows_objection
-from personalive.file_replace import in_use, replace_file
-from personalive.media.partial_files import Hold, partial_path, sweep
+from personalive.file_names import windows_name_error
+from personalive.file_replace import is_file_in_use, replace_file
+from personalive.media.partial_files import PartialFileLock, partial_path, remove_stale_partials
 from personalive.media.user_paths import check_new_file, is_folder
 
 OutputKind: TypeAlias = Literal["mp4", "mov", "webm", "gif", "png"]
@@ -26,7 +26,7 @@ _KINDS: dict[str, OutputKind] = {
     ".webm": "webm",
     ".gif": "gif",
 }
-_KNOWN = ".mp4, .m4v, .mov, .webm, .gif, a folder, or numbered pictures such as out/%05d.png"
+_SUPPORTED = ".mp4, .m4v, .mov, .webm, .gif, a folder, or numbered pictures such as out/%05d.png"
 _NUMBER = re.compile(r"%0?[0-9]?d")
 _DEFAULT_PATTERN = "%05d.png"
 
@@ -46,7 +46,7 @@ def output_kind(path: str | Path) -> OutputKind:
     if text.strip() in {"", ".", "-"} or (
         path.name.startswith(".") and not path.suffix and not is_folder(path)
     ):
-        raise InputError(f"{text!r} does not name an output file. Use {_KNOWN}.")
+        raise InputError(f"{text!r} does not name an output file. Use {_SUPPORTED}.")
     if text.endswith(("/", os.sep)) or is_folder(path) or not path.suffix:
         return "png"
     kind = _KINDS.get(path.suffix.lower())
@@ -57,7 +57,7 @@ def output_kind(path: str | Path) -> OutputKind:
             return "png"
         hint = f"{path.with_name(path.stem + '-%05d.png')}"
         raise InputError(f"{path.name} would be a single picture: for numbered ones use {hint} or a folder.")
-    raise InputError(f"{path.name}: the type of output is not known. Use {_KNOWN}.")
+    raise InputError(f"{path.name}: the type of output is not known. Use {_SUPPORTED}.")
 
 
 def check_output(path: str | Path, overwrite: bool = False) -> OutputKind:
@@ -84,20 +84,20 @@ def check_output(path: str | Path, overwrite: bool = False) -> OutputKind:
     else:
         check_parent(path)
         if path.exists() and not overwrite:
-            raise exists_error(path)
+            raise output_exists_error(path)
     return kind
 
 
-def exists_error(path: Path) -> OutputExistsError:
+def output_exists_error(path: Path) -> OutputExistsError:
     """Return the error that says that `path` exists."""
     return OutputExistsError(
         f"{path} exists already: choose another name, or allow overwriting (-y, overwrite=True)."
     )
 
 
-def write_failure(path: Path, error: BaseException) -> MediaError:
+def write_error(path: Path, error: BaseException) -> MediaError:
     """Return the error that says why `path` cannot be written."""
-    if in_use(error):
+    if is_file_in_use(error):
         return MediaError(
             f"{path} could not be written: another program has it open, a player perhaps. Close it there and run "
             "the same command again."
@@ -108,7 +108,7 @@ def write_failure(path: Path, error: BaseException) -> MediaError:
 
 def check_parent(path: Path) -> None:
     """Raise `MediaError` unless `path` can be a file: its name, the folder it lies in, what is there already."""
-    if sys.platform == "win32" and (objection := windows_objection(path.name)):
+    if sys.platform == "win32" and (objection := windows_name_error(path.name)):
         raise MediaError(f"{path} cannot be written: {objection}. Choose another name.")
     check_new_file(path)
 
@@ -149,16 +149,16 @@ class OutputFile:
         if is_folder(path):
             raise MediaError(f"{path} is a folder, not a file.")
         if path.exists() and not overwrite:
-            raise exists_error(path)
+            raise output_exists_error(path)
         self._target = path.resolve()
-        sweep(self._target.parent)
+        remove_stale_partials(self._target.parent)
         self.partial = partial_path(self._target, staging)
         try:
             with self.partial.open("xb"):
                 pass
-            self._hold = Hold(self.partial)
+            self._lock = PartialFileLock(self.partial)
         except OSError as error:
-            raise write_failure(self.path, error) from error
+            raise write_error(self.path, error) from error
 
     def commit(self) -> None:
         """Give the file its name. Raises `OutputExistsError` if somebody else took it meanwhile."""
@@ -166,29 +166,29 @@ class OutputFile:
             if self._overwrite:
                 replace_file(self.partial, self._target)
             else:
-                self._claim()
+                self._place()
         except OSError as error:
-            raise write_failure(self.path, error) from error
+            raise write_error(self.path, error) from error
         finally:
             self.discard()
 
-    def _claim(self) -> None:
+    def _place(self) -> None:
         # A hard link is the one way to take a name only if it is free.
         try:
             self._target.hardlink_to(self.partial)
         except FileExistsError:
-            raise exists_error(self.path) from None
+            raise output_exists_error(self.path) from None
         except OSError:
             # Not every file system has hard links.
             if self._target.exists():
-                raise exists_error(self.path) from None
+                raise output_exists_error(self.path) from None
             self.partial.rename(self._target)
 
     def discard(self) -> None:
         """Remove what has been written so far, if it still has its hidden name."""
         with contextlib.suppress(OSError):
             self.partial.unlink(missing_ok=True)
-        self._hold.release()
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self

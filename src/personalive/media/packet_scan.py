@@ -12,12 +12,12 @@ import av
 import av.error
 
 from personalive.media.containers import open_container
-from personalive.media.frame_timing import rising
-from personalive.media.ratios import fraction
+from personalive.media.frame_timing import make_increasing
+from personalive.media.ratios import to_fraction
 
 # Enough to tell the rate by, and little to read even of a studio's format.
-_MOST_PACKETS = 1000
-_MOST_BYTES = 64_000_000
+_MAX_PACKETS = 1000
+_MAX_BYTES = 64_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,25 +28,25 @@ class PacketScan:
     not said. `frames` is how many there are in all, None where the track goes on.
     """
 
-    stamps: tuple[float, ...]
+    timestamps: tuple[float, ...]
     tick: float
     last: float
     frames: int | None
 
     @property
-    def rises(self) -> bool:
+    def is_in_order(self) -> bool:
         """Whether every packet is to be shown after those before it."""
-        return all(later > stamp for stamp, later in pairwise(self.stamps))
+        return all(later > stamp for stamp, later in pairwise(self.timestamps))
 
     def length(self, step: float, last: float) -> float | None:
         """Return the seconds of the whole track; None where it goes on.
 
         Frames are usually `step` seconds apart, and the last is on for `last` seconds.
         """
-        if not self.frames or not self.stamps:
+        if not self.frames or not self.timestamps:
             return None
-        begin = min(self.stamps)
-        times = rising(((None, stamp - begin) for stamp in sorted(self.stamps)), step)
+        begin = min(self.timestamps)
+        times = make_increasing(((None, stamp - begin) for stamp in sorted(self.timestamps)), step)
         return max(time for _, time in times) + last
 
 
@@ -63,12 +63,12 @@ def scan_packets(path: Path, index: int) -> PacketScan:
     whole = True
     with open_container(path) as container:
         stream = container.streams[index]
-        base = fraction(stream.time_base) if stream.time_base else Fraction(1, av.time_base)
+        base = to_fraction(stream.time_base) if stream.time_base else Fraction(1, av.time_base)
         try:
             for packet in container.demux(stream):
                 if not packet.size or packet.is_discard:
                     continue
-                if count == _MOST_PACKETS or taken >= _MOST_BYTES:
+                if count == _MAX_PACKETS or taken >= _MAX_BYTES:
                     whole = False
                     break
                 stamp = packet.pts if packet.pts is not None else packet.dts

@@ -15,59 +15,59 @@ import shutil
 import sys
 from pathlib import Path
 
-from personalive.file_names import shortened
+from personalive.file_names import shorten
 
 _NAME = re.compile(r"\..*\.partial-([0-9]{1,10})-[0-9]+(\.\w+)?", re.DOTALL)
 _serial = itertools.count()
-_own: set[str] = set()
+_own_names: set[str] = set()
 """Names that this process has given and not given up."""
 
 
 def partial_path(target: Path, folder: Path | None = None) -> Path:
     """Return a hidden name in `folder`, or beside `target`, of the same suffix, that nobody else uses."""
     # Names may have 255 bytes; the addition must not break a long one.
-    name = f".{shortened(target.stem, 180)}.partial-{os.getpid()}-{next(_serial)}{target.suffix}"
-    _own.add(name)
+    name = f".{shorten(target.stem, 180)}.partial-{os.getpid()}-{next(_serial)}{target.suffix}"
+    _own_names.add(name)
     return target.with_name(name) if folder is None else folder / name
 
 
-class Hold:
+class PartialFileLock:
     """Keeps others from sweeping the file or folder at `path`, which exists, until `release` or the end."""
 
     def __init__(self, path: Path) -> None:
         self._name = path.name
-        self._held = _locked(path)
+        self._held = _open_locked(path)
 
     def release(self) -> None:
         """Let go of it. May be called twice."""
-        _own.discard(self._name)
+        _own_names.discard(self._name)
         held, self._held = self._held, None
         if held is not None:
             os.close(held)
 
 
-def sweep(folder: Path) -> None:
+def remove_stale_partials(folder: Path) -> None:
     """Remove from a folder what killed runs have left there, as far as that is possible."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        left = [Path(entry.path) for entry in entries if _is_left(entry.name)]
+        left = [Path(entry.path) for entry in entries if _is_stale(entry.name)]
         for path in left:
             _remove(path)
 
 
-def _is_left(name: str) -> bool:
+def _is_stale(name: str) -> bool:
     match = _NAME.fullmatch(name)
-    if match is None or name in _own:
+    if match is None or name in _own_names:
         return False
     process = int(match[1])
     # Of this number but not of this process: containers start theirs with the same ones.
-    return process == os.getpid() or not _runs(process)
+    return process == os.getpid() or not _is_process_running(process)
 
 
 def _remove(path: Path) -> None:
     if sys.platform == "win32":  # which removes nothing that is open
         _delete(path)
         return
-    held = _locked(path)
+    held = _open_locked(path)
     if held is not None:
         try:
             _delete(path)
@@ -87,11 +87,11 @@ if sys.platform == "win32":
 
     _QUERY, _STILL_ACTIVE = 0x1000, 259
 
-    def _locked(path: Path) -> int | None:
+    def _open_locked(path: Path) -> int | None:
         del path  # a lock there would keep the writer out as well
         return None
 
-    def _runs(process: int) -> bool:
+    def _is_process_running(process: int) -> bool:
         kernel = ctypes.WinDLL("kernel32")
         kernel.OpenProcess.restype = ctypes.c_void_p
         handle = ctypes.c_void_p(kernel.OpenProcess(_QUERY, False, process))
@@ -105,7 +105,7 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _locked(path: Path) -> int | None:
+    def _open_locked(path: Path) -> int | None:
         """A descriptor that holds the lock on a file or folder; None where another has it, or where none are."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
@@ -118,7 +118,7 @@ else:
             return None
         return descriptor
 
-    def _runs(process: int) -> bool:
+    def _is_process_running(process: int) -> bool:
         try:
             os.kill(process, 0)
         except ProcessLookupError:

@@ -26,21 +26,21 @@ _MARKER_IN_SCAN = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
 
 
 @dataclass(frozen=True, slots=True)
-class JpegFacts:
+class JpegInfo:
     """How a JPEG is stored: `width` and `height` in pixels, `scans` of the picture, `samples` over all components.
 
-    `whole`: the decoder must hold every coefficient until the last scan. `arithmetic`: it is coded the slow way.
+    `needs_full_buffer`: the decoder must hold every coefficient until the last scan. `arithmetic`: it is coded the slow way.
     """
 
     width: int
     height: int
     samples: int
     scans: int
-    whole: bool
+    needs_full_buffer: bool
     arithmetic: bool
 
 
-def image_type(head: bytes) -> ImageType | None:
+def detect_image_type(head: bytes) -> ImageType | None:
     """Return the type of picture that a file with those first bytes, `HEAD_BYTES` or all, should be, or None."""
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
@@ -48,10 +48,10 @@ def image_type(head: bytes) -> ImageType | None:
         return "PNG"
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "WEBP"
-    return _heif_type(head) if head[4:8] == b"ftyp" else None
+    return _detect_heif_type(head) if head[4:8] == b"ftyp" else None
 
 
-def _heif_type(head: bytes) -> ImageType | None:
+def _detect_heif_type(head: bytes) -> ImageType | None:
     # A video may list the brands of a picture among others, but its own brand comes first.
     brand = head[8:12]
     if brand in _AVIF_BRANDS:
@@ -69,13 +69,13 @@ def is_sequence(head: bytes) -> bool:
     return head[4:8] == b"ftyp" and head[8:12] in _SEQUENCE_BRANDS
 
 
-def stored_size(data: bytes, kind: ImageType) -> tuple[int, int] | None:
+def read_stored_size(data: bytes, kind: ImageType) -> tuple[int, int] | None:
     """Return the (width, height) that a JPEG, PNG or WebP claims, or None where the header is no header.
 
     Of other types nothing is known without a decoder.
     """
     if kind == "JPEG":
-        facts = jpeg_facts(data)
+        facts = read_jpeg_info(data)
         return None if facts is None else (facts.width, facts.height)
     if kind == "PNG":
         return _png_size(data)
@@ -102,11 +102,11 @@ def _webp_size(data: bytes) -> tuple[int, int] | None:
     return None
 
 
-def jpeg_facts(data: bytes) -> JpegFacts | None:
+def read_jpeg_info(data: bytes) -> JpegInfo | None:
     """Read the markers of a JPEG up to its end; None where no frame is found in it."""
     frame: tuple[int, int, int] | None = None
     marker_of_frame, components, scans, whole, at = 0, 0, 0, True, 2
-    while (found := _next_marker(data, at)) is not None:
+    while (found := _find_next_marker(data, at)) is not None:
         marker, at = found
         if marker == _END_OF_IMAGE:
             break
@@ -115,7 +115,7 @@ def jpeg_facts(data: bytes) -> JpegFacts | None:
         if marker in _START_OF_FRAME and frame is None and len(body) >= 6:
             marker_of_frame, components = marker, body[5]
             width, height = int.from_bytes(body[3:5], "big"), int.from_bytes(body[1:3], "big")
-            frame = width, height, _samples(body, width, height)
+            frame = width, height, _count_samples(body, width, height)
         at += max(length, 2)
         if marker == _START_OF_SCAN:
             scans += 1
@@ -126,10 +126,10 @@ def jpeg_facts(data: bytes) -> JpegFacts | None:
             at = end.start() if end else len(data)
     if frame is None:
         return None
-    return JpegFacts(*frame, scans, whole or scans > 1, marker_of_frame in _ARITHMETIC)
+    return JpegInfo(*frame, scans, whole or scans > 1, marker_of_frame in _ARITHMETIC)
 
 
-def _next_marker(data: bytes, at: int) -> tuple[int, int] | None:
+def _find_next_marker(data: bytes, at: int) -> tuple[int, int] | None:
     """Return the next marker that has a body or ends the picture, and where what follows it begins."""
     while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1:
         marker = data[at + 1]
@@ -142,7 +142,7 @@ def _next_marker(data: bytes, at: int) -> tuple[int, int] | None:
     return None
 
 
-def _samples(frame: bytes, width: int, height: int) -> int:
+def _count_samples(frame: bytes, width: int, height: int) -> int:
     """Return how many samples all components of a frame have, by its header."""
     factors = [(value >> 4, value & 15) for value in frame[7 : 6 + 3 * frame[5] : 3]]
     across, down = max((x for x, _ in factors), default=0), max((y for _, y in factors), default=0)

@@ -18,21 +18,21 @@ import numpy as np
 import PIL.Image
 
 from personalive.errors import MediaError, MediaTooLargeError
-from personalive.media.animation_timing import UNSTATED, frame_durations
+from personalive.media.animation_timing import DEFAULT_DURATION, read_frame_durations
 from personalive.media.flatten import flatten
 from personalive.media.frame_shape import check_shape
-from personalive.media.frame_timing import DEFAULT_FPS, rate, typical
-from personalive.media.image import PICTURES, fit_within, inner_size, quiet_pillow, read_image
-from personalive.media.picture_header import HEAD_BYTES, image_type, stored_size
+from personalive.media.frame_timing import DEFAULT_FPS, estimate_rate, estimate_typical
+from personalive.media.image import PICTURES, fit_size, fit_within, read_image, suppress_pillow_warnings
+from personalive.media.picture_header import HEAD_BYTES, detect_image_type, read_stored_size
 from personalive.media.types import Image, VideoInfo
 
 MAX_ANIMATION_BYTES = 200_000_000
-_TICK = 0.001
+_TIMESTAMP_TICK = 0.001
 _SEQUENCE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".heic", ".heif", ".avif"}
 
 
 @dataclass(frozen=True)
-class Shown:
+class TimedImage:
     """A picture and when it comes up: seconds from the start. `image` converts it on demand."""
 
     time: float
@@ -40,7 +40,7 @@ class Shown:
     image: Callable[[], Image]
 
 
-class Source(Protocol):
+class FrameSource(Protocol):
     """One opened input. `ended_early` turns True if the data stopped before the header said."""
 
     info: VideoInfo
@@ -48,10 +48,10 @@ class Source(Protocol):
     ended_early: bool
 
     @property
-    def lost(self) -> int:
+    def lost_frames(self) -> int:
         """How many frames could not be decoded."""
 
-    def frames(self, start: float) -> Iterator[Shown]:
+    def frames(self, start: float) -> Iterator[TimedImage]:
         """Yield frames with strictly rising times, beginning no later than the one on screen at `start`."""
 
     def close(self) -> None:
@@ -66,11 +66,11 @@ class StillSource:
         self.info = _picture_info(self._image, DEFAULT_FPS, 1)
         self.warnings: list[str] = []
         self.ended_early = False
-        self.lost = 0
+        self.lost_frames = 0
 
-    def frames(self, start: float) -> Iterator[Shown]:
+    def frames(self, start: float) -> Iterator[TimedImage]:
         """Yield the picture, which is on the screen at any moment."""
-        yield Shown(0.0, max(start, 0.0) + 1 / DEFAULT_FPS, partial(_given, self._image))
+        yield TimedImage(0.0, max(start, 0.0) + 1 / DEFAULT_FPS, partial(_return_image, self._image))
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -85,7 +85,7 @@ class SequenceSource:
             raise MediaError(f"{folder} holds no {PICTURES} pictures.")
         self.warnings: list[str] = []
         self.ended_early = False
-        self.lost = 0
+        self.lost_frames = 0
         self._name = folder.name
         first = self._first_readable()
         self._size = (first.shape[1], first.shape[0])
@@ -100,7 +100,7 @@ class SequenceSource:
                 problem = problem or error
         raise MediaError(f"None of the pictures in {self._name} can be used: {problem}") from problem
 
-    def frames(self, start: float) -> Iterator[Shown]:
+    def frames(self, start: float) -> Iterator[TimedImage]:
         """Yield the pictures; one that cannot be decoded is left out, so that its predecessor stays on."""
         lost: list[str] = []
         odd = 0
@@ -111,10 +111,10 @@ class SequenceSource:
                 lost.append(self._paths[number].name)
                 continue
             size = (image.shape[1], image.shape[0])
-            odd += inner_size(size, self._size) != self._size
-            yield Shown(number / DEFAULT_FPS, 1 / DEFAULT_FPS, partial(fit_within, image, self._size))
+            odd += fit_size(size, self._size) != self._size
+            yield TimedImage(number / DEFAULT_FPS, 1 / DEFAULT_FPS, partial(fit_within, image, self._size))
         if odd:
-            self.warnings.append(other_shape(self._name, odd, self._size))
+            self.warnings.append(shape_change_warning(self._name, odd, self._size))
         if lost:
             self.warnings.append(
                 f"{len(lost)} of the {len(self._paths)} pictures in {self._name} cannot be decoded "
@@ -132,7 +132,7 @@ class AnimationSource:
         self._name = path.name
         self.warnings: list[str] = []
         self.ended_early = False
-        self.lost = 0
+        self.lost_frames = 0
         try:
             if path.stat().st_size > MAX_ANIMATION_BYTES:
                 limit = MAX_ANIMATION_BYTES // 1_000_000
@@ -140,7 +140,7 @@ class AnimationSource:
             self._data = path.read_bytes()
         except OSError as error:
             raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
-        with quiet_pillow():
+        with suppress_pillow_warnings():
             picture = self._open()
             count = int(getattr(picture, "n_frames", 1))
         # A PNG can have a picture for those who show no animation, which is not part of it.
@@ -148,13 +148,13 @@ class AnimationSource:
         self._frames = range(first, count)
         image = self._load(picture, first)
         self._size = (image.shape[1], image.shape[0])
-        known = frame_durations(self._data)[: len(self._frames)]
-        step = typical(known, _TICK)
-        self._durations = known + [step or UNSTATED] * (len(self._frames) - len(known))
-        info = _picture_info(image, rate(step), len(self._frames))
+        known = read_frame_durations(self._data)[: len(self._frames)]
+        step = estimate_typical(known, _TIMESTAMP_TICK)
+        self._durations = known + [step or DEFAULT_DURATION] * (len(self._frames) - len(known))
+        info = _picture_info(image, estimate_rate(step), len(self._frames))
         self.info = replace(info, duration=sum(self._durations))
 
-    def frames(self, start: float) -> Iterator[Shown]:
+    def frames(self, start: float) -> Iterator[TimedImage]:
         """Yield the frames from the first, since each builds on the one before; stop where one is damaged."""
         del start
         time = 0.0
@@ -165,7 +165,7 @@ class AnimationSource:
             except MediaError:
                 self.ended_early = True
                 return
-            yield Shown(time, duration, partial(fit_within, image, self._size))
+            yield TimedImage(time, duration, partial(fit_within, image, self._size))
             time += duration
 
     def close(self) -> None:
@@ -185,7 +185,7 @@ class AnimationSource:
 
     def _load(self, picture: PIL.Image.Image, number: int) -> Image:
         try:
-            with quiet_pillow():
+            with suppress_pillow_warnings():
                 picture.seek(number)
                 picture.load()
                 return np.array(flatten(picture), dtype=np.uint8, order="C")
@@ -194,12 +194,12 @@ class AnimationSource:
             raise MediaError(f"{self._name} is damaged and cannot be decoded.") from error
 
 
-def open_picture(path: Path) -> StillSource | AnimationSource:
+def open_picture_source(path: Path) -> StillSource | AnimationSource:
     """Open a picture file as a clip: of one frame, or of many if it is animated."""
     return AnimationSource(path) if _is_animated(path) else StillSource(path)
 
 
-def other_shape(name: str, count: int, size: tuple[int, int]) -> str:
+def shape_change_warning(name: str, count: int, size: tuple[int, int]) -> str:
     """Return the warning that pictures of a clip have another shape than its first, of `size` (width, height)."""
     fitted = f"fitted into {size[0]}×{size[1]}"
     if count == 1:
@@ -207,7 +207,7 @@ def other_shape(name: str, count: int, size: tuple[int, int]) -> str:
     return f"{count} of the pictures in {name} have another shape than the first: they are {fitted}."
 
 
-def _given(image: Image) -> Image:
+def _return_image(image: Image) -> Image:
     return image
 
 
@@ -215,10 +215,10 @@ def _is_animated(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
-        if image_type(head) not in {"PNG", "WEBP"}:
+        if detect_image_type(head) not in {"PNG", "WEBP"}:
             return False
         _check_header(head, path.name)
-        with quiet_pillow(), PIL.Image.open(path, formats=("PNG", "WEBP")) as picture:
+        with suppress_pillow_warnings(), PIL.Image.open(path, formats=("PNG", "WEBP")) as picture:
             return bool(getattr(picture, "is_animated", False))
     except MediaError:
         raise
@@ -229,8 +229,8 @@ def _is_animated(path: Path) -> bool:
 
 def _check_header(data: bytes, name: str) -> None:
     """Raise `MediaError` for the shape that a PNG or WebP claims, before a decoder makes room for it."""
-    kind = image_type(data[:HEAD_BYTES])
-    size = None if kind is None else stored_size(data, kind)
+    kind = detect_image_type(data[:HEAD_BYTES])
+    size = None if kind is None else read_stored_size(data, kind)
     if size is not None:
         check_shape(*size, name)
 
@@ -241,10 +241,10 @@ def _numbered_pictures(folder: Path) -> list[Path]:
     except OSError as error:
         raise MediaError(f"{folder} cannot be read: {error.strerror or error}.") from error
     visible = [path for path in entries if not path.name.startswith(".") and path.is_file()]
-    return sorted(visible, key=_natural_order)
+    return sorted(visible, key=_natural_sort_key)
 
 
-def _natural_order(path: Path) -> list[tuple[int, int, str]]:
+def _natural_sort_key(path: Path) -> list[tuple[int, int, str]]:
     # Splitting on a captured group alternates text and digits, so 2 comes before 10.
     parts = re.split(r"([0-9]+)", path.name)
     return [(1, int(part), "") if part.isdigit() and part.isascii() else (0, 0, part) for part in parts]

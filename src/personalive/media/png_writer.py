@@ -7,27 +7,27 @@ from pathlib import Path
 
 from personalive.errors import MediaError, OutputExistsError
 from personalive.file_replace import replace_file
-from personalive.media.atomic_writer import StagedWriter
+from personalive.media.atomic_writer import AtomicWriter
 from personalive.media.output import (
     check_parent,
     numbered_files,
     picture_pattern,
     remove_folder,
-    write_failure,
+    write_error,
 )
-from personalive.media.partial_files import Hold, partial_path, sweep
+from personalive.media.partial_files import PartialFileLock, partial_path, remove_stale_partials
 from personalive.media.provenance import Provenance, encode_image, read_provenance
 from personalive.media.types import Image
 
 
-def _ours(file: Path) -> bool:
+def _is_our_file(file: Path) -> bool:
     try:
         return read_provenance(file) is not None
     except MediaError:
         return False
 
 
-class PngWriter(StagedWriter):
+class PngWriter(AtomicWriter):
     """Writes frames of one size to numbered files, from 1 on; see `open_writer`.
 
     They are written to a hidden folder and moved at the end. When pictures of an earlier run are overwritten,
@@ -43,24 +43,24 @@ class PngWriter(StagedWriter):
         check_parent(self._folder)
         # Beside a folder that exists could be another file system, and moving would be copying.
         exists = self._folder.is_dir()
-        sweep(self._folder if exists else self._folder.parent)
+        remove_stale_partials(self._folder if exists else self._folder.parent)
         self._partial = partial_path(self._folder / "frames" if exists else self._folder)
         try:
             self._partial.mkdir()
-            self._hold = Hold(self._partial)
+            self._lock = PartialFileLock(self._partial)
         except OSError as error:
-            raise write_failure(path, error) from error
+            raise write_error(path, error) from error
 
     def _add(self, image: Image) -> None:
         encode_image(self._partial / (self._pattern % (self._count + 1)), image, "PNG", self._provenance)
 
     def _discard(self) -> None:
         remove_folder(self._partial)
-        self._hold.release()
+        self._lock.release()
 
     def _complete(self) -> None:
         self._move()
-        self._hold.release()
+        self._lock.release()
 
     def _move(self) -> None:
         if not self._folder.exists():
@@ -77,7 +77,7 @@ class PngWriter(StagedWriter):
             replace_file(self._partial / name, self._folder / name)
         for file in earlier:
             # A longer run's pictures must not trail behind this one's; what we did not write is not ours to delete.
-            if file.name not in written and _ours(file):
+            if file.name not in written and _is_our_file(file):
                 with contextlib.suppress(OSError):
                     file.unlink()
         remove_folder(self._partial)

@@ -20,16 +20,16 @@ from PIL.PngImagePlugin import PngInfo
 from personalive.errors import InputError, MediaError
 from personalive.media import gif_metadata, xmp
 from personalive.media.containers import open_container
-from personalive.media.image import quiet_pillow
-from personalive.media.output import OutputFile, write_failure
-from personalive.media.picture_header import image_type
+from personalive.media.image import suppress_pillow_warnings
+from personalive.media.output import OutputFile, write_error
+from personalive.media.picture_header import detect_image_type
 from personalive.media.types import Image
 from personalive.media.user_paths import check_is_file_or_folder, is_folder
 
-_VOCABULARY = "http://cv.iptc.org/newscodes/digitalsourcetype/"
-TRAINED_ALGORITHMIC_MEDIA = _VOCABULARY + "trainedAlgorithmicMedia"
+_SOURCE_TYPE_PREFIX = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+TRAINED_ALGORITHMIC_MEDIA = _SOURCE_TYPE_PREFIX + "trainedAlgorithmicMedia"
 """Made by a generative model: what a diffusion pipeline writes."""
-COMPOSITE_SYNTHETIC = _VOCABULARY + "compositeSynthetic"
+COMPOSITE_SYNTHETIC = _SOURCE_TYPE_PREFIX + "compositeSynthetic"
 """Put together from elements of which at least one is synthetic: a photograph warped to another's motion."""
 
 _TITLE = "AI-animated portrait (synthetic)"
@@ -106,11 +106,11 @@ def read_provenance(path: str | Path) -> dict[str, str] | None:
             head = file.read(16)
     except OSError as error:
         raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
-    if image_type(head) in {"JPEG", "PNG", "WEBP"}:
-        return _marked(_image_metadata(path))
+    if detect_image_type(head) in {"JPEG", "PNG", "WEBP"}:
+        return _only_if_marked(_read_image_metadata(path))
     if head[:3] == b"GIF":
-        return _marked(xmp.parse(gif_metadata.read_xmp(path)))
-    return _marked(_container_metadata(path))
+        return _only_if_marked(xmp.parse_packet(gif_metadata.read_xmp(path)))
+    return _only_if_marked(_read_container_metadata(path))
 
 
 def save_image(path: str | Path, image: Image, provenance: Provenance, *, overwrite: bool = False) -> None:
@@ -130,7 +130,7 @@ def save_image(path: str | Path, image: Image, provenance: Provenance, *, overwr
         try:
             encode_image(output.partial, image, kind, provenance)
         except (OSError, ValueError) as error:
-            raise write_failure(path, error) from error
+            raise write_error(path, error) from error
 
 
 def encode_image(
@@ -139,7 +139,7 @@ def encode_image(
     """Write a marked picture to `path`, or to an open file, as it stands. Raises what Pillow raises."""
     values = provenance.metadata()
     picture = PIL.Image.fromarray(image)
-    packet = xmp.build(values)
+    packet = xmp.build_packet(values)
     if kind == "PNG":
         text = PngInfo()
         for key, value in values.items():
@@ -152,19 +152,19 @@ def encode_image(
         picture.save(path, format=kind, quality=95, method=4, xmp=packet)
 
 
-def _image_metadata(path: Path) -> dict[str, str]:
+def _read_image_metadata(path: Path) -> dict[str, str]:
     try:
-        with quiet_pillow(), PIL.Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
+        with suppress_pillow_warnings(), PIL.Image.open(path, formats=("PNG", "JPEG", "WEBP")) as picture:
             packet = picture.info.get("xmp") or picture.info.get("XML:com.adobe.xmp") or b""
     except MediaError:
         raise
     except Exception as error:
         # Pillow raises anything at all on hostile bytes.
         raise MediaError(f"{path.name} is damaged and cannot be read.") from error
-    return xmp.parse(packet.encode() if isinstance(packet, str) else packet)
+    return xmp.parse_packet(packet.encode() if isinstance(packet, str) else packet)
 
 
-def _container_metadata(path: Path) -> dict[str, str]:
+def _read_container_metadata(path: Path) -> dict[str, str]:
     container = open_container(path)
     try:
         # Matroska writes its keys in capitals.
@@ -175,5 +175,5 @@ def _container_metadata(path: Path) -> dict[str, str]:
         container.close()
 
 
-def _marked(values: dict[str, str]) -> dict[str, str] | None:
+def _only_if_marked(values: dict[str, str]) -> dict[str, str] | None:
     return values if values.get("synthetic") == "true" else None

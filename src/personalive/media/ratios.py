@@ -18,6 +18,6 @@ class Ratio(Protocol):
         """The lower number, 0 where FFmpeg knows no value."""
 
 
-def fraction(ratio: Ratio) -> Fraction:
+def to_fraction(ratio: Ratio) -> Fraction:
     """Return the same ratio as a fraction; FFmpeg's 0/0 for what is not known becomes 0."""
     return Fraction(ratio.numerator, ratio.denominator) if ratio.denominator else Fraction(0)

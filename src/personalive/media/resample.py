@@ -27,10 +27,10 @@ def resample(frames: Iterable[VideoFrame], fps: float) -> Iterator[VideoFrame]:
     """
     if not math.isfinite(fps) or fps <= 0:
         raise InputError(f"The frame rate must be a positive number, not {fps:g}.")
-    return _resampled(frames, fps)
+    return _resample(frames, fps)
 
 
-def _resampled(frames: Iterable[VideoFrame], fps: float) -> Iterator[VideoFrame]:
+def _resample(frames: Iterable[VideoFrame], fps: float) -> Iterator[VideoFrame]:
     ticks = 0
     origin = 0.0
     held: VideoFrame | None = None
@@ -39,18 +39,18 @@ def _resampled(frames: Iterable[VideoFrame], fps: float) -> Iterator[VideoFrame]
             origin = frame.time
         else:
             until = _ticks_before(frame.time - origin, fps)
-            yield from _repeats(held, ticks, until, fps)
+            yield from _repeat_frame(held, ticks, until, fps)
             ticks = max(ticks, until)
         held = frame
     if held is not None:
         until = max(1, _ticks_before(held.time + held.duration - origin, fps))
-        yield from _repeats(held, ticks, until, fps)
+        yield from _repeat_frame(held, ticks, until, fps)
 
 
 def _ticks_before(time: float, fps: float) -> int:
     return math.ceil(time * fps - _TOLERANCE)
 
 
-def _repeats(frame: VideoFrame, first: int, until: int, fps: float) -> Iterator[VideoFrame]:
+def _repeat_frame(frame: VideoFrame, first: int, until: int, fps: float) -> Iterator[VideoFrame]:
     for tick in range(first, until):
         yield VideoFrame(frame.image, tick / fps, tick, 1 / fps)

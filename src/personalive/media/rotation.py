@@ -21,6 +21,6 @@ def check_rotation(rotation: Rotation, what: str = "rotation") -> None:
         raise InputError(f"The {what} must be auto, 0, 90, 180 or 270 degrees clockwise, not {rotation!r}.")
 
 
-def turned(image: Image, degrees: int) -> Image:
+def rotate_image(image: Image, degrees: int) -> Image:
     """Turn (height, width, 3) uint8 clockwise by 0, 90, 180 or 270 degrees."""
     return np.ascontiguousarray(np.rot90(image, -degrees // 90)) if degrees else image

@@ -25,34 +25,36 @@ _ORDINALS = ("first", "second", "third", "fourth", "fifth")
 Track = TypeVar("Track", VideoStream, AudioStream)
 
 
-def video_stream(container: av.container.InputContainer) -> VideoStream | None:
+def select_video_stream(container: av.container.InputContainer) -> VideoStream | None:
     """Return the picture track to use, None if there is none that can be decoded: cover art does not count."""
-    preferred = _preferred(_moving(container))
+    preferred = _preferred_tracks(_moving_tracks(container))
     return max(
         preferred, key=lambda stream: stream.codec_context.width * stream.codec_context.height, default=None
     )
 
 
-def audio_stream(container: av.container.InputContainer) -> AudioStream | None:
+def select_audio_stream(container: av.container.InputContainer) -> AudioStream | None:
     """Return the sound track to use, None if there is none that can be decoded."""
-    tracks = _decodable(container.streams.audio)
+    tracks = _decodable_tracks(container.streams.audio)
     spoken = [stream for stream in tracks if not stream.disposition & _NO_MAIN_SOUND]
-    return next(iter(_preferred(spoken or tracks)), None)
+    return next(iter(_preferred_tracks(spoken or tracks)), None)
 
 
-def video_choice(container: av.container.InputContainer, name: str) -> str | None:
+def describe_video_choice(container: av.container.InputContainer, name: str) -> str | None:
     """Say which picture track of the file called `name` is used; None where there is no choice."""
-    tracks, chosen = _moving(container), video_stream(container)
+    tracks, chosen = _moving_tracks(container), select_video_stream(container)
     if chosen is None or len(tracks) < 2:
         return None
     context = chosen.codec_context
     size = f"{context.width}×{context.height}"
-    return f"{name} has {len(tracks)} video tracks: the {_which(tracks, chosen)}, of {size}, is used."
+    return (
+        f"{name} has {len(tracks)} video tracks: the {_describe_choice(tracks, chosen)}, of {size}, is used."
+    )
 
 
-def audio_choice(container: av.container.InputContainer, name: str) -> str | None:
+def describe_audio_choice(container: av.container.InputContainer, name: str) -> str | None:
     """Say which sound track of the file called `name` is used, or that none can be; None where all is plain."""
-    tracks, chosen = container.streams.audio, audio_stream(container)
+    tracks, chosen = container.streams.audio, select_audio_stream(container)
     if chosen is None:
         return (
             f"The sound of {name} is of a kind that cannot be decoded here: it is left out."
@@ -61,25 +63,25 @@ def audio_choice(container: av.container.InputContainer, name: str) -> str | Non
         )
     if len(tracks) < 2:
         return None
-    which, codec = _which(tracks, chosen), chosen.codec_context.codec.canonical_name
+    which, codec = _describe_choice(tracks, chosen), chosen.codec_context.codec.canonical_name
     return f"{name} has {len(tracks)} sound tracks: the {which} ({codec}) is used."
 
 
-def _moving(container: av.container.InputContainer) -> list[VideoStream]:
-    tracks = _decodable(container.streams.video)
+def _moving_tracks(container: av.container.InputContainer) -> list[VideoStream]:
+    tracks = _decodable_tracks(container.streams.video)
     return [stream for stream in tracks if not stream.disposition & _NO_MOVING_PICTURE]
 
 
-def _decodable(tracks: Sequence[Track]) -> list[Track]:
+def _decodable_tracks(tracks: Sequence[Track]) -> list[Track]:
     # PyAV has no codec context where FFmpeg has no decoder.
     return [stream for stream in tracks if stream.codec_context is not None]
 
 
-def _preferred(tracks: Sequence[Track]) -> Sequence[Track]:
+def _preferred_tracks(tracks: Sequence[Track]) -> Sequence[Track]:
     """The default tracks, or all where none is: MP4 marks every track that is switched on, Matroska mostly all."""
     return [stream for stream in tracks if stream.disposition & Disposition.default] or tracks
 
 
-def _which(tracks: Sequence[Track], chosen: Track) -> str:
+def _describe_choice(tracks: Sequence[Track], chosen: Track) -> str:
     number = next(number for number, stream in enumerate(tracks) if stream.index == chosen.index)
     return _ORDINALS[number] if number < len(_ORDINALS) else f"number {number + 1}"

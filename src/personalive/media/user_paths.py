@@ -29,7 +29,7 @@ def check_is_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        hint = _hint(path, "download it first, and name the file")
+        hint = _suggest(path, "download it first, and name the file")
         raise MediaError(hint or f"{path} does not exist.") from None
     except (OSError, ValueError) as error:
         raise MediaError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
@@ -52,16 +52,16 @@ def check_new_file(path: Path) -> None:
     check_name(path)
     folder = path.absolute().parent
     if not is_folder(folder):
-        hint = _hint(path, "name a file here, and bring it there afterwards")
+        hint = _suggest(path, "name a file here, and bring it there afterwards")
         raise MediaError(hint or f"{path} cannot be written: the folder {folder} does not exist.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise MediaError(f"{path} cannot be written: no permission to write in {folder}.")
-    kind = special_kind(path)
+    kind = describe_special_file(path)
     if kind is not None:
         raise MediaError(f"{path} cannot be written: it is {kind}. Name a file, such as out.mp4.")
 
 
-def special_kind(path: Path) -> str | None:
+def describe_special_file(path: Path) -> str | None:
     """What lies there, in words, if it is neither a file nor a folder; None also where nothing does."""
     try:
         return _KINDS.get(stat.S_IFMT(path.stat().st_mode))
@@ -84,20 +84,20 @@ def check_name(path: Path) -> None:
         shown = text.replace("\0", "\\0")
         raise MediaError(f"{shown} holds a NUL character, which no file's name can.")
     for name in path.parts:
-        if (length := _length(name)) > _LONGEST_NAME:
+        if (length := _name_length(name)) > _LONGEST_NAME:
             raise MediaError(
                 f"{name[:40]}… is a name of {length} bytes: no system takes more than {_LONGEST_NAME}."
             )
 
 
-def _length(name: str) -> int:
+def _name_length(name: str) -> int:
     """How long a name is in the units that this system counts."""
     if sys.platform == "win32":
         return len(name.encode("utf-16-le", "surrogatepass")) // 2
     return len(os.fsencode(name))
 
 
-def _hint(path: Path, instead: str) -> str | None:
+def _suggest(path: Path, instead: str) -> str | None:
     """A sentence for a path that leads nowhere, by what it may have been meant for; `instead` is for addresses."""
     text = os.fspath(path)
     if match := _ADDRESS.match(text):

@@ -12,8 +12,14 @@ from typing import Self
 from personalive.errors import InputError, MediaError
 from personalive.media.container_source import ContainerSource
 from personalive.media.image import is_image_file
-from personalive.media.picture_sources import SequenceSource, Shown, Source, StillSource, open_picture
-from personalive.media.rotation import QUARTERS, turned
+from personalive.media.picture_sources import (
+    FrameSource,
+    SequenceSource,
+    StillSource,
+    TimedImage,
+    open_picture_source,
+)
+from personalive.media.rotation import QUARTERS, rotate_image
 from personalive.media.types import DrivingSource, VideoFrame, VideoInfo
 from personalive.media.user_paths import check_is_file_or_folder, is_folder
 
@@ -79,20 +85,20 @@ class VideoReader:
         self.warnings[:] = self._opening_warnings
         end_reached = 0.0
         count = 0
-        for shown, duration in self._span():
+        for shown, duration in self._frames_in_span():
             time = max(shown.time, self._start)
             end_reached = shown.time + duration
-            image = turned(shown.image(), self._rotate)
+            image = rotate_image(shown.image(), self._rotate)
             yield VideoFrame(image, time, count, end_reached - time)
             count += 1
         self.warnings.extend(self._source.warnings[len(self._opening_warnings) :])
         if self._source.ended_early:
-            self.warnings.append(self._damage(end_reached, count))
-        elif self._source.lost:
-            lost = "one frame" if self._source.lost == 1 else f"{self._source.lost} frames"
+            self.warnings.append(self._describe_damage(end_reached, count))
+        elif self._source.lost_frames:
+            lost = "one frame" if self._source.lost_frames == 1 else f"{self._source.lost_frames} frames"
             self.warnings.append(f"{self._path.name} is damaged: {lost} could not be decoded.")
         if not count:
-            raise MediaError(self._nothing_there())
+            raise MediaError(self._describe_empty_span())
 
     def __enter__(self) -> Self:
         return self
@@ -110,14 +116,14 @@ class VideoReader:
         self._closed = True
         self._source.close()
 
-    def _span(self) -> Iterator[tuple[Shown, float]]:
+    def _frames_in_span(self) -> Iterator[tuple[TimedImage, float]]:
         """Yield what falls in the span, with how long it is on: known once the next frame has come."""
         if self._closed:
             raise MediaError(f"{self._path.name} has been closed.")
         still = isinstance(self._source, StillSource)
         end = math.inf if self._end is None or still else self._end
         left = math.inf if self._max_frames is None else self._max_frames
-        held: Shown | None = None
+        held: TimedImage | None = None
         self._seen_until = 0.0
         for shown in self._source.frames(self._start):
             if self._closed:
@@ -132,14 +138,14 @@ class VideoReader:
         if held is not None and held.time + held.duration > self._start + _TOLERANCE:
             yield held, min(held.time + held.duration, end) - held.time
 
-    def _nothing_there(self) -> str:
+    def _describe_empty_span(self) -> str:
         # What was seen of it is truer than the header.
         length = self._seen_until or self.info.duration
         if length is None:
             return f"{self._path.name} has no frames after {self._start:g} s."
         return f"{self._path.name} is {length:.2f} s long: there is nothing after {self._start:g} s."
 
-    def _damage(self, time: float, count: int) -> str:
+    def _describe_damage(self, time: float, count: int) -> str:
         frames = "the one frame before that is" if count == 1 else f"the {count} frames before that are"
         return f"{self._path.name} is damaged after {time:.1f} s: {frames} used."
 
@@ -159,11 +165,11 @@ def open_driving(
     return VideoReader(path, start=start, end=end, max_frames=max_frames, rotate=rotate)
 
 
-def _open_source(path: Path) -> Source:
+def _open_source(path: Path) -> FrameSource:
     check_is_file_or_folder(path)
     if is_folder(path):
         return SequenceSource(path)
-    return open_picture(path) if is_image_file(path) else ContainerSource(path)
+    return open_picture_source(path) if is_image_file(path) else ContainerSource(path)
 
 
 def _check_span(start: float, end: float | None, max_frames: int | None) -> None:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
-_OURS = "urn:personalive:provenance:1:"
+_NAMESPACE = "urn:personalive:provenance:1:"
 _PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{rdf}"><rdf:Description rdf:about=""
  xmlns:dc="http://purl.org/dc/elements/1.1/" xmlns:xmp="http://ns.adobe.com/xap/1.0/"
@@ -25,7 +25,7 @@ _MAX_BYTES = 1_000_000
 _BOX_UUID = UUID("be7acfcb-97a9-42e8-9c71-999491e3afac").bytes
 
 
-def build(values: Mapping[str, str]) -> bytes:
+def build_packet(values: Mapping[str, str]) -> bytes:
     """Write a packet that carries `values`: those with a standard property in it, and all under our own.
 
     `values` must have `comment`, `software` and `digital_source_type`; keys must be valid XML names.
@@ -33,7 +33,7 @@ def build(values: Mapping[str, str]) -> bytes:
     fields = "\n".join(f"<pl:{key}>{_text(value)}</pl:{key}>" for key, value in values.items())
     packet = _PACKET.format(
         rdf=_RDF,
-        ours=_OURS,
+        ours=_NAMESPACE,
         comment=_text(values["comment"]),
         software=_text(values["software"]),
         digital_source_type=_text(values["digital_source_type"]),
@@ -42,7 +42,7 @@ def build(values: Mapping[str, str]) -> bytes:
     return packet.encode()
 
 
-def parse(packet: bytes) -> dict[str, str]:
+def parse_packet(packet: bytes) -> dict[str, str]:
     """Read our own values out of a packet; empty if it holds none or is not well-formed."""
     # A document type could define entities that expand without end; XMP has no use for one.
     if not packet or len(packet) > _MAX_BYTES or b"<!" in packet:
@@ -51,7 +51,7 @@ def parse(packet: bytes) -> dict[str, str]:
         root = ElementTree.fromstring(packet)
     except (ElementTree.ParseError, ValueError, LookupError):
         return {}
-    prefix = "{" + _OURS + "}"
+    prefix = "{" + _NAMESPACE + "}"
     return {
         node.tag.removeprefix(prefix): node.text or "" for node in root.iter() if node.tag.startswith(prefix)
     }

@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from personalive.errors import InputError
 from personalive.media.types import Frames, Image
 
-ProgressReport = Callable[[str, float], None]
+LoadProgressCallback = Callable[[str, float], None]
 """Called with the stage's name and how much of the whole is done, 0…1."""
 
 
@@ -34,14 +34,14 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-Side = Annotated[int, Field(ge=256, le=1024, multiple_of=64)]
+FrameSide = Annotated[int, Field(ge=256, le=1024, multiple_of=64)]
 
 
 class LoadParameters(Parameters):
     """What must be known before a pipeline is loaded. Changing any of it means loading again."""
 
-    height: Side = Field(512, description="Height of the animated frames in pixels, a multiple of 64.")
-    width: Side = Field(512, description="Width of the animated frames in pixels, a multiple of 64.")
+    height: FrameSide = Field(512, description="Height of the animated frames in pixels, a multiple of 64.")
+    width: FrameSide = Field(512, description="Width of the animated frames in pixels, a multiple of 64.")
     seed: int = Field(42, ge=0, le=2**63 - 1, description="Seed of whatever a session draws at random.")
 
 
@@ -76,7 +76,7 @@ class Availability:
     remedy: str | None = None
 
     @property
-    def sentence(self) -> str:
+    def message(self) -> str:
         """The reason, and what mends it."""
         return f"{self.reason.rstrip('.')}." + (f" {self.remedy}" if self.remedy else "")
 
@@ -137,7 +137,7 @@ class AnimatedChunk:
 
 
 @dataclass(frozen=True, slots=True)
-class FaceFound:
+class DetectedFace:
     """A face in a reference: `box` (left, top, right, bottom) in the given image's pixels, `score` 0…1."""
 
     box: tuple[float, float, float, float]
@@ -151,7 +151,7 @@ class Reference:
     """Hash of the image and of what it was fused for: equal ids mean equal references."""
     image: Image
     """The portrait as the pipeline sees it, uint8 RGB (height, width, 3) at the loaded size."""
-    face: FaceFound | None
+    face: DetectedFace | None
 
 
 R = TypeVar("R", bound=RunParameters)
@@ -223,7 +223,7 @@ class Session(ABC, Generic[R]):
         del snapshot
         raise InputError("Sessions of this pipeline cannot be continued from a snapshot.")
 
-    def figures(self) -> Mapping[str, float]:
+    def stats(self) -> Mapping[str, float]:
         """What the pipeline counts of a session, by name, such as `keyframes`."""
         return {}
 
@@ -264,7 +264,7 @@ class Pipeline(ABC, Generic[L, R]):
 
     @classmethod
     @abstractmethod
-    def load(cls, parameters: L, report: ProgressReport | None = None) -> Pipeline[L, R]:
+    def load(cls, parameters: L, report: LoadProgressCallback | None = None) -> Pipeline[L, R]:
         """Load it. Raises `PipelineUnavailableError` where something is missing."""
 
     @property
@@ -300,7 +300,7 @@ class Pipeline(ABC, Generic[L, R]):
         """A session with its own state; `seed` defaults to the one loaded with."""
 
     @property
-    def sessions_together(self) -> int:
+    def session_batch_size(self) -> int:
         """How many sessions one call of `step_many` should get: more only where that is faster than in turn."""
         return 1
 

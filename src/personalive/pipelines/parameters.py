@@ -13,23 +13,25 @@ from personalive.pipelines.registry import AnyPipeline
 M = TypeVar("M", bound=BaseModel)
 
 
-def split(pipeline: AnyPipeline, given: Mapping[str, object]) -> tuple[dict[str, object], dict[str, object]]:
+def split_parameters(
+    pipeline: AnyPipeline, values: Mapping[str, object]
+) -> tuple[dict[str, object], dict[str, object]]:
     """Sort values given by name into those for running and those for loading.
 
     Raises `InputError` for a name that the pipeline does not know.
     """
     run, load = pipeline.run_parameters.model_fields, pipeline.load_parameters.model_fields
-    for name in given:
+    for name in values:
         if name not in run and name not in load:
             known = ", ".join([*run, *(field for field in load if field not in run)])
             raise InputError(f"The {pipeline.info.id} pipeline has no parameter {name!r}. It has: {known}.")
     return (
-        {name: value for name, value in given.items() if name in run},
-        {name: value for name, value in given.items() if name not in run},
+        {name: value for name, value in values.items() if name in run},
+        {name: value for name, value in values.items() if name not in run},
     )
 
 
-def build(model: type[M], values: Mapping[str, object]) -> M:
+def build_parameters(model: type[M], values: Mapping[str, object]) -> M:
     """The checked parameter set. Raises `InputError`, one sentence for all that is wrong."""
     try:
         return model.model_validate(dict(values))
@@ -42,11 +44,11 @@ def build(model: type[M], values: Mapping[str, object]) -> M:
             if item["type"] != "extra_forbidden"
         ]
         if unknown:
-            wrong.append(f"There {_named(unknown)}; there are: {', '.join(model.model_fields)}")
+            wrong.append(f"There {_format_names(unknown)}; there are: {', '.join(model.model_fields)}")
         raise InputError("; ".join(wrong) + ".") from None
 
 
-def _named(unknown: list[str]) -> str:
+def _format_names(unknown: list[str]) -> str:
     """Up to eight names, none of them long: a stranger may have sent them."""
     shown = ", ".join(repr(name[:40]) for name in unknown[:8])
     return f"is no parameter {shown}" if len(unknown) == 1 else f"are no parameters {shown}"

@@ -1,6 +1,6 @@
 """Look at driving frames ahead of the step that takes them: finding a face is the CPU's work and need not wait.
 
-A session owns one `Prefetch`. One thread looks at frames as they arrive or are decoded, another steps the session
+A session owns one `Prefetcher`. One thread looks at frames as they arrive or are decoded, another steps the session
 and collects the results in the same order.
 """
 
@@ -17,16 +17,16 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class FrameLooker(Protocol[T_co]):
+class FrameAnalyzer(Protocol[T_co]):
     """Look at the frames of one driver in order and remember what the next frame needs."""
 
-    def look(self, image: Image, time: float) -> T_co:
+    def analyze(self, image: Image, time: float) -> T_co:
         """Return what the next frame shows; `image` uint8 RGB (H, W, 3), `time` in seconds."""
 
     def state(self) -> dict[str, Any]:
-        """Return what `restart` needs, as JSON. Change nothing."""
+        """Return what `restore` needs, as JSON. Change nothing."""
 
-    def restart(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Continue from `state` with the face still to be found."""
 
     def reset(self) -> None:
@@ -37,31 +37,31 @@ class FrameLooker(Protocol[T_co]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Prepared(Generic[T]):
+class _PrefetchedFrame(Generic[T]):
     image: Image
     time: float
-    seen: T
-    before: dict[str, Any]
+    result: T
+    state_before: dict[str, Any]
     """The looker's state before it looked at this frame."""
 
 
-class Prefetch(Generic[T]):
+class Prefetcher(Generic[T]):
     """A looker whose results may be prepared on another thread. Thread-safe."""
 
-    def __init__(self, looker: FrameLooker[T]) -> None:
-        self._looker = looker
-        self._looking = threading.Lock()
+    def __init__(self, analyzer: FrameAnalyzer[T]) -> None:
+        self._analyzer = analyzer
+        self._analyze_lock = threading.Lock()
         # Apart from the other, so that a step need not wait until the frame that came last was looked at.
         self._queue = threading.Lock()
-        self._prepared: deque[_Prepared[T]] = deque()
+        self._prepared: deque[_PrefetchedFrame[T]] = deque()
 
     def __len__(self) -> int:
         return len(self._prepared)
 
     def prepare(self, image: Image, time: float) -> None:
         """Look at a frame now; `look` returns the result. Frames are prepared in order, each once at most."""
-        with self._looking:
-            self._append(self._look(image, time))
+        with self._analyze_lock:
+            self._append(self._analyze(image, time))
 
     def discard(self, time: float) -> None:
         """Drop the result for the frame of this time, which no step will take."""
@@ -71,52 +71,52 @@ class Prefetch(Generic[T]):
                     self._prepared.remove(item)
                     return
 
-    def look(self, image: Image, time: float) -> T:
+    def get(self, image: Image, time: float) -> T:
         """Return what the frame shows, prepared or not. Results for earlier frames are dropped."""
         found = self._pop(time)
         if found is None:
-            with self._looking:
+            with self._analyze_lock:
                 # It may have been looked at while this waited.
-                found = self._pop(time) or self._look(image, time)
-        return found.seen
+                found = self._pop(time) or self._analyze(image, time)
+        return found.result
 
-    def pause(self) -> dict[str, Any]:
-        """Return what `resume` needs to continue after the last frame that `look` returned.
+    def save_state(self) -> dict[str, Any]:
+        """Return what `restore_state` needs to continue after the last frame that `look` returned.
 
         The face is looked for again afterwards, in this session and in the continued one, so that both give the
         same result. Frames that were prepared are looked at again at once.
         """
-        with self._looking:
+        with self._analyze_lock:
             ahead = self._clear()
-            state = ahead[0].before if ahead else self._looker.state()
-            self._looker.restart(state)
+            state = ahead[0].state_before if ahead else self._analyzer.state()
+            self._analyzer.restore(state)
             for item in ahead:
-                self._append(self._look(item.image, item.time))
+                self._append(self._analyze(item.image, item.time))
             return state
 
-    def resume(self, state: dict[str, Any]) -> None:
-        """Continue from the `pause` that returned `state`. Drops what was prepared."""
-        with self._looking:
+    def restore_state(self, state: dict[str, Any]) -> None:
+        """Continue from the `save_state` that returned `state`. Drops what was prepared."""
+        with self._analyze_lock:
             self._clear()
-            self._looker.restart(state)
+            self._analyzer.restore(state)
 
     def reset(self) -> None:
         """Forget the driver and what was prepared."""
-        with self._looking:
+        with self._analyze_lock:
             self._clear()
-            self._looker.reset()
+            self._analyzer.reset()
 
     def close(self) -> None:
         """Release the networks. May be called twice."""
-        with self._looking:
+        with self._analyze_lock:
             self._clear()
-            self._looker.close()
+            self._analyzer.close()
 
-    def _append(self, item: _Prepared[T]) -> None:
+    def _append(self, item: _PrefetchedFrame[T]) -> None:
         with self._queue:
             self._prepared.append(item)
 
-    def _pop(self, time: float) -> _Prepared[T] | None:
+    def _pop(self, time: float) -> _PrefetchedFrame[T] | None:
         """Take the frame of that time, dropping earlier ones."""
         with self._queue:
             while self._prepared and self._prepared[0].time <= time:
@@ -125,13 +125,13 @@ class Prefetch(Generic[T]):
                     return first
         return None
 
-    def _clear(self) -> list[_Prepared[T]]:
+    def _clear(self) -> list[_PrefetchedFrame[T]]:
         """Drop what was prepared, and return it."""
         with self._queue:
             dropped = list(self._prepared)
             self._prepared.clear()
             return dropped
 
-    def _look(self, image: Image, time: float) -> _Prepared[T]:
-        before = self._looker.state()
-        return _Prepared(image, time, self._looker.look(image, time), before)
+    def _analyze(self, image: Image, time: float) -> _PrefetchedFrame[T]:
+        before = self._analyzer.state()
+        return _PrefetchedFrame(image, time, self._analyzer.analyze(image, time), before)

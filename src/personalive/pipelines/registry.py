@@ -18,7 +18,7 @@ from typing import Any
 from personalive.errors import PipelineUnavailableError, UnknownPipelineError
 from personalive.pipelines.base import Pipeline
 
-GROUP = "personalive.pipelines"
+ENTRY_POINT_GROUP = "personalive.pipelines"
 DIFFUSION = "personalive"
 FALLBACK = "preview"
 
@@ -26,29 +26,29 @@ AnyPipeline = type[Pipeline[Any, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PipelineChoice:
     """A pipeline picked for the user, and why, as a sentence to show."""
 
     pipeline: AnyPipeline
-    why: str
+    reason: str
 
 
 @cache
-def _registered() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=GROUP)}
+def _entry_points() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
-def names() -> list[str]:
+def pipeline_names() -> list[str]:
     """Every registered name, in alphabetical order."""
-    return sorted(_registered())
+    return sorted(_entry_points())
 
 
-def get(name: str) -> AnyPipeline:
+def get_pipeline(name: str) -> AnyPipeline:
     """The pipeline class of that name. Raises `UnknownPipelineError` or `PipelineUnavailableError`."""
     try:
-        point = _registered()[name]
+        point = _entry_points()[name]
     except KeyError:
-        known = ", ".join(["auto", *names()])
+        known = ", ".join(["auto", *pipeline_names()])
         raise UnknownPipelineError(f"There is no pipeline {name!r}. Known: {known}.") from None
     try:
         loaded = point.load()
@@ -66,34 +66,34 @@ def get(name: str) -> AnyPipeline:
 def all_pipelines() -> dict[str, AnyPipeline]:
     """Every pipeline that can be imported; one that cannot is warned about and left out."""
     found: dict[str, AnyPipeline] = {}
-    for name in names():
+    for name in pipeline_names():
         try:
-            found[name] = get(name)
+            found[name] = get_pipeline(name)
         except PipelineUnavailableError as error:  # it must not take the rest down
             warnings.warn(str(error), RuntimeWarning, stacklevel=2)
     return found
 
 
-def choose(name: str = "auto", given: Mapping[str, object] | None = None) -> Choice:
+def choose_pipeline(name: str = "auto", parameters: Mapping[str, object] | None = None) -> PipelineChoice:
     """The pipeline to run: the named one if it is ready, or for "auto" the best that is.
 
-    `given` are parameters by name, which may decide whether a pipeline is ready: where its weights are, say.
+    `parameters` are parameters by name, which may decide whether a pipeline is ready: where its weights are, say.
     Raises `UnknownPipelineError` or `PipelineUnavailableError`; the message says how to mend it.
     """
-    given = given or {}
+    parameters = parameters or {}
     if name != "auto":
-        pipeline = get(name)
-        state = pipeline.availability_with(given)
+        pipeline = get_pipeline(name)
+        state = pipeline.availability_with(parameters)
         if not state.ready:
-            raise PipelineUnavailableError(f"Pipeline {name!r} cannot run here: {state.sentence}")
-        return Choice(pipeline, "asked for")
+            raise PipelineUnavailableError(f"Pipeline {name!r} cannot run here: {state.message}")
+        return PipelineChoice(pipeline, "asked for")
     try:
-        diffusion = get(DIFFUSION)
+        diffusion = get_pipeline(DIFFUSION)
     except (UnknownPipelineError, PipelineUnavailableError) as error:
-        return Choice(get(FALLBACK), str(error))
-    state = diffusion.availability_with(given)
+        return PipelineChoice(get_pipeline(FALLBACK), str(error))
+    state = diffusion.availability_with(parameters)
     if state.ready:
-        return Choice(diffusion, state.reason)
-    if given.get("weights") is not None:
-        raise PipelineUnavailableError(f"Pipeline {DIFFUSION!r} cannot run here: {state.sentence}")
-    return Choice(get(FALLBACK), f"the diffusion pipeline cannot run here: {state.sentence}")
+        return PipelineChoice(diffusion, state.reason)
+    if parameters.get("weights") is not None:
+        raise PipelineUnavailableError(f"Pipeline {DIFFUSION!r} cannot run here: {state.message}")
+    return PipelineChoice(get_pipeline(FALLBACK), f"the diffusion pipeline cannot run here: {state.message}")

@@ -26,7 +26,7 @@ from personalive.server.routes import (
 )
 from personalive.server.server import Server
 from personalive.server.settings import Settings
-from personalive.server.static_files import assets as page_files
+from personalive.server.static_files import load_assets as page_files
 
 _DESCRIPTION = """Animate a portrait with the expressions and head motion of a live video.
 
@@ -52,28 +52,28 @@ _ROUTERS = tuple(
 )
 
 
-class Lifetime:
+class ServerLifecycle:
     """A server that is stopped once, however many ask for it."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self._stopping: asyncio.Task[None] | None = None
+        self._stop_task: asyncio.Task[None] | None = None
 
     async def stop(self) -> None:
         """Stop the server; returns when it has stopped."""
-        if self._stopping is None:
+        if self._stop_task is None:
             self.server.draining = True
-            self._stopping = asyncio.create_task(self.server.stop(), name="stop-server")
-        await asyncio.shield(self._stopping)
+            self._stop_task = asyncio.create_task(self.server.stop(), name="stop-server")
+        await asyncio.shield(self._stop_task)
 
 
-def create_app(settings: Settings, make: Callable[[Settings], Server] = Server) -> FastAPI:
+def create_app(settings: Settings, make_server: Callable[[Settings], Server] = Server) -> FastAPI:
     """The application. Its lifespan makes and starts the `Server`, in `app.state.server`, and stops it."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        server = make(settings)
-        lifetime = Lifetime(server)
+        server = make_server(settings)
+        lifetime = ServerLifecycle(server)
         app.state.server, app.state.lifetime = server, lifetime
         try:
             await server.start()
@@ -89,10 +89,12 @@ def create_app(settings: Settings, make: Callable[[Settings], Server] = Server) 
         docs_url=None,  # FastAPI's own fetches its viewer from a CDN; ours is routes/page.py
         redoc_url=None,
         redirect_slashes=False,
-        responses=errors.ANYWHERE,
+        responses=errors.COMMON_RESPONSES,
     )
-    errors.install(app, lambda: app.state.server.metrics.error("http"))
-    middleware.install(app, settings)
+    errors.install_error_handlers(
+        app, lambda: app.state.server.metrics.error("http")
+    )
+    middleware.install_middleware(app, settings)
     for router in _ROUTERS:
         app.include_router(router)
     # Made now: it takes a tenth of a second, in which no frame could be sent later.

@@ -11,99 +11,102 @@ from typing import Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from personalive.server.errors import problem
-from personalive.server.middleware import HEALTH
+from personalive.server.errors import make_error_response
+from personalive.server.middleware import HEALTH_PATHS
 
 _RETRY_AFTER_S = 1
 
 
-class Connected(Protocol):
+class ClientConnection(Protocol):
     """A client's connection."""
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         """Whether no answer is being made for it: it is idle, or its request is still coming."""
 
     @property
-    def idles(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether none of a request's headers, or only a part of them, are there."""
 
-    def dismiss(self) -> None:
+    def abort(self) -> None:
         """Close it."""
 
 
-class Crowd:
+class ConnectionLimiter:
     """Counts connections by address. Use it on the event loop only."""
 
-    def __init__(self, most: int, most_of_one: int) -> None:
-        """`most` in all, and of one address."""
-        self._most = most
-        self._most_of_one = most_of_one
-        self._by_address: dict[str, dict[Connected, None]] = {}  # the oldest first
+    def __init__(self, max_connections: int, max_per_address: int) -> None:
+        """`max_connections` in all, and of one address."""
+        self._max_connections = max_connections
+        self._max_per_address = max_per_address
+        self._by_address: dict[str, dict[ClientConnection, None]] = {}  # the oldest first
 
     def __len__(self) -> int:
         return sum(map(len, self._by_address.values()))
 
-    def enter(self, connection: Connected, host: str) -> None:
+    def add(self, connection: ClientConnection, host: str) -> None:
         """A client has connected. Another one may have to go, or this one where all others are being answered."""
-        of_one = self._by_address.setdefault(_network(host), {})
+        of_one = self._by_address.setdefault(_network_of(host), {})
         of_one[connection] = None
-        if len(of_one) > self._most_of_one:
-            self._dismiss_one(of_one, but=connection)
-        if len(self) > self._most:
+        if len(of_one) > self._max_per_address:
+            self._abort_oldest(of_one, exclude=connection)
+        if len(self) > self._max_connections:
             largest = sorted(self._by_address.values(), key=len, reverse=True)
-            if not any(self._dismiss_one(each, but=connection) for each in largest):
-                self.leave(connection, host)
-                connection.dismiss()
+            if not any(self._abort_oldest(each, exclude=connection) for each in largest):
+                self.remove(connection, host)
+                connection.abort()
 
-    def leave(self, connection: Connected, host: str) -> None:
+    def remove(self, connection: ClientConnection, host: str) -> None:
         """It has gone; it may have before."""
-        network = _network(host)
+        network = _network_of(host)
         of_one = self._by_address.get(network, {})
         of_one.pop(connection, None)
         if not of_one:
             self._by_address.pop(network, None)
 
-    def is_crowded(self, host: str) -> bool:
+    def is_over_limit(self, host: str) -> bool:
         """Whether more requests of an address are being answered than it may have connections."""
-        of_one = self._by_address.get(_network(host), {})
-        return len(of_one) > self._most_of_one and sum(not each.idles for each in of_one) > self._most_of_one
+        of_one = self._by_address.get(_network_of(host), {})
+        return (
+            len(of_one) > self._max_per_address
+            and sum(not each.is_idle for each in of_one) > self._max_per_address
+        )
 
-    def _dismiss_one(self, connections: dict[Connected, None], but: Connected) -> bool:
+    def _abort_oldest(self, connections: dict[ClientConnection, None], exclude: ClientConnection) -> bool:
         """The oldest that asks for nothing, or else that is still asking. Whether there is one."""
-        others = [each for each in connections if each is not but]
-        chosen = next((each for each in others if each.idles), None) or next(
-            (each for each in others if each.waits), None
+        others = [each for each in connections if each is not exclude]
+        chosen = next((each for each in others if each.is_idle), None) or next(
+            (each for each in others if each.is_waiting), None
         )
         if chosen is None:
             return False
         del connections[chosen]
-        chosen.dismiss()
+        chosen.abort()
         return True
 
 
-class CrowdGuard:
+class ConnectionLimitMiddleware:
     """Refuses what an address asks for beyond its share, but for its question whether the server is well."""
 
-    def __init__(self, app: ASGIApp, crowd: Crowd) -> None:
+    def __init__(self, app: ASGIApp, limiter: ConnectionLimiter) -> None:
         self._app = app
-        self._crowd = crowd
+        self._limiter = limiter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 503."""
-        if scope["type"] == "http" and scope["path"] not in HEALTH and self._is_crowded(scope):
+        if scope["type"] == "http" and scope["path"] not in HEALTH_PATHS and self._is_over_limit(scope):
             headers = {"Retry-After": str(_RETRY_AFTER_S), "Connection": "close"}
             detail = "Too many requests of this address are being answered: try again in a moment."
-            await problem(503, detail, headers)(scope, receive, send)
+            await make_error_response(503, detail, headers)(scope, receive, send)
             return
         await self._app(scope, receive, send)
 
-    def _is_crowded(self, scope: Scope) -> bool:
+    def _is_over_limit(self, scope: Scope) -> bool:
         client = scope.get("client")
-        return self._crowd.is_crowded(client[0] if client else "")
+        return self._limiter.is_over_limit(client[0] if client else "")
 
 
-def _network(host: str) -> str:
+def _network_of(host: str) -> str:
     """The address, or the network that one client of IPv6 has to itself."""
     try:
         address = ipaddress.ip_address(host)

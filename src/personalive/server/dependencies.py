@@ -9,9 +9,9 @@ from fastapi import Depends, Request
 from personalive.server.server import Server
 
 
-def _server(request: Request) -> Server:
+def _get_server(request: Request) -> Server:
     server: Server = request.app.state.server
     return server
 
 
-ServerDep = Annotated[Server, Depends(_server)]
+ServerDep = Annotated[Server, Depends(_get_server)]

@@ -13,7 +13,7 @@ from personalive.server.errors import HttpError
 T = TypeVar("T")
 
 
-class ClientLeftError(HttpError):
+class ClientDisconnectedError(HttpError):
     """The client closed its connection: nobody reads the answer."""
 
     status = 499  # nginx's word for it
@@ -22,15 +22,15 @@ class ClientLeftError(HttpError):
         super().__init__("The client left before there was an answer.")
 
 
-async def while_there(
-    request: Request, work: Coroutine[Any, Any, T], undo: Callable[[T], Awaitable[object]]
+async def run_until_disconnect(
+    request: Request, work: Coroutine[Any, Any, T], on_disconnect: Callable[[T], Awaitable[object]]
 ) -> T:
     """Do the work for whoever sent the request, whose body has been read.
 
-    Where the client leaves, the work is cancelled, or undone if it was done already, and `ClientLeftError` raised.
+    Where the client leaves, the work is cancelled, or undone if it was done already, and `ClientDisconnectedError` raised.
     """
     working = asyncio.ensure_future(work)
-    leaving = asyncio.ensure_future(_left(request))
+    leaving = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not leaving.done():
@@ -41,10 +41,10 @@ async def while_there(
             working.cancel()
             await asyncio.wait({working})
     if not working.cancelled() and working.exception() is None:
-        await undo(working.result())
-    raise ClientLeftError
+        await on_disconnect(working.result())
+    raise ClientDisconnectedError
 
 
-async def _left(request: Request) -> None:
+async def _wait_for_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -82,7 +82,7 @@ class ConflictError(HttpError):
     status = 409
 
 
-class BusyError(HttpError):
+class ServiceUnavailableError(HttpError):
     """Not now; the client may try again after `retry_after` seconds."""
 
     status = 503
@@ -91,7 +91,7 @@ class BusyError(HttpError):
         super().__init__(message, headers={"Retry-After": str(retry_after)})
 
 
-class Fault(BaseModel):
+class FieldError(BaseModel):
     """One thing that is wrong in a request."""
 
     loc: list[str | int] = Field(description="Where: body, query or path, and the field.")
@@ -99,53 +99,54 @@ class Fault(BaseModel):
     type: str
 
 
-class Problem(BaseModel):
+class ErrorResponse(BaseModel):
     """Why a request was refused: a sentence, or what is wrong field by field."""
 
-    detail: str | list[Fault]
+    detail: str | list[FieldError]
 
 
-def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """A route's `responses=` for these statuses."""
     return {
-        status: {"model": Problem, "description": HTTPStatus(status).phrase} for status in sorted(statuses)
+        status: {"model": ErrorResponse, "description": HTTPStatus(status).phrase}
+        for status in sorted(statuses)
     }
 
 
-ANYWHERE = errors(400, 401, 403, 408, 413, 422)
+COMMON_RESPONSES = error_responses(400, 401, 403, 408, 413, 422)
 """What any route may answer: a body that cannot be used, or came too slowly, no key, or a foreign page."""
 
 
-def status_of(error: PersonaLiveError) -> int:
+def get_status_code(error: PersonaLiveError) -> int:
     """The status that an error is answered with."""
     if isinstance(error, HttpError):
         return error.status
     return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
 
 
-def problem(
+def make_error_response(
     status: int, detail: str | list[dict[str, object]], headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
     """An error as a response."""
-    return JSONResponse({"detail": _clean(detail)}, status, dict(headers or {}))
+    return JSONResponse({"detail": _replace_surrogates(detail)}, status, dict(headers or {}))
 
 
-def install(app: FastAPI, on_defect: Callable[[], None] | None = None) -> None:
-    """Make `app` answer every error in this form. `on_defect` is called when one is our own fault.
+def install_error_handlers(app: FastAPI, on_error: Callable[[], None] | None = None) -> None:
+    """Make `app` answer every error in this form. `on_error` is called when one is our own fault.
 
     Call it before any middleware is added: those then see the answers too.
     """
-    app.add_exception_handler(PersonaLiveError, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_middleware(Defects, on_defect=on_defect)
+    app.add_exception_handler(PersonaLiveError, _handle_personalive_error)
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.add_middleware(ServerErrorMiddleware, on_defect=on_error)
 
 
-class Defects:
+class ServerErrorMiddleware:
     """Answers 500 without a word about the cause, which goes into the log."""
 
-    def __init__(self, app: ASGIApp, on_defect: Callable[[], None] | None = None) -> None:
+    def __init__(self, app: ASGIApp, on_error: Callable[[], None] | None = None) -> None:
         self._app = app
-        self._on_defect = on_defect
+        self._on_error = on_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, and answer where it breaks down."""
@@ -162,38 +163,38 @@ class Defects:
             if scope["type"] != "http":
                 raise
             _log.exception("%s %s broke down", scope["method"], scope["path"])
-            if self._on_defect is not None:
-                self._on_defect()
+            if self._on_error is not None:
+                self._on_error()
             if begun:  # half an answer is out: only cutting the connection says that it is not whole
                 raise
-            await problem(500, "internal error")(scope, receive, send)
+            await make_error_response(500, "internal error")(scope, receive, send)
 
 
-async def _refused(request: Request, error: Exception) -> JSONResponse:
+async def _handle_personalive_error(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, PersonaLiveError)
-    status = status_of(error)
+    status = get_status_code(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, HttpError):
         _log.error("%s %s: %s", request.method, request.url.path, error)
     headers = error.headers if isinstance(error, HttpError) else None
-    return problem(status, str(error), headers)
+    return make_error_response(status, str(error), headers)
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
+async def _handle_validation_error(request: Request, error: Exception) -> JSONResponse:
     """Without the value that is wrong: it may be secret, huge, or nothing that JSON can carry."""
     del request
     assert isinstance(error, RequestValidationError)
     faults: list[dict[str, object]] = [
         {"loc": list(item["loc"]), "msg": item["msg"], "type": item["type"]} for item in error.errors()
     ]
-    return problem(422, faults)
+    return make_error_response(422, faults)
 
 
-def _clean(value: Any) -> Any:
+def _replace_surrogates(value: Any) -> Any:
     """Half a surrogate pair, which JSON may carry in, cannot go out as UTF-8."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, list):
-        return [_clean(item) for item in value]
+        return [_replace_surrogates(item) for item in value]
     if isinstance(value, dict):
-        return {key: _clean(item) for key, item in value.items()}
+        return {key: _replace_surrogates(item) for key, item in value.items()}
     return value

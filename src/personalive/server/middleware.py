@@ -21,10 +21,10 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from personalive.media.image import MAX_IMAGE_BYTES
-from personalive.server.errors import problem
+from personalive.server.errors import make_error_response
 from personalive.server.settings import Settings
 from personalive.server.telemetry import logs
-from personalive.server.upload_limit import UploadGuard
+from personalive.server.upload_limit import UploadLimitMiddleware
 
 REFERENCE_PATH = "/api/v1/personalive/reference"
 MAX_BODY_BYTES = 64_000
@@ -32,31 +32,31 @@ MAX_BODY_BYTES = 64_000
 MAX_JSON_VALUES = 1000
 LEAST_RATE = 32_000
 """Bytes a second: what a slow line's upload brings."""
-PAGES = frozenset({"/", "/stage", "/docs"})
-HEALTH = frozenset({"/health", "/health/live", "/health/ready"})
-PUBLIC = PAGES | HEALTH
-ASSETS = "/assets/"
-_ELSEWHERE = frozenset({"cross-site", "same-site"})
+PAGE_PATHS = frozenset({"/", "/stage", "/docs"})
+HEALTH_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
+PUBLIC_PATHS = PAGE_PATHS | HEALTH_PATHS
+ASSETS_PATH = "/assets/"
+_FOREIGN_SITES = frozenset({"cross-site", "same-site"})
 """What browsers say of requests that a page of another origin makes; another port of this machine is one."""
 
-_CLIENT_GONE = 499  # nginx's word for a client that left before there was an answer
-_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-_PAGE_POLICY = (
+_CLIENT_CLOSED_REQUEST = 499  # nginx's word for a client that left before there was an answer
+_API_CSP = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+_PAGE_CSP = (
     "default-src 'self'; connect-src 'self'; img-src 'self' data: blob:; media-src 'self' blob: mediastream:; "
     "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 # The API's viewer sets styles as it goes.
-_DOCS_POLICY = _PAGE_POLICY + "; style-src 'self' 'unsafe-inline'"
+_DOCS_CSP = _PAGE_CSP + "; style-src 'self' 'unsafe-inline'"
 
 
-def install(app: FastAPI, settings: Settings) -> None:
-    """Put the guards that the settings ask for before `app`. Call it after `answers.install`."""
-    app.add_middleware(BodyGuard, seconds=settings.body_timeout_s)
-    app.add_middleware(UploadGuard, path=REFERENCE_PATH)
+def install_middleware(app: FastAPI, settings: Settings) -> None:
+    """Put the guards that the settings ask for before `app`. Call it after `answers.install_middleware`."""
+    app.add_middleware(BodyLimitMiddleware, seconds=settings.body_timeout_s)
+    app.add_middleware(UploadLimitMiddleware, path=REFERENCE_PATH)
     if settings.api_key is not None:
-        app.add_middleware(KeyGuard, key=settings.api_key.get_secret_value())
+        app.add_middleware(ApiKeyMiddleware, key=settings.api_key.get_secret_value())
     elif settings.on_loopback and not settings.insecure:
-        app.add_middleware(PageGuard, host=settings.host, origins=settings.cors_origins)
+        app.add_middleware(OriginMiddleware, host=settings.host, origins=settings.cors_origins)
     if settings.cors_origins:
         app.add_middleware(
             CORSMiddleware,
@@ -73,11 +73,11 @@ def install(app: FastAPI, settings: Settings) -> None:
                 "X-Session-Id",
             ],
         )
-    app.add_middleware(SecurityHeaders)
-    app.add_middleware(AccessLog)
+    app.add_middleware(SecurityHeadersMiddleware)
+    app.add_middleware(AccessLogMiddleware)
 
 
-class KeyGuard:
+class ApiKeyMiddleware:
     """Lets through who sends the key; the page's static files and the health routes are for everybody."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
@@ -86,13 +86,13 @@ class KeyGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401."""
-        if scope["type"] == "lifespan" or is_public(scope) or self._knows(scope):
+        if scope["type"] == "lifespan" or is_public(scope) or self._is_authorized(scope):
             await self._app(scope, receive, send)
             return
         detail = "This server wants its key: send the header `Authorization: Bearer KEY`."
-        await problem(401, detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
+        await make_error_response(401, detail, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
 
-    def _knows(self, scope: Scope) -> bool:
+    def _is_authorized(self, scope: Scope) -> bool:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         scheme, _, token = given.partition(b" ")
         # Compared even when the scheme is wrong, so that all refusals take the same time.
@@ -103,10 +103,10 @@ def is_public(scope: Scope) -> bool:
     """Whether a request needs no key."""
     path: str = scope["path"]
     reads = scope["type"] == "http" and scope["method"] in {"GET", "HEAD"}
-    return reads and (path in PUBLIC or path.startswith(ASSETS))
+    return reads and (path in PUBLIC_PATHS or path.startswith(ASSETS_PATH))
 
 
-class PageGuard:
+class OriginMiddleware:
     """Keeps web pages of others from using a server that trusts whoever runs on this machine.
 
     A page may send requests to 127.0.0.1, or call it by a name of its own. The first shows in `Origin`, or for
@@ -121,26 +121,26 @@ class PageGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 403."""
-        if scope["type"] == "lifespan" or self._is_own(Headers(scope=scope)):
+        if scope["type"] == "lifespan" or self._is_same_origin(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
         detail = (
             "Requests from other web pages or under other names are refused without a key: set one, or list the "
             "page's origin with --cors-origin."
         )
-        await problem(403, detail)(scope, receive, send)
+        await make_error_response(403, detail)(scope, receive, send)
 
-    def _is_own(self, headers: Mapping[str, str]) -> bool:
+    def _is_same_origin(self, headers: Mapping[str, str]) -> bool:
         host, origin = headers.get("host", ""), headers.get("origin")
-        if not self._names_this_machine(host):
+        if not self._is_local_host(host):
             return False
         if origin is None:
-            return headers.get("sec-fetch-site") not in _ELSEWHERE or _is_visit(headers)
+            return headers.get("sec-fetch-site") not in _FOREIGN_SITES or _is_navigation(headers)
         if origin in self._origins or "*" in self._origins:
             return True
         return origin.lower().partition("://")[2] == host.lower()
 
-    def _names_this_machine(self, host: str) -> bool:
+    def _is_local_host(self, host: str) -> bool:
         try:
             name = urlsplit(f"//{host}").hostname or ""
         except ValueError:
@@ -154,21 +154,21 @@ class PageGuard:
         return True
 
 
-def _is_visit(headers: Mapping[str, str]) -> bool:
+def _is_navigation(headers: Mapping[str, str]) -> bool:
     """Whether somebody follows a link, which shows the answer to them and to no page."""
     return headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
 
 
-class BodyGuard:
+class BodyLimitMiddleware:
     """Reads a body before the route sees it: cut off when it grows too large, or comes too slowly.
 
-    It may have `seconds` to begin with, a second more for every `LEAST_RATE` bytes that have come, and no silence
-    of `seconds`.
+    It may have `timeout_s` to begin with, a second more for every `LEAST_RATE` bytes that have come, and no silence
+    of `timeout_s`.
     """
 
-    def __init__(self, app: ASGIApp, seconds: float) -> None:
+    def __init__(self, app: ASGIApp, timeout_s: float) -> None:
         self._app = app
-        self._seconds = seconds
+        self._timeout_s = timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on with its body, or answer 413 or 408."""
@@ -180,37 +180,44 @@ class BodyGuard:
         if length == "0" and "transfer-encoding" not in headers:
             await self._app(scope, receive, send)
             return
-        body = await self._body(headers, length, scope["path"] == REFERENCE_PATH, receive)
+        body = await self._read_checked(headers, length, scope["path"] == REFERENCE_PATH, receive)
         if isinstance(body, JSONResponse):
             await body(scope, receive, send)
         elif body is not None:
-            await self._app(scope, _replayed(body, receive), send)
+            await self._app(scope, _replay_body(body, receive), send)
 
-    async def _body(
-        self, headers: Headers, length: str, picture: bool, receive: Receive
+    async def _read_checked(
+        self, headers: Headers, length: str, is_picture: bool, receive: Receive
     ) -> bytes | JSONResponse | None:
         """The body, why it is refused, or None where the client left."""
-        most = MAX_IMAGE_BYTES if picture else MAX_BODY_BYTES
+        most = MAX_IMAGE_BYTES if is_picture else MAX_BODY_BYTES
         # The connection stays open for what is still coming: closed, it would take the answer with it.
-        too_large = problem(413, f"The body is too large: {_size(most)} are accepted here.")
+        too_large = make_error_response(
+            413, f"The body is too large: {_format_size(most)} are accepted here."
+        )
         if length.isdecimal() and int(length) > most:
             return too_large
         try:
-            body = await _read(receive, most, self._seconds)
+            body = await _read_body(receive, most, self._timeout_s)
         except TimeoutError:
             detail = (
-                f"The body came too slowly: after {self._seconds:g} s, {LEAST_RATE // 1000} kB have to come each "
+                f"The body came too slowly: after {self._timeout_s:g} s, {LEAST_RATE // 1000} kB have to come each "
                 "second."
             )
-            return problem(408, detail, {"Connection": "close"})
+            return make_error_response(408, detail, {"Connection": "close"})
         except _TooLargeError:
             return too_large
-        if body is not None and not picture and _is_json(headers) and _values(body) > MAX_JSON_VALUES:
-            return problem(413, f"The body has too many values: {MAX_JSON_VALUES} are accepted.")
+        if (
+            body is not None
+            and not is_picture
+            and _is_json(headers)
+            and _count_json_values(body) > MAX_JSON_VALUES
+        ):
+            return make_error_response(413, f"The body has too many values: {MAX_JSON_VALUES} are accepted.")
         return body
 
 
-def _size(limit: int) -> str:
+def _format_size(limit: int) -> str:
     return f"{limit // 1_000_000} MB" if limit >= 1_000_000 else f"{limit // 1000} kB"
 
 
@@ -218,7 +225,7 @@ def _is_json(headers: Headers) -> bool:
     return "json" in headers.get("content-type", "json").lower()
 
 
-def _values(body: bytes) -> int:
+def _count_json_values(body: bytes) -> int:
     """At least as many as a JSON text has: counted unread, since reading thousands takes its time."""
     return sum(map(body.count, (b",", b"[", b"{")))
 
@@ -227,7 +234,7 @@ class _TooLargeError(Exception):
     """A body over its limit."""
 
 
-async def _read(receive: Receive, most: int, seconds: float) -> bytes | None:
+async def _read_body(receive: Receive, most: int, seconds: float) -> bytes | None:
     """The body, or None where the client left.
 
     Raises `_TooLargeError` as soon as it is, and `TimeoutError` where it comes too slowly.
@@ -248,8 +255,8 @@ async def _read(receive: Receive, most: int, seconds: float) -> bytes | None:
             limit.reschedule(min(clock(), begun + len(body) / LEAST_RATE) + seconds)
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
-    first: Message | None = {"type": "http.request", "body": body, "more_body": False}
+def _replay_body(content: bytes, receive: Receive) -> Receive:
+    first: Message | None = {"type": "http.request", "body": content, "more_body": False}
 
     async def replay() -> Message:
         nonlocal first
@@ -261,7 +268,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
     return replay
 
 
-class SecurityHeaders:
+class SecurityHeadersMiddleware:
     """Headers that keep browsers from reading more into an answer than it is."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -276,20 +283,20 @@ class SecurityHeaders:
                 headers["X-Content-Type-Options"] = "nosniff"
                 headers["Referrer-Policy"] = "no-referrer"
                 headers["Cross-Origin-Resource-Policy"] = "same-origin"
-                headers["Content-Security-Policy"] = _policy(scope["path"])
+                headers["Content-Security-Policy"] = _csp_for(scope["path"])
                 headers.setdefault("Cache-Control", "no-store")
             await send(message)
 
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
-def _policy(path: str) -> str:
+def _csp_for(path: str) -> str:
     if path == "/docs":
-        return _DOCS_POLICY
-    return _PAGE_POLICY if path in PAGES or path.startswith(ASSETS) else _POLICY
+        return _DOCS_CSP
+    return _PAGE_CSP if path in PAGE_PATHS or path.startswith(ASSETS_PATH) else _API_CSP
 
 
-class AccessLog:
+class AccessLogMiddleware:
     """One line a request: method, path, status, milliseconds. Never queries, headers or bodies."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -311,7 +318,7 @@ class AccessLog:
         try:
             await self._app(scope, receive, watched)
         finally:
-            status = status or _CLIENT_GONE
+            status = status or _CLIENT_CLOSED_REQUEST
             broken = status >= HTTPStatus.INTERNAL_SERVER_ERROR
             logs.event(
                 "request",

@@ -20,47 +20,51 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from personalive.errors import InputError
-from personalive.server.app import Lifetime, create_app
-from personalive.server.connection_limit import Crowd, CrowdGuard
-from personalive.server.http_connection import HttpConnection, Turns
-from personalive.server.open_files import allow_open_files
-from personalive.server.sessions.memory import settle
+from personalive.server.app import ServerLifecycle, create_app
+from personalive.server.connection_limit import ConnectionLimiter, ConnectionLimitMiddleware
+from personalive.server.http_connection import HttpConnection, TaskQueue
+from personalive.server.open_files import raise_open_file_limit
+from personalive.server.sessions.memory import freeze_gc
 from personalive.server.settings import Settings
 from personalive.server.state import startup
 from personalive.server.telemetry import logs
 from personalive.server.webrtc import port_range_loop
 
-_LAST_ANSWERS_S = 1
-_MOST_CONNECTIONS = 512
+_SHUTDOWN_TIMEOUT_S = 1
+_MAX_CONNECTIONS = 512
 _BACKLOG = 128
 """Connections that are accepted in one go, too."""
 
 
-def serve(settings: Settings, on_start: Callable[[str], None] | None = None) -> None:
+def run_server(settings: Settings, on_start: Callable[[str], None] | None = None) -> None:
     """Serve until SIGINT, SIGTERM or SIGHUP. `on_start` is called with the address, once it is the server's.
 
     Raises `InputError` where the address cannot be listened at, or the pipeline or portrait that the settings name
     cannot be used, and `PipelineUnavailableError` where that pipeline cannot run here.
     """
-    startup.check(settings)
-    with listen(settings.host, settings.port) as listener:
-        logs.configure(settings.log_format, settings.log_level)
-        address = url(listener, settings.host)
+    startup.check_settings(settings)
+    with bind_socket(settings.host, settings.port) as listener:
+        logs.configure_logging(settings.log_format, settings.log_level)
+        address = local_url(listener, settings.host)
         if on_start is not None:
             on_start(address)
         app = create_app(settings)
-        crowd = Crowd(_most_connections(), settings.max_connections)
-        config = http_config(CrowdGuard(app, crowd), crowd, settings.header_timeout_s)
-        settle()
+        crowd = ConnectionLimiter(_max_connections(), settings.max_connections)
+        config = make_http_config(ConnectionLimitMiddleware(app, crowd), crowd, settings.header_timeout_s)
+        freeze_gc()
         logs.event("server_started", url=address)
-        with asyncio.Runner(loop_factory=port_range_loop.loop_factory(settings.udp_port_range)) as runner:
-            runner.run(_Http(config, app).serve([listener]))
+        with asyncio.Runner(
+            loop_factory=port_range_loop.make_loop_factory(settings.udp_port_range)
+        ) as runner:
+            runner.run(_HttpServer(config, app).serve([listener]))
 
 
-def http_config(app: ASGIApp, crowd: Crowd | None = None, header_s: float = 10.0) -> uvicorn.Config:
+def make_http_config(
+    app: ASGIApp, limiter: ConnectionLimiter | None = None, header_timeout_s: float = 10.0
+) -> uvicorn.Config:
     """How an application is served: our own log lines, no WebSockets.
 
-    `crowd` counts the connections and limits them; `header_s`: seconds for a request's headers.
+    `limiter` counts the connections and limits them; `header_timeout_s`: seconds for a request's headers.
     """
     return uvicorn.Config(
         app,
@@ -69,21 +73,27 @@ def http_config(app: ASGIApp, crowd: Crowd | None = None, header_s: float = 10.0
         server_header=False,
         proxy_headers=False,
         ws="none",
-        http=partial(HttpConnection, crowd=crowd, turns=Turns(), header_s=header_s),  # type: ignore[arg-type]
+        http=partial(
+            HttpConnection, limiter=limiter, task_queue=TaskQueue(), header_timeout_s=header_timeout_s
+        ),  # type: ignore[arg-type]
         lifespan="on",
         backlog=_BACKLOG,
-        timeout_graceful_shutdown=_LAST_ANSWERS_S,
+        timeout_graceful_shutdown=_SHUTDOWN_TIMEOUT_S,
     )
 
 
-def _most_connections() -> int:
+def _max_connections() -> int:
     """How many HTTP connections there may be, with as many files left for media and all else."""
-    most = min(_MOST_CONNECTIONS, allow_open_files(4 * _MOST_CONNECTIONS) // 2)
+    most = min(_MAX_CONNECTIONS, raise_open_file_limit(4 * _MAX_CONNECTIONS) // 2)
     # A few more are accepted before others have gone.
-    return most if port_range_loop.MOST_OF_A_KIND is None else min(most, port_range_loop.MOST_OF_A_KIND - 8)
+    return (
+        most
+        if port_range_loop.MAX_SOCKETS_PER_KIND is None
+        else min(most, port_range_loop.MAX_SOCKETS_PER_KIND - 8)
+    )
 
 
-class _Http(uvicorn.Server):
+class _HttpServer(uvicorn.Server):
     """Ends in order at a signal: first the sessions, while HTTP still tells that it is not ready, then HTTP.
 
     Uvicorn's own way is the other way round, and raises the signal again when it is done.
@@ -93,7 +103,7 @@ class _Http(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._ending: asyncio.Task[None] | None = None
+        self._stop_task: asyncio.Task[None] | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve until told to end."""
@@ -122,50 +132,50 @@ class _Http(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal came; a second one is in a hurry."""
         del frame
-        if self._loop is None or not self.started or self._ending is not None:
+        if self._loop is None or not self.started or self._stop_task is not None:
             self.should_exit = True
-            self.force_exit = self._ending is not None
+            self.force_exit = self._stop_task is not None
             return
-        self._loop.call_soon_threadsafe(self._end, signal.Signals(sig).name)
+        self._loop.call_soon_threadsafe(self._begin_shutdown, signal.Signals(sig).name)
 
-    def _end(self, why: str) -> None:
-        if self._ending is None:
-            logs.event("server_stopping", signal=why)
-            self._ending = asyncio.get_running_loop().create_task(self._wind_up(), name="wind-up")
+    def _begin_shutdown(self, signal_name: str) -> None:
+        if self._stop_task is None:
+            logs.event("server_stopping", signal=signal_name)
+            self._stop_task = asyncio.get_running_loop().create_task(self._shut_down(), name="wind-up")
 
-    async def _wind_up(self) -> None:
-        lifetime: Lifetime = self._app.state.lifetime
+    async def _shut_down(self) -> None:
+        lifetime: ServerLifecycle = self._app.state.lifetime
         try:
             await lifetime.stop()
         finally:
             self.should_exit = True
 
 
-class Listener(socket.socket):
-    """A listening socket that hangs up on clients beyond `MOST_OF_A_KIND`."""
+class LimitedSocket(socket.socket):
+    """A listening socket that hangs up on clients beyond `MAX_SOCKETS_PER_KIND`."""
 
     def __init__(self, family: int, kind: int) -> None:
         super().__init__(family, kind)
-        self._connected: WeakSet[socket.socket] = WeakSet()
+        self._accepted: WeakSet[socket.socket] = WeakSet()
 
     def accept(self) -> tuple[socket.socket, Any]:
         """As any socket's. Raises `ConnectionAbortedError` where it has hung up."""
         connected, address = super().accept()
-        if port_range_loop.MOST_OF_A_KIND is not None:
-            if sum(other.fileno() != -1 for other in self._connected) >= port_range_loop.MOST_OF_A_KIND:
+        if port_range_loop.MAX_SOCKETS_PER_KIND is not None:
+            if sum(other.fileno() != -1 for other in self._accepted) >= port_range_loop.MAX_SOCKETS_PER_KIND:
                 connected.close()
                 raise ConnectionAbortedError
-            self._connected.add(connected)
+            self._accepted.add(connected)
         return connected, address
 
 
-def listen(host: str, port: int) -> socket.socket:
+def bind_socket(host: str, port: int) -> socket.socket:
     """A listening TCP socket. Raises `InputError` in words: the port is taken, may not be had, is no address."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        listener = Listener(family, socket.SOCK_STREAM)
+        listener = LimitedSocket(family, socket.SOCK_STREAM)
     except OSError as error:
         raise InputError(f"{host} is no address to listen at: {error.strerror or error}.") from None
     try:
@@ -177,11 +187,11 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        raise InputError(_why_not(error, host, port)) from None
+        raise InputError(_explain_bind_error(error, host, port)) from None
     return listener
 
 
-def _why_not(error: OSError, host: str, port: int) -> str:
+def _explain_bind_error(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"Port {port} of {host} is taken: stop what listens there, or take another with --port."
     if error.errno == errno.EACCES:
@@ -191,8 +201,8 @@ def _why_not(error: OSError, host: str, port: int) -> str:
     return f"{host} port {port} cannot be listened at: {error.strerror or error}."
 
 
-def url(listener: socket.socket, host: str) -> str:
+def local_url(bound: socket.socket, host: str) -> str:
     """Where a browser on this machine finds the server."""
-    port = listener.getsockname()[1]
+    port = bound.getsockname()[1]
     name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{name}:{port}"

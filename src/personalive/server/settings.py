@@ -21,26 +21,26 @@ from pydantic_settings import (
 )
 
 from personalive.errors import InputError
-from personalive.paths import cache_folder, expanded
+from personalive.paths import cache_dir, expand_user
 
-PREFIX = "PERSONALIVE_"
-CONFIG_VARIABLE = PREFIX + "CONFIG"
+ENV_PREFIX = "PERSONALIVE_"
+CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
 
 _PORTS = re.compile(r"(\d{1,5})-(\d{1,5})")
 _ORIGIN = re.compile(r"\*|https?://[^\s/?#@]+")
 _GPU = re.compile(r"\d{1,3}|(GPU|MIG)-[0-9a-fA-F-]+")
 ALL_GPUS = "all"
-_HIDDEN = "(set, not shown)"
+_MASKED = "(set, not shown)"
 
 
-def _split(value: object) -> object:
+def _split_list(value: object) -> object:
     """Lists come from the environment as text with commas."""
     return (
         tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
     )
 
 
-def _ports(text: str) -> str:
+def _parse_port_range(text: str) -> str:
     found = _PORTS.fullmatch(text.strip())
     low, high = (int(found[1]), int(found[2])) if found else (0, 0)
     if not 1024 <= low <= high <= 65535:
@@ -48,28 +48,28 @@ def _ports(text: str) -> str:
     return f"{low}-{high}"
 
 
-def _address(text: str) -> str:
+def _parse_ip_address(text: str) -> str:
     try:
         return str(ipaddress.ip_address(text.strip()))
     except ValueError:
         raise ValueError("give an IP address such as 203.0.113.7") from None
 
 
-def _secret(value: SecretStr) -> SecretStr:
+def _check_secret(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
     if not re.fullmatch(r"[!-~]+", text):
         raise ValueError("it must have printable ASCII characters without spaces, at least one")
     return value
 
 
-def _origins(given: tuple[str, ...]) -> tuple[str, ...]:
+def _check_origins(given: tuple[str, ...]) -> tuple[str, ...]:
     for origin in given:
         if not _ORIGIN.fullmatch(origin):
             raise ValueError(f"{origin!r} is no origin such as https://example.com")
     return given
 
 
-def _gpus(given: tuple[str, ...]) -> tuple[str, ...]:
+def _check_gpus(given: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(given)) < len(given):
         raise ValueError("each GPU can be named once")
     if given != (ALL_GPUS,) and not all(_GPU.fullmatch(gpu) for gpu in given):
@@ -77,11 +77,11 @@ def _gpus(given: tuple[str, ...]) -> tuple[str, ...]:
     return given
 
 
-def _stun(given: tuple[str, ...]) -> tuple[str, ...]:
+def _check_stun_urls(given: tuple[str, ...]) -> tuple[str, ...]:
     return _check_urls(given, ("stun:", "stuns:"))
 
 
-def _turn(given: tuple[str, ...]) -> tuple[str, ...]:
+def _check_turn_urls(given: tuple[str, ...]) -> tuple[str, ...]:
     return _check_urls(given, ("turn:", "turns:"))
 
 
@@ -92,8 +92,8 @@ def _check_urls(given: tuple[str, ...], schemes: tuple[str, ...]) -> tuple[str, 
     return given
 
 
-_Secret = Annotated[SecretStr, AfterValidator(_secret)]
-_List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+_Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
+_List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
 
 
 class Settings(BaseSettings):
@@ -103,28 +103,28 @@ class Settings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=False
+        env_prefix=ENV_PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=False
     )
 
     host: str = Field("127.0.0.1", min_length=1, description="Address to listen at; 0.0.0.0 is every one.")
     port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one.")
     api_key: _Secret | None = Field(None, description="Key that clients send as `Authorization: Bearer KEY`.")
     insecure: bool = Field(False, description="Serve without a key even beyond this machine.")
-    cors_origins: Annotated[_List, AfterValidator(_origins)] = Field(
+    cors_origins: Annotated[_List, AfterValidator(_check_origins)] = Field(
         (), description="Web origins whose pages may call the server; none by default."
     )
     max_sessions: int = Field(1, ge=1, le=256, description="Sessions at a time, on each GPU.")
     max_viewers: int = Field(16, ge=0, le=1024, description="Viewers by WHEP at a time, of all sessions.")
-    gpus: Annotated[_List, AfterValidator(_gpus)] = Field(
+    gpus: Annotated[_List, AfterValidator(_check_gpus)] = Field(
         (), description="GPUs to serve from, by number, or all; the first by default. Each has its sessions."
     )
     pipeline: str | None = Field(None, min_length=1, description="Pipeline to load at the start.")
     load_params: dict[str, Any] = Field(default_factory=dict, description="Its load parameters, by name.")
     reference: Path | None = Field(None, description="Portrait to begin with; goes with a pipeline.")
-    stun_urls: Annotated[_List, AfterValidator(_stun)] = Field(
+    stun_urls: Annotated[_List, AfterValidator(_check_stun_urls)] = Field(
         (), description="STUN servers, as stun:HOST:PORT."
     )
-    turn_urls: Annotated[_List, AfterValidator(_turn)] = Field(
+    turn_urls: Annotated[_List, AfterValidator(_check_turn_urls)] = Field(
         (), description="TURN servers, as turn:HOST:PORT."
     )
     turn_username: str | None = Field(None, min_length=1, description="User of the TURN servers.")
@@ -133,14 +133,14 @@ class Settings(BaseSettings):
         None, description="Secret shared with the TURN servers, to make credentials that end."
     )
     turn_ttl_s: int = Field(3600, ge=60, le=86_400, description="How long such credentials are good for.")
-    udp_ports: Annotated[str, AfterValidator(_ports)] | None = Field(
+    udp_ports: Annotated[str, AfterValidator(_parse_port_range)] | None = Field(
         None, description="UDP ports for media, as A-B; any by default."
     )
-    public_ip: Annotated[str, AfterValidator(_address)] | None = Field(
+    public_ip: Annotated[str, AfterValidator(_parse_ip_address)] | None = Field(
         None, description="Address that the world sees, if the machine has another one itself."
     )
     recordings_dir: Path = Field(
-        default_factory=lambda: cache_folder() / "recordings", description="Folder of the recordings."
+        default_factory=lambda: cache_dir() / "recordings", description="Folder of the recordings."
     )
     watermark: bool = Field(False, description='Write "AI generated" into a corner of every frame.')
     log_format: Literal["text", "json"] = Field("text", description="How log lines look.")
@@ -196,7 +196,7 @@ class Settings(BaseSettings):
 
     def describe(self) -> dict[str, str]:
         """Every setting by name, to be shown: secrets are not."""
-        return {name: _shown(getattr(self, name)) for name in type(self).model_fields}
+        return {name: _format_value(getattr(self, name)) for name in type(self).model_fields}
 
     @classmethod
     def settings_customise_sources(
@@ -219,7 +219,7 @@ def read_settings(flags: Mapping[str, object] | None = None, config: Path | None
     """
     named = os.environ.get(CONFIG_VARIABLE)
     config = config or (Path(named) if named else None)
-    contents = {} if config is None else _read(config)
+    contents = {} if config is None else _read_toml(config)
 
     class _WithFile(Settings):
         @classmethod
@@ -232,21 +232,21 @@ def read_settings(flags: Mapping[str, object] | None = None, config: Path | None
     try:
         return _WithFile(**dict(flags or {}))  # type: ignore[arg-type]
     except ValidationError as error:
-        raise InputError(_in_words(error, contents, config)) from None
+        raise InputError(_format_errors(error, contents, config)) from None
     except SettingsError as error:
         raise InputError(f"{error}: give it as JSON.") from None
 
 
-def _read(config: Path) -> dict[str, Any]:
+def _read_toml(config: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(expanded(config).read_text(encoding="utf-8"))
+        return tomllib.loads(expand_user(config).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{config} cannot be read: {error.strerror or error}.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{config} is not TOML: {error}.") from None
 
 
-def _in_words(error: ValidationError, contents: Mapping[str, object], config: Path | None) -> str:
+def _format_errors(error: ValidationError, contents: Mapping[str, object], config: Path | None) -> str:
     """One sentence for all that is wrong. Values are not repeated: they may be secret."""
     wrong = []
     for item in error.errors(include_url=False, include_input=False):
@@ -260,9 +260,9 @@ def _in_words(error: ValidationError, contents: Mapping[str, object], config: Pa
     return f"{text[0].upper() if not error.errors(include_input=False)[0]['loc'] else text[0]}{text[1:]}."
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, SecretStr):
-        return _HIDDEN
+        return _MASKED
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     if isinstance(value, dict):

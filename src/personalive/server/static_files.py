@@ -11,19 +11,19 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from string import Template
 
-INDEX, STAGE, DOCS = "index.html", "stage.html", "docs.html"
-SAMPLES = "samples/"
+INDEX_FILE, STAGE_FILE, DOCS_FILE = "index.html", "stage.html", "docs.html"
+SAMPLES_PREFIX = "samples/"
 """Below this name the page finds the package's sample portrait and driving clip."""
-_VIEWER = ("swagger-ui-bundle.js", "swagger-ui.css")
+_API_VIEWER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
 """Of the API's viewer, found below `docs/`."""
-_TYPES = {
+_MEDIA_TYPES = {
     ".html": "text/html",
     ".css": "text/css",
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
     ".woff2": "font/woff2",
 }
-_TEXT = ("text/", "image/svg")
+_TEXT_TYPES = ("text/", "image/svg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,32 +36,36 @@ class Asset:
 
 
 @cache
-def assets() -> dict[str, Asset]:
-    """Every packaged file by its path below `assets`, parts joined by `/`."""
+def load_assets() -> dict[str, Asset]:
+    """Every packaged file by its path below `load_assets`, parts joined by `/`."""
     package = files("personalive")
-    own = _walk(package / "server" / "web", "") + _walk(package / "samples", SAMPLES)
+    own = _load_folder(package / "server" / "web", "") + _load_folder(package / "samples", SAMPLES_PREFIX)
     viewer = files("fastapi_offline") / "static"
-    return dict(own) | {f"docs/{name}": _asset(name, (viewer / name).read_bytes()) for name in _VIEWER}
+    return dict(own) | {
+        f"docs/{name}": _make_asset(name, (viewer / name).read_bytes()) for name in _API_VIEWER_FILES
+    }
 
 
-def _walk(folder: Traversable, prefix: str) -> list[tuple[str, Asset]]:
+def _load_folder(folder: Traversable, prefix: str) -> list[tuple[str, Asset]]:
     found: list[tuple[str, Asset]] = []
     for entry in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if entry.is_dir():
-            found += _walk(entry, f"{prefix}{entry.name}/")
+            found += _load_folder(entry, f"{prefix}{entry.name}/")
         else:
-            found.append((prefix + entry.name, _asset(entry.name, entry.read_bytes())))
+            found.append((prefix + entry.name, _make_asset(entry.name, entry.read_bytes())))
     return found
 
 
-def _asset(name: str, content: bytes) -> Asset:
+def _make_asset(name: str, content: bytes) -> Asset:
     suffix = "." + name.rpartition(".")[2]
-    kind = _TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
-    if kind.startswith(_TEXT):
+    kind = _MEDIA_TYPES.get(suffix) or mimetypes.guess_type(name)[0] or "application/octet-stream"
+    if kind.startswith(_TEXT_TYPES):
         kind += "; charset=utf-8"
     return Asset(content, kind, f'"{hashlib.sha256(content).hexdigest()[:16]}"')
 
 
-def index(version: str) -> bytes:
+def render_index(version: str) -> bytes:
     """The page, with the server's version filled in."""
-    return Template(assets()[INDEX].content.decode()).substitute(version=html.escape(version)).encode()
+    return (
+        Template(load_assets()[INDEX_FILE].content.decode()).substitute(version=html.escape(version)).encode()
+    )

@@ -5,20 +5,20 @@ from __future__ import annotations
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from personalive.media.image import MAX_IMAGE_BYTES
-from personalive.server.errors import problem
+from personalive.server.errors import make_error_response
 
-MOST_BYTES = 4 * MAX_IMAGE_BYTES
+MAX_BYTES = 4 * MAX_IMAGE_BYTES
 _RETRY_AFTER_S = 5
 
 
-class UploadGuard:
+class UploadLimitMiddleware:
     """Counts the bytes of requests to `path` while they last; who brings too many is told to come later."""
 
-    def __init__(self, app: ASGIApp, path: str, most: int = MOST_BYTES) -> None:
+    def __init__(self, app: ASGIApp, path: str, max_bytes: int = MAX_BYTES) -> None:
         self._app = app
         self._path = path
-        self._most = most
-        self._held = 0
+        self._max_bytes = max_bytes
+        self._bytes_in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 503."""
@@ -31,21 +31,21 @@ class UploadGuard:
             nonlocal own
             message = await receive()
             length = len(message.get("body", b""))
-            if self._held + length > self._most:
-                raise _FullError
+            if self._bytes_in_flight + length > self._max_bytes:
+                raise _LimitExceededError
             own += length
-            self._held += length
+            self._bytes_in_flight += length
             return message
 
         try:
             await self._app(scope, counted, send)
-        except _FullError:
+        except _LimitExceededError:
             detail = "Too many pictures are being sent to this server just now: try again in some seconds."
             headers = {"Retry-After": str(_RETRY_AFTER_S), "Connection": "close"}
-            await problem(503, detail, headers)(scope, receive, send)
+            await make_error_response(503, detail, headers)(scope, receive, send)
         finally:
-            self._held -= own
+            self._bytes_in_flight -= own
 
 
-class _FullError(Exception):
+class _LimitExceededError(Exception):
     """There is no room for more."""

@@ -13,7 +13,13 @@ from pydantic import Field
 from typing_extensions import override
 
 from personalive.media.types import Image
-from personalive.pipelines.base import AnimatedChunk, FrameChunk, PipelineInfo, ProgressReport, Reference
+from personalive.pipelines.base import (
+    AnimatedChunk,
+    FrameChunk,
+    LoadProgressCallback,
+    PipelineInfo,
+    Reference,
+)
 from personalive.pipelines.preview import PreviewLoadParameters, PreviewPipeline, PreviewReference
 from personalive.pipelines.preview.parameters import PreviewRunParameters
 from personalive.pipelines.preview.pipeline import PreviewSession
@@ -47,7 +53,9 @@ class CountedPipeline(PreviewPipeline):
 
     @classmethod
     @override
-    def load(cls, parameters: PreviewLoadParameters, report: ProgressReport | None = None) -> CountedPipeline:
+    def load(
+        cls, parameters: PreviewLoadParameters, report: LoadProgressCallback | None = None
+    ) -> CountedPipeline:
         note("load")
         return cls(parameters)
 

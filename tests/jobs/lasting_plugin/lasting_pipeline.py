@@ -15,8 +15,8 @@ from personalive.pipelines.base import (
     AnimatedChunk,
     FrameChunk,
     LoadParameters,
+    LoadProgressCallback,
     PipelineInfo,
-    ProgressReport,
     Reference,
 )
 from tests.plugin.echo_pipeline import EchoParameters, EchoPipeline, EchoSession
@@ -53,7 +53,7 @@ class LastingPipeline(EchoPipeline):
     )
 
     @classmethod
-    def load(cls, parameters: LoadParameters, report: ProgressReport | None = None) -> LastingPipeline:
+    def load(cls, parameters: LoadParameters, report: LoadProgressCallback | None = None) -> LastingPipeline:
         return cls(parameters)
 
     def open_session(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_set
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_weights
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
 from personalive.pipelines.diffusion.networks.motion_extractor import MotionExtractor, MotionExtractorParams
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
@@ -42,7 +42,7 @@ def motions(case: Case, extractor: MotionExtractor) -> Motions:
 @pytest.fixture(scope="session")
 def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of weights, small and random."""
-    return write_random_set(tmp_path_factory.mktemp("small") / "weights")
+    return write_random_weights(tmp_path_factory.mktemp("small") / "weights")
 
 
 @pytest.fixture(scope="session")
@@ -60,9 +60,9 @@ def pipeline(set_to: PersonaLiveLoadParameters) -> Iterator[PersonaLivePipeline]
 
 
 @pytest.fixture(scope="session")
-def models(pipeline: PersonaLivePipeline) -> Models:
+def models(pipeline: PersonaLivePipeline) -> Components:
     """The pipeline's networks, for pipelines with other settings."""
-    return pipeline._loaded().models
+    return pipeline._require_engine().components
 
 
 @pytest.fixture(scope="session")

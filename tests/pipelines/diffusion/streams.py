@@ -39,7 +39,7 @@ def video(driver: int, count: int) -> list[VideoFrame]:
 
 def part(motion: DrivingMotion, index: int) -> DrivingMotion:
     """One chunk of a motion."""
-    return motion.part(slice(CHUNK * index, CHUNK * (index + 1)))
+    return motion.select(slice(CHUNK * index, CHUNK * (index + 1)))
 
 
 def drive(

@@ -63,7 +63,7 @@ def test_other_windows_have_other_delays() -> None:
     window = PersonaLiveLoadParameters(
         temporal_window_size=2, temporal_adaptive_step=8, num_inference_steps=8, experimental=True
     )
-    assert (window.delay_frames, window.early) == (14, 0)
+    assert (window.delay_frames, window.skipped_levels) == (14, 0)
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from personalive.errors import DeviceFullError, InputError, NoFaceError, PipelineUnavailableError
+from personalive.errors import DeviceOutOfMemoryError, InputError, NoFaceError, PipelineUnavailableError
 from personalive.media.types import Image
 from personalive.pipelines.base import Reference
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.device import allocator
-from personalive.pipelines.diffusion.memory.planner import plans_of
+from personalive.pipelines.diffusion.memory.planner import make_plans_for_components
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
 from personalive.pipelines.diffusion.sampling.reference import FusedReference
@@ -21,7 +21,7 @@ from tests.pipelines.diffusion.streams import GREY, SIDE, chunk, picture
 
 
 @pytest.fixture
-def looking(models: Models, set_to: PersonaLiveLoadParameters) -> Iterator[PersonaLivePipeline]:
+def looking(models: Components, set_to: PersonaLiveLoadParameters) -> Iterator[PersonaLivePipeline]:
     """The pipeline with face detection."""
     with PersonaLivePipeline(models, set_to.model_copy(update={"face_detection": True})) as own:
         yield own
@@ -32,7 +32,7 @@ def test_a_picture_is_fused_once(pipeline: PersonaLivePipeline, reference: Fused
     assert pipeline.fuse(picture(2)) is not reference
 
 
-def test_the_references_used_last_are_kept(models: Models, set_to: PersonaLiveLoadParameters) -> None:
+def test_the_references_used_last_are_kept(models: Components, set_to: PersonaLiveLoadParameters) -> None:
     with PersonaLivePipeline(models, set_to) as own:
         first, second = own.fuse(picture(10)), own.fuse(picture(11))
         for seed in range(12, 18):
@@ -64,7 +64,7 @@ def test_a_face_is_told_in_the_given_pictures_pixels(looking: PersonaLivePipelin
 
 
 def test_other_settings_than_trained_are_warned_about(
-    models: Models, set_to: PersonaLiveLoadParameters
+    models: Components, set_to: PersonaLiveLoadParameters
 ) -> None:
     def warned(**given: object) -> tuple[str, ...]:
         return PersonaLivePipeline(models, set_to.model_copy(update=given)).warnings
@@ -77,7 +77,7 @@ def test_other_settings_than_trained_are_warned_about(
 
 
 def test_what_is_unusual_about_the_files_is_warned_about(
-    models: Models, set_to: PersonaLiveLoadParameters
+    models: Components, set_to: PersonaLiveLoadParameters
 ) -> None:
     said = "denoising_unet.pth: 'module.' in its entries' names is taken off."
     own = PersonaLivePipeline(
@@ -122,7 +122,7 @@ def test_a_reference_of_another_pipeline_is_refused(
 
 
 def test_a_closed_pipeline_says_so(
-    models: Models, set_to: PersonaLiveLoadParameters, reference: FusedReference
+    models: Components, set_to: PersonaLiveLoadParameters, reference: FusedReference
 ) -> None:
     own = PersonaLivePipeline(models, set_to)
     own.close()
@@ -136,7 +136,7 @@ def test_a_closed_pipeline_says_so(
             act()
 
 
-def test_frames_are_of_the_loaded_size(models: Models, set_to: PersonaLiveLoadParameters) -> None:
+def test_frames_are_of_the_loaded_size(models: Components, set_to: PersonaLiveLoadParameters) -> None:
     wide = set_to.model_copy(update={"width": 128})
     with PersonaLivePipeline(models, wide) as own, own.open_session(own.fuse(picture(1))) as session:
         shown = session.step(chunk(1, 0))
@@ -145,9 +145,9 @@ def test_frames_are_of_the_loaded_size(models: Models, set_to: PersonaLiveLoadPa
 
 
 def test_on_a_gpu_the_memory_plan_is_told_unless_it_was_asked_for(
-    models: Models, set_to: PersonaLiveLoadParameters, monkeypatch: pytest.MonkeyPatch
+    models: Components, set_to: PersonaLiveLoadParameters, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plans = {plan.name: plan for plan in plans_of(models, set_to)}
+    plans = {plan.name: plan for plan in make_plans_for_components(models, set_to)}
     with PersonaLivePipeline(models, set_to) as own:
         assert not own.notes
         monkeypatch.setattr(allocator, "total_bytes", lambda device: 24 * 2**30)
@@ -155,14 +155,14 @@ def test_on_a_gpu_the_memory_plan_is_told_unless_it_was_asked_for(
     with PersonaLivePipeline(models, set_to, plans["on"]) as own:
         (said,) = own.notes
         assert said.startswith("24 GB card: references wait on the host")
-        assert own.sessions_together == 1
+        assert own.session_batch_size == 1
     asked = set_to.model_copy(update={"low_vram": "on"})
     with PersonaLivePipeline(models, asked) as own:
         assert own.notes == ()
 
 
 def test_a_session_that_was_not_planned_for_needs_room(
-    models: Models,
+    models: Components,
     set_to: PersonaLiveLoadParameters,
     reference: FusedReference,
     monkeypatch: pytest.MonkeyPatch,
@@ -170,7 +170,7 @@ def test_a_session_that_was_not_planned_for_needs_room(
     with PersonaLivePipeline(models, set_to) as own:
         monkeypatch.setattr(allocator, "unused_bytes", lambda device: own.engine.plan.session - 1)
         first = own.open_session(reference)
-        with pytest.raises(DeviceFullError, match="too little GPU memory for another session"):
+        with pytest.raises(DeviceOutOfMemoryError, match="too little GPU memory for another session"):
             own.open_session(reference)
         first.close()
         with own.open_session(reference):

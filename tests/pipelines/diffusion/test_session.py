@@ -12,7 +12,7 @@ from torch import Tensor
 from personalive.errors import InputError, SessionClosedError
 from personalive.media.types import Image
 from personalive.pipelines.base import AnimatedChunk, FrameChunk, FrameState, Session
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
@@ -157,7 +157,7 @@ def test_sessions_stepped_together_get_what_each_would_alone(
 def test_sessions_that_cannot_be_stepped_together_are_refused(
     pipeline: PersonaLivePipeline,
     reference: FusedReference,
-    models: Models,
+    models: Components,
     set_to: PersonaLiveLoadParameters,
 ) -> None:
     assert pipeline.step_many([], []) == []
@@ -172,7 +172,7 @@ def test_sessions_that_cannot_be_stepped_together_are_refused(
 @pytest.mark.slow
 @pytest.mark.parametrize(("latency", "delay"), [("quality", 12), ("balanced", 8), ("low", 4), ("lowest", 0)])
 def test_frames_leave_in_order_after_the_modes_delay(
-    models: Models,
+    models: Components,
     set_to: PersonaLiveLoadParameters,
     reference: FusedReference,
     motion: DrivingMotion,
@@ -204,7 +204,7 @@ def keeper(kept: list[np.ndarray]) -> Trace:
 
 
 def test_a_low_latency_mode_shows_the_same_frames_a_call_sooner_and_less_finished(
-    models: Models,
+    models: Components,
     set_to: PersonaLiveLoadParameters,
     pipeline: PersonaLivePipeline,
     reference: FusedReference,
@@ -239,7 +239,7 @@ def test_as_many_frames_come_out_as_went_in(
 
 
 def test_it_waits_with_the_still_reference_until_there_is_a_face(
-    models: Models, set_to: PersonaLiveLoadParameters, portrait: Image
+    models: Components, set_to: PersonaLiveLoadParameters, portrait: Image
 ) -> None:
     grey = FrameChunk(np.stack([GREY] * CHUNK), np.arange(CHUNK) / FPS)
     later = grey.times + CHUNK / FPS
@@ -291,7 +291,7 @@ def test_a_closed_session_says_so_and_may_be_closed_again(
 
 
 def test_a_reference_of_another_size_is_refused(
-    models: Models,
+    models: Components,
     set_to: PersonaLiveLoadParameters,
     pipeline: PersonaLivePipeline,
     reference: FusedReference,

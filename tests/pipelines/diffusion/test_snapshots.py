@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from personalive.errors import InputError
 from personalive.pipelines.base import AnimatedChunk
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
@@ -97,7 +97,7 @@ def test_a_snapshot_of_another_reference_is_refused(
     ],
 )
 def test_a_snapshot_of_another_window_or_latency_is_refused(
-    models: Models,
+    models: Components,
     set_to: PersonaLiveLoadParameters,
     reference: FusedReference,
     run: Run,

@@ -11,7 +11,7 @@ from personalive.face.face import Face
 from personalive.face.tracker import FaceDetector
 from personalive.media import Image, VideoReader, read_image
 from personalive.pipelines.preview.head_layout import HeadLayout
-from personalive.pipelines.preview.warp import Portrait
+from personalive.pipelines.preview.warp import LayeredPortrait
 
 
 @pytest.fixture(scope="session")
@@ -30,19 +30,19 @@ def sample(detector: FaceDetector) -> Image:
 
 @pytest.fixture(scope="session")
 def sample_face(sample: Image, detector: FaceDetector) -> Face:
-    face = detector.dominant(sample)
+    face = detector.detect_dominant(sample)
     assert face is not None
     return face
 
 
 @pytest.fixture(scope="session")
 def sample_layout(sample_face: Face) -> HeadLayout:
-    return HeadLayout.of(sample_face.landmarks)
+    return HeadLayout.from_landmarks(sample_face.landmarks)
 
 
 @pytest.fixture(scope="session")
-def sample_portrait(sample: Image, sample_face: Face) -> Portrait:
-    return Portrait.build(sample, sample_face.landmarks)
+def sample_portrait(sample: Image, sample_face: Face) -> LayeredPortrait:
+    return LayeredPortrait.build(sample, sample_face.landmarks)
 
 
 @pytest.fixture(scope="session")

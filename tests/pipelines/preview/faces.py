@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from personalive.face.canonical import canonical_face
-from personalive.face.face import BLENDSHAPES, INDEX, LANDMARKS, Face
+from personalive.face.canonical import load_canonical_face
+from personalive.face.face import BLENDSHAPE_INDEX, BLENDSHAPES, LANDMARK_COUNT, Face
 from personalive.face.pose import Double, HeadPose, rotation_matrix
 from personalive.pipelines.preview import topology as mesh
 
@@ -17,8 +17,8 @@ PICTURE = HeadPose(np.eye(3), 12.0, np.array([256.0, -250.0, 0.0]))
 
 def head_shape() -> Double:
     """The canonical face with open eyes, irises in their middle, float64 (478, 3) cm."""
-    shape = np.zeros((LANDMARKS, 3))
-    shape[:468] = canonical_face().vertices
+    shape = np.zeros((LANDMARK_COUNT, 3))
+    shape[:468] = load_canonical_face().vertices
     for eye in mesh.EYES:
         middle = (shape[eye.inner] + shape[eye.outer]) / 2
         width = np.linalg.norm(shape[eye.inner] - shape[eye.outer])
@@ -50,13 +50,13 @@ def make_face(
     shape = head_shape() if change is None else head_shape() + change
     blendshapes = np.zeros(len(BLENDSHAPES), np.float32)
     for name, amount in (scores or {}).items():
-        blendshapes[INDEX[name]] = amount
+        blendshapes[BLENDSHAPE_INDEX[name]] = amount
     return Face(pose.to_frame(shape).astype(np.float32), blendshapes)
 
 
 def mirror_of_vertices() -> np.ndarray[tuple[int], np.dtype[np.intp]]:
     """For each of the 468 vertices the one on the other side of the face."""
-    vertices = canonical_face().vertices
+    vertices = load_canonical_face().vertices
     distance = np.linalg.norm((vertices * [-1, 1, 1])[:, None] - vertices[None], axis=2)
     assert distance.min(axis=1).max() < 1e-3, "the canonical face is symmetric"
     return np.asarray(distance.argmin(axis=1))

@@ -10,9 +10,9 @@ from personalive.face.face import Face
 from personalive.face.tracker import FaceDetector
 from personalive.media.types import Image
 from personalive.pipelines.preview import topology as mesh
-from personalive.pipelines.preview.eyes import build_eye, lid_margins
-from personalive.pipelines.preview.motion import Motion
-from personalive.pipelines.preview.warp import Portrait
+from personalive.pipelines.preview.eyes import build_eye, close_lid_margins
+from personalive.pipelines.preview.motion import PortraitMotion
+from personalive.pipelines.preview.warp import LayeredPortrait
 
 UPPER = np.array([[0.0, 10.0], [5.0, 12.0], [10.0, 10.0]])
 LOWER = np.array([[0.0, 8.0], [5.0, 4.0], [10.0, 8.0]])
@@ -23,35 +23,35 @@ def test_lids_close_steadily(one: float, other: float) -> None:
     less, more = sorted((one, other))
     gaps = []
     for closure in (less, more):
-        upper, lower = lid_margins(UPPER, LOWER, closure)
+        upper, lower = close_lid_margins(UPPER, LOWER, closure)
         gaps.append(upper[:, 1] - lower[:, 1])
     assert (gaps[0] >= gaps[1] - 1e-9).all()
 
 
 def test_lids_rest_meet_and_open() -> None:
-    upper, lower = lid_margins(UPPER, LOWER, 0.0)
+    upper, lower = close_lid_margins(UPPER, LOWER, 0.0)
     assert np.array_equal(upper, UPPER)
     assert np.array_equal(lower, LOWER)
-    upper, lower = lid_margins(UPPER, LOWER, 1.0)
+    upper, lower = close_lid_margins(UPPER, LOWER, 1.0)
     assert upper == pytest.approx(lower)
     assert (lower[:, 1] - LOWER[:, 1] < 0.3 * (UPPER - LOWER)[:, 1]).all(), (
         "the upper lid goes most of the way"
     )
-    upper, lower = lid_margins(UPPER, LOWER, -1.0)
+    upper, lower = close_lid_margins(UPPER, LOWER, -1.0)
     assert (upper[:, 1] > UPPER[:, 1]).all()
     assert np.array_equal(lower, LOWER)
 
 
-def found_after(portrait: Portrait, detector: FaceDetector, motion: Motion) -> Face:
-    found = detector.dominant(portrait.draw(motion))
+def found_after(portrait: LayeredPortrait, detector: FaceDetector, motion: PortraitMotion) -> Face:
+    found = detector.detect_dominant(portrait.draw(motion))
     assert found is not None
     return found
 
 
-def test_the_detector_sees_what_the_lids_do(sample_portrait: Portrait, detector: FaceDetector) -> None:
+def test_the_detector_sees_what_the_lids_do(sample_portrait: LayeredPortrait, detector: FaceDetector) -> None:
     blinks, openings = [], []
     for closure in (-1.0, 0.0, 0.5, 1.0):
-        found = found_after(sample_portrait, detector, Motion(closure=np.full(2, closure)))
+        found = found_after(sample_portrait, detector, PortraitMotion(closure=np.full(2, closure)))
         blinks.append([found.score(eye.blink) for eye in mesh.EYES])
         openings.append(
             [np.linalg.norm(found.landmarks[e.upper] - found.landmarks[e.lower], axis=1).mean() for e in mesh.EYES]
@@ -64,11 +64,11 @@ def test_the_detector_sees_what_the_lids_do(sample_portrait: Portrait, detector:
     assert (np.diff(opening, axis=0) < 0).all(), "each wider open than the next"
 
 
-def test_each_eye_shuts_alone(sample_portrait: Portrait, sample: Image) -> None:
+def test_each_eye_shuts_alone(sample_portrait: LayeredPortrait, sample: Image) -> None:
     for index, eye in enumerate(mesh.EYES):
         closure = np.zeros(2)
         closure[index] = 1.0
-        changed = cv2.absdiff(sample_portrait.draw(Motion(closure=closure)), sample).max(axis=2)
+        changed = cv2.absdiff(sample_portrait.draw(PortraitMotion(closure=closure)), sample).max(axis=2)
         other = mesh.EYES[1 - index]
         mine, theirs = (sample_portrait.landmarks[e.iris[0], :2].round().astype(int) for e in (eye, other))
         assert changed[mine[1] - 4 : mine[1] + 5, mine[0] - 4 : mine[0] + 5].mean() > 10
@@ -78,9 +78,9 @@ def test_each_eye_shuts_alone(sample_portrait: Portrait, sample: Image) -> None:
 
 @pytest.mark.parametrize("gaze", [(0.12, 0), (-0.12, 0), (0, 0.1), (0, -0.1), (0.1, 0.08)])
 def test_the_irises_go_where_they_are_sent(
-    sample_portrait: Portrait, sample_face: Face, detector: FaceDetector, gaze: tuple[float, float]
+    sample_portrait: LayeredPortrait, sample_face: Face, detector: FaceDetector, gaze: tuple[float, float]
 ) -> None:
-    found = found_after(sample_portrait, detector, Motion(gaze=np.array([gaze, gaze])))
+    found = found_after(sample_portrait, detector, PortraitMotion(gaze=np.array([gaze, gaze])))
     irises = [eye.iris[0] for eye in mesh.EYES]
     travelled = (found.landmarks - sample_face.landmarks)[irises, :2].mean(0)
     for axis, asked in enumerate((gaze[0], -gaze[1])):
@@ -91,8 +91,8 @@ def test_the_irises_go_where_they_are_sent(
             assert abs(travelled[axis]) < 1.0
 
 
-def test_gaze_changes_nothing_outside_the_openings(sample_portrait: Portrait, sample: Image) -> None:
-    drawn = sample_portrait.draw(Motion(gaze=np.full((2, 2), 0.1)))
+def test_gaze_changes_nothing_outside_the_openings(sample_portrait: LayeredPortrait, sample: Image) -> None:
+    drawn = sample_portrait.draw(PortraitMotion(gaze=np.full((2, 2), 0.1)))
     changed = cv2.absdiff(drawn, sample).max(axis=2) > 0
     mask = np.zeros((512, 512), np.uint8)
     for eye in mesh.EYES:
@@ -101,7 +101,7 @@ def test_gaze_changes_nothing_outside_the_openings(sample_portrait: Portrait, sa
     assert not changed[cv2.dilate(mask, np.ones((9, 9), np.uint8)) == 0].any()
 
 
-def test_layers_hold_the_eye_and_its_closed_twin(sample_portrait: Portrait) -> None:
+def test_layers_hold_the_eye_and_its_closed_twin(sample_portrait: LayeredPortrait) -> None:
     for layers in sample_portrait.eyes:
         assert layers.eyeball.shape == layers.closed.shape == (layers.region.height, layers.region.width, 3)
         iris = (layers.iris - [layers.region.left, layers.region.top]).round().astype(int)

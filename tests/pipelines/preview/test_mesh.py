@@ -5,12 +5,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from personalive.face.canonical import canonical_face
+from personalive.face.canonical import load_canonical_face
 from personalive.face.face import Float
-from personalive.pipelines.preview.mesh import Region, blend, interpolate, polygon_mask, sample
+from personalive.pipelines.preview.mesh import PixelRect, blend, interpolate_mesh, polygon_mask, sample_image
 
 ONE = np.array([[0, 1, 2]], np.int32)
-PAGE = Region(0, 0, 64, 48)
+PAGE = PixelRect(0, 0, 64, 48)
 position = st.tuples(st.floats(-30, 90, width=32), st.floats(-30, 90, width=32))
 triangle = st.tuples(position, position, position)
 wild = st.floats(-1e4, 1e4, width=32)
@@ -20,7 +20,7 @@ def points(*rows: tuple[float, float]) -> Float:
     return np.array(rows, np.float32)
 
 
-def edge_distances(corners: Float, region: Region) -> Float:
+def edge_distances(corners: Float, region: PixelRect) -> Float:
     """Signed distance of each pixel from the nearest edge of a clockwise triangle, positive inside."""
     y, x = np.mgrid[region.top : region.bottom, region.left : region.right].astype(np.float64)
     distances = []
@@ -40,7 +40,7 @@ def test_a_plane_comes_back_exactly_inside_a_triangle(corners: tuple[tuple[float
     target = points(*corners)
     assume(area_of(target) > 4)
     values = np.column_stack([target, 2 * target[:, 0] - 0.5 * target[:, 1] + 7]).astype(np.float32)
-    spread, covered = interpolate(target, values, ONE, PAGE)
+    spread, covered = interpolate_mesh(target, values, ONE, PAGE)
     assert spread.shape == (3, 48, 64)
     assert spread.dtype == np.float32
     distance = edge_distances(target, PAGE)
@@ -53,11 +53,11 @@ def test_a_plane_comes_back_exactly_inside_a_triangle(corners: tuple[tuple[float
 
 
 def test_a_plane_comes_back_over_a_whole_face() -> None:
-    vertices = canonical_face().vertices
+    vertices = load_canonical_face().vertices
     target = (vertices[:, :2] * [12, -12] + [128, 128]).astype(np.float32)
-    triangles = canonical_face().triangles[:, ::-1]
-    page = Region(0, 0, 256, 256)
-    spread, covered = interpolate(target, target, triangles, page)
+    triangles = load_canonical_face().triangles[:, ::-1]
+    page = PixelRect(0, 0, 256, 256)
+    spread, covered = interpolate_mesh(target, target, triangles, page)
     assert covered.sum() > 20_000
     assert covered[100:140, 100:140].all(), "no cracks between neighbours"
     y, x = np.mgrid[0:256, 0:256]
@@ -69,8 +69,8 @@ def test_a_plane_comes_back_over_a_whole_face() -> None:
 def test_faces_are_shown_and_backs_are_not() -> None:
     clockwise = points((10, 10), (40, 10), (10, 40))
     values = np.ones((3, 1), np.float32)
-    assert interpolate(clockwise, values, ONE, PAGE)[1].sum() > 300
-    assert not interpolate(clockwise[::-1].copy(), values, ONE, PAGE)[1].any()
+    assert interpolate_mesh(clockwise, values, ONE, PAGE)[1].sum() > 300
+    assert not interpolate_mesh(clockwise[::-1].copy(), values, ONE, PAGE)[1].any()
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_faces_are_shown_and_backs_are_not() -> None:
     ],
 )
 def test_what_has_no_area_or_lies_elsewhere_covers_nothing(corners: list[tuple[float, float]]) -> None:
-    spread, covered = interpolate(points(*corners), np.ones((3, 2), np.float32), ONE, PAGE)
+    spread, covered = interpolate_mesh(points(*corners), np.ones((3, 2), np.float32), ONE, PAGE)
     assert not covered.any()
     assert spread.shape == (2, 48, 64)
     assert np.isfinite(spread).all()
@@ -93,7 +93,7 @@ def test_no_triangles_and_backs_only_cover_nothing() -> None:
     target = points((10, 10), (10, 40), (40, 10), (40, 40))
     values = np.ones((4, 1), np.float32)
     for triangles in (np.zeros((0, 3), np.int32), np.array([[0, 1, 2], [2, 1, 3]], np.int32)):
-        spread, covered = interpolate(target, values, triangles, PAGE)
+        spread, covered = interpolate_mesh(target, values, triangles, PAGE)
         assert not covered.any()
         assert spread.shape == (1, 48, 64)
 
@@ -102,8 +102,8 @@ def test_the_last_painted_is_in_front() -> None:
     target = points((5, 5), (50, 5), (5, 40), (8, 8), (40, 8), (8, 36))
     values = np.repeat(np.array([1, 2], np.float32), 3)[:, None]
     back, front = [0, 1, 2], [3, 4, 5]
-    near_last, _ = interpolate(target, values, np.array([back, front], np.int32), PAGE)
-    far_last, _ = interpolate(target, values, np.array([front, back], np.int32), PAGE)
+    near_last, _ = interpolate_mesh(target, values, np.array([back, front], np.int32), PAGE)
+    far_last, _ = interpolate_mesh(target, values, np.array([front, back], np.int32), PAGE)
     assert near_last[0, 12, 12] == 2
     assert far_last[0, 12, 12] == 1
     assert near_last[0, 6, 6] == far_last[0, 6, 6] == 1
@@ -114,7 +114,7 @@ def test_no_value_leaves_the_range_of_its_triangle(
     corners: tuple[tuple[float, float], ...], values: tuple[float, float, float]
 ) -> None:
     column = np.array(values, np.float32)[:, None]
-    spread, covered = interpolate(points(*corners), column, ONE, PAGE)
+    spread, covered = interpolate_mesh(points(*corners), column, ONE, PAGE)
     assert np.isfinite(spread).all()
     if covered.any():
         assert column.min() <= spread[0][covered].min()
@@ -123,7 +123,7 @@ def test_no_value_leaves_the_range_of_its_triangle(
 
 def test_a_triangle_seen_edge_on_keeps_to_its_values() -> None:
     sliver = points((10, 20.0), (50, 20.0), (30, 20.02))
-    spread, covered = interpolate(sliver, np.array([[0], [100], [900]], np.float32), ONE, PAGE)
+    spread, covered = interpolate_mesh(sliver, np.array([[0], [100], [900]], np.float32), ONE, PAGE)
     assert covered.any()
     assert spread[0][covered].min() >= 0
     assert spread[0][covered].max() <= 900
@@ -135,16 +135,16 @@ def test_a_region_is_a_cut_of_the_whole(
 ) -> None:
     target = points(*corners)
     assume(area_of(target) > 4)
-    page = Region(-10, -10, 80, 70)
-    region = Region(left, top, left + width, top + height)
-    whole, whole_covered = interpolate(target, target, ONE, page)
-    part, part_covered = interpolate(target, target, ONE, region)
-    inside = region.shifted(10, 10)
+    page = PixelRect(-10, -10, 80, 70)
+    region = PixelRect(left, top, left + width, top + height)
+    whole, whole_covered = interpolate_mesh(target, target, ONE, page)
+    part, part_covered = interpolate_mesh(target, target, ONE, region)
+    inside = region.shift(10, 10)
     assert part_covered.shape == (height, width)
     deep = edge_distances(target, region) > 1
-    assert np.array_equal(part_covered[deep], inside.of(whole_covered)[deep])
+    assert np.array_equal(part_covered[deep], inside.crop(whole_covered)[deep])
     for channel in (0, 1):
-        assert np.allclose(part[channel][deep], inside.of(whole[channel])[deep], atol=1e-4)
+        assert np.allclose(part[channel][deep], inside.crop(whole[channel])[deep], atol=1e-4)
 
 
 def grid(width: int, height: int, dx: float = 0.0, dy: float = 0.0) -> Float:
@@ -155,23 +155,23 @@ def grid(width: int, height: int, dx: float = 0.0, dy: float = 0.0) -> Float:
 @pytest.mark.parametrize("channels", [(), (3,), (4,)])
 def test_sampling_in_place_changes_nothing(channels: tuple[int, ...]) -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 30, *channels)).astype(np.uint8)
-    taken = sample(image, grid(30, 20))
+    taken = sample_image(image, grid(30, 20))
     assert taken.dtype == np.uint8
     assert np.array_equal(taken, image)
 
 
 def test_half_a_pixel_on_is_the_mean_of_two() -> None:
     image = np.random.default_rng(1).uniform(0, 100, (20, 30)).astype(np.float32)
-    right, down = sample(image, grid(29, 20, 0.5)), sample(image, grid(30, 19, 0, 0.5))
+    right, down = sample_image(image, grid(29, 20, 0.5)), sample_image(image, grid(30, 19, 0, 0.5))
     assert np.allclose(right, (image[:, 1:] + image[:, :-1]) / 2, atol=1e-3)
     assert np.allclose(down, (image[1:] + image[:-1]) / 2, atol=1e-3)
 
 
 def test_the_border_goes_on_outside() -> None:
     image = np.random.default_rng(2).integers(0, 256, (20, 30, 3)).astype(np.uint8)
-    far = sample(image, grid(30, 20, -500, -500))
+    far = sample_image(image, grid(30, 20, -500, -500))
     assert (far == image[0, 0]).all()
-    assert np.array_equal(sample(image, grid(30, 20, 0, 500)), np.broadcast_to(image[-1], image.shape))
+    assert np.array_equal(sample_image(image, grid(30, 20, 0, 500)), np.broadcast_to(image[-1], image.shape))
 
 
 @given(st.floats(20, 40), st.floats(16, 30), st.floats(4, 10), st.integers(3, 24), st.floats(0, 3))
@@ -190,13 +190,13 @@ def test_coverage_adds_up_to_the_polygons_area(
     soft = polygon_mask(ring, PAGE, 1.0)
     assert soft.sum() == pytest.approx(float(mask.sum()), rel=0.05, abs=2)
     assert np.abs(np.diff(soft, axis=0)).max() < 0.75
-    off = Region(5, 3, 54, 44)
-    assert np.abs(polygon_mask(ring, off) - off.of(mask)).max() < 0.02
+    off = PixelRect(5, 3, 54, 44)
+    assert np.abs(polygon_mask(ring, off) - off.crop(mask)).max() < 0.02
 
 
 spot = st.floats(-500, 500, width=32)
 rectangle = st.builds(
-    lambda left, top, width, height: Region(left, top, left + width, top + height),
+    lambda left, top, width, height: PixelRect(left, top, left + width, top + height),
     st.integers(-50, 50),
     st.integers(-50, 50),
     st.integers(0, 60),
@@ -210,11 +210,11 @@ def test_around_holds_every_pixel_between_the_points_and_none_outside_the_image(
 ) -> None:
     width, height = 120, 90
     cloud = points(*spots)
-    region = Region.around(cloud, (width, height), margin)
+    region = PixelRect.bounding(cloud, (width, height), margin)
     assert 0 <= region.left <= region.right <= width
     assert 0 <= region.top <= region.bottom <= height
     low, high = cloud.min(0), cloud.max(0)
-    assert region.of(np.zeros((height, width))).shape == (region.height, region.width)
+    assert region.crop(np.zeros((height, width))).shape == (region.height, region.width)
     for (x0, x1), length, start, end in (
         ((low[0], high[0]), width, region.left, region.right),
         ((low[1], high[1]), height, region.top, region.bottom),
@@ -222,40 +222,40 @@ def test_around_holds_every_pixel_between_the_points_and_none_outside_the_image(
         inside = [p for p in range(length) if x0 <= p <= x1]
         assert all(start <= p < end for p in inside)
     if (high + margin + 2 < 0).any():
-        assert region.empty, "points off the picture give an empty region"
+        assert region.is_empty, "points off the picture give an empty region"
 
 
 @given(rectangle, rectangle)
-def test_within_is_what_both_share(one: Region, other: Region) -> None:
-    shared = one.within(other)
+def test_within_is_what_both_share(one: PixelRect, other: PixelRect) -> None:
+    shared = one.intersection(other)
 
-    def pixels(region: Region) -> set[tuple[int, int]]:
+    def pixels(region: PixelRect) -> set[tuple[int, int]]:
         return {(x, y) for x in range(region.left, region.right) for y in range(region.top, region.bottom)}
 
-    assert pixels(shared) == pixels(one) & pixels(other) == pixels(other.within(one))
-    assert shared.empty == (not pixels(shared))
+    assert pixels(shared) == pixels(one) & pixels(other) == pixels(other.intersection(one))
+    assert shared.is_empty == (not pixels(shared))
     assert shared.width >= 0
     assert shared.height >= 0
 
 
 @given(rectangle, st.integers(-90, 90), st.integers(-90, 90))
-def test_shifting_moves_and_comes_back(region: Region, x: int, y: int) -> None:
-    moved = region.shifted(x, y)
+def test_shifting_moves_and_comes_back(region: PixelRect, x: int, y: int) -> None:
+    moved = region.shift(x, y)
     assert (moved.left - region.left, moved.bottom - region.bottom) == (x, y)
-    assert (moved.width, moved.height, moved.empty) == (region.width, region.height, region.empty)
-    assert moved.shifted(-x, -y) == region
+    assert (moved.width, moved.height, moved.is_empty) == (region.width, region.height, region.is_empty)
+    assert moved.shift(-x, -y) == region
 
 
 def test_a_region_of_an_image_is_a_view() -> None:
     image = np.zeros((10, 20, 3), np.uint8)
-    Region(2, 3, 5, 7).of(image)[...] = 9
+    PixelRect(2, 3, 5, 7).crop(image)[...] = 9
     assert image.any(axis=2).sum() == 12
     assert image[3, 2, 0] == image[6, 4, 0] == 9
 
 
 def test_blending_mixes_inside_its_region_and_nowhere_else() -> None:
     canvas = np.full((10, 20, 3), 100, np.uint8)
-    region = Region(4, 2, 8, 5)
+    region = PixelRect(4, 2, 8, 5)
     alpha = np.full((3, 4), 0.5, np.float32)
     alpha[0] = 0
     layer = np.full((3, 4, 3), 400.0, np.float32)
@@ -263,4 +263,4 @@ def test_blending_mixes_inside_its_region_and_nowhere_else() -> None:
     assert (canvas[3:5, 4:8] == 250).all()
     assert (canvas != 100).any(axis=2).sum() == 8
     blend(canvas, region, layer, np.ones((3, 4), np.float32))
-    assert (region.of(canvas) == 255).all(), "too bright is white, not black"
+    assert (region.crop(canvas) == 255).all(), "too bright is white, not black"

@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 
 from personalive.face.face import Face, Float
-from personalive.face.pose import fit_head
+from personalive.face.pose import fit_head_pose
 from personalive.face.tracker import FaceDetector
 from personalive.media.types import Image
 from personalive.pipelines.preview import topology as mesh
-from personalive.pipelines.preview.motion import Motion
+from personalive.pipelines.preview.motion import PortraitMotion
 from personalive.pipelines.preview.mouth import build_mouth
-from personalive.pipelines.preview.rig import pose_expression
-from personalive.pipelines.preview.warp import Portrait
+from personalive.pipelines.preview.rig import combine_expressions
+from personalive.pipelines.preview.warp import LayeredPortrait
 
 
 def lip_gap(landmarks: Float) -> float:
@@ -29,21 +29,21 @@ def shut(landmarks: Float) -> Float:
 
 @pytest.mark.parametrize("amount", [0.3, 0.6, 1.0])
 def test_an_opened_jaw_is_seen_as_opened_as_asked(
-    sample_portrait: Portrait, sample_face: Face, detector: FaceDetector, amount: float
+    sample_portrait: LayeredPortrait, sample_face: Face, detector: FaceDetector, amount: float
 ) -> None:
-    motion = Motion(shape=pose_expression({"jawOpen": amount}))
-    found = detector.dominant(sample_portrait.draw(motion))
+    motion = PortraitMotion(shape=combine_expressions({"jawOpen": amount}))
+    found = detector.detect_dominant(sample_portrait.draw(motion))
     assert found is not None
-    asked = lip_gap(sample_portrait.target(motion).points) - lip_gap(sample_face.landmarks)
+    asked = lip_gap(sample_portrait.compute_target(motion).points) - lip_gap(sample_face.landmarks)
     assert lip_gap(found.landmarks) - lip_gap(sample_face.landmarks) == pytest.approx(asked, rel=0.25)
     assert found.score("jawOpen") > sample_face.score("jawOpen") + 0.03
 
 
 def test_a_wide_open_mouth_is_dark_inside_and_keeps_its_upper_teeth(
-    sample_portrait: Portrait, sample: Image
+    sample_portrait: LayeredPortrait, sample: Image
 ) -> None:
-    motion = Motion(shape=pose_expression({"jawOpen": 1.0}))
-    drawn, points = sample_portrait.draw(motion), sample_portrait.target(motion).points
+    motion = PortraitMotion(shape=combine_expressions({"jawOpen": 1.0}))
+    drawn, points = sample_portrait.draw(motion), sample_portrait.compute_target(motion).points
     upper, lower = points[13, :2], points[14, :2]
     x, y = ((upper + lower) / 2).round().astype(int)
     cheek = points[205, :2].round().astype(int)
@@ -54,9 +54,9 @@ def test_a_wide_open_mouth_is_dark_inside_and_keeps_its_upper_teeth(
     assert np.abs(teeth_before - teeth_after).mean() < 25, "they belong to the skull"
 
 
-def test_only_the_opening_is_drawn(sample_portrait: Portrait) -> None:
-    shape = pose_expression({"jawOpen": 0.8})
-    points = sample_portrait.target(Motion(shape=shape)).points
+def test_only_the_opening_is_drawn(sample_portrait: LayeredPortrait) -> None:
+    shape = combine_expressions({"jawOpen": 0.8})
+    points = sample_portrait.compute_target(PortraitMotion(shape=shape)).points
     canvas = np.full((512, 512, 3), 200, np.uint8)
     flat = np.ascontiguousarray(points[:, :2])
     sample_portrait.mouth.draw(canvas, flat, sample_portrait.pose, shape)
@@ -67,9 +67,9 @@ def test_only_the_opening_is_drawn(sample_portrait: Portrait) -> None:
     assert not changed[cv2.dilate(mask, np.ones((9, 9), np.uint8)) == 0].any()
 
 
-def test_closed_lips_and_lips_in_their_place_draw_nothing(sample_portrait: Portrait) -> None:
+def test_closed_lips_and_lips_in_their_place_draw_nothing(sample_portrait: LayeredPortrait) -> None:
     canvas = np.full((512, 512, 3), 200, np.uint8)
-    moved = pose_expression({"mouthSmileLeft": 1.0, "jawOpen": 0.5})
+    moved = combine_expressions({"mouthSmileLeft": 1.0, "jawOpen": 0.5})
     closed = np.ascontiguousarray(shut(sample_portrait.landmarks)[:, :2])
     sample_portrait.mouth.draw(canvas, closed, sample_portrait.pose, moved)
     assert (canvas == 200).all()
@@ -82,7 +82,7 @@ def test_closed_lips_and_lips_in_their_place_draw_nothing(sample_portrait: Portr
 
 def test_a_shut_mouth_gets_teeth_and_a_cavity_of_its_own(sample: Image, sample_face: Face) -> None:
     landmarks = shut(sample_face.landmarks)
-    pose = fit_head(landmarks)
+    pose = fit_head_pose(landmarks)
     layers = build_mouth(sample, np.ascontiguousarray(landmarks[:, :2]), pose, pose.to_head(landmarks))
     assert layers.upper.shape == layers.lower.shape
     assert layers.upper.shape[2] == 4
@@ -100,9 +100,9 @@ def test_a_mouth_outside_the_picture_is_no_error(
 ) -> None:
     small = np.asarray(cv2.resize(sample, (128, 128), interpolation=cv2.INTER_AREA), np.uint8)
     landmarks = sample_face.landmarks / np.float32(4) + np.array([*offset, 0], np.float32)
-    pose = fit_head(landmarks)
+    pose = fit_head_pose(landmarks)
     flat = np.ascontiguousarray(landmarks[:, :2])
     layers = build_mouth(small, flat, pose, pose.to_head(landmarks))
     canvas = small.copy()
-    layers.draw(canvas, flat, pose, pose_expression({"jawOpen": 1.0}))
+    layers.draw(canvas, flat, pose, combine_expressions({"jawOpen": 1.0}))
     assert canvas.shape == small.shape

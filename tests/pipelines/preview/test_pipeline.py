@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from typing_extensions import override
 
 from personalive.errors import InputError, NoFaceError, SessionClosedError
-from personalive.face.crop import cut, reference_crop
+from personalive.face.crop import compute_reference_crop, extract_crop
 from personalive.face.tracker import FaceDetector
 from personalive.media.types import Frames, Image
-from personalive.pipelines.base import FaceFound, FrameChunk, FrameState, Reference, Session
+from personalive.pipelines.base import DetectedFace, FrameChunk, FrameState, Reference, Session
 from personalive.pipelines.preview import (
     PreviewLoadParameters,
     PreviewPipeline,
@@ -265,13 +265,13 @@ def test_a_reference_says_what_it_is(
 def test_the_face_is_given_in_the_images_own_pixels(
     pipeline: PreviewPipeline, portrait: Image, detector: FaceDetector
 ) -> None:
-    seen = detector.dominant(portrait)
+    seen = detector.detect_dominant(portrait)
     assert seen is not None
     image = np.ascontiguousarray(portrait[:400, :480])
     for factor in (1.0, 0.6, 1.7):
         resized = np.asarray(cv2.resize(image, None, fx=factor, fy=factor), np.uint8)
         face = pipeline.fuse(resized).face
-        assert isinstance(face, FaceFound)
+        assert isinstance(face, DetectedFace)
         assert 0.5 < face.score <= 1
         for found, expected in zip(face.box, seen.box, strict=True):
             assert found == pytest.approx(expected * factor, abs=8 * factor)
@@ -281,12 +281,12 @@ def test_the_face_is_given_in_the_images_own_pixels(
 def test_other_sizes_work(
     sample: Image, detector: FaceDetector, moving: list[Image], width: int, height: int
 ) -> None:
-    face = detector.dominant(sample)
+    face = detector.detect_dominant(sample)
     assert face is not None
-    box = reference_crop(face, (512, 512), width / height)
+    box = compute_reference_crop(face, (512, 512), width / height)
     with PreviewPipeline.load(PreviewLoadParameters(width=width, height=height)) as loaded:
         assert (loaded.parameters.width, loaded.parameters.height) == (width, height)
-        fused = loaded.fuse(cut(sample, box, (width, height)))
+        fused = loaded.fuse(extract_crop(sample, box, (width, height)))
         with loaded.open_session(fused) as session:
             made = session.step(chunk(moving[:6]))
     assert made.images.shape == (6, height, width, 3)

@@ -10,16 +10,16 @@ from hypothesis import strategies as st
 from personalive.face.face import Face
 from personalive.face.pose import Double, euler_angles, rotation_vector
 from personalive.pipelines.preview import topology as mesh
-from personalive.pipelines.preview.motion import Motion
+from personalive.pipelines.preview.motion import PortraitMotion
 from personalive.pipelines.preview.parameters import PreviewRunParameters
 from personalive.pipelines.preview.retarget import Retargeter
-from personalive.pipelines.preview.rig import pose_expression
+from personalive.pipelines.preview.rig import combine_expressions
 
 from .faces import head_shape, make_face, turned
 
 RAW = PreviewRunParameters(smoothing=0.0, translation=1.0)
 NEUTRAL = make_face()
-TALKING = pose_expression({"jawOpen": 0.8})
+TALKING = combine_expressions({"jawOpen": 0.8})
 STEP = 0.04
 
 
@@ -33,9 +33,9 @@ def retargeter(reference: Face | None = NEUTRAL, rotation: Double | None = None)
 
 def run(
     faces: list[Face], parameters: PreviewRunParameters = RAW, to: Retargeter | None = None
-) -> list[Motion]:
+) -> list[PortraitMotion]:
     mine = to or retargeter()
-    return [mine.motion(face, index * STEP, parameters) for index, face in enumerate(faces)]
+    return [mine.retarget(face, index * STEP, parameters) for index, face in enumerate(faces)]
 
 
 def lids(closure: float, eyes: tuple[mesh.Eye, ...] = mesh.EYES) -> Double:
@@ -55,14 +55,14 @@ def look(x: float, y: float) -> Double:
     return change
 
 
-def same(one: Motion, other: Motion) -> bool:
+def same(one: PortraitMotion, other: PortraitMotion) -> bool:
     names = ("rotation", "translation", "shape", "closure", "gaze")
     return one.scale == other.scale and all(
         np.array_equal(getattr(one, name), getattr(other, name)) for name in names
     )
 
 
-def assert_still(motion: Motion, tolerance: float = 1e-6) -> None:
+def assert_still(motion: PortraitMotion, tolerance: float = 1e-6) -> None:
     assert motion.rotation == pytest.approx(np.eye(3), abs=tolerance)
     assert motion.translation == pytest.approx(np.zeros(3), abs=tolerance)
     assert motion.scale == pytest.approx(1.0, abs=tolerance)
@@ -113,7 +113,7 @@ def test_the_mouth_opens_as_far_as_the_drivers() -> None:
 
 def test_an_expression_of_the_first_frame_is_taken_for_what_it_is() -> None:
     """A driver who starts with an open mouth and shuts it leaves the portrait's mouth shut."""
-    talking = make_face(pose_expression({"jawOpen": 1.0}), scores={"jawOpen": 1.0})
+    talking = make_face(combine_expressions({"jawOpen": 1.0}), scores={"jawOpen": 1.0})
     opened, closed = run([talking, NEUTRAL])
     assert opened.shape[mesh.CHIN, 1] < -1.5
     lips = closed.shape[13, 1] - closed.shape[14, 1]
@@ -123,7 +123,7 @@ def test_an_expression_of_the_first_frame_is_taken_for_what_it_is() -> None:
 
 def test_absolute_motion_takes_the_portraits_own_expression_away() -> None:
     smile = {"mouthSmileLeft": 1.0, "mouthSmileRight": 1.0}
-    smiling = make_face(pose_expression(smile), scores=smile)
+    smiling = make_face(combine_expressions(smile), scores=smile)
     relative = run([NEUTRAL], RAW, retargeter(smiling))[0]
     absolute = run([NEUTRAL], with_(motion="absolute"), retargeter(smiling))[0]
     assert not relative.shape.any()
@@ -133,7 +133,7 @@ def test_absolute_motion_takes_the_portraits_own_expression_away() -> None:
 
 def test_two_smiles_make_one() -> None:
     smile: Mapping[str, float] = {"mouthSmileLeft": 0.9, "mouthSmileRight": 0.9}
-    driver = [NEUTRAL, make_face(pose_expression(smile), scores=smile)]
+    driver = [NEUTRAL, make_face(combine_expressions(smile), scores=smile)]
     on_neutral = run(driver)[1].shape
     on_smiling = run(driver, RAW, retargeter(make_face(scores=smile)))[1].shape
     for corner in (mesh.MOUTH_LEFT, mesh.MOUTH_RIGHT):
@@ -278,15 +278,15 @@ def test_two_drivers_do_not_meet() -> None:
     alone = run([NEUTRAL, LIVELY, LIVELY], with_(smoothing=0.5))
     together = []
     for index, face in enumerate([NEUTRAL, LIVELY, LIVELY]):
-        together.append(one.motion(face, index * STEP, with_(smoothing=0.5)))
-        other.motion(make_face(rotation=turned(0, -20, 9)), index * STEP, with_(smoothing=0.9))
+        together.append(one.retarget(face, index * STEP, with_(smoothing=0.5)))
+        other.retarget(make_face(rotation=turned(0, -20, 9)), index * STEP, with_(smoothing=0.9))
     assert all(same(a, b) for a, b in zip(alone, together, strict=True))
 
 
 def test_changing_the_smoothing_does_not_make_the_portrait_jump() -> None:
     mine, face = retargeter(), make_face(rotation=turned(0, 10, 0))
     run([NEUTRAL, *[face] * 60], with_(smoothing=1.0), mine)
-    motion = mine.motion(face, 61 * STEP, with_(smoothing=0.3))
+    motion = mine.retarget(face, 61 * STEP, with_(smoothing=0.3))
     assert euler_angles(motion.rotation)[1] == pytest.approx(10, abs=0.5)
 
 
@@ -311,7 +311,7 @@ def test_the_wildest_landmarks_give_a_finite_motion(
             scale=float(np.exp(rng.normal(0, 1))),
             scores={name: float(rng.uniform()) for name in ("jawOpen", "mouthSmileLeft", "eyeBlinkRight")},
         )
-        made = mine.motion(face, time, with_(motion=motion, smoothing=0.5))
+        made = mine.retarget(face, time, with_(motion=motion, smoothing=0.5))
         for part in (made.rotation, made.translation, made.shape, made.closure, made.gaze):
             assert np.isfinite(part).all()
         assert np.isfinite(made.scale)

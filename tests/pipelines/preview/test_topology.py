@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from personalive.face.canonical import canonical_face
+from personalive.face.canonical import load_canonical_face
 from personalive.pipelines.preview import topology as mesh
 from personalive.pipelines.preview.topology import Indices
 
@@ -45,7 +45,7 @@ def around(ring: Indices) -> set[tuple[int, int]]:
 def test_rings_run_along_edges_of_the_mesh_and_close(name: str) -> None:
     ring, count = RINGS[name]
     assert len(ring) == count
-    assert around(ring) <= set(edges(canonical_face().triangles))
+    assert around(ring) <= set(edges(load_canonical_face().triangles))
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -57,7 +57,7 @@ def test_no_row_names_a_landmark_twice(name: str) -> None:
 
 
 def test_the_rings_are_where_the_canonical_face_closes_eyes_and_mouth() -> None:
-    triangles = canonical_face().triangles
+    triangles = load_canonical_face().triangles
     closing = np.zeros(len(triangles), bool)
     for ring, _ in RINGS.values():
         closing |= np.isin(triangles, ring).all(axis=1)
@@ -90,7 +90,7 @@ def test_lips_and_oval_are_symmetric() -> None:
 
 
 def test_right_is_on_the_left_of_the_picture_and_up_is_up() -> None:
-    x, y, _ = canonical_face().vertices.T
+    x, y, _ = load_canonical_face().vertices.T
     for eye, side in zip(mesh.EYES, (-1, 1), strict=True):
         assert side * x[eye.outer] > side * x[eye.inner] > 0
         assert (y[eye.crease] > y[eye.upper]).all()
@@ -104,7 +104,7 @@ def test_right_is_on_the_left_of_the_picture_and_up_is_up() -> None:
 
 
 def test_the_oval_runs_clockwise_from_the_forehead_and_holds_the_face() -> None:
-    ring = canonical_face().vertices[mesh.OVAL, :2] * [1, -1]
+    ring = load_canonical_face().vertices[mesh.OVAL, :2] * [1, -1]
     following = np.roll(ring, -1, axis=0)
     assert (ring[:, 0] * following[:, 1] - ring[:, 1] * following[:, 0]).sum() > 0
     assert mesh.OVAL[0] == mesh.FOREHEAD

@@ -8,34 +8,34 @@ from hypothesis import strategies as st
 
 from benchmarks.following import _outside_head
 from personalive.face.face import Face
-from personalive.face.pose import Double, fit_head, rotation_matrix
+from personalive.face.pose import Double, fit_head_pose, rotation_matrix
 from personalive.face.tracker import FaceDetector
 from personalive.media.types import Image
 from personalive.pipelines.preview import topology as mesh
-from personalive.pipelines.preview.motion import Motion
-from personalive.pipelines.preview.rig import pose_expression
-from personalive.pipelines.preview.warp import Portrait
+from personalive.pipelines.preview.motion import PortraitMotion
+from personalive.pipelines.preview.rig import combine_expressions
+from personalive.pipelines.preview.warp import LayeredPortrait
 
 STRONG = [(0, 0.6, 0), (0, -0.6, 0), (0.6, 0, 0), (-0.6, 0, 0), (0, 0, 0.6), (0, 0, -0.6), (0.4, -0.4, 0.4)]
 MODERATE = {
-    "yaw": Motion(rotation=rotation_matrix(np.array([0, 0.2, 0]))),
-    "other yaw": Motion(rotation=rotation_matrix(np.array([0, -0.25, 0]))),
-    "pitch": Motion(rotation=rotation_matrix(np.array([0.2, 0, 0]))),
-    "other pitch": Motion(rotation=rotation_matrix(np.array([-0.2, 0, 0]))),
-    "roll": Motion(rotation=rotation_matrix(np.array([0, 0, 0.2]))),
-    "all three": Motion(rotation=rotation_matrix(np.array([0.1, 0.15, -0.15]))),
-    "shift": Motion(translation=np.array([0.8, 0.5, 0.0]), scale=1.05),
-    "speech": Motion(shape=pose_expression({"jawOpen": 0.4})),
-    "brows": Motion(shape=pose_expression({"browInnerUp": 0.7})),
-    "blink": Motion(closure=np.array([1.0, 1.0])),
-    "speech while turning": Motion(
-        rotation=rotation_matrix(np.array([0, 0.15, 0.1])), shape=pose_expression({"jawOpen": 0.3})
+    "yaw": PortraitMotion(rotation=rotation_matrix(np.array([0, 0.2, 0]))),
+    "other yaw": PortraitMotion(rotation=rotation_matrix(np.array([0, -0.25, 0]))),
+    "pitch": PortraitMotion(rotation=rotation_matrix(np.array([0.2, 0, 0]))),
+    "other pitch": PortraitMotion(rotation=rotation_matrix(np.array([-0.2, 0, 0]))),
+    "roll": PortraitMotion(rotation=rotation_matrix(np.array([0, 0, 0.2]))),
+    "all three": PortraitMotion(rotation=rotation_matrix(np.array([0.1, 0.15, -0.15]))),
+    "shift": PortraitMotion(translation=np.array([0.8, 0.5, 0.0]), scale=1.05),
+    "speech": PortraitMotion(shape=combine_expressions({"jawOpen": 0.4})),
+    "brows": PortraitMotion(shape=combine_expressions({"browInnerUp": 0.7})),
+    "blink": PortraitMotion(closure=np.array([1.0, 1.0])),
+    "speech while turning": PortraitMotion(
+        rotation=rotation_matrix(np.array([0, 0.15, 0.1])), shape=combine_expressions({"jawOpen": 0.3})
     ),
 }
 
 
 @st.composite
-def motions(draw: st.DrawFn) -> Motion:
+def motions(draw: st.DrawFn) -> PortraitMotion:
     """Any motion, absurd ones too."""
 
     def numbers(limit: float, count: int) -> Double:
@@ -45,7 +45,7 @@ def motions(draw: st.DrawFn) -> Motion:
     length = float(np.linalg.norm(axis))
     angle = draw(st.floats(0, np.pi))
     jitter = np.random.default_rng(draw(st.integers(0, 1000))).uniform(-1, 1, (478, 3))
-    return Motion(
+    return PortraitMotion(
         rotation=rotation_matrix(axis * (angle / length if length > 1e-6 else 0.0)),
         translation=numbers(100.0, 3),
         scale=draw(st.floats(0.0, 10.0)),
@@ -62,39 +62,41 @@ def still(sample: Image, sample_face: Face) -> np.ndarray[tuple[int, ...], np.dt
 
 
 @pytest.fixture(scope="module")
-def odd(sample: Image, detector: FaceDetector) -> Portrait:
+def odd(sample: Image, detector: FaceDetector) -> LayeredPortrait:
     """A portrait of a size that nothing divides."""
     image = np.asarray(cv2.resize(sample, (237, 253), interpolation=cv2.INTER_AREA), np.uint8)
-    face = detector.dominant(image)
+    face = detector.detect_dominant(image)
     assert face is not None
-    return Portrait.build(image, face.landmarks)
+    return LayeredPortrait.build(image, face.landmarks)
 
 
-def test_no_motion_gives_the_picture_bit_for_bit(sample: Image, sample_portrait: Portrait) -> None:
-    drawn = sample_portrait.draw(Motion())
+def test_no_motion_gives_the_picture_bit_for_bit(sample: Image, sample_portrait: LayeredPortrait) -> None:
+    drawn = sample_portrait.draw(PortraitMotion())
     assert np.array_equal(drawn, sample)
     drawn[:] = 0
-    assert np.array_equal(sample_portrait.draw(Motion()), sample), "what is drawn is the caller's own"
-    assert sample_portrait.target(Motion()).points == pytest.approx(sample_portrait.landmarks, abs=1e-2)
+    assert np.array_equal(sample_portrait.draw(PortraitMotion()), sample), "what is drawn is the caller's own"
+    assert sample_portrait.compute_target(PortraitMotion()).points == pytest.approx(
+        sample_portrait.landmarks, abs=1e-2
+    )
 
 
-def test_a_picture_of_odd_size_stays_itself_too(odd: Portrait) -> None:
-    assert np.array_equal(odd.draw(Motion()), odd.image)
+def test_a_picture_of_odd_size_stays_itself_too(odd: LayeredPortrait) -> None:
+    assert np.array_equal(odd.draw(PortraitMotion()), odd.image)
 
 
 @pytest.mark.parametrize("shift", [(0, 0), (1.5, 1), (-5, -5)])
 @pytest.mark.parametrize("turn", STRONG)
 def test_the_background_stays(
     sample: Image,
-    sample_portrait: Portrait,
+    sample_portrait: LayeredPortrait,
     still: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
     turn: tuple[float, float, float],
     shift: tuple[float, float],
 ) -> None:
-    motion = Motion(
+    motion = PortraitMotion(
         rotation=rotation_matrix(np.array(turn)),
         translation=np.array([*shift, 0.0]),
-        shape=pose_expression({"jawOpen": 1.0}),
+        shape=combine_expressions({"jawOpen": 1.0}),
     )
     difference = cv2.absdiff(sample_portrait.draw(motion), sample).max(axis=2)
     assert still.mean() > 0.1
@@ -104,10 +106,12 @@ def test_the_background_stays(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(motions())
-def test_any_motion_gives_a_picture(sample: Image, sample_portrait: Portrait, motion: Motion) -> None:
-    target = sample_portrait.target(motion)
+def test_any_motion_gives_a_picture(
+    sample: Image, sample_portrait: LayeredPortrait, motion: PortraitMotion
+) -> None:
+    target = sample_portrait.compute_target(motion)
     assert target.points.shape == (478, 3)
-    assert target.unlidded.shape == (478, 2)
+    assert target.open_lid_points.shape == (478, 2)
     assert np.isfinite(target.points).all()
     drawn = sample_portrait.draw(motion)
     assert drawn.dtype == np.uint8
@@ -117,7 +121,7 @@ def test_any_motion_gives_a_picture(sample: Image, sample_portrait: Portrait, mo
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(motions())
-def test_any_motion_gives_a_picture_of_odd_size(odd: Portrait, motion: Motion) -> None:
+def test_any_motion_gives_a_picture_of_odd_size(odd: LayeredPortrait, motion: PortraitMotion) -> None:
     before = odd.image.copy()
     drawn = odd.draw(motion)
     assert drawn.shape == before.shape
@@ -127,39 +131,39 @@ def test_any_motion_gives_a_picture_of_odd_size(odd: Portrait, motion: Motion) -
 
 @pytest.mark.parametrize("name", MODERATE)
 def test_the_face_is_found_where_the_motion_meant_it(
-    sample: Image, sample_portrait: Portrait, detector: FaceDetector, name: str
+    sample: Image, sample_portrait: LayeredPortrait, detector: FaceDetector, name: str
 ) -> None:
     motion = MODERATE[name]
     drawn = sample_portrait.draw(motion)
     assert not np.array_equal(drawn, sample)
-    found = detector.dominant(drawn)
+    found = detector.detect_dominant(drawn)
     assert found is not None
-    target = sample_portrait.target(motion).points
+    target = sample_portrait.compute_target(motion).points
     off = np.linalg.norm(found.landmarks[:468, :2] - target[:468, :2], axis=1)
     assert off.mean() < 2
 
 
 @pytest.mark.parametrize(("axis", "name"), [(0, "pitch"), (1, "yaw"), (2, "roll")])
 def test_a_turn_is_seen_as_that_turn(
-    sample_portrait: Portrait, sample_face: Face, detector: FaceDetector, axis: int, name: str
+    sample_portrait: LayeredPortrait, sample_face: Face, detector: FaceDetector, axis: int, name: str
 ) -> None:
     asked = 10.0
     for sign in (-1, 1):
         turn = np.zeros(3)
         turn[axis] = np.radians(sign * asked)
-        found = detector.dominant(sample_portrait.draw(Motion(rotation=rotation_matrix(turn))))
+        found = detector.detect_dominant(sample_portrait.draw(PortraitMotion(rotation=rotation_matrix(turn))))
         assert found is not None
-        seen = fit_head(found.landmarks).angles - fit_head(sample_face.landmarks).angles
+        seen = fit_head_pose(found.landmarks).angles - fit_head_pose(sample_face.landmarks).angles
         assert 0.35 * asked < sign * seen[axis] < 1.4 * asked, name
         assert np.abs(np.delete(seen, axis)).max() < 4
 
 
-def test_limits_are_approached_and_never_passed(sample_portrait: Portrait) -> None:
+def test_limits_are_approached_and_never_passed(sample_portrait: LayeredPortrait) -> None:
     own = sample_portrait.pose
 
     def turn_of(angle: float) -> float:
-        motion = Motion(rotation=rotation_matrix(np.array([0, np.radians(angle), 0])))
-        rotation = sample_portrait.target(motion).pose.rotation @ own.rotation.T
+        motion = PortraitMotion(rotation=rotation_matrix(np.array([0, np.radians(angle), 0])))
+        rotation = sample_portrait.compute_target(motion).pose.rotation @ own.rotation.T
         return float(np.degrees(np.arccos(np.clip((np.trace(rotation) - 1) / 2, -1, 1))))
 
     turns = [turn_of(angle) for angle in (5, 10, 20, 40, 80, 170)]
@@ -168,7 +172,7 @@ def test_limits_are_approached_and_never_passed(sample_portrait: Portrait) -> No
     assert turns[-1] < 45
 
     def shift_of(cm: float) -> float:
-        moved = sample_portrait.target(Motion(translation=np.array([cm, 0.0, 0.0]))).pose
+        moved = sample_portrait.compute_target(PortraitMotion(translation=np.array([cm, 0.0, 0.0]))).pose
         return float((moved.translation - own.translation)[0] / own.scale)
 
     shifts = [shift_of(cm) for cm in (-100, -0.5, 0, 0.5, 2, 100)]
@@ -178,9 +182,9 @@ def test_limits_are_approached_and_never_passed(sample_portrait: Portrait) -> No
     assert shifts[-1] < 5
 
 
-def test_lids_move_alone_and_on_their_own_side(sample_portrait: Portrait) -> None:
-    still = sample_portrait.target(Motion()).points
-    shut = sample_portrait.target(Motion(closure=np.array([1.0, 0.0]))).points
+def test_lids_move_alone_and_on_their_own_side(sample_portrait: LayeredPortrait) -> None:
+    still = sample_portrait.compute_target(PortraitMotion()).points
+    shut = sample_portrait.compute_target(PortraitMotion(closure=np.array([1.0, 0.0]))).points
     right, left = mesh.EYES
     gap = np.linalg.norm(shut[right.upper, :2] - shut[right.lower, :2], axis=1)
     open_gap = np.linalg.norm(still[right.upper, :2] - still[right.lower, :2], axis=1)
@@ -195,7 +199,7 @@ def test_landmarks_are_left_as_they_were_given(sample: Image, sample_face: Face)
     small = np.asarray(cv2.resize(sample, (128, 128), interpolation=cv2.INTER_AREA), np.uint8)
     landmarks = given_landmarks / np.float32(4)
     kept = landmarks.copy()
-    portrait = Portrait.build(small, landmarks)
+    portrait = LayeredPortrait.build(small, landmarks)
     portrait.draw(MODERATE["speech while turning"])
     assert np.array_equal(landmarks, kept)
     assert portrait.landmarks[:, :2] == pytest.approx(landmarks[:, :2])
@@ -203,18 +207,20 @@ def test_landmarks_are_left_as_they_were_given(sample: Image, sample_face: Face)
 
 def test_a_picture_of_one_colour_stays_so_whatever_moves(sample_face: Face) -> None:
     flat = np.full((96, 96, 3), 90, np.uint8)
-    portrait = Portrait.build(flat, sample_face.landmarks * np.float32(96 / 512))
-    drawn = portrait.draw(Motion(rotation=rotation_matrix(np.array([0.1, 0.3, 0.1]))))
+    portrait = LayeredPortrait.build(flat, sample_face.landmarks * np.float32(96 / 512))
+    drawn = portrait.draw(PortraitMotion(rotation=rotation_matrix(np.array([0.1, 0.3, 0.1]))))
     assert cv2.absdiff(drawn, flat).max() <= 2
 
 
 def test_a_face_that_fills_the_picture_moves_in_one_piece(sample: Image, sample_face: Face) -> None:
     left, top, right, bottom = (int(v) for v in sample_face.box)
     close = np.ascontiguousarray(sample[top + 25 : bottom - 25, left + 25 : right - 25])
-    portrait = Portrait.build(close, sample_face.landmarks - np.array([left + 25, top + 25, 0], np.float32))
-    assert portrait.layers.whole
-    assert np.array_equal(portrait.draw(Motion()), close)
-    drawn = portrait.draw(Motion(rotation=rotation_matrix(np.array([0.1, 0.3, 0.1]))))
+    portrait = LayeredPortrait.build(
+        close, sample_face.landmarks - np.array([left + 25, top + 25, 0], np.float32)
+    )
+    assert portrait.layers.is_single_layer
+    assert np.array_equal(portrait.draw(PortraitMotion()), close)
+    drawn = portrait.draw(PortraitMotion(rotation=rotation_matrix(np.array([0.1, 0.3, 0.1]))))
     assert cv2.absdiff(drawn, close).mean() > 3
 
 
@@ -227,14 +233,14 @@ def test_a_face_cut_off_by_the_edge_can_be_built_and_drawn(
     start = int(left + share[0] * (right - left))
     picture = np.ascontiguousarray(sample[int(top) - 20 : int(top + share[1] * (bottom - top)), start:])
     landmarks = sample_face.landmarks - np.array([start, int(top) - 20, 0], np.float32)
-    portrait = Portrait.build(picture, landmarks)
+    portrait = LayeredPortrait.build(picture, landmarks)
     drawn = portrait.draw(
-        Motion(
+        PortraitMotion(
             rotation=rotation_matrix(np.array([0.1, 0.2, 0.1])),
-            shape=pose_expression({"jawOpen": 0.7}),
+            shape=combine_expressions({"jawOpen": 0.7}),
             closure=np.ones(2),
             gaze=np.full((2, 2), 0.1),
         )
     )
     assert drawn.shape == picture.shape
-    assert np.array_equal(portrait.draw(Motion()), picture)
+    assert np.array_equal(portrait.draw(PortraitMotion()), picture)

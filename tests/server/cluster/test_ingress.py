@@ -10,14 +10,14 @@ from fastapi.routing import APIRoute
 from starlette.routing import Match
 
 from personalive.server.app import create_app
-from personalive.server.cluster.dependencies import Parts
-from personalive.server.cluster.ingress import PARTS, create_ingress
+from personalive.server.cluster.dependencies import IngressDependencies
+from personalive.server.cluster.ingress import ROUTE_MODULES, create_ingress
 from personalive.server.settings import Settings
 
 pytestmark = pytest.mark.filterwarnings("default")
 
 
-def nothing() -> Parts:
+def nothing() -> IngressDependencies:
     raise AssertionError("what is refused or static is nobody's to ask")
 
 
@@ -42,7 +42,7 @@ def test_its_guards_are_the_server_s() -> None:
 
 
 def test_what_names_a_session_or_a_recording_is_not_left_to_any_replica() -> None:
-    routes = [route for part in PARTS for route in part.router.routes if isinstance(route, APIRoute)]
+    routes = [route for part in ROUTE_MODULES for route in part.router.routes if isinstance(route, APIRoute)]
     assert routes[-1].path == "/{path:path}"
     told = create_app(Settings()).openapi()["paths"]
     own = [

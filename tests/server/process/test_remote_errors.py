@@ -7,7 +7,7 @@ import pytest
 
 from personalive.errors import InputError, MediaTooLargeError, PersonaLiveError
 from personalive.out_of_memory import is_out_of_memory
-from personalive.server.process.remote_errors import RemoteError, portable
+from personalive.server.process.remote_errors import RemoteError, make_portable
 
 
 class OutOfMemoryError(RuntimeError):
@@ -30,7 +30,7 @@ class StrangeError(Exception):
     [InputError("bad"), MediaTooLargeError("large"), ValueError("v"), RuntimeError(), MemoryError("m")],
 )
 def test_what_every_process_knows_stays_what_it_is(error: Exception) -> None:
-    told = pickle.loads(pickle.dumps(portable(error)))
+    told = pickle.loads(pickle.dumps(make_portable(error)))
     assert (type(told), str(told)) == (type(error), str(error))
 
 
@@ -38,11 +38,11 @@ def test_another_librarys_way_to_say_it_survives_too() -> None:
     ended = RuntimeError("operation failed due to a previous error during capture")
     ended.__context__ = OutOfMemoryError("CUDA out of memory")
     for error in (ended, RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED")):
-        assert is_out_of_memory(pickle.loads(pickle.dumps(portable(error))))
+        assert is_out_of_memory(pickle.loads(pickle.dumps(make_portable(error))))
 
 
 def test_running_out_of_memory_is_told_apart_everywhere() -> None:
-    told = pickle.loads(pickle.dumps(portable(OutOfMemoryError("CUDA out of memory"))))
+    told = pickle.loads(pickle.dumps(make_portable(OutOfMemoryError("CUDA out of memory"))))
     assert is_out_of_memory(told)
     assert str(told) == "CUDA out of memory"
 
@@ -56,6 +56,6 @@ def test_running_out_of_memory_is_told_apart_everywhere() -> None:
     ],
 )
 def test_others_are_told_by_name_and_text(error: Exception, text: str) -> None:
-    told = pickle.loads(pickle.dumps(portable(error)))
+    told = pickle.loads(pickle.dumps(make_portable(error)))
     assert isinstance(told, RemoteError)
     assert str(told).startswith(text)

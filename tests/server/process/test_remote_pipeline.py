@@ -21,8 +21,8 @@ from personalive.pipelines.base import AnimatedChunk, FrameChunk, FrameState, Lo
 from personalive.pipelines.preview import PreviewPipeline
 from personalive.pipelines.preview.parameters import PreviewLoadParameters, PreviewRunParameters
 from personalive.server.process import launch, messages, remote_pipeline
-from personalive.server.process.pending_chunk import ArrivingChunk
-from personalive.server.process.remote_pipeline import RemotePipeline, isolated
+from personalive.server.process.pending_chunk import PendingChunk
+from personalive.server.process.remote_pipeline import RemotePipeline, make_remote_class
 from tests.signals import KILL, freeze
 
 PLUGIN = Path(__file__).parents[2] / "plugin"
@@ -36,17 +36,17 @@ def plugged() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for folder in (PLUGIN, FAULTY):
             patch.syspath_prepend(str(folder))
-        registry._registered.cache_clear()
+        registry._entry_points.cache_clear()
         yield
-    registry._registered.cache_clear()
+    registry._entry_points.cache_clear()
 
 
 def parameters(name: str, **given: Any) -> LoadParameters:
-    return registry.get(name).load_parameters(**SMALL, **given)
+    return registry.get_pipeline(name).load_parameters(**SMALL, **given)
 
 
 def loaded(name: str, on_exit: Any = None, **given: Any) -> RemotePipeline:
-    return isolated(registry.get(name), on_exit=on_exit).load(parameters(name, **given))
+    return make_remote_class(registry.get_pipeline(name), on_exit=on_exit).load(parameters(name, **given))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def grey(level: int) -> Image:
 def test_the_preview_makes_the_same_frames_there_as_here(portrait: Image) -> None:
     moved = [np.roll(portrait, 12 * k, axis=1) for k in range(3)]
     made = []
-    for kind in (PreviewPipeline, isolated(PreviewPipeline)):
+    for kind in (PreviewPipeline, make_remote_class(PreviewPipeline)):
         with kind.load(PreviewLoadParameters(**SMALL)) as pipeline:
             reference = pipeline.fuse(portrait)
             with pipeline.open_session(reference, PreviewRunParameters(expression=1.3)) as session:
@@ -86,9 +86,9 @@ def test_the_preview_makes_the_same_frames_there_as_here(portrait: Image) -> Non
 def test_what_it_says_of_itself(paced: RemotePipeline) -> None:
     assert (paced.info.chunk_frames, paced.info.delay_frames) == (2, 1)
     assert paced.parameters.model_dump()["chunk_frames"] == 2
-    assert (paced.sessions_together, paced.seconds_per_frame(), paced.warnings) == (1, None, ())
+    assert (paced.session_batch_size, paced.seconds_per_frame(), paced.warnings) == (1, None, ())
     assert paced.notes == ()
-    assert paced.alive
+    assert paced.is_alive
     assert paced.pid != os.getpid()
 
 
@@ -132,7 +132,7 @@ def test_one_thread_sends_frames_while_another_steps(paced: RemotePipeline) -> N
 def test_a_frame_that_comes_after_its_step_is_dropped(paced: RemotePipeline) -> None:
     with paced.open_session(paced.fuse(grey(7))) as session:
         chunk = FrameChunk([grey(5)] * 2, np.array([0.1, 0.2]))
-        session.send(chunk)
+        session.send_chunk(chunk)
         session.prepare(grey(9), 0.1)  # by the other thread, before the step's message is sent
         assert len(session.step(chunk)) == 2
 
@@ -144,7 +144,7 @@ def test_frames_of_one_time_are_one_frame(paced: RemotePipeline) -> None:
 
 def test_it_says_which_frames_it_has_looked_at(portrait: Image) -> None:
     with (
-        isolated(PreviewPipeline).load(PreviewLoadParameters(**SMALL)) as pipeline,
+        make_remote_class(PreviewPipeline).load(PreviewLoadParameters(**SMALL)) as pipeline,
         pipeline.open_session(pipeline.fuse(portrait)) as session,
     ):
         assert session.prepared_until == -math.inf
@@ -212,7 +212,7 @@ def test_errors_are_those_of_the_pipeline_and_it_goes_on(paced: RemotePipeline) 
     session.step(FrameChunk([grey(1)] * 2, np.array([0.0, 0.1])))
     session.close()
     session.close()
-    assert paced.alive
+    assert paced.is_alive
 
 
 def test_a_reference_of_another_process_is_refused(paced: RemotePipeline, plugged: None) -> None:
@@ -244,7 +244,7 @@ def test_a_killed_process_is_told_to_callers_and_to_its_owner(plugged: None) -> 
 
 
 def test_a_step_that_hangs_ends_the_process(plugged: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_pipeline, "CALL_LIMIT_S", 0.5)
+    monkeypatch.setattr(remote_pipeline, "CALL_TIMEOUT_S", 0.5)
     told: list[str] = []
     pipeline = loaded("paced", on_exit=lambda lost, reason: told.append(reason))
     with pipeline.open_session(pipeline.fuse(grey(7))) as session:
@@ -258,7 +258,7 @@ def test_a_step_that_hangs_ends_the_process(plugged: None, monkeypatch: pytest.M
 
 
 def test_anything_that_hangs_ends_the_process(plugged: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remote_pipeline, "CALL_LIMIT_S", 0.5)
+    monkeypatch.setattr(remote_pipeline, "CALL_TIMEOUT_S", 0.5)
     pipeline = loaded("paced")
     session = pipeline.open_session(pipeline.fuse(grey(7)))
     freeze(pipeline.pid)
@@ -270,7 +270,7 @@ def test_anything_that_hangs_ends_the_process(plugged: None, monkeypatch: pytest
 
 
 def test_a_process_that_takes_no_frames_is_killed(plugged: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launch, "_SEND_LIMIT_S", 1)
+    monkeypatch.setattr(launch, "_SEND_TIMEOUT_S", 1)
     pipeline = loaded("paced")
     session = pipeline.open_session(pipeline.fuse(grey(7)))
     freeze(pipeline.pid)
@@ -297,7 +297,7 @@ def test_frames_that_never_arrive_are_told(paced: RemotePipeline, plugged: None)
     assert made.states == (FrameState.ANIMATED,)
     assert made.images.shape == (1, 256, 256, 3)
     # As where the process ends between a step's answer and its frames.
-    waiting = ArrivingChunk(pipeline.connection.expect(-1), made_of(made))
+    waiting = PendingChunk(pipeline.connection.expect_frames(-1), made_of(made))
     assert len(waiting) == 1
     pipeline.kill()
     with pytest.raises(PipelineLostError, match="SIGKILL"):
@@ -305,8 +305,8 @@ def test_frames_that_never_arrive_are_told(paced: RemotePipeline, plugged: None)
     pipeline.close()
 
 
-def made_of(chunk: AnimatedChunk) -> messages.Stepped:
-    return messages.Stepped(chunk.times, chunk.states, 0.1, {})
+def made_of(chunk: AnimatedChunk) -> messages.StepResult:
+    return messages.StepResult(chunk.times, chunk.states, 0.1, {})
 
 
 def test_closing_is_no_death(plugged: None) -> None:
@@ -331,7 +331,7 @@ def test_a_load_that_is_given_up_ends_the_process(plugged: None) -> None:
 
     begun = time.monotonic()
     with pytest.raises(SessionClosedError, match="enough"):
-        isolated(registry.get("paced")).load(parameters("paced", loading=30.0), report)
+        make_remote_class(registry.get_pipeline("paced")).load(parameters("paced", loading=30.0), report)
     assert seen[0] == "starting the process"
     assert "waiting" in seen
     assert time.monotonic() - begun < 25
@@ -339,7 +339,9 @@ def test_a_load_that_is_given_up_ends_the_process(plugged: None) -> None:
 
 def test_what_loading_raises_is_raised_here(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="no weights") as caught:
-        isolated(registry.get("personalive")).load(parameters("personalive", weights=tmp_path))
+        make_remote_class(registry.get_pipeline("personalive")).load(
+            parameters("personalive", weights=tmp_path)
+        )
     assert type(caught.value).__name__ == "PipelineUnavailableError"
 
 
@@ -357,7 +359,7 @@ def test_a_pipeline_that_does_nothing_but_fail_ends_its_process(
         session.step(FrameChunk([portrait], np.array([0.1])))
     assert "illegal memory access" in str(caught.value.__cause__)
     pipeline.connection._process.wait(5)
-    assert not pipeline.alive
+    assert not pipeline.is_alive
     pipeline.close()
 
 
@@ -397,5 +399,5 @@ def test_standard_output_of_a_pipeline_does_not_reach_the_protocol(
     import talkative  # type: ignore[import-not-found]
 
     kind = talkative.Talkative
-    with isolated(kind).load(kind.load_parameters(**SMALL)) as pipeline:
+    with make_remote_class(kind).load(kind.load_parameters(**SMALL)) as pipeline:
         assert pipeline.fuse(grey(7)).image.shape == (256, 256, 3)

@@ -21,15 +21,19 @@ from personalive.pipelines.base import FrameState, PipelineInfo
 from personalive.server.errors import ConflictError, NotFoundError
 from personalive.server.recordings import recorder as recorder_module
 from personalive.server.recordings import recovery
-from personalive.server.recordings.recorder import Recorder
-from personalive.server.recordings.recording_manager import Recordings, StorageError, provenance_of
+from personalive.server.recordings.recorder import SessionRecorder
+from personalive.server.recordings.recording_manager import (
+    InsufficientStorageError,
+    RecordingManager,
+    make_provenance,
+)
 from personalive.server.server import Server
 from personalive.server.sessions.playout_buffer import SentFrame
 from tests.server.parts import drive, encoded, loaded, opened, portrait, running
 
 ROOT = Path(__file__).parents[3]
 INFO = PipelineInfo(id="preview", name="preview", description="", chunk_frames=4)
-PROVENANCE = provenance_of(INFO, "ab" * 32)
+PROVENANCE = make_provenance(INFO, "ab" * 32)
 
 
 def sent(grey: int, time: float, side: int = 64) -> SentFrame:
@@ -37,12 +41,12 @@ def sent(grey: int, time: float, side: int = 64) -> SentFrame:
     return SentFrame(np.full((side, side, 3), grey, np.uint8), planes, time, FrameState.ANIMATED)
 
 
-def record(path: Path, frames: Sequence[SentFrame], fps: float = 25.0, **limits: Any) -> Recorder:
+def record(path: Path, frames: Sequence[SentFrame], fps: float = 25.0, **limits: Any) -> SessionRecorder:
     done = threading.Event()
     limits.setdefault("longest_s", 60.0)
-    recorder = Recorder(path, PROVENANCE, fps=fps, on_end=done.set, **limits)
+    recorder = SessionRecorder(path, PROVENANCE, fps=fps, on_end=done.set, **limits)
     for frame in frames:
-        recorder.put(frame)
+        recorder.put_frame(frame)
     recorder.finish()
     assert done.wait(30)
     return recorder
@@ -69,7 +73,7 @@ def test_irregular_times_become_a_constant_rate(tmp_path: Path) -> None:
     frames = [sent(40, 7.0), sent(60, 7.111), sent(80, 7.119), sent(100, 7.16), sent(120, 7.24)]
     recorder = record(path, frames)
     assert close(greys(path), [40, 40, 40, 80, 100, 100, 120])
-    assert recorder.tally.frames == 7
+    assert recorder.progress.frames == 7
     assert recorder.seconds == pytest.approx(7 / 25)
     with VideoReader(path) as video:
         assert video.info.fps == pytest.approx(25)
@@ -84,21 +88,21 @@ def test_clocks_that_jump_do_not_stretch_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     frames = [sent(40, 100.0), sent(80, 10_000.0), sent(120, 3.0), sent(160, 3.1)]
     recorder = record(path, frames, fps=10)
-    assert recorder.seconds == pytest.approx(recorder_module._LONGEST_GAP_S + 0.2)
+    assert recorder.seconds == pytest.approx(recorder_module._MAX_GAP_S + 0.2)
 
 
 def test_another_size_midway_is_fitted(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     recorder = record(path, [sent(40, 0.0), sent(80, 0.1, side=96)], fps=10)
-    assert recorder.tally.size == (64, 64)
+    assert recorder.progress.size == (64, 64)
     assert close(greys(path), [40, 80])
 
 
 def test_an_hour_is_the_most(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     recorder = record(path, [sent(k, k / 10) for k in range(30)], fps=10, longest_s=2.0)
-    assert recorder.tally.frames == 20
-    assert "after 2 s" in str(recorder.tally.note)
+    assert recorder.progress.frames == 20
+    assert "after 2 s" in str(recorder.progress.note)
     assert len(greys(path)) == 20
 
 
@@ -106,20 +110,20 @@ def test_a_disk_that_fills_up_ends_it_with_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     frames = [sent(k, k / 10) for k in range(60)]
     recorder = record(path, frames, fps=10, least_free_bytes=10**18)
-    assert "nearly full" in str(recorder.tally.note)
-    assert recorder.tally.error is None
-    assert len(greys(path)) == recorder.tally.frames == 20
+    assert "nearly full" in str(recorder.progress.note)
+    assert recorder.progress.error is None
+    assert len(greys(path)) == recorder.progress.frames == 20
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "gone"
     recorder = record(folder / "a.mp4", [sent(0, 0.0)])
-    told = str(recorder.tally.error)
+    told = str(recorder.progress.error)
     assert "The recording ended early: No such file or directory." in told
     assert "cannot be used" in told
     assert str(tmp_path) not in told
     recorder = record(tmp_path / "b.mp4", [])
-    assert "no frame came" in str(recorder.tally.error)
+    assert "no frame came" in str(recorder.progress.error)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -127,17 +131,17 @@ def test_a_folder_that_is_taken_away_meanwhile_ends_it_in_words(tmp_path: Path) 
     folder = tmp_path / "volume"
     folder.mkdir()
     done = threading.Event()
-    recorder = Recorder(folder / "a.mp4", PROVENANCE, fps=10, longest_s=60, on_end=done.set)
-    recorder.put(sent(0, 0.0))
-    recorder.put(sent(0, 0.5))
-    while not recorder.tally.frames:
+    recorder = SessionRecorder(folder / "a.mp4", PROVENANCE, fps=10, max_duration_s=60, on_end=done.set)
+    recorder.put_frame(sent(0, 0.0))
+    recorder.put_frame(sent(0, 0.5))
+    while not recorder.progress.frames:
         assert not done.wait(0.01)
     shutil.rmtree(folder)
     for k in range(60):
-        recorder.put(sent(k, 1 + k / 10))
+        recorder.put_frame(sent(k, 1 + k / 10))
     assert done.wait(30)  # by itself
-    assert "cannot be used" in str(recorder.tally.error)
-    assert str(tmp_path) not in str(recorder.tally.error)
+    assert "cannot be used" in str(recorder.progress.error)
+    assert str(tmp_path) not in str(recorder.progress.error)
 
 
 @pytest.mark.slow
@@ -189,15 +193,15 @@ time.sleep(60)
     try:
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"recording\n"
-        assert recovery.sweep(tmp_path) == []  # it is at work
-        assert recovery.waiting(tmp_path) == {path.stem}
+        assert recovery.recover(tmp_path) == []  # it is at work
+        assert recovery.list_unfinished(tmp_path) == {path.stem}
     finally:
         writer.kill()
         writer.wait()
 
     async def next_server() -> None:
-        recordings = Recordings(tmp_path)
-        recordings.sweep()
+        recordings = RecordingManager(tmp_path)
+        recordings.start_recovery()
         async with asyncio.timeout(30):
             while not await recordings.all():
                 await asyncio.sleep(0.05)
@@ -217,7 +221,7 @@ time.sleep(60)
 def test_an_encoder_that_falls_behind_drops_and_counts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorder_module, "_WAITING_BYTES", 3 * 64 * 64 * 3)
+    monkeypatch.setattr(recorder_module, "_MAX_PENDING_BYTES", 3 * 64 * 64 * 3)
     go = threading.Event()
 
     def slow(image: Image, size: tuple[int, int]) -> Image:
@@ -226,15 +230,15 @@ def test_an_encoder_that_falls_behind_drops_and_counts(
 
     monkeypatch.setattr(recorder_module, "fit_image", slow)
     done = threading.Event()
-    recorder = Recorder(tmp_path / "a.mp4", PROVENANCE, fps=10, longest_s=60, on_end=done.set)
+    recorder = SessionRecorder(tmp_path / "a.mp4", PROVENANCE, fps=10, max_duration_s=60, on_end=done.set)
     for k in range(50):
-        recorder.put(sent(k, k / 10))
-    assert recorder.tally.dropped >= 50 - 6
+        recorder.put_frame(sent(k, k / 10))
+    assert recorder.progress.dropped >= 50 - 6
     go.set()
-    recorder.put(sent(200, 5.0))
+    recorder.put_frame(sent(200, 5.0))
     recorder.finish()
     assert done.wait(30)
-    assert recorder.tally.error is None
+    assert recorder.progress.error is None
 
 
 def in_session(
@@ -242,7 +246,7 @@ def in_session(
 ) -> None:
     async def run() -> None:
         async with running(tmp_path / "recordings", max_sessions=3) as server:
-            await loaded(server.host, pipeline_id)
+            await loaded(server.pipelines, pipeline_id)
             await server.references.add(encoded(portrait()))
             await test(server)
 
@@ -257,7 +261,7 @@ def test_a_session_is_recorded_from_start_to_stop(plugins: None, tmp_path: Path)
         with pytest.raises(ConflictError, match="recorded already"):
             await recordings.start(stream)
         with pytest.raises(ConflictError, match="stop it first"):
-            await recordings.path(begun.recording_id)
+            await recordings.get_path(begun.recording_id)
         with pytest.raises(ConflictError):
             await recordings.delete(begun.recording_id)
         await drive(stream, 40)
@@ -267,7 +271,7 @@ def test_a_session_is_recorded_from_start_to_stop(plugins: None, tmp_path: Path)
         assert info.seconds is not None
         assert 0.3 < info.seconds < 3
         assert info.url == f"/api/v1/recordings/{begun.recording_id}"
-        path = await recordings.path(begun.recording_id)
+        path = await recordings.get_path(begun.recording_id)
         assert path.stat().st_size == info.bytes
         assert len(greys(path)) == info.frames
         marks = read_provenance(path)
@@ -283,7 +287,7 @@ def test_a_session_is_recorded_from_start_to_stop(plugins: None, tmp_path: Path)
         await recordings.delete(begun.recording_id)
         assert [one.recording_id for one in await recordings.all()] == [again.recording_id]
         with pytest.raises(NotFoundError):
-            await recordings.path(begun.recording_id)
+            await recordings.get_path(begun.recording_id)
 
     in_session(tmp_path, test)
 
@@ -310,7 +314,7 @@ def test_the_end_of_a_session_completes_its_file(plugins: None, tmp_path: Path) 
 def test_who_stops_one_that_ended_by_itself_is_told_what_is_there(plugins: None, tmp_path: Path) -> None:
     async def test(server: Server) -> None:
         stream = await opened(server)
-        recordings = Recordings(tmp_path / "short", longest_s=0.2)
+        recordings = RecordingManager(tmp_path / "short", max_duration_s=0.2)
         begun = await recordings.start(stream)
         await drive(stream, 40)
         async with asyncio.timeout(20):
@@ -358,19 +362,19 @@ def test_a_session_without_a_frame_leaves_a_note_and_no_file(plugins: None, tmp_
 def test_there_is_room_for_so_many(plugins: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(server: Server) -> None:
         streams = [await opened(server) for _ in range(2)]
-        recordings = Recordings(tmp_path / "few", most=1)
+        recordings = RecordingManager(tmp_path / "few", max_files=1)
         begun = await asyncio.gather(*map(recordings.start, streams), return_exceptions=True)
         (refused,) = (one for one in begun if isinstance(one, BaseException))
-        assert isinstance(refused, StorageError)
+        assert isinstance(refused, InsufficientStorageError)
         assert str(refused) == "No more than 1 recordings are kept: delete some first."
         with pytest.raises(InputError, match="frame rate"):
-            await Recordings(tmp_path / "other").start(streams[0], fps=0)
+            await RecordingManager(tmp_path / "other").start(streams[0], fps=0)
         (tmp_path / "file").write_bytes(b"")
-        with pytest.raises(StorageError, match="cannot be kept"):
-            await Recordings(tmp_path / "file").start(streams[0])
+        with pytest.raises(InsufficientStorageError, match="cannot be kept"):
+            await RecordingManager(tmp_path / "file").start(streams[0])
         monkeypatch.setattr("personalive.server.recordings.recording_manager.LEAST_FREE_BYTES", 10**18)
-        with pytest.raises(StorageError, match="nearly full"):
-            await Recordings(tmp_path / "other").start(streams[0])
+        with pytest.raises(InsufficientStorageError, match="nearly full"):
+            await RecordingManager(tmp_path / "other").start(streams[0])
         await recordings.stop()
 
     in_session(tmp_path, test)
@@ -383,11 +387,11 @@ def test_files_of_an_earlier_run_are_listed_and_nothing_else(tmp_path: Path) -> 
     (tmp_path / ".20260102-030405-0123abce.partial-1-0.mp4").write_bytes(b"")
 
     async def test() -> None:
-        recordings = Recordings(tmp_path)
+        recordings = RecordingManager(tmp_path)
         (info,) = await recordings.all()
         assert (info.recording_id, info.bytes, info.seconds, info.session_id) == (name, 5, None, None)
         assert info.started_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-        assert await recordings.path(name) == tmp_path / f"{name}.mp4"
+        assert await recordings.get_path(name) == tmp_path / f"{name}.mp4"
         for other in (
             "holiday",
             "../x",
@@ -399,12 +403,12 @@ def test_files_of_an_earlier_run_are_listed_and_nothing_else(tmp_path: Path) -> 
             "\0",
         ):
             with pytest.raises(NotFoundError):
-                await recordings.path(other)
+                await recordings.get_path(other)
             with pytest.raises(NotFoundError):
                 await recordings.delete(other)
         await recordings.delete(name)
         assert await recordings.all() == []
         assert (tmp_path / "holiday.mp4").exists()
-        assert await Recordings(tmp_path / "none").all() == []
+        assert await RecordingManager(tmp_path / "none").all() == []
 
     asyncio.run(test())

@@ -18,13 +18,13 @@ PICTURE = encoded(portrait())
 def test_the_frame_that_was_sent_last_is_a_marked_picture(plugins: None, tmp_path: Path) -> None:
     async def run() -> None:
         async with running(tmp_path) as server, client_of(server, [picture.router]) as client:
-            await loaded(server.host, "echo")
+            await loaded(server.pipelines, "echo")
             await server.references.add(PICTURE)
             stream = await opened(server)
             path = f"/api/v1/sessions/{stream.id}/picture"
             assert (await client.get(path)).status_code == 409
             await drive(stream, 8)
-            await stream.pause(True)
+            await stream.set_paused(True)
             answer = await client.get(path)
             assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
             assert stream.last_sent is not None
@@ -35,7 +35,7 @@ def test_the_frame_that_was_sent_last_is_a_marked_picture(plugins: None, tmp_pat
             assert mark is not None
             assert mark["pipeline"] == "echo"
             assert mark["reference_sha256"] == hashlib.sha256(PICTURE).hexdigest()
-            server.references.forget(stream.reference_id)
+            server.references.remove(stream.reference_id)
             assert (await client.get(path)).status_code == 200
             for id in ("nobody", "%2e%2e"):
                 assert (await client.get(f"/api/v1/sessions/{id}/picture")).status_code == 404

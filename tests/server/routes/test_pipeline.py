@@ -32,7 +32,7 @@ def test_load_poll_and_unload() -> None:
         answer = await client.post(LOAD, json={"pipeline_id": "preview", "load_params": SMALL})
         assert answer.status_code == 200
         assert answer.json().keys() == {"message"}
-        await ended(server.host)
+        await ended(server.pipelines)
         status = (await client.get("/api/v1/pipeline/status")).json()
         assert status == {
             "status": "loaded",
@@ -70,7 +70,7 @@ def test_refusals(plugins: None, body: object, status: int, words: str) -> None:
         answer = await client.post(LOAD, json=body)
         assert answer.status_code == status
         assert words in str(answer.json()["detail"])
-        assert server.host.status().status == "not_loaded"
+        assert server.pipelines.get_status().status == "not_loaded"
 
     with_client(test)
 

@@ -24,7 +24,7 @@ def with_client(
             running(tmp_path / "kept") as server,
             client_of(server, [recordings.router]) as client,
         ):
-            await loaded(server.host, "echo")
+            await loaded(server.pipelines, "echo")
             await server.references.add(PICTURE)
             await test(client, server)
 
@@ -75,7 +75,7 @@ def test_refusals(plugins: None, tmp_path: Path) -> None:
         wrong: list[object] = [{"fps": 0}, {"fps": 1e9}, {"fps": "fast"}, {"name": "../x"}, []]
         for body in wrong:
             assert (await client.post(own, json=body)).status_code == 422
-        server.references.forget(stream.reference_id)
+        server.references.remove(stream.reference_id)
         assert (await client.post(own)).status_code == 201
 
     with_client(tmp_path, test)

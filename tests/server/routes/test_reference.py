@@ -22,7 +22,7 @@ def with_client(
     async def run() -> None:
         async with running() as server, client_of(server, [reference.router]) as client:
             if pipeline_id is not None:
-                await loaded(server.host, pipeline_id)
+                await loaded(server.pipelines, pipeline_id)
             await test(client, server)
 
     asyncio.run(run())

@@ -37,7 +37,7 @@ async def serving(
 ) -> AsyncIterator[tuple[Server, httpx.AsyncClient]]:
     routers = (whip.router, health.router)
     async with running(tmp_path, **settings) as server, client_of(server, routers) as client:
-        await loaded(server.host, pipeline)
+        await loaded(server.pipelines, pipeline)
         await server.references.add(encoded(portrait()))
         yield server, client
 
@@ -75,7 +75,7 @@ def test_what_was_created_can_be_patched_by_its_own_etag_only(plugins: None, tmp
                 wrong = await client.patch(where, content=told, headers=SDP)
                 assert (wrong.status_code, wrong.headers["accept-patch"]) == (415, FRAGMENT["Content-Type"])
             assert (await client.post("/whip", content=CAMERA, headers=FRAGMENT)).headers["accept-post"]
-            await server.streams.all()[0].end("client_closed")
+            await server.sessions.all()[0].end("client_closed")
             gone = await client.patch(pushed.headers["location"], content=CANDIDATE, headers=FRAGMENT)
             assert gone.status_code == 404
 
@@ -117,7 +117,7 @@ def test_a_session_tells_of_the_ice_servers_too(plugins: None, tmp_path: Path) -
 def test_who_has_much_to_do_says_so_in_time_and_goes_on(
     plugins: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whip, "_ANSWER_S", 0.3)
+    monkeypatch.setattr(whip, "_ANSWER_TIMEOUT_S", 0.3)
 
     async def act() -> None:
         async with serving(tmp_path) as (server, client):
@@ -126,10 +126,10 @@ def test_who_has_much_to_do_says_so_in_time_and_goes_on(
                 busy = await client.post("/whip", content=CAMERA, headers=SDP)
                 assert (busy.status_code, busy.headers["retry-after"]) == (503, "5")
             await held
-            monkeypatch.setattr(whip, "_ANSWER_S", 20.0)
+            monkeypatch.setattr(whip, "_ANSWER_TIMEOUT_S", 20.0)
             pushed = await client.post("/whip", content=CAMERA, headers=SDP)
             assert pushed.status_code == 201
-            assert len(server.streams) == 1
+            assert len(server.sessions) == 1
 
     run(act)
 
@@ -138,11 +138,11 @@ def test_who_has_much_to_do_says_so_in_time_and_goes_on(
 def test_while_a_pipeline_is_loaded_an_offer_is_to_come_again(plugins: None, tmp_path: Path) -> None:
     async def act() -> None:
         async with serving(tmp_path, "paced") as (server, client):
-            await server.host.load("paced", {"width": 256, "height": 320, "loading": 1.0})
+            await server.pipelines.load("paced", {"width": 256, "height": 320, "loading": 1.0})
             busy = await client.post("/whip", content=CAMERA, headers=SDP)
             assert (busy.status_code, busy.headers["retry-after"]) == (503, "5")
             assert "being loaded" in busy.json()["detail"]
-            await until(lambda: server.host.pipeline is not None)
+            await until(lambda: server.pipelines.pipeline is not None)
             assert (await client.post("/whip", content=CAMERA, headers=SDP)).status_code == 201
 
     run(act)
@@ -151,15 +151,18 @@ def test_while_a_pipeline_is_loaded_an_offer_is_to_come_again(plugins: None, tmp
 def test_an_offer_waits_for_the_portrait_of_the_start(plugins: None, tmp_path: Path) -> None:
     async def act() -> None:
         async with running(tmp_path) as server, client_of(server, (whip.router, health.router)) as client:
-            await loaded(server.host, "echo")
-            server.references.awaited = "The portrait is being prepared."
+            await loaded(server.pipelines, "echo")
+            server.references.pending_message = "The portrait is being prepared."
             for answer in (
                 await client.post("/whip", content=CAMERA, headers=SDP),
                 await client.get("/health/ready"),
             ):
                 assert (answer.status_code, "being prepared" in answer.json()["detail"]) == (503, True)
                 assert "retry-after" in answer.headers
-            server.references.awaited, server.references.refused = None, "That portrait has no face."
+            server.references.pending_message, server.references.default_error = (
+                None,
+                "That portrait has no face.",
+            )
             refused = await client.post("/whip", content=CAMERA, headers=SDP)
             assert (refused.status_code, "has no face: POST" in refused.json()["detail"]) == (409, True)
             assert (await client.get("/health/ready")).status_code == 503

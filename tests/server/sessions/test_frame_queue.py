@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.server.sessions.frame_queue import Arrived, Intake, SourceClock, to_image
+from personalive.server.sessions.frame_queue import FrameQueue, QueuedFrame, SourceClock, to_image
 
 SMALL, LARGE = av.VideoFrame(32, 16, "yuv420p"), av.VideoFrame(64, 32, "yuv420p")
 
@@ -14,20 +14,20 @@ SMALL, LARGE = av.VideoFrame(32, 16, "yuv420p"), av.VideoFrame(64, 32, "yuv420p"
 PICTURE = np.zeros((16, 32, 3), np.uint8)
 
 
-def put(intake: Intake, arrived: Arrived) -> None:
+def put(intake: FrameQueue, arrived: QueuedFrame) -> None:
     """Add a frame, and prepare it at once."""
     intake.put(arrived)
     while (unprepared := intake.next_unprepared()) is not None:
-        assert intake.set_prepared(unprepared, PICTURE, arrived.at)
+        assert intake.set_prepared(unprepared, PICTURE, arrived.arrived_at)
 
 
-def fill(intake: Intake, times: list[float], frame: av.VideoFrame = SMALL) -> None:
+def fill(intake: FrameQueue, times: list[float], frame: av.VideoFrame = SMALL) -> None:
     for time in times:
-        put(intake, Arrived(frame, time, time))
+        put(intake, QueuedFrame(frame, time, time))
 
 
-def taken(intake: Intake, now: float) -> list[float]:
-    return [arrived.time for arrived in intake.take(now) or []]
+def taken(intake: FrameQueue, now: float) -> list[float]:
+    return [arrived.time for arrived in intake.pop_chunk(now) or []]
 
 
 @given(
@@ -36,7 +36,7 @@ def taken(intake: Intake, now: float) -> list[float]:
 def test_what_is_kept_is_bounded_ordered_and_ends_with_the_newest(
     chunk: int, gaps: list[float], pauses: list[int]
 ) -> None:
-    intake, now, fed, got, newest = Intake(chunk), 0.0, 0, 0, -1.0
+    intake, now, fed, got, newest = FrameQueue(chunk), 0.0, 0, 0, -1.0
     steps = iter(gaps)
     for pause in [*pauses, 60]:
         for gap in [gap for gap, _ in zip(steps, range(pause), strict=False)]:
@@ -61,7 +61,7 @@ def test_what_is_kept_is_bounded_ordered_and_ends_with_the_newest(
 @pytest.mark.parametrize("slower", [2, 3, 5])
 def test_a_slow_pipeline_gets_an_evenly_thinned_stream(chunk: int, slower: int) -> None:
     """A camera of 30 frames a second and a pipeline of 30 / `slower`."""
-    intake, interval, seen = Intake(chunk), 1 / 30, list[float]()
+    intake, interval, seen = FrameQueue(chunk), 1 / 30, list[float]()
     for frame in range(40 * chunk * slower):
         fill(intake, [frame * interval])
         if frame % (chunk * slower) == chunk * slower - 1:
@@ -73,19 +73,19 @@ def test_a_slow_pipeline_gets_an_evenly_thinned_stream(chunk: int, slower: int) 
 
 
 def test_a_pipeline_that_keeps_up_loses_nothing() -> None:
-    intake, random, now = Intake(4), np.random.default_rng(0), 0.0
+    intake, random, now = FrameQueue(4), np.random.default_rng(0), 0.0
     for _ in range(400):
         now += float(random.uniform(0.02, 0.045))
         fill(intake, [now])
-        if intake.ready:
+        if intake.has_chunk:
             taken(intake, now)
     assert intake.dropped == 0
 
 
 def test_a_burst_loses_nothing_that_can_be_caught_up_with() -> None:
-    intake = Intake(4)
+    intake = FrameQueue(4)
     for time in (0.0, 0.1, 0.2, 0.3, 0.4, 0.5):
-        put(intake, Arrived(SMALL, time, 0.5))
+        put(intake, QueuedFrame(SMALL, time, 0.5))
     assert taken(intake, 0.501) == [0.0, 0.1, 0.2, 0.3]
     assert taken(intake, 0.502) == []
     assert (len(intake), intake.dropped) == (2, 0)
@@ -93,33 +93,33 @@ def test_a_burst_loses_nothing_that_can_be_caught_up_with() -> None:
 
 def test_who_is_behind_by_less_than_a_chunk_does_not_stay_so() -> None:
     """A pipeline that is one part in a hundred too slow: it is late by a frame's time at most, not by a chunk's."""
-    intake, interval, step, waited = Intake(4), 1 / 30, 4.04 / 30, list[float]()
+    intake, interval, step, waited = FrameQueue(4), 1 / 30, 4.04 / 30, list[float]()
     now = free = 0.0
     for frame in range(3000):
         now = frame * interval
-        while free < now and (chosen := intake.take(free)):
-            waited.append(free - chosen[0].at)
+        while free < now and (chosen := intake.pop_chunk(free)):
+            waited.append(free - chosen[0].arrived_at)
             free += step
-        free = max(free, now) if not intake.ready else free
-        put(intake, Arrived(SMALL, now, now))
+        free = max(free, now) if not intake.has_chunk else free
+        put(intake, QueuedFrame(SMALL, now, now))
     assert max(waited) <= 4.1 * interval
     assert 0 < intake.dropped <= 0.012 * 3000
 
 
 def test_another_size_begins_anew() -> None:
-    intake = Intake(4)
+    intake = FrameQueue(4)
     fill(intake, [0.0, 0.1, 0.2])
     fill(intake, [0.3, 0.4, 0.5, 0.6], LARGE)
     assert intake.dropped == 3
-    assert [arrived.size for arrived in intake.take(0.6) or []] == [(64, 32)] * 4
+    assert [arrived.size for arrived in intake.pop_chunk(0.6) or []] == [(64, 32)] * 4
 
 
 def test_what_is_old_goes_whatever_room_there_is() -> None:
-    intake = Intake(4)
+    intake = FrameQueue(4)
     fill(intake, [0.0, 0.1, 9.0, 9.1])
-    assert not intake.ready
+    assert not intake.has_chunk
     assert intake.dropped == 2
-    assert intake.take(9.1) is None
+    assert intake.pop_chunk(9.1) is None
 
 
 @given(st.lists(st.tuples(st.none() | st.floats(-100, 100), st.floats(0, 2)), min_size=2, max_size=50))
@@ -167,17 +167,17 @@ def test_a_burst_after_a_standstill_does_not_run_ahead(stopped: float, kept: int
 
 
 def test_only_prepared_frames_are_taken_and_the_oldest_is_prepared_first() -> None:
-    intake = Intake(2)
-    arrived = [Arrived(SMALL, k / 25, k / 25) for k in range(3)]
+    intake = FrameQueue(2)
+    arrived = [QueuedFrame(SMALL, k / 25, k / 25) for k in range(3)]
     for each in arrived:
         intake.put(each)
-    assert not intake.ready
-    assert intake.take(1.0) is None
+    assert not intake.has_chunk
+    assert intake.pop_chunk(1.0) is None
     for each in arrived[:2]:
         assert intake.next_unprepared() is each
         assert intake.set_prepared(each, PICTURE, 0.1)
-    assert intake.ready
-    assert intake.take(0.1) == arrived[:2]
+    assert intake.has_chunk
+    assert intake.pop_chunk(0.1) == arrived[:2]
     assert intake.next_unprepared() is arrived[2]
     assert len(intake) == 1
 
@@ -186,23 +186,23 @@ def test_only_prepared_frames_are_taken_and_the_oldest_is_prepared_first() -> No
 def test_frames_that_the_pipeline_would_wait_for_are_left_if_there_are_others(
     until: float, expected: list[float]
 ) -> None:
-    intake = Intake(2)
+    intake = FrameQueue(2)
     fill(intake, [0.0, 0.1])
     if until == 0.05:  # too few that are ready: the chunk is spread over all
         fill(intake, [0.2, 0.3])
-    assert [arrived.time for arrived in intake.take(0.11, until) or []] == expected
+    assert [arrived.time for arrived in intake.pop_chunk(0.11, until) or []] == expected
 
 
 def test_what_is_left_comes_with_the_next_chunk() -> None:
-    intake = Intake(2)
+    intake = FrameQueue(2)
     fill(intake, [0.0, 0.1, 0.2, 0.3])
-    assert [arrived.time for arrived in intake.take(0.31, 0.15) or []] == [0.0, 0.1]
+    assert [arrived.time for arrived in intake.pop_chunk(0.31, 0.15) or []] == [0.0, 0.1]
     assert taken(intake, 0.32) == [0.2, 0.3]
     assert intake.dropped == 0
 
 
 def test_a_frame_that_was_dropped_while_it_was_prepared_is_told_apart() -> None:
-    intake, gone = Intake(1), Arrived(SMALL, 0.0, 0.0)
+    intake, gone = FrameQueue(1), QueuedFrame(SMALL, 0.0, 0.0)
     intake.put(gone)
     intake.clear()
     assert not intake.set_prepared(gone, PICTURE, 0.0)
@@ -211,7 +211,7 @@ def test_a_frame_that_was_dropped_while_it_was_prepared_is_told_apart() -> None:
 
 @given(st.lists(st.floats(0.001, 0.9), min_size=1, max_size=40), st.integers(1, 4))
 def test_prepared_frames_are_taken_waiting_or_discarded(gaps: list[float], chunk: int) -> None:
-    intake, now, fed, got = Intake(chunk), 0.0, set[float](), set[float]()
+    intake, now, fed, got = FrameQueue(chunk), 0.0, set[float](), set[float]()
     for gap in gaps:
         now += gap
         fill(intake, [now])

@@ -8,7 +8,7 @@ import weakref
 import pytest
 
 from personalive.out_of_memory import is_out_of_memory
-from personalive.server.sessions.memory import give_back_memory, gpu_memory_bytes, settle, trim
+from personalive.server.sessions.memory import freeze_gc, gpu_memory_bytes, malloc_trim, release_memory
 
 
 class OutOfMemoryError(RuntimeError):
@@ -34,20 +34,20 @@ def test_what_lives_on_is_not_looked_through_and_is_found_when_it_has_gone() -> 
     knot = Knot()
     gone = weakref.ref(knot)
     try:
-        settle()
+        freeze_gc()
         assert gc.get_freeze_count() > 1000
         del knot
         gc.collect()
         assert gone() is not None
-        settle()
+        freeze_gc()
         assert gone() is None
     finally:
         gc.unfreeze()
 
 
 def test_giving_back_works_with_and_without_a_gpu() -> None:
-    give_back_memory()
-    trim()
+    release_memory()
+    malloc_trim()
     assert gpu_memory_bytes() >= 0
 
 

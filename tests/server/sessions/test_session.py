@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from personalive.errors import InputError
 from personalive.pipelines import registry
 from personalive.pipelines.base import FrameState, LoadParameters, Pipeline
-from personalive.server.errors import BusyError
+from personalive.server.errors import ServiceUnavailableError
 from personalive.server.sessions.playout_buffer import SentFrame
-from personalive.server.sessions.session import Message, Stream
-from personalive.server.sessions.session_manager import Streams
-from personalive.server.sessions.worker import Worker
+from personalive.server.sessions.session import Message, ServerSession
+from personalive.server.sessions.session_manager import SessionManager
+from personalive.server.sessions.worker import PipelineWorker
 from personalive.server.telemetry.metrics import Metrics
 
 pytestmark = pytest.mark.usefixtures("plugins")
@@ -27,17 +27,17 @@ SIZE = 256
 class Live:
     """A stream of the echo pipeline: chunks of four, a delay of three, two lead-in frames."""
 
-    def __init__(self, worker: Worker, streams: Streams, stream: Stream) -> None:
+    def __init__(self, worker: PipelineWorker, streams: SessionManager, stream: ServerSession) -> None:
         self.worker, self.streams, self.stream = worker, streams, stream
         self.messages: list[Message] = []
         self.sent: list[SentFrame] = []
-        stream.listen(self.messages.append)
-        stream.subscribe(self.sent.append)
+        stream.add_message_listener(self.messages.append)
+        stream.add_frame_listener(self.sent.append)
 
     async def feed(self, count: int, *, grey: int = 100, every: float = 0.01) -> None:
         for _ in range(count):
             image = np.full((32, 32, 3), grey, np.uint8)
-            self.stream.put(av.VideoFrame.from_ndarray(image, format="rgb24"))
+            self.stream.put_frame(av.VideoFrame.from_ndarray(image, format="rgb24"))
             await asyncio.sleep(every)
         await asyncio.sleep(0.2)
 
@@ -47,11 +47,13 @@ class Live:
 
 def run(act: Callable[[Live], Awaitable[None]], **parameters: object) -> None:
     async def whole() -> None:
-        worker = Worker()
+        worker = PipelineWorker()
         worker.start()
-        pipeline: Pipeline[Any, Any] = registry.get("echo").load(LoadParameters(height=SIZE, width=SIZE))
+        pipeline: Pipeline[Any, Any] = registry.get_pipeline("echo").load(
+            LoadParameters(height=SIZE, width=SIZE)
+        )
         worker.pipeline = pipeline
-        streams = Streams([worker], Metrics(), limit=2)
+        streams = SessionManager([worker], Metrics(), limit=2)
         reference = pipeline.fuse(np.full((SIZE, SIZE, 3), 9, np.uint8))
         stream = await streams.open(pipeline, "portrait", reference, parameters)
         try:
@@ -96,12 +98,12 @@ def test_the_delay_is_divided_into_its_parts() -> None:
 def test_pausing_stands_still_and_goes_on() -> None:
     async def act(live: Live) -> None:
         await live.feed(8)
-        await live.stream.pause(True)
+        await live.stream.set_paused(True)
         shown = len(live.sent)
         await live.feed(8)
         assert len(live.sent) - shown <= 1  # the last one again
         assert live.stream.state == "paused"
-        await live.stream.pause(False)
+        await live.stream.set_paused(False)
         await live.feed(8)
         assert len(live.sent) >= shown + 7
         assert [message["state"] for message in live.said("state")][-2:] == ["paused", "streaming"]
@@ -124,11 +126,11 @@ def test_a_stream_that_stands_still_repeats_its_last_frame() -> None:
 def test_parameters_change_from_the_next_chunk_on() -> None:
     async def act(live: Live) -> None:
         await live.feed(8)
-        await live.stream.update({"gain": 0.5})
+        await live.stream.update_parameters({"gain": 0.5})
         await live.feed(8)
         assert abs(int(live.sent[-1].image.mean()) - 50) <= 2
         with pytest.raises(InputError, match="gain = 9"):
-            await live.stream.update({"gain": 9})
+            await live.stream.update_parameters({"gain": 9})
         await live.stream.reset()
         shown = len(live.sent)
         await live.feed(8)
@@ -153,7 +155,7 @@ def test_nothing_from_before_a_reset_is_sent_after_it() -> None:
         for _ in range(5):
             for _ in range(8):
                 image = np.full((32, 32, 3), 200, np.uint8)
-                live.stream.put(av.VideoFrame.from_ndarray(image, format="rgb24"))
+                live.stream.put_frame(av.VideoFrame.from_ndarray(image, format="rgb24"))
             await live.stream.reset()
             shown = len(live.sent)
             await live.feed(4, grey=50)
@@ -172,10 +174,10 @@ def test_frames_of_unusable_shapes_are_left_out_and_told_of_once(
         height, width = size if upright else size[::-1]
         for _ in range(3):
             strip = av.VideoFrame.from_ndarray(np.zeros((height, width, 3), np.uint8), format="rgb24")
-            live.stream.put(strip)
+            live.stream.put_frame(strip)
         await live.feed(12)
         assert not live.stream.ended
-        assert live.stream.figures.frames_in == 15
+        assert live.stream.frame_stats.frames_in == 15
         assert live.stream.stats()["dropped_in"] >= 3
         assert len(live.sent) > 0
         (told,) = live.said("error")
@@ -207,10 +209,10 @@ def test_slots_are_counted_and_parameters_checked() -> None:
         with pytest.raises(InputError, match="gain"):
             await live.streams.open(pipeline, "portrait", reference, {"gain": -1})
         second = await live.streams.open(pipeline, "portrait", reference, {})
-        with pytest.raises(BusyError, match="slots are taken"):
+        with pytest.raises(ServiceUnavailableError, match="slots are taken"):
             await live.streams.open(pipeline, "portrait", reference, {})
         await second.end("test")
         assert len(live.streams) == 1
-        assert await worker.answers()
+        assert await worker.is_responsive()
 
     run(act)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from personalive.media.types import Image
-from personalive.server.sessions.watermark import stamp
+from personalive.server.sessions.watermark import add_watermark
 
 
 def grey(height: int, width: int, level: int = 128) -> Image:
@@ -15,7 +15,7 @@ def grey(height: int, width: int, level: int = 128) -> Image:
 @pytest.mark.parametrize("size", [(256, 256), (512, 512), (1024, 1024), (256, 1024), (1024, 256), (480, 270)])
 def test_the_mark_is_in_the_corner_and_stands_out(size: tuple[int, int], level: int) -> None:
     before = grey(*size, level)
-    after = stamp(before)
+    after = add_watermark(before)
     height, width = size
     rows, columns = np.nonzero((after != before).any(axis=2))
     assert rows.min() > height - 0.16 * width - 8
@@ -31,16 +31,16 @@ def test_the_mark_is_in_the_corner_and_stands_out(size: tuple[int, int], level: 
 def test_the_frame_given_stays_as_it_was() -> None:
     before = grey(512, 512)
     before.setflags(write=False)
-    after = stamp(before)
+    after = add_watermark(before)
     assert after is not before
     assert after.dtype == np.uint8
     assert (before == 128).all()
 
 
 def test_every_frame_gets_the_same_mark() -> None:
-    assert np.array_equal(stamp(grey(512, 512)), stamp(grey(512, 512)))
+    assert np.array_equal(add_watermark(grey(512, 512)), add_watermark(grey(512, 512)))
 
 
 @pytest.mark.parametrize("size", [(16, 16), (64, 64), (8, 512)])
 def test_frames_too_small_for_it_are_left_alone(size: tuple[int, int]) -> None:
-    assert np.array_equal(stamp(grey(*size)), grey(*size))
+    assert np.array_equal(add_watermark(grey(*size)), grey(*size))

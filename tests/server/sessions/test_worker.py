@@ -12,7 +12,7 @@ import pytest
 
 from personalive.errors import SessionClosedError
 from personalive.pipelines.base import AnimatedChunk, FrameChunk, FrameState, Pipeline, Session
-from personalive.server.sessions.worker import Worker
+from personalive.server.sessions.worker import PipelineWorker
 
 PAUSE = 0.002
 
@@ -109,28 +109,28 @@ def one_by_one() -> Pipeline[Any, Any]:
     return OneByOne()  # type: ignore[abstract]
 
 
-def run(act: Callable[[Worker], Awaitable[None]]) -> None:
+def run(act: Callable[[PipelineWorker], Awaitable[None]]) -> None:
     async def whole() -> None:
-        worker = Worker()
+        worker = PipelineWorker()
         worker.start()
         try:
             await act(worker)
         finally:
             worker.stop()
-        assert not worker.alive
+        assert not worker.is_alive
 
     asyncio.run(whole())
 
 
 def test_calls_come_back_with_what_they_gave_or_raised() -> None:
-    async def act(worker: Worker) -> None:
+    async def act(worker: PipelineWorker) -> None:
         assert await worker.call(threading.current_thread) is not threading.current_thread()
         assert await worker.call(divmod, 7, 2) == (3, 1)
         with pytest.raises(ZeroDivisionError):
             await worker.call(divmod, 7, 0)
-        assert await worker.answers()
+        assert await worker.is_responsive()
         worker.stop()
-        assert not await worker.answers()
+        assert not await worker.is_responsive()
         with pytest.raises(SessionClosedError, match="stopping"):
             await worker.call(divmod, 7, 2)
 
@@ -142,7 +142,7 @@ def test_sessions_are_served_evenly_and_calls_come_between(batching: bool) -> No
     pipeline: Any = Batching() if batching else one_by_one()  # type: ignore[abstract]
     clients = [AlwaysReady() for _ in range(6)]
 
-    async def act(worker: Worker) -> None:
+    async def act(worker: PipelineWorker) -> None:
         worker.pipeline = pipeline
         for client in clients:
             worker.add(client)
@@ -169,7 +169,7 @@ def test_sessions_are_served_evenly_and_calls_come_between(batching: bool) -> No
 def test_a_breakdown_ends_one_session_only(batching: bool) -> None:
     bad, good = AlwaysReady(OneSession(fail_at=3)), [AlwaysReady() for _ in range(2)]
 
-    async def act(worker: Worker) -> None:
+    async def act(worker: PipelineWorker) -> None:
         worker.pipeline = Batching() if batching else one_by_one()  # type: ignore[abstract]
         for client in (good[0], bad, good[1]):
             worker.add(client)
@@ -189,7 +189,7 @@ def test_the_next_step_is_asked_for_before_the_current_one_ends() -> None:
     pipeline = Queueing()  # type: ignore[abstract]
     clients = [AlwaysReady(OneSession(pause=0.03)) for _ in range(2)]
 
-    async def act(worker: Worker) -> None:
+    async def act(worker: PipelineWorker) -> None:
         worker.pipeline = pipeline
         for client in clients:
             worker.add(client)
@@ -212,7 +212,7 @@ def test_a_session_that_breaks_down_with_a_step_asked_for_ends_alone() -> None:
     pipeline = Queueing()  # type: ignore[abstract]
     bad, good = AlwaysReady(OneSession(fail_at=4, pause=0.03)), AlwaysReady(OneSession(pause=0.03))
 
-    async def act(worker: Worker) -> None:
+    async def act(worker: PipelineWorker) -> None:
         worker.pipeline = pipeline
         worker.add(bad)
         async with asyncio.timeout(20):
@@ -228,7 +228,7 @@ def test_a_session_that_breaks_down_with_a_step_asked_for_ends_alone() -> None:
 
 
 def test_calls_that_were_not_made_end_with_the_worker() -> None:
-    async def act(worker: Worker) -> None:
+    async def act(worker: PipelineWorker) -> None:
         begun = threading.Event()
 
         def hold() -> None:

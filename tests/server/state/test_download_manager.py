@@ -12,7 +12,7 @@ import pytest
 from personalive.errors import PipelineUnavailableError, UnknownPipelineError
 from personalive.pipelines.diffusion.checkpoints import layout
 from personalive.server.errors import ConflictError
-from personalive.server.state.download_manager import Downloads, ModelsStatus
+from personalive.server.state.download_manager import DownloadManager, ModelsStatus
 from tests.pipelines.diffusion.checkpoints.download.hub_server import HubServer, assert_complete, serving
 
 REQUIRED = [file for file in layout.FILES if not file.optional and not file.fallback]
@@ -21,7 +21,7 @@ REQUIRED = [file for file in layout.FILES if not file.optional and not file.fall
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PERSONALIVE_HOME", str(tmp_path))
-    return layout.default_root()
+    return layout.default_weights_dir()
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def hub(root: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
         yield server
 
 
-def wait(downloads: Downloads, true: Callable[[ModelsStatus], bool]) -> ModelsStatus:
+def wait(downloads: DownloadManager, true: Callable[[ModelsStatus], bool]) -> ModelsStatus:
     limit = time.monotonic() + 30
-    while not true(status := downloads.status("personalive")):
+    while not true(status := downloads.get_status("personalive")):
         assert time.monotonic() < limit, status
         time.sleep(0.005)
     return status
@@ -43,16 +43,16 @@ def over(status: ModelsStatus) -> bool:
 
 
 def test_what_is_missing_is_named(root: Path) -> None:
-    status = Downloads().status("personalive")
+    status = DownloadManager().get_status("personalive")
     assert not status.downloaded
     assert len(status.missing) == len(REQUIRED)
     assert "personalive/reference_unet.safetensors" in status.missing
     assert (status.progress, status.error) == (None, None)
-    assert len(Downloads().status("personalive", tiny=True).missing) == len(REQUIRED) + 2
+    assert len(DownloadManager().get_status("personalive", tiny=True).missing) == len(REQUIRED) + 2
 
 
 def test_a_download_says_how_far_it_is_until_nothing_is_missing(root: Path, hub: HubServer) -> None:
-    downloads = Downloads()
+    downloads = DownloadManager()
     hub.pause = 0.01
     assert "personalive" in downloads.start("personalive")
     with pytest.raises(ConflictError, match="A download is running"):
@@ -75,13 +75,13 @@ def test_a_download_says_how_far_it_is_until_nothing_is_missing(root: Path, hub:
 
 
 def test_a_failure_is_told_until_the_next_start(root: Path, hub: HubServer) -> None:
-    downloads = Downloads()
+    downloads = DownloadManager()
     hub.refuse("api", 403)
     downloads.start("personalive")
     status = wait(downloads, over)
     assert not status.downloaded
     assert status.error
-    assert downloads.status("personalive").error == status.error
+    assert downloads.get_status("personalive").error == status.error
     hub.heal()
     downloads.start("personalive")
     status = wait(downloads, over)
@@ -89,7 +89,7 @@ def test_a_failure_is_told_until_the_next_start(root: Path, hub: HubServer) -> N
 
 
 def test_stopping_ends_it_and_the_next_one_goes_on(root: Path, hub: HubServer) -> None:
-    downloads = Downloads()
+    downloads = DownloadManager()
     hub.pause = 0.02
     downloads.start("personalive")
     wait(downloads, lambda status: status.progress is not None and status.progress.bytes_done > 50_000)
@@ -103,29 +103,29 @@ def test_stopping_ends_it_and_the_next_one_goes_on(root: Path, hub: HubServer) -
 
 
 def test_pipelines_that_need_none(plugins: None) -> None:
-    downloads = Downloads()
+    downloads = DownloadManager()
     for name in ("preview", "echo"):
-        status = downloads.status(name)
+        status = downloads.get_status(name)
         assert (status.downloaded, status.missing, status.error) == (True, [], None)
         assert "nothing is to be downloaded" in downloads.start(name)
 
 
 def test_weights_of_other_pipelines_are_their_own_matter(plugins: None) -> None:
-    downloads = Downloads()
-    status = downloads.status("missing")
+    downloads = DownloadManager()
+    status = downloads.get_status("missing")
     assert not status.downloaded
     assert "download_models --pipeline missing" in str(status.error)
     with pytest.raises(PipelineUnavailableError, match="download_models --pipeline missing"):
         downloads.start("missing")
     with pytest.raises(PipelineUnavailableError, match="cannot be imported"):
-        downloads.status("broken")
+        downloads.get_status("broken")
 
 
 def test_an_unknown_pipeline_is_refused() -> None:
-    for ask in (Downloads().status, Downloads().start):
+    for ask in (DownloadManager().get_status, DownloadManager().start):
         with pytest.raises(UnknownPipelineError, match="Known: "):
             ask("../x")
 
 
 def test_stopping_without_a_download_is_nothing() -> None:
-    asyncio.run(Downloads().stop())
+    asyncio.run(DownloadManager().stop())

@@ -11,14 +11,14 @@ import pytest
 
 from personalive.errors import InputError
 from personalive.server.state import hardware
-from personalive.server.state.hardware import gpu_environment, hardware_info, resolve_gpus
+from personalive.server.state.hardware import make_gpu_environment, read_hardware_info, resolve_gpus
 
 
 @pytest.fixture(autouse=True)
 def afresh() -> Iterator[None]:
-    hardware._by_driver.cache_clear()
+    hardware._list_driver_gpus.cache_clear()
     yield
-    hardware._by_driver.cache_clear()
+    hardware._list_driver_gpus.cache_clear()
 
 
 def driver(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,7 +29,7 @@ def driver(folder: Path, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_this_machine() -> None:
-    info = hardware_info()
+    info = read_hardware_info()
     assert info.cpu_count >= 1
     assert info.memory_gb is None or info.memory_gb > 0
     assert info.device in {"cpu", "cuda"}
@@ -50,7 +50,7 @@ def test_it_does_not_import_pytorch() -> None:
 def test_the_driver_tells_of_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     driver(tmp_path, "echo 'Some GPU, Ti, 24576'; echo 'Other, 8192'", monkeypatch)
-    info = hardware_info()
+    info = read_hardware_info()
     assert (info.device, info.gpu_name, info.vram_gb, info.gpu_count) == ("cuda", "Some GPU, Ti", 24.0, 2)
 
 
@@ -60,7 +60,7 @@ def test_a_driver_that_does_not_tell_means_none(
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     driver(tmp_path, script, monkeypatch)
-    assert hardware_info().device == "cpu"
+    assert read_hardware_info().device == "cpu"
 
 
 def test_gpus_to_serve_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,10 +82,10 @@ def test_gpus_to_serve_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_process_sees_its_gpu_by_the_drivers_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert gpu_environment("") == {}
-    assert gpu_environment("1") == {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert make_gpu_environment("") == {}
+    assert make_gpu_environment("1") == {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
-    assert gpu_environment("3") == {"CUDA_VISIBLE_DEVICES": "3"}
+    assert make_gpu_environment("3") == {"CUDA_VISIBLE_DEVICES": "3"}
 
 
 def test_all_gpus_of_a_machine_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,5 +102,5 @@ def test_pytorch_tells_where_it_is_imported(monkeypatch: pytest.MonkeyPatch) -> 
         is_available=lambda: True, device_count=lambda: 1, get_device_properties=lambda _index: gpu
     )
     monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=cuda))
-    info = hardware_info()
+    info = read_hardware_info()
     assert (info.device, info.gpu_name, info.vram_gb) == ("cuda", "Big GPU", 80.0)

@@ -4,15 +4,15 @@ import pytest
 
 from personalive.errors import PipelineUnavailableError
 from personalive.pipelines.base import Availability
-from personalive.pipelines.diffusion.memory.plan import REMEDY, too_little
+from personalive.pipelines.diffusion.memory.plan import REMEDY, describe_shortage
 from personalive.pipelines.preview.parameters import PreviewLoadParameters
 from personalive.pipelines.preview.pipeline import PreviewPipeline
-from personalive.server.process.remote_errors import OutOfMemoryError, RemoteError, portable
+from personalive.server.process.remote_errors import OutOfMemoryError, RemoteError, make_portable
 from personalive.server.state.load_plan import LoadPlan
-from personalive.server.state.load_progress import AbandonedError, LoadProgress, in_words
+from personalive.server.state.load_progress import LoadCancelledError, LoadProgress, explain_load_error
 
 ASKED = LoadPlan("preview", PreviewPipeline, PreviewLoadParameters(), Availability(True, "it is there"))
-NONE_FITS = f"{too_little(3 * 10**9, 2 * 10**9)} {REMEDY}"
+NONE_FITS = f"{describe_shortage(3 * 10**9, 2 * 10**9)} {REMEDY}"
 
 
 def test_progress_is_held_between_nothing_and_all() -> None:
@@ -24,8 +24,8 @@ def test_progress_is_held_between_nothing_and_all() -> None:
 
 def test_a_load_that_was_given_up_ends_at_its_next_report() -> None:
     progress = LoadProgress()
-    progress.abandoned = True
-    with pytest.raises(AbandonedError):
+    progress.is_cancelled = True
+    with pytest.raises(LoadCancelledError):
         progress.report("reading", 0.5)
 
 
@@ -35,15 +35,15 @@ def test_a_load_that_was_given_up_ends_at_its_next_report() -> None:
         (PipelineUnavailableError(NONE_FITS), NONE_FITS),
         (RemoteError("ValueError: no"), "Loading the preview pipeline failed: ValueError: no"),
         (ValueError("no"), "Loading the preview pipeline failed: ValueError: no"),
-        (AbandonedError(), "Loading the preview pipeline was given up."),
+        (LoadCancelledError(), "Loading the preview pipeline was given up."),
         (MemoryError(), "There is not enough memory for the preview pipeline: close other programs"),
         (OutOfMemoryError("CUDA out of memory"), "There is not enough memory for the preview pipeline"),
     ],
 )
 def test_a_failure_is_told_in_words(error: Exception, words: str) -> None:
-    assert in_words(ASKED, error).startswith(words)
+    assert explain_load_error(ASKED, error).startswith(words)
 
 
 @pytest.mark.parametrize("error", [PipelineUnavailableError(NONE_FITS), ValueError("no"), MemoryError()])
 def test_it_is_told_the_same_where_the_pipeline_has_a_process_of_its_own(error: Exception) -> None:
-    assert in_words(ASKED, portable(error)) == in_words(ASKED, error)
+    assert explain_load_error(ASKED, make_portable(error)) == explain_load_error(ASKED, error)

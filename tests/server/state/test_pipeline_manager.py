@@ -13,10 +13,10 @@ import pytest
 
 from personalive.errors import InputError, PipelineUnavailableError, UnknownPipelineError
 from personalive.pipelines import registry
-from personalive.pipelines.base import LoadParameters, ProgressReport
+from personalive.pipelines.base import LoadParameters, LoadProgressCallback
 from personalive.server.errors import ConflictError
 from personalive.server.server import Server
-from personalive.server.state.pipeline_manager import PipelineHost
+from personalive.server.state.pipeline_manager import PipelineManager
 from tests.server.parts import SMALL, encoded, ended, loaded, opened, portrait, running, until
 
 
@@ -35,7 +35,7 @@ class Weights:
 @pytest.fixture
 def slow(plugins: None) -> Iterator[type[Any]]:
     """The echo pipeline, whose loading waits until it is told how to end."""
-    echo: Any = registry.get("echo")
+    echo: Any = registry.get_pipeline("echo")
 
     class Slow(echo):  # type: ignore[misc]
         go = threading.Event()
@@ -44,7 +44,7 @@ def slow(plugins: None) -> Iterator[type[Any]]:
         closed = 0
 
         @classmethod
-        def load(cls, parameters: LoadParameters, report: ProgressReport | None = None) -> Any:
+        def load(cls, parameters: LoadParameters, report: LoadProgressCallback | None = None) -> Any:
             weights = Weights()
             cls.weights.append(weakref.ref(weights))
             assert report is not None
@@ -68,27 +68,27 @@ def slow(plugins: None) -> Iterator[type[Any]]:
 
 def test_nothing_is_loaded_at_first() -> None:
     async def test(server: Server) -> None:
-        assert server.host.pipeline is None
-        status = server.host.status()
+        assert server.pipelines.pipeline is None
+        status = server.pipelines.get_status()
         assert (status.status, status.pipeline_id, status.error) == ("not_loaded", None, None)
         # Whoever asks for its health need not replace it.
-        assert await server.host.answers(5)
+        assert await server.pipelines.is_responsive(5)
 
     in_server(test)
 
 
 def test_loading_goes_on_in_the_background_and_says_how_far_it_is(slow: type[Any]) -> None:
     async def test(server: Server) -> None:
-        host, told = server.host, list[str]()
+        host, told = server.pipelines, list[str]()
 
         async def tell() -> None:
-            told.append(host.status().status)
+            told.append(host.get_status().status)
 
         host.on_loaded.append(tell)
         message = await host.load("echo", SMALL | {"seed": 7})
         assert "echo" in message
-        await until(lambda: host.status().stage == "reading")
-        status = host.status()
+        await until(lambda: host.get_status().stage == "reading")
+        status = host.get_status()
         assert (status.status, status.pipeline_id, status.progress) == ("loading", "echo", 0.25)
         assert status.load_params == {"height": 256, "width": 256, "seed": 7}
         assert host.pipeline is None
@@ -96,7 +96,7 @@ def test_loading_goes_on_in_the_background_and_says_how_far_it_is(slow: type[Any
             await host.load("echo", SMALL | {"seed": 7})
         slow.go.set()
         await ended(host)
-        assert host.status().status == "loaded"
+        assert host.get_status().status == "loaded"
         assert host.pipeline is server.worker.pipeline
         await until(lambda: told == ["loaded"])
 
@@ -105,9 +105,9 @@ def test_loading_goes_on_in_the_background_and_says_how_far_it_is(slow: type[Any
 
 def test_null_and_no_parameters_mean_the_defaults(plugins: None) -> None:
     async def test(server: Server) -> None:
-        await server.host.load("echo", None)
-        await ended(server.host)
-        assert server.host.status().load_params == {"height": 512, "width": 512, "seed": 42}
+        await server.pipelines.load("echo", None)
+        await ended(server.pipelines)
+        assert server.pipelines.get_status().load_params == {"height": 512, "width": 512, "seed": 42}
 
     in_server(test)
 
@@ -134,20 +134,20 @@ def test_what_cannot_be_loaded_is_refused_at_once(
 ) -> None:
     async def test(server: Server) -> None:
         with pytest.raises(error, match=words):
-            await server.host.load(pipeline_id, parameters)
-        assert server.host.status().status == "not_loaded"
+            await server.pipelines.load(pipeline_id, parameters)
+        assert server.pipelines.get_status().status == "not_loaded"
 
     in_server(test)
 
 
 def test_a_refused_load_leaves_what_is_loaded() -> None:
     async def test(server: Server) -> None:
-        await loaded(server.host)
-        before = server.host.pipeline
+        await loaded(server.pipelines)
+        before = server.pipelines.pipeline
         with pytest.raises(PipelineUnavailableError):
-            await server.host.load("personalive", {})
-        assert server.host.pipeline is before
-        assert server.host.status().status == "loaded"
+            await server.pipelines.load("personalive", {})
+        assert server.pipelines.pipeline is before
+        assert server.pipelines.get_status().status == "loaded"
 
     in_server(test)
 
@@ -155,14 +155,14 @@ def test_a_refused_load_leaves_what_is_loaded() -> None:
 @pytest.mark.slow
 def test_the_same_again_changes_nothing_and_another_replaces_it(plugins: None) -> None:
     async def test(server: Server) -> None:
-        host = server.host
+        host = server.pipelines
         await loaded(host, "echo")
         first = host.pipeline
         assert "already" in await host.load("echo", {**SMALL, "seed": 42})
         assert host.pipeline is first
         await loaded(host, "echo", seed=1)
         assert host.pipeline is not first
-        assert host.status().load_params == {"height": 256, "width": 256, "seed": 1}
+        assert host.get_status().load_params == {"height": 256, "width": 256, "seed": 1}
 
     in_server(test)
 
@@ -170,13 +170,13 @@ def test_the_same_again_changes_nothing_and_another_replaces_it(plugins: None) -
 @pytest.mark.slow
 def test_sessions_are_kept_unless_it_is_forced(plugins: None) -> None:
     async def test(server: Server) -> None:
-        host, told = server.host, list[dict[str, Any]]()
+        host, told = server.pipelines, list[dict[str, Any]]()
         await loaded(host, "echo")
         await server.references.add(encoded(portrait()))
         stream = await opened(server)
-        stream.listen(told.append)
+        stream.add_message_listener(told.append)
         await host.load("echo", SMALL)
-        assert server.streams.all() == [stream]
+        assert server.sessions.all() == [stream]
         with pytest.raises(ConflictError, match=r"1 session streams.*force"):
             await host.load("preview", SMALL)
         with pytest.raises(ConflictError, match="1 session streams"):
@@ -189,14 +189,14 @@ def test_sessions_are_kept_unless_it_is_forced(plugins: None) -> None:
             "type": "stream_stopped",
             "error_message": "Another pipeline is being loaded.",
         }
-        assert host.status().pipeline_id == "preview"
+        assert host.get_status().pipeline_id == "preview"
 
     in_server(test)
 
 
 def test_a_failed_load_stays_an_error_and_gives_memory_back(slow: type[Any]) -> None:
     async def test(server: Server) -> None:
-        host = server.host
+        host = server.pipelines
         slow.go.set()
         for error, words in (
             (InputError("The weights are of another model."), "The weights are of another model."),
@@ -206,7 +206,7 @@ def test_a_failed_load_stays_an_error_and_gives_memory_back(slow: type[Any]) -> 
             slow.fails_with = error
             await loaded(host, "echo")
             for _ in range(2):
-                status = host.status()
+                status = host.get_status()
                 assert status.status == "error"
                 assert status.pipeline_id == "echo"
                 assert words in str(status.error)
@@ -216,7 +216,7 @@ def test_a_failed_load_stays_an_error_and_gives_memory_back(slow: type[Any]) -> 
         assert [ref() for ref in slow.weights] == [None] * 3
         slow.fails_with = None
         await loaded(host, "echo")
-        assert host.status().status == "loaded"
+        assert host.get_status().status == "loaded"
 
     in_server(test)
 
@@ -230,8 +230,8 @@ def test_how_the_pipeline_runs_here_is_in_the_status_and_in_the_log(
     async def test(server: Server) -> None:
         slow.go.set()
         with caplog.at_level(logging.INFO):
-            await loaded(server.host, "echo")
-        assert server.host.status().notes == [said]
+            await loaded(server.pipelines, "echo")
+        assert server.pipelines.get_status().notes == [said]
 
     in_server(test)
     (event,) = [record for record in caplog.records if record.getMessage() == "pipeline_loaded"]
@@ -242,15 +242,15 @@ def test_how_the_pipeline_runs_here_is_in_the_status_and_in_the_log(
 def test_the_old_pipeline_is_closed_before_the_next_is_loaded(slow: type[Any]) -> None:
     async def test(server: Server) -> None:
         slow.go.set()
-        await loaded(server.host, "echo")
-        await loaded(server.host, "echo", seed=3)
+        await loaded(server.pipelines, "echo")
+        await loaded(server.pipelines, "echo", seed=3)
         assert slow.closed == 1
         assert slow.weights[0]() is None
-        await server.host.unload()
+        await server.pipelines.unload()
         assert slow.closed == 2
         gc.collect()
         assert slow.weights[1]() is None
-        assert server.host.status().status == "not_loaded"
+        assert server.pipelines.get_status().status == "not_loaded"
         assert server.worker.pipeline is None
 
     in_server(test)
@@ -258,29 +258,29 @@ def test_the_old_pipeline_is_closed_before_the_next_is_loaded(slow: type[Any]) -
 
 def test_a_load_that_runs_can_be_given_up(slow: type[Any]) -> None:
     async def test(server: Server) -> None:
-        host = server.host
+        host = server.pipelines
         await host.load("echo", SMALL)
-        await until(lambda: host.status().stage == "reading")
+        await until(lambda: host.get_status().stage == "reading")
         with pytest.raises(ConflictError):
             await host.unload(force=False)
         await host.unload()
-        assert host.status().status == "not_loaded"
+        assert host.get_status().status == "not_loaded"
         slow.go.set()
         await loaded(host, "echo")
-        assert host.status().status == "loaded"
+        assert host.get_status().status == "loaded"
 
     in_server(test)
 
 
 def test_of_many_loads_at_once_one_wins(slow: type[Any]) -> None:
     async def test(server: Server) -> None:
-        asked = [server.host.load("echo", {**SMALL, "seed": seed}) for seed in range(8)]
+        asked = [server.pipelines.load("echo", {**SMALL, "seed": seed}) for seed in range(8)]
         results = await asyncio.gather(*asked, return_exceptions=True)
         assert sum(isinstance(result, str) for result in results) == 1
         assert sum(isinstance(result, ConflictError) for result in results) == 7
         slow.go.set()
-        await ended(server.host)
-        assert server.host.status().status == "loaded"
+        await ended(server.pipelines)
+        assert server.pipelines.get_status().status == "loaded"
 
     in_server(test)
 
@@ -288,7 +288,7 @@ def test_of_many_loads_at_once_one_wins(slow: type[Any]) -> None:
 def test_weights_named_in_the_parameters_are_looked_for_there(tmp_path: Path) -> None:
     async def test(server: Server) -> None:
         with pytest.raises(PipelineUnavailableError, match=f"no weights in {tmp_path}"):
-            await PipelineHost([server.worker], server.streams, {"weights": str(tmp_path)}).load(
+            await PipelineManager([server.worker], server.sessions, {"weights": str(tmp_path)}).load(
                 "personalive", {}
             )
 
@@ -298,17 +298,17 @@ def test_weights_named_in_the_parameters_are_looked_for_there(tmp_path: Path) ->
 def test_loading_without_the_worker_fails_in_words() -> None:
     async def test(server: Server) -> None:
         server.worker.stop()
-        await loaded(server.host)
-        assert server.host.status().error == "The server is stopping."
+        await loaded(server.pipelines)
+        assert server.pipelines.get_status().error == "The server is stopping."
 
     in_server(test)
 
 
 def test_the_diffusion_pipeline_is_loaded(test_weights: Path) -> None:
     async def test(server: Server) -> None:
-        host = PipelineHost([server.worker], server.streams, {"weights": str(test_weights)})
+        host = PipelineManager([server.worker], server.sessions, {"weights": str(test_weights)})
         await loaded(host, "personalive", device="cpu")
-        status = host.status()
+        status = host.get_status()
         assert (status.status, status.error) == ("loaded", None)
         assert status.load_params is not None
         assert status.load_params["weights"] == str(test_weights)
@@ -323,12 +323,12 @@ def test_places_on_the_server_are_the_servers_choice(test_weights: Path) -> None
     async def act() -> None:
         async with running() as server:
             with pytest.raises(InputError, match="--set weights=DIR"):
-                await server.host.load("personalive", {"weights": str(test_weights)})
+                await server.pipelines.load("personalive", {"weights": str(test_weights)})
         async with running(load_params={"weights": str(test_weights)}) as server:
-            await server.host.load("personalive", {"width": 64, "height": 64, "experimental": True})
-            await ended(server.host)
-            assert server.host.status().status == "loaded"
+            await server.pipelines.load("personalive", {"width": 64, "height": 64, "experimental": True})
+            await ended(server.pipelines)
+            assert server.pipelines.get_status().status == "loaded"
             with pytest.raises(InputError, match="--set weights=DIR"):
-                await server.host.load("personalive", {"weights": "/etc"})
+                await server.pipelines.load("personalive", {"weights": "/etc"})
 
     asyncio.run(act())

@@ -36,11 +36,11 @@ def test_what_cannot_be_is_said_before_anything_is_begun(
     given: dict[str, object], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        startup.check(read_settings(given))
+        startup.check_settings(read_settings(given))
 
 
 def test_a_place_may_be_set_for_pipelines_that_are_loaded_later(tmp_path: Path) -> None:
-    startup.check(read_settings({"load_params": {"weights": str(tmp_path)}}))
+    startup.check_settings(read_settings({"load_params": {"weights": str(tmp_path)}}))
 
 
 @pytest.mark.slow
@@ -51,13 +51,13 @@ def test_pipeline_and_portrait_are_there_soon(portrait: Path | None, tmp_path: P
 
     async def begin() -> tuple[str, bool]:
         server = Server(settings)
-        startup.check(settings)
+        startup.check_settings(settings)
         await server.start()
         for _ in range(300):
-            if server.host.pipeline and (portrait is None or server.references.default_id):
+            if server.pipelines.pipeline and (portrait is None or server.references.default_id):
                 break
             await asyncio.sleep(0.1)
-        told = server.host.status().status, server.references.default_id is not None
+        told = server.pipelines.get_status().status, server.references.default_id is not None
         await server.stop()
         return told
 
@@ -83,14 +83,14 @@ def test_a_portrait_without_a_face_is_logged_and_the_server_goes_on(
         server = Server(settings)
         await server.start()
         for _ in range(300):
-            if server.host.pipeline and not server.host.on_loaded:
+            if server.pipelines.pipeline and not server.pipelines.on_loaded:
                 break
             await asyncio.sleep(0.1)
         for _ in range(300):
             if "reference_refused" in caplog.text:
                 break
             await asyncio.sleep(0.1)
-        alive = await server.worker.answers()
+        alive = await server.worker.is_responsive()
         await server.stop()
         return alive
 

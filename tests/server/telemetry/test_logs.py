@@ -31,7 +31,7 @@ def undone() -> Iterator[None]:
 
 def test_an_event_is_one_line_of_text() -> None:
     out = io.StringIO()
-    logs.configure("text", "info", out)
+    logs.configure_logging("text", "info", out)
     logs.event("session_opened", session="s1", pipeline="preview", note="two words", nothing=None, ms=1.5)
     at, _, told = out.getvalue().partition(" ")
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", at)
@@ -40,7 +40,7 @@ def test_an_event_is_one_line_of_text() -> None:
 
 def test_an_event_is_one_object_of_json() -> None:
     out = io.StringIO()
-    logs.configure("json", "info", out)
+    logs.configure_logging("json", "info", out)
     logs.event("session_ended", level=logging.WARNING, session="s1", frames=3)
     line = json.loads(out.getvalue())
     assert line.pop("time").endswith("Z")
@@ -51,7 +51,7 @@ def test_an_event_is_one_object_of_json() -> None:
 def test_a_strangers_words_stay_within_their_line(text: str) -> None:
     for form in ("text", "json"):
         out = io.StringIO()
-        logs.configure("json" if form == "json" else "text", "info", out)
+        logs.configure_logging("json" if form == "json" else "text", "info", out)
         logs.event("request", path=text)
         line = out.getvalue()
         assert len(line.splitlines()) == 1
@@ -65,7 +65,7 @@ def test_a_strangers_words_stay_within_their_line(text: str) -> None:
 
 def test_other_loggers_come_in_the_same_form() -> None:
     out = io.StringIO()
-    logs.configure("json", "info", out)
+    logs.configure_logging("json", "info", out)
     logging.getLogger("uvicorn.error").info("Started server process")
     logging.getLogger("uvicorn.error").error("it %s", "fails")
     logging.getLogger("elsewhere").info("said")
@@ -84,7 +84,7 @@ def test_other_loggers_come_in_the_same_form() -> None:
 @pytest.mark.parametrize(("level", "lines"), [("debug", 3), ("info", 2), ("warning", 1), ("error", 0)])
 def test_levels(level: str, lines: int) -> None:
     out = io.StringIO()
-    logs.configure("text", level, out)
+    logs.configure_logging("text", level, out)
     logging.getLogger("personalive.server").debug("a")
     logs.event("b")
     logging.getLogger("aioice").warning("c")
@@ -98,7 +98,7 @@ def fail() -> None:
 def test_tracebacks_are_kept_and_set_in() -> None:
     text, told = io.StringIO(), io.StringIO()
     for form, out in (("text", text), ("json", told)):
-        logs.configure("json" if form == "json" else "text", "info", out)
+        logs.configure_logging("json" if form == "json" else "text", "info", out)
         try:
             fail()
         except ValueError:

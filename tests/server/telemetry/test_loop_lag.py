@@ -3,13 +3,13 @@ from __future__ import annotations
 import asyncio
 import time
 
-from personalive.server.telemetry.loop_lag import StallWatch
+from personalive.server.telemetry.loop_lag import LoopLagMonitor
 
 
 def test_what_keeps_the_loop_busy_is_measured() -> None:
-    async def work() -> StallWatch:
+    async def work() -> LoopLagMonitor:
         streams = False
-        watch = StallWatch(lambda: streams)
+        watch = LoopLagMonitor(lambda: streams)
         watch.start()
         await asyncio.sleep(0.02)
         time.sleep(0.3)
@@ -22,6 +22,6 @@ def test_what_keeps_the_loop_busy_is_measured() -> None:
         return watch
 
     watch = asyncio.run(work())
-    assert 0.06 < watch.longest < 0.25
+    assert 0.06 < watch.max_lag_s < 0.25
     assert watch.over_20_ms >= 1
     assert watch.ticks > 2

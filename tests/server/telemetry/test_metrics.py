@@ -20,13 +20,13 @@ def figures(metrics: Metrics) -> dict[str, float]:
 
 def test_what_is_told_is_counted() -> None:
     metrics = Metrics()
-    metrics.session_opened()
-    metrics.session_ended("client_closed")
-    metrics.frames_in(4)
-    metrics.frames_out(3)
-    metrics.dropped("in", 2)
-    metrics.no_face(1)
-    metrics.error("defect")
+    metrics.count_session_opened()
+    metrics.count_session_ended("client_closed")
+    metrics.count_frames_in(4)
+    metrics.count_frames_out(3)
+    metrics.count_dropped("in", 2)
+    metrics.count_no_face(1)
+    metrics.count_error("defect")
     metrics.bind(lambda: 5, lambda: 2.5e9)
     found = figures(metrics)
     for name, value in {
@@ -46,9 +46,9 @@ def test_what_is_told_is_counted() -> None:
 def test_times_go_into_buckets_that_tell_them_apart() -> None:
     metrics = Metrics()
     for seconds in (0.005, 0.012, 0.09, 0.35, 4.0, 60.0):
-        metrics.latency(seconds)
-        metrics.queued(seconds)
-    metrics.chunk(0.02, 3)
+        metrics.observe_latency(seconds)
+        metrics.observe_queue_wait(seconds)
+    metrics.observe_chunk(0.02, 3)
     found = figures(metrics)
     below = {
         float(re.findall(r"le=([\d.]+|\+Inf)", name)[0].replace("+", "")): value
@@ -63,7 +63,7 @@ def test_times_go_into_buckets_that_tell_them_apart() -> None:
 
 def test_servers_count_for_themselves_and_the_process_is_there() -> None:
     first, second = Metrics(), Metrics()
-    first.frames_in(1)
+    first.count_frames_in(1)
     assert figures(second)["personalive_frames_in_total{}"] == 0
     assert figures(second)["process_resident_memory_bytes{}"] > 1e6
 
@@ -73,7 +73,7 @@ def test_any_thread_may_count() -> None:
 
     def count() -> None:
         for _ in range(500):
-            metrics.frames_out(1)
+            metrics.count_frames_out(1)
 
     threads = [threading.Thread(target=count) for _ in range(4)]
     for thread in threads:

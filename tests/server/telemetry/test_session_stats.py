@@ -6,20 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.server.telemetry.session_stats import DELAY_PARTS, DelayParts, Delays, Figures, Rate
+from personalive.server.telemetry.session_stats import (
+    DELAY_PARTS,
+    DelayBreakdown,
+    DelayStats,
+    RateCounter,
+    SessionStats,
+)
 
 
 def test_a_rate_is_that_of_the_last_seconds() -> None:
-    rate, now = Rate(), time.monotonic()
+    rate, now = RateCounter(), time.monotonic()
     for k in range(200):
         rate.count(now + k / 20)
-    assert rate.read(now + 200 / 20) == pytest.approx(20, rel=0.03)
-    assert rate.read(now + 20) == 0
+    assert rate.per_second(now + 200 / 20) == pytest.approx(20, rel=0.03)
+    assert rate.per_second(now + 20) == 0
 
 
 @given(st.lists(st.floats(0, 5), min_size=1, max_size=60), st.floats(0, 1))
 def test_a_quantile_is_one_of_the_delays(delays: list[float], share: float) -> None:
-    kept = Delays()
+    kept = DelayStats()
     for delay in delays:
         kept.add(delay, 0.0)
     found = kept.quantile(share)
@@ -29,7 +35,7 @@ def test_a_quantile_is_one_of_the_delays(delays: list[float], share: float) -> N
 
 
 def test_old_delays_are_forgotten() -> None:
-    kept = Delays()
+    kept = DelayStats()
     assert kept.quantile(0.5) is None
     kept.add(9.0, 0.0)
     kept.add(1.0, 11.0)
@@ -37,14 +43,14 @@ def test_old_delays_are_forgotten() -> None:
 
 
 def test_parts_of_the_delay_are_unknown_before_the_first_frame() -> None:
-    assert Figures().parts.medians() == {"chunk": None, "window": None, "step": None, "send": None}
+    assert SessionStats().parts.medians() == {"chunk": None, "window": None, "step": None, "send": None}
 
 
 @given(
     st.lists(st.fixed_dictionaries({name: st.floats(0, 5) for name in DELAY_PARTS}), min_size=1, max_size=60)
 )
 def test_half_of_the_frames_spent_no_less_than_the_median(frames: list[dict[str, float]]) -> None:
-    kept = DelayParts()
+    kept = DelayBreakdown()
     for parts in frames:
         kept.add(parts, 0.0)
     for name, median in kept.medians().items():
@@ -54,14 +60,14 @@ def test_half_of_the_frames_spent_no_less_than_the_median(frames: list[dict[str,
 
 
 def test_one_slow_frame_does_not_move_a_part_of_the_delay() -> None:
-    kept = DelayParts()
+    kept = DelayBreakdown()
     for k, step in enumerate([0.1, 0.1, 3.0, 0.1, 0.1]):
         kept.add({"chunk": 0.07, "step": step}, k / 25)
     assert kept.medians() == {"chunk": 0.07, "window": None, "step": 0.1, "send": None}
 
 
 def test_old_parts_of_the_delay_are_forgotten() -> None:
-    kept = DelayParts()
+    kept = DelayBreakdown()
     kept.add({"chunk": 9.0, "window": 0.4}, 0.0)
     kept.add({"chunk": 1.0}, 11.0)
     assert kept.medians() == {"chunk": 1.0, "window": None, "step": None, "send": None}
@@ -69,4 +75,4 @@ def test_old_parts_of_the_delay_are_forgotten() -> None:
 
 def test_a_part_of_another_name_is_refused() -> None:
     with pytest.raises(ValueError, match="no part of the delay called queue"):
-        DelayParts().add({"queue": 0.1}, 0.0)
+        DelayBreakdown().add({"queue": 0.1}, 0.0)

@@ -12,9 +12,9 @@ from pydantic import Field
 
 from personalive.errors import InputError
 from personalive.pipelines.base import RunParameters
-from personalive.pipelines.parameters import build
+from personalive.pipelines.parameters import build_parameters
 from personalive.server.sessions.session import Message
-from personalive.server.webrtc.data_channel import Channel
+from personalive.server.webrtc.data_channel import DataChannel
 
 
 class Parameters(RunParameters):
@@ -62,7 +62,7 @@ class OneStream:
         self.done.append("reset")
 
     async def update(self, given: dict[str, object]) -> Parameters:
-        checked = build(Parameters, {**self.session.parameters.model_dump(), **given})
+        checked = build_parameters(Parameters, {**self.session.parameters.model_dump(), **given})
         self.done.append(checked)
         return checked
 
@@ -76,7 +76,7 @@ async def switch(stream: Any, reference_id: str) -> None:
 def said(*messages: str | bytes) -> tuple[list[Message], OneStream]:
     async def talk() -> tuple[list[Message], OneStream]:
         fake, stream = FakeChannel(), OneStream()
-        channel = Channel(fake, stream, switch)  # type: ignore[arg-type]
+        channel = DataChannel(fake, stream, switch)  # type: ignore[arg-type]
         for message in messages:
             fake.handlers["message"](message)
             for _ in range(5):
@@ -136,7 +136,7 @@ def test_nothing_breaks_it(message: str | bytes) -> None:
 def test_a_flood_is_dropped_not_kept() -> None:
     async def talk() -> list[Message]:
         fake = FakeChannel()
-        channel = Channel(fake, OneStream(), switch)  # type: ignore[arg-type]
+        channel = DataChannel(fake, OneStream(), switch)  # type: ignore[arg-type]
         for _ in range(1000):
             fake.handlers["message"]('{"paused": true}')
         await asyncio.sleep(0.05)

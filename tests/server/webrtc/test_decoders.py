@@ -80,8 +80,8 @@ def available(encoder: str) -> bool:
 
 def greys(codec: str, frames: list[list[bytes]]) -> list[float]:
     """The brightness of each decoded frame."""
-    depayload: Callable[[bytes], bytes] = decoders._DEPAYLOAD[codec]
-    decoder = decoders.PacketDecoder(decoders._FOUND[codec], decoders._FRAME_OF[codec])
+    depayload: Callable[[bytes], bytes] = decoders._DEPAYLOADERS[codec]
+    decoder = decoders.PacketDecoder(decoders._AVAILABLE_DECODERS[codec], decoders._ASSEMBLERS[codec])
     found = []
     for index, payloads in enumerate(frames):
         joined = b"".join(depayload(payload) for payload in payloads)
@@ -93,7 +93,7 @@ def greys(codec: str, frames: list[list[bytes]]) -> list[float]:
 
 @pytest.mark.parametrize(("codec", "encoder"), [("VP9", "libvpx-vp9"), ("AV1", "libsvtav1")])
 def test_what_ffmpeg_sends_is_seen_again(codec: str, encoder: str) -> None:
-    if not available(encoder) or codec not in decoders.DECODED:
+    if not available(encoder) or codec not in decoders.DECODABLE_CODECS:
         pytest.skip(f"there is no encoder or decoder of {codec}")
     frames = by_rtp(encoder)
     assert len(frames) == len(GREYS)
@@ -107,10 +107,10 @@ def test_layers_of_vp9_become_a_superframe() -> None:
     small, large = encoded("libvpx-vp9", (160, 120)), encoded("libvpx-vp9", (320, 240))
     # Flags: layer indices, beginning and end of a frame; then the layer's number, and the picture's.
     packets = [
-        decoders.vp9_payload(bytes([0x2C, layer << 1, 0]) + data)[4:]
+        decoders.extract_vp9_payload(bytes([0x2C, layer << 1, 0]) + data)[4:]
         for layer, data in enumerate((small[0], large[0]))
     ]
-    decoder = decoders.PacketDecoder(decoders._FOUND["VP9"], decoders.vp9_frame)
+    decoder = decoders.PacketDecoder(decoders._AVAILABLE_DECODERS["VP9"], decoders.assemble_vp9_frame)
     joined = b"".join(struct.pack("!I", len(packet)) + packet for packet in packets)
     (frame,) = decoder.decode(JitterFrame(joined, 0))
     assert isinstance(frame, av.VideoFrame)
@@ -120,18 +120,18 @@ def test_layers_of_vp9_become_a_superframe() -> None:
 @settings(max_examples=30, deadline=None)
 @given(st.sampled_from(["VP9", "AV1"]), st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=4))
 def test_nonsense_is_no_frame_and_ends_nothing(codec: str, payloads: list[bytes]) -> None:
-    if codec not in decoders.DECODED:
+    if codec not in decoders.DECODABLE_CODECS:
         return
     try:
-        joined = b"".join(decoders._DEPAYLOAD[codec](payload) for payload in payloads)
+        joined = b"".join(decoders._DEPAYLOADERS[codec](payload) for payload in payloads)
     except ValueError:  # aiortc leaves such a packet out
         return
-    decoder = decoders.PacketDecoder(decoders._FOUND[codec], decoders._FRAME_OF[codec])
+    decoder = decoders.PacketDecoder(decoders._AVAILABLE_DECODERS[codec], decoders._ASSEMBLERS[codec])
     with contextlib.suppress(av.FFmpegError):  # aiortc asks for a whole picture again
         assert decoder.decode(JitterFrame(joined, 0)) == []
 
 
 @given(st.integers(0, 2**28 - 1))
 def test_lengths_of_obus_are_read_as_written(value: int) -> None:
-    written = decoders._leb128(value)
+    written = decoders._encode_leb128(value)
     assert decoders._read_leb128(b"\x00" + written, 1) == (value, 1 + len(written))

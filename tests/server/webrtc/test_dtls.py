@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from personalive.server.telemetry import logs
-from personalive.server.webrtc.dtls import alert_in, log_failed_handshakes
+from personalive.server.webrtc.dtls import log_failed_handshakes, parse_alert
 
 OTHER = ":".join(["AA"] * 32)
 
@@ -49,7 +49,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, curve: ec.EllipticCurve, mangle: Ca
 
 def failures(caplog: pytest.LogCaptureFixture) -> list[dict[str, object]]:
     """What was logged of handshakes that failed."""
-    return [vars(one)[logs._FIELDS] for one in caplog.records if one.getMessage() == "dtls_failed"]
+    return [vars(one)[logs._FIELDS_ATTRIBUTE] for one in caplog.records if one.getMessage() == "dtls_failed"]
 
 
 def fingerprint(sdp: str) -> str:
@@ -90,13 +90,13 @@ def record(kind: int, body: bytes, epoch: int = 0) -> bytes:
 
 
 def test_alerts_are_found_among_records() -> None:
-    assert alert_in(record(22, b"hello") + record(21, b"\x02\x28")) == "handshake_failure"
-    assert alert_in(record(21, b"\x02\xfa")) == "alert 250"
-    assert alert_in(record(21, b"\x02\x28", epoch=1)) is None  # encrypted
-    assert alert_in(record(22, b"\x02\x28")) is None
+    assert parse_alert(record(22, b"hello") + record(21, b"\x02\x28")) == "handshake_failure"
+    assert parse_alert(record(21, b"\x02\xfa")) == "alert 250"
+    assert parse_alert(record(21, b"\x02\x28", epoch=1)) is None  # encrypted
+    assert parse_alert(record(22, b"\x02\x28")) is None
 
 
 @given(st.binary(max_size=60))
 def test_any_datagram_is_looked_through(datagram: bytes) -> None:
-    found = alert_in(datagram)
+    found = parse_alert(datagram)
     assert found is None or datagram[0] in range(256)

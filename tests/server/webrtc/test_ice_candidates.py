@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from personalive.server.errors import BadRequestError
-from personalive.server.webrtc.ice_candidates import parse, without_candidates
+from personalive.server.webrtc.ice_candidates import parse_candidate, split_candidates
 
 
 @pytest.mark.parametrize(
@@ -23,13 +23,13 @@ from personalive.server.webrtc.ice_candidates import parse, without_candidates
     ],
 )
 def test_candidates_of_no_use_are_left_out(line: str) -> None:
-    assert parse(line) is None
+    assert parse_candidate(line) is None
 
 
 @given(st.text(max_size=80) | st.from_regex(r"(candidate:)?\w+ -?\d+ udp -?\d+ \S+ -?\d+ \w+ \w+( \w+)*"))
 def test_any_other_text_is_a_candidate_or_refused(text: str) -> None:
     try:
-        candidate = parse(text)
+        candidate = parse_candidate(text)
     except BadRequestError:
         return
     assert candidate is None or 0 < candidate.port < 65_536
@@ -50,6 +50,6 @@ def test_candidates_are_taken_out_with_the_number_of_their_section(first: int, s
         "a=end-of-candidates",
         rest[3],
     ]
-    text, found = without_candidates("\r\n".join(sdp) + "\r\n")
+    text, found = split_candidates("\r\n".join(sdp) + "\r\n")
     assert text.split("\r\n")[:-1] == rest
     assert [(each.sdpMLineIndex, each.ip[-1]) for each in found] == [(0, "0")] * first + [(1, "1")] * second

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from personalive.server.webrtc.nat import with_public_address
+from personalive.server.webrtc.nat import add_public_candidates
 
 SDP = "\r\n".join(
     [
@@ -16,7 +16,7 @@ SDP = "\r\n".join(
 
 
 def test_private_candidates_are_offered_publicly_too() -> None:
-    lines = with_public_address(SDP, "203.0.113.7").split("\r\n")
+    lines = add_public_candidates(SDP, "203.0.113.7").split("\r\n")
     assert [line for line in lines if "203.0.113.7" in line] == [
         "a=candidate:1p 1 udp 2130706430 203.0.113.7 50001 typ srflx raddr 10.0.0.5 rport 50001"
     ]
@@ -24,5 +24,5 @@ def test_private_candidates_are_offered_publicly_too() -> None:
 
 
 def test_without_a_public_address_nothing_changes() -> None:
-    assert with_public_address(SDP, None) == SDP
-    assert with_public_address(SDP, "10.0.0.5") == SDP
+    assert add_public_candidates(SDP, None) == SDP
+    assert add_public_candidates(SDP, "10.0.0.5") == SDP

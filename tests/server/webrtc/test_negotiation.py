@@ -12,29 +12,29 @@ from hypothesis import example, given, settings
 from personalive.server.errors import BadRequestError
 from personalive.server.webrtc import decoders
 from personalive.server.webrtc.negotiation import Negotiation
-from personalive.server.webrtc.sdp import Section, parse
+from personalive.server.webrtc.sdp import MediaSection, parse_sdp
 from tests.server.webrtc.offers import Coding, Offer, Part, offers
 
 VP8 = Coding("VP8", 90_000, sent=True)
 OPUS = Coding("opus", 48_000)
 AAC = Coding("MPEG4-GENERIC", 48_000, taken=False)
 HEVC = Coding("H265", 90_000, "level-id=93", taken=False)
-decoders.install()
+decoders.register_decoders()
 
 
 def answered(
     offer: Offer | str, *, take: bool = True, send: bool = False
-) -> tuple[Negotiation, list[Section]]:
+) -> tuple[Negotiation, list[MediaSection]]:
     """What aiortc makes of it, as the client gets it."""
 
-    async def answer() -> tuple[Negotiation, list[Section]]:
+    async def answer() -> tuple[Negotiation, list[MediaSection]]:
         text = offer if isinstance(offer, str) else offer.text()
-        negotiation = Negotiation(text, take=take, send=send)
+        negotiation = Negotiation(text, receive=take, send=send)
         connection = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         try:
             await connection.setRemoteDescription(RTCSessionDescription(negotiation.sdp, "offer"))
             await connection.setLocalDescription(await connection.createAnswer())
-            return negotiation, parse(negotiation.complete(connection.localDescription.sdp)).sections
+            return negotiation, parse_sdp(negotiation.build_answer(connection.localDescription.sdp)).sections
         finally:
             await connection.close()
 
@@ -63,7 +63,7 @@ def watching(offer: Offer) -> int | None:
     return None
 
 
-def check_shape(offer: Offer, sections: list[Section]) -> None:
+def check_shape(offer: Offer, sections: list[MediaSection]) -> None:
     """What holds of every answer: RFC 3264, RFC 8843."""
     assert [section.kind for section in sections] == [part.kind for part in offer.parts]
     setup = {None: "passive", "active": "passive", "passive": "active"}.get(offer.setup, "active")
@@ -73,7 +73,7 @@ def check_shape(offer: Offer, sections: list[Section]) -> None:
         if section.port == 0:
             continue
         assert usable(part) or part.kind == "application"
-        assert section.first("setup") == setup
+        assert section.get_first("setup") == setup
         names = dict(line.split(" ", 1) for line in section.attributes.get("rtpmap", ()))
         offered = {str(number): coding for number, coding in part.codings}
         for number in section.formats if part.kind != "application" else ():
@@ -85,7 +85,7 @@ def check_shape(offer: Offer, sections: list[Section]) -> None:
             | ({"sendonly"} if part.receives else set())
         )
         allowed |= {"sendrecv"} if part.sends and part.receives else set()
-        assert part.kind == "application" or any(section.has(name) for name in allowed)
+        assert part.kind == "application" or any(section.has_attribute(name) for name in allowed)
 
 
 @settings(max_examples=30, deadline=None)
@@ -97,7 +97,7 @@ def test_any_offer_of_a_camera_is_answered_or_refused_in_words(offer: Offer) -> 
     expected = driving(offer)
     if expected is None:
         with pytest.raises(BadRequestError, match=r"^The offer"):
-            Negotiation(offer.text(), take=True, send=False)
+            Negotiation(offer.text(), receive=True, send=False)
         return
     _, sections = answered(offer)
     check_shape(offer, sections)
@@ -125,7 +125,7 @@ def test_any_offer_of_a_viewer_is_answered_or_refused_in_words(offer: Offer) -> 
     expected = watching(offer)
     if expected is None:
         with pytest.raises(BadRequestError, match=r"^The offer"):
-            Negotiation(offer.text(), take=False, send=True)
+            Negotiation(offer.text(), receive=False, send=True)
         return
     negotiation, sections = answered(offer, take=False, send=True)
     check_shape(offer, sections)
@@ -140,7 +140,7 @@ def test_any_offer_of_a_viewer_is_answered_or_refused_in_words(offer: Offer) -> 
 def test_any_offer_of_the_page_is_answered_or_refused_in_words(offer: Offer) -> None:
     if driving(offer) is None or watching(offer) is None:
         with pytest.raises(BadRequestError, match=r"^The offer"):
-            Negotiation(offer.text(), take=True, send=True)
+            Negotiation(offer.text(), receive=True, send=True)
         return
     _, sections = answered(offer, take=True, send=True)
     check_shape(offer, sections)
@@ -163,7 +163,7 @@ def camera(coding: Coding, *extra: str) -> Offer:
 )
 def test_a_refusal_says_what_came_what_is_taken_and_what_to_do(coding: Coding, words: list[str]) -> None:
     with pytest.raises(BadRequestError) as refused:
-        Negotiation(camera(coding).text(), take=True, send=False)
+        Negotiation(camera(coding).text(), receive=True, send=False)
     assert [word for word in words if word not in str(refused.value)] == []
 
 
@@ -186,13 +186,13 @@ def test_what_is_missing_is_named(old: str, new: str, words: str) -> None:
     text = camera(VP8).text()
     assert old in text
     with pytest.raises(BadRequestError, match=words):
-        Negotiation(text.replace(old, new), take=True, send=False)
+        Negotiation(text.replace(old, new), receive=True, send=False)
 
 
 def test_two_sections_of_one_name_are_refused() -> None:
     offer = Offer([Part("audio", [(111, OPUS)], mid="0"), Part("video", [(96, VP8)], mid="0")])
     with pytest.raises(BadRequestError, match="two sections have the name"):
-        Negotiation(offer.text(), take=True, send=False)
+        Negotiation(offer.text(), receive=True, send=False)
 
 
 def test_a_bundle_whose_first_section_is_left_out_lives_in_the_next() -> None:
@@ -204,19 +204,21 @@ def test_a_bundle_whose_first_section_is_left_out_lives_in_the_next() -> None:
     assert [section.port == 0 for section in sections] == [True, False]
     # The client may tell of its addresses in the section that was left out.
     assert "192.0.2.7" in negotiation.sdp
-    assert negotiation.mid_of("0", None) == "1"
-    assert negotiation.mid_of(None, 0) == "1"
-    assert negotiation.mid_of("1", 1) == "1"
-    answer = negotiation.complete("v=0\r\na=group:BUNDLE 1\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\n")
+    assert negotiation.resolve_mid("0", None) == "1"
+    assert negotiation.resolve_mid(None, 0) == "1"
+    assert negotiation.resolve_mid("1", 1) == "1"
+    answer = negotiation.build_answer(
+        "v=0\r\na=group:BUNDLE 1\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\n"
+    )
     assert "a=group:BUNDLE 1\r\n" in answer
 
 
 def test_sections_without_names_and_bundle_each_have_their_transport() -> None:
     offer = Offer([Part("audio", [(111, OPUS)]), Part("video", [(96, VP8)])], bundled=False)
     negotiation, sections = answered(offer)
-    assert sections[0].first("candidate") != sections[1].first("candidate")
-    assert (negotiation.mid_of(None, 0), negotiation.mid_of(None, 1)) == ("section-0", "section-1")
-    assert negotiation.mid_of(None, 2) is None
+    assert sections[0].get_first("candidate") != sections[1].get_first("candidate")
+    assert (negotiation.resolve_mid(None, 0), negotiation.resolve_mid(None, 1)) == ("section-0", "section-1")
+    assert negotiation.resolve_mid(None, 2) is None
 
 
 def test_a_section_that_lives_in_its_bundle_alone_may_have_port_0() -> None:
@@ -234,9 +236,9 @@ def test_simulcast_is_answered_with_one_layer() -> None:
         "a=ssrc-group:SIM 1 2 3",
     ]
     negotiation, sections = answered(camera(VP8, *layers))
-    assert negotiation.layers == 3
+    assert negotiation.simulcast_layers == 3
     assert sections[0].attributes.keys().isdisjoint({"simulcast", "rid"})
-    assert answered(camera(VP8))[0].layers == 1
+    assert answered(camera(VP8))[0].simulcast_layers == 1
 
 
 def test_repairs_are_kept_for_what_is_taken() -> None:

@@ -9,9 +9,9 @@ import socket
 import pytest
 from aiortc import RTCConfiguration, RTCPeerConnection
 
-from personalive.server.run import listen
+from personalive.server.run import bind_socket
 from personalive.server.webrtc import port_range_loop
-from personalive.server.webrtc.port_range_loop import PortRangeLoop, loop_factory
+from personalive.server.webrtc.port_range_loop import PortRangeEventLoop, make_loop_factory
 
 
 def free_range(count: int) -> range:
@@ -53,7 +53,7 @@ def test_any_port_means_one_of_the_range_until_all_are_taken() -> None:
         for transport in (*opened, again):
             transport.close()
 
-    with asyncio.Runner(loop_factory=lambda: PortRangeLoop(ports)) as runner:
+    with asyncio.Runner(loop_factory=lambda: PortRangeEventLoop(ports)) as runner:
         runner.run(run())
 
 
@@ -67,7 +67,7 @@ def test_a_port_that_is_named_is_left_alone() -> None:
         with pytest.raises(OSError, match=r"assign|address"):
             await open_one(("203.0.113.1", 0))
 
-    with asyncio.Runner(loop_factory=loop_factory(ports)) as runner:
+    with asyncio.Runner(loop_factory=make_loop_factory(ports)) as runner:
         runner.run(run())
 
 
@@ -83,24 +83,24 @@ def test_connections_offer_candidates_within_the_range() -> None:
         await peer.close()
         return {int(port) for port in found}
 
-    with asyncio.Runner(loop_factory=loop_factory(ports)) as runner:
+    with asyncio.Runner(loop_factory=make_loop_factory(ports)) as runner:
         found = runner.run(run())
     assert found <= set(ports)
     assert found
 
 
 def test_without_a_range_any_loop_will_do() -> None:
-    loop = loop_factory(None)()
-    assert not isinstance(loop, PortRangeLoop)
+    loop = make_loop_factory(None)()
+    assert not isinstance(loop, PortRangeEventLoop)
     loop.close()
 
 
 def test_no_more_sockets_are_taken_than_can_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on Windows, where one more would end the loop: clients are hung up on."""
-    monkeypatch.setattr(port_range_loop, "MOST_OF_A_KIND", 6)
+    monkeypatch.setattr(port_range_loop, "MAX_SOCKETS_PER_KIND", 6)
 
     async def crowd() -> tuple[int, int]:
-        with listen("127.0.0.1", 0) as listener, contextlib.ExitStack() as opened:
+        with bind_socket("127.0.0.1", 0) as listener, contextlib.ExitStack() as opened:
             server = await asyncio.start_server(lambda reader, writer: None, sock=listener)
             clients = [
                 opened.enter_context(socket.create_connection(listener.getsockname())) for _ in range(12)
@@ -120,6 +120,6 @@ def test_no_more_sockets_are_taken_than_can_be_watched(monkeypatch: pytest.Monke
             server.close()
             return len(clients) - hung_up, len(endpoints)
 
-    with asyncio.Runner(loop_factory=loop_factory(None)) as runner:
+    with asyncio.Runner(loop_factory=make_loop_factory(None)) as runner:
         accepted, media = runner.run(crowd())
     assert (accepted, media) == (6, 6)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from personalive.server.errors import BadRequestError
-from personalive.server.webrtc.sdp_limits import MOST_CANDIDATES, check_candidates, check_sdp
+from personalive.server.webrtc.sdp_limits import MAX_CANDIDATES, check_candidates, check_sdp
 from tests.server.served import OFFER
 
 SECTION = OFFER[OFFER.index("m=video") :]
@@ -64,9 +64,9 @@ def test_so_is_all_of_it_together() -> None:
 
 
 def test_candidates_of_one_body_are_counted() -> None:
-    check_candidates(MOST_CANDIDATES)
-    with pytest.raises(BadRequestError, match=f"a session takes {MOST_CANDIDATES}"):
-        check_candidates(MOST_CANDIDATES + 1)
+    check_candidates(MAX_CANDIDATES)
+    with pytest.raises(BadRequestError, match=f"a session takes {MAX_CANDIDATES}"):
+        check_candidates(MAX_CANDIDATES + 1)
 
 
 @given(st.text(max_size=200))

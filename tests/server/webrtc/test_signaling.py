@@ -58,7 +58,7 @@ class Viewer:
 @asynccontextmanager
 async def serving(tmp_path: Path, **settings: object) -> AsyncIterator[tuple[Server, httpx.AsyncClient]]:
     async with running(tmp_path, **settings) as server, client_of(server, ROUTERS) as client:
-        await loaded(server.host)
+        await loaded(server.pipelines)
         await server.references.add(encoded(portrait()))
         yield server, client
 
@@ -102,7 +102,7 @@ def test_an_offer_opens_a_session_and_delete_closes_it(tmp_path: Path) -> None:
             assert (await client.delete(path)).status_code == 204
             assert (await client.delete(path)).status_code == 204
             assert (await client.get(f"/api/v1/sessions/{answer['sessionId']}")).status_code == 404
-            assert len(server.streams) == 0
+            assert len(server.sessions) == 0
             await connection.close()
 
     run(act)
@@ -116,7 +116,7 @@ def test_a_bad_offer_is_refused_and_leaves_nothing(tmp_path: Path, sdp: str) -> 
             answer = await client.post("/api/v1/webrtc/offer", json={"sdp": sdp, "type": "offer"})
             assert answer.status_code == 400
             assert answer.json()["detail"].startswith("The offer")
-            assert len(server.streams) == 0
+            assert len(server.sessions) == 0
 
     run(act)
 
@@ -128,7 +128,7 @@ def test_without_pipeline_or_reference_there_is_no_session(tmp_path: Path) -> No
             body = {"sdp": "v=0", "type": "offer"}
             answer = await client.post("/api/v1/webrtc/offer", json=body)
             assert (answer.status_code, "pipeline/load" in answer.json()["detail"]) == (409, True)
-            await loaded(server.host)
+            await loaded(server.pipelines)
             answer = await client.post("/api/v1/webrtc/offer", json=body)
             assert (answer.status_code, "no reference" in answer.json()["detail"]) == (409, True)
             server.draining = True
@@ -165,9 +165,9 @@ def test_one_pushes_by_whip_and_two_watch_by_whep(tmp_path: Path) -> None:
             # A viewer who leaves takes nobody along; the camera that leaves ends it for all.
             assert (await client.delete(watching[0][2])).status_code == 200
             assert (await client.delete(watching[0][2])).status_code == 404
-            assert len(server.streams) == 1
+            assert len(server.sessions) == 1
             assert (await client.delete(location)).status_code == 200
-            assert len(server.streams) == 0
+            assert len(server.sessions) == 0
             assert (await client.delete(watching[1][2])).status_code == 404
             for connection, _, _ in watching:
                 await connection.close()
@@ -201,7 +201,7 @@ def test_h264_of_another_profile_drives_a_session(tmp_path: Path, parameters: st
             rtpmap = next(line for line in pushed.text.splitlines() if line.startswith("a=rtpmap:"))
             text = "".join(f"{line}\r\n" for line in pushed.text.splitlines() if line not in told)
             await accept(camera, text.replace(rtpmap, f"{rtpmap}\r\n{fmtp}"))
-            stream = server.streams.all()[0]
+            stream = server.sessions.all()[0]
             await until(lambda: int(str(stream.stats()["frames_out"])) > 2)
             await camera.close()
 
@@ -216,8 +216,8 @@ def test_a_client_that_never_connects_gives_its_slot_back(tmp_path: Path) -> Non
             connection.addTrack(Camera())
             body = {"sdp": await offered(connection), "type": "offer"}
             assert (await client.post("/api/v1/webrtc/offer", json=body)).status_code == 200
-            assert len(server.streams) == 1
-            await until(lambda: len(server.streams) == 0, within=5)
+            assert len(server.sessions) == 1
+            await until(lambda: len(server.sessions) == 0, within=5)
             await connection.close()
 
     run(act)

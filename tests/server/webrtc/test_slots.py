@@ -17,7 +17,7 @@ from aiortc import RTCPeerConnection
 from pydantic import SecretStr
 
 from personalive.server.sessions import session_manager
-from personalive.server.webrtc.port_range_loop import loop_factory
+from personalive.server.webrtc.port_range_loop import make_loop_factory
 from tests.server.parts import until
 from tests.server.webrtc.test_port_range_loop import free_range
 from tests.server.webrtc.test_signaling import Camera, Viewer, accept, offered, serving
@@ -26,7 +26,7 @@ SDP = {"Content-Type": "application/sdp"}
 
 
 def run(act: Callable[[], Awaitable[None]], ports: range | None = None) -> None:
-    with asyncio.Runner(loop_factory=loop_factory(ports)) as runner:
+    with asyncio.Runner(loop_factory=make_loop_factory(ports)) as runner:
         runner.run(asyncio.wait_for(act(), 90))
 
 
@@ -57,17 +57,17 @@ def test_viewers_who_never_connect_are_counted_and_let_go(tmp_path: Path) -> Non
     async def act() -> None:
         async with serving(tmp_path, connect_timeout_s=2.5, max_viewers=2) as (server, client):
             assert (await push(client)).status_code == 201
-            stream = server.streams.all()[0]
+            stream = server.sessions.all()[0]
             first, second, third = [await pull(client) for _ in range(3)]
             assert (first.status_code, second.status_code, third.status_code) == (201, 201, 503)
             assert third.headers["retry-after"] == "10"
             assert "--max-viewers" in third.json()["detail"]
             for _ in range(100):  # the session itself would end for want of a connection too
                 stream.last_frame_at = time.monotonic()
-                if not server.calls._viewers:
+                if not server.signaling._viewers:
                     break
                 await asyncio.sleep(0.1)
-            assert not server.calls._viewers
+            assert not server.signaling._viewers
             assert (await client.delete(first.headers["location"])).status_code == 404
 
     run(act)
@@ -88,19 +88,19 @@ def test_a_newcomer_takes_the_place_of_a_silent_session_only(tmp_path: Path) -> 
         async with serving(tmp_path) as (server, client):
             assert (await push(client)).status_code == 201
             assert (await push(client)).status_code == 503  # it may be connecting still
-            first = server.streams.all()[0]
+            first = server.sessions.all()[0]
             told: list[dict[str, object]] = []
-            first.listen(told.append)
-            first.last_frame_at -= session_manager._SILENT_S
-            await first.pause(True)
+            first.add_message_listener(told.append)
+            first.last_frame_at -= session_manager._SILENCE_TIMEOUT_S
+            await first.set_paused(True)
             assert (await push(client)).status_code == 503
-            await first.pause(False)
+            await first.set_paused(False)
             assert (await push(client)).status_code == 201
             assert first.ended
             assert told[-1]["type"] == "stream_stopped"
             assert "another client" in str(told[-1]["error_message"])
-            (second,) = server.streams.all()
-            second.last_frame_at -= session_manager._SILENT_S
+            (second,) = server.sessions.all()
+            second.last_frame_at -= session_manager._SILENCE_TIMEOUT_S
             assert (await push(client)).status_code == 201
             assert second.ended
 
@@ -113,9 +113,9 @@ def test_the_longest_silent_one_goes_and_those_with_video_stay(tmp_path: Path) -
         async with serving(tmp_path, max_sessions=3) as (server, client):
             for _ in range(3):
                 assert (await push(client)).status_code == 201
-            lively, silent, longest = server.streams.all()
-            silent.last_frame_at -= session_manager._SILENT_S
-            longest.last_frame_at -= 2 * session_manager._SILENT_S
+            lively, silent, longest = server.sessions.all()
+            silent.last_frame_at -= session_manager._SILENCE_TIMEOUT_S
+            longest.last_frame_at -= 2 * session_manager._SILENCE_TIMEOUT_S
             assert (await push(client)).status_code == 201
             assert [stream.ended for stream in (lively, silent, longest)] == [False, False, True]
 
@@ -132,9 +132,9 @@ def test_without_a_port_left_an_offer_is_answered_later(tmp_path: Path) -> None:
                 assert "a=candidate:" in answer.text
             assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
             assert "--udp-ports" in answer.json()["detail"]
-            assert len(server.streams) == taken > 0
+            assert len(server.sessions) == taken > 0
             assert (await pull(client)).status_code == 503
-            await server.streams.all()[0].end("client_closed")
+            await server.sessions.all()[0].end("client_closed")
             async with asyncio.timeout(20):  # its sockets are closed when its last message has left
                 while (await push(client)).status_code != 201:
                     await asyncio.sleep(0.2)

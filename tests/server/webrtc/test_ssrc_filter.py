@@ -25,9 +25,9 @@ def test_the_first_layer_is_taken_until_it_falls_silent(monkeypatch: pytest.Monk
         receiver = connection.addTransceiver("video").receiver
         assert await heard(receiver, 1, 2, 3) == {1, 2, 3}  # as aiortc does it
         receiver = connection.addTransceiver("video").receiver
-        ssrc_filter.keep_one_source(receiver)
+        ssrc_filter.accept_one_ssrc(receiver)
         assert await heard(receiver, 5, 6, 7, 6, 5) == {5}
-        monkeypatch.setattr(ssrc_filter, "SILENT_S", -1.0)
+        monkeypatch.setattr(ssrc_filter, "SILENCE_TIMEOUT_S", -1.0)
         assert await heard(receiver, 6) == {5, 6}
         await connection.close()
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from personalive.pipelines.diffusion.device.offload import Shelf
+from personalive.pipelines.diffusion.device.offload import OffloadedModule
 
 if TYPE_CHECKING:
     from personalive.pipelines.diffusion.networks.autoencoder import Autoencoder
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Models:
+class Components:
     """Every network, on one device, ready for inference.
 
     All compute in `dtype` but two, which stay in float32: the motion extractor, as keypoints are truncated to
@@ -44,20 +44,20 @@ class Models:
     tiny_vae: TinyAutoencoder | None
     device: torch.device
     dtype: torch.dtype
-    shelves: Mapping[str, Shelf] = field(default_factory=dict)
+    offloaded: Mapping[str, OffloadedModule] = field(default_factory=dict)
     """By name, the networks, or parts of one, that are on the device only while they are needed."""
     warnings: tuple[str, ...] = ()
     """What is unusual about the files that they come from, one sentence each."""
 
-    def shelved(self, names: Iterable[str]) -> Models:
+    def offload(self, names: Iterable[str]) -> Components:
         """The same networks, those named (of a network's part, "vae.encoder") there only while they are needed."""
-        return replace(self, shelves={name: Shelf(attrgetter(name)(self)) for name in names})
+        return replace(self, shelves={name: OffloadedModule(attrgetter(name)(self)) for name in names})
 
     @contextmanager
-    def at_hand(self, name: str) -> Iterator[None]:
+    def onloaded(self, name: str) -> Iterator[None]:
         """For the time of the block, the network of that name is on the device."""
-        shelf = self.shelves.get(name)
-        with shelf.taken(self.device) if shelf is not None else nullcontext():
+        shelf = self.offloaded.get(name)
+        with shelf.onloaded(self.device) if shelf is not None else nullcontext():
             yield
 
     def networks(self) -> dict[str, nn.Module]:

@@ -6,36 +6,38 @@ import time
 
 import torch
 
-from personalive.pipelines.diffusion.sampling.engine import Engine
+from personalive.pipelines.diffusion.sampling.engine import DiffusionEngine
 
-_CHUNK_OPERATIONS = 34.2e12
+_CHUNK_FLOPS = 34.2e12
 """Floating-point operations of a chunk at 512×512 with the released sizes: UNet 24.1e12, decoder 10.1e12."""
 _RELEASED_PARAMETERS = 1.686e9
 _TRAINED_PIXELS = 512 * 512
 _EFFICIENCY = 0.6
 """What convolutions and attention reach of a matrix product's rate, roughly."""
-_SIDE = 1024
+_MATRIX_SIZE = 1024
 
 
-def seconds_per_frame(engine: Engine) -> float | None:
+def estimate_seconds_per_frame(engine: DiffusionEngine) -> float | None:
     """Seconds a frame on a CPU, from the operations and this machine's rate; None on other devices.
 
     Right within a factor of two for networks of the released sizes.
     """
-    if engine.models.device.type != "cpu":
+    if engine.components.device.type != "cpu":
         return None
-    parameters = sum(tensor.numel() for tensor in engine.models.denoising_unet.parameters())
+    parameters = sum(tensor.numel() for tensor in engine.components.denoising_unet.parameters())
     pixels = engine.parameters.height * engine.parameters.width
-    operations = _CHUNK_OPERATIONS * (pixels / _TRAINED_PIXELS) * (parameters / _RELEASED_PARAMETERS)
-    return operations / (_EFFICIENCY * _rate(engine.models.dtype)) / engine.schedule.chunk_frames
+    operations = _CHUNK_FLOPS * (pixels / _TRAINED_PIXELS) * (parameters / _RELEASED_PARAMETERS)
+    return (
+        operations / (_EFFICIENCY * _measure_flops(engine.components.dtype)) / engine.scheduler.chunk_frames
+    )
 
 
-def _rate(dtype: torch.dtype) -> float:
+def _measure_flops(dtype: torch.dtype) -> float:
     """Floating-point operations a second of a matrix product, the best of a few."""
-    matrix = torch.ones(_SIDE, _SIDE, dtype=dtype)
+    matrix = torch.ones(_MATRIX_SIZE, _MATRIX_SIZE, dtype=dtype)
     fastest = float("inf")
     for _ in range(4):
         begun = time.perf_counter()
         matrix @ matrix
         fastest = min(fastest, time.perf_counter() - begun)
-    return 2 * _SIDE**3 / fastest
+    return 2 * _MATRIX_SIZE**3 / fastest

@@ -7,71 +7,75 @@ from typing import TypeVar
 
 import torch
 
-from personalive.pipelines.base import ProgressReport
+from personalive.pipelines.base import LoadProgressCallback
 from personalive.pipelines.diffusion.checkpoints import layout
-from personalive.pipelines.diffusion.checkpoints.loader import Prepared, models_of, prepare
-from personalive.pipelines.diffusion.components import Models
-from personalive.pipelines.diffusion.device.allocator import let_segments_grow
-from personalive.pipelines.diffusion.device.devices import dtype_of
-from personalive.pipelines.diffusion.memory.fallback import fitted
+from personalive.pipelines.diffusion.checkpoints.loader import (
+    PreparedNetwork,
+    build_components,
+    prepare_networks,
+)
+from personalive.pipelines.diffusion.components import Components
+from personalive.pipelines.diffusion.device.allocator import enable_expandable_segments
+from personalive.pipelines.diffusion.device.devices import resolve_dtype
+from personalive.pipelines.diffusion.memory.fallback import build_with_fallback
 from personalive.pipelines.diffusion.memory.plan import MemoryPlan
-from personalive.pipelines.diffusion.memory.planner import plans_for
+from personalive.pipelines.diffusion.memory.planner import make_plans_for_networks
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
-from personalive.pipelines.diffusion.stages.quantization import check
+from personalive.pipelines.diffusion.stages.quantization import require_float8
 
 T = TypeVar("T")
 
 
-def read_fitted(
+def load_with_plan(
     parameters: PersonaLiveLoadParameters,
     device: torch.device,
-    then: Callable[[Models, MemoryPlan], T],
-    report: ProgressReport | None = None,
+    build: Callable[[Components, MemoryPlan], T],
+    report: LoadProgressCallback | None = None,
 ) -> T:
-    """Read the networks as a memory plan wants them, and return what `then` makes of both.
+    """Read the networks as a memory plan wants them, and return what `build` makes of both.
 
-    Where memory runs out in between, `then` too, all is done again with a leaner plan; see `fitted`. Raises
+    Where memory runs out in between, `build` too, all is done again with a leaner plan; see `fitted`. Raises
     `WeightsError` for a set that cannot be used, `InputError` for a type that the device does not compute in.
     """
-    let_segments_grow(device)
+    enable_expandable_segments(device)
     if parameters.dtype == "float8":
-        check(device)
-    dtype = dtype_of(parameters.dtype, device)
+        require_float8(device)
+    dtype = resolve_dtype(parameters.dtype, device)
 
-    root = layout.root_of(parameters.weights)
+    root = layout.find_weights_dir(parameters.weights)
     # For the first plan that is tried: those after it find these networks filled, and prepare their own.
-    waiting = [prepare(root)]
-    plans = _plans(waiting[0], parameters, dtype, device)
+    waiting = [prepare_networks(root)]
+    plans = _count_plans(waiting[0], parameters, dtype, device)
 
     def progress(network: str, done: int, total: int) -> None:
         if report is not None:
             report(f"loading {network}", done / max(total, 1))
 
     def made(plan: MemoryPlan) -> T:
-        models = models_of(
-            waiting.pop() if waiting else prepare(root),
+        models = build_components(
+            waiting.pop() if waiting else prepare_networks(root),
             device=device,
             dtype=dtype,
             progress=progress,
-            shelved=plan.waiting,
-            on_host=plan.on_host,
+            offloaded=plan.waiting,
+            on_host=plan.host_networks,
         )
-        return then(models, plan)
+        return build(models, plan)
 
-    return fitted(device, plans, parameters.low_vram, made)
+    return build_with_fallback(device, plans, parameters.low_vram, made)
 
 
-def _plans(
-    prepared: Sequence[Prepared],
+def _count_plans(
+    prepared: Sequence[PreparedNetwork],
     parameters: PersonaLiveLoadParameters,
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[MemoryPlan, ...]:
     """All memory plans for a set of weights, counted from its files' headers."""
-    networks = {each.network.name: each for each in prepared}
-    return plans_for(
+    networks = {each.spec.name: each for each in prepared}
+    return make_plans_for_networks(
         {name: each.module for name, each in networks.items()},
-        lambda name, entry: networks[name].network.dtype_of(entry, dtype),
+        lambda name, entry: networks[name].spec.resolve_dtype(entry, dtype),
         parameters,
         dtype,
         device,

@@ -9,19 +9,19 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from personalive.pipelines.base import LoadParameters, RunParameters
 
-TRAINED_CHUNK, TRAINED_LEVELS = 4, 4
+TRAINED_CHUNK_FRAMES, TRAINED_LEVELS = 4, 4
 TRAINED_SIDE = 512
-_MOST_FRAMES = 32
+_MAX_WINDOW_FRAMES = 32
 """The temporal modules know the places of no more."""
 
-EARLY = {"quality": 0, "balanced": 1, "low": 2, "lowest": 3}
+SKIPPED_LEVELS = {"quality": 0, "balanced": 1, "low": 2, "lowest": 3}
 """Noise levels that a latency mode leaves undone."""
 
 
 Side = Annotated[int, Field(ge=64, le=1024, multiple_of=64)]
 
 
-def _low_vram(value: object) -> object:
+def _upgrade_low_vram(value: object) -> object:
     """Take what the parameter was before it had more than two values."""
     if isinstance(value, str) and value.lower() in {"true", "false"}:
         value = value.lower() == "true"
@@ -31,7 +31,7 @@ def _low_vram(value: object) -> object:
 
 
 LowVram = Annotated[
-    Literal["auto", "off", "on", "half", "most", "stream", "least"], BeforeValidator(_low_vram)
+    Literal["auto", "off", "on", "half", "most", "stream", "least"], BeforeValidator(_upgrade_low_vram)
 ]
 
 
@@ -100,7 +100,7 @@ class PersonaLiveLoadParameters(LoadParameters):
         description="Noise levels left undone to show frames earlier: 0, 1, 2 or 3, for a delay of 12, 8, 4 or 0 "
         "frames with four levels.",
     )
-    temporal_window_size: int = Field(TRAINED_CHUNK, ge=1, le=8, description="Frames of a chunk.")
+    temporal_window_size: int = Field(TRAINED_CHUNK_FRAMES, ge=1, le=8, description="Frames of a chunk.")
     temporal_adaptive_step: int = Field(TRAINED_LEVELS, ge=2, le=8, description="Noise levels in the window.")
     num_inference_steps: int = Field(
         TRAINED_LEVELS, ge=1, le=8, description="Denoising steps of each chunk: as many as there are levels."
@@ -116,35 +116,37 @@ class PersonaLiveLoadParameters(LoadParameters):
     )
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
+    def _check_window(self) -> Self:
         chunk, levels = self.temporal_window_size, self.temporal_adaptive_step
         if self.num_inference_steps != levels:
             raise ValueError(
                 f"num_inference_steps ({self.num_inference_steps}) must equal temporal_adaptive_step ({levels}): "
                 "every step takes a chunk down by one noise level"
             )
-        if chunk * levels > _MOST_FRAMES:
+        if chunk * levels > _MAX_WINDOW_FRAMES:
             raise ValueError(
-                f"a window of {levels} × {chunk} frames is longer than the {_MOST_FRAMES} that the networks take"
+                f"a window of {levels} × {chunk} frames is longer than the {_MAX_WINDOW_FRAMES} that the networks take"
             )
-        if (chunk, levels) != (TRAINED_CHUNK, TRAINED_LEVELS) and not self.experimental:
+        if (chunk, levels) != (TRAINED_CHUNK_FRAMES, TRAINED_LEVELS) and not self.experimental:
             raise ValueError(
-                f"the released weights were distilled for {TRAINED_LEVELS} levels of {TRAINED_CHUNK} frames; others"
+                f"the released weights were distilled for {TRAINED_LEVELS} levels of {TRAINED_CHUNK_FRAMES} frames; others"
                 " show artefacts: say experimental=true to try"
             )
-        if EARLY[self.latency] >= levels:
-            raise ValueError(f"latency {self.latency} needs more than {EARLY[self.latency]} noise levels")
+        if SKIPPED_LEVELS[self.latency] >= levels:
+            raise ValueError(
+                f"latency {self.latency} needs more than {SKIPPED_LEVELS[self.latency]} noise levels"
+            )
         return self
 
     @property
-    def early(self) -> int:
+    def skipped_levels(self) -> int:
         """Noise levels left undone."""
-        return EARLY[self.latency]
+        return SKIPPED_LEVELS[self.latency]
 
     @property
     def delay_frames(self) -> int:
         """By how many frames the output trails the input."""
-        return self.temporal_window_size * (self.temporal_adaptive_step - 1 - self.early)
+        return self.temporal_window_size * (self.temporal_adaptive_step - 1 - self.skipped_levels)
 
 
 class PersonaLiveRunParameters(RunParameters):

@@ -14,19 +14,19 @@ import numpy as np
 from PIL import Image as Pillow
 from typing_extensions import override
 
-from personalive.errors import DeviceFullError, InputError, NoFaceError, PipelineUnavailableError
-from personalive.face.face import dominant
+from personalive.errors import DeviceOutOfMemoryError, InputError, NoFaceError, PipelineUnavailableError
+from personalive.face.face import select_dominant_face
 from personalive.face.tracker import FaceDetector
 from personalive.installation import install_command
 from personalive.media.types import Image
 from personalive.pipelines.base import (
     AnimatedChunk,
     Availability,
-    FaceFound,
+    DetectedFace,
     FrameChunk,
+    LoadProgressCallback,
     Pipeline,
     PipelineInfo,
-    ProgressReport,
     Reference,
     Session,
 )
@@ -41,18 +41,18 @@ if TYPE_CHECKING:
     import torch
 
     from personalive.media import VideoFrame
-    from personalive.pipelines.diffusion.components import Models
+    from personalive.pipelines.diffusion.components import Components
     from personalive.pipelines.diffusion.memory.plan import MemoryPlan
     from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
-    from personalive.pipelines.diffusion.sampling.engine import Engine, Trace
+    from personalive.pipelines.diffusion.sampling.engine import DiffusionEngine, Trace
     from personalive.pipelines.diffusion.sampling.noise import NoiseSource
     from personalive.pipelines.diffusion.sampling.reference import FusedReference
     from personalive.pipelines.diffusion.session import PersonaLiveSession
 
 T = TypeVar("T")
 
-_LIBRARIES = ("torch", "safetensors")
-_LOADING = 0.5
+_REQUIRED_LIBRARIES = ("torch", "safetensors")
+_LOADING_SHARE = 0.5
 """Share of the progress that reading the weights is."""
 
 
@@ -75,10 +75,10 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
     run_parameters = PersonaLiveRunParameters
 
     def __init__(
-        self, models: Models, parameters: PersonaLiveLoadParameters, plan: MemoryPlan | None = None
+        self, components: Components, parameters: PersonaLiveLoadParameters, plan: MemoryPlan | None = None
     ) -> None:
         """With networks that are loaded already; `load` reads them from files. `plan`: see `Engine`."""
-        from personalive.pipelines.diffusion.sampling.engine import Engine
+        from personalive.pipelines.diffusion.sampling.engine import DiffusionEngine
 
         self._parameters = parameters
         self.info = replace(
@@ -86,9 +86,12 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             chunk_frames=parameters.temporal_window_size,
             delay_frames=parameters.delay_frames,
         )
-        self._engine: Engine | None = Engine(models, parameters, plan)
-        self._weights = models.fingerprint()
-        self._unusual = (*models.warnings, *((self._engine.warning,) if self._engine.warning else ()))
+        self._engine: DiffusionEngine | None = DiffusionEngine(components, parameters, plan)
+        self._weights_hash = components.fingerprint()
+        self._load_warnings = (
+            *components.warnings,
+            *((self._engine.warning,) if self._engine.warning else ()),
+        )
         self._references: OrderedDict[tuple[str, bool], FusedReference] = OrderedDict()
         self._detector: FaceDetector | None = None
         self._sessions: weakref.WeakSet[PersonaLiveSession] = weakref.WeakSet()
@@ -101,71 +104,71 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
     @classmethod
     @override
     def availability_with(cls, given: Mapping[str, object]) -> Availability:
-        missing = [name for name in _LIBRARIES if importlib.util.find_spec(name) is None]
+        missing = [name for name in _REQUIRED_LIBRARIES if importlib.util.find_spec(name) is None]
         if missing:
             return Availability(
                 False, f"{missing[0]} is not installed", f"Run: {install_command('diffusion')}"
             )
-        root = layout.root_of(Path(str(given["weights"])) if given.get("weights") else None)
+        root = layout.find_weights_dir(Path(str(given["weights"])) if given.get("weights") else None)
         required = (file for file in layout.FILES if not file.optional and file.folder.name == "personalive")
-        if not root.is_dir() or all(file.find(root) is None for file in required):
+        if not root.is_dir() or all(file.find_in(root) is None for file in required):
             return Availability(False, f"there are no weights in {root}", "Run: personalive download")
         return Availability(True, f"its weights are in {root}")
 
     @classmethod
     @override
     def load(
-        cls, parameters: PersonaLiveLoadParameters, report: ProgressReport | None = None
+        cls, parameters: PersonaLiveLoadParameters, report: LoadProgressCallback | None = None
     ) -> PersonaLivePipeline:
-        device = cls._device(parameters)
-        from personalive.pipelines.diffusion.stages.acceleration import chosen
+        device = cls._resolve_device(parameters)
+        from personalive.pipelines.diffusion.stages.acceleration import resolve_mode
 
-        share = 1.0 if chosen(parameters.compile, device) == "off" else _LOADING
+        share = 1.0 if resolve_mode(parameters.compile, device) == "off" else _LOADING_SHARE
         tell = report or (lambda stage, done: None)
 
         def prepared(loaded: PersonaLivePipeline) -> PersonaLivePipeline:
             loaded.warm_up(lambda stage, done: tell(stage, share + (1 - share) * done))
             return loaded
 
-        return cls.read(parameters, lambda stage, done: tell(stage, share * done), then=prepared)
+        return cls.load_and_build(parameters, lambda stage, done: tell(stage, share * done), build=prepared)
 
     @classmethod
-    def read(
+    def load_and_build(
         cls,
         parameters: PersonaLiveLoadParameters,
-        report: ProgressReport | None = None,
+        report: LoadProgressCallback | None = None,
         *,
-        then: Callable[[PersonaLivePipeline], T],
+        build: Callable[[PersonaLivePipeline], T],
     ) -> T:
-        """Load it without warming up, and return what `then` makes of it; see `load`.
+        """Load it without warming up, and return what `build` makes of it; see `load`.
 
-        Where memory runs out in between, `then` too, all is done again with a leaner plan.
+        Where memory runs out in between, `build` too, all is done again with a leaner plan.
         """
-        device = cls._device(parameters)
-        from personalive.pipelines.diffusion.loading import read_fitted
+        device = cls._resolve_device(parameters)
+        from personalive.pipelines.diffusion.loading import load_with_plan
 
-        return read_fitted(
-            parameters, device, lambda models, plan: then(cls(models, parameters, plan)), report
+        return load_with_plan(
+            parameters, device, lambda models, plan: build(cls(models, parameters, plan)), report
         )
 
     @classmethod
-    def _device(cls, parameters: PersonaLiveLoadParameters) -> torch.device:
+    def _resolve_device(cls, parameters: PersonaLiveLoadParameters) -> torch.device:
         """Where it will run. Raises `PipelineUnavailableError` where it cannot run at all."""
         state = cls.availability_with({"weights": parameters.weights})
         if not state.ready:
-            raise PipelineUnavailableError(f"The PersonaLive pipeline cannot be loaded: {state.sentence}")
-        from personalive.pipelines.diffusion.device.devices import device_of
+            raise PipelineUnavailableError(f"The PersonaLive pipeline cannot be loaded: {state.message}")
+        from personalive.pipelines.diffusion.device.devices import resolve_device
 
-        return device_of(parameters.device)
+        return resolve_device(parameters.device)
 
-    def warm_up(self, report: ProgressReport | None = None) -> None:
+    def warm_up(self, report: LoadProgressCallback | None = None) -> None:
         """Compile, tune and record what the first frames would wait for. `load` does; nothing where nothing is.
 
         Where memory is so short that nothing is recorded, steps are tried all the same.
         """
         from personalive.pipelines.diffusion.warmup import warm_up
 
-        engine = self._loaded()
+        engine = self._require_engine()
         if engine.mode != "off" or not engine.plan.recorded:
             warm_up(engine, report)
 
@@ -185,32 +188,32 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             )
         if parameters.experimental:
             found.append("Window settings may differ from those that the weights were trained for.")
-        return (*found, *self._unusual)
+        return (*found, *self._load_warnings)
 
     @property
     @override
     def notes(self) -> tuple[str, ...]:
         from personalive.pipelines.diffusion.device.allocator import total_bytes
 
-        engine = self._loaded()
-        total = total_bytes(engine.models.device)
+        engine = self._require_engine()
+        total = total_bytes(engine.components.device)
         if self._parameters.low_vram != "auto" or total is None:
             return ()
-        return (f"{engine.plan.on_card(total)} (low_vram={engine.plan.name}).",)
+        return (f"{engine.plan.describe_for_card(total)} (low_vram={engine.plan.name}).",)
 
     @override
     def seconds_per_frame(self) -> float | None:
-        from personalive.pipelines.diffusion.estimate import seconds_per_frame
+        from personalive.pipelines.diffusion.estimate import estimate_seconds_per_frame
 
-        return seconds_per_frame(self._loaded())
+        return estimate_seconds_per_frame(self._require_engine())
 
     @override
     def fuse(self, image: Image, *, allow_no_face: bool = False) -> FusedReference:
-        from personalive.pipelines.diffusion.sampling.reference import fuse, identity
+        from personalive.pipelines.diffusion.sampling.reference import compute_reference_id, fuse_reference
 
-        engine = self._loaded()
+        engine = self._require_engine()
         width, height = self._parameters.width, self._parameters.height
-        name = identity(image, height, width, self._weights)
+        name = compute_reference_id(image, height, width, self._weights_hash)
         lenient = allow_no_face or not self._parameters.face_detection
         if (name, lenient) in self._references:
             self._references.move_to_end((name, lenient))
@@ -222,13 +225,13 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             )
         shown = np.array(Pillow.fromarray(image).resize((width, height), Pillow.Resampling.LANCZOS))
         shown.setflags(write=False)
-        reference = fuse(
-            engine.models,
+        reference = fuse_reference(
+            engine.components,
             image,
             height=height,
             width=width,
-            name=name,
-            shown=shown,
+            reference_id=name,
+            display_image=shown,
             face=face,
             allow_no_face=lenient,
         )
@@ -237,13 +240,13 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             self._references.popitem(last=False)
         return reference
 
-    def _find_face(self, image: Image) -> FaceFound | None:
+    def _find_face(self, image: Image) -> DetectedFace | None:
         self._detector = self._detector or FaceDetector()
-        face = dominant(self._detector.detect(image), (image.shape[1], image.shape[0]))
+        face = select_dominant_face(self._detector.detect(image), (image.shape[1], image.shape[0]))
         if face is None:
             return None
         left, top, right, bottom = (float(value) for value in face.box)
-        return FaceFound((left, top, right, bottom), self._detector.confidence(image, face))
+        return DetectedFace((left, top, right, bottom), self._detector.confidence(image, face))
 
     @override
     def open_session(
@@ -257,33 +260,37 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
     ) -> PersonaLiveSession:
         """A session with its own state. `noise` replaces the seeded source, `trace` is told of every stage.
 
-        Raises `DeviceFullError` where the GPU has no memory for one more.
+        Raises `DeviceOutOfMemoryError` where the GPU has no memory for one more.
         """
-        from personalive.pipelines.diffusion.session import PersonaLiveSession, own_reference, seeded
+        from personalive.pipelines.diffusion.session import (
+            PersonaLiveSession,
+            make_noise_factory,
+            require_reference,
+        )
 
-        engine = self._loaded()
-        self._require_room(engine)
+        engine = self._require_engine()
+        self._require_memory(engine)
         session = PersonaLiveSession(
             engine,
-            own_reference(reference),
+            require_reference(reference),
             parameters or PersonaLiveRunParameters(),
-            noise or seeded(self._parameters.seed if seed is None else seed),
-            self._weights,
+            noise or make_noise_factory(self._parameters.seed if seed is None else seed),
+            self._weights_hash,
             trace,
         )
         self._sessions.add(session)
         return session
 
-    def _require_room(self, engine: Engine) -> None:
-        """Raise `DeviceFullError` where a session more than was planned for has no room."""
+    def _require_memory(self, engine: DiffusionEngine) -> None:
+        """Raise `DeviceOutOfMemoryError` where a session more than was planned for has no room."""
         there = sum(not session.closed for session in self._sessions)
         if there < engine.plan.batch_sessions:
             return
         from personalive.pipelines.diffusion.device.allocator import unused_bytes
 
-        free = unused_bytes(engine.models.device)
+        free = unused_bytes(engine.components.device)
         if free < engine.plan.session:
-            raise DeviceFullError(
+            raise DeviceOutOfMemoryError(
                 f"There is too little GPU memory for another session: {engine.plan.session / 1e9:.2f} GB are "
                 f"needed and {free / 1e9:.2f} GB are free."
             )
@@ -293,25 +300,25 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
 
         Raises `InputError` for a clip without a frame.
         """
-        from personalive.pipelines.diffusion.motion.extraction import extract
+        from personalive.pipelines.diffusion.motion.extraction import extract_motion
 
-        return extract(self._loaded(), frames, fps, self._weights)
+        return extract_motion(self._require_engine(), frames, fps, self._weights_hash)
 
     @property
     @override
-    def sessions_together(self) -> int:
-        return self._loaded().plan.batch_sessions
+    def session_batch_size(self) -> int:
+        return self._require_engine().plan.batch_sessions
 
     @override
     def step_many(
         self, sessions: Sequence[Session[PersonaLiveRunParameters]], chunks: Sequence[FrameChunk]
     ) -> list[AnimatedChunk]:
-        from personalive.pipelines.diffusion.session import PersonaLiveSession, step_together
+        from personalive.pipelines.diffusion.session import PersonaLiveSession, step_sessions
 
         own = [session for session in sessions if isinstance(session, PersonaLiveSession)]
         if len(own) < len(sessions):
             raise InputError("Only sessions of this pipeline can be stepped together.")
-        return step_together(own, chunks)
+        return step_sessions(own, chunks)
 
     @override
     def close(self) -> None:
@@ -322,11 +329,11 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         self._engine = None
 
     @property
-    def engine(self) -> Engine:
+    def engine(self) -> DiffusionEngine:
         """What steps the sessions; for tools that look inside."""
-        return self._loaded()
+        return self._require_engine()
 
-    def _loaded(self) -> Engine:
+    def _require_engine(self) -> DiffusionEngine:
         if self._engine is None:
             raise InputError("This pipeline is closed.")
         return self._engine

@@ -24,21 +24,21 @@ from personalive.pipelines.diffusion.device.pinned_copy import to_host
 from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
 from personalive.pipelines.diffusion.parameters import PersonaLiveRunParameters
 from personalive.pipelines.diffusion.sampling.engine import (
-    Engine,
-    Look,
+    DiffusionEngine,
+    DrivingFrames,
     SessionState,
     StepInput,
     StepOutput,
     Trace,
-    looked_at,
+    to_driving_frames,
 )
 from personalive.pipelines.diffusion.sampling.noise import NoiseSource, SeededNoise
 from personalive.pipelines.diffusion.sampling.reference import FusedReference
-from personalive.pipelines.diffusion.stages.motion_features import Perceived, unseen
+from personalive.pipelines.diffusion.stages.motion_features import MotionFeatures, repeat_last
 from personalive.pipelines.diffusion.tracking.driver_tracker import DriverTracker
-from personalive.pipelines.prefetch import Prefetch
+from personalive.pipelines.prefetch import Prefetcher
 
-Shown = tuple[float, FrameState]
+FrameLabel = tuple[float, FrameState]
 """What an output frame will say of itself: the driving frame's time, and its state."""
 
 
@@ -50,15 +50,15 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
 
     def __init__(
         self,
-        engine: Engine,
+        engine: DiffusionEngine,
         reference: FusedReference,
         parameters: PersonaLiveRunParameters,
         noise: Callable[[], NoiseSource],
         weights: str,
         trace: Trace | None = None,
     ) -> None:
-        self._weights = weights
-        self._engine: Engine | None = engine
+        self._weights_hash = weights
+        self._engine: DiffusionEngine | None = engine
         size = (engine.parameters.width, engine.parameters.height)
         if reference.image.shape[1::-1] != size:
             raise InputError("The reference was fused for another size than this pipeline's.")
@@ -66,14 +66,14 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
         self._reference = reference
         self._make_noise = noise
         self._trace = trace
-        self._tracker = Prefetch(DriverTracker(size, detect=engine.parameters.face_detection))
-        self._begin(engine)
+        self._tracker = Prefetcher(DriverTracker(size, detect=engine.parameters.face_detection))
+        self._start(engine)
 
-    def _begin(self, engine: Engine) -> None:
+    def _start(self, engine: DiffusionEngine) -> None:
         self._noise = self._make_noise()
-        first = self._noise.draw(engine.noise_shape(engine.schedule.padding))
-        self._state: SessionState = engine.start(self._reference, first)
-        self._waiting: deque[Shown] = deque()
+        first = self._noise.draw(engine.noise_shape(engine.scheduler.initial_frames))
+        self._state: SessionState = engine.start_session(self._reference, first)
+        self._pending: deque[FrameLabel] = deque()
         self._next_noise: Tensor | None = None
 
     @property
@@ -84,11 +84,11 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
     @property
     @override
     def delay_frames(self) -> int:
-        return self._running().parameters.delay_frames
+        return self._require_engine().parameters.delay_frames
 
     @override
     def prepare(self, image: Image, time: float) -> None:
-        self._running()
+        self._require_engine()
         self._tracker.prepare(image, time)
 
     @override
@@ -97,33 +97,33 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
 
     @override
     def step(self, chunk: FrameChunk) -> AnimatedChunk:
-        return step_together([self], [chunk])[0]
+        return step_sessions([self], [chunk])[0]
 
     def step_motion(self, motion: DrivingMotion) -> AnimatedChunk:
         """Animate the next frames by a motion that was extracted before: as many as a chunk has.
 
         Raises `InputError` for another number, or a motion that other networks extracted.
         """
-        if motion.weights != self._weights:
+        if motion.weights != self._weights_hash:
             raise InputError("This motion was extracted with other weights: extract it again.")
-        engine = self._running()
-        output = engine.step([self._look(engine, motion)])[0]
-        return self._show(motion.times, output, _fetched(output))
+        engine = self._require_engine()
+        output = engine.step([self._prepare_input(engine, motion)])[0]
+        return self._make_chunk(motion.times, output, _fetch_images(output))
 
     @override
     def flush(self) -> AnimatedChunk | None:
-        engine = self._running()
+        engine = self._require_engine()
         if self._state.driver is None:
             return None
-        rest, size = len(self._waiting), engine.schedule.chunk_frames
+        rest, size = len(self._pending), engine.scheduler.chunk_frames
         images: list[Frames] = []
-        shown: list[Shown] = []
+        shown: list[FrameLabel] = []
         while len(shown) < rest:
             assert self._state.driver is not None
-            output = engine.step([self._input(engine, unseen(self._state.driver, size))])[0]
+            output = engine.step([self._make_input(engine, repeat_last(self._state.driver, size))])[0]
             assert output is not None
             images.append(to_host(output.images)().numpy().copy())
-            shown += self._take(output, [(0.0, FrameState.HELD)] * size)
+            shown += self._advance(output, [(0.0, FrameState.HELD)] * size)
         self.reset()
         if not rest:
             return None
@@ -136,49 +136,49 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
 
     @override
     def switch_reference(self, reference: Reference) -> None:
-        engine, own = self._running(), own_reference(reference)
+        engine, own = self._require_engine(), require_reference(reference)
         if own.image.shape != self._reference.image.shape:
             raise InputError("The new reference was fused for another size than this session's.")
         self._reference = own
-        self._begin(engine)
+        self._start(engine)
 
     @override
     def reset(self) -> None:
-        engine = self._running()
+        engine = self._require_engine()
         self._tracker.reset()
-        self._begin(engine)
+        self._start(engine)
 
     @override
     def snapshot(self) -> bytes:
-        self._running()
-        return snapshots.save(
+        self._require_engine()
+        return snapshots.serialize(
             snapshots.Snapshot(
                 reference=self._reference.id,
                 state=self._state,
                 parameters=self._parameters,
-                waiting=tuple(self._waiting),
+                pending=tuple(self._pending),
                 noise=self._noise.state(),
                 next_noise=self._next_noise,
-                watch=self._tracker.pause(),
+                tracker=self._tracker.save_state(),
             )
         )
 
     @override
     def restore(self, snapshot: bytes) -> None:
-        engine = self._running()
-        kept = snapshots.load(snapshot, engine.models, self._reference)
+        engine = self._require_engine()
+        kept = snapshots.deserialize(snapshot, engine.components, self._reference)
         delay = 0 if kept.state.driver is None else engine.parameters.delay_frames
-        window = engine.noise_shape(engine.schedule.padding)
-        if len(kept.waiting) != delay or kept.state.window.latents.shape != window:
+        window = engine.noise_shape(engine.scheduler.initial_frames)
+        if len(kept.pending) != delay or kept.state.window.latents.shape != window:
             raise InputError("This snapshot is of a session with another window or latency.")
         self._state, self._parameters = kept.state, kept.parameters
-        self._waiting = deque(kept.waiting)
+        self._pending = deque(kept.pending)
         self._noise.restore(kept.noise)
         self._next_noise = kept.next_noise
-        self._tracker.resume(kept.watch)
+        self._tracker.restore_state(kept.tracker)
 
     @override
-    def figures(self) -> Mapping[str, float]:
+    def stats(self) -> Mapping[str, float]:
         return {"keyframes": len(self._state.window.keyframes)}
 
     @override
@@ -191,25 +191,27 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
         """Whether it holds nothing any more."""
         return self._engine is None
 
-    def _running(self) -> Engine:
+    def _require_engine(self) -> DiffusionEngine:
         if self._engine is None:
             raise SessionClosedError("This session is closed.")
         return self._engine
 
-    def _look(self, engine: Engine, chunk: FrameChunk | DrivingMotion) -> StepInput:
+    def _prepare_input(self, engine: DiffusionEngine, chunk: FrameChunk | DrivingMotion) -> StepInput:
         """One step's input. Raises `InputError` for a chunk of another length than the pipeline's."""
-        size = engine.schedule.chunk_frames
+        size = engine.scheduler.chunk_frames
         if len(chunk) != size:
             raise InputError(f"This pipeline takes chunks of {size} frames, not {len(chunk)}.")
         if isinstance(chunk, DrivingMotion):
-            return self._input(engine, chunk.perceived(engine.models.device, engine.models.dtype))
+            return self._make_input(
+                engine, chunk.to_features(engine.components.device, engine.components.dtype)
+            )
         pairs = zip(chunk.images, chunk.times.tolist(), strict=True)
-        tracked = [self._tracker.look(image, time) for image, time in pairs]
-        return self._input(engine, looked_at(tracked, engine.models.device))
+        tracked = [self._tracker.get(image, time) for image, time in pairs]
+        return self._make_input(engine, to_driving_frames(tracked, engine.components.device))
 
-    def _input(self, engine: Engine, driving: Look | Perceived) -> StepInput:
+    def _make_input(self, engine: DiffusionEngine, driving: DrivingFrames | MotionFeatures) -> StepInput:
         if self._next_noise is None:
-            self._next_noise = self._noise.draw(engine.noise_shape(engine.schedule.chunk_frames))
+            self._next_noise = self._noise.draw(engine.noise_shape(engine.scheduler.chunk_frames))
         return StepInput(
             reference=self._reference,
             state=self._state,
@@ -219,7 +221,7 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
             trace=self._trace,
         )
 
-    def _show(
+    def _make_chunk(
         self, times: NDArray[np.float64], output: StepOutput | None, images: Callable[[], Tensor]
     ) -> AnimatedChunk:
         """What a step on frames of those times gave, with what each frame shows; `images` waits for its frames."""
@@ -227,23 +229,23 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
             still = np.repeat(self._reference.image[None], len(times), axis=0)
             return AnimatedChunk(still, times, (FrameState.WAITING,) * len(times))
         states = (FrameState.ANIMATED if valid else FrameState.HELD for valid in output.valid.tolist())
-        shown = self._take(output, list(zip(map(float, times), states, strict=True)))
+        shown = self._advance(output, list(zip(map(float, times), states, strict=True)))
         leaving, kinds = zip(*shown, strict=True)
         # A copy of their own: page-locked memory is scarce, and a caller may keep frames for long.
         return AnimatedChunk(images().numpy().copy(), np.array(leaving, np.float64), kinds)
 
-    def _take(self, output: StepOutput, entering: list[Shown]) -> list[Shown]:
+    def _advance(self, output: StepOutput, entering: list[FrameLabel]) -> list[FrameLabel]:
         """Take over a step's state; what entered the window goes behind what waits, and as many leave."""
-        engine = self._running()
+        engine = self._require_engine()
         if self._state.driver is None:
             begin = (entering[0][0], FrameState.TRANSITION)
-            self._waiting.extend([begin] * engine.parameters.delay_frames)
-        self._waiting.extend(entering)
+            self._pending.extend([begin] * engine.parameters.delay_frames)
+        self._pending.extend(entering)
         self._state, self._next_noise = output.state, None
-        return [self._waiting.popleft() for _ in entering]
+        return [self._pending.popleft() for _ in entering]
 
 
-def step_together(
+def step_sessions(
     sessions: Sequence[PersonaLiveSession], chunks: Sequence[FrameChunk]
 ) -> list[AnimatedChunk]:
     """Step sessions of one pipeline in one call of its networks; each gets what stepping it alone would give."""
@@ -251,30 +253,30 @@ def step_together(
         raise InputError("A session can be stepped only once at a time.")
     if not sessions:
         return []
-    engine = sessions[0]._running()
-    if any(session._running() is not engine for session in sessions):
+    engine = sessions[0]._require_engine()
+    if any(session._require_engine() is not engine for session in sessions):
         raise InputError("Only sessions of one pipeline can be stepped together.")
     pairs = list(zip(sessions, chunks, strict=True))
-    outputs = engine.step([session._look(engine, chunk) for session, chunk in pairs])
-    fetched = [_fetched(output) for output in outputs]
+    outputs = engine.step([session._prepare_input(engine, chunk) for session, chunk in pairs])
+    fetched = [_fetch_images(output) for output in outputs]
     return [
-        session._show(chunk.times, output, images)
+        session._make_chunk(chunk.times, output, images)
         for (session, chunk), output, images in zip(pairs, outputs, fetched, strict=True)
     ]
 
 
-def _fetched(output: StepOutput | None) -> Callable[[], Tensor]:
+def _fetch_images(output: StepOutput | None) -> Callable[[], Tensor]:
     """A step's frames on their way to the host."""
     return to_host(torch.empty(0) if output is None else output.images)
 
 
-def own_reference(reference: Reference) -> FusedReference:
+def require_reference(reference: Reference) -> FusedReference:
     """The reference as this pipeline's. Raises `InputError` for another's."""
     if not isinstance(reference, FusedReference):
         raise InputError("This reference was fused by another pipeline. Fuse the image with this one.")
     return reference
 
 
-def seeded(seed: int) -> Callable[[], NoiseSource]:
+def make_noise_factory(seed: int) -> Callable[[], NoiseSource]:
     """Sources that all draw the same, from that seed."""
     return cast("Callable[[], NoiseSource]", lambda: SeededNoise(seed))

@@ -19,49 +19,49 @@ from torch import Tensor
 
 from personalive.errors import InputError
 from personalive.pipelines.base import FrameState
-from personalive.pipelines.diffusion.components import Models
-from personalive.pipelines.diffusion.networks.denoising_unet import join_banks
+from personalive.pipelines.diffusion.components import Components
+from personalive.pipelines.diffusion.networks.denoising_unet import concat_banks
 from personalive.pipelines.diffusion.networks.motion_extractor import HeadMotion
 from personalive.pipelines.diffusion.parameters import PersonaLiveRunParameters
 from personalive.pipelines.diffusion.sampling.engine import SessionState
 from personalive.pipelines.diffusion.sampling.reference import FusedReference
-from personalive.pipelines.diffusion.sampling.window import WindowState, keyframe_banks
+from personalive.pipelines.diffusion.sampling.window import WindowState, compute_keyframe_banks
 from personalive.pipelines.diffusion.stages.motion_features import DriverState
 
-FORMAT = 1
-_DIGEST = 32
+FORMAT_VERSION = 1
+_DIGEST_BYTES = 32
 _HEADS = ("first", "head", "calm")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """All that a session is made of. `reference` is its id; `watch` is what `Prefetch.resume` takes."""
+    """All that a session is made of. `reference` is its id; `tracker` is what `Prefetcher.resume` takes."""
 
     reference: str
     state: SessionState
     parameters: PersonaLiveRunParameters
-    waiting: tuple[tuple[float, FrameState], ...]
+    pending: tuple[tuple[float, FrameState], ...]
     noise: Tensor
     next_noise: Tensor | None
-    watch: dict[str, Any]
+    tracker: dict[str, Any]
 
 
-def save(snapshot: Snapshot) -> bytes:
+def serialize(snapshot: Snapshot) -> bytes:
     """The snapshot as bytes."""
     facts = {
-        "format": FORMAT,
+        "format": FORMAT_VERSION,
         "reference": snapshot.reference,
         "parameters": snapshot.parameters.model_dump(mode="json"),
         "chunk": snapshot.state.window.chunk,
-        "waiting": snapshot.waiting,
-        "watch": snapshot.watch,
+        "waiting": snapshot.pending,
+        "watch": snapshot.tracker,
     }
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in _tensors(snapshot).items()}
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in _collect_tensors(snapshot).items()}
     body = save_tensors(tensors, {"session": json.dumps(facts)})
     return hashlib.sha256(body).digest() + body
 
 
-def _tensors(snapshot: Snapshot) -> dict[str, Tensor]:
+def _collect_tensors(snapshot: Snapshot) -> dict[str, Tensor]:
     window, driver = snapshot.state.window, snapshot.state.driver
     tensors = {"latents": window.latents, "expressions": window.expressions, "noise": snapshot.noise}
     optional = {
@@ -80,25 +80,27 @@ def _tensors(snapshot: Snapshot) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def load(data: bytes, models: Models, reference: FusedReference) -> Snapshot:
+def deserialize(data: bytes, components: Components, reference: FusedReference) -> Snapshot:
     """The snapshot of a session on `reference`.
 
     Raises `InputError` when the bytes are none, or of a session with another reference, size or weights.
     """
-    digest, body = data[:_DIGEST], data[_DIGEST:]
+    digest, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
     if hashlib.sha256(body).digest() != digest:
         raise InputError("These bytes are no snapshot of a session, or were damaged.")
     try:
-        facts = _facts(body, reference)
-        tensors = {name: tensor.to(models.device) for name, tensor in load_tensors(body).items()}
+        facts = _read_metadata(body, reference)
+        tensors = {name: tensor.to(components.device) for name, tensor in load_tensors(body).items()}
         return Snapshot(
             reference=reference.id,
-            state=SessionState(_window(tensors, facts["chunk"], models, reference), _driver(tensors)),
+            state=SessionState(
+                _restore_window(tensors, facts["chunk"], components, reference), _restore_driver(tensors)
+            ),
             parameters=PersonaLiveRunParameters.model_validate(facts["parameters"]),
-            waiting=tuple((float(time), FrameState(state)) for time, state in facts["waiting"]),
+            pending=tuple((float(time), FrameState(state)) for time, state in facts["waiting"]),
             noise=tensors["noise"].cpu(),
             next_noise=tensors["next_noise"].cpu() if "next_noise" in tensors else None,
-            watch=facts["watch"],
+            tracker=facts["watch"],
         )
     except InputError:
         raise
@@ -106,29 +108,34 @@ def load(data: bytes, models: Models, reference: FusedReference) -> Snapshot:
         raise InputError("These bytes are no snapshot of a session.") from error
 
 
-def _facts(data: bytes, reference: FusedReference) -> dict[str, Any]:
+def _read_metadata(data: bytes, reference: FusedReference) -> dict[str, Any]:
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     facts: dict[str, Any] = json.loads(header["__metadata__"]["session"])
-    if facts["format"] != FORMAT or facts["reference"] != reference.id:
+    if facts["format"] != FORMAT_VERSION or facts["reference"] != reference.id:
         raise InputError("This snapshot is of a session with another reference, size, weights or version.")
     return facts
 
 
-def _window(tensors: dict[str, Tensor], chunk: int, models: Models, reference: FusedReference) -> WindowState:
+def _restore_window(
+    tensors: dict[str, Tensor], chunk: int, components: Components, reference: FusedReference
+) -> WindowState:
     keyframes = tuple(tensors[f"keyframe.{index}"] for index in range(len(tensors["expressions"]) - 1))
-    sources = [reference.banks, *(keyframe_banks(models, reference, latents) for latents in keyframes)]
+    sources = [
+        reference.banks,
+        *(compute_keyframe_banks(components, reference, latents) for latents in keyframes),
+    ]
     return WindowState(
         latents=tensors["latents"],
         motion=tensors.get("motion"),
         pose=tensors.get("pose"),
         keyframes=keyframes,
         expressions=tensors["expressions"],
-        banks=join_banks(sources) if keyframes else reference.banks,
+        banks=concat_banks(sources) if keyframes else reference.banks,
         chunk=chunk,
     )
 
 
-def _driver(tensors: dict[str, Tensor]) -> DriverState | None:
+def _restore_driver(tensors: dict[str, Tensor]) -> DriverState | None:
     if "tokens" not in tensors:
         return None
     first, head, calm = (

@@ -8,20 +8,25 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from personalive.pipelines.base import ProgressReport
-from personalive.pipelines.diffusion.networks.denoising_unet import join_banks
+from personalive.pipelines.base import LoadProgressCallback
+from personalive.pipelines.diffusion.networks.denoising_unet import concat_banks
 from personalive.pipelines.diffusion.parameters import PersonaLiveRunParameters
-from personalive.pipelines.diffusion.sampling.engine import Engine, Look, SessionState, StepInput
+from personalive.pipelines.diffusion.sampling.engine import (
+    DiffusionEngine,
+    DrivingFrames,
+    SessionState,
+    StepInput,
+)
 from personalive.pipelines.diffusion.sampling.noise import SeededNoise
-from personalive.pipelines.diffusion.sampling.reference import FusedReference, fuse
-from personalive.pipelines.diffusion.sampling.window import keyframe_banks
-from personalive.pipelines.diffusion.stages.acceleration import ReplayedStages
-from personalive.pipelines.diffusion.stages.motion_features import Perceived
+from personalive.pipelines.diffusion.sampling.reference import FusedReference, fuse_reference
+from personalive.pipelines.diffusion.sampling.window import compute_keyframe_banks
+from personalive.pipelines.diffusion.stages.acceleration import GraphedStages
+from personalive.pipelines.diffusion.stages.motion_features import MotionFeatures
 
-STAGE = "preparing the first frames"
+PROGRESS_STAGE = "preparing the first frames"
 
 
-def warm_up(engine: Engine, report: ProgressReport | None = None) -> None:
+def warm_up(engine: DiffusionEngine, report: LoadProgressCallback | None = None) -> None:
     """Run every kind of step once: each number of sessions up to `batch_sessions`, and of keyframes.
 
     The pictures are noise and nothing of it is kept but what is compiled and recorded. Where stages are recorded,
@@ -32,76 +37,80 @@ def warm_up(engine: Engine, report: ProgressReport | None = None) -> None:
 
     def run(passes: int) -> None:
         nonlocal done
-        for _ in _steps(engine, sessions, keyframes):
+        for _ in _run_all_shapes(engine, sessions, keyframes):
             done += 1
             if report is not None:
-                report(STAGE, done / (passes * steps))
+                report(PROGRESS_STAGE, done / (passes * steps))
 
     stages = engine.stages
-    if isinstance(stages, ReplayedStages):
-        with stages.preparing():
-            with stages.trying_out():
+    if isinstance(stages, GraphedStages):
+        with stages.raising_out_of_memory():
+            with stages.warming_up():
                 run(2)
             run(2)
     else:
         run(1)
-    if engine.models.device.type == "cuda":
-        torch.cuda.synchronize(engine.models.device)
+    if engine.components.device.type == "cuda":
+        torch.cuda.synchronize(engine.components.device)
         torch.cuda.empty_cache()  # what only recording needed
 
 
-def _steps(engine: Engine, sessions: int, keyframes: int) -> Iterator[None]:
-    reference = made_up_reference(engine)
+def _run_all_shapes(engine: DiffusionEngine, sessions: int, keyframes: int) -> Iterator[None]:
+    reference = make_synthetic_reference(engine)
     with torch.inference_mode():
-        keyframe_banks(engine.models, reference, reference.latents)
+        compute_keyframe_banks(engine.components, reference, reference.latents)
     yield
     # The largest first: others find room in its.
     for count in range(sessions, 0, -1):
-        begun = with_keyframes(begin(engine, reference), reference, keyframes)
+        begun = with_keyframes(start_state(engine, reference), reference, keyframes)
         # A first step draws the whole window's poses.
-        driven = _step(engine, reference, begun, count)
+        driven = _run_step(engine, reference, begun, count)
         yield
         for number in range(keyframes, -1, -1):
-            _step(engine, reference, with_keyframes(driven, reference, number), count)
+            _run_step(engine, reference, with_keyframes(driven, reference, number), count)
             yield
 
 
-def with_keyframes(state: SessionState, reference: FusedReference, number: int) -> SessionState:
+def with_keyframes(state: SessionState, reference: FusedReference, keyframes: int) -> SessionState:
     """The state with so many history keyframes, each the reference itself, and none to come for nine steps."""
-    banks = join_banks([reference.banks] * (1 + number)) if number else reference.banks
-    window = replace(state.window, keyframes=(reference.latents,) * number, banks=banks, chunk=0)
+    banks = concat_banks([reference.banks] * (1 + keyframes)) if keyframes else reference.banks
+    window = replace(state.window, keyframes=(reference.latents,) * keyframes, banks=banks, chunk=0)
     return replace(state, window=window)
 
 
-def made_up_reference(engine: Engine) -> FusedReference:
+def make_synthetic_reference(engine: DiffusionEngine) -> FusedReference:
     """A picture of noise, fused."""
     height, width = engine.parameters.height, engine.parameters.width
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return fuse(
-        engine.models,
+    return fuse_reference(
+        engine.components,
         noise,
         height=height,
         width=width,
-        name="warm-up",
-        shown=noise,
+        reference_id="warm-up",
+        display_image=noise,
         face=None,
         allow_no_face=True,
     )
 
 
-def begin(engine: Engine, reference: FusedReference) -> SessionState:
+def start_state(engine: DiffusionEngine, reference: FusedReference) -> SessionState:
     """A session's state before its first step."""
-    return engine.start(reference, SeededNoise(0).draw(engine.noise_shape(engine.schedule.padding)))
+    return engine.start_session(
+        reference, SeededNoise(0).draw(engine.noise_shape(engine.scheduler.initial_frames))
+    )
 
 
-def _step(engine: Engine, reference: FusedReference, state: SessionState, sessions: int) -> SessionState:
+def _run_step(
+    engine: DiffusionEngine, reference: FusedReference, state: SessionState, sessions: int
+) -> SessionState:
     """One step of so many sessions, all in the same state; the state after it."""
-    device, chunk = engine.models.device, engine.schedule.chunk_frames
+    device, chunk = engine.components.device, engine.scheduler.chunk_frames
     size = (engine.parameters.height, engine.parameters.width)
     frames = torch.randint(0, 256, (chunk, *size, 3), dtype=torch.uint8, device=device)
-    look = Look(frames, torch.ones(chunk, dtype=torch.bool, device=device))
+    look = DrivingFrames(frames, torch.ones(chunk, dtype=torch.bool, device=device))
     # Noise may show no face. What is recorded does not depend on it, but the step would.
-    seen = [with_faces(each, reference) for each in engine.perceive([look] * sessions)]
+    seen = [with_faces(each, reference) for each in engine.extract_motion_features([look] * sessions)]
     noise = SeededNoise(1).draw(engine.noise_shape(chunk))
     run = PersonaLiveRunParameters()
     outputs = engine.step([StepInput(reference, state, each, noise, run) for each in seen])
@@ -109,10 +118,10 @@ def _step(engine: Engine, reference: FusedReference, state: SessionState, sessio
     return outputs[0].state
 
 
-def with_faces(seen: Perceived, reference: FusedReference) -> Perceived:
+def with_faces(features: MotionFeatures, reference: FusedReference) -> MotionFeatures:
     """The same, had every frame shown the reference's own face."""
-    count = len(seen.valid)
+    count = len(features.valid)
     head = type(reference.head)(*(value.expand(count, *value.shape[1:]) for value in reference.head))
-    return seen._replace(
-        head=head, tokens=reference.motion.expand(count, -1, -1), valid=torch.ones_like(seen.valid)
+    return features._replace(
+        head=head, tokens=reference.motion.expand(count, -1, -1), valid=torch.ones_like(features.valid)
     )

@@ -16,23 +16,23 @@ from numpy.typing import NDArray
 from personalive.face.face import Float
 from personalive.face.pose import Double
 from personalive.media.types import Image
-from personalive.pipelines.preview.mesh import Region, blend, interpolate, polygon_mask
+from personalive.pipelines.preview.mesh import PixelRect, blend, interpolate_mesh, polygon_mask
 from personalive.pipelines.preview.topology import Eye
 
-MEETING = 0.05
+LID_MEETING_POINT = 0.05
 """Where closed lids meet, as a share of the way from the lower lid to the upper: the lower lid rises a little."""
-_ABOVE = 1.0
+_LID_SKIN_HEIGHT = 1.0
 """How far above its crease the drawn lid begins, in distances from lid margin to crease: a soft start there."""
 
-_LASHES = 0.18
+_LASH_REACH = 0.18
 """How far the drawn lid reaches below its margin, as a share of the way from the crease: the lashes' soft rim."""
-_LID_FROM = 0.2
+_LID_FADE_CLOSURE = 0.2
 """Closure from which the drawn lid fades in; before that, stretching the portrait's own will do."""
 
 
-def lid_margins(upper: Double, lower: Double, closure: float) -> tuple[Double, Double]:
+def close_lid_margins(upper: Double, lower: Double, closure: float) -> tuple[Double, Double]:
     """Where margins of open lids, (n, k) each in any unit, go at a closure: 1 closed, below 0 opened wider."""
-    meeting = lower + MEETING * (upper - lower)
+    meeting = lower + LID_MEETING_POINT * (upper - lower)
     if closure < 0:
         return upper + closure * 0.35 * (lower - upper), lower
     return upper + closure * (meeting - upper), lower + closure * (meeting - lower)
@@ -47,7 +47,7 @@ class EyeLayers:
     """
 
     eye: Eye
-    region: Region
+    region: PixelRect
     eyeball: Image
     closed: Image
     ring: Float
@@ -67,17 +67,17 @@ class EyeLayers:
         shown = min(max(looking, abs(closure) / 0.04), 1.0)  # an eye at rest is the portrait's, untouched
         if shown > 0:
             self._draw_eyeball(canvas, landmarks, unlidded[self.eye.ring], gaze, shown)
-        if closure > _LID_FROM:
+        if closure > _LID_FADE_CLOSURE:
             self._draw_lid(canvas, landmarks, unlidded, closure)
 
     def _draw_eyeball(
         self, canvas: Image, landmarks: Float, rigid_ring: Float, gaze: Float, shown: float
     ) -> None:
         opening = landmarks[self.eye.ring]
-        region = Region.around(opening, _size(canvas), 2)
-        if region.empty:
+        region = PixelRect.bounding(opening, _image_size(canvas), 2)
+        if region.is_empty:
             return
-        to_portrait = _affine(rigid_ring, self.ring)
+        to_portrait = _fit_affine(rigid_ring, self.ring)
         x = np.arange(region.left, region.right, dtype=np.float32)
         y = np.arange(region.top, region.bottom, dtype=np.float32)[:, None]
         u, v = (row[0] * x + (row[1] * y + row[2]) for row in to_portrait)
@@ -90,20 +90,20 @@ class EyeLayers:
         blend(canvas, region, eyeball, polygon_mask(opening, region, 0.6) * np.float32(shown))
 
     def _draw_lid(self, canvas: Image, landmarks: Float, unlidded: Float, closure: float) -> None:
-        fold, margin = _row(self.eye, self.eye.crease), _row(self.eye, self.eye.upper)
-        top = landmarks[fold] + np.float32(_ABOVE) * (unlidded[fold] - unlidded[margin])
-        lashes = landmarks[margin] + (landmarks[margin] - landmarks[fold]) * np.float32(_LASHES * closure)
+        fold, margin = _landmark_row(self.eye, self.eye.crease), _landmark_row(self.eye, self.eye.upper)
+        top = landmarks[fold] + np.float32(_LID_SKIN_HEIGHT) * (unlidded[fold] - unlidded[margin])
+        lashes = landmarks[margin] + (landmarks[margin] - landmarks[fold]) * np.float32(_LASH_REACH * closure)
         target = np.concatenate([top, landmarks[margin], lashes])
         shown = np.repeat(np.array([0.0, 1.0, 0.0], np.float32), len(fold))
         values = np.column_stack([self.strip - (self.region.left, self.region.top), shown]).astype(np.float32)
-        region = Region.around(target, _size(canvas), 2)
-        if region.empty:
+        region = PixelRect.bounding(target, _image_size(canvas), 2)
+        if region.is_empty:
             return
-        spread, covered = interpolate(target, values, self.triangles, region)
+        spread, covered = interpolate_mesh(target, values, self.triangles, region)
         lid = cv2.remap(self.closed, spread[0], spread[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         alpha = np.where(covered, np.clip(spread[2] * 4.0, 0.0, 1.0), np.float32(0))
         alpha = cv2.GaussianBlur(alpha, (0, 0), 0.7) * np.float32(
-            np.clip((closure - _LID_FROM) / 0.3, 0.0, 1.0)
+            np.clip((closure - _LID_FADE_CLOSURE) / 0.3, 0.0, 1.0)
         )
         blend(canvas, region, lid, np.asarray(alpha, np.float32))
 
@@ -112,21 +112,23 @@ def build_eye(image: Image, landmarks: Float, eye: Eye) -> EyeLayers:
     """The layers of one eye of a portrait, uint8 RGB (H, W, 3), with landmarks (478, 2)."""
     ring = landmarks[eye.ring]
     width = float(np.linalg.norm(landmarks[eye.inner] - landmarks[eye.outer]))
-    region = Region.around(
-        landmarks[np.concatenate([eye.ring, eye.crease, eye.under])], _size(image), 0.3 * width
+    region = PixelRect.bounding(
+        landmarks[np.concatenate([eye.ring, eye.crease, eye.under])], _image_size(image), 0.3 * width
     )
-    if region.empty:  # an eye beyond the picture's edge: its nearest pixel stands for it, and is never seen
+    if (
+        region.is_empty
+    ):  # an eye beyond the picture's edge: its nearest pixel stands for it, and is never seen
         left, top = min(region.left, image.shape[1] - 1), min(region.top, image.shape[0] - 1)
-        region = Region(left, top, left + 1, top + 1)
-    patch = np.ascontiguousarray(region.of(image))
-    upper, lower, crease = (landmarks[_row(eye, r)] for r in (eye.upper, eye.lower, eye.crease))
-    meeting = lower + np.float32(MEETING) * (upper - lower)
+        region = PixelRect(left, top, left + 1, top + 1)
+    patch = np.ascontiguousarray(region.crop(image))
+    upper, lower, crease = (landmarks[_landmark_row(eye, r)] for r in (eye.upper, eye.lower, eye.crease))
+    meeting = lower + np.float32(LID_MEETING_POINT) * (upper - lower)
     offset = np.array([region.left, region.top], np.float32)
-    closed = _closed_eye(patch, upper - offset, lower - offset, meeting - offset, width)
+    closed = _paint_closed_eye(patch, upper - offset, lower - offset, meeting - offset, width)
     iris = landmarks[eye.iris]
     radius = float(np.linalg.norm(iris[1:] - iris[0], axis=1).mean())
-    lashes = meeting + (meeting - crease) * np.float32(_LASHES)
-    top = crease + np.float32(_ABOVE) * (crease - upper)
+    lashes = meeting + (meeting - crease) * np.float32(_LASH_REACH)
+    top = crease + np.float32(_LID_SKIN_HEIGHT) * (crease - upper)
     n = len(crease)
     strips = [(row * n + k, row * n + k + 1, (row + 1) * n + k) for row in (0, 1) for k in range(n - 1)] + [
         (row * n + k + 1, (row + 1) * n + k + 1, (row + 1) * n + k) for row in (0, 1) for k in range(n - 1)
@@ -137,7 +139,7 @@ def build_eye(image: Image, landmarks: Float, eye: Eye) -> EyeLayers:
     return EyeLayers(
         eye=eye,
         region=region,
-        eyeball=_bare_eyeball(patch, ring - offset, iris[0] - offset, radius),
+        eyeball=_paint_eyeball(patch, ring - offset, iris[0] - offset, radius),
         closed=closed,
         ring=ring,
         strip=np.concatenate([top, meeting, lashes]),
@@ -148,14 +150,14 @@ def build_eye(image: Image, landmarks: Float, eye: Eye) -> EyeLayers:
     )
 
 
-def _row(eye: Eye, middle: NDArray[np.intp]) -> NDArray[np.intp]:
+def _landmark_row(eye: Eye, middle: NDArray[np.intp]) -> NDArray[np.intp]:
     return np.concatenate([[eye.outer], middle, [eye.inner]])
 
 
-def _bare_eyeball(patch: Image, ring: Float, iris: Float, radius: float) -> Image:
+def _paint_eyeball(patch: Image, ring: Float, iris: Float, radius: float) -> Image:
     """The eye as if the lids were not there: the iris completed by its own other half, the white carried on."""
     height, width = patch.shape[:2]
-    whole = Region(0, 0, width, height)
+    whole = PixelRect(0, 0, width, height)
     opening = polygon_mask(ring, whole) > 0.5
     seen = cv2.erode(opening.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
     if not seen.any():
@@ -172,10 +174,10 @@ def _bare_eyeball(patch: Image, ring: Float, iris: Float, radius: float) -> Imag
     return np.asarray(np.where(opening[..., None], patch, soft), np.uint8)
 
 
-def _closed_eye(patch: Image, upper: Float, lower: Float, meeting: Float, width: float) -> Image:
+def _paint_closed_eye(patch: Image, upper: Float, lower: Float, meeting: Float, width: float) -> Image:
     """Skin over the opening, shaded as a lid over a ball, with lashes where the lids meet."""
     height, columns = patch.shape[:2]
-    whole = Region(0, 0, columns, height)
+    whole = PixelRect(0, 0, columns, height)
     away = (upper - lower) / np.maximum(np.linalg.norm(upper - lower, axis=1, keepdims=True), 1e-3)
     hole = np.concatenate([upper + away * (0.28 * width), (lower - away * (0.05 * width))[::-1]])
     mask = polygon_mask(hole.astype(np.float32), whole)
@@ -206,7 +208,7 @@ def _distance_below(curve: Float, height: int, columns: int) -> Float:
     return np.asarray(np.arange(height)[:, None] - level[None, :], np.float32)
 
 
-def _lash_line(meeting: Float, away: Float, width: float, whole: Region) -> Float:
+def _lash_line(meeting: Float, away: Float, width: float, whole: PixelRect) -> Float:
     """Coverage 0…1 of the lashes of a closed eye: a line that swells in the middle, and short strokes below."""
     scale = 4
     big = np.zeros((whole.height * scale, whole.width * scale), np.uint8)
@@ -254,7 +256,7 @@ def _lash_colour(patch: Image, upper: Float, lower: Float) -> Float:
     return np.asarray(darkest.mean(0) * 0.8, np.float32)
 
 
-def _affine(source: Float, target: Float) -> Float:
+def _fit_affine(source: Float, target: Float) -> Float:
     """Least-squares affine map float32 (2, 3) from points (n, 2) to points (n, 2)."""
     middle, there = source.mean(0), target.mean(0)
     apart = source - middle
@@ -266,5 +268,5 @@ def _affine(source: Float, target: Float) -> Float:
     return np.concatenate([linear, (there - linear @ middle)[:, None]], axis=1)
 
 
-def _size(image: Image) -> tuple[int, int]:
+def _image_size(image: Image) -> tuple[int, int]:
     return image.shape[1], image.shape[0]

@@ -26,7 +26,7 @@ class HeadLayout:
     oval: Float
 
     @classmethod
-    def of(cls, landmarks: Float) -> HeadLayout:
+    def from_landmarks(cls, landmarks: Float) -> HeadLayout:
         """From landmarks (≥ 468, 2 or more) in pixels."""
         top, chin = landmarks[mesh.FOREHEAD, :2], landmarks[mesh.CHIN, :2]
         down = (chin - top) / max(float(np.linalg.norm(chin - top)), 1e-3)
@@ -43,24 +43,24 @@ class HeadLayout:
             oval,
         )
 
-    def coordinates(self, pixels: Float) -> tuple[Double, Double]:
+    def to_face_coords(self, pixels: Float) -> tuple[Double, Double]:
         """Pixels (n, 2) in face widths to the side and face heights down, from the middle of the face."""
         offset = pixels - self.centre
         return offset @ self.across / self.width, offset @ self.down / self.height
 
-    def beyond_oval(self, pixels: Float) -> Double:
+    def distance_outside_oval(self, pixels: Float) -> Double:
         """Distance in pixels of (n, 2) from the face's outline, 0 inside."""
         outline = self.oval.reshape(-1, 1, 2)
         inside = [cv2.pointPolygonTest(outline, (float(x), float(y)), True) for x, y in pixels]
         return np.asarray(np.maximum(-np.array(inside), 0.0))
 
-    def head_share(self, pixels: Float, *, cut_out: bool) -> Double:
+    def head_weights(self, pixels: Float, *, cut_out: bool) -> Double:
         """How much each pixel (n, 2) moves with the head, 0…1: all of face, ears and hair, less down the neck.
 
         `cut_out`: the head is a layer of its own, so that what lies beside it may move unseen, and hair of any
         size moves whole. Otherwise the share fades to nothing around the head.
         """
-        x, y = self.coordinates(pixels)
+        x, y = self.to_face_coords(pixels)
         up, below = np.maximum(-y, 0.0), np.maximum(y, 0.0)
         narrow = 1.0 - 0.30 * np.clip(below / 0.5, 0.0, 1.0)  # a neck is slimmer than a head
         if cut_out:
@@ -73,10 +73,10 @@ class HeadLayout:
         outer = np.hypot(np.hypot(x / (sides_out * narrow), up / top_out), below / 1.10)
         beyond = np.maximum(inner - 1, 0.0)
         along = beyond / np.maximum(beyond + 1 - np.minimum(outer, 1.0), 1e-6)
-        return np.where(outer >= 1, 0.0, fade(along))
+        return np.where(outer >= 1, 0.0, smooth_falloff(along))
 
 
-def fade(x: Double | Float) -> Double:
+def smooth_falloff(x: Double | Float) -> Double:
     """1 at 0, 0 from 1 on, smooth at both ends."""
     t = np.clip(1.0 - np.asarray(x, np.float64), 0.0, 1.0)
     return np.asarray(t * t * t * (t * (6 * t - 15) + 10))

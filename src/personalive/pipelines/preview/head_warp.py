@@ -15,39 +15,39 @@ from numpy.typing import NDArray
 
 from personalive.face.face import Float
 from personalive.face.pose import Double, HeadPose
-from personalive.pipelines.preview.head_layout import HeadLayout, fade
-from personalive.pipelines.preview.matte import on_sheet
-from personalive.pipelines.preview.mesh import Region, sample
+from personalive.pipelines.preview.head_layout import HeadLayout, smooth_falloff
+from personalive.pipelines.preview.matte import to_layer_coords
+from personalive.pipelines.preview.mesh import PixelRect, sample_image
 
 GRID = 8
 """Pixels between two nodes of the field; each stands in the middle of a square of so many pixels."""
-_FIRST = (GRID - 1) / 2
-_LEADERS = 8
+_FIRST_NODE = (GRID - 1) / 2
+_CONTROL_VERTICES = 8
 _INVERSION_STEPS = 18
-_INVERSION_PACE = 0.6
+_INVERSION_RATE = 0.6
 """How far each step goes: less than all the way, so that a tilted head's swirl is inverted as well."""
-_VISIBLE = 0.02
+_VISIBLE_PIXELS = 0.02
 """Pixels that a node moves at least, to move at all."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sampling:
-    """The `region` that moves at all; `where` float32 (h, w, 2) its pixels come from, in pixels of the head's
-    sheet; `still` uint8 (h, w), 1 where nothing moves after all.
+class SamplingMap:
+    """The `region` that moves at all; `source` float32 (h, w, 2) its pixels come from, in pixels of the head's
+    sheet; `static_mask` uint8 (h, w), 1 where nothing moves after all.
     """
 
-    region: Region
-    where: Float
-    still: NDArray[np.uint8]
+    region: PixelRect
+    source: Float
+    static_mask: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HeadField:
+class HeadWarp:
     """What is fixed for one portrait. Node arrays are (rows · columns, …), row by row.
 
     `nodes` float64 (n, 3): head coordinates of what each node shows, cm; `head` float32 (n,): how much it
-    belongs to the head, 0…1. The nodes `following` (m,) take on the mesh's expression: each that of its nearest
-    vertices `leaders` (m, k), weighted by `spread` float32 (m, k).
+    belongs to the head, 0…1. The nodes `expressive_nodes` (m,) take on the mesh's expression: each that of its nearest
+    vertices `control_vertices` (m, k), weighted by `control_weights` float32 (m, k).
     """
 
     size: tuple[int, int]
@@ -56,81 +56,89 @@ class HeadField:
     pixels: Float
     nodes: Double
     head: Float
-    following: NDArray[np.intp]
-    leaders: NDArray[np.intp]
-    spread: Float
+    expressive_nodes: NDArray[np.intp]
+    control_vertices: NDArray[np.intp]
+    control_weights: Float
 
-    def backward(self, pose: HeadPose, expression: Float) -> Sampling:
+    def compute_sampling(self, pose: HeadPose, expression: Float) -> SamplingMap:
         """Where a new pose and a mesh displacement (468, 2) in pixels take each pixel from."""
         moved = self.head[:, None] * (pose.to_frame(self.nodes)[:, :2].astype(np.float32) - self.pixels)
-        moved[self.following] += np.einsum("mk,mkc->mc", self.spread, expression.take(self.leaders, axis=0))
+        moved[self.expressive_nodes] += np.einsum(
+            "mk,mkc->mc", self.control_weights, expression.take(self.control_vertices, axis=0)
+        )
         shape = (self.rows, self.columns, 2)
         forward: Float = np.asarray(moved.reshape(shape) / np.float32(GRID), np.float32)
-        own = (self.pixels.reshape(shape) - np.float32(_FIRST)) / np.float32(GRID)
+        own = (self.pixels.reshape(shape) - np.float32(_FIRST_NODE)) / np.float32(GRID)
         back = np.zeros(shape, np.float32)
         for _ in range(_INVERSION_STEPS):  # towards u(y) = -F(y + u(y))
-            back -= np.float32(_INVERSION_PACE) * (back + sample(forward, np.asarray(own + back, np.float32)))
-        return self._upsampled(np.asarray(back * np.float32(GRID), np.float32))
+            back -= np.float32(_INVERSION_RATE) * (
+                back + sample_image(forward, np.asarray(own + back, np.float32))
+            )
+        return self._upsample(np.asarray(back * np.float32(GRID), np.float32))
 
-    def _upsampled(self, coarse: Float) -> Sampling:
+    def _upsample(self, coarse: Float) -> SamplingMap:
         """A node field in the region around the nodes that move by a visible amount."""
-        moves = (np.abs(coarse[..., 0]) > _VISIBLE) | (np.abs(coarse[..., 1]) > _VISIBLE)
+        moves = (np.abs(coarse[..., 0]) > _VISIBLE_PIXELS) | (np.abs(coarse[..., 1]) > _VISIBLE_PIXELS)
         rows, columns = np.nonzero(moves)
         if len(rows) == 0:
-            return Sampling(Region(0, 0, 0, 0), np.zeros((0, 0, 2), np.float32), np.zeros((0, 0), np.uint8))
+            return SamplingMap(
+                PixelRect(0, 0, 0, 0), np.zeros((0, 0, 2), np.float32), np.zeros((0, 0), np.uint8)
+            )
         # A node more on every side: between a node that moves and one that does not, pixels move.
         near = np.asarray(cv2.dilate(moves.astype(np.uint8), np.ones((3, 3), np.uint8)), np.uint8)
         top, bottom = max(int(rows.min()) - 1, 0), min(int(rows.max()) + 2, self.rows)
         left, right = max(int(columns.min()) - 1, 0), min(int(columns.max()) + 2, self.columns)
         size = ((right - left) * GRID, (bottom - top) * GRID)
         width, height = self.size
-        region = Region(left * GRID, top * GRID, min(right * GRID, width), min(bottom * GRID, height))
+        region = PixelRect(left * GRID, top * GRID, min(right * GRID, width), min(bottom * GRID, height))
         still = cv2.resize(1 - near[top:bottom, left:right], size, interpolation=cv2.INTER_NEAREST)
-        inside = Region(0, 0, region.width, region.height)
+        inside = PixelRect(0, 0, region.width, region.height)
         around = cv2.copyMakeBorder(coarse[top:bottom, left:right], 1, 1, 1, 1, cv2.BORDER_REPLICATE)
         part: Float = np.asarray(around, np.float32)
-        part[..., 0] += np.arange(left - 1, right + 1, dtype=np.float32) * GRID + np.float32(_FIRST)
-        part[..., 1] += np.arange(top - 1, bottom + 1, dtype=np.float32)[:, None] * GRID + np.float32(_FIRST)
+        part[..., 0] += np.arange(left - 1, right + 1, dtype=np.float32) * GRID + np.float32(_FIRST_NODE)
+        part[..., 1] += np.arange(top - 1, bottom + 1, dtype=np.float32)[:, None] * GRID + np.float32(
+            _FIRST_NODE
+        )
         # What is linear stays so, the pixels' own places too, but for the half of a node at the edges.
-        fine = cv2.resize(on_sheet(part), None, fx=GRID, fy=GRID, interpolation=cv2.INTER_LINEAR)
-        where = inside.shifted(GRID, GRID).of(np.asarray(fine, np.float32))
-        return Sampling(region, where, inside.of(np.asarray(still, np.uint8)))
+        fine = cv2.resize(to_layer_coords(part), None, fx=GRID, fy=GRID, interpolation=cv2.INTER_LINEAR)
+        where = inside.shift(GRID, GRID).crop(np.asarray(fine, np.float32))
+        return SamplingMap(region, where, inside.crop(np.asarray(still, np.uint8)))
 
 
-def build_head_field(
+def build_head_warp(
     landmarks: Float, pose: HeadPose, layout: HeadLayout, size: tuple[int, int], *, cut_out: bool
-) -> HeadField:
+) -> HeadWarp:
     """The field of a portrait of `size` (width, height) with landmarks (478, 3) and their pose.
 
     `cut_out`: the head is a layer of its own before a background that stays.
     """
     width, height = size
     columns, rows = -(-width // GRID), -(-height // GRID)
-    grid_y, grid_x = np.mgrid[0:rows, 0:columns].astype(np.float32) * GRID + np.float32(_FIRST)
+    grid_y, grid_x = np.mgrid[0:rows, 0:columns].astype(np.float32) * GRID + np.float32(_FIRST_NODE)
     pixels = np.stack([grid_x.ravel(), grid_y.ravel()], axis=1)
     mesh_points = landmarks[:468, :2]
     distance2 = ((pixels[:, None] - mesh_points[None]) ** 2).sum(2)
     weights = 1.0 / (distance2 + 4.0) ** 2
     weights /= weights.sum(1, keepdims=True)
-    outside = layout.beyond_oval(pixels)
+    outside = layout.distance_outside_oval(pixels)
     depth = weights @ landmarks[:468, 2]
     nodes = pose.to_head(np.column_stack([pixels, depth]))
-    follow = fade(outside / (0.45 * layout.width))
-    head = layout.head_share(pixels, cut_out=cut_out)
+    follow = smooth_falloff(outside / (0.45 * layout.width))
+    head = layout.head_weights(pixels, cut_out=cut_out)
     strength = follow * np.minimum(head * 1.5, 1.0)
     following = np.flatnonzero(strength > 1e-5)
     near = weights[following]
-    leaders = np.argpartition(-near, _LEADERS, axis=1)[:, :_LEADERS]
+    leaders = np.argpartition(-near, _CONTROL_VERTICES, axis=1)[:, :_CONTROL_VERTICES]
     share = np.take_along_axis(near, leaders, axis=1)
     spread = share / share.sum(1, keepdims=True) * strength[following, None]
-    return HeadField(
+    return HeadWarp(
         size=size,
         columns=columns,
         rows=rows,
         pixels=pixels,
         nodes=nodes,
         head=head.astype(np.float32),
-        following=following,
-        leaders=leaders,
-        spread=spread.astype(np.float32),
+        expressive_nodes=following,
+        control_vertices=leaders,
+        control_weights=spread.astype(np.float32),
     )

@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from personalive.face.face import Float
 
 _SUBPIXEL_BITS = 4
-_RIM = 1e-3
+_EDGE_MARGIN = 1e-3
 """Pixels by which triangles are widened, so that neighbours leave no pixel between them out for rounding."""
-_LEAST_AREA = 1e-3
+_MIN_AREA = 1e-3
 """Twice the square pixels that a triangle covers at least, to be painted at all."""
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True, slots=True)
-class Region:
+class PixelRect:
     """A rectangle of pixels: left, top inclusive; right, bottom exclusive."""
 
     left: int
@@ -30,7 +30,7 @@ class Region:
     bottom: int
 
     @classmethod
-    def around(cls, points: Float, size: tuple[int, int], margin: float = 0.0) -> Region:
+    def bounding(cls, points: Float, size: tuple[int, int], margin: float = 0.0) -> PixelRect:
         """The pixels that points (n, 2) and `margin` more span, inside an image of `size` (width, height)."""
         # Numbers of Python's own: on single ones NumPy takes ten times as long.
         low, high = points.min(0).tolist(), points.max(0).tolist()
@@ -49,27 +49,27 @@ class Region:
         return self.bottom - self.top
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether it holds no pixel."""
         return self.width < 1 or self.height < 1
 
-    def of(self, image: NDArray[Scalar]) -> NDArray[Scalar]:
+    def crop(self, image: NDArray[Scalar]) -> NDArray[Scalar]:
         """The view of an image (H, W, …) inside the rectangle."""
         return image[self.top : self.bottom, self.left : self.right]
 
-    def within(self, other: Region) -> Region:
+    def intersection(self, other: PixelRect) -> PixelRect:
         """What two rectangles share; empty where they do not meet."""
         left, top = max(self.left, other.left), max(self.top, other.top)
         right, bottom = min(self.right, other.right), min(self.bottom, other.bottom)
-        return Region(left, top, max(right, left), max(bottom, top))
+        return PixelRect(left, top, max(right, left), max(bottom, top))
 
-    def shifted(self, x: int, y: int) -> Region:
+    def shift(self, x: int, y: int) -> PixelRect:
         """The rectangle moved to the right and down by whole pixels."""
-        return Region(self.left + x, self.top + y, self.right + x, self.bottom + y)
+        return PixelRect(self.left + x, self.top + y, self.right + x, self.bottom + y)
 
 
-def interpolate(
-    target: Float, values: Float, triangles: NDArray[np.int32], region: Region
+def interpolate_mesh(
+    target: Float, values: Float, triangles: NDArray[np.int32], region: PixelRect
 ) -> tuple[Float, NDArray[np.bool_]]:
     """Spread vertex values linearly over the triangles, painted in the order given (far ones first).
 
@@ -85,14 +85,14 @@ def interpolate(
     )
     rise, run = y[[1, 2, 0]] - y, x[[1, 2, 0]] - x
     area = rise[0] * run[2] - run[0] * rise[2]
-    facing = np.flatnonzero(area > _LEAST_AREA)
+    facing = np.flatnonzero(area > _MIN_AREA)
     size = (region.height, region.width)
-    if not len(facing) or region.empty:
+    if not len(facing) or region.is_empty:
         return np.zeros((values.shape[1], *size), np.float32), np.zeros(size, np.bool_)
     x, y, run, rise = (of_all.take(facing, axis=1) for of_all in (x, y, run, rise))
-    owner = _painted(x, y, run, rise, size)
+    owner = _rasterize(x, y, run, rise, size)
     at_corners = values.T.take(triangles.T.take(facing, axis=1), axis=1)
-    planes = _planes(at_corners, x[0], y[0], run, rise)
+    planes = _fit_planes(at_corners, x[0], y[0], run, rise)
     columns, rows = np.arange(size[1], dtype=np.float32), np.arange(size[0], dtype=np.float32)[:, None]
     spread = np.empty((values.shape[1], *size), np.float32)
     for index, (across, down, start, least, most) in enumerate(planes):
@@ -107,7 +107,7 @@ def interpolate(
     return spread, owner >= 0
 
 
-def _painted(x: Float, y: Float, run: Float, rise: Float, size: tuple[int, int]) -> NDArray[np.intp]:
+def _rasterize(x: Float, y: Float, run: Float, rise: Float, size: tuple[int, int]) -> NDArray[np.intp]:
     """Which of the triangles is the last over each pixel of `size` (height, width); -1 for none.
 
     `x` and `y` (3, n): the corners, clockwise; `run` and `rise` (3, n) lead to the next one. All at once, row by
@@ -116,36 +116,36 @@ def _painted(x: Float, y: Float, run: Float, rise: Float, size: tuple[int, int])
     """
     height, width = size
     top, bottom = (choose(choose(y[0], y[1]), y[2]) for choose in (np.minimum, np.maximum))
-    index, row = _ranges(top, bottom, height)
+    index, row = _enumerate_ranges(top, bottom, height)
     at = row.astype(np.float32)
-    slope = run / np.where(np.abs(rise) < _RIM, np.float32(1), rise)
+    slope = run / np.where(np.abs(rise) < _EDGE_MARGIN, np.float32(1), rise)
     start = x - slope * y
     left = right = np.zeros(0, np.float32)
     # Going clockwise, a triangle lies to the left of where it goes down and to the right of where it goes up.
     for down, tightest, nowhere in ((True, np.minimum, np.inf), (False, np.maximum, -np.inf)):
-        bounds = rise >= _RIM if down else rise <= -_RIM
+        bounds = rise >= _EDGE_MARGIN if down else rise <= -_EDGE_MARGIN
         starts, slopes = np.where(bounds, start, np.float32(nowhere)), np.where(bounds, slope, np.float32(0))
         first, second, third = (
             s.take(index) + g.take(index) * at for s, g in zip(starts, slopes, strict=True)
         )
         side = tightest(tightest(first, second), third)
         left, right = (left, side) if down else (side, right)
-    span, column = _ranges(left, right, width)
+    span, column = _enumerate_ranges(left, right, width)
     owner = np.full(height * width, -1, np.intp)
     np.maximum.at(owner, (row * width).take(span) + column, index.take(span))
     return owner.reshape(height, width)
 
 
-def _ranges(low: Float, high: Float, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _enumerate_ranges(low: Float, high: Float, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """The whole numbers of 0…length - 1 from low (n,) to high (n,): of which range each is, and itself."""
-    first = np.ceil(np.maximum(low - np.float32(_RIM), np.float32(0))).astype(np.intp)
-    last = np.floor(np.minimum(high + np.float32(_RIM), np.float32(length - 1))).astype(np.intp)
+    first = np.ceil(np.maximum(low - np.float32(_EDGE_MARGIN), np.float32(0))).astype(np.intp)
+    last = np.floor(np.minimum(high + np.float32(_EDGE_MARGIN), np.float32(length - 1))).astype(np.intp)
     count = np.maximum(last - first + 1, 0)
     index = np.repeat(np.arange(len(count)), count)
     return index, np.arange(len(index)) + (first - (np.cumsum(count) - count)).take(index)
 
 
-def _planes(values: Float, x: Float, y: Float, run: Float, rise: Float) -> Float:
+def _fit_planes(values: Float, x: Float, y: Float, run: Float, rise: Float) -> Float:
     """Per channel (channels, 5, triangles) a, b, c of value = a·x + b·y + c, and its least and largest value.
 
     `values` (channels, 3, triangles) at the corners, the first of them at `x` and `y`; `run` and `rise` (3,
@@ -163,17 +163,17 @@ def _planes(values: Float, x: Float, y: Float, run: Float, rise: Float) -> Float
     return planes
 
 
-def sample(image: NDArray[Scalar], where: Float) -> NDArray[Scalar]:
+def sample_image(image: NDArray[Scalar], where: Float) -> NDArray[Scalar]:
     """An image (H, W, …) at positions float32 (h, w, 2), in its pixels, linearly; its border goes on outside."""
     # OpenCV's types do not know that the second map may be absent, and an empty one is not the same.
     taken = cv2.remap(image, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
     return np.asarray(taken, image.dtype)
 
 
-def polygon_mask(points: Float, region: Region, soften: float = 0.0) -> Float:
+def polygon_mask(points: Float, region: PixelRect, soften: float = 0.0) -> Float:
     """Coverage 0…1, float32 (height, width), of a polygon (n, 2) in the region, edges antialiased."""
     mask = np.zeros((region.height, region.width), np.uint8)
-    if region.empty:
+    if region.is_empty:
         return mask.astype(np.float32)
     grid = ((points - (region.left, region.top)) * (1 << _SUBPIXEL_BITS)).round().astype(np.int32)
     cv2.fillPoly(mask, [grid], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
@@ -182,8 +182,8 @@ def polygon_mask(points: Float, region: Region, soften: float = 0.0) -> Float:
     return mask.astype(np.float32) / np.float32(255)
 
 
-def blend(canvas: NDArray[np.uint8], region: Region, layer: NDArray[np.generic], alpha: Float) -> None:
+def blend(canvas: NDArray[np.uint8], region: PixelRect, layer: NDArray[np.generic], alpha: Float) -> None:
     """Lay RGB (h, w, 3), 0…255, over a region of an image, uint8 RGB, in place; `alpha` (h, w) 0…1."""
-    view = region.of(canvas)
+    view = region.crop(canvas)
     mixed = view + (layer.astype(np.float32) - view) * alpha[..., None]
     view[...] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)

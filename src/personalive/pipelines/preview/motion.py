@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from personalive.face.face import LANDMARKS
+from personalive.face.face import LANDMARK_COUNT
 from personalive.face.pose import Double
 
-_ARRAYS = ("rotation", "translation", "shape", "closure", "gaze")
+_ARRAY_FIELDS = ("rotation", "translation", "shape", "closure", "gaze")
 
 
-def _no_rotation() -> Double:
+def _identity() -> Double:
     return np.eye(3)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Motion:
+class PortraitMotion:
     """One moment's motion, relative to the portrait as it was taken. All zero leaves the portrait as it is.
 
     `rotation` float64 (3, 3), applied after the portrait's own; `translation` float64 (3,), cm of the head's
@@ -29,19 +29,19 @@ class Motion:
     widths of its eye, x to the picture's right, y up.
     """
 
-    rotation: Double = field(default_factory=_no_rotation)
+    rotation: Double = field(default_factory=_identity)
     translation: Double = field(default_factory=lambda: np.zeros(3))
     scale: float = 1.0
-    shape: Double = field(default_factory=lambda: np.zeros((LANDMARKS, 3)))
+    shape: Double = field(default_factory=lambda: np.zeros((LANDMARK_COUNT, 3)))
     closure: Double = field(default_factory=lambda: np.zeros(2))
     gaze: Double = field(default_factory=lambda: np.zeros((2, 2)))
 
-    def state(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All of it as JSON."""
-        return {"scale": float(self.scale), **{name: getattr(self, name).tolist() for name in _ARRAYS}}
+        return {"scale": float(self.scale), **{name: getattr(self, name).tolist() for name in _ARRAY_FIELDS}}
 
     @classmethod
-    def restored(cls, state: Mapping[str, Any]) -> Motion:
-        """The motion whose `state` this is."""
-        arrays = {name: np.array(state[name], np.float64) for name in _ARRAYS}
+    def from_dict(cls, state: Mapping[str, Any]) -> PortraitMotion:
+        """The motion whose `to_dict` this is."""
+        arrays = {name: np.array(state[name], np.float64) for name in _ARRAY_FIELDS}
         return cls(scale=float(state["scale"]), **arrays)

@@ -16,18 +16,18 @@ from personalive.face.face import Float
 from personalive.face.pose import Double, HeadPose
 from personalive.media.types import Image
 from personalive.pipelines.preview import topology as mesh
-from personalive.pipelines.preview.mesh import Region, blend, polygon_mask
+from personalive.pipelines.preview.mesh import PixelRect, blend, polygon_mask
 
-_DENSITY = 36.0
+_PIXELS_PER_CM = 36.0
 """Texture pixels per cm of the head."""
-_SPAN = (6.4, 7.0)
+_TEXTURE_SIZE_CM = (6.4, 7.0)
 """Width and height of the textures in cm, their origin (the middle between the lips) at a third of the height."""
 _UPPER_WIDTHS = (0.0, 0.42, 0.34, 0.36, 0.32, 0.31, 0.42, 0.4)
 _LOWER_WIDTHS = (0.0, 0.27, 0.29, 0.33, 0.33, 0.33, 0.45, 0.4)
 """Teeth from the middle outwards, cm as seen from the front."""
-_PARTED = 0.12
+_MIN_GAP_CM = 0.12
 """cm between the lips from which a portrait's own mouth counts as open."""
-_ORIGIN = (_SPAN[0] / 2, _SPAN[1] * 0.4)
+_TEXTURE_ORIGIN_CM = (_TEXTURE_SIZE_CM[0] / 2, _TEXTURE_SIZE_CM[1] * 0.4)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,27 +56,27 @@ class MouthLayers:
         jaw_drop[1] = min(jaw_drop[1], shape[14, 1] + 0.35)
         ring = landmarks[mesh.mouth_ring()]
         width = float(np.linalg.norm(ring[0] - ring[10]))
-        openness = _area(ring) / max(width * width, 1e-6)
+        openness = _polygon_area(ring) / max(width * width, 1e-6)
         shown = float(np.clip((openness - 0.012) / 0.03, 0.0, 1.0))  # closed lips measure a little open
         shown *= min(moved / 0.1, 1.0)
         if shown == 0.0:
             return
         size = (canvas.shape[1], canvas.shape[0])
-        region = Region.around(ring, size, 3)
-        if region.empty:
+        region = PixelRect.bounding(ring, size, 3)
+        if region.is_empty:
             return
         opening = polygon_mask(ring, region)
         depth = np.asarray(cv2.GaussianBlur(opening, (0, 0), max(0.035 * width, 0.8)), np.float32)
         shadow = 0.72 + 0.28 * np.clip((depth - 0.5) * 2.5, 0.0, 1.0)
         edge = np.asarray(cv2.GaussianBlur(opening, (0, 0), 0.6), np.float32) * np.float32(shown)
-        blend(canvas, region, self._inside(pose, jaw_drop, region) * shadow[..., None], edge)
+        blend(canvas, region, self._render_interior(pose, jaw_drop, region) * shadow[..., None], edge)
 
-    def _inside(self, pose: HeadPose, jaw_drop: Double, region: Region) -> Float:
+    def _render_interior(self, pose: HeadPose, jaw_drop: Double, region: PixelRect) -> Float:
         """What would be seen of the mouth if there were no lips, float32 RGB 0…255 of a region."""
         extent = (region.width, region.height)
         linear = cv2.INTER_LINEAR
         drops = jaw_drop * np.array([[0.0], [0.5], [1.0]])
-        above, middle, below = self._placements(pose, self.origin + drops, region)
+        above, middle, below = self._affine_placements(pose, self.origin + drops, region)
         inside = cv2.warpAffine(self.cavity, middle, extent, flags=linear, borderMode=cv2.BORDER_REPLICATE)
         inside = inside.astype(np.float32)
         for texture, where in ((self.lower, below), (self.upper, above)):
@@ -86,13 +86,17 @@ class MouthLayers:
         return np.asarray(inside, np.float32)
 
     @staticmethod
-    def _placements(pose: HeadPose, origins: Double, region: Region) -> Float:
+    def _affine_placements(pose: HeadPose, origins: Double, region: PixelRect) -> Float:
         """Affine (n, 2, 3) from texture pixels to the region's pixels, for each of `origins` (n, 3)."""
         axes = np.array([[0, 0, 0], [1, 0, 0], [0, -1, 0]], np.float64)
         at = pose.to_frame((origins[:, None] + axes).reshape(-1, 3))[:, :2].reshape(-1, 3, 2)
         at -= (region.left, region.top)
-        right, down = (at[:, 1] - at[:, 0]) / _DENSITY, (at[:, 2] - at[:, 0]) / _DENSITY
-        zero = at[:, 0] - right * (_ORIGIN[0] * _DENSITY) - down * (_ORIGIN[1] * _DENSITY)
+        right, down = (at[:, 1] - at[:, 0]) / _PIXELS_PER_CM, (at[:, 2] - at[:, 0]) / _PIXELS_PER_CM
+        zero = (
+            at[:, 0]
+            - right * (_TEXTURE_ORIGIN_CM[0] * _PIXELS_PER_CM)
+            - down * (_TEXTURE_ORIGIN_CM[1] * _PIXELS_PER_CM)
+        )
         return np.stack([right, down, zero], axis=2).astype(np.float32)
 
 
@@ -100,20 +104,20 @@ def build_mouth(image: Image, landmarks: Float, pose: HeadPose, shape: Double) -
     """The layers of a portrait, uint8 RGB (H, W, 3), with landmarks (478, 2), its pose and head shape (478, 3)."""
     origin = (shape[13] + shape[14]) / 2
     half_width = float(np.linalg.norm(shape[mesh.INNER_LEFT] - shape[mesh.INNER_RIGHT])) / 2
-    light = _illumination(image, landmarks)
-    size = (round(_SPAN[0] * _DENSITY), round(_SPAN[1] * _DENSITY))
+    light = _estimate_illumination(image, landmarks)
+    size = (round(_TEXTURE_SIZE_CM[0] * _PIXELS_PER_CM), round(_TEXTURE_SIZE_CM[1] * _PIXELS_PER_CM))
     y, x = np.mgrid[0 : size[1], 0 : size[0]].astype(np.float32)
-    x, y = x / _DENSITY - _ORIGIN[0], y / _DENSITY - _ORIGIN[1]
+    x, y = x / _PIXELS_PER_CM - _TEXTURE_ORIGIN_CM[0], y / _PIXELS_PER_CM - _TEXTURE_ORIGIN_CM[1]
     ring = landmarks[mesh.mouth_ring()]
     gap = float(np.linalg.norm(shape[13] - shape[14]))
-    enamel = _enamel(image, ring, gap, light)
-    upper, lower = (_teeth(x, y, half_width, enamel, upper=row) for row in (True, False))
-    if gap > _PARTED:
-        upper, lower = _own_interior(image, ring, pose, origin, gap, upper, lower)
-    return MouthLayers(upper, lower, _cavity(x, y, half_width, light), origin)
+    enamel = _tooth_colour(image, ring, gap, light)
+    upper, lower = (_draw_teeth(x, y, half_width, enamel, upper=row) for row in (True, False))
+    if gap > _MIN_GAP_CM:
+        upper, lower = _blend_portrait_interior(image, ring, pose, origin, gap, upper, lower)
+    return MouthLayers(upper, lower, _draw_cavity(x, y, half_width, light), origin)
 
 
-def _illumination(image: Image, landmarks: Float) -> float:
+def _estimate_illumination(image: Image, landmarks: Float) -> float:
     """How bright the light on the face is: the cheeks against a middling skin, bounded as skins differ."""
     cheeks = landmarks[[50, 280, 205, 425]].round().astype(int)
     x = np.clip(cheeks[:, 0], 1, image.shape[1] - 2)
@@ -121,20 +125,20 @@ def _illumination(image: Image, landmarks: Float) -> float:
     return float(np.clip(np.median(image[y, x].astype(np.float32)) / 150.0, 0.55, 1.05))
 
 
-def _enamel(image: Image, ring: Float, gap: float, light: float) -> Float:
+def _tooth_colour(image: Image, ring: Float, gap: float, light: float) -> Float:
     """The colour of teeth: the portrait's own where it shows some, else a plain one in its light."""
     plain = np.array([220, 204, 182], np.float32) * np.float32(light)
-    region = Region.around(ring, (image.shape[1], image.shape[0]))
+    region = PixelRect.bounding(ring, (image.shape[1], image.shape[0]))
     inside = polygon_mask(ring, region) > 0.9
-    if gap < _PARTED or not inside.any():
+    if gap < _MIN_GAP_CM or not inside.any():
         return plain
-    shown = np.asarray(region.of(image))[inside].astype(np.float32)
+    shown = np.asarray(region.crop(image))[inside].astype(np.float32)
     brightness = shown.mean(1)
     own = np.asarray(np.median(shown[brightness >= np.percentile(brightness, 70)], axis=0), np.float32)
     return own if own.mean() > 0.55 * plain.mean() else plain
 
 
-def _teeth(x: Float, y: Float, half_width: float, enamel: Float, *, upper: bool) -> Image:
+def _draw_teeth(x: Float, y: Float, half_width: float, enamel: Float, *, upper: bool) -> Image:
     """A row of teeth as RGBA: brighter in front, fading where the row curves back, gums behind."""
     unit = half_width / 1.85  # the canonical mouth's half width in cm: teeth keep to the mouth they are in
     edges = np.cumsum(_UPPER_WIDTHS if upper else _LOWER_WIDTHS) * unit
@@ -162,10 +166,10 @@ def _teeth(x: Float, y: Float, half_width: float, enamel: Float, *, upper: bool)
     rounding = 0.05 * unit * (1 - np.clip(nearest / (0.12 * unit), 0, 1))
     alpha = np.clip((depth - rounding) / (0.035 * unit), 0.0, 1.0)
     alpha = alpha * np.clip((2.9 * unit - side) / (0.5 * unit), 0.0, 1.0)
-    return _rgba(colour, alpha * 255)
+    return _to_rgba(colour, alpha * 255)
 
 
-def _cavity(x: Float, y: Float, half_width: float, light: float) -> Image:
+def _draw_cavity(x: Float, y: Float, half_width: float, light: float) -> Image:
     """Darkness, redder towards the lips, and a tongue."""
     unit = half_width / 1.85
     radius = np.hypot(x / (1.9 * unit), (y - 0.6 * unit) / (1.8 * unit))
@@ -179,40 +183,40 @@ def _cavity(x: Float, y: Float, half_width: float, light: float) -> Image:
     return np.asarray(np.clip(colour * light, 0, 255), np.uint8)
 
 
-def _own_interior(
+def _blend_portrait_interior(
     image: Image, ring: Float, pose: HeadPose, origin: Double, gap: float, upper: Image, lower: Image
 ) -> tuple[Image, Image]:
     """The textures with what the portrait shows between its lips laid over them, teeth to the upper one."""
     height, width = upper.shape[:2]
-    whole = Region(0, 0, image.shape[1], image.shape[0])
-    (placement,) = MouthLayers._placements(pose, origin[None], whole)
+    whole = PixelRect(0, 0, image.shape[1], image.shape[0])
+    (placement,) = MouthLayers._affine_placements(pose, origin[None], whole)
     inverse = cv2.invertAffineTransform(placement)
     seen = cv2.warpAffine(image, inverse, (width, height), flags=cv2.INTER_LINEAR)
     on_texture = (np.column_stack([ring, np.ones(len(ring))]) @ inverse.T).astype(np.float32)
-    mask = polygon_mask(on_texture, Region(0, 0, width, height))
+    mask = polygon_mask(on_texture, PixelRect(0, 0, width, height))
     # Lips darken their own edge; start a little inside and carry the teeth on behind them.
     core = cv2.erode((mask > 0.5).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2)
-    grown = cv2.dilate(core, np.ones((3, 3), np.uint8), iterations=round(0.45 * _DENSITY))
+    grown = cv2.dilate(core, np.ones((3, 3), np.uint8), iterations=round(0.45 * _PIXELS_PER_CM))
     filled = cv2.inpaint(seen, ((grown > 0) & (core == 0)).astype(np.uint8), 4, cv2.INPAINT_TELEA)
-    row = np.arange(height)[:, None] / _DENSITY - _ORIGIN[1]
+    row = np.arange(height)[:, None] / _PIXELS_PER_CM - _TEXTURE_ORIGIN_CM[1]
     wide_open = gap > 1.5  # then its lower half goes with the jaw
     share = np.clip((0.1 - row) / 0.2, 0.0, 1.0) if wide_open else np.ones_like(row)
     keep = np.where(row < 0, cv2.GaussianBlur(grown.astype(np.float32), (0, 0), 1.5), mask)
     painted = np.asarray(filled, np.uint8)
     above, below = (np.asarray(keep * part, np.float32) for part in (share, 1 - share))
-    return _over(upper, painted, above), _over(lower, painted, below)
+    return _composite(upper, painted, above), _composite(lower, painted, below)
 
 
-def _over(texture: Image, colour: Image, alpha: Float) -> Image:
+def _composite(texture: Image, colour: Image, alpha: Float) -> Image:
     own = alpha[..., None]
     rgb = texture[..., :3] * (1 - own) + colour * own
     below = texture[..., 3] * (1 - alpha)
-    return _rgba(rgb, np.maximum(below, alpha * 255))
+    return _to_rgba(rgb, np.maximum(below, alpha * 255))
 
 
-def _rgba(colour: Float, alpha: Float) -> Image:
+def _to_rgba(colour: Float, alpha: Float) -> Image:
     return np.asarray(np.clip(np.dstack([colour, alpha]) + 0.5, 0, 255), np.uint8)
 
 
-def _area(ring: Float) -> float:
+def _polygon_area(ring: Float) -> float:
     return float(cv2.contourArea(ring))

@@ -13,28 +13,28 @@ import numpy as np
 from typing_extensions import override
 
 from personalive.errors import InputError, NoFaceError, SessionClosedError
-from personalive.face.face import Face, dominant
+from personalive.face.face import Face, select_dominant_face
 from personalive.face.tracker import FaceDetector, FaceTracker
 from personalive.media.types import Image
 from personalive.pipelines.base import (
     AnimatedChunk,
     Availability,
-    FaceFound,
+    DetectedFace,
     FrameChunk,
     FrameState,
+    LoadProgressCallback,
     Pipeline,
     PipelineInfo,
-    ProgressReport,
     Reference,
     Session,
 )
-from personalive.pipelines.prefetch import Prefetch
-from personalive.pipelines.preview.motion import Motion
+from personalive.pipelines.prefetch import Prefetcher
+from personalive.pipelines.preview.motion import PortraitMotion
 from personalive.pipelines.preview.parameters import PreviewLoadParameters, PreviewRunParameters
 from personalive.pipelines.preview.retarget import Retargeter
-from personalive.pipelines.preview.warp import Portrait
+from personalive.pipelines.preview.warp import LayeredPortrait
 
-_FORMAT = 1
+_SNAPSHOT_FORMAT = 1
 """Of a session's snapshot."""
 
 
@@ -46,11 +46,11 @@ class PreviewReference(Reference):
 
     id: str
     image: Image
-    face: FaceFound | None
-    portrait: Portrait | None
-    seen: Face | None
+    face: DetectedFace | None
+    portrait: LayeredPortrait | None
+    detected_face: Face | None
 
-    def draw(self, motion: Motion | None) -> Image:
+    def draw(self, motion: PortraitMotion | None) -> Image:
         """The portrait in motion, uint8 RGB (H, W, 3); the picture itself where there is none."""
         return self.image if self.portrait is None or motion is None else self.portrait.draw(motion)
 
@@ -81,7 +81,9 @@ class PreviewPipeline(Pipeline[PreviewLoadParameters, PreviewRunParameters]):
 
     @classmethod
     @override
-    def load(cls, parameters: PreviewLoadParameters, report: ProgressReport | None = None) -> PreviewPipeline:
+    def load(
+        cls, parameters: PreviewLoadParameters, report: LoadProgressCallback | None = None
+    ) -> PreviewPipeline:
         if report:
             report("loading the face landmark model", 0.0)
         pipeline = cls(parameters)
@@ -103,7 +105,7 @@ class PreviewPipeline(Pipeline[PreviewLoadParameters, PreviewRunParameters]):
         picture.setflags(write=False)
         identity = hashlib.sha256(picture.tobytes() + f"preview {width}x{height}".encode()).hexdigest()[:16]
         faces = self._detector.detect(picture)
-        face = dominant(faces, (width, height))
+        face = select_dominant_face(faces, (width, height))
         if face is None:
             if not allow_no_face:
                 raise NoFaceError(
@@ -111,10 +113,10 @@ class PreviewPipeline(Pipeline[PreviewLoadParameters, PreviewRunParameters]):
                 )
             return PreviewReference(identity, picture, None, None, None)
         others = [other.landmarks for other in faces if other is not face]
-        portrait = Portrait.build(picture, face.landmarks, others)
+        portrait = LayeredPortrait.build(picture, face.landmarks, others)
         to_image = np.array([image.shape[1] / width, image.shape[0] / height] * 2)
         left, top, right, bottom = (float(v) for v in np.array(face.box) * to_image)
-        found = FaceFound((left, top, right, bottom), self._detector.confidence(picture, face))
+        found = DetectedFace((left, top, right, bottom), self._detector.confidence(picture, face))
         return PreviewReference(identity, picture, found, portrait, face)
 
     @override
@@ -125,7 +127,7 @@ class PreviewPipeline(Pipeline[PreviewLoadParameters, PreviewRunParameters]):
         *,
         seed: int | None = None,
     ) -> PreviewSession:
-        return PreviewSession(_own(reference), parameters or PreviewRunParameters())
+        return PreviewSession(_require_preview_reference(reference), parameters or PreviewRunParameters())
 
     @override
     def close(self) -> None:
@@ -137,12 +139,12 @@ class PreviewSession(Session[PreviewRunParameters]):
 
     def __init__(self, reference: PreviewReference, parameters: PreviewRunParameters) -> None:
         self._parameters = parameters
-        self._faces = Prefetch(_FaceLooker())
+        self._prefetch = Prefetcher(_FaceAnalyzer())
         self._closed = False
-        self._artist = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preview-draw")
+        self._draw_executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preview-draw")
         self._reference = reference
-        self._last: Motion | None = None
-        self._retargeter = _retargeter(reference)
+        self._last: PortraitMotion | None = None
+        self._retargeter = _build_retargeter(reference)
 
     @property
     @override
@@ -155,10 +157,10 @@ class PreviewSession(Session[PreviewRunParameters]):
         states: list[FrameState] = []
         drawings: list[Future[Image]] = []
         for driving, time in zip(chunk.images, chunk.times, strict=True):
-            state, motion = self._follow(driving, float(time))
+            state, motion = self._track(driving, float(time))
             states.append(state)
             # One frame is drawn while the next is tracked; drawing depends on nothing but the motion.
-            drawings.append(self._artist.submit(self._reference.draw, motion))
+            drawings.append(self._draw_executor.submit(self._reference.draw, motion))
         height, width = self._reference.image.shape[:2]
         images = np.empty((len(chunk), height, width, 3), np.uint8)
         for index, drawing in enumerate(drawings):
@@ -168,16 +170,16 @@ class PreviewSession(Session[PreviewRunParameters]):
     @override
     def prepare(self, image: Image, time: float) -> None:
         self._require_open()
-        self._faces.prepare(image, time)
+        self._prefetch.prepare(image, time)
 
     @override
     def discard(self, time: float) -> None:
-        self._faces.discard(time)
+        self._prefetch.discard(time)
 
-    def _follow(self, driving: Image, time: float) -> tuple[FrameState, Motion | None]:
-        face = self._faces.look(driving, time)
+    def _track(self, driving: Image, time: float) -> tuple[FrameState, PortraitMotion | None]:
+        face = self._prefetch.get(driving, time)
         if face is not None and self._retargeter is not None:
-            self._last = self._retargeter.motion(face, time, self._parameters)
+            self._last = self._retargeter.retarget(face, time, self._parameters)
         if self._last is None:
             return FrameState.WAITING, None
         return FrameState.HELD if face is None else FrameState.ANIMATED, self._last
@@ -188,11 +190,11 @@ class PreviewSession(Session[PreviewRunParameters]):
 
     @override
     def switch_reference(self, reference: Reference) -> None:
-        own = _own(reference)
+        own = _require_preview_reference(reference)
         if own.image.shape != self._reference.image.shape:
             raise InputError("The new reference was fused for another size than this session's.")
         self._reference = own
-        self._retargeter = _retargeter(own)
+        self._retargeter = _build_retargeter(own)
         self._last = None
 
     @override
@@ -200,18 +202,18 @@ class PreviewSession(Session[PreviewRunParameters]):
         self._last = None
         if self._retargeter is not None:
             self._retargeter.reset()
-        self._faces.reset()
+        self._prefetch.reset()
 
     @override
     def snapshot(self) -> bytes:
         """As JSON. The face is looked for anew afterwards, here and in the session that goes on alike."""
         self._require_open()
-        self._faces.pause()
+        self._prefetch.save_state()
         state = {
-            "format": _FORMAT,
+            "format": _SNAPSHOT_FORMAT,
             "reference": self._reference.id,
             "parameters": self._parameters.model_dump(mode="json"),
-            "last": None if self._last is None else self._last.state(),
+            "last": None if self._last is None else self._last.to_dict(),
             "retargeter": None if self._retargeter is None else self._retargeter.state(),
         }
         return json.dumps(state).encode()
@@ -221,37 +223,37 @@ class PreviewSession(Session[PreviewRunParameters]):
         self._require_open()
         try:
             state = json.loads(snapshot)
-            if (state["format"], state["reference"]) != (_FORMAT, self._reference.id):
+            if (state["format"], state["reference"]) != (_SNAPSHOT_FORMAT, self._reference.id):
                 raise InputError("This snapshot is of a session with another reference, size or version.")
             parameters = type(self._parameters).model_validate(state["parameters"])
-            last = None if state["last"] is None else Motion.restored(state["last"])
-            retargeter = _retargeter(self._reference)
+            last = None if state["last"] is None else PortraitMotion.from_dict(state["last"])
+            retargeter = _build_retargeter(self._reference)
             if retargeter is not None:
                 retargeter.restore(state["retargeter"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # any bytes may be given
             raise InputError("These bytes are no snapshot of a session.") from error
-        self._faces.resume({})
+        self._prefetch.restore_state({})
         self._parameters, self._last, self._retargeter = parameters, last, retargeter
 
     @override
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            self._faces.close()
-            self._artist.shutdown()
+            self._prefetch.close()
+            self._draw_executor.shutdown()
 
     def _require_open(self) -> None:
         if self._closed:
             raise SessionClosedError("This session is closed.")
 
 
-class _FaceLooker:
+class _FaceAnalyzer:
     """Track the driver's face; the tracking starts again where a session is continued."""
 
     def __init__(self) -> None:
         self._tracker = FaceTracker()
 
-    def look(self, image: Image, time: float) -> Face | None:
+    def analyze(self, image: Image, time: float) -> Face | None:
         """Return the driver's face in the next frame."""
         del time
         return self._tracker.track(image)
@@ -260,7 +262,7 @@ class _FaceLooker:
         """Return nothing: no state of the tracking is kept."""
         return {}
 
-    def restart(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         """Look for the face again."""
         del state
         self._tracker.reset()
@@ -274,13 +276,13 @@ class _FaceLooker:
         self._tracker.close()
 
 
-def _own(reference: Reference) -> PreviewReference:
+def _require_preview_reference(reference: Reference) -> PreviewReference:
     if not isinstance(reference, PreviewReference):
         raise InputError("This reference was fused by another pipeline. Fuse the image with this one.")
     return reference
 
 
-def _retargeter(reference: PreviewReference) -> Retargeter | None:
+def _build_retargeter(reference: PreviewReference) -> Retargeter | None:
     if reference.portrait is None:
         return None
-    return Retargeter(reference.seen, reference.portrait.shape, reference.portrait.pose.rotation)
+    return Retargeter(reference.detected_face, reference.portrait.shape, reference.portrait.pose.rotation)

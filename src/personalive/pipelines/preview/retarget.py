@@ -14,28 +14,28 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from personalive.face.canonical import canonical_face
-from personalive.face.face import LANDMARKS, Face
-from personalive.face.one_euro import OneEuro
-from personalive.face.pose import Double, HeadPose, fit_head, rotation_matrix, rotation_vector
+from personalive.face.canonical import load_canonical_face
+from personalive.face.face import LANDMARK_COUNT, Face
+from personalive.face.one_euro import OneEuroFilter
+from personalive.face.pose import Double, HeadPose, fit_head_pose, rotation_matrix, rotation_vector
 from personalive.pipelines.preview import topology as mesh
-from personalive.pipelines.preview.motion import Motion
+from personalive.pipelines.preview.motion import PortraitMotion
 from personalive.pipelines.preview.parameters import PreviewRunParameters
-from personalive.pipelines.preview.rig import expression_of, expressions
+from personalive.pipelines.preview.rig import estimate_expression, expressions
 
 _RESTING_APERTURE = 0.34
 """Height of an open eye over its width, for drivers first seen with their eyes shut."""
-_SHUT_APERTURE = 0.055
+_CLOSED_APERTURE = 0.055
 """What the landmarks of a shut eye still measure."""
 _RECENTRE_SECONDS = 4.0
 """A driver who sits down elsewhere is followed there; the portrait comes back to its place in this time."""
 _SMILES = ("mouthSmileRight", "mouthSmileLeft")
 _GAZE_LIMIT = np.array([0.22, 0.12])
-_KEPT_ARRAYS = ("resting", "gaze", "centre", "scale")
+_STATE_ARRAYS = ("resting", "gaze", "centre", "scale")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Sight:
+class _FaceMeasurements:
     """One frame of a driver, measured. `aperture` and `gaze` per eye, subject's right first."""
 
     pose: HeadPose
@@ -45,14 +45,14 @@ class _Sight:
     gaze: Double
 
     @classmethod
-    def of(cls, face: Face) -> _Sight:
-        pose = fit_head(face.landmarks)
+    def measure(cls, face: Face) -> _FaceMeasurements:
+        pose = fit_head_pose(face.landmarks)
         shape = pose.to_head(face.landmarks)
-        aperture, gaze = zip(*(_eye(shape, eye) for eye in mesh.EYES), strict=True)
+        aperture, gaze = zip(*(_measure_eye(shape, eye) for eye in mesh.EYES), strict=True)
         blink = [face.score(eye.blink) for eye in mesh.EYES]
         return cls(pose, shape, np.array(aperture), np.array(blink), np.array(gaze))
 
-    def state(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All of it as JSON."""
         pose = {
             "rotation": self.pose.rotation.tolist(),
@@ -63,8 +63,8 @@ class _Sight:
         return {"pose": pose, **arrays}
 
     @classmethod
-    def restored(cls, state: Mapping[str, Any]) -> _Sight:
-        """The sight whose `state` this is."""
+    def from_dict(cls, state: Mapping[str, Any]) -> _FaceMeasurements:
+        """The sight whose `to_dict` this is."""
         rotation, translation = (np.array(state["pose"][name]) for name in ("rotation", "translation"))
         pose = HeadPose(rotation, float(state["pose"]["scale"]), translation)
         shape, aperture, blink, gaze = (
@@ -73,7 +73,7 @@ class _Sight:
         return cls(pose, shape, aperture, blink, gaze)
 
 
-def _eye(shape: Double, eye: mesh.Eye) -> tuple[float, Double]:
+def _measure_eye(shape: Double, eye: mesh.Eye) -> tuple[float, Double]:
     """Height of the opening over the eye's width, and the iris' place from the middle of the eye in widths."""
     width = float(np.linalg.norm(shape[eye.inner, :2] - shape[eye.outer, :2]))
     middle = slice(2, 5)
@@ -89,33 +89,33 @@ class Retargeter:
         self._reference = reference
         self._own_shape = reference_shape
         self._own_rotation = reference_rotation
-        own = np.zeros((LANDMARKS, 3)) if reference is None else expression_of(reference)
-        self._own_expression = own * _expression_share()
-        self._neutral: _Sight | None = None
+        own = np.zeros((LANDMARK_COUNT, 3)) if reference is None else estimate_expression(reference)
+        self._own_expression = own * _expression_weights()
+        self._neutral: _FaceMeasurements | None = None
         self._resting = np.full(2, _RESTING_APERTURE)
         self._gaze = np.zeros((2, 2))
         self._smile: dict[str, float] = {}
         self._centre = np.zeros(3)
         self._time = 0.0
-        self._scale = np.ones((LANDMARKS, 1))
-        self._filters: dict[str, OneEuro] = {}
+        self._scale = np.ones((LANDMARK_COUNT, 1))
+        self._filters: dict[str, OneEuroFilter] = {}
         self._filtered_with = -1.0
 
-    def motion(self, face: Face, time: float, parameters: PreviewRunParameters) -> Motion:
+    def retarget(self, face: Face, time: float, parameters: PreviewRunParameters) -> PortraitMotion:
         """The motion for the driver's next frame; `time` in seconds."""
-        sight = _Sight.of(face)
+        sight = _FaceMeasurements.measure(face)
         if self._neutral is None:
-            self._start(face, sight, time)
+            self._set_neutral(face, sight, time)
         neutral = self._neutral
         assert neutral is not None
         absolute = parameters.motion == "absolute"
-        shape = (sight.shape - neutral.shape) * self._scale * _expression_share()
-        shape = shape - self._own_expression if absolute else self._tempered(shape, face)
+        shape = (sight.shape - neutral.shape) * self._scale * _expression_weights()
+        shape = shape - self._own_expression if absolute else self._reduce_smile(shape, face)
         turn = rotation_vector(
             sight.pose.rotation @ (self._own_rotation if absolute else neutral.pose.rotation).T
         )
-        closure, gaze = self._lids(sight), self._look(sight, neutral)
-        shift = self._shift(sight, neutral, time)
+        closure, gaze = self._lid_closures(sight), self._gaze_shift(sight, neutral)
+        shift = self._head_shift(sight, neutral, time)
         smooth = self._smoothing(parameters.smoothing)
         turn = smooth("turn", turn, time) * parameters.pose
         shift = smooth("shift", shift, time) * parameters.pose * parameters.translation
@@ -123,7 +123,7 @@ class Retargeter:
         shape = smooth("shape", shape, time) * parameters.expression
         closure = np.clip(smooth("closure", closure, time) * parameters.expression, -1.0, 1.0)
         gaze = smooth("gaze", gaze, time) * min(parameters.expression, 1.0)
-        return Motion(
+        return PortraitMotion(
             rotation=rotation_matrix(turn),
             translation=shift,
             scale=1.0 + (nearer - 1.0) * parameters.pose * parameters.translation,
@@ -142,17 +142,17 @@ class Retargeter:
     def state(self) -> dict[str, Any]:
         """All that `restore` needs, as JSON: what is known of the driver, none of the portrait."""
         return {
-            "neutral": None if self._neutral is None else self._neutral.state(),
+            "neutral": None if self._neutral is None else self._neutral.to_dict(),
             "smile": self._smile,
             "time": self._time,
             "filters": {name: one.state() for name, one in self._filters.items()},
             "filtered with": self._filtered_with,
-            **{name: getattr(self, f"_{name}").tolist() for name in _KEPT_ARRAYS},
+            **{name: getattr(self, f"_{name}").tolist() for name in _STATE_ARRAYS},
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on as the retargeter of the same portrait whose `state` this is."""
-        self._neutral = None if state["neutral"] is None else _Sight.restored(state["neutral"])
+        """Go on as the retargeter of the same portrait whose `to_dict` this is."""
+        self._neutral = None if state["neutral"] is None else _FaceMeasurements.from_dict(state["neutral"])
         self._smile = {name: float(score) for name, score in state["smile"].items()}
         self._time = float(state["time"])
         self._filtered_with = float(state["filtered with"])
@@ -160,46 +160,50 @@ class Retargeter:
         smoother = _Smoother(self._filters, self._filtered_with)
         for name, kept in state["filters"].items():
             smoother.filter(name).restore(kept)
-        for name in _KEPT_ARRAYS:
+        for name in _STATE_ARRAYS:
             setattr(self, f"_{name}", np.array(state[name], np.float64))
 
-    def _start(self, face: Face, sight: _Sight, time: float) -> None:
+    def _set_neutral(self, face: Face, measured: _FaceMeasurements, time: float) -> None:
         """Take the first frame for neutral, less the expression that it shows."""
-        shape = sight.shape - expression_of(face, threshold=0.2)
-        self._neutral = _Sight(sight.pose, shape, sight.aperture, sight.blink, sight.gaze)
-        self._scale = _proportions(self._own_shape, shape)
+        shape = measured.shape - estimate_expression(face, threshold=0.2)
+        self._neutral = _FaceMeasurements(
+            measured.pose, shape, measured.aperture, measured.blink, measured.gaze
+        )
+        self._scale = _feature_proportions(self._own_shape, shape)
         self._smile = {name: min(face.score(name), 0.3) for name in _SMILES}
-        awake = sight.blink < 0.35
-        self._resting = np.where(awake, sight.aperture, _RESTING_APERTURE)
-        self._centre, self._time = sight.pose.translation.copy(), time
+        awake = measured.blink < 0.35
+        self._resting = np.where(awake, measured.aperture, _RESTING_APERTURE)
+        self._centre, self._time = measured.pose.translation.copy(), time
 
-    def _lids(self, sight: _Sight) -> Double:
+    def _lid_closures(self, measured: _FaceMeasurements) -> Double:
         """Closure of each lid from the height of the opening, and from the network's own word near shut."""
-        span = np.maximum(self._resting - _SHUT_APERTURE, 0.05)
-        closure = np.clip((self._resting - sight.aperture) / span, -1.0, 1.0)
-        said = np.clip((sight.blink - 0.40) / 0.22, 0.0, 1.0)
+        span = np.maximum(self._resting - _CLOSED_APERTURE, 0.05)
+        closure = np.clip((self._resting - measured.aperture) / span, -1.0, 1.0)
+        said = np.clip((measured.blink - 0.40) / 0.22, 0.0, 1.0)
         closure = np.where(said > 0, np.maximum(closure, said), closure)
         # Both lids mostly move together, and each is measured with its own error.
         return np.asarray(0.75 * closure + 0.25 * closure.mean())
 
-    def _look(self, sight: _Sight, neutral: _Sight) -> Double:
+    def _gaze_shift(self, measured: _FaceMeasurements, neutral: _FaceMeasurements) -> Double:
         """Where the irises have gone; a lid that comes down hides them, and what is hidden stays."""
-        seen = np.clip((sight.aperture / self._resting - 0.45) / 0.25, 0.0, 1.0)[:, None]
-        mean = (sight.gaze - neutral.gaze).mean(0)  # eyes look the same way
+        seen = np.clip((measured.aperture / self._resting - 0.45) / 0.25, 0.0, 1.0)[:, None]
+        mean = (measured.gaze - neutral.gaze).mean(0)  # eyes look the same way
         target = np.clip(np.stack([mean, mean]), -_GAZE_LIMIT, _GAZE_LIMIT)
         self._gaze = self._gaze + seen * (target - self._gaze)
         return self._gaze
 
-    def _shift(self, sight: _Sight, neutral: _Sight, time: float) -> Double:
+    def _head_shift(self, measured: _FaceMeasurements, neutral: _FaceMeasurements, time: float) -> Double:
         """How far the head is from where it has been of late, cm of the head."""
         elapsed = max(time - self._time, 0.0)
         self._time = time
-        self._centre += (sight.pose.translation - self._centre) * (1 - np.exp(-elapsed / _RECENTRE_SECONDS))
-        shift = (sight.pose.translation - self._centre) / neutral.pose.scale
+        self._centre += (measured.pose.translation - self._centre) * (
+            1 - np.exp(-elapsed / _RECENTRE_SECONDS)
+        )
+        shift = (measured.pose.translation - self._centre) / neutral.pose.scale
         shift[2] = 0.0
         return shift
 
-    def _tempered(self, shape: Double, face: Face) -> Double:
+    def _reduce_smile(self, shape: Double, face: Face) -> Double:
         """A displacement with as much taken off as the portrait's own smile and parted lips already hold.
 
         Smiles do not add up: a driver's smile on a smiling portrait must end in one smile, not two. In each side's
@@ -233,7 +237,7 @@ class Retargeter:
 class _Smoother:
     """One-Euro filters by name, as strong as asked: 0 not at all, 0.5 as tuned, 1 twice that."""
 
-    filters: dict[str, OneEuro]
+    filters: dict[str, OneEuroFilter]
     amount: float
 
     # Cut-off at rest in Hz, and how it rises with speed in each signal's own unit (radians, cm, ratios).
@@ -251,16 +255,16 @@ class _Smoother:
             return value
         return self.filter(name).filter(value, time)
 
-    def filter(self, name: str) -> OneEuro:
+    def filter(self, name: str) -> OneEuroFilter:
         """The filter of that name, made at the first use."""
         if name not in self.filters:
             cutoff, beta = self._TUNED[name]
             strength = 2 * self.amount
-            self.filters[name] = OneEuro(min_cutoff=cutoff / strength, beta=beta / strength)
+            self.filters[name] = OneEuroFilter(min_cutoff=cutoff / strength, beta=beta / strength)
         return self.filters[name]
 
 
-def _proportions(own: Double, driver: Double) -> Double:
+def _feature_proportions(own: Double, driver: Double) -> Double:
     """Per landmark (478, 1) how much larger the portrait's features are than the driver's, 0.7…1.4.
 
     A wide mouth smiles further than a narrow one: the lower face goes by the width of the mouth and the height
@@ -273,17 +277,17 @@ def _proportions(own: Double, driver: Double) -> Double:
         return float(np.sqrt(mouth * jaw))
 
     ratio = float(np.clip(lower_face(own) / max(lower_face(driver), 1e-6), 0.7, 1.4))
-    scale = np.ones((LANDMARKS, 1))
-    low = np.clip((-1.5 - canonical_face().vertices[:, 1]) / 2.0, 0.0, 1.0)[:, None]
+    scale = np.ones((LANDMARK_COUNT, 1))
+    low = np.clip((-1.5 - load_canonical_face().vertices[:, 1]) / 2.0, 0.0, 1.0)[:, None]
     scale[:468] += (ratio - 1.0) * low
     return scale
 
 
 @cache
-def _expression_share() -> Double:
+def _expression_weights() -> Double:
     """Per landmark (478, 1) how much of its displacement is expression: lids are driven apart, a skull is stiff."""
-    vertices = canonical_face().vertices
-    share = np.zeros((LANDMARKS, 1))
+    vertices = load_canonical_face().vertices
+    share = np.zeros((LANDMARK_COUNT, 1))
     x, y = np.abs(vertices[:, 0]), vertices[:, 1]
     stiff = np.maximum(
         np.clip((y - 5.5) / 2.0, 0, 1), np.clip((x - 5.5) / 1.5, 0, 1) * np.clip((y + 4) / 3, 0, 1)

@@ -12,8 +12,8 @@ from functools import cache
 
 import numpy as np
 
-from personalive.face.canonical import canonical_face
-from personalive.face.face import LANDMARKS, Face
+from personalive.face.canonical import load_canonical_face
+from personalive.face.face import LANDMARK_COUNT, Face
 from personalive.face.pose import Double
 from personalive.pipelines.preview import topology as mesh
 
@@ -25,13 +25,13 @@ _JAW_ANGLE = np.radians(17.0)
 @cache
 def expressions() -> Mapping[str, Double]:
     """Every expression of the rig at full strength: name → displacement, float64 (478, 3) cm."""
-    x = canonical_face().vertices
+    x = load_canonical_face().vertices
     made = {
         "jawOpen": _jaw_open(x),
         "mouthSmileRight": _smile(x, -1),
         "mouthSmileLeft": _smile(x, 1),
-        "mouthFrownRight": _around(x, mesh.MOUTH_RIGHT, 1.4) * np.array([-0.1, -0.5, 0.0]),
-        "mouthFrownLeft": _around(x, mesh.MOUTH_LEFT, 1.4) * np.array([0.1, -0.5, 0.0]),
+        "mouthFrownRight": _landmark_weights(x, mesh.MOUTH_RIGHT, 1.4) * np.array([-0.1, -0.5, 0.0]),
+        "mouthFrownLeft": _landmark_weights(x, mesh.MOUTH_LEFT, 1.4) * np.array([0.1, -0.5, 0.0]),
         "mouthPucker": _pucker(x),
         "browInnerUp": _brow(x, (55, 65, 107, 66, 285, 295, 336, 296), 1.3) * np.array([0.0, 0.75, 0.0]),
         "browOuterUpRight": _brow(x, (46, 53, 70, 63), 1.3) * np.array([0.0, 0.7, 0.0]),
@@ -41,37 +41,37 @@ def expressions() -> Mapping[str, Double]:
     }
     padded = {}
     for name, displacement in made.items():
-        whole = np.zeros((LANDMARKS, 3))
+        whole = np.zeros((LANDMARK_COUNT, 3))
         whole[: len(x)] = displacement
         whole.setflags(write=False)
         padded[name] = whole
     return padded
 
 
-def pose_expression(amounts: Mapping[str, float]) -> Double:
+def combine_expressions(amounts: Mapping[str, float]) -> Double:
     """Sum of expressions by amount, float64 (478, 3) cm. Raises `KeyError` on a name the rig lacks."""
     rig = expressions()
-    total = np.zeros((LANDMARKS, 3))
+    total = np.zeros((LANDMARK_COUNT, 3))
     for name, amount in amounts.items():
         total += amount * rig[name]
     return total
 
 
-def expression_of(face: Face, threshold: float = 0.15) -> Double:
+def estimate_expression(face: Face, threshold: float = 0.15) -> Double:
     """How far a face is from neutral as far as the rig can tell, float64 (478, 3) cm.
 
     Scores up to `threshold` count as neutral: the network gives a resting face a little of most shapes.
     """
     scores = {name: face.score(name) for name in expressions()}
     strengths = {k: max(score - threshold, 0.0) / (1 - threshold) for k, score in scores.items()}
-    return pose_expression(strengths)
+    return combine_expressions(strengths)
 
 
 def _falloff(distance: Double, radius: float) -> Double:
     return np.exp(-((distance / radius) ** 2))
 
 
-def _around(x: Double, centre: int, radius: float) -> Double:
+def _landmark_weights(x: Double, centre: int, radius: float) -> Double:
     """Weights (n, 1), 1 at a landmark, fading over `radius` cm."""
     return _falloff(np.linalg.norm(x - x[centre], axis=1), radius)[:, None]
 
@@ -87,9 +87,9 @@ def _smile(x: Double, side: int) -> Double:
     corner = mesh.MOUTH_LEFT if side > 0 else mesh.MOUTH_RIGHT
     cheek = 425 if side > 0 else 205
     mine = 1 / (1 + np.exp(-side * x[:, :1] / 0.5))
-    moved = _around(x, corner, 1.7) * np.array([side * 1.0, 0.85, -0.7])
-    moved += _around(x, cheek, 1.8) * np.array([side * 0.12, 0.2, 0.05])
-    moved += _around(x, 0, 1.2) * np.array([0.0, 0.3, 0.05])
+    moved = _landmark_weights(x, corner, 1.7) * np.array([side * 1.0, 0.85, -0.7])
+    moved += _landmark_weights(x, cheek, 1.8) * np.array([side * 0.12, 0.2, 0.05])
+    moved += _landmark_weights(x, 0, 1.2) * np.array([0.0, 0.3, 0.05])
     return np.asarray(moved * mine)
 
 

@@ -10,24 +10,24 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from personalive.face.canonical import canonical_face
+from personalive.face.canonical import load_canonical_face
 from personalive.face.face import Float
-from personalive.face.pose import Double, HeadPose, fit_head, rotation_matrix, rotation_vector
+from personalive.face.pose import Double, HeadPose, fit_head_pose, rotation_matrix, rotation_vector
 from personalive.media.types import Image
 from personalive.pipelines.preview import topology as mesh
-from personalive.pipelines.preview.eyes import EyeLayers, build_eye, lid_margins
+from personalive.pipelines.preview.eyes import EyeLayers, build_eye, close_lid_margins
 from personalive.pipelines.preview.head_layout import HeadLayout
-from personalive.pipelines.preview.head_warp import HeadField, Sampling, build_head_field
-from personalive.pipelines.preview.matte import Cutout, cut_out, on_sheet
-from personalive.pipelines.preview.mesh import Region, interpolate
-from personalive.pipelines.preview.motion import Motion
+from personalive.pipelines.preview.head_warp import HeadWarp, SamplingMap, build_head_warp
+from personalive.pipelines.preview.matte import MattedPortrait, separate_head, to_layer_coords
+from personalive.pipelines.preview.mesh import PixelRect, interpolate_mesh
+from personalive.pipelines.preview.motion import PortraitMotion
 from personalive.pipelines.preview.mouth import MouthLayers, build_mouth
 
 MAX_TURN = np.radians(24.0)
 """Turning and nodding beyond this shows what the portrait does not hold; it is approached, never passed."""
 MAX_TILT = np.radians(22.0)
 """The same for tilting to a shoulder, which bends the neck."""
-_NECK = np.array([0.0, -5.0, 0.0])
+_NECK_PIVOT = np.array([0.0, -5.0, 0.0])
 """cm from the middle of the head to the point that stays when it turns: a compromise between a true neck and the
 little room that a still background leaves."""
 MAX_SHIFT = 1.6
@@ -37,17 +37,17 @@ _LID_DROP = 0.2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Target:
+class WarpTarget:
     """Where a motion puts the landmarks: `points` float32 (478, 3) pixels, `pose` the head's."""
 
     points: Float
     pose: HeadPose
-    unlidded: Float
+    open_lid_points: Float
     """float32 (478, 2): the same with the lids as the portrait has them."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Portrait:
+class LayeredPortrait:
     """A portrait with everything that is fixed for it. Immutable: any number of sessions may draw from it.
 
     `image` uint8 RGB (H, W, 3); `landmarks` float32 (478, 3) pixels; `shape` float64 (478, 3) head cm.
@@ -57,21 +57,21 @@ class Portrait:
     landmarks: Float
     pose: HeadPose
     shape: Double
-    layers: Cutout
-    field: HeadField
+    layers: MattedPortrait
+    head_warp: HeadWarp
     eyes: tuple[EyeLayers, EyeLayers]
     mouth: MouthLayers
 
     @classmethod
-    def build(cls, image: Image, landmarks: Float, others: Sequence[Float] = ()) -> Portrait:
+    def build(cls, image: Image, landmarks: Float, others: Sequence[Float] = ()) -> LayeredPortrait:
         """From a picture and the landmarks (478, 3) of its face; `others` are those of faces that stay still."""
-        pose = fit_head(landmarks)
-        landmarks = _in_relief(landmarks, pose)
+        pose = fit_head_pose(landmarks)
+        landmarks = _flatten_relief(landmarks, pose)
         shape = pose.to_head(landmarks)
         size = (image.shape[1], image.shape[0])
         flat = np.ascontiguousarray(landmarks[:, :2])
-        layout = HeadLayout.of(landmarks)
-        layers = cut_out(image, layout, [HeadLayout.of(other) for other in others])
+        layout = HeadLayout.from_landmarks(landmarks)
+        layers = separate_head(image, layout, [HeadLayout.from_landmarks(other) for other in others])
         right, left = (build_eye(image, flat, eye) for eye in mesh.EYES)
         return cls(
             image=image,
@@ -79,27 +79,27 @@ class Portrait:
             pose=pose,
             shape=shape,
             layers=layers,
-            field=build_head_field(landmarks, pose, layout, size, cut_out=not layers.whole),
+            field=build_head_warp(landmarks, pose, layout, size, cut_out=not layers.is_single_layer),
             eyes=(right, left),
             mouth=build_mouth(image, flat, pose, shape),
         )
 
-    def target(self, motion: Motion) -> Target:
+    def compute_target(self, motion: PortraitMotion) -> WarpTarget:
         """Where a motion puts every landmark."""
-        pose = self._posed(motion)
+        pose = self._apply_pose(motion)
         moved = self.shape + motion.shape
         unlidded = pose.to_frame(moved)[:, :2].astype(np.float32)
         for eye, closure in zip(mesh.EYES, motion.closure, strict=True):
             _close_lids(moved, eye, float(closure))
-        return Target(pose.to_frame(moved).astype(np.float32), pose, unlidded)
+        return WarpTarget(pose.to_frame(moved).astype(np.float32), pose, unlidded)
 
-    def _posed(self, motion: Motion) -> HeadPose:
+    def _apply_pose(self, motion: PortraitMotion) -> HeadPose:
         turn = rotation_vector(motion.rotation)
-        turn[:2] = _approach(turn[:2], MAX_TURN)
-        turn[2:] = _approach(turn[2:], MAX_TILT)
+        turn[:2] = _soft_limit(turn[:2], MAX_TURN)
+        turn[2:] = _soft_limit(turn[2:], MAX_TILT)
         rotation = rotation_matrix(turn)
-        shift = motion.translation + _NECK - rotation @ _NECK
-        shift[:2] = _approach(shift[:2], MAX_SHIFT)
+        shift = motion.translation + _NECK_PIVOT - rotation @ _NECK_PIVOT
+        shift[:2] = _soft_limit(shift[:2], MAX_SHIFT)
         scale = float(np.clip(motion.scale, 0.88, 1.14))
         return HeadPose(
             rotation @ self.pose.rotation,
@@ -107,47 +107,49 @@ class Portrait:
             self.pose.translation + self.pose.scale * shift * [1.0, 1.0, 0.0],
         )
 
-    def draw(self, motion: Motion) -> Image:
+    def draw(self, motion: PortraitMotion) -> Image:
         """The portrait with a motion, uint8 RGB (H, W, 3)."""
-        target = self.target(motion)
-        frame = self._warped(target)
+        target = self.compute_target(motion)
+        frame = self._warp_layers(target)
         flat = np.ascontiguousarray(target.points[:, :2])
         for layers, closure, gaze in zip(self.eyes, motion.closure, motion.gaze, strict=True):
             shift = np.array([gaze[0], -gaze[1]], np.float32) * np.float32(layers.width)
-            layers.draw(frame, flat, target.unlidded, float(closure), shift)
+            layers.draw(frame, flat, target.open_lid_points, float(closure), shift)
         self.mouth.draw(frame, flat, target.pose, motion.shape)
         return frame
 
-    def _warped(self, target: Target) -> Image:
+    def _warp_layers(self, target: WarpTarget) -> Image:
         """Skin, hair and background; the eyes and the mouth are drawn over it."""
         rigid = target.pose.to_frame(self.shape[:468])[:, :2]
-        expression = (target.unlidded[:468] - rigid).astype(np.float32)
-        sampling = self.field.backward(target.pose, expression)
+        expression = (target.open_lid_points[:468] - rigid).astype(np.float32)
+        sampling = self.head_warp.compute_sampling(target.pose, expression)
         frame = self.image.copy()
-        if sampling.region.empty:
+        if sampling.region.is_empty:
             return frame
-        self._take_mesh(sampling, target)
-        drawn = self.layers.composed(sampling.where, sampling.region)
-        moving = sampling.region.of(frame)
-        cv2.copyTo(moving, sampling.still, drawn)
+        self._apply_face_mesh(sampling, target)
+        drawn = self.layers.compose(sampling.source, sampling.region)
+        moving = sampling.region.crop(frame)
+        cv2.copyTo(moving, sampling.static_mask, drawn)
         moving[...] = drawn
         return frame
 
-    def _take_mesh(self, sampling: Sampling, target: Target) -> None:
+    def _apply_face_mesh(self, sampling: SamplingMap, target: WarpTarget) -> None:
         """Let the face mesh decide where the face is taken from, in place; on its outline it fades out."""
         points = np.ascontiguousarray(target.points[:468, :2])
-        region = Region.around(points, self.field.size, 1).within(sampling.region)
-        if region.empty:
+        region = PixelRect.bounding(points, self.head_warp.size, 1).intersection(sampling.region)
+        if region.is_empty:
             return
-        values = np.column_stack([on_sheet(self.landmarks[:468, :2]), _oval_fade()]).astype(np.float32)
-        spread, covered = interpolate(points, values, _by_depth(target.points), region)
-        view = region.shifted(-sampling.region.left, -sampling.region.top).of(sampling.where)
+        values = np.column_stack([to_layer_coords(self.landmarks[:468, :2]), _oval_weights()]).astype(
+            np.float32
+        )
+        spread, covered = interpolate_mesh(points, values, _sort_triangles_by_depth(target.points), region)
+        view = region.shift(-sampling.region.left, -sampling.region.top).crop(sampling.source)
         share = spread[2] * covered
         for axis in (0, 1):
             view[..., axis] += (spread[axis] - view[..., axis]) * share
 
 
-def _in_relief(landmarks: Float, pose: HeadPose) -> Float:
+def _flatten_relief(landmarks: Float, pose: HeadPose) -> Float:
     """Landmarks with the depth behind the cheeks halved.
 
     One picture shows no side of a head. Turned at its true depth, the outline would squeeze one cheek to nothing
@@ -161,7 +163,7 @@ def _in_relief(landmarks: Float, pose: HeadPose) -> Float:
     return flattened
 
 
-def _approach(vector: Double, limit: float) -> Double:
+def _soft_limit(vector: Double, limit: float) -> Double:
     """A vector shortened smoothly so that its length approaches `limit` and small ones stay as they are."""
     length = float(np.linalg.norm(vector))
     knee = 0.6 * limit
@@ -174,29 +176,29 @@ def _approach(vector: Double, limit: float) -> Double:
 def _close_lids(shape: Double, eye: mesh.Eye, closure: float) -> None:
     """Move one eye's lid margins, and a little of the skin around them, in place."""
     upper, lower = shape[eye.upper].copy(), shape[eye.lower].copy()
-    shape[eye.upper], shape[eye.lower] = lid_margins(upper, lower, closure)
+    shape[eye.upper], shape[eye.lower] = close_lid_margins(upper, lower, closure)
     shape[eye.crease] += 0.12 * (shape[eye.upper] - upper)
     shape[eye.under] += 0.5 * (shape[eye.lower] - lower)
     if closure > 0:
-        shape[:468, 1] -= _LID_DROP * closure * _lid_area(eye)
+        shape[:468, 1] -= _LID_DROP * closure * _lid_weights(eye)
 
 
 @cache
-def _lid_area(eye: mesh.Eye) -> Double:
+def _lid_weights(eye: mesh.Eye) -> Double:
     """Weights (468,) of the skin that sinks when an eye shuts: most at the outer half, fading over 1.5 cm."""
-    vertices = canonical_face().vertices
+    vertices = load_canonical_face().vertices
     middle = (vertices[eye.outer] + vertices[eye.upper[3]]) / 2
     return np.asarray(np.exp(-(((vertices - middle) / [1.5, 1.3, 2.5]) ** 2).sum(1)))
 
 
-def _by_depth(points: Float) -> NDArray[np.int32]:
-    triangles = canonical_face().triangles[:, ::-1]  # wound for y up; pixels count down
+def _sort_triangles_by_depth(points: Float) -> NDArray[np.int32]:
+    triangles = load_canonical_face().triangles[:, ::-1]  # wound for y up; pixels count down
     order = np.argsort(-points[:, 2].take(triangles).sum(1))
     return triangles[order]
 
 
 @cache
-def _oval_fade() -> Float:
+def _oval_weights() -> Float:
     """Vertex weights: 0 on the face's outline, where the head field takes over, 1 inside it."""
     fade = np.ones(468, np.float32)
     fade[mesh.OVAL] = 0.0

@@ -10,9 +10,9 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import BaseModel, Field
 
-from personalive.server.cluster.messages import Member, Wanted
-from personalive.server.cluster.replica_set import Said
-from personalive.server.routes.sessions import Sessions
+from personalive.server.cluster.messages import DesiredState, ReplicaStatus
+from personalive.server.cluster.replica_set import ReplicaReply
+from personalive.server.routes.sessions import SessionList
 from personalive.server.state.load_plan import PipelineStatus
 
 Json = Mapping[str, Any]
@@ -36,79 +36,83 @@ class ClusterStatus(PipelineStatus):
     replicas: list[ReplicaInfo] = Field(default_factory=list)
 
 
-def replica_info(member: Member, own: PipelineStatus | None = None) -> ReplicaInfo:
-    """A replica, told; `own` is its status where it was just asked."""
+def make_replica_info(replica: ReplicaStatus, pipeline_status: PipelineStatus | None = None) -> ReplicaInfo:
+    """A replica, told; `pipeline_status` is its status where it was just asked."""
     return ReplicaInfo(
-        id=member.id,
-        node=member.node,
-        stage=member.stage,
-        pipeline=member.status if own is None else own.status,
-        sessions=member.sessions,
-        slots=member.slots,
-        error=None if own is None else own.error,
+        id=replica.id,
+        node=replica.node,
+        stage=replica.stage,
+        pipeline=replica.status if pipeline_status is None else pipeline_status.status,
+        sessions=replica.sessions,
+        slots=replica.slots,
+        error=None if pipeline_status is None else pipeline_status.error,
     )
 
 
-def status(said: Iterable[Said], wanted: Wanted) -> ClusterStatus:
+def merge_status(replies: Iterable[ReplicaReply], desired: DesiredState) -> ClusterStatus:
     """What is loaded in all. Replicas that only start up count while there are no others: the rest serve."""
-    told = [(each.member, _own_status(each)) for each in said if each.answer.ok]
-    replicas = [replica_info(member, own) for member, own in told]
+    told = [(each.replica, _replica_pipeline_status(each)) for each in replies if each.response.ok]
+    replicas = [make_replica_info(member, own) for member, own in told]
     serving = [own for member, own in told if member.stage == "serving"] or [own for _, own in told]
     if not serving:
-        waits = wanted.pipeline_id is not None
+        waits = desired.pipeline_id is not None
         return ClusterStatus(
             status="loading" if waits else "not_loaded",
-            pipeline_id=wanted.pipeline_id,
+            pipeline_id=desired.pipeline_id,
             stage="waiting for replicas" if waits else None,
             progress=0.0 if waits else None,
         )
     # Farthest from what is wanted: where nothing is, that is a replica which has not unloaded yet.
-    worst = (max if wanted.pipeline_id is None else min)(serving, key=_standing)
-    behind = [own for own in serving if own.pipeline_id != wanted.pipeline_id] if wanted.pipeline_id else []
+    worst = (max if desired.pipeline_id is None else min)(serving, key=_status_rank)
+    behind = [own for own in serving if own.pipeline_id != desired.pipeline_id] if desired.pipeline_id else []
     if behind and worst.status != "loading":  # they hear of it within a second
         worst = PipelineStatus(
-            status="loading", pipeline_id=wanted.pipeline_id, stage="telling the replicas", progress=0.0
+            status="loading", pipeline_id=desired.pipeline_id, stage="telling the replicas", progress=0.0
         )
     return ClusterStatus(**worst.model_dump(), replicas=replicas)
 
 
-def _own_status(said: Said) -> PipelineStatus:
-    member = said.member
-    if member.refused is not None:
-        return PipelineStatus(status="error", pipeline_id=member.wanted.pipeline_id, error=member.refused)
-    return PipelineStatus.model_validate(said.json())
+def _replica_pipeline_status(replies: ReplicaReply) -> PipelineStatus:
+    member = replies.replica
+    if member.load_error is not None:
+        return PipelineStatus(
+            status="error", pipeline_id=member.applied_state.pipeline_id, error=member.load_error
+        )
+    return PipelineStatus.model_validate(replies.json())
 
 
-def _standing(own: PipelineStatus) -> tuple[int, float]:
+def _status_rank(own: PipelineStatus) -> tuple[int, float]:
     order = {"loading": 0, "error": 1, "not_loaded": 2, "loaded": 3}
     return order[own.status], own.progress or 0.0
 
 
-def sessions(said: Iterable[Said]) -> Sessions:
+def merge_sessions(replies: Iterable[ReplicaReply]) -> SessionList:
     """All live sessions, oldest first. A replica that is to go has no free slots, whatever it says of itself."""
-    told = [(each.member, Sessions.model_validate(each.json())) for each in said if each.answer.ok]
+    told = [(each.replica, SessionList.model_validate(each.json())) for each in replies if each.response.ok]
     every = sorted((one for _, part in told for one in part.sessions), key=lambda one: one.opened_at)
-    return Sessions(sessions=every, max_sessions=sum(member.slots for member, _ in told))
+    return SessionList(sessions=every, max_sessions=sum(member.slots for member, _ in told))
 
 
-def recordings(said: Iterable[Said]) -> list[Json]:
+def merge_recordings(replies: Iterable[ReplicaReply]) -> list[Json]:
     """All recordings, newest first. Replicas of one machine share a folder: what ran in one is told by that one."""
     found: dict[str, Json] = {}
-    for each in said:
-        if each.answer.ok:
+    for each in replies:
+        if each.response.ok:
             for info in each.json()["recordings"]:
                 if info["recording_id"] not in found or info["session_id"] is not None:
                     found[info["recording_id"]] = info
     return sorted(found.values(), key=lambda info: str(info["started_at"]), reverse=True)
 
 
-def models(said: list[Said]) -> Json:
+def merge_models_status(replies: list[ReplicaReply]) -> Json:
     """Of one replica of each machine, at least one: there when all have them, as far as the slowest is."""
-    told = [each.json() for each in said]
+    told = [each.json() for each in replies]
     missing = sorted({name for one in told for name in one["missing"]})
     loading = [one["progress"] for one in told if one["progress"] is not None]
     errors = [
-        f"{each.member.node}: {one['error']}" for each, one in zip(said, told, strict=True) if one["error"]
+        f"{each.replica.node}: {one['error']}"
+        for each, one in zip(replies, told, strict=True)
+        if one["error"]
     ]
     return {
         "pipeline_id": told[0]["pipeline_id"],
@@ -119,48 +123,48 @@ def models(said: list[Said]) -> Json:
     }
 
 
-def metrics(said: Iterable[Said], members: Iterable[Member]) -> str:
+def merge_metrics(replies: Iterable[ReplicaReply], replicas: Iterable[ReplicaStatus]) -> str:
     """Every replica's figures under its label `replica`, and how many replicas and slots there are."""
     families: dict[str, Metric] = {}
-    for each in said:
-        if not each.answer.ok:
+    for each in replies:
+        if not each.response.ok:
             continue
-        for family in text_string_to_metric_families(each.answer.body.decode()):
+        for family in text_string_to_metric_families(each.response.body.decode()):
             whole = families.setdefault(family.name, Metric(family.name, family.documentation, family.type))
             for sample in family.samples:
-                labels = {"replica": each.member.id, **sample.labels}
+                labels = {"replica": each.replica.id, **sample.labels}
                 whole.add_sample(sample.name, labels, sample.value)
-    lines = [line for family in families.values() for line in _lines(family)]
-    return "\n".join([*lines, *_own(list(members))]) + "\n"
+    lines = [line for family in families.values() for line in _format_family(family)]
+    return "\n".join([*lines, *_cluster_metric_lines(list(replicas))]) + "\n"
 
 
-def _own(members: list[Member]) -> list[str]:
+def _cluster_metric_lines(replicas: list[ReplicaStatus]) -> list[str]:
     stages = ("starting", "serving", "leaving")
-    counts = {stage: sum(member.stage == stage for member in members) for stage in stages}
+    counts = {stage: sum(member.stage == stage for member in replicas) for stage in stages}
     return [
         "# HELP personalive_replicas Replicas, by what they are at.",
         "# TYPE personalive_replicas gauge",
         *(f'personalive_replicas{{stage="{stage}"}} {count}' for stage, count in counts.items()),
         "# HELP personalive_slots Sessions that there may be, on each replica.",
         "# TYPE personalive_slots gauge",
-        *(f'personalive_slots{{replica="{member.id}"}} {member.slots}' for member in members),
+        *(f'personalive_slots{{replica="{member.id}"}} {member.slots}' for member in replicas),
     ]
 
 
-def _lines(family: Metric) -> list[str]:
+def _format_family(family: Metric) -> list[str]:
     # Prometheus's text format names a counter with its suffix; the parser takes it off.
     name = family.name + ("_total" if family.type == "counter" else "")
     told = [f"# HELP {name} {family.documentation}", f"# TYPE {name} {family.type}"]
     for sample in family.samples:
-        labels = ",".join(f'{key}="{_escaped(value)}"' for key, value in sample.labels.items())
-        told.append(f"{sample.name}{{{labels}}} {_number(sample.value)}")
+        labels = ",".join(f'{key}="{_escape_label(value)}"' for key, value in sample.labels.items())
+        told.append(f"{sample.name}{{{labels}}} {_format_number(sample.value)}")
     return told
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     """As Prometheus writes it."""
     return {math.inf: "+Inf", -math.inf: "-Inf"}.get(value, repr(float(value)).replace("nan", "NaN"))
 
 
-def _escaped(value: str) -> str:
+def _escape_label(value: str) -> str:
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")

@@ -10,22 +10,22 @@ from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
 
-from personalive.server.cluster.config import Plan, read_plan
-from personalive.server.cluster.controller import Ledger
-from personalive.server.cluster.dependencies import Parts
+from personalive.server.cluster.config import ClusterConfig, read_cluster_config
+from personalive.server.cluster.controller import ClusterController
+from personalive.server.cluster.dependencies import IngressDependencies
 from personalive.server.cluster.ingress import create_ingress
-from personalive.server.cluster.messages import Wanted
-from personalive.server.cluster.replica import Replica
+from personalive.server.cluster.messages import DesiredState
+from personalive.server.cluster.replica import ServerReplica
 from personalive.server.settings import Settings, read_settings
 from personalive.server.telemetry import logs
 
-NAME = "personalive"
-_CALLS = 1000
+APPLICATION_NAME = "personalive"
+_MAX_ONGOING_REQUESTS = 1000
 """Requests that the ingress, and calls that the ledger, may have at hand at the same time."""
-_HEALTH_S = 2.0
-_ON_THE_HEAD = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
+_HEALTH_CHECK_PERIOD_S = 2.0
+_HEAD_NODE_OPTIONS = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
 """Where the proxy is too: no machine that may be lost, or let go when replicas are few, takes these with it."""
-_QUIET = {"enable_access_log": False}
+_LOGGING_CONFIG = {"enable_access_log": False}
 """The ingress logs requests itself, without queries."""
 
 
@@ -35,59 +35,61 @@ def from_config(args: dict[str, Any]) -> Application:
     `args` are the names of `Plan` and of the server's settings; the environment counts too. Raises `InputError`.
     """
     given = dict(args)
-    plan = read_plan(given)
-    return build(plan, read_settings(given))
+    plan = read_cluster_config(given)
+    return build_application(plan, read_settings(given))
 
 
-def build(plan: Plan, chosen: Settings, *, awaits_reference: bool = False) -> Application:
+def build_application(
+    config: ClusterConfig, base_settings: Settings, *, awaits_reference: bool = False
+) -> Application:
     """The application, with those settings that are not left at their defaults.
 
     `awaits_reference`: whoever deploys it gives it a first portrait, and it is not ready before.
     """
-    settings = {name: getattr(chosen, name) for name in chosen.model_fields_set}
-    settings["max_sessions"] = plan.sessions_per_replica
+    settings = {name: getattr(base_settings, name) for name in base_settings.model_fields_set}
+    settings["max_sessions"] = config.sessions_per_replica
     ledger = serve.deployment(
-        Ledger,
+        ClusterController,
         name="Ledger",
         num_replicas=1,
-        max_ongoing_requests=_CALLS,
-        ray_actor_options=_ON_THE_HEAD,
-        logging_config=_QUIET,
+        max_ongoing_requests=_MAX_ONGOING_REQUESTS,
+        ray_actor_options=_HEAD_NODE_OPTIONS,
+        logging_config=_LOGGING_CONFIG,
     ).bind(
-        Wanted(1, settings.get("pipeline"), settings.get("load_params", {})),
+        DesiredState(1, settings.get("pipeline"), settings.get("load_params", {})),
         awaits_reference=awaits_reference,
     )
     replicas = serve.deployment(
-        Replica,
+        ServerReplica,
         name="Replica",
-        health_check_period_s=_HEALTH_S,
-        logging_config=_QUIET,
-        **plan.deployment(),
+        health_check_period_s=_HEALTH_CHECK_PERIOD_S,
+        logging_config=_LOGGING_CONFIG,
+        **config.to_deployment_options(),
     ).bind(settings, ledger)
     return serve.deployment(
-        serve.ingress(_app_of(settings))(),
+        serve.ingress(_make_app_factory(settings))(),
         name="Ingress",
         num_replicas=1,
-        max_ongoing_requests=_CALLS,
-        ray_actor_options=_ON_THE_HEAD,
-        logging_config=_QUIET,
+        max_ongoing_requests=_MAX_ONGOING_REQUESTS,
+        ray_actor_options=_HEAD_NODE_OPTIONS,
+        logging_config=_LOGGING_CONFIG,
     ).bind(replicas, ledger)
 
 
-def _app_of(given: Mapping[str, Any]) -> Any:
+def _make_app_factory(given: Mapping[str, Any]) -> Any:
     """What makes the web application, on the ingress's own machine."""
 
     def make() -> FastAPI:
         settings = Settings(**given)
-        logs.configure(settings.log_format, settings.log_level)
+        logs.configure_logging(settings.log_format, settings.log_level)
 
-        def parts() -> Parts:
-            return Parts.of(settings, _handle("Ledger"), _handle("Replica"))
+        def parts() -> IngressDependencies:
+            return IngressDependencies.create(settings, _get_handle("Ledger"), _get_handle("Replica"))
 
         return create_ingress(settings, parts)
 
     return make
 
 
-def _handle(deployment: str) -> DeploymentHandle[Any]:
+def _get_handle(deployment: str) -> DeploymentHandle[Any]:
     return serve.get_deployment_handle(deployment, serve.get_replica_context().app_name)

@@ -8,16 +8,16 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from personalive.errors import InputError
-from personalive.pipelines.parameters import build
+from personalive.pipelines.parameters import build_parameters
 
-FULL = 0.8
+TARGET_UTILIZATION = 0.8
 """The share of its slots that a replica is meant to use: the rest is for those who come while another starts."""
-LOOK_BACK_S = 15.0
+LOOK_BACK_PERIOD_S = 15.0
 """Used slots are averaged over so long before it is decided how many replicas there should be."""
 
 
-class Plan(BaseModel):
-    """Numbers of `personalive cluster serve`. Times are in seconds. Made by `read_plan`."""
+class ClusterConfig(BaseModel):
+    """Numbers of `personalive cluster serve`. Times are in seconds. Made by `read_cluster_config`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,7 +44,7 @@ class Plan(BaseModel):
         False, description="Listen on every node that has a replica, not on the head only."
     )
 
-    def deployment(self) -> dict[str, Any]:
+    def to_deployment_options(self) -> dict[str, Any]:
         """The options of the replicas' deployment, by the names that Ray Serve has for them.
 
         A session is one call that lasts, so used slots are ongoing requests.
@@ -60,28 +60,28 @@ class Plan(BaseModel):
             "autoscaling_config": {
                 "min_replicas": self.min_replicas,
                 "max_replicas": self.max_replicas,
-                "target_ongoing_requests": FULL * self.sessions_per_replica,
+                "target_ongoing_requests": TARGET_UTILIZATION * self.sessions_per_replica,
                 "upscale_delay_s": self.upscale_delay_s,
                 "downscale_delay_s": self.downscale_delay_s,
-                "look_back_period_s": LOOK_BACK_S,
+                "look_back_period_s": LOOK_BACK_PERIOD_S,
             }
         }
 
 
-def read_plan(given: MutableMapping[str, object]) -> Plan:
+def read_cluster_config(given: MutableMapping[str, object]) -> ClusterConfig:
     """The plan among what was given; its names are taken out of there. `replicas` is both least and most.
 
     Raises `InputError`: one sentence.
     """
     replicas = given.pop("replicas", None)
-    own = {name: given.pop(name) for name in list(given) if name in Plan.model_fields}
+    own = {name: given.pop(name) for name in list(given) if name in ClusterConfig.model_fields}
     if replicas is not None:
         if {"min_replicas", "max_replicas"} & set(own):
             raise InputError("Give --replicas, or --min-replicas and --max-replicas: not both.")
         own |= {"min_replicas": replicas, "max_replicas": replicas}
     elif "min_replicas" in own and "max_replicas" not in own:
         own["max_replicas"] = own["min_replicas"]
-    plan = build(Plan, own)
+    plan = build_parameters(ClusterConfig, own)
     if plan.max_replicas < plan.min_replicas:
         raise InputError(
             f"{plan.max_replicas} replicas at most are fewer than {plan.min_replicas} at least: "

@@ -12,28 +12,33 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from personalive.server.cluster.messages import Kept, Member, Orders, Wanted
+from personalive.server.cluster.messages import (
+    DesiredState,
+    HeartbeatReply,
+    ReplicaStatus,
+    StoredClusterReference,
+)
 
-KEPT = 1024
-KEPT_BYTES = 1024 * 2**20
-SILENCE_S = 5.0
+MAX_REFERENCES = 1024
+MAX_REFERENCE_BYTES = 1024 * 2**20
+REPLICA_TIMEOUT_S = 5.0
 """A replica that says nothing for so long is gone."""
 
 
-class Ledger:
-    """Keeps the `KEPT` references used last, `KEPT_BYTES` at most, and always the default."""
+class ClusterController:
+    """Keeps the `MAX_REFERENCES` references used last, `MAX_REFERENCE_BYTES` at most, and always the default."""
 
     def __init__(
         self,
-        wanted: Wanted | None = None,
+        desired: DesiredState | None = None,
         *,
         awaits_reference: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`wanted` is what to begin with. `awaits_reference`: a first one is about to be given."""
-        self._wanted = wanted or Wanted(1)
-        self._members: dict[str, tuple[Member, float]] = {}
-        self._kept: OrderedDict[str, Kept] = OrderedDict()  # used last comes last
+        """`wanted` is what to begin with. `is_awaiting_reference`: a first one is about to be given."""
+        self._desired = desired or DesiredState(1)
+        self._replicas: dict[str, tuple[ReplicaStatus, float]] = {}
+        self._references: OrderedDict[str, StoredClusterReference] = OrderedDict()  # used last comes last
         self._default: str | None = None
         self._awaits_reference = awaits_reference
         self._stopping = False
@@ -41,88 +46,94 @@ class Ledger:
 
     # -- who is there
 
-    async def beat(self, member: Member) -> Orders:
+    async def heartbeat(self, replica: ReplicaStatus) -> HeartbeatReply:
         """A replica tells of itself, and hears what to do."""
-        if member.stage == "serving" and member.id not in self._members:
+        if replica.stage == "serving" and replica.id not in self._replicas:
             self._awaits_reference = False  # this ledger has been started anew: nobody gives it once more
-        self._members[member.id] = (member, self._clock())
-        if member.wanted.version > self._wanted.version:  # this ledger has been started anew
-            self._wanted = member.wanted
+        self._replicas[replica.id] = (replica, self._clock())
+        if replica.applied_state.version > self._desired.version:  # this ledger has been started anew
+            self._desired = replica.applied_state
         elsewhere = any(
-            other.loaded and other.id != member.id and other.wanted.version == self._wanted.version
-            for other in await self.members()
+            other.can_open_sessions
+            and other.id != replica.id
+            and other.applied_state.version == self._desired.version
+            for other in await self.list_replicas()
         )
-        return Orders(self._wanted, elsewhere, self._stopping)
+        return HeartbeatReply(self._desired, elsewhere, self._stopping)
 
-    async def leave(self, id: str) -> None:
+    async def remove_replica(self, id: str) -> None:
         """A replica goes."""
-        self._members.pop(id, None)
+        self._replicas.pop(id, None)
 
-    async def members(self) -> list[Member]:
+    async def list_replicas(self) -> list[ReplicaStatus]:
         """Every replica that was heard of lately, in the order of their coming."""
         now = self._clock()
-        silent = [id for id, (_, at) in self._members.items() if now - at > SILENCE_S]
+        silent = [id for id, (_, at) in self._replicas.items() if now - at > REPLICA_TIMEOUT_S]
         for id in silent:
-            del self._members[id]
-        return [member for member, _ in self._members.values()]
+            del self._replicas[id]
+        return [member for member, _ in self._replicas.values()]
 
     # -- what they are to do
 
-    async def want(self, pipeline_id: str | None, load_params: Mapping[str, Any]) -> Wanted:
+    async def set_desired(self, pipeline_id: str | None, load_params: Mapping[str, Any]) -> DesiredState:
         """Every replica is to have this pipeline, also those that come later; None: none."""
-        self._wanted = Wanted(self._wanted.version + 1, pipeline_id, dict(load_params))
-        return self._wanted
+        self._desired = DesiredState(self._desired.version + 1, pipeline_id, dict(load_params))
+        return self._desired
 
-    async def wanted(self) -> Wanted:
+    async def get_desired(self) -> DesiredState:
         """What every replica is to have."""
-        return self._wanted
+        return self._desired
 
-    async def stop(self) -> None:
+    async def drain(self) -> None:
         """Every replica is to end its sessions and to take no more."""
         self._stopping = True
 
     # -- references
 
-    async def keep(self, kept: Kept) -> None:
+    async def add_reference(self, stored: StoredClusterReference) -> None:
         """Keep a reference, and make it the default."""
-        self._kept[kept.id] = kept
-        self._kept.move_to_end(kept.id)
-        self._default, self._awaits_reference = kept.id, False
-        while len(self._kept) > 1 and (len(self._kept) > KEPT or self._bytes() > KEPT_BYTES):
-            del self._kept[next(id for id in self._kept if id != self._default)]
+        self._references[stored.id] = stored
+        self._references.move_to_end(stored.id)
+        self._default, self._awaits_reference = stored.id, False
+        while len(self._references) > 1 and (
+            len(self._references) > MAX_REFERENCES or self._total_bytes() > MAX_REFERENCE_BYTES
+        ):
+            del self._references[next(id for id in self._references if id != self._default)]
 
-    async def default(self) -> str | None:
+    async def get_default_reference(self) -> str | None:
         """The reference of sessions that name none: the one given last."""
         return self._default
 
-    async def awaits_reference(self) -> bool:
+    async def is_awaiting_reference(self) -> bool:
         """Whether the reference that the service was started with has not been taken yet."""
         return self._awaits_reference
 
-    async def reference(self, id: str) -> Kept | None:
+    async def get_reference(self, id: str) -> StoredClusterReference | None:
         """All of a reference; it counts as used now."""
-        kept = self._kept.get(id)
+        kept = self._references.get(id)
         if kept is not None:
-            self._kept.move_to_end(id)
+            self._references.move_to_end(id)
         return kept
 
-    async def look_at(self, id: str) -> Kept | None:
+    async def get_reference_info(self, id: str) -> StoredClusterReference | None:
         """What is known of a reference, without the picture's own bytes."""
-        kept = self._kept.get(id)
-        return None if kept is None else self._told(kept)
+        kept = self._references.get(id)
+        return None if kept is None else self._without_data(kept)
 
-    async def references(self) -> list[Kept]:
+    async def list_references(self) -> list[StoredClusterReference]:
         """What is known of every reference, the one used last first; neither pictures nor thumbnails."""
-        return [replace(self._told(kept), thumbnail=b"") for kept in reversed(self._kept.values())]
+        return [
+            replace(self._without_data(kept), thumbnail=b"") for kept in reversed(self._references.values())
+        ]
 
-    async def forget(self, id: str) -> bool:
+    async def remove_reference(self, id: str) -> bool:
         """Drop a reference. Whether there was one."""
         if self._default == id:
             self._default = None
-        return self._kept.pop(id, None) is not None
+        return self._references.pop(id, None) is not None
 
-    def _told(self, kept: Kept) -> Kept:
-        return replace(kept, data=b"", info={**kept.info, "default": kept.id == self._default})
+    def _without_data(self, stored: StoredClusterReference) -> StoredClusterReference:
+        return replace(stored, data=b"", info={**stored.info, "default": stored.id == self._default})
 
-    def _bytes(self) -> int:
-        return sum(len(kept.data) for kept in self._kept.values())
+    def _total_bytes(self) -> int:
+        return sum(len(kept.data) for kept in self._references.values())

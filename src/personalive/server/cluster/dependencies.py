@@ -9,45 +9,52 @@ from urllib.parse import quote
 from fastapi import Depends, Request, Response
 from ray.serve.handle import DeploymentHandle
 
-from personalive.server.cluster.admission import Slots
-from personalive.server.cluster.replica_client import LINKS, Answered, Asked, Wire
-from personalive.server.cluster.replica_set import RETRY_AFTER_S, Fleet
-from personalive.server.errors import BusyError
+from personalive.server.cluster.admission import SessionAdmission
+from personalive.server.cluster.replica_client import (
+    LINK_SEPARATOR,
+    ProxyRequest,
+    ProxyResponse,
+    ReplicaClient,
+)
+from personalive.server.cluster.replica_set import RETRY_AFTER_S, ReplicaSet
+from personalive.server.errors import ServiceUnavailableError
 from personalive.server.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class IngressDependencies:
     """Of one ingress."""
 
     settings: Settings
-    ledger: DeploymentHandle[Any]
-    wire: Wire
-    fleet: Fleet
-    slots: Slots
+    controller: DeploymentHandle[Any]
+    client: ReplicaClient
+    replicas: ReplicaSet
+    admission: SessionAdmission
 
     @classmethod
-    def of(cls, settings: Settings, ledger: DeploymentHandle[Any], replicas: DeploymentHandle[Any]) -> Parts:
+    def create(
+        cls, settings: Settings, controller: DeploymentHandle[Any], replicas: DeploymentHandle[Any]
+    ) -> IngressDependencies:
         """Made on the event loop that uses them."""
-        wire = Wire()
-        return cls(settings, ledger, wire, Fleet(ledger, wire), Slots(replicas))
+        wire = ReplicaClient()
+        return cls(settings, controller, wire, ReplicaSet(controller, wire), SessionAdmission(replicas))
 
     async def require_reference(self) -> None:
         """Raise `BusyError` where the portrait that the service was started with has not been taken yet."""
-        if await self.ledger.awaits_reference.remote():
-            raise BusyError(
+        if await self.controller.awaits_reference.remote():
+            raise ServiceUnavailableError(
                 "The portrait that the service was started with has not been taken yet.",
                 retry_after=RETRY_AFTER_S,
             )
 
 
-def _parts(request: Request) -> Parts:
-    parts: Parts = request.app.state.parts
+def _get_dependencies(request: Request) -> IngressDependencies:
+    parts: IngressDependencies = request.app.state.parts
     return parts
 
 
-async def _asked(request: Request) -> Asked:
-    return Asked(
+async def _read_proxy_request(request: Request) -> ProxyRequest:
+    return ProxyRequest(
         request.method,
         quote(request.scope["path"]),
         request.scope["query_string"].decode("latin-1"),
@@ -56,17 +63,17 @@ async def _asked(request: Request) -> Asked:
     )
 
 
-PartsDep = Annotated[Parts, Depends(_parts)]
-AskedDep = Annotated[Asked, Depends(_asked)]
+DependenciesDep = Annotated[IngressDependencies, Depends(_get_dependencies)]
+ProxyRequestDep = Annotated[ProxyRequest, Depends(_read_proxy_request)]
 """The request, to be passed on as it came."""
 
 
-def passed_on(answer: Answered) -> Response:
+def make_response(answer: ProxyResponse) -> Response:
     """A replica's answer as the ingress's own."""
     headers = dict(answer.headers)
     links = headers.pop("Link", "")
     response = Response(answer.body, answer.status, headers)
-    for link in links.split(LINKS):  # a field each, as broadcasters read them
+    for link in links.split(LINK_SEPARATOR):  # a field each, as broadcasters read them
         if link:
             response.headers.append("Link", link)
     return response

@@ -10,26 +10,26 @@ from fastapi import FastAPI
 import personalive
 from personalive.server import errors, middleware
 from personalive.server.app import create_app
-from personalive.server.cluster.dependencies import Parts
+from personalive.server.cluster.dependencies import IngressDependencies
 from personalive.server.cluster.routes import health, pipeline, proxy, reference, sessions
 from personalive.server.routes import page
 from personalive.server.settings import Settings
-from personalive.server.static_files import assets as page_files
+from personalive.server.static_files import load_assets as page_files
 
-PARTS = (health, pipeline, reference, sessions, page, proxy)
+ROUTE_MODULES = (health, pipeline, reference, sessions, page, proxy)
 """The last one takes whatever the others do not."""
 
 
-def create_ingress(settings: Settings, make: Callable[[], Parts]) -> FastAPI:
-    """The application. Its lifespan makes its `Parts`, in `app.state.parts`, on the event loop that uses them."""
+def create_ingress(settings: Settings, make_dependencies: Callable[[], IngressDependencies]) -> FastAPI:
+    """The application. Its lifespan makes its `IngressDependencies`, in `app.state.parts`, on the event loop that uses them."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.parts = make()
+        app.state.parts = make_dependencies()
         try:
             yield
         finally:
-            await app.state.parts.wire.close()
+            await app.state.parts.client.close()
 
     app = FastAPI(
         title="PersonaLive",
@@ -38,11 +38,11 @@ def create_ingress(settings: Settings, make: Callable[[], Parts]) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        responses=errors.ANYWHERE,
+        responses=errors.COMMON_RESPONSES,
     )
-    errors.install(app)
-    middleware.install(app, settings)
-    for part in PARTS:
+    errors.install_error_handlers(app)
+    middleware.install_middleware(app, settings)
+    for part in ROUTE_MODULES:
         app.include_router(part.router)
     contract = create_app(settings).openapi()
     app.openapi = lambda: contract  # type: ignore[method-assign]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class DesiredState:
     """The pipeline that every replica is to have; None is none. A higher `version` was asked for later.
 
     Version 0 is that of a replica that has not been told yet.
@@ -20,11 +20,11 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class ReplicaStatus:
     """A replica as it tells of itself: where it is reached, and what it is at.
 
     `address` is an URL within the cluster, `key` what its requests must carry. `wanted` is what it was told last,
-    and `refused` why it cannot even begin to load that. `slots` of one that is leaving are those in use.
+    and `load_error` why it cannot even begin to load that. `slots` of one that is leaving are those in use.
     """
 
     id: str
@@ -35,29 +35,29 @@ class Member:
     status: str
     sessions: int
     slots: int
-    wanted: Wanted
-    refused: str | None = None
+    applied_state: DesiredState
+    load_error: str | None = None
 
     @property
-    def loaded(self) -> bool:
+    def can_open_sessions(self) -> bool:
         """Whether it can open sessions."""
         return self.stage == "serving" and self.status == "loaded"
 
 
 @dataclass(frozen=True, slots=True)
-class Orders:
+class HeartbeatReply:
     """What a replica is told in return.
 
-    `elsewhere`: another replica has loaded what is wanted. `stopping`: all sessions are to end.
+    `loaded_elsewhere`: another replica has loaded what is wanted. `stopping`: all sessions are to end.
     """
 
-    wanted: Wanted
-    elsewhere: bool
+    desired_state: DesiredState
+    loaded_elsewhere: bool
     stopping: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Kept:
+class StoredClusterReference:
     """A reference as the whole cluster keeps it: the bytes that were given, how, and what came of them.
 
     `info` is what `GET /api/v1/personalive/reference/ID` answers.
@@ -71,11 +71,11 @@ class Kept:
     thumbnail: bytes
 
 
-def replica_of(session_id: str) -> str:
+def parse_replica_id(session_id: str) -> str:
     """The replica that a session's, or a viewer's, id names."""
     return session_id.partition(".")[0]
 
 
-def mark_of(replica_id: str) -> str:
+def make_id_prefix(replica_id: str) -> str:
     """What the ids of a replica's sessions begin with."""
     return f"{replica_id}."

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 import aiohttp
 from yarl import URL
 
-CONNECT_S = 2.0
+CONNECT_TIMEOUT_S = 2.0
 """Seconds: within a cluster a machine that does not take a connection by then is gone."""
-ANSWER_S = 60.0
-_THERE = frozenset({"content-type", "range", "if-match", "if-range", "if-none-match", "accept"})
-_BACK = frozenset(
+RESPONSE_TIMEOUT_S = 60.0
+_REQUEST_HEADERS = frozenset({"content-type", "range", "if-match", "if-range", "if-none-match", "accept"})
+_RESPONSE_HEADERS = frozenset(
     {
         "accept-patch",
         "accept-post",
@@ -35,17 +35,17 @@ _BACK = frozenset(
         "x-session-id",
     }
 )
-LINKS = ", "
+LINK_SEPARATOR = ", "
 """Between the values of several Link fields, kept as one."""
-_CHUNK = 1 << 16
+_CHUNK_BYTES = 1 << 16
 
 
-class UnreachableError(Exception):
+class ReplicaUnreachableError(Exception):
     """The other side is gone, or does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ProxyRequest:
     """A request: `path` begins with a slash, `query` has no question mark, both are still quoted."""
 
     method: str
@@ -56,7 +56,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class ProxyResponse:
     """What came back."""
 
     status: int
@@ -70,7 +70,7 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
+class StreamingProxyResponse:
     """An answer whose body still comes, in pieces."""
 
     status: int
@@ -79,7 +79,7 @@ class Answering:
     body: AsyncIterator[bytes]
 
 
-def session_in(answer: Answered) -> str | None:
+def get_session_id(answer: ProxyResponse) -> str | None:
     """The session that an answer says was opened."""
     if not answer.ok:
         return None
@@ -93,46 +93,52 @@ def session_in(answer: Answered) -> str | None:
     return str(told)
 
 
-class Wire:
+class ReplicaClient:
     """Use it on one event loop only, and close it there."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
 
-    async def ask(self, address: str, key: str, asked: Asked, *, within: float = ANSWER_S) -> Answered:
-        """The whole answer. Raises `UnreachableError` where none comes within so many seconds."""
-        async with self.asking(address, key, asked, within=within) as answer:
+    async def request(
+        self, address: str, key: str, proxy_request: ProxyRequest, *, timeout: float = RESPONSE_TIMEOUT_S
+    ) -> ProxyResponse:
+        """The whole answer. Raises `ReplicaUnreachableError` where none comes within so many seconds."""
+        async with self.stream(address, key, proxy_request, within=timeout) as answer:
             try:
                 body = b"".join([piece async for piece in answer.body])
             except (aiohttp.ClientError, TimeoutError) as error:
-                raise UnreachableError(str(error)) from error
-            return Answered(answer.status, answer.headers, body)
+                raise ReplicaUnreachableError(str(error)) from error
+            return ProxyResponse(answer.status, answer.headers, body)
 
     @asynccontextmanager
-    async def asking(
-        self, address: str, key: str, asked: Asked, *, within: float | None = None
-    ) -> AsyncIterator[Answering]:
-        """The answer as it comes. Raises `UnreachableError` where it does not begin."""
-        headers = {name: value for name, value in asked.headers.items() if name.lower() in _THERE}
+    async def stream(
+        self, address: str, key: str, proxy_request: ProxyRequest, *, timeout: float | None = None
+    ) -> AsyncIterator[StreamingProxyResponse]:
+        """The answer as it comes. Raises `ReplicaUnreachableError` where it does not begin."""
+        headers = {
+            name: value for name, value in proxy_request.headers.items() if name.lower() in _REQUEST_HEADERS
+        }
         headers["Authorization"] = f"Bearer {key}"
-        target = f"{address}{asked.path}" + (f"?{asked.query}" if asked.query else "")
+        target = f"{address}{proxy_request.path}" + (f"?{proxy_request.query}" if proxy_request.query else "")
         try:
-            response = await self._open().request(
-                asked.method,
+            response = await self._get_session().request(
+                proxy_request.method,
                 URL(target, encoded=True),
                 headers=headers,
-                data=asked.body or None,
+                data=proxy_request.body or None,
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=within, sock_connect=CONNECT_S),
+                timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=CONNECT_TIMEOUT_S),
             )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise UnreachableError(f"{type(error).__name__}: {error}") from error
+            raise ReplicaUnreachableError(f"{type(error).__name__}: {error}") from error
         try:
-            back = {name: value for name, value in response.headers.items() if name.lower() in _BACK}
+            back = {
+                name: value for name, value in response.headers.items() if name.lower() in _RESPONSE_HEADERS
+            }
             if len(links := response.headers.getall("Link", [])) > 1:
-                back["Link"] = LINKS.join(links)
-            yield Answering(
-                response.status, back, response.content_length, response.content.iter_chunked(_CHUNK)
+                back["Link"] = LINK_SEPARATOR.join(links)
+            yield StreamingProxyResponse(
+                response.status, back, response.content_length, response.content.iter_chunked(_CHUNK_BYTES)
             )
         finally:
             response.release()
@@ -142,7 +148,7 @@ class Wire:
         if self._session is not None:
             await self._session.close()
 
-    def _open(self) -> aiohttp.ClientSession:
+    def _get_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),

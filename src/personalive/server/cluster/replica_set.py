@@ -10,19 +10,25 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from personalive.server.cluster.messages import Member, replica_of
-from personalive.server.cluster.replica_client import Answered, Answering, Asked, UnreachableError, Wire
-from personalive.server.errors import BusyError, NotFoundError
+from personalive.server.cluster.messages import ReplicaStatus, parse_replica_id
+from personalive.server.cluster.replica_client import (
+    ProxyRequest,
+    ProxyResponse,
+    ReplicaClient,
+    ReplicaUnreachableError,
+    StreamingProxyResponse,
+)
+from personalive.server.errors import NotFoundError, ServiceUnavailableError
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
 
 RETRY_AFTER_S = 5
-_TOGETHER_S = 5.0
+_AGGREGATE_TIMEOUT_S = 5.0
 """Seconds that one slow replica may keep an answer waiting that is put together from all."""
 
 
-class NoReplicaError(BusyError):
+class NoReplicaError(ServiceUnavailableError):
     """Nobody is there to ask."""
 
     def __init__(self) -> None:
@@ -30,84 +36,94 @@ class NoReplicaError(BusyError):
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ReplicaReply:
     """What one replica answered."""
 
-    member: Member
-    answer: Answered
+    replica: ReplicaStatus
+    response: ProxyResponse
 
     def json(self) -> Any:
         """The answer's JSON."""
-        return json.loads(self.answer.body)
+        return json.loads(self.response.body)
 
 
-class Fleet:
+class ReplicaSet:
     """Use it on one event loop only."""
 
-    def __init__(self, ledger: DeploymentHandle[Any], wire: Wire) -> None:
-        self._ledger = ledger
-        self._wire = wire
-        self._known: dict[str, Member] = {}
+    def __init__(self, controller: DeploymentHandle[Any], client: ReplicaClient) -> None:
+        self._ledger = controller
+        self._wire = client
+        self._known: dict[str, ReplicaStatus] = {}
 
-    async def members(self) -> list[Member]:
+    async def list_replicas(self) -> list[ReplicaStatus]:
         """Every replica that was heard of in the last seconds; those that can open sessions come first."""
-        found: list[Member] = await self._ledger.members.remote()
+        found: list[ReplicaStatus] = await self._ledger.members.remote()
         self._known = {member.id: member for member in found}
-        return sorted(found, key=lambda member: not member.loaded)
+        return sorted(found, key=lambda member: not member.can_open_sessions)
 
-    async def ask(self, member: Member, asked: Asked) -> Answered:
-        """What it answers. Raises `UnreachableError`."""
-        return await self._wire.ask(member.address, member.key, asked)
+    async def request(self, replica: ReplicaStatus, proxy_request: ProxyRequest) -> ProxyResponse:
+        """What it answers. Raises `ReplicaUnreachableError`."""
+        return await self._wire.request(replica.address, replica.key, proxy_request)
 
-    async def ask_any(self, asked: Asked) -> Answered:
+    async def request_any(self, proxy_request: ProxyRequest) -> ProxyResponse:
         """What one of them answers, if possible one that is loaded. Raises `NoReplicaError`."""
-        members = await self.members()
-        best = [member for member in members if member.loaded] or members
+        members = await self.list_replicas()
+        best = [member for member in members if member.can_open_sessions] or members
         for member in random.sample(best, len(best)):
             try:
-                return await self.ask(member, asked)
-            except UnreachableError:  # gone, and not missed yet
+                return await self.request(member, proxy_request)
+            except ReplicaUnreachableError:  # gone, and not missed yet
                 continue
         raise NoReplicaError
 
-    async def ask_all(self, asked: Asked, which: Callable[[Member], bool] = lambda _: True) -> list[Said]:
+    async def request_all(
+        self, proxy_request: ProxyRequest, predicate: Callable[[ReplicaStatus], bool] = lambda _: True
+    ) -> list[ReplicaReply]:
         """What each of them answers that does so within some seconds."""
-        return await self.ask_these([member for member in await self.members() if which(member)], asked)
+        return await self.request_each(
+            [member for member in await self.list_replicas() if predicate(member)], proxy_request
+        )
 
-    async def ask_these(self, members: Iterable[Member], asked: Asked) -> list[Said]:
+    async def request_each(
+        self, replicas: Iterable[ReplicaStatus], proxy_request: ProxyRequest
+    ) -> list[ReplicaReply]:
         """What each of these answers that does so within some seconds."""
 
-        async def one(member: Member) -> Said | None:
+        async def one(member: ReplicaStatus) -> ReplicaReply | None:
             try:
-                answer = await self._wire.ask(member.address, member.key, asked, within=_TOGETHER_S)
-            except UnreachableError:
+                answer = await self._wire.request(
+                    member.address, member.key, proxy_request, timeout=_AGGREGATE_TIMEOUT_S
+                )
+            except ReplicaUnreachableError:
                 return None
-            return Said(member, answer)
+            return ReplicaReply(member, answer)
 
-        return [said for said in await asyncio.gather(*map(one, members)) if said is not None]
+        return [said for said in await asyncio.gather(*map(one, replicas)) if said is not None]
 
-    async def owner(self, session_id: str) -> Member:
+    async def find_owner(self, session_id: str) -> ReplicaStatus:
         """The replica that a session's id names. Raises `NotFoundError` where it is gone."""
-        id = replica_of(session_id)
+        id = parse_replica_id(session_id)
         if id not in self._known:
-            await self.members()
+            await self.list_replicas()
         found = self._known.get(id)
         if found is None:
             raise NotFoundError("There is no such session; it may have ended.")
         return found
 
-    async def ask_owner(self, session_id: str, asked: Asked) -> Answered:
+    async def request_owner(self, session_id: str, proxy_request: ProxyRequest) -> ProxyResponse:
         """What the replica answers that has this session. Raises `NotFoundError` where it is gone."""
-        member = await self.owner(session_id)
+        member = await self.find_owner(session_id)
         try:
-            return await self.ask(member, asked)
-        except UnreachableError:
+            return await self.request(member, proxy_request)
+        except ReplicaUnreachableError:
             raise NotFoundError(
                 "The replica that ran this session is gone, and the session with it: open another one."
             ) from None
 
     @asynccontextmanager
-    async def asking(self, member: Member, asked: Asked) -> AsyncIterator[Answering]:
-        """Its answer as it comes. Raises `UnreachableError`."""
-        async with self._wire.asking(member.address, member.key, asked) as answer:
+    async def stream(
+        self, replica: ReplicaStatus, proxy_request: ProxyRequest
+    ) -> AsyncIterator[StreamingProxyResponse]:
+        """Its answer as it comes. Raises `ReplicaUnreachableError`."""
+        async with self._wire.stream(replica.address, replica.key, proxy_request) as answer:
             yield answer

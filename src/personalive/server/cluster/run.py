@@ -22,61 +22,63 @@ from ray.serve.schema import ApplicationStatus, ApplicationStatusOverview
 
 from personalive.errors import InputError, PersonaLiveError
 from personalive.media import read_image
-from personalive.server.cluster.application import NAME, build
-from personalive.server.cluster.config import Plan
-from personalive.server.cluster.messages import Member
+from personalive.server.cluster.application import APPLICATION_NAME, build_application
+from personalive.server.cluster.config import ClusterConfig
+from personalive.server.cluster.messages import ReplicaStatus
 from personalive.server.settings import Settings
-from personalive.server.state.startup import check_parameters
+from personalive.server.state.startup import check_load_parameters
 
-Say = Callable[[str], None]
+ReportProgress = Callable[[str], None]
 
-_LOOK_S = 0.5
-_TELL_S = 10.0
-_ANSWER_S = 10
-_REFERENCE_S = 120
+_POLL_S = 0.5
+_REPORT_INTERVAL_S = 10.0
+_HEALTH_TIMEOUT_S = 10
+_REFERENCE_TIMEOUT_S = 120
 
 
 class DeployError(PersonaLiveError):
     """The cluster could not bring the service up."""
 
 
-def serve_cluster(plan: Plan, settings: Settings, address: str | None, say: Say) -> None:
+def serve_cluster(
+    config: ClusterConfig, settings: Settings, address: str | None, report: ReportProgress
+) -> None:
     """Deploy on the Ray cluster at `address`, None for the one that this machine belongs to, until a signal comes.
 
-    `say` is told how far it is. Raises `InputError` where there is no cluster, or what the settings name cannot be
+    `report` is told how far it is. Raises `InputError` where there is no cluster, or what the settings name cannot be
     used, and `DeployError` where the replicas cannot be brought up.
     """
-    check(settings)
-    connect(address)
+    check_settings(settings)
+    connect_to_ray(address)
     try:
-        with _signalled() as told:
-            _deploy(plan, settings)
+        with _catch_signals() as told:
+            _deploy(config, settings)
             try:
-                if _wait_until_up(plan, told, say):
-                    _welcome(settings, say)
+                if _wait_until_up(config, told, report):
+                    _report_ready(settings, report)
                     told.wait()
-                say("stopping: clients are told, sessions end")
+                report("stopping: clients are told, sessions end")
             finally:
-                take_down(settings.drain_s)
+                remove_service(settings.drain_s)
     finally:
         ray.shutdown()
 
 
-def check(settings: Settings) -> None:
+def check_settings(settings: Settings) -> None:
     """Raise a `PersonaLiveError` for what no replica could load; each machine has weights of its own."""
     if settings.port == 0:
         raise InputError(
             "A cluster's port cannot be 0: name one that is free on the head, such as --port 8000."
         )
-    check_parameters(settings)
+    check_load_parameters(settings)
     if settings.reference is not None:
         read_image(settings.reference)
 
 
-def connect(address: str | None) -> None:
+def connect_to_ray(address: str | None) -> None:
     """Join a Ray cluster that runs. Raises `InputError` where none answers."""
     try:
-        ray.init(address=address or "auto", namespace=NAME)
+        ray.init(address=address or "auto", namespace=APPLICATION_NAME)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
         where = f"at {address}" if address else "on this machine"
         raise InputError(
@@ -85,84 +87,84 @@ def connect(address: str | None) -> None:
         ) from error
 
 
-def _deploy(plan: Plan, settings: Settings) -> None:
+def _deploy(config: ClusterConfig, settings: Settings) -> None:
     serve.start(
-        proxy_location="EveryNode" if plan.every_node else "HeadOnly",
+        proxy_location="EveryNode" if config.every_node else "HeadOnly",
         http_options={"host": settings.host, "port": settings.port},
     )
-    application = build(plan, settings, awaits_reference=settings.reference is not None)
-    target = serve.RunTarget(target=application, name=NAME, route_prefix="/")
+    application = build_application(config, settings, awaits_reference=settings.reference is not None)
+    target = serve.RunTarget(target=application, name=APPLICATION_NAME, route_prefix="/")
     serve.run_many([target], wait_for_applications_running=False)
 
 
-def _wait_until_up(plan: Plan, told: threading.Event, say: Say) -> bool:
+def _wait_until_up(config: ClusterConfig, stop_event: threading.Event, report: ReportProgress) -> bool:
     """Returns whether it is up; False where a signal came first. Raises `DeployError`."""
-    tell_at = time.monotonic() + _TELL_S
-    while not told.wait(_LOOK_S):
-        application = serve.status().applications.get(NAME)
+    tell_at = time.monotonic() + _REPORT_INTERVAL_S
+    while not stop_event.wait(_POLL_S):
+        application = serve.status().applications.get(APPLICATION_NAME)
         if application is None:
             continue
         if application.status == ApplicationStatus.RUNNING:
             return True
         if application.status == ApplicationStatus.DEPLOY_FAILED:
-            raise DeployError(f"The cluster could not start it: {_reason(application)}")
+            raise DeployError(f"The cluster could not start it: {_describe_state(application)}")
         if time.monotonic() > tell_at:
-            tell_at += _TELL_S
-            say(f"waiting for {plan.min_replicas} replica(s): {_reason(application)}")
+            tell_at += _REPORT_INTERVAL_S
+            report(f"waiting for {config.min_replicas} replica(s): {_describe_state(application)}")
     return False
 
 
-def _reason(application: ApplicationStatusOverview) -> str:
+def _describe_state(application: ApplicationStatusOverview) -> str:
     told = [application.message, *(part.message for part in application.deployments.values())]
     lines = [line.strip() for text in told for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "they are being started"
 
 
-def take_down(within: float) -> None:
+def remove_service(timeout: float) -> None:
     """End all sessions, their clients are told, and remove the service; Ray itself goes on."""
     with contextlib.suppress(Exception):  # a service that is half there has no ledger to tell
-        asyncio.run(_send_off(within))
+        asyncio.run(_drain_replicas(timeout))
     with contextlib.suppress(RayActorError):  # another such command has removed it, and Serve with it
-        serve.delete(NAME)
+        serve.delete(APPLICATION_NAME)
         if not serve.status().applications:
             serve.shutdown()
 
 
-async def _send_off(within: float) -> None:
-    ledger: Any = serve.get_deployment_handle("Ledger", NAME)
+async def _drain_replicas(timeout: float) -> None:
+    ledger: Any = serve.get_deployment_handle("Ledger", APPLICATION_NAME)
     await ledger.stop.remote()
-    until = time.monotonic() + within
+    until = time.monotonic() + timeout
     while time.monotonic() < until:
-        members: list[Member] = await ledger.members.remote()
+        members: list[ReplicaStatus] = await ledger.members.remote()
         if not any(member.sessions for member in members):
             return
-        await asyncio.sleep(_LOOK_S)
+        await asyncio.sleep(_POLL_S)
 
 
-def _url(settings: Settings) -> str:
+def _service_url(settings: Settings) -> str:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
     return f"http://{host}:{settings.port}"
 
 
-def _welcome(settings: Settings, say: Say) -> None:
-    url = _url(settings)
-    if not _answers(url):
+def _report_ready(settings: Settings, report: ReportProgress) -> None:
+    url = _service_url(settings)
+    if not _is_reachable(url):
         # Serve is the cluster's: whoever starts it first chooses its port, and it need not be on this machine.
-        say(f"it runs, but not at {url}: Ray Serve listens on the head, where it was first started to")
+        report(f"it runs, but not at {url}: Ray Serve listens on the head, where it was first started to")
         return
-    _give_reference(settings, url, say)
-    say(f"page {url}/   API {url}/docs   stop with Ctrl-C")
+    _upload_reference(settings, url, report)
+    report(f"page {url}/   API {url}/docs   stop with Ctrl-C")
 
 
-def _answers(url: str) -> bool:
+def _is_reachable(url: str) -> bool:
     try:
-        with urllib.request.urlopen(f"{url}/health/live", timeout=_ANSWER_S):
+        with urllib.request.urlopen(f"{url}/health/live", timeout=_HEALTH_TIMEOUT_S):
             return True
     except OSError:
         return False
 
 
-def _give_reference(settings: Settings, url: str, say: Say) -> None:
+def _upload_reference(settings: Settings, url: str, report: ReportProgress) -> None:
     if settings.reference is None:
         return
     request = urllib.request.Request(
@@ -171,16 +173,16 @@ def _give_reference(settings: Settings, url: str, say: Say) -> None:
     if settings.api_key is not None:
         request.add_header("Authorization", f"Bearer {settings.api_key.get_secret_value()}")
     try:
-        with urllib.request.urlopen(request, timeout=_REFERENCE_S):
+        with urllib.request.urlopen(request, timeout=_REFERENCE_TIMEOUT_S):
             pass
     except urllib.error.HTTPError as error:
-        say(f"the reference was refused: {error.read().decode(errors='replace')}")
+        report(f"the reference was refused: {error.read().decode(errors='replace')}")
     except OSError as error:
-        say(f"the reference was not taken: {error}")
+        report(f"the reference was not taken: {error}")
 
 
 @contextlib.contextmanager
-def _signalled() -> Iterator[threading.Event]:
+def _catch_signals() -> Iterator[threading.Event]:
     """Set by the first SIGINT, SIGTERM, or SIGHUP of a closed terminal; the second ends the process at once."""
     told = threading.Event()
     ends = [signal.SIGINT, signal.SIGTERM]

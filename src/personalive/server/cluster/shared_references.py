@@ -7,22 +7,22 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from personalive.pipelines.base import Pipeline, Reference
-from personalive.server.cluster.messages import Kept
-from personalive.server.state.pipeline_manager import PipelineHost
-from personalive.server.state.reference_store import References, UnknownReferenceError
+from personalive.server.cluster.messages import StoredClusterReference
+from personalive.server.state.pipeline_manager import PipelineManager
+from personalive.server.state.reference_store import ReferenceStore, UnknownReferenceError
 
-Fetch = Callable[[str], Awaitable[Kept | None]]
+FetchReference = Callable[[str], Awaitable[StoredClusterReference | None]]
 
 
-class SharedReferences(References):
-    """As `References`, but what is not here may be elsewhere, and the default is the cluster's."""
+class SharedReferenceStore(ReferenceStore):
+    """As `ReferenceStore`, but what is not here may be elsewhere, and the default is the cluster's."""
 
-    def __init__(self, host: PipelineHost, fetch: Fetch) -> None:
+    def __init__(self, pipelines: PipelineManager, fetch: FetchReference) -> None:
         """`fetch` gives the reference of an id, or None where there is none."""
         self._default: str | None = None
         self._fetch = fetch
         self._fetching = asyncio.Lock()
-        super().__init__(host)
+        super().__init__(pipelines)
 
     @property
     def default_id(self) -> str | None:
@@ -31,20 +31,20 @@ class SharedReferences(References):
 
     @default_id.setter
     def default_id(self, id: str | None) -> None:
-        """Keeping a reference here does not make it the cluster's default: see `tell_default`."""
+        """Keeping a reference here does not make it the cluster's default: see `set_cluster_default`."""
 
-    def tell_default(self, id: str | None) -> None:
+    def set_cluster_default(self, id: str | None) -> None:
         """The ledger says what the default is. Any thread."""
         self._default = id
 
-    async def fused(self, id: str | None = None, pipeline: Pipeline[Any, Any] | None = None) -> Reference:
-        """As `References.fused`; a reference that another replica was given is fetched and looked at first."""
+    async def get_fused(self, id: str | None = None, pipeline: Pipeline[Any, Any] | None = None) -> Reference:
+        """As `ReferenceStore.get_fused`; a reference that another replica was given is fetched and looked at first."""
         chosen = self.default_id if id is None else id
         if chosen is not None and not self._has(chosen):
             async with self._fetching:
                 if not self._has(chosen):
-                    await self._bring(chosen)
-        return await super().fused(chosen, pipeline)
+                    await self._fetch_missing(chosen)
+        return await super().get_fused(chosen, pipeline)
 
     def _has(self, id: str) -> bool:
         try:
@@ -53,7 +53,7 @@ class SharedReferences(References):
             return False
         return True
 
-    async def _bring(self, id: str) -> None:
+    async def _fetch_missing(self, id: str) -> None:
         kept = await self._fetch(id)
         if kept is not None:  # what there is none of, is refused by `get`
             await self.add(kept.data, allow_no_face=kept.allow_no_face, crop=kept.crop)

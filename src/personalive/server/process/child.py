@@ -32,46 +32,46 @@ from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.base import FrameChunk, Pipeline, Reference, Session
 from personalive.server.process import messages
 from personalive.server.process.message_pipe import MessagePipe, SocketStream
-from personalive.server.process.remote_errors import portable
+from personalive.server.process.remote_errors import make_portable
 from personalive.server.sessions.memory import (
-    give_back_memory,
+    freeze_gc,
     gpu_memory_bytes,
-    settle,
-    trim,
+    malloc_trim,
+    release_memory,
 )
 from personalive.server.telemetry import logs
 
-_MOST_LOOKERS = 4
+_MAX_PREPARE_THREADS = 4
 EXIT_BROKEN = 70
 """The exit code of a process whose pipeline does nothing any more but fail (EX_SOFTWARE of sysexits.h)."""
-_FAILURES_IN_A_ROW = 2
+_MAX_CONSECUTIVE_FAILURES = 2
 """After this number of unexpected ones the pipeline counts as broken where no session can be tried."""
 _log = logging.getLogger(__name__)
 
 
-class SessionEntry:
+class SessionSlot:
     """A session with the driving frames it has been sent and not been stepped by."""
 
     def __init__(
-        self, session: Session[Any], looker: ThreadPoolExecutor, on_looked: Callable[[float], None]
+        self, session: Session[Any], executor: ThreadPoolExecutor, on_prepared: Callable[[float], None]
     ) -> None:
-        """`looker` is of one thread, which several sessions may share; `on_looked` is called on it."""
+        """`executor` is of one thread, which several sessions may share; `on_prepared` is called on it."""
         self.session = session
-        self.looks = type(session).prepare is not Session.prepare
+        self.prepares_frames = type(session).prepare is not Session.prepare
         self._frames: deque[tuple[float, Image, Future[None] | None]] = deque()
-        self._looker = looker
-        self._on_looked = on_looked
+        self._executor = executor
+        self._on_prepared = on_prepared
         self._lock = threading.Lock()
 
     def prepare(self, image: Image, at: float) -> None:
         """Keep a frame for its step and look at it meanwhile."""
         with self._lock:
-            looked = self._looker.submit(self._look, image, at) if self.looks else None
+            looked = self._executor.submit(self._prepare_frame, image, at) if self.prepares_frames else None
             self._frames.append((at, image, looked))
 
-    def _look(self, image: Image, at: float) -> None:
+    def _prepare_frame(self, image: Image, at: float) -> None:
         self.session.prepare(image, at)
-        self._on_looked(at)
+        self._on_prepared(at)
 
     def discard(self, at: float) -> None:
         """Drop a frame; if it was looked at already, drop the result after those of earlier frames are there."""
@@ -80,10 +80,10 @@ class SessionEntry:
                 if item[0] == at:
                     self._frames.remove(item)
                     if item[2] is not None and not item[2].cancel():
-                        self._looker.submit(self.session.discard, at)
+                        self._executor.submit(self.session.discard, at)
                     return
 
-    def chunk(self, times: tuple[float, ...]) -> FrameChunk:
+    def take_chunk(self, times: tuple[float, ...]) -> FrameChunk:
         """Return the frames of those times once they were looked at; earlier ones are dropped.
 
         Frames of one time are one frame.
@@ -119,23 +119,23 @@ class PipelineServer:
         self._requests: SimpleQueue[messages.Request[Any]] = SimpleQueue()
         self._pipeline: Pipeline[Any, Any] | None = None
         self._references: dict[int, Reference] = {}
-        self._sessions: dict[int, SessionEntry] = {}
-        self._last_reference: Reference | None = None
-        self._made: deque[messages.StepFrames] = deque()
+        self._sessions: dict[int, SessionSlot] = {}
+        self._probe_reference: Reference | None = None
+        self._unsent_frames: deque[messages.StepFrames] = deque()
         self._sender = ThreadPoolExecutor(1, "frames")
         # A thread for each session would leave few cores to the server when there are many.
-        count = min(max((os.cpu_count() or 1) // 2, 1), _MOST_LOOKERS)
-        self._lookers = itertools.cycle([ThreadPoolExecutor(1, "looker") for _ in range(count)])
+        count = min(max((os.cpu_count() or 1) // 2, 1), _MAX_PREPARE_THREADS)
+        self._prepare_executors = itertools.cycle([ThreadPoolExecutor(1, "looker") for _ in range(count)])
         self._failures = 0
         self._broken = False
         self._handlers: dict[type, Callable[[Any], Any]] = {
-            messages.Load: self._load,
-            messages.Fuse: self._fuse,
+            messages.LoadPipeline: self._load,
+            messages.FuseReference: self._fuse,
             messages.OpenSession: self._open_session,
-            messages.Step: self._step,
+            messages.StepSessions: self._step,
             messages.CallSession: self._call_session,
             messages.SwitchReference: self._switch_reference,
-            messages.Close: self._close,
+            messages.ClosePipeline: self._close,
         }
 
     def run(self) -> int:
@@ -143,20 +143,20 @@ class PipelineServer:
         threading.Thread(target=self._receive, name="receive", daemon=True).start()
         while True:
             request = self._requests.get()
-            answer = self._answer(request)
+            answer = self._handle_request(request)
             try:
                 self._pipe.send(answer)
             except (OSError, ValueError):
                 return 0  # the server is gone
             # The next request need not wait until all pixels are through.
-            while self._made:
-                self._sender.submit(self._send, self._made.popleft())
+            while self._unsent_frames:
+                self._sender.submit(self._send, self._unsent_frames.popleft())
             if self._broken:
                 return EXIT_BROKEN
-            if isinstance(request, messages.Close):
+            if isinstance(request, messages.ClosePipeline):
                 return 0
 
-    def _send(self, message: messages.StepFrames | messages.Notice) -> None:
+    def _send(self, message: messages.StepFrames | messages.Notification) -> None:
         with contextlib.suppress(OSError, ValueError):  # the server is gone
             self._pipe.send(message)
 
@@ -170,49 +170,51 @@ class PipelineServer:
             except BaseException:  # such as a pipeline's module that cannot be imported
                 _log.exception("what the server sent cannot be read")
                 os._exit(EXIT_BROKEN)
-            if isinstance(message, messages.Notice):
-                self._notice(message)
+            if isinstance(message, messages.Notification):
+                self._handle_notice(message)
             else:
                 self._requests.put(message)
 
-    def _notice(self, notice: messages.Notice) -> None:
-        if isinstance(notice, messages.ForgetReference):
+    def _handle_notice(self, notice: messages.Notification) -> None:
+        if isinstance(notice, messages.ReleaseReference):
             self._references.pop(notice.reference, None)
-        elif isinstance(notice, messages.Prepare | messages.Discard):
+        elif isinstance(notice, messages.PrepareFrame | messages.DiscardFrame):
             entry = self._sessions.get(notice.session)
             # A frame may come late, for a session that is closed or being closed.
             with contextlib.suppress(RuntimeError):
-                if entry is not None and isinstance(notice, messages.Prepare):
+                if entry is not None and isinstance(notice, messages.PrepareFrame):
                     entry.prepare(notice.image, notice.time)
                 elif entry is not None:
                     entry.discard(notice.time)
 
-    def _answer(self, request: messages.Request[Any]) -> messages.Result | messages.Failure:
+    def _handle_request(
+        self, request: messages.Request[Any]
+    ) -> messages.RequestResult | messages.RequestFailure:
         try:
             value = self._handlers[type(request)](request)
         except Exception as error:
-            told, full = portable(error), is_out_of_memory(error)
+            told, full = make_portable(error), is_out_of_memory(error)
             unexpected = not (full or isinstance(error, PersonaLiveError))
             if unexpected:
                 _log.exception("%s failed", type(request).__name__)
         else:
             if not isinstance(request, messages.CallSession):
                 self._failures = 0
-            return messages.Result(value, gpu_memory_bytes())
+            return messages.RequestResult(value, gpu_memory_bytes())
         # Here, since the exception's traceback kept alive what the request had made.
         if full:
-            give_back_memory()
-        if unexpected and not isinstance(request, messages.Load):
+            release_memory()
+        if unexpected and not isinstance(request, messages.LoadPipeline):
             self._broken = self._is_broken()
-        return messages.Failure(told, fatal=self._broken)
+        return messages.RequestFailure(told, fatal=self._broken)
 
     def _is_broken(self) -> bool:
         """Return whether a new session fails too, as after a fault that spoils a CUDA context for good."""
         self._failures += 1
-        if self._pipeline is None or self._last_reference is None:
-            return self._failures >= _FAILURES_IN_A_ROW
+        if self._pipeline is None or self._probe_reference is None:
+            return self._failures >= _MAX_CONSECUTIVE_FAILURES
         try:
-            self._try(self._pipeline, self._last_reference)
+            self._probe_session(self._pipeline, self._probe_reference)
         except Exception as error:
             if is_out_of_memory(error):
                 return False
@@ -221,77 +223,78 @@ class PipelineServer:
         return False
 
     @staticmethod
-    def _try(pipeline: Pipeline[Any, Any], reference: Reference) -> None:
+    def _probe_session(pipeline: Pipeline[Any, Any], reference: Reference) -> None:
         count = pipeline.info.chunk_frames
         with pipeline.open_session(reference) as session:
             session.step(FrameChunk([reference.image] * count, np.arange(count) / 25))
 
-    def _loaded(self) -> Pipeline[Any, Any]:
+    def _require_pipeline(self) -> Pipeline[Any, Any]:
         if self._pipeline is None:
             raise RuntimeError("no pipeline is loaded")
         return self._pipeline
 
-    def _load(self, request: messages.Load) -> messages.Loaded:
-        logs.configure(request.log_format, request.log_level)
+    def _load(self, request: messages.LoadPipeline) -> messages.LoadedPipeline:
+        logs.configure_logging(request.log_format, request.log_level)
         module, _, name = request.pipeline.partition(":")
         pipeline: type[Pipeline[Any, Any]] = getattr(import_module(module), name)
         loaded = pipeline.load(
-            request.parameters, lambda stage, share: self._pipe.send(messages.Progress(stage, share))
+            request.parameters,
+            lambda stage, share: self._pipe.send(messages.LoadProgressUpdate(stage, share)),
         )
         self._pipeline = loaded
-        settle()
-        return messages.Loaded(
+        freeze_gc()
+        return messages.LoadedPipeline(
             info=loaded.info,
             parameters=loaded.parameters,
             warnings=loaded.warnings,
             seconds_per_frame=loaded.seconds_per_frame(),
-            sessions_together=loaded.sessions_together,
+            sessions_together=loaded.session_batch_size,
             notes=loaded.notes,
         )
 
-    def _fuse(self, request: messages.Fuse) -> messages.Fused:
-        reference = self._loaded().fuse(request.image, allow_no_face=request.allow_no_face)
-        self._references[request.reference] = self._last_reference = reference
-        return messages.Fused(reference.id, reference.image, reference.face)
+    def _fuse(self, request: messages.FuseReference) -> messages.FusedReferenceInfo:
+        reference = self._require_pipeline().fuse(request.image, allow_no_face=request.allow_no_face)
+        self._references[request.reference] = self._probe_reference = reference
+        return messages.FusedReferenceInfo(reference.id, reference.image, reference.face)
 
-    def _open_session(self, request: messages.OpenSession) -> messages.Opened:
+    def _open_session(self, request: messages.OpenSession) -> messages.OpenedSession:
         reference = self._references[request.reference]
-        session = self._loaded().open_session(reference, request.parameters, seed=request.seed)
+        session = self._require_pipeline().open_session(reference, request.parameters, seed=request.seed)
 
         def looked(at: float) -> None:
-            self._send(messages.Looked(request.session, at))
+            self._send(messages.FramePrepared(request.session, at))
 
-        entry = SessionEntry(session, next(self._lookers), looked)
+        entry = SessionSlot(session, next(self._prepare_executors), looked)
         self._sessions[request.session] = entry
-        self._last_reference = reference
-        return messages.Opened(session.parameters, entry.looks)
+        self._probe_reference = reference
+        return messages.OpenedSession(session.parameters, entry.prepares_frames)
 
-    def _step(self, request: messages.Step) -> list[messages.Stepped]:
+    def _step(self, request: messages.StepSessions) -> list[messages.StepResult]:
         entries = [self._sessions[asked.session] for asked in request.chunks]
-        chunks = [entry.chunk(asked.times) for entry, asked in zip(entries, request.chunks, strict=True)]
+        chunks = [entry.take_chunk(asked.times) for entry, asked in zip(entries, request.chunks, strict=True)]
         begun = time.perf_counter()
-        stepped = self._loaded().step_many([entry.session for entry in entries], chunks)
+        stepped = self._require_pipeline().step_many([entry.session for entry in entries], chunks)
         seconds = time.perf_counter() - begun
         answers = [
-            messages.Stepped(made.times, made.states, seconds, dict(entry.session.figures()))
+            messages.StepResult(made.times, made.states, seconds, dict(entry.session.stats()))
             for entry, made in zip(entries, stepped, strict=True)
         ]
         for asked, made in zip(request.chunks, stepped, strict=True):
-            self._made.append(messages.StepFrames(asked.number, made.images))
+            self._unsent_frames.append(messages.StepFrames(asked.frames_number, made.images))
         return answers
 
     def _call_session(self, request: messages.CallSession) -> Any:
         if request.method == "close":
             self._sessions.pop(request.session).close()
             if not self._sessions:
-                trim()
+                malloc_trim()
             return None
         return getattr(self._sessions[request.session].session, request.method)(*request.arguments)
 
     def _switch_reference(self, request: messages.SwitchReference) -> None:
         self._sessions[request.session].session.switch_reference(self._references[request.reference])
 
-    def _close(self, request: messages.Close) -> None:
+    def _close(self, request: messages.ClosePipeline) -> None:
         del request
         for entry in self._sessions.values():
             entry.close()
@@ -309,7 +312,7 @@ def main() -> int:
         signal.signal(signal.SIGBREAK, signal.SIG_IGN)
     else:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    pipe = _own_streams()
+    pipe = _open_pipe()
     # Nothing else may read or write there: a library's print would break the protocol.
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
@@ -324,7 +327,7 @@ def main() -> int:
     return code
 
 
-def _own_streams() -> MessagePipe:
+def _open_pipe() -> MessagePipe:
     """Standard input and output as the server made them: one socket, or two pipes."""
     if stat.S_ISSOCK(os.fstat(0).st_mode):
         stream = SocketStream(socket.socket(fileno=os.dup(0)))

@@ -11,24 +11,24 @@ from collections.abc import Mapping
 
 from personalive.server.process.message_pipe import MessagePipe, SocketStream
 
-_SEND_LIMIT_S = 30
+_SEND_TIMEOUT_S = 30
 """A process that takes nothing for this time is stopped or hangs."""
-_PROGRAM = ("-P", "-m", "personalive.server.process.child")
+_PYTHON_ARGUMENTS = ("-P", "-m", "personalive.server.process.child")
 
 
-def start(environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], MessagePipe]:
+def start_process(environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], MessagePipe]:
     """Start it with these variables added to the environment; return it and the pipe to it."""
     # What can be imported here can be imported there, a plugin's folder included.
     path = os.pathsep.join(entry for entry in sys.path if entry)
     variables = {**os.environ, **environment, "PYTHONPATH": path}
-    program = [sys.executable, *_PROGRAM]
+    program = [sys.executable, *_PYTHON_ARGUMENTS]
     if sys.platform == "win32":  # where a socket cannot be a standard stream
         process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=variables)
         assert process.stdin is not None
         assert process.stdout is not None
         return process, MessagePipe(process.stdout, process.stdin)  # type: ignore[arg-type]
     ours, theirs = socket.socketpair()
-    stream = SocketStream(ours, send_limit=_SEND_LIMIT_S)
+    stream = SocketStream(ours, send_timeout=_SEND_TIMEOUT_S)
     try:
         with theirs:
             process = subprocess.Popen(program, stdin=theirs.fileno(), stdout=theirs.fileno(), env=variables)
@@ -38,7 +38,7 @@ def start(environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], Mess
     return process, MessagePipe(stream, stream)
 
 
-def exit_in_words(code: int) -> str:
+def describe_exit_code(code: int) -> str:
     """Return how a process ended, by its return code as `subprocess` gives it."""
     if code >= 0:
         return f"exit code {code}"

@@ -13,8 +13,8 @@ import struct
 import threading
 from typing import Any, Protocol
 
-_COUNT = struct.Struct("<I")
-_BUFFER_BYTES = 2**22
+_LENGTH_STRUCT = struct.Struct("<I")
+_SOCKET_BUFFER_BYTES = 2**22
 """What a socket is asked to hold; systems grant less. Fewer switches between processes then carry a frame."""
 
 
@@ -41,15 +41,15 @@ class SocketStream:
     wait for milliseconds each time. A pipe gives it in dozens of pieces.
     """
 
-    def __init__(self, connected: socket.socket, *, send_limit: int = 0) -> None:
-        """With a `send_limit`, seconds, `write` raises `OSError` when the other end takes nothing for that time."""
-        self._socket = connected
+    def __init__(self, sock: socket.socket, *, send_timeout: int = 0) -> None:
+        """With a `send_timeout`, seconds, `write` raises `OSError` when the other end takes nothing for that time."""
+        self._socket = sock
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             with contextlib.suppress(OSError):  # more than this system grants
-                connected.setsockopt(socket.SOL_SOCKET, option, _BUFFER_BYTES)
-        if send_limit:
-            seconds = struct.pack("ll", send_limit, 0)  # of C: struct timeval
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
+                sock.setsockopt(socket.SOL_SOCKET, option, _SOCKET_BUFFER_BYTES)
+        if send_timeout:
+            seconds = struct.pack("ll", send_timeout, 0)  # of C: struct timeval
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, seconds)
 
     def readinto(self, buffer: bytearray, /) -> int:
         """Fill the buffer; return how many bytes there were before the end."""
@@ -85,7 +85,7 @@ class MessagePipe:
 
     def __init__(self, incoming: ByteStream, outgoing: ByteStream) -> None:
         self._incoming, self._outgoing = incoming, outgoing
-        self._sending = threading.Lock()
+        self._send_lock = threading.Lock()
 
     def send(self, message: object) -> None:
         """Send an object. Raises `OSError` or `ValueError` where the other end is gone."""
@@ -93,15 +93,15 @@ class MessagePipe:
         body = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
         parts = [memoryview(body), *(buffer.raw() for buffer in buffers)]
         sizes = struct.pack(f"<{len(parts)}Q", *(part.nbytes for part in parts))
-        with self._sending:
-            self._outgoing.write(_COUNT.pack(len(parts)) + sizes)
+        with self._send_lock:
+            self._outgoing.write(_LENGTH_STRUCT.pack(len(parts)) + sizes)
             for part in parts:
                 self._outgoing.write(part)
             self._outgoing.flush()
 
     def receive(self) -> Any:
         """Wait for the next object. Raises `EOFError` where the other end is gone."""
-        (count,) = _COUNT.unpack(self._read(_COUNT.size))
+        (count,) = _LENGTH_STRUCT.unpack(self._read(_LENGTH_STRUCT.size))
         sizes = struct.unpack(f"<{count}Q", self._read(8 * count))
         body, *buffers = (self._read(size) for size in sizes)
         return pickle.loads(body, buffers=buffers)

@@ -1,6 +1,6 @@
-"""What a pipeline's process is asked and what it answers. `Request[T]` is answered by a `Result` with a T.
+"""What a pipeline's process is asked and what it answers. `Request[T]` is answered by a `RequestResult` with a T.
 
-Sessions, references and frames have numbers that the asking side chooses. `Notice`s are not answered. Failures of a
+Sessions, references and frames have numbers that the asking side chooses. `Notification`s are not answered. Failures of a
 notice show at the next step of its session.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from personalive.media.types import Frames, Image
 from personalive.pipelines.base import (
-    FaceFound,
+    DetectedFace,
     FrameState,
     LoadParameters,
     PipelineInfo,
@@ -29,12 +29,12 @@ class Request(Generic[T]):
     """Asks for a T."""
 
 
-class Notice:
+class Notification:
     """Says something and waits for nothing."""
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class LoadedPipeline:
     """What a pipeline says of itself once it is loaded."""
 
     info: PipelineInfo
@@ -46,8 +46,8 @@ class Loaded:
 
 
 @dataclass(frozen=True, slots=True)
-class Load(Request[Loaded]):
-    """Load the pipeline class `module:name`. Answered by any number of `Progress` first."""
+class LoadPipeline(Request[LoadedPipeline]):
+    """Load the pipeline class `module:name`. Answered by any number of `LoadProgressUpdate` first."""
 
     pipeline: str
     parameters: LoadParameters
@@ -56,16 +56,16 @@ class Load(Request[Loaded]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fused:
+class FusedReferenceInfo:
     """A fused reference as its owner sees it."""
 
     id: str
     image: Image
-    face: FaceFound | None
+    face: DetectedFace | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fuse(Request[Fused]):
+class FuseReference(Request[FusedReferenceInfo]):
     """Fuse a portrait, uint8 RGB (H, W, 3), as number `reference`."""
 
     reference: int
@@ -74,22 +74,22 @@ class Fuse(Request[Fused]):
 
 
 @dataclass(frozen=True, slots=True)
-class ForgetReference(Notice):
+class ReleaseReference(Notification):
     """Nobody uses that reference any more; sessions on it keep it."""
 
     reference: int
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """The run parameters in force, and whether `Looked` will tell which frames the session has looked at."""
+class OpenedSession:
+    """The run parameters in force, and whether `FramePrepared` will tell which frames the session has looked at."""
 
     parameters: RunParameters
-    looks: bool
+    prepares_frames: bool
 
 
 @dataclass(frozen=True, slots=True)
-class OpenSession(Request[Opened]):
+class OpenSession(Request[OpenedSession]):
     """Open number `session`."""
 
     session: int
@@ -99,7 +99,7 @@ class OpenSession(Request[Opened]):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Prepare(Notice):
+class PrepareFrame(Notification):
     """A driving frame of a session: kept for its step, and looked at meanwhile."""
 
     session: int
@@ -108,7 +108,7 @@ class Prepare(Notice):
 
 
 @dataclass(frozen=True, slots=True)
-class Discard(Notice):
+class DiscardFrame(Notification):
     """The frame of that time will not be stepped."""
 
     session: int
@@ -116,7 +116,7 @@ class Discard(Notice):
 
 
 @dataclass(frozen=True, slots=True)
-class Looked(Notice):
+class FramePrepared(Notification):
     """A session has looked at the frame of that time, and at all before it. From the pipeline's process."""
 
     session: int
@@ -124,7 +124,7 @@ class Looked(Notice):
 
 
 @dataclass(frozen=True, slots=True)
-class Stepped:
+class StepResult:
     """A session's step that is done: all of an `AnimatedChunk` but the frames, which follow as `StepFrames`.
 
     `figures`: the pipeline's own counts.
@@ -137,19 +137,19 @@ class Stepped:
 
 
 @dataclass(frozen=True, slots=True)
-class StepChunk:
-    """What to step a session by: prepared frames, by their times. `number` is that of the frames made of them."""
+class SessionChunk:
+    """What to step a session by: prepared frames, by their times. `frames_number` is that of the frames made of them."""
 
     session: int
     times: tuple[float, ...]
-    number: int
+    frames_number: int
 
 
 @dataclass(frozen=True, slots=True)
-class Step(Request[list[Stepped]]):
+class StepSessions(Request[list[StepResult]]):
     """Step sessions together."""
 
-    chunks: tuple[StepChunk, ...]
+    chunks: tuple[SessionChunk, ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,28 +178,28 @@ class SwitchReference(Request[None]):
 
 
 @dataclass(frozen=True, slots=True)
-class Close(Request[None]):
+class ClosePipeline(Request[None]):
     """Close the pipeline and end the process."""
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class LoadProgressUpdate:
     """How far a load is."""
 
     stage: str
-    share: float
+    fraction: float
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
-    """The answer to a request; `gpu_memory` in bytes is what tensors hold of the device."""
+class RequestResult:
+    """The answer to a request; `gpu_memory_bytes` in bytes is what tensors hold of the device."""
 
     value: Any
-    gpu_memory: int
+    gpu_memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class RequestFailure:
     """A request raised `error`. `fatal`: nothing works any more, and the process ends."""
 
     error: Exception

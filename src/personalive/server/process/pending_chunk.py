@@ -9,22 +9,22 @@ from personalive.pipelines.base import AnimatedChunk
 from personalive.server.process import messages
 
 
-class ArrivingChunk(AnimatedChunk):
+class PendingChunk(AnimatedChunk):
     """A chunk whose frames may still be on their way: `images` waits for them.
 
     Raises `PipelineLostError` where the process ended before they came.
     """
 
     __slots__ = ("_arriving",)
-    _arriving: Future[Frames]
+    _pending_images: Future[Frames]
 
-    def __init__(self, arriving: Future[Frames], done: messages.Stepped) -> None:
+    def __init__(self, images: Future[Frames], stepped: messages.StepResult) -> None:
         # The base is frozen: its fields are set as its own constructor sets them.
-        for name, value in (("_arriving", arriving), ("times", done.times), ("states", done.states)):
+        for name, value in (("_arriving", images), ("times", stepped.times), ("states", stepped.states)):
             object.__setattr__(self, name, value)
-        object.__setattr__(self, "seconds", done.seconds)
+        object.__setattr__(self, "seconds", stepped.seconds)
 
     @property
     def images(self) -> Frames:
         """The frames, once they are there."""
-        return self._arriving.result()
+        return self._pending_images.result()

@@ -17,18 +17,18 @@ class OutOfMemoryError(RuntimeError):
     """The device has no memory left. It has the name of PyTorch's, which tells it apart where PyTorch is not."""
 
 
-def portable(error: Exception) -> Exception:
+def make_portable(error: Exception) -> Exception:
     """Return an exception that any process can read: ours as it is, others by their name and text."""
     name, text = type(error).__name__, str(error)
     if not isinstance(error, PersonaLiveError | MemoryError) and is_out_of_memory(error):
         return OutOfMemoryError(text or name)
     known = isinstance(error, PersonaLiveError) or getattr(builtins, name, None) is type(error)
-    if known and _survives(error):
+    if known and _is_picklable(error):
         return error
     return RemoteError(f"{name}: {text}")
 
 
-def _survives(error: Exception) -> bool:
+def _is_picklable(error: Exception) -> bool:
     try:
         return type(pickle.loads(pickle.dumps(error))) is type(error)
     except Exception:  # any class may refuse in any way

@@ -20,11 +20,11 @@ from personalive.media.types import Image
 from personalive.pipelines.base import (
     AnimatedChunk,
     Availability,
-    FaceFound,
+    DetectedFace,
     FrameChunk,
     LoadParameters,
+    LoadProgressCallback,
     Pipeline,
-    ProgressReport,
     Reference,
     RunParameters,
     Session,
@@ -32,14 +32,14 @@ from personalive.pipelines.base import (
 from personalive.pipelines.registry import AnyPipeline
 from personalive.server.process import messages
 from personalive.server.process.connection import ProcessConnection
-from personalive.server.process.pending_chunk import ArrivingChunk
+from personalive.server.process.pending_chunk import PendingChunk
 from personalive.server.process.remote_session import RemoteSession
 from personalive.server.telemetry.logs import LogFormat
 
 T = TypeVar("T")
 
-CALL_LIMIT_S = 60.0
-_SLOWER = 10.0
+CALL_TIMEOUT_S = 60.0
+_STEP_TIMEOUT_FACTOR = 10.0
 """How many times as long as a step is estimated to take any request may take, where there is an estimate."""
 
 
@@ -47,7 +47,7 @@ OnExit = Callable[["RemotePipeline", str], None]
 """Called with the pipeline and a sentence once its process has ended without being closed, on a thread."""
 
 
-def isolated(
+def make_remote_class(
     pipeline: AnyPipeline,
     *,
     environment: Mapping[str, str] | None = None,
@@ -66,48 +66,52 @@ def isolated(
             "info": pipeline.info,
             "load_parameters": pipeline.load_parameters,
             "run_parameters": pipeline.run_parameters,
-            "_launch": _Launch(pipeline, dict(environment or {}), on_exit or _ignore, log_format, log_level),
+            "_launch": _LaunchOptions(
+                pipeline, dict(environment or {}), on_exit or _ignore_exit, log_format, log_level
+            ),
         },
     )
 
 
 @dataclass(frozen=True, slots=True)
-class _Launch:
-    """What `isolated` was given."""
+class _LaunchOptions:
+    """What `make_remote_class` was given."""
 
     pipeline: AnyPipeline
     environment: dict[str, str]
-    on_exit: OnExit
+    exit_callback: OnExit
     log_format: LogFormat
     log_level: str
 
 
-def _ignore(pipeline: RemotePipeline, reason: str) -> None:
+def _ignore_exit(pipeline: RemotePipeline, reason: str) -> None:
     del pipeline, reason
 
 
 class RemoteReference(Reference):
     """A reference that was fused in the pipeline's process, which forgets it when this object is gone."""
 
-    def __init__(self, owner: RemotePipeline, number: int, fused: messages.Fused) -> None:
+    def __init__(self, owner: RemotePipeline, number: int, fused: messages.FusedReferenceInfo) -> None:
         self.id = fused.id
         self.image: Image = fused.image
-        self.face: FaceFound | None = fused.face
+        self.face: DetectedFace | None = fused.face
         self.owner = owner
         self.number = number
-        weakref.finalize(self, owner.connection.forget_later, number).atexit = False
+        weakref.finalize(self, owner.connection.release_reference_later, number).atexit = False
 
 
 class RemotePipeline(Pipeline[Any, Any]):
-    """A pipeline in a process. Made by the classes that `isolated` returns."""
+    """A pipeline in a process. Made by the classes that `make_remote_class` returns."""
 
-    _launch: ClassVar[_Launch]
+    _launch: ClassVar[_LaunchOptions]
 
     def __init__(self) -> None:
         self._sessions: weakref.WeakValueDictionary[int, RemoteSession] = weakref.WeakValueDictionary()
         self._numbers = itertools.count(1)
-        self._loaded: messages.Loaded | None = None
-        self.connection = ProcessConnection(self._launch.environment, self._exited, self._noticed)
+        self._loaded: messages.LoadedPipeline | None = None
+        self.connection = ProcessConnection(
+            self._launch.environment, self._on_process_exit, self._on_notification
+        )
 
     @classmethod
     @override
@@ -121,11 +125,11 @@ class RemotePipeline(Pipeline[Any, Any]):
 
     @classmethod
     @override
-    def load(cls, parameters: LoadParameters, report: ProgressReport | None = None) -> RemotePipeline:
+    def load(cls, parameters: LoadParameters, report: LoadProgressCallback | None = None) -> RemotePipeline:
         """Start the process and load the pipeline in it. An exception from `report` ends both."""
         remote, launch = cls(), cls._launch
         where = f"{launch.pipeline.__module__}:{launch.pipeline.__qualname__}"
-        request = messages.Load(where, parameters, launch.log_format, launch.log_level)
+        request = messages.LoadPipeline(where, parameters, launch.log_format, launch.log_level)
         try:
             remote._loaded = remote.connection.load(request, report or (lambda stage, share: None))
         except BaseException:
@@ -141,47 +145,47 @@ class RemotePipeline(Pipeline[Any, Any]):
         return self.connection.pid
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the process runs."""
-        return self.connection.alive
+        return self.connection.is_alive
 
     def kill(self) -> None:
         """End the process at once; who waits for it gets a `PipelineLostError`. May be called twice."""
         self.connection.kill()
 
     @property
-    def gpu_memory(self) -> int:
+    def gpu_memory_bytes(self) -> int:
         """Bytes that its tensors held of the device at the last answer."""
-        return self.connection.gpu_memory
+        return self.connection.gpu_memory_bytes
 
     @property
     @override
     def parameters(self) -> Any:
-        return self._told().parameters
+        return self._require_loaded().parameters
 
     @property
     @override
     def warnings(self) -> tuple[str, ...]:
-        return self._told().warnings
+        return self._require_loaded().warnings
 
     @property
     @override
     def notes(self) -> tuple[str, ...]:
-        return self._told().notes
+        return self._require_loaded().notes
 
     @property
     @override
-    def sessions_together(self) -> int:
-        return self._told().sessions_together
+    def session_batch_size(self) -> int:
+        return self._require_loaded().sessions_together
 
     @override
     def seconds_per_frame(self) -> float | None:
-        return self._told().seconds_per_frame
+        return self._require_loaded().seconds_per_frame
 
     @override
     def fuse(self, image: Image, *, allow_no_face: bool = False) -> RemoteReference:
         number = next(self._numbers)
-        fused = self.call(messages.Fuse(number, image, allow_no_face))
+        fused = self.call(messages.FuseReference(number, image, allow_no_face))
         return RemoteReference(self, number, fused)
 
     @override
@@ -189,7 +193,7 @@ class RemotePipeline(Pipeline[Any, Any]):
         self, reference: Reference, parameters: RunParameters | None = None, *, seed: int | None = None
     ) -> RemoteSession:
         number = next(self._numbers)
-        own = self.own_reference(reference)
+        own = self.require_reference(reference)
         opened = self.call(messages.OpenSession(number, own.number, parameters, seed))
         session = self._sessions[number] = RemoteSession(self, number, opened)
         return session
@@ -215,26 +219,26 @@ class RemotePipeline(Pipeline[Any, Any]):
             made.set_exception(InputError("Only sessions of this pipeline can be stepped together."))
             return made
         asked = tuple(
-            messages.StepChunk(session.number, session.send(chunk), next(self._numbers))
+            messages.SessionChunk(session.number, session.send_chunk(chunk), next(self._numbers))
             for session, chunk in zip(own, chunks, strict=True)
         )
-        arriving = [self.connection.expect(each.number) for each in asked]
+        arriving = [self.connection.expect_frames(each.frames_number) for each in asked]
 
-        def finish(answer: Future[list[messages.Stepped]]) -> None:
+        def finish(answer: Future[list[messages.StepResult]]) -> None:
             try:
                 stepped = answer.result()
             except Exception as error:
                 for each in asked:
-                    self.connection.expect_no_more(each.number)
+                    self.connection.cancel_frames(each.frames_number)
                 made.set_exception(error)
                 return
             for session, done in zip(own, stepped, strict=True):
-                session.counted = done.figures
+                session.last_figures = done.figures
             made.set_result(
-                [ArrivingChunk(frames, done) for frames, done in zip(arriving, stepped, strict=True)]
+                [PendingChunk(frames, done) for frames, done in zip(arriving, stepped, strict=True)]
             )
 
-        self.connection.submit(messages.Step(asked), self._limit()).add_done_callback(finish)
+        self.connection.submit(messages.StepSessions(asked), self._timeout()).add_done_callback(finish)
         return made
 
     @override
@@ -247,27 +251,27 @@ class RemotePipeline(Pipeline[Any, Any]):
 
         Raises what the request raised, or `PipelineLostError`.
         """
-        return self.connection.submit(request, self._limit()).result()
+        return self.connection.submit(request, self._timeout()).result()
 
-    def own_reference(self, reference: Reference) -> RemoteReference:
+    def require_reference(self, reference: Reference) -> RemoteReference:
         """Return a reference of this pipeline as such. Raises `InputError` for another's."""
         if not isinstance(reference, RemoteReference) or reference.owner is not self:
             raise InputError("This reference was fused by another pipeline. Fuse the image with this one.")
         return reference
 
-    def _limit(self) -> float:
+    def _timeout(self) -> float:
         """Seconds that a request may take."""
         slow = (self.seconds_per_frame() or 0.0) * self.info.chunk_frames
-        return CALL_LIMIT_S + _SLOWER * slow
+        return CALL_TIMEOUT_S + _STEP_TIMEOUT_FACTOR * slow
 
-    def _noticed(self, notice: messages.Notice) -> None:
-        if isinstance(notice, messages.Looked) and (session := self._sessions.get(notice.session)):
-            session.looked_until = notice.time
+    def _on_notification(self, notice: messages.Notification) -> None:
+        if isinstance(notice, messages.FramePrepared) and (session := self._sessions.get(notice.session)):
+            session.last_prepared_time = notice.time
 
-    def _told(self) -> messages.Loaded:
+    def _require_loaded(self) -> messages.LoadedPipeline:
         assert self._loaded is not None
         return self._loaded
 
-    def _exited(self, reason: str) -> None:
+    def _on_process_exit(self, reason: str) -> None:
         if self._loaded is not None:
-            self._launch.on_exit(self, reason)
+            self._launch.exit_callback(self, reason)

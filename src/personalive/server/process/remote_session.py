@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 class RemoteSession(Session[Any]):
     """A session in the pipeline's process."""
 
-    def __init__(self, owner: RemotePipeline, number: int, opened: messages.Opened) -> None:
+    def __init__(self, owner: RemotePipeline, number: int, opened: messages.OpenedSession) -> None:
         self.number = number
-        self.counted: dict[str, float] = {}
-        """What `figures` gives: the pipeline's counts at the last step."""
-        self.looked_until = -math.inf if opened.looks else math.inf
+        self.last_figures: dict[str, float] = {}
+        """What `stats` gives: the pipeline's counts at the last step."""
+        self.last_prepared_time = -math.inf if opened.prepares_frames else math.inf
         """What `prepared_until` gives."""
         self._owner = owner
         self._parameters = opened.parameters
         self._sent: set[float] = set()
-        self._stepped_until = -math.inf
-        self._sending = threading.Lock()
+        self._last_stepped_time = -math.inf
+        self._send_lock = threading.Lock()
         self._closed = False
 
     @property
@@ -42,39 +42,39 @@ class RemoteSession(Session[Any]):
 
     @override
     def prepare(self, image: Image, time: float) -> None:
-        with self._sending:
+        with self._send_lock:
             # Else its step was asked for meanwhile: that has the frame or does without it.
-            if time > self._stepped_until:
-                self._send(image, time)
+            if time > self._last_stepped_time:
+                self._send_frame(image, time)
 
-    def _send(self, image: Image, time: float) -> None:
+    def _send_frame(self, image: Image, time: float) -> None:
         if time not in self._sent:
             self._sent.add(time)
-            self._owner.connection.tell(messages.Prepare(self.number, image, time))
+            self._owner.connection.notify(messages.PrepareFrame(self.number, image, time))
 
     @property
     @override
     def prepared_until(self) -> float:
-        return self.looked_until
+        return self.last_prepared_time
 
     @override
     def discard(self, time: float) -> None:
-        with self._sending:
+        with self._send_lock:
             if time in self._sent:
                 self._sent.remove(time)
-                self._owner.connection.tell(messages.Discard(self.number, time))
+                self._owner.connection.notify(messages.DiscardFrame(self.number, time))
 
-    def send(self, chunk: FrameChunk) -> tuple[float, ...]:
+    def send_chunk(self, chunk: FrameChunk) -> tuple[float, ...]:
         """Send the frames of a chunk that were not prepared; return the times of all.
 
         The process keeps none of them, nor any before them, after the step that is asked for next.
         """
         times = tuple(chunk.times.tolist())
-        with self._sending:
+        with self._send_lock:
             for image, time in zip(chunk.images, times, strict=True):
-                self._send(image, time)
+                self._send_frame(image, time)
             self._sent = {time for time in self._sent if time > times[-1]}
-            self._stepped_until = times[-1]
+            self._last_stepped_time = times[-1]
         return times
 
     @override
@@ -83,42 +83,42 @@ class RemoteSession(Session[Any]):
 
     @override
     def flush(self) -> AnimatedChunk | None:
-        flushed: AnimatedChunk | None = self._call("flush")
+        flushed: AnimatedChunk | None = self._call_remote("flush")
         return flushed
 
     @override
     def update(self, parameters: RunParameters) -> None:
-        self._call("update", parameters)
+        self._call_remote("update", parameters)
         self._parameters = parameters
 
     @override
     def switch_reference(self, reference: Reference) -> None:
-        own = self._owner.own_reference(reference)
+        own = self._owner.require_reference(reference)
         self._owner.call(messages.SwitchReference(self.number, own.number))
 
     @override
     def reset(self) -> None:
-        self._call("reset")
+        self._call_remote("reset")
 
     @override
     def snapshot(self) -> bytes | None:
-        snapshot: bytes | None = self._call("snapshot")
+        snapshot: bytes | None = self._call_remote("snapshot")
         return snapshot
 
     @override
     def restore(self, snapshot: bytes) -> None:
-        self._call("restore", snapshot)
+        self._call_remote("restore", snapshot)
 
     @override
-    def figures(self) -> Mapping[str, float]:
-        return self.counted
+    def stats(self) -> Mapping[str, float]:
+        return self.last_figures
 
     @override
     def close(self) -> None:
         if not self._closed:
             self._closed = True
             with contextlib.suppress(PipelineLostError):  # and the session with it
-                self._call("close")
+                self._call_remote("close")
 
-    def _call(self, method: str, *arguments: object) -> Any:
+    def _call_remote(self, method: str, *arguments: object) -> Any:
         return self._owner.call(messages.CallSession(self.number, method, arguments))

@@ -14,28 +14,28 @@ from pathlib import Path
 
 from personalive.errors import PersonaLiveError
 from personalive.locking import ProcessLock
-from personalive.media import keep_fragments
+from personalive.media import finalize_fragments
 
 SUFFIX = ".mp4"
-_FRAGMENTS, _LOCK = ".fragments" + SUFFIX, ".lock"
-_OURS = re.compile(
+_FRAGMENTS_SUFFIX, _LOCK_SUFFIX = ".fragments" + SUFFIX, ".lock"
+_FRAGMENTS_PATTERN = re.compile(
     r"\.([0-9]{8}-[0-9]{6}-[0-9a-f]{8})(?:\.fragments\.mp4|\.partial-[0-9]+-[0-9]+\.mp4|\.lock)"
 )
 
 
-def fragments_of(path: Path) -> Path:
+def fragments_path(path: Path) -> Path:
     """Where a recording is written that is to be at `path`."""
-    return path.with_name(f".{path.stem}{_FRAGMENTS}")
+    return path.with_name(f".{path.stem}{_FRAGMENTS_SUFFIX}")
 
 
 @contextmanager
-def held(path: Path) -> Iterator[bool]:
+def hold_lock(path: Path) -> Iterator[bool]:
     """Hold the recording that is to be at `path`, and say whether nobody else does; False without locks."""
-    lock_path = path.with_name(f".{path.stem}{_LOCK}")
+    lock_path = path.with_name(f".{path.stem}{_LOCK_SUFFIX}")
     lock = ProcessLock(lock_path)
     taken = False
     with contextlib.suppress(OSError):
-        taken = path.parent.is_dir() and lock.take()  # which would make the folder
+        taken = path.parent.is_dir() and lock.acquire()  # which would make the folder
     try:
         yield taken
     finally:
@@ -45,30 +45,30 @@ def held(path: Path) -> Iterator[bool]:
                 lock_path.unlink(missing_ok=True)
 
 
-def waiting(directory: Path) -> set[str]:
+def list_unfinished(directory: Path) -> set[str]:
     """The ids of recordings that a process has left in the middle, or still writes. Raises `OSError`."""
     if not directory.is_dir():
         return set()
-    found = (_OURS.fullmatch(path.name) for path in directory.iterdir())
+    found = (_FRAGMENTS_PATTERN.fullmatch(path.name) for path in directory.iterdir())
     return {match[1] for match in found if match is not None}
 
 
-def sweep(directory: Path) -> list[str]:
+def recover(directory: Path) -> list[str]:
     """Complete what can be played of what nobody writes any more, and remove the rest.
 
     Returns the ids of what was completed, each of which may take a while. Raises `OSError`.
     """
     completed = []
-    for id in sorted(waiting(directory)):
+    for id in sorted(list_unfinished(directory)):
         path = directory / (id + SUFFIX)
-        with held(path) as ours:
-            if ours and _complete(path):
+        with hold_lock(path) as ours:
+            if ours and _complete_file(path):
                 completed.append(id)
     return completed
 
 
-def _complete(path: Path) -> bool:
-    fragments = fragments_of(path)
+def _complete_file(path: Path) -> bool:
+    fragments = fragments_path(path)
     for other in path.parent.glob(f".{path.stem}.partial-*{SUFFIX}"):  # a copy that was not finished
         with contextlib.suppress(OSError):
             other.unlink()
@@ -78,7 +78,7 @@ def _complete(path: Path) -> bool:
         fragments.unlink()
         return False
     try:
-        keep_fragments(fragments, path)
+        finalize_fragments(fragments, path)
     except (PersonaLiveError, OSError):
         return False
     return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from personalive.server.state.hardware import HardwareInfo, hardware_info
+from personalive.server.state.hardware import HardwareInfo, read_hardware_info
 
 router = APIRouter(prefix="/api/v1/hardware", tags=["hardware"])
 
@@ -12,4 +12,4 @@ router = APIRouter(prefix="/api/v1/hardware", tags=["hardware"])
 @router.get("/info")
 def info() -> HardwareInfo:
     """GPU, memory and cores."""
-    return hardware_info()
+    return read_hardware_info()

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel
 
 from personalive.server.dependencies import ServerDep
-from personalive.server.errors import BusyError, errors
+from personalive.server.errors import ServiceUnavailableError, error_responses
 
 router = APIRouter(tags=["health"])
 
-_PATIENCE_S = 2.0
+_RESPONSE_TIMEOUT_S = 2.0
 _RETRY_S = 5
 
 
@@ -39,24 +39,27 @@ async def health(request: Request) -> Health:
     return Health(timestamp=datetime.now(UTC), version=request.app.version)
 
 
-@router.get("/health/ready", responses=errors(503))
+@router.get("/health/ready", responses=error_responses(503))
 async def ready(server: ServerDep) -> Ready:
     """A pipeline is loaded, its worker answers, and the settings' portrait is prepared; else 503 and why."""
     if server.draining:
-        raise BusyError("The server is stopping.", retry_after=_RETRY_S)
-    status = server.host.status()
-    pipeline = server.host.pipeline
+        raise ServiceUnavailableError("The server is stopping.", retry_after=_RETRY_S)
+    status = server.pipelines.get_status()
+    pipeline = server.pipelines.pipeline
     if pipeline is None:
-        raise BusyError(_why_not(status.status, status.error), retry_after=_RETRY_S)
+        raise ServiceUnavailableError(_explain_not_ready(status.status, status.error), retry_after=_RETRY_S)
     references = server.references
-    if references.default_id is None and (why := references.awaited or references.refused) is not None:
-        raise BusyError(why, retry_after=_RETRY_S)
-    if not await server.host.answers(_PATIENCE_S):
-        raise BusyError("The worker does not answer.", retry_after=_RETRY_S)
+    if (
+        references.default_id is None
+        and (why := references.pending_message or references.default_error) is not None
+    ):
+        raise ServiceUnavailableError(why, retry_after=_RETRY_S)
+    if not await server.pipelines.is_responsive(_RESPONSE_TIMEOUT_S):
+        raise ServiceUnavailableError("The worker does not answer.", retry_after=_RETRY_S)
     return Ready(pipeline_id=pipeline.info.id)
 
 
-def _why_not(status: str, error: str | None) -> str:
+def _explain_not_ready(status: str, error: str | None) -> str:
     if status == "loading":
         return "The pipeline is being loaded."
     return error or "No pipeline is loaded: POST /api/v1/pipeline/load."

@@ -8,7 +8,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
 from personalive.server.dependencies import ServerDep
-from personalive.server.errors import errors
+from personalive.server.errors import error_responses
 from personalive.server.state.download_manager import ModelsStatus
 
 router = APIRouter(prefix="/api/v1/models", tags=["models"])
@@ -29,13 +29,13 @@ class DownloadStarted(BaseModel):
     message: str
 
 
-@router.get("/status", responses=errors(404, 409, 422))
+@router.get("/status", responses=error_responses(404, 409, 422))
 async def status(pipeline_id: str, server: ServerDep, tiny: bool = False) -> ModelsStatus:
     """Whether a pipeline's weights are there, and how far a download is. `tiny`: the tiny autoencoder's too."""
-    return await asyncio.to_thread(server.downloads.status, pipeline_id, tiny=tiny)
+    return await asyncio.to_thread(server.downloads.get_status, pipeline_id, tiny=tiny)
 
 
-@router.post("/download", responses=errors(400, 404, 409, 422))
+@router.post("/download", responses=error_responses(400, 404, 409, 422))
 async def download(request: DownloadRequest, server: ServerDep) -> DownloadStarted:
     """Fetch the weights that are missing, in the background. An earlier download is gone on with."""
     message = await asyncio.to_thread(server.downloads.start, request.pipeline_id, tiny=request.tiny)

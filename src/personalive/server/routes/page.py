@@ -5,7 +5,7 @@ from __future__ import annotations
 from fastapi import APIRouter, Request, Response
 
 from personalive.server.errors import NotFoundError
-from personalive.server.static_files import DOCS, STAGE, assets, index
+from personalive.server.static_files import DOCS_FILE, STAGE_FILE, load_assets, render_index
 
 router = APIRouter(include_in_schema=False)
 
@@ -13,25 +13,25 @@ router = APIRouter(include_in_schema=False)
 @router.api_route("/", methods=["GET", "HEAD"])
 async def page(request: Request) -> Response:
     """The page."""
-    return Response(index(request.app.version), media_type="text/html; charset=utf-8")
+    return Response(render_index(request.app.version), media_type="text/html; charset=utf-8")
 
 
 @router.api_route("/stage", methods=["GET", "HEAD"])
 async def stage() -> Response:
     """The result alone, for a broadcaster's browser source."""
-    return _whole(STAGE)
+    return _file_response(STAGE_FILE)
 
 
 @router.api_route("/docs", methods=["GET", "HEAD"])
 async def docs() -> Response:
     """The API, to read and to try."""
-    return _whole(DOCS)
+    return _file_response(DOCS_FILE)
 
 
 @router.api_route("/assets/{name:path}", methods=["GET", "HEAD"])
 async def asset(name: str, request: Request) -> Response:
     """A file of the page."""
-    found = assets().get(name)
+    found = load_assets().get(name)
     if found is None:
         raise NotFoundError("There is no such file.")
     headers = {"ETag": found.etag, "Cache-Control": "no-cache"}
@@ -40,6 +40,6 @@ async def asset(name: str, request: Request) -> Response:
     return Response(found.content, headers=headers, media_type=found.type)
 
 
-def _whole(name: str) -> Response:
-    found = assets()[name]
+def _file_response(name: str) -> Response:
+    found = load_assets()[name]
     return Response(found.content, media_type=found.type)

@@ -11,33 +11,33 @@ from fastapi import APIRouter, Response
 from personalive.media import Image, Provenance
 from personalive.media.provenance import encode_image
 from personalive.server.dependencies import ServerDep
-from personalive.server.errors import ConflictError, NotFoundError, errors
-from personalive.server.recordings.recording_manager import provenance_of
+from personalive.server.errors import ConflictError, NotFoundError, error_responses
+from personalive.server.recordings.recording_manager import make_provenance
 
 router = APIRouter(prefix="/api/v1", tags=["recordings"])
 
-_PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+_PNG_RESPONSE = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
 
 
 @router.get(
     "/sessions/{session_id}/picture",
     response_class=Response,
-    responses={**errors(404, 409), 200: {"description": "The picture.", "content": _PNG}},
+    responses={**error_responses(404, 409), 200: {"description": "The picture.", "content": _PNG_RESPONSE}},
 )
 async def picture(session_id: str, server: ServerDep) -> Response:
     """The frame that a session sent last, as a PNG that says it is synthetic. 409 before the first frame."""
-    stream = server.streams.require(session_id)
+    stream = server.sessions.require(session_id)
     frame = stream.last_sent
     if frame is None:
         raise ConflictError("No frame has been sent yet: try again in a moment.")
     sha256 = None
     with contextlib.suppress(NotFoundError):  # forgotten since the session was opened
         sha256 = server.references.get(stream.reference_id).sha256
-    png = await asyncio.to_thread(_encoded, frame.image, provenance_of(stream.info, sha256))
+    png = await asyncio.to_thread(_encode_png, frame.image, make_provenance(stream.pipeline_info, sha256))
     return Response(png, media_type="image/png")
 
 
-def _encoded(image: Image, provenance: Provenance) -> bytes:
+def _encode_png(image: Image, provenance: Provenance) -> bytes:
     file = io.BytesIO()
     encode_image(file, image, "PNG", provenance)
     return file.getvalue()

@@ -13,7 +13,7 @@ from personalive.pipelines import registry
 from personalive.pipelines.base import Availability
 from personalive.pipelines.registry import AnyPipeline
 from personalive.server.dependencies import ServerDep
-from personalive.server.errors import errors
+from personalive.server.errors import error_responses
 from personalive.server.state.load_plan import PipelineStatus
 
 router = APIRouter(prefix="/api/v1", tags=["pipeline"])
@@ -41,7 +41,7 @@ class UnloadRequest(BaseModel):
     force: StrictBool = Field(False, description="End sessions that stream, if there are any.")
 
 
-class Done(BaseModel):
+class MessageResponse(BaseModel):
     """What was done, as a sentence."""
 
     message: str
@@ -69,47 +69,47 @@ class PipelineSchemas(BaseModel):
     pipelines: dict[str, PipelineSchema]
 
 
-@router.post("/pipeline/load", responses=errors(400, 404, 409, 422))
-async def load(request: LoadRequest, server: ServerDep) -> Done:
+@router.post("/pipeline/load", responses=error_responses(400, 404, 409, 422))
+async def load(request: LoadRequest, server: ServerDep) -> MessageResponse:
     """Load a pipeline in the background, in place of the one that is loaded.
 
     The same pipeline with the same parameters is left as it is, sessions and all.
     """
-    message = await server.host.load(request.pipeline_id, request.load_params, force=request.force)
-    return Done(message=message)
+    message = await server.pipelines.load(request.pipeline_id, request.load_params, force=request.force)
+    return MessageResponse(message=message)
 
 
-@router.post("/pipeline/unload", responses=errors(400, 409, 422))
-async def unload(server: ServerDep, request: UnloadRequest | None = None) -> Done:
+@router.post("/pipeline/unload", responses=error_responses(400, 409, 422))
+async def unload(server: ServerDep, request: UnloadRequest | None = None) -> MessageResponse:
     """Close the pipeline and give its memory back. One that is being loaded is given up with `force` only."""
-    return Done(message=await server.host.unload(force=request is not None and request.force))
+    return MessageResponse(message=await server.pipelines.unload(force=request is not None and request.force))
 
 
 @router.get("/pipeline/status")
 async def status(server: ServerDep) -> PipelineStatus:
     """What is loaded, how far the loading is, or why it failed."""
-    return server.host.status()
+    return server.pipelines.get_status()
 
 
 @router.get("/pipelines/schemas")
 async def schemas() -> PipelineSchemas:
     """Every registered pipeline: whether it is ready, and the JSON schemas of its parameters."""
-    return await asyncio.to_thread(_schemas)
+    return await asyncio.to_thread(_make_schemas)
 
 
-def _schemas() -> PipelineSchemas:
+def _make_schemas() -> PipelineSchemas:
     """Imports every pipeline, which may take seconds the first time."""
     found: dict[str, PipelineSchema] = {}
-    for name in registry.names():
+    for name in registry.pipeline_names():
         try:
-            found[name] = _schema(name, registry.get(name))
+            found[name] = _make_schema(name, registry.get_pipeline(name))
         except PipelineUnavailableError as error:
-            found[name] = _unusable(name, str(error))
+            found[name] = _make_unusable_schema(name, str(error))
     return PipelineSchemas(pipelines=found)
 
 
-def _schema(name: str, pipeline: AnyPipeline) -> PipelineSchema:
-    info, state = pipeline.info, _availability(pipeline)
+def _make_schema(name: str, pipeline: AnyPipeline) -> PipelineSchema:
+    info, state = pipeline.info, _check_availability(pipeline)
     return PipelineSchema(
         id=name,
         name=info.name,
@@ -125,14 +125,14 @@ def _schema(name: str, pipeline: AnyPipeline) -> PipelineSchema:
     )
 
 
-def _availability(pipeline: AnyPipeline) -> Availability:
+def _check_availability(pipeline: AnyPipeline) -> Availability:
     try:
         return pipeline.availability()
     except Exception as error:
         return Availability(False, f"it cannot say whether it is ready: {type(error).__name__}: {error}")
 
 
-def _unusable(name: str, reason: str) -> PipelineSchema:
+def _make_unusable_schema(name: str, reason: str) -> PipelineSchema:
     return PipelineSchema(
         id=name,
         name=name,

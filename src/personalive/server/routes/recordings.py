@@ -9,7 +9,7 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from personalive.server.dependencies import ServerDep
-from personalive.server.errors import NotFoundError, errors
+from personalive.server.errors import NotFoundError, error_responses
 from personalive.server.recordings.recording_manager import DEFAULT_FPS, RecordingInfo
 
 router = APIRouter(prefix="/api/v1", tags=["recordings"])
@@ -29,10 +29,12 @@ class RecordingList(BaseModel):
     recordings: list[RecordingInfo]
 
 
-@router.post("/sessions/{session_id}/recording", status_code=201, responses=errors(400, 404, 409, 422, 507))
+@router.post(
+    "/sessions/{session_id}/recording", status_code=201, responses=error_responses(400, 404, 409, 422, 507)
+)
 async def start(session_id: str, server: ServerDep, request: RecordingRequest | None = None) -> RecordingInfo:
     """Record what a session sends, from its next frame on, as an H.264 file that says it is synthetic."""
-    stream = server.streams.require(session_id)
+    stream = server.sessions.require(session_id)
     sha256 = None
     with contextlib.suppress(NotFoundError):  # forgotten since the session was opened
         sha256 = server.references.get(stream.reference_id).sha256
@@ -40,7 +42,7 @@ async def start(session_id: str, server: ServerDep, request: RecordingRequest | 
     return await server.recordings.start(stream, fps=fps, reference_sha256=sha256)
 
 
-@router.delete("/sessions/{session_id}/recording", responses=errors(404))
+@router.delete("/sessions/{session_id}/recording", responses=error_responses(404))
 async def stop(session_id: str, server: ServerDep) -> RecordingInfo:
     """End a session's recording. Answers when the file is complete, with its address."""
     return await server.recordings.finish(session_id)
@@ -56,7 +58,7 @@ async def every(server: ServerDep) -> RecordingList:
     "/recordings/{recording_id}",
     response_class=FileResponse,
     responses={
-        **errors(400, 404, 409),
+        **error_responses(400, 404, 409),
         200: {"description": "The file.", "content": {"video/mp4": {}}},
         206: {"description": "The part of it that was asked for.", "content": {"video/mp4": {}}},
         416: {"description": "The file has no such part.", "content": {"text/plain": {}}},
@@ -64,11 +66,11 @@ async def every(server: ServerDep) -> RecordingList:
 )
 async def fetch(recording_id: str, server: ServerDep) -> FileResponse:
     """A complete recording, or a part of it by a Range header."""
-    path = await server.recordings.path(recording_id)
+    path = await server.recordings.get_path(recording_id)
     return FileResponse(path, media_type="video/mp4", filename=path.name)
 
 
-@router.delete("/recordings/{recording_id}", status_code=204, responses=errors(404, 409))
+@router.delete("/recordings/{recording_id}", status_code=204, responses=error_responses(404, 409))
 async def delete(recording_id: str, server: ServerDep) -> Response:
     """Delete a complete recording."""
     await server.recordings.delete(recording_id)

@@ -10,19 +10,19 @@ from pydantic import BaseModel, Field
 
 from personalive.errors import UnsupportedMediaError
 from personalive.server.dependencies import ServerDep
-from personalive.server.errors import errors
+from personalive.server.errors import error_responses
 from personalive.server.state.reference_validation import StoredReference
 
 router = APIRouter(prefix="/api/v1/personalive/reference", tags=["reference"])
 
-_PICTURE = {"schema": {"type": "string", "format": "binary"}}
-_KINDS = ("image/jpeg", "image/png", "image/webp", "image/heic", "image/heif", "image/avif")
-_BODY = {
+_PICTURE_CONTENT = {"schema": {"type": "string", "format": "binary"}}
+_PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/heic", "image/heif", "image/avif")
+_REQUEST_BODY = {
     "requestBody": {
         "description": "The bytes of a JPEG, PNG, WebP, HEIC or AVIF picture of up to 100 MB. A JPEG may have 250 "
         "megapixels, HEIC and AVIF 100, others 40; what is over 40 is made smaller.",
         "required": True,
-        "content": dict.fromkeys(_KINDS, _PICTURE),
+        "content": dict.fromkeys(_PICTURE_TYPES, _PICTURE_CONTENT),
     }
 }
 
@@ -67,7 +67,7 @@ class ReferenceList(BaseModel):
     default: str | None
 
 
-@router.post("", responses=errors(400, 408, 409, 413, 415, 422, 503), openapi_extra=_BODY)
+@router.post("", responses=error_responses(400, 408, 409, 413, 415, 422, 503), openapi_extra=_REQUEST_BODY)
 async def add(
     request: Request,
     server: ServerDep,
@@ -90,7 +90,7 @@ async def add(
         reference_id=stored.id,
         width=stored.width,
         height=stored.height,
-        face=_face(stored),
+        face=_make_face_info(stored),
         notes=list(stored.notes),
     )
 
@@ -100,20 +100,24 @@ async def every(server: ServerDep) -> ReferenceList:
     """All references that are kept."""
     default = server.references.default_id
     return ReferenceList(
-        references=[_info(stored, default) for stored in server.references.all()], default=default
+        references=[_make_reference_info(stored, default) for stored in server.references.all()],
+        default=default,
     )
 
 
-@router.get("/{reference_id}", responses=errors(404))
+@router.get("/{reference_id}", responses=error_responses(404))
 async def one(reference_id: str, server: ServerDep) -> ReferenceInfo:
     """One reference."""
-    return _info(server.references.get(reference_id), server.references.default_id)
+    return _make_reference_info(server.references.get(reference_id), server.references.default_id)
 
 
 @router.get(
     "/{reference_id}/thumbnail",
     response_class=Response,
-    responses={**errors(404), 200: {"description": "A small picture.", "content": {"image/jpeg": _PICTURE}}},
+    responses={
+        **error_responses(404),
+        200: {"description": "A small picture.", "content": {"image/jpeg": _PICTURE_CONTENT}},
+    },
 )
 async def thumbnail(reference_id: str, server: ServerDep) -> Response:
     """The picture, 256 pixels wide or high at most, without its metadata."""
@@ -121,23 +125,23 @@ async def thumbnail(reference_id: str, server: ServerDep) -> Response:
     return Response(stored.thumbnail, media_type="image/jpeg")
 
 
-@router.delete("/{reference_id}", status_code=204, responses=errors(404))
+@router.delete("/{reference_id}", status_code=204, responses=error_responses(404))
 async def forget(reference_id: str, server: ServerDep) -> Response:
     """Forget a reference. Sessions that animate it go on."""
-    server.references.forget(reference_id)
+    server.references.remove(reference_id)
     return Response(status_code=204)
 
 
-def _face(stored: StoredReference) -> FaceInfo | None:
+def _make_face_info(stored: StoredReference) -> FaceInfo | None:
     return None if stored.face is None else FaceInfo(box=stored.face.box, score=stored.face.score)
 
 
-def _info(stored: StoredReference, default: str | None) -> ReferenceInfo:
+def _make_reference_info(stored: StoredReference, default: str | None) -> ReferenceInfo:
     return ReferenceInfo(
         reference_id=stored.id,
         width=stored.width,
         height=stored.height,
-        face=_face(stored),
+        face=_make_face_info(stored),
         cropped=stored.cropped,
         notes=list(stored.notes),
         created_at=stored.created,

@@ -9,8 +9,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 
 from personalive.server.dependencies import ServerDep
-from personalive.server.errors import errors
-from personalive.server.sessions.session import Stream
+from personalive.server.errors import error_responses
+from personalive.server.sessions.session import ServerSession
 
 router = APIRouter(prefix="/api/v1/sessions", tags=["sessions"])
 
@@ -51,7 +51,7 @@ class SessionInfo(BaseModel):
     figures: SessionFigures
 
 
-class Sessions(BaseModel):
+class SessionList(BaseModel):
     """All live sessions, oldest first, and how many there may be."""
 
     sessions: list[SessionInfo]
@@ -61,29 +61,29 @@ class Sessions(BaseModel):
 
 
 @router.get("")
-async def live(server: ServerDep) -> Sessions:
+async def live(server: ServerDep) -> SessionList:
     """Every live session with its figures."""
-    stalls = server.stalls
-    return Sessions(
-        sessions=[_info(stream) for stream in server.streams.all()],
-        max_sessions=server.streams.limit,
-        longest_stall_ms=None if stalls is None else round(1000 * stalls.longest, 2),
+    stalls = server.loop_lag
+    return SessionList(
+        sessions=[_make_session_info(stream) for stream in server.sessions.all()],
+        max_sessions=server.sessions.limit,
+        longest_stall_ms=None if stalls is None else round(1000 * stalls.max_lag_s, 2),
     )
 
 
-@router.get("/{session_id}", responses=errors(404))
+@router.get("/{session_id}", responses=error_responses(404))
 async def one(session_id: str, server: ServerDep) -> SessionInfo:
     """One live session."""
-    return _info(server.streams.require(session_id))
+    return _make_session_info(server.sessions.require(session_id))
 
 
-def _info(stream: Stream) -> SessionInfo:
+def _make_session_info(session: ServerSession) -> SessionInfo:
     return SessionInfo(
-        id=stream.id,
-        pipeline_id=stream.info.id,
-        reference_id=stream.reference_id,
-        state=stream.state,
-        opened_at=datetime.fromtimestamp(stream.opened_at, UTC),
-        parameters=stream.session.parameters.model_dump(mode="json"),
-        figures=SessionFigures.model_validate(stream.stats()),
+        id=session.id,
+        pipeline_id=session.pipeline_info.id,
+        reference_id=session.reference_id,
+        state=session.state,
+        opened_at=datetime.fromtimestamp(session.opened_at, UTC),
+        parameters=session.pipeline_session.parameters.model_dump(mode="json"),
+        figures=SessionFigures.model_validate(session.stats()),
     )

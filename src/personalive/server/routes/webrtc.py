@@ -9,12 +9,12 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from personalive.server.dependencies import ServerDep
-from personalive.server.disconnect import while_there
-from personalive.server.errors import errors
-from personalive.server.webrtc.ice import ice_servers
+from personalive.server.disconnect import run_until_disconnect
+from personalive.server.errors import error_responses
+from personalive.server.webrtc.ice import make_ice_servers
 from personalive.server.webrtc.peer import Candidate
-from personalive.server.webrtc.sdp_limits import MOST_CANDIDATES, MOST_SDP_CHARACTERS
-from personalive.server.webrtc.signaling import CLIENT_LEFT
+from personalive.server.webrtc.sdp_limits import MAX_CANDIDATES, MAX_SDP_CHARACTERS
+from personalive.server.webrtc.signaling import CLIENT_DISCONNECTED
 
 router = APIRouter(prefix="/api/v1/webrtc", tags=["webrtc"])
 
@@ -30,7 +30,7 @@ class Offer(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    sdp: str = Field(max_length=MOST_SDP_CHARACTERS)
+    sdp: str = Field(max_length=MAX_SDP_CHARACTERS)
     type: Literal["offer"]
     initialParameters: dict[str, Any] | None = Field(  # noqa: N815 - fixed by the clients that exist
         None,
@@ -51,37 +51,37 @@ class Candidates(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    candidates: list[Candidate] = Field(max_length=MOST_CANDIDATES)
+    candidates: list[Candidate] = Field(max_length=MAX_CANDIDATES)
 
 
 @router.get("/ice-servers")
 async def servers(server: ServerDep) -> IceServers:
     """STUN and TURN servers; TURN credentials are made for this request and end after a while."""
-    return IceServers(iceServers=ice_servers(server.settings, time.time()))
+    return IceServers(iceServers=make_ice_servers(server.settings, time.time()))
 
 
-@router.post("/offer", responses=errors(400, 404, 409, 503))
+@router.post("/offer", responses=error_responses(400, 404, 409, 503))
 async def offer(offered: Offer, server: ServerDep, request: Request) -> Answer:
     """Open a session: video in, animated video back, and a data channel named `parameters`."""
-    stream, sdp = await while_there(
+    stream, sdp = await run_until_disconnect(
         request,
-        server.calls.offer(offered.sdp, offered.initialParameters or {}, send=True),
-        undo=lambda opened: opened[0].end(CLIENT_LEFT),
+        server.signaling.answer_offer(offered.sdp, offered.initialParameters or {}, send=True),
+        on_disconnect=lambda opened: opened[0].end(CLIENT_DISCONNECTED),
     )
     return Answer(sdp=sdp, sessionId=stream.id)
 
 
-@router.patch("/offer/{session_id}", status_code=204, responses=errors(400, 404))
+@router.patch("/offer/{session_id}", status_code=204, responses=error_responses(400, 404))
 async def trickle(session_id: str, found: Candidates, server: ServerDep) -> Response:
     """Add ICE candidates. An empty one says that there are no more."""
-    await server.calls.add_candidates(session_id, found.candidates)
+    await server.signaling.add_candidates(session_id, found.candidates)
     return Response(status_code=204)
 
 
 @router.delete("/offer/{session_id}", status_code=204)
 async def close(session_id: str, server: ServerDep) -> Response:
     """Close a session; one that has ended already, or never was, is no error."""
-    stream = server.streams.get(session_id)
+    stream = server.sessions.get(session_id)
     if stream is not None:
         await stream.end("client_closed")
     return Response(status_code=204)

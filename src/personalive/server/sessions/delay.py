@@ -10,8 +10,8 @@ class StepTiming:
     """A step that took `seconds`; times are of `time.monotonic`. `figures`: what the pipeline counted so far."""
 
     seconds: float
-    begun: float
-    ended: float
+    started_at: float
+    ended_at: float
     figures: dict[str, float]
 
 
@@ -19,15 +19,19 @@ class StepTiming:
 class CapturedFrame:
     """When a driving frame came, and when its chunk was taken."""
 
-    at: float
-    taken: float
+    arrived_at: float
+    dequeued_at: float
 
-    def parts(self, step: StepTiming, *, trails: bool) -> dict[str, float]:
+    def delay_parts(self, step: StepTiming, *, trails: bool) -> dict[str, float]:
         """Return where the frame that shows it, made by `step`, was until then: seconds by part of the delay.
 
         Only a pipeline that `trails` its input keeps frames from one step to a later one.
         """
-        chunk = self.taken - self.at
+        chunk = self.dequeued_at - self.arrived_at
         if not trails:
-            return {"chunk": chunk, "step": step.ended - self.taken}
-        return {"chunk": chunk, "window": step.begun - self.taken, "step": step.ended - step.begun}
+            return {"chunk": chunk, "step": step.ended_at - self.dequeued_at}
+        return {
+            "chunk": chunk,
+            "window": step.started_at - self.dequeued_at,
+            "step": step.ended_at - step.started_at,
+        }

@@ -13,7 +13,7 @@ _MMAP_THRESHOLD = -3
 _LARGE_BLOCK = 8 * 2**20
 
 
-def give_back_memory() -> None:
+def release_memory() -> None:
     """Return what is unused to the device. Cheap where PyTorch was never imported."""
     gc.collect()
     torch: Any = sys.modules.get("torch")
@@ -21,7 +21,7 @@ def give_back_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def settle() -> None:
+def freeze_gc() -> None:
     """Spare what lives now from garbage collection: looking through all of it would stop every thread for long.
 
     Call it when something large has come or gone; what went is found then.
@@ -31,14 +31,14 @@ def settle() -> None:
     gc.freeze()
 
 
-def trim() -> None:
+def malloc_trim() -> None:
     """Return to the system what C libraries have freed: glibc keeps it, in as many pools as there were threads."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def return_large_blocks() -> None:
+def set_mmap_threshold() -> None:
     """Have the C library return blocks of `_LARGE_BLOCK` and more to the system as soon as they are freed.
 
     glibc does so at first, and keeps larger ones after each large block that was freed, so that a few uploads at

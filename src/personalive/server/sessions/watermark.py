@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 
 from personalive.media.types import Image
 
-TEXT = "AI generated"
+WATERMARK_TEXT = "AI generated"
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_WIDTH = 0.28  # of the frame's: what stays readable when the picture is shown small
+_WIDTH_FRACTION = 0.28  # of the frame's: what stays readable when the picture is shown small
 _MIN_WIDTH = 96
-_SHADE = 0.45  # how much of the picture shows through behind the letters
+_BACKGROUND_OPACITY = 0.45  # how much of the picture shows through behind the letters
 
 
-def stamp(image: Image) -> Image:
+def add_watermark(image: Image) -> Image:
     """A copy of the frame, uint8 RGB (H, W, 3), with the mark. Frames too small for it come back as they are."""
-    mark = _mark(image.shape[1])
+    mark = _make_overlay(image.shape[1])
     if mark is None or mark[0].shape[0] > image.shape[0]:
         return image
     keep, light = mark
@@ -32,27 +32,27 @@ def stamp(image: Image) -> Image:
 
 
 @lru_cache(maxsize=16)
-def _mark(frame_width: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16]] | None:
+def _make_overlay(frame_width: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16]] | None:
     """What the corner is multiplied by (of 256), and what is added: uint16 (h, w, 1). None: no room."""
-    wanted = max(_WIDTH * frame_width, _MIN_WIDTH)
+    wanted = max(_WIDTH_FRACTION * frame_width, _MIN_WIDTH)
     if wanted > frame_width:
         return None
     # Drawn large and shrunk: the font's own small sizes are hard to read.
-    ink = _letters()
+    ink = _render_text()
     scale = 0.9 * wanted / ink.shape[1]
     margin = round(0.05 * wanted)
     drawn = (round(ink.shape[1] * scale), round(ink.shape[0] * scale))
     small = cv2.resize(ink, drawn, interpolation=cv2.INTER_AREA)
     letters = np.pad(small, margin)[..., None] / 255
-    keep = (256 * _SHADE * (1 - letters)).astype(np.uint16)
+    keep = (256 * _BACKGROUND_OPACITY * (1 - letters)).astype(np.uint16)
     return keep, (250 * letters).astype(np.uint16)
 
 
 @lru_cache(maxsize=1)
-def _letters() -> NDArray[np.uint8]:
+def _render_text() -> NDArray[np.uint8]:
     """The text, white on black, cut to where there is any: its font says less than exactly how large it gets."""
-    (width, height), below = cv2.getTextSize(TEXT, _FONT, 6.0, 14)
+    (width, height), below = cv2.getTextSize(WATERMARK_TEXT, _FONT, 6.0, 14)
     canvas = np.zeros((3 * height + below, 2 * width), np.uint8)
-    cv2.putText(canvas, TEXT, (width // 2, 2 * height), _FONT, 6.0, 255, 14, cv2.LINE_AA)
+    cv2.putText(canvas, WATERMARK_TEXT, (width // 2, 2 * height), _FONT, 6.0, 255, 14, cv2.LINE_AA)
     rows, columns = np.nonzero(canvas.any(axis=1))[0], np.nonzero(canvas.any(axis=0))[0]
     return canvas[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]

@@ -23,49 +23,49 @@ from weakref import WeakKeyDictionary
 
 from personalive.errors import SessionClosedError
 from personalive.pipelines.base import AnimatedChunk, FrameChunk, Pipeline, Session
-from personalive.server.sessions.memory import give_back_memory
+from personalive.server.sessions.memory import release_memory
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_STOPPING = "The server is stopping."
+_STOPPING_MESSAGE = "The server is stopping."
 _log = logging.getLogger(__name__)
 
-_IDLE_LOOK = 0.5
-_AHEAD_S = 0.005
+_IDLE_POLL_S = 0.5
+_SUBMIT_AHEAD_S = 0.005
 """Seconds before the expected end of a step when the next one is asked for."""
 
 
-class Client(Protocol):
+class Steppable(Protocol):
     """What the worker steps. All of it is called on the worker's thread."""
 
-    session: Session[Any]
+    pipeline_session: Session[Any]
 
-    def ready(self) -> bool:
-        """Whether `take` would give a chunk. Quick: asked often."""
+    def is_ready(self) -> bool:
+        """Whether `take_chunk` would give a chunk. Quick: asked often."""
 
-    def take(self) -> FrameChunk | None:
+    def take_chunk(self) -> FrameChunk | None:
         """The next driving frames, or None if they are gone by now."""
 
-    def give(self, driving: FrameChunk, animated: AnimatedChunk, seconds: float, together: int) -> None:
-        """What a step made of them in `seconds`, `together` with so many sessions in all."""
+    def on_result(self, chunk: FrameChunk, animated: AnimatedChunk, seconds: float, batch_size: int) -> None:
+        """What a step made of them in `seconds`, `batch_size` with so many sessions in all."""
 
-    def fail(self, error: Exception) -> None:
+    def on_error(self, error: Exception) -> None:
         """The session broke down, and is stepped no more."""
 
 
 @dataclass(eq=False)
-class _Step:
-    """A step that was asked for: `begun` in seconds of `perf_counter`, and how long it should take."""
+class _PendingStep:
+    """A step that was asked for: `started_at` in seconds of `perf_counter`, and how long it should take."""
 
-    clients: list[Client]
+    clients: list[Steppable]
     chunks: list[FrameChunk]
-    made: Future[list[AnimatedChunk]]
-    begun: float
-    expected: float
+    result: Future[list[AnimatedChunk]]
+    started_at: float
+    expected_s: float
 
 
-class Worker:
+class PipelineWorker:
     """Start it before anything else, stop it last. A server has one for each GPU that it uses."""
 
     def __init__(self, name: str = "", environment: Mapping[str, str] | None = None) -> None:
@@ -77,16 +77,16 @@ class Worker:
         self.converter = ThreadPoolExecutor(1, "converter")
         """Makes pictures of frames and frames of pictures beside the steps; one thread, so that order is kept."""
         self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
-        self._clients: list[Client] = []  # whoever was served last comes last
-        self._steps: deque[_Step] = deque()
-        self._seconds: WeakKeyDictionary[Client, float] = WeakKeyDictionary()
+        self._steppables: list[Steppable] = []  # whoever was served last comes last
+        self._steps: deque[_PendingStep] = deque()
+        self._last_step_s: WeakKeyDictionary[Steppable, float] = WeakKeyDictionary()
         """How long the last step of each took."""
         self._condition = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="pipeline", daemon=True)
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the thread runs."""
         return self._thread.is_alive()
 
@@ -94,13 +94,13 @@ class Worker:
         """Begin to work."""
         self._thread.start()
 
-    def stop(self, within: float = 5.0) -> None:
-        """End after the step at hand, or after `within` seconds without it; calls still waiting are cancelled."""
+    def stop(self, timeout: float = 5.0) -> None:
+        """End after the step at hand, or after `timeout` seconds without it; calls still waiting are cancelled."""
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
         if self._thread.is_alive():
-            self._thread.join(within)
+            self._thread.join(timeout)
         self.converter.shutdown(wait=False, cancel_futures=True)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -111,30 +111,30 @@ class Worker:
         future: Future[T] = Future()
         with self._condition:
             if self._stopping or not self._thread.is_alive():
-                raise SessionClosedError(_STOPPING)
+                raise SessionClosedError(_STOPPING_MESSAGE)
             self._calls.append((future, partial(function, *args, **kwargs)))
             self._condition.notify()
         return await asyncio.wrap_future(future)
 
-    async def answers(self, within: float = 5.0) -> bool:
+    async def is_responsive(self, timeout: float = 5.0) -> bool:
         """Whether a call comes back within so many seconds."""
         try:
-            await asyncio.wait_for(self.call(int), within)
+            await asyncio.wait_for(self.call(int), timeout)
         except (TimeoutError, SessionClosedError):
             return False
         return True
 
-    def add(self, client: Client) -> None:
+    def add(self, steppable: Steppable) -> None:
         """Step this one too. Any thread."""
         with self._condition:
-            self._clients.append(client)
+            self._steppables.append(steppable)
             self._condition.notify()
 
-    def remove(self, client: Client) -> None:
+    def remove(self, client: Steppable) -> None:
         """Step it no more. Any thread; a step at hand is finished and given first only on the worker's own."""
         with self._condition:
-            if client in self._clients:
-                self._clients.remove(client)
+            if client in self._steppables:
+                self._steppables.remove(client)
 
     def wake(self) -> None:
         """A client may have become ready. Any thread."""
@@ -142,28 +142,28 @@ class Worker:
             self._condition.notify()
 
     def _run(self) -> None:
-        while (task := self._next()) is not None:
+        while (task := self._next_task()) is not None:
             task()
 
-    def _next(self) -> Callable[[], None] | None:
+    def _next_task(self) -> Callable[[], None] | None:
         """What is to be done: steps that were asked for, calls, other steps. None once the worker is to stop."""
         with self._condition:
             while not self._stopping:
                 if self._calls:
-                    return self._finish if self._steps else self._call
-                if self._steps and self._steps[0].made.done():
-                    return self._finish
-                if (pause := self._pause()) <= 0 and (batch := self._batch()):
-                    return partial(self._ask, batch)
-                self._condition.wait(pause if pause > 0 else _IDLE_LOOK)
+                    return self._finish_step if self._steps else self._run_call
+                if self._steps and self._steps[0].result.done():
+                    return self._finish_step
+                if (pause := self._seconds_until_submit()) <= 0 and (batch := self._choose_batch()):
+                    return partial(self._submit_step, batch)
+                self._condition.wait(pause if pause > 0 else _IDLE_POLL_S)
             if self._steps:
-                return self._finish
+                return self._finish_step
             for future, _ in self._calls:
-                future.set_exception(SessionClosedError(_STOPPING))
+                future.set_exception(SessionClosedError(_STOPPING_MESSAGE))
             self._calls.clear()
             return None
 
-    def _pause(self) -> float:
+    def _seconds_until_submit(self) -> float:
         """Seconds until a step may be asked for."""
         if not self._steps:
             return 0.0
@@ -173,12 +173,14 @@ class Worker:
             len(self._steps) > 1
             or pipeline is None
             or not pipeline.queues_steps
-            or pipeline.sessions_together > 1
+            or pipeline.session_batch_size > 1
         ):
-            return _IDLE_LOOK
-        return min(current.begun + current.expected - _AHEAD_S - time.perf_counter(), _IDLE_LOOK)
+            return _IDLE_POLL_S
+        return min(
+            current.started_at + current.expected_s - _SUBMIT_AHEAD_S - time.perf_counter(), _IDLE_POLL_S
+        )
 
-    def _call(self) -> None:
+    def _run_call(self) -> None:
         future, function = self._calls.popleft()
         if not future.set_running_or_notify_cancel():
             return
@@ -187,76 +189,76 @@ class Worker:
         except BaseException as error:
             future.set_exception(error)
 
-    def _batch(self) -> list[Client]:
+    def _choose_batch(self) -> list[Steppable]:
         if self.pipeline is None:
             return []
-        many = self.pipeline.sessions_together
-        chosen = [client for client in self._clients if client.ready()][:many]
+        many = self.pipeline.session_batch_size
+        chosen = [client for client in self._steppables if client.is_ready()][:many]
         for client in chosen:
-            self._clients.remove(client)
-            self._clients.append(client)
+            self._steppables.remove(client)
+            self._steppables.append(client)
         return chosen
 
-    def _ask(self, batch: list[Client]) -> None:
+    def _submit_step(self, steppables: list[Steppable]) -> None:
         """Ask for a step of these."""
         begun = time.perf_counter()
-        work = [(client, chunk) for client in batch if (chunk := _taken(client)) is not None]
+        work = [(client, chunk) for client in steppables if (chunk := _take_chunk(client)) is not None]
         if not work or self.pipeline is None:
             return
         clients, chunks = (list(part) for part in zip(*work, strict=True))
         made = self.pipeline.submit_steps([client.session for client in clients], chunks)
-        expected = max(self._seconds.get(client, math.inf) for client in clients)
-        self._steps.append(_Step(clients, chunks, made, begun, expected))
+        expected = max(self._last_step_s.get(client, math.inf) for client in clients)
+        self._steps.append(_PendingStep(clients, chunks, made, begun, expected))
         made.add_done_callback(lambda _: self.wake())
 
-    def _finish(self) -> None:
+    def _finish_step(self) -> None:
         """Wait for the step that was asked for first, and give what it made."""
         step = self._steps.popleft()
         try:
-            results = step.made.result()
+            results = step.result.result()
         except Exception as error:
-            self._failed(step, error)
+            self._on_step_error(step, error)
             results = []
         now = time.perf_counter()
         if self._steps:
-            self._steps[0].begun = now
+            self._steps[0].started_at = now
         for client, chunk, result in zip(step.clients, step.chunks, results, strict=False):
-            self._give(client, chunk, result, now - step.begun, len(step.clients))
+            self._deliver(client, chunk, result, now - step.started_at, len(step.clients))
 
-    def _give(
-        self, client: Client, chunk: FrameChunk, result: AnimatedChunk, took: float, together: int
+    def _deliver(
+        self, client: Steppable, chunk: FrameChunk, result: AnimatedChunk, elapsed_s: float, batch_size: int
     ) -> None:
-        seconds = self._seconds[client] = result.seconds or took
-        client.give(chunk, result, seconds, together)
+        seconds = self._last_step_s[client] = result.seconds or elapsed_s
+        client.on_result(chunk, result, seconds, batch_size)
 
-    def _failed(self, step: _Step, error: Exception) -> None:
+    def _on_step_error(self, step: _PendingStep, error: Exception) -> None:
         if len(step.clients) == 1:
-            self._fail(step.clients[0], error)
+            self._fail_client(step.clients[0], error)
             return
         # One of them spoils it for all: alone, each gets what it would have got, or its own failure.
         _log.warning("a step of %d sessions failed, each is stepped alone: %s", len(step.clients), error)
-        give_back_memory()
+        release_memory()
         for client, chunk in zip(step.clients, step.chunks, strict=True):
             self._step_alone(client, chunk)
 
-    def _step_alone(self, client: Client, chunk: FrameChunk) -> None:
+    def _step_alone(self, client: Steppable, chunk: FrameChunk) -> None:
         begun = time.perf_counter()
         try:
-            result = client.session.step(chunk)
+            result = client.pipeline_session.step(chunk)
         except Exception as error:
-            self._fail(client, error)
+            self._fail_client(client, error)
         else:
-            self._give(client, chunk, result, time.perf_counter() - begun, 1)
+            self._deliver(client, chunk, result, time.perf_counter() - begun, 1)
 
-    def _fail(self, client: Client, error: Exception) -> None:
+    def _fail_client(self, client: Steppable, error: Exception) -> None:
         self.remove(client)
-        client.fail(error)
-        give_back_memory()
+        client.on_error(error)
+        release_memory()
 
 
-def _taken(client: Client) -> FrameChunk | None:
+def _take_chunk(client: Steppable) -> FrameChunk | None:
     try:
-        return client.take()
+        return client.take_chunk()
     except Exception as error:
-        client.fail(error)
+        client.on_error(error)
         return None

@@ -14,7 +14,7 @@ from personalive.server.errors import ConflictError
 from personalive.server.telemetry import logs
 
 if TYPE_CHECKING:
-    from personalive.pipelines.diffusion.checkpoints.download.progress import Step
+    from personalive.pipelines.diffusion.checkpoints.download.progress import DownloadStep
 
 _log = logging.getLogger(__name__)
 
@@ -42,59 +42,59 @@ class _StoppedError(Exception):
     """Ends a download because the server stops."""
 
 
-class _Watch:
+class _DownloadMonitor:
     """What a download tells on the way. Its thread writes, others read."""
 
     def __init__(self) -> None:
-        self.now = DownloadProgress(percentage=0, current_file="", bytes_done=0, bytes_total=0)
+        self.progress = DownloadProgress(percentage=0, current_file="", bytes_done=0, bytes_total=0)
         self.stopped = False
 
-    def note(self, text: str) -> None:
+    def on_note(self, message: str) -> None:
         """A sentence on what comes next."""
-        logs.event("download_note", text=text)
-        self._check()
+        logs.event("download_note", text=message)
+        self._raise_if_stopped()
 
-    def step(self, step: Step) -> None:
+    def on_step(self, step: DownloadStep) -> None:
         """Some bytes more."""
-        self._check()
+        self._raise_if_stopped()
         done, size = (step.all_done, step.all_size) if step.all_size else (step.done, step.size)
         percentage = min(100 * done / size, 100.0) if size else 0.0
-        self.now = DownloadProgress(
+        self.progress = DownloadProgress(
             percentage=round(max(percentage, 0.0), 2),
             current_file=step.name,
             bytes_done=done,
             bytes_total=size,
         )
 
-    def _check(self) -> None:
+    def _raise_if_stopped(self) -> None:
         if self.stopped:
             raise _StoppedError
 
 
-class Downloads:
+class DownloadManager:
     """May be used from any thread; all of it reads the disk, so not on the event loop, but for `stop`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._watch: _Watch | None = None
+        self._monitor: _DownloadMonitor | None = None
         self._error: str | None = None
 
-    def status(self, pipeline_id: str, *, tiny: bool = False) -> ModelsStatus:
+    def get_status(self, pipeline_id: str, *, tiny: bool = False) -> ModelsStatus:
         """Whether a pipeline's weights are there. `tiny`: those of the tiny autoencoder too.
 
         Raises `UnknownPipelineError`; `PipelineUnavailableError` for a pipeline that cannot be imported.
         """
         _require_known(pipeline_id)
         if pipeline_id != registry.DIFFUSION:
-            state = registry.get(pipeline_id).availability()
-            error = None if state.ready else state.sentence
+            state = registry.get_pipeline(pipeline_id).availability()
+            error = None if state.ready else state.message
             return ModelsStatus(pipeline_id=pipeline_id, downloaded=state.ready, missing=[], error=error)
-        watch, missing = self._watch, _missing(tiny)
+        watch, missing = self._monitor, _find_missing(tiny)
         return ModelsStatus(
             pipeline_id=pipeline_id,
             downloaded=not missing,
             missing=missing,
-            progress=None if watch is None else watch.now,
+            progress=None if watch is None else watch.progress,
             error=self._error,
         )
 
@@ -106,31 +106,33 @@ class Downloads:
         """
         _require_known(pipeline_id)
         if pipeline_id != registry.DIFFUSION:
-            state = registry.get(pipeline_id).availability()
+            state = registry.get_pipeline(pipeline_id).availability()
             if not state.ready:
-                raise PipelineUnavailableError(f"The {pipeline_id} pipeline is not ready: {state.sentence}")
+                raise PipelineUnavailableError(f"The {pipeline_id} pipeline is not ready: {state.message}")
             return f"The {pipeline_id} pipeline is ready: nothing is to be downloaded."
         with self._lock:
-            if self._watch is not None:
+            if self._monitor is not None:
                 raise ConflictError("A download is running: GET /api/v1/models/status says how far it is.")
-            self._watch, self._error = _Watch(), None
+            self._monitor, self._error = _DownloadMonitor(), None
             # A daemon: a server that stalls must not keep this one from stopping. What was fetched is kept.
-            threading.Thread(target=self._run, args=(self._watch, tiny), name="download", daemon=True).start()
+            threading.Thread(
+                target=self._run, args=(self._monitor, tiny), name="download", daemon=True
+            ).start()
         logs.event("download_started", pipeline=pipeline_id)
         return f"Downloading the weights of the {pipeline_id} pipeline."
 
     async def stop(self) -> None:
         """End a download at its next piece, without waiting for it; the next one goes on from there."""
-        watch = self._watch
+        watch = self._monitor
         if watch is not None:
             watch.stopped = True
 
-    def _run(self, watch: _Watch, tiny: bool) -> None:
-        from personalive.pipelines.diffusion.checkpoints.download.downloader import download
+    def _run(self, monitor: _DownloadMonitor, tiny: bool) -> None:
+        from personalive.pipelines.diffusion.checkpoints.download.downloader import download_weights
 
         error: str | None = None
         try:
-            download(tiny=tiny, progress=watch)
+            download_weights(tiny=tiny, progress=monitor)
         except _StoppedError:
             error = "The download was stopped; the next one goes on from there."
         except PersonaLiveError as failure:
@@ -139,23 +141,23 @@ class Downloads:
             _log.exception("a download failed")
             error = f"The download failed: {type(failure).__name__}: {failure}"
         with self._lock:
-            self._watch, self._error = None, error
+            self._monitor, self._error = None, error
         logs.event("download_ended", level=logging.ERROR if error else logging.INFO, error=error)
 
 
 def _require_known(pipeline_id: str) -> None:
-    if pipeline_id not in registry.names():
-        known = ", ".join(registry.names())
+    if pipeline_id not in registry.pipeline_names():
+        known = ", ".join(registry.pipeline_names())
         raise UnknownPipelineError(f"There is no pipeline {pipeline_id!r}. Known: {known}.")
 
 
-def _missing(tiny: bool) -> list[str]:
-    from personalive.pipelines.diffusion.checkpoints.download.plan import needed, wanted
-    from personalive.pipelines.diffusion.checkpoints.layout import default_root
+def _find_missing(tiny: bool) -> list[str]:
+    from personalive.pipelines.diffusion.checkpoints.download.plan import files_of_set, needed_files
+    from personalive.pipelines.diffusion.checkpoints.layout import default_weights_dir
 
-    root = default_root()
+    root = default_weights_dir()
     return [
         (file.folder / file.names[0]).as_posix()
-        for file in needed(root, wanted(tiny=tiny))
-        if file.find(root) is None
+        for file in needed_files(root, files_of_set(tiny=tiny))
+        if file.find_in(root) is None
     ]

@@ -15,9 +15,9 @@ from pydantic import BaseModel, Field
 
 from personalive.errors import InputError
 
-_GIB = 2**30
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
-_PATIENCE_S = 5
+_BYTES_PER_GIB = 2**30
+_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
+_QUERY_TIMEOUT_S = 5
 
 
 class HardwareInfo(BaseModel):
@@ -34,11 +34,11 @@ class HardwareInfo(BaseModel):
     system: str
 
 
-def hardware_info() -> HardwareInfo:
+def read_hardware_info() -> HardwareInfo:
     """Look at the machine. Takes milliseconds, the first time some more; blocks meanwhile."""
-    gpus = _by_torch()
+    gpus = _list_torch_gpus()
     if gpus is None:
-        gpus = _by_driver()
+        gpus = _list_driver_gpus()
     first = gpus[0] if gpus else None
     return HardwareInfo(
         vram_gb=None if first is None else first[1],
@@ -46,46 +46,49 @@ def hardware_info() -> HardwareInfo:
         gpu_name=None if first is None else first[0],
         gpu_count=len(gpus),
         cpu_count=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
-        memory_gb=_memory(),
+        memory_gb=_read_memory_gib(),
         torch=_torch_version(),
         python=platform.python_version(),
         system=f"{platform.system()} {platform.machine()}",
     )
 
 
-def resolve_gpus(named: tuple[str, ...]) -> tuple[str, ...]:
+def resolve_gpus(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the GPUs of a setting such as ("0", "1") or ("all",), as CUDA_VISIBLE_DEVICES takes them.
 
     Raises `InputError` for a GPU that is not there.
     """
-    if not named:
+    if not names:
         return ()
-    visible = os.environ.get(_VISIBLE)
+    visible = os.environ.get(_VISIBLE_DEVICES)
     if visible is None:
-        shown, there = "nvidia-smi shows", [str(number) for number in range(len(_by_driver()))]
+        shown, there = "nvidia-smi shows", [str(number) for number in range(len(_list_driver_gpus()))]
     else:
-        shown, there = f"{_VISIBLE} names", [part.strip() for part in visible.split(",") if part.strip()]
-    if named == ("all",):
+        shown, there = (
+            f"{_VISIBLE_DEVICES} names",
+            [part.strip() for part in visible.split(",") if part.strip()],
+        )
+    if names == ("all",):
         if not there:
             raise InputError(f"There is no NVIDIA GPU here ({shown} none): leave --gpus out.")
         return tuple(there)
-    for gpu in named:
+    for gpu in names:
         if gpu.isdigit() and gpu not in there:
             known = ", ".join(there) if there else "none"
             raise InputError(f"There is no GPU {gpu} here; {shown}: {known}.")
-    return named
+    return names
 
 
-def gpu_environment(gpu: str) -> dict[str, str]:
+def make_gpu_environment(gpu: str) -> dict[str, str]:
     """Return the variables that leave a process that GPU of a `resolve_gpus` only; none for an empty name."""
     if not gpu:
         return {}
     # Without it CUDA numbers the fastest first, and nvidia-smi by bus. Who set numbers before meant CUDA's.
-    order = {} if _VISIBLE in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-    return {_VISIBLE: gpu, **order}
+    order = {} if _VISIBLE_DEVICES in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    return {_VISIBLE_DEVICES: gpu, **order}
 
 
-def _by_torch() -> tuple[tuple[str, float], ...] | None:
+def _list_torch_gpus() -> tuple[tuple[str, float], ...] | None:
     """Name and GiB of each GPU that PyTorch can use; None where it is not imported, which would take seconds."""
     torch: Any = sys.modules.get("torch")
     cuda = getattr(torch, "cuda", None)
@@ -94,27 +97,27 @@ def _by_torch() -> tuple[tuple[str, float], ...] | None:
     if not cuda.is_available():
         return ()
     found = (cuda.get_device_properties(index) for index in range(cuda.device_count()))
-    return tuple((str(gpu.name), round(gpu.total_memory / _GIB, 1)) for gpu in found)
+    return tuple((str(gpu.name), round(gpu.total_memory / _BYTES_PER_GIB, 1)) for gpu in found)
 
 
 @lru_cache(maxsize=1)
-def _by_driver() -> tuple[tuple[str, float], ...]:
+def _list_driver_gpus() -> tuple[tuple[str, float], ...]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
     query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=_PATIENCE_S, check=True)
+        done = subprocess.run(query, capture_output=True, text=True, timeout=_QUERY_TIMEOUT_S, check=True)
         rows = [line.rsplit(",", 1) for line in done.stdout.splitlines() if line.strip()]
         return tuple((name.strip(), round(float(mebibytes) / 1024, 1)) for name, mebibytes in rows)
     except (OSError, ValueError, subprocess.SubprocessError):
         return ()
 
 
-def _memory() -> float | None:
+def _read_memory_gib() -> float | None:
     if sys.platform == "win32":
         return None
-    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB, 1)
+    return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _BYTES_PER_GIB, 1)
 
 
 def _torch_version() -> str | None:

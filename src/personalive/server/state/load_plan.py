@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from personalive.errors import InputError, PipelineUnavailableError, UnknownPipelineError
 from personalive.pipelines import registry
 from personalive.pipelines.base import Availability, LoadParameters
-from personalive.pipelines.parameters import build
+from personalive.pipelines.parameters import build_parameters
 from personalive.pipelines.registry import AnyPipeline
 
 
@@ -47,23 +47,25 @@ class LoadPlan:
     availability: Availability
 
 
-def check(pipeline_id: str, load_params: Mapping[str, object], paths: Mapping[str, object]) -> LoadPlan:
+def plan_load(
+    pipeline_id: str, load_params: Mapping[str, object], path_values: Mapping[str, object]
+) -> LoadPlan:
     """Return a load that can be tried. Imports the pipeline, which may take seconds.
 
     Raises `UnknownPipelineError`, and `InputError` for parameters that cannot be.
     """
-    if pipeline_id not in registry.names():
-        known = ", ".join(registry.names())
+    if pipeline_id not in registry.pipeline_names():
+        known = ", ".join(registry.pipeline_names())
         raise UnknownPipelineError(f"There is no pipeline {pipeline_id!r}. Known: {known}.")
-    pipeline = registry.get(pipeline_id)
-    own = _path_fields(pipeline)
+    pipeline = registry.get_pipeline(pipeline_id)
+    own = _list_path_fields(pipeline)
     for name in own & set(load_params):
-        if load_params[name] != paths.get(name):
+        if load_params[name] != path_values.get(name):
             raise InputError(
                 f"{name} is a place on the server: it is chosen with personalive serve --set {name}=DIR."
             )
-    given = {name: value for name, value in paths.items() if name in own}
-    parameters = build(pipeline.load_parameters, {**load_params, **given})
+    given = {name: value for name, value in path_values.items() if name in own}
+    parameters = build_parameters(pipeline.load_parameters, {**load_params, **given})
     try:
         availability = pipeline.availability_with(parameters.model_dump())
     except (OSError, RuntimeError, ValueError) as error:
@@ -72,16 +74,16 @@ def check(pipeline_id: str, load_params: Mapping[str, object], paths: Mapping[st
     return LoadPlan(pipeline_id, pipeline, parameters, availability)
 
 
-def path_parameters() -> list[str]:
+def list_path_parameters() -> list[str]:
     """The load parameters of all pipelines that name files or folders. Imports every pipeline."""
     names: dict[str, None] = {}
-    for pipeline_id in registry.names():
+    for pipeline_id in registry.pipeline_names():
         with contextlib.suppress(PipelineUnavailableError):
-            names.update(dict.fromkeys(sorted(_path_fields(registry.get(pipeline_id)))))
+            names.update(dict.fromkeys(sorted(_list_path_fields(registry.get_pipeline(pipeline_id)))))
     return list(names)
 
 
-def _path_fields(pipeline: AnyPipeline) -> set[str]:
+def _list_path_fields(pipeline: AnyPipeline) -> set[str]:
     """The load parameters that name files or folders."""
     fields = pipeline.load_parameters.model_fields
     return {name for name, field in fields.items() if Path in (field.annotation, *get_args(field.annotation))}

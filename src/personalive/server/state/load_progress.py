@@ -8,7 +8,7 @@ from personalive.server.process.remote_errors import RemoteError
 from personalive.server.state.load_plan import LoadPlan
 
 
-class AbandonedError(Exception):
+class LoadCancelledError(Exception):
     """Ends a load that nobody waits for any more."""
 
 
@@ -17,26 +17,26 @@ class LoadProgress:
 
     def __init__(self) -> None:
         self.stage, self.progress = "waiting for the worker", 0.0
-        self.abandoned = False
+        self.is_cancelled = False
 
     def report(self, stage: str, progress: float) -> None:
         """Note what the pipeline says, `progress` in 0 to 1. Raises to end a load that was given up."""
-        if self.abandoned:
-            raise AbandonedError
+        if self.is_cancelled:
+            raise LoadCancelledError
         self.stage, self.progress = stage, min(max(float(progress), 0.0), 1.0)
 
 
-def in_words(asked: LoadPlan, error: Exception) -> str:
+def explain_load_error(plan: LoadPlan, error: Exception) -> str:
     """Return why the load failed, as a user is told."""
     if isinstance(error, RemoteError):
-        return f"Loading the {asked.id} pipeline failed: {error}"
+        return f"Loading the {plan.id} pipeline failed: {error}"
     if isinstance(error, PersonaLiveError):
         return str(error)
-    if isinstance(error, AbandonedError):
-        return f"Loading the {asked.id} pipeline was given up."
+    if isinstance(error, LoadCancelledError):
+        return f"Loading the {plan.id} pipeline was given up."
     if is_out_of_memory(error):
         return (
-            f"There is not enough memory for the {asked.id} pipeline: close other programs that use it, or load "
+            f"There is not enough memory for the {plan.id} pipeline: close other programs that use it, or load "
             "with a smaller height and width."
         )
-    return f"Loading the {asked.id} pipeline failed: {type(error).__name__}: {error}"
+    return f"Loading the {plan.id} pipeline failed: {type(error).__name__}: {error}"

@@ -13,26 +13,26 @@ from personalive.pipelines.base import Pipeline
 from personalive.pipelines.registry import AnyPipeline
 from personalive.server.errors import ConflictError
 from personalive.server.process.remote_pipeline import RemotePipeline
-from personalive.server.sessions.memory import give_back_memory, gpu_memory_bytes, settle
-from personalive.server.sessions.session import LOST, RESTARTING
-from personalive.server.sessions.session_manager import Streams
-from personalive.server.sessions.worker import Worker
-from personalive.server.state.load_plan import LoadPlan, PipelineStatus, check
-from personalive.server.state.load_progress import AbandonedError, LoadProgress, in_words
-from personalive.server.state.restart_policy import Restarts
+from personalive.server.sessions.memory import freeze_gc, gpu_memory_bytes, release_memory
+from personalive.server.sessions.session import PIPELINE_LOST, RESTARTING_MESSAGE
+from personalive.server.sessions.session_manager import SessionManager
+from personalive.server.sessions.worker import PipelineWorker
+from personalive.server.state.load_plan import LoadPlan, PipelineStatus, plan_load
+from personalive.server.state.load_progress import LoadCancelledError, LoadProgress, explain_load_error
+from personalive.server.state.restart_policy import RestartPolicy
 from personalive.server.telemetry import logs
 
 _log = logging.getLogger(__name__)
 
-_LOOK_AGAIN_S = 0.05
-_START_AGAIN_S = 1.0
+_END_POLL_S = 0.05
+_RESTART_DELAY_S = 1.0
 """After a start that failed: what the process before held of the device may still be given back."""
 
-Isolate = Callable[[AnyPipeline, Worker], AnyPipeline]
+Isolate = Callable[[AnyPipeline, PipelineWorker], AnyPipeline]
 """Turns a pipeline class into one whose pipelines live in processes with that worker's environment."""
 
 
-class PipelineHost:
+class PipelineManager:
     """Load, replace and unload the pipeline, on each worker's thread. Use it on the event loop only.
 
     With several workers each has its pipeline, all the same. One whose process ends is started again.
@@ -40,29 +40,29 @@ class PipelineHost:
 
     def __init__(
         self,
-        workers: Sequence[Worker],
-        streams: Streams,
-        paths: Mapping[str, object] | None = None,
+        workers: Sequence[PipelineWorker],
+        sessions: SessionManager,
+        path_parameters: Mapping[str, object] | None = None,
         isolate: Isolate | None = None,
     ) -> None:
-        """`paths` are load parameters that name places on this machine: no client may choose those.
+        """`path_parameters` are load parameters that name places on this machine: no client may choose those.
 
         `isolate` turns a pipeline class into one whose pipelines live in processes; None keeps them in this one.
         """
-        self._paths = dict(paths or {})
+        self._path_parameters = dict(path_parameters or {})
         self.on_loaded: list[Callable[[], Awaitable[None]]] = []
         """Called after each load that went well."""
         self.on_unloading: list[Callable[[], None]] = []
         """Called before a pipeline is closed: let go of whatever it made."""
         self._workers = list(workers)
-        self._streams = streams
+        self._sessions = sessions
         self._isolate = isolate
-        self._ready: dict[Worker, Pipeline[Any, Any]] = {}
-        self._asked: LoadPlan | None = None
+        self._ready: dict[PipelineWorker, Pipeline[Any, Any]] = {}
+        self._requested: LoadPlan | None = None
         self._error: str | None = None
         self._loading: list[LoadProgress] = []
-        self._restarts: dict[Worker, Restarts] = {}
-        self._restarting: dict[Worker, tuple[LoadProgress, asyncio.Task[None]]] = {}
+        self._restarts: dict[PipelineWorker, RestartPolicy] = {}
+        self._restarting: dict[PipelineWorker, tuple[LoadProgress, asyncio.Task[None]]] = {}
         self._unloading = False
         self._task: asyncio.Task[None] | None = None
 
@@ -72,36 +72,40 @@ class PipelineHost:
         return next(iter(self._ready.values()), None)
 
     @property
-    def restarting(self) -> bool:
+    def is_restarting(self) -> bool:
         """Whether no pipeline is ready, and one that ended is being started again."""
         return not self._ready and bool(self._restarting)
 
     @property
-    def idle(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether no session streams, or is being opened."""
-        return not len(self._streams)
+        return not len(self._sessions)
 
-    def has(self, pipeline: Pipeline[Any, Any]) -> bool:
+    def is_ready(self, pipeline: Pipeline[Any, Any]) -> bool:
         """Return whether that pipeline is loaded and ready."""
         return any(ready is pipeline for ready in self._ready.values())
 
-    def worker_of(self, pipeline: Pipeline[Any, Any]) -> Worker | None:
+    def get_worker(self, pipeline: Pipeline[Any, Any]) -> PipelineWorker | None:
         """Return the worker that steps that pipeline's sessions, None where it is not ready any more."""
         return next((worker for worker, ready in self._ready.items() if ready is pipeline), None)
 
-    async def answers(self, within: float) -> bool:
-        """Return whether a worker, with a pipeline where there is one, answers within `within` seconds."""
-        asked = [worker.answers(within) for worker in (self._ready or self._workers) if worker.alive]
+    async def is_responsive(self, timeout: float) -> bool:
+        """Return whether a worker, with a pipeline where there is one, answers within `timeout` seconds."""
+        asked = [
+            worker.is_responsive(timeout) for worker in (self._ready or self._workers) if worker.is_alive
+        ]
         return any(await asyncio.gather(*asked))
 
     def gpu_memory_bytes(self) -> int:
         """Return how much GPU memory tensors hold, in this process and in those of pipelines."""
-        remote = (ready.gpu_memory for ready in self._ready.values() if isinstance(ready, RemotePipeline))
+        remote = (
+            ready.gpu_memory_bytes for ready in self._ready.values() if isinstance(ready, RemotePipeline)
+        )
         return gpu_memory_bytes() + sum(remote)
 
-    def status(self) -> PipelineStatus:
+    def get_status(self) -> PipelineStatus:
         """What is loaded, or how far the loading is. Changes nothing."""
-        asked = self._asked
+        asked = self._requested
         if asked is None:
             return PipelineStatus(status="not_loaded")
         told = PipelineStatus(
@@ -110,7 +114,7 @@ class PipelineHost:
             load_params=asked.parameters.model_dump(mode="json"),
         )
         under_way = self._loading or (
-            [one for one, _ in self._restarting.values()] if self.restarting else []
+            [one for one, _ in self._restarting.values()] if self.is_restarting else []
         )
         if under_way:
             last = min(under_way, key=lambda loading: loading.progress)
@@ -136,21 +140,21 @@ class PipelineHost:
         Raises `UnknownPipelineError`, `InputError` for parameters that cannot be, `PipelineUnavailableError` where
         something is missing, `ConflictError` while another load runs or, without `force`, sessions stream.
         """
-        asked = await asyncio.to_thread(check, pipeline_id, load_params or {}, self._paths)
+        asked = await asyncio.to_thread(plan_load, pipeline_id, load_params or {}, self._path_parameters)
         # No await from here on: two loads cannot both find the way free.
         self._require_idle()
         if self.pipeline is not None and self._error is None and self._is_loaded(asked):
             return f"The {asked.id} pipeline is loaded already, with these parameters."
         if not asked.availability.ready:
             raise PipelineUnavailableError(
-                f"The {asked.id} pipeline cannot be loaded: {asked.availability.sentence}"
+                f"The {asked.id} pipeline cannot be loaded: {asked.availability.message}"
             )
         if not force:
             self._require_no_sessions("loading another pipeline")
-        self._ready, self._asked, self._error = {}, asked, None
-        self._restarts = {worker: Restarts() for worker in self._workers}
+        self._ready, self._requested, self._error = {}, asked, None
+        self._restarts = {worker: RestartPolicy() for worker in self._workers}
         self._loading = [LoadProgress() for _ in self._workers]
-        self._task = asyncio.create_task(self._load(asked, self._loading), name="load-pipeline")
+        self._task = asyncio.create_task(self._load_all(asked, self._loading), name="load-pipeline")
         return f"Loading the {asked.id} pipeline: GET /api/v1/pipeline/status says how far it is."
 
     async def unload(self, *, force: bool = True) -> str:
@@ -163,7 +167,7 @@ class PipelineHost:
             self._require_no_sessions("unloading")
         there = self.pipeline is not None or bool(self._loading) or bool(self._restarting)
         message = "The pipeline is unloaded." if there else "No pipeline was loaded."
-        await self._abandon()
+        await self._cancel_loading()
         if not there or self._unloading:
             return message
         self._ready, self._unloading = {}, True
@@ -172,15 +176,15 @@ class PipelineHost:
             await self._close_all()
         finally:
             self._unloading = False
-        logs.event("pipeline_unloaded", pipeline=None if self._asked is None else self._asked.id)
+        logs.event("pipeline_unloaded", pipeline=None if self._requested is None else self._requested.id)
         return message
 
-    async def _abandon(self) -> None:
+    async def _cancel_loading(self) -> None:
         """Give up what is being loaded or started again."""
         for loading in self._loading:
-            loading.abandoned = True
+            loading.is_cancelled = True
         for loading, _ in self._restarting.values():
-            loading.abandoned = True
+            loading.is_cancelled = True
         tasks = [task for _, task in self._restarting.values()]
         if self._loading and self._task is not None:
             tasks.append(self._task)
@@ -188,46 +192,49 @@ class PipelineHost:
             await asyncio.wait(tasks)
 
     async def _close_all(self) -> None:
-        await asyncio.gather(*(worker.call(self._close, worker) for worker in self._workers))
+        await asyncio.gather(*(worker.call(self._close_pipeline, worker) for worker in self._workers))
 
     def _is_loaded(self, asked: LoadPlan) -> bool:
-        now = self._asked
+        now = self._requested
         return now is not None and now.id == asked.id and now.parameters == asked.parameters
 
     def _require_idle(self) -> None:
         if self._unloading:
             raise ConflictError("The pipeline is being unloaded: try again in a moment.")
-        if self._loading and self._asked is not None:
-            raise ConflictError(f"The {self._asked.id} pipeline is being loaded: wait until that has ended.")
-        if self._restarting and self._asked is not None:
+        if self._loading and self._requested is not None:
             raise ConflictError(
-                f"The {self._asked.id} pipeline is being started again: wait until that has ended."
+                f"The {self._requested.id} pipeline is being loaded: wait until that has ended."
+            )
+        if self._restarting and self._requested is not None:
+            raise ConflictError(
+                f"The {self._requested.id} pipeline is being started again: wait until that has ended."
             )
 
     def _require_no_sessions(self, what: str) -> None:
-        count = len(self._streams)
+        count = len(self._sessions)
         if count:
             many = "1 session streams" if count == 1 else f"{count} sessions stream"
             raise ConflictError(f'{many}: close them before {what}, or send "force": true to end them.')
 
-    async def _load(self, asked: LoadPlan, loading: list[LoadProgress]) -> None:
+    async def _load_all(self, asked: LoadPlan, loading: list[LoadProgress]) -> None:
         logs.event("pipeline_loading", pipeline=asked.id)
         failure: str | None = None
         try:
             await self._end_sessions("Another pipeline is being loaded.", "pipeline_replaced")
             starting = (
-                self._start(worker, asked, each) for worker, each in zip(self._workers, loading, strict=True)
+                self._load_on_worker(worker, asked, each)
+                for worker, each in zip(self._workers, loading, strict=True)
             )
             made = await asyncio.gather(*starting)
             failure = next((each for each in made if isinstance(each, str)), None)
             if failure is not None:
                 await self._close_all()
         except Exception as error:
-            failure = in_words(asked, error)
+            failure = explain_load_error(asked, error)
             if not isinstance(error, PersonaLiveError):
                 _log.exception("loading the %s pipeline failed", asked.id)
         self._loading = []
-        abandoned = any(each.abandoned for each in loading)
+        abandoned = any(each.is_cancelled for each in loading)
         if failure is not None:
             self._error = None if abandoned else failure
             logs.event("pipeline_failed", level=logging.ERROR, pipeline=asked.id, error=failure)
@@ -235,10 +242,10 @@ class PipelineHost:
         pairs = zip(self._workers, made, strict=True)
         self._ready = {worker: each for worker, each in pairs if not isinstance(each, str)}
         for restarts in self._restarts.values():
-            restarts.started()
+            restarts.on_started()
         notes = " ".join(self.pipeline.notes) if self.pipeline is not None else ""
         logs.event("pipeline_loaded", pipeline=asked.id, notes=notes or None)
-        self._notice_deaths()
+        self._check_processes()
         if abandoned:
             return
         for tell in list(self.on_loaded):
@@ -247,44 +254,46 @@ class PipelineHost:
             except Exception:
                 _log.exception("what follows a load failed")
 
-    async def _start(
-        self, worker: Worker, asked: LoadPlan, loading: LoadProgress
+    async def _load_on_worker(
+        self, worker: PipelineWorker, asked: LoadPlan, loading: LoadProgress
     ) -> Pipeline[Any, Any] | str:
         """A new pipeline on that worker, or why there is none."""
         try:
-            return await worker.call(self._replace, worker, asked, loading)
+            return await worker.call(self._replace_pipeline, worker, asked, loading)
         except PersonaLiveError as error:  # the worker has stopped
-            return in_words(asked, error)
+            return explain_load_error(asked, error)
 
     async def _end_sessions(self, message: str, reason: str) -> None:
-        while len(self._streams):
+        while len(self._sessions):
             # One that was being opened meanwhile appears a little later.
-            await self._streams.end_all(message, reason)
-            if len(self._streams):
-                await asyncio.sleep(_LOOK_AGAIN_S)
+            await self._sessions.end_all(message, reason)
+            if len(self._sessions):
+                await asyncio.sleep(_END_POLL_S)
         for let_go in self.on_unloading:
             let_go()
 
-    def _replace(self, worker: Worker, asked: LoadPlan, loading: LoadProgress) -> Pipeline[Any, Any] | str:
+    def _replace_pipeline(
+        self, worker: PipelineWorker, asked: LoadPlan, loading: LoadProgress
+    ) -> Pipeline[Any, Any] | str:
         """The new pipeline, or why there is none. On the worker's thread."""
-        self._close(worker)
+        self._close_pipeline(worker)
         try:
             loading.report("loading", 0.0)
             kind = asked.pipeline if self._isolate is None else self._isolate(asked.pipeline, worker)
             pipeline = kind.load(asked.parameters, loading.report)
         except Exception as error:
             # As text, and not passed on: its traceback keeps alive whatever had been loaded.
-            failure = in_words(asked, error)
-            if not isinstance(error, PersonaLiveError | AbandonedError):
+            failure = explain_load_error(asked, error)
+            if not isinstance(error, PersonaLiveError | LoadCancelledError):
                 _log.error("loading the %s pipeline failed\n%s", asked.id, traceback.format_exc())
         else:
             worker.pipeline = pipeline
-            settle()
+            freeze_gc()
             return pipeline
-        give_back_memory()
+        release_memory()
         return failure
 
-    def _close(self, worker: Worker) -> None:
+    def _close_pipeline(self, worker: PipelineWorker) -> None:
         pipeline, worker.pipeline = worker.pipeline, None
         if pipeline is None:
             return
@@ -293,49 +302,51 @@ class PipelineHost:
         except Exception:
             _log.exception("closing the pipeline failed")
         del pipeline
-        settle()
-        give_back_memory()
+        freeze_gc()
+        release_memory()
 
     # -- a pipeline whose process has ended
 
-    def exited(self, worker: Worker, pipeline: RemotePipeline, reason: str) -> None:
+    def on_process_exit(self, worker: PipelineWorker, pipeline: RemotePipeline, reason: str) -> None:
         """Start that worker's pipeline again, whose process has ended. Its sessions end."""
-        if self._ready.get(worker) is not pipeline or self._asked is None:
-            return  # it is being replaced or unloaded, or is not ready yet: see `_notice_deaths`
+        if self._ready.get(worker) is not pipeline or self._requested is None:
+            return  # it is being replaced or unloaded, or is not ready yet: see `_check_processes`
         del self._ready[worker]
-        logs.event("pipeline_lost", level=logging.ERROR, pipeline=self._asked.id, error=reason)
+        logs.event("pipeline_lost", level=logging.ERROR, pipeline=self._requested.id, error=reason)
         loading = LoadProgress()
         task = asyncio.create_task(
-            self._restart(worker, self._asked, loading, reason), name="restart-pipeline"
+            self._restart_pipeline(worker, self._requested, loading, reason), name="restart-pipeline"
         )
         self._restarting[worker] = loading, task
 
-    def _notice_deaths(self) -> None:
+    def _check_processes(self) -> None:
         """Look after pipelines that ended before all the others were ready."""
         for worker, ready in list(self._ready.items()):
-            if isinstance(ready, RemotePipeline) and not ready.alive:
-                self.exited(worker, ready, "The pipeline's process ended unexpectedly.")
+            if isinstance(ready, RemotePipeline) and not ready.is_alive:
+                self.on_process_exit(worker, ready, "The pipeline's process ended unexpectedly.")
 
-    async def _restart(self, worker: Worker, asked: LoadPlan, loading: LoadProgress, reason: str) -> None:
+    async def _restart_pipeline(
+        self, worker: PipelineWorker, asked: LoadPlan, loading: LoadProgress, reason: str
+    ) -> None:
         try:
-            await self._streams.end_all(f"{reason} {RESTARTING}", LOST, of=worker)
+            await self._sessions.end_all(f"{reason} {RESTARTING_MESSAGE}", PIPELINE_LOST, worker=worker)
             for let_go in self.on_unloading:
                 let_go()
             made: Pipeline[Any, Any] | str = reason
             restarts = self._restarts[worker]
-            while isinstance(made, str) and restarts.allow() and not loading.abandoned:
-                made = await self._start(worker, asked, loading)
+            while isinstance(made, str) and restarts.should_restart() and not loading.is_cancelled:
+                made = await self._load_on_worker(worker, asked, loading)
                 if isinstance(made, str):
                     reason = made
-                    await asyncio.sleep(_START_AGAIN_S)
+                    await asyncio.sleep(_RESTART_DELAY_S)
         finally:
             del self._restarting[worker]
         if not isinstance(made, str):
             self._ready[worker] = made
-            restarts.started()
+            restarts.on_started()
             logs.event("pipeline_restarted", pipeline=asked.id)
-            self._notice_deaths()
-        elif not loading.abandoned:
-            await worker.call(self._close, worker)
-            self._error = restarts.given_up(reason)
+            self._check_processes()
+        elif not loading.is_cancelled:
+            await worker.call(self._close_pipeline, worker)
+            self._error = restarts.describe_failure(reason)
             logs.event("pipeline_failed", level=logging.ERROR, pipeline=asked.id, error=self._error)

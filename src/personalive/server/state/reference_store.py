@@ -6,27 +6,27 @@ import asyncio
 from collections import OrderedDict
 from typing import Any
 
-from personalive.face.crop import Size
+from personalive.face.crop import ImageSize
 from personalive.media import Image
 from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.base import Pipeline, Reference
-from personalive.server.errors import BusyError, ConflictError, NotFoundError
-from personalive.server.sessions.memory import give_back_memory, trim
-from personalive.server.sessions.worker import Worker
-from personalive.server.state.pipeline_manager import PipelineHost
-from personalive.server.state.reference_validation import StoredReference, examine, identity
+from personalive.server.errors import ConflictError, NotFoundError, ServiceUnavailableError
+from personalive.server.sessions.memory import malloc_trim, release_memory
+from personalive.server.sessions.worker import PipelineWorker
+from personalive.server.state.pipeline_manager import PipelineManager
+from personalive.server.state.reference_validation import StoredReference, make_reference_id, validate_picture
 from personalive.server.telemetry import logs
 
-KEPT = 64
-KEPT_BYTES = 512 * 2**20
-_KEPT_FUSED = 8
+MAX_REFERENCES = 64
+MAX_REFERENCE_BYTES = 512 * 2**20
+_MAX_FUSED = 8
 """A fused reference may hold many megabytes on the device."""
-_AT_ONCE = 2
+_MAX_CONCURRENT_VALIDATIONS = 2
 """Pictures looked at at the same time: each may take 120 MB once decoded."""
 _RETRY_AFTER_S = 10
-_SOON_S = 2
-_TRIM_AFTER_S = 2.0
-_REPLACED = "Another pipeline was loaded meanwhile: try again."
+_PENDING_RETRY_S = 2
+_TRIM_DELAY_S = 2.0
+_REPLACED_MESSAGE = "Another pipeline was loaded meanwhile: try again."
 
 
 class UnknownReferenceError(NotFoundError):
@@ -41,23 +41,23 @@ _Key = tuple[str, int]
 """A reference's id, and the `id` of the pipeline that fused it, which is forgotten when that is unloaded."""
 
 
-class References:
-    """Use it on the event loop only. Holds the `KEPT` used last, `KEPT_BYTES` at most, and always the default."""
+class ReferenceStore:
+    """Use it on the event loop only. Holds the `MAX_REFERENCES` used last, `MAX_REFERENCE_BYTES` at most, and always the default."""
 
-    def __init__(self, host: PipelineHost) -> None:
+    def __init__(self, pipelines: PipelineManager) -> None:
         self.default_id: str | None = None
         """The reference of sessions that name none: the one given last."""
-        self.awaited: str | None = None
+        self.pending_message: str | None = None
         """Why there is no default yet, while one is being prepared that the settings name."""
-        self.refused: str | None = None
+        self.default_error: str | None = None
         """Why the one that the settings name could not be used."""
-        self._host = host
+        self._pipelines = pipelines
         self._stored: OrderedDict[str, StoredReference] = OrderedDict()  # used last comes last
         self._fused: OrderedDict[_Key, Reference] = OrderedDict()
-        self._looking = asyncio.Semaphore(_AT_ONCE)
-        self._fusing = asyncio.Lock()
-        self._trimming: asyncio.TimerHandle | None = None
-        host.on_unloading.append(self._fused.clear)
+        self._validation_slots = asyncio.Semaphore(_MAX_CONCURRENT_VALIDATIONS)
+        self._fuse_lock = asyncio.Lock()
+        self._trim_timer: asyncio.TimerHandle | None = None
+        pipelines.on_unloading.append(self._fused.clear)
 
     def __len__(self) -> int:
         return len(self._stored)
@@ -73,23 +73,23 @@ class References:
         except KeyError:
             raise UnknownReferenceError("There is no such reference; it may have been forgotten.") from None
 
-    def forget(self, id: str) -> None:
+    def remove(self, id: str) -> None:
         """Drop a reference; sessions that animate it keep theirs. Raises `UnknownReferenceError`."""
         self.get(id)
         del self._stored[id]
-        self._forget_fused(id)
+        self._evict_fused(id)
         if self.default_id == id:
             self.default_id = None
         logs.event("reference_forgotten", reference=id)
-        self._trim_soon()
+        self._schedule_trim()
 
     def require_default(self) -> str:
         """The id of the default. Raises `BusyError` while it is being prepared, `NoReferenceError` without one."""
         if self.default_id is not None:
             return self.default_id
-        if self.awaited is not None:
-            raise BusyError(self.awaited, retry_after=_SOON_S)
-        why = "There is no reference yet" if self.refused is None else self.refused.rstrip(".")
+        if self.pending_message is not None:
+            raise ServiceUnavailableError(self.pending_message, retry_after=_PENDING_RETRY_S)
+        why = "There is no reference yet" if self.default_error is None else self.default_error.rstrip(".")
         raise NoReferenceError(f"{why}: POST a picture to /api/v1/personalive/reference.")
 
     async def add(self, data: bytes, *, allow_no_face: bool = False, crop: bool = True) -> StoredReference:
@@ -97,23 +97,25 @@ class References:
 
         Raises `MediaError` and its kinds, `NoFaceError`, and `ConflictError` where no pipeline is loaded.
         """
-        size = _size(self._loaded())
-        known = self._stored.get(identity(data, cropped=crop))
-        if known is not None and (allow_no_face or not known.lenient):
-            await self.fused(known.id)
-            self._keep(known)
+        size = _portrait_size(self._require_pipeline())
+        known = self._stored.get(make_reference_id(data, cropped=crop))
+        if known is not None and (allow_no_face or not known.allow_no_face):
+            await self.get_fused(known.id)
+            self._store(known)
             return known
-        self._trim_soon()
-        async with self._looking:
-            examined = await asyncio.to_thread(examine, data, size, allow_no_face=allow_no_face, cropped=crop)
+        self._schedule_trim()
+        async with self._validation_slots:
+            examined = await asyncio.to_thread(
+                validate_picture, data, size, allow_no_face=allow_no_face, cropped=crop
+            )
         stored = examined.stored
-        async with self._fusing:
-            await self._fuse(stored, examined.framed, self._loaded())
-        self._keep(stored)
+        async with self._fuse_lock:
+            await self._fuse(stored, examined.image, self._require_pipeline())
+        self._store(stored)
         logs.event("reference_added", reference=stored.id, width=stored.width, height=stored.height)
         return stored
 
-    async def fused(self, id: str | None = None, pipeline: Pipeline[Any, Any] | None = None) -> Reference:
+    async def get_fused(self, id: str | None = None, pipeline: Pipeline[Any, Any] | None = None) -> Reference:
         """A reference, by default the default, for that pipeline, by default the one that is loaded.
 
         Raises `UnknownReferenceError`, `NoReferenceError`, `NoFaceError` where this pipeline finds no face in it,
@@ -121,89 +123,95 @@ class References:
         """
         chosen = self.require_default() if id is None else id
         stored = self.get(chosen)
-        async with self._fusing:
-            pipeline = pipeline or self._loaded()
+        async with self._fuse_lock:
+            pipeline = pipeline or self._require_pipeline()
             if chosen in self._stored:
                 self._stored.move_to_end(chosen)
-            key = (chosen, _identity(pipeline))
+            key = (chosen, _pipeline_key(pipeline))
             known = self._fused.get(key)
             if known is not None:
                 self._fused.move_to_end(key)
                 return known
-            async with self._looking:
-                framed = await asyncio.to_thread(stored.framed, _size(pipeline))
+            async with self._validation_slots:
+                framed = await asyncio.to_thread(stored.frame_image, _portrait_size(pipeline))
             return await self._fuse(stored, framed, pipeline)
 
     async def _fuse(self, stored: StoredReference, framed: Image, pipeline: Pipeline[Any, Any]) -> Reference:
-        worker = self._host.worker_of(pipeline)
-        if worker is None or (framed.shape[1], framed.shape[0]) != _size(pipeline):
-            raise ConflictError(_REPLACED)
+        worker = self._pipelines.get_worker(pipeline)
+        if worker is None or (framed.shape[1], framed.shape[0]) != _portrait_size(pipeline):
+            raise ConflictError(_REPLACED_MESSAGE)
         try:
-            reference = await worker.call(self._fuse_now, worker, pipeline, framed, stored.lenient)
+            reference = await worker.call(
+                self._fuse_on_worker, worker, pipeline, framed, stored.allow_no_face
+            )
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             message = "There is too little memory left to prepare this reference: try again later."
         else:
-            self._remember(stored.id, pipeline, reference)
+            self._cache_fused(stored.id, pipeline, reference)
             return reference
         # Here, since the error's traceback keeps alive what filled the memory.
-        await worker.call(give_back_memory)
-        raise BusyError(message, retry_after=_RETRY_AFTER_S)
+        await worker.call(release_memory)
+        raise ServiceUnavailableError(message, retry_after=_RETRY_AFTER_S)
 
     @staticmethod
-    def _fuse_now(worker: Worker, pipeline: Pipeline[Any, Any], framed: Image, lenient: bool) -> Reference:
+    def _fuse_on_worker(
+        worker: PipelineWorker, pipeline: Pipeline[Any, Any], framed: Image, lenient: bool
+    ) -> Reference:
         """On the worker's thread."""
         if worker.pipeline is not pipeline:
-            raise ConflictError(_REPLACED)
+            raise ConflictError(_REPLACED_MESSAGE)
         return pipeline.fuse(framed, allow_no_face=lenient)
 
-    def _remember(self, id: str, pipeline: Pipeline[Any, Any], reference: Reference) -> None:
-        if not self._host.has(pipeline):
-            raise ConflictError(_REPLACED)
-        key = (id, _identity(pipeline))
+    def _cache_fused(self, id: str, pipeline: Pipeline[Any, Any], reference: Reference) -> None:
+        if not self._pipelines.is_ready(pipeline):
+            raise ConflictError(_REPLACED_MESSAGE)
+        key = (id, _pipeline_key(pipeline))
         self._fused[key] = reference
         self._fused.move_to_end(key)
         own = [other for other in self._fused if other[1] == key[1]]
-        for oldest in own[: max(len(own) - _KEPT_FUSED, 0)]:
+        for oldest in own[: max(len(own) - _MAX_FUSED, 0)]:
             del self._fused[oldest]
 
-    def _forget_fused(self, id: str) -> None:
+    def _evict_fused(self, id: str) -> None:
         for key in [key for key in self._fused if key[0] == id]:
             del self._fused[key]
 
-    def _keep(self, stored: StoredReference) -> None:
+    def _store(self, stored: StoredReference) -> None:
         self._stored[stored.id] = stored
         self._stored.move_to_end(stored.id)
         self.default_id = stored.id
-        while len(self._stored) > 1 and (len(self._stored) > KEPT or self._bytes() > KEPT_BYTES):
+        while len(self._stored) > 1 and (
+            len(self._stored) > MAX_REFERENCES or self._total_bytes() > MAX_REFERENCE_BYTES
+        ):
             oldest = next(id for id in self._stored if id != self.default_id)
             del self._stored[oldest]
-            self._forget_fused(oldest)
+            self._evict_fused(oldest)
 
-    def _trim_soon(self) -> None:
+    def _schedule_trim(self) -> None:
         """Give back what pictures took, when no more of them come; it would keep a session's frames waiting."""
-        if self._trimming is not None:
-            self._trimming.cancel()
-        self._trimming = asyncio.get_running_loop().call_later(_TRIM_AFTER_S, self._trim)
+        if self._trim_timer is not None:
+            self._trim_timer.cancel()
+        self._trim_timer = asyncio.get_running_loop().call_later(_TRIM_DELAY_S, self._trim_memory)
 
-    def _trim(self) -> None:
-        if self._host.idle:
-            asyncio.get_running_loop().run_in_executor(None, trim)
+    def _trim_memory(self) -> None:
+        if self._pipelines.is_idle:
+            asyncio.get_running_loop().run_in_executor(None, malloc_trim)
 
-    def _bytes(self) -> int:
+    def _total_bytes(self) -> int:
         return sum(len(stored.data) for stored in self._stored.values())
 
-    def _loaded(self) -> Pipeline[Any, Any]:
-        pipeline = self._host.pipeline
+    def _require_pipeline(self) -> Pipeline[Any, Any]:
+        pipeline = self._pipelines.pipeline
         if pipeline is None:
             raise ConflictError("No pipeline is loaded: POST /api/v1/pipeline/load first.")
         return pipeline
 
 
-def _identity(pipeline: Pipeline[Any, Any]) -> int:
+def _pipeline_key(pipeline: Pipeline[Any, Any]) -> int:
     return id(pipeline)
 
 
-def _size(pipeline: Pipeline[Any, Any]) -> Size:
+def _portrait_size(pipeline: Pipeline[Any, Any]) -> ImageSize:
     return pipeline.parameters.width, pipeline.parameters.height

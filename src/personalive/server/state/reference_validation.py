@@ -11,16 +11,16 @@ from datetime import UTC, datetime
 import PIL.Image
 
 from personalive.errors import NoFaceError
-from personalive.face.crop import CropBox, Size, cut
-from personalive.face.face import Face, dominant
+from personalive.face.crop import CropBox, ImageSize, extract_crop
+from personalive.face.face import Face, select_dominant_face
 from personalive.face.tracker import FaceDetector
-from personalive.jobs.reference_image import Portrait, crop_to_face, find_portrait, whole_picture
+from personalive.jobs.reference_image import ReferenceImage, crop_to_face, detect_reference, fit_whole_image
 from personalive.media import Image, decode_image
-from personalive.media.rotation import turned
-from personalive.pipelines.base import FaceFound
+from personalive.media.rotation import rotate_image
+from personalive.pipelines.base import DetectedFace
 
 THUMBNAIL_SIDE = 256
-_RIVAL_SIZE, _RIVAL_PLACE = 0.8, 0.2
+_RIVAL_MIN_SIZE, _RIVAL_MAX_OFFSET = 0.8, 0.2
 """A second face rivals the first from that share of its size on, unless it is farther from the middle by that
 share of half the diagonal."""
 
@@ -30,7 +30,7 @@ class StoredReference:
     """A picture that was given as a reference: its bytes, not its pixels, which take many times as much.
 
     `face` is in the pixels of the upright picture, of `width` × `height`, for which what the bytes say is turned
-    clockwise by `turn` degrees. `sha256` is of the bytes. `lenient`: it was accepted only because `allow_no_face`
+    clockwise by `rotation` degrees. `sha256` is of the bytes. `allow_no_face`: it was accepted only because `allow_no_face`
     was said.
     """
 
@@ -40,34 +40,36 @@ class StoredReference:
     width: int
     height: int
     thumbnail: bytes
-    face: FaceFound | None
-    seen: Face | None
+    face: DetectedFace | None
+    detected_face: Face | None
     cropped: bool
-    lenient: bool
+    allow_no_face: bool
     created: datetime
     notes: tuple[str, ...] = ()
-    turn: int = 0
+    rotation: int = 0
 
-    def framed(self, size: Size) -> Image:
+    def frame_image(self, size: ImageSize) -> Image:
         """What is animated, uint8 RGB at `size` (width, height). Decodes the picture: not for the event loop."""
-        picture = turned(decode_image(self.data), self.turn)
-        return _framed(picture, self.seen, size, cropped=self.cropped)[0]
+        picture = rotate_image(decode_image(self.data), self.rotation)
+        return _frame_picture(picture, self.detected_face, size, cropped=self.cropped)[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Examined:
+class ValidatedReference:
     """A picture to store, and what of it is animated at the size that was asked for."""
 
     stored: StoredReference
-    framed: Image
+    image: Image
 
 
-def identity(data: bytes, *, cropped: bool) -> str:
+def make_reference_id(data: bytes, *, cropped: bool) -> str:
     """The id of a picture's bytes: 16 hex digits, others where the whole picture is shown."""
     return hashlib.sha256(data + (b"" if cropped else b" whole")).hexdigest()[:16]
 
 
-def examine(data: bytes, size: Size, *, allow_no_face: bool, cropped: bool) -> Examined:
+def validate_picture(
+    data: bytes, size: ImageSize, *, allow_no_face: bool, cropped: bool
+) -> ValidatedReference:
     """Decode a picture, find its face and frame it at `size` (width, height). Takes up to some seconds.
 
     Raises `MediaError` and its kinds for what is no usable picture, `NoFaceError` where there is no upright face
@@ -76,7 +78,7 @@ def examine(data: bytes, size: Size, *, allow_no_face: bool, cropped: bool) -> E
     picture = decode_image(data, name="The picture")
     lenient, notes = False, []
     try:
-        portrait: Portrait | None = find_portrait(picture)
+        portrait: ReferenceImage | None = detect_reference(picture)
     except NoFaceError as error:
         if not allow_no_face:
             raise
@@ -86,48 +88,55 @@ def examine(data: bytes, size: Size, *, allow_no_face: bool, cropped: bool) -> E
     if portrait is not None:
         picture, seen = portrait.image, portrait.face
         with FaceDetector() as detector:
-            if portrait.faces > 1 and (rivals := _rivals(detector.detect(picture), portrait)):
+            if portrait.face_count > 1 and (
+                rivals := _describe_rival_faces(detector.detect(picture), portrait)
+            ):
                 lenient = True
                 if not allow_no_face:
                     raise NoFaceError(rivals)
-            face = FaceFound(seen.box, detector.confidence(picture, seen))
+            face = DetectedFace(seen.box, detector.confidence(picture, seen))
         notes.extend(portrait.notes)
-    framed, warnings = _framed(picture, seen, size, cropped=cropped)
+    framed, warnings = _frame_picture(picture, seen, size, cropped=cropped)
     stored = StoredReference(
-        id=identity(data, cropped=cropped),
+        id=make_reference_id(data, cropped=cropped),
         data=data,
         sha256=hashlib.sha256(data).hexdigest(),
         width=picture.shape[1],
         height=picture.shape[0],
-        thumbnail=_thumbnail(picture),
+        thumbnail=_make_thumbnail(picture),
         face=face,
-        seen=seen,
+        detected_face=seen,
         cropped=cropped,
-        lenient=lenient,
+        allow_no_face=lenient,
         created=datetime.now(UTC),
         notes=(*notes, *warnings),
-        turn=portrait.turn if portrait is not None else 0,
+        rotation=portrait.rotation_degrees if portrait is not None else 0,
     )
-    return Examined(stored, framed)
+    return ValidatedReference(stored, framed)
 
 
-def _framed(picture: Image, seen: Face | None, size: Size, *, cropped: bool) -> tuple[Image, tuple[str, ...]]:
-    if seen is None:
+def _frame_picture(
+    picture: Image, face: Face | None, size: ImageSize, *, cropped: bool
+) -> tuple[Image, tuple[str, ...]]:
+    if face is None:
         box = CropBox.largest((picture.shape[1], picture.shape[0]), size[0] / size[1])
-        return cut(picture, box, size), ()
-    framing = (crop_to_face if cropped else whole_picture)(Portrait(picture, seen), size)
+        return extract_crop(picture, box, size), ()
+    framing = (crop_to_face if cropped else fit_whole_image)(ReferenceImage(picture, face), size)
     return framing.image, framing.warnings
 
 
-def _rivals(faces: list[Face], portrait: Portrait) -> str | None:
+def _describe_rival_faces(faces: list[Face], portrait: ReferenceImage) -> str | None:
     """A sentence where no face stands out from the others."""
     size = portrait.size
-    first = dominant(faces, size)
+    first = select_dominant_face(faces, size)
     others = [face for face in faces if face is not first]
-    second = dominant(others, size)
+    second = select_dominant_face(others, size)
     if first is None or second is None:
         return None
-    if second.size < _RIVAL_SIZE * first.size or _off(second, size) > _off(first, size) + _RIVAL_PLACE:
+    if (
+        second.size < _RIVAL_MIN_SIZE * first.size
+        or _distance_from_center(second, size) > _distance_from_center(first, size) + _RIVAL_MAX_OFFSET
+    ):
         return None
     x, y = (round(value) for value in first.centre)
     return (
@@ -136,13 +145,13 @@ def _rivals(faces: list[Face], portrait: Portrait) -> str | None:
     )
 
 
-def _off(face: Face, size: Size) -> float:
+def _distance_from_center(face: Face, size: ImageSize) -> float:
     """How far from the picture's middle, as a share of half its diagonal."""
     x, y = face.centre
     return math.hypot(x - size[0] / 2, y - size[1] / 2) / (math.hypot(*size) / 2)
 
 
-def _thumbnail(picture: Image) -> bytes:
+def _make_thumbnail(picture: Image) -> bytes:
     small = PIL.Image.fromarray(picture)
     small.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), PIL.Image.Resampling.BOX, reducing_gap=None)
     encoded = io.BytesIO()

@@ -5,37 +5,37 @@ from __future__ import annotations
 import math
 import time
 
-MOST = 5
-WITHIN_S = 60.0
+MAX_DEATHS = 5
+DEATH_WINDOW_S = 60.0
 
 
-class Restarts:
-    """Allow fewer than `MOST` deaths in a row that each come within `WITHIN_S` seconds of a start.
+class RestartPolicy:
+    """Allow fewer than `MAX_DEATHS` deaths in a row that each come within `DEATH_WINDOW_S` seconds of a start.
 
     A start that fails is such a death. So a pipeline that always dies is no loop, however long its loading takes.
     """
 
     def __init__(self) -> None:
         self._deaths = 0
-        self._started = time.monotonic()
+        self._started_at = time.monotonic()
 
-    def started(self) -> None:
+    def on_started(self) -> None:
         """Say that the pipeline is ready."""
-        self._started = time.monotonic()
+        self._started_at = time.monotonic()
 
-    def allow(self) -> bool:
+    def should_restart(self) -> bool:
         """Count a death, and return whether to start again after it."""
-        if time.monotonic() - self._started > WITHIN_S:
+        if time.monotonic() - self._started_at > DEATH_WINDOW_S:
             self._deaths = 0
         self._deaths += 1
         # A start takes its time, which must not count as time that the pipeline ran.
-        self._started = math.inf
-        return self._deaths < MOST
+        self._started_at = math.inf
+        return self._deaths < MAX_DEATHS
 
     @staticmethod
-    def given_up(reason: str) -> str:
+    def describe_failure(reason: str) -> str:
         """Return what to tell the user; `reason` is a sentence about the last death."""
         return (
-            f"The pipeline ended {MOST} times in a row within {WITHIN_S:.0f} seconds of its start and is not "
+            f"The pipeline ended {MAX_DEATHS} times in a row within {DEATH_WINDOW_S:.0f} seconds of its start and is not "
             f"started again. {reason} See the server's log, then load it again (POST /api/v1/pipeline/load)."
         )

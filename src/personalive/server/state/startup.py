@@ -8,28 +8,28 @@ import logging
 from personalive.errors import InputError, PersonaLiveError
 from personalive.media import read_image
 from personalive.pipelines import registry
-from personalive.pipelines.parameters import build
+from personalive.pipelines.parameters import build_parameters
 from personalive.server.settings import Settings
 from personalive.server.state.hardware import resolve_gpus
-from personalive.server.state.load_plan import path_parameters
-from personalive.server.state.pipeline_manager import PipelineHost
-from personalive.server.state.reference_store import References
+from personalive.server.state.load_plan import list_path_parameters
+from personalive.server.state.pipeline_manager import PipelineManager
+from personalive.server.state.reference_store import ReferenceStore
 from personalive.server.telemetry import logs
 
 
-def check(settings: Settings) -> None:
+def check_settings(settings: Settings) -> None:
     """Raise a `PersonaLiveError` for what cannot be loaded, before anything is begun."""
     resolve_gpus(settings.gpus)
-    check_parameters(settings)
+    check_load_parameters(settings)
     if settings.pipeline is None:
         return
-    pipeline = registry.choose(settings.pipeline, settings.load_params).pipeline
-    build(pipeline.load_parameters, settings.load_params)
+    pipeline = registry.choose_pipeline(settings.pipeline, settings.load_params).pipeline
+    build_parameters(pipeline.load_parameters, settings.load_params)
     if settings.reference is not None:
         read_image(settings.reference)
 
 
-def check_parameters(settings: Settings) -> None:
+def check_load_parameters(settings: Settings) -> None:
     """Raise `InputError` for load parameters that the pipeline does not have, or that none is named for.
 
     Without a pipeline those make sense that name places on this machine: whoever loads one may not choose them.
@@ -37,11 +37,11 @@ def check_parameters(settings: Settings) -> None:
     given = settings.load_params
     if settings.pipeline is not None:
         if settings.pipeline != "auto":  # which depends on them
-            build(registry.get(settings.pipeline).load_parameters, given)
+            build_parameters(registry.get_pipeline(settings.pipeline).load_parameters, given)
         return
     if not given:
         return
-    places = path_parameters()
+    places = list_path_parameters()
     useless = [name for name in given if name not in places]
     if useless:
         raise InputError(
@@ -50,26 +50,29 @@ def check_parameters(settings: Settings) -> None:
         )
 
 
-async def begin(settings: Settings, host: PipelineHost, references: References) -> None:
+async def start_loading(settings: Settings, pipelines: PipelineManager, references: ReferenceStore) -> None:
     """Start to load the pipeline; the portrait is prepared when that is done. What fails later is logged."""
     if settings.pipeline is None:
         return
     portrait = None if settings.reference is None else await asyncio.to_thread(settings.reference.read_bytes)
 
     async def prepare() -> None:
-        host.on_loaded.remove(prepare)
+        pipelines.on_loaded.remove(prepare)
         assert portrait is not None
         try:
             await references.add(portrait)
         except PersonaLiveError as error:
             logs.event("reference_refused", level=logging.ERROR, file=settings.reference, error=str(error))
-            references.refused = f"The portrait that the server was started with cannot be used: {error}"
+            references.default_error = (
+                f"The portrait that the server was started with cannot be used: {error}"
+            )
         finally:
-            references.awaited = None
+            references.pending_message = None
 
     if portrait is not None:
-        references.awaited = "The portrait that the server was started with is being prepared."
-        host.on_loaded.append(prepare)
-    await host.load(
-        registry.choose(settings.pipeline, settings.load_params).pipeline.info.id, settings.load_params
+        references.pending_message = "The portrait that the server was started with is being prepared."
+        pipelines.on_loaded.append(prepare)
+    await pipelines.load(
+        registry.choose_pipeline(settings.pipeline, settings.load_params).pipeline.info.id,
+        settings.load_params,
     )

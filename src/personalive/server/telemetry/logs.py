@@ -16,8 +16,8 @@ from typing import Literal, TextIO
 
 _log = logging.getLogger("personalive")
 
-_PLAIN = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
-_CHATTY = (
+_UNQUOTED = re.compile(r"[^\s\"'=\\\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
+_QUIET_LOGGERS = (
     "uvicorn",
     "uvicorn.error",
     "aiortc",
@@ -28,7 +28,7 @@ _CHATTY = (
     "httpcore",
     "matplotlib",
 )
-_FIELDS = "personalive_fields"
+_FIELDS_ATTRIBUTE = "personalive_fields"
 
 LogFormat = Literal["text", "json"]
 
@@ -36,21 +36,21 @@ LogFormat = Literal["text", "json"]
 def event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
     """Log that something happened. What belongs to a session names it as `session`; None fields are left out."""
     told = {key: value for key, value in fields.items() if value is not None}
-    _log.log(level, name, extra={_FIELDS: told})
+    _log.log(level, name, extra={_FIELDS_ATTRIBUTE: told})
 
 
-def configure(form: LogFormat, level: str, stream: TextIO | None = None) -> None:
-    """Send everything that is logged to `stream` (stderr by default), one line each, from `level` up.
+def configure_logging(log_format: LogFormat, level: str, session: TextIO | None = None) -> None:
+    """Send everything that is logged to `session` (stderr by default), one line each, from `level` up.
 
     `level` is debug, info, warning or error. Libraries are heard from warning up, unless it is debug.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(_Json() if form == "json" else _Text())
+    handler = logging.StreamHandler(session or sys.stderr)
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     number = logging.getLevelNamesMapping()[level.upper()]
     root.setLevel(number)
-    for name in _CHATTY:
+    for name in _QUIET_LOGGERS:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
@@ -58,47 +58,51 @@ def configure(form: LogFormat, level: str, stream: TextIO | None = None) -> None
     logging.captureWarnings(capture=True)
 
 
-def _parts(record: logging.LogRecord) -> tuple[str, Mapping[str, object]]:
-    fields = getattr(record, _FIELDS, None)
+def _split_record(record: logging.LogRecord) -> tuple[str, Mapping[str, object]]:
+    fields = getattr(record, _FIELDS_ATTRIBUTE, None)
     if fields is not None:
         return record.getMessage(), fields
     return "log", {"logger": record.name, "message": record.getMessage()}
 
 
-def _time(record: logging.LogRecord) -> str:
+def _format_time(record: logging.LogRecord) -> str:
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
-class _Text(logging.Formatter):
+class _TextFormatter(logging.Formatter):
     """Fields as name=value; a traceback follows on lines that are set in."""
 
     def format(self, record: logging.LogRecord) -> str:
-        name, fields = _parts(record)
-        told = [f"{key}={_value(value)}" for key, value in fields.items()]
-        line = " ".join([_time(record), record.levelname.lower(), name, *told])
+        name, fields = _split_record(record)
+        told = [f"{key}={_format_value(value)}" for key, value in fields.items()]
+        line = " ".join([_format_time(record), record.levelname.lower(), name, *told])
         if record.exc_info and record.exc_info[0] is not None:
             trace = self.formatException(record.exc_info)
-            line += "".join(f"\n    | {_printable(part)}" for part in trace.splitlines())
+            line += "".join(f"\n    | {_escape_unprintable(part)}" for part in trace.splitlines())
         return line
 
 
-class _Json(logging.Formatter):
+class _JsonFormatter(logging.Formatter):
     """One JSON object a line, the traceback in it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        name, fields = _parts(record)
-        line: dict[str, object] = {"time": _time(record), "level": record.levelname.lower(), "event": name}
+        name, fields = _split_record(record)
+        line: dict[str, object] = {
+            "time": _format_time(record),
+            "level": record.levelname.lower(),
+            "event": name,
+        }
         line.update(fields)
         if record.exc_info and record.exc_info[0] is not None:
             line["traceback"] = self.formatException(record.exc_info)
         return json.dumps(line, default=str)
 
 
-def _value(value: object) -> str:
+def _format_value(value: object) -> str:
     """Whatever a stranger sent stays within its quotes and its line."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=not text.isprintable())
+    return text if _UNQUOTED.fullmatch(text) else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
-def _printable(text: str) -> str:
+def _escape_unprintable(text: str) -> str:
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)

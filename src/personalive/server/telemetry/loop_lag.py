@@ -6,23 +6,23 @@ import asyncio
 import time
 from collections.abc import Callable
 
-TICK = 0.005
+TICK_S = 0.005
 
 
-class StallWatch:
+class LoopLagMonitor:
     """Remembers by how much a tick was late at most, in seconds."""
 
-    def __init__(self, counts: Callable[[], bool] = lambda: True) -> None:
-        """`counts` says whether it matters now: while nobody streams, nobody is kept waiting."""
-        self.longest = 0.0
+    def __init__(self, is_relevant: Callable[[], bool] = lambda: True) -> None:
+        """`is_relevant` says whether it matters now: while nobody streams, nobody is kept waiting."""
+        self.max_lag_s = 0.0
         self.over_20_ms = 0
         self.ticks = 0
-        self._counts = counts
+        self._is_relevant = is_relevant
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin to watch the running loop."""
-        self._task = asyncio.get_running_loop().create_task(self._watch(), name="stall-watch")
+        self._task = asyncio.get_running_loop().create_task(self._measure(), name="stall-watch")
 
     async def stop(self) -> None:
         """Watch no longer."""
@@ -30,13 +30,13 @@ class StallWatch:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _watch(self) -> None:
+    async def _measure(self) -> None:
         while True:
             begun = time.perf_counter()
-            await asyncio.sleep(TICK)
-            if not self._counts():
+            await asyncio.sleep(TICK_S)
+            if not self._is_relevant():
                 continue
-            late = time.perf_counter() - begun - TICK
+            late = time.perf_counter() - begun - TICK_S
             self.ticks += 1
-            self.longest = max(self.longest, late)
+            self.max_lag_s = max(self.max_lag_s, late)
             self.over_20_ms += late > 0.020

@@ -16,9 +16,27 @@ from prometheus_client import (
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
-_LATENCY = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0)
-_STEP = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
-_TOGETHER = (1, 2, 3, 4, 6, 8, 12, 16, 32)
+_LATENCY_BUCKETS = (
+    0.01,
+    0.02,
+    0.03,
+    0.05,
+    0.075,
+    0.1,
+    0.15,
+    0.2,
+    0.3,
+    0.4,
+    0.5,
+    0.75,
+    1.0,
+    1.5,
+    2.0,
+    3.0,
+    5.0,
+)
+_STEP_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
+_BATCH_SIZE_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
 
 
 class Metrics:
@@ -45,18 +63,21 @@ class Metrics:
             "personalive_frames_without_face", "Animated frames whose driver has no face.", registry=registry
         )
         self._chunk = Histogram(
-            "personalive_chunk_seconds", "Time of one step.", buckets=_STEP, registry=registry
+            "personalive_chunk_seconds", "Time of one step.", buckets=_STEP_BUCKETS, registry=registry
         )
-        self._together = Histogram(
-            "personalive_chunk_sessions", "Sessions in one step.", buckets=_TOGETHER, registry=registry
+        self._batch_size = Histogram(
+            "personalive_chunk_sessions",
+            "Sessions in one step.",
+            buckets=_BATCH_SIZE_BUCKETS,
+            registry=registry,
         )
         self._queue = Histogram(
-            "personalive_queue_seconds", "Wait before a step.", buckets=_LATENCY, registry=registry
+            "personalive_queue_seconds", "Wait before a step.", buckets=_LATENCY_BUCKETS, registry=registry
         )
         self._latency = Histogram(
             "personalive_latency_seconds",
             "From a driving frame's arrival to sending the frame that shows it.",
-            buckets=_LATENCY,
+            buckets=_LATENCY_BUCKETS,
             registry=registry,
         )
         self._errors = Counter("personalive_errors", "Errors, by kind.", ["kind"], registry=registry)
@@ -64,49 +85,49 @@ class Metrics:
             "personalive_gpu_memory_bytes", "GPU memory that this process holds.", registry=registry
         )
 
-    def bind(self, streams_live: Callable[[], int], gpu_memory: Callable[[], float]) -> None:
+    def bind(self, count_sessions: Callable[[], int], read_gpu_memory: Callable[[], float]) -> None:
         """Where to look up, whenever the figures are asked for, the open sessions and GPU memory in bytes."""
-        self._live.set_function(streams_live)
-        self._memory.set_function(gpu_memory)
+        self._live.set_function(count_sessions)
+        self._memory.set_function(read_gpu_memory)
 
-    def session_opened(self) -> None:
+    def count_session_opened(self) -> None:
         """A session was opened."""
         self._opened.inc()
 
-    def session_ended(self, reason: str) -> None:
+    def count_session_ended(self, reason: str) -> None:
         """A session has ended; `reason` is one of a few words."""
         self._ended.labels(reason).inc()
 
-    def frames_in(self, count: int) -> None:
+    def count_frames_in(self, count: int) -> None:
         """Driving frames came."""
         self._in.inc(count)
 
-    def frames_out(self, count: int) -> None:
+    def count_frames_out(self, count: int) -> None:
         """Animated frames were sent."""
         self._out.inc(count)
 
-    def dropped(self, reason: str, count: int) -> None:
+    def count_dropped(self, reason: str, count: int) -> None:
         """Frames were left out."""
         self._dropped.labels(reason).inc(count)
 
-    def no_face(self, count: int) -> None:
+    def count_no_face(self, count: int) -> None:
         """Animated frames show a driver without a face."""
         self._no_face.inc(count)
 
-    def chunk(self, seconds: float, sessions: int) -> None:
+    def observe_chunk(self, seconds: float, sessions: int) -> None:
         """A session's chunk was made in a step that took `seconds` for `sessions` together."""
         self._chunk.observe(seconds)
-        self._together.observe(sessions)
+        self._batch_size.observe(sessions)
 
-    def queued(self, seconds: float) -> None:
+    def observe_queue_wait(self, seconds: float) -> None:
         """A chunk waited so long for its step."""
         self._queue.observe(seconds)
 
-    def latency(self, seconds: float) -> None:
+    def observe_latency(self, seconds: float) -> None:
         """A frame was sent so long after the frame that it shows had come."""
         self._latency.observe(seconds)
 
-    def error(self, kind: str) -> None:
+    def count_error(self, kind: str) -> None:
         """Something broke down; `kind` is one of a few words."""
         self._errors.labels(kind).inc()
 

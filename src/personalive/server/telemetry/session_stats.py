@@ -8,8 +8,8 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_RATE_WINDOW = 3.0
-_DELAY_WINDOW = 10.0
+_RATE_WINDOW_S = 3.0
+_DELAY_WINDOW_S = 10.0
 
 DELAY_PARTS = ("chunk", "window", "step", "send")
 """Where a frame spends its delay, in order: until its chunk is complete and taken, in the pipeline's window,
@@ -17,53 +17,53 @@ in the step that finishes it, until its turn to be sent comes.
 """
 
 
-class Rate:
+class RateCounter:
     """Events per second over the last seconds."""
 
     def __init__(self) -> None:
-        self._begun = time.monotonic()
-        self._at: deque[float] = deque()
+        self._started_at = time.monotonic()
+        self._times: deque[float] = deque()
 
     def count(self, now: float) -> None:
         """One happened."""
-        self._at.append(now)
-        self._forget(now)
+        self._times.append(now)
+        self._drop_old(now)
 
-    def read(self, now: float) -> float:
+    def per_second(self, now: float) -> float:
         """Events per second."""
-        self._forget(now)
-        return len(self._at) / max(min(_RATE_WINDOW, now - self._begun), 0.1)
+        self._drop_old(now)
+        return len(self._times) / max(min(_RATE_WINDOW_S, now - self._started_at), 0.1)
 
-    def _forget(self, now: float) -> None:
-        while self._at and self._at[0] < now - _RATE_WINDOW:
-            self._at.popleft()
+    def _drop_old(self, now: float) -> None:
+        while self._times and self._times[0] < now - _RATE_WINDOW_S:
+            self._times.popleft()
 
 
-class Delays:
+class DelayStats:
     """Delays of the last seconds, in seconds."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, float]] = deque()
+        self._samples: deque[tuple[float, float]] = deque()
 
     def add(self, delay: float, now: float) -> None:
         """One more."""
-        self._seen.append((now, delay))
-        while self._seen[0][0] < now - _DELAY_WINDOW:
-            self._seen.popleft()
+        self._samples.append((now, delay))
+        while self._samples[0][0] < now - _DELAY_WINDOW_S:
+            self._samples.popleft()
 
     def quantile(self, share: float) -> float | None:
         """The delay that this share of frames stays below; None while there is none."""
-        if not self._seen:
+        if not self._samples:
             return None
-        ordered = sorted(delay for _, delay in self._seen)
+        ordered = sorted(delay for _, delay in self._samples)
         return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
 
-class DelayParts:
+class DelayBreakdown:
     """Where the frames of the last seconds spent their delay, in seconds."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, dict[str, float]]] = deque()
+        self._samples: deque[tuple[float, dict[str, float]]] = deque()
 
     def add(self, parts: Mapping[str, float], now: float) -> None:
         """Add what one frame spent, in seconds by the names of `DELAY_PARTS`; leave out what is unknown.
@@ -72,32 +72,32 @@ class DelayParts:
         """
         if unknown := parts.keys() - set(DELAY_PARTS):
             raise ValueError(f"There is no part of the delay called {', '.join(sorted(unknown))}.")
-        self._seen.append((now, dict(parts)))
-        while self._seen[0][0] < now - _DELAY_WINDOW:
-            self._seen.popleft()
+        self._samples.append((now, dict(parts)))
+        while self._samples[0][0] < now - _DELAY_WINDOW_S:
+            self._samples.popleft()
 
     def medians(self) -> dict[str, float | None]:
         """Return the median of each part in seconds, None where no frame of the last seconds had it."""
         return {name: self._median(name) for name in DELAY_PARTS}
 
     def _median(self, name: str) -> float | None:
-        known = [parts[name] for _, parts in self._seen if name in parts]
+        known = [parts[name] for _, parts in self._samples if name in parts]
         return statistics.median(known) if known else None
 
 
 @dataclass(slots=True)
-class Figures:
+class SessionStats:
     """Of one session. Counts are since its beginning, delays are capture to send in seconds."""
 
-    fps_in: Rate = field(default_factory=Rate)
-    fps_out: Rate = field(default_factory=Rate)
-    delays: Delays = field(default_factory=Delays)
-    parts: DelayParts = field(default_factory=DelayParts)
+    fps_in: RateCounter = field(default_factory=RateCounter)
+    fps_out: RateCounter = field(default_factory=RateCounter)
+    delays: DelayStats = field(default_factory=DelayStats)
+    parts: DelayBreakdown = field(default_factory=DelayBreakdown)
     """Of `delays`, frame by frame."""
     frames_in: int = 0
     frames_out: int = 0
     frames_without_face: int = 0
     chunk_seconds: float = 0.0
     """Of the last step."""
-    own: dict[str, float] = field(default_factory=dict)
+    pipeline_figures: dict[str, float] = field(default_factory=dict)
     """What the pipeline counts of a session, by name."""

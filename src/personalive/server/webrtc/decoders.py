@@ -21,52 +21,57 @@ from aiortc.jitterbuffer import JitterFrame
 from aiortc.rtcrtpparameters import RTCRtcpFeedback, RTCRtpCodecParameters
 from av.frame import Frame
 
-_CLOCK = 90_000
-_TIME_BASE = Fraction(1, _CLOCK)
-_CANDIDATES = {"VP9": ("vp9", "libvpx-vp9"), "AV1": ("libdav1d", "libaom-av1")}
+_CLOCK_RATE = 90_000
+_TIME_BASE = Fraction(1, _CLOCK_RATE)
+_DECODER_NAMES = {"VP9": ("vp9", "libvpx-vp9"), "AV1": ("libdav1d", "libaom-av1")}
 """FFmpeg's own AV1 decoder is none: it needs hardware."""
 _FEEDBACK = (("nack", None), ("nack", "pli"), ("goog-remb", None))
-_LENGTH = struct.Struct("!I")
+_LENGTH_PREFIX = struct.Struct("!I")
 _OBU_EXTENSION, _OBU_HAS_SIZE = 0x04, 0x02
 _TEMPORAL_DELIMITER, _TILE_LIST = 2, 8
 
 
-def _available(name: str) -> str | None:
-    for decoder in _CANDIDATES[name]:
+def _is_available(name: str) -> str | None:
+    for decoder in _DECODER_NAMES[name]:
         with contextlib.suppress(Exception):  # another class of error with each version of PyAV
             av.codec.Codec(decoder, "r")
             return decoder
     return None
 
 
-_FOUND = {name: decoder for name in _CANDIDATES if (decoder := _available(name)) is not None}
-DECODED = frozenset({"H264", "VP8", *_FOUND})
+_AVAILABLE_DECODERS = {
+    name: decoder for name in _DECODER_NAMES if (decoder := _is_available(name)) is not None
+}
+DECODABLE_CODECS = frozenset({"H264", "VP8", *_AVAILABLE_DECODERS})
 """Video that can be decoded here, by the names that offers have for it."""
 
 
 @cache
-def install() -> None:
+def register_decoders() -> None:
     """Teach aiortc VP9 and AV1, and payload types below 64, which browsers use since 96 to 127 ran out."""
     rtp.DYNAMIC_PAYLOAD_TYPES = cast(range, frozenset({*range(35, 64), *range(96, 128)}))
-    for number, name in enumerate(_FOUND):
+    for number, name in enumerate(_AVAILABLE_DECODERS):
         feedback = [RTCRtcpFeedback(type=kind, parameter=parameter) for kind, parameter in _FEEDBACK]
         CODECS["video"].append(
             RTCRtpCodecParameters(
-                mimeType=f"video/{name}", clockRate=_CLOCK, payloadType=35 + number, rtcpFeedback=feedback
+                mimeType=f"video/{name}",
+                clockRate=_CLOCK_RATE,
+                payloadType=35 + number,
+                rtcpFeedback=feedback,
             )
         )
     module: Any = rtcrtpreceiver
     known_depayload, known_decoder = module.depayload, module.get_decoder
 
     def depayload(codec: RTCRtpCodecParameters, payload: bytes) -> bytes:
-        own = _DEPAYLOAD.get(codec.name.upper())
+        own = _DEPAYLOADERS.get(codec.name.upper())
         return cast(bytes, known_depayload(codec, payload)) if own is None else own(payload)
 
     def get_decoder(codec: RTCRtpCodecParameters) -> Decoder:
-        own = _FRAME_OF.get(codec.name.upper())
+        own = _ASSEMBLERS.get(codec.name.upper())
         if own is None:
             return cast(Decoder, known_decoder(codec))
-        return PacketDecoder(_FOUND[codec.name.upper()], own)
+        return PacketDecoder(_AVAILABLE_DECODERS[codec.name.upper()], own)
 
     module.depayload, module.get_decoder = depayload, get_decoder
 
@@ -74,18 +79,18 @@ def install() -> None:
 class PacketDecoder(Decoder):
     """Decodes frames that come as packets, each with its length before it."""
 
-    def __init__(self, decoder: str, frame_of: Callable[[list[bytes]], bytes]) -> None:
+    def __init__(self, decoder: str, assemble: Callable[[list[bytes]], bytes]) -> None:
         self._codec = cast(av.VideoCodecContext, av.CodecContext.create(decoder, "r"))
         # A thread for each frame would hold frames back.
         self._codec.thread_type = "SLICE"
         if decoder == "libdav1d":
             self._codec.options = {"max_frame_delay": "1"}
-        self._frame_of = frame_of
+        self._assemble = assemble
 
     def decode(self, encoded_frame: JitterFrame) -> list[Frame]:
         """The frame, or nothing for one that is damaged. Raises `av.FFmpegError`, after which aiortc asks again."""
         try:
-            data = self._frame_of(list(_packets(encoded_frame.data)))
+            data = self._assemble(list(_split_packets(encoded_frame.data)))
         except (ValueError, IndexError, struct.error):
             return []
         packet = av.Packet(data)
@@ -94,16 +99,16 @@ class PacketDecoder(Decoder):
         return [cast(Frame, frame) for frame in self._codec.decode(packet)[-1:]]
 
 
-def vp9_payload(payload: bytes) -> bytes:
+def extract_vp9_payload(payload: bytes) -> bytes:
     """A packet without its descriptor, after its spatial layer. Raises `ValueError` for one that is cut off."""
     try:
-        layer, begin = _vp9_descriptor(payload)
+        layer, begin = _parse_vp9_descriptor(payload)
     except IndexError:
         raise ValueError("the VP9 descriptor is cut off") from None
-    return _with_length(bytes([layer]) + payload[begin:])
+    return _prefix_length(bytes([layer]) + payload[begin:])
 
 
-def _vp9_descriptor(payload: bytes) -> tuple[int, int]:
+def _parse_vp9_descriptor(payload: bytes) -> tuple[int, int]:
     """The spatial layer, and where the frame's data begins."""
     flags, at, layer = payload[0], 1, 0
     flexible = flags & 0x10
@@ -118,13 +123,13 @@ def _vp9_descriptor(payload: bytes) -> tuple[int, int]:
             if not payload[at - 1] & 1:
                 break
     if flags & 0x02:  # scalability structure
-        at = _vp9_structure(payload, at)
+        at = _skip_vp9_structure(payload, at)
     if at > len(payload):
         raise IndexError
     return layer, at
 
 
-def _vp9_structure(payload: bytes, at: int) -> int:
+def _skip_vp9_structure(payload: bytes, at: int) -> int:
     flags = payload[at]
     at += 1
     if flags & 0x10:  # a size for each layer
@@ -137,7 +142,7 @@ def _vp9_structure(payload: bytes, at: int) -> int:
     return at
 
 
-def vp9_frame(packets: list[bytes]) -> bytes:
+def assemble_vp9_frame(packets: list[bytes]) -> bytes:
     """The frame of these packets; with several spatial layers a superframe (VP9's annex B)."""
     layers: dict[int, bytearray] = {}
     for packet in packets:
@@ -150,13 +155,13 @@ def vp9_frame(packets: list[bytes]) -> bytes:
     return b"".join(frames) + marker + sizes + marker
 
 
-def av1_frame(packets: list[bytes]) -> bytes:
+def assemble_av1_frame(packets: list[bytes]) -> bytes:
     """The temporal unit of these packets, each OBU with its size. Raises `ValueError` for one that is damaged."""
     units: list[bytearray] = []
     open_unit = False
     for packet in packets:
         continues, goes_on = bool(packet[0] & 0x80), bool(packet[0] & 0x40)
-        elements = list(_av1_elements(packet))
+        elements = list(_split_av1_elements(packet))
         if continues and not open_unit:
             raise ValueError("the beginning of an OBU is missing")
         for number, element in enumerate(elements):
@@ -167,10 +172,10 @@ def av1_frame(packets: list[bytes]) -> bytes:
         open_unit = goes_on
     if open_unit:
         raise ValueError("the end of an OBU is missing")
-    return bytes([_TEMPORAL_DELIMITER << 3 | _OBU_HAS_SIZE, 0]) + b"".join(map(_sized, units))
+    return bytes([_TEMPORAL_DELIMITER << 3 | _OBU_HAS_SIZE, 0]) + b"".join(map(_add_obu_size, units))
 
 
-def _av1_elements(packet: bytes) -> Iterator[bytes]:
+def _split_av1_elements(packet: bytes) -> Iterator[bytes]:
     count, at, number = packet[0] >> 4 & 3, 1, 0
     while at < len(packet):
         number += 1
@@ -183,14 +188,14 @@ def _av1_elements(packet: bytes) -> Iterator[bytes]:
         at += length
 
 
-def _sized(unit: bytearray) -> bytes:
+def _add_obu_size(unit: bytearray) -> bytes:
     if not unit or (unit[0] >> 3 & 15) in {_TEMPORAL_DELIMITER, _TILE_LIST}:
         return b""
     if unit[0] & _OBU_HAS_SIZE:
         return bytes(unit)
     begin = 2 if unit[0] & _OBU_EXTENSION else 1
     head = bytes([unit[0] | _OBU_HAS_SIZE]) + bytes(unit[1:begin])
-    return head + _leb128(len(unit) - begin) + bytes(unit[begin:])
+    return head + _encode_leb128(len(unit) - begin) + bytes(unit[begin:])
 
 
 def _read_leb128(data: bytes, at: int) -> tuple[int, int]:
@@ -203,7 +208,7 @@ def _read_leb128(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a length is too long")
 
 
-def _leb128(value: int) -> bytes:
+def _encode_leb128(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -212,18 +217,18 @@ def _leb128(value: int) -> bytes:
     return bytes(out)
 
 
-def _with_length(packet: bytes) -> bytes:
-    return _LENGTH.pack(len(packet)) + packet
+def _prefix_length(packet: bytes) -> bytes:
+    return _LENGTH_PREFIX.pack(len(packet)) + packet
 
 
-def _packets(data: bytes) -> Iterator[bytes]:
+def _split_packets(data: bytes) -> Iterator[bytes]:
     at = 0
     while at < len(data):
-        (length,) = _LENGTH.unpack_from(data, at)
-        at += _LENGTH.size
+        (length,) = _LENGTH_PREFIX.unpack_from(data, at)
+        at += _LENGTH_PREFIX.size
         yield data[at : at + length]
         at += length
 
 
-_DEPAYLOAD = {"VP9": vp9_payload, "AV1": _with_length}
-_FRAME_OF = {"VP9": vp9_frame, "AV1": av1_frame}
+_DEPAYLOADERS = {"VP9": extract_vp9_payload, "AV1": _prefix_length}
+_ASSEMBLERS = {"VP9": assemble_vp9_frame, "AV1": assemble_av1_frame}

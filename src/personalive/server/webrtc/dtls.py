@@ -15,10 +15,10 @@ _REMEDY = (
     "a client that brings its own certificate needs an ECDSA one on the curve prime256v1 (FFmpeg: -cert_file and "
     "-key_file); see docs/how-to/obs.md"
 )
-_NOT_THAT_OF_THE_OFFER = (
+_FINGERPRINT_MISMATCH = (
     "the client's certificate is not that of its offer's a=fingerprint, or no SRTP profile is common"
 )
-_ALERT, _HEADER, _PLAIN = 21, 13, b"\x00\x00"
+_ALERT_TYPE, _RECORD_HEADER_BYTES, _UNENCRYPTED_EPOCH = 21, 13, b"\x00\x00"
 _ALERTS = {
     0: "close_notify",
     10: "unexpected_message",
@@ -54,17 +54,17 @@ def log_failed_handshakes(connection: RTCPeerConnection, session: str) -> None:
     if connection.sctp is not None:
         found.add(connection.sctp.transport)
     for transport in found:
-        _watch(transport, session)
+        _watch_transport(transport, session)
 
 
-def _watch(transport: RTCDtlsTransport, session: str) -> None:
+def _watch_transport(transport: RTCDtlsTransport, session: str) -> None:
     said: dict[str, str] = {}
 
     def changed() -> None:
         if transport.state == "connecting":
-            _listen(getattr(transport, "_ssl", None), said)
+            _observe_handshake(getattr(transport, "_ssl", None), said)
         elif transport.state == "failed":
-            reason = said.get("reason") or (_NOT_THAT_OF_THE_OFFER if transport.encrypted else None)
+            reason = said.get("reason") or (_FINGERPRINT_MISMATCH if transport.encrypted else None)
             if reason is None:
                 return  # one of the two has gone meanwhile
             logs.event(
@@ -80,7 +80,7 @@ def _watch(transport: RTCDtlsTransport, session: str) -> None:
     transport.on("statechange", changed)
 
 
-def _listen(ssl: Any, said: dict[str, str]) -> None:
+def _observe_handshake(ssl: Any, record: dict[str, str]) -> None:
     """Hear what the library does with a handshake: its first error, and the alerts that come and go."""
     if not isinstance(ssl, SSL.Connection):
         return
@@ -94,8 +94,8 @@ def _listen(ssl: Any, said: dict[str, str]) -> None:
             except SSL.WantReadError:
                 raise
             except SSL.Error as error:
-                if (reason := _reason(error)) is not None:
-                    said.setdefault("reason", reason)
+                if (reason := _openssl_reason(error)) is not None:
+                    record.setdefault("reason", reason)
                 raise
             heard(result, args)
             return result
@@ -107,11 +107,11 @@ def _listen(ssl: Any, said: dict[str, str]) -> None:
 
     def sent(result: Any, args: tuple[Any, ...]) -> None:
         del args
-        _note(said, "sent", result)
+        _note_alert(record, "sent", result)
 
     def received(result: Any, args: tuple[Any, ...]) -> None:
         del result
-        _note(said, "received", args[0])
+        _note_alert(record, "received", args[0])
 
     inner: Any = ssl
     inner.do_handshake = listened(inner.do_handshake, nothing)
@@ -120,7 +120,7 @@ def _listen(ssl: Any, said: dict[str, str]) -> None:
     inner.bio_write = listened(inner.bio_write, received)
 
 
-def _reason(error: SSL.Error) -> str | None:
+def _openssl_reason(error: SSL.Error) -> str | None:
     """OpenSSL's own words, None where it has none."""
     stack = error.args[0] if error.args else None
     if not isinstance(stack, list) or not stack:
@@ -128,20 +128,22 @@ def _reason(error: SSL.Error) -> str | None:
     return "; ".join(str(entry[-1]) for entry in stack)
 
 
-def _note(said: dict[str, str], way: str, datagram: object) -> None:
-    description = alert_in(bytes(datagram)) if isinstance(datagram, bytes | bytearray | memoryview) else None
+def _note_alert(record: dict[str, str], direction: str, datagram: object) -> None:
+    description = (
+        parse_alert(bytes(datagram)) if isinstance(datagram, bytes | bytearray | memoryview) else None
+    )
     if description is not None:
-        said.setdefault(way, description)
+        record.setdefault(direction, description)
 
 
-def alert_in(datagram: bytes) -> str | None:
+def parse_alert(datagram: bytes) -> str | None:
     """The name of the first alert in a datagram of DTLS records that are not encrypted yet, None without one."""
     at = 0
-    while at + _HEADER <= len(datagram):
+    while at + _RECORD_HEADER_BYTES <= len(datagram):
         kind, epoch = datagram[at], datagram[at + 3 : at + 5]
         length = int.from_bytes(datagram[at + 11 : at + 13], "big")
-        record = datagram[at + _HEADER : at + _HEADER + length]
-        if kind == _ALERT and epoch == _PLAIN and len(record) == 2:
+        record = datagram[at + _RECORD_HEADER_BYTES : at + _RECORD_HEADER_BYTES + length]
+        if kind == _ALERT_TYPE and epoch == _UNENCRYPTED_EPOCH and len(record) == 2:
             return _ALERTS.get(record[1], f"alert {record[1]}")
-        at += _HEADER + length
+        at += _RECORD_HEADER_BYTES + length
     return None

@@ -6,24 +6,24 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from personalive.server.webrtc.decoders import DECODED
-from personalive.server.webrtc.sdp import Section
+from personalive.server.webrtc.decoders import DECODABLE_CODECS
+from personalive.server.webrtc.sdp import MediaSection
 
-_STATIC = {"0": "PCMU/8000", "8": "PCMA/8000", "9": "G722/8000"}
-_AUDIO = frozenset({("opus", 48_000), ("pcmu", 8_000), ("pcma", 8_000), ("g722", 8_000)})
+_STATIC_PAYLOAD_TYPES = {"0": "PCMU/8000", "8": "PCMA/8000", "9": "G722/8000"}
+_AUDIO_CODECS = frozenset({("opus", 48_000), ("pcmu", 8_000), ("pcma", 8_000), ("g722", 8_000)})
 _VIDEO_CLOCK = 90_000
 _H264_NORMALIZED = "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f"
 _H264_PROFILES = frozenset({0x42, 0x4D, 0x64, 0x6E, 0x7A, 0xF4, 0x2C})
 """Baseline, Main, High, High 10, High 4:2:2, High 4:4:4 and CAVLC 4:4:4, which FFmpeg decodes."""
-_H264_EXTENDED, _BASELINE_TOO = 0x58, 0xC0
-_DYNAMIC = frozenset({*range(35, 64), *range(96, 128)})
+_H264_EXTENDED, _CONSTRAINT_BASELINE = 0x58, 0xC0
+_DYNAMIC_PAYLOAD_TYPES = frozenset({*range(35, 64), *range(96, 128)})
 """Payload types that may mean anything, beside RTCP on one port (RFC 5761)."""
 _HEVC = frozenset({"H265", "HEVC"})
-_NAMES = {"H264": "H.264", "H265": "HEVC (H.265)", "HEVC": "HEVC (H.265)"}
+_DISPLAY_NAMES = {"H264": "H.264", "H265": "HEVC (H.265)", "HEVC": "HEVC (H.265)"}
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class PayloadFormat:
     """A payload type of a section: `name` as offered, `clock` in Hz, `parameters` as the text of its `a=fmtp`."""
 
     kind: str
@@ -39,7 +39,7 @@ class Format:
         """Its name in capitals."""
         return self.name.upper()
 
-    def parameter(self, name: str) -> str | None:
+    def get_parameter(self, name: str) -> str | None:
         """One of the parameters, None where it is not set."""
         for part in (self.parameters or "").split(";"):
             key, _, value = part.partition("=")
@@ -48,50 +48,58 @@ class Format:
         return None
 
     @property
-    def receivable(self) -> bool:
+    def is_receivable(self) -> bool:
         """Whether frames of this format can be taken apart and decoded here."""
-        if self.payload_type not in _DYNAMIC and self.kind == "video":
+        if self.payload_type not in _DYNAMIC_PAYLOAD_TYPES and self.kind == "video":
             return False
         if self.kind == "audio":
-            return (self.name.lower(), self.clock) in _AUDIO and self._has_its_number
-        return self.clock == _VIDEO_CLOCK and self.codec in DECODED and (self.codec != "H264" or self._h264)
-
-    @property
-    def sendable(self) -> bool:
-        """Whether the server's encoders make this format: VP8, and H.264 in fragments."""
-        return self.receivable and (
-            self.codec == "VP8" or (self.codec == "H264" and self._packetization == "1")
+            return (self.name.lower(), self.clock) in _AUDIO_CODECS and self._has_valid_payload_type
+        return (
+            self.clock == _VIDEO_CLOCK
+            and self.codec in DECODABLE_CODECS
+            and (self.codec != "H264" or self._is_h264_supported)
         )
 
     @property
-    def _has_its_number(self) -> bool:
-        static = _STATIC.get(str(self.payload_type))
-        return self.payload_type in _DYNAMIC if static is None else static.lower() == self._rtpmap.lower()
+    def is_sendable(self) -> bool:
+        """Whether the server's encoders make this format: VP8, and H.264 in fragments."""
+        return self.is_receivable and (
+            self.codec == "VP8" or (self.codec == "H264" and self._is_packetization_supported == "1")
+        )
 
     @property
-    def _packetization(self) -> str:
-        return self.parameter("packetization-mode") or "0"
+    def _has_valid_payload_type(self) -> bool:
+        static = _STATIC_PAYLOAD_TYPES.get(str(self.payload_type))
+        return (
+            self.payload_type in _DYNAMIC_PAYLOAD_TYPES
+            if static is None
+            else static.lower() == self._rtpmap.lower()
+        )
 
     @property
-    def _h264(self) -> bool:
+    def _is_packetization_supported(self) -> str:
+        return self.get_parameter("packetization-mode") or "0"
+
+    @property
+    def _is_h264_supported(self) -> bool:
         """Whether FFmpeg decodes the profile, and the packets are of a kind that can be taken apart."""
-        if self._packetization not in {"0", "1"}:
+        if self._is_packetization_supported not in {"0", "1"}:
             return False
-        given = self.parameter("profile-level-id")
+        given = self.get_parameter("profile-level-id")
         if given is None:
             return True
         if not re.fullmatch(r"[0-9a-fA-F]{6}", given):
             return False
         profile, constraints = int(given[:2], 16), int(given[2:4], 16)
         if profile == _H264_EXTENDED:
-            return constraints & _BASELINE_TOO != 0
+            return constraints & _CONSTRAINT_BASELINE != 0
         return profile in _H264_PROFILES
 
     @property
     def _rtpmap(self) -> str:
         return f"{self.name}/{self.clock}" + ("/2" if self.channels == 2 else "")
 
-    def lines(self) -> list[str]:
+    def to_sdp_lines(self) -> list[str]:
         """Its SDP lines as aiortc takes them: one H.264 for all, and no parameters that it knows nothing of."""
         told = [f"a=rtpmap:{self.payload_type} {self._rtpmap}"]
         if self.codec == "H264":
@@ -100,40 +108,40 @@ class Format:
 
     def __str__(self) -> str:
         """As a sentence names it."""
-        name = _NAMES.get(self.codec, self.name)
-        if self.codec == "H264" and not self.receivable:
+        name = _DISPLAY_NAMES.get(self.codec, self.name)
+        if self.codec == "H264" and not self.is_receivable:
             return f"{name} ({self.parameters})" if self.parameters else name
         return name
 
 
-def formats_of(section: Section) -> list[Format]:
+def parse_formats(section: MediaSection) -> list[PayloadFormat]:
     """The formats of a section in their order, repairs (RTX, RED, FEC) left out, and what has no sense."""
-    maps = _by_payload_type(section, "rtpmap")
-    parameters = _by_payload_type(section, "fmtp")
-    found: dict[int, Format] = {}
+    maps = _map_by_payload_type(section, "rtpmap")
+    parameters = _map_by_payload_type(section, "fmtp")
+    found: dict[int, PayloadFormat] = {}
     for text in section.formats:
-        named = maps.get(text) or _STATIC.get(text)
+        named = maps.get(text) or _STATIC_PAYLOAD_TYPES.get(text)
         words = re.fullmatch(r"([\w.+-]+)/(\d{1,7})(?:/(\d{1,2}))?", named or "")
         if words is None or not text.isdecimal() or int(text) > 127 or int(text) in found:
             continue
         if words[1].lower() in {"rtx", "red", "ulpfec", "flexfec-03", "telephone-event", "cn"}:
             continue
-        found[int(text)] = Format(
+        found[int(text)] = PayloadFormat(
             section.kind,
             int(text),
             words[1],
             int(words[2]),
             int(words[3] or 1),
             parameters.get(text),
-            tuple(_feedback(section, text)),
+            tuple(_parse_feedback(section, text)),
         )
     return list(found.values())
 
 
-def repairs(section: Section, kept: Iterable[Format]) -> list[tuple[int, list[str]]]:
-    """RTX formats that belong to `kept` ones: payload types, with their SDP lines."""
-    maps, parameters = _by_payload_type(section, "rtpmap"), _by_payload_type(section, "fmtp")
-    known = {str(one.payload_type) for one in kept}
+def find_rtx_formats(section: MediaSection, formats: Iterable[PayloadFormat]) -> list[tuple[int, list[str]]]:
+    """RTX formats that belong to `formats` ones: payload types, with their SDP lines."""
+    maps, parameters = _map_by_payload_type(section, "rtpmap"), _map_by_payload_type(section, "fmtp")
+    known = {str(one.payload_type) for one in formats}
     found = []
     for text in section.formats:
         named, given = maps.get(text, ""), parameters.get(text, "")
@@ -143,13 +151,13 @@ def repairs(section: Section, kept: Iterable[Format]) -> list[tuple[int, list[st
     return found
 
 
-def taken_in_words() -> str:
+def describe_accepted_formats() -> str:
     """Which video is taken, as a part of a sentence."""
-    names = ["H.264", *(name for name in ("VP8", "VP9", "AV1") if name in DECODED)]
+    names = ["H.264", *(name for name in ("VP8", "VP9", "AV1") if name in DECODABLE_CODECS)]
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def remedy(offered: Iterable[Format]) -> str:
+def describe_remedy(offered: Iterable[PayloadFormat]) -> str:
     """What the user of a broadcaster changes so that the video can be taken."""
     if any(one.codec == "H264" for one in offered):
         return "In OBS, Settings > Output > Streaming: set the video encoder's profile to high, main or baseline."
@@ -161,7 +169,7 @@ def remedy(offered: Iterable[Format]) -> str:
     )
 
 
-def _by_payload_type(section: Section, name: str) -> dict[str, str]:
+def _map_by_payload_type(section: MediaSection, name: str) -> dict[str, str]:
     found: dict[str, str] = {}
     for value in section.attributes.get(name, ()):
         number, _, rest = value.partition(" ")
@@ -169,6 +177,6 @@ def _by_payload_type(section: Section, name: str) -> dict[str, str]:
     return found
 
 
-def _feedback(section: Section, payload_type: str) -> list[str]:
+def _parse_feedback(section: MediaSection, payload_type: str) -> list[str]:
     pairs = (value.partition(" ") for value in section.attributes.get("rtcp-fb", ()))
     return [rest.strip() for number, _, rest in pairs if number in {"*", payload_type} and rest.strip()]

@@ -9,33 +9,33 @@ import socket
 import threading
 import time
 
-_KEPT_S = 60.0
+_CACHE_TTL_S = 60.0
 
 
-class Lookup:
+class HostResolver:
     """Finds hosts' IPv4 addresses, each in a thread of its own, of which there is one at a time for each host."""
 
     def __init__(self) -> None:
-        self._found: dict[str, tuple[str, float]] = {}
+        self._cache: dict[str, tuple[str, float]] = {}
         self._running: dict[str, asyncio.Future[str]] = {}
 
-    async def address(self, host: str, within: float) -> str | None:
-        """An IPv4 address of the host; None where there is none, or it takes longer than `within` seconds.
+    async def resolve(self, host: str, timeout: float) -> str | None:
+        """An IPv4 address of the host; None where there is none, or it takes longer than `timeout` seconds.
 
         A lookup that takes longer goes on, and its outcome serves the next one who asks.
         """
         with contextlib.suppress(ValueError):
             return str(ipaddress.IPv4Address(host))
-        address, until = self._found.get(host, ("", 0.0))
+        address, until = self._cache.get(host, ("", 0.0))
         if time.monotonic() < until:
             return address
-        running = self._running.get(host) or self._start(host)
+        running = self._running.get(host) or self._start_lookup(host)
         try:
-            return await asyncio.wait_for(asyncio.shield(running), within)
+            return await asyncio.wait_for(asyncio.shield(running), timeout)
         except (OSError, TimeoutError):
             return None
 
-    def _start(self, host: str) -> asyncio.Future[str]:
+    def _start_lookup(self, host: str) -> asyncio.Future[str]:
         loop = asyncio.get_running_loop()
         done: asyncio.Future[str] = loop.create_future()
         self._running[host] = done
@@ -46,7 +46,7 @@ class Lookup:
                 done.set_exception(error or OSError(f"{host} has no address"))
                 done.exception()  # nobody may be waiting any more
             else:
-                self._found[host] = (address, time.monotonic() + _KEPT_S)
+                self._cache[host] = (address, time.monotonic() + _CACHE_TTL_S)
                 done.set_result(address)
 
         def look() -> None:

@@ -12,22 +12,22 @@ from typing import Any
 
 from personalive.server.settings import Settings
 
-_USER = "personalive"
+_DEFAULT_USER = "personalive"
 
 
-def ice_servers(settings: Settings, now: float) -> list[dict[str, Any]]:
-    """The servers to use, for a request made at `now` (seconds since 1970); empty if none are set."""
+def make_ice_servers(settings: Settings, unix_time: float) -> list[dict[str, Any]]:
+    """The servers to use, for a request made at `unix_time` (seconds since 1970); empty if none are set."""
     servers: list[dict[str, Any]] = []
     if settings.stun_urls:
         servers.append({"urls": list(settings.stun_urls)})
     if settings.turn_urls:
-        username, credential = _credentials(settings, now)
+        username, credential = _make_credentials(settings, unix_time)
         servers.append({"urls": list(settings.turn_urls), "username": username, "credential": credential})
     return servers
 
 
-def _credentials(settings: Settings, now: float) -> tuple[str, str]:
-    name = settings.turn_username or _USER
+def _make_credentials(settings: Settings, now: float) -> tuple[str, str]:
+    name = settings.turn_username or _DEFAULT_USER
     if settings.turn_secret is None:
         password = settings.turn_password
         return name, "" if password is None else password.get_secret_value()

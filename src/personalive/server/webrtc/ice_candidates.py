@@ -17,29 +17,29 @@ from aiortc.sdp import candidate_from_sdp
 
 from personalive.server.errors import BadRequestError
 from personalive.server.telemetry import logs
-from personalive.server.webrtc.sdp_limits import MOST_CANDIDATES
+from personalive.server.webrtc.sdp_limits import MAX_CANDIDATES
 
-_MOST_CHARACTERS = 500
-_LINE = "a=candidate:"
-_DISCARDED_LINES = (_LINE, "a=end-of-candidates")
-_HIDDEN = ".local"
+_MAX_CHARACTERS = 500
+_CANDIDATE_PREFIX = "a=candidate:"
+_DISCARDED_LINES = (_CANDIDATE_PREFIX, "a=end-of-candidates")
+_MDNS_SUFFIX = ".local"
 """The end of names that browsers give instead of addresses, to be resolved by mDNS."""
 
 
-def parse(text: str) -> RTCIceCandidate | None:
+def parse_candidate(text: str) -> RTCIceCandidate | None:
     """A candidate as SDP has it, with or without `candidate:`; None for one that could never be used here.
 
     Raises `BadRequestError` for what is no candidate.
     """
-    candidate = _read(text.removeprefix("a=").removeprefix("candidate:"))
+    candidate = _parse_fields(text.removeprefix("a=").removeprefix("candidate:"))
     if candidate is None:
         raise BadRequestError(f"This is no ICE candidate: {text[:120]!r}.")
     return candidate if _is_usable(candidate) else None
 
 
-def _read(text: str) -> RTCIceCandidate | None:
+def _parse_fields(text: str) -> RTCIceCandidate | None:
     fields = text.split()
-    if len(text) > _MOST_CHARACTERS or len(fields) < 8 or fields[6] != "typ":
+    if len(text) > _MAX_CHARACTERS or len(fields) < 8 or fields[6] != "typ":
         return None
     try:
         candidate = candidate_from_sdp(text)
@@ -54,7 +54,7 @@ def _is_usable(candidate: RTCIceCandidate) -> bool:
         return False
     if candidate.type not in {"host", "srflx", "relay"}:
         return False
-    if candidate.ip.endswith(_HIDDEN):
+    if candidate.ip.endswith(_MDNS_SUFFIX):
         return True
     try:
         address = ipaddress.ip_address(candidate.ip)
@@ -67,7 +67,7 @@ def _is_usable(candidate: RTCIceCandidate) -> bool:
 _BROADCAST = ipaddress.ip_address("255.255.255.255")
 
 
-def without_candidates(sdp: str) -> tuple[str, list[RTCIceCandidate]]:
+def split_candidates(sdp: str) -> tuple[str, list[RTCIceCandidate]]:
     """The SDP without its candidates, and those that could be used, each with its media section's number.
 
     Those that cannot be read are left out: the other side may be reached all the same.
@@ -79,24 +79,24 @@ def without_candidates(sdp: str) -> tuple[str, list[RTCIceCandidate]]:
         section += line.startswith("m=")
         if not line.startswith(_DISCARDED_LINES):
             kept.append(line)
-        elif line.startswith(_LINE) and section >= 0:
+        elif line.startswith(_CANDIDATE_PREFIX) and section >= 0:
             with contextlib.suppress(BadRequestError):
-                if (candidate := parse(line)) is not None:
+                if (candidate := parse_candidate(line)) is not None:
                     candidate.sdpMLineIndex = section
                     found.append(candidate)
     return "".join(kept), found
 
 
 class RemoteCandidates:
-    """Gives one connection what its other side says about its addresses, up to `MOST_CANDIDATES`."""
+    """Gives one connection what its other side says about its addresses, up to `MAX_CANDIDATES`."""
 
-    def __init__(self, connection: RTCPeerConnection, session: str) -> None:
-        """`session` is the id of the session that the connection belongs to, for the log."""
+    def __init__(self, connection: RTCPeerConnection, session_id: str) -> None:
+        """`session_id` is the id of the session that the connection belongs to, for the log."""
         self._connection = connection
-        self._session = session
+        self._session_id = session_id
         self._known: set[tuple[str, int, str | None, int | None]] = set()
-        self._full = False
-        self._resolving: set[asyncio.Task[None]] = set()
+        self._limit_logged = False
+        self._resolve_tasks: set[asyncio.Task[None]] = set()
 
     async def add(self, candidates: Iterable[RTCIceCandidate]) -> None:
         """Try these too; others get their turn between any two of them. Names are resolved meanwhile."""
@@ -104,27 +104,27 @@ class RemoteCandidates:
             if not self._is_new(candidate):
                 continue
             adding = self._add(candidate)
-            if candidate.ip.endswith(_HIDDEN):
+            if candidate.ip.endswith(_MDNS_SUFFIX):
                 task = asyncio.get_running_loop().create_task(adding, name="resolve-candidate")
-                self._resolving.add(task)
-                task.add_done_callback(self._resolving.discard)
+                self._resolve_tasks.add(task)
+                task.add_done_callback(self._resolve_tasks.discard)
             else:
                 await adding
             await asyncio.sleep(0)
 
     def close(self) -> None:
         """Resolve no more names."""
-        for task in self._resolving:
+        for task in self._resolve_tasks:
             task.cancel()
 
     def _is_new(self, candidate: RTCIceCandidate) -> bool:
         key = (candidate.ip, candidate.port, candidate.sdpMid, candidate.sdpMLineIndex)
         if key in self._known:
             return False
-        if len(self._known) >= MOST_CANDIDATES:
-            if not self._full:
-                logs.event("candidates_ignored", session=self._session, taken=MOST_CANDIDATES)
-            self._full = True
+        if len(self._known) >= MAX_CANDIDATES:
+            if not self._limit_logged:
+                logs.event("candidates_ignored", session=self._session_id, taken=MAX_CANDIDATES)
+            self._limit_logged = True
             return False
         self._known.add(key)
         return True
@@ -135,7 +135,7 @@ class RemoteCandidates:
         except Exception as error:  # sockets, or what the library does not like about it
             logs.event(
                 "candidate_unusable",
-                session=self._session,
+                session=self._session_id,
                 address=candidate.ip,
                 error=f"{type(error).__name__}: {error}",
             )

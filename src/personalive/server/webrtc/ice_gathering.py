@@ -15,29 +15,29 @@ from aioice import Candidate, Connection
 from aiortc import RTCPeerConnection
 
 from personalive.server.telemetry import logs
-from personalive.server.webrtc.host_resolver import Lookup
+from personalive.server.webrtc.host_resolver import HostResolver
 
-STUN_S = 0.4
+STUN_TIMEOUT_S = 0.4
 """Seconds for a STUN server, its name's lookup included: one round trip."""
-TURN_S = 2.0
+TURN_TIMEOUT_S = 2.0
 """Seconds for a TURN server, which takes several round trips."""
-_LEFT_OUT_S = 60.0
+_UNREACHABLE_TTL_S = 60.0
 """Seconds for which a TURN server that did not answer is not asked again."""
 
 
-class Gathering:
+class IceGathering:
     """How all connections of a server look for their own addresses. Use it on the event loop only."""
 
     def __init__(self) -> None:
-        self._lookup = Lookup()
-        self._left_out: dict[tuple[str, int], float] = {}
+        self._resolver = HostResolver()
+        self._unreachable_until: dict[tuple[str, int], float] = {}
 
-    def limit(self, connection: RTCPeerConnection) -> None:
+    def limit_time(self, connection: RTCPeerConnection) -> None:
         """Limit how long this connection looks for its addresses. Call it between the two descriptions."""
         for ice in _ice_connections(connection):
-            self._limit(ice)
+            self._limit_connection(ice)
 
-    def _limit(self, ice: Connection) -> None:
+    def _limit_connection(self, ice: Connection) -> None:
         """Ask the two kinds of servers one after the other, each for its own time."""
         gather: Any = ice.get_component_candidates
         stun, turn = ice.stun_server, ice.turn_server
@@ -45,33 +45,37 @@ class Gathering:
         async def gather_soon(component: int, addresses: list[str], **options: Any) -> list[Candidate]:
             del options  # how long the library would wait
             begun = time.monotonic()
-            ice.stun_server, ice.turn_server = await self._found(stun, STUN_S), None
-            left = max(STUN_S - (time.monotonic() - begun), 0.05)
+            ice.stun_server, ice.turn_server = await self._resolve(stun, STUN_TIMEOUT_S), None
+            left = max(STUN_TIMEOUT_S - (time.monotonic() - begun), 0.05)
             found: list[Candidate] = await gather(component, addresses, timeout=left)
-            if stun is not None and any(":" not in each.host for each in found) and not _has(found, "srflx"):
-                _report("stun", stun, begun)
+            if (
+                stun is not None
+                and any(":" not in each.host for each in found)
+                and not _has_type(found, "srflx")
+            ):
+                _log_silent_server("stun", stun, begun)
             return found + (await relayed(component) if turn is not None else [])
 
         async def relayed(component: int) -> list[Candidate]:
             assert turn is not None
             begun = time.monotonic()
-            if begun < self._left_out.get(turn, 0.0):
+            if begun < self._unreachable_until.get(turn, 0.0):
                 return []
             # Its certificate is for the name.
             ice.stun_server = None
-            ice.turn_server = turn if ice.turn_ssl else await self._found(turn, TURN_S)
-            found: list[Candidate] = await gather(component, [], timeout=TURN_S)
-            if not _has(found, "relay"):
-                self._left_out[turn] = time.monotonic() + _LEFT_OUT_S
-                _report("turn", turn, begun)
+            ice.turn_server = turn if ice.turn_ssl else await self._resolve(turn, TURN_TIMEOUT_S)
+            found: list[Candidate] = await gather(component, [], timeout=TURN_TIMEOUT_S)
+            if not _has_type(found, "relay"):
+                self._unreachable_until[turn] = time.monotonic() + _UNREACHABLE_TTL_S
+                _log_silent_server("turn", turn, begun)
             return found
 
         ice.get_component_candidates = gather_soon  # type: ignore[method-assign, assignment]
 
-    async def _found(self, server: tuple[str, int] | None, within: float) -> tuple[str, int] | None:
+    async def _resolve(self, server: tuple[str, int] | None, timeout: float) -> tuple[str, int] | None:
         if server is None:
             return None
-        address = await self._lookup.address(server[0], within)
+        address = await self._resolver.resolve(server[0], timeout)
         return None if address is None else (address, server[1])
 
 
@@ -89,11 +93,11 @@ def _ice_connections(connection: RTCPeerConnection) -> Iterable[Connection]:
     return [gatherer._connection for gatherer in gatherers]
 
 
-def _has(candidates: list[Candidate], kind: str) -> bool:
+def _has_type(candidates: list[Candidate], kind: str) -> bool:
     return any(candidate.type == kind for candidate in candidates)
 
 
-def _report(kind: str, server: tuple[str, int], begun: float) -> None:
+def _log_silent_server(kind: str, server: tuple[str, int], begun: float) -> None:
     logs.event(
         "ice_server_silent",
         level=logging.WARNING,

@@ -15,86 +15,90 @@ from aiortc import RTCPeerConnection
 from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtp import RtpPacket
 
-PATIENCE_S = 0.3
+MAX_WAIT_S = 0.3
 """Seconds that a missing packet is waited for."""
-_LONG_AGO = 90_000
+_LONG_PAUSE_TICKS = 90_000
 """Ticks of a video's clock, a second of it: what is missing for so long was never kept to be sent again."""
 _CAPACITY = 512
-_ATTRIBUTE = "_RTCRtpReceiver__jitter_buffer"
+_JITTER_BUFFER_ATTRIBUTE = "_RTCRtpReceiver__jitter_buffer"
 
 
-class NewestWins(JitterBuffer):
-    """Gives up what is missing after `PATIENCE_S`, or at once where it is old; goes on with the newest frame."""
+class LowLatencyJitterBuffer(JitterBuffer):
+    """Gives up what is missing after `MAX_WAIT_S`, or at once where it is old; goes on with the newest frame."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(capacity=_CAPACITY, is_video=True)
         self._clock = clock
         self._newest: RtpPacket | None = None
-        self._waits_since: float | None = None
+        self._gap_since: float | None = None
         self._given_up: int | None = None  # the timestamp of a frame that cannot be whole any more
 
     def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
         """Take a packet; whether a key frame is to be asked for, and the next frame if it is complete."""
         if packet.timestamp == self._given_up:
-            self._begin_after(packet)
+            self._restart_after(packet)
             return False, None
         self._given_up = None
         wants_key, frame = super().add(packet)
         newest = self._newest
-        if newest is None or wants_key or _ahead(packet.sequence_number, newest.sequence_number) > 0:
+        if (
+            newest is None
+            or wants_key
+            or _sequence_distance(packet.sequence_number, newest.sequence_number) > 0
+        ):
             self._newest = newest = packet
-        if frame is not None or not self._misses(newest.sequence_number):
-            self._waits_since = None
+        if frame is not None or not self._has_gap(newest.sequence_number):
+            self._gap_since = None
             return wants_key, frame
         now = self._clock()
-        if self._waits_since is None:
-            self._waits_since = now
-        if now - self._waits_since >= PATIENCE_S or self._is_old(newest):
-            self._skip(newest)
+        if self._gap_since is None:
+            self._gap_since = now
+        if now - self._gap_since >= MAX_WAIT_S or self._is_after_pause(newest):
+            self._skip_to_newest(newest)
             return True, None
         return wants_key, None
 
-    def _misses(self, newest: int) -> bool:
+    def _has_gap(self, newest: int) -> bool:
         """Whether there is a gap before the newest packet."""
         assert self._origin is not None
         return any(
             self._packets[(self._origin + offset) % _CAPACITY] is None
-            for offset in range(min(_ahead(newest, self._origin), _CAPACITY))
+            for offset in range(min(_sequence_distance(newest, self._origin), _CAPACITY))
         )
 
-    def _is_old(self, newest: RtpPacket) -> bool:
+    def _is_after_pause(self, newest: RtpPacket) -> bool:
         """Whether what is missing comes before a long pause."""
         assert self._origin is not None
         packets = (self._packets[(self._origin + offset) % _CAPACITY] for offset in range(_CAPACITY))
         before = next((packet for packet in packets if packet is not None), newest)
-        return (newest.timestamp - before.timestamp) % 2**32 in range(_LONG_AGO, 2**31)
+        return (newest.timestamp - before.timestamp) % 2**32 in range(_LONG_PAUSE_TICKS, 2**31)
 
-    def _skip(self, newest: RtpPacket) -> None:
+    def _skip_to_newest(self, newest: RtpPacket) -> None:
         """Forget all that comes before the newest frame, and that one too where its beginning is missing."""
         assert self._origin is not None
-        self._waits_since = None
+        self._gap_since = None
         begin = newest
         while (before := self._packets[(begin.sequence_number - 1) % _CAPACITY]) is not None:
             if before.timestamp != newest.timestamp:
-                self.remove(_ahead(begin.sequence_number, self._origin))
+                self.remove(_sequence_distance(begin.sequence_number, self._origin))
                 return
             begin = before
         self._given_up = newest.timestamp
-        self._begin_after(newest)
+        self._restart_after(newest)
 
-    def _begin_after(self, packet: RtpPacket) -> None:
+    def _restart_after(self, packet: RtpPacket) -> None:
         self.remove(_CAPACITY)
         self._origin = (packet.sequence_number + 1) % 2**16
 
 
-def take_newest(connection: RTCPeerConnection) -> None:
-    """Let the connection's video go through `NewestWins`. Call it before the first packet comes."""
+def use_low_latency_jitter_buffer(connection: RTCPeerConnection) -> None:
+    """Let the connection's video go through `LowLatencyJitterBuffer`. Call it before the first packet comes."""
     for receiver in connection.getReceivers():
-        held: Any = getattr(receiver, _ATTRIBUTE, None)
+        held: Any = getattr(receiver, _JITTER_BUFFER_ATTRIBUTE, None)
         if isinstance(held, JitterBuffer) and held._is_video:
-            setattr(receiver, _ATTRIBUTE, NewestWins())
+            setattr(receiver, _JITTER_BUFFER_ATTRIBUTE, LowLatencyJitterBuffer())
 
 
-def _ahead(one: int, other: int) -> int:
+def _sequence_distance(one: int, other: int) -> int:
     """By how many packets `one` is later than `other`; negative where it is earlier."""
     return (one - other + 2**15) % 2**16 - 2**15

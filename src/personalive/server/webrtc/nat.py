@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 
 
-def with_public_address(sdp: str, public_ip: str | None) -> str:
+def add_public_candidates(sdp: str, public_ip: str | None) -> str:
     """The SDP with each private host candidate offered at `public_ip` too, at the same port.
 
     Clouds map a public address to a machine's private one, port by port; the machine itself does not know it.
@@ -17,14 +17,18 @@ def with_public_address(sdp: str, public_ip: str | None) -> str:
         lines.append(line)
         # a=candidate:<foundation> <component> udp <priority> <address> <port> typ host
         fields = line.split(" ")
-        if line.startswith("a=candidate:") and fields[6:8] == ["typ", "host"] and _fits(fields[4], public_ip):
+        if (
+            line.startswith("a=candidate:")
+            and fields[6:8] == ["typ", "host"]
+            and _is_same_family(fields[4], public_ip)
+        ):
             foundation, component, transport, priority, address, port = fields[:6]
             seen = [f"{foundation}p", component, transport, str(int(priority) - 1), public_ip, port]
             lines.append(" ".join([*seen, "typ", "srflx", "raddr", address, "rport", port]))
     return "\r\n".join(lines)
 
 
-def _fits(address: str, public_ip: str) -> bool:
+def _is_same_family(address: str, public_ip: str) -> bool:
     try:
         own, public = ipaddress.ip_address(address), ipaddress.ip_address(public_ip)
     except ValueError:  # a name of mDNS

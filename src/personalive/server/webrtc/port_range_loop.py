@@ -20,13 +20,13 @@ P = TypeVar("P", bound=asyncio.BaseProtocol)
 # the listening one when a client goes before it is accepted, and before Python 3.13 a datagram socket receives
 # nothing more once it has sent to a port where nobody listens, as ICE does while it looks for a way. Neither the
 # ICE nor the WebRTC library needs what only one of the two has, and no subprocess is started on the loop.
-MOST_OF_A_KIND = 248 if sys.platform == "win32" else None
+MAX_SOCKETS_PER_KIND = 248 if sys.platform == "win32" else None
 """The most UDP sockets, and the most HTTP connections. One call of `select` takes 512 sockets on Windows, some of
 which are the loop's own, and one more would end the loop."""
 
 
-class ServerLoop(asyncio.SelectorEventLoop):
-    """Refuses datagram sockets beyond `MOST_OF_A_KIND`."""
+class LimitedEventLoop(asyncio.SelectorEventLoop):
+    """Refuses datagram sockets beyond `MAX_SOCKETS_PER_KIND`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,14 +41,14 @@ class ServerLoop(asyncio.SelectorEventLoop):
     ) -> tuple[asyncio.DatagramTransport, P]:
         """As any loop's. Raises `OSError` where there would be too many."""
         used = sum(not transport.is_closing() for transport in self._opened)
-        if MOST_OF_A_KIND is not None and used >= MOST_OF_A_KIND:
+        if MAX_SOCKETS_PER_KIND is not None and used >= MAX_SOCKETS_PER_KIND:
             raise OSError(errno.EMFILE, "too many UDP sockets are open")
         made = await super().create_datagram_endpoint(protocol_factory, local_addr, remote_addr, **options)
         self._opened.add(made[0])
         return made
 
 
-class PortRangeLoop(ServerLoop):
+class PortRangeEventLoop(LimitedEventLoop):
     """Where a datagram endpoint asks for any port of an address, it gets one of `ports`."""
 
     def __init__(self, ports: range) -> None:
@@ -81,6 +81,6 @@ class PortRangeLoop(ServerLoop):
         raise OSError(errno.EADDRINUSE, f"all UDP ports of {low}-{high} are in use at {local_addr[0]}")
 
 
-def loop_factory(ports: range | None) -> Callable[[], asyncio.AbstractEventLoop]:
+def make_loop_factory(ports: range | None) -> Callable[[], asyncio.AbstractEventLoop]:
     """What makes the server's event loop; `ports` are the UDP ports for media, None for any."""
-    return ServerLoop if ports is None else lambda: PortRangeLoop(ports)
+    return LimitedEventLoop if ports is None else lambda: PortRangeEventLoop(ports)

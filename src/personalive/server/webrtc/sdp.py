@@ -17,7 +17,7 @@ _MEDIA_LINE = re.compile(r"m=([\w-]+) (\d{1,5})(?:/\d+)? ([\w/]+)((?: [\w./+-]+)
 
 
 @dataclass(slots=True)
-class Section:
+class MediaSection:
     """A media section: what its `m=` line says, and its attributes."""
 
     index: int
@@ -27,34 +27,34 @@ class Section:
     formats: tuple[str, ...]
     attributes: Attributes = field(default_factory=dict)
 
-    def first(self, name: str) -> str | None:
+    def get_first(self, name: str) -> str | None:
         """The first value of an attribute, None where there is no such line."""
         return next(iter(self.attributes.get(name, ())), None)
 
-    def has(self, name: str) -> bool:
+    def has_attribute(self, name: str) -> bool:
         """Whether there is such a line."""
         return name in self.attributes
 
     @property
     def mid(self) -> str | None:
         """Its name, None where it has none."""
-        return self.first("mid") or None
+        return self.get_first("mid") or None
 
 
 @dataclass(slots=True)
-class Description:
+class SessionDescription:
     """A whole SDP text."""
 
     attributes: Attributes
-    sections: list[Section]
+    sections: list[MediaSection]
 
-    def inherited(self, section: Section, name: str) -> list[str]:
+    def get_all(self, section: MediaSection, name: str) -> list[str]:
         """A section's values of an attribute, else those that the session has for all sections."""
         return section.attributes.get(name) or self.attributes.get(name, [])
 
-    def first(self, section: Section, name: str) -> str | None:
+    def get_first(self, section: MediaSection, name: str) -> str | None:
         """The first of them."""
-        return next(iter(self.inherited(section, name)), None)
+        return next(iter(self.get_all(section, name)), None)
 
     @property
     def bundle(self) -> list[str]:
@@ -63,16 +63,16 @@ class Description:
         return next((words[1:] for words in groups if words and words[0] == "BUNDLE"), [])
 
 
-def parse(text: str) -> Description:
+def parse_sdp(text: str) -> SessionDescription:
     """Read an SDP text, whatever ends its lines. Raises `BadRequestError` for what is none."""
     lines = [line.strip() for line in _LINE_END.split(text) if line.strip()]
     if not lines or lines[0] != "v=0":
         raise BadRequestError("The offer is no SDP: it does not begin with v=0.")
-    description = Description({}, [])
+    description = SessionDescription({}, [])
     attributes = description.attributes
     for line in lines:
         if line.startswith("m="):
-            section = _section(len(description.sections), line)
+            section = _parse_media_line(len(description.sections), line)
             description.sections.append(section)
             attributes = section.attributes
         elif line.startswith("a="):
@@ -81,14 +81,14 @@ def parse(text: str) -> Description:
     return description
 
 
-def _section(index: int, line: str) -> Section:
+def _parse_media_line(index: int, line: str) -> MediaSection:
     found = _MEDIA_LINE.fullmatch(line)
     if found is None:
         raise BadRequestError(f"The offer's SDP is malformed: {line[:80]!r} is no media section.")
-    return Section(index, found[1], int(found[2]), found[3], tuple(found[4].split()))
+    return MediaSection(index, found[1], int(found[2]), found[3], tuple(found[4].split()))
 
 
-def blocks(text: str) -> Iterator[list[str]]:
+def split_sections(text: str) -> Iterator[list[str]]:
     """The lines of a well-formed SDP text: those of the session, then those of each section."""
     lines = text.splitlines()
     begins = [0, *(index for index, line in enumerate(lines) if line.startswith("m=")), len(lines)]

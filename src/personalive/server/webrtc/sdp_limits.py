@@ -11,61 +11,69 @@ from collections.abc import Iterable
 
 from personalive.server.errors import BadRequestError
 
-MOST_SDP_CHARACTERS = 64_000
+MAX_SDP_CHARACTERS = 64_000
 """Browsers' offers have 5,000 to 20,000."""
-MOST_CANDIDATES = 50
+MAX_CANDIDATES = 50
 """ICE candidates of a session that are tried, and of one body: each is sent packets for half a minute."""
 
-_MOST_LINES = 1200
-_MOST_LINE_CHARACTERS = 2000
-_MOST_SECTIONS = 6
-_MOST_OF_A_SECTION = {"rtpmap": 96, "fmtp": 96, "rtcp-fb": 240, "ssrc": 96, "ssrc-group": 32, "extmap": 64}
+_MAX_LINES = 1200
+_MAX_LINE_CHARACTERS = 2000
+_MAX_SECTIONS = 6
+_MAX_ATTRIBUTES_PER_SECTION = {
+    "rtpmap": 96,
+    "fmtp": 96,
+    "rtcp-fb": 240,
+    "ssrc": 96,
+    "ssrc-group": 32,
+    "extmap": 64,
+}
 """Lines of an attribute in a media section: payload types have seven bits, and browsers use up to fifty."""
-_MOST_PAYLOAD_TYPES = 128
-_MOST_OTHERWISE = 128
+_MAX_PAYLOAD_TYPES = 128
+_MAX_OTHER_ATTRIBUTES = 128
 """Lines of any other attribute in a media section."""
-_MOST_LOOKUPS = 32_000
+_MAX_CODEC_LOOKUPS = 32_000
 """Lines about codecs times codecs, of all sections together."""
 
 
 def check_sdp(sdp: str) -> None:
     """Raise `BadRequestError` for an SDP, or a fragment, that is larger than any that a client has use for."""
-    _require(len(sdp), MOST_SDP_CHARACTERS, "characters")
+    _require_at_most(len(sdp), MAX_SDP_CHARACTERS, "characters")
     # As the parser does: it also takes a line's end to be what only Unicode calls so.
     lines = sdp.splitlines()
-    _require(len(lines), _MOST_LINES, "lines")
-    _require(max(map(len, lines), default=0), _MOST_LINE_CHARACTERS, "characters in a line")
+    _require_at_most(len(lines), _MAX_LINES, "lines")
+    _require_at_most(max(map(len, lines), default=0), _MAX_LINE_CHARACTERS, "characters in a line")
     begins = [number for number, line in enumerate(lines) if line.startswith("m=")]
-    _require(len(begins), _MOST_SECTIONS, "media sections")
+    _require_at_most(len(begins), _MAX_SECTIONS, "media sections")
     lookups = sum(
-        _lookups(lines[begin:end]) for begin, end in zip([0, *begins], [*begins, len(lines)], strict=True)
+        _count_codec_lookups(lines[begin:end])
+        for begin, end in zip([0, *begins], [*begins, len(lines)], strict=True)
     )
-    _require(lookups, _MOST_LOOKUPS, "lines about codecs, times codecs")
+    _require_at_most(lookups, _MAX_CODEC_LOOKUPS, "lines about codecs, times codecs")
 
 
 def check_candidates(count: int) -> None:
     """Raise `BadRequestError` for more candidates in one body than a session takes."""
-    if count > MOST_CANDIDATES:
-        raise BadRequestError(f"These are {count} candidates: a session takes {MOST_CANDIDATES}.")
+    if count > MAX_CANDIDATES:
+        raise BadRequestError(f"These are {count} candidates: a session takes {MAX_CANDIDATES}.")
 
 
-def _lookups(section: list[str]) -> int:
+def _count_codec_lookups(section: list[str]) -> int:
     """How often the parser looks at a codec. Raises `BadRequestError` where a section has too much of something."""
     if section and section[0].startswith("m="):
-        _require(len(section[0].split()) - 3, _MOST_PAYLOAD_TYPES, "payload types in a media section")
-    counts = Counter(_attributes(section))
+        _require_at_most(len(section[0].split()) - 3, _MAX_PAYLOAD_TYPES, "payload types in a media section")
+    counts = Counter(_count_attributes(section))
     for name, count in counts.items():
         # Candidates are taken out, and counted by themselves.
         if name != "candidate":
-            most = _MOST_OF_A_SECTION.get(name, _MOST_OTHERWISE)
-            _require(count, most, f"lines of a={name[:40]} in a media section")
+            most = _MAX_ATTRIBUTES_PER_SECTION.get(name, _MAX_OTHER_ATTRIBUTES)
+            _require_at_most(count, most, f"lines of a={name[:40]} in a media section")
     return counts["rtpmap"] * (counts["fmtp"] + counts["rtcp-fb"])
 
 
-def _attributes(section: Iterable[str]) -> Iterable[str]:
+def _count_attributes(section: Iterable[str]) -> Iterable[str]:
     return (line[2:].partition(":")[0] for line in section if line.startswith("a="))
 
 
-def _require(count: int, most: int, what: str) -> None:
-    if count > most:
-        raise BadRequestError(f"The SDP is too large: it has {count} {what}, and {most} are taken.")
+def _require_at_most(count: int, limit: int, what: str) -> None:
+    if count > limit:
+        raise BadRequestError(f"The SDP is too large: it has {count} {what}, and {limit} are taken.")

@@ -6,86 +6,88 @@ from collections.abc import Iterable, Iterator
 
 from aiortc.sdp import candidate_from_sdp
 
-from personalive.server.webrtc.sdp import Description, Section
+from personalive.server.webrtc.sdp import MediaSection, SessionDescription
 
-_SETUP = frozenset({"actpass", "active", "passive"})
-_NO_SETUP = "active"
+_SETUP_ROLES = frozenset({"actpass", "active", "passive"})
+_DEFAULT_SETUP = "active"
 """What an offer without `a=setup` means (RFC 4145)."""
-_DIGESTS = frozenset({"sha-256", "sha-384", "sha-512"})
+_HASH_FUNCTIONS = frozenset({"sha-256", "sha-384", "sha-512"})
 
 
-class Transports:
+class TransportAttributes:
     """The transport attributes of an offer's sections: their own, the session's, or those of their bundle."""
 
-    def __init__(self, offer: Description) -> None:
+    def __init__(self, offer: SessionDescription) -> None:
         self._offer = offer
         self._bundle = frozenset(offer.bundle)
 
-    def bundled(self, section: Section) -> bool:
+    def is_bundled(self, section: MediaSection) -> bool:
         """Whether it shares a transport with others of the offer."""
         return section.mid in self._bundle
 
-    def alive(self, section: Section) -> bool:
+    def is_active(self, section: MediaSection) -> bool:
         """Whether the section is there: port 0 switches one off, unless it lives in its bundle's first alone."""
-        return section.port != 0 or (section.has("bundle-only") and self.bundled(section))
+        return section.port != 0 or (section.has_attribute("bundle-only") and self.is_bundled(section))
 
-    def objection(self, section: Section) -> str | None:
+    def find_objection(self, section: MediaSection) -> str | None:
         """A sentence that says why no connection could come about, None where it can."""
-        return next(self._objections(section), None)
+        return next(self._iter_objections(section), None)
 
-    def _objections(self, section: Section) -> Iterator[str]:
+    def _iter_objections(self, section: MediaSection) -> Iterator[str]:
         data = section.kind == "application"
         if ("DTLS/SCTP" if data else "RTP/SAVP") not in section.protocol:
             needed = "UDP/DTLS/SCTP" if data else "UDP/TLS/RTP/SAVPF"
             yield f"The offer's {section.kind} is {section.protocol[:40]}: WebRTC needs {needed}, encrypted."
-        fingerprints = self._values(section, "fingerprint")
+        fingerprints = self._get_all(section, "fingerprint")
         if not fingerprints:
             yield "The offer's SDP has no `a=fingerprint`: WebRTC needs one."
-        elif not _usable(fingerprints):
+        elif not _usable_fingerprints(fingerprints):
             digests = sorted({value.partition(" ")[0][:20] for value in fingerprints})
             yield f"The offer's `a=fingerprint` is {', '.join(digests)}: sha-256, sha-384 and sha-512 are taken."
-        if not (self._value(section, "ice-ufrag") and self._value(section, "ice-pwd")):
+        if not (self._get_first(section, "ice-ufrag") and self._get_first(section, "ice-pwd")):
             yield "The offer's SDP has no `a=ice-ufrag` and `a=ice-pwd`: without ICE nothing connects."
-        if (setup := self._setup(section)) not in _SETUP:
+        if (setup := self._setup_role(section)) not in _SETUP_ROLES:
             yield f"The offer's `a=setup:{setup[:20]}` cannot be answered: it is actpass, active or passive."
-        if not (data or section.has("rtcp-mux") or section.has("rtcp-mux-only")):
+        if not (data or section.has_attribute("rtcp-mux") or section.has_attribute("rtcp-mux-only")):
             yield (
                 f"The offer's {section.kind} section has no `a=rtcp-mux`: RTP and RTCP share one port here, as "
                 "WebRTC wants it."
             )
 
-    def lines(self, section: Section, *, first: bool) -> list[str]:
+    def to_sdp_lines(self, section: MediaSection, *, first: bool) -> list[str]:
         """A section's SDP lines for aiortc. `first` is the one whose transport the others of its bundle use."""
-        lines = [f"a=ice-{name}:{self._value(section, f'ice-{name}')}" for name in ("ufrag", "pwd")]
-        lines += [f"a=fingerprint:{value}" for value in _usable(self._values(section, "fingerprint"))]
-        members = [other for other in self._offer.sections if self.bundled(other)] if first else [section]
+        lines = [f"a=ice-{name}:{self._get_first(section, f'ice-{name}')}" for name in ("ufrag", "pwd")]
+        lines += [
+            f"a=fingerprint:{value}" for value in _usable_fingerprints(self._get_all(section, "fingerprint"))
+        ]
+        members = [other for other in self._offer.sections if self.is_bundled(other)] if first else [section]
         found = (value for member in members for value in member.attributes.get("candidate", ()))
         lines += [f"a=candidate:{value}" for value in dict.fromkeys(found) if _is_candidate(value)]
-        if any(member.has("end-of-candidates") for member in members):
+        if any(member.has_attribute("end-of-candidates") for member in members):
             lines.append("a=end-of-candidates")
-        return [*lines, f"a=setup:{self._setup(section)}"]
+        return [*lines, f"a=setup:{self._setup_role(section)}"]
 
-    def _setup(self, section: Section) -> str:
-        return self._value(section, "setup") or _NO_SETUP
+    def _setup_role(self, section: MediaSection) -> str:
+        return self._get_first(section, "setup") or _DEFAULT_SETUP
 
-    def _values(self, section: Section, name: str) -> list[str]:
-        found = self._offer.inherited(section, name)
-        if found or not self.bundled(section):
+    def _get_all(self, section: MediaSection, name: str) -> list[str]:
+        found = self._offer.get_all(section, name)
+        if found or not self.is_bundled(section):
             return found
-        others = (other for other in self._offer.sections if self.bundled(other))
+        others = (other for other in self._offer.sections if self.is_bundled(other))
         return next((values for other in others if (values := other.attributes.get(name))), [])
 
-    def _value(self, section: Section, name: str) -> str | None:
-        return next(iter(self._values(section, name)), None)
+    def _get_first(self, section: MediaSection, name: str) -> str | None:
+        return next(iter(self._get_all(section, name)), None)
 
 
-def _usable(fingerprints: Iterable[str]) -> list[str]:
+def _usable_fingerprints(fingerprints: Iterable[str]) -> list[str]:
     split = [value.split() for value in fingerprints]
-    return [f"{words[0].lower()} {words[1]}" for words in split if _is_digest(words)]
+    return [f"{words[0].lower()} {words[1]}" for words in split if _is_fingerprint(words)]
 
 
-def _is_digest(words: list[str]) -> bool:
-    return len(words) == 2 and words[0].lower() in _DIGESTS
+def _is_fingerprint(words: list[str]) -> bool:
+    return len(words) == 2 and words[0].lower() in _HASH_FUNCTIONS
 
 
 def _is_candidate(value: str) -> bool:

@@ -12,57 +12,61 @@ from aiortc import RTCDataChannel
 
 from personalive.errors import PersonaLiveError
 from personalive.pipelines.base import Pipeline, Reference
-from personalive.server.errors import BusyError, ConflictError
-from personalive.server.sessions.session import Stream
-from personalive.server.sessions.session_manager import Streams, UnknownSessionError
+from personalive.server.errors import ConflictError, ServiceUnavailableError
+from personalive.server.sessions.session import ServerSession
+from personalive.server.sessions.session_manager import SessionManager, UnknownSessionError
 from personalive.server.settings import Settings
-from personalive.server.state.pipeline_manager import PipelineHost
-from personalive.server.state.reference_store import References
-from personalive.server.webrtc.data_channel import LABEL, Channel, text_of
-from personalive.server.webrtc.ice import ice_servers
+from personalive.server.state.pipeline_manager import PipelineManager
+from personalive.server.state.reference_store import ReferenceStore
+from personalive.server.webrtc.data_channel import LABEL, DataChannel, read_text
+from personalive.server.webrtc.ice import make_ice_servers
 from personalive.server.webrtc.ice_consent import accept_late_answers
-from personalive.server.webrtc.ice_gathering import Gathering
-from personalive.server.webrtc.nat import with_public_address
+from personalive.server.webrtc.ice_gathering import IceGathering
+from personalive.server.webrtc.nat import add_public_candidates
 from personalive.server.webrtc.peer import Candidate, Peer
 from personalive.server.webrtc.sdp_limits import check_sdp
 
-CLIENT_LEFT = "client_left"
+CLIENT_DISCONNECTED = "client_left"
 """The reason of sessions whose client was gone before its offer was answered."""
-_IDLE_LOOK_S = 1.0
+_IDLE_POLL_S = 1.0
 _RESTART_RETRY_S = 2
 _LOADING_RETRY_S = 5
 _VIEWERS_RETRY_S = 10
-_MOST_CHANNELS = 4
+_MAX_CHANNELS = 4
 """Data channels of one peer that are served: a client needs one."""
 
 
-class Calls:
+class Signaling:
     """Opens sessions for those who offer, and ends them when they are gone. Use it on the event loop only."""
 
     def __init__(
-        self, settings: Settings, host: PipelineHost, references: References, streams: Streams
+        self,
+        settings: Settings,
+        pipelines: PipelineManager,
+        references: ReferenceStore,
+        sessions: SessionManager,
     ) -> None:
         self._settings = settings
-        self._host = host
+        self._pipelines = pipelines
         self._references = references
-        self._streams = streams
+        self._sessions = sessions
         self._peers: dict[str, Peer] = {}  # by the session's id: the peer that drives it
         self._viewers: dict[str, tuple[Peer, str]] = {}  # by their own id, with the session's
         accept_late_answers()
-        self._gathering = Gathering()
+        self._gathering = IceGathering()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._preparing: dict[tuple[str, int], asyncio.Future[Reference]] = {}
+        self._fusing: dict[tuple[str, int], asyncio.Future[Reference]] = {}
         self.draining = False
 
-    async def offer(
-        self, sdp: str, given: Mapping[str, object], *, send: bool, within: float | None = None
-    ) -> tuple[Stream, str]:
+    async def answer_offer(
+        self, sdp: str, parameters: Mapping[str, object], *, send: bool, timeout: float | None = None
+    ) -> tuple[ServerSession, str]:
         """Open a session for this offer, and answer it.
 
         `given` may hold `reference_id` and run parameters; what other pipelines of the Scope family know is
         ignored. With `send` the animated frames go back on the same connection.
 
-        Where the session is not there `within` so many seconds, as a portrait is still being prepared, that is a
+        Where the session is not there `timeout` so many seconds, as a portrait is still being prepared, that is a
         `BusyError`; what was begun goes on, and is done for the next offer. Where all slots are taken, a session
         without video for two seconds ends for this one. Where this is cancelled, the session ends.
 
@@ -71,76 +75,80 @@ class Calls:
         """
         check_sdp(sdp)
         if self.draining:
-            raise BusyError("The server is stopping.", retry_after=30)
-        if self._host.restarting:
-            raise BusyError("The pipeline is being started again.", retry_after=_RESTART_RETRY_S)
+            raise ServiceUnavailableError("The server is stopping.", retry_after=30)
+        if self._pipelines.is_restarting:
+            raise ServiceUnavailableError(
+                "The pipeline is being started again.", retry_after=_RESTART_RETRY_S
+            )
         self._require_pipeline()
-        chosen = given.get("reference_id")
+        chosen = parameters.get("reference_id")
         reference_id = (
-            self._references.require_default() if chosen is None else text_of(given, "reference_id")
+            self._references.require_default() if chosen is None else read_text(parameters, "reference_id")
         )
         try:
-            async with asyncio.timeout(within):
-                stream = await self._open(reference_id, given)
+            async with asyncio.timeout(timeout):
+                stream = await self._open_session(reference_id, parameters)
         except TimeoutError:
-            raise BusyError(
+            raise ServiceUnavailableError(
                 "The portrait is still being prepared, or the pipeline is busy: offer again.",
                 retry_after=_LOADING_RETRY_S,
             ) from None
-        peer = self._peer(stream, stream.end)
+        peer = self._make_peer(stream, stream.end)
         self._peers[stream.id] = peer
-        stream.on_end.append(self._hang_up)
+        stream.on_end.append(self._on_session_end)
         try:
-            peer.take_media()
-            peer.take_channel(self._server_of(stream))
-            answer = await peer.answer(sdp, take=True, send=send)
+            peer.receive_media()
+            peer.accept_channels(self._make_channel_handler(stream))
+            answer = await peer.answer(sdp, receive=True, send=send)
         except asyncio.CancelledError:
-            await asyncio.shield(stream.end(CLIENT_LEFT))
+            await asyncio.shield(stream.end(CLIENT_DISCONNECTED))
             raise
-        except BusyError:
+        except ServiceUnavailableError:
             await stream.end("no_ports")
             raise
         except BaseException:
             await stream.end("bad_offer")
             raise
         stream.last_frame_at = time.monotonic()  # from now on its silence is the client's
-        self._keep(self._watch(stream, peer))
-        return stream, with_public_address(answer, self._settings.public_ip)
+        self._spawn(self._watch_session(stream, peer))
+        return stream, add_public_candidates(answer, self._settings.public_ip)
 
     def _require_pipeline(self) -> None:
-        if self._host.pipeline is not None:
+        if self._pipelines.pipeline is not None:
             return
-        status = self._host.status()
+        status = self._pipelines.get_status()
         if status.status == "loading":
-            raise BusyError("The pipeline is being loaded: offer again.", retry_after=_LOADING_RETRY_S)
+            raise ServiceUnavailableError(
+                "The pipeline is being loaded: offer again.", retry_after=_LOADING_RETRY_S
+            )
         raise ConflictError(status.error or "No pipeline is loaded: POST /api/v1/pipeline/load first.")
 
-    async def _open(self, reference_id: str, given: Mapping[str, object]) -> Stream:
-        await self._streams.make_room(self._host.has)
-        with self._streams.place(self._host.has) as pipeline:
-            reference = await self._prepared(reference_id, pipeline)
-            if not self._host.has(pipeline):  # replaced while the reference was prepared
+    async def _open_session(self, reference_id: str, values: Mapping[str, object]) -> ServerSession:
+        await self._sessions.evict_silent_session(self._pipelines.is_ready)
+        with self._sessions.reserve_slot(self._pipelines.is_ready) as pipeline:
+            reference = await self._get_fused(reference_id, pipeline)
+            if not self._pipelines.is_ready(pipeline):  # replaced while the reference was prepared
                 raise ConflictError(
                     "Another pipeline is being loaded: wait until it is there, and offer again."
                 )
             known = pipeline.run_parameters.model_fields
-            parameters = {name: value for name, value in given.items() if name in known}
-            return await self._streams.open(pipeline, reference_id, reference, parameters)
+            parameters = {name: value for name, value in values.items() if name in known}
+            return await self._sessions.open(pipeline, reference_id, reference, parameters)
 
-    async def _prepared(self, reference_id: str, pipeline: Pipeline[Any, Any]) -> Reference:
+    async def _get_fused(self, reference_id: str, pipeline: Pipeline[Any, Any]) -> Reference:
         """The fused reference. Fusing goes on when nobody waits for it any more."""
         key = (reference_id, id(pipeline))
-        if key not in self._preparing:
-            self._preparing[key] = asyncio.ensure_future(self._references.fused(reference_id, pipeline))
-            self._preparing[key].add_done_callback(lambda done: self._forget_preparing(key, done))
-        return await asyncio.shield(self._preparing[key])
+        if key not in self._fusing:
+            self._fusing[key] = asyncio.ensure_future(self._references.get_fused(reference_id, pipeline))
+            self._fusing[key].add_done_callback(lambda done: self._on_fused(key, done))
+        return await asyncio.shield(self._fusing[key])
 
-    def _forget_preparing(self, key: tuple[str, int], done: asyncio.Future[Reference]) -> None:
-        del self._preparing[key]
+    def _on_fused(self, key: tuple[str, int], done: asyncio.Future[Reference]) -> None:
+        del self._fusing[key]
         if not done.cancelled():
             done.exception()  # whoever still waited has heard of it
 
-    async def view(self, sdp: str, stream: Stream) -> tuple[str, str]:
+    async def answer_viewer(self, sdp: str, session: ServerSession) -> tuple[str, str]:
         """Answer the offer of somebody who only watches: the viewer's id and the answer.
 
         Raises `BadRequestError` for a bad SDP, and `BusyError` where there are as many viewers as may be.
@@ -148,34 +156,34 @@ class Calls:
         check_sdp(sdp)
         most = self._settings.max_viewers
         if len(self._viewers) >= most:
-            raise BusyError(
+            raise ServiceUnavailableError(
                 f"{most} viewers watch already, as many as --max-viewers allows. Try again later.",
                 retry_after=_VIEWERS_RETRY_S,
             )
-        viewer = f"{stream.id}.{len(self._viewers)}.{time.monotonic_ns():x}"
+        viewer = f"{session.id}.{len(self._viewers)}.{time.monotonic_ns():x}"
 
         async def gone(reason: str) -> None:
             del reason
-            await self.leave(viewer)
+            await self.remove_viewer(viewer)
 
-        peer = self._peer(stream, gone)
-        self._viewers[viewer] = (peer, stream.id)
+        peer = self._make_peer(session, gone)
+        self._viewers[viewer] = (peer, session.id)
         try:
-            answer = await peer.answer(sdp, take=False, send=True)
+            answer = await peer.answer(sdp, receive=False, send=True)
         except BaseException:
-            await asyncio.shield(self.leave(viewer))
+            await asyncio.shield(self.remove_viewer(viewer))
             raise
-        self._keep(self._watch_viewer(viewer, peer))
-        return viewer, with_public_address(answer, self._settings.public_ip)
+        self._spawn(self._watch_viewer(viewer, peer))
+        return viewer, add_public_candidates(answer, self._settings.public_ip)
 
-    async def leave(self, viewer: str) -> bool:
+    async def remove_viewer(self, viewer_id: str) -> bool:
         """A viewer has left. Whether there was one."""
-        found = self._viewers.pop(viewer, None)
+        found = self._viewers.pop(viewer_id, None)
         if found is not None:
             await found[0].close()
         return found is not None
 
-    def peer(self, id: str) -> Peer:
+    def get_peer(self, id: str) -> Peer:
         """The peer that drives the session, or the viewer, of that id. Raises `NotFoundError`."""
         found = self._peers.get(id) or self._viewers.get(id, (None, ""))[0]
         if found is None:
@@ -184,7 +192,7 @@ class Calls:
 
     async def add_candidates(self, id: str, candidates: list[Candidate]) -> None:
         """Candidates that came after the offer. Raises `NotFoundError`, `BadRequestError`."""
-        peer = self.peer(id)
+        peer = self.get_peer(id)
         for candidate in candidates:
             await peer.add_candidate(candidate)
 
@@ -193,64 +201,64 @@ class Calls:
         for task in list(self._tasks):
             task.cancel()
         for viewer in list(self._viewers):
-            await self.leave(viewer)
+            await self.remove_viewer(viewer)
 
-    def _peer(self, stream: Stream, on_gone: Callable[[str], Awaitable[None]]) -> Peer:
-        return Peer(stream, ice_servers(self._settings, time.time()), self._gathering, on_gone)
+    def _make_peer(self, session: ServerSession, on_gone: Callable[[str], Awaitable[None]]) -> Peer:
+        return Peer(session, make_ice_servers(self._settings, time.time()), self._gathering, on_gone)
 
-    def _server_of(self, stream: Stream) -> Callable[[RTCDataChannel], None]:
+    def _make_channel_handler(self, session: ServerSession) -> Callable[[RTCDataChannel], None]:
         """What serves the data channels of a session's peer."""
         served = 0
 
         def serve(channel: RTCDataChannel) -> None:
             nonlocal served
-            if channel.label == LABEL and served < _MOST_CHANNELS:
+            if channel.label == LABEL and served < _MAX_CHANNELS:
                 served += 1
-                Channel(channel, stream, self._switch)
+                DataChannel(channel, session, self._switch_reference)
 
         return serve
 
-    async def _switch(self, stream: Stream, reference_id: str) -> None:
-        reference = await self._references.fused(reference_id, stream.worker.pipeline)
-        await stream.switch(reference_id, reference)
+    async def _switch_reference(self, session: ServerSession, reference_id: str) -> None:
+        reference = await self._references.get_fused(reference_id, session.worker.pipeline)
+        await session.switch_reference(reference_id, reference)
 
-    async def _watch(self, stream: Stream, peer: Peer) -> None:
+    async def _watch_session(self, session: ServerSession, peer: Peer) -> None:
         """End the session if its client never connects, or sends nothing any more."""
         limit = self._settings.connect_timeout_s
         try:
             await asyncio.wait_for(peer.connected.wait(), limit)
         except TimeoutError:
-            await stream.end("connect_timeout", f"No connection came about within {limit:g} s.")
+            await session.end("connect_timeout", f"No connection came about within {limit:g} s.")
             return
-        stream.last_frame_at = time.monotonic()
+        session.last_frame_at = time.monotonic()
         limit = self._settings.idle_timeout_s
-        while not stream.ended:
-            await asyncio.sleep(_IDLE_LOOK_S)
-            if not stream.paused and time.monotonic() - stream.last_frame_at > limit:
-                await stream.end("idle", f"No video came for {limit:g} s.")
+        while not session.ended:
+            await asyncio.sleep(_IDLE_POLL_S)
+            if not session.paused and time.monotonic() - session.last_frame_at > limit:
+                await session.end("idle", f"No video came for {limit:g} s.")
 
     async def _watch_viewer(self, viewer: str, peer: Peer) -> None:
         """Let a viewer go who never connects; one who is lost later is noticed by the connection."""
         try:
             await asyncio.wait_for(peer.connected.wait(), self._settings.connect_timeout_s)
         except TimeoutError:
-            await self.leave(viewer)
+            await self.remove_viewer(viewer)
 
-    async def _hang_up(self, stream: Stream) -> None:
+    async def _on_session_end(self, stream: ServerSession) -> None:
         viewers = [viewer for viewer, (_, session) in self._viewers.items() if session == stream.id]
         for viewer in viewers:
-            await self.leave(viewer)
+            await self.remove_viewer(viewer)
         peer = self._peers.pop(stream.id, None)
         if peer is not None:
             # What was said last must still leave, and closing a connection may take seconds.
-            self._keep(self._close_soon(peer))
+            self._spawn(self._close_later(peer))
 
-    async def _close_soon(self, peer: Peer) -> None:
+    async def _close_later(self, peer: Peer) -> None:
         await asyncio.sleep(0.2)
         with contextlib.suppress(PersonaLiveError):
             await peer.close()
 
-    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -8,11 +8,11 @@ from typing import Any
 from aiortc import RTCRtpReceiver
 from aiortc.rtp import RtpPacket
 
-SILENT_S = 1.0
+SILENCE_TIMEOUT_S = 1.0
 """A stream that has sent nothing for so long makes way for another."""
 
 
-def keep_one_source(receiver: RTCRtpReceiver) -> None:
+def accept_one_ssrc(receiver: RTCRtpReceiver) -> None:
     """Let only the first stream reach `receiver`, until it falls silent.
 
     The answer to a simulcast offer names no layers, so that one is to be sent; OBS sends all of them nevertheless,
@@ -26,7 +26,7 @@ def keep_one_source(receiver: RTCRtpReceiver) -> None:
     async def take_one(packet: RtpPacket, arrival_time_ms: int) -> None:
         nonlocal source, heard_at
         now = time.monotonic()
-        if source is None or (packet.ssrc != source and now - heard_at > SILENT_S):
+        if source is None or (packet.ssrc != source and now - heard_at > SILENCE_TIMEOUT_S):
             source = packet.ssrc
         if packet.ssrc == source:
             heard_at = now

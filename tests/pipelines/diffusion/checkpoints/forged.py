@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from personalive.errors import WeightsError
-from personalive.pipelines.diffusion.checkpoints.checkpoint_file import TensorFile
-from personalive.pipelines.diffusion.checkpoints.state_dict import fill, plan
-from personalive.pipelines.diffusion.networks.hourglass import RunningNorm
+from personalive.pipelines.diffusion.checkpoints.checkpoint_file import CheckpointFile
+from personalive.pipelines.diffusion.checkpoints.state_dict import fill_module, plan_loading
+from personalive.pipelines.diffusion.networks.hourglass import FrozenBatchNorm2d
 
 CPU = torch.device("cpu")
 
@@ -53,7 +53,7 @@ class Tiny(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.linear = nn.Linear(4, 3)
-        self.norm = RunningNorm(3)
+        self.norm = FrozenBatchNorm2d(3)
         self.register_buffer("pe", torch.arange(5, dtype=torch.float32, device="cpu")[None])
 
 
@@ -77,11 +77,11 @@ def tiny_weights(dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
 def load_tiny(*paths: Path, dtype: torch.dtype = torch.float32) -> Tiny:
     """The network filled from those files, laid over one another."""
     module = tiny()
-    fill(
+    fill_module(
         module,
-        plan("tiny network", module, list(map(TensorFile.open, paths))),
+        plan_loading("tiny network", module, list(map(CheckpointFile.open, paths))),
         device=CPU,
-        dtype_of=lambda _: dtype,
+        resolve_dtype=lambda _: dtype,
     )
     return module
 
@@ -109,7 +109,7 @@ def survives(path: Path) -> str:
 def refused(path: Path) -> str:
     """What the error of a file says that cannot even be opened."""
     with pytest.raises(WeightsError) as caught:
-        TensorFile.open(path)
+        CheckpointFile.open(path)
     assert str(path) in str(caught.value)
     return str(caught.value)
 

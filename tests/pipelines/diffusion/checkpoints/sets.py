@@ -53,7 +53,7 @@ def split_up(path: Path, entries: dict[str, Tensor], parts: int = 3) -> Path:
     names = [f"{path.stem}-{part + 1:05}-of-{parts:05}{path.suffix}" for part in range(parts)]
     for part, name in enumerate(names):
         save_file({entry: entries[entry] for entry, at in places.items() if at == part}, path.with_name(name))
-    index = path.with_name(f"{path.name}{layout.INDEX}")
+    index = path.with_name(f"{path.name}{layout.INDEX_SUFFIX}")
     listed = {entry: names[part] for entry, part in places.items()}
     index.write_text(json.dumps({"metadata": {}, "weight_map": listed}))
     return index

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from personalive.errors import MissingWeightsError, WeightsError
 from personalive.pipelines.diffusion.checkpoints import checkpoint_file
-from personalive.pipelines.diffusion.checkpoints.checkpoint_file import Entry, TensorFile
+from personalive.pipelines.diffusion.checkpoints.checkpoint_file import CheckpointFile, TensorEntry
 from tests.pipelines.diffusion.checkpoints.forged import (
     Call,
     Storage,
@@ -75,8 +75,8 @@ def test_entries_and_tensors_are_what_was_saved(tmp_path: Path, save_as: Save, d
         "a.scalar": torch.tensor(3).to(dtype),
         "b.nothing": torch.zeros(0, 4).to(dtype),
     }
-    file = TensorFile.open(written(weights, tmp_path, save_as))
-    assert file.entries == {name: Entry(tuple(value.shape), dtype) for name, value in weights.items()}
+    file = CheckpointFile.open(written(weights, tmp_path, save_as))
+    assert file.entries == {name: TensorEntry(tuple(value.shape), dtype) for name, value in weights.items()}
     assert sum(entry.nbytes for entry in file.entries.values()) == 7 * dtype.itemsize
     for name, value in file.stream(["b.nothing", "a.scalar", "a.matrix"]):
         assert value.dtype == dtype
@@ -85,7 +85,7 @@ def test_entries_and_tensors_are_what_was_saved(tmp_path: Path, save_as: Save, d
 
 @kinds
 def test_only_what_is_asked_for_is_given_in_that_order(tmp_path: Path, save_as: Save) -> None:
-    file = TensorFile.open(written({name: torch.ones(2) for name in "abcd"}, tmp_path, save_as))
+    file = CheckpointFile.open(written({name: torch.ones(2) for name in "abcd"}, tmp_path, save_as))
     assert [name for name, _ in file.stream(["d", "b"])] == ["d", "b"]
     assert list(file.stream([])) == []
 
@@ -93,7 +93,7 @@ def test_only_what_is_asked_for_is_given_in_that_order(tmp_path: Path, save_as: 
 @kinds
 def test_mapping_anew_changes_nothing(tmp_path: Path, save_as: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = {str(index): torch.full((8,), float(index)) for index in range(20)}
-    file = TensorFile.open(written(weights, tmp_path, save_as))
+    file = CheckpointFile.open(written(weights, tmp_path, save_as))
     monkeypatch.setattr(checkpoint_file, "_BYTES_PER_MAPPING", 100)
     streamed = {name: value.clone() for name, value in file.stream(weights)}
     assert list(streamed) == list(weights)
@@ -104,7 +104,7 @@ def test_state_dicts_and_parameters_are_read_as_plain_tensors(tmp_path: Path) ->
     module = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     for content in (module.state_dict(), OrderedDict(module.named_parameters())):
         torch.save(content, tmp_path / "a.pth")
-        file = TensorFile.open(tmp_path / "a.pth")
+        file = CheckpointFile.open(tmp_path / "a.pth")
         assert list(file.entries) == list(content)
         for name, value in file.stream(file.entries):
             assert type(value) is Tensor
@@ -122,7 +122,7 @@ def test_views_and_shared_storages_are_read(tmp_path: Path) -> None:
         "again": base,
     }
     torch.save(weights, tmp_path / "a.pth")
-    file = TensorFile.open(tmp_path / "a.pth")
+    file = CheckpointFile.open(tmp_path / "a.pth")
     for name, value in file.stream(weights):
         assert torch.equal(value, weights[name])
         assert file.entries[name].shape == weights[name].shape
@@ -130,7 +130,7 @@ def test_views_and_shared_storages_are_read(tmp_path: Path) -> None:
 
 def test_an_early_end_of_reading_closes_the_file(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(3), "b": torch.zeros(3)}, tmp_path / "a.pth")
-    file = TensorFile.open(tmp_path / "a.pth")
+    file = CheckpointFile.open(tmp_path / "a.pth")
     stream = file.stream(["a", "b"])
     next(stream)
     stream.close()  # type: ignore[attr-defined]
@@ -140,7 +140,7 @@ def test_an_early_end_of_reading_closes_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.pth", "a.bin", "a.safetensors"])
 def test_a_file_that_is_not_there(tmp_path: Path, name: str) -> None:
     with pytest.raises(MissingWeightsError, match=f"{name} is not there"):
-        TensorFile.open(tmp_path / name)
+        CheckpointFile.open(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["a.pth", "a.safetensors"])
@@ -148,7 +148,7 @@ def test_a_file_that_goes_away_or_changes_while_it_is_read(tmp_path: Path, name:
     path = tmp_path / name
     save_as = save_safetensors if path.suffix == ".safetensors" else save_archive
     save_as({"a": torch.zeros(3)}, path)
-    file = TensorFile.open(path)
+    file = CheckpointFile.open(path)
     save_as({"b": torch.zeros(3)}, path)
     with pytest.raises(WeightsError, match=name):
         list(file.stream(["a"]))
@@ -288,7 +288,7 @@ def test_a_tensor_that_is_not_as_it_is_stored_is_refused_unmade(tmp_path: Path, 
 
 def test_a_sound_archive_made_the_same_way_is_read(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.pth", pickled({"a": tensor(stored(), 1, (3,), (1,))}), {"0": bytes(16)})
-    ((_, value),) = TensorFile.open(path).stream(["a"])
+    ((_, value),) = CheckpointFile.open(path).stream(["a"])
     assert torch.equal(value, torch.zeros(3))
 
 
@@ -348,7 +348,7 @@ def test_errors_quote_no_control_characters(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "a.pth")
     content = (tmp_path / "a.pth").read_bytes()
     (tmp_path / "a.pth").write_bytes(content.replace(b"little", b"li\x1b[1m"))
-    file = TensorFile.open(tmp_path / "a.pth")
+    file = CheckpointFile.open(tmp_path / "a.pth")
     with pytest.raises(WeightsError, match=r"a\.pth is damaged .*li\?\[1m") as caught:
         list(file.stream(["a"]))
     assert str(caught.value).isprintable()
@@ -421,15 +421,15 @@ def test_safetensors_headers_of_a_wrong_length(tmp_path: Path, length: int) -> N
 
 def test_a_safetensors_header_that_says_the_same_twice_is_harmless(tmp_path: Path) -> None:
     entry = b'"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
-    file = TensorFile.open(
+    file = CheckpointFile.open(
         safetensors(tmp_path / "a.safetensors", b"{" + entry + b"," + entry + b"}", bytes(8))
     )
-    assert file.entries == {"a": Entry((2,), torch.float32)}
+    assert file.entries == {"a": TensorEntry((2,), torch.float32)}
 
 
 def test_a_shape_beyond_what_torch_can_count_is_named(tmp_path: Path) -> None:
     header = {"a": described(shape=[0, 2**63], end=0)}
-    file = TensorFile.open(safetensors(tmp_path / "a.safetensors", header))
+    file = CheckpointFile.open(safetensors(tmp_path / "a.safetensors", header))
     assert file.entries["a"].nbytes == 0
     with pytest.raises(WeightsError, match=r"a\.safetensors"):
         list(file.stream(["a"]))
@@ -553,9 +553,9 @@ def test_described_tensors_of_any_kind_are_read_as_described_or_refused(
         archive(path, pickled(held), {str(key): bytes(size) for key, size in enumerate(sizes)})
         survives(path)
         with suppress(WeightsError):
-            file = TensorFile.open(path)
+            file = CheckpointFile.open(path)
             for name, value in file.stream(file.entries):
-                assert Entry(tuple(value.shape), value.dtype) == file.entries[name]
+                assert TensorEntry(tuple(value.shape), value.dtype) == file.entries[name]
                 assert value.untyped_storage().nbytes() <= max(sizes)
 
     names = st.sampled_from(["linear.weight", "linear.bias", "other"])

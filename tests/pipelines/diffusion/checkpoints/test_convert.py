@@ -10,11 +10,11 @@ from torch import Tensor
 
 from personalive.errors import InputError, OutputExistsError, WeightsError
 from personalive.pipelines.diffusion.checkpoints import layout
-from personalive.pipelines.diffusion.checkpoints.atomic_dir import fresh_folder
+from personalive.pipelines.diffusion.checkpoints.atomic_dir import atomic_dir
 from personalive.pipelines.diffusion.checkpoints.convert import convert
-from personalive.pipelines.diffusion.checkpoints.loader import load_models
-from personalive.pipelines.diffusion.checkpoints.model_config import read_sizes
-from personalive.pipelines.diffusion.checkpoints.network_specs import networks_of
+from personalive.pipelines.diffusion.checkpoints.loader import load_components
+from personalive.pipelines.diffusion.checkpoints.model_config import read_model_config
+from personalive.pipelines.diffusion.checkpoints.network_specs import list_networks
 from tests.pipelines.diffusion.checkpoints.sets import as_kept, edit, stored
 from tests.pipelines.diffusion.checkpoints.test_random_weights import files, small_disk
 
@@ -24,16 +24,18 @@ PICKLED = {".pth", ".bin", ".pt", ".pkl", ".ckpt"}
 def original(root: Path) -> dict[str, dict[str, Tensor]]:
     """Per network, the entries of a set as it was made."""
     return {
-        network.name: {name: value for path in network.present(root) for name, value in stored(path).items()}
-        for network in networks_of(root)
+        network.name: {
+            name: value for path in network.find_files(root) for name, value in stored(path).items()
+        }
+        for network in list_networks(root)
     }
 
 
 def written(root: Path) -> dict[str, dict[str, Tensor]]:
     """Per network, the entries of a converted set, which keeps each in one file."""
     return {
-        network.name: load_file(root / network.main.folder / network.main.names[0])
-        for network in networks_of(root)
+        network.name: load_file(root / network.converted_file.folder / network.converted_file.names[0])
+        for network in list_networks(root)
     }
 
 
@@ -63,7 +65,7 @@ def test_a_converted_set_has_no_pickles_and_one_file_a_network(small_set: Path, 
     assert {name for name in names if name.endswith(".json")} == {
         name for name in files(small_set) if name.endswith(".json")
     }
-    assert read_sizes(converted) == read_sizes(small_set)
+    assert read_model_config(converted) == read_model_config(small_set)
     assert listing(converted.parent) == ["set"]
 
 
@@ -81,16 +83,16 @@ def test_a_converted_set_is_open_to_whom_the_umask_lets(small_set: Path, tmp_pat
 def test_leftovers_of_others_are_neither_in_the_way_nor_removed(tmp_path: Path) -> None:
     leftover = tmp_path / f".set.partial-{os.getpid()}"
     leftover.mkdir()
-    with fresh_folder(tmp_path / "set") as partial:
+    with atomic_dir(tmp_path / "set") as partial:
         (partial / "file").touch()
     assert listing(tmp_path) == [leftover.name, "set"]
     assert listing(tmp_path / "set") == ["file"]
 
 
 def test_a_converted_set_loads(converted: Path) -> None:
-    networks = load_models(converted).networks()
+    networks = load_components(converted).networks()
     for name, entries in written(converted).items():
-        stored_as = {network.name: network.stored for network in networks_of(converted)}[name]
+        stored_as = {network.name: network.restore_name for network in list_networks(converted)}[name]
         state = {stored_as(entry): value for entry, value in networks[name].state_dict().items()}
         assert state.keys() == entries.keys()
         assert all(torch.equal(state[entry], value) for entry, value in entries.items())

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save, save_file
 
 from personalive.errors import WeightsError
-from personalive.pipelines.diffusion.checkpoints.checkpoint_file import TensorFile
-from personalive.pipelines.diffusion.checkpoints.file_diagnosis import foreign
+from personalive.pipelines.diffusion.checkpoints.checkpoint_file import CheckpointFile
+from personalive.pipelines.diffusion.checkpoints.file_diagnosis import diagnose_file
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 123456\n".encode()
 PAGE = "<html><head><title>Sign in</title></head><body>Log in first</body></html>"
@@ -47,12 +47,12 @@ WRONG = {
 def test_what_is_no_file_of_weights_is_called_what_it_is(tmp_path: Path, name: str, content: bytes) -> None:
     path = tmp_path / name
     path.write_bytes(content)
-    said = foreign(path)
+    said = diagnose_file(path)
     assert said is not None
     assert said.startswith(f"{path} {WRONG[content]}")
     assert said.isprintable()
     with pytest.raises(WeightsError) as caught:
-        TensorFile.open(path)
+        CheckpointFile.open(path)
     assert str(caught.value) == said
 
 
@@ -67,15 +67,15 @@ def sound(path: Path) -> Path:
 
 @NAMES
 def test_sound_files_may_do(tmp_path: Path, name: str) -> None:
-    assert foreign(sound(tmp_path / name)) is None
+    assert diagnose_file(sound(tmp_path / name)) is None
 
 
 def test_a_config_is_a_text_but_no_page(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"act_fn": "silu"}))
-    assert foreign(path) is None
+    assert diagnose_file(path) is None
     path.write_bytes(POINTER)
-    assert "is a Git LFS pointer" in str(foreign(path))
+    assert "is a Git LFS pointer" in str(diagnose_file(path))
 
 
 @pytest.mark.parametrize("kept", [0.9, 0.5])
@@ -85,7 +85,7 @@ def test_a_file_that_is_cut_short_is_said_to_be(tmp_path: Path, name: str, kept:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(WeightsError) as caught:
-        TensorFile.open(path)
+        CheckpointFile.open(path)
     said = str(caught.value)
     assert said.startswith(f"{path} ")
     assert said.endswith("Fetch it again.")
@@ -98,12 +98,12 @@ def test_a_file_that_is_cut_short_is_said_to_be(tmp_path: Path, name: str, kept:
 def test_a_file_of_the_other_kind_is_told_its_name(tmp_path: Path) -> None:
     path = tmp_path / "denoising_unet.safetensors"
     torch.save({"a": torch.zeros(1)}, path)
-    assert foreign(path) == (
+    assert diagnose_file(path) == (
         f"{path} is no safetensors file but one of torch.save: name it denoising_unet.pth (.bin for a library's)."
     )
     path = tmp_path / "denoising_unet.pth"
     path.write_bytes(save({"a": torch.zeros(1)}))
-    assert foreign(path) == f"{path} is a safetensors file: name it denoising_unet.safetensors."
+    assert diagnose_file(path) == f"{path} is a safetensors file: name it denoising_unet.safetensors."
 
 
 def test_archives_around_weights_are_to_be_unpacked(tmp_path: Path) -> None:
@@ -112,8 +112,8 @@ def test_archives_around_weights_are_to_be_unpacked(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.write(tmp_path / "inner.pth", "inner.pth")
     with pytest.raises(WeightsError, match=r"is a zip archive that holds 'inner\.pth': unpack it"):
-        TensorFile.open(path)
+        CheckpointFile.open(path)
     with tarfile.open(path, "w") as tar:
         tar.addfile(tarfile.TarInfo("inner.pth"), io.BytesIO())
     with pytest.raises(WeightsError, match="is a tar archive: unpack it"):
-        TensorFile.open(path)
+        CheckpointFile.open(path)

@@ -8,9 +8,9 @@ from diffusers import AutoencoderKL, AutoencoderTiny
 from transformers import CLIPVisionConfig
 
 from personalive.pipelines.diffusion.checkpoints.hf_config import (
-    autoencoder_params,
-    image_encoder_params,
-    tiny_autoencoder_params,
+    read_autoencoder_params,
+    read_image_encoder_params,
+    read_tiny_autoencoder_params,
 )
 from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS
 from personalive.pipelines.diffusion.networks.autoencoder import AutoencoderParams
@@ -26,17 +26,17 @@ LEVELS: dict[str, Any] = {
 
 def test_the_released_sizes_are_the_defaults() -> None:
     released = VARIANTS["released"]
-    assert autoencoder_params(released.vae) == AutoencoderParams()
-    assert tiny_autoencoder_params(released.tiny_vae) == TinyAutoencoderParams()
-    assert image_encoder_params(released.image_encoder) == ImageEncoderParams()
+    assert read_autoencoder_params(released.vae) == AutoencoderParams()
+    assert read_tiny_autoencoder_params(released.tiny_vae) == TinyAutoencoderParams()
+    assert read_image_encoder_params(released.image_encoder) == ImageEncoderParams()
 
 
 @pytest.mark.parametrize(
     ("read", "library"),
     [
-        (autoencoder_params, lambda: AutoencoderKL(**LEVELS)),  # type: ignore[no-untyped-call]
-        (tiny_autoencoder_params, AutoencoderTiny),
-        (image_encoder_params, CLIPVisionConfig),
+        (read_autoencoder_params, lambda: AutoencoderKL(**LEVELS)),  # type: ignore[no-untyped-call]
+        (read_tiny_autoencoder_params, AutoencoderTiny),
+        (read_image_encoder_params, CLIPVisionConfig),
     ],
 )
 def test_what_a_config_does_not_say_is_as_in_the_library(
@@ -50,28 +50,40 @@ def test_what_a_config_does_not_say_is_as_in_the_library(
 @pytest.mark.parametrize(
     ("read", "config", "said"),
     [
-        (autoencoder_params, {"act_fn": "relu"}, "act_fn is 'relu'; 'silu' is what is built"),
-        (autoencoder_params, {"down_block_types": ["AttnDownEncoderBlock2D"] * 4}, "down_block_types is"),
-        (autoencoder_params, {"block_out_channels": [32]}, r"block_out_channels is \[32\], not 4 numbers"),
-        (autoencoder_params, {"shift_factor": 0.1}, "shift_factor is 0.1; None is what is built"),
-        (autoencoder_params, {"latents_mean": [0.0] * 4}, "latents_mean"),
-        (autoencoder_params, {"mid_block_add_attention": False}, "mid_block_add_attention"),
-        (autoencoder_params, {"use_quant_conv": False}, "use_quant_conv"),
-        (tiny_autoencoder_params, {"shift_factor": 0.5}, "shift_factor"),
-        (tiny_autoencoder_params, {"num_decoder_blocks": [1]}, "not 4 numbers"),
+        (read_autoencoder_params, {"act_fn": "relu"}, "act_fn is 'relu'; 'silu' is what is built"),
         (
-            autoencoder_params,
+            read_autoencoder_params,
+            {"down_block_types": ["AttnDownEncoderBlock2D"] * 4},
+            "down_block_types is",
+        ),
+        (
+            read_autoencoder_params,
+            {"block_out_channels": [32]},
+            r"block_out_channels is \[32\], not 4 numbers",
+        ),
+        (read_autoencoder_params, {"shift_factor": 0.1}, "shift_factor is 0.1; None is what is built"),
+        (read_autoencoder_params, {"latents_mean": [0.0] * 4}, "latents_mean"),
+        (read_autoencoder_params, {"mid_block_add_attention": False}, "mid_block_add_attention"),
+        (read_autoencoder_params, {"use_quant_conv": False}, "use_quant_conv"),
+        (read_tiny_autoencoder_params, {"shift_factor": 0.5}, "shift_factor"),
+        (read_tiny_autoencoder_params, {"num_decoder_blocks": [1]}, "not 4 numbers"),
+        (
+            read_autoencoder_params,
             {"scaling_factor": float("nan")},
             "scaling_factor is nan, not a positive number",
         ),
-        (autoencoder_params, {"layers_per_block": True}, "not a whole number from 1 to 16"),
-        (tiny_autoencoder_params, {"act_fn": "gelu"}, "act_fn"),
-        (tiny_autoencoder_params, {"upsample_fn": "bilinear"}, "upsample_fn"),
-        (tiny_autoencoder_params, {"upsampling_scaling_factor": 3}, "3; 2 is what is built"),
-        (tiny_autoencoder_params, {"decoder_block_out_channels": [8, 16, 16, 16]}, "differ"),
-        (image_encoder_params, {"hidden_act": "nonesuch"}, "hidden_act is 'nonesuch'; quick_gelu and gelu"),
-        (image_encoder_params, {"hidden_act": ["gelu"]}, "hidden_act"),
-        (image_encoder_params, {"layer_norm_eps": 0}, "not a positive number"),
+        (read_autoencoder_params, {"layers_per_block": True}, "not a whole number from 1 to 16"),
+        (read_tiny_autoencoder_params, {"act_fn": "gelu"}, "act_fn"),
+        (read_tiny_autoencoder_params, {"upsample_fn": "bilinear"}, "upsample_fn"),
+        (read_tiny_autoencoder_params, {"upsampling_scaling_factor": 3}, "3; 2 is what is built"),
+        (read_tiny_autoencoder_params, {"decoder_block_out_channels": [8, 16, 16, 16]}, "differ"),
+        (
+            read_image_encoder_params,
+            {"hidden_act": "nonesuch"},
+            "hidden_act is 'nonesuch'; quick_gelu and gelu",
+        ),
+        (read_image_encoder_params, {"hidden_act": ["gelu"]}, "hidden_act"),
+        (read_image_encoder_params, {"layer_norm_eps": 0}, "not a positive number"),
     ],
 )
 def test_another_kind_of_network_is_refused(

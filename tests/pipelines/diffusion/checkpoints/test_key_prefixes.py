@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from personalive.pipelines.diffusion.checkpoints.key_prefixes import Naming
+from personalive.pipelines.diffusion.checkpoints.key_prefixes import KeyPrefix
 
 OWN = ("conv_in.weight", "conv_in.bias", "down_blocks.0.conv.weight")
 
 
 def named(*names: str, own: tuple[str, ...] = OWN) -> tuple[dict[str, str | None], str | None]:
     """What each name is without what was put before it, and what is said of that."""
-    naming = Naming(names, "denoising_unet", set(own).__contains__)
+    naming = KeyPrefix(names, "denoising_unet", set(own).__contains__)
     return {name: naming(name) for name in names}, naming.note
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from personalive.paths import cache_folder
+from personalive.paths import cache_dir
 from personalive.pipelines.diffusion.checkpoints import layout
 
 
@@ -22,14 +22,14 @@ def test_names_and_places_are_all_different() -> None:
 def test_the_first_of_its_names_is_found(tmp_path: Path) -> None:
     file = layout.POSE_GUIDER
     assert file.names == ("pose_guider.safetensors", "pose_guider.pth")
-    assert file.find(tmp_path) is None
+    assert file.find_in(tmp_path) is None
     folder = tmp_path / "personalive"
     (folder / "pose_guider.safetensors").mkdir(parents=True)
     (folder / "pose_guider.pth").touch()
-    assert file.find(tmp_path) == folder / "pose_guider.pth"
+    assert file.find_in(tmp_path) == folder / "pose_guider.pth"
     (folder / "pose_guider.safetensors").rmdir()
     (folder / "pose_guider.safetensors").touch()
-    assert file.find(tmp_path) == folder / "pose_guider.safetensors"
+    assert file.find_in(tmp_path) == folder / "pose_guider.safetensors"
 
 
 @pytest.mark.parametrize(
@@ -53,15 +53,15 @@ def test_the_default_place(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "platform", platform)
-    assert cache_folder() == Path(expected).expanduser()
-    assert layout.default_root() == Path(expected).expanduser() / "pretrained_weights"
+    assert cache_dir() == Path(expected).expanduser()
+    assert layout.default_weights_dir() == Path(expected).expanduser() / "pretrained_weights"
 
 
 def test_the_folder_around_a_set_stands_for_it(tmp_path: Path) -> None:
-    assert layout.resolve(tmp_path) == tmp_path
+    assert layout.resolve_weights_dir(tmp_path) == tmp_path
     inner = tmp_path / "pretrained_weights"
     inner.mkdir()
-    assert layout.resolve(tmp_path) == inner
-    assert layout.resolve(inner) == inner
+    assert layout.resolve_weights_dir(tmp_path) == inner
+    assert layout.resolve_weights_dir(inner) == inner
     (tmp_path / "personalive").mkdir()
-    assert layout.resolve(tmp_path) == tmp_path
+    assert layout.resolve_weights_dir(tmp_path) == tmp_path

@@ -14,18 +14,18 @@ from torch import Tensor
 
 from personalive.errors import MissingWeightsError, WeightsError
 from personalive.pipelines.diffusion.checkpoints import layout
-from personalive.pipelines.diffusion.checkpoints.checkpoint_file import TensorFile
+from personalive.pipelines.diffusion.checkpoints.checkpoint_file import CheckpointFile
 from personalive.pipelines.diffusion.checkpoints.layout import PublishedFile
 from personalive.pipelines.diffusion.checkpoints.loader import (
-    Prepared,
-    leaves_open,
-    load_models,
-    prepare,
-    read,
+    PreparedNetwork,
+    fill_networks,
+    load_components,
+    needs_base_unet,
+    prepare_networks,
 )
-from personalive.pipelines.diffusion.checkpoints.model_config import read_sizes
+from personalive.pipelines.diffusion.checkpoints.model_config import read_model_config
 from personalive.pipelines.diffusion.checkpoints.network_specs import NETWORKS, TINY_VAE
-from personalive.pipelines.diffusion.checkpoints.state_dict import plan
+from personalive.pipelines.diffusion.checkpoints.state_dict import plan_loading
 from tests.pipelines.diffusion.checkpoints.forged import CPU
 from tests.pipelines.diffusion.checkpoints.sets import as_kept, edit, replaced, split_up, stored
 
@@ -33,19 +33,19 @@ NAMED = {network.name: network for network in (*NETWORKS, TINY_VAE)}
 ENTRY = "down_blocks.0.resnets.0.conv1.bias"
 
 
-def prepared(root: Path, name: str) -> Prepared:
+def prepared(root: Path, name: str) -> PreparedNetwork:
     """One network of a set, planned."""
     network = NAMED[name]
-    module = network.build(root, read_sizes(root))
-    files = [TensorFile.open(path) for path in network.present(root)]
-    made = plan(name, module, files, rename=network.rename, ignored=network.ignored)
-    return Prepared(network, module, made, made.notes)
+    module = network.build(root, read_model_config(root))
+    files = [CheckpointFile.open(path) for path in network.find_files(root)]
+    made = plan_loading(name, module, files, rename=network.rename, ignored_prefixes=network.ignored_prefixes)
+    return PreparedNetwork(network, module, made, made.notes)
 
 
 def loaded(root: Path, name: str, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """The state of one network of a set."""
     made = prepared(root, name)
-    (network,) = read([made], CPU, dtype, None)
+    (network,) = fill_networks([made], CPU, dtype, None)
     state: dict[str, Tensor] = network.module.state_dict()
     return state
 
@@ -60,23 +60,25 @@ def refusal(root: Path, name: str, dtype: torch.dtype = torch.float32) -> str:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_every_number_of_a_set_is_in_its_network(small_set: Path, dtype: torch.dtype) -> None:
     told: list[tuple[str, int, int]] = []
-    models = load_models(small_set, dtype=dtype, progress=lambda *report: told.append(report))
+    models = load_components(small_set, dtype=dtype, progress=lambda *report: told.append(report))
     networks = models.networks()
     assert networks.keys() == NAMED.keys()
     assert (models.device, models.dtype) == (CPU, dtype)
     for name, network in networks.items():
         state = network.state_dict()
         entries = {
-            entry: value for path in NAMED[name].present(small_set) for entry, value in stored(path).items()
+            entry: value
+            for path in NAMED[name].find_files(small_set)
+            for entry, value in stored(path).items()
         }
-        assert {NAMED[name].stored(entry) for entry in state} == entries.keys()
+        assert {NAMED[name].restore_name(entry) for entry in state} == entries.keys()
         for entry, tensor in state.items():
-            expected = as_kept(entries[NAMED[name].stored(entry)], name, entry, dtype)
+            expected = as_kept(entries[NAMED[name].restore_name(entry)], name, entry, dtype)
             assert tensor.dtype == expected.dtype
             assert torch.equal(tensor, expected)
         for entry, tensor in (*network.named_parameters(), *network.named_buffers()):
             assert tensor.device == CPU
-            assert tensor.dtype == NAMED[name].dtype_of(entry, dtype) or not tensor.is_floating_point()
+            assert tensor.dtype == NAMED[name].resolve_dtype(entry, dtype) or not tensor.is_floating_point()
             assert not tensor.requires_grad
         assert not any(module.training for module in network.modules())
     assert models.nbytes == sum(
@@ -91,14 +93,14 @@ def test_every_number_of_a_set_is_in_its_network(small_set: Path, dtype: torch.d
 @pytest.mark.slow
 def test_the_tiny_autoencoder_may_be_left_out(own_set: Path) -> None:
     (own_set / "taesd" / "diffusion_pytorch_model.bin").unlink()
-    models = load_models(own_set)
+    models = load_components(own_set)
     assert models.tiny_vae is None
     assert list(models.networks()) == [network.name for network in NETWORKS]
 
 
 def test_the_folder_around_a_set_is_accepted(own_set: Path, tmp_path: Path) -> None:
     own_set.rename(tmp_path / "pretrained_weights")
-    paths = {source.file.path for made in prepare(tmp_path) for source in made.plan.sources.values()}
+    paths = {source.file.path for made in prepare_networks(tmp_path) for source in made.plan.sources.values()}
     assert {path.relative_to(tmp_path).parts[0] for path in paths} == {"pretrained_weights"}
 
 
@@ -147,9 +149,9 @@ def test_temporal_lies_over_denoising_over_base(own_set: Path) -> None:
 def test_entries_that_belong_nowhere_are_warned_of_and_left_out(own_set: Path) -> None:
     path = base(own_set, {"time_proj.weight": torch.zeros(1)})
     warning = f"{path}: left out, as nothing in the denoising_unet has such a name: time_proj.weight."
-    assert load_models(own_set).warnings == (warning,)
+    assert load_components(own_set).warnings == (warning,)
     with pytest.raises(WeightsError, match=f"{path}: time_proj.weight belongs to no entry of this network"):
-        prepare(own_set, strict=True)
+        prepare_networks(own_set, strict=True)
 
 
 def test_position_codes_that_went_through_half_precision_are_warned_of_and_taken(own_set: Path) -> None:
@@ -158,7 +160,7 @@ def test_position_codes_that_went_through_half_precision_are_warned_of_and_taken
             entries[name] = value.half().float() if name.endswith(".pe") else value
 
     path = edit(own_set, layout.TEMPORAL_MODULE, once_rounded)
-    models = load_models(own_set)
+    models = load_components(own_set)
     (warning,) = models.warnings
     assert warning.startswith(f"{path}: the file's values are taken for ")
     assert " more, off by up to 0.0002 from what the method computes" in warning
@@ -166,7 +168,7 @@ def test_position_codes_that_went_through_half_precision_are_warned_of_and_taken
     codes = [name for name in state if name.endswith(".pe")]
     assert codes
     assert all(torch.equal(state[name], kept[name]) for name in codes)
-    prepare(own_set, strict=True)
+    prepare_networks(own_set, strict=True)
 
 
 @pytest.mark.slow
@@ -178,7 +180,7 @@ def test_an_unusual_set_loads_and_says_what_is_unusual(own_set: Path) -> None:
         torch.save(change(entries), path)
         return path
 
-    before = load_models(own_set)
+    before = load_components(own_set)
     lightning = wrap(
         layout.POSE_GUIDER, lambda entries: {"state_dict": entries, "epoch": np.float64(3), "optimizer": {}}
     )
@@ -189,14 +191,14 @@ def test_an_unusual_set_loads_and_says_what_is_unusual(own_set: Path) -> None:
         layout.MOTION_ENCODER, lambda entries: {f"_orig_mod.{name}": value for name, value in entries.items()}
     )
     counted = wrap(layout.REFERENCE_UNET, lambda entries: {**entries, "step": np.int64(7), "lr": 1e-5})
-    after = load_models(own_set)
+    after = load_components(own_set)
     assert after.warnings == (
         f"{counted}: passed over, being no tensors: step, lr.",
         f"{parallel}: 'module.' in its entries' names is taken off.",
         f"{compiled}: '_orig_mod.' in its entries' names is taken off.",
         f"{lightning}: the network is taken from 'state_dict' in it.",
     )
-    prepare(own_set, strict=True)
+    prepare_networks(own_set, strict=True)
     for name, network in before.networks().items():
         state = after.networks()[name].state_dict()
         assert all(torch.equal(state[entry], value) for entry, value in network.state_dict().items())
@@ -208,29 +210,29 @@ def test_weights_in_several_files_are_read_by_their_index(own_set: Path) -> None
     entries = {name: value.clone() for name, value in stored(path).items()}
     path.unlink()
     split_up(path.with_suffix(".safetensors"), entries)
-    after = {prepared.network.name: prepared for prepared in prepare(own_set)}["denoising_unet"]
+    after = {prepared.spec.name: prepared for prepared in prepare_networks(own_set)}["denoising_unet"]
     files = {source.file.path.name for source in after.plan.sources.values()}
     assert len(files) == 4  # three parts, and the temporal module
     assert after.notes == ()
-    state = after.filled(CPU, torch.float32, lambda nbytes: None).module.state_dict()
+    state = after.fill(CPU, torch.float32, lambda nbytes: None).module.state_dict()
     assert all(torch.equal(state[name], value) for name, value in before.items())
 
 
 def test_whether_a_base_is_needed(own_set: Path) -> None:
-    assert not leaves_open(own_set)
+    assert not needs_base_unet(own_set)
     edit(own_set, layout.DENOISING_UNET, lambda entries: entries.pop(ENTRY))
-    assert leaves_open(own_set)
+    assert needs_base_unet(own_set)
     base(own_set, {ENTRY: torch.rand(32)})
-    assert not leaves_open(own_set)
+    assert not needs_base_unet(own_set)
 
 
 def test_a_base_is_no_help_for_modules_that_it_has_not(own_set: Path) -> None:
     edit(own_set, layout.TEMPORAL_MODULE, lambda entries: entries.pop(next(iter(entries))))
-    assert not leaves_open(own_set)
+    assert not needs_base_unet(own_set)
     (own_set / "personalive" / "denoising_unet.pth").unlink()
     (own_set / "personalive" / "temporal_module.pth").unlink()
     with pytest.raises(MissingWeightsError):
-        leaves_open(own_set)
+        needs_base_unet(own_set)
 
 
 def test_a_wrong_constant_is_named_with_its_file(own_set: Path) -> None:
@@ -251,9 +253,9 @@ def test_the_motion_extractor_is_forgiven_what_others_are_not(own_set: Path) -> 
     assert "head.weight" not in state
     assert torch.equal(state["idx_tensor"], torch.arange(66, dtype=torch.float32))
     with pytest.raises(WeightsError, match=r"pose_guider\.pth: head\.weight belongs to no entry"):
-        prepare(own_set, strict=True)
+        prepare_networks(own_set, strict=True)
     edit(own_set, layout.POSE_GUIDER, lambda entries: entries.pop("head.weight"))
-    prepare(own_set, strict=True)
+    prepare_networks(own_set, strict=True)
 
 
 @pytest.mark.parametrize("convolutions", [True, False])
@@ -292,7 +294,7 @@ def test_old_names_of_the_autoencoder_are_read(own_set: Path, convolutions: bool
 def test_numbers_that_cannot_be_used_name_file_entry_and_reason(
     own_set: Path, file: PublishedFile, value: float, said: str
 ) -> None:
-    network = next(network for network in NETWORKS if network.main is file)
+    network = next(network for network in NETWORKS if network.converted_file is file)
     names: list[str] = []
 
     def spoil(entries: dict[str, Tensor]) -> None:
@@ -307,32 +309,32 @@ def test_no_set_at_all_says_how_to_get_one(tmp_path: Path) -> None:
     with pytest.raises(
         MissingWeightsError, match=r"nowhere is not there\. Get .* with: personalive download"
     ):
-        prepare(tmp_path / "nowhere")
+        prepare_networks(tmp_path / "nowhere")
     (tmp_path / "file").touch()
     with pytest.raises(MissingWeightsError, match="file is not there"):
-        prepare(tmp_path / "file")
+        prepare_networks(tmp_path / "file")
     with pytest.raises(MissingWeightsError, match="There is no reference_unet in"):
-        prepare(tmp_path)
+        prepare_networks(tmp_path)
 
 
 def test_a_missing_file_of_several_is_named(own_set: Path) -> None:
     path = own_set / "personalive" / "temporal_module.pth"
     path.unlink()
     with pytest.raises(WeightsError, match=f"{path}.* not there: get .* with: personalive download"):
-        prepare(own_set)
+        prepare_networks(own_set)
 
 
 @pytest.mark.parametrize("name", ["motion_encoder", "denoising_unet"])
 def test_a_folder_in_place_of_a_file_is_no_file(own_set: Path, name: str) -> None:
-    for path in NAMED[name].present(own_set):
+    for path in NAMED[name].find_files(own_set):
         path.unlink()
         path.mkdir()
     with pytest.raises(MissingWeightsError, match=f"There is no {name} in .*{name}.pth is missing"):
-        prepare(own_set)
+        prepare_networks(own_set)
 
 
 def test_sizes_that_are_not_those_of_the_files_are_named(own_set: Path) -> None:
-    path = own_set / layout.SIZES
+    path = own_set / layout.MODEL_CONFIG
     sizes = json.loads(path.read_text())
     sizes["motion_extractor"]["bins"] = 60
     replaced(path, json.dumps(sizes).encode())

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import strategies as st
 
 from personalive.errors import WeightsError
-from personalive.pipelines.diffusion.checkpoints.layout import SIZES
+from personalive.pipelines.diffusion.checkpoints.layout import MODEL_CONFIG
 from personalive.pipelines.diffusion.checkpoints.model_config import (
-    Sizes,
-    read_object,
-    read_sizes,
-    write_sizes,
+    ModelConfig,
+    read_json_object,
+    read_model_config,
+    write_model_config,
 )
 from personalive.pipelines.diffusion.checkpoints.network_specs import NETWORKS
 from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS
@@ -23,36 +23,38 @@ from personalive.pipelines.diffusion.networks.unet import UNetParams
 from tests.pipelines.diffusion.checkpoints.forged import fuzz, fuzzers
 from tests.signals import IS_ROOT
 
-OWN = {network.name for network in fields(Sizes)}
+OWN = {network.name for network in fields(ModelConfig)}
 
 
 def said_of(folder: Path, content: object) -> str:
     """What is said of a `model.json` with that content."""
     text = content if isinstance(content, str) else json.dumps(content)
-    (folder / SIZES).write_text(text, encoding="utf-8")
+    (folder / MODEL_CONFIG).write_text(text, encoding="utf-8")
     with pytest.raises(WeightsError) as caught:
-        read_sizes(folder)
-    assert str(folder / SIZES) in str(caught.value)
+        read_model_config(folder)
+    assert str(folder / MODEL_CONFIG) in str(caught.value)
     assert len(str(caught.value)) < 1000
     return str(caught.value)
 
 
 def test_without_a_file_the_sizes_are_the_released_ones(tmp_path: Path) -> None:
-    assert read_sizes(tmp_path) == Sizes()
-    (tmp_path / SIZES).write_text('{"format": 1}')
-    assert read_sizes(tmp_path) == Sizes()
+    assert read_model_config(tmp_path) == ModelConfig()
+    (tmp_path / MODEL_CONFIG).write_text('{"format": 1}')
+    assert read_model_config(tmp_path) == ModelConfig()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_written_sizes_are_read_back(tmp_path: Path, variant: str) -> None:
-    write_sizes(tmp_path, VARIANTS[variant].sizes)
-    assert read_sizes(tmp_path) == VARIANTS[variant].sizes
+    write_model_config(tmp_path, VARIANTS[variant].sizes)
+    assert read_model_config(tmp_path) == VARIANTS[variant].sizes
 
 
 def test_what_is_not_said_is_as_released(tmp_path: Path) -> None:
-    (tmp_path / SIZES).write_text('{"format": 1, "motion_extractor": {"keypoints": 5}}')
-    sizes = read_sizes(tmp_path)
-    assert sizes == replace(Sizes(), motion_extractor=replace(Sizes().motion_extractor, keypoints=5))
+    (tmp_path / MODEL_CONFIG).write_text('{"format": 1, "motion_extractor": {"keypoints": 5}}')
+    sizes = read_model_config(tmp_path)
+    assert sizes == replace(
+        ModelConfig(), motion_extractor=replace(ModelConfig().motion_extractor, keypoints=5)
+    )
     assert sizes.motion_extractor.keypoints == 5
 
 
@@ -105,30 +107,30 @@ def test_what_is_wrong_is_named(tmp_path: Path, content: object, said: str) -> N
 
 
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
-    (tmp_path / SIZES).write_bytes(b"\xff\xfe\x00")
+    (tmp_path / MODEL_CONFIG).write_bytes(b"\xff\xfe\x00")
     with pytest.raises(WeightsError, match=r"model\.json is not JSON"):
-        read_sizes(tmp_path)
+        read_model_config(tmp_path)
     with pytest.raises(WeightsError, match="cannot be read"):
-        read_object(tmp_path)
+        read_json_object(tmp_path)
 
 
 @pytest.mark.skipif(IS_ROOT, reason="root may read everything")
 def test_a_file_that_may_not_be_read(tmp_path: Path) -> None:
-    (tmp_path / SIZES).touch(mode=0o000)
+    (tmp_path / MODEL_CONFIG).touch(mode=0o000)
     with pytest.raises(WeightsError, match=r"model\.json cannot be read"):
-        read_sizes(tmp_path)
+        read_model_config(tmp_path)
 
 
 def test_networks_that_do_not_fit_together_cannot_be_described() -> None:
     with pytest.raises(ValueError, match="differ in block_out_channels"):
-        Sizes(
+        ModelConfig(
             reference_unet=UNetParams(block_out_channels=(32, 64)),
             denoising_unet=DenoisingUNetParams(block_out_channels=(32, 32)),
         )
 
 
 RELEASED: dict[str, dict[str, Any]] = {
-    name: section for name, section in json.loads(json.dumps(asdict(Sizes()))).items() if name in OWN
+    name: section for name, section in json.loads(json.dumps(asdict(ModelConfig()))).items() if name in OWN
 }
 NUMBERS = st.integers(-2, 70) | st.sampled_from([128, 4096, 4097, 10**6, 2**31, 2**63, 10**30]) | st.floats()
 VALUES = (
@@ -159,32 +161,34 @@ def test_arbitrary_sizes_are_built_or_named(tmp_path: Path, examples: int) -> No
     )
 
     def check(content: object) -> None:
-        (tmp_path / SIZES).write_text(json.dumps(content))
+        (tmp_path / MODEL_CONFIG).write_text(json.dumps(content))
         try:
-            sizes = read_sizes(tmp_path)
+            sizes = read_model_config(tmp_path)
             for network in NETWORKS:
-                if network.name in OWN and getattr(sizes, network.name) != getattr(Sizes(), network.name):
+                if network.name in OWN and getattr(sizes, network.name) != getattr(
+                    ModelConfig(), network.name
+                ):
                     network.build(tmp_path, sizes)
         except WeightsError as error:
-            assert SIZES in str(error)  # noqa: PT017 - both outcomes are right
+            assert MODEL_CONFIG in str(error)  # noqa: PT017 - both outcomes are right
 
     fuzz(examples, check, sections | ANYTHING)
 
 
 @fuzzers
 def test_one_wrong_size_in_a_sound_file_is_built_or_named(tmp_path: Path, examples: int) -> None:
-    write_sizes(tmp_path, VARIANTS["small"].sizes)
-    small = read_object(tmp_path / SIZES)
+    write_model_config(tmp_path, VARIANTS["small"].sizes)
+    small = read_json_object(tmp_path / MODEL_CONFIG)
     places = [(name, size) for name in sorted(OWN) for size in small[name]]
 
     def check(place: tuple[str, str], value: object) -> None:
         name, size = place
         content = {**small, name: {**small[name], size: value}}
-        (tmp_path / SIZES).write_text(json.dumps(content))
+        (tmp_path / MODEL_CONFIG).write_text(json.dumps(content))
         try:
-            sizes = read_sizes(tmp_path)
+            sizes = read_model_config(tmp_path)
             next(network for network in NETWORKS if network.name == name).build(tmp_path, sizes)
         except WeightsError as error:
-            assert SIZES in str(error)  # noqa: PT017 - both outcomes are right
+            assert MODEL_CONFIG in str(error)  # noqa: PT017 - both outcomes are right
 
     fuzz(examples, check, st.sampled_from(places), VALUES)

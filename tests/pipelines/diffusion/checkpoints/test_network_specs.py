@@ -12,12 +12,17 @@ from hypothesis import strategies as st
 
 from personalive.errors import MissingWeightsError, WeightsError
 from personalive.pipelines.diffusion.checkpoints import layout
-from personalive.pipelines.diffusion.checkpoints.checkpoint_file import Entry, TensorFile
+from personalive.pipelines.diffusion.checkpoints.checkpoint_file import CheckpointFile, TensorEntry
 from personalive.pipelines.diffusion.checkpoints.layout import PublishedFile
-from personalive.pipelines.diffusion.checkpoints.model_config import Sizes
-from personalive.pipelines.diffusion.checkpoints.network_specs import NETWORKS, TINY_VAE, Network, networks_of
-from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, write_configs
-from personalive.pipelines.diffusion.checkpoints.state_dict import Plan, plan
+from personalive.pipelines.diffusion.checkpoints.model_config import ModelConfig
+from personalive.pipelines.diffusion.checkpoints.network_specs import (
+    NETWORKS,
+    TINY_VAE,
+    NetworkSpec,
+    list_networks,
+)
+from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, write_config_files
+from personalive.pipelines.diffusion.checkpoints.state_dict import StateDictPlan, plan_loading
 from tests.pipelines.diffusion.checkpoints.forged import fuzz, fuzzers
 from tests.pipelines.diffusion.checkpoints.sets import replaced
 from tests.pipelines.diffusion.figures import released_entries
@@ -32,28 +37,35 @@ RENAMED = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_at
 def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The configs of a set as large as the released one."""
     root = tmp_path_factory.mktemp("released")
-    write_configs(root, VARIANTS["released"])
+    write_config_files(root, VARIANTS["released"])
     return root
 
 
-def holding(shapes: Shapes, name: str = "file.pth") -> TensorFile:
+def holding(shapes: Shapes, name: str = "file.pth") -> CheckpointFile:
     """A file of which nothing but its entries is there."""
     integers = ("num_batches_tracked", "position_ids")
-    return TensorFile(
+    return CheckpointFile(
         Path(name),
         {
-            entry: Entry(tuple(shape), torch.int64 if entry.endswith(integers) else torch.float32)
+            entry: TensorEntry(tuple(shape), torch.int64 if entry.endswith(integers) else torch.float32)
             for entry, shape in shapes.items()
         },
     )
 
 
-def planned(network: Network, root: Path, *files: TensorFile, strict: bool = False) -> Plan:
-    module = network.build(root, Sizes())
-    return plan(network.name, module, files, rename=network.rename, ignored=network.ignored, strict=strict)
+def planned(network: NetworkSpec, root: Path, *files: CheckpointFile, strict: bool = False) -> StateDictPlan:
+    module = network.build(root, ModelConfig())
+    return plan_loading(
+        network.name,
+        module,
+        files,
+        rename=network.rename,
+        ignored_prefixes=network.ignored_prefixes,
+        strict=strict,
+    )
 
 
-def consumed(made: Plan) -> set[str]:
+def consumed(made: StateDictPlan) -> set[str]:
     """The entries of its files that a plan makes use of."""
     return {source.name for source in (*made.sources.values(), *made.constants.values())}
 
@@ -134,8 +146,8 @@ def test_an_attention_under_both_names_is_refused(released: Path) -> None:
 
 @pytest.mark.parametrize("name", ["image_encoder", "tiny_vae"])
 def test_networks_take_what_they_are_stored_as(released: Path, name: str) -> None:
-    state = NAMED[name].build(released, Sizes()).state_dict()
-    file = holding({NAMED[name].stored(entry): list(value.shape) for entry, value in state.items()})
+    state = NAMED[name].build(released, ModelConfig()).state_dict()
+    file = holding({NAMED[name].restore_name(entry): list(value.shape) for entry, value in state.items()})
     made = planned(NAMED[name], released, file)
     assert made.unused == []
     assert made.sources.keys() == state.keys()
@@ -151,7 +163,7 @@ def test_of_the_tiny_autoencoders_file_the_encoder_is_left(released: Path) -> No
 
 
 def test_older_image_encoders_carry_their_positions(released: Path) -> None:
-    state = NAMED["image_encoder"].build(released, Sizes()).state_dict()
+    state = NAMED["image_encoder"].build(released, ModelConfig()).state_dict()
     shapes = {entry: list(value.shape) for entry, value in state.items()}
     positions = "vision_model.embeddings.position_ids"
     assert positions not in shapes
@@ -161,7 +173,7 @@ def test_older_image_encoders_carry_their_positions(released: Path) -> None:
 
 @pytest.mark.parametrize("name", NAMED)
 def test_all_but_constants_is_built_without_memory(released: Path, name: str) -> None:
-    module = NAMED[name].build(released, Sizes())
+    module = NAMED[name].build(released, ModelConfig())
     real = {entry: value for entry, value in module.named_buffers() if not value.is_meta}
     assert all(value.is_meta for value in module.parameters())
     assert sum(value.nbytes for value in real.values()) < 16 << 20
@@ -170,9 +182,9 @@ def test_all_but_constants_is_built_without_memory(released: Path, name: str) ->
 
 
 def test_the_tiny_autoencoder_is_part_of_a_set_that_has_it(small_set: Path, own_set: Path) -> None:
-    assert [network.name for network in networks_of(small_set)] == list(NAMED)
+    assert [network.name for network in list_networks(small_set)] == list(NAMED)
     (own_set / "taesd" / "diffusion_pytorch_model.bin").unlink()
-    assert TINY_VAE not in networks_of(own_set)
+    assert TINY_VAE not in list_networks(own_set)
 
 
 @pytest.mark.parametrize("name", NAMED)
@@ -180,8 +192,8 @@ def test_a_network_without_files_names_one_and_what_to_do(tmp_path: Path, name: 
     with pytest.raises(
         MissingWeightsError, match=r"is missing\. Get the released weights with: personalive"
     ) as caught:
-        NAMED[name].present(tmp_path)
-    main = NAMED[name].main
+        NAMED[name].find_files(tmp_path)
+    main = NAMED[name].converted_file
     assert str(tmp_path / main.folder / main.names[-1]) in str(caught.value)
 
 
@@ -207,7 +219,7 @@ def read_config(root: Path, file: PublishedFile) -> dict[str, Any]:
 def test_a_config_that_is_none_is_named(own_set: Path, name: str, content: bytes) -> None:
     path = replaced(own_set / CONFIGS[name].folder / "config.json", content)
     with pytest.raises(WeightsError) as caught:
-        NAMED[name].build(own_set, Sizes())
+        NAMED[name].build(own_set, ModelConfig())
     assert str(path) in str(caught.value)
 
 
@@ -216,7 +228,7 @@ def test_a_config_that_is_not_there_is_named(own_set: Path, name: str) -> None:
     path = own_set / CONFIGS[name].folder / "config.json"
     path.unlink()
     with pytest.raises(MissingWeightsError, match="is missing") as caught:
-        NAMED[name].build(own_set, Sizes())
+        NAMED[name].build(own_set, ModelConfig())
     assert str(path) in str(caught.value)
 
 
@@ -246,10 +258,10 @@ def test_a_config_of_impossible_sizes_is_named(own_set: Path, name: str, key: st
     content = json.dumps({**config, key: value}).encode()
     path = replaced(own_set / CONFIGS[name].folder / "config.json", content)
     try:
-        module = NAMED[name].build(own_set, Sizes())
-        files = [TensorFile.open(file) for file in NAMED[name].present(own_set)]
+        module = NAMED[name].build(own_set, ModelConfig())
+        files = [CheckpointFile.open(file) for file in NAMED[name].find_files(own_set)]
         with pytest.raises(WeightsError, match="cannot be loaded"):
-            plan(name, module, files)
+            plan_loading(name, module, files)
     except WeightsError as error:
         assert str(path) in str(error)  # noqa: PT017 - a few of these can be built, but fit no file
 
@@ -266,7 +278,7 @@ def test_what_is_not_about_sizes_changes_nothing(own_set: Path) -> None:
     }
     content = json.dumps({**config, **harmful}).encode()
     replaced(own_set / "sd-image-variations-diffusers" / "image_encoder" / "config.json", content)
-    module = NAMED["image_encoder"].build(own_set, Sizes())
+    module = NAMED["image_encoder"].build(own_set, ModelConfig())
     assert {value.dtype for value in module.parameters()} == {torch.float32}
 
 
@@ -297,7 +309,7 @@ def test_arbitrary_configs_are_built_or_named(own_set: Path, name: str, examples
     def check(changes: dict[str, object], kept: bool) -> None:
         replaced(path, json.dumps({**(sound if kept else {}), **changes}).encode())
         try:
-            NAMED[name].build(own_set, Sizes())
+            NAMED[name].build(own_set, ModelConfig())
         except WeightsError as error:
             assert str(path) in str(error)  # noqa: PT017 - both outcomes are right
             assert str(error).isprintable()  # noqa: PT017

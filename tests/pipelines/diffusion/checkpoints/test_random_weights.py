@@ -10,12 +10,12 @@ import torch
 
 from personalive.errors import InputError, OutputExistsError
 from personalive.pipelines.diffusion.checkpoints import layout
-from personalive.pipelines.diffusion.checkpoints.model_config import read_sizes
+from personalive.pipelines.diffusion.checkpoints.model_config import read_model_config
 from personalive.pipelines.diffusion.checkpoints.network_specs import NETWORKS
 from personalive.pipelines.diffusion.checkpoints.random_weights import (
     VARIANTS,
-    random_weights,
-    write_random_set,
+    random_state_dict,
+    write_random_weights,
 )
 from personalive.pipelines.diffusion.networks.motion_extractor import MotionExtractor
 from tests.pipelines.diffusion.checkpoints.sets import stored
@@ -42,8 +42,8 @@ def small_disk(nbytes: int) -> Iterator[None]:
 
 def test_a_set_is_laid_out_as_the_released_one(small_set: Path) -> None:
     published = {str(file.folder / file.names[-1]) for file in layout.FILES if file.folder.name != "unet"}
-    assert files(small_set) == {*published, layout.SIZES}
-    assert read_sizes(small_set) == VARIANTS["small"].sizes
+    assert files(small_set) == {*published, layout.MODEL_CONFIG}
+    assert read_model_config(small_set) == VARIANTS["small"].sizes
     assert not list(small_set.parent.glob(".*"))
 
 
@@ -58,7 +58,7 @@ def test_the_denoising_unet_is_divided_as_it_is_released(small_set: Path) -> Non
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_same_seed_makes_the_same_set(small_set: Path, tmp_path: Path, dtype: torch.dtype) -> None:
     told: list[str] = []
-    again = write_random_set(tmp_path / "new" / "again", seed=1, dtype=dtype, progress=told.append)
+    again = write_random_weights(tmp_path / "new" / "again", seed=1, dtype=dtype, progress=told.append)
     assert files(again) == files(small_set)
     weights = [name for name in sorted(files(again)) if not name.endswith(".json")]
     assert sorted(told) == weights
@@ -74,11 +74,14 @@ def test_the_same_seed_makes_the_same_set(small_set: Path, tmp_path: Path, dtype
 def test_weights_depend_on_seed_network_and_entry_alone(small_set: Path) -> None:
     network = next(network for network in NETWORKS if network.name == "pose_guider")
     module = network.build(small_set, VARIANTS["small"].sizes)
-    weights = random_weights("pose_guider", module, seed=1)
+    weights = random_state_dict("pose_guider", module, seed=1)
     torch.manual_seed(5)
     released = stored(small_set / "personalive" / "pose_guider.pth")
     assert all(torch.equal(value, released[name]) for name, value in weights.items())
-    for other in (random_weights("pose_guider", module, seed=-2), random_weights("other", module, seed=1)):
+    for other in (
+        random_state_dict("pose_guider", module, seed=-2),
+        random_state_dict("other", module, seed=1),
+    ):
         assert other.keys() == weights.keys()
         assert not any(torch.equal(other[name], value) for name, value in weights.items())
     assert not torch.equal(weights["blocks.0.bias"], weights["conv_in.bias"])
@@ -90,14 +93,14 @@ def test_a_folder_that_holds_anything_is_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     for name in ("full", "full/file", "link"):
         with pytest.raises(OutputExistsError, match=f"{name} is not empty: give a new folder"):
-            write_random_set(tmp_path / name)
+            write_random_weights(tmp_path / name)
     assert files(tmp_path) == {"full/file"}
 
 
 def test_an_empty_folder_is_filled_be_it_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    write_random_set(Path())
+    write_random_weights(Path())
     assert "model.json" in files(tmp_path / "here")
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
@@ -113,21 +116,21 @@ def test_a_failure_midway_leaves_nothing(tmp_path: Path, error: type[BaseExcepti
             raise error
 
     with pytest.raises(error):
-        write_random_set(tmp_path / "set", progress=stop)
+        write_random_weights(tmp_path / "set", progress=stop)
     assert [path.name for path in tmp_path.iterdir()] == (["set"] if existing else [])
     assert not files(tmp_path)
 
 
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     with small_disk(100_000), pytest.raises(InputError, match=r"set cannot be written: .* is the disk full"):
-        write_random_set(tmp_path / "new" / "set")
+        write_random_weights(tmp_path / "new" / "set")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written: Not a directory"):
-        write_random_set(tmp_path / "file" / "set")
+        write_random_weights(tmp_path / "file" / "set")
 
 
 def test_the_motion_extractor_keeps_keypoints_in_the_picture(small_set: Path) -> None:

@@ -9,8 +9,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from personalive.errors import WeightsError
-from personalive.pipelines.diffusion.checkpoints.checkpoint_file import TensorFile
-from personalive.pipelines.diffusion.checkpoints.state_dict import fill, plan
+from personalive.pipelines.diffusion.checkpoints.checkpoint_file import CheckpointFile
+from personalive.pipelines.diffusion.checkpoints.state_dict import fill_module, plan_loading
 from tests.pipelines.diffusion.checkpoints.forged import CPU, load_tiny, tiny, tiny_weights
 
 PE = torch.arange(5.0)[None]
@@ -27,7 +27,7 @@ def save(path: Path, weights: dict[str, Tensor]) -> Path:
 def problem(*paths: Path) -> str:
     """What is said of files that do not fit the network."""
     with pytest.raises(WeightsError, match="The tiny network cannot be loaded: ") as caught:
-        plan("tiny network", tiny(), list(map(TensorFile.open, paths)))
+        plan_loading("tiny network", tiny(), list(map(CheckpointFile.open, paths)))
     return str(caught.value)
 
 
@@ -101,10 +101,10 @@ def test_bytes_to_read_are_those_of_what_is_used(tmp_path: Path) -> None:
     first = save(tmp_path / "first.pth", tiny_weights())
     second = save(tmp_path / "second.pth", {"linear.weight": weights["linear.weight"]})
     module = tiny()
-    planned = plan("tiny network", module, [TensorFile.open(first), TensorFile.open(second)])
+    planned = plan_loading("tiny network", module, [CheckpointFile.open(first), CheckpointFile.open(second)])
     assert planned.nbytes == 12 * 2 + 4 * (3 + 4 * 3)
     told: list[int] = []
-    fill(module, planned, device=CPU, dtype_of=lambda _: torch.float32, progress=told.append)
+    fill_module(module, planned, device=CPU, resolve_dtype=lambda _: torch.float32, progress=told.append)
     assert sum(told) == planned.nbytes
     assert min(told) > 0
 
@@ -122,16 +122,18 @@ def test_a_missing_entry_names_itself_and_where_it_was_looked_for(tmp_path: Path
 def test_extra_entries_are_noted_and_named_when_that_is_asked_for(tmp_path: Path) -> None:
     path = save(tmp_path / "a.pth", tiny_weights())
     other = save(tmp_path / "b.pth", {f"linear.extra{index}": torch.ones(3) for index in range(5)})
-    files = [TensorFile.open(path), TensorFile.open(other)]
-    planned = plan("tiny network", tiny(), files)
+    files = [CheckpointFile.open(path), CheckpointFile.open(other)]
+    planned = plan_loading("tiny network", tiny(), files)
     assert [source.file.path for source in planned.unused] == [other] * 5
     assert planned.notes == (
         f"{other}: left out, as nothing in the tiny network has such a name: linear.extra0, linear.extra1, "
         "linear.extra2 and 2 more.",
     )
-    assert plan("tiny network", tiny(), files, ignored=("linear.e",), strict=True).notes == ()
+    assert (
+        plan_loading("tiny network", tiny(), files, ignored_prefixes=("linear.e",), strict=True).notes == ()
+    )
     with pytest.raises(WeightsError) as error:
-        plan("tiny network", tiny(), files, strict=True)
+        plan_loading("tiny network", tiny(), files, strict=True)
     assert str(error.value) == (
         f"The tiny network cannot be loaded: {other}: linear.extra0, linear.extra1, linear.extra2 and 2 more "
         "belong to no entry of this network."
@@ -170,7 +172,9 @@ def test_counts_of_batches_are_neither_needed_nor_kept(tmp_path: Path, dtype: to
     weights = tiny_weights()
     if dtype is not None:
         weights["norm.num_batches_tracked"] = torch.tensor(1).to(dtype)
-    planned = plan("tiny network", tiny(), [TensorFile.open(save(tmp_path / "a.pth", weights))], strict=True)
+    planned = plan_loading(
+        "tiny network", tiny(), [CheckpointFile.open(save(tmp_path / "a.pth", weights))], strict=True
+    )
     assert (planned.unused, planned.notes) == ([], ())
     assert not any("num_batches" in name for name in load_tiny(tmp_path / "a.pth").state_dict())
 
@@ -195,10 +199,10 @@ def test_statistics_beyond_half_precision_stay_float32(tmp_path: Path, name: str
 def test_two_names_for_one_entry_are_named(tmp_path: Path) -> None:
     path = save(tmp_path / "a.pth", {**tiny_weights(), "linear.offset": torch.ones(3)})
     with pytest.raises(WeightsError, match=r"linear\.offset and linear\.bias are the same entry"):
-        plan(
+        plan_loading(
             "tiny network",
             tiny(),
-            [TensorFile.open(path)],
+            [CheckpointFile.open(path)],
             rename=lambda name, shape: (name.replace("offset", "bias"), shape),
         )
 
@@ -239,8 +243,8 @@ def test_numbers_too_large_for_the_type_asked_for_name_it(
 def code_of(path: Path) -> tuple[Tensor, tuple[str, ...]]:
     """The constant of a network that was filled from that file, and what was noted."""
     module = tiny()
-    planned = plan("tiny network", module, [TensorFile.open(path)])
-    notes = fill(module, planned, device=CPU, dtype_of=lambda _: torch.float32)
+    planned = plan_loading("tiny network", module, [CheckpointFile.open(path)])
+    notes = fill_module(module, planned, device=CPU, resolve_dtype=lambda _: torch.float32)
     return module.pe, notes
 
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from personalive.errors import WeightsError
-from personalive.pipelines.diffusion.checkpoints.checkpoint_file import TensorFile
-from personalive.pipelines.diffusion.checkpoints.state_dict_search import WRAPPERS
+from personalive.pipelines.diffusion.checkpoints.checkpoint_file import CheckpointFile
+from personalive.pipelines.diffusion.checkpoints.state_dict_search import WRAPPER_KEYS
 from tests.pipelines.diffusion.checkpoints.forged import (
     Call,
     Storage,
@@ -30,10 +30,10 @@ SCALAR: Any = np.float64(0).__reduce__()[0]
 KINDS = pytest.mark.parametrize("new", [True, False], ids=["archive", "legacy"])
 
 
-def opened(folder: Path, content: object, new: bool = True, name: str = "unet.pth") -> TensorFile:
+def opened(folder: Path, content: object, new: bool = True, name: str = "unet.pth") -> CheckpointFile:
     """A file with that content, of which every tensor was read."""
     torch.save(content, folder / name, _use_new_zipfile_serialization=new)
-    file = TensorFile.open(folder / name)
+    file = CheckpointFile.open(folder / name)
     read = {entry: value.clone() for entry, value in file.stream(file.entries)}
     expected = tiny_weights()
     assert read.keys() == expected.keys()
@@ -42,10 +42,10 @@ def opened(folder: Path, content: object, new: bool = True, name: str = "unet.pt
 
 
 @KINDS
-@pytest.mark.parametrize("wrapper", [*WRAPPERS, "unet", "whatever"])
+@pytest.mark.parametrize("wrapper", [*WRAPPER_KEYS, "unet", "whatever"])
 def test_one_wrapper_is_taken_off_and_said(tmp_path: Path, wrapper: str, new: bool) -> None:
     file = opened(tmp_path, {wrapper: tiny_weights()}, new)
-    assert file.wrappers == (wrapper,)
+    assert file.key_path == (wrapper,)
     assert file.notes == (f"{tmp_path / 'unet.pth'}: the network is taken from {wrapper!r} in it.",)
 
 
@@ -69,7 +69,7 @@ def test_what_training_keeps_beside_the_network_is_let_be(tmp_path: Path, new: b
         "state_dict": tiny_weights(),
         "ema": {name: value + 1 for name, value in tiny_weights().items()},
     }
-    assert opened(tmp_path, content, new).wrappers == ("state_dict",)
+    assert opened(tmp_path, content, new).key_path == ("state_dict",)
 
 
 SCALARS = [
@@ -93,7 +93,7 @@ def test_so_are_those_that_an_older_numpy_wrote(tmp_path: Path) -> None:
     )
     assert b"cnumpy._core.multiarray\nscalar\n" in written
     older = written.replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n")
-    file = TensorFile.open(archive(tmp_path / "a.pth", older, {"0": bytes(8)}))
+    file = CheckpointFile.open(archive(tmp_path / "a.pth", older, {"0": bytes(8)}))
     assert file.skipped == ("step",)
     ((_, value),) = file.stream(file.entries)
     assert torch.equal(value, torch.zeros(2))
@@ -134,7 +134,7 @@ def test_a_checkpoint_that_holds_itself_is_refused(tmp_path: Path) -> None:
     content["b"] = loop = [1]
     loop.append(loop)  # type: ignore[arg-type]
     torch.save(content, tmp_path / "a.pth")
-    assert TensorFile.open(tmp_path / "a.pth").skipped == ("b",)
+    assert CheckpointFile.open(tmp_path / "a.pth").skipped == ("b",)
     endless: dict[str, Any] = {}
     endless["model"] = endless
     torch.save(endless, tmp_path / "a.pth")
@@ -146,7 +146,7 @@ def test_lists_in_lists_take_no_time(tmp_path: Path) -> None:
     for _ in range(200):
         value = [value, value]
     torch.save({"a": torch.zeros(1), "b": value}, tmp_path / "a.pth")
-    assert TensorFile.open(tmp_path / "a.pth").skipped == ("b",)
+    assert CheckpointFile.open(tmp_path / "a.pth").skipped == ("b",)
 
 
 @pytest.mark.parametrize("protocol", [3, 4, 5])
@@ -196,11 +196,11 @@ def test_numbers_that_are_none_are_refused_unmade(tmp_path: Path, forged: object
 def test_names_that_lead_to_the_network_are_shown_only_if_they_can_be(tmp_path: Path) -> None:
     torch.save({"\x1b[2J": {"a": torch.zeros(1)}}, tmp_path / "a.pth")
     with pytest.raises(WeightsError) as caught:
-        TensorFile.open(tmp_path / "a.pth")
+        CheckpointFile.open(tmp_path / "a.pth")
     assert str(caught.value).isprintable()
 
 
 def test_an_empty_state_dict_is_one(tmp_path: Path) -> None:
     empty: dict[str, Tensor] = {}
     torch.save(empty, tmp_path / "a.pth")
-    assert TensorFile.open(tmp_path / "a.pth").entries == {}
+    assert CheckpointFile.open(tmp_path / "a.pth").entries == {}

@@ -6,7 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from personalive.pipelines.diffusion.device.allocator import free_bytes, let_segments_grow, sparingly
+from personalive.pipelines.diffusion.device.allocator import (
+    enable_expandable_segments,
+    plannable_bytes,
+    run_with_memory_limit,
+)
 
 GPU = torch.device("cuda")
 
@@ -32,7 +36,7 @@ def test_where_the_first_allocation_fails_it_is_taken_back(
         warnings.warn("expandable_segments not supported on this platform", UserWarning, stacklevel=1)
 
     monkeypatch.setattr(torch, "empty", refuse)
-    let_segments_grow(GPU)
+    enable_expandable_segments(GPU)
     assert settings == ["expandable_segments:True", "expandable_segments:False"]
 
 
@@ -44,7 +48,7 @@ def test_another_warning_is_passed_on_and_changes_nothing(
 
     monkeypatch.setattr(torch, "empty", warn)
     with pytest.warns(UserWarning, match="this GPU is old"):
-        let_segments_grow(GPU)
+        enable_expandable_segments(GPU)
     assert settings == ["expandable_segments:True"]
 
 
@@ -73,7 +77,7 @@ def test_free_memory_counts_what_is_kept_unused_and_the_processs_limit(
     monkeypatch: pytest.MonkeyPatch, free: int, reserved: int, allocated: int, share: float, expected: int
 ) -> None:
     gpu_with(monkeypatch, free=free, reserved=reserved, allocated=allocated, share=share)
-    assert free_bytes(GPU) >> 20 == expected
+    assert plannable_bytes(GPU) >> 20 == expected
 
 
 @pytest.fixture
@@ -91,7 +95,7 @@ def limits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_what_runs_sparingly_takes_so_much_and_no_more(
     limits: list[float], mebibytes: int, share: float
 ) -> None:
-    assert sparingly(GPU, mebibytes << 20, lambda: list(limits)) == [share]
+    assert run_with_memory_limit(GPU, mebibytes << 20, lambda: list(limits)) == [share]
     assert limits == [share, 0.9]
 
 
@@ -101,7 +105,7 @@ def test_what_needs_more_runs_again_without_a_limit(limits: list[float]) -> None
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return "done"
 
-    assert sparingly(GPU, 1 << 20, run) == "done"
+    assert run_with_memory_limit(GPU, 1 << 20, run) == "done"
     assert limits[-1] == 0.9
 
 
@@ -110,12 +114,12 @@ def test_another_error_is_raised_and_the_limit_taken_back(limits: list[float]) -
         raise RuntimeError("no such shape")
 
     with pytest.raises(RuntimeError, match="no such shape"):
-        sparingly(GPU, 1 << 20, run)
+        run_with_memory_limit(GPU, 1 << 20, run)
     assert limits[-1] == 0.9
 
 
 def test_elsewhere_nothing_is_limited(limits: list[float]) -> None:
-    assert sparingly(torch.device("cpu"), 0, lambda: "done") == "done"
+    assert run_with_memory_limit(torch.device("cpu"), 0, lambda: "done") == "done"
     assert limits == []
 
 
@@ -127,17 +131,17 @@ def test_a_float32_convolution_takes_no_workspace_of_many_gigabytes() -> None:
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     with torch.no_grad():
-        sparingly(GPU, 2 << 30, lambda: layer(x))
+        run_with_memory_limit(GPU, 2 << 30, lambda: layer(x))
     assert torch.cuda.max_memory_allocated() < 4 << 30
 
 
 def test_on_a_gpu_segments_grow(settings: list[str]) -> None:
-    let_segments_grow(GPU)
+    enable_expandable_segments(GPU)
     assert settings == ["expandable_segments:True"]
 
 
 def test_elsewhere_nothing_is_changed(settings: list[str]) -> None:
-    let_segments_grow(torch.device("cpu"))
+    enable_expandable_segments(torch.device("cpu"))
     assert settings == []
 
 
@@ -146,14 +150,14 @@ def test_an_older_pytorch_is_told_by_the_name_it_knows(
 ) -> None:
     monkeypatch.delattr(torch._C, "_accelerator_setAllocatorSettings")
     monkeypatch.setattr(torch.cuda.memory, "_set_allocator_settings", settings.append)
-    let_segments_grow(GPU)
+    enable_expandable_segments(GPU)
     assert settings == ["expandable_segments:True"]
 
 
 @pytest.mark.parametrize("name", ["PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"])
 def test_the_environment_decides(settings: list[str], monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "max_split_size_mb:128")
-    let_segments_grow(GPU)
+    enable_expandable_segments(GPU)
     assert settings == []
 
 
@@ -162,7 +166,7 @@ def test_a_pytorch_that_cannot_goes_on(settings: list[str], monkeypatch: pytest.
         raise RuntimeError("no such setting")
 
     monkeypatch.setattr(torch._C, "_accelerator_setAllocatorSettings", refuse)
-    let_segments_grow(GPU)
+    enable_expandable_segments(GPU)
     assert settings == []
 
 
@@ -170,7 +174,7 @@ def test_a_pytorch_that_cannot_goes_on(settings: list[str], monkeypatch: pytest.
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_what_a_gpu_holds_grows_in_one_piece() -> None:
     torch.cuda.empty_cache()  # other tests' memory, which was taken otherwise
-    let_segments_grow(GPU)
+    enable_expandable_segments(GPU)
     kept = [torch.empty(64 << 20, device=GPU) for _ in range(3)]
     segments = [segment for segment in torch.cuda.memory_snapshot() if segment.get("is_expandable")]
     assert segments

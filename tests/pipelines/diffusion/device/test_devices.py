@@ -8,16 +8,16 @@ import pytest
 import torch
 
 from personalive.errors import InputError, PipelineUnavailableError
-from personalive.pipelines.diffusion.device.devices import device_of, dtype_of, exact_float32
+from personalive.pipelines.diffusion.device.devices import exact_float32, resolve_device, resolve_dtype
 
 
 def test_the_cpu_is_always_there() -> None:
-    assert device_of("cpu") == torch.device("cpu")
+    assert resolve_device("cpu") == torch.device("cpu")
 
 
 def test_auto_takes_a_gpu_only_where_there_is_one() -> None:
     expected = {True: ("cuda",), False: ("mps", "cpu")}[torch.cuda.is_available()]
-    assert device_of("auto").type in expected
+    assert resolve_device("auto").type in expected
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "mps"])
@@ -27,7 +27,7 @@ def test_a_device_that_is_not_there_is_refused_with_what_to_do(name: str) -> Non
     with pytest.raises(
         PipelineUnavailableError, match=r"There is no .* here.*Take another device, or auto\."
     ):
-        device_of(name)
+        resolve_device(name)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_a_device_that_is_not_there_is_refused_with_what_to_do(name: str) -> Non
     ],
 )
 def test_types_go_by_name_and_auto_by_device(name: str, device: str, dtype: torch.dtype) -> None:
-    assert dtype_of(name, torch.device(device)) == dtype
+    assert resolve_dtype(name, torch.device(device)) == dtype
 
 
 @pytest.mark.parametrize(("capability", "there"), [((7, 5), False), ((8, 0), True), ((12, 0), True)])
@@ -50,13 +50,13 @@ def test_bfloat16_is_refused_where_a_gpu_does_not_compute_in_it(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     if there:
-        assert dtype_of("bfloat16", torch.device("cuda")) is torch.bfloat16
+        assert resolve_dtype("bfloat16", torch.device("cuda")) is torch.bfloat16
         return
     with pytest.raises(
         InputError, match=r"dtype=bfloat16 needs .* and cuda has 7\.5: take float16 or auto\."
     ):
-        dtype_of("bfloat16", torch.device("cuda"))
-    assert dtype_of("auto", torch.device("cuda")) is torch.float16
+        resolve_dtype("bfloat16", torch.device("cuda"))
+    assert resolve_dtype("auto", torch.device("cuda")) is torch.float16
 
 
 def allowed() -> bool:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from personalive.media.types import Frames
-from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, random_models
+from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, build_random_components
 from personalive.pipelines.diffusion.device import unet_streaming
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
@@ -83,14 +83,14 @@ def test_a_card_of_two_is_refused_in_one_sentence() -> None:
 
 @pytest.mark.parametrize("plan", ["half", "stream", "least"])
 def test_streaming_changes_no_frame_on_a_gpu(plan: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(unet_streaming, "SMALLEST", 1024)
+    monkeypatch.setattr(unet_streaming, "MIN_STREAMED_BYTES", 1024)
     device, run = torch.device("cuda"), PersonaLiveRunParameters(keyframe_threshold=0.0)
 
     def images(name: str) -> Frames:
         parameters = PersonaLiveLoadParameters.model_validate(
             {"low_vram": name, "height": 256, "width": 256, "face_detection": False}
         )
-        models = random_models(VARIANTS["small"], device=device, dtype=torch.float16)
+        models = build_random_components(VARIANTS["small"], device=device, dtype=torch.float16)
         with PersonaLivePipeline(models, parameters) as own:
             assert bool(own.engine.plan.streamed) == (name != "on")
             own.warm_up()

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from personalive.pipelines.base import AnimatedChunk
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.device import pinned_memory
-from personalive.pipelines.diffusion.device.offload import Shelf
-from personalive.pipelines.diffusion.memory.plan import candidates
-from personalive.pipelines.diffusion.memory.planner import plans_of
+from personalive.pipelines.diffusion.device.offload import OffloadedModule
+from personalive.pipelines.diffusion.memory.plan import select_plans
+from personalive.pipelines.diffusion.memory.planner import make_plans_for_components
 from personalive.pipelines.diffusion.networks.reference_unet import ReferenceUNet
 from personalive.pipelines.diffusion.networks.unet import UNetParams
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
@@ -28,11 +28,11 @@ def test_a_network_is_on_the_device_only_while_it_is_taken() -> None:
     linear = nn.Linear(3, 2)
     network = nn.Sequential(linear, nn.BatchNorm1d(2)).requires_grad_(False)
     before = linear.weight.clone()
-    shelf = Shelf(network)
+    shelf = OffloadedModule(network)
     weight = linear.weight
-    with shelf.taken(META):
+    with shelf.onloaded(META):
         assert {tensor.device for tensor in network.state_dict().values()} == {META}
-        with shelf.taken(META):
+        with shelf.onloaded(META):
             pass
         assert linear.weight.device == META
     assert linear.weight is weight
@@ -42,11 +42,11 @@ def test_a_network_is_on_the_device_only_while_it_is_taken() -> None:
 
 def test_it_comes_back_after_a_failure_and_from_within_inference() -> None:
     network = nn.Linear(2, 2).requires_grad_(False)
-    shelf = Shelf(network)
-    with torch.inference_mode(), pytest.raises(RuntimeError, match="broken"), shelf.taken(META):
+    shelf = OffloadedModule(network)
+    with torch.inference_mode(), pytest.raises(RuntimeError, match="broken"), shelf.onloaded(META):
         raise RuntimeError("broken")
     assert network.weight.device.type == "cpu"
-    with torch.inference_mode(), shelf.taken(torch.device("cpu")):
+    with torch.inference_mode(), shelf.onloaded(torch.device("cpu")):
         assert network(torch.ones(1, 2)).shape == (1, 2)
 
 
@@ -55,29 +55,29 @@ def test_of_a_unet_one_unit_is_there_at_a_time_and_none_changes_what_it_computes
     sizes = UNetParams(block_out_channels=(32, 64), layers_per_block=1, heads=2, cross_attention_width=8)
     network = ReferenceUNet(sizes).requires_grad_(False)
     latents, embeds = torch.randn(1, 4, 8, 8), torch.randn(1, 1, 8)
-    cross = network.cross_constants(embeds)
+    cross = network.compute_cross_constants(embeds)
     expected = network(latents, cross)
-    shelf = Shelf(network)
+    shelf = OffloadedModule(network)
     units = network.units()
 
     def there() -> list[bool]:
         devices = [{p.device for part in unit for p in part.parameters()} for unit in units]
         return [found == {META} for found in devices]
 
-    with shelf.taken(META):
+    with shelf.onloaded(META):
         assert network.conv_in.weight.device == META
         assert not any(there())
         for number in range(len(units)):
-            with network.present(number):
+            with network.block_context(number):
                 assert there() == [place == number for place in range(len(units))]
-    with shelf.taken(torch.device("cpu")):
-        for ours, before in zip(network.cross_constants(embeds), cross, strict=True):
+    with shelf.onloaded(torch.device("cpu")):
+        for ours, before in zip(network.compute_cross_constants(embeds), cross, strict=True):
             assert torch.equal(ours, before)
         for ours, before in zip(network(latents, cross), expected, strict=True):
             assert torch.equal(ours, before)
 
 
-class Noted(Shelf):
+class Noted(OffloadedModule):
     """Counts how often its network is taken."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -86,7 +86,7 @@ class Noted(Shelf):
 
     def taken(self, device: torch.device):  # type: ignore[no-untyped-def]
         self.times += 1
-        return super().taken(device)
+        return super().onloaded(device)
 
 
 @pytest.mark.slow
@@ -105,10 +105,10 @@ def test_with_low_vram_references_and_keyframes_fetch_what_they_need_and_results
     with pipeline.open_session(reference, run) as session:
         expected = steps(session)
     with PersonaLivePipeline.load(set_to.model_copy(update={"low_vram": "on"})) as own:
-        models: Models = own._loaded().models
-        assert set(models.shelves) == {"image_encoder", "vae.encoder", "reference_unet"}
-        noted = {name: Noted(attrgetter(name)(models)) for name in models.shelves}
-        models.shelves.update(noted)  # type: ignore[attr-defined]
+        models: Components = own._require_engine().components
+        assert set(models.offloaded) == {"image_encoder", "vae.encoder", "reference_unet"}
+        noted = {name: Noted(attrgetter(name)(models)) for name in models.offloaded}
+        models.offloaded.update(noted)  # type: ignore[attr-defined]
         again = own.fuse(picture(1))
         assert {name: shelf.times for name, shelf in noted.items()} == {
             "image_encoder": 1,
@@ -134,10 +134,14 @@ def test_with_low_vram_references_and_keyframes_fetch_what_they_need_and_results
     ],
 )
 def test_what_waits_on_the_host(
-    models: Models, set_to: PersonaLiveLoadParameters, device: str, low_vram: str, waiting: tuple[str, ...]
+    models: Components,
+    set_to: PersonaLiveLoadParameters,
+    device: str,
+    low_vram: str,
+    waiting: tuple[str, ...],
 ) -> None:
-    found = plans_of(replace(models, device=torch.device(device)), set_to)
-    assert candidates(found, low_vram)[0].waiting == waiting
+    found = make_plans_for_components(replace(models, device=torch.device(device)), set_to)
+    assert select_plans(found, low_vram)[0].waiting == waiting
 
 
 def test_without_page_locked_memory_it_waits_in_ordinary_memory_and_that_is_said_once(
@@ -148,11 +152,11 @@ def test_without_page_locked_memory_it_waits_in_ordinary_memory_and_that_is_said
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", refuse)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(pinned_memory._Refusal, "said", False)
+    monkeypatch.setattr(pinned_memory._PinningFailure, "said", False)
     network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)).requires_grad_(False)
     expected = network(torch.ones(1, 3))
-    shelf = Shelf(network)
-    with shelf.taken(torch.device("cpu")):
+    shelf = OffloadedModule(network)
+    with shelf.onloaded(torch.device("cpu")):
         assert torch.equal(network(torch.ones(1, 3)), expected)
     (said,) = caplog.messages
     assert said.startswith("memory cannot be page-locked")

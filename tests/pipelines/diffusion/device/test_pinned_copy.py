@@ -5,7 +5,7 @@ import torch
 
 from personalive.pipelines.diffusion.device import pinned_memory
 from personalive.pipelines.diffusion.device.pinned_copy import to_device, to_host
-from personalive.pipelines.diffusion.device.pinned_memory import host_memory
+from personalive.pipelines.diffusion.device.pinned_memory import allocate_host_tensor
 
 
 def devices() -> list[object]:
@@ -35,9 +35,9 @@ def test_without_page_locked_memory_it_is_ordinary(
 
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", refuse)
-    monkeypatch.setattr(pinned_memory._Refusal, "said", False)
+    monkeypatch.setattr(pinned_memory._PinningFailure, "said", False)
     for _ in range(2):
-        memory = host_memory((2, 3), torch.float16, locked=True)
+        memory = allocate_host_tensor((2, 3), torch.float16, pinned=True)
         assert (memory.shape, memory.dtype) == ((2, 3), torch.float16)
     (said,) = caplog.messages
     assert said.startswith("memory cannot be page-locked")

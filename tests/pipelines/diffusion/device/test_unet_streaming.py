@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from personalive.pipelines.base import AnimatedChunk
 from personalive.pipelines.diffusion.device import unet_streaming
-from personalive.pipelines.diffusion.device.unet_streaming import StreamedUNet, evenly
+from personalive.pipelines.diffusion.device.unet_streaming import StreamedUNet, select_evenly
 from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNet, DenoisingUNetParams
-from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue, SpatialBlock
+from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue, SpatialTransformerBlock
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
 from personalive.pipelines.diffusion.sampling import engine
-from personalive.pipelines.diffusion.stages.memory_format import merge_upsampling
-from personalive.pipelines.diffusion.stages.stages import PlainStages
+from personalive.pipelines.diffusion.stages.memory_format import fuse_upsampling
+from personalive.pipelines.diffusion.stages.stages import EagerStages
 from tests.pipelines.diffusion.streams import chunk, picture
 
 CPU = torch.device("cpu")
@@ -28,10 +28,10 @@ def unet() -> DenoisingUNet:
         block_out_channels=(32, 64), layers_per_block=1, heads=2, cross_attention_width=8, max_frames=4
     )
     network = DenoisingUNet(sizes).requires_grad_(False).eval()
-    merge_upsampling(network)
+    fuse_upsampling(network)
     for module in network.modules():
-        if isinstance(module, SpatialBlock):
-            module.attn1.merge()
+        if isinstance(module, SpatialTransformerBlock):
+            module.attn1.fuse_qkv()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return network
 
@@ -42,7 +42,7 @@ def run(network: DenoisingUNet) -> list[torch.Tensor]:
     channels = [layer.attention.norm.num_channels for layer in network.layers if layer.attention]
     places = [64, 16, 64, 64]
     banks = [torch.randn(1, count, width) for count, width in zip(places, channels, strict=True)]
-    conditions = network.conditions(
+    conditions = network.build_conditioning(
         timesteps=torch.tensor([3, 9]),
         motion=torch.randn(1, 2, 4, 16),
         pose=torch.randn(1, 32, 2, 8, 8),
@@ -58,23 +58,23 @@ def run(network: DenoisingUNet) -> list[torch.Tensor]:
 def test_streamed_units_compute_the_same_numbers(
     share: float, piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(unet_streaming, "_PIECE", piece)
+    monkeypatch.setattr(unet_streaming, "_BLOCK_BYTES", piece)
     expected = run(unet())
     network = unet()
     sizes = [sum(p.numel() for module in unit for p in module.parameters()) for unit in network.units()]
-    streamed = StreamedUNet(network, CPU, evenly(sizes, share), smallest=256)
+    streamed = StreamedUNet(network, CPU, select_evenly(sizes, share), min_bytes=256)
     assert (streamed.nbytes > 0) == (share > 0)
     for _ in range(2):
         for ours, before in zip(run(network), expected, strict=True):
             assert torch.equal(ours, before)
-    assert not streamed.page_locked
+    assert not streamed.pinned
 
 
 def test_a_run_that_fails_spoils_nothing_for_the_next() -> None:
     expected = run(unet())
     network = unet()
-    StreamedUNet(network, CPU, range(len(network.units())), smallest=256)
-    with pytest.raises(RuntimeError, match="broken"), network.running(), network.present(2):
+    StreamedUNet(network, CPU, range(len(network.units())), min_bytes=256)
+    with pytest.raises(RuntimeError, match="broken"), network.run_context(), network.block_context(2):
         raise RuntimeError("broken")
     for ours, before in zip(run(network), expected, strict=True):
         assert torch.equal(ours, before)
@@ -83,7 +83,7 @@ def test_a_run_that_fails_spoils_nothing_for_the_next() -> None:
 def test_what_streams_takes_two_places_and_the_rest_is_moved() -> None:
     network = unet()
     before = {name: (tensor.shape, tensor.stride()) for name, tensor in network.state_dict().items()}
-    StreamedUNet(network, CPU, range(len(network.units())), smallest=256)
+    StreamedUNet(network, CPU, range(len(network.units())), min_bytes=256)
     assert {name: (t.shape, t.stride()) for name, t in network.state_dict().items()} == before
     storages = {
         t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in network.state_dict().values()
@@ -92,18 +92,18 @@ def test_what_streams_takes_two_places_and_the_rest_is_moved() -> None:
     assert sum(storages.values()) < whole
     attention = network.layers[0].attention
     assert attention is not None
-    assert attention.block.attn1._together is not None
-    merged = attention.block.attn1._together.untyped_storage().data_ptr()
+    assert attention.block.attn1._qkv_weight is not None
+    merged = attention.block.attn1._qkv_weight.untyped_storage().data_ptr()
     assert attention.block.attn1.to_k.weight.untyped_storage().data_ptr() == merged
 
 
 @given(st.lists(st.integers(0, 10**9), min_size=1, max_size=40), st.floats(0, 1))
 def test_about_the_share_is_streamed_and_all_or_nothing_at_the_ends(sizes: list[int], one: float) -> None:
-    chosen = evenly(sizes, one)
+    chosen = select_evenly(sizes, one)
     assert sorted(set(chosen)) == list(chosen)
     assert abs(sum(sizes[number] for number in chosen) - one * sum(sizes)) <= max(sizes) + 1
-    assert evenly(sizes, 0.0) == ()
-    assert sum(sizes[number] for number in evenly(sizes, 1.0)) == sum(sizes)
+    assert select_evenly(sizes, 0.0) == ()
+    assert sum(sizes[number] for number in select_evenly(sizes, 1.0)) == sum(sizes)
 
 
 @pytest.mark.parametrize(("locked", "left_out"), [(True, ()), (False, ("predict",))])
@@ -118,7 +118,7 @@ def test_copies_from_ordinary_memory_are_not_recorded(
             super().__init__(*given)
             self.page_locked = locked
 
-    def accelerated(plain: PlainStages, mode: str, as_they_are: tuple[str, ...]) -> PlainStages:
+    def accelerated(plain: EagerStages, mode: str, as_they_are: tuple[str, ...]) -> EagerStages:
         assert as_they_are == left_out
         return plain
 
@@ -138,7 +138,7 @@ def test_a_streamed_session_gives_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
     aged: bytes,
 ) -> None:
-    monkeypatch.setattr(unet_streaming, "SMALLEST", 1024)
+    monkeypatch.setattr(unet_streaming, "MIN_STREAMED_BYTES", 1024)
     run = PersonaLiveRunParameters(keyframe_threshold=0.0)
 
     def frames(low_vram: str) -> list[AnimatedChunk]:

@@ -29,10 +29,10 @@ from triton.runtime.jit import KernelInterface
 
 from personalive.pipelines.diffusion import kernels
 from personalive.pipelines.diffusion.kernels.gpu_support import (
-    FLOAT8,
+    MIN_FLOAT8_CAPABILITY,
     SHARED_MEMORY_KB,
     Capability,
-    offered,
+    is_kernel_supported,
 )
 
 INLINED = frozenset({"gelu", "codes"})
@@ -123,8 +123,10 @@ class Compiler:
         name = function(kernel).__name__
 
         def compiled(*args: Any, **options: Any) -> None:
-            codes = self.capability < FLOAT8 and any(map(_is_codes, (*args, *options.values())))
-            if codes or not offered(name, self.capability):
+            codes = self.capability < MIN_FLOAT8_CAPABILITY and any(
+                map(_is_codes, (*args, *options.values()))
+            )
+            if codes or not is_kernel_supported(name, self.capability):
                 return
             try:
                 results = kernel.warmup(*args, grid=(1,), **options)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from personalive.pipelines.diffusion.kernels.gpu_support import FLOAT8
-from personalive.pipelines.diffusion.kernels.operations import PLAIN, Operations
+from personalive.pipelines.diffusion.kernels.gpu_support import MIN_FLOAT8_CAPABILITY
+from personalive.pipelines.diffusion.kernels.operations import PLAIN_OPERATIONS, Operations
 from tests.pipelines.diffusion.kernels.covering import covering
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -29,7 +29,7 @@ class Way:
     @property
     def interpreted(self) -> bool:
         """Whether in Triton's interpreter, which rounds to small types otherwise than a GPU."""
-        return INTERPRETED and self.operations is not PLAIN
+        return INTERPRETED and self.operations is not PLAIN_OPERATIONS
 
     def require_products(self, dtype: torch.dtype) -> None:
         """Skip the test where tiles of this type cannot be multiplied."""
@@ -38,14 +38,14 @@ class Way:
 
     def require_codes(self) -> None:
         """Skip the test on a GPU without 8-bit floats."""
-        if self.device.type == "cuda" and torch.cuda.get_device_capability() < FLOAT8:
+        if self.device.type == "cuda" and torch.cuda.get_device_capability() < MIN_FLOAT8_CAPABILITY:
             pytest.skip("needs a GPU that multiplies 8-bit floats")
 
 
 @pytest.fixture(params=["plain", pytest.param("triton", marks=pytest.mark.gpu)])
 def way(request: pytest.FixtureRequest) -> Way:
     if request.param == "plain":
-        return Way(PLAIN, torch.device("cpu"))
+        return Way(PLAIN_OPERATIONS, torch.device("cpu"))
     on_gpu = torch.cuda.is_available() and not INTERPRETED
     if importlib.util.find_spec("triton") is None or not (on_gpu or INTERPRETED):
         pytest.skip("needs Triton, and a CUDA device or TRITON_INTERPRET=1")

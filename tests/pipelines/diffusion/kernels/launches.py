@@ -40,7 +40,7 @@ def launch_all(dtype: torch.dtype) -> None:
     _plain_norms(dtype)
     for channels, side in _LEVELS:
         _attention_along_time(dtype, _FRAMES, channels, side**2)
-        _attention_along_time(dtype, token_ops.MOST_FRAMES, channels, side**2)
+        _attention_along_time(dtype, token_ops.MAX_FRAMES, channels, side**2)
     for channels, side in _LEVELS[:most]:
         _tokens(dtype, channels, side**2)
         _gates(dtype, channels, side**2)
@@ -56,7 +56,7 @@ def _given(*shape: int, dtype: torch.dtype) -> Tensor:
 def _group_norm(dtype: torch.dtype, count: int, channels: int, side: int) -> None:
     x = _given(count, channels, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
     weight, shift = _given(channels, dtype=dtype), _given(count, channels, dtype=dtype)
-    group_norm.add(x, x, weight)
+    group_norm.add_with_stats(x, x, weight)
     group_norm.group_norm(x, None, weight, weight, _GROUPS, 1e-6, True, shift)
 
 
@@ -64,10 +64,10 @@ def _plain_norms(dtype: torch.dtype) -> None:
     """Norms with less than they can do on the way."""
     x = _given(16, 640, 32, 32, dtype=dtype).contiguous(memory_format=torch.channels_last)
     weight = _given(640, dtype=dtype)
-    group_norm.add(x, x, None)
-    group_norm.add(x, None, weight)
+    group_norm.add_with_stats(x, x, None)
+    group_norm.add_with_stats(x, None, weight)
     group_norm.group_norm(x, None, weight, weight, _GROUPS, 1e-6, False, None)
-    batch_norm.rectified_norm(x, weight, weight, weight, weight, 1e-5)
+    batch_norm.batch_norm_relu(x, weight, weight, weight, weight, 1e-5)
     flat = _given(_FRAMES, 1024, 640, dtype=dtype)
     layer_norm.layer_norm(flat, weight, weight, 1e-5, None, None, None, None)
     layer_norm.layer_norm(flat, weight, weight, 1e-5, flat, None, None, None)
@@ -77,18 +77,18 @@ def _tokens(dtype: torch.dtype, channels: int, length: int) -> None:
     whole, weight = _given(_FRAMES, length, channels, dtype=dtype), _given(channels, dtype=dtype)
     shift, code = _given(1, 1, channels, dtype=dtype), _given(_FRAMES, channels, dtype=dtype)
     layer_norm.layer_norm(whole, weight, weight, 1e-5, whole, shift, code, weight)
-    token_ops.join(whole, _given(1, length, channels, dtype=dtype))
+    token_ops.concat_kv(whole, _given(1, length, channels, dtype=dtype))
 
 
 def _gates(dtype: torch.dtype, channels: int, length: int) -> None:
     rows = _FRAMES * length
     projected = _given(rows, 8 * channels, dtype=dtype)
-    token_ops.gated(projected)
+    token_ops.geglu(projected)
     given, weight = _given(rows, channels, dtype=dtype), _given(8 * channels, channels, dtype=dtype)
-    if linear_geglu.fits(given, weight):
-        linear_geglu.gated_product(given, weight, _given(8 * channels, dtype=dtype))
-    if linear_geglu_pointers.fits(given, weight):
-        linear_geglu_pointers.gated_product_by_pointers(given, weight, _given(8 * channels, dtype=dtype))
+    if linear_geglu.is_supported(given, weight):
+        linear_geglu.linear_geglu(given, weight, _given(8 * channels, dtype=dtype))
+    if linear_geglu_pointers.is_supported(given, weight):
+        linear_geglu_pointers.linear_geglu_pointers(given, weight, _given(8 * channels, dtype=dtype))
 
 
 def _codes(dtype: torch.dtype) -> None:
@@ -98,29 +98,29 @@ def _codes(dtype: torch.dtype) -> None:
         norm, factors = _given(channels, dtype=dtype), _given(outputs, dtype=torch.float32)
         weight = _given(9, outputs, channels, dtype=FLOAT8)
         codes = group_norm.group_norm(x, None, norm, norm, _GROUPS, 1e-6, True, None, 8.0)
-        for wide in (False, True) if fp8_convolution.fits_wide(weight) else (False,):
-            fp8_convolution.convolution8(codes, weight, factors, dtype, wide)
-        if fp8_convolution_pointers.fits(codes, weight):
-            fp8_convolution_pointers.convolution8_by_pointers(codes, weight, factors, dtype)
+        for wide in (False, True) if fp8_convolution.is_wide_supported(weight) else (False,):
+            fp8_convolution.fp8_conv(codes, weight, factors, dtype, wide)
+        if fp8_convolution_pointers.is_supported(codes, weight):
+            fp8_convolution_pointers.fp8_conv_pointers(codes, weight, factors, dtype)
     for channels, side in [*_LEVELS, (1280, 8)]:
         total, norm = _given(_FRAMES, side**2, channels, dtype=dtype), _given(channels, dtype=dtype)
         _, codes = layer_norm.layer_norm(total, norm, norm, 1e-5, total, None, None, norm, 8.0)
         weight = _given(8 * channels, channels, dtype=FLOAT8)
         bias, factors = (_given(8 * channels, dtype=kind) for kind in (dtype, torch.float32))
-        for gated in (linear_geglu.gated_product, linear_geglu_pointers.gated_product_by_pointers):
+        for gated in (linear_geglu.linear_geglu, linear_geglu_pointers.linear_geglu_pointers):
             gated(codes, weight, bias, factors, 2.0)
 
 
 def _attention_along_time(dtype: torch.dtype, frames: int, channels: int, length: int) -> None:
     together = _given(1, frames, length, 3 * channels, dtype=dtype)
     query, key, value = together.split(channels, dim=-1)
-    if token_ops.has_room(query, _HEADS):
-        token_ops.attend_along_time(query, key, value, _HEADS)
+    if token_ops.is_temporal_attention_supported(query, _HEADS):
+        token_ops.temporal_attention(query, key, value, _HEADS)
 
 
 def _wide_attention(dtype: torch.dtype) -> None:
     for length in (4096, 8192):
         query = _given(4, length, 512, dtype=dtype)
-        if single_head_attention.fits(query, query):
+        if single_head_attention.is_supported(query, query):
             scores = _given(4, length, length, dtype=torch.float32)
-            single_head_attention.exponentials(scores, 512**-0.5, dtype)
+            single_head_attention.exp_scores(scores, 512**-0.5, dtype)

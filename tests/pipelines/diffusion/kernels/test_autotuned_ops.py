@@ -12,10 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from personalive.pipelines.diffusion.kernels.autotuned_ops import FusedOperations, MeasuredOperations, Product
-from personalive.pipelines.diffusion.kernels.choice_cache import Choices
-from personalive.pipelines.diffusion.kernels.operations import PLAIN, PlainOperations, Summed
-from personalive.pipelines.diffusion.kernels.selector import PLAIN_FORM, Chooser
+from personalive.pipelines.diffusion.kernels.autotuned_ops import (
+    AutotunedOperations,
+    FusedOperations,
+    LinearGegluKernel,
+)
+from personalive.pipelines.diffusion.kernels.choice_cache import KernelChoiceCache
+from personalive.pipelines.diffusion.kernels.operations import (
+    PLAIN_OPERATIONS,
+    PlainOperations,
+    TensorWithStats,
+)
+from personalive.pipelines.diffusion.kernels.selector import PYTORCH, KernelSelector
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -30,8 +38,8 @@ class Fused(PlainOperations):
 
     accumulates = True
 
-    def products(self, tokens: Tensor, weight: Tensor) -> dict[str, Product]:
-        return {"pointers": PLAIN.gated_product} if weight.shape[1] == tokens.shape[-1] else {}
+    def products(self, tokens: Tensor, weight: Tensor) -> dict[str, LinearGegluKernel]:
+        return {"pointers": PLAIN_OPERATIONS.linear_geglu} if weight.shape[1] == tokens.shape[-1] else {}
 
 
 class Preferring:
@@ -44,14 +52,16 @@ class Preferring:
         return {name: 1.0 if name == self.form else 2.0 for name in calls}
 
 
-def measuring(form: str, **options: Any) -> MeasuredOperations:
+def measuring(form: str, **options: Any) -> AutotunedOperations:
     fused: object = Fused()
     if KERNELS:
         from personalive.pipelines.diffusion.kernels.triton_ops import TritonOperations
 
         fused = TritonOperations()
-    return MeasuredOperations(
-        cast("FusedOperations", fused), Chooser(Preferring(form), Choices(), lambda: False), **options
+    return AutotunedOperations(
+        cast("FusedOperations", fused),
+        KernelSelector(Preferring(form), KernelChoiceCache(), lambda: False),
+        **options,
     )
 
 
@@ -69,7 +79,7 @@ def close(ours: Any, exact: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["fused", PLAIN_FORM])
+@pytest.mark.parametrize("form", ["fused", PYTORCH])
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(channels=st.sampled_from([32, 64]), side=st.integers(2, 6), count=st.integers(1, 3))
 def test_pictures(form: str, channels: int, side: int, count: int) -> None:
@@ -80,22 +90,22 @@ def test_pictures(form: str, channels: int, side: int, count: int) -> None:
     x, update = random(count, channels, side, side), random(count, channels, side, side)
     bias, shift = random(channels), random(count, channels)
     with torch.no_grad():
-        summed = own.add(x, update, bias)
+        summed = own.add_with_stats(x, update, bias)
         results = [
-            (summed.picture, PLAIN.add(x, update, bias).picture),
+            (summed.tensor, PLAIN_OPERATIONS.add_with_stats(x, update, bias).tensor),
             (own.group_norm(summed, norm, silu=True, shift=shift),
-             PLAIN.group_norm(PLAIN.add(x, update, bias), norm, silu=True, shift=shift)),
-            (own.rectified_norm(x, batch), PLAIN.rectified_norm(x, batch)),
+             PLAIN_OPERATIONS.group_norm(PLAIN_OPERATIONS.add_with_stats(x, update, bias), norm, silu=True, shift=shift)),
+            (own.batch_norm_relu(x, batch), PLAIN_OPERATIONS.batch_norm_relu(x, batch)),
         ]  # fmt: skip
-        close(own.rectified_convolution(x, layer), PLAIN.rectified_convolution(x, layer))
-        assert own.add(x, None).picture is x
+        close(own.conv_relu(x, layer), PLAIN_OPERATIONS.conv_relu(x, layer))
+        assert own.add_with_stats(x, None).tensor is x
     for ours, exact in results:
         close(ours, exact)
-        if form == PLAIN_FORM or KERNELS:
+        if form == PYTORCH or KERNELS:
             assert ours.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("form", ["fused", PLAIN_FORM])
+@pytest.mark.parametrize("form", ["fused", PYTORCH])
 @settings(max_examples=EXAMPLES, deadline=None)
 @given(length=st.integers(1, 9), frames=st.integers(1, 4), sessions=st.integers(1, 2))
 def test_tokens(form: str, length: int, frames: int, sessions: int) -> None:
@@ -104,49 +114,57 @@ def test_tokens(form: str, length: int, frames: int, sessions: int) -> None:
     tokens, shared = random(sessions * frames, length, 64), random(sessions, 3, 64)
     apart = tokens.unflatten(0, (sessions, frames))
     with torch.no_grad():
-        close(own.join(tokens, shared), PLAIN.join(tokens, shared))
+        close(own.concat_kv(tokens, shared), PLAIN_OPERATIONS.concat_kv(tokens, shared))
         added = (tokens, shared[:, :1], random(frames, 64), random(64))
-        close(own.layer_norm(tokens, norm, *added), PLAIN.layer_norm(tokens, norm, *added))
-        close(own.gated(tokens), PLAIN.gated(tokens))
-        close(own.accumulate(tokens.clone(), tokens, torch.eye(64, device=DEVICE)), 2 * tokens)
-        close(own.attend_along_time(apart, apart, apart, 2), PLAIN.attend_along_time(apart, apart, apart, 2))
-        close(own.attend_wide(tokens, tokens, tokens), PLAIN.attend_wide(tokens, tokens, tokens))
+        close(own.layer_norm(tokens, norm, *added), PLAIN_OPERATIONS.layer_norm(tokens, norm, *added))
+        close(own.geglu(tokens), PLAIN_OPERATIONS.geglu(tokens))
+        close(own.add_matmul(tokens.clone(), tokens, torch.eye(64, device=DEVICE)), 2 * tokens)
+        close(
+            own.temporal_attention(apart, apart, apart, 2),
+            PLAIN_OPERATIONS.temporal_attention(apart, apart, apart, 2),
+        )
+        close(
+            own.single_head_attention(tokens, tokens, tokens),
+            PLAIN_OPERATIONS.single_head_attention(tokens, tokens, tokens),
+        )
 
 
-@pytest.mark.parametrize("form", ["flash", "efficient", "cudnn", PLAIN_FORM])
+@pytest.mark.parametrize("form", ["flash", "efficient", "cudnn", PYTORCH])
 def test_attention_is_the_same_by_whichever_kernel(form: str) -> None:
     own = measuring(form)
     query, key = random(2, 5, 64), random(2, 9, 64)
-    close(own.attend(query, key, key, 4), PLAIN.attend(query, key, key, 4))
+    close(own.attention(query, key, key, 4), PLAIN_OPERATIONS.attention(query, key, key, 4))
 
 
 def test_where_another_kernel_is_asked_for_attention_is_not_measured() -> None:
     own = measuring("flash", backends=())
     query = random(2, 5, 64)
-    close(own.attend(query, query, query, 4), PLAIN.attend(query, query, query, 4))
-    assert not own.chooser.choices
+    close(own.attention(query, query, query, 4), PLAIN_OPERATIONS.attention(query, query, query, 4))
+    assert not own.selector.cache
 
 
 def test_gates_are_paired_where_the_product_is_faster() -> None:
     linear = nn.Linear(64, 128).to(DEVICE).half().requires_grad_(False)
-    forms = ("descriptors", "pointers", PLAIN_FORM)
-    assert {form: measuring(form).pairs(30, linear) for form in forms if form != "descriptors"} == {
+    forms = ("descriptors", "pointers", PYTORCH)
+    assert {
+        form: measuring(form).prefers_interleaved(30, linear) for form in forms if form != "descriptors"
+    } == {
         "pointers": True,
-        PLAIN_FORM: False,
+        PYTORCH: False,
     }
     tokens = random(1, 7, 64).half()
     for form in forms:
-        ours = measuring(form).gated_product(tokens, linear.weight, linear.bias)
-        close(ours, PLAIN.gated_product(tokens, linear.weight, linear.bias))
+        ours = measuring(form).linear_geglu(tokens, linear.weight, linear.bias)
+        close(ours, PLAIN_OPERATIONS.linear_geglu(tokens, linear.weight, linear.bias))
 
 
 def test_a_norm_that_finds_its_sums_is_chosen_apart_from_one_that_must_count() -> None:
-    own = measuring(PLAIN_FORM)
+    own = measuring(PYTORCH)
     norm = nn.GroupNorm(4, 8).to(DEVICE).requires_grad_(False)
     x = random(1, 8, 4, 4)
-    own.group_norm(Summed(x), norm)
-    own.group_norm(Summed(x, random(3, 1, 1, 8)), norm)
-    assert len(own.chooser.choices) == 2
+    own.group_norm(TensorWithStats(x), norm)
+    own.group_norm(TensorWithStats(x, random(3, 1, 1, 8)), norm)
+    assert len(own.selector.cache) == 2
 
 
 @pytest.mark.slow
@@ -156,10 +174,10 @@ def test_a_tracer_follows_what_is_not_measured_there() -> None:
     weight, bias = random(64, 16), random(64)
 
     def run(x: Tensor) -> Tensor:
-        normed = own.group_norm(own.add(x, x), norm, silu=True)
+        normed = own.group_norm(own.add_with_stats(x, x), norm, silu=True)
         tokens = normed.flatten(2).transpose(1, 2)
-        attended = own.attend(tokens, tokens, tokens, 2)
-        return own.gated_product(own.attend_wide(attended, tokens, tokens), weight, bias)
+        attended = own.attention(tokens, tokens, tokens, 2)
+        return own.linear_geglu(own.single_head_attention(attended, tokens, tokens), weight, bias)
 
     x = random(2, 16, 4, 4)
     traced = torch.compile(run, backend="aot_eager", fullgraph=True)

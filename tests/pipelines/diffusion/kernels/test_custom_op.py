@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from personalive.pipelines.diffusion.kernels.custom_op import Registered
+from personalive.pipelines.diffusion.kernels.custom_op import CustomOp
 
 
-@Registered
+@CustomOp
 def halved_for_a_test(x: Tensor, times: int) -> tuple[Tensor, Tensor]:
     """Half of x, and x so many times."""
     return x / 2, x.repeat(times)

@@ -7,9 +7,9 @@ import sys
 import pytest
 import torch
 
-from personalive.pipelines.diffusion.kernels.autotuned_ops import MeasuredOperations
-from personalive.pipelines.diffusion.kernels.dispatch import measured
-from personalive.pipelines.diffusion.kernels.operations import PLAIN
+from personalive.pipelines.diffusion.kernels.autotuned_ops import AutotunedOperations
+from personalive.pipelines.diffusion.kernels.dispatch import select_operations
+from personalive.pipelines.diffusion.kernels.operations import PLAIN_OPERATIONS
 
 CUDA = torch.device("cuda")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -21,7 +21,7 @@ def run(script: str) -> None:
 
 
 def test_without_a_gpu_operations_are_pytorchs() -> None:
-    assert measured(torch.device("cpu")) is PLAIN
+    assert select_operations(torch.device("cpu")) is PLAIN_OPERATIONS
 
 
 @pytest.mark.slow
@@ -55,12 +55,12 @@ def test_where_triton_does_not_work_all_is_pytorchs_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     fused = pytest.importorskip("personalive.pipelines.diffusion.kernels.triton_ops")
-    assert isinstance(measured(CUDA), MeasuredOperations)
+    assert isinstance(select_operations(CUDA), AutotunedOperations)
 
     def refuse(*_: object) -> None:
         raise RuntimeError("no C compiler")
 
     monkeypatch.setattr(fused, "group_norm", refuse)
     with caplog.at_level(logging.WARNING):
-        assert measured(CUDA) is PLAIN
+        assert select_operations(CUDA) is PLAIN_OPERATIONS
     assert "no C compiler" in caplog.text

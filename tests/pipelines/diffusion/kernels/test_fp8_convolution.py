@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personalive.pipelines.diffusion.kernels.fp8 import Float8Convolution, coded
+from personalive.pipelines.diffusion.kernels.fp8 import Float8Convolution, quantize_fp8
 from tests.pipelines.diffusion.kernels.test_operations import TOLERANCE, error, normal
 
 pytest.importorskip("triton")
 
 from personalive.pipelines.diffusion.kernels import fp8_convolution, fp8_convolution_pointers
-from personalive.pipelines.diffusion.kernels.gpu_support import SHARED_MEMORY_KB, offered
+from personalive.pipelines.diffusion.kernels.gpu_support import SHARED_MEMORY_KB, is_kernel_supported
 from personalive.pipelines.diffusion.kernels.triton_ops import TritonOperations
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -45,11 +45,11 @@ def exact(codes: Tensor, layer: Float8Convolution) -> Tensor:
 def forms(codes: Tensor, layer: Float8Convolution) -> dict[str, Any]:
     given = (codes, layer.weight, layer.factors, torch.float16)
     found: dict[str, Any] = {}
-    if INTERPRETED or offered("_convolution8", CAPABILITY):
-        found["descriptors"] = lambda: fp8_convolution.convolution8(*given, False)
-        found["wide descriptors"] = lambda: fp8_convolution.convolution8(*given, True)
-    if fp8_convolution_pointers.fits(codes, layer.weight):
-        found["pointers"] = lambda: fp8_convolution_pointers.convolution8_by_pointers(*given)
+    if INTERPRETED or is_kernel_supported("_convolution8", CAPABILITY):
+        found["descriptors"] = lambda: fp8_convolution.fp8_conv(*given, False)
+        found["wide descriptors"] = lambda: fp8_convolution.fp8_conv(*given, True)
+    if fp8_convolution_pointers.is_supported(codes, layer.weight):
+        found["pointers"] = lambda: fp8_convolution_pointers.fp8_conv_pointers(*given)
     return found
 
 
@@ -67,7 +67,7 @@ def test_they_are_the_formula_at_any_size(
     count: int, sides: tuple[int, int], channels: int, outputs: int, channels_last: bool
 ) -> None:
     layer = layer_of(channels, outputs)
-    codes = coded(normal(count, channels, *sides), layer.gain).to(DEVICE)
+    codes = quantize_fp8(normal(count, channels, *sides), layer.gain).to(DEVICE)
     if channels_last:
         codes = codes.contiguous(memory_format=torch.channels_last)
     for form, made in forms(codes, layer).items():
@@ -81,8 +81,8 @@ def test_they_are_the_formula_at_any_size(
 @runs
 def test_the_bias_is_left_to_whoever_comes_next() -> None:
     layer = layer_of(64, 16)
-    codes = coded(normal(1, 64, 4, 5), layer.gain).to(DEVICE)
-    ours, left = TritonOperations().convolve(codes, layer)
+    codes = quantize_fp8(normal(1, 64, 4, 5), layer.gain).to(DEVICE)
+    ours, left = TritonOperations().conv(codes, layer)
     assert left is not None
     assert left is layer.bias
     whole = layer(codes).float()
@@ -104,7 +104,7 @@ def test_which_numbers_of_channels_they_take() -> None:
 
 @pytest.mark.parametrize(("outputs", "wide"), [(128, False), (256, True), (320, False), (640, True)])
 def test_tiles_are_wide_where_they_cover_little_beside_the_outputs(outputs: int, wide: bool) -> None:
-    assert fp8_convolution.fits_wide(torch.empty(9, outputs, 16)) == wide
+    assert fp8_convolution.is_wide_supported(torch.empty(9, outputs, 16)) == wide
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_tiles_are_wide_where_they_cover_little_beside_the_outputs(outputs: int,
 def test_a_tile_has_as_many_pixels_whatever_the_picture(
     sides: tuple[int, int], tile: tuple[int, int, int]
 ) -> None:
-    assert fp8_convolution.shape(128, *sides) == tile
+    assert fp8_convolution.tile_shape(128, *sides) == tile
 
 
 def test_every_launch_has_room() -> None:

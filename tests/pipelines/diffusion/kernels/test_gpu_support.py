@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from personalive.pipelines.diffusion.kernels.gpu_support import (
-    NOT_OFFERED,
     SHARED_MEMORY_KB,
+    UNSUPPORTED_ON,
     Capability,
-    family,
-    offered,
-    refused,
+    find_gpu_family,
+    is_kernel_supported,
+    unsupported_kernels,
 )
 
 ROOT = Path(__file__).parents[4]
@@ -49,22 +49,22 @@ def advice(kernel: str, module: str) -> str:
 def test_a_gpu_belongs_to_the_newest_family_that_is_not_newer(
     capability: Capability, known: Capability | None
 ) -> None:
-    assert family(capability) == known
+    assert find_gpu_family(capability) == known
 
 
 def test_kernels_are_offered_by_family() -> None:
-    assert [offered("_gated_product", known) for known in ((8, 0), (8, 9), (9, 0), (10, 3))] == [
+    assert [is_kernel_supported("_gated_product", known) for known in ((8, 0), (8, 9), (9, 0), (10, 3))] == [
         False,
         False,
         True,
         True,
     ]
-    assert offered("_convolution8_by_pointers", (8, 9))
-    assert not offered("_convolution8_by_pointers", (8, 7))
-    assert offered("_layer_norm", (7, 5))
-    assert not offered("_layer_norm", (7, 0))
-    assert refused((8, 6)) >= {"_gated_product", "_convolution8", "_convolution8_by_pointers"}
-    assert "_gated_product" not in refused((9, 0))
+    assert is_kernel_supported("_convolution8_by_pointers", (8, 9))
+    assert not is_kernel_supported("_convolution8_by_pointers", (8, 7))
+    assert is_kernel_supported("_layer_norm", (7, 5))
+    assert not is_kernel_supported("_layer_norm", (7, 0))
+    assert unsupported_kernels((8, 6)) >= {"_gated_product", "_convolution8", "_convolution8_by_pointers"}
+    assert "_gated_product" not in unsupported_kernels((9, 0))
 
 
 def test_every_kernel_is_launched_by_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,7 @@ def test_every_kernel_is_launched_by_what_is_compiled(monkeypatch: pytest.Monkey
     names = kernel_names()
     missing = [advice(name, names[name]) for name in sorted(names.keys() - launched - INLINED)]
     assert not missing, "\n".join(missing)
-    assert names.keys() >= INLINED | NOT_OFFERED.keys(), "a kernel that is named there is gone"
+    assert names.keys() >= INLINED | UNSUPPORTED_ON.keys(), "a kernel that is named there is gone"
 
 
 @pytest.mark.slow
@@ -106,7 +106,7 @@ def test_kernels_compile_for(capability: Capability, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     compiled = json.loads(done.stdout)
     assert {each["kernel"] for each in compiled} == {
-        name for name in launched_names() if offered(name, capability)
+        name for name in launched_names() if is_kernel_supported(name, capability)
     }
     wrong = [
         f"{each['kernel']}: {problem} ({each['how']})"

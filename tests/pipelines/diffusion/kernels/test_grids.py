@@ -56,8 +56,8 @@ def grids(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
             module = importlib.import_module(path)
             monkeypatch.setattr(module, name, Launches(getattr(module, name), found))
     monkeypatch.setattr(TensorDescriptor, "from_tensor", lambda *_: None)
-    monkeypatch.setattr(linear_geglu, "_device", lambda _: (linear_geglu._SMALL, 132))
-    monkeypatch.setattr(fp8_convolution, "_device", lambda *_: (fp8_convolution._SMALL, 132))
+    monkeypatch.setattr(linear_geglu, "_device_config", lambda _: (linear_geglu._SMALL_TILES, 132))
+    monkeypatch.setattr(fp8_convolution, "_tile_config", lambda *_: (fp8_convolution._SMALL, 132))
     yield found
     assert found
     for grid in found:
@@ -77,12 +77,12 @@ common = settings(max_examples=25, deadline=None, suppress_health_check=[HealthC
 def test_pictures(grids: list[tuple[int, ...]], side: int, count: int, channels: int) -> None:
     x = empty(count, channels, side, side)
     weight = empty(channels)
-    _, sums = group_norm.add(x, x, weight)
+    _, sums = group_norm.add_with_stats(x, x, weight)
     group_norm.group_norm(x, sums, weight, weight, 32, 1e-5, True, None)
-    batch_norm.rectified_norm(x, weight, weight, weight, weight, 1e-5)
+    batch_norm.batch_norm_relu(x, weight, weight, weight, weight, 1e-5)
     codes, taps = empty(count, channels, side, side, dtype=FLOAT8), empty(9, channels, channels, dtype=FLOAT8)
-    fp8_convolution.convolution8(codes, taps, weight, x.dtype, False)
-    fp8_convolution_pointers.convolution8_by_pointers(codes, taps, weight, x.dtype)
+    fp8_convolution.fp8_conv(codes, taps, weight, x.dtype, False)
+    fp8_convolution_pointers.fp8_conv_pointers(codes, taps, weight, x.dtype)
     assert grids
 
 
@@ -101,18 +101,18 @@ def test_token_kernels(
     own = empty(sessions * frames, pixels, channels)
     shared = empty(sessions, (1 + KEYFRAMES) * pixels, channels)
     weight, paired = empty(channels), empty(8 * channels, channels)
-    token_ops.join(own, shared)
+    token_ops.concat_kv(own, shared)
     layer_norm.layer_norm(own, weight, weight, 1e-5, own, shared[:, :1], None, weight)
-    token_ops.gated(empty(sessions * frames, pixels, 8 * channels))
+    token_ops.geglu(empty(sessions * frames, pixels, 8 * channels))
     apart = own.unflatten(0, (sessions, frames))
-    token_ops.attend_along_time(apart, apart, apart, 8)
-    linear_geglu.gated_product(own, paired, empty(8 * channels))
-    linear_geglu_pointers.gated_product_by_pointers(own, paired, empty(8 * channels))
+    token_ops.temporal_attention(apart, apart, apart, 8)
+    linear_geglu.linear_geglu(own, paired, empty(8 * channels))
+    linear_geglu_pointers.linear_geglu_pointers(own, paired, empty(8 * channels))
     assert grids
 
 
 def test_the_largest_picture_by_itself(grids: list[tuple[int, ...]]) -> None:
-    single_head_attention.exponentials(torch.empty(2, 16384, 8192, device="meta"), 1.0, torch.float16)
+    single_head_attention.exp_scores(torch.empty(2, 16384, 8192, device="meta"), 1.0, torch.float16)
     x = empty(16, 128, LARGEST, LARGEST)
     group_norm.group_norm(x, None, empty(128), empty(128), 32, 1e-5, True, None)
     assert max(grid[0] for grid in grids) > MOST[1]

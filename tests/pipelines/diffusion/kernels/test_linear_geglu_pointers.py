@@ -15,10 +15,10 @@ from tests.pipelines.diffusion.kernels.test_operations import TOLERANCE, error, 
 pytest.importorskip("triton")
 
 from personalive.pipelines.diffusion.kernels.linear_geglu_pointers import (
-    LAUNCHES,
-    fits,
-    gated_product_by_pointers,
-    nbytes,
+    LAUNCH_CONFIGS,
+    is_supported,
+    linear_geglu_pointers,
+    shared_memory_nbytes,
 )
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -37,8 +37,8 @@ def test_it_is_the_formula_at_any_size(rows: int, width: int, outputs: int, batc
     tokens = normal(batch, rows, 64 * width).half()
     weight = (normal(16 * outputs, 64 * width, seed=1) / math.sqrt(64 * width)).half()
     bias = normal(16 * outputs, seed=2).half()
-    assert fits(tokens, weight)
-    ours = gated_product_by_pointers(tokens.to(DEVICE), weight.to(DEVICE), bias.to(DEVICE))
+    assert is_supported(tokens, weight)
+    ours = linear_geglu_pointers(tokens.to(DEVICE), weight.to(DEVICE), bias.to(DEVICE))
     projected = tokens.double() @ weight.double().T + bias.double()
     value, gate = projected[..., 0::2], projected[..., 1::2]
     exact = value * gate * 0.5 * (1 + torch.erf(gate / math.sqrt(2)))
@@ -48,7 +48,7 @@ def test_it_is_the_formula_at_any_size(rows: int, width: int, outputs: int, batc
 
 def test_what_does_not_divide_into_whole_tiles_is_refused() -> None:
     def possible(width: int, outputs: int, dtype: torch.dtype = torch.float16) -> bool:
-        return fits(torch.empty(3, width, dtype=dtype), torch.empty(2 * outputs, width, dtype=dtype))
+        return is_supported(torch.empty(3, width, dtype=dtype), torch.empty(2 * outputs, width, dtype=dtype))
 
     assert possible(320, 1280)
     assert possible(64, 8, torch.bfloat16)
@@ -59,6 +59,6 @@ def test_what_does_not_divide_into_whole_tiles_is_refused() -> None:
 
 
 def test_every_launch_has_room_in_the_smallest_memory() -> None:
-    for sizes, _, *stages in LAUNCHES:
-        assert nbytes(sizes, *stages) <= LEAST_SHARED
+    for sizes, _, *stages in LAUNCH_CONFIGS:
+        assert shared_memory_nbytes(sizes, *stages) <= LEAST_SHARED
         assert 64 % sizes["INPUTS"] == 0

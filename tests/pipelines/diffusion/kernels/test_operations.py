@@ -13,13 +13,18 @@ from torch import Tensor, nn
 
 from personalive.pipelines.diffusion.kernels.fp8 import (
     FLOAT8,
-    Float8Gate,
+    Float8GEGLU,
     Float8GroupNorm,
     Float8LayerNorm,
-    coded,
+    quantize_fp8,
 )
-from personalive.pipelines.diffusion.kernels.operations import PLAIN, Fusable, Summed, arrange
-from personalive.pipelines.diffusion.networks.hourglass import RunningNorm
+from personalive.pipelines.diffusion.kernels.operations import (
+    PLAIN_OPERATIONS,
+    OperationsModule,
+    TensorWithStats,
+    set_operations,
+)
+from personalive.pipelines.diffusion.networks.hourglass import FrozenBatchNorm2d
 from tests.pipelines.diffusion.kernels.conftest import INTERPRETED
 
 if TYPE_CHECKING:
@@ -69,7 +74,7 @@ def test_group_norm(way: Way, dtype: torch.dtype, channels: int, side: int, silu
     shift = normal(shifted, channels, seed=1).to(dtype) if shifted else None
     own = norm.to(way.device, dtype)
     given = None if shift is None else shift.to(way.device)
-    ours = way.operations.group_norm(Summed(x.to(way.device)), own, silu=silu, shift=given)
+    ours = way.operations.group_norm(TensorWithStats(x.to(way.device)), own, silu=silu, shift=given)
     exact = x.double() if shift is None else x.double() + shift.double()[:, :, None, None]
     groups = exact.unflatten(1, (32, -1))
     mean = groups.mean(dim=(2, 3, 4), keepdim=True)
@@ -85,7 +90,7 @@ def test_group_norm(way: Way, dtype: torch.dtype, channels: int, side: int, silu
 def test_group_norm_keeps_a_small_variance_far_from_zero(way: Way) -> None:
     x = normal(2, 64, 40, 40, mean=1000.0).float()
     norm = filled(nn.GroupNorm(32, 64, eps=1e-6)).to(way.device)
-    ours = way.operations.group_norm(Summed(x.to(way.device)), norm)
+    ours = way.operations.group_norm(TensorWithStats(x.to(way.device)), norm)
     groups = x.double().unflatten(1, (32, -1))
     deviation = groups.std(dim=(2, 3, 4), keepdim=True, correction=0)
     exact = ((groups - groups.mean(dim=(2, 3, 4), keepdim=True)) / deviation).flatten(1, 2)
@@ -103,17 +108,19 @@ def test_what_is_added_is_summed_for_the_norm_behind(
         normal(2, channels, side, side + 1, mean=2.0, seed=seed).to(way.device, dtype) for seed in (0, 1)
     )
     bias = normal(channels, seed=2).to(way.device, dtype)
-    ours = way.operations.add(x, update if "update" in added else None, bias if "bias" in added else None)
+    ours = way.operations.add_with_stats(
+        x, update if "update" in added else None, bias if "bias" in added else None
+    )
     exact = x.double().cpu()
     exact = exact + update.double().cpu() if "update" in added else exact
     exact = exact + bias.double().cpu()[:, None, None] if "bias" in added else exact
-    assert (ours.picture.shape, ours.picture.dtype) == (x.shape, dtype)
-    assert error(ours.picture, exact) < TOLERANCE[dtype]
+    assert (ours.tensor.shape, ours.tensor.dtype) == (x.shape, dtype)
+    assert error(ours.tensor, exact) < TOLERANCE[dtype]
     norm = filled(nn.GroupNorm(8, channels)).to(way.device, dtype)
     shift = normal(2, channels, seed=4).to(way.device, dtype)
     for given in (None, shift):
         known = way.operations.group_norm(ours, norm, silu=True, shift=given)
-        counted = way.operations.group_norm(Summed(ours.picture), norm, silu=True, shift=given)
+        counted = way.operations.group_norm(TensorWithStats(ours.tensor), norm, silu=True, shift=given)
         assert error(known, counted.double().cpu()) < TOLERANCE[dtype]
 
 
@@ -123,7 +130,7 @@ def test_what_is_added_is_summed_for_the_norm_behind(
 def test_convolutions_leave_their_bias_or_add_it(way: Way, layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
     layer = layer.requires_grad_(False).to(way.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = normal(2, 6, 5, 4).float().to(way.device, memory_format=torch.channels_last)
-    out, bias = way.operations.convolve(x, layer)
+    out, bias = way.operations.conv(x, layer)
     whole = out if bias is None else out + bias[:, None, None]
     assert error(whole, layer.double().cpu()(x.double().cpu())) < 1e-3
     layer.float()
@@ -139,7 +146,7 @@ def test_joining_what_frames_share(
     together = normal(4 * sessions, length, 3 * channels).to(way.device, dtype)
     shared = normal(sessions, more, channels, seed=1).to(way.device, dtype)
     for own in (together[..., channels : 2 * channels], together[..., :channels].contiguous()):
-        ours = way.operations.join(own, shared)
+        ours = way.operations.concat_kv(own, shared)
         assert ours.shape == (4 * sessions, length + more, channels)
         assert torch.equal(ours[:, :length], own)
         for frame in range(4 * sessions):
@@ -194,7 +201,7 @@ def test_a_product_added_to_a_sum(way: Way, dtype: torch.dtype, shape: tuple[int
     added = [part.to(way.device) for part in (values, weight)]
     # Both may be written over.
     for given in (total.mT.contiguous().mT, total):
-        ours = way.operations.accumulate(given.to(way.device), *added)
+        ours = way.operations.add_matmul(given.to(way.device), *added)
         assert (ours.shape, ours.dtype) == (exact.shape, dtype)
         assert error(ours, exact) < TOLERANCE[dtype]
 
@@ -208,7 +215,7 @@ def test_attention_in_one_wide_head(
     query = (3 * normal(2, tokens, channels)).to(dtype)
     key, value = normal(2, keys, channels, seed=1).to(dtype), normal(2, keys, channels, seed=2).to(dtype)
     value = value + offset  # with one, shares that do not sum to one show
-    ours = way.operations.attend_wide(*(part.to(way.device) for part in (query, key, value)))
+    ours = way.operations.single_head_attention(*(part.to(way.device) for part in (query, key, value)))
     scores = query.double() @ key.double().mT / math.sqrt(channels)
     exact = scores.softmax(dim=-1) @ value.double()
     assert (ours.shape, ours.dtype) == (exact.shape, dtype)
@@ -219,7 +226,7 @@ def test_attention_in_one_wide_head(
 @pytest.mark.parametrize("shape", [(2, 5, 2560), (3, 10240), (1, 7, 128)])
 def test_gated(way: Way, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
     projected = normal(*shape).to(dtype)
-    ours = way.operations.gated(projected.to(way.device))
+    ours = way.operations.geglu(projected.to(way.device))
     value, gate = projected.double().chunk(2, dim=-1)
     exact = value * gate * 0.5 * (1 + torch.erf(gate / math.sqrt(2)))
     assert ours.shape == exact.shape
@@ -235,7 +242,7 @@ def test_gated_product(way: Way, dtype: torch.dtype, rows: int, width: int, outp
     tokens = normal(1, rows, width).to(dtype)
     weight = (normal(2 * outputs, width, seed=1) / math.sqrt(width)).to(dtype)
     bias = normal(2 * outputs, seed=2).to(dtype)
-    ours = way.operations.gated_product(*(part.to(way.device) for part in (tokens, weight, bias)))
+    ours = way.operations.linear_geglu(*(part.to(way.device) for part in (tokens, weight, bias)))
     projected = tokens.double() @ weight.double().T + bias.double()
     value, gate = projected[..., 0::2], projected[..., 1::2]
     exact = value * gate * 0.5 * (1 + torch.erf(gate / math.sqrt(2)))
@@ -249,7 +256,7 @@ def test_gates_are_exact_far_from_zero(way: Way) -> None:
     gates = torch.linspace(-12, 12, 1024, dtype=torch.float64)
     bias = torch.stack([torch.ones(1024, dtype=torch.float64), gates], dim=1).flatten().half()
     nothing, weight = torch.zeros(1, 8).half(), torch.zeros(2048, 8).half()
-    ours = way.operations.gated_product(*(part.to(way.device) for part in (nothing, weight, bias)))
+    ours = way.operations.linear_geglu(*(part.to(way.device) for part in (nothing, weight, bias)))
     opened = bias[1::2].double()
     exact = opened * 0.5 * torch.special.erfc(-opened / math.sqrt(2))
     assert ((ours[0].double().cpu() - exact).abs() <= 2**-10 * exact.abs() + 1e-6).all()
@@ -262,7 +269,7 @@ def test_rectified_convolution(way: Way, dtype: torch.dtype, added: bool) -> Non
     layer = layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x, residual = normal(2, 16, 6, 5).to(dtype), normal(2, 24, 6, 5, seed=1).to(dtype)
     given = residual.to(way.device) if added else None
-    ours = way.operations.rectified_convolution(x.to(way.device), layer, given)
+    ours = way.operations.conv_relu(x.to(way.device), layer, given)
     exact = layer.double().cpu()(x.double()) + (residual.double() if added else 0.0)
     assert (ours.shape, ours.dtype) == (residual.shape, dtype)
     assert error(ours, exact.relu()) < max(TOLERANCE[dtype], 1e-3)  # a GPU may multiply in TensorFloat-32
@@ -280,18 +287,18 @@ def test_rectified_norm(way: Way, dtype: torch.dtype, channels: int, side: int) 
     norm = norm.to(dtype)
     x = normal(3, channels, side, side + 1, mean=0.5).to(dtype)
     exact = deepcopy(norm).double()(x.double()).relu()
-    ours = way.operations.rectified_norm(x.to(way.device), norm.to(way.device))
+    ours = way.operations.batch_norm_relu(x.to(way.device), norm.to(way.device))
     assert (ours.shape, ours.dtype) == (x.shape, dtype)
     assert error(ours, exact) < TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_rectified_norm_by_statistics_beyond_half_precision(way: Way, dtype: torch.dtype) -> None:
-    norm = RunningNorm(64).requires_grad_(False).to(dtype)
+    norm = FrozenBatchNorm2d(64).requires_grad_(False).to(dtype)
     norm.running_var = 1e5 * (normal(64, seed=5).square() + 0.7)
     x = normal(3, 64, 5, 6).to(dtype) * 300
     exact = deepcopy(norm).double()(x.double()).relu()
-    ours = way.operations.rectified_norm(x.to(way.device), norm.to(way.device))
+    ours = way.operations.batch_norm_relu(x.to(way.device), norm.to(way.device))
     assert (ours.shape, ours.dtype) == (x.shape, dtype)
     assert error(ours, exact) < TOLERANCE[dtype]
 
@@ -308,7 +315,7 @@ def test_attention_along_time(
     whole = normal(sessions, frames, length, 3 * channels).to(dtype)
     parts = whole.to(way.device).split(channels, dim=-1)
     query, key, value = parts if together else [part.contiguous() for part in parts]
-    ours = way.operations.attend_along_time(query, key, value, heads)
+    ours = way.operations.temporal_attention(query, key, value, heads)
     q, k, v = (
         part.double().unflatten(-1, (heads, width)).permute(0, 2, 3, 1, 4)
         for part in whole.split(channels, dim=-1)
@@ -336,7 +343,7 @@ def test_norms_give_codes(way: Way, dtype: torch.dtype, gain: float) -> None:
     way.require_codes()
     x = normal(2, 64, 5, 3).to(dtype)
     pictures = Float8GroupNorm(filled(nn.GroupNorm(8, 64)).to(way.device, dtype), gain)
-    codes = way.operations.group_norm(Summed(x.to(way.device)), pictures, silu=True)
+    codes = way.operations.group_norm(TensorWithStats(x.to(way.device)), pictures, silu=True)
     norm = filled(nn.GroupNorm(8, 64)).double()
     codes_near(codes, torch.nn.functional.silu(norm(x.double())) * gain, dtype, interpreted=way.interpreted)
     tokens = Float8LayerNorm(filled(nn.LayerNorm(64)).to(way.device, dtype), gain)
@@ -351,9 +358,9 @@ def test_norms_give_codes(way: Way, dtype: torch.dtype, gain: float) -> None:
 def test_a_gated_product_of_codes(way: Way, rows: int) -> None:
     way.require_codes()
     weight, bias = normal(128, 64, seed=1) / 8, normal(128, seed=2)
-    layer = Float8Gate(weight.half(), bias.half(), 8.0, 4.0).to(way.device)
-    given = coded(normal(2, rows, 64), 8.0)
-    ours = way.operations.gated_codes(given.to(way.device), layer)
+    layer = Float8GEGLU(weight.half(), bias.half(), 8.0, 4.0).to(way.device)
+    given = quantize_fp8(normal(2, rows, 64), 8.0)
+    ours = way.operations.geglu_fp8(given.to(way.device), layer)
     exact_weight = layer.weight.double().cpu() * float(layer.factor)
     projected = given.double() @ exact_weight.T + bias.half().double()
     value, gate = projected[..., 0::2], projected[..., 1::2]
@@ -371,17 +378,17 @@ class Recorded:
 
     def __getattr__(self, name: str) -> object:
         self.asked += 1
-        return getattr(PLAIN, name)
+        return getattr(PLAIN_OPERATIONS, name)
 
 
 def test_arranging_reaches_every_module_and_no_other_network() -> None:
-    class Part(Fusable):
+    class Part(OperationsModule):
         pass
 
     network, other = nn.Sequential(Part(), nn.Sequential(Part())), Part()
     recorded: Any = Recorded()
-    arrange(network, recorded)
-    found = [module for module in network.modules() if isinstance(module, Fusable)]
+    set_operations(network, recorded)
+    found = [module for module in network.modules() if isinstance(module, OperationsModule)]
     assert len(found) == 2
     assert all(part.operations is recorded for part in found)
-    assert other.operations is PLAIN
+    assert other.operations is PLAIN_OPERATIONS

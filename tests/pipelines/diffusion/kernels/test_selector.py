@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from personalive.pipelines.diffusion.kernels.choice_cache import Choices
-from personalive.pipelines.diffusion.kernels.selector import PLAIN_FORM, Chooser
+from personalive.pipelines.diffusion.kernels.choice_cache import KernelChoiceCache
+from personalive.pipelines.diffusion.kernels.selector import PYTORCH, KernelSelector
 
 X = torch.arange(6.0)
 GIVEN = (X.shape, X.dtype)
@@ -46,19 +46,19 @@ def failing(error: Exception) -> Callable[[], Tensor]:
     return run
 
 
-def chooser(told: Told, folder: Path | None = None, *, recording: bool = False) -> Chooser:
-    return Chooser(told, Choices(folder), lambda: recording)
+def chooser(told: Told, folder: Path | None = None, *, recording: bool = False) -> KernelSelector:
+    return KernelSelector(told, KernelChoiceCache(folder), lambda: recording)
 
 
 @pytest.mark.parametrize(
-    ("ours", "plain", "form"), [(1.0, 2.0, "fused"), (2.0, 1.0, PLAIN_FORM), (1.0, 1.0, "fused")]
+    ("ours", "plain", "form"), [(1.0, 2.0, "fused"), (2.0, 1.0, PYTORCH), (1.0, 1.0, "fused")]
 )
 def test_the_faster_form_is_taken_and_measured_once(ours: float, plain: float, form: str) -> None:
     told = Told(fused=ours, pytorch=plain)
     chosen = chooser(told)
     for _ in range(3):
         assert torch.equal(chosen.run("double", GIVEN, {"fused": doubled}, added), X + X)
-    assert chosen.form("double", GIVEN) == form
+    assert chosen.selected("double", GIVEN) == form
     assert len(told.timed) == 1
     chosen.run("double", ((7,), X.dtype), {"fused": doubled}, added)
     assert len(told.timed) == 2
@@ -69,7 +69,7 @@ def test_a_second_start_measures_nothing(tmp_path: Path) -> None:
     chooser(first, tmp_path).run("double", GIVEN, {"fused": doubled}, added)
     again = chooser(second, tmp_path)
     assert torch.equal(again.run("double", GIVEN, {"fused": doubled}, added), X + X)
-    assert again.form("double", GIVEN) == "fused"
+    assert again.selected("double", GIVEN) == "fused"
     assert second.timed == []
 
 
@@ -78,7 +78,7 @@ def test_a_form_that_is_no_more_is_measured_anew(tmp_path: Path) -> None:
     told = Told(new=2.0, pytorch=1.0)
     again = chooser(told, tmp_path)
     again.run("double", GIVEN, {"new": doubled}, added)
-    assert told.timed == [["new", PLAIN_FORM]]
+    assert told.timed == [["new", PYTORCH]]
 
 
 @pytest.mark.parametrize(
@@ -94,11 +94,11 @@ def test_a_kernel_that_fails_is_out_for_its_operation_with_one_line(
             assert torch.equal(chosen.run("double", (side,), {"fused": failing(error)}, added), X + X)
     assert len(caplog.records) == 1
     assert "double" in caplog.text
-    assert chosen.out("double", "fused")
+    assert chosen.has_failed("double", "fused")
     # It is tried again at the next start: a compiler may have been installed.
     told = Told(fused=1.0, pytorch=2.0)
     chooser(told, tmp_path).run("double", (1,), {"fused": doubled}, added)
-    assert told.timed == [["fused", PLAIN_FORM]]
+    assert told.timed == [["fused", PYTORCH]]
 
 
 def test_a_kernel_that_fails_later_is_out_then(caplog: pytest.LogCaptureFixture) -> None:
@@ -131,7 +131,7 @@ def test_running_out_of_memory_is_raised_and_no_failure_of_the_kernel(error: Exc
     chosen.run("double", GIVEN, {"fused": doubled}, added)
     with pytest.raises(type(error)):
         chosen.run("double", GIVEN, {"fused": failing(error)}, added)
-    assert not chosen.out("double", "fused")
+    assert not chosen.has_failed("double", "fused")
 
 
 def test_a_form_that_needs_more_memory_than_there_is_now_is_not_taken_nor_forgotten(tmp_path: Path) -> None:
@@ -140,7 +140,7 @@ def test_a_form_that_needs_more_memory_than_there_is_now_is_not_taken_nor_forgot
     assert torch.equal(chosen.run("double", GIVEN, {"fused": doubled}, short), X + X)
     told = Told(fused=2.0, pytorch=1.0)
     chooser(told, tmp_path).run("double", GIVEN, {"fused": doubled}, added)
-    assert told.timed == [["fused", PLAIN_FORM]]
+    assert told.timed == [["fused", PYTORCH]]
 
 
 def test_nothing_is_measured_while_a_stream_is_recorded(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_library_that_refuses_a_shape_is_no_candidate_there(
     with caplog.at_level(logging.INFO):
         chosen = chooser(told, tmp_path)
         chosen.run("attend", GIVEN, {}, failing(RuntimeError("not asked")), libraries)
-    assert chosen.form("attend", GIVEN) == "efficient"
+    assert chosen.selected("attend", GIVEN) == "efficient"
     assert told.timed == [["flash", "efficient"]]
     assert not caplog.records
     again = Told()
@@ -175,7 +175,7 @@ def test_where_every_library_refuses_pytorch_decides() -> None:
     chosen = chooser(Told())
     refused = {name: failing(RuntimeError("No available kernel")) for name in ("cudnn", "flash")}
     assert torch.equal(chosen.run("attend", GIVEN, {}, added, refused), X + X)
-    assert chosen.form("attend", GIVEN) == PLAIN_FORM
+    assert chosen.selected("attend", GIVEN) == PYTORCH
 
 
 def test_what_is_wrong_with_an_operation_itself_is_raised() -> None:
@@ -186,6 +186,6 @@ def test_what_is_wrong_with_an_operation_itself_is_raised() -> None:
 def test_what_follows_is_timed_with_it_and_not_returned() -> None:
     seen: list[Tensor] = []
     told = Told(fused=1.0, pytorch=2.0)
-    result = chooser(told).run("double", GIVEN, {"fused": doubled}, added, followed=seen.append)
+    result = chooser(told).run("double", GIVEN, {"fused": doubled}, added, consumer=seen.append)
     assert torch.equal(result, X + X)
     assert len(seen) == 4

@@ -9,7 +9,7 @@ import torch
 
 from personalive.errors import InputError, PipelineUnavailableError
 from personalive.pipelines.diffusion.memory import fallback
-from personalive.pipelines.diffusion.memory.fallback import fitted
+from personalive.pipelines.diffusion.memory.fallback import build_with_fallback
 from personalive.pipelines.diffusion.memory.plan import MemoryPlan
 from tests.pipelines.diffusion.memory.test_planner import found
 
@@ -58,7 +58,7 @@ def test_where_memory_runs_out_the_next_plan_is_tried_with_nothing_left_of_the_o
 ) -> None:
     names = [plan.name for plan in found()]
     tried, make = failing(times, error)
-    assert fitted(CUDA, found(), "auto", make) == names[times]
+    assert build_with_fallback(CUDA, found(), "auto", make) == names[times]
     assert tried == names[: times + 1]
 
 
@@ -66,7 +66,7 @@ def test_where_memory_runs_out_the_next_plan_is_tried_with_nothing_left_of_the_o
 def test_where_it_runs_out_with_all_of_them_one_sentence_says_so() -> None:
     tried, make = failing(99, lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."))
     with pytest.raises(PipelineUnavailableError, match=r"too little GPU memory.*\(CUDA out of memory\)"):
-        fitted(CUDA, found(), "auto", make)
+        build_with_fallback(CUDA, found(), "auto", make)
     assert tried == [plan.name for plan in found()]
 
 
@@ -77,7 +77,7 @@ def test_where_none_fits_none_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         PipelineUnavailableError, match=r"2.9 GB are needed as set and 1.0 GB are free\. Close"
     ):
-        fitted(CUDA, found(), "auto", make)
+        build_with_fallback(CUDA, found(), "auto", make)
     assert tried == []
 
 
@@ -85,15 +85,15 @@ def test_where_none_fits_none_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_forced_plan_is_the_only_one_and_other_errors_are_passed_on() -> None:
     tried, make = failing(1, lambda: torch.OutOfMemoryError("full"))
     with pytest.raises(PipelineUnavailableError, match="too little GPU memory"):
-        fitted(CUDA, found(), "on", make)
+        build_with_fallback(CUDA, found(), "on", make)
     assert tried == ["on"]
     for error in (InputError("no"), RuntimeError("CUDA error: an illegal memory access was encountered")):
         tried, make = failing(1, lambda error=error: error)  # type: ignore[misc]
         with pytest.raises(type(error)):
-            fitted(CUDA, found(), "auto", make)
+            build_with_fallback(CUDA, found(), "auto", make)
         assert tried == ["off"]
 
 
 def test_elsewhere_than_on_cuda_nothing_is_asked_of_the_device() -> None:
-    assert fitted(torch.device("cpu"), found(), "auto", lambda plan: plan.name) == "off"
-    assert fitted(torch.device("cpu"), found(), "stream", lambda plan: plan.name) == "stream"
+    assert build_with_fallback(torch.device("cpu"), found(), "auto", lambda plan: plan.name) == "off"
+    assert build_with_fallback(torch.device("cpu"), found(), "stream", lambda plan: plan.name) == "stream"

@@ -15,29 +15,29 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from personalive.pipelines.diffusion.checkpoints.network_specs import NETWORKS, TINY_VAE
-from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, empty_networks
-from personalive.pipelines.diffusion.components import Models
-from personalive.pipelines.diffusion.memory.footprint import StepBytes, step_bytes, weight_bytes
+from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, build_meta_networks
+from personalive.pipelines.diffusion.components import Components
+from personalive.pipelines.diffusion.memory.footprint import StepBytes, count_step_bytes, count_weight_bytes
 from personalive.pipelines.diffusion.networks.autoencoder import Autoencoder
-from personalive.pipelines.diffusion.networks.denoising_unet import Conditions, DenoisingUNet
+from personalive.pipelines.diffusion.networks.denoising_unet import Conditioning, DenoisingUNet
 from personalive.pipelines.diffusion.networks.pose_guider import PoseGuider
 from personalive.pipelines.diffusion.networks.reference_unet import ReferenceUNet
 from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
-from personalive.pipelines.diffusion.stages.memory_format import merge_upsampling
+from personalive.pipelines.diffusion.stages.memory_format import fuse_upsampling
 
 HALF = torch.float16
 KEPT = {network.name: network for network in (*NETWORKS, TINY_VAE)}
 
 
 def kept_as(network: str, entry: str) -> torch.dtype:
-    return KEPT[network].dtype_of(entry, HALF)
+    return KEPT[network].resolve_dtype(entry, HALF)
 
 
 @pytest.fixture(scope="module")
 def networks() -> dict[str, nn.Module]:
     """The released networks without numbers, each entry in the type it is kept in."""
-    found = empty_networks(VARIANTS["released"])
+    found = build_meta_networks(VARIANTS["released"])
     for name, network in found.items():
         for entry, tensor in (*network.named_parameters(), *network.named_buffers()):
             if tensor.is_floating_point():
@@ -51,7 +51,7 @@ def merged(networks: dict[str, nn.Module]) -> dict[str, nn.Module]:
     """The same as they are laid out for fused operations."""
     found = networks | {name: deepcopy(networks[name]) for name in ("denoising_unet", "vae")}
     for name in ("denoising_unet", "vae"):
-        merge_upsampling(found[name])
+        fuse_upsampling(found[name])
     return found
 
 
@@ -108,7 +108,7 @@ def case(
 ) -> tuple[PersonaLiveLoadParameters, StepBytes]:
     height, width, keyframes = request.param
     parameters = PersonaLiveLoadParameters(height=height, width=width, max_keyframes=keyframes)
-    return parameters, step_bytes(networks, parameters, HALF)
+    return parameters, count_step_bytes(networks, parameters, HALF)
 
 
 Case = tuple[PersonaLiveLoadParameters, StepBytes]
@@ -119,18 +119,18 @@ def about(counted: int, traced: int) -> None:
     assert traced <= counted <= 1.25 * traced
 
 
-def test_weights_are_counted_to_the_byte(models: Models) -> None:
+def test_weights_are_counted_to_the_byte(models: Components) -> None:
     found = {name: deepcopy(network) for name, network in models.networks().items()}
     kept = {(n, e): t.dtype for n, module in found.items() for e, t in module.state_dict().items()}
-    counted = weight_bytes(found, lambda *entry: kept[entry])
+    counted = count_weight_bytes(found, lambda *entry: kept[entry])
     for network in found.values():
-        merge_upsampling(network)
+        fuse_upsampling(network)
     there = {name: sum(t.nbytes for t in network.state_dict().values()) for name, network in found.items()}
     there["vae"] -= counted.networks["vae.encoder"]
     assert {name: there[name] for name in there} == {
         name: nbytes for name, nbytes in counted.networks.items() if name != "vae.encoder"
     }
-    again = weight_bytes(found, lambda *entry: kept[entry])
+    again = count_weight_bytes(found, lambda *entry: kept[entry])
     assert again.networks == counted.networks
     units = cast("DenoisingUNet", found["denoising_unet"]).units()
     assert sum(counted.units) == sum(
@@ -144,7 +144,7 @@ def test_the_denoising_unet(
     networks: dict[str, nn.Module], merged: dict[str, nn.Module], case: Case, kernels: str
 ) -> None:
     parameters = PersonaLiveLoadParameters.model_validate(case[0].model_dump() | {"kernels": kernels})
-    step = step_bytes(networks, parameters, HALF)
+    step = count_step_bytes(networks, parameters, HALF)
     network = cast("DenoisingUNet", (merged if kernels == "auto" else networks)["denoising_unet"])
     height, width, frames = parameters.height // 8, parameters.width // 8, 16
     levels = [0, 0, 1, 1, 2, 2, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0]
@@ -156,7 +156,7 @@ def test_the_denoising_unet(
     banks = tuple(KeyValue(*(t.repeat(1, sources, 1) for t in pair)) for pair in one)
 
     def run() -> Tensor:
-        conditions = Conditions(
+        conditions = Conditioning(
             time=tuple(empty(frames, layer.resnet.norm2.num_channels) for layer in network.layers),
             motion=network.project_motion(empty(frames, 32, 16)),
             pose=empty(1, 320, frames, height, width),
@@ -173,22 +173,22 @@ def test_what_makes_pictures(networks: dict[str, nn.Module], case: Case) -> None
     height, width = parameters.height, parameters.width
     autoencoder = cast("Autoencoder", networks["vae"])
     latents = empty(1, 4, height // 8, width // 8, dtype=torch.float32)
-    about(step.decoded, peak(lambda: autoencoder.decode(latents).float()))
+    about(step.decode, peak(lambda: autoencoder.decode(latents).float()))
     pixels = empty(1, 3, height, width, dtype=torch.float32)
-    about(step.encoded, peak(lambda: autoencoder.encode(pixels)))
+    about(step.encode, peak(lambda: autoencoder.encode(pixels)))
     guider = cast("PoseGuider", networks["pose_guider"])
-    about(step.pose, peak(lambda: guider.frames(empty(16, 3, height, width))))
+    about(step.pose, peak(lambda: guider.forward_frames(empty(16, 3, height, width))))
 
 
 def test_what_looks_at_a_reference(networks: dict[str, nn.Module], case: Case) -> None:
     parameters, step = case
     network = cast("ReferenceUNet", networks["reference_unet"])
     latents = empty(1, 4, parameters.height // 8, parameters.width // 8)
-    about(step.referred, peak(lambda: network(latents, network.cross_constants(empty(1, 1, 768)))))
+    about(step.reference, peak(lambda: network(latents, network.compute_cross_constants(empty(1, 1, 768)))))
 
 
 def test_what_looks_at_driving_frames(networks: dict[str, nn.Module]) -> None:
-    step = step_bytes(networks, PersonaLiveLoadParameters(), HALF)
+    step = count_step_bytes(networks, PersonaLiveLoadParameters(), HALF)
     pictures, faces = empty(4, 3, 256, 256, dtype=torch.float32), empty(4, 3, 224, 224)
-    assert peak(lambda: networks["motion_extractor"](pictures)) <= step.see
-    assert peak(lambda: networks["motion_encoder"](faces)) <= step.see
+    assert peak(lambda: networks["motion_extractor"](pictures)) <= step.motion
+    assert peak(lambda: networks["motion_encoder"](faces)) <= step.motion

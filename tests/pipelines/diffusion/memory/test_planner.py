@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from personalive.errors import PipelineUnavailableError
 from personalive.pipelines.diffusion.checkpoints.network_specs import NETWORKS, TINY_VAE
-from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, empty_networks
-from personalive.pipelines.diffusion.memory.plan import BESIDE, MemoryPlan, candidates
-from personalive.pipelines.diffusion.memory.planner import plans_for, plans_unread
+from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, build_meta_networks
+from personalive.pipelines.diffusion.memory.plan import RESERVED_BYTES, MemoryPlan, select_plans
+from personalive.pipelines.diffusion.memory.planner import make_plans_for_networks, make_plans_for_variant
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 
 CUDA = torch.device("cuda")
@@ -26,13 +26,13 @@ SETTINGS = st.fixed_dictionaries(
         "compile": st.sampled_from(["auto", "off", "full"]),
     }
 )
-_networks = lru_cache(maxsize=None)(lambda variant: empty_networks(VARIANTS[variant]))
+_networks = lru_cache(maxsize=None)(lambda variant: build_meta_networks(VARIANTS[variant]))
 
 
 def found(**given_parameters: object) -> tuple[MemoryPlan, ...]:
-    return plans_for(
+    return make_plans_for_networks(
         _networks("released"),
-        lambda name, entry: KEPT[name].dtype_of(entry, torch.float16),
+        lambda name, entry: KEPT[name].resolve_dtype(entry, torch.float16),
         PersonaLiveLoadParameters.model_validate(given_parameters),
         torch.float16,
         CUDA,
@@ -42,7 +42,7 @@ def found(**given_parameters: object) -> tuple[MemoryPlan, ...]:
 def chosen(plans: tuple[MemoryPlan, ...], free: int) -> int | None:
     """The place of the plan that is tried first; None where there is none."""
     try:
-        return plans.index(candidates(plans, "auto", free)[0])
+        return plans.index(select_plans(plans, "auto", free)[0])
     except PipelineUnavailableError:
         return None
 
@@ -63,7 +63,7 @@ def test_a_plan_never_needs_more_than_is_free_and_more_free_memory_never_gives_a
         assert with_more <= with_less
     elif less < needs[-1]:
         with pytest.raises(PipelineUnavailableError):
-            candidates(plans, "auto", less)
+            select_plans(plans, "auto", less)
 
 
 @pytest.mark.slow
@@ -83,21 +83,21 @@ def test_the_released_networks_at_the_trained_size() -> None:
     assert 6.2e9 < plans["on"].need < 7e9
     cards = {11.2: "off", 7.4: "on", 5.5: "most", 3.6: "least"}
     for gib, name in cards.items():
-        assert candidates(tuple(plans.values()), "auto", int(gib * 2**30) - BESIDE)[0].name == name
-    assert candidates(tuple(plans.values()), "auto", 80 * 10**9)[0].name == "off"
+        assert select_plans(tuple(plans.values()), "auto", int(gib * 2**30) - RESERVED_BYTES)[0].name == name
+    assert select_plans(tuple(plans.values()), "auto", 80 * 10**9)[0].name == "off"
 
 
 def test_two_sessions_have_room_on_a_card_of_twelve() -> None:
-    free = int(11.2 * 2**30) - BESIDE
-    (fastest, *_) = candidates(found(batch_sessions=2), "auto", free)
+    free = int(11.2 * 2**30) - RESERVED_BYTES
+    (fastest, *_) = select_plans(found(batch_sessions=2), "auto", free)
     assert (fastest.name, fastest.batch_sessions) == ("off", 2)
-    one = candidates(found(), "auto", free)[0]
+    one = select_plans(found(), "auto", free)[0]
     assert one.need + one.session < free
 
 
 def test_what_is_counted_without_weights_is_the_same() -> None:
     variant, parameters = VARIANTS["released"], PersonaLiveLoadParameters()
-    assert plans_unread(variant, parameters, torch.float16, CUDA) == found()
+    assert make_plans_for_variant(variant, parameters, torch.float16, CUDA) == found()
 
 
 def test_fewer_sessions_at_once_come_before_streaming_which_does_not_go_with_compiling() -> None:

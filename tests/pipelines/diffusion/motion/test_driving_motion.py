@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from personalive.errors import InputError
 from personalive.media.types import Image
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
 from personalive.pipelines.diffusion.networks.motion_extractor import HeadMotion
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
@@ -55,21 +55,21 @@ def test_one_of_other_weights_is_refused(
         with pytest.raises(InputError, match="other weights: extract it again"):
             session.step_motion(part(other, 0))
         with pytest.raises(InputError, match="chunks of 4 frames, not 3"):
-            session.step_motion(motion.part(slice(0, 3)))
+            session.step_motion(motion.select(slice(0, 3)))
 
 
 def test_a_clip_need_not_fill_its_last_chunk(pipeline: PersonaLivePipeline, motion: DrivingMotion) -> None:
     short = pipeline.extract_motion(video(1, CHUNK + 1), FPS)
     assert len(short) == len(short.times) == CHUNK + 1
     assert torch.allclose(short.tokens, motion.tokens[: CHUNK + 1], atol=1e-4)
-    padded = short.padded(2 * CHUNK)
+    padded = short.pad(2 * CHUNK)
     assert len(padded) == 2 * CHUNK
     assert torch.equal(padded.tokens[CHUNK:], short.tokens[-1:].expand(CHUNK, -1, -1))
     assert list(padded.times[CHUNK:]) == [short.times[-1]] * CHUNK
 
 
 def test_clips_without_frames_or_without_a_face_are_refused(
-    pipeline: PersonaLivePipeline, models: Models, set_to: PersonaLiveLoadParameters
+    pipeline: PersonaLivePipeline, models: Components, set_to: PersonaLiveLoadParameters
 ) -> None:
     with pytest.raises(InputError, match="No face was found in the driving clip"):
         pipeline.extract_motion([], FPS)
@@ -98,7 +98,7 @@ def test_other_bytes_are_refused_or_read_but_never_break_it(
     motion: DrivingMotion, tmp_path: Path, data: st.DataObject
 ) -> None:
     path = tmp_path / "file.safetensors"
-    motion.part(slice(0, 2)).save(path)
+    motion.select(slice(0, 2)).save(path)
     whole = path.read_bytes()
     place = data.draw(st.integers(0, 900))
     flipped = whole[:place] + bytes([whole[place] ^ data.draw(st.integers(1, 255))]) + whole[place + 1 :]
@@ -126,7 +126,7 @@ def test_other_bytes_are_refused_or_read_but_never_break_it(
 def test_shapes_that_are_not_a_motions_are_refused(
     motion: DrivingMotion, tmp_path: Path, name: str, value: torch.Tensor
 ) -> None:
-    two = motion.part(slice(0, 2))
+    two = motion.select(slice(0, 2))
     tensors = {f"head.{field}": getattr(two.head, field).clone() for field in HeadMotion._fields}
     tensors |= {"tokens": two.tokens.clone(), "valid": two.valid.clone(), "times": torch.zeros(2).double()}
     facts: dict[str, Any] = {"format": 1, "fps": FPS, "weights": "w"}

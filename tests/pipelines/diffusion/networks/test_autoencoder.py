@@ -6,7 +6,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from personalive.pipelines.diffusion.checkpoints.hf_config import autoencoder_params
+from personalive.pipelines.diffusion.checkpoints.hf_config import read_autoencoder_params
 from personalive.pipelines.diffusion.networks.autoencoder import Autoencoder
 
 
@@ -27,7 +27,7 @@ def library(**changed: object) -> Any:
 
 def same(vae: Any) -> Autoencoder:
     """Ours, of the library's sizes and weights."""
-    own = Autoencoder(autoencoder_params(vae.config))
+    own = Autoencoder(read_autoencoder_params(vae.config))
     own.load_state_dict(vae.state_dict())
     return own.requires_grad_(False).eval()
 
@@ -57,6 +57,6 @@ def test_entries_are_the_librarys_at_the_released_size() -> None:
             layers_per_block=2,
             norm_num_groups=32,
         )
-        own = Autoencoder(autoencoder_params(vae.config))
+        own = Autoencoder(read_autoencoder_params(vae.config))
     ours = {name: tensor.shape for name, tensor in own.state_dict().items()}
     assert ours == {name: tensor.shape for name, tensor in vae.state_dict().items()}

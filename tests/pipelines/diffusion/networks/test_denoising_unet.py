@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from personalive.pipelines.diffusion.kernels.operations import Summed
+from personalive.pipelines.diffusion.kernels.operations import TensorWithStats
 from personalive.pipelines.diffusion.networks.denoising_unet import (
-    Conditions,
+    Conditioning,
     DenoisingUNet,
     DenoisingUNetParams,
-    join_banks,
+    concat_banks,
 )
 from personalive.pipelines.diffusion.networks.reference_unet import ReferenceUNet
 from personalive.pipelines.diffusion.networks.unet import UNetParams
@@ -47,9 +47,9 @@ class Inputs:
         self.motion = normal(FRAMES, 32, 16)
         self.pose = 0.1 * normal(32, FRAMES, 8, 8)
         self.image_embeds = normal(1, CONTEXT)
-        cross = references.cross_constants(self.image_embeds)
+        cross = references.compute_cross_constants(self.image_embeds)
         self.banks = [references(normal(4, 8, 8), cross) for _ in range(1 + keyframes)]
-        self.conditions = unet.conditions(
+        self.conditions = unet.build_conditioning(
             timesteps=TIMESTEPS,
             motion=self.motion,
             pose=self.pose,
@@ -63,11 +63,11 @@ def plain(unet: DenoisingUNet, inputs: Inputs) -> Tensor:
     embedding = unet.time_embedding(TIMESTEPS)
     motion = inputs.motion[0]
 
-    def run(number: int, before: Summed) -> Summed:
-        layer, modules = unet.layers[number], unet.frame_modules[number]
-        x = layer.resnet(before.picture, layer.resnet.time_emb_proj(F.silu(embedding)))
+    def run(number: int, before: TensorWithStats) -> TensorWithStats:
+        layer, modules = unet.layers[number], unet.motion_temporal_modules[number]
+        x = layer.resnet(before.tensor, layer.resnet.time_emb_proj(F.silu(embedding)))
         if layer.attention is not None:
-            block, tokens = layer.attention.block, layer.attention.tokens(Summed(x))
+            block, tokens = layer.attention.block, layer.attention.project_in(TensorWithStats(x))
             own = block.norm1(tokens)
             others = [bank[layer.bank].expand(FRAMES, -1, -1) for bank in inputs.banks]
             seen = torch.cat([own, *others], dim=1)
@@ -75,13 +75,13 @@ def plain(unet: DenoisingUNet, inputs: Inputs) -> Tensor:
             context = inputs.image_embeds.expand(FRAMES, -1, -1)
             cross = block.attn2
             tokens = tokens + cross(block.norm2(tokens), cross.to_k(context), cross.to_v(context))
-            x = layer.attention.leave(x, tokens + block.ff(block.norm3(tokens))).picture
+            x = layer.attention.project_out(x, tokens + block.ff(block.norm3(tokens))).tensor
         if modules is not None:
             x = modules[1](modules[0](x, modules[0].project(motion)), FRAMES)
-        return Summed(x)
+        return TensorWithStats(x)
 
     frames = inputs.latents[0].transpose(0, 1)
-    x = unet.walk(unet.conv_in(frames) + inputs.pose[0].transpose(0, 1), run).picture
+    x = unet.run_layers(unet.conv_in(frames) + inputs.pose[0].transpose(0, 1), run).tensor
     noise: Tensor = unet.conv_out(F.silu(unet.conv_norm_out(x)))
     return noise.transpose(0, 1)[None]
 
@@ -90,7 +90,7 @@ def test_entries_are_those_of_the_released_files() -> None:
     with torch.device("meta"):
         unet = DenoisingUNet(DenoisingUNetParams())
     assert entries(unet) == released_entries()["denoising_unet"]
-    assert sum(modules is not None for modules in unet.frame_modules) == 21
+    assert sum(modules is not None for modules in unet.motion_temporal_modules) == 21
 
 
 @pytest.mark.parametrize("keyframes", [0, 1, 3])
@@ -108,7 +108,7 @@ def test_sessions_in_a_batch_do_not_see_each_other(
 ) -> None:
     inputs = Inputs(unet, reference_unet, sessions=2, keyframes=1)
     together = unet(inputs.latents, inputs.conditions)
-    alone = unet.conditions(
+    alone = unet.build_conditioning(
         timesteps=TIMESTEPS,
         motion=inputs.motion[1:],
         pose=inputs.pose[1:],
@@ -139,14 +139,14 @@ def test_every_condition_matters(unet: DenoisingUNet, reference_unet: ReferenceU
     other = Inputs(unet, reference_unet, sessions=1, keyframes=1)
     noise = unet(one.latents, one.conditions)
     for part in ("motion", "pose", "banks", "cross"):
-        changed: Conditions = replace(one.conditions, **{part: getattr(other.conditions, part)})
+        changed: Conditioning = replace(one.conditions, **{part: getattr(other.conditions, part)})
         assert not torch.allclose(unet(one.latents, changed), noise, rtol=1e-3), part
 
 
 def test_the_reference_comes_before_its_keyframes(unet: DenoisingUNet, reference_unet: ReferenceUNet) -> None:
     inputs = Inputs(unet, reference_unet, sessions=1, keyframes=1)
     sources = [unet.project_banks(bank) for bank in inputs.banks]
-    joined = join_banks(sources)
+    joined = concat_banks(sources)
     tokens = sources[0][0].key.shape[1]
     torch.testing.assert_close(joined[0].key[:, :tokens], sources[0][0].key)
     torch.testing.assert_close(joined[0].value[:, tokens:], sources[1][0].value)
@@ -161,7 +161,7 @@ def test_half_precision_stays_near(
     half = filled(lambda: DenoisingUNet(SIZES), "small/denoising_unet").to(dtype)
 
     banks = [[bank.to(dtype) for bank in banks] for banks in exact.banks]
-    conditions = half.conditions(
+    conditions = half.build_conditioning(
         timesteps=TIMESTEPS,
         motion=exact.motion.to(dtype),
         pose=exact.pose.to(dtype),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from personalive.pipelines.diffusion.checkpoints.hf_config import image_encoder_params
+from personalive.pipelines.diffusion.checkpoints.hf_config import read_image_encoder_params
 from personalive.pipelines.diffusion.networks.image_encoder import ImageEncoder, ImageEncoderParams
 
 
@@ -31,7 +31,7 @@ def library(**changed: Any) -> Any:
 @torch.inference_mode()
 def test_vectors_are_the_librarys(activation: str) -> None:
     theirs = library(hidden_act=activation, layer_norm_eps=1e-3)
-    own = ImageEncoder(image_encoder_params(theirs.config.to_dict()))
+    own = ImageEncoder(read_image_encoder_params(theirs.config.to_dict()))
     own.load_state_dict(theirs.state_dict())
     pixels = torch.randn(2, 3, 28, 28)
     expected = theirs(pixel_values=pixels).image_embeds

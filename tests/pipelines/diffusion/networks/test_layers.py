@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from personalive.pipelines.diffusion.kernels.operations import PLAIN, arrange
+from personalive.pipelines.diffusion.kernels.operations import PLAIN_OPERATIONS, set_operations
 from personalive.pipelines.diffusion.networks.layers import (
+    GEGLU,
     Attention,
     AttentionStack,
     FeedForward,
-    GatedProjection,
-    positions,
-    sines,
+    position_ids,
+    sincos_encoding,
 )
 from tests.pipelines.diffusion.accumulating import Accumulating
 
@@ -31,7 +31,7 @@ def test_attention_is_the_softmax_formula(batch: int, queries: int, keys: int, h
         own = slice(head * width // heads, (head + 1) * width // heads)
         scores = query[..., own] @ key[..., own].mT / math.sqrt(width // heads)
         parts.append(scores.softmax(-1) @ value[..., own])
-    torch.testing.assert_close(PLAIN.attend(query, key, value, heads), torch.cat(parts, -1))
+    torch.testing.assert_close(PLAIN_OPERATIONS.attention(query, key, value, heads), torch.cat(parts, -1))
 
 
 def test_attention_projects_contexts_of_another_width() -> None:
@@ -68,22 +68,22 @@ def test_accumulating_changes_no_number_and_no_input(attentions: int) -> None:
         return normed
 
     expected = stack(tokens, attention)
-    arrange(stack, Accumulating())
+    set_operations(stack, Accumulating())
     torch.testing.assert_close(stack(tokens, attention), expected)
     assert torch.equal(tokens, before)
 
 
 def test_pairing_values_and_gates_changes_no_number_and_can_be_undone() -> None:
-    gate = GatedProjection(4, 6)
+    gate = GEGLU(4, 6)
     tokens = torch.randn(2, 3, 4)
     expected, weight = gate(tokens), gate.proj.weight.clone()
-    assert gate.apart() is gate.proj
+    assert gate.deinterleaved_linear() is gate.proj
     for _ in range(2):
-        gate.pair()
+        gate.interleave()
         assert torch.equal(gate.proj.weight[0::2], weight[:6])
         assert torch.equal(gate.proj.weight[1::2], weight[6:])
         torch.testing.assert_close(gate(tokens), expected)
-        assert torch.equal(gate.apart().weight, weight)
+        assert torch.equal(gate.deinterleaved_linear().weight, weight)
 
 
 def test_stack_adds_each_attention_and_the_feed_forward_to_its_input() -> None:
@@ -103,7 +103,7 @@ def test_stack_adds_each_attention_and_the_feed_forward_to_its_input() -> None:
 
 
 def test_sines_and_cosines_of_geometric_frequencies() -> None:
-    sine, cosine = sines(torch.tensor([0.0, 7.0]), 3)
+    sine, cosine = sincos_encoding(torch.tensor([0.0, 7.0]), 3)
     for frequency in range(3):
         angle = 7 * 10000 ** (-frequency / 3)
         assert sine[1, frequency] == pytest.approx(math.sin(angle), abs=1e-5)
@@ -114,4 +114,4 @@ def test_sines_and_cosines_of_geometric_frequencies() -> None:
 
 def test_positions_are_real_even_while_networks_are_built_on_meta() -> None:
     with torch.device("meta"):
-        assert positions(3).tolist() == [0, 1, 2]
+        assert position_ids(3).tolist() == [0, 1, 2]

@@ -8,9 +8,12 @@ import torch
 from torch import Tensor
 
 from personalive.pipelines.diffusion.networks.face_alignment import FaceAlignmentParams
-from personalive.pipelines.diffusion.networks.hourglass import Hourglass, RunningNorm
+from personalive.pipelines.diffusion.networks.hourglass import FrozenBatchNorm2d, Hourglass
 from personalive.pipelines.diffusion.networks.motion_encoder import MotionEncoder, MotionEncoderParams
-from personalive.pipelines.diffusion.networks.patch_attention import PatchAttention, position_code
+from personalive.pipelines.diffusion.networks.patch_attention import (
+    PatchAttention,
+    sincos_position_encoding_2d,
+)
 from personalive.pipelines.diffusion.preprocessing.face_crops import crop_faces
 from tests.pipelines.diffusion.figures import (
     TOLERANCE,
@@ -100,7 +103,7 @@ def test_constants_are_real_where_weights_are_not() -> None:
 
 
 def test_the_position_code_is_its_formula() -> None:
-    code = position_code(3, 8)
+    code = sincos_position_encoding_2d(3, 8)
     for row in range(3):
         for column in range(3):
             halves = []
@@ -159,7 +162,7 @@ def test_a_little_network_takes_crops_of_the_released_size() -> None:
 
 def test_only_shortcuts_have_another_epsilon() -> None:
     encoder = MotionEncoder(SMALL)
-    norms = {name: norm.eps for name, norm in encoder.named_modules() if isinstance(norm, RunningNorm)}
+    norms = {name: norm.eps for name, norm in encoder.named_modules() if isinstance(norm, FrozenBatchNorm2d)}
     assert {name for name, eps in norms.items() if eps != 1e-5} == {
         "model.conv2.downsample.0",
         "model.conv4.downsample.0",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from personalive.pipelines.diffusion.networks.convnext import ChannelNorm, ConvNeXtBlock, ResponseNorm
+from personalive.pipelines.diffusion.networks.convnext import GRN, ConvNeXtBlock, LayerNorm2d
 from personalive.pipelines.diffusion.networks.motion_extractor import (
     MotionExtractor,
     MotionExtractorParams,
@@ -79,7 +79,7 @@ def test_an_angle_is_the_mean_of_its_bins(frames: Tensor, place: int, degrees: f
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_layer_norm_computes_in_float32(dtype: torch.dtype) -> None:
-    norm = filled(lambda: ChannelNorm(16), "norm").to(dtype)
+    norm = filled(lambda: LayerNorm2d(16), "norm").to(dtype)
     x = (30 + torch.randn(2, 16, 5, 4, generator=torch.Generator().manual_seed(0))).to(dtype)
     wide = x.double()
     centred = wide - wide.mean(dim=1, keepdim=True)
@@ -90,7 +90,7 @@ def test_layer_norm_computes_in_float32(dtype: torch.dtype) -> None:
 
 
 def test_response_norm_is_its_formula() -> None:
-    norm = filled(lambda: ResponseNorm(5), "response")
+    norm = filled(lambda: GRN(5), "response")
     x = torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     for picture, ours in zip(x, norm(x), strict=True):
         energy = torch.stack([picture[..., channel].square().sum().sqrt() for channel in range(5)])
@@ -99,7 +99,7 @@ def test_response_norm_is_its_formula() -> None:
 
 
 def test_response_norm_survives_energies_beyond_float16() -> None:
-    norm = ResponseNorm(2).requires_grad_(False).half()
+    norm = GRN(2).requires_grad_(False).half()
     norm.gamma.fill_(1.0)
     x = torch.full((1, 64, 64, 2), 2000.0, dtype=torch.float16)
     assert torch.equal(norm(x), 2 * x)

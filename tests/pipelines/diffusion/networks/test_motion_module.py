@@ -12,7 +12,7 @@ from personalive.pipelines.diffusion.networks.motion_module import (
     MotionModule,
     TemporalAttention,
     TemporalModule,
-    TemporalPositions,
+    TemporalPositionalEncoding,
 )
 
 CHANNELS, HEADS, MOTION = 16, 4, 6
@@ -71,7 +71,7 @@ def test_sessions_in_a_batch_do_not_see_each_other() -> None:
 
 
 def test_positions_alternate_sine_and_cosine() -> None:
-    code = TemporalPositions(8, 32).pe
+    code = TemporalPositionalEncoding(8, 32).pe
     assert code.shape == (1, 32, 8)
     for pair in range(4):
         angle = 31 * 10000 ** (-2 * pair / 8)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from personalive.pipelines.diffusion.networks.pose_guider import PoseGuider, PoseGuiderParams
-from personalive.pipelines.diffusion.preprocessing.pose_image import draw_canvas
+from personalive.pipelines.diffusion.preprocessing.pose_image import draw_pose_image
 from tests.pipelines.diffusion.figures import (
     TOLERANCE,
     Case,
@@ -28,7 +28,7 @@ def test_its_entries_are_the_released_ones() -> None:
 
 def test_it_computes_the_released_networks_numbers(case: Case) -> None:
     guider = filled(lambda: PoseGuider(PoseGuiderParams(out_channels=32)), f"{case.salt}pose_guider")
-    canvas = draw_canvas(case.tensor("kps"), case.height, case.width)
+    canvas = draw_pose_image(case.tensor("kps"), case.height, case.width)
     pose = guider(canvas.transpose(0, 1)[None])
     ours, theirs = pose[0, :, :, ::8, ::8].transpose(0, 1), case.tensor("pose")[0].transpose(0, 1)
     assert relative_errors(ours, theirs).max() < TOLERANCE
@@ -59,9 +59,9 @@ def test_half_precision_comes_near(small: PoseGuider, dtype: torch.dtype) -> Non
 
 def test_memory_format_is_the_callers_choice(small: PoseGuider) -> None:
     canvas = torch.rand(2, 3, 32, 32)
-    last = small.frames(canvas.contiguous(memory_format=torch.channels_last))
+    last = small.forward_frames(canvas.contiguous(memory_format=torch.channels_last))
     assert last.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(last, small.frames(canvas))
+    torch.testing.assert_close(last, small.forward_frames(canvas))
 
 
 def test_it_is_built_on_the_meta_device() -> None:

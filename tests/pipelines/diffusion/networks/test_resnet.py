@@ -11,7 +11,7 @@ from personalive.pipelines.diffusion.networks.resnet import Downsample, ResnetBl
 def test_residual_block_is_its_formula(out_channels: int) -> None:
     block = ResnetBlock(8, out_channels, time_width=6, groups=4)
     x, embedding = torch.randn(3, 8, 5, 5), torch.randn(3, 6)
-    feature = block.time_feature(embedding)
+    feature = block.project_time(embedding)
     torch.testing.assert_close(feature, block.time_emb_proj(embedding * embedding.sigmoid()))
     normed = F.group_norm(x, 4, block.norm1.weight, block.norm1.bias, eps=1e-5)
     hidden = block.conv1(normed * normed.sigmoid()) + feature[:, :, None, None]
@@ -54,6 +54,6 @@ def test_doubling_in_one_convolution_is_the_same() -> None:
     x = torch.randn(2, 4, 6, 5)
     apart = up(x)
     for _ in range(2):
-        up.merge()
+        up.fuse_conv_transpose()
         assert [tuple(weight.shape) for weight in up.parameters()] == [(4, 4, 4, 4), (4,)]
         torch.testing.assert_close(up(x), apart)

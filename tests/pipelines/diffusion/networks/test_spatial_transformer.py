@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from personalive.pipelines.diffusion.kernels.operations import Summed, arrange
+from personalive.pipelines.diffusion.kernels.operations import TensorWithStats, set_operations
 from personalive.pipelines.diffusion.networks import spatial_transformer
 from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue, SpatialTransformer
 from tests.pipelines.diffusion.accumulating import Accumulating
@@ -62,7 +62,7 @@ def test_keys_joined_for_some_frames_at_a_time_give_the_same(
     x, cross = torch.randn(sessions * frames, CHANNELS, 4, 4), torch.randn(sessions, 1, CHANNELS)
     shared = transformer.project_bank(torch.randn(sessions, 3 * pixels, CHANNELS))
     expected = transformer(x, cross, shared)
-    monkeypatch.setattr(spatial_transformer, "_JOINED", most * 4 * pixels * CHANNELS)
+    monkeypatch.setattr(spatial_transformer, "_MAX_JOINED_ELEMENTS", most * 4 * pixels * CHANNELS)
     torch.testing.assert_close(transformer(x, cross, shared), expected)
 
 
@@ -73,8 +73,8 @@ def test_without_banks_a_frame_sees_itself(transformer: SpatialTransformer) -> N
 
 
 def test_bank_is_what_enters_self_attention(transformer: SpatialTransformer) -> None:
-    tokens = transformer.tokens(Summed(torch.randn(1, CHANNELS, 4, 4)))
-    torch.testing.assert_close(transformer.bank(tokens), transformer.block.norm1(tokens))
+    tokens = transformer.project_in(TensorWithStats(torch.randn(1, CHANNELS, 4, 4)))
+    torch.testing.assert_close(transformer.compute_bank(tokens), transformer.block.norm1(tokens))
 
 
 def test_channels_last_gives_the_same_numbers(transformer: SpatialTransformer) -> None:
@@ -87,8 +87,8 @@ def test_channels_last_gives_the_same_numbers(transformer: SpatialTransformer) -
 @torch.no_grad()
 def test_accumulating_changes_no_number_and_no_input(transformer: SpatialTransformer) -> None:
     tokens, cross = torch.randn(2, 9, CHANNELS), torch.randn(1, 1, CHANNELS)
-    before, normed = tokens.clone(), transformer.bank(tokens)
+    before, normed = tokens.clone(), transformer.compute_bank(tokens)
     expected = transformer.block(tokens, normed, cross, None)
-    arrange(transformer, Accumulating())
+    set_operations(transformer, Accumulating())
     torch.testing.assert_close(transformer.block(tokens, normed, cross, None), expected)
     assert torch.equal(tokens, before)

@@ -8,8 +8,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from personalive.pipelines.diffusion.preprocessing.face_crops import crop_faces, face_boxes
-from personalive.pipelines.diffusion.preprocessing.keypoints import DRAWN, drawn_pixels, keypoints
+from personalive.pipelines.diffusion.preprocessing.face_crops import compute_face_boxes, crop_faces
+from personalive.pipelines.diffusion.preprocessing.keypoints import (
+    DRAWN_KEYPOINTS,
+    project_to_pixels,
+    transform_keypoints,
+)
 from tests.pipelines.diffusion.figures import Case, Motions
 
 Box = tuple[int, int, int, int]
@@ -41,13 +45,17 @@ def noise(count: int, height: int, width: int) -> Tensor:
 
 def test_boxes_are_the_released_codes(case: Case, motions: Motions) -> None:
     boxes = case.tensor("boxes")
-    assert torch.equal(face_boxes(keypoints(motions.reference), case.height, case.width), boxes[4:5])
+    assert torch.equal(
+        compute_face_boxes(transform_keypoints(motions.reference), case.height, case.width), boxes[4:5]
+    )
     expected = boxes[[frame if frame < 4 else frame + 1 for frame in motions.frames]]
-    assert torch.equal(face_boxes(keypoints(motions.driving), case.height, case.width), expected)
+    assert torch.equal(
+        compute_face_boxes(transform_keypoints(motions.driving), case.height, case.width), expected
+    )
 
 
 def test_the_first_drawn_set_has_the_references_box(case: Case) -> None:
-    boxes = face_boxes(case.tensor("kps")[:1], case.height, case.width)
+    boxes = compute_face_boxes(case.tensor("kps")[:1], case.height, case.width)
     assert torch.equal(boxes, case.tensor("boxes")[4:5])
 
 
@@ -59,9 +67,9 @@ def test_the_first_drawn_set_has_the_references_box(case: Case) -> None:
 @settings(max_examples=100, deadline=None)
 def test_boxes_are_rounded_as_in_training(seed: int, spread: float, size: tuple[int, int]) -> None:
     points = spread * torch.randn(3, 21, 3, generator=torch.Generator().manual_seed(seed))
-    boxes = face_boxes(points, *size)
+    boxes = compute_face_boxes(points, *size)
     assert boxes.dtype == torch.int64
-    pixels = drawn_pixels(points, *size)
+    pixels = project_to_pixels(points, *size)
     assert boxes.tolist() == [box_slowly(frame, *size) for frame in pixels]
 
 
@@ -69,16 +77,16 @@ def test_boxes_are_rounded_as_in_training(seed: int, spread: float, size: tuple[
 def test_a_face_out_of_frame_has_an_empty_box(value: float) -> None:
     points = torch.randn(2, 21, 3, generator=torch.Generator().manual_seed(0)) * 0.2
     points[1] += value
-    boxes = face_boxes(points, 128, 96)
+    boxes = compute_face_boxes(points, 128, 96)
     assert crop_faces(noise(2, 128, 96), boxes, 8).valid.tolist() == [True, False]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("index", [DRAWN[0], DRAWN[-1]])
+@pytest.mark.parametrize("index", [DRAWN_KEYPOINTS[0], DRAWN_KEYPOINTS[-1]])
 def test_a_keypoint_that_is_not_finite_makes_its_box_empty(value: float, index: int) -> None:
     points = torch.randn(2, 21, 3, generator=torch.Generator().manual_seed(0)) * 0.2
     points[1, index, 1] = value
-    boxes = face_boxes(points, 128, 96)
+    boxes = compute_face_boxes(points, 128, 96)
     assert boxes[1].tolist() == [0, 0, 0, 0]
     crops, valid = crop_faces(noise(2, 128, 96), boxes, 8)
     assert valid.tolist() == [True, False]

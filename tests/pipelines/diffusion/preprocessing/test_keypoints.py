@@ -11,13 +11,13 @@ from torch import Tensor
 
 from personalive.pipelines.diffusion.networks.motion_extractor import HeadMotion, MotionExtractor
 from personalive.pipelines.diffusion.preprocessing.keypoints import (
-    DRAWN,
-    approach,
-    carried_over,
-    drawn_pixels,
-    keypoints,
-    rotation,
-    transition,
+    DRAWN_KEYPOINTS,
+    interpolate,
+    make_transition,
+    project_to_pixels,
+    retarget,
+    rotation_matrix,
+    transform_keypoints,
 )
 from tests.pipelines.diffusion.figures import TOLERANCE, Case, Motions, extract, relative_errors
 
@@ -34,9 +34,14 @@ def some_motion(count: int, seed: int) -> HeadMotion:
 
 def drawn(motions: Motions) -> Tensor:
     """What a session draws: the transition, then the frames that were looked at."""
-    targets = carried_over(motions.reference, motions.driving, motions.first)
+    targets = retarget(motions.reference, motions.driving, motions.first)
     first = HeadMotion(*(part[:1] for part in targets))
-    return torch.cat([keypoints(transition(motions.reference, first, PADDING)), keypoints(targets)])
+    return torch.cat(
+        [
+            transform_keypoints(make_transition(motions.reference, first, PADDING)),
+            transform_keypoints(targets),
+        ]
+    )
 
 
 def test_drawn_keypoints_are_the_released_networks(case: Case, motions: Motions) -> None:
@@ -57,14 +62,14 @@ def test_rotation_is_the_transposed_product_of_elementary_ones(pitch: float, yaw
     about_x = np.array([[1, 0, 0], [0, cos(x), -sin(x)], [0, sin(x), cos(x)]])
     about_y = np.array([[cos(y), 0, sin(y)], [0, 1, 0], [-sin(y), 0, cos(y)]])
     about_z = np.array([[cos(z), -sin(z), 0], [sin(z), cos(z), 0], [0, 0, 1]])
-    ours = rotation(*(torch.tensor([angle]) for angle in (pitch, yaw, roll)))
+    ours = rotation_matrix(*(torch.tensor([angle]) for angle in (pitch, yaw, roll)))
     np.testing.assert_allclose(ours[0].numpy(), (about_z @ about_y @ about_x).T, atol=2e-6)
 
 
 def test_keypoints_are_turned_scaled_then_shifted_in_the_picture() -> None:
     motion = some_motion(4, seed=0)
-    turn = rotation(motion.pitch, motion.yaw, motion.roll)
-    for frame, ours in enumerate(keypoints(motion)):
+    turn = rotation_matrix(motion.pitch, motion.yaw, motion.roll)
+    for frame, ours in enumerate(transform_keypoints(motion)):
         expected = motion.scale[frame] * (motion.keypoints[frame] @ turn[frame])
         expected[:, :2] += motion.translation[frame, :2]
         torch.testing.assert_close(ours, expected)
@@ -72,7 +77,7 @@ def test_keypoints_are_turned_scaled_then_shifted_in_the_picture() -> None:
 
 def test_the_reference_follows_the_drivers_turns_and_half_of_its_shifts() -> None:
     reference, driving, first = some_motion(1, seed=1), some_motion(3, seed=2), some_motion(1, seed=3)
-    motion = carried_over(reference, driving, first)
+    motion = retarget(reference, driving, first)
     for frame in range(3):
         assert torch.equal(motion.keypoints[frame], reference.keypoints[0])
         assert torch.equal(motion.scale[frame], reference.scale[0])
@@ -88,16 +93,16 @@ def test_sessions_may_share_a_batch() -> None:
         for one, other in zip(*pairs, strict=True)
     ]
     reference, driving, first = batches
-    together = keypoints(carried_over(reference, driving, first))
+    together = transform_keypoints(retarget(reference, driving, first))
     for index, pair in enumerate(pairs):
-        assert torch.equal(together[index], keypoints(carried_over(*pair))[0])
+        assert torch.equal(together[index], transform_keypoints(retarget(*pair))[0])
 
 
 def test_a_transition_leaves_from_the_reference_and_arrives_next() -> None:
     reference, first = some_motion(1, seed=4), some_motion(1, seed=5)
-    target = carried_over(reference, first, first)
-    motion = transition(reference, target, PADDING)
-    assert torch.equal(keypoints(motion)[:1], keypoints(reference))
+    target = retarget(reference, first, first)
+    motion = make_transition(reference, target, PADDING)
+    assert torch.equal(transform_keypoints(motion)[:1], transform_keypoints(reference))
     assert torch.equal(motion.keypoints, reference.keypoints.expand(PADDING, -1, -1))
     steps = torch.cat([motion.roll, target.roll]).diff()
     torch.testing.assert_close(steps, torch.full((PADDING,), steps.mean().item()), rtol=1e-4, atol=1e-6)
@@ -105,14 +110,14 @@ def test_a_transition_leaves_from_the_reference_and_arrives_next() -> None:
 
 def test_an_approach_is_linear_in_every_number() -> None:
     start, end = torch.zeros(1, 2, 3), torch.arange(6.0).view(1, 2, 3)
-    torch.testing.assert_close(approach(start, end, 4), torch.stack([k / 4 * end[0] for k in range(4)]))
+    torch.testing.assert_close(interpolate(start, end, 4), torch.stack([k / 4 * end[0] for k in range(4)]))
 
 
 def test_pixels_are_truncated_towards_zero() -> None:
     points = torch.zeros(1, 21, 3)
-    points[0, DRAWN[0], :2] = torch.tensor([-1.015, -1.015])
-    points[0, DRAWN[1], :2] = torch.tensor([float("nan"), float("inf")])
-    pixels = drawn_pixels(points, 100, 200)
+    points[0, DRAWN_KEYPOINTS[0], :2] = torch.tensor([-1.015, -1.015])
+    points[0, DRAWN_KEYPOINTS[1], :2] = torch.tensor([float("nan"), float("inf")])
+    pixels = project_to_pixels(points, 100, 200)
     assert pixels[0, 0].tolist() == [-1.0, 0.0]
     assert pixels[0, 1].isnan().tolist() == [True, False]
     assert pixels[0, 1, 1].isinf()

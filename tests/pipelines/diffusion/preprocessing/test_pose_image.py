@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from personalive.pipelines.diffusion.preprocessing.keypoints import DRAWN
-from personalive.pipelines.diffusion.preprocessing.pose_image import COLOURS, draw_canvas
+from personalive.pipelines.diffusion.preprocessing.keypoints import DRAWN_KEYPOINTS
+from personalive.pipelines.diffusion.preprocessing.pose_image import COLOURS, draw_pose_image
 from tests.pipelines.diffusion.figures import Case
 
 coordinates = st.one_of(
@@ -21,7 +21,7 @@ coordinates = st.one_of(
 def points_at(places: list[list[tuple[float, float]]]) -> Tensor:
     points = torch.zeros(len(places), 21, 3)
     for frame, pairs in enumerate(places):
-        for index, pair in zip(DRAWN, pairs, strict=True):
+        for index, pair in zip(DRAWN_KEYPOINTS, pairs, strict=True):
             points[frame, index, :2] = torch.tensor(pair)
     return points
 
@@ -29,7 +29,7 @@ def points_at(places: list[list[tuple[float, float]]]) -> Tensor:
 def drawn_slowly(points: Tensor, height: int, width: int) -> Tensor:
     canvas = torch.zeros(len(points), 3, height, width)
     for frame, keypoints in enumerate(points):
-        for index, colour in zip(DRAWN, COLOURS, strict=True):
+        for index, colour in zip(DRAWN_KEYPOINTS, COLOURS, strict=True):
             place = (keypoints[index, :2] * 0.5 + 0.5) * torch.tensor([width, height])
             if not all(map(isfinite, place.tolist())):
                 continue
@@ -42,7 +42,7 @@ def drawn_slowly(points: Tensor, height: int, width: int) -> Tensor:
 
 
 def test_canvases_are_the_released_codes(case: Case) -> None:
-    canvas = draw_canvas(case.tensor("kps"), case.height, case.width)
+    canvas = draw_pose_image(case.tensor("kps"), case.height, case.width)
     torch.testing.assert_close(canvas.sum(dim=(2, 3)), case.tensor("canvas"), rtol=1e-6, atol=1e-5)
 
 
@@ -55,23 +55,23 @@ def test_canvases_are_those_drawn_pixel_by_pixel(
     places: list[list[tuple[float, float]]], size: tuple[int, int]
 ) -> None:
     points = points_at(places)
-    canvas = draw_canvas(points, *size)
+    canvas = draw_pose_image(points, *size)
     assert canvas.shape == (len(places), 3, *size)
     torch.testing.assert_close(canvas, drawn_slowly(points, *size))
 
 
 def test_discs_that_overlap_add_up_to_one_at_most() -> None:
-    canvas = draw_canvas(torch.zeros(1, 21, 3), 64, 64)
+    canvas = draw_pose_image(torch.zeros(1, 21, 3), 64, 64)
     assert canvas[0, :, 32, 32].tolist() == [1.0, 1.0, 1.0]
     assert canvas[0].count_nonzero(dim=(1, 2)).tolist() == [49, 49, 49]
 
 
 def test_a_face_out_of_frame_leaves_the_canvas_black() -> None:
-    assert not draw_canvas(torch.full((1, 21, 3), 3.0), 64, 64).any()
-    assert not draw_canvas(torch.full((1, 21, 3), float("nan")), 64, 64).any()
+    assert not draw_pose_image(torch.full((1, 21, 3), 3.0), 64, 64).any()
+    assert not draw_pose_image(torch.full((1, 21, 3), float("nan")), 64, 64).any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_a_canvas_is_float32(dtype: torch.dtype) -> None:
-    canvas = draw_canvas(torch.zeros(1, 21, 3, dtype=dtype), 16, 16)
+    canvas = draw_pose_image(torch.zeros(1, 21, 3, dtype=dtype), 16, 16)
     assert canvas.dtype == torch.float32

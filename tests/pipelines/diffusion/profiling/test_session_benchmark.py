@@ -10,18 +10,23 @@ import pytest
 from personalive.errors import InputError
 from personalive.media import Image
 from personalive.pipelines.base import FrameState
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
-from personalive.pipelines.diffusion.profiling.session_benchmark import Ahead, Clip, SessionBench, sample_clip
-from personalive.pipelines.diffusion.profiling.stage_timer import TimedStages, timed_stages
+from personalive.pipelines.diffusion.profiling.session_benchmark import (
+    ChunkPreparer,
+    LoopedClip,
+    SessionBenchmark,
+    load_sample_clip,
+)
+from personalive.pipelines.diffusion.profiling.stage_timer import TimedStages, time_stages
 from personalive.pipelines.diffusion.sampling.reference import FusedReference
 from personalive.pipelines.diffusion.session import PersonaLiveSession
 from tests.pipelines.diffusion.streams import CHUNK, SIDE
 
 
 @pytest.fixture
-def looking(models: Models, small_set: Path) -> PersonaLivePipeline:
+def looking(models: Components, small_set: Path) -> PersonaLivePipeline:
     """The small pipeline as it is by default: with faces looked for."""
     parameters = PersonaLiveLoadParameters(height=SIDE, width=SIDE, weights=small_set, device="cpu")
     return PersonaLivePipeline(models, parameters)
@@ -29,7 +34,7 @@ def looking(models: Models, small_set: Path) -> PersonaLivePipeline:
 
 def test_a_clip_goes_there_and_back_and_its_times_go_on() -> None:
     pictures = [np.full((16, 16, 3), 10 * level, np.uint8) for level in range(5)]
-    chunks = list(itertools.islice(Clip(pictures, 25, CHUNK).chunks(), 4))
+    chunks = list(itertools.islice(LoopedClip(pictures, 25, CHUNK).iterate_chunks(), 4))
     times = np.concatenate([chunk.times for chunk in chunks])
     assert times == pytest.approx(np.arange(16) / 25)
     levels = [int(image[0, 0, 0]) // 10 for chunk in chunks for image in chunk.images]
@@ -38,29 +43,29 @@ def test_a_clip_goes_there_and_back_and_its_times_go_on() -> None:
 
 @pytest.mark.slow
 def test_whole_steps_find_the_face_and_leave_the_stages_as_they_were(looking: PersonaLivePipeline) -> None:
-    bench = SessionBench(looking)
+    bench = SessionBenchmark(looking)
     stages = looking.engine.stages
     times = bench.measure(sessions=2, keyframes=1, steps=3, warmup=1)
     assert (times.sessions, times.keyframes, times.steps) == (2, 1, 3)
     assert sum(stage.ms for stage in times.stages) == pytest.approx(times.median_ms)
     assert times.fps_each == pytest.approx(1000 * CHUNK / times.median_ms)
-    assert bench.seen.total() == 2 * 3 * CHUNK
-    assert bench.seen[FrameState.WAITING] == bench.seen[FrameState.HELD] == 0
+    assert bench.state_counts.total() == 2 * 3 * CHUNK
+    assert bench.state_counts[FrameState.WAITING] == bench.state_counts[FrameState.HELD] == 0
     assert looking.engine.stages is stages
 
 
 def test_sessions_get_the_keyframes_that_are_asked_for(looking: PersonaLivePipeline) -> None:
-    bench = SessionBench(looking)
-    with bench._open() as session:
-        chunks = bench._begin(session, 2)
-        assert session.figures() == {"keyframes": 2}
+    bench = SessionBenchmark(looking)
+    with bench._open_session() as session:
+        chunks = bench._start_session(session, 2)
+        assert session.stats() == {"keyframes": 2}
         session.step(next(chunks))
-        assert session.figures() == {"keyframes": 2}
+        assert session.stats() == {"keyframes": 2}
 
 
 def test_without_a_face_there_is_nothing_to_measure(looking: PersonaLivePipeline) -> None:
-    wall = Clip([np.full((96, 96, 3), level, np.uint8) for level in (90, 91, 92)], 25, CHUNK)
-    bench = SessionBench(looking, wall)
+    wall = LoopedClip([np.full((96, 96, 3), level, np.uint8) for level in (90, 91, 92)], 25, CHUNK)
+    bench = SessionBenchmark(looking, wall)
     with pytest.raises(InputError, match="No face was found in the driving clip"):
         bench.measure(sessions=1, keyframes=0, steps=1, warmup=0)
 
@@ -77,8 +82,8 @@ def test_frames_are_prepared_in_order_on_another_thread(
 
     monkeypatch.setattr(PersonaLiveSession, "prepare", noted)
     session = pipeline.open_session(reference)
-    with session, Ahead(session, sample_clip(CHUNK).chunks()) as reader:
-        taken = [reader.take() for _ in range(3)]
+    with session, ChunkPreparer(session, load_sample_clip(CHUNK).iterate_chunks()) as reader:
+        taken = [reader.next_chunk() for _ in range(3)]
     times = [float(at) for chunk in taken for at in chunk.times]
     assert times == sorted(times)
     assert [at for at, _ in prepared[: len(times)]] == times
@@ -87,7 +92,7 @@ def test_frames_are_prepared_in_order_on_another_thread(
 
 def test_stages_that_are_timed_already_stay(pipeline: PersonaLivePipeline) -> None:
     engine = pipeline.engine
-    with timed_stages(engine) as outer, timed_stages(engine) as inner:
+    with time_stages(engine) as outer, time_stages(engine) as inner:
         assert inner is outer
         assert isinstance(engine.stages, TimedStages)
     assert not isinstance(engine.stages, TimedStages)

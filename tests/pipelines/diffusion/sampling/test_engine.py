@@ -10,22 +10,28 @@ import torch
 from torch import Tensor
 
 from personalive.errors import InputError
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
-from personalive.pipelines.diffusion.preprocessing.keypoints import keypoints
-from personalive.pipelines.diffusion.sampling.engine import Engine, Look, SessionState, StepInput, StepOutput
+from personalive.pipelines.diffusion.preprocessing.keypoints import transform_keypoints
+from personalive.pipelines.diffusion.sampling.engine import (
+    DiffusionEngine,
+    DrivingFrames,
+    SessionState,
+    StepInput,
+    StepOutput,
+)
 from personalive.pipelines.diffusion.sampling.noise import SeededNoise
 from personalive.pipelines.diffusion.sampling.reference import FusedReference
-from personalive.pipelines.diffusion.stages.motion_features import calmed
+from personalive.pipelines.diffusion.stages.motion_features import smooth
 from tests.pipelines.diffusion.streams import CHUNK, SIDE, frames, part
 
 DEFAULT = PersonaLiveRunParameters()
 
 
 @pytest.fixture(scope="module")
-def engine(models: Models, set_to: PersonaLiveLoadParameters) -> Engine:
-    return Engine(models, set_to)
+def engine(models: Components, set_to: PersonaLiveLoadParameters) -> DiffusionEngine:
+    return DiffusionEngine(models, set_to)
 
 
 class Stages:
@@ -38,16 +44,18 @@ class Stages:
         self.told[stage] = value
 
 
-def look(found: Sequence[bool], index: int = 0) -> Look:
-    return Look(torch.from_numpy(frames(1, CHUNK, CHUNK * index)), torch.tensor(found))
+def look(found: Sequence[bool], index: int = 0) -> DrivingFrames:
+    return DrivingFrames(torch.from_numpy(frames(1, CHUNK, CHUNK * index)), torch.tensor(found))
 
 
-def begun(engine: Engine, reference: FusedReference) -> SessionState:
-    return engine.start(reference, SeededNoise(0).draw(engine.noise_shape(engine.schedule.padding)))
+def begun(engine: DiffusionEngine, reference: FusedReference) -> SessionState:
+    return engine.start_session(
+        reference, SeededNoise(0).draw(engine.noise_shape(engine.scheduler.initial_frames))
+    )
 
 
 def step(
-    engine: Engine,
+    engine: DiffusionEngine,
     reference: FusedReference,
     driving: Any,
     state: SessionState | None = None,
@@ -66,17 +74,19 @@ def sure(output: StepOutput | None) -> StepOutput:
 
 
 def moved(motion: DrivingMotion, index: int = 0) -> Any:
-    return part(motion, index).perceived(torch.device("cpu"), torch.float32)
+    return part(motion, index).to_features(torch.device("cpu"), torch.float32)
 
 
-def test_nothing_begins_before_a_face_is_found(engine: Engine, reference: FusedReference) -> None:
+def test_nothing_begins_before_a_face_is_found(engine: DiffusionEngine, reference: FusedReference) -> None:
     assert step(engine, reference, look([False] * 4)) is None
     output = sure(step(engine, reference, look([False, False, True, False])))
     assert output.valid.tolist() == [False, False, True, False]
     assert (output.images.shape, output.images.dtype) == ((CHUNK, SIDE, SIDE, 3), torch.uint8)
 
 
-def test_sessions_that_wait_do_not_disturb_those_that_run(engine: Engine, reference: FusedReference) -> None:
+def test_sessions_that_wait_do_not_disturb_those_that_run(
+    engine: DiffusionEngine, reference: FusedReference
+) -> None:
     noise, state = SeededNoise(1).draw(engine.noise_shape(CHUNK)), begun(engine, reference)
     inputs = [
         StepInput(reference, state, look(found), noise, DEFAULT)
@@ -89,7 +99,7 @@ def test_sessions_that_wait_do_not_disturb_those_that_run(engine: Engine, refere
 
 
 def test_a_frame_without_a_face_is_shown_with_the_last_good_motion(
-    engine: Engine, reference: FusedReference
+    engine: DiffusionEngine, reference: FusedReference
 ) -> None:
     first = sure(step(engine, reference, look([True, True, False, False])))
     tokens = first.state.window.motion
@@ -110,7 +120,7 @@ def test_a_frame_without_a_face_is_shown_with_the_last_good_motion(
 
 @pytest.mark.slow
 def test_expression_0_keeps_the_references_own_and_1_is_the_drivers(
-    engine: Engine, reference: FusedReference, motion: DrivingMotion
+    engine: DiffusionEngine, reference: FusedReference, motion: DrivingMotion
 ) -> None:
     def tokens(expression: float) -> Tensor:
         parameters = PersonaLiveRunParameters(expression=expression)
@@ -126,7 +136,7 @@ def test_expression_0_keeps_the_references_own_and_1_is_the_drivers(
 
 
 def drawn(
-    engine: Engine,
+    engine: DiffusionEngine,
     reference: FusedReference,
     motion: DrivingMotion,
     state: SessionState | None = None,
@@ -140,19 +150,19 @@ def drawn(
 
 
 def test_with_all_motion_off_the_references_own_pose_is_drawn(
-    engine: Engine, reference: FusedReference, motion: DrivingMotion
+    engine: DiffusionEngine, reference: FusedReference, motion: DrivingMotion
 ) -> None:
     points = drawn(engine, reference, motion, pose=0, translation=0, scale=0)
     assert points.shape == (16, 21, 3)
-    assert torch.equal(points, keypoints(reference.head).expand_as(points))
+    assert torch.equal(points, transform_keypoints(reference.head).expand_as(points))
 
 
 def test_turns_shifts_and_nearing_are_each_followed_by_their_own_parameter(
-    engine: Engine, reference: FusedReference, motion: DrivingMotion
+    engine: DiffusionEngine, reference: FusedReference, motion: DrivingMotion
 ) -> None:
     state = sure(step(engine, reference, moved(motion))).state
     head, now = reference.head, part(motion, 1).head
-    own = keypoints(head)
+    own = transform_keypoints(head)
     shift = now.translation - motion.head.translation[:1]
     points = drawn(engine, reference, motion, state, pose=0, translation=1, scale=0)
     assert torch.allclose(points[..., :2], own[..., :2] + shift[:, None, :2], atol=1e-5)
@@ -161,7 +171,7 @@ def test_turns_shifts_and_nearing_are_each_followed_by_their_own_parameter(
     assert not torch.equal(points, own.expand_as(points))
     for index in range(CHUNK):
         scaled = head._replace(scale=head.scale * nearer[index])
-        assert torch.allclose(points[index], keypoints(scaled)[0], atol=1e-5)
+        assert torch.allclose(points[index], transform_keypoints(scaled)[0], atol=1e-5)
     points = drawn(engine, reference, motion, state, pose=1, translation=0, scale=0)
     for index in range(CHUNK):
         turned = head._replace(
@@ -169,16 +179,16 @@ def test_turns_shifts_and_nearing_are_each_followed_by_their_own_parameter(
             yaw=now.yaw[index : index + 1],
             roll=now.roll[index : index + 1],
         )
-        assert torch.equal(points[index], keypoints(turned)[0])
+        assert torch.equal(points[index], transform_keypoints(turned)[0])
 
 
 def test_smoothing_calms_what_is_drawn_across_chunks(
-    engine: Engine, reference: FusedReference, motion: DrivingMotion
+    engine: DiffusionEngine, reference: FusedReference, motion: DrivingMotion
 ) -> None:
     calm = PersonaLiveRunParameters(smoothing=0.6)
     first = sure(step(engine, reference, moved(motion), parameters=calm))
     second = sure(step(engine, reference, moved(motion, 1), first.state, calm))
-    whole = calmed(motion.part(slice(0, 2 * CHUNK)).head, None, 0.6)
+    whole = smooth(motion.select(slice(0, 2 * CHUNK)).head, None, 0.6)
     assert second.state.driver is not None
     assert torch.allclose(second.state.driver.calm.yaw, whole.yaw[-1:], atol=1e-4)
     assert torch.equal(second.state.driver.head.yaw, motion.head.yaw[2 * CHUNK - 1 : 2 * CHUNK])
@@ -186,21 +196,21 @@ def test_smoothing_calms_what_is_drawn_across_chunks(
 
 
 def test_a_session_begins_with_a_transition_that_reaches_the_first_frame_next(
-    engine: Engine, reference: FusedReference, motion: DrivingMotion
+    engine: DiffusionEngine, reference: FusedReference, motion: DrivingMotion
 ) -> None:
     points = drawn(engine, reference, motion)
-    assert torch.equal(points[0], keypoints(reference.head)[0])
+    assert torch.equal(points[0], transform_keypoints(reference.head)[0])
     steps = (points[1:13] - points[:12]).norm(dim=(1, 2))
     assert steps.max() < 2 * steps.mean() + 1e-6
 
 
 def test_the_tiny_autoencoder_makes_other_pictures_of_the_same_latents(
-    models: Models, set_to: PersonaLiveLoadParameters, reference: FusedReference, motion: DrivingMotion
+    models: Components, set_to: PersonaLiveLoadParameters, reference: FusedReference, motion: DrivingMotion
 ) -> None:
     pictures, latents = [], []
     for vae in ("full", "tiny"):
         stages = Stages()
-        own = Engine(models, set_to.model_copy(update={"vae": vae}))
+        own = DiffusionEngine(models, set_to.model_copy(update={"vae": vae}))
         pictures.append(sure(step(own, reference, moved(motion), trace=stages)).images)
         latents.append(stages.told["latents"])
     assert pictures[0].shape == pictures[1].shape
@@ -209,22 +219,22 @@ def test_the_tiny_autoencoder_makes_other_pictures_of_the_same_latents(
 
 
 def test_without_the_tiny_autoencoder_its_download_is_named(
-    models: Models, set_to: PersonaLiveLoadParameters
+    models: Components, set_to: PersonaLiveLoadParameters
 ) -> None:
     lacking = dataclasses.replace(models, tiny_vae=None)
     with pytest.raises(InputError, match="personalive download --tiny"):
-        Engine(lacking, set_to.model_copy(update={"vae": "tiny"}))
-    Engine(lacking, set_to)
+        DiffusionEngine(lacking, set_to.model_copy(update={"vae": "tiny"}))
+    DiffusionEngine(lacking, set_to)
 
 
 def test_attention_kernels_agree(
-    models: Models,
-    engine: Engine,
+    models: Components,
+    engine: DiffusionEngine,
     set_to: PersonaLiveLoadParameters,
     reference: FusedReference,
     motion: DrivingMotion,
 ) -> None:
-    plain = Engine(models, set_to.model_copy(update={"attention": "math"}))
+    plain = DiffusionEngine(models, set_to.model_copy(update={"attention": "math"}))
     results = []
     for own in (engine, plain):
         stages = Stages()
@@ -237,9 +247,9 @@ def test_attention_kernels_agree(
 
 @pytest.mark.parametrize("kernel", ["cudnn", "efficient"])
 def test_a_kernel_that_the_device_lacks_is_refused_in_a_sentence(
-    models: Models, set_to: PersonaLiveLoadParameters, kernel: str
+    models: Components, set_to: PersonaLiveLoadParameters, kernel: str
 ) -> None:
     with pytest.raises(
         InputError, match=f"attention={kernel} does not run on cpu .*: choose another, or auto"
     ):
-        Engine(models, set_to.model_copy(update={"attention": kernel}))
+        DiffusionEngine(models, set_to.model_copy(update={"attention": kernel}))

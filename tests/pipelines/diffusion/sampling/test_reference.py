@@ -8,32 +8,41 @@ import torch
 from torch import Tensor, nn
 
 from personalive.errors import NoFaceError
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.networks.motion_extractor import HeadMotion, MotionExtractor
-from personalive.pipelines.diffusion.sampling.reference import FusedReference, fuse, identity
+from personalive.pipelines.diffusion.sampling.reference import (
+    FusedReference,
+    compute_reference_id,
+    fuse_reference,
+)
 from tests.pipelines.diffusion.streams import SIDE, picture
 
 
 def test_equal_ids_mean_the_same_picture_size_and_weights() -> None:
     image = picture(1)
-    name = identity(image, 64, 64, "weights")
-    assert name == identity(image.copy(), 64, 64, "weights")
+    name = compute_reference_id(image, 64, 64, "weights")
+    assert name == compute_reference_id(image.copy(), 64, 64, "weights")
     others = {
-        identity(picture(2), 64, 64, "weights"),
-        identity(image, 64, 128, "weights"),
-        identity(image, 128, 64, "weights"),
-        identity(image, 64, 64, "others"),
-        identity(image.reshape(32, 128, 3), 64, 64, "weights"),
+        compute_reference_id(picture(2), 64, 64, "weights"),
+        compute_reference_id(image, 64, 128, "weights"),
+        compute_reference_id(image, 128, 64, "weights"),
+        compute_reference_id(image, 64, 64, "others"),
+        compute_reference_id(image.reshape(32, 128, 3), 64, 64, "weights"),
     }
     assert len(others | {name}) == 6
 
 
-def test_a_reference_holds_what_sessions_need(reference: FusedReference, models: Models) -> None:
+def test_a_reference_holds_what_sessions_need(reference: FusedReference, models: Components) -> None:
     assert reference.latents.shape == (1, 4, SIDE // 8, SIDE // 8)
     assert reference.motion.shape == (1, 32, 16)
     assert reference.head.keypoints.shape == (1, 21, 3)
     assert all(len(pair.key) == len(pair.value) == 1 for pair in reference.banks)
-    tensors = [reference.latents, reference.motion, *reference.cross, *reference.keyframe_cross]
+    tensors = [
+        reference.latents,
+        reference.motion,
+        *reference.cross_attention,
+        *reference.keyframe_cross_attention,
+    ]
     assert all(bool(tensor.isfinite().all()) for tensor in tensors)
     assert reference.latents.dtype == torch.float32
     assert len(repr(reference)) < 100_000
@@ -43,7 +52,7 @@ def test_a_reference_holds_what_sessions_need(reference: FusedReference, models:
         reference.image[0] = 0
 
 
-def test_the_latents_are_the_autoencoders_mean(reference: FusedReference, models: Models) -> None:
+def test_the_latents_are_the_autoencoders_mean(reference: FusedReference, models: Components) -> None:
     pixels = torch.tensor(picture(1)).permute(2, 0, 1)[None] / 127.5 - 1
     with torch.inference_mode():
         mean = models.vae.encode(pixels)
@@ -63,18 +72,18 @@ class OutOfFrame(nn.Module):
         return head._replace(translation=head.translation + 50)
 
 
-def test_a_face_beside_the_picture_is_refused_unless_allowed(models: Models) -> None:
+def test_a_face_beside_the_picture_is_refused_unless_allowed(models: Components) -> None:
     astray = dataclasses.replace(models, motion_extractor=OutOfFrame(models.motion_extractor))  # type: ignore[arg-type]
 
     def fused(*, allow: bool) -> FusedReference:
         image = picture(1)
-        return fuse(
+        return fuse_reference(
             astray,
             image,
             height=SIDE,
             width=SIDE,
-            name="name",
-            shown=image,
+            reference_id="name",
+            display_image=image,
             face=None,
             allow_no_face=allow,
         )
@@ -84,9 +93,18 @@ def test_a_face_beside_the_picture_is_refused_unless_allowed(models: Models) -> 
     assert fused(allow=True).motion.shape == (1, 32, 16)
 
 
-def test_any_size_of_picture_is_fused_for_the_loaded_size(models: Models) -> None:
+def test_any_size_of_picture_is_fused_for_the_loaded_size(models: Components) -> None:
     image = picture(3, 100, 37)
     with torch.inference_mode():
-        made = fuse(models, image, height=64, width=128, name="n", shown=image, face=None, allow_no_face=True)
+        made = fuse_reference(
+            models,
+            image,
+            height=64,
+            width=128,
+            reference_id="n",
+            display_image=image,
+            face=None,
+            allow_no_face=True,
+        )
     assert made.latents.shape == (1, 4, 8, 16)
     assert np.array_equal(made.image, image)

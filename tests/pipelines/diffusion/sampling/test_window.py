@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
 from personalive.pipelines.diffusion.sampling.reference import FusedReference
-from personalive.pipelines.diffusion.sampling.window import FIRST_KEYFRAME_CHUNK, WindowState
+from personalive.pipelines.diffusion.sampling.window import MIN_KEYFRAME_CHUNK, WindowState
 from tests.pipelines.diffusion.streams import chunk, drive, part
 
 
@@ -34,7 +34,7 @@ def test_forty_chunks_take_no_more_memory_than_twelve(
             session.step_motion(part(motion, index % 14))
             window = session._state.window
             assert window.latents.shape[2] == 12
-            assert len(window.keyframes) == min(max(index - FIRST_KEYFRAME_CHUNK + 1, 0), 3)
+            assert len(window.keyframes) == min(max(index - MIN_KEYFRAME_CHUNK + 1, 0), 3)
             assert len(window.expressions) == len(window.keyframes) + 1
             seen.append(sizes(window))
         assert window.chunk == 40
@@ -45,7 +45,7 @@ def test_forty_chunks_take_no_more_memory_than_twelve(
 @pytest.mark.slow
 @pytest.mark.parametrize(("most", "threshold", "expected"), [(0, 0.0, 0), (1, 0.0, 1), (3, 1e9, 0)])
 def test_keyframes_are_taken_of_new_expressions_and_no_more_than_allowed(
-    models: Models,
+    models: Components,
     set_to: PersonaLiveLoadParameters,
     reference: FusedReference,
     aged: bytes,

@@ -12,49 +12,49 @@ import torch
 from torch import Tensor
 
 from personalive.errors import InputError
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
-from personalive.pipelines.diffusion.sampling.engine import Engine
+from personalive.pipelines.diffusion.sampling.engine import DiffusionEngine
 from personalive.pipelines.diffusion.sampling.reference import FusedReference
 from personalive.pipelines.diffusion.stages.acceleration import (
-    ReplayedStages,
-    accelerated,
-    chosen,
+    GraphedStages,
+    accelerate,
     compile_stages,
+    resolve_mode,
 )
 from tests.pipelines.diffusion.stages.tape import Tape
 from tests.pipelines.diffusion.streams import chunk, content, drive, picture
 
 
 def test_a_stage_that_needs_room_takes_it_from_the_others(
-    models: Models, set_to: PersonaLiveLoadParameters
+    models: Components, set_to: PersonaLiveLoadParameters
 ) -> None:
     with PersonaLivePipeline(models, set_to) as own:
         # Points are tried and recorded, then latents tried and their recording fails once.
         tape = Tape(fails=[(3, torch.OutOfMemoryError("full"))])
         stages = replaying(own, tape)
         with torch.inference_mode():
-            stages.pose(torch.zeros(1, 21, 3))
-            assert stages.counts()["pose"] == 1
-            stages.show(torch.zeros(1, 4, 8, 8))
-        assert stages.counts() == {"see": 0, "pose": 0, "predict": 0, "show": 1}
+            stages.encode_pose(torch.zeros(1, 21, 3))
+            assert stages.count_graphs()["pose"] == 1
+            stages.decode(torch.zeros(1, 4, 8, 8))
+        assert stages.count_graphs() == {"see": 0, "pose": 0, "predict": 0, "show": 1}
 
 
 def test_stages_that_cannot_be_recorded_run_as_they_are(
-    models: Models, set_to: PersonaLiveLoadParameters
+    models: Components, set_to: PersonaLiveLoadParameters
 ) -> None:
     with PersonaLivePipeline(models, set_to) as own, torch.inference_mode():
         tape = Tape()
-        stages = ReplayedStages(own.engine.plain, tape, as_they_are=("show",))
-        stages.show(torch.zeros(1, 4, 8, 8))
+        stages = GraphedStages(own.engine.eager_stages, tape, uncaptured=("show",))
+        stages.decode(torch.zeros(1, 4, 8, 8))
         assert (tape.tried, tape.recorded) == (0, 0)
 
 
 @pytest.mark.slow
 def test_warming_up_tries_everything_before_it_records_anything(
-    models: Models, set_to: PersonaLiveLoadParameters
+    models: Components, set_to: PersonaLiveLoadParameters
 ) -> None:
     order: list[str] = []
 
@@ -80,7 +80,7 @@ def test_warming_up_tries_everything_before_it_records_anything(
 
 @pytest.mark.slow
 def test_where_memory_runs_out_while_warming_up_that_is_raised(
-    models: Models, set_to: PersonaLiveLoadParameters
+    models: Components, set_to: PersonaLiveLoadParameters
 ) -> None:
     with PersonaLivePipeline(models, set_to) as own:
         tape = Tape(fails=[(22, torch.OutOfMemoryError("full"))])
@@ -89,27 +89,31 @@ def test_where_memory_runs_out_while_warming_up_that_is_raised(
         with pytest.raises(torch.OutOfMemoryError, match="full"):
             own.warm_up()
         own.warm_up()
-        assert stages.counts() == {"see": 1, "pose": 2, "predict": 4, "show": 1}
+        assert stages.count_graphs() == {"see": 1, "pose": 2, "predict": 4, "show": 1}
 
 
 def test_auto_is_graphs_on_cuda_and_off_elsewhere() -> None:
-    assert [chosen("auto", torch.device(name)) for name in ("cuda", "cpu", "mps")] == ["graphs", "off", "off"]
-    assert chosen("full", torch.device("cpu")) == "full"
+    assert [resolve_mode("auto", torch.device(name)) for name in ("cuda", "cpu", "mps")] == [
+        "graphs",
+        "off",
+        "off",
+    ]
+    assert resolve_mode("full", torch.device("cpu")) == "full"
     with pytest.raises(InputError, match=r"compile=graphs needs a CUDA device.*take off, full or auto"):
-        chosen("graphs", torch.device("cpu"))
+        resolve_mode("graphs", torch.device("cpu"))
 
 
-def replaying(pipeline: PersonaLivePipeline, tape: Tape) -> ReplayedStages:
+def replaying(pipeline: PersonaLivePipeline, tape: Tape) -> GraphedStages:
     """Let a pipeline's engine record on a tape."""
-    engine = pipeline._loaded()
-    stages = ReplayedStages(engine.plain, tape)
+    engine = pipeline._require_engine()
+    stages = GraphedStages(engine.eager_stages, tape)
     engine.stages = stages
     return stages
 
 
 @pytest.mark.slow
 def test_a_replayed_session_gives_the_same_bytes_with_a_recording_for_each_number_of_keyframes(
-    models: Models,
+    models: Components,
     set_to: PersonaLiveLoadParameters,
     pipeline: PersonaLivePipeline,
     reference: FusedReference,
@@ -125,7 +129,7 @@ def test_a_replayed_session_gives_the_same_bytes_with_a_recording_for_each_numbe
             with own.open_session(reference, run) as session:
                 assert content(drive(session, motion, range(14))) == expected
         # Poses: a first step's sixteen, and four.
-        assert stages.counts() == {"see": 0, "pose": 2, "predict": 4, "show": 1}
+        assert stages.count_graphs() == {"see": 0, "pose": 2, "predict": 4, "show": 1}
         recorded = tape.recorded
         with own.open_session(reference, run) as session:
             drive(session, motion, range(14))
@@ -134,18 +138,18 @@ def test_a_replayed_session_gives_the_same_bytes_with_a_recording_for_each_numbe
 
 @pytest.mark.slow
 def test_warming_up_leaves_nothing_to_record_for_a_users_first_frames(
-    models: Models, set_to: PersonaLiveLoadParameters, reference: FusedReference, motion: DrivingMotion
+    models: Components, set_to: PersonaLiveLoadParameters, reference: FusedReference, motion: DrivingMotion
 ) -> None:
     tape = Tape()
     told: list[tuple[str, float]] = []
     with PersonaLivePipeline(models, set_to.model_copy(update={"batch_sessions": 2})) as own:
         stages = replaying(own, tape)
-        own._loaded().mode = "graphs"
+        own._require_engine().mode = "graphs"
         own.warm_up(lambda stage, done: told.append((stage, done)))
         assert {stage for stage, _ in told} == {"preparing the first frames"}
         assert [done for _, done in told] == sorted(done for _, done in told)
         assert told[-1][1] == 1.0
-        assert stages.counts() == {"see": 2, "pose": 4, "predict": 8, "show": 2}
+        assert stages.count_graphs() == {"see": 2, "pose": 4, "predict": 8, "show": 2}
         recorded = tape.recorded
         with own.open_session(reference, PersonaLiveRunParameters(keyframe_threshold=0.0)) as session:
             drive(session, motion, range(14))
@@ -154,12 +158,12 @@ def test_warming_up_leaves_nothing_to_record_for_a_users_first_frames(
 
 @pytest.mark.slow
 def test_more_sessions_than_were_prepared_for_are_stepped_in_turn(
-    models: Models, set_to: PersonaLiveLoadParameters, reference: FusedReference
+    models: Components, set_to: PersonaLiveLoadParameters, reference: FusedReference
 ) -> None:
     tape = Tape()
     with PersonaLivePipeline(models, set_to.model_copy(update={"batch_sessions": 2})) as own:
         replaying(own, tape)
-        own._loaded().mode = "graphs"
+        own._require_engine().mode = "graphs"
         own.warm_up()
         recorded = tape.recorded
         sessions = [own.open_session(reference) for _ in range(4)]
@@ -171,7 +175,7 @@ def test_more_sessions_than_were_prepared_for_are_stepped_in_turn(
 
 
 def test_nothing_is_warmed_up_where_nothing_is_accelerated(
-    models: Models, set_to: PersonaLiveLoadParameters
+    models: Components, set_to: PersonaLiveLoadParameters
 ) -> None:
     told: list[Any] = []
     with PersonaLivePipeline(models, set_to) as own:
@@ -179,14 +183,14 @@ def test_nothing_is_warmed_up_where_nothing_is_accelerated(
     assert told == []
 
 
-def test_off_is_the_networks_as_they_are(models: Models, set_to: PersonaLiveLoadParameters) -> None:
-    plain = Engine(models, set_to).plain
-    assert accelerated(plain, "off") is plain
+def test_off_is_the_networks_as_they_are(models: Components, set_to: PersonaLiveLoadParameters) -> None:
+    plain = DiffusionEngine(models, set_to).eager_stages
+    assert accelerate(plain, "off") is plain
 
 
 @pytest.mark.slow
 def test_without_a_compiler_it_goes_on_and_says_so(
-    models: Models, set_to: PersonaLiveLoadParameters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: Components, set_to: PersonaLiveLoadParameters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from torch._inductor import config
 
@@ -213,12 +217,12 @@ def traced(pipeline: PersonaLivePipeline, motion: DrivingMotion) -> list[tuple[s
 
     run = PersonaLiveRunParameters(keyframe_threshold=0.0)
     with pipeline.open_session(pipeline.fuse(picture(1)), run, trace=trace) as session:
-        drive(session, replace(motion, weights=pipeline._weights), range(11))
+        drive(session, replace(motion, weights=pipeline._weights_hash), range(11))
     return seen
 
 
 @pytest.fixture(scope="module")
-def doubled(models: Models) -> Models:
+def doubled(models: Components) -> Components:
     """The networks in float64, but the motion extractor, which is never compiled."""
     networks = {
         name: deepcopy(network).double()
@@ -230,7 +234,7 @@ def doubled(models: Models) -> Models:
 
 @pytest.fixture(scope="module")
 def expected(
-    doubled: Models, set_to: PersonaLiveLoadParameters, motion: DrivingMotion
+    doubled: Components, set_to: PersonaLiveLoadParameters, motion: DrivingMotion
 ) -> list[tuple[str, Tensor]]:
     """What a session gives whose stages are not compiled, in float64."""
     with PersonaLivePipeline(doubled, set_to) as plain:
@@ -245,13 +249,13 @@ def expected(
 # to float32, shows next to nothing.
 @pytest.mark.slow
 def test_compiled_stages_give_the_same_numbers_at_every_step(
-    doubled: Models,
+    doubled: Components,
     set_to: PersonaLiveLoadParameters,
     motion: DrivingMotion,
     expected: list[tuple[str, Tensor]],
 ) -> None:
     with PersonaLivePipeline(doubled, set_to) as own:
-        compile_stages(own._loaded().plain, "aot_eager")
+        compile_stages(own._require_engine().eager_stages, "aot_eager")
         ours = traced(own, motion)
     assert [name for name, _ in ours] == [name for name, _ in expected]
     assert len(ours) == 11 * 4

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from personalive.errors import InputError
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.stages.frame_decoder import FrameDecoder, to_images
 
 
@@ -16,7 +16,7 @@ def latents(frames: int) -> torch.Tensor:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("kind", ["full", "tiny"])
-def test_frames_are_what_the_autoencoder_makes(models: Models, kind: str) -> None:
+def test_frames_are_what_the_autoencoder_makes(models: Components, kind: str) -> None:
     network = models.vae if kind == "full" else models.tiny_vae
     assert network is not None
     given = latents(3)
@@ -27,13 +27,13 @@ def test_frames_are_what_the_autoencoder_makes(models: Models, kind: str) -> Non
 
 
 @torch.inference_mode()
-def test_frames_decoded_in_parts_are_the_same(models: Models) -> None:
+def test_frames_decoded_in_parts_are_the_same(models: Components) -> None:
     given = latents(3)
-    parts = FrameDecoder(models, "full", at_once=1)(given)
+    parts = FrameDecoder(models, "full", frames_at_once=1)(given)
     torch.testing.assert_close(parts, FrameDecoder(models, "full")(given), rtol=1e-4, atol=1e-5)
 
 
-def test_without_the_tiny_autoencoder_its_download_is_named(models: Models) -> None:
+def test_without_the_tiny_autoencoder_its_download_is_named(models: Components) -> None:
     lacking = dataclasses.replace(models, tiny_vae=None)
     with pytest.raises(InputError, match="personalive download --tiny"):
         FrameDecoder(lacking, "tiny")

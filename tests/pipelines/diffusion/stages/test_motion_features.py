@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from personalive.pipelines.diffusion.networks.motion_extractor import HeadMotion
 from personalive.pipelines.diffusion.stages.motion_features import (
     DriverState,
-    Perceived,
-    calmed,
-    held,
-    unseen,
+    MotionFeatures,
+    hold_last,
+    repeat_last,
+    smooth,
 )
 
 
@@ -21,10 +21,10 @@ def heads(count: int, seed: int = 0) -> HeadMotion:
     return HeadMotion(*(torch.randn(count, *shape, generator=generator) for shape in shapes))
 
 
-def seen(valid: list[bool], seed: int = 0) -> Perceived:
+def seen(valid: list[bool], seed: int = 0) -> MotionFeatures:
     tokens = torch.arange(float(len(valid)))[:, None, None].expand(-1, 32, 16)
     boxes = torch.zeros(len(valid), 4, dtype=torch.int64)
-    return Perceived(heads(len(valid), seed), tokens, boxes, torch.tensor(valid))
+    return MotionFeatures(heads(len(valid), seed), tokens, boxes, torch.tensor(valid))
 
 
 def driver() -> DriverState:
@@ -38,7 +38,7 @@ masks = st.lists(st.booleans(), min_size=1, max_size=8)
 @given(masks)
 def test_a_frame_without_a_face_has_the_motion_of_the_last_good_one(valid: list[bool]) -> None:
     before, now = driver(), seen(valid)
-    head, tokens = held(now, before)
+    head, tokens = hold_last(now, before)
     last = -1
     for index, good in enumerate(valid):
         last = index if good else last
@@ -49,7 +49,7 @@ def test_a_frame_without_a_face_has_the_motion_of_the_last_good_one(valid: list[
 
 @given(masks.filter(any))
 def test_at_the_start_frames_before_the_first_face_have_its_motion(valid: list[bool]) -> None:
-    head, tokens = held(seen(valid), None)
+    head, tokens = hold_last(seen(valid), None)
     last = valid.index(True)
     for index, good in enumerate(valid):
         last = index if good else last
@@ -59,14 +59,14 @@ def test_at_the_start_frames_before_the_first_face_have_its_motion(valid: list[b
 
 def test_unseen_frames_hold_the_driver() -> None:
     before = driver()
-    head, tokens = held(unseen(before, 4), before)
+    head, tokens = hold_last(repeat_last(before, 4), before)
     assert torch.equal(tokens, before.tokens.expand(4, -1, -1))
     assert torch.equal(head.translation, before.head.translation.expand(4, -1))
 
 
 def test_without_smoothing_the_motion_is_as_it_is() -> None:
     head = heads(4)
-    assert calmed(head, heads(1, 5), 0.0) is head
+    assert smooth(head, heads(1, 5), 0.0) is head
 
 
 @pytest.mark.parametrize("smoothing", [0.3, 1.0])
@@ -74,7 +74,7 @@ def test_without_smoothing_the_motion_is_as_it_is() -> None:
 def test_smoothing_is_the_recursive_mean_of_angles_scale_and_shift(smoothing: float, begun: bool) -> None:
     head, keep = heads(6), 0.85 * smoothing
     before = heads(1, 5) if begun else None
-    calm = calmed(head, before, smoothing)
+    calm = smooth(head, before, smoothing)
     assert torch.equal(calm.keypoints, head.keypoints)
     for name in ("scale", "pitch", "yaw", "roll", "translation"):
         values = getattr(head, name)
@@ -87,9 +87,9 @@ def test_smoothing_is_the_recursive_mean_of_angles_scale_and_shift(smoothing: fl
 @given(st.integers(1, 5))
 def test_smoothing_does_not_depend_on_where_chunks_end(cut: int) -> None:
     head = heads(6)
-    whole = calmed(head, None, 0.7)
-    first = calmed(HeadMotion(*(value[:cut] for value in head)), None, 0.7)
-    rest = calmed(
+    whole = smooth(head, None, 0.7)
+    first = smooth(HeadMotion(*(value[:cut] for value in head)), None, 0.7)
+    rest = smooth(
         HeadMotion(*(value[cut:] for value in head)), HeadMotion(*(value[-1:] for value in first)), 0.7
     )
     for name in HeadMotion._fields:

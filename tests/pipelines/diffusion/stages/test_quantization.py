@@ -13,28 +13,32 @@ import torch
 from torch import Tensor, nn
 
 from personalive.errors import InputError
-from personalive.pipelines.diffusion.components import Models
-from personalive.pipelines.diffusion.kernels.autotuned_ops import FusedOperations, MeasuredOperations
-from personalive.pipelines.diffusion.kernels.choice_cache import Choices
+from personalive.pipelines.diffusion.components import Components
+from personalive.pipelines.diffusion.kernels.autotuned_ops import AutotunedOperations, FusedOperations
+from personalive.pipelines.diffusion.kernels.choice_cache import KernelChoiceCache
 from personalive.pipelines.diffusion.kernels.fp8 import (
     FLOAT8,
     Float8Convolution,
-    Float8Gate,
+    Float8GEGLU,
     Float8GroupNorm,
     Float8LayerNorm,
     Float8Linear,
-    coded,
-    gain_for,
+    power_of_two_gain,
+    quantize_fp8,
 )
-from personalive.pipelines.diffusion.kernels.gpu_support import FLOAT8 as CAPABILITY
-from personalive.pipelines.diffusion.kernels.operations import PLAIN, PlainOperations, Summed
-from personalive.pipelines.diffusion.kernels.selector import PLAIN_FORM, Chooser
-from personalive.pipelines.diffusion.memory.footprint import weight_bytes
-from personalive.pipelines.diffusion.networks.layers import FeedForward, GatedProjection
+from personalive.pipelines.diffusion.kernels.gpu_support import MIN_FLOAT8_CAPABILITY as CAPABILITY
+from personalive.pipelines.diffusion.kernels.operations import (
+    PLAIN_OPERATIONS,
+    PlainOperations,
+    TensorWithStats,
+)
+from personalive.pipelines.diffusion.kernels.selector import PYTORCH, KernelSelector
+from personalive.pipelines.diffusion.memory.footprint import count_weight_bytes
+from personalive.pipelines.diffusion.networks.layers import GEGLU, FeedForward
 from personalive.pipelines.diffusion.parameters import Float8Layers, PersonaLiveLoadParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
 from personalive.pipelines.diffusion.stages import quantization
-from personalive.pipelines.diffusion.stages.memory_format import lay_out
+from personalive.pipelines.diffusion.stages.memory_format import optimize
 from personalive.pipelines.diffusion.stages.quantization import Float8FeedForward, quantize
 from tests.pipelines.diffusion.streams import CHUNK, FPS, drive, picture, video
 
@@ -44,7 +48,7 @@ MOST: dict[Float8Layers, float] = {"unet": 0.1, "all": 0.15}
 
 
 @pytest.fixture
-def own(models: Models) -> Models:
+def own(models: Components) -> Components:
     """Networks to change for good, in float32."""
     return replace(models, **{name: deepcopy(network) for name, network in models.networks().items()})  # type: ignore[arg-type]
 
@@ -57,7 +61,7 @@ def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def eights(network: nn.Module) -> Counter[str]:
     """How many layers of each kind take codes."""
-    kinds = (Float8FeedForward, Float8Convolution, Float8Gate, Float8Linear)
+    kinds = (Float8FeedForward, Float8Convolution, Float8GEGLU, Float8Linear)
     return Counter(
         next(kind.__name__ for kind in kinds if isinstance(module, kind))
         for module in network.modules()
@@ -71,9 +75,9 @@ def error(ours: Tensor, exact: Tensor) -> float:
 
 def test_codes_are_cut_off_and_gains_are_powers_of_two() -> None:
     values = torch.tensor([0.0, 1.0, -3.3, 1e6, -1e6, 2.0**-9])
-    assert coded(values, 1.0).float().tolist() == [0.0, 1.0, -3.25, 448.0, -448.0, 2.0**-9]
-    assert coded(values, 2.0).dtype == FLOAT8
-    assert [gain_for(torch.tensor(size), 8.0) for size in (1.0, 0.3, 16.0, 0.0, float("inf"))] == [
+    assert quantize_fp8(values, 1.0).float().tolist() == [0.0, 1.0, -3.25, 448.0, -448.0, 2.0**-9]
+    assert quantize_fp8(values, 2.0).dtype == FLOAT8
+    assert [power_of_two_gain(torch.tensor(size), 8.0) for size in (1.0, 0.3, 16.0, 0.0, float("inf"))] == [
         8.0,
         32.0,
         0.5,
@@ -86,7 +90,7 @@ def test_codes_are_cut_off_and_gains_are_powers_of_two() -> None:
 def test_a_linear_of_codes_stays_near_the_exact_one(bias: bool) -> None:
     linear = nn.Linear(64, 48, bias=bias).requires_grad_(False)
     x = torch.randn(3, 10, 64)
-    ours = Float8Linear(linear.weight, linear.bias, 8.0)(coded(x, 8.0))
+    ours = Float8Linear(linear.weight, linear.bias, 8.0)(quantize_fp8(x, 8.0))
     assert (ours.shape, ours.dtype) == ((3, 10, 48), torch.float32)
     assert error(ours, linear(x)) < 0.06
 
@@ -94,7 +98,7 @@ def test_a_linear_of_codes_stays_near_the_exact_one(bias: bool) -> None:
 def test_a_convolution_of_codes_stays_near_the_exact_one() -> None:
     layer = nn.Conv2d(32, 48, 3, padding=1).requires_grad_(False)
     x = torch.randn(2, 32, 7, 5)
-    assert error(Float8Convolution(layer, 8.0)(coded(x, 8.0)), layer(x)) < 0.06
+    assert error(Float8Convolution(layer, 8.0)(quantize_fp8(x, 8.0)), layer(x)) < 0.06
 
 
 @pytest.mark.parametrize("paired", [False, True])
@@ -105,34 +109,34 @@ def test_a_feed_forward_of_codes_stays_near_the_exact_one(paired: bool) -> None:
     x, total = 3 * torch.randn(2, 5, 64), torch.ones(2, 5, 64)
     exact = plain(norm(x))
     if paired:
-        cast("GatedProjection", plain.net[0]).pair()
+        cast("GEGLU", plain.net[0]).interleave()
     eight = Float8FeedForward(plain, norm, 8.0)
-    codes = PLAIN.layer_norm(x, Float8LayerNorm(norm, 8.0)).normed
-    made = eight.onto(total, codes)
+    codes = PLAIN_OPERATIONS.layer_norm(x, Float8LayerNorm(norm, 8.0)).normed
+    made = eight.add_to(total, codes)
     assert error(made - 1, exact) < 0.08
     assert torch.equal(total, torch.ones_like(total))
-    gated = PLAIN.gated_codes(codes, eight.inward).float().square().mean().sqrt()
+    gated = PLAIN_OPERATIONS.geglu_fp8(codes, eight.inward).float().square().mean().sqrt()
     assert 0.5 < gated < 8
 
 
 @pytest.mark.usefixtures("narrow")
-def test_each_setting_exchanges_what_it_names(own: Models) -> None:
+def test_each_setting_exchanges_what_it_names(own: Components) -> None:
     unet, decoder = own.denoising_unet, own.vae.decoder
     everywhere = sum(isinstance(module, FeedForward) for module in unet.modules())
     convolutions = sum(isinstance(each, nn.Conv2d) for name, each in unet.named_modules() if ".conv" in name)
-    quantize(own, PLAIN, "feed-forwards")
+    quantize(own, PLAIN_OPERATIONS, "feed-forwards")
     wide = eights(unet)
     assert set(wide) == {"Float8FeedForward", "Float8Gate", "Float8Linear"}
     assert 0 < wide["Float8FeedForward"] < everywhere
-    quantize(own, PLAIN, "unet")
+    quantize(own, PLAIN_OPERATIONS, "unet")
     more = eights(unet)
     assert more["Float8FeedForward"] == everywhere
     assert 0 < more["Float8Convolution"] <= convolutions
     assert not eights(decoder)
-    quantize(own, PLAIN, "decoder")
+    quantize(own, PLAIN_OPERATIONS, "decoder")
     assert eights(unet) == more
     assert set(eights(decoder)) == {"Float8Convolution"}
-    quantize(own, PLAIN, "all")
+    quantize(own, PLAIN_OPERATIONS, "all")
     assert eights(unet)["Float8Linear"] > more["Float8Linear"]
     rest = {
         name: network for name, network in own.networks().items() if name not in ("denoising_unet", "vae")
@@ -143,22 +147,22 @@ def test_each_setting_exchanges_what_it_names(own: Models) -> None:
     assert all(each.gain > 0 for each in norms)
 
 
-def test_what_is_quantized_stays(own: Models) -> None:
-    quantize(own, PLAIN, "all")
+def test_what_is_quantized_stays(own: Components) -> None:
+    quantize(own, PLAIN_OPERATIONS, "all")
     before = {name: id(module) for name, module in own.denoising_unet.named_modules()}
     before |= {name: id(module) for name, module in own.vae.named_modules()}
-    quantize(own, PLAIN, "all")
+    quantize(own, PLAIN_OPERATIONS, "all")
     after = {name: id(module) for name, module in own.denoising_unet.named_modules()}
     after |= {name: id(module) for name, module in own.vae.named_modules()}
     assert after == before
 
 
 @pytest.mark.usefixtures("narrow")
-def test_what_is_counted_beforehand_is_room_enough(own: Models, models: Models) -> None:
-    counted = weight_bytes(models.networks(), lambda *_: torch.float32)
+def test_what_is_counted_beforehand_is_room_enough(own: Components, models: Components) -> None:
+    counted = count_weight_bytes(models.networks(), lambda *_: torch.float32)
     for layers in LAYERS:
         before = own.nbytes
-        quantize(own, PLAIN, layers)
+        quantize(own, PLAIN_OPERATIONS, layers)
         assert own.nbytes < before
     assert (
         sum(tensor.nbytes for tensor in own.denoising_unet.state_dict().values())
@@ -169,7 +173,7 @@ def test_what_is_counted_beforehand_is_room_enough(own: Models, models: Models) 
 @pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("layers", MOST)
 def test_frames_stay_near_those_of_float32(
-    own: Models,
+    own: Components,
     set_to: PersonaLiveLoadParameters,
     pipeline: PersonaLivePipeline,
     layers: Float8Layers,
@@ -208,7 +212,7 @@ class Preferring(PlainOperations):
         return change in self.changes
 
 
-def test_what_is_not_faster_stays_and_each_shape_is_asked_for_once(own: Models) -> None:
+def test_what_is_not_faster_stays_and_each_shape_is_asked_for_once(own: Components) -> None:
     operations = Preferring("8-bit convolution", "8-bit query")
     quantize(own, operations, "all")
     assert set(eights(own.denoising_unet)) == {"Float8Convolution", "Float8Linear"}
@@ -224,10 +228,10 @@ def test_what_is_not_faster_stays_and_each_shape_is_asked_for_once(own: Models) 
     not torch.cuda.is_available() or torch.cuda.get_device_capability() < CAPABILITY,
     reason="needs a GPU with 8-bit floats",
 )
-def test_a_network_on_the_host_stays_there(own: Models) -> None:
+def test_a_network_on_the_host_stays_there(own: Components) -> None:
     elsewhere = replace(own, device=torch.device("cuda"))
     weight = own.denoising_unet.down_blocks[0].resnets[0].conv1.weight  # type: ignore[union-attr,index]
-    quantize(elsewhere, PLAIN, "all")
+    quantize(elsewhere, PLAIN_OPERATIONS, "all")
     assert eights(own.denoising_unet)
     assert {tensor.device.type for tensor in own.denoising_unet.state_dict().values()} == {"cpu"}
     assert weight.device.type == "cpu"
@@ -257,19 +261,19 @@ class Fused(PlainOperations):
     ("changed", "plain", "exchanged"), [(1.0, 2.0, True), (2.0, 1.0, False), (0.005, 0.01, False)]
 )
 def test_forms_are_timed_where_there_is_something_to_gain(
-    own: Models, changed: float, plain: float, exchanged: bool
+    own: Components, changed: float, plain: float, exchanged: bool
 ) -> None:
-    stopwatch = Stopwatch(changed=changed, **{PLAIN_FORM: plain})
+    stopwatch = Stopwatch(changed=changed, **{PYTORCH: plain})
     fused: object = Fused()
-    operations = MeasuredOperations(
-        cast("FusedOperations", fused), Chooser(stopwatch, Choices(), lambda: False)
+    operations = AutotunedOperations(
+        cast("FusedOperations", fused), KernelSelector(stopwatch, KernelChoiceCache(), lambda: False)
     )
-    lay_out(own, operations)
+    optimize(own, operations)
     quantize(own, operations, "decoder")
     assert bool(eights(own.vae.decoder)) == exchanged
     assert any("changed" in asked for asked in stopwatch.asked) == (plain > 0.02)
-    kept = {key: choice.form for key, choice in operations.chooser.choices.items() if "8-bit" in key}
-    assert set(kept.values()) == {"changed" if exchanged else PLAIN_FORM}
+    kept = {key: choice.implementation for key, choice in operations.selector.cache.items() if "8-bit" in key}
+    assert set(kept.values()) == {"changed" if exchanged else PYTORCH}
 
 
 def test_norms_of_codes_share_the_weights_of_those_they_are_made_of() -> None:
@@ -277,7 +281,10 @@ def test_norms_of_codes_share_the_weights_of_those_they_are_made_of() -> None:
     eight = Float8GroupNorm(norm, 4.0)
     assert eight.weight is norm.weight
     x = torch.randn(1, 16, 3, 3)
-    assert torch.equal(PLAIN.group_norm(Summed(x), eight, silu=True), coded(nn.functional.silu(norm(x)), 4.0))
+    assert torch.equal(
+        PLAIN_OPERATIONS.group_norm(TensorWithStats(x), eight, silu=True),
+        quantize_fp8(nn.functional.silu(norm(x)), 4.0),
+    )
 
 
 def test_a_device_that_cannot_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,10 +293,10 @@ def test_a_device_that_cannot_is_refused_in_a_sentence(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(torch, "_scaled_mm", refuse)
     with pytest.raises(InputError, match=r"dtype=float8 needs a GPU .* and cpu does not: take float16"):
-        quantization.check(torch.device("cpu"))
+        quantization.require_float8(torch.device("cpu"))
 
 
 def test_a_gpu_below_the_capability_is_refused_without_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 6))
     with pytest.raises(InputError, match=r"compute capability 8\.9"):
-        quantization.check(torch.device("cuda"))
+        quantization.require_float8(torch.device("cuda"))

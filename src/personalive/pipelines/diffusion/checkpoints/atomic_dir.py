@@ -11,11 +11,11 @@ from safetensors import SafetensorError
 
 from personalive.errors import InputError
 from personalive.file_replace import replace_file
-from personalive.media.partial_files import Hold, partial_path, sweep
+from personalive.media.partial_files import PartialFileLock, partial_path, remove_stale_partials
 
 
 @contextmanager
-def fresh_folder(out: Path) -> Iterator[Path]:
+def atomic_dir(out: Path) -> Iterator[Path]:
     """Gives a folder in a hidden one beside `out` to write to, which becomes `out` when the block is done.
 
     `out` must not exist, or be an empty folder. Raises `InputError` when the disk refuses.
@@ -23,14 +23,14 @@ def fresh_folder(out: Path) -> Iterator[Path]:
     out = out.absolute()
     made = [parent for parent in out.parents if not parent.exists()]
     hidden: Path | None = None
-    hold: Hold | None = None
+    hold: PartialFileLock | None = None
     try:
         for parent in reversed(made):
             parent.mkdir(exist_ok=True)
-        sweep(out.parent)
+        remove_stale_partials(out.parent)
         hidden = partial_path(out)
         hidden.mkdir(mode=0o700)
-        hold = Hold(hidden)
+        hold = PartialFileLock(hidden)
         partial = hidden / "set"  # the hidden one is closed to others, which `out` need not be
         partial.mkdir()
         yield partial
@@ -47,10 +47,10 @@ def fresh_folder(out: Path) -> Iterator[Path]:
         if hold is not None:
             hold.release()
         if not out.exists():
-            _remove_empty(made)
+            _remove_empty_dirs(made)
 
 
-def _remove_empty(folders: list[Path]) -> None:
+def _remove_empty_dirs(folders: list[Path]) -> None:
     """Remove those folders, innermost first, as far as nobody has put anything into them."""
     for folder in folders:
         try:

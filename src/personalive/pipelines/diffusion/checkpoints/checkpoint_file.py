@@ -20,11 +20,11 @@ from torch import Tensor
 
 from personalive.errors import MissingWeightsError, WeightsError
 from personalive.pipelines.diffusion.checkpoints import pickle_inspector, state_dict_search, zip_archive
-from personalive.pipelines.diffusion.checkpoints.file_diagnosis import foreign
+from personalive.pipelines.diffusion.checkpoints.file_diagnosis import diagnose_file
 
 _BYTES_PER_MAPPING = 512 << 20
-_LONGEST_NAME = 250
-_NAMED_AT_MOST = 3
+_MAX_NAME_LENGTH = 250
+_MAX_LISTED = 3
 
 _SAFETENSORS_DTYPES = {
     "F64": torch.float64,
@@ -41,7 +41,7 @@ _SAFETENSORS_DTYPES = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TensorEntry:
     """Shape and type of one tensor of a file."""
 
     shape: tuple[int, ...]
@@ -54,53 +54,53 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class TensorFile:
-    """A weights file and the entries it holds, in its own order. Made by `TensorFile.open`.
+class CheckpointFile:
+    """A weights file and the entries it holds, in its own order. Made by `CheckpointFile.open`.
 
-    `wrappers` are the names that lead to them, `skipped` what lies beside them and is no tensor, `scalars` whether
+    `key_path` are the names that lead to them, `skipped` what lies beside them and is no tensor, `has_numpy_scalars` whether
     numpy's numbers are in the file.
     """
 
     path: Path
-    entries: Mapping[str, Entry]
-    wrappers: tuple[str, ...] = ()
+    entries: Mapping[str, TensorEntry]
+    key_path: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
-    scalars: bool = False
+    has_numpy_scalars: bool = False
 
     @classmethod
-    def open(cls, path: Path) -> TensorFile:
+    def open(cls, path: Path) -> CheckpointFile:
         """Look into a file. Raises `WeightsError`, with the file's name, for anything but plain tensors."""
-        with _blamed(path):
-            wrong = foreign(path)
+        with _naming_file(path):
+            wrong = diagnose_file(path)
             if wrong is not None:
                 raise WeightsError(wrong)
-            file = cls._safetensors(path) if _is_safetensors(path) else cls._pickled(path)
-        for name in (*file.entries, *file.wrappers, *file.skipped):
-            if len(name) > _LONGEST_NAME or not name.isprintable():  # it would not look well in an error
+            file = cls._open_safetensors(path) if _is_safetensors(path) else cls._open_pickle(path)
+        for name in (*file.entries, *file.key_path, *file.skipped):
+            if len(name) > _MAX_NAME_LENGTH or not name.isprintable():  # it would not look well in an error
                 raise WeightsError(
                     f"{path} holds an entry with the name {name[:100]!r}, which cannot be right."
                 )
         return file
 
     @classmethod
-    def _safetensors(cls, path: Path) -> TensorFile:
-        return cls(path, dict(_safetensors_entries(path)))
+    def _open_safetensors(cls, path: Path) -> CheckpointFile:
+        return cls(path, dict(_read_safetensors_entries(path)))
 
     @classmethod
-    def _pickled(cls, path: Path) -> TensorFile:
-        content, scalars = pickle_inspector.survey(path)
-        found = state_dict_search.find(content, path)
-        entries = {name: Entry(tensor.shape, tensor.dtype) for name, tensor in found.tensors.items()}
-        return cls(path, entries, found.wrappers, found.skipped, scalars)
+    def _open_pickle(cls, path: Path) -> CheckpointFile:
+        content, scalars = pickle_inspector.inspect_pickle(path)
+        found = state_dict_search.find_state_dict(content, path)
+        entries = {name: TensorEntry(tensor.shape, tensor.dtype) for name, tensor in found.tensors.items()}
+        return cls(path, entries, found.key_path, found.skipped, scalars)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was passed over to get at the entries, one sentence each."""
         said = []
-        if self.wrappers:
-            said.append(f"{self.path}: the network is taken from {'.'.join(self.wrappers)!r} in it.")
+        if self.key_path:
+            said.append(f"{self.path}: the network is taken from {'.'.join(self.key_path)!r} in it.")
         if self.skipped:
-            said.append(f"{self.path}: passed over, being no tensors: {named(self.skipped)}.")
+            said.append(f"{self.path}: passed over, being no tensors: {format_names(self.skipped)}.")
         return tuple(said)
 
     def stream(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
@@ -108,24 +108,24 @@ class TensorFile:
         pending = list(names)
         while pending:
             mapped = 0
-            with _mapped(self) as tensors:
+            with _open_mapped(self) as tensors:
                 while pending and mapped < _BYTES_PER_MAPPING:
                     name = pending.pop(0)
                     yield name, tensors[name]
                     mapped += self.entries[name].nbytes
 
 
-class _Pickled:
+class _PickleReader:
     """What `torch.load` gave."""
 
-    def __init__(self, file: TensorFile) -> None:
+    def __init__(self, file: CheckpointFile) -> None:
         # What numpy's numbers are made by, nothing of which could do harm as the survey let it pass.
-        allowed = _numpy_names() if file.scalars else []
+        allowed = _numpy_globals() if file.has_numpy_scalars else []
         with torch.serialization.safe_globals(allowed):
             content = torch.load(
                 file.path, map_location="cpu", weights_only=True, mmap=zip_archive.is_zip(file.path)
             )
-        content = state_dict_search.within(content, file.wrappers)
+        content = state_dict_search.get_nested(content, file.key_path)
         self._content: dict[str, Tensor] = {}
         for name in file.entries:
             tensor = Tensor.detach(content[name])
@@ -137,7 +137,7 @@ class _Pickled:
         return self._content[name]
 
 
-def _numpy_names() -> list[Any]:
+def _numpy_globals() -> list[Any]:
     """Everything that pickles of numpy's numbers name, under the names of both of its versions."""
     import numpy as np
 
@@ -146,7 +146,7 @@ def _numpy_names() -> list[Any]:
     return [(make, "numpy.core.multiarray.scalar"), (make, "numpy._core.multiarray.scalar"), np.dtype, *kinds]
 
 
-class _Safetensors:
+class _SafetensorsReader:
     """An open safetensors file."""
 
     def __init__(self, opened: Any) -> None:
@@ -157,14 +157,14 @@ class _Safetensors:
         return tensor
 
 
-def _safetensors_entries(path: Path) -> Iterator[tuple[str, Entry]]:
+def _read_safetensors_entries(path: Path) -> Iterator[tuple[str, TensorEntry]]:
     with safe_open(path, framework="pt", device="cpu") as opened:
         for name in opened.keys():  # noqa: SIM118 - not a mapping
             view = opened.get_slice(name)
             kind = view.get_dtype()
             if kind not in _SAFETENSORS_DTYPES:
                 raise WeightsError(f"{path}: {name} is stored as {kind}, which is not read here.")
-            yield name, Entry(tuple(view.get_shape()), _SAFETENSORS_DTYPES[kind])
+            yield name, TensorEntry(tuple(view.get_shape()), _SAFETENSORS_DTYPES[kind])
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -172,18 +172,18 @@ def _is_safetensors(path: Path) -> bool:
 
 
 @contextmanager
-def _mapped(file: TensorFile) -> Iterator[_Pickled | _Safetensors]:
+def _open_mapped(file: CheckpointFile) -> Iterator[_PickleReader | _SafetensorsReader]:
     """The file's tensors, mapped for the time of the block."""
-    with _blamed(file.path):
+    with _naming_file(file.path):
         if _is_safetensors(file.path):
             with safe_open(file.path, framework="pt", device="cpu") as opened:
-                yield _Safetensors(opened)
+                yield _SafetensorsReader(opened)
         else:
-            yield _Pickled(file)
+            yield _PickleReader(file)
 
 
 @contextmanager
-def _blamed(path: Path) -> Iterator[None]:
+def _naming_file(path: Path) -> Iterator[None]:
     """Whatever a broken file provokes in the block is named."""
     try:
         yield
@@ -195,17 +195,17 @@ def _blamed(path: Path) -> Iterator[None]:
         raise WeightsError(f"{path} may not be read: check its permissions.") from None
     except Exception as error:  # parsers of damaged files raise nearly anything
         raise WeightsError(
-            f"{path} is damaged or no file of weights ({summary(error)}). Fetch it again."
+            f"{path} is damaged or no file of weights ({summarize_error(error)}). Fetch it again."
         ) from error
 
 
-def summary(error: Exception) -> str:
+def summarize_error(error: Exception) -> str:
     """Kind and first words of a library's error, which may quote what a file holds, as printable text."""
     words = str(error).strip().split("\n", 1)[0][:200]
     return f"{type(error).__name__}: {''.join(sign if sign.isprintable() else '?' for sign in words)}"
 
 
-def named(names: Sequence[str]) -> str:
+def format_names(names: Sequence[str]) -> str:
     """The first few of those names, and how many more there are."""
-    more = len(names) - _NAMED_AT_MOST
-    return ", ".join(names[:_NAMED_AT_MOST]) + (f" and {more} more" if more > 0 else "")
+    more = len(names) - _MAX_LISTED
+    return ", ".join(names[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -12,9 +12,14 @@ from safetensors.torch import save_file
 
 from personalive.errors import OutputExistsError
 from personalive.pipelines.diffusion.checkpoints import layout
-from personalive.pipelines.diffusion.checkpoints.atomic_dir import fresh_folder
-from personalive.pipelines.diffusion.checkpoints.loader import Prepared, Progress, prepare, read
-from personalive.pipelines.diffusion.checkpoints.model_config import read_sizes, write_sizes
+from personalive.pipelines.diffusion.checkpoints.atomic_dir import atomic_dir
+from personalive.pipelines.diffusion.checkpoints.loader import (
+    LoadProgress,
+    PreparedNetwork,
+    fill_networks,
+    prepare_networks,
+)
+from personalive.pipelines.diffusion.checkpoints.model_config import read_model_config, write_model_config
 
 
 def convert(
@@ -22,52 +27,54 @@ def convert(
     out: Path,
     *,
     dtype: torch.dtype | None = None,
-    progress: Progress | None = None,
-    note: Callable[[str], None] = lambda sentence: None,
+    progress: LoadProgress | None = None,
+    report: Callable[[str], None] = lambda sentence: None,
 ) -> Path:
     """Write the set in `directory` to the new folder `out`, complete and checked, and return `out`.
 
     Weights keep the type they are stored in unless `dtype` names one; what computes in float32 (the motion
-    extractor, the autoencoder's encoder) becomes float32 in any case. What no network uses is left out; `note` is
+    extractor, the autoencoder's encoder) becomes float32 in any case. What no network uses is left out; `report` is
     told of that and all else that is unusual. `out` appears only when all of it is written. Raises
     `OutputExistsError` when it exists, `WeightsError` when the set is not sound, `InputError` when it cannot be
     written.
     """
     if out.exists() or out.is_symlink():
         raise OutputExistsError(f"{out} exists already: give a new folder.")
-    root = layout.resolve(directory)
-    networks = prepare(directory)
-    with fresh_folder(out) as partial:
-        write_sizes(partial, read_sizes(root))
+    root = layout.resolve_weights_dir(directory)
+    networks = prepare_networks(directory)
+    with atomic_dir(out) as partial:
+        write_model_config(partial, read_model_config(root))
         done = 0
         for prepared in networks:
-            kind = dtype or _stored_dtype(prepared)
-            for filled in read([prepared], torch.device("cpu"), kind, _shifted(progress, done, networks)):
-                _write(prepared, root, partial)
+            kind = dtype or _stored_float_dtype(prepared)
+            for filled in fill_networks(
+                [prepared], torch.device("cpu"), kind, _offset_progress(progress, done, networks)
+            ):
+                _write_network(prepared, root, partial)
                 for sentence in filled.notes:
-                    note(sentence)
+                    report(sentence)
             done += prepared.plan.nbytes
             prepared.module.to_empty(device="meta")  # its file is written: make room for the next
     return out
 
 
-def _write(prepared: Prepared, root: Path, out: Path) -> None:
-    network = prepared.network
-    folder = out / network.main.folder
+def _write_network(prepared: PreparedNetwork, root: Path, out: Path) -> None:
+    network = prepared.spec
+    folder = out / network.converted_file.folder
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / network.main.names[0]
-    entries = {network.stored(name): tensor for name, tensor in prepared.module.state_dict().items()}
+    path = folder / network.converted_file.names[0]
+    entries = {network.restore_name(name): tensor for name, tensor in prepared.module.state_dict().items()}
     save_file(entries, path, metadata={"format": "pt"})
     path.chmod(folder.stat().st_mode & 0o666)  # the library keeps it to its owner, whatever the umask
     if network.config is not None:
-        config = network.config.find(root)
+        config = network.config.find_in(root)
         if config is not None:
             shutil.copy(config, folder / config.name)
 
 
-def _stored_dtype(prepared: Prepared) -> torch.dtype:
+def _stored_float_dtype(prepared: PreparedNetwork) -> torch.dtype:
     """The floating type that holds all that is stored, but for what will be float32 anyway."""
-    free = prepared.network.float32
+    free = prepared.spec.float32_prefixes
     kinds = {
         source.file.entries[source.name].dtype
         for name, source in prepared.plan.sources.items()
@@ -76,7 +83,9 @@ def _stored_dtype(prepared: Prepared) -> torch.dtype:
     return reduce(torch.promote_types, (kind for kind in kinds if kind.is_floating_point))
 
 
-def _shifted(progress: Progress | None, done: int, networks: list[Prepared]) -> Progress | None:
+def _offset_progress(
+    progress: LoadProgress | None, done: int, networks: list[PreparedNetwork]
+) -> LoadProgress | None:
     """Progress of one network as progress of all."""
     if progress is None:
         return None

@@ -10,12 +10,12 @@ import json
 import re
 from pathlib import Path
 
-_HEAD = 4096
-_LARGEST_MESSAGE = 1 << 16
-_SHOWN = 60
-_LARGEST_HEADER = 100 << 20  # what the safetensors library accepts
-_FARTHEST = 1 << 63
-_AGAIN = "Fetch it again."
+_HEAD_BYTES = 4096
+_MAX_MESSAGE_BYTES = 1 << 16
+_MAX_QUOTED = 60
+_MAX_HEADER_BYTES = 100 << 20  # what the safetensors library accepts
+_MAX_OFFSET = 1 << 63
+_FETCH_AGAIN = "Fetch it again."
 _LFS = (
     "a Git LFS pointer, not the file that it points to: run git lfs pull where it was cloned, or "
     "fetch the file itself"
@@ -35,69 +35,75 @@ _ARCHIVES = {
     b"Rar!\x1a\x07": "rar",
 }
 _ZIP, _ZIP_END = b"PK\x03\x04", b"PK\x05\x06"
-_LONGEST_END = (1 << 16) + 22
-_TAR_PLACE, _TAR = 257, b"ustar"
-_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+_MAX_ZIP_END = (1 << 16) + 22
+_TAR_OFFSET, _TAR = 257, b"ustar"
+_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
 _HTML = re.compile(rb"<!doctype\s+html|<(html|head|body|title|script|meta)\b", re.IGNORECASE)
 _XML = re.compile(rb"<\?xml|<Error>", re.IGNORECASE)
 _SAFETENSORS, _PICKLED = ".safetensors", (".pth", ".pt", ".bin", ".ckpt")
 
 
-def foreign(path: Path) -> str | None:
+def diagnose_file(path: Path) -> str | None:
     """What is wrong with a file of weights or a config.json, as a sentence with its name; None for one that may do.
 
     Raises `OSError`.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
-        head = file.read(_HEAD)
-    said = _said(path, head, size)
+        head = file.read(_HEAD_BYTES)
+    said = _diagnose(path, head, size)
     return None if said is None else f"{path} {said}"
 
 
-def _said(path: Path, head: bytes, size: int) -> str | None:
+def _diagnose(path: Path, head: bytes, size: int) -> str | None:
     if size == 0:
-        return f"is empty. {_AGAIN}"
+        return f"is empty. {_FETCH_AGAIN}"
     if not head.strip(b"\0"):
-        return f"begins with nothing but zeros, as a download does that has not come to its end. {_AGAIN}"
-    said = _pointer(head) or _archive(head) or _markup(head)
+        return (
+            f"begins with nothing but zeros, as a download does that has not come to its end. {_FETCH_AGAIN}"
+        )
+    said = _diagnose_pointer(head) or _diagnose_archive(head) or _diagnose_markup(head)
     if said is not None or path.suffix == ".json":
         return said
-    return _message(path, head, size) or _other_kind(path, head) or _short(path, head, size)
+    return (
+        _diagnose_text(path, head, size)
+        or _diagnose_suffix(path, head)
+        or _diagnose_truncation(path, head, size)
+    )
 
 
-def _pointer(head: bytes) -> str | None:
+def _diagnose_pointer(head: bytes) -> str | None:
     """What versioning keeps in place of large files."""
     words = next((words for start, words in _POINTERS.items() if head.startswith(start)), None)
     return None if words is None else f"is {words}."
 
 
-def _archive(head: bytes) -> str | None:
+def _diagnose_archive(head: bytes) -> str | None:
     """Something that the file may be in; a zip archive is also what `torch.save` writes."""
     kind = next((name for start, name in _ARCHIVES.items() if head.startswith(start)), None)
-    if head[_TAR_PLACE:].startswith(_TAR):
+    if head[_TAR_OFFSET:].startswith(_TAR):
         kind = "tar"
     return None if kind is None else f"is a {kind} archive: unpack it, and give what is in it."
 
 
-def _markup(head: bytes) -> str | None:
+def _diagnose_markup(head: bytes) -> str | None:
     """A page or a store's error in place of the file."""
     text = head
-    for mark in _MARKS:
+    for mark in _BYTE_ORDER_MARKS:
         text = text.removeprefix(mark)
     text = re.sub(rb"<!--.*?-->", b"", text.replace(b"\0", b""), flags=re.DOTALL).lstrip()
     if _HTML.match(text) or (text.startswith(b"<") and _HTML.search(text)):
-        return f"is a web page, as sites send that want a log-in or have no such file. {_AGAIN}"
+        return f"is a web page, as sites send that want a log-in or have no such file. {_FETCH_AGAIN}"
     if _XML.match(text):
         code = re.search(rb"<Code>([\w ]{1,40})</Code>", text)
         named = f" ({code[1].decode('ascii', 'replace')})" if code else ""
-        return f"is an error message in XML{named}, as stores send that refuse a file. {_AGAIN}"
+        return f"is an error message in XML{named}, as stores send that refuse a file. {_FETCH_AGAIN}"
     return None
 
 
-def _message(path: Path, head: bytes, size: int) -> str | None:
+def _diagnose_text(path: Path, head: bytes, size: int) -> str | None:
     """A text in place of the file; JSON is what interfaces answer in."""
-    if size > _LARGEST_MESSAGE:
+    if size > _MAX_MESSAGE_BYTES:
         return None
     try:
         text = path.read_bytes().decode()
@@ -107,10 +113,10 @@ def _message(path: Path, head: bytes, size: int) -> str | None:
     if not words.isprintable():
         return None
     kind = "is JSON" if head.lstrip()[:1] in (b"{", b"[") else "is a text"
-    return f"{kind}, not weights, and begins with {words[:_SHOWN]!r}. {_AGAIN}"
+    return f"{kind}, not weights, and begins with {words[:_MAX_QUOTED]!r}. {_FETCH_AGAIN}"
 
 
-def _other_kind(path: Path, head: bytes) -> str | None:
+def _diagnose_suffix(path: Path, head: bytes) -> str | None:
     """A file of the one kind under the name of the other."""
     pickled = head.startswith((_ZIP, b"\x80\x02"))
     if path.suffix == _SAFETENSORS and pickled:
@@ -122,27 +128,31 @@ def _other_kind(path: Path, head: bytes) -> str | None:
     return None
 
 
-def _short(path: Path, head: bytes, size: int) -> str | None:
+def _diagnose_truncation(path: Path, head: bytes, size: int) -> str | None:
     """A file that ends before what it describes; of torch.save's first format that is found when it is read."""
     if head.startswith(_ZIP):
         with path.open("rb") as file:
-            file.seek(max(0, size - _LONGEST_END))
+            file.seek(max(0, size - _MAX_ZIP_END))
             ended = _ZIP_END in file.read()
-        return None if ended else f"is cut short: {size:,} bytes are there, and its end is missing. {_AGAIN}"
+        return (
+            None
+            if ended
+            else f"is cut short: {size:,} bytes are there, and its end is missing. {_FETCH_AGAIN}"
+        )
     length = _header_length(head)
     if length is None:
         return None
-    end = 8 + length + _described(path, length)
-    return f"is cut short: {size:,} bytes of {end:,} are there. {_AGAIN}" if size < end else None
+    end = 8 + length + _described_bytes(path, length)
+    return f"is cut short: {size:,} bytes of {end:,} are there. {_FETCH_AGAIN}" if size < end else None
 
 
 def _header_length(head: bytes) -> int | None:
     """Bytes of the header that a safetensors file announces; None for what begins as no such file does."""
     length = int.from_bytes(head[:8], "little")
-    return length if length <= _LARGEST_HEADER and head[8:9] == b"{" else None
+    return length if length <= _MAX_HEADER_BYTES and head[8:9] == b"{" else None
 
 
-def _described(path: Path, length: int) -> int:
+def _described_bytes(path: Path, length: int) -> int:
     """Bytes of tensors that a safetensors header describes; 0 where it is none, which is for the library to say."""
     with path.open("rb") as file:
         file.seek(8)
@@ -154,4 +164,4 @@ def _described(path: Path, length: int) -> int:
         offsets = [entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"]
     except (ValueError, RecursionError, LookupError, TypeError, AttributeError):
         return 0
-    return max((end for end in offsets if type(end) is int and 0 <= end < _FARTHEST), default=0)
+    return max((end for end in offsets if type(end) is int and 0 <= end < _MAX_OFFSET), default=0)

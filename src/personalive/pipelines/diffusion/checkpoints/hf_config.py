@@ -18,96 +18,98 @@ from personalive.pipelines.diffusion.networks.tiny_autoencoder import TinyAutoen
 
 Config = Mapping[str, Any]
 
-_LARGEST = 1 << 16
-_LEVELS = 4
+_MAX_VALUE = 1 << 16
+_MAX_LEVELS = 4
 """Sizes that an autoencoder works at: latents are an eighth of the picture."""
 
 
-def autoencoder_params(config: Config) -> AutoencoderParams:
+def read_autoencoder_params(config: Config) -> AutoencoderParams:
     """Of diffusers' AutoencoderKL."""
-    widths = _levels(config, "block_out_channels", (64,))
+    widths = _read_int_list(config, "block_out_channels", (64,))
     for key, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
-        _require(config, key, [kind] * len(widths), [kind])
-    _require(config, "act_fn", "silu", "silu")
+        _check_equals(config, key, [kind] * len(widths), [kind])
+    _check_equals(config, "act_fn", "silu", "silu")
     for key in ("mid_block_add_attention", "use_quant_conv", "use_post_quant_conv"):
-        _require(config, key, True, True)
+        _check_equals(config, key, True, True)
     for key in ("shift_factor", "latents_mean", "latents_std"):
-        _require(config, key, None, None)
+        _check_equals(config, key, None, None)
     return AutoencoderParams(
-        latent_channels=_number(config, "latent_channels", 4, 64),
-        in_channels=_number(config, "in_channels", 3, 3),
-        out_channels=_number(config, "out_channels", 3, 3),
+        latent_channels=_read_int(config, "latent_channels", 4, 64),
+        in_channels=_read_int(config, "in_channels", 3, 3),
+        out_channels=_read_int(config, "out_channels", 3, 3),
         block_out_channels=widths,
-        layers_per_block=_number(config, "layers_per_block", 1, 16),
-        norm_groups=_number(config, "norm_num_groups", 32),
-        scale=_factor(config, "scaling_factor", 0.18215),
+        layers_per_block=_read_int(config, "layers_per_block", 1, 16),
+        norm_groups=_read_int(config, "norm_num_groups", 32),
+        scale=_read_float(config, "scaling_factor", 0.18215),
     )
 
 
-def tiny_autoencoder_params(config: Config) -> TinyAutoencoderParams:
+def read_tiny_autoencoder_params(config: Config) -> TinyAutoencoderParams:
     """Of the decoder of diffusers' AutoencoderTiny."""
-    widths = _levels(config, "decoder_block_out_channels", (64, 64, 64, 64))
+    widths = _read_int_list(config, "decoder_block_out_channels", (64, 64, 64, 64))
     if len(set(widths)) > 1:
         raise ValueError("decoder_block_out_channels differ, which is not built here")
-    _require(config, "act_fn", "relu", "relu")
-    _require(config, "upsample_fn", "nearest", "nearest")
-    _require(config, "upsampling_scaling_factor", 2, 2)
-    _require(config, "shift_factor", 0.0, 0.0)
+    _check_equals(config, "act_fn", "relu", "relu")
+    _check_equals(config, "upsample_fn", "nearest", "nearest")
+    _check_equals(config, "upsampling_scaling_factor", 2, 2)
+    _check_equals(config, "shift_factor", 0.0, 0.0)
     return TinyAutoencoderParams(
-        latent_channels=_number(config, "latent_channels", 4, 64),
-        out_channels=_number(config, "out_channels", 3, 3),
+        latent_channels=_read_int(config, "latent_channels", 4, 64),
+        out_channels=_read_int(config, "out_channels", 3, 3),
         width=widths[0],
-        blocks=_levels(config, "num_decoder_blocks", (3, 3, 3, 1), 16),
-        scale=_factor(config, "scaling_factor", 1.0),
+        blocks=_read_int_list(config, "num_decoder_blocks", (3, 3, 3, 1), 16),
+        scale=_read_float(config, "scaling_factor", 1.0),
     )
 
 
-def image_encoder_params(config: Config) -> ImageEncoderParams:
+def read_image_encoder_params(config: Config) -> ImageEncoderParams:
     """Of transformers' CLIPVisionModelWithProjection."""
     activation = config.get("hidden_act", "quick_gelu")
     if activation not in ("quick_gelu", "gelu"):
-        raise ValueError(f"hidden_act is {_shown(activation)}; quick_gelu and gelu are built here")
+        raise ValueError(f"hidden_act is {_format_value(activation)}; quick_gelu and gelu are built here")
     return ImageEncoderParams(
-        width=_number(config, "hidden_size", 768),
-        inner_width=_number(config, "intermediate_size", 3072),
-        layers=_number(config, "num_hidden_layers", 12, 64),
-        heads=_number(config, "num_attention_heads", 12),
-        in_channels=_number(config, "num_channels", 3, 3),
-        image_size=_number(config, "image_size", 224, 1024),
-        patch_size=_number(config, "patch_size", 32, 1024),
-        out_width=_number(config, "projection_dim", 512),
+        width=_read_int(config, "hidden_size", 768),
+        inner_width=_read_int(config, "intermediate_size", 3072),
+        layers=_read_int(config, "num_hidden_layers", 12, 64),
+        heads=_read_int(config, "num_attention_heads", 12),
+        in_channels=_read_int(config, "num_channels", 3, 3),
+        image_size=_read_int(config, "image_size", 224, 1024),
+        patch_size=_read_int(config, "patch_size", 32, 1024),
+        out_width=_read_int(config, "projection_dim", 512),
         activation=cast("Activation", activation),
-        eps=_factor(config, "layer_norm_eps", 1e-5),
+        eps=_read_float(config, "layer_norm_eps", 1e-5),
     )
 
 
-def _number(config: Config, key: str, default: int, most: int = _LARGEST) -> int:
-    """A whole number from 1 to `most`: with a larger one, building takes hours or all of the memory."""
+def _read_int(config: Config, key: str, default: int, maximum: int = _MAX_VALUE) -> int:
+    """A whole number from 1 to `maximum`: with a larger one, building takes hours or all of the memory."""
     value = config.get(key, default)
-    if type(value) is not int or not 1 <= value <= most:
-        raise ValueError(f"{key} is {_shown(value)}, not a whole number from 1 to {most}")
+    if type(value) is not int or not 1 <= value <= maximum:
+        raise ValueError(f"{key} is {_format_value(value)}, not a whole number from 1 to {maximum}")
     return value
 
 
-def _levels(config: Config, key: str, default: tuple[int, ...], most: int = _LARGEST) -> tuple[int, ...]:
+def _read_int_list(
+    config: Config, key: str, default: tuple[int, ...], maximum: int = _MAX_VALUE
+) -> tuple[int, ...]:
     values = config.get(key, default)
-    if not isinstance(values, list | tuple) or len(values) != _LEVELS:
-        raise ValueError(f"{key} is {_shown(values)}, not {_LEVELS} numbers")
-    return tuple(_number({key: value}, key, 0, most) for value in values)
+    if not isinstance(values, list | tuple) or len(values) != _MAX_LEVELS:
+        raise ValueError(f"{key} is {_format_value(values)}, not {_MAX_LEVELS} numbers")
+    return tuple(_read_int({key: value}, key, 0, maximum) for value in values)
 
 
-def _factor(config: Config, key: str, default: float) -> float:
+def _read_float(config: Config, key: str, default: float) -> float:
     value = config.get(key, default)
     if type(value) not in (int, float) or not 0 < value < math.inf:
-        raise ValueError(f"{key} is {_shown(value)}, not a positive number")
+        raise ValueError(f"{key} is {_format_value(value)}, not a positive number")
     return float(value)
 
 
-def _require(config: Config, key: str, wanted: object, default: object) -> None:
+def _check_equals(config: Config, key: str, expected: object, default: object) -> None:
     value = config.get(key, default)
-    if (list(value) if isinstance(value, tuple) else value) != wanted:
-        raise ValueError(f"{key} is {_shown(value)}; {_shown(wanted)} is what is built here")
+    if (list(value) if isinstance(value, tuple) else value) != expected:
+        raise ValueError(f"{key} is {_format_value(value)}; {_format_value(expected)} is what is built here")
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     return repr(value)[:100]

@@ -5,42 +5,42 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator
 
-from personalive.pipelines.diffusion.checkpoints.state_dict_search import WRAPPERS
+from personalive.pipelines.diffusion.checkpoints.state_dict_search import WRAPPER_KEYS
 
 # Parts that compiling, sharding and checkpointing put in, at the front or in the middle; no layer is called so.
-_INSERTED = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_WRAPPER_NAMES = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
-class Naming:
+class KeyPrefix:
     """How a file names a network's entries: with a `prefix` that is to be taken off, or the empty one.
 
-    `fits` says whether a name is one of the network's. A prefix is taken for one if more names fit without it, and
+    `is_known` says whether a name is one of the network's. A prefix is taken for one if more names fit without it, and
     if all entries have it or it is made of what wrappers are usually called.
     """
 
-    def __init__(self, names: Collection[str], network: str, fits: Callable[[str], bool]) -> None:
-        self.inserted = any(_INSERTED.search(name) for name in names)
-        bare = {_INSERTED.sub("", name) for name in names}
+    def __init__(self, names: Collection[str], network: str, is_known: Callable[[str], bool]) -> None:
+        self.wrapper_names = any(_WRAPPER_NAMES.search(name) for name in names)
+        bare = {_WRAPPER_NAMES.sub("", name) for name in names}
         found, self.prefix = -1, ""
-        for prefix in sorted(_candidates(bare, network), key=len):
-            count = sum(fits(name[len(prefix) :]) for name in bare if name.startswith(prefix))
+        for prefix in sorted(_candidate_prefixes(bare, network), key=len):
+            count = sum(is_known(name[len(prefix) :]) for name in bare if name.startswith(prefix))
             if count > found:
                 found, self.prefix = count, prefix
 
     def __call__(self, name: str) -> str | None:
         """The entry's name without what was put before it; None for an entry that lacks it."""
-        bare = _INSERTED.sub("", name)
+        bare = _WRAPPER_NAMES.sub("", name)
         return bare[len(self.prefix) :] if bare.startswith(self.prefix) else None
 
     @property
     def note(self) -> str | None:
         """What is taken off the names, for the user; None where nothing is."""
-        parts = (["_orig_mod."] if self.inserted else []) + ([self.prefix] if self.prefix else [])
+        parts = (["_orig_mod."] if self.wrapper_names else []) + ([self.prefix] if self.prefix else [])
         return f"{' and '.join(map(repr, parts))} in its entries' names is taken off" if parts else None
 
 
-def _candidates(names: Collection[str], network: str) -> set[str]:
-    usual = {*WRAPPERS, network}
+def _candidate_prefixes(names: Collection[str], network: str) -> set[str]:
+    usual = {*WRAPPER_KEYS, network}
     found = {""}
     for name in names:
         prefix = ""
@@ -49,10 +49,10 @@ def _candidates(names: Collection[str], network: str) -> set[str]:
                 break
             prefix += f"{part}."
             found.add(prefix)
-    return found | set(_common(names))
+    return found | set(_common_prefixes(names))
 
 
-def _common(names: Collection[str]) -> Iterator[str]:
+def _common_prefixes(names: Collection[str]) -> Iterator[str]:
     """What all of several names begin with: "a." and "a.b." of "a.b.c" and "a.b.d"."""
     if len(names) > 1:
         first, last = min(names), max(names)  # what these two share, all share

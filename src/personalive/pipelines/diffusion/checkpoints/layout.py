@@ -17,13 +17,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from personalive.paths import cache_folder, expanded
+from personalive.paths import cache_dir, expand_user
 
-SIZES = "model.json"
-FOLDER = "pretrained_weights"
-INDEX = ".index.json"
+MODEL_CONFIG = "model.json"
+WEIGHTS_FOLDER = "pretrained_weights"
+INDEX_SUFFIX = ".index.json"
 """What the name of a list ends with that stands for weights in several files."""
-_INDEXED = (".safetensors", ".bin")
+_SHARDED_SUFFIXES = (".safetensors", ".bin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Repository:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class FileDigest:
     """Size in bytes and SHA-256 of a published file."""
 
     size: int
@@ -63,23 +63,23 @@ class PublishedFile:
         """The names the file may have in its folder, the preferred one first."""
         return tuple(PurePosixPath(path).name for path in self.remote)
 
-    def known(self, name: str) -> Known | None:
+    def known_digest(self, name: str) -> FileDigest | None:
         """What is known of the published file of that name, at the revision that is wanted."""
         remote = next((path for path in self.remote if PurePosixPath(path).name == name), None)
-        return None if remote is None else KNOWN.get((self.repository, remote))
+        return None if remote is None else KNOWN_DIGESTS.get((self.repository, remote))
 
-    def find(self, root: Path) -> Path | None:
+    def find_in(self, root: Path) -> Path | None:
         """The file in the set at `root`, under the first of its names that is there; None when missing.
 
         Weights in several files are found by their index.
         """
-        indexed = (each for name in self.names for each in _with_index(name))
+        indexed = (each for name in self.names for each in _index_names(name))
         paths = (root / self.folder / name for name in indexed)
         return next((path for path in paths if path.is_file()), None)
 
 
-def _with_index(name: str) -> tuple[str, ...]:
-    return (name, f"{name}{INDEX}") if name.endswith(_INDEXED) else (name,)
+def _index_names(name: str) -> tuple[str, ...]:
+    return (name, f"{name}{INDEX_SUFFIX}") if name.endswith(_SHARDED_SUFFIXES) else (name,)
 
 
 _PERSONALIVE = Repository("huaichang/PersonaLive", "b247581c0361b8bee0aa7232eea6e3fdd6e38e60")
@@ -88,12 +88,12 @@ _VAE = Repository("stabilityai/sd-vae-ft-mse", "31f26fdeee1355a5c34592e401dd41e4
 _TINY_VAE = Repository("madebyollin/taesd", "614f76814bbe30edbe2e627ace1c2234c81a2c0e")
 
 
-def _own(name: str) -> PublishedFile:
+def _personalive_file(name: str) -> PublishedFile:
     stem = f"pretrained_weights/personalive/{name}"
     return PublishedFile(PurePosixPath("personalive"), _PERSONALIVE, (f"{stem}.safetensors", f"{stem}.pth"))
 
 
-def _library(
+def _library_files(
     repository: Repository,
     folder: str,
     inside: str,
@@ -113,20 +113,20 @@ def _library(
 _DIFFUSERS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 _TRANSFORMERS = ("model.safetensors", "pytorch_model.bin")
 
-REFERENCE_UNET = _own("reference_unet")
-DENOISING_UNET = _own("denoising_unet")
-TEMPORAL_MODULE = _own("temporal_module")
-MOTION_ENCODER = _own("motion_encoder")
-MOTION_EXTRACTOR = _own("motion_extractor")
-POSE_GUIDER = _own("pose_guider")
-IMAGE_ENCODER, IMAGE_ENCODER_CONFIG = _library(
+REFERENCE_UNET = _personalive_file("reference_unet")
+DENOISING_UNET = _personalive_file("denoising_unet")
+TEMPORAL_MODULE = _personalive_file("temporal_module")
+MOTION_ENCODER = _personalive_file("motion_encoder")
+MOTION_EXTRACTOR = _personalive_file("motion_extractor")
+POSE_GUIDER = _personalive_file("pose_guider")
+IMAGE_ENCODER, IMAGE_ENCODER_CONFIG = _library_files(
     _VARIATIONS, "sd-image-variations-diffusers", "image_encoder", _TRANSFORMERS
 )
-BASE_UNET, BASE_UNET_CONFIG = _library(
+BASE_UNET, BASE_UNET_CONFIG = _library_files(
     _VARIATIONS, "sd-image-variations-diffusers", "unet", _DIFFUSERS, fallback=True
 )
-VAE, VAE_CONFIG = _library(_VAE, "sd-vae-ft-mse", "", _DIFFUSERS)
-TINY_VAE, TINY_VAE_CONFIG = _library(_TINY_VAE, "taesd", "", _DIFFUSERS, optional=True)
+VAE, VAE_CONFIG = _library_files(_VAE, "sd-vae-ft-mse", "", _DIFFUSERS)
+TINY_VAE, TINY_VAE_CONFIG = _library_files(_TINY_VAE, "taesd", "", _DIFFUSERS, optional=True)
 
 FILES = (
     REFERENCE_UNET,
@@ -146,20 +146,20 @@ FILES = (
 )
 """Every file of a set, in the order they are fetched."""
 
-KNOWN = {
-    (_VARIATIONS, "unet/diffusion_pytorch_model.bin"): Known(
+KNOWN_DIGESTS = {
+    (_VARIATIONS, "unet/diffusion_pytorch_model.bin"): FileDigest(
         3_438_354_725, "ee23e3368e4e7c0e4ef636ed61923609c97fcaa583f8bb416e3e0986d4a0cfc6"
     ),
-    (_VARIATIONS, "image_encoder/pytorch_model.bin"): Known(
+    (_VARIATIONS, "image_encoder/pytorch_model.bin"): FileDigest(
         1_215_993_967, "89d2aa29b5fdf64f3ad4f45fb4227ea98bc45156bbae673b85be1af7783dbabb"
     ),
-    (_VAE, "diffusion_pytorch_model.safetensors"): Known(
+    (_VAE, "diffusion_pytorch_model.safetensors"): FileDigest(
         334_643_276, "a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815"
     ),
-    (_VAE, "diffusion_pytorch_model.bin"): Known(
+    (_VAE, "diffusion_pytorch_model.bin"): FileDigest(
         334_707_217, "1b4889b6b1d4ce7ae320a02dedaeff1780ad77d415ea0d744b476155c6377ddc"
     ),
-    (_TINY_VAE, "diffusion_pytorch_model.safetensors"): Known(
+    (_TINY_VAE, "diffusion_pytorch_model.safetensors"): FileDigest(
         9_793_292, "db169d69145ec4ff064e49d99c95fa05d3eb04ee453de35824a6d0f325513549"
     ),
 }
@@ -172,17 +172,17 @@ LICENCES = (
 )
 
 
-def default_root() -> Path:
+def default_weights_dir() -> Path:
     """The set that is used when none is named."""
-    return cache_folder() / FOLDER
+    return cache_dir() / WEIGHTS_FOLDER
 
 
-def resolve(directory: Path) -> Path:
+def resolve_weights_dir(directory: Path) -> Path:
     """The set's own folder, given it or the folder around it (a checkout of the research code, say)."""
-    inner = directory / FOLDER
+    inner = directory / WEIGHTS_FOLDER
     return inner if inner.is_dir() and not (directory / "personalive").is_dir() else directory
 
 
-def root_of(directory: Path | None) -> Path:
+def find_weights_dir(directory: Path | None) -> Path:
     """The folder of the set that is named, or of the one that is used when none is."""
-    return resolve(expanded(directory)) if directory else default_root()
+    return resolve_weights_dir(expand_user(directory)) if directory else default_weights_dir()

@@ -12,71 +12,83 @@ from torch import nn
 
 from personalive.errors import MissingWeightsError
 from personalive.pipelines.diffusion.checkpoints import zip_archive
-from personalive.pipelines.diffusion.checkpoints.layout import resolve
-from personalive.pipelines.diffusion.checkpoints.model_config import read_sizes
-from personalive.pipelines.diffusion.checkpoints.network_specs import DENOISING_UNET, Network, networks_of
-from personalive.pipelines.diffusion.checkpoints.shards import open_all
-from personalive.pipelines.diffusion.checkpoints.state_dict import Plan, fill, missing, plan
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.checkpoints.layout import resolve_weights_dir
+from personalive.pipelines.diffusion.checkpoints.model_config import read_model_config
+from personalive.pipelines.diffusion.checkpoints.network_specs import (
+    DENOISING_UNET,
+    NetworkSpec,
+    list_networks,
+)
+from personalive.pipelines.diffusion.checkpoints.shards import open_shards
+from personalive.pipelines.diffusion.checkpoints.state_dict import (
+    StateDictPlan,
+    fill_module,
+    find_missing_entries,
+    plan_loading,
+)
+from personalive.pipelines.diffusion.components import Components
 
-_BESIDE_THE_BASE = re.compile(r"\.(motion|temporal)_modules\.")
+_NOT_IN_BASE_UNET = re.compile(r"\.(motion|temporal)_modules\.")
 
-Progress = Callable[[str, int, int], None]
+LoadProgress = Callable[[str, int, int], None]
 """Called with the network being read, the bytes read so far and the bytes in all."""
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class PreparedNetwork:
     """A network of a set, built without weights, and the plan by which it is filled."""
 
-    network: Network
+    spec: NetworkSpec
     module: nn.Module
-    plan: Plan
+    plan: StateDictPlan
     notes: tuple[str, ...] = ()
     """What the user should know of its files, one sentence each: complete when it is filled."""
 
-    def filled(self, device: torch.device, dtype: torch.dtype, progress: Callable[[int], None]) -> Prepared:
+    def fill(
+        self, device: torch.device, dtype: torch.dtype, progress: Callable[[int], None]
+    ) -> PreparedNetwork:
         """Read the network's weights into the module."""
-        said = fill(
+        said = fill_module(
             self.module,
             self.plan,
             device=device,
-            dtype_of=lambda entry: self.network.dtype_of(entry, dtype),
+            resolve_dtype=lambda entry: self.spec.resolve_dtype(entry, dtype),
             progress=progress,
         )
         return replace(self, notes=(*self.notes, *said))
 
 
-def prepare(directory: Path, *, strict: bool = False) -> list[Prepared]:
+def prepare_networks(directory: Path, *, strict: bool = False) -> list[PreparedNetwork]:
     """Build every network of the set in `directory` and account for every entry of its files.
 
     No weights are read. `directory` is the set's folder or the one around it. Raises `WeightsError` naming
     the first network that does not fit and what is wrong with it; when `strict`, so do entries that belong to
     nothing.
     """
-    root = resolve(directory)
+    root = resolve_weights_dir(directory)
     if not root.is_dir():
         raise MissingWeightsError(f"{root} is not there. Get the released weights with: personalive download")
-    sizes = read_sizes(root)
+    sizes = read_model_config(root)
     return [
-        _prepare(network, root, network.build(root, sizes), strict=strict) for network in networks_of(root)
+        _prepare_network(network, root, network.build(root, sizes), strict=strict)
+        for network in list_networks(root)
     ]
 
 
-def _prepare(network: Network, root: Path, module: nn.Module, *, strict: bool) -> Prepared:
-    made = plan(
+def _prepare_network(network: NetworkSpec, root: Path, module: nn.Module, *, strict: bool) -> PreparedNetwork:
+    made = plan_loading(
         network.name,
         module,
-        [file for path in network.present(root) for file in open_all(path)],
+        [file for path in network.find_files(root) for file in open_shards(path)],
         rename=network.rename,
-        ignored=network.ignored,
-        absent=network.absent(root),
+        ignored_prefixes=network.ignored_prefixes,
+        missing_files=network.missing_files(root),
         strict=strict,
     )
-    return Prepared(network, module, made, made.notes)
+    return PreparedNetwork(network, module, made, made.notes)
 
 
-def check_sums(networks: list[Prepared], progress: Progress | None = None) -> None:
+def verify_checksums(networks: list[PreparedNetwork], progress: LoadProgress | None = None) -> None:
     """Compare the files of a set that have checksums, those that `torch.save` wrote, with them.
 
     Raises `WeightsError` for the first that is not what was written, whether or not what is used is concerned.
@@ -92,82 +104,82 @@ def check_sums(networks: list[Prepared], progress: Progress | None = None) -> No
             if progress is not None:
                 progress(f"checksums of {name}", done, total)
 
-        zip_archive.check_sums(path, count)
+        zip_archive.verify_checksums(path, count)
 
 
-def leaves_open(directory: Path) -> bool:
+def needs_base_unet(directory: Path) -> bool:
     """Whether the denoising UNet lacks entries in the set in `directory`, as it is, that a base UNet may have.
 
     Reads no weights. Raises `WeightsError` where that cannot be told, as files are missing or unsound.
     """
-    root = resolve(directory)
-    module = DENOISING_UNET.build(root, read_sizes(root))
-    files = [file for path in DENOISING_UNET.present(root) for file in open_all(path)]
-    lacking = missing(module, files, DENOISING_UNET.name, DENOISING_UNET.rename)
-    return any(not _BESIDE_THE_BASE.search(name) for name in lacking)
+    root = resolve_weights_dir(directory)
+    module = DENOISING_UNET.build(root, read_model_config(root))
+    files = [file for path in DENOISING_UNET.find_files(root) for file in open_shards(path)]
+    lacking = find_missing_entries(module, files, DENOISING_UNET.name, DENOISING_UNET.rename)
+    return any(not _NOT_IN_BASE_UNET.search(name) for name in lacking)
 
 
-def load_models(
+def load_components(
     directory: Path,
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    progress: Progress | None = None,
-    shelved: Collection[str] = (),
+    progress: LoadProgress | None = None,
+    offloaded: Collection[str] = (),
     on_host: Collection[str] = (),
-) -> Models:
-    """Load the set in `directory`: every network on `device`, in `dtype` but where `Models` says otherwise.
+) -> Components:
+    """Load the set in `directory`: every network on `device`, in `dtype` but where `Components` says otherwise.
 
-    Networks named in `shelved` wait on the host until they are needed; those in `on_host` are left there, for the
+    Networks named in `offloaded` wait on the host until they are needed; those in `on_host` are left there, for the
     caller to bring. Memory stays near one copy of the weights in `dtype`. Raises `WeightsError` naming the file and
     the entry that cannot be used.
     """
-    return models_of(
-        prepare(directory),
+    return build_components(
+        prepare_networks(directory),
         device=torch.device(device),
         dtype=dtype,
         progress=progress,
-        shelved=shelved,
+        offloaded=offloaded,
         on_host=on_host,
     )
 
 
-def models_of(
-    networks: list[Prepared],
+def build_components(
+    networks: list[PreparedNetwork],
     *,
     device: torch.device,
     dtype: torch.dtype,
-    progress: Progress | None = None,
-    shelved: Collection[str] = (),
+    progress: LoadProgress | None = None,
+    offloaded: Collection[str] = (),
     on_host: Collection[str] = (),
-) -> Models:
-    """Fill networks that `prepare` gave; see `load_models`. They can be filled once."""
+) -> Components:
+    """Fill networks that `prepare_networks` gave; see `load_components`. They can be filled once."""
     loaded: dict[str, nn.Module | None] = {"tiny_vae": None}
     warnings: list[str] = []
-    for prepared in read(networks, device, dtype, progress, (*shelved, *on_host)):
-        loaded[prepared.network.name] = prepared.module
+    for prepared in fill_networks(networks, device, dtype, progress, (*offloaded, *on_host)):
+        loaded[prepared.spec.name] = prepared.module
         warnings.extend(prepared.notes)
-    models = Models(**loaded, device=device, dtype=dtype, warnings=tuple(warnings))  # type: ignore[arg-type]
-    return models.shelved(shelved)
+    models = Components(**loaded, device=device, dtype=dtype, warnings=tuple(warnings))  # type: ignore[arg-type]
+    return models.offload(offloaded)
 
 
-def read(
-    networks: list[Prepared],
+def fill_networks(
+    networks: list[PreparedNetwork],
     device: torch.device,
     dtype: torch.dtype,
-    progress: Progress | None,
-    shelved: Collection[str] = (),
-) -> Iterator[Prepared]:
-    """Fill networks one after the other, each yielded when it is complete; those `shelved` on the host."""
+    progress: LoadProgress | None,
+    offloaded: Collection[str] = (),
+) -> Iterator[PreparedNetwork]:
+    """Fill networks one after the other, each yielded when it is complete; those `offloaded` on the host."""
     total = sum(prepared.plan.nbytes for prepared in networks)
     done = 0
     for prepared in networks:
 
-        def count(nbytes: int, name: str = prepared.network.name) -> None:
+        def count(nbytes: int, name: str = prepared.spec.name) -> None:
             nonlocal done
             done += nbytes
             if progress is not None:
                 progress(name, done, total)
 
-        place = torch.device("cpu") if prepared.network.name in shelved else device
-        yield prepared.filled(place, dtype, count)
+        place = torch.device("cpu") if prepared.spec.name in offloaded else device
+        yield prepared.fill(place, dtype, count)

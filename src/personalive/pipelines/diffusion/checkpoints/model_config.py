@@ -15,21 +15,21 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from personalive.errors import WeightsError
-from personalive.pipelines.diffusion.checkpoints.file_diagnosis import foreign
-from personalive.pipelines.diffusion.checkpoints.layout import SIZES
+from personalive.pipelines.diffusion.checkpoints.file_diagnosis import diagnose_file
+from personalive.pipelines.diffusion.checkpoints.layout import MODEL_CONFIG
 from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNetParams
 from personalive.pipelines.diffusion.networks.motion_encoder import MotionEncoderParams
 from personalive.pipelines.diffusion.networks.motion_extractor import MotionExtractorParams
 from personalive.pipelines.diffusion.networks.pose_guider import PoseGuiderParams
 from personalive.pipelines.diffusion.networks.unet import UNetParams
 
-FORMAT = 1
+FORMAT_VERSION = 1
 
-_LARGEST_JSON = 1 << 20
-_LARGEST_SIZE = 4096
-_LONGEST_LIST = 6
+_MAX_JSON_BYTES = 1 << 20
+_MAX_VALUE = 4096
+_MAX_LIST_LENGTH = 6
 # Numbers that multiply what is built: without a bound, one wrong digit takes hours or all of the memory.
-_BOUNDS = {
+_MAX_VALUES = {
     "layers_per_block": 8,
     "depths": 64,
     "hourglass_depth": 6,
@@ -40,7 +40,7 @@ _BOUNDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Sizes:
+class ModelConfig:
     """One params object per network, but of those that are published with a config.json of their own."""
 
     reference_unet: UNetParams = field(default_factory=UNetParams)
@@ -61,49 +61,51 @@ class Sizes:
             raise ValueError("the motion encoder's token_width is not the denoising UNet's motion_width")
 
 
-def read_sizes(root: Path) -> Sizes:
+def read_model_config(root: Path) -> ModelConfig:
     """The sizes of the set at `root`. Raises `WeightsError` naming what is wrong in its `model.json`."""
-    path = root / SIZES
+    path = root / MODEL_CONFIG
     if not path.is_file():
-        return Sizes()
-    content = read_object(path)
-    if content.pop("format", None) != FORMAT:
-        raise WeightsError(f'{path} must be an object with "format": {FORMAT}.')
-    kinds = {network.name: type(getattr(Sizes(), network.name)) for network in fields(Sizes)}
+        return ModelConfig()
+    content = read_json_object(path)
+    if content.pop("format", None) != FORMAT_VERSION:
+        raise WeightsError(f'{path} must be an object with "format": {FORMAT_VERSION}.')
+    kinds = {network.name: type(getattr(ModelConfig(), network.name)) for network in fields(ModelConfig)}
     unknown = sorted(content.keys() - kinds.keys())
     if unknown:
         raise WeightsError(f"{path} names {unknown[0][:100]!r}; known networks are {', '.join(kinds)}.")
     try:
-        return Sizes(**{name: _params(name, kinds[name], section) for name, section in content.items()})
+        return ModelConfig(
+            **{name: _parse_params(name, kinds[name], section) for name, section in content.items()}
+        )
     except (TypeError, ValueError, ArithmeticError) as error:
-        raise WeightsError(f"{path}: {_sentence(error)}.") from None
+        raise WeightsError(f"{path}: {_format_error(error)}.") from None
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_json_object(path: Path) -> dict[str, Any]:
     """The JSON object in a file. Raises `WeightsError` when there is none, or one too large to be about sizes."""
     try:
-        wrong = foreign(path)
+        wrong = diagnose_file(path)
         if wrong is not None:
             raise WeightsError(wrong)
         with path.open("rb") as file:
-            text = file.read(_LARGEST_JSON + 1)
-        content = json.loads(text) if len(text) <= _LARGEST_JSON else None
+            text = file.read(_MAX_JSON_BYTES + 1)
+        content = json.loads(text) if len(text) <= _MAX_JSON_BYTES else None
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}.") from None
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not JSON: {error}.") from None
     if not isinstance(content, dict):
-        raise WeightsError(f"{path} must be a JSON object, of at most {_LARGEST_JSON >> 20} MiB.")
+        raise WeightsError(f"{path} must be a JSON object, of at most {_MAX_JSON_BYTES >> 20} MiB.")
     return content
 
 
-def write_sizes(root: Path, sizes: Sizes) -> None:
+def write_model_config(root: Path, config: ModelConfig) -> None:
     """Write `model.json`, every size spelt out."""
-    content = {"format": FORMAT, **asdict(sizes)}
-    (root / SIZES).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    content = {"format": FORMAT_VERSION, **asdict(config)}
+    (root / MODEL_CONFIG).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
-def _params(network: str, kind: type[Any], section: object) -> Any:
+def _parse_params(network: str, kind: type[Any], section: object) -> Any:
     if not isinstance(section, dict):
         raise TypeError(f"{network} must be an object")
     known = {size.name for size in fields(kind)}
@@ -111,21 +113,21 @@ def _params(network: str, kind: type[Any], section: object) -> Any:
     if unknown:
         raise ValueError(f"{network} has no size {unknown[0][:100]!r}; it has {', '.join(sorted(known))}")
     for size, value in section.items():
-        _require_bounded(f"{network}.{size}", value, _BOUNDS.get(size, _LARGEST_SIZE))
+        _check_bound(f"{network}.{size}", value, _MAX_VALUES.get(size, _MAX_VALUE))
     return TypeAdapter(kind).validate_json(json.dumps(section), strict=True)
 
 
-def _require_bounded(size: str, value: object, bound: int) -> None:
+def _check_bound(size: str, value: object, bound: int) -> None:
     """Raise ValueError for a size, or one of a list of sizes, that is not from 1 to `bound`."""
     numbers = value if isinstance(value, list) else [value]
-    if not 1 <= len(numbers) <= _LONGEST_LIST:
-        raise ValueError(f"{size} lists {len(numbers)} sizes; 1 to {_LONGEST_LIST} are possible")
+    if not 1 <= len(numbers) <= _MAX_LIST_LENGTH:
+        raise ValueError(f"{size} lists {len(numbers)} sizes; 1 to {_MAX_LIST_LENGTH} are possible")
     for number in numbers:
         if type(number) is not int or not 1 <= number <= bound:
             raise ValueError(f"{size} is {repr(value)[:100]}, not made of whole numbers from 1 to {bound}")
 
 
-def _sentence(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors(include_url=False)[0]
         return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

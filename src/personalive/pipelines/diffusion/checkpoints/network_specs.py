@@ -15,10 +15,10 @@ from torch.overrides import TorchFunctionMode
 
 from personalive.errors import MissingWeightsError, WeightsError
 from personalive.pipelines.diffusion.checkpoints import hf_config, layout
-from personalive.pipelines.diffusion.checkpoints.checkpoint_file import summary
+from personalive.pipelines.diffusion.checkpoints.checkpoint_file import summarize_error
 from personalive.pipelines.diffusion.checkpoints.layout import PublishedFile
-from personalive.pipelines.diffusion.checkpoints.model_config import Sizes, read_object
-from personalive.pipelines.diffusion.checkpoints.state_dict import Rename, as_it_is
+from personalive.pipelines.diffusion.checkpoints.model_config import ModelConfig, read_json_object
+from personalive.pipelines.diffusion.checkpoints.state_dict import Rename, keep_name
 from personalive.pipelines.diffusion.networks.autoencoder import Autoencoder
 from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNet
 from personalive.pipelines.diffusion.networks.image_encoder import ImageEncoder
@@ -30,93 +30,99 @@ from personalive.pipelines.diffusion.networks.tiny_autoencoder import TinyAutoen
 
 Params = TypeVar("Params")
 
-_OLD_ATTENTION = re.compile(r"(mid_block\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)$")
-_TINY_DOUBLING = re.compile(r"^(decoder\.layers\.[1-9]\d*)\.weight$")
-_TINY_DOUBLED = re.compile(r"^(decoder\.layers\.\d+)\.conv\.weight$")
+_LEGACY_ATTENTION_KEY = re.compile(
+    r"(mid_block\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)$"
+)
+_TINY_UPSAMPLE_STORED = re.compile(r"^(decoder\.layers\.[1-9]\d*)\.weight$")
+_TINY_UPSAMPLE_MODULE = re.compile(r"^(decoder\.layers\.\d+)\.conv\.weight$")
 _WEIGHT_AXES = 4
-_NEW_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_ATTENTION_RENAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
-def _modern_vae_entry(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+def _rename_legacy_vae_key(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
     """Names and shapes of older exports, whose attention was made of 1×1 convolutions, as they are today."""
-    renamed = _OLD_ATTENTION.sub(lambda match: f"{match[1]}.{_NEW_ATTENTION[match[2]]}.{match[3]}", name)
+    renamed = _LEGACY_ATTENTION_KEY.sub(
+        lambda match: f"{match[1]}.{_ATTENTION_RENAMES[match[2]]}.{match[3]}", name
+    )
     if re.search(r"mid_block\.attentions\.\d+\.to_", renamed) and shape[2:] == (1, 1):
         shape = shape[:2]
     return renamed, shape
 
 
-def _tiny_vae_entry(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
+def _rename_tiny_vae_key(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
     """The convolution behind a doubling is a part of it here: these alone, but for the first, keep the width."""
     keeps_width = len(shape) == _WEIGHT_AXES and shape[0] == shape[1]
-    return (_TINY_DOUBLING.sub(r"\1.conv.weight", name) if keeps_width else name), shape
+    return (_TINY_UPSAMPLE_STORED.sub(r"\1.conv.weight", name) if keeps_width else name), shape
 
 
-def _stored_tiny_vae_entry(name: str) -> str:
+def _restore_tiny_vae_key(name: str) -> str:
     """The other way round."""
-    return _TINY_DOUBLED.sub(r"\1.weight", name)
+    return _TINY_UPSAMPLE_MODULE.sub(r"\1.weight", name)
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class NetworkSpec:
     """One network of a set.
 
     `files` are laid over one another, later over earlier. `build` makes the module, on the meta device but for its
-    constants. `main` is the file that a converted set keeps it in. `rename` takes an entry of a file to the
-    module's, `stored` the name back. Entries that begin like one of `ignored` may be in a file for nothing; those
-    that begin like one of `float32` are not kept in any other type.
+    constants. `converted_file` is the file that a converted set keeps it in. `rename` takes an entry of a file to the
+    module's, `restore_name` the name back. Entries that begin like one of `ignored_prefixes` may be in a file for nothing; those
+    that begin like one of `float32_prefixes` are not kept in any other type.
     """
 
     name: str
-    main: PublishedFile
+    converted_file: PublishedFile
     files: tuple[PublishedFile, ...]
-    build: Callable[[Path, Sizes], nn.Module]
-    rename: Rename = as_it_is
-    stored: Callable[[str], str] = str
-    ignored: tuple[str, ...] = ()
-    float32: tuple[str, ...] = ()
+    build: Callable[[Path, ModelConfig], nn.Module]
+    rename: Rename = keep_name
+    restore_name: Callable[[str], str] = str
+    ignored_prefixes: tuple[str, ...] = ()
+    float32_prefixes: tuple[str, ...] = ()
     config: PublishedFile | None = None
 
-    def dtype_of(self, entry: str, dtype: torch.dtype) -> torch.dtype:
+    def resolve_dtype(self, entry: str, dtype: torch.dtype) -> torch.dtype:
         """What a floating entry of the module is kept in where the others are in `dtype`."""
-        return torch.float32 if entry.startswith(self.float32) else dtype
+        return torch.float32 if entry.startswith(self.float32_prefixes) else dtype
 
-    def present(self, root: Path) -> list[Path]:
+    def find_files(self, root: Path) -> list[Path]:
         """Its files that are in the set. Raises `MissingWeightsError` when there is none."""
-        found = [path for path in (file.find(root) for file in self.files) if path is not None]
+        found = [path for path in (file.find_in(root) for file in self.files) if path is not None]
         if not found:
-            expected = root / self.main.folder / self.main.names[-1]
+            expected = root / self.converted_file.folder / self.converted_file.names[-1]
             raise MissingWeightsError(
                 f"There is no {self.name} in {root}: {expected} is missing. Get the released weights with: "
                 "personalive download"
             )
         return found
 
-    def absent(self, root: Path) -> list[Path]:
+    def missing_files(self, root: Path) -> list[Path]:
         """Where its files would be that are not in the set."""
-        return [root / file.folder / file.names[-1] for file in self.files if file.find(root) is None]
+        return [root / file.folder / file.names[-1] for file in self.files if file.find_in(root) is None]
 
 
-def _published(
-    file: PublishedFile, read: Callable[[hf_config.Config], Params], make: Callable[[Params], nn.Module]
-) -> Callable[[Path, Sizes], nn.Module]:
+def _build_from_hf_config(
+    file: PublishedFile, read: Callable[[hf_config.Config], Params], construct: Callable[[Params], nn.Module]
+) -> Callable[[Path, ModelConfig], nn.Module]:
     """How a network is built whose sizes are in a config.json."""
 
-    def build(root: Path, sizes: Sizes) -> nn.Module:
+    def build(root: Path, sizes: ModelConfig) -> nn.Module:
         del sizes
-        path = file.find(root)
+        path = file.find_in(root)
         if path is None:
             raise MissingWeightsError(f"{root / file.folder / file.names[0]} is missing.")
-        config = read_object(path)
-        with _described_by(path):
-            return make(read(config))
+        config = read_json_object(path)
+        with _on_meta_device(path):
+            return construct(read(config))
 
     return build
 
 
-def _ours(make: Callable[[Sizes], nn.Module]) -> Callable[[Path, Sizes], nn.Module]:
-    def build(root: Path, sizes: Sizes) -> nn.Module:
-        with _described_by(root / layout.SIZES):
-            return make(sizes)
+def _build_from_model_config(
+    construct: Callable[[ModelConfig], nn.Module],
+) -> Callable[[Path, ModelConfig], nn.Module]:
+    def build(root: Path, sizes: ModelConfig) -> nn.Module:
+        with _on_meta_device(root / layout.MODEL_CONFIG):
+            return construct(sizes)
 
     return build
 
@@ -138,82 +144,84 @@ class _Uninitialized(TorchFunctionMode):
 
 
 @contextmanager
-def _described_by(path: Path) -> Iterator[None]:
+def _on_meta_device(path: Path) -> Iterator[None]:
     """Build in the block, on the meta device; what goes wrong is put down to the file with the sizes."""
     try:
         with torch.device("meta"), _Uninitialized():
             yield
     except Exception as error:  # layers say what is wrong with sizes in many ways
-        raise WeightsError(f"{path} describes no usable network ({summary(error)}).") from error
+        raise WeightsError(f"{path} describes no usable network ({summarize_error(error)}).") from error
 
 
 NETWORKS = (
-    Network(
+    NetworkSpec(
         "reference_unet",
         layout.REFERENCE_UNET,
         (layout.REFERENCE_UNET,),
-        _ours(lambda sizes: ReferenceUNet(sizes.reference_unet)),
+        _build_from_model_config(lambda sizes: ReferenceUNet(sizes.reference_unet)),
     ),
-    Network(
+    NetworkSpec(
         "denoising_unet",
         layout.DENOISING_UNET,
         (layout.BASE_UNET, layout.DENOISING_UNET, layout.TEMPORAL_MODULE),
-        _ours(lambda sizes: DenoisingUNet(sizes.denoising_unet)),
+        _build_from_model_config(lambda sizes: DenoisingUNet(sizes.denoising_unet)),
     ),
-    Network(
+    NetworkSpec(
         "motion_encoder",
         layout.MOTION_ENCODER,
         (layout.MOTION_ENCODER,),
-        _ours(lambda sizes: MotionEncoder(sizes.motion_encoder)),
+        _build_from_model_config(lambda sizes: MotionEncoder(sizes.motion_encoder)),
     ),
-    Network(
+    NetworkSpec(
         "motion_extractor",
         layout.MOTION_EXTRACTOR,
         (layout.MOTION_EXTRACTOR,),
-        _ours(lambda sizes: MotionExtractor(sizes.motion_extractor)),
-        ignored=("",),  # the published file carries entries of a larger model
-        float32=("",),  # keypoints are truncated to pixels, and half precision moves them into others
+        _build_from_model_config(lambda sizes: MotionExtractor(sizes.motion_extractor)),
+        ignored_prefixes=("",),  # the published file carries entries of a larger model
+        float32_prefixes=(
+            "",
+        ),  # keypoints are truncated to pixels, and half precision moves them into others
     ),
-    Network(
+    NetworkSpec(
         "pose_guider",
         layout.POSE_GUIDER,
         (layout.POSE_GUIDER,),
-        _ours(lambda sizes: PoseGuider(sizes.pose_guider)),
+        _build_from_model_config(lambda sizes: PoseGuider(sizes.pose_guider)),
     ),
-    Network(
+    NetworkSpec(
         "image_encoder",
         layout.IMAGE_ENCODER,
         (layout.IMAGE_ENCODER,),
-        _published(layout.IMAGE_ENCODER_CONFIG, hf_config.image_encoder_params, ImageEncoder),
+        _build_from_hf_config(layout.IMAGE_ENCODER_CONFIG, hf_config.read_image_encoder_params, ImageEncoder),
         config=layout.IMAGE_ENCODER_CONFIG,
     ),
-    Network(
+    NetworkSpec(
         "vae",
         layout.VAE,
         (layout.VAE,),
-        _published(layout.VAE_CONFIG, hf_config.autoencoder_params, Autoencoder),
-        rename=_modern_vae_entry,
+        _build_from_hf_config(layout.VAE_CONFIG, hf_config.read_autoencoder_params, Autoencoder),
+        rename=_rename_legacy_vae_key,
         # A session's first frames inherit what is rounded in the reference.
-        float32=("encoder.", "quant_conv."),
+        float32_prefixes=("encoder.", "quant_conv."),
         config=layout.VAE_CONFIG,
     ),
 )
 """Every network that a set must have."""
 
-DENOISING_UNET = next(network for network in NETWORKS if network.main is layout.DENOISING_UNET)
+DENOISING_UNET = next(network for network in NETWORKS if network.converted_file is layout.DENOISING_UNET)
 
-TINY_VAE = Network(
+TINY_VAE = NetworkSpec(
     "tiny_vae",
     layout.TINY_VAE,
     (layout.TINY_VAE,),
-    _published(layout.TINY_VAE_CONFIG, hf_config.tiny_autoencoder_params, TinyAutoencoder),
-    rename=_tiny_vae_entry,
-    stored=_stored_tiny_vae_entry,
-    ignored=("encoder.",),
+    _build_from_hf_config(layout.TINY_VAE_CONFIG, hf_config.read_tiny_autoencoder_params, TinyAutoencoder),
+    rename=_rename_tiny_vae_key,
+    restore_name=_restore_tiny_vae_key,
+    ignored_prefixes=("encoder.",),
     config=layout.TINY_VAE_CONFIG,
 )
 
 
-def networks_of(root: Path) -> tuple[Network, ...]:
+def list_networks(root: Path) -> tuple[NetworkSpec, ...]:
     """The networks of the set at `root`: all that it must have, and the optional one if it is there."""
-    return (*NETWORKS, TINY_VAE) if layout.TINY_VAE.find(root) else NETWORKS
+    return (*NETWORKS, TINY_VAE) if layout.TINY_VAE.find_in(root) else NETWORKS

@@ -19,11 +19,11 @@ from typing import Any, NamedTuple, cast
 import torch
 
 from personalive.errors import WeightsError
-from personalive.pipelines.diffusion.checkpoints.zip_archive import PICKLE, is_zip, records
+from personalive.pipelines.diffusion.checkpoints.zip_archive import PICKLE_RECORD, is_zip, list_records
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-_LEGACY_COUNT = 8  # bytes before each storage, which say how long it is
+_LEGACY_SIZE_BYTES = 8  # bytes before each storage, which say how long it is
 _PICKLE_PROTOCOL = 2
 
 # Kind and bytes: truth values, whole and floating numbers, complex ones.
@@ -31,7 +31,7 @@ _NUMPY_TYPES = frozenset(
     ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
 )
 _NUMPY_STATE = 8
-_LONGEST_SCALAR = 16
+_MAX_SCALAR_BYTES = 16
 
 _DTYPES = {
     "DoubleStorage": torch.float64,
@@ -49,41 +49,41 @@ _DTYPES = {
 }
 
 
-def survey(path: Path) -> tuple[object, bool]:
-    """What a file of `torch.save` holds, tensors as `Tensor`; and whether numpy's scalars are among it.
+def inspect_pickle(path: Path) -> tuple[object, bool]:
+    """What a file of `torch.save` holds, tensors as `TensorInfo`; and whether numpy's scalars are among it.
 
     Raises `WeightsError` for anything but plain values; of a damaged file it may raise anything.
     """
-    return _archived(path) if is_zip(path) else _legacy(path)
+    return _inspect_archive(path) if is_zip(path) else _inspect_legacy(path)
 
 
-def _archived(path: Path) -> tuple[object, bool]:
-    sizes = records(path)
+def _inspect_archive(path: Path) -> tuple[object, bool]:
+    sizes = list_records(path)
     # The very reader that `torch.load` has: two that disagree on a forged archive are a way around this.
-    content = torch._C.PyTorchFileReader(str(path)).get_record(PICKLE)
-    run = _Survey(path, io.BytesIO(content), sizes)
+    content = torch._C.PyTorchFileReader(str(path)).get_record(PICKLE_RECORD)
+    run = _PickleInspector(path, io.BytesIO(content), sizes)
     return run.load(), run.scalars
 
 
-def _legacy(path: Path) -> tuple[object, bool]:
+def _inspect_legacy(path: Path) -> tuple[object, bool]:
     """The content of a file from before the archives: pickles, then the storages one after the other."""
     # Mapped: reading as many bytes as a pickle says there are gives those that are there, and needs no more.
     with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as file:
         begin = file.read(1)
         file.seek(0)
         # The first pickle is a number: what does not even begin like one is not handed on.
-        if begin != pickle.PROTO or _Survey(path, file).load() != _LEGACY_MAGIC:
+        if begin != pickle.PROTO or _PickleInspector(path, file).load() != _LEGACY_MAGIC:
             raise WeightsError(f"{path} is no file of weights. Fetch it again.")
-        if _Survey(path, file).load() != _LEGACY_PROTOCOL:
+        if _PickleInspector(path, file).load() != _LEGACY_PROTOCOL:
             raise WeightsError(f"{path} is of an unknown version.")
-        _Survey(path, file).load()  # about the system that wrote it
-        run = _Survey(path, file)
+        _PickleInspector(path, file).load()  # about the system that wrote it
+        run = _PickleInspector(path, file)
         content = run.load()
-        keys = _Survey(path, file).load()
+        keys = _PickleInspector(path, file).load()
         there = len(file) - file.tell()
     if not isinstance(keys, list) or set(keys) != set(run.storages):
         raise WeightsError(f"{path} stores other tensors than it names. Fetch it again.")
-    needed = sum(_LEGACY_COUNT + storage.nbytes for storage in run.storages.values())
+    needed = sum(_LEGACY_SIZE_BYTES + storage.nbytes for storage in run.storages.values())
     if there < needed:
         raise WeightsError(
             f"{path} is cut short: {there:,} bytes of {needed:,} of its tensors are there. Fetch it again."
@@ -102,7 +102,7 @@ class _Storage(NamedTuple):
         return self.numel * self.dtype.itemsize
 
 
-class Tensor:
+class TensorInfo:
     """Stand-in for a tensor. Raises ValueError where it does not lie within its storage."""
 
     __slots__ = ("dtype", "shape")
@@ -111,8 +111,8 @@ class Tensor:
         self, storage: object, offset: object, shape: object, strides: object, grad: object, hooks: object
     ) -> None:
         del grad
-        shape, strides = _counts(shape), _counts(strides)
-        (offset,) = _counts((offset,))
+        shape, strides = _check_sizes(shape), _check_sizes(strides)
+        (offset,) = _check_sizes((offset,))
         if not isinstance(storage, _Storage) or len(shape) != len(strides) or hooks:
             raise ValueError("a tensor is not described as tensors are")
         reach = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
@@ -125,7 +125,7 @@ class Tensor:
         raise ValueError("a tensor is changed after it was made")
 
 
-class _Names(OrderedDict[Any, Any]):
+class _StateDict(OrderedDict[Any, Any]):
     """Stand-in for the dict of a state; its notes on versions (`_metadata`) are dropped."""
 
     def __setstate__(self, state: object) -> None:
@@ -137,7 +137,7 @@ class _Parameter:
 
     def __new__(cls, tensor: object, grad: object, hooks: object) -> Any:
         del grad
-        if not isinstance(tensor, Tensor) or hooks:
+        if not isinstance(tensor, TensorInfo) or hooks:
             raise ValueError("a parameter is made of something else than a tensor")
         return tensor
 
@@ -158,7 +158,7 @@ class _NumpyType:
             raise ValueError("a number is of no plain type")
 
 
-class Scalar:
+class NumpyScalar:
     """Stand-in for one of numpy's scalars. Raises ValueError for one that would take more than a few bytes."""
 
     def __init__(self, kind: object, content: object) -> None:
@@ -166,27 +166,27 @@ class Scalar:
             raise ValueError("a number is not described as numbers are")
 
 
-def _encoded(text: object, encoding: object) -> bytes:
+def _encode_text(text: object, encoding: object) -> bytes:
     """Stand-in for how pickles of this protocol write a scalar's bytes."""
-    if not isinstance(text, str) or len(text) > _LONGEST_SCALAR or encoding != "latin1":
+    if not isinstance(text, str) or len(text) > _MAX_SCALAR_BYTES or encoding != "latin1":
         raise ValueError("bytes are not written as those of numbers are")
     return text.encode("latin1")
 
 
-_KNOWN: Mapping[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): _Names,
-    ("torch._utils", "_rebuild_tensor_v2"): Tensor,
+_STAND_INS: Mapping[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): _StateDict,
+    ("torch._utils", "_rebuild_tensor_v2"): TensorInfo,
     ("torch._utils", "_rebuild_parameter"): _Parameter,
-    ("numpy.core.multiarray", "scalar"): Scalar,  # so called before numpy 2
-    ("numpy._core.multiarray", "scalar"): Scalar,
+    ("numpy.core.multiarray", "scalar"): NumpyScalar,  # so called before numpy 2
+    ("numpy._core.multiarray", "scalar"): NumpyScalar,
     ("numpy", "dtype"): _NumpyType,
-    ("_codecs", "encode"): _encoded,
+    ("_codecs", "encode"): _encode_text,
     **{("torch", name): dtype for name, dtype in _DTYPES.items()},
 }
 
 
 # What pickles of `torch.save` are made of. Others set memory aside for as many bytes as they say will follow.
-_OPCODES = frozenset(
+_ALLOWED_OPCODES = frozenset(
     b"".join(
         (
             pickle.PROTO + pickle.STOP + pickle.GLOBAL + pickle.REDUCE + pickle.BUILD + pickle.BINPERSID,
@@ -202,10 +202,10 @@ _OPCODES = frozenset(
 
 
 # Python's own, not the faster one in C, which sets memory aside for as many objects as a pickle says it has.
-class _Survey(pickle._Unpickler):
+class _PickleInspector(pickle._Unpickler):
     """Runs a pickle with the stand-ins. `records` are the sizes of the storages where they are known."""
 
-    dispatch = {code: run for code, run in pickle._Unpickler.dispatch.items() if code in _OPCODES}  # noqa: RUF012
+    dispatch = {code: run for code, run in pickle._Unpickler.dispatch.items() if code in _ALLOWED_OPCODES}  # noqa: RUF012
 
     def __init__(
         self, path: Path, file: io.BytesIO | mmap.mmap, records: Mapping[str, int] | None = None
@@ -219,13 +219,13 @@ class _Survey(pickle._Unpickler):
 
     def find_class(self, module: str, name: str, /) -> Any:
         """A stand-in. Raises `WeightsError` for what the tensors of a file do not need."""
-        known = _KNOWN.get((module, name))
+        known = _STAND_INS.get((module, name))
         if known is None:
             raise WeightsError(
                 f"{self._path} asks for {f'{module}.{name}'[:100]!r}: only plain tensors are read, "
                 "anything else could be harmful."
             )
-        self.scalars = self.scalars or known in (Scalar, _NumpyType)
+        self.scalars = self.scalars or known in (NumpyScalar, _NumpyType)
         return known
 
     def load_proto(self) -> None:
@@ -245,7 +245,7 @@ class _Survey(pickle._Unpickler):
         kind, dtype, key, _, numel, *view = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str) or any(view):
             raise ValueError("a storage is not described as storages are")
-        (numel,) = _counts((numel,))
+        (numel,) = _check_sizes((numel,))
         if key not in self.storages:
             nbytes = _Storage(dtype, numel).nbytes
             self._left -= nbytes
@@ -255,7 +255,7 @@ class _Survey(pickle._Unpickler):
         return self.storages[key]
 
 
-def _counts(numbers: object) -> tuple[int, ...]:
+def _check_sizes(numbers: object) -> tuple[int, ...]:
     if not isinstance(numbers, tuple) or not all(type(number) is int and number >= 0 for number in numbers):
         raise ValueError("a tensor's sizes are no numbers")
     return numbers

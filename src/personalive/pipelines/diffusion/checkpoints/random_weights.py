@@ -21,11 +21,11 @@ from torch import Tensor, nn
 
 from personalive.errors import OutputExistsError
 from personalive.pipelines.diffusion.checkpoints import layout
-from personalive.pipelines.diffusion.checkpoints.atomic_dir import fresh_folder
+from personalive.pipelines.diffusion.checkpoints.atomic_dir import atomic_dir
 from personalive.pipelines.diffusion.checkpoints.layout import PublishedFile
-from personalive.pipelines.diffusion.checkpoints.model_config import Sizes, write_sizes
-from personalive.pipelines.diffusion.checkpoints.network_specs import NETWORKS, TINY_VAE, Network
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.checkpoints.model_config import ModelConfig, write_model_config
+from personalive.pipelines.diffusion.checkpoints.network_specs import NETWORKS, TINY_VAE, NetworkSpec
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNetParams
 from personalive.pipelines.diffusion.networks.motion_encoder import MotionEncoderParams
 from personalive.pipelines.diffusion.networks.motion_extractor import MotionExtractorParams
@@ -34,10 +34,10 @@ from personalive.pipelines.diffusion.networks.unet import UNetParams
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class RandomWeightsVariant:
     """Sizes of a whole set: some networks' as params, others' as the config.json they are published with."""
 
-    sizes: Sizes
+    sizes: ModelConfig
     vae: dict[str, Any]
     tiny_vae: dict[str, Any]
     image_encoder: dict[str, Any]
@@ -89,8 +89,8 @@ def _image_encoder_config(width: int, layers: int, heads: int, patch: int, proje
 
 
 VARIANTS = {
-    "small": Variant(
-        Sizes(
+    "small": RandomWeightsVariant(
+        ModelConfig(
             reference_unet=UNetParams(
                 block_out_channels=(32, 64, 64, 64), layers_per_block=1, cross_attention_width=32
             ),
@@ -114,8 +114,8 @@ VARIANTS = {
         tiny_vae=_tiny_vae_config(16, (1, 1, 1, 1)),
         image_encoder=_image_encoder_config(32, layers=2, heads=4, patch=32, projection=32),
     ),
-    "released": Variant(
-        Sizes(),
+    "released": RandomWeightsVariant(
+        ModelConfig(),
         vae=_vae_config((128, 256, 512, 512), layers=2),
         tiny_vae=_tiny_vae_config(64, (1, 3, 3, 3)),
         image_encoder=_image_encoder_config(1024, layers=24, heads=16, patch=14, projection=768),
@@ -125,7 +125,7 @@ VARIANTS = {
 
 # Gain of the weights and range of the biases. Keypoints stay in the image; motion tokens are of order one, since
 # larger ones make random UNets amplify rounding errors without bound.
-_GAINS = {
+_INIT_SCALES = {
     "motion_extractor/detector.fc_kp": (0.15, (-0.22, 0.22)),
     "motion_extractor/detector.fc_scale": (0.05, (1.0, 1.0)),
     "motion_extractor/detector.fc_t": (0.1, (0.0, 0.0)),
@@ -134,7 +134,7 @@ _GAINS = {
 }
 
 
-def write_random_set(
+def write_random_weights(
     directory: Path,
     *,
     variant: str = "small",
@@ -147,29 +147,29 @@ def write_random_set(
     `progress` is told each file's name before it is written; the folder appears when all are. Raises
     `OutputExistsError` when it holds anything already, `InputError` when it cannot be written.
     """
-    if directory.is_symlink() or (directory.exists() and not _is_empty(directory)):
+    if directory.is_symlink() or (directory.exists() and not _is_empty_dir(directory)):
         raise OutputExistsError(f"{directory} is not empty: give a new folder.")
-    with fresh_folder(directory) as partial:
-        write_configs(partial, VARIANTS[variant])
+    with atomic_dir(directory) as partial:
+        write_config_files(partial, VARIANTS[variant])
         for network in (*NETWORKS, TINY_VAE):
             module = network.build(partial, VARIANTS[variant].sizes)
-            made = random_weights(network.name, module, seed=seed, dtype_of=lambda _: dtype)
-            weights = {network.stored(name): tensor for name, tensor in made.items()}
-            for file, part in _files(network, weights):
+            made = random_state_dict(network.name, module, seed=seed, resolve_dtype=lambda _: dtype)
+            weights = {network.restore_name(name): tensor for name, tensor in made.items()}
+            for file, part in _split_into_files(network, weights):
                 path = partial / file.folder / file.names[-1]
                 progress(str(path.relative_to(partial)))
-                _save(part, path)
+                _save_file(part, path)
     return directory
 
 
-def _is_empty(directory: Path) -> bool:
+def _is_empty_dir(directory: Path) -> bool:
     try:
         return not any(directory.iterdir())
     except OSError:  # a file, say
         return False
 
 
-def _save(weights: dict[str, Tensor], path: Path) -> None:
+def _save_file(weights: dict[str, Tensor], path: Path) -> None:
     """Save, and say OSError where the disk refuses: torch only says that it was not where it meant to be."""
     try:
         torch.save(weights, path)
@@ -177,7 +177,7 @@ def _save(weights: dict[str, Tensor], path: Path) -> None:
         raise OSError(f"{path.name} could not be written; is the disk full?") from error
 
 
-def write_configs(directory: Path, variant: Variant) -> None:
+def write_config_files(directory: Path, variant: RandomWeightsVariant) -> None:
     """The parts of a set that say sizes: `model.json` and each config.json. Folders are made."""
     for file in layout.FILES:
         if file is not layout.BASE_UNET and file is not layout.BASE_UNET_CONFIG:
@@ -190,73 +190,77 @@ def write_configs(directory: Path, variant: Variant) -> None:
     for file, config in configs:
         path = directory / file.folder / file.names[0]
         path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    write_sizes(directory, variant.sizes)
+    write_model_config(directory, variant.sizes)
 
 
-def empty_networks(variant: Variant) -> dict[str, nn.Module]:
+def build_meta_networks(variant: RandomWeightsVariant) -> dict[str, nn.Module]:
     """The networks of such a set by name, on the meta device but for their constants: to be counted."""
     with tempfile.TemporaryDirectory() as name:
-        write_configs(Path(name), variant)
+        write_config_files(Path(name), variant)
         return {network.name: network.build(Path(name), variant.sizes) for network in (*NETWORKS, TINY_VAE)}
 
 
-def random_models(
-    variant: Variant,
+def build_random_components(
+    variant: RandomWeightsVariant,
     *,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
-    shelved: Collection[str] = (),
+    offloaded: Collection[str] = (),
     on_host: Collection[str] = (),
-) -> Models:
+) -> Components:
     """The networks of such a set without files, made on the device: for timing, where reading would take longer.
 
-    Drawn by the device's own generator, so the numbers differ from device to device. Networks named in `shelved`
+    Drawn by the device's own generator, so the numbers differ from device to device. Networks named in `offloaded`
     are put on the host as soon as they are made, and wait there until they are needed; those in `on_host` are made
     there and left there.
     """
     networks = {}
     with tempfile.TemporaryDirectory() as name:
-        write_configs(Path(name), variant)
+        write_config_files(Path(name), variant)
         for network in (*NETWORKS, TINY_VAE):
             module = network.build(Path(name), variant.sizes)
             # A generator of the device is quicker, but what never goes there may not fit.
-            _fill(module, network, seed, dtype, torch.device("cpu") if network.name in on_host else device)
-            place = torch.device("cpu") if network.name in (*shelved, *on_host) else device
+            _fill_random(
+                module, network, seed, dtype, torch.device("cpu") if network.name in on_host else device
+            )
+            place = torch.device("cpu") if network.name in (*offloaded, *on_host) else device
             networks[network.name] = module.to(place).requires_grad_(False).eval()
-    models = Models(**networks, device=device, dtype=dtype)  # type: ignore[arg-type]
-    return models.shelved(shelved)
+    models = Components(**networks, device=device, dtype=dtype)  # type: ignore[arg-type]
+    return models.offload(offloaded)
 
 
-def _fill(module: nn.Module, network: Network, seed: int, dtype: torch.dtype, device: torch.device) -> None:
+def _fill_random(
+    module: nn.Module, network: NetworkSpec, seed: int, dtype: torch.dtype, device: torch.device
+) -> None:
     """Give a network random weights, drawn on the device, each in the type that it is kept in; constants follow."""
 
     def kept(entry: str) -> torch.dtype:
-        return network.dtype_of(entry, dtype)
+        return network.resolve_dtype(entry, dtype)
 
-    weights = random_weights(network.name, module, seed=seed, dtype_of=kept, device=device)
+    weights = random_state_dict(network.name, module, seed=seed, resolve_dtype=kept, device=device)
     module.load_state_dict(weights, assign=True)
     for entry, buffer in module.named_buffers():
         if buffer.dtype.is_floating_point:
             buffer.data = buffer.to(kept(entry))
 
 
-def random_weights(
+def random_state_dict(
     network: str,
     module: nn.Module,
     *,
     seed: int,
-    dtype_of: Callable[[str], torch.dtype] = lambda _: torch.float32,
+    resolve_dtype: Callable[[str], torch.dtype] = lambda _: torch.float32,
     device: torch.device | str = "cpu",
 ) -> dict[str, Tensor]:
     """A random state dict for a module on the meta device; its constants are taken over as they are.
 
-    Floating entries are of the type that `dtype_of` their name gives. Each entry depends on `seed`, the network's
+    Floating entries are of the type that `resolve_dtype` their name gives. Each entry depends on `seed`, the network's
     name, the entry's name, and the kind of device alone.
     """
     return {
-        name: _random(network, name, tensor, seed, torch.device(device)).to(
-            dtype_of(name) if tensor.dtype.is_floating_point else tensor.dtype
+        name: _random_tensor(network, name, tensor, seed, torch.device(device)).to(
+            resolve_dtype(name) if tensor.dtype.is_floating_point else tensor.dtype
         )
         if tensor.is_meta
         else tensor
@@ -264,7 +268,7 @@ def random_weights(
     }
 
 
-def _random(network: str, name: str, like: Tensor, seed: int, device: torch.device) -> Tensor:
+def _random_tensor(network: str, name: str, like: Tensor, seed: int, device: torch.device) -> Tensor:
     digest = hashlib.sha256(f"{seed}/{network}/{name}".encode()).digest()
     generator = torch.Generator(device).manual_seed(int.from_bytes(digest[:7], "little"))
     module, _, leaf = name.rpartition(".")
@@ -273,7 +277,7 @@ def _random(network: str, name: str, like: Tensor, seed: int, device: torch.devi
         return torch.zeros(shape, dtype=like.dtype, device=device)
     if leaf == "running_var":
         return 1.0 + 0.2 * torch.rand(shape, generator=generator, device=device)
-    gain, biases = _GAINS.get(f"{network}/{module}", (1.0, None))
+    gain, biases = _INIT_SCALES.get(f"{network}/{module}", (1.0, None))
     if leaf == "bias" and biases is not None:
         return torch.empty(shape, device=device).uniform_(*biases, generator=generator)
     normal = torch.randn(shape, generator=generator, device=device)
@@ -282,10 +286,12 @@ def _random(network: str, name: str, like: Tensor, seed: int, device: torch.devi
     return 1.0 + 0.1 * normal if leaf == "weight" else 0.05 * normal
 
 
-def _files(network: Network, weights: dict[str, Tensor]) -> list[tuple[PublishedFile, dict[str, Tensor]]]:
+def _split_into_files(
+    network: NetworkSpec, weights: dict[str, Tensor]
+) -> list[tuple[PublishedFile, dict[str, Tensor]]]:
     """How the released files divide a network's entries."""
-    if network.main is not layout.DENOISING_UNET:
-        return [(network.main, weights)]
+    if network.converted_file is not layout.DENOISING_UNET:
+        return [(network.converted_file, weights)]
     temporal = {name: tensor for name, tensor in weights.items() if ".temporal_modules." in name}
     rest = {name: tensor for name, tensor in weights.items() if name not in temporal}
     return [(layout.DENOISING_UNET, rest), (layout.TEMPORAL_MODULE, temporal)]

@@ -5,31 +5,31 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 
 from personalive.errors import MissingWeightsError, WeightsError
-from personalive.pipelines.diffusion.checkpoints.checkpoint_file import TensorFile
-from personalive.pipelines.diffusion.checkpoints.layout import INDEX
-from personalive.pipelines.diffusion.checkpoints.model_config import read_object
+from personalive.pipelines.diffusion.checkpoints.checkpoint_file import CheckpointFile
+from personalive.pipelines.diffusion.checkpoints.layout import INDEX_SUFFIX
+from personalive.pipelines.diffusion.checkpoints.model_config import read_json_object
 
 
-def shards(path: Path) -> tuple[Path, ...]:
+def resolve_shards(path: Path) -> tuple[Path, ...]:
     """The files that hold what `path` stands for: itself, or those that it lists where it is an index.
 
     Raises `WeightsError` for an index that is none.
     """
-    return tuple(dict.fromkeys(_places(path).values())) if path.name.endswith(INDEX) else (path,)
+    return tuple(dict.fromkeys(_read_index(path).values())) if path.name.endswith(INDEX_SUFFIX) else (path,)
 
 
-def open_all(path: Path) -> list[TensorFile]:
+def open_shards(path: Path) -> list[CheckpointFile]:
     """Look into a file, or into each of those that an index lists, and see that all is there that it promises.
 
-    Raises `WeightsError` as `TensorFile.open` does, and for a file that lacks an entry.
+    Raises `WeightsError` as `CheckpointFile.open` does, and for a file that lacks an entry.
     """
-    if not path.name.endswith(INDEX):
-        return [TensorFile.open(path)]
-    places = _places(path)
-    missing = [place for place in shards(path) if not place.is_file()]
+    if not path.name.endswith(INDEX_SUFFIX):
+        return [CheckpointFile.open(path)]
+    places = _read_index(path)
+    missing = [place for place in resolve_shards(path) if not place.is_file()]
     if missing:
         raise MissingWeightsError(f"{missing[0]} is not there, but {path} names it. Fetch it too.")
-    files = {place: TensorFile.open(place) for place in shards(path)}
+    files = {place: CheckpointFile.open(place) for place in resolve_shards(path)}
     for name, place in places.items():
         if name not in files[place].entries:
             raise WeightsError(
@@ -38,9 +38,9 @@ def open_all(path: Path) -> list[TensorFile]:
     return list(files.values())
 
 
-def _places(path: Path) -> dict[str, Path]:
+def _read_index(path: Path) -> dict[str, Path]:
     """The file of each entry; all lie beside the index, wherever it says that they are."""
-    listed = read_object(path).get("weight_map")
+    listed = read_json_object(path).get("weight_map")
     if not isinstance(listed, dict) or not listed:
         raise WeightsError(f"{path} lists no files.")
     for name in listed.values():

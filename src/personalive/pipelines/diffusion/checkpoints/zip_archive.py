@@ -10,52 +10,52 @@ from pathlib import Path
 
 from personalive.errors import WeightsError
 
-PICKLE = "data.pkl"
-_BLOCK = 4 << 20
-_MAGIC = b"PK\x03\x04"
+PICKLE_RECORD = "data.pkl"
+_BLOCK_SIZE = 4 << 20
+_ZIP_MAGIC = b"PK\x03\x04"
 # The ends of archives: signature first; the size and the place of the list of records, and what follows it.
-_END = struct.Struct("<4s4H2LH")
-_LOCATOR = struct.Struct("<4sLQL")
-_END_64 = struct.Struct("<4sQ2H2L4Q")
+_END_RECORD = struct.Struct("<4s4H2LH")
+_END_LOCATOR_64 = struct.Struct("<4sLQL")
+_END_RECORD_64 = struct.Struct("<4sQ2H2L4Q")
 
 
 def is_zip(path: Path) -> bool:
     """Whether the file is a zip archive, which can be mapped into memory."""
     with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
+        return file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
 
 
-def records(path: Path) -> dict[str, int]:
+def list_records(path: Path) -> dict[str, int]:
     """Sizes of the records of an archive, by their names within its folder, the pickle among them.
 
     Raises `WeightsError` for an archive that `torch.save` does not write; of a damaged one it may raise anything.
     """
-    _require_one_directory(path)
+    _check_single_directory(path)
     sizes: dict[str, int] = {}
     with zipfile.ZipFile(path) as archive:
         listed = archive.infolist()
-        if not any(_name(record) == PICKLE for record in listed):
+        if not any(_record_name(record) == PICKLE_RECORD for record in listed):
             held = f"holds {listed[0].filename[:100]!r}" if listed else "is empty"
             raise WeightsError(f"{path} is a zip archive that {held}: unpack it, and give what is in it.")
         for record in listed:
             # None may be compressed: a few megabytes could unpack to gigabytes.
             if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
                 raise WeightsError(f"{path} is compressed, which files of weights are not.")
-            if _name(record) in sizes:
-                raise WeightsError(f"{path} holds {_name(record)[:100]!r} twice.")
-            sizes[_name(record)] = record.file_size
+            if _record_name(record) in sizes:
+                raise WeightsError(f"{path} holds {_record_name(record)[:100]!r} twice.")
+            sizes[_record_name(record)] = record.file_size
     if sum(sizes.values()) > path.stat().st_size:
         raise WeightsError(f"{path} says that it holds more than its own size. Fetch it again.")
     return sizes
 
 
-def check_sums(path: Path, report: Callable[[int], None] | None = None) -> None:
-    """Compare every record of an archive with its checksum; `report` is told of bytes read.
+def verify_checksums(path: Path, progress: Callable[[int], None] | None = None) -> None:
+    """Compare every record of an archive with its checksum; `progress` is told of bytes read.
 
     Raises `WeightsError` naming the first record that is not what was written. Records without a checksum, which
     `torch.save` can be told to write, are passed over.
     """
-    tell = report or (lambda nbytes: None)
+    tell = progress or (lambda nbytes: None)
     with zipfile.ZipFile(path) as archive:
         for record in archive.infolist():
             if not record.CRC:
@@ -63,36 +63,36 @@ def check_sums(path: Path, report: Callable[[int], None] | None = None) -> None:
                 continue
             try:
                 with archive.open(record) as opened:
-                    while block := opened.read(_BLOCK):
+                    while block := opened.read(_BLOCK_SIZE):
                         tell(len(block))
             except (zipfile.BadZipFile, EOFError) as error:
-                shown = _name(record)[:100]
+                shown = _record_name(record)[:100]
                 raise WeightsError(
                     f"{path} is damaged: its record {shown!r} does not have its checksum. Fetch it again."
                 ) from error
 
 
-def _name(record: zipfile.ZipInfo) -> str:
+def _record_name(record: zipfile.ZipInfo) -> str:
     return record.filename.partition("/")[2]
 
 
-def _require_one_directory(path: Path) -> None:
+def _check_single_directory(path: Path) -> None:
     """Raise `WeightsError` unless the list of records ends where the archive's end begins, as it says itself.
 
     Where both differ, Python's reader goes by the one and torch's by the other: two lists for two readers.
     """
     with path.open("rb") as file:
         size = file.seek(0, io.SEEK_END)
-        file.seek(max(0, size - _END.size - _LOCATOR.size - _END_64.size))
+        file.seek(max(0, size - _END_RECORD.size - _END_LOCATOR_64.size - _END_RECORD_64.size))
         tail = file.read()
-    end = size - _END.size
-    signature, *_, length, offset, comment = _END.unpack(tail[-_END.size :])
+    end = size - _END_RECORD.size
+    signature, *_, length, offset, comment = _END_RECORD.unpack(tail[-_END_RECORD.size :])
     sound = signature == b"PK\x05\x06" and comment == 0
-    locator = tail[-_END.size - _LOCATOR.size : -_END.size]
+    locator = tail[-_END_RECORD.size - _END_LOCATOR_64.size : -_END_RECORD.size]
     if locator.startswith(b"PK\x06\x07"):
-        end -= _LOCATOR.size + _END_64.size
-        _, _, place, _ = _LOCATOR.unpack(locator)
-        signature, *_, length, offset = _END_64.unpack(tail[: _END_64.size])
+        end -= _END_LOCATOR_64.size + _END_RECORD_64.size
+        _, _, place, _ = _END_LOCATOR_64.unpack(locator)
+        signature, *_, length, offset = _END_RECORD_64.unpack(tail[: _END_RECORD_64.size])
         sound = sound and signature == b"PK\x06\x06" and place == end
     if not sound or offset + length != end:
         raise WeightsError(

@@ -14,40 +14,40 @@ from typing import TypeVar
 import torch
 
 from personalive.out_of_memory import is_out_of_memory
-from personalive.pipelines.diffusion.memory.plan import BESIDE
+from personalive.pipelines.diffusion.memory.plan import RESERVED_BYTES
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
-_SETTINGS = "expandable_segments:{}"
-_TRIAL = 32 << 20
+_ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+_ALLOCATOR_SETTINGS = "expandable_segments:{}"
+_TRIAL_BYTES = 32 << 20
 """Bytes; less may be found in what PyTorch holds already."""
 
 
-def let_segments_grow(device: torch.device) -> None:
+def enable_expandable_segments(device: torch.device) -> None:
     """Have PyTorch enlarge what it holds of a GPU instead of taking pieces that fit nothing else later.
 
     Recordings of several shapes share one pool, which otherwise holds 1 GB more than any of them needs. To be
     called before tensors are made. Where the environment says how memory is taken, it decides.
     """
-    if device.type != "cuda" or any(os.environ.get(name) for name in _VARIABLES):
+    if device.type != "cuda" or any(os.environ.get(name) for name in _ALLOCATOR_VARIABLES):
         return
     try:
-        _set_allocator(_SETTINGS.format(True))
+        _set_allocator(_ALLOCATOR_SETTINGS.format(True))
         # Windows, WSL2 and old drivers take the setting, and fail or warn when memory is taken.
         _try_allocator(device)
     except Exception as error:  # of the driver or the library
         _log.info("memory is taken as PyTorch does by itself: %s", " ".join(str(error).split())[:200])
         with contextlib.suppress(AttributeError, RuntimeError, ValueError):
-            _set_allocator(_SETTINGS.format(False))
+            _set_allocator(_ALLOCATOR_SETTINGS.format(False))
 
 
 def _try_allocator(device: torch.device) -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        torch.empty(_TRIAL, dtype=torch.uint8, device=device)
+        torch.empty(_TRIAL_BYTES, dtype=torch.uint8, device=device)
         torch.cuda.empty_cache()
     for warning in said:
         if "expandable_segments" in str(warning.message):
@@ -61,19 +61,19 @@ def _set_allocator(settings: str) -> None:
     (newest or torch.cuda.memory._set_allocator_settings)(settings)
 
 
-def release(device: torch.device) -> None:
+def empty_cache(device: torch.device) -> None:
     """Give what is unused back to the device."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-def free_bytes(device: torch.device) -> int:
+def plannable_bytes(device: torch.device) -> int:
     """Bytes of a CUDA device that a pipeline about to be loaded may fill with tensors.
 
     What libraries, recordings and the kernels' code will take beside them is subtracted.
     """
-    return max(unused_bytes(device) - BESIDE, 0)
+    return max(unused_bytes(device) - RESERVED_BYTES, 0)
 
 
 def total_bytes(device: torch.device) -> int | None:
@@ -91,18 +91,18 @@ def unused_bytes(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
     reserved = torch.cuda.memory_reserved(device)
     total = torch.cuda.get_device_properties(device).total_memory
-    free = min(free, int(_share(device) * total) - reserved)
+    free = min(free, int(_memory_fraction(device) * total) - reserved)
     return max(free + reserved - torch.cuda.memory_allocated(device), 0)
 
 
-def _share(device: torch.device) -> float:
+def _memory_fraction(device: torch.device) -> float:
     """The share of a CUDA device's memory that this process may take."""
     ask: Callable[[int | None], float] | None = getattr(torch.cuda, "get_per_process_memory_fraction", None)
     # By its number, None being the current one: a device without one is not taken.
     return 1.0 if ask is None else ask(device.index)
 
 
-def sparingly(device: torch.device, nbytes: int, run: Callable[[], T]) -> T:
+def run_with_memory_limit(device: torch.device, nbytes: int, run: Callable[[], T]) -> T:
     """What `run` returns, having taken no more than `nbytes` beyond what this process holds of the device.
 
     cuDNN may choose an algorithm whose workspace is ten times what it computes on (69 GB for a float32 convolution
@@ -112,7 +112,7 @@ def sparingly(device: torch.device, nbytes: int, run: Callable[[], T]) -> T:
     if device.type != "cuda":
         return run()
     try:
-        with _limited(device, nbytes):
+        with _memory_limit(device, nbytes):
             return run()
     except RuntimeError as error:
         if not is_out_of_memory(error):
@@ -122,8 +122,8 @@ def sparingly(device: torch.device, nbytes: int, run: Callable[[], T]) -> T:
 
 
 @contextlib.contextmanager
-def _limited(device: torch.device, nbytes: int) -> Iterator[None]:
-    before = _share(device)
+def _memory_limit(device: torch.device, nbytes: int) -> Iterator[None]:
+    before = _memory_fraction(device)
     total = torch.cuda.get_device_properties(device).total_memory
     limit = (torch.cuda.memory_reserved(device) + nbytes) / total
     torch.cuda.set_per_process_memory_fraction(min(limit, before), device.index)

@@ -11,11 +11,11 @@ import torch
 
 from personalive.errors import InputError, PipelineUnavailableError
 
-_BFLOAT16 = (8, 0)
+_MIN_BFLOAT16_CAPABILITY = (8, 0)
 """Capability from which GPUs compute in it; PyTorch imitates it on others."""
 
 
-def device_of(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
     """The device of that name, "auto" for the best there is.
 
     Raises `PipelineUnavailableError` for one that this machine does not have.
@@ -34,31 +34,31 @@ def device_of(name: str) -> torch.device:
     return device
 
 
-class _ExactConvolutions:
+class _Tf32Guard:
     """Takes TensorFloat-32 from convolutions while anybody wants it: the setting is the whole process's."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._wanted = 0
+        self._users = 0
         self._restore: Callable[[], None] = lambda: None
 
-    def begin(self) -> None:
+    def acquire(self) -> None:
         with self._lock:
-            if self._wanted == 0:
-                self._restore = _take_tf32()
-            self._wanted += 1
+            if self._users == 0:
+                self._restore = _disable_tf32()
+            self._users += 1
 
-    def end(self) -> None:
+    def release(self) -> None:
         with self._lock:
-            self._wanted -= 1
-            if self._wanted == 0:
+            self._users -= 1
+            if self._users == 0:
                 self._restore()
 
 
-_exact_convolutions = _ExactConvolutions()
+_tf32_guard = _Tf32Guard()
 
 
-def _take_tf32() -> Callable[[], None]:
+def _disable_tf32() -> Callable[[], None]:
     """Take it, and return what puts all back as it was.
 
     PyTorch has an older setting and a newer one, both of which it reads, and refuses to where they contradict.
@@ -88,14 +88,14 @@ def exact_float32() -> Iterator[None]:
     PyTorch lets them take the latter by default, but not matrix products. It has no more digits than float16, and
     what is kept in float32 here is kept so for its digits. Blocks may be nested, and run on several threads.
     """
-    _exact_convolutions.begin()
+    _tf32_guard.acquire()
     try:
         yield
     finally:
-        _exact_convolutions.end()
+        _tf32_guard.release()
 
 
-def dtype_of(name: str, device: torch.device) -> torch.dtype:
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     """The type of that name; "auto" is float16 on a CUDA device and float32 elsewhere.
 
     "float8" is float16 too: `quantization.py` exchanges layers of such networks. Raises `InputError` for bfloat16
@@ -107,7 +107,7 @@ def dtype_of(name: str, device: torch.device) -> torch.dtype:
         return torch.float16
     if name == "bfloat16" and device.type == "cuda":
         capability = torch.cuda.get_device_capability(device)
-        if capability < _BFLOAT16:
+        if capability < _MIN_BFLOAT16_CAPABILITY:
             raise InputError(
                 f"dtype=bfloat16 needs a GPU of compute capability 8.0 or later, and {device} has "
                 f"{'.'.join(map(str, capability))}: take float16 or auto."

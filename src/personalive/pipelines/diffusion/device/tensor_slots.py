@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-Place = tuple[dict[str, Any], str, Tensor]
+TensorSlot = tuple[dict[str, Any], str, Tensor]
 """A module's parameters, buffers or other attributes by name, a name among them, and the tensor that is there."""
 
 
-def places_of(module: nn.Module, *, attributes: bool = False) -> list[Place]:
+def module_slots(module: nn.Module, *, attributes: bool = False) -> list[TensorSlot]:
     """A module's own parameters and buffers and, where asked, the tensors that are plain attributes of it."""
     kept: list[dict[str, Any]] = [module._parameters, module._buffers]
     if attributes:
@@ -24,12 +24,12 @@ def places_of(module: nn.Module, *, attributes: bool = False) -> list[Place]:
     ]
 
 
-def places_within(network: nn.Module, *, attributes: bool = False) -> Iterator[Place]:
+def network_slots(network: nn.Module, *, attributes: bool = False) -> Iterator[TensorSlot]:
     """The same of all modules of a network, one after the other: what was exchanged need not be kept."""
     for module in network.modules():
-        yield from places_of(module, attributes=attributes)
+        yield from module_slots(module, attributes=attributes)
 
 
-def like(tensor: Tensor, data: Tensor) -> Tensor:
+def wrap_like(tensor: Tensor, data: Tensor) -> Tensor:
     """The data as what the tensor is: a parameter or not."""
     return nn.Parameter(data, requires_grad=False) if isinstance(tensor, nn.Parameter) else data

@@ -13,15 +13,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from personalive.pipelines.diffusion.device.pinned_memory import host_memory
-from personalive.pipelines.diffusion.device.tensor_slots import Place, like, places_within
+from personalive.pipelines.diffusion.device.pinned_memory import allocate_host_tensor
+from personalive.pipelines.diffusion.device.tensor_slots import TensorSlot, network_slots, wrap_like
 from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNet
 
-SMALLEST = 1 << 16
+MIN_STREAMED_BYTES = 1 << 16
 """Bytes of a tensor that is worth waiting elsewhere: norms and biases stay."""
-PLACES = 2
-_ALIGNED = 512
-_PIECE = 1 << 25
+BUFFER_COUNT = 2
+_ALIGNMENT = 512
+_BLOCK_BYTES = 1 << 25
 """Page-locked memory comes in powers of two bytes: of a unit, one piece more wastes less than half of this."""
 
 
@@ -36,89 +36,91 @@ class StreamedUNet:
         self,
         network: DenoisingUNet,
         device: torch.device,
-        numbers: Sequence[int],
-        smallest: int | None = None,
+        unit_indices: Sequence[int],
+        min_bytes: int | None = None,
     ) -> None:
-        self.page_locked = device.type == "cuda"
+        self.pinned = device.type == "cuda"
         """Whether all that streams is page-locked: only then can the copies be recorded."""
-        self._turn = {number: turn for turn, number in enumerate(sorted(numbers))}
+        self._order = {number: turn for turn, number in enumerate(sorted(unit_indices))}
         units = network.units()
-        kept = {id(tensor) for tensor in network.motion_weights()}
+        kept = {id(tensor) for tensor in network.motion_projection_weights()}
         layouts = [
-            _Layout(
-                [spot for module in units[number] for spot in places_within(module, attributes=True)],
+            _UnitLayout(
+                [spot for module in units[number] for spot in network_slots(module, attributes=True)],
                 kept,
-                smallest or SMALLEST,
+                min_bytes or MIN_STREAMED_BYTES,
             )
-            for number in self._turn
+            for number in self._order
         ]
         size = max((layout.nbytes for layout in layouts), default=0)
-        self._places = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(PLACES)]
-        self._pieces = [
-            layout.move(self._places[turn % PLACES], locked=device.type == "cuda")
+        self._buffers = [torch.empty(size, dtype=torch.uint8, device=device) for _ in range(BUFFER_COUNT)]
+        self._blocks = [
+            layout.move_to_host(self._buffers[turn % BUFFER_COUNT], pinned=device.type == "cuda")
             for turn, layout in enumerate(layouts)
         ]
-        if self.page_locked:
-            self.page_locked = all(piece.is_pinned() for pieces in self._pieces for piece in pieces)
-        _bring_the_rest(network, device, self._places)
-        self._holds: list[int | None] = [None] * PLACES
-        self._copying = torch.cuda.Stream(device) if device.type == "cuda" else None
-        self._arrived = [torch.cuda.Event() for _ in range(PLACES)] if self._copying is not None else []
-        network.running, network.present = self._running, self._present
+        if self.pinned:
+            self.pinned = all(piece.is_pinned() for pieces in self._blocks for piece in pieces)
+        _move_remaining(network, device, self._buffers)
+        self._buffered: list[int | None] = [None] * BUFFER_COUNT
+        self._copy_stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._copy_done = (
+            [torch.cuda.Event() for _ in range(BUFFER_COUNT)] if self._copy_stream is not None else []
+        )
+        network.run_context, network.block_context = self._stream_run, self._stream_unit
 
     @property
     def nbytes(self) -> int:
         """Bytes that are copied in each run of the network."""
-        return sum(piece.nbytes for pieces in self._pieces for piece in pieces)
+        return sum(piece.nbytes for pieces in self._blocks for piece in pieces)
 
     @contextmanager
-    def _running(self) -> Iterator[None]:
+    def _stream_run(self) -> Iterator[None]:
         # What is there from before counts for nothing: a recording must hold every copy that it needs.
-        self._holds = [None] * PLACES
+        self._buffered = [None] * BUFFER_COUNT
         try:
-            for turn in range(min(PLACES, len(self._pieces))):
-                self._bring(turn)
+            for turn in range(min(BUFFER_COUNT, len(self._blocks))):
+                self._start_copy(turn)
             yield
         finally:
-            if self._copying is not None:
+            if self._copy_stream is not None:
                 # After a failure too: a recording cannot be ended with copies that nobody has waited for.
-                torch.cuda.current_stream(self._copying.device).wait_stream(self._copying)
+                torch.cuda.current_stream(self._copy_stream.device).wait_stream(self._copy_stream)
 
     @contextmanager
-    def _present(self, number: int) -> Iterator[None]:
-        turn = self._turn.get(number)
+    def _stream_unit(self, number: int) -> Iterator[None]:
+        turn = self._order.get(number)
         if turn is None:
             yield
             return
-        place = turn % PLACES
-        if self._holds[place] != turn:
-            self._bring(turn)
-        if self._copying is not None:
-            torch.cuda.current_stream(self._copying.device).wait_event(self._arrived[place])
+        place = turn % BUFFER_COUNT
+        if self._buffered[place] != turn:
+            self._start_copy(turn)
+        if self._copy_stream is not None:
+            torch.cuda.current_stream(self._copy_stream.device).wait_event(self._copy_done[place])
         yield
-        if turn + PLACES < len(self._pieces):
-            self._bring(turn + PLACES)
+        if turn + BUFFER_COUNT < len(self._blocks):
+            self._start_copy(turn + BUFFER_COUNT)
 
-    def _bring(self, turn: int) -> None:
+    def _start_copy(self, turn: int) -> None:
         """Begin to copy that unit to its place, once all that was begun before on the computing stream is done."""
-        place = turn % PLACES
-        self._holds[place] = turn
-        if self._copying is None:
-            self._copy(turn, place)
+        place = turn % BUFFER_COUNT
+        self._buffered[place] = turn
+        if self._copy_stream is None:
+            self._copy_unit(turn, place)
             return
-        self._copying.wait_stream(torch.cuda.current_stream(self._copying.device))
-        with torch.cuda.stream(self._copying):
-            self._copy(turn, place)
-            self._arrived[place].record(self._copying)
+        self._copy_stream.wait_stream(torch.cuda.current_stream(self._copy_stream.device))
+        with torch.cuda.stream(self._copy_stream):
+            self._copy_unit(turn, place)
+            self._copy_done[place].record(self._copy_stream)
 
-    def _copy(self, turn: int, place: int) -> None:
+    def _copy_unit(self, turn: int, place: int) -> None:
         begin = 0
-        for piece in self._pieces[turn]:
-            self._places[place][begin : begin + len(piece)].copy_(piece, non_blocking=True)
+        for piece in self._blocks[turn]:
+            self._buffers[place][begin : begin + len(piece)].copy_(piece, non_blocking=True)
             begin += len(piece)
 
 
-def evenly(sizes: Sequence[int], share: float) -> tuple[int, ...]:
+def select_evenly(sizes: Sequence[int], share: float) -> tuple[int, ...]:
     """Which of the units to stream, so that about that share of all bytes is, spread over the run."""
     chosen: list[int] = []
     owed = 0.0
@@ -130,69 +132,69 @@ def evenly(sizes: Sequence[int], share: float) -> tuple[int, ...]:
     return tuple(chosen)
 
 
-class _Layout:
+class _UnitLayout:
     """Where the large tensors of a unit lie in its place. Those that share memory go on sharing it."""
 
-    def __init__(self, spots: list[Place], kept: set[int], smallest: int) -> None:
-        self._spots = [
+    def __init__(self, slots: list[TensorSlot], kept: set[int], min_bytes: int) -> None:
+        self._slots = [
             spot
-            for spot in spots
-            if spot[2].untyped_storage().nbytes() >= smallest and id(spot[2]) not in kept
+            for spot in slots
+            if spot[2].untyped_storage().nbytes() >= min_bytes and id(spot[2]) not in kept
         ]
         self._offsets: dict[int, int] = {}
         self._storages: list[tuple[int, torch.UntypedStorage]] = []
         end = 0
-        for _, _, tensor in self._spots:
+        for _, _, tensor in self._slots:
             storage = tensor.untyped_storage()
             if storage.data_ptr() not in self._offsets:
                 self._offsets[storage.data_ptr()] = end
                 self._storages.append((end, storage))
-                end += -(-storage.nbytes() // _ALIGNED) * _ALIGNED
+                end += -(-storage.nbytes() // _ALIGNMENT) * _ALIGNMENT
         self.nbytes = end
 
-    def move(self, place: Tensor, *, locked: bool) -> list[Tensor]:
+    def move_to_host(self, buffer: Tensor, *, pinned: bool) -> list[Tensor]:
         """Put all on the host, in pieces of the place's bytes, and have the modules find it in the place."""
         pieces = [
-            host_memory((min(_PIECE, self.nbytes - begin),), torch.uint8, locked=locked)
-            for begin in range(0, self.nbytes, _PIECE)
+            allocate_host_tensor((min(_BLOCK_BYTES, self.nbytes - begin),), torch.uint8, pinned=pinned)
+            for begin in range(0, self.nbytes, _BLOCK_BYTES)
         ]
         for begin, storage in self._storages:
             whole = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
-            _spread(whole.cpu(), begin, pieces)
-        for places, name, tensor in self._spots:
+            _scatter(whole.cpu(), begin, pieces)
+        for places, name, tensor in self._slots:
             offset = self._offsets[tensor.untyped_storage().data_ptr()]
-            places[name] = like(tensor, _within(place, offset, tensor))
-        self._spots.clear()
+            places[name] = wrap_like(tensor, _view_in_buffer(buffer, offset, tensor))
+        self._slots.clear()
         self._storages.clear()
         return pieces
 
 
-def _spread(source: Tensor, begin: int, pieces: list[Tensor]) -> None:
-    """Copy bytes to where they belong in a row of pieces of `_PIECE` bytes each, the last one maybe shorter."""
+def _scatter(source: Tensor, begin: int, blocks: list[Tensor]) -> None:
+    """Copy bytes to where they belong in a row of pieces of `_BLOCK_BYTES` bytes each, the last one maybe shorter."""
     done = 0
     while done < len(source):
-        number, within = divmod(begin + done, _PIECE)
-        count = min(len(source) - done, _PIECE - within)
-        pieces[number][within : within + count].copy_(source[done : done + count])
+        number, within = divmod(begin + done, _BLOCK_BYTES)
+        count = min(len(source) - done, _BLOCK_BYTES - within)
+        blocks[number][within : within + count].copy_(source[done : done + count])
         done += count
 
 
-def _within(place: Tensor, offset: int, tensor: Tensor) -> Tensor:
+def _view_in_buffer(buffer: Tensor, offset: int, tensor: Tensor) -> Tensor:
     """A tensor like that one, its storage's bytes being those of the place from `offset` on."""
     begin = offset // tensor.element_size() + tensor.storage_offset()
-    seen = torch.empty(0, dtype=tensor.dtype, device=place.device)
-    return seen.set_(place.untyped_storage(), begin, tensor.shape, tensor.stride())
+    seen = torch.empty(0, dtype=tensor.dtype, device=buffer.device)
+    return seen.set_(buffer.untyped_storage(), begin, tensor.shape, tensor.stride())
 
 
-def _bring_the_rest(network: nn.Module, device: torch.device, places: Sequence[Tensor]) -> None:
+def _move_remaining(network: nn.Module, device: torch.device, buffers: Sequence[Tensor]) -> None:
     """Put on the device what does not stream; tensors that share memory go on sharing it."""
-    streamed = {place.untyped_storage().data_ptr() for place in places}
+    streamed = {place.untyped_storage().data_ptr() for place in buffers}
     moved: dict[int, Tensor] = {}
-    for where, name, tensor in places_within(network, attributes=True):
+    for where, name, tensor in network_slots(network, attributes=True):
         storage = tensor.untyped_storage()
         if tensor.device == device or storage.data_ptr() in streamed:
             continue
         if storage.data_ptr() not in moved:
             whole = torch.empty(0, dtype=torch.uint8, device=storage.device).set_(storage)
             moved[storage.data_ptr()] = whole.to(device)
-        where[name] = like(tensor, _within(moved[storage.data_ptr()], 0, tensor))
+        where[name] = wrap_like(tensor, _view_in_buffer(moved[storage.data_ptr()], 0, tensor))

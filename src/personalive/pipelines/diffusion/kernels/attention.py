@@ -18,14 +18,14 @@ BACKENDS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
 
-FAST = ("cudnn", "flash", "efficient")
+MEMORY_EFFICIENT_BACKENDS = ("cudnn", "flash", "efficient")
 """Those that do not keep all scores in memory. `math` does: it takes every shape, and is never the faster."""
 
 _HOPPER = (9, 0)
-_ON_HOPPER = [BACKENDS[name] for name in (*FAST, "math")]
+_HOPPER_PRIORITY = [BACKENDS[name] for name in (*MEMORY_EFFICIENT_BACKENDS, "math")]
 
 
-def preferred(device: torch.device, attention: str = "auto") -> AbstractContextManager[Any]:
+def prefer_backend(device: torch.device, attention: str = "auto") -> AbstractContextManager[Any]:
     """In the block, PyTorch takes that one of its kernels or, for "auto", the likeliest to be fast.
 
     For where nothing is measured. On Hopper cuDNN's is the fastest for long keys (2.3 ms against flash's 4.2 at
@@ -36,12 +36,12 @@ def preferred(device: torch.device, attention: str = "auto") -> AbstractContextM
         return own
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < _HOPPER:
         return nullcontext()
-    ordered: AbstractContextManager[Any] = sdpa_kernel(_ON_HOPPER, set_priority=True)
+    ordered: AbstractContextManager[Any] = sdpa_kernel(_HOPPER_PRIORITY, set_priority=True)
     return ordered
 
 
-def by_backend(name: str, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """`run` with that one of PyTorch's kernels; raises RuntimeError where the kernel does not take the shape.
+def with_backend(name: str, call_attention: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """`call_attention` with that one of PyTorch's kernels; raises RuntimeError where the kernel does not take the shape.
 
     Which kernels may be used is a setting of the whole process: only one thread may run attention at a time.
     """
@@ -49,12 +49,12 @@ def by_backend(name: str, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
 
     def call() -> Tensor:
         with sdpa_kernel(backend):
-            return run()
+            return call_attention()
 
     return call
 
 
-def quietly(call: Callable[[], object]) -> None:
+def call_without_warnings(call: Callable[[], object]) -> None:
     """Call it without PyTorch's warnings, by which it explains at length why a kernel does not take a shape."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

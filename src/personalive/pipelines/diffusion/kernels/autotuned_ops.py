@@ -10,26 +10,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personalive.pipelines.diffusion.kernels.attention import FAST, by_backend
+from personalive.pipelines.diffusion.kernels.attention import MEMORY_EFFICIENT_BACKENDS, with_backend
 from personalive.pipelines.diffusion.kernels.fp8 import (
     Float8Convolution,
-    Float8Gate,
-    gain_of,
+    Float8GEGLU,
+    output_gain,
 )
 from personalive.pipelines.diffusion.kernels.operations import (
-    PLAIN,
-    Convolution,
-    Normed,
+    PLAIN_OPERATIONS,
+    ConvLayer,
+    LayerNormOutput,
     Operations,
-    Summed,
+    TensorWithStats,
 )
-from personalive.pipelines.diffusion.kernels.selector import PLAIN_FORM, Chooser, Given
+from personalive.pipelines.diffusion.kernels.selector import PYTORCH, KernelSelector, ProblemKey
 
 Result = TypeVar("Result")
-Product = Callable[..., Tensor]
+LinearGegluKernel = Callable[..., Tensor]
 Kernels = dict[str, Callable[[], Tensor]]
 
-_FORM = "fused"
+_FUSED = "fused"
 _WORTH_MS = 0.02
 """What takes less is not worth the kernels that a change would compile."""
 _GROUPS = 32
@@ -38,98 +38,112 @@ _GROUPS = 32
 class FusedOperations(Operations, Protocol):
     """Operations of which some have several forms; see `TritonOperations`."""
 
-    def products(self, tokens: Tensor, weight: Tensor) -> dict[str, Product]:
+    def linear_geglu_kernels(self, tokens: Tensor, weight: Tensor) -> dict[str, LinearGegluKernel]:
         """Those that take such tokens and such a paired weight, by name."""
 
-    def convolutions(self, codes: Tensor, layer: Float8Convolution) -> Kernels:
-        """Of `convolve`, without the bias."""
+    def fp8_conv_kernels(self, codes: Tensor, layer: Float8Convolution) -> Kernels:
+        """Of `conv`, without the bias."""
 
-    def gates(self, codes: Tensor, layer: Float8Gate) -> Kernels:
-        """Of `gated_codes`."""
+    def fp8_geglu_kernels(self, codes: Tensor, layer: Float8GEGLU) -> Kernels:
+        """Of `geglu_fp8`."""
 
 
-class MeasuredOperations:
-    """The forms of `fused` and PyTorch's, chosen between by a `chooser`; results lie in memory as fused ones do.
+class AutotunedOperations:
+    """The forms of `fused` and PyTorch's, chosen between by a `selector`; results lie in memory as fused ones do.
 
     `backends`: PyTorch's attention kernels to choose between, none where another is asked for. Where a network is
     compiled, nothing can be measured: operations are fused there, as far as their kernels have not failed before.
     """
 
-    accumulates = True
+    fuses_residual_matmul = True
 
-    def __init__(self, fused: FusedOperations, chooser: Chooser, backends: Sequence[str] = FAST) -> None:
+    def __init__(
+        self,
+        fused: FusedOperations,
+        selector: KernelSelector,
+        backends: Sequence[str] = MEMORY_EFFICIENT_BACKENDS,
+    ) -> None:
         self.fused = fused
-        self.chooser = chooser
+        self.selector = selector
         self._backends = tuple(backends)
 
     def group_norm(
-        self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
+        self, x: TensorWithStats, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
     ) -> Tensor:
         """See `Operations`. With sums taken down before, our norm reads the picture once less."""
-        return self._either(
+        return self._select(
             "group norm",
-            lambda: (_laid(x.picture), _laid(x.sums), norm.num_groups, silu, _laid(shift), *_gives(norm)),
+            lambda: (
+                _layout_key(x.tensor),
+                _layout_key(x.stats),
+                norm.num_groups,
+                silu,
+                _layout_key(shift),
+                *_output_kinds(norm),
+            ),
             lambda: self.fused.group_norm(x, norm, silu=silu, shift=shift),
-            lambda: _channels_last(PLAIN.group_norm(x, norm, silu=silu, shift=shift)),
+            lambda: _to_channels_last(PLAIN_OPERATIONS.group_norm(x, norm, silu=silu, shift=shift)),
         )
 
-    def add(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> Summed:
+    def add_with_stats(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> TensorWithStats:
         """See `Operations`. Timed with a norm behind it: what it takes down is of use there alone."""
         if update is None and bias is None:
-            return PLAIN.add(x, update, bias)
-        return self._either(
+            return PLAIN_OPERATIONS.add_with_stats(x, update, bias)
+        return self._select(
             "add",
-            lambda: (_laid(x), _laid(update), _laid(bias)),
-            lambda: self.fused.add(x, update, bias),
-            lambda: Summed(_channels_last(PLAIN.add(x, update, bias).picture)),
-            followed=self._normed,
+            lambda: (_layout_key(x), _layout_key(update), _layout_key(bias)),
+            lambda: self.fused.add_with_stats(x, update, bias),
+            lambda: TensorWithStats(
+                _to_channels_last(PLAIN_OPERATIONS.add_with_stats(x, update, bias).tensor)
+            ),
+            consumer=self._group_norm_for_timing,
         )
 
-    def _normed(self, x: Summed) -> Tensor:
-        channels = x.picture.shape[1]
-        weight = x.picture.new_ones(channels)
+    def _group_norm_for_timing(self, x: TensorWithStats) -> Tensor:
+        channels = x.tensor.shape[1]
+        weight = x.tensor.new_ones(channels)
         norm = nn.GroupNorm(math.gcd(channels, _GROUPS), channels, device="meta")
         norm.weight = norm.bias = nn.Parameter(weight, requires_grad=False)
         return self.group_norm(x, norm)
 
-    def convolve(self, x: Tensor, layer: Convolution) -> tuple[Tensor, Tensor | None]:
+    def conv(self, x: Tensor, layer: ConvLayer) -> tuple[Tensor, Tensor | None]:
         """See `Operations`. Of values a library's in any case; what differs is who adds the bias."""
         if not isinstance(layer, Float8Convolution) or torch.compiler.is_compiling():
-            return self.fused.convolve(x, layer)
-        forms = self.fused.convolutions(x, layer)
-        return self.chooser.run(
+            return self.fused.conv(x, layer)
+        forms = self.fused.fp8_conv_kernels(x, layer)
+        return self.selector.run(
             "convolution of codes",
-            (_laid(x), _laid(layer.weight)),
+            (_layout_key(x), _layout_key(layer.weight)),
             {name: lambda form=form: (form(), layer.bias) for name, form in forms.items()},  # type: ignore[misc]
-            lambda: PLAIN.convolve(x, layer),
+            lambda: PLAIN_OPERATIONS.conv(x, layer),
         )
 
-    def rectified_convolution(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
+    def conv_relu(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
         """See `Operations`."""
         how = (layer.stride, layer.padding, layer.dilation, layer.groups)
-        return self._either(
+        return self._select(
             "rectified convolution",
-            lambda: (_laid(x), _laid(layer.weight), how, residual is not None),
-            lambda: self.fused.rectified_convolution(x, layer, residual),
-            lambda: PLAIN.rectified_convolution(x, layer, residual),
+            lambda: (_layout_key(x), _layout_key(layer.weight), how, residual is not None),
+            lambda: self.fused.conv_relu(x, layer, residual),
+            lambda: PLAIN_OPERATIONS.conv_relu(x, layer, residual),
         )
 
-    def rectified_norm(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    def batch_norm_relu(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         """See `Operations`."""
-        return self._either(
+        return self._select(
             "rectified norm",
-            lambda: (_laid(x),),
-            lambda: self.fused.rectified_norm(x, norm),
-            lambda: _channels_last(PLAIN.rectified_norm(x, norm)),
+            lambda: (_layout_key(x),),
+            lambda: self.fused.batch_norm_relu(x, norm),
+            lambda: _to_channels_last(PLAIN_OPERATIONS.batch_norm_relu(x, norm)),
         )
 
-    def join(self, own: Tensor, shared: Tensor) -> Tensor:
+    def concat_kv(self, own: Tensor, shared: Tensor) -> Tensor:
         """See `Operations`."""
-        return self._either(
+        return self._select(
             "join",
-            lambda: (_laid(own), _laid(shared)),
-            lambda: self.fused.join(own, shared),
-            lambda: PLAIN.join(own, shared),
+            lambda: (_layout_key(own), _layout_key(shared)),
+            lambda: self.fused.concat_kv(own, shared),
+            lambda: PLAIN_OPERATIONS.concat_kv(own, shared),
         )
 
     def layer_norm(
@@ -138,143 +152,157 @@ class MeasuredOperations:
         norm: nn.LayerNorm,
         update: Tensor | None = None,
         shift: Tensor | None = None,
-        code: Tensor | None = None,
+        position_code: Tensor | None = None,
         bias: Tensor | None = None,
-    ) -> Normed:
+    ) -> LayerNormOutput:
         """See `Operations`."""
-        return self._either(
+        return self._select(
             "layer norm",
             lambda: (
-                *(_laid(tokens), _laid(update), _laid(shift), _laid(code), bias is not None),
-                *_gives(norm),
+                *(
+                    _layout_key(tokens),
+                    _layout_key(update),
+                    _layout_key(shift),
+                    _layout_key(position_code),
+                    bias is not None,
+                ),
+                *_output_kinds(norm),
             ),
-            lambda: self.fused.layer_norm(tokens, norm, update, shift, code, bias),
-            lambda: PLAIN.layer_norm(tokens, norm, update, shift, code, bias),
+            lambda: self.fused.layer_norm(tokens, norm, update, shift, position_code, bias),
+            lambda: PLAIN_OPERATIONS.layer_norm(tokens, norm, update, shift, position_code, bias),
         )
 
-    def accumulate(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
+    def add_matmul(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
         """See `Operations`. A library's in any case."""
-        return self.fused.accumulate(total, values, weight)
+        return self.fused.add_matmul(total, values, weight)
 
-    def gated(self, projected: Tensor) -> Tensor:
+    def geglu(self, projected: Tensor) -> Tensor:
         """See `Operations`."""
-        return self._either(
+        return self._select(
             "gated",
-            lambda: (_laid(projected),),
-            lambda: self.fused.gated(projected),
-            lambda: PLAIN.gated(projected),
+            lambda: (_layout_key(projected),),
+            lambda: self.fused.geglu(projected),
+            lambda: PLAIN_OPERATIONS.geglu(projected),
         )
 
-    def gated_product(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def linear_geglu(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """See `Operations`."""
         if torch.compiler.is_compiling():
-            return self.fused.gated_product(tokens, weight, bias)
-        return self.chooser.run(
+            return self.fused.linear_geglu(tokens, weight, bias)
+        return self.selector.run(
             "gated product",
-            (_laid(tokens), _laid(weight)),
-            self._products(tokens, weight, bias),
-            lambda: PLAIN.gated_product(tokens, weight, bias),
+            (_layout_key(tokens), _layout_key(weight)),
+            self._linear_geglu_calls(tokens, weight, bias),
+            lambda: PLAIN_OPERATIONS.linear_geglu(tokens, weight, bias),
         )
 
-    def gated_codes(self, codes: Tensor, layer: Float8Gate) -> Tensor:
+    def geglu_fp8(self, codes: Tensor, layer: Float8GEGLU) -> Tensor:
         """See `Operations`."""
         if torch.compiler.is_compiling():
-            return self.fused.gated_codes(codes, layer)
-        return self.chooser.run(
+            return self.fused.geglu_fp8(codes, layer)
+        return self.selector.run(
             "gated product of codes",
-            (_laid(codes), _laid(layer.weight)),
-            self.fused.gates(codes, layer),
-            lambda: PLAIN.gated_codes(codes, layer),
+            (_layout_key(codes), _layout_key(layer.weight)),
+            self.fused.fp8_geglu_kernels(codes, layer),
+            lambda: PLAIN_OPERATIONS.geglu_fp8(codes, layer),
         )
 
-    def prefers(
+    def prefers_replacement(
         self,
         change: str,
-        given: Given,
+        given: ProblemKey,
         changed: Callable[[], object],
         plain: Callable[[], object],
     ) -> bool:
         """See `Operations`. By timing both."""
-        fastest = self.chooser.fastest(change, given, {"changed": changed}, plain, worth_ms=_WORTH_MS)
-        return fastest != PLAIN_FORM
+        fastest = self.selector.select_fastest(change, given, {"changed": changed}, plain, worth_ms=_WORTH_MS)
+        return fastest != PYTORCH
 
-    def pairs(self, rows: int, linear: nn.Linear) -> bool:
+    def prefers_interleaved(self, rows: int, linear: nn.Linear) -> bool:
         """See `Operations`. By timing both, on made-up tokens."""
         weight, bias = linear.weight.detach(), linear.bias.detach()
-        if not self.fused.products(weight, weight):
+        if not self.fused.linear_geglu_kernels(weight, weight):
             return False
         random = torch.Generator(weight.device).manual_seed(0)
         tokens = torch.empty(1, rows, weight.shape[1], dtype=weight.dtype, device=weight.device)
         tokens.normal_(generator=random)
-        fastest = self.chooser.fastest(
+        fastest = self.selector.select_fastest(
             "paired gate",
-            (_laid(tokens), _laid(weight)),
-            self._products(tokens, weight, bias),
-            lambda: self.gated(F.linear(tokens, weight, bias)),
+            (_layout_key(tokens), _layout_key(weight)),
+            self._linear_geglu_calls(tokens, weight, bias),
+            lambda: self.geglu(F.linear(tokens, weight, bias)),
         )
-        return fastest != PLAIN_FORM
+        return fastest != PYTORCH
 
-    def _products(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> dict[str, Callable[[], Tensor]]:
-        forms = self.fused.products(tokens, weight)
+    def _linear_geglu_calls(
+        self, tokens: Tensor, weight: Tensor, bias: Tensor
+    ) -> dict[str, Callable[[], Tensor]]:
+        forms = self.fused.linear_geglu_kernels(tokens, weight)
         return {name: lambda form=form: form(tokens, weight, bias) for name, form in forms.items()}  # type: ignore[misc]
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    def attention(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """See `Operations`."""
-        return self._attended(
-            "attention", (heads,), {}, lambda: PLAIN.attend(query, key, value, heads), query, key, value
+        return self._select_attention(
+            "attention",
+            (heads,),
+            {},
+            lambda: PLAIN_OPERATIONS.attention(query, key, value, heads),
+            query,
+            key,
+            value,
         )
 
-    def attend_wide(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def single_head_attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `Operations`."""
-        return self._attended(
+        return self._select_attention(
             "attention in one head",
             (),
-            {_FORM: lambda: self.fused.attend_wide(query, key, value)},
-            lambda: PLAIN.attend_wide(query, key, value),
+            {_FUSED: lambda: self.fused.single_head_attention(query, key, value)},
+            lambda: PLAIN_OPERATIONS.single_head_attention(query, key, value),
             query, key, value,
         )  # fmt: skip
 
-    def _attended(
+    def _select_attention(
         self,
         operation: str,
-        how: tuple[Hashable, ...],
+        options: tuple[Hashable, ...],
         kernels: dict[str, Callable[[], Tensor]],
         plain: Callable[[], Tensor],
-        *given: Tensor,
+        *tensors: Tensor,
     ) -> Tensor:
         if torch.compiler.is_compiling():
-            return kernels.get(_FORM, plain)()
-        return self.chooser.run(
+            return kernels.get(_FUSED, plain)()
+        return self.selector.run(
             operation,
-            (*map(_laid, given), *how),
+            (*map(_layout_key, tensors), *options),
             kernels,
             plain,
-            libraries={name: by_backend(name, plain) for name in self._backends},
+            libraries={name: with_backend(name, plain) for name in self._backends},
         )
 
-    def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    def temporal_attention(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """See `Operations`."""
-        return self._either(
+        return self._select(
             "attention along time",
-            lambda: (_laid(query), _laid(key), _laid(value), heads),
-            lambda: self.fused.attend_along_time(query, key, value, heads),
-            lambda: PLAIN.attend_along_time(query, key, value, heads),
+            lambda: (_layout_key(query), _layout_key(key), _layout_key(value), heads),
+            lambda: self.fused.temporal_attention(query, key, value, heads),
+            lambda: PLAIN_OPERATIONS.temporal_attention(query, key, value, heads),
         )
 
-    def _either(
+    def _select(
         self,
         operation: str,
-        given: Callable[[], Given],
+        problem: Callable[[], ProblemKey],
         fused: Callable[[], Result],
         plain: Callable[[], Result],
-        followed: Callable[[Result], object] | None = None,
+        consumer: Callable[[Result], object] | None = None,
     ) -> Result:
         if torch.compiler.is_compiling():
-            return plain() if self.chooser.out(operation, _FORM) else fused()
-        return self.chooser.run(operation, given(), {_FORM: fused}, plain, followed=followed)
+            return plain() if self.selector.has_failed(operation, _FUSED) else fused()
+        return self.selector.run(operation, problem(), {_FUSED: fused}, plain, consumer=consumer)
 
 
-def _laid(tensor: Tensor | None) -> Hashable:
+def _layout_key(tensor: Tensor | None) -> Hashable:
     """A tensor's shape and type and, unless it lies row by row or channels-last, its strides."""
     if tensor is None:
         return None
@@ -285,10 +313,10 @@ def _laid(tensor: Tensor | None) -> Hashable:
     return (tensor.shape, tensor.dtype, tensor.stride())
 
 
-def _gives(norm: nn.Module) -> tuple[str, ...]:
+def _output_kinds(norm: nn.Module) -> tuple[str, ...]:
     """What a norm gives, where it is not values."""
-    return () if gain_of(norm) is None else ("codes",)
+    return () if output_gain(norm) is None else ("codes",)
 
 
-def _channels_last(picture: Tensor) -> Tensor:
+def _to_channels_last(picture: Tensor) -> Tensor:
     return picture.contiguous(memory_format=torch.channels_last)

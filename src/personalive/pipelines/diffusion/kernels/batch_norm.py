@@ -7,13 +7,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from personalive.pipelines.diffusion.kernels.autotune import tuned
-from personalive.pipelines.diffusion.kernels.custom_op import Registered
+from personalive.pipelines.diffusion.kernels.autotune import autotune
+from personalive.pipelines.diffusion.kernels.custom_op import CustomOp
 
 
-@tuned([({"ROWS": 32, "WIDTH": 64}, 4), ({"ROWS": 8, "WIDTH": 128}, 4)], key=["channels"])
+@autotune([({"ROWS": 32, "WIDTH": 64}, 4), ({"ROWS": 8, "WIDTH": 128}, 4)], key=["channels"])
 @triton.jit
-def _rectified(
+def _batch_norm_relu_kernel(
     x, mean, variance, weight, bias, out, rows, channels, eps, ROWS: tl.constexpr, WIDTH: tl.constexpr
 ):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -30,8 +30,8 @@ def _rectified(
     tl.store(out + place, tl.maximum(value, 0.0).to(out.dtype.element_ty), mask=here)
 
 
-@Registered
-def rectified_norm(
+@CustomOp
+def batch_norm_relu(
     x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> Tensor:
     """ReLU of the batch norm of x (N, C, h, w) by these statistics (C,); channels-last in memory, in and out."""
@@ -39,13 +39,13 @@ def rectified_norm(
     out = torch.empty_like(x)
     channels = x.shape[1]
     rows = x.numel() // channels
-    _rectified[lambda meta: (triton.cdiv(rows, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]))](
-        x, mean, variance, weight, bias, out, rows, channels, eps
-    )
+    _batch_norm_relu_kernel[
+        lambda meta: (triton.cdiv(rows, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]))
+    ](x, mean, variance, weight, bias, out, rows, channels, eps)
     return out
 
 
-@rectified_norm.register_fake
+@batch_norm_relu.register_fake
 def _(x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     del mean, variance, weight, bias, eps
     return torch.empty_like(x, memory_format=torch.channels_last)

@@ -22,55 +22,55 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class KernelChoice:
     """Which form was taken, and the milliseconds of each that was timed."""
 
-    form: str
+    implementation: str
     ms: Mapping[str, float]
 
 
-class Choices(MutableMapping[str, Choice]):
+class KernelChoiceCache(MutableMapping[str, KernelChoice]):
     """Operation and shape → choice. With a folder they are read from a file in it, and written as they are made.
 
     The file is named by the versions of all that computes. One that cannot be read is as good as none, and where
     nothing can be written choices last as long as the process.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self.path = None if folder is None else folder / f"choices-{versions()}.json"
-        self._known: dict[str, Choice] = {} if self.path is None else _read(self.path)
-        self._passing: set[str] = set()
+    def __init__(self, cache_dir: Path | None = None) -> None:
+        self.path = None if cache_dir is None else cache_dir / f"choices-{hash_versions()}.json"
+        self._choices: dict[str, KernelChoice] = {} if self.path is None else _read_choices(self.path)
+        self._unsaved: set[str] = set()
 
-    def __getitem__(self, key: str) -> Choice:
-        return self._known[key]
+    def __getitem__(self, key: str) -> KernelChoice:
+        return self._choices[key]
 
-    def __setitem__(self, key: str, choice: Choice) -> None:
-        self._passing.discard(key)
-        self._known[key] = choice
+    def __setitem__(self, key: str, choice: KernelChoice) -> None:
+        self._unsaved.discard(key)
+        self._choices[key] = choice
         self._write()
 
     def __delitem__(self, key: str) -> None:
-        del self._known[key]
-        self._passing.discard(key)
+        del self._choices[key]
+        self._unsaved.discard(key)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._known)
+        return iter(self._choices)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._choices)
 
-    def put_for_now(self, key: str, choice: Choice) -> None:
+    def set_unsaved(self, key: str, choice: KernelChoice) -> None:
         """One that the next start shall make anew."""
-        self._passing.add(key)
-        self._known[key] = choice
+        self._unsaved.add(key)
+        self._choices[key] = choice
 
     def _write(self) -> None:
         if self.path is None:
             return
         kept = {
-            key: {"form": choice.form, "ms": {name: round(ms, 5) for name, ms in choice.ms.items()}}
-            for key, choice in sorted(self._known.items())
-            if key not in self._passing
+            key: {"form": choice.implementation, "ms": {name: round(ms, 5) for name, ms in choice.ms.items()}}
+            for key, choice in sorted(self._choices.items())
+            if key not in self._unsaved
         }
         beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")
         try:
@@ -84,7 +84,7 @@ class Choices(MutableMapping[str, Choice]):
 
 
 @cache
-def versions() -> str:
+def hash_versions() -> str:
     """A short hash of what computes: PyTorch, its libraries, Triton, and our own operations."""
     try:
         triton = importlib.metadata.version("triton")
@@ -97,10 +97,10 @@ def versions() -> str:
     return digest.hexdigest()[:12]
 
 
-def _read(path: Path) -> dict[str, Choice]:
+def _read_choices(path: Path) -> dict[str, KernelChoice]:
     try:
         found: Any = json.loads(path.read_text(encoding="utf-8"))
-        return {str(key): _choice(entry) for key, entry in found.items()}
+        return {str(key): _parse_choice(entry) for key, entry in found.items()}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
@@ -108,5 +108,5 @@ def _read(path: Path) -> dict[str, Choice]:
         return {}
 
 
-def _choice(entry: Any) -> Choice:
-    return Choice(str(entry["form"]), {str(name): float(ms) for name, ms in entry["ms"].items()})
+def _parse_choice(entry: Any) -> KernelChoice:
+    return KernelChoice(str(entry["form"]), {str(name): float(ms) for name, ms in entry["ms"].items()})

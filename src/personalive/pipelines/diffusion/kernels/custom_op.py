@@ -7,29 +7,29 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 import torch
 
-Given = ParamSpec("Given")
+Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
 
-class Registered(Generic[Given, Result]):
+class CustomOp(Generic[Params, Result]):
     """A function of tensors that launches kernels: itself where it is run, one operation where it is compiled.
 
     Calling an operation through PyTorch's dispatcher takes longer than most of these take on a GPU, and the first
     such call imports the compiler.
     """
 
-    def __init__(self, function: Callable[Given, Result]) -> None:
+    def __init__(self, function: Callable[Params, Result]) -> None:
         self.__doc__ = function.__doc__
         self._function = function
-        self._whole = torch.library.custom_op(f"personalive::{function.__name__}", function, mutates_args=())
+        self._op = torch.library.custom_op(f"personalive::{function.__name__}", function, mutates_args=())
 
-    def __call__(self, *args: Given.args, **kwargs: Given.kwargs) -> Result:
+    def __call__(self, *args: Params.args, **kwargs: Params.kwargs) -> Result:
         """The function's result."""
         if torch.compiler.is_compiling():
-            result: Result = self._whole(*args, **kwargs)
+            result: Result = self._op(*args, **kwargs)
             return result
         return self._function(*args, **kwargs)
 
-    def register_fake(self, shaped: Callable[Given, Result]) -> Any:
+    def register_fake(self, fake: Callable[Params, Result]) -> Any:
         """Say, as a decorator, what a result would look like: its shape, type and layout, without its numbers."""
-        return self._whole.register_fake(shaped)
+        return self._op.register_fake(fake)

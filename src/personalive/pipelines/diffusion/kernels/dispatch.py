@@ -8,46 +8,48 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from personalive.pipelines.diffusion.kernels.attention import FAST
-from personalive.pipelines.diffusion.kernels.autotuned_ops import MeasuredOperations
-from personalive.pipelines.diffusion.kernels.choice_cache import Choices
-from personalive.pipelines.diffusion.kernels.gpu_support import family
-from personalive.pipelines.diffusion.kernels.kernel_errors import first_line, out_of_memory
-from personalive.pipelines.diffusion.kernels.operations import PLAIN, Operations, Summed
-from personalive.pipelines.diffusion.kernels.selector import Chooser
-from personalive.pipelines.diffusion.kernels.timing import CudaStopwatch
+from personalive.pipelines.diffusion.kernels.attention import MEMORY_EFFICIENT_BACKENDS
+from personalive.pipelines.diffusion.kernels.autotuned_ops import AutotunedOperations
+from personalive.pipelines.diffusion.kernels.choice_cache import KernelChoiceCache
+from personalive.pipelines.diffusion.kernels.gpu_support import find_gpu_family
+from personalive.pipelines.diffusion.kernels.kernel_errors import format_error, is_memory_failure
+from personalive.pipelines.diffusion.kernels.operations import PLAIN_OPERATIONS, Operations, TensorWithStats
+from personalive.pipelines.diffusion.kernels.selector import KernelSelector
+from personalive.pipelines.diffusion.kernels.timing import CudaKernelTimer
 
 _log = logging.getLogger(__name__)
 
 _CHANNELS, _SIDE = 64, 8
 
 
-def measured(device: torch.device, folder: Path | None = None, attention: str = "auto") -> Operations:
+def select_operations(
+    device: torch.device, cache_dir: Path | None = None, attention: str = "auto"
+) -> Operations:
     """Of Triton's and PyTorch's whichever is faster at each shape, where the device has CUDA and Triton works.
 
-    What was measured is kept in the `folder`. `attention`: "auto", or another where that is PyTorch's kernel to
+    What was measured is kept in the `cache_dir`. `attention`: "auto", or another where that is PyTorch's kernel to
     take. Triton may be there and not work, for want of a C compiler say: that is logged, and all is PyTorch's.
     """
-    if device.type != "cuda" or family(torch.cuda.get_device_capability(device)) is None:
-        return PLAIN
+    if device.type != "cuda" or find_gpu_family(torch.cuda.get_device_capability(device)) is None:
+        return PLAIN_OPERATIONS
     try:
         from personalive.pipelines.diffusion.kernels.triton_ops import TritonOperations
     except ImportError:
-        return PLAIN
+        return PLAIN_OPERATIONS
     fused = TritonOperations(device)
     try:
-        _try(fused, device)
+        _check_triton_works(fused, device)
     except Exception as error:  # whatever a compiler, a driver or the library may raise
-        if out_of_memory(error):
+        if is_memory_failure(error):
             raise
-        _log.warning("the fused kernels are not used, Triton does not work here: %s", first_line(error))
-        return PLAIN
-    chooser = Chooser(CudaStopwatch(), Choices(folder))
-    return MeasuredOperations(fused, chooser, FAST if attention == "auto" else ())
+        _log.warning("the fused kernels are not used, Triton does not work here: %s", format_error(error))
+        return PLAIN_OPERATIONS
+    chooser = KernelSelector(CudaKernelTimer(), KernelChoiceCache(cache_dir))
+    return AutotunedOperations(fused, chooser, MEMORY_EFFICIENT_BACKENDS if attention == "auto" else ())
 
 
-def _try(operations: Operations, device: torch.device) -> None:
+def _check_triton_works(operations: Operations, device: torch.device) -> None:
     """Run the norm that all is laid out for: without it, pictures had better lie as PyTorch's wants them."""
     norm = nn.GroupNorm(2, _CHANNELS, device=device, dtype=torch.float16).requires_grad_(False)
     picture = torch.zeros(1, _CHANNELS, _SIDE, _SIDE, device=device, dtype=torch.float16)
-    operations.group_norm(Summed(picture), norm, silu=True)
+    operations.group_norm(TensorWithStats(picture), norm, silu=True)

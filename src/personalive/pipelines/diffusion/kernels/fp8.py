@@ -23,12 +23,12 @@ MULTIPLE = 16
 """What the sides of a product of codes divide by: their rows then begin where 16 bytes can be read."""
 
 
-def coded(values: Tensor, gain: float) -> Tensor:
+def quantize_fp8(values: Tensor, gain: float) -> Tensor:
     """Values times the gain as e4m3; those beyond ± 448 become that, since not every conversion does so itself."""
     return (values.float() * gain).clamp(-LARGEST, LARGEST).to(FLOAT8)
 
 
-def gain_for(size: Tensor, wanted: float) -> float:
+def power_of_two_gain(size: Tensor, wanted: float) -> float:
     """The power of two that brings values of that root mean square, float (), to about the wanted one."""
     found = 1.0 if size.is_meta else float(size)
     if not 0 < found < math.inf:
@@ -36,12 +36,12 @@ def gain_for(size: Tensor, wanted: float) -> float:
     return float(2.0 ** round(math.log2(wanted / found)))
 
 
-def normed_size(norm: nn.GroupNorm | nn.LayerNorm, more: float = 0.0) -> Tensor:
+def norm_output_rms(norm: nn.GroupNorm | nn.LayerNorm, more: float = 0.0) -> Tensor:
     """The root mean square of what a norm gives, and of something beside it of that mean square: float32 ()."""
     return (norm.weight.float().square() + norm.bias.float().square() + more).mean().sqrt()
 
 
-def gated_size(linear: nn.Linear, norm: nn.LayerNorm) -> Tensor:
+def geglu_output_rms(linear: nn.Linear, norm: nn.LayerNorm) -> Tensor:
     """About the root mean square of what is gated, of a paired linear behind a norm: float32 ()."""
     weight = linear.weight.float()
     mean = weight @ norm.bias.float() + linear.bias.float()
@@ -65,7 +65,7 @@ class Float8LayerNorm(nn.LayerNorm):
         self.weight, self.bias, self.gain = norm.weight, norm.bias, gain
 
 
-def gain_of(norm: nn.Module) -> float | None:
+def output_gain(norm: nn.Module) -> float | None:
     """The gain of the codes that a norm gives, None: it gives values."""
     return norm.gain if isinstance(norm, Float8GroupNorm | Float8LayerNorm) else None
 
@@ -83,13 +83,13 @@ class Float8Convolution(nn.Module):
         super().__init__()
         exact = layer.weight.detach().float()
         scale = (exact.abs().amax(dim=(1, 2, 3)) / LARGEST).clamp(min=_TINIEST)
-        codes = coded(exact / scale[:, None, None, None], 1.0)
+        codes = quantize_fp8(exact / scale[:, None, None, None], 1.0)
         self.register_buffer("weight", codes.permute(2, 3, 0, 1).flatten(0, 1).contiguous())
         self.register_buffer("factors", scale / gain)
         self.bias = layer.bias
         self.gain, self.dtype = gain, layer.weight.dtype
 
-    def values(self) -> Tensor:
+    def dequantized_weight(self) -> Tensor:
         """What its weight stands for, (out, in, 3, 3)."""
         exact: Tensor = self.weight.float() * (self.factors * self.gain)[:, None]
         values: Tensor = exact.unflatten(0, (3, 3)).permute(2, 3, 0, 1)
@@ -97,7 +97,7 @@ class Float8Convolution(nn.Module):
 
     def forward(self, codes: Tensor) -> Tensor:
         """Codes (N, in, h, w) → values (N, out, h, w), by unpacking all of them."""
-        return F.conv2d(codes.to(self.dtype) / self.gain, self.values(), self.bias, padding=1)
+        return F.conv2d(codes.to(self.dtype) / self.gain, self.dequantized_weight(), self.bias, padding=1)
 
 
 class Float8Linear(nn.Module):
@@ -114,7 +114,7 @@ class Float8Linear(nn.Module):
         super().__init__()
         exact = weight.detach().float()
         scale = (exact.abs().amax() / LARGEST).clamp(min=_TINIEST)
-        self.register_buffer("weight", coded(exact / scale, 1.0))
+        self.register_buffer("weight", quantize_fp8(exact / scale, 1.0))
         self.register_buffer("factor", scale / gain)
         self.register_buffer("one", torch.ones_like(scale))
         self.register_buffer("bias", None if bias is None else bias.detach())
@@ -139,7 +139,7 @@ class Float8Linear(nn.Module):
         return product.view(*codes.shape[:-1], len(self.weight))
 
 
-class Float8Gate(Float8Linear):
+class Float8GEGLU(Float8Linear):
     """The linear before a gate, its outputs paired: a value, its gate, the next value.
 
     `onward`: the gain of what is gated. `factors` (out,) repeat the `factor`, as kernels take one for each output.

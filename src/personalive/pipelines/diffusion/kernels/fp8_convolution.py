@@ -17,8 +17,8 @@ from torch import Tensor
 from triton.runtime import driver
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from personalive.pipelines.diffusion.kernels.autotune import INTERPRETED
-from personalive.pipelines.diffusion.kernels.custom_op import Registered
+from personalive.pipelines.diffusion.kernels.autotune import IS_INTERPRETED
+from personalive.pipelines.diffusion.kernels.custom_op import CustomOp
 from personalive.pipelines.diffusion.kernels.fp8 import FLOAT8, MULTIPLE
 
 TAPS = 9
@@ -26,7 +26,7 @@ _ACROSS = 16
 """Pixels of a tile along a row, where there are as many."""
 
 
-class _Tiles(NamedTuple):
+class _TileConfig(NamedTuple):
     """Pixels, outputs, inputs of a tile, the warps that make it, and how many tiles' operands are on their way."""
 
     pixels: int
@@ -41,17 +41,17 @@ class _Tiles(NamedTuple):
         return self.stages * (self.pixels + self.outputs) * self.inputs + 2 * self.pixels * self.outputs
 
 
-_WIDE = _Tiles(128, 256, 128, 8, 3)
-_LARGE = _Tiles(128, 128, 128, 8, 3)
-_SMALL = _Tiles(128, 64, 64, 4, 3)
+_WIDE = _TileConfig(128, 256, 128, 8, 3)
+_LARGE = _TileConfig(128, 128, 128, 8, 3)
+_SMALL = _TileConfig(128, 64, 64, 4, 3)
 _MOST_COVERED = 1.25
 """What wide tiles may cover, as a share of the outputs: at 640 they still win, at 320 they lose (H100)."""
-_TINY = _Tiles(32, 32, 32, 4, 2)
+_TINY = _TileConfig(32, 32, 32, 4, 2)
 """For the interpreter, which takes as long for what is outside of a picture."""
 
 
 @triton.jit(do_not_specialize=["tiles", "across", "right", "down"])
-def _convolution8(
+def _fp8_conv_kernel(
     x, weight, factors, out, tiles, across, right, down, channels, outputs,
     TAPS: tl.constexpr, PROGRAMS: tl.constexpr,
     PICTURES: tl.constexpr, HIGH: tl.constexpr, WIDE: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr,
@@ -76,7 +76,7 @@ def _convolution8(
         out.store([picture, row, column, first], result.to(out.dtype).reshape(PICTURES, HIGH, WIDE, OUTPUTS))
 
 
-def fits(codes: Tensor, weight: Tensor) -> bool:
+def is_supported(codes: Tensor, weight: Tensor) -> bool:
     """Whether the kernels take codes of K channels, and a weight (9, C, K): both multiples of 16."""
     return (
         codes.dtype == weight.dtype == FLOAT8
@@ -85,36 +85,36 @@ def fits(codes: Tensor, weight: Tensor) -> bool:
     )
 
 
-def fits_wide(weight: Tensor) -> bool:
+def is_wide_supported(weight: Tensor) -> bool:
     """Whether tiles of twice the outputs cover those of a weight (9, C, K) with little beside them."""
     outputs = weight.shape[1]
     covered: int = triton.cdiv(outputs, _WIDE.outputs) * _WIDE.outputs
     return covered <= _MOST_COVERED * outputs
 
 
-def empty(codes: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
+def empty_output(codes: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
     """Pictures for what is made of those, (N, C, h, w) channels-last."""
     size = (len(codes), weight.shape[1], *codes.shape[2:])
     return torch.empty(size, dtype=dtype, device=codes.device, memory_format=torch.channels_last)
 
 
-@Registered
-def convolution8(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dtype, wide: bool) -> Tensor:
+@CustomOp
+def fp8_conv(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dtype, wide: bool) -> Tensor:
     """Codes (N, K, h, w) with a weight (9, C, K): values (N, C, h, w) channels-last, padded by 1, without a bias.
 
     Each output's product is multiplied by its factor, float32 (C,). `wide`: in tiles of twice the outputs.
     """
     codes, weight = codes.contiguous(memory_format=torch.channels_last), weight.contiguous()
-    out = empty(codes, weight, dtype)
-    tiles, processors = _device(codes.device, wide)
+    out = empty_output(codes, weight, dtype)
+    tiles, processors = _tile_config(codes.device, wide)
     count, channels, height, width = codes.shape
     outputs = weight.shape[1]
-    pictures, high, across_row = shape(tiles.pixels, height, width)
+    pictures, high, across_row = tile_shape(tiles.pixels, height, width)
     right, down = triton.cdiv(width, across_row), triton.cdiv(height, high)
     across = triton.cdiv(outputs, tiles.outputs)
     every = triton.cdiv(count, pictures) * down * right * across
     tile = [pictures, high, across_row]
-    _convolution8[(min(processors, every),)](
+    _fp8_conv_kernel[(min(processors, every),)](
         TensorDescriptor.from_tensor(_pixels(codes), [*tile, tiles.inputs]),
         TensorDescriptor.from_tensor(weight, [1, tiles.outputs, tiles.inputs]),
         factors,
@@ -126,10 +126,10 @@ def convolution8(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dt
     return out
 
 
-@convolution8.register_fake
+@fp8_conv.register_fake
 def _(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dtype, wide: bool) -> Tensor:
     del factors, wide
-    return empty(codes, weight, dtype)
+    return empty_output(codes, weight, dtype)
 
 
 def _pixels(pictures: Tensor) -> Tensor:
@@ -138,7 +138,7 @@ def _pixels(pictures: Tensor) -> Tensor:
     return rows.reshape(-1).view(rows.shape)
 
 
-def shape(pixels: int, height: int, width: int) -> tuple[int, int, int]:
+def tile_shape(pixels: int, height: int, width: int) -> tuple[int, int, int]:
     """Pictures, rows and columns of a tile of so many pixels, all powers of two, for pictures of that size."""
     wide = min(pixels, triton.next_power_of_2(width), _ACROSS)
     high = min(pixels // wide, triton.next_power_of_2(height))
@@ -146,9 +146,9 @@ def shape(pixels: int, height: int, width: int) -> tuple[int, int, int]:
 
 
 @cache
-def _device(device: torch.device, wide: bool) -> tuple[_Tiles, int]:
+def _tile_config(device: torch.device, wide: bool) -> tuple[_TileConfig, int]:
     """The tiles that fit a device, and its multiprocessors: as many programs run, each for itself."""
-    if INTERPRETED:
+    if IS_INTERPRETED:
         return _TINY, 2
     index = torch.cuda.current_device() if device.index is None else device.index
     properties = driver.active.utils.get_device_properties(index)

@@ -1,6 +1,6 @@
 """A 3×3 convolution of 8-bit floats for GPUs without a tensor memory accelerator.
 
-The same as `convolution8`, but tiles are brought by ordinary loads of 16 bytes a thread, which are copied to a
+The same as `fp8_conv`, but tiles are brought by ordinary loads of 16 bytes a thread, which are copied to a
 multiprocessor's own memory while the tiles before are multiplied. No load of the inner loop is masked but for what
 lies outside of a picture, where the copy itself writes zeros: pixels beyond the last are read as the last, and
 nothing of them is written.
@@ -14,15 +14,15 @@ import triton.language as tl
 from torch import Tensor
 
 from personalive.pipelines.diffusion.kernels import fp8_convolution
-from personalive.pipelines.diffusion.kernels.autotune import Launch, tuned
-from personalive.pipelines.diffusion.kernels.custom_op import Registered
+from personalive.pipelines.diffusion.kernels.autotune import LaunchConfig, autotune
+from personalive.pipelines.diffusion.kernels.custom_op import CustomOp
 
 _INPUTS = 64
 """What the inputs divide by: tiles of the inner loop are whole."""
 _TOGETHER = 8
 """Tiles of pixels whose programs run one after the other for each of outputs: what they read is in the cache."""
 
-LAUNCHES: tuple[Launch, ...] = (
+LAUNCHES: tuple[LaunchConfig, ...] = (
     ({"PIXELS": 64, "OUTPUTS": 64, "INPUTS": 64}, 4, 4),
     ({"PIXELS": 128, "OUTPUTS": 64, "INPUTS": 64}, 4, 4),
     ({"PIXELS": 128, "OUTPUTS": 128, "INPUTS": 64}, 8, 3),
@@ -37,9 +37,9 @@ def nbytes(sizes: dict[str, int], stages: int) -> int:
     return stages * (sizes["PIXELS"] + sizes["OUTPUTS"]) * sizes["INPUTS"]
 
 
-@tuned(LAUNCHES, key=["size", "outputs", "channels"])
+@autotune(LAUNCHES, key=["size", "outputs", "channels"])
 @triton.jit(do_not_specialize=["pixels", "height", "width", "size"])
-def _convolution8_by_pointers(
+def _fp8_conv_pointer_kernel(
     x, weight, factors, out, pixels, height, width, channels, outputs, size,
     TAPS: tl.constexpr, TOGETHER: tl.constexpr,
     PIXELS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr,
@@ -72,19 +72,19 @@ def _convolution8_by_pointers(
     tl.store(out + written, result.to(out.dtype.element_ty), mask=here)
 
 
-def fits(codes: Tensor, weight: Tensor) -> bool:
+def is_supported(codes: Tensor, weight: Tensor) -> bool:
     """Whether the kernel takes codes of K channels, K of 64s, and a weight (9, C, K), C of 16s."""
-    return fp8_convolution.fits(codes, weight) and weight.shape[2] % _INPUTS == 0
+    return fp8_convolution.is_supported(codes, weight) and weight.shape[2] % _INPUTS == 0
 
 
-@Registered
-def convolution8_by_pointers(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dtype) -> Tensor:
-    """See `convolution8`."""
+@CustomOp
+def fp8_conv_pointers(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dtype) -> Tensor:
+    """See `fp8_conv`."""
     codes = codes.contiguous(memory_format=torch.channels_last)
-    out = fp8_convolution.empty(codes, weight, dtype)
+    out = fp8_convolution.empty_output(codes, weight, dtype)
     count, channels, height, width = codes.shape
     pixels, outputs = count * height * width, weight.shape[1]
-    _convolution8_by_pointers[
+    _fp8_conv_pointer_kernel[
         lambda meta: (triton.cdiv(pixels, meta["PIXELS"]) * triton.cdiv(outputs, meta["OUTPUTS"]),)
     ](
         codes, weight.contiguous(), factors, out,
@@ -94,7 +94,7 @@ def convolution8_by_pointers(codes: Tensor, weight: Tensor, factors: Tensor, dty
     return out
 
 
-@convolution8_by_pointers.register_fake
+@fp8_conv_pointers.register_fake
 def _(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dtype) -> Tensor:
     del factors
-    return fp8_convolution.empty(codes, weight, dtype)
+    return fp8_convolution.empty_output(codes, weight, dtype)

@@ -21,41 +21,41 @@ SHARED_MEMORY_KB: Mapping[Capability, int] = {
 }
 """The most that a block can have of a multiprocessor's own memory, of each family (CUDA's programming guide)."""
 
-FLOAT8: Capability = (8, 9)
+MIN_FLOAT8_CAPABILITY: Capability = (8, 9)
 """From this capability on GPUs multiply 8-bit floats."""
-_TENSOR_MEMORY_ACCELERATOR: Capability = (9, 0)
+_MIN_TMA_CAPABILITY: Capability = (9, 0)
 """From this one on they have it."""
 
 
-def _before(first: Capability) -> frozenset[Capability]:
+def _capabilities_before(first: Capability) -> frozenset[Capability]:
     return frozenset(known for known in SHARED_MEMORY_KB if known < first)
 
 
-NOT_OFFERED: Mapping[str, frozenset[Capability]] = {
+UNSUPPORTED_ON: Mapping[str, frozenset[Capability]] = {
     # Descriptors become loads of two bytes each, nothing is brought ahead, and accumulators spill.
-    "_gated_product": _before(_TENSOR_MEMORY_ACCELERATOR),
+    "_gated_product": _capabilities_before(_MIN_TMA_CAPABILITY),
     # Nothing is copied aside on 7.5. On 9.0 its sister by descriptors beats the library's product at every width.
     "_gated_product_by_pointers": frozenset({(7, 5), (9, 0)}),
     # As above, and nothing multiplies codes before 8.9.
-    "_convolution8": _before(_TENSOR_MEMORY_ACCELERATOR),
-    "_convolution8_by_pointers": _before(FLOAT8) | {(9, 0)},
+    "_convolution8": _capabilities_before(_MIN_TMA_CAPABILITY),
+    "_convolution8_by_pointers": _capabilities_before(MIN_FLOAT8_CAPABILITY) | {(9, 0)},
     # Its products of matrices are made of ordinary arithmetic there, and spill.
     "_attend_along_time": frozenset({(7, 5)}),
 }
 """Kernels, by their functions' names, and the families for which they do not compile, or to something useless."""
 
 
-def family(capability: Capability) -> Capability | None:
+def find_gpu_family(capability: Capability) -> Capability | None:
     """The newest family that is not newer than this capability, None for one older than all."""
     return max((known for known in SHARED_MEMORY_KB if known <= capability), default=None)
 
 
-def refused(capability: Capability) -> frozenset[str]:
-    """The kernels of `NOT_OFFERED` that a GPU of this capability may not be given."""
-    return frozenset(kernel for kernel in NOT_OFFERED if not offered(kernel, capability))
+def unsupported_kernels(capability: Capability) -> frozenset[str]:
+    """The kernels of `UNSUPPORTED_ON` that a GPU of this capability may not be given."""
+    return frozenset(kernel for kernel in UNSUPPORTED_ON if not is_kernel_supported(kernel, capability))
 
 
-def offered(kernel: str, capability: Capability) -> bool:
+def is_kernel_supported(kernel: str, capability: Capability) -> bool:
     """Whether a GPU of this capability may be given the kernel of that name."""
-    known = family(capability)
-    return known is not None and known not in NOT_OFFERED.get(kernel, frozenset())
+    known = find_gpu_family(capability)
+    return known is not None and known not in UNSUPPORTED_ON.get(kernel, frozenset())

@@ -11,27 +11,27 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from personalive.pipelines.diffusion.kernels.autotune import tuned
-from personalive.pipelines.diffusion.kernels.custom_op import Registered
+from personalive.pipelines.diffusion.kernels.autotune import autotune
+from personalive.pipelines.diffusion.kernels.custom_op import CustomOp
 from personalive.pipelines.diffusion.kernels.fp8 import FLOAT8
 from personalive.pipelines.diffusion.kernels.triton_utils import codes
 
-_LEAST_PIXELS = 256
-_MOST_CHUNKS = 512
+_MIN_CHUNK_PIXELS = 256
+_MAX_CHUNKS = 512
 """Group norm sums a picture in so many parts at most, of at least so many pixels."""
 
 
-def _chunk(pixels: int) -> int:
+def _chunk_size(pixels: int) -> int:
     """Pixels of a part."""
-    return max(_LEAST_PIXELS, -(-pixels // (_MOST_CHUNKS * _LEAST_PIXELS)) * _LEAST_PIXELS)
+    return max(_MIN_CHUNK_PIXELS, -(-pixels // (_MAX_CHUNKS * _MIN_CHUNK_PIXELS)) * _MIN_CHUNK_PIXELS)
 
 
-@tuned(
+@autotune(
     [({"ROWS": 32, "WIDTH": 64}, 4), ({"ROWS": 64, "WIDTH": 64}, 8), ({"ROWS": 32, "WIDTH": 128}, 8)],
     key=["channels", "ADDED"],
 )  # fmt: skip
 @triton.jit
-def _channel_sums(
+def _channel_stats_kernel(
     x, update, bias, out, sums, channels, pixels, chunk, chunks, step,
     ADDED: tl.constexpr, BIASED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -78,7 +78,7 @@ def _channel_sums(
 
 
 @triton.jit
-def _group_factors(
+def _group_scale_shift_kernel(
     sums, shift, weight, bias, factors, terms,
     channels, pixels, chunk, chunks, groups, step, shift_step, eps,
     SHIFTED: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr,
@@ -115,12 +115,12 @@ def _group_factors(
     tl.store(terms + picture * channels + channel, term, mask=mine)
 
 
-@tuned(
+@autotune(
     [({"ROWS": 32, "WIDTH": 64}, 4), ({"ROWS": 64, "WIDTH": 64}, 4), ({"ROWS": 16, "WIDTH": 128}, 4)],
     key=["channels"],
 )  # fmt: skip
 @triton.jit
-def _scaled(
+def _scale_shift_kernel(
     x, factors, terms, out, channels, pixels, gain,
     SILU: tl.constexpr, CODES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -142,17 +142,17 @@ def _scaled(
     tl.store(out + place, value.to(out.dtype.element_ty), mask=here)
 
 
-def _summed(x: Tensor, update: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+def _compute_stats(x: Tensor, update: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """x + update + bias, x itself where there is neither, and the sums of it: float32 (3, N, chunks, C)."""
     x = x.contiguous(memory_format=torch.channels_last)
     update = None if update is None else update.contiguous(memory_format=torch.channels_last)
     count, channels, height, width = x.shape
     pixels = height * width
-    chunk = _chunk(pixels)
-    sums = _empty_sums(x)
+    chunk = _chunk_size(pixels)
+    sums = _allocate_stats(x)
     changed = update is not None or bias is not None
     out = torch.empty_like(x) if changed else x
-    _channel_sums[lambda meta: (count, sums.shape[2], triton.cdiv(channels, meta["WIDTH"]))](
+    _channel_stats_kernel[lambda meta: (count, sums.shape[2], triton.cdiv(channels, meta["WIDTH"]))](
         x, x if update is None else update, x if bias is None else bias, out, sums,
         channels, pixels, chunk, sums.shape[2], sums.stride(0),
         ADDED=update is not None, BIASED=bias is not None,
@@ -160,24 +160,24 @@ def _summed(x: Tensor, update: Tensor | None, bias: Tensor | None) -> tuple[Tens
     return out, sums
 
 
-def _empty_sums(x: Tensor) -> Tensor:
+def _allocate_stats(x: Tensor) -> Tensor:
     pixels = x.shape[2] * x.shape[3]
-    return x.new_empty(3, x.shape[0], -(-pixels // _chunk(pixels)), x.shape[1], dtype=torch.float32)
+    return x.new_empty(3, x.shape[0], -(-pixels // _chunk_size(pixels)), x.shape[1], dtype=torch.float32)
 
 
-@Registered
-def add(x: Tensor, update: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+@CustomOp
+def add_with_stats(x: Tensor, update: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     """x + update (N, C, h, w) + bias (C,), one of them there, and what `group_norm` takes as its sums: one pass."""
-    return _summed(x, update, bias)
+    return _compute_stats(x, update, bias)
 
 
-@add.register_fake
+@add_with_stats.register_fake
 def _(x: Tensor, update: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     del update, bias
-    return torch.empty_like(x, memory_format=torch.channels_last), _empty_sums(x)
+    return torch.empty_like(x, memory_format=torch.channels_last), _allocate_stats(x)
 
 
-@Registered
+@CustomOp
 def group_norm(
     x: Tensor,
     sums: Tensor | None,
@@ -193,26 +193,26 @@ def group_norm(
 
     With a gain, as codes: see `float8.coded`.
 
-    Three launches: sums of each channel over chunks of pixels, unless `add` gave them; their combination (Chan et
+    Three launches: sums of each channel over chunks of pixels, unless `add_with_stats` gave them; their combination (Chan et
     al., 1983); and the scaling. Two reads and a write of the picture, or one of each.
     """
     x = x.contiguous(memory_format=torch.channels_last)
     if sums is None:
-        _, sums = _summed(x, None, None)
+        _, sums = _compute_stats(x, None, None)
     count, channels, height, width = x.shape
     pixels = height * width
-    chunk, chunks = _chunk(pixels), sums.shape[2]
+    chunk, chunks = _chunk_size(pixels), sums.shape[2]
     factors, terms = x.new_empty(2, count, channels, dtype=torch.float32)
-    _group_factors[(count, groups)](
+    _group_scale_shift_kernel[(count, groups)](
         sums, x if shift is None else shift.contiguous(), weight, bias, factors, terms,
         channels, pixels, chunk, chunks, groups, sums.stride(0),
         channels if shift is not None and len(shift) > 1 else 0, eps, SHIFTED=shift is not None,
         CHUNKS=triton.next_power_of_2(chunks), WIDTH=triton.next_power_of_2(channels // groups),
     )  # fmt: skip
     out = torch.empty_like(x, dtype=x.dtype if gain is None else FLOAT8)
-    _scaled[lambda meta: (triton.cdiv(pixels, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]), count)](
-        x, factors, terms, out, channels, pixels, gain or 1.0, SILU=silu, CODES=gain is not None
-    )
+    _scale_shift_kernel[
+        lambda meta: (triton.cdiv(pixels, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]), count)
+    ](x, factors, terms, out, channels, pixels, gain or 1.0, SILU=silu, CODES=gain is not None)
     return out
 
 

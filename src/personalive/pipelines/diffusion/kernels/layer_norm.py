@@ -10,18 +10,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from personalive.pipelines.diffusion.kernels.autotune import tuned
-from personalive.pipelines.diffusion.kernels.custom_op import Registered
+from personalive.pipelines.diffusion.kernels.autotune import autotune
+from personalive.pipelines.diffusion.kernels.custom_op import CustomOp
 from personalive.pipelines.diffusion.kernels.fp8 import FLOAT8
 from personalive.pipelines.diffusion.kernels.triton_utils import codes
 
 
-@tuned(
+@autotune(
     [({"ROWS": 4}, 4), ({"ROWS": 1}, 2), ({"ROWS": 8}, 8)],
     key=["channels"],
 )
 @triton.jit
-def _layer_norm(
+def _layer_norm_kernel(
     tokens, update, shift, code, extra, weight, bias, total, normed,
     rows, channels, shift_rows, code_rows, code_count, eps, gain,
     UPDATED: tl.constexpr, SHIFTED: tl.constexpr, CODED: tl.constexpr, EXTRA: tl.constexpr,
@@ -57,7 +57,7 @@ def _layer_norm(
     tl.store(normed + place, out.to(normed.dtype.element_ty), mask=here)
 
 
-@Registered
+@CustomOp
 def layer_norm(
     tokens: Tensor,
     weight: Tensor,
@@ -80,7 +80,7 @@ def layer_norm(
     added = update is not None or shift is not None or extra is not None
     total = torch.empty_like(tokens) if added else tokens.new_empty(0)
     normed = torch.empty_like(tokens, dtype=tokens.dtype if gain is None else FLOAT8)
-    _layer_norm[lambda meta: (triton.cdiv(rows, meta["ROWS"]),)](
+    _layer_norm_kernel[lambda meta: (triton.cdiv(rows, meta["ROWS"]),)](
         tokens,
         tokens if update is None else update.contiguous(),
         tokens if shift is None else shift.contiguous(),

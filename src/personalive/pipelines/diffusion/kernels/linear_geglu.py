@@ -17,16 +17,16 @@ from torch import Tensor
 from triton.runtime import driver
 from triton.tools.tensor_descriptor import TensorDescriptor
 
-from personalive.pipelines.diffusion.kernels.autotune import INTERPRETED
-from personalive.pipelines.diffusion.kernels.custom_op import Registered
+from personalive.pipelines.diffusion.kernels.autotune import IS_INTERPRETED
+from personalive.pipelines.diffusion.kernels.custom_op import CustomOp
 from personalive.pipelines.diffusion.kernels.fp8 import FLOAT8
 from personalive.pipelines.diffusion.kernels.triton_utils import codes, gelu
 
-_ALIGNED = 16
+_ALIGNMENT = 16
 """Rows of so many bytes begin where whole tiles can be brought from."""
 
 
-class _Tiles(NamedTuple):
+class _TileConfig(NamedTuple):
     """Rows, outputs and inputs of a tile, the warps that make it, and how many tiles' operands are on their way."""
 
     rows: int
@@ -36,17 +36,17 @@ class _Tiles(NamedTuple):
     stages: int
 
     @property
-    def nbytes(self) -> int:
+    def shared_memory_nbytes(self) -> int:
         """What they need of a multiprocessor's own memory: 16-bit operands, of values and gates."""
         return 2 * self.stages * (self.rows + 2 * self.outputs) * self.inputs
 
 
-_LARGE = _Tiles(128, 128, 64, 8, 3)
-_SMALL = _Tiles(128, 64, 32, 4, 3)
+_LARGE_TILES = _TileConfig(128, 128, 64, 8, 3)
+_SMALL_TILES = _TileConfig(128, 64, 32, 4, 3)
 
 
 @triton.jit
-def _gated_product(
+def _linear_geglu_kernel(
     tokens, weight, bias, factors, out, rows, outputs, gain,
     CODES: tl.constexpr, WIDTH: tl.constexpr,
     ROWS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, PROGRAMS: tl.constexpr,
@@ -70,11 +70,11 @@ def _gated_product(
         out.store([row, first], gated.to(out.dtype))
 
 
-def fits(tokens: Tensor, weight: Tensor) -> bool:
+def is_supported(tokens: Tensor, weight: Tensor) -> bool:
     """Whether the kernel takes tokens (…, K) and a weight (2·C, K): K and C multiples of 16 bytes, in 16-bit floats
     or codes.
     """
-    multiple = _ALIGNED // tokens.element_size()
+    multiple = _ALIGNMENT // tokens.element_size()
     return (
         tokens.dtype in (torch.float16, torch.bfloat16, FLOAT8)
         and weight.shape[1] % multiple == 0
@@ -82,8 +82,8 @@ def fits(tokens: Tensor, weight: Tensor) -> bool:
     )
 
 
-@Registered
-def gated_product(
+@CustomOp
+def linear_geglu(
     tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
 ) -> Tensor:
     """GEGLU of tokens (…, K) by a paired weight (2·C, K) and bias (2·C,): (…, C), exact GELU, summed in float32.
@@ -94,11 +94,11 @@ def gated_product(
     given, weight = tokens.contiguous().flatten(0, -2), weight.contiguous()
     (rows, width), outputs = given.shape, len(weight) // 2
     out = given.new_empty(rows, outputs)
-    tiles, processors = _device(tokens.device)
+    tiles, processors = _device_config(tokens.device)
     inputs = tiles.inputs * 2 // tokens.element_size()
     most = triton.cdiv(rows, tiles.rows) * triton.cdiv(outputs, tiles.outputs)
     programs = min(processors, most)
-    _gated_product[(programs,)](
+    _linear_geglu_kernel[(programs,)](
         TensorDescriptor.from_tensor(given, [tiles.rows, inputs]),
         TensorDescriptor.from_tensor(weight, [2 * tiles.outputs, inputs]),
         bias,
@@ -111,7 +111,7 @@ def gated_product(
     return out.view(*tokens.shape[:-1], outputs)
 
 
-@gated_product.register_fake
+@linear_geglu.register_fake
 def _(
     tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
 ) -> Tensor:
@@ -120,11 +120,11 @@ def _(
 
 
 @cache
-def _device(device: torch.device) -> tuple[_Tiles, int]:
+def _device_config(device: torch.device) -> tuple[_TileConfig, int]:
     """The tiles that fit a device, and its multiprocessors: as many programs run, each for itself."""
-    if INTERPRETED:
-        return _SMALL, 2
+    if IS_INTERPRETED:
+        return _SMALL_TILES, 2
     index = torch.cuda.current_device() if device.index is None else device.index
     properties = driver.active.utils.get_device_properties(index)
-    large = properties["max_shared_mem"] >= _LARGE.nbytes
-    return _LARGE if large else _SMALL, properties["multiprocessor_count"]
+    large = properties["max_shared_mem"] >= _LARGE_TILES.shared_memory_nbytes
+    return _LARGE_TILES if large else _SMALL_TILES, properties["multiprocessor_count"]

@@ -13,19 +13,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from personalive.pipelines.diffusion.kernels.autotune import Launch, tuned
-from personalive.pipelines.diffusion.kernels.custom_op import Registered
+from personalive.pipelines.diffusion.kernels.autotune import LaunchConfig, autotune
+from personalive.pipelines.diffusion.kernels.custom_op import CustomOp
 from personalive.pipelines.diffusion.kernels.fp8 import FLOAT8
 from personalive.pipelines.diffusion.kernels.triton_utils import codes, gelu
 
-_INPUTS = 64
+_INPUT_MULTIPLE = 64
 """What the inputs divide by: tiles of the inner loop are whole."""
-_ALIGNED = 16
+_ALIGNMENT = 16
 """Bytes that a row of outputs divides by."""
-_TOGETHER = 8
+_GROUP_SIZE = 8
 """Tiles of rows whose programs run one after the other for each tile of outputs: what they read is in the cache."""
 
-LAUNCHES: tuple[Launch, ...] = (
+LAUNCH_CONFIGS: tuple[LaunchConfig, ...] = (
     ({"ROWS": 64, "OUTPUTS": 64, "INPUTS": 32}, 4, 4),
     ({"ROWS": 128, "OUTPUTS": 64, "INPUTS": 32}, 4, 4),
     ({"ROWS": 128, "OUTPUTS": 64, "INPUTS": 64}, 8, 3),
@@ -35,16 +35,16 @@ LAUNCHES: tuple[Launch, ...] = (
 """All fit the 99 KB of capability 8.6, the least of the families that are offered the kernel."""
 
 
-def nbytes(sizes: dict[str, int], stages: int) -> int:
+def shared_memory_nbytes(sizes: dict[str, int], stages: int) -> int:
     """What a launch needs of a multiprocessor's own memory: 16-bit operands, of values and gates, of all stages but
     the one that is in registers.
     """
     return 2 * (stages - 1) * (sizes["ROWS"] + 2 * sizes["OUTPUTS"]) * sizes["INPUTS"]
 
 
-@tuned(LAUNCHES, key=["size", "outputs", "WIDTH"])
+@autotune(LAUNCH_CONFIGS, key=["size", "outputs", "WIDTH"])
 @triton.jit
-def _gated_product_by_pointers(
+def _linear_geglu_pointers_kernel(
     tokens, weight, bias, factors, out, rows, outputs, size, gain,
     CODES: tl.constexpr, WIDTH: tl.constexpr, TOGETHER: tl.constexpr,
     ROWS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr,
@@ -77,35 +77,35 @@ def _gated_product_by_pointers(
     tl.store(out + written, gated.to(out.dtype.element_ty), mask=here)
 
 
-def fits(tokens: Tensor, weight: Tensor) -> bool:
+def is_supported(tokens: Tensor, weight: Tensor) -> bool:
     """Whether the kernel takes tokens (…, K) and a weight (2·C, K): 16-bit floats or codes, K of 64s and C of 16
     bytes.
     """
     return (
         tokens.dtype in (torch.float16, torch.bfloat16, FLOAT8)
-        and weight.shape[1] % _INPUTS == 0
-        and weight.shape[0] % (2 * _ALIGNED // tokens.element_size()) == 0
+        and weight.shape[1] % _INPUT_MULTIPLE == 0
+        and weight.shape[0] % (2 * _ALIGNMENT // tokens.element_size()) == 0
     )
 
 
-@Registered
-def gated_product_by_pointers(
+@CustomOp
+def linear_geglu_pointers(
     tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
 ) -> Tensor:
     """See `gated_product`."""
     given, weight = tokens.contiguous().flatten(0, -2), weight.contiguous()
     (rows, width), outputs = given.shape, len(weight) // 2
     out = given.new_empty(rows, outputs)
-    _gated_product_by_pointers[
+    _linear_geglu_pointers_kernel[
         lambda meta: (triton.cdiv(rows, meta["ROWS"]) * triton.cdiv(outputs, meta["OUTPUTS"]),)
     ](
         given, weight, bias, bias if factors is None else factors, out, rows, outputs, rows.bit_length(), gain,
-        CODES=factors is not None, WIDTH=width, TOGETHER=_TOGETHER,
+        CODES=factors is not None, WIDTH=width, TOGETHER=_GROUP_SIZE,
     )  # fmt: skip
     return out.view(*tokens.shape[:-1], outputs)
 
 
-@gated_product_by_pointers.register_fake
+@linear_geglu_pointers.register_fake
 def _(
     tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
 ) -> Tensor:

@@ -9,25 +9,25 @@ from typing import TypeVar
 
 import torch
 
-from personalive.pipelines.diffusion.kernels.attention import quietly
-from personalive.pipelines.diffusion.kernels.choice_cache import Choice, Choices
-from personalive.pipelines.diffusion.kernels.kernel_errors import first_line, out_of_memory
-from personalive.pipelines.diffusion.kernels.timing import Stopwatch
+from personalive.pipelines.diffusion.kernels.attention import call_without_warnings
+from personalive.pipelines.diffusion.kernels.choice_cache import KernelChoice, KernelChoiceCache
+from personalive.pipelines.diffusion.kernels.kernel_errors import format_error, is_memory_failure
+from personalive.pipelines.diffusion.kernels.timing import KernelTimer
 
 _log = logging.getLogger(__name__)
 
-PLAIN_FORM = "pytorch"
+PYTORCH = "pytorch"
 
-Given = tuple[Hashable, ...]
+ProblemKey = tuple[Hashable, ...]
 Result = TypeVar("Result")
-Forms = Mapping[str, Callable[[], Result]]
+Implementations = Mapping[str, Callable[[], Result]]
 
 
-def _recording() -> bool:
+def _is_stream_capturing() -> bool:
     return torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()
 
 
-class Chooser:
+class KernelSelector:
     """Runs operations in their fastest form.
 
     A form is one of our `kernels`, one of PyTorch's `libraries`, or `plain`, which runs everywhere. A kernel that
@@ -38,161 +38,170 @@ class Chooser:
     """
 
     def __init__(
-        self, stopwatch: Stopwatch, choices: Choices, recording: Callable[[], bool] = _recording
+        self,
+        timer: KernelTimer,
+        cache: KernelChoiceCache,
+        is_capturing: Callable[[], bool] = _is_stream_capturing,
     ) -> None:
-        self.choices = choices
-        self._stopwatch = stopwatch
-        self._recording = recording
-        self._known: dict[tuple[str, Given], str] = {}
-        self._out: set[tuple[str, str]] = set()
+        self.cache = cache
+        self._timer = timer
+        self._is_capturing = is_capturing
+        self._selected: dict[tuple[str, ProblemKey], str] = {}
+        self._failed: set[tuple[str, str]] = set()
         self._lock = threading.RLock()
 
-    def form(self, operation: str, given: Given) -> str | None:
+    def selected(self, operation: str, problem: ProblemKey) -> str | None:
         """Which form it takes, None: it was not asked for yet."""
-        return self._known.get((operation, given))
+        return self._selected.get((operation, problem))
 
-    def out(self, operation: str, kernel: str) -> bool:
+    def has_failed(self, operation: str, kernel: str) -> bool:
         """Whether that kernel has failed at it."""
-        return (operation, kernel) in self._out
+        return (operation, kernel) in self._failed
 
     def run(
         self,
         operation: str,
-        given: Given,
-        kernels: Forms[Result],
+        problem: ProblemKey,
+        kernels: Implementations[Result],
         plain: Callable[[], Result],
-        libraries: Forms[Result] | None = None,
-        followed: Callable[[Result], object] | None = None,
+        libraries: Implementations[Result] | None = None,
+        consumer: Callable[[Result], object] | None = None,
     ) -> Result:
-        """The operation's result. `given`: all that the time of its forms depends on.
+        """The operation's result. `problem`: all that the time of its forms depends on.
 
-        `followed`: what is done with the result, and timed with it, where forms differ in what they leave to do.
+        `consumer`: what is done with the result, and timed with it, where forms differ in what they leave to do.
         """
-        form = self._known.get((operation, given)) or self._chosen(
-            operation, given, kernels, plain, libraries or {}, followed
+        form = self._selected.get((operation, problem)) or self._select(
+            operation, problem, kernels, plain, libraries or {}, consumer
         )
-        if form == PLAIN_FORM:
+        if form == PYTORCH:
             return plain()
         call = kernels.get(form) or (libraries or {}).get(form)
-        if call is None or (operation, form) in self._out:
-            self._forget(operation, given)
-            return self.run(operation, given, kernels, plain, libraries, followed)
+        if call is None or (operation, form) in self._failed:
+            self._forget(operation, problem)
+            return self.run(operation, problem, kernels, plain, libraries, consumer)
         try:
             return call()
         except Exception as error:  # a compiler, a driver and a library each have their own
-            self._failed(operation, form, error, ours=form in kernels)
-            self._known[operation, given] = PLAIN_FORM
+            self._on_failure(operation, form, error, own_kernel=form in kernels)
+            self._selected[operation, problem] = PYTORCH
             return plain()
 
-    def fastest(
+    def select_fastest(
         self,
         operation: str,
-        given: Given,
-        kernels: Forms[Result],
+        problem: ProblemKey,
+        kernels: Implementations[Result],
         plain: Callable[[], Result],
         worth_ms: float = 0.0,
     ) -> str:
-        """The name of the form that is fastest, `PLAIN_FORM` among them.
+        """The name of the form that is fastest, `PYTORCH` among them.
 
         Where the plain one takes less than `worth_ms`, it is that, and no other is compiled or timed.
         """
-        known = self._known.get((operation, given))
+        known = self._selected.get((operation, problem))
         if known is not None:
             return known
-        if worth_ms and not self._recording() and described(operation, given) not in self.choices:
-            quietly(plain)
-            took = self._stopwatch.measure({PLAIN_FORM: plain})
-            if took[PLAIN_FORM] < worth_ms:
-                self.choices[described(operation, given)] = Choice(PLAIN_FORM, took)
-        return self._chosen(operation, given, kernels, plain, {}, None)
+        if worth_ms and not self._is_capturing() and format_key(operation, problem) not in self.cache:
+            call_without_warnings(plain)
+            took = self._timer.measure({PYTORCH: plain})
+            if took[PYTORCH] < worth_ms:
+                self.cache[format_key(operation, problem)] = KernelChoice(PYTORCH, took)
+        return self._select(operation, problem, kernels, plain, {}, None)
 
-    def _chosen(
+    def _select(
         self,
         operation: str,
-        given: Given,
-        kernels: Forms[Result],
+        problem: ProblemKey,
+        kernels: Implementations[Result],
         plain: Callable[[], Result],
-        libraries: Forms[Result],
-        followed: Callable[[Result], object] | None,
+        libraries: Implementations[Result],
+        consumer: Callable[[Result], object] | None,
     ) -> str:
-        left = {name: call for name, call in kernels.items() if (operation, name) not in self._out}
+        left = {name: call for name, call in kernels.items() if (operation, name) not in self._failed}
         if not left and not libraries:
-            return PLAIN_FORM
+            return PYTORCH
         with self._lock:
-            name = described(operation, given)
-            kept = self.choices.get(name)
-            if kept is None or not (kept.form == PLAIN_FORM or kept.form in left or kept.form in libraries):
-                if self._recording():
-                    return PLAIN_FORM
-                kept = self._measured(operation, name, left, plain, libraries, followed)
-            self._known[operation, given] = kept.form
-            return kept.form
+            name = format_key(operation, problem)
+            kept = self.cache.get(name)
+            if kept is None or not (
+                kept.implementation == PYTORCH
+                or kept.implementation in left
+                or kept.implementation in libraries
+            ):
+                if self._is_capturing():
+                    return PYTORCH
+                kept = self._measure(operation, name, left, plain, libraries, consumer)
+            self._selected[operation, problem] = kept.implementation
+            return kept.implementation
 
-    def _measured(
+    def _measure(
         self,
         operation: str,
         name: str,
-        kernels: Forms[Result],
+        kernels: Implementations[Result],
         plain: Callable[[], Result],
-        libraries: Forms[Result],
-        followed: Callable[[Result], object] | None,
-    ) -> Choice:
-        forms = {**kernels, **libraries, PLAIN_FORM: plain}
-        calls = {form: _both(call, followed) for form, call in forms.items()}
+        libraries: Implementations[Result],
+        consumer: Callable[[Result], object] | None,
+    ) -> KernelChoice:
+        forms = {**kernels, **libraries, PYTORCH: plain}
+        calls = {form: _with_consumer(call, consumer) for form, call in forms.items()}
         running: dict[str, Callable[[], object]] = {}
         whole = True
         for form, call in calls.items():
-            if form == PLAIN_FORM and any(each in libraries for each in running):
+            if form == PYTORCH and any(each in libraries for each in running):
                 continue  # it is one of those
             try:
-                quietly(call)
+                call_without_warnings(call)
             except Exception as error:  # as above
                 if form in kernels or not running:
-                    if form == PLAIN_FORM:
+                    if form == PYTORCH:
                         raise
-                    self._failed(operation, form, error, ours=form in kernels)
-                whole = whole and not (form in kernels or out_of_memory(error))
+                    self._on_failure(operation, form, error, own_kernel=form in kernels)
+                whole = whole and not (form in kernels or is_memory_failure(error))
             else:
                 running[form] = call
-        took = self._stopwatch.measure(running) if len(running) > 1 else dict.fromkeys(running, 0.0)
-        choice = Choice(min(took, key=lambda form: took[form]), took)
+        took = self._timer.measure(running) if len(running) > 1 else dict.fromkeys(running, 0.0)
+        choice = KernelChoice(min(took, key=lambda form: took[form]), took)
         if whole:
-            self.choices[name] = choice
+            self.cache[name] = choice
         else:
-            self.choices.put_for_now(name, choice)
+            self.cache.set_unsaved(name, choice)
         return choice
 
-    def _failed(self, operation: str, form: str, error: Exception, *, ours: bool) -> None:
-        if out_of_memory(error):
+    def _on_failure(self, operation: str, implementation: str, error: Exception, *, own_kernel: bool) -> None:
+        if is_memory_failure(error):
             raise error
-        if not ours:
-            _log.debug("%s is no candidate for %s here: %s", form, operation, first_line(error))
-        elif (operation, form) not in self._out:
-            self._out.add((operation, form))
+        if not own_kernel:
+            _log.debug("%s is no candidate for %s here: %s", implementation, operation, format_error(error))
+        elif (operation, implementation) not in self._failed:
+            self._failed.add((operation, implementation))
             _log.warning(
                 "%s: our kernel (%s) is not used any more, it fails here: %s",
                 operation,
-                form,
-                first_line(error),
+                implementation,
+                format_error(error),
             )
 
-    def _forget(self, operation: str, given: Given) -> None:
-        self._known.pop((operation, given), None)
-        self.choices.pop(described(operation, given), None)
+    def _forget(self, operation: str, problem: ProblemKey) -> None:
+        self._selected.pop((operation, problem), None)
+        self.cache.pop(format_key(operation, problem), None)
 
 
-def described(operation: str, given: Given) -> str:
+def format_key(operation: str, problem: ProblemKey) -> str:
     """The key by which a choice is kept: the operation, and everything of what it was given, in words."""
-    return " ".join([operation, *(_word(each) for each in given)])
+    return " ".join([operation, *(_format_value(each) for each in problem)])
 
 
-def _word(value: Hashable) -> str:
+def _format_value(value: Hashable) -> str:
     if isinstance(value, torch.Size | tuple):
-        return "×".join(_word(each) for each in value) or "()"
+        return "×".join(_format_value(each) for each in value) or "()"
     return str(value).removeprefix("torch.")
 
 
-def _both(call: Callable[[], Result], followed: Callable[[Result], object] | None) -> Callable[[], object]:
-    if followed is None:
+def _with_consumer(
+    call: Callable[[], Result], consumer: Callable[[Result], object] | None
+) -> Callable[[], object]:
+    if consumer is None:
         return call
-    return lambda: followed(call())
+    return lambda: consumer(call())

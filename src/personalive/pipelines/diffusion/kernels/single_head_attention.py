@@ -10,15 +10,15 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from personalive.pipelines.diffusion.kernels.custom_op import Registered
+from personalive.pipelines.diffusion.kernels.custom_op import CustomOp
 
-_LEAST_CHANNELS = 257
-_MOST_SCORES = 1 << 13
+_MIN_CHANNELS = 257
+_MAX_KEYS = 1 << 13
 """Of a row, which one program holds. So many tokens take 0.4 GB a picture, twice as many would take 1.6."""
 
 
 @triton.jit
-def _exponentials(scores, out, sums, length, scale, WIDTH: tl.constexpr):
+def _exp_scores_kernel(scores, out, sums, length, scale, WIDTH: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     place = tl.arange(0, WIDTH)
     inside = place < length
@@ -30,41 +30,41 @@ def _exponentials(scores, out, sums, length, scale, WIDTH: tl.constexpr):
     tl.store(sums + row, tl.sum(share.to(tl.float32), axis=0))
 
 
-@Registered
-def exponentials(scores: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+@CustomOp
+def exp_scores(scores: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """exp(scale · (x - the row's largest)) of scores float32 (B, T, S), in `dtype`, and their sums (B, T, 1)."""
     scores = scores.contiguous()
     count, rows, length = scores.shape
     out = torch.empty(scores.shape, dtype=dtype, device=scores.device)
     sums = scores.new_empty(count, rows, 1)
-    _exponentials[(count * rows,)](
+    _exp_scores_kernel[(count * rows,)](
         scores, out, sums, length, scale, WIDTH=triton.next_power_of_2(length), num_warps=8
     )
     return out, sums
 
 
-@exponentials.register_fake
+@exp_scores.register_fake
 def _(scores: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     del scale
     return scores.new_empty(scores.shape, dtype=dtype), scores.new_empty(*scores.shape[:2], 1)
 
 
-def fits(query: Tensor, key: Tensor) -> bool:
+def is_supported(query: Tensor, key: Tensor) -> bool:
     """Whether this is the faster way for queries (B, T, C) and keys (B, S, C)."""
     return (
         query.dtype in (torch.float16, torch.bfloat16)
-        and query.shape[2] >= _LEAST_CHANNELS
-        and key.shape[1] <= _MOST_SCORES
+        and query.shape[2] >= _MIN_CHANNELS
+        and key.shape[1] <= _MAX_KEYS
     )
 
 
-def attend_wide(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def single_head_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Queries (B, T, C), keys and values (B, S, C) → (B, T, C): scores and sums are float32."""
-    shares, sums = exponentials(_product(query, key.mT), query.shape[2] ** -0.5, query.dtype)
-    return (_product(shares, value) / sums).to(query.dtype)
+    shares, sums = exp_scores(_matmul_float32(query, key.mT), query.shape[2] ** -0.5, query.dtype)
+    return (_matmul_float32(shares, value) / sums).to(query.dtype)
 
 
-def _product(left: Tensor, right: Tensor) -> Tensor:
+def _matmul_float32(left: Tensor, right: Tensor) -> Tensor:
     """In float32, of two of 16 bits."""
     if left.is_cuda:
         return torch.bmm(left, right, out_dtype=torch.float32)

@@ -7,24 +7,24 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from personalive.pipelines.diffusion.kernels.autotune import tuned
-from personalive.pipelines.diffusion.kernels.custom_op import Registered
+from personalive.pipelines.diffusion.kernels.autotune import autotune
+from personalive.pipelines.diffusion.kernels.custom_op import CustomOp
 from personalive.pipelines.diffusion.kernels.triton_utils import gelu
 
-_LEAST_SIDE = 16
+_MIN_TILE_SIDE = 16
 """The smallest side of a matrix that Triton multiplies."""
-MOST_FRAMES = 32
+MAX_FRAMES = 32
 """Frames whose attention one program holds."""
-_MOST_BYTES = {torch.float16: 1 << 13, torch.bfloat16: 1 << 13, torch.float32: 1 << 12}
+_MAX_QUERY_BYTES = {torch.float16: 1 << 13, torch.bfloat16: 1 << 13, torch.float32: 1 << 12}
 """Of a pixel's queries in one head, padded. With more, some launch spills, or does not fit into 99 KB a block."""
 
 
-@tuned(
+@autotune(
     [({"ROWS": 8, "WIDTH": 128}, 4), ({"ROWS": 4, "WIDTH": 256}, 4), ({"ROWS": 16, "WIDTH": 128}, 8)],
     key=["channels"],
 )  # fmt: skip
 @triton.jit
-def _gated(projected, out, rows, channels, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+def _geglu_kernel(projected, out, rows, channels, ROWS: tl.constexpr, WIDTH: tl.constexpr):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     here = (row < rows)[:, None] & (channel < channels)[None, :]
@@ -35,30 +35,30 @@ def _gated(projected, out, rows, channels, ROWS: tl.constexpr, WIDTH: tl.constex
     tl.store(out + written, (value * gelu(gate)).to(out.dtype.element_ty), mask=here)
 
 
-@Registered
-def gated(projected: Tensor) -> Tensor:
+@CustomOp
+def geglu(projected: Tensor) -> Tensor:
     """GEGLU (Shazeer, 2020, https://arxiv.org/abs/2002.05202): (…, 2·C) → (…, C), exact GELU."""
     projected = projected.contiguous()
     channels = projected.shape[-1] // 2
     rows = projected.numel() // (2 * channels)
     out = projected.new_empty(*projected.shape[:-1], channels)
-    _gated[lambda meta: (triton.cdiv(rows, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]))](
+    _geglu_kernel[lambda meta: (triton.cdiv(rows, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]))](
         projected, out, rows, channels
     )
     return out
 
 
-@gated.register_fake
+@geglu.register_fake
 def _(projected: Tensor) -> Tensor:
     return projected.new_empty(*projected.shape[:-1], projected.shape[-1] // 2)
 
 
-@tuned(
+@autotune(
     [({"PIXELS": 4}, 4), ({"PIXELS": 1}, 1), ({"PIXELS": 4}, 1), ({"PIXELS": 8}, 2)],
     key=["length", "WIDTH"],
 )
 @triton.jit
-def _attend_along_time(
+def _temporal_attention_kernel(
     query, key, value, out, frames, length, width, session_step, frame_step, pixel_step, channels, scale,
     FRAMES: tl.constexpr, WIDTH: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
@@ -92,8 +92,8 @@ def _attend_along_time(
         tl.store(out + written, result.to(out.dtype.element_ty), mask=here)
 
 
-@Registered
-def attend_along_time(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+@CustomOp
+def temporal_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     """Attention of each pixel to itself in the other frames: all (S, F, L, C), F ≤ 32; contiguous out.
 
     The three may be slices of one tensor, as long as they are laid out alike and channels are adjacent.
@@ -103,37 +103,37 @@ def attend_along_time(query: Tensor, key: Tensor, value: Tensor, heads: int) -> 
     sessions, frames, length, channels = query.shape
     width = channels // heads
     out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-    _attend_along_time[lambda meta: (triton.cdiv(length, meta["PIXELS"]), heads, sessions)](
+    _temporal_attention_kernel[lambda meta: (triton.cdiv(length, meta["PIXELS"]), heads, sessions)](
         query, key, value, out, frames, length, width,
         query.stride(0), query.stride(1), query.stride(2), channels, width**-0.5,
-        FRAMES=_side(frames), WIDTH=_side(width),
+        FRAMES=_tile_side(frames), WIDTH=_tile_side(width),
     )  # fmt: skip
     return out
 
 
-def _side(size: int) -> int:
+def _tile_side(size: int) -> int:
     """Of a tile for so much."""
-    side: int = max(_LEAST_SIDE, triton.next_power_of_2(size))
+    side: int = max(_MIN_TILE_SIDE, triton.next_power_of_2(size))
     return side
 
 
-def has_room(query: Tensor, heads: int) -> bool:
-    """Whether `attend_along_time` takes such queries (S, F, L, C): not many frames in wide heads, nor float64."""
+def is_temporal_attention_supported(query: Tensor, heads: int) -> bool:
+    """Whether `temporal_attention` takes such queries (S, F, L, C): not many frames in wide heads, nor float64."""
     frames, width = query.shape[1], query.shape[3] // heads
-    nbytes = _side(frames) * _side(width) * query.element_size()
-    return frames <= MOST_FRAMES and nbytes <= _MOST_BYTES.get(query.dtype, 0)
+    nbytes = _tile_side(frames) * _tile_side(width) * query.element_size()
+    return frames <= MAX_FRAMES and nbytes <= _MAX_QUERY_BYTES.get(query.dtype, 0)
 
 
-@attend_along_time.register_fake
+@temporal_attention.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
     del key, value, heads
     return query.new_empty(query.shape)
 
 
-@tuned([({"ROWS": 16, "WIDTH": 128}, 4), ({"ROWS": 32, "WIDTH": 64}, 4), ({"ROWS": 8, "WIDTH": 256}, 4)],
+@autotune([({"ROWS": 16, "WIDTH": 128}, 4), ({"ROWS": 32, "WIDTH": 64}, 4), ({"ROWS": 8, "WIDTH": 256}, 4)],
     key=["channels"])  # fmt: skip
 @triton.jit
-def _join(
+def _concat_kv_kernel(
     own, shared, out, length, more, channels, frames, own_step, own_row,
     ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
@@ -152,20 +152,20 @@ def _join(
     tl.store(out + written, value, mask=mine | theirs)
 
 
-@Registered
-def join(own: Tensor, shared: Tensor) -> Tensor:
+@CustomOp
+def concat_kv(own: Tensor, shared: Tensor) -> Tensor:
     """own (S·F, L, C) and shared (S, M, C) → (S·F, L + M, C): each session's shared tokens behind its frames'."""
     own = own if own.stride(-1) == 1 else own.contiguous()
     shared = shared.contiguous()
     count, length, channels = own.shape
     more = shared.shape[1]
     out = own.new_empty(count, length + more, channels)
-    _join[
+    _concat_kv_kernel[
         lambda meta: (count, triton.cdiv(length + more, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]))
     ](own, shared, out, length, more, channels, count // len(shared), own.stride(0), own.stride(1))
     return out
 
 
-@join.register_fake
+@concat_kv.register_fake
 def _(own: Tensor, shared: Tensor) -> Tensor:
     return own.new_empty(own.shape[0], own.shape[1] + shared.shape[1], own.shape[2])

@@ -16,33 +16,38 @@ from personalive.pipelines.diffusion.kernels import (
     linear_geglu_pointers,
     single_head_attention,
 )
-from personalive.pipelines.diffusion.kernels.autotune import INTERPRETED
-from personalive.pipelines.diffusion.kernels.batch_norm import rectified_norm
+from personalive.pipelines.diffusion.kernels.autotune import IS_INTERPRETED
+from personalive.pipelines.diffusion.kernels.batch_norm import batch_norm_relu
 from personalive.pipelines.diffusion.kernels.fp8 import (
     FLOAT8,
     Float8Convolution,
-    Float8Gate,
-    gain_of,
+    Float8GEGLU,
+    output_gain,
 )
-from personalive.pipelines.diffusion.kernels.gpu_support import refused
-from personalive.pipelines.diffusion.kernels.group_norm import add, group_norm
+from personalive.pipelines.diffusion.kernels.gpu_support import unsupported_kernels
+from personalive.pipelines.diffusion.kernels.group_norm import add_with_stats, group_norm
 from personalive.pipelines.diffusion.kernels.layer_norm import layer_norm
-from personalive.pipelines.diffusion.kernels.operations import PLAIN, Convolution, Normed, Summed
+from personalive.pipelines.diffusion.kernels.operations import (
+    PLAIN_OPERATIONS,
+    ConvLayer,
+    LayerNormOutput,
+    TensorWithStats,
+)
 from personalive.pipelines.diffusion.kernels.token_ops import (
-    attend_along_time,
-    gated,
-    has_room,
-    join,
+    concat_kv,
+    geglu,
+    is_temporal_attention_supported,
+    temporal_attention,
 )
 
-Product = Callable[..., Tensor]
-"""Tokens, a paired weight, a paired bias and, of codes, factors and a gain → what is gated; see `gated_product`."""
+LinearGegluKernel = Callable[..., Tensor]
+"""Tokens, a paired weight, a paired bias and, of codes, factors and a gain → what is gated; see `linear_geglu`."""
 Forms = dict[str, Callable[[], Tensor]]
 """Kernels that do the same, by name, the likeliest to be fastest first."""
 
 
-def _can(tensor: Tensor) -> bool:
-    return tensor.is_cuda or INTERPRETED
+def _is_supported(tensor: Tensor) -> bool:
+    return tensor.is_cuda or IS_INTERPRETED
 
 
 class TritonOperations:
@@ -53,45 +58,45 @@ class TritonOperations:
     GPUs is not offered, is left to PyTorch.
     """
 
-    accumulates = True
+    fuses_residual_matmul = True
 
     def __init__(self, device: torch.device | None = None) -> None:
         # Known beforehand, as a compiler follows what is asked for each tensor.
         gpu = torch.cuda.is_available()
-        capability = torch.cuda.get_device_capability(device) if gpu else gpu_support.FLOAT8
-        self._refused = refused(capability) if gpu else frozenset[str]()
-        self._codes = capability >= gpu_support.FLOAT8
+        capability = torch.cuda.get_device_capability(device) if gpu else gpu_support.MIN_FLOAT8_CAPABILITY
+        self._unsupported = unsupported_kernels(capability) if gpu else frozenset[str]()
+        self._codes = capability >= gpu_support.MIN_FLOAT8_CAPABILITY
 
-    def _offered(self, kernel: str) -> bool:
-        return kernel not in self._refused
+    def _has_kernel(self, kernel: str) -> bool:
+        return kernel not in self._unsupported
 
     def group_norm(
-        self, x: Summed, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
+        self, x: TensorWithStats, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
     ) -> Tensor:
         """See `Operations`."""
-        if not _can(x.picture) or norm.weight is None:
-            return PLAIN.group_norm(x, norm, silu=silu, shift=shift)
-        gain = gain_of(norm)
+        if not _is_supported(x.tensor) or norm.weight is None:
+            return PLAIN_OPERATIONS.group_norm(x, norm, silu=silu, shift=shift)
+        gain = output_gain(norm)
         if gain is not None and not self._codes:
-            return PLAIN.group_norm(x, norm, silu=silu, shift=shift)
+            return PLAIN_OPERATIONS.group_norm(x, norm, silu=silu, shift=shift)
         return group_norm(
-            x.picture, x.sums, norm.weight, norm.bias, norm.num_groups, norm.eps, silu, shift, gain
+            x.tensor, x.stats, norm.weight, norm.bias, norm.num_groups, norm.eps, silu, shift, gain
         )
 
-    def add(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> Summed:
+    def add_with_stats(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> TensorWithStats:
         """See `Operations`."""
-        if not _can(x) or (update is None and bias is None):
-            return PLAIN.add(x, update, bias)
-        return Summed(*add(x, update, bias))
+        if not _is_supported(x) or (update is None and bias is None):
+            return PLAIN_OPERATIONS.add_with_stats(x, update, bias)
+        return TensorWithStats(*add_with_stats(x, update, bias))
 
-    def convolve(self, x: Tensor, layer: Convolution) -> tuple[Tensor, Tensor | None]:
+    def conv(self, x: Tensor, layer: ConvLayer) -> tuple[Tensor, Tensor | None]:
         """See `Operations`. PyTorch adds the bias in a pass of its own, so it is left to be added on the way."""
         if isinstance(layer, Float8Convolution):
-            for form in self.convolutions(x, layer).values():
+            for form in self.fp8_conv_kernels(x, layer).values():
                 return form(), layer.bias
-            return PLAIN.convolve(x, layer)
+            return PLAIN_OPERATIONS.conv(x, layer)
         if layer.bias is None or not isinstance(layer.padding, tuple):
-            return PLAIN.convolve(x, layer)
+            return PLAIN_OPERATIONS.conv(x, layer)
         if isinstance(layer, nn.ConvTranspose2d):
             return F.conv_transpose2d(x, layer.weight, None, layer.stride, layer.padding), layer.bias
         if layer.kernel_size == (1, 1) and layer.stride == (1, 1):
@@ -100,28 +105,28 @@ class TritonOperations:
             return pixels.transpose(1, 2).unflatten(2, x.shape[2:]), None
         return F.conv2d(x, layer.weight, None, layer.stride, layer.padding), layer.bias
 
-    def convolutions(self, codes: Tensor, layer: Float8Convolution) -> Forms:
+    def fp8_conv_kernels(self, codes: Tensor, layer: Float8Convolution) -> Forms:
         """The kernels that make such a convolution on this device, without its bias."""
         found: Forms = {}
         weight, factors, dtype = layer.weight, layer.factors, layer.dtype
-        if self._takes_codes(codes, "_convolution8") and fp8_convolution.fits(codes, weight):
-            if fp8_convolution.fits_wide(weight):
-                found["wide descriptors"] = lambda: fp8_convolution.convolution8(
+        if self._supports_codes(codes, "_convolution8") and fp8_convolution.is_supported(codes, weight):
+            if fp8_convolution.is_wide_supported(weight):
+                found["wide descriptors"] = lambda: fp8_convolution.fp8_conv(
                     codes, weight, factors, dtype, True
                 )
-            found["descriptors"] = lambda: fp8_convolution.convolution8(codes, weight, factors, dtype, False)
-        if self._takes_codes(codes, "_convolution8_by_pointers") and fp8_convolution_pointers.fits(
+            found["descriptors"] = lambda: fp8_convolution.fp8_conv(codes, weight, factors, dtype, False)
+        if self._supports_codes(codes, "_convolution8_by_pointers") and fp8_convolution_pointers.is_supported(
             codes, weight
         ):
-            found["pointers"] = lambda: fp8_convolution_pointers.convolution8_by_pointers(
+            found["pointers"] = lambda: fp8_convolution_pointers.fp8_conv_pointers(
                 codes, weight, factors, dtype
             )
         return found
 
-    def _takes_codes(self, codes: Tensor, kernel: str) -> bool:
-        return _can(codes) and self._codes and self._offered(kernel) and codes.dtype == FLOAT8
+    def _supports_codes(self, codes: Tensor, kernel: str) -> bool:
+        return _is_supported(codes) and self._codes and self._has_kernel(kernel) and codes.dtype == FLOAT8
 
-    def rectified_convolution(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
+    def conv_relu(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
         """See `Operations`. cuDNN adds bias and residual and cuts off before it writes."""
         padding = layer.padding
         if (
@@ -130,24 +135,24 @@ class TritonOperations:
             or isinstance(padding, str)
             or torch.version.cuda is None
         ):
-            return PLAIN.rectified_convolution(x, layer, residual)
+            return PLAIN_OPERATIONS.conv_relu(x, layer, residual)
         how = (layer.stride, padding, layer.dilation, layer.groups)
         if residual is None:
             return torch.cudnn_convolution_relu(x, layer.weight, layer.bias, *how)
         return torch.cudnn_convolution_add_relu(x, layer.weight, residual, 1.0, layer.bias, *how)
 
-    def rectified_norm(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    def batch_norm_relu(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         """See `Operations`."""
         mean, variance = norm.running_mean, norm.running_var
-        if not _can(x) or mean is None or variance is None or norm.weight is None:
-            return PLAIN.rectified_norm(x, norm)
-        return rectified_norm(x, mean, variance, norm.weight, norm.bias, norm.eps)
+        if not _is_supported(x) or mean is None or variance is None or norm.weight is None:
+            return PLAIN_OPERATIONS.batch_norm_relu(x, norm)
+        return batch_norm_relu(x, mean, variance, norm.weight, norm.bias, norm.eps)
 
-    def join(self, own: Tensor, shared: Tensor) -> Tensor:
+    def concat_kv(self, own: Tensor, shared: Tensor) -> Tensor:
         """See `Operations`."""
-        if not _can(own):
-            return PLAIN.join(own, shared)
-        return join(own, shared)
+        if not _is_supported(own):
+            return PLAIN_OPERATIONS.concat_kv(own, shared)
+        return concat_kv(own, shared)
 
     def layer_norm(
         self,
@@ -155,62 +160,68 @@ class TritonOperations:
         norm: nn.LayerNorm,
         update: Tensor | None = None,
         shift: Tensor | None = None,
-        code: Tensor | None = None,
+        position_code: Tensor | None = None,
         bias: Tensor | None = None,
-    ) -> Normed:
+    ) -> LayerNormOutput:
         """See `Operations`."""
-        if not _can(tokens) or norm.weight is None:
-            return PLAIN.layer_norm(tokens, norm, update, shift, code, bias)
-        gain = gain_of(norm)
+        if not _is_supported(tokens) or norm.weight is None:
+            return PLAIN_OPERATIONS.layer_norm(tokens, norm, update, shift, position_code, bias)
+        gain = output_gain(norm)
         if gain is not None and not self._codes:
-            return PLAIN.layer_norm(tokens, norm, update, shift, code, bias)
-        total, normed = layer_norm(tokens, norm.weight, norm.bias, norm.eps, update, shift, code, bias, gain)
-        return Normed(total if len(total) else tokens, normed)
+            return PLAIN_OPERATIONS.layer_norm(tokens, norm, update, shift, position_code, bias)
+        total, normed = layer_norm(
+            tokens, norm.weight, norm.bias, norm.eps, update, shift, position_code, bias, gain
+        )
+        return LayerNormOutput(total if len(total) else tokens, normed)
 
-    def accumulate(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
+    def add_matmul(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
         """See `Operations`. A library's product, as good as any of ours."""
-        return PLAIN.accumulate(total, values, weight)
+        return PLAIN_OPERATIONS.add_matmul(total, values, weight)
 
-    def gated(self, projected: Tensor) -> Tensor:
+    def geglu(self, projected: Tensor) -> Tensor:
         """See `Operations`."""
-        if not _can(projected):
-            return PLAIN.gated(projected)
-        return gated(projected)
+        if not _is_supported(projected):
+            return PLAIN_OPERATIONS.geglu(projected)
+        return geglu(projected)
 
-    def gated_product(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def linear_geglu(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """See `Operations`."""
-        for form in self.products(tokens, weight).values():
+        for form in self.linear_geglu_kernels(tokens, weight).values():
             return form(tokens, weight, bias)
-        return PLAIN.gated_product(tokens, weight, bias)
+        return PLAIN_OPERATIONS.linear_geglu(tokens, weight, bias)
 
-    def products(self, tokens: Tensor, weight: Tensor) -> dict[str, Product]:
+    def linear_geglu_kernels(self, tokens: Tensor, weight: Tensor) -> dict[str, LinearGegluKernel]:
         """The kernels that make such a gated product on this device, by name, the likeliest to be fastest first."""
-        found: dict[str, Product] = {}
-        if _can(tokens) and self._offered("_gated_product") and linear_geglu.fits(tokens, weight):
-            found["descriptors"] = linear_geglu.gated_product
+        found: dict[str, LinearGegluKernel] = {}
         if (
-            _can(tokens)
-            and self._offered("_gated_product_by_pointers")
-            and linear_geglu_pointers.fits(tokens, weight)
+            _is_supported(tokens)
+            and self._has_kernel("_gated_product")
+            and linear_geglu.is_supported(tokens, weight)
         ):
-            found["pointers"] = linear_geglu_pointers.gated_product_by_pointers
+            found["descriptors"] = linear_geglu.linear_geglu
+        if (
+            _is_supported(tokens)
+            and self._has_kernel("_gated_product_by_pointers")
+            and linear_geglu_pointers.is_supported(tokens, weight)
+        ):
+            found["pointers"] = linear_geglu_pointers.linear_geglu_pointers
         return found
 
-    def gated_codes(self, codes: Tensor, layer: Float8Gate) -> Tensor:
+    def geglu_fp8(self, codes: Tensor, layer: Float8GEGLU) -> Tensor:
         """See `Operations`."""
-        for form in self.gates(codes, layer).values():
+        for form in self.fp8_geglu_kernels(codes, layer).values():
             return form()
-        return PLAIN.gated_codes(codes, layer)
+        return PLAIN_OPERATIONS.geglu_fp8(codes, layer)
 
-    def gates(self, codes: Tensor, layer: Float8Gate) -> Forms:
-        """The kernels that do `gated_codes` on this device."""
+    def fp8_geglu_kernels(self, codes: Tensor, layer: Float8GEGLU) -> Forms:
+        """The kernels that do `geglu_fp8` on this device."""
         if not self._codes or layer.bias is None:
             return {}
         given = (codes, layer.weight, layer.bias, layer.factors, layer.onward)
-        forms = self.products(codes, layer.weight)
+        forms = self.linear_geglu_kernels(codes, layer.weight)
         return {name: lambda form=form: form(*given) for name, form in forms.items()}  # type: ignore[misc]
 
-    def prefers(
+    def prefers_replacement(
         self,
         change: str,
         given: tuple[Hashable, ...],
@@ -218,25 +229,29 @@ class TritonOperations:
         plain: Callable[[], object],
     ) -> bool:
         """See `Operations`. Nothing is measured: what was asked for is done."""
-        return PLAIN.prefers(change, given, changed, plain)
+        return PLAIN_OPERATIONS.prefers_replacement(change, given, changed, plain)
 
-    def pairs(self, rows: int, linear: nn.Linear) -> bool:
+    def prefers_interleaved(self, rows: int, linear: nn.Linear) -> bool:
         """See `Operations`. Whether there is a kernel for it."""
         del rows
-        return bool(self.products(linear.weight, linear.weight))
+        return bool(self.linear_geglu_kernels(linear.weight, linear.weight))
 
-    def attend(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    def attention(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """See `Operations`. A library's, none of ours is as good."""
-        return PLAIN.attend(query, key, value, heads)
+        return PLAIN_OPERATIONS.attention(query, key, value, heads)
 
-    def attend_wide(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def single_head_attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `Operations`."""
-        if not _can(query) or not single_head_attention.fits(query, key):
-            return PLAIN.attend_wide(query, key, value)
-        return single_head_attention.attend_wide(query, key, value)
+        if not _is_supported(query) or not single_head_attention.is_supported(query, key):
+            return PLAIN_OPERATIONS.single_head_attention(query, key, value)
+        return single_head_attention.single_head_attention(query, key, value)
 
-    def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    def temporal_attention(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """See `Operations`."""
-        if not _can(query) or not self._offered("_attend_along_time") or not has_room(query, heads):
-            return PLAIN.attend_along_time(query, key, value, heads)
-        return attend_along_time(query, key, value, heads)
+        if (
+            not _is_supported(query)
+            or not self._has_kernel("_attend_along_time")
+            or not is_temporal_attention_supported(query, heads)
+        ):
+            return PLAIN_OPERATIONS.temporal_attention(query, key, value, heads)
+        return temporal_attention(query, key, value, heads)

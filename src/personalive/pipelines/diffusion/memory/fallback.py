@@ -10,41 +10,41 @@ import torch
 
 from personalive.errors import PipelineUnavailableError
 from personalive.out_of_memory import is_out_of_memory
-from personalive.pipelines.diffusion.device.allocator import free_bytes, release
-from personalive.pipelines.diffusion.memory.plan import REMEDY, MemoryPlan, candidates, too_little
+from personalive.pipelines.diffusion.device.allocator import empty_cache, plannable_bytes
+from personalive.pipelines.diffusion.memory.plan import REMEDY, MemoryPlan, describe_shortage, select_plans
 
 _log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
 
-def fitted(
-    device: torch.device, plans: Sequence[MemoryPlan], wanted: str, make: Callable[[MemoryPlan], T]
+def build_with_fallback(
+    device: torch.device, plans: Sequence[MemoryPlan], requested: str, build: Callable[[MemoryPlan], T]
 ) -> T:
-    """What `make` makes of the first plan with which memory does not run out; see `candidates`.
+    """What `build` makes of the first plan with which memory does not run out; see `candidates`.
 
     Raises `PipelineUnavailableError` where there is too little for any; what was taken is given back then.
     """
     if device.type != "cuda":
-        return make(candidates(plans, wanted)[0])
-    release(device)
-    free = free_bytes(device)
-    tried = candidates(plans, wanted, free)
+        return build(select_plans(plans, requested)[0])
+    empty_cache(device)
+    free = plannable_bytes(device)
+    tried = select_plans(plans, requested, free)
     reason = ""
     for plan in tried:
         _log.info("%s", plan.summary(free))
         try:
-            return make(plan)
+            return build(plan)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            reason = _short(error)
+            reason = _shorten_message(error)
         # Here, since the error's traceback keeps alive what filled the memory.
-        release(device)
+        empty_cache(device)
         _log.info("memory ran out with the memory plan %s: %s", plan.name, reason)
-    raise PipelineUnavailableError(f"{too_little(tried[-1].need, free, reason)} {REMEDY}")
+    raise PipelineUnavailableError(f"{describe_shortage(tried[-1].need, free, reason)} {REMEDY}")
 
 
-def _short(error: Exception) -> str:
+def _shorten_message(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text.partition(". ")[0].rstrip(".") or type(error).__name__

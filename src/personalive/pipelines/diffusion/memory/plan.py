@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 from personalive.errors import PipelineUnavailableError
 
-BESIDE = 300 << 20
+RESERVED_BYTES = 300 << 20
 """Bytes that libraries, recordings and the kernels' code take beside what is planned for."""
-CONTEXT = 400 << 20
+CUDA_CONTEXT_BYTES = 400 << 20
 """Bytes that CUDA takes for a process before its first tensor: 0.3 to 0.5 GB, the more the larger the GPU."""
 REMEDY = "Close other programs that use the GPU, or load with a smaller height and width."
 """What to do where there is too little memory."""
@@ -42,12 +42,12 @@ class MemoryPlan:
     """Whether fewer sessions share a call than was asked for."""
 
     @property
-    def on_host(self) -> tuple[str, ...]:
+    def host_networks(self) -> tuple[str, ...]:
         """The networks that are not to be loaded to the device, but are brought there by whoever streams them."""
         return ("denoising_unet",) if self.streamed else ()
 
     @property
-    def sentence(self) -> str:
+    def description(self) -> str:
         """What is given up, for people."""
         if self.name == "off":
             return "nothing is given up"
@@ -58,38 +58,40 @@ class MemoryPlan:
             said += f", {100 * self.share:.0f} % of the denoising UNet is streamed from the host"
         return said if self.recorded else f"{said}, steps are not recorded"
 
-    def on_card(self, total: int) -> str:
+    def describe_for_card(self, total: int) -> str:
         """The plan in one line for a card of so many bytes."""
-        return f"{total / 2**30:.0f} GB card: {self.sentence}"
+        return f"{total / 2**30:.0f} GB card: {self.description}"
 
     def summary(self, free: int) -> str:
         """The plan in one line, beside the bytes that were free for it."""
         room = f"{free / _GB:.1f} GB free, some {self.need / _GB:.1f} needed"
-        return f"memory plan {self.name}: {self.sentence} ({room})"
+        return f"memory plan {self.name}: {self.description} ({room})"
 
 
-def candidates(plans: Sequence[MemoryPlan], wanted: str, free: int | None = None) -> tuple[MemoryPlan, ...]:
+def select_plans(
+    plans: Sequence[MemoryPlan], requested: str, free: int | None = None
+) -> tuple[MemoryPlan, ...]:
     """Return the plans to try in turn where `free` bytes are: from the fastest that fits to the leanest.
 
-    `plans` are in that order. None: there is room for all. `wanted` names one that is forced: then it is the only
+    `plans` are in that order. None: there is room for all. `requested` names one that is forced: then it is the only
     one, whether it fits or not. Raises `PipelineUnavailableError` where none fits or none has that name.
     """
-    if wanted != "auto":
-        forced = [plan for plan in plans if plan.name == wanted]
+    if requested != "auto":
+        forced = [plan for plan in plans if plan.name == requested]
         if not forced:
             raise PipelineUnavailableError(
-                f"low_vram={wanted} would save nothing here, or does not go with compile=full: take auto."
+                f"low_vram={requested} would save nothing here, or does not go with compile=full: take auto."
             )
         return (forced[0],)
     if free is None:
         return tuple(plans)
     fitting = tuple(plan for plan in plans if plan.need <= free)
     if not fitting:
-        raise PipelineUnavailableError(f"{too_little(plans[-1].need, free)} {REMEDY}")
+        raise PipelineUnavailableError(f"{describe_shortage(plans[-1].need, free)} {REMEDY}")
     return fitting
 
 
-def too_little(need: int, free: int, reason: str = "") -> str:
+def describe_shortage(need: int, free: int, reason: str = "") -> str:
     """Return the sentence for a device on which nothing runs; `reason` is what a library said at last."""
     said = f" ({reason})" if reason else ""
     return (

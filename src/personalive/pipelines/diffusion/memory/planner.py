@@ -16,92 +16,110 @@ import torch
 from torch import nn
 
 from personalive.pipelines.diffusion.checkpoints.network_specs import NETWORKS, TINY_VAE
-from personalive.pipelines.diffusion.checkpoints.random_weights import Variant, empty_networks
-from personalive.pipelines.diffusion.device.unet_streaming import PLACES, evenly
+from personalive.pipelines.diffusion.checkpoints.random_weights import (
+    RandomWeightsVariant,
+    build_meta_networks,
+)
+from personalive.pipelines.diffusion.device.unet_streaming import BUFFER_COUNT, select_evenly
 from personalive.pipelines.diffusion.memory.footprint import (
-    KeptAs,
+    EntryDtype,
     StepBytes,
     WeightBytes,
-    step_bytes,
-    weight_bytes,
+    count_step_bytes,
+    count_weight_bytes,
 )
 from personalive.pipelines.diffusion.memory.plan import MemoryPlan
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.diffusion.stages.frame_decoder import frames_at_once
 
 if TYPE_CHECKING:
-    from personalive.pipelines.diffusion.components import Models
+    from personalive.pipelines.diffusion.components import Components
 
-RARE = ("image_encoder", "vae.encoder")
+REFERENCE_NETWORKS = ("image_encoder", "vae.encoder")
 """What only a new reference needs."""
-SELDOM = "reference_unet"
+KEYFRAME_NETWORK = "reference_unet"
 """What only a new reference or keyframe needs."""
-_REFERENCES, _FEW_REFERENCES = 8, 2
-_STREAMED = {"half": 0.5, "most": 0.7, "stream": 1.0}
+_MAX_REFERENCES, _MIN_REFERENCES = 8, 2
+_STREAMED_SHARES = {"half": 0.5, "most": 0.7, "stream": 1.0}
 """Name → share of the denoising UNet that is streamed."""
-_OTHER = 160 << 20
+_UNCOUNTED_BYTES = 160 << 20
 """Bytes of what is not counted: cuBLAS's workspaces, recordings' inputs and results, a step's small tensors."""
 
 
-def plans(
+def make_plans(
     weights: WeightBytes, step: StepBytes, parameters: PersonaLiveLoadParameters
 ) -> tuple[MemoryPlan, ...]:
     """All plans for a CUDA device, each needing less than the one before."""
     found: list[MemoryPlan] = []
-    for plan in _in_order(weights, parameters):
+    for plan in _iterate_plans(weights, parameters):
         session = 2 * (1 + parameters.max_keyframes) * step.bank + step.bank
-        counted = replace(plan, need=_need(plan, weights, step, parameters), session=session)
+        counted = replace(plan, need=_estimate_need(plan, weights, step, parameters), session=session)
         if not found or counted.need < found[-1].need:
             found.append(counted)
     return tuple(found)
 
 
-def plans_of(models: Models, parameters: PersonaLiveLoadParameters) -> tuple[MemoryPlan, ...]:
+def make_plans_for_components(
+    components: Components, parameters: PersonaLiveLoadParameters
+) -> tuple[MemoryPlan, ...]:
     """All plans for networks that are loaded, wherever they are."""
-    networks = models.networks()
+    networks = components.networks()
     kept = {
         (network, entry): tensor.dtype
         for network, module in networks.items()
         for entry, tensor in module.state_dict().items()
     }
-    return plans_for(networks, lambda *names: kept[names], parameters, models.dtype, models.device)
+    return make_plans_for_networks(
+        networks, lambda *names: kept[names], parameters, components.dtype, components.device
+    )
 
 
-def plans_for(
+def make_plans_for_networks(
     networks: Mapping[str, nn.Module],
-    kept_as: KeptAs,
+    entry_dtype: EntryDtype,
     parameters: PersonaLiveLoadParameters,
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[MemoryPlan, ...]:
     """All plans for networks by name, which may be on the meta device; `dtype`: what they compute in."""
-    found = plans(weight_bytes(networks, kept_as), step_bytes(networks, parameters, dtype), parameters)
+    found = make_plans(
+        count_weight_bytes(networks, entry_dtype), count_step_bytes(networks, parameters, dtype), parameters
+    )
     if device.type == "cuda":
         return found
     # There is nothing to save where the device's memory is the host's, unless it is asked for.
     return (replace(found[0], waiting=()), *found[1:])
 
 
-def plans_unread(
-    variant: Variant, parameters: PersonaLiveLoadParameters, dtype: torch.dtype, device: torch.device
+def make_plans_for_variant(
+    variant: RandomWeightsVariant,
+    parameters: PersonaLiveLoadParameters,
+    dtype: torch.dtype,
+    device: torch.device,
 ) -> tuple[MemoryPlan, ...]:
     """All plans for networks of those sizes, without a set of weights. Takes 2 s at first, most of it imports."""
     kept = {network.name: network for network in (*NETWORKS, TINY_VAE)}
-    return plans_for(
-        empty_networks(variant),
-        lambda name, entry: kept[name].dtype_of(entry, dtype),
+    return make_plans_for_networks(
+        build_meta_networks(variant),
+        lambda name, entry: kept[name].resolve_dtype(entry, dtype),
         parameters,
         dtype,
         device,
     )
 
 
-def _in_order(weights: WeightBytes, parameters: PersonaLiveLoadParameters) -> Iterator[MemoryPlan]:
+def _iterate_plans(weights: WeightBytes, parameters: PersonaLiveLoadParameters) -> Iterator[MemoryPlan]:
     most = parameters.batch_sessions
-    everything = MemoryPlan("off", RARE, None, most, (), recorded=True, references=_REFERENCES)
+    everything = MemoryPlan(
+        "off", REFERENCE_NETWORKS, None, most, (), recorded=True, references=_MAX_REFERENCES
+    )
     yield everything
     waiting = replace(
-        everything, name="on", waiting=(*RARE, SELDOM), frames_at_once=1, references=_FEW_REFERENCES
+        everything,
+        name="on",
+        waiting=(*REFERENCE_NETWORKS, KEYFRAME_NETWORK),
+        frames_at_once=1,
+        references=_MIN_REFERENCES,
     )
     yield waiting
     if most > 1:
@@ -109,26 +127,31 @@ def _in_order(weights: WeightBytes, parameters: PersonaLiveLoadParameters) -> It
         yield waiting
     if parameters.compile == "full":
         return  # what is compiled cannot be streamed
-    for name, share in _STREAMED.items():
-        units = evenly(weights.units, share)
-        waiting = replace(waiting, name=name, streamed=units, share=_share(units, weights))
+    for name, share in _STREAMED_SHARES.items():
+        units = select_evenly(weights.units, share)
+        waiting = replace(waiting, name=name, streamed=units, share=_streamed_share(units, weights))
         yield waiting
     yield replace(waiting, name="least", recorded=False)
 
 
-def _share(numbers: Sequence[int], weights: WeightBytes) -> float:
-    return sum(weights.units[number] for number in numbers) / max(sum(weights.units), 1)
+def _streamed_share(units: Sequence[int], weights: WeightBytes) -> float:
+    return sum(weights.units[number] for number in units) / max(sum(weights.units), 1)
 
 
-def _need(
+def _estimate_need(
     plan: MemoryPlan, weights: WeightBytes, step: StepBytes, parameters: PersonaLiveLoadParameters
 ) -> int:
     sessions = plan.batch_sessions
     attended = (1 + parameters.max_keyframes) * step.bank
     # Of a session that gets a keyframe, what it attends to is there twice for a moment.
-    lasting = _weights(plan, weights) + _OTHER + plan.references * step.bank + (sessions + 1) * attended
-    stepping = _stepping(plan, step, parameters)
-    fusing = _fusing(plan, weights, step)
+    lasting = (
+        _resident_weight_bytes(plan, weights)
+        + _UNCOUNTED_BYTES
+        + plan.references * step.bank
+        + (sessions + 1) * attended
+    )
+    stepping = _peak_step_bytes(plan, step, parameters)
+    fusing = _peak_fuse_bytes(plan, weights, step)
     if not plan.recorded or parameters.compile == "off":
         joined = sessions * attended if sessions > 1 else 0
         return lasting + max(stepping + joined, fusing)
@@ -136,27 +159,27 @@ def _need(
     return lasting + sessions * attended + stepping + fusing
 
 
-def _weights(plan: MemoryPlan, weights: WeightBytes) -> int:
+def _resident_weight_bytes(plan: MemoryPlan, weights: WeightBytes) -> int:
     there = sum(nbytes for name, nbytes in weights.networks.items() if name not in plan.waiting)
     if not plan.streamed:
         return there
     sizes = [weights.units[number] for number in plan.streamed]
-    return there - sum(sizes) + PLACES * max(sizes)
+    return there - sum(sizes) + BUFFER_COUNT * max(sizes)
 
 
-def _stepping(plan: MemoryPlan, step: StepBytes, parameters: PersonaLiveLoadParameters) -> int:
+def _peak_step_bytes(plan: MemoryPlan, step: StepBytes, parameters: PersonaLiveLoadParameters) -> int:
     """The most that any stage takes."""
     frames = plan.batch_sessions * parameters.temporal_window_size
     at_once = plan.frames_at_once or frames_at_once("full", parameters.height * parameters.width)
-    decoding = min(at_once, frames) * step.decoded + plan.batch_sessions * step.shown
-    return max(plan.batch_sessions * max(step.unet, step.see, step.pose), decoding)
+    decoding = min(at_once, frames) * step.decode + plan.batch_sessions * step.output
+    return max(plan.batch_sessions * max(step.unet, step.motion, step.pose), decoding)
 
 
-def _fusing(plan: MemoryPlan, weights: WeightBytes, step: StepBytes) -> int:
+def _peak_fuse_bytes(plan: MemoryPlan, weights: WeightBytes, step: StepBytes) -> int:
     """The most that fusing a reference takes."""
-    brought = weights.reference_unit if SELDOM in plan.waiting else 0
+    brought = weights.reference_unit if KEYFRAME_NETWORK in plan.waiting else 0
     return max(
         weights.networks["image_encoder"],
-        weights.networks["vae.encoder"] + step.encoded,
-        2 * step.bank + step.referred + brought,
+        weights.networks["vae.encoder"] + step.encode,
+        2 * step.bank + step.reference + brought,
     )

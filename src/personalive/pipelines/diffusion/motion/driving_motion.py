@@ -16,14 +16,14 @@ from torch import Tensor
 
 from personalive.errors import InputError
 from personalive.file_replace import replace_file
-from personalive.media.partial_files import Hold, partial_path, sweep
+from personalive.media.partial_files import PartialFileLock, partial_path, remove_stale_partials
 from personalive.media.user_paths import check_is_file
 from personalive.pipelines.diffusion.networks.motion_extractor import HeadMotion
-from personalive.pipelines.diffusion.stages.motion_features import Perceived
+from personalive.pipelines.diffusion.stages.motion_features import MotionFeatures
 
-FORMAT = 1
+FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
-_HEAD, _TOKENS = ((21, 3), (1,), (), (), (), (3,)), (32, 16)
+_HEAD_SHAPES, _TOKENS_SHAPE = ((21, 3), (1,), (), (), (), (3,)), (32, 16)
 """What each frame has of a `HeadMotion`, and of motion tokens."""
 
 
@@ -45,14 +45,14 @@ class DrivingMotion:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def part(self, frames: slice) -> DrivingMotion:
+    def select(self, frames: slice) -> DrivingMotion:
         """The same of some of the frames."""
         head = HeadMotion(*(value[frames] for value in self.head))
         return DrivingMotion(
             head, self.tokens[frames], self.valid[frames], self.times[frames], self.fps, self.weights
         )
 
-    def padded(self, frames: int) -> DrivingMotion:
+    def pad(self, frames: int) -> DrivingMotion:
         """As many frames, at most those there are, and then the last one over and over."""
         index = torch.arange(frames).clamp(max=len(self) - 1)
         head = HeadMotion(*(value[index] for value in self.head))
@@ -60,15 +60,15 @@ class DrivingMotion:
             head, self.tokens[index], self.valid[index], self.times[index.numpy()], self.fps, self.weights
         )
 
-    def perceived(self, device: torch.device, dtype: torch.dtype) -> Perceived:
+    def to_features(self, device: torch.device, dtype: torch.dtype) -> MotionFeatures:
         """The frames as a session takes them."""
         head = HeadMotion(*(value.to(device) for value in self.head))
         boxes = torch.zeros(len(self), 4, dtype=torch.int64, device=device)
-        return Perceived(head, self.tokens.to(device, dtype), boxes, self.valid.to(device))
+        return MotionFeatures(head, self.tokens.to(device, dtype), boxes, self.valid.to(device))
 
     @classmethod
-    def joined(
-        cls, parts: list[Perceived], times: NDArray[np.float64], fps: float, weights: str
+    def concatenate(
+        cls, parts: list[MotionFeatures], times: NDArray[np.float64], fps: float, weights: str
     ) -> DrivingMotion:
         """The motion of a clip that was looked at in parts; frames beyond `times` are dropped."""
         count = len(times)
@@ -91,15 +91,15 @@ class DrivingMotion:
         """Write it. Raises `InputError` where that cannot be."""
         tensors = {f"head.{name}": value for name, value in self.head._asdict().items()}
         tensors |= {"tokens": self.tokens, "valid": self.valid, "times": torch.from_numpy(self.times)}
-        facts = {"format": FORMAT, "fps": self.fps, "weights": self.weights}
-        sweep(path.absolute().parent)
+        facts = {"format": FORMAT_VERSION, "fps": self.fps, "weights": self.weights}
+        remove_stale_partials(path.absolute().parent)
         partial = partial_path(path)
-        hold: Hold | None = None
+        hold: PartialFileLock | None = None
         try:
             owned = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
             # Not `save_file`, whose files nobody but their owner may read.
             partial.touch()
-            hold = Hold(partial)
+            hold = PartialFileLock(partial)
             partial.write_bytes(save(owned, {"motion": json.dumps(facts)}))
             replace_file(partial, path)
         except OSError as error:
@@ -118,19 +118,19 @@ class DrivingMotion:
             with safe_open(path, framework="pt") as file:
                 facts: dict[str, Any] = json.loads(file.metadata()["motion"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            return cls._checked(tensors, facts)
+            return cls._from_tensors(tensors, facts)
         except Exception as error:  # any file may be given
             raise InputError(
                 f"{path} holds no motion. Extract one: personalive motion extract CLIP"
             ) from error
 
     @classmethod
-    def _checked(cls, tensors: dict[str, Tensor], facts: dict[str, Any]) -> DrivingMotion:
-        if facts["format"] != FORMAT:
+    def _from_tensors(cls, tensors: dict[str, Tensor], facts: dict[str, Any]) -> DrivingMotion:
+        if facts["format"] != FORMAT_VERSION:
             raise ValueError("written by another version")
         head = HeadMotion(*(tensors[f"head.{name}"].float() for name in HeadMotion._fields))
         tokens, valid, times = tensors["tokens"].float(), tensors["valid"].bool(), tensors["times"].double()
-        fitting = [(len(tokens), *shape) for shape in (*_HEAD, _TOKENS, (), ())]
+        fitting = [(len(tokens), *shape) for shape in (*_HEAD_SHAPES, _TOKENS_SHAPE, (), ())]
         if not len(tokens) or [tuple(value.shape) for value in (*head, tokens, valid, times)] != fitting:
             raise ValueError("these are other shapes than a motion's")
         return cls(head, tokens, valid, times.numpy(), float(facts["fps"]), str(facts["weights"]))

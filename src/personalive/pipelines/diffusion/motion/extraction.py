@@ -10,28 +10,30 @@ import numpy as np
 from personalive.errors import InputError
 from personalive.media import VideoFrame
 from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
-from personalive.pipelines.diffusion.sampling.engine import Engine, looked_at
-from personalive.pipelines.diffusion.stages.motion_features import Perceived
+from personalive.pipelines.diffusion.sampling.engine import DiffusionEngine, to_driving_frames
+from personalive.pipelines.diffusion.stages.motion_features import MotionFeatures
 from personalive.pipelines.diffusion.tracking.driver_tracker import DriverTracker
 
 
-def extract(engine: Engine, frames: Iterable[VideoFrame], fps: float, weights: str) -> DrivingMotion:
+def extract_motion(
+    engine: DiffusionEngine, frames: Iterable[VideoFrame], fps: float, weights: str
+) -> DrivingMotion:
     """Look at all frames as a session would, in chunks, and keep what is seen.
 
     Raises `InputError` where there is no frame, or none with a face.
     """
-    parameters, device = engine.parameters, engine.models.device
+    parameters, device = engine.parameters, engine.components.device
     tracker = DriverTracker((parameters.width, parameters.height), detect=parameters.face_detection)
-    source, parts, times = iter(frames), list[Perceived](), list[float]()
+    source, parts, times = iter(frames), list[MotionFeatures](), list[float]()
     try:
-        while batch := list(itertools.islice(source, engine.schedule.chunk_frames)):
+        while batch := list(itertools.islice(source, engine.scheduler.chunk_frames)):
             times += [frame.time for frame in batch]
-            tracked = [tracker.look(frame.image, frame.time) for frame in batch]
+            tracked = [tracker.analyze(frame.image, frame.time) for frame in batch]
             # A session sees whole chunks alone, and a batch of another size would be rounded differently.
-            tracked += [tracked[-1]] * (engine.schedule.chunk_frames - len(batch))
-            parts += engine.perceive([looked_at(tracked, device)])
+            tracked += [tracked[-1]] * (engine.scheduler.chunk_frames - len(batch))
+            parts += engine.extract_motion_features([to_driving_frames(tracked, device)])
     finally:
         tracker.close()
     if not any(bool(part.valid.any()) for part in parts):
         raise InputError("No face was found in the driving clip.")
-    return DrivingMotion.joined(parts, np.array(times), fps, weights)
+    return DrivingMotion.concatenate(parts, np.array(times), fps, weights)

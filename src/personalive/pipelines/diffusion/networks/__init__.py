@@ -1,5 +1,5 @@
 """The networks of the PersonaLive method. Plain tensors in and out; no files, no state, nothing but torch."""
 
-from personalive.pipelines.diffusion.networks.mkl_workaround import settle
+from personalive.pipelines.diffusion.networks.mkl_workaround import initialize_vector_math
 
-settle()
+initialize_vector_math()

@@ -15,7 +15,7 @@ from typing import cast
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personalive.pipelines.diffusion.kernels.operations import Fusable, Summed
+from personalive.pipelines.diffusion.kernels.operations import OperationsModule, TensorWithStats
 from personalive.pipelines.diffusion.networks.resnet import ResnetBlock, Upsample
 
 EPS = 1e-6
@@ -38,7 +38,7 @@ class AutoencoderParams:
     scale: float = 0.18215
 
 
-class MiddleAttention(Fusable):
+class MidBlockAttention(OperationsModule):
     """Group norm, self-attention of all pixels in one head, plus the input."""
 
     def __init__(self, channels: int, groups: int) -> None:
@@ -47,98 +47,104 @@ class MiddleAttention(Fusable):
         self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
-    def onward(self, x: Summed) -> Summed:
+    def forward_with_stats(self, x: TensorWithStats) -> TensorWithStats:
         """(N, C, h, w) → the same shape, between blocks that take down each other's sums."""
         tokens = self.operations.group_norm(x, self.group_norm).flatten(2).transpose(1, 2)
-        attended = self.operations.attend_wide(self.to_q(tokens), self.to_k(tokens), self.to_v(tokens))
-        update = self.to_out[0](attended).transpose(1, 2).unflatten(2, x.picture.shape[2:])
-        return self.operations.add(x.picture, update)
+        attended = self.operations.single_head_attention(
+            self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
+        )
+        update = self.to_out[0](attended).transpose(1, 2).unflatten(2, x.tensor.shape[2:])
+        return self.operations.add_with_stats(x.tensor, update)
 
 
-class _Middle(nn.Module):
+class _MidBlock(nn.Module):
     """At the smallest size: a residual block, attention, and another."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(ResnetBlock(channels, channels, None, groups, EPS) for _ in range(2))
-        self.attentions = nn.ModuleList([MiddleAttention(channels, groups)])
+        self.attentions = nn.ModuleList([MidBlockAttention(channels, groups)])
 
-    def onward(self, x: Summed) -> Summed:
+    def forward_with_stats(self, x: TensorWithStats) -> TensorWithStats:
         first, last = (cast("ResnetBlock", block) for block in self.resnets)
-        attended = cast("MiddleAttention", self.attentions[0]).onward(first.onward(x))
-        return last.onward(attended)
+        attended = cast("MidBlockAttention", self.attentions[0]).forward_with_stats(first.forward_with_stats(x))
+        return last.forward_with_stats(attended)
 
 
-class _Halve(nn.Module):
+class _Downsample(nn.Module):
     """Half the size: a 3×3 convolution with stride 2, padded on the right and below alone."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
-    def onward(self, x: Tensor) -> Summed:
-        return Summed(self.conv(F.pad(x, (0, 1, 0, 1))))
+    def forward_with_stats(self, x: Tensor) -> TensorWithStats:
+        return TensorWithStats(self.conv(F.pad(x, (0, 1, 0, 1))))
 
 
-class _Level(nn.Module):
+class _ResolutionBlock(nn.Module):
     """The residual blocks of one size, and what leads to the next: in an encoder down, in a decoder up."""
 
-    def __init__(self, widths: tuple[int, ...], groups: int, onward: _Halve | Upsample | None) -> None:
+    def __init__(self, widths: tuple[int, ...], groups: int, resample: _Downsample | Upsample | None) -> None:
         super().__init__()
         self.resnets = nn.ModuleList(
             ResnetBlock(before, after, None, groups, EPS) for before, after in itertools.pairwise(widths)
         )
-        self.downsamplers = nn.ModuleList([onward] if isinstance(onward, _Halve) else [])
-        self.upsamplers = nn.ModuleList([onward] if isinstance(onward, Upsample) else [])
+        self.downsamplers = nn.ModuleList([resample] if isinstance(resample, _Downsample) else [])
+        self.upsamplers = nn.ModuleList([resample] if isinstance(resample, Upsample) else [])
 
-    def onward(self, x: Summed) -> Summed:
+    def forward_with_stats(self, x: TensorWithStats) -> TensorWithStats:
         for resnet in self.resnets:
-            x = cast("ResnetBlock", resnet).onward(x)
+            x = cast("ResnetBlock", resnet).forward_with_stats(x)
         for resample in (*self.downsamplers, *self.upsamplers):
-            x = cast("_Halve | Upsample", resample).onward(x.picture)
+            x = cast("_Downsample | Upsample", resample).forward_with_stats(x.tensor)
         return x
 
 
-class Encoder(Fusable):
+class Encoder(OperationsModule):
     """A picture → mean and variance of its latents, before the last convolution."""
 
     def __init__(self, params: AutoencoderParams) -> None:
         super().__init__()
         widths = params.block_out_channels
         self.conv_in = nn.Conv2d(params.in_channels, widths[0], 3, padding=1)
-        self.down_blocks = nn.ModuleList(_levels(widths, params.layers_per_block, params.norm_groups, _Halve))
-        self.mid_block = _Middle(widths[-1], params.norm_groups)
+        self.down_blocks = nn.ModuleList(
+            _build_blocks(widths, params.layers_per_block, params.norm_groups, _Downsample)
+        )
+        self.mid_block = _MidBlock(widths[-1], params.norm_groups)
         self.conv_norm_out = nn.GroupNorm(params.norm_groups, widths[-1], EPS)
         self.conv_out = nn.Conv2d(widths[-1], 2 * params.latent_channels, 3, padding=1)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Pictures (N, 3, H, W) in [-1, 1] → (N, 2 · latent_channels, H/8, W/8)."""
-        x = Summed(self.conv_in(pixels))
+        x = TensorWithStats(self.conv_in(pixels))
         for level in self.down_blocks:
-            x = cast("_Level", level).onward(x)
-        normed = self.operations.group_norm(self.mid_block.onward(x), self.conv_norm_out, silu=True)
+            x = cast("_ResolutionBlock", level).forward_with_stats(x)
+        normed = self.operations.group_norm(
+            self.mid_block.forward_with_stats(x), self.conv_norm_out, silu=True
+        )
         out: Tensor = self.conv_out(normed)
         return out
 
 
-class Decoder(Fusable):
+class Decoder(OperationsModule):
     """Latents → a picture, after the first convolution."""
 
     def __init__(self, params: AutoencoderParams) -> None:
         super().__init__()
         widths = params.block_out_channels[::-1]
         self.conv_in = nn.Conv2d(params.latent_channels, widths[0], 3, padding=1)
-        self.mid_block = _Middle(widths[0], params.norm_groups)
+        self.mid_block = _MidBlock(widths[0], params.norm_groups)
         blocks = params.layers_per_block + 1
-        self.up_blocks = nn.ModuleList(_levels(widths, blocks, params.norm_groups, Upsample))
+        self.up_blocks = nn.ModuleList(_build_blocks(widths, blocks, params.norm_groups, Upsample))
         self.conv_norm_out = nn.GroupNorm(params.norm_groups, widths[-1], EPS)
         self.conv_out = nn.Conv2d(widths[-1], params.out_channels, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents (N, latent_channels, h, w) → pictures (N, 3, 8h, 8w), about [-1, 1]."""
-        x = self.mid_block.onward(Summed(self.conv_in(latents)))
+        x = self.mid_block.forward_with_stats(TensorWithStats(self.conv_in(latents)))
         for level in self.up_blocks:
-            x = cast("_Level", level).onward(x)
+            x = cast("_ResolutionBlock", level).forward_with_stats(x)
         out: Tensor = self.conv_out(self.operations.group_norm(x, self.conv_norm_out, silu=True))
         return out
 
@@ -174,12 +180,12 @@ class Autoencoder(nn.Module):
         return picture
 
 
-def _levels(
-    widths: tuple[int, ...], blocks: int, groups: int, resample: Callable[[int], _Halve | Upsample]
-) -> Iterator[_Level]:
+def _build_blocks(
+    widths: tuple[int, ...], layers: int, groups: int, resample: Callable[[int], _Downsample | Upsample]
+) -> Iterator[_ResolutionBlock]:
     """So many residual blocks at each size, in the order they are run."""
     before = widths[0]
     for number, channels in enumerate(widths, start=1):
         onward = resample(channels) if number < len(widths) else None
-        yield _Level((before, *[channels] * blocks), groups, onward)
+        yield _ResolutionBlock((before, *[channels] * layers), groups, onward)
         before = channels

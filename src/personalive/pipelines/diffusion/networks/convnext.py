@@ -16,7 +16,7 @@ EXPANSION = 4
 EPS = 1e-6
 
 
-class ChannelNorm(nn.LayerNorm):
+class LayerNorm2d(nn.LayerNorm):
     """LayerNorm over axis 1, computed in float32 whatever the dtype of input and parameters."""
 
     def __init__(self, channels: int) -> None:
@@ -30,7 +30,7 @@ class ChannelNorm(nn.LayerNorm):
         return normed.to(x.dtype).movedim(-1, 1)
 
 
-class ResponseNorm(nn.Module):
+class GRN(nn.Module):
     """Global response normalisation: each channel by its share in the energy of all of them."""
 
     def __init__(self, channels: int) -> None:
@@ -55,9 +55,9 @@ class ConvNeXtBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.dwconv = nn.Conv2d(channels, channels, 7, padding=3, groups=channels)
-        self.norm = ChannelNorm(channels)
+        self.norm = LayerNorm2d(channels)
         self.pwconv1 = nn.Linear(channels, EXPANSION * channels)
-        self.grn = ResponseNorm(EXPANSION * channels)
+        self.grn = GRN(EXPANSION * channels)
         self.pwconv2 = nn.Linear(EXPANSION * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,9 +82,9 @@ class ConvNeXt(nn.Module):
             nn.Sequential(*(ConvNeXtBlock(width) for _ in range(depth)))
             for depth, width in zip(depths, widths, strict=True)
         )
-        self.norm = ChannelNorm(widths[-1])
+        self.norm = LayerNorm2d(widths[-1])
 
-    def features(self, frames: Tensor) -> Tensor:
+    def extract_features(self, frames: Tensor) -> Tensor:
         """Frames (N, in_channels, H, W) → their averaged and normalised features, float32 (N, widths[-1])."""
         x = frames
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
@@ -95,8 +95,8 @@ class ConvNeXt(nn.Module):
 
 def _stem(in_channels: int, channels: int) -> nn.Sequential:
     convolution = nn.Conv2d(in_channels, channels, STEM_STRIDE, stride=STEM_STRIDE)
-    return nn.Sequential(convolution, ChannelNorm(channels))
+    return nn.Sequential(convolution, LayerNorm2d(channels))
 
 
-def _downsample(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(ChannelNorm(before), nn.Conv2d(before, after, 2, stride=2))
+def _downsample(in_channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(LayerNorm2d(in_channels), nn.Conv2d(in_channels, out_channels, 2, stride=2))

@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personalive.pipelines.diffusion.kernels.operations import Fusable, Summed
+from personalive.pipelines.diffusion.kernels.operations import OperationsModule, TensorWithStats
 from personalive.pipelines.diffusion.networks.motion_module import (
     MotionKeyValues,
     MotionModule,
     TemporalModule,
 )
 from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue, SpatialTransformer
-from personalive.pipelines.diffusion.networks.unet import Block, Trunk, UNetParams
+from personalive.pipelines.diffusion.networks.unet import UNet, UNetBlock, UNetParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class DenoisingUNetParams(UNetParams):
 
 
 @dataclass(frozen=True, slots=True)
-class Conditions:
+class Conditioning:
     """What the denoising UNet is conditioned on, for S sessions with a window of F frames each.
 
     time: one (F, C) per layer; motion: per motion module its projected tokens, for S·F frames;
@@ -54,7 +54,7 @@ class Conditions:
     cross: tuple[Tensor, ...]
 
 
-class DenoisingUNet(Trunk, Fusable):
+class DenoisingUNet(UNet, OperationsModule):
     """A trunk applied to every frame, with a motion and a temporal module in every layer but one.
 
     The exception is the middle block's second layer.
@@ -63,31 +63,39 @@ class DenoisingUNet(Trunk, Fusable):
     def __init__(self, params: DenoisingUNetParams) -> None:
         super().__init__(params)
         for block in self.blocks():
-            _add_frame_modules(block, params, count=1 if block is self.mid_block else len(block.resnets))
-        self.frame_modules = tuple(chain.from_iterable(map(_frame_modules, self.blocks())))
+            _add_motion_temporal_modules(
+                block, params, count=1 if block is self.mid_block else len(block.resnets)
+            )
+        self.motion_temporal_modules = tuple(
+            chain.from_iterable(map(_motion_temporal_modules, self.blocks()))
+        )
         self.conv_norm_out = nn.GroupNorm(params.norm_groups, params.block_out_channels[0])
         self.conv_out = nn.Conv2d(params.block_out_channels[0], params.out_channels, 3, padding=1)
 
-    def forward(self, latents: Tensor, conditions: Conditions) -> Tensor:
+    def forward(self, latents: Tensor, conditioning: Conditioning) -> Tensor:
         """Latents (S, in_channels, F, h, w) → the predicted noise ε (S, out_channels, F, h, w)."""
         sessions, _, frames, _, _ = latents.shape
-        time = [feature.repeat(sessions, 1) if sessions > 1 else feature for feature in conditions.time]
-        motion = iter(conditions.motion)
+        time = [feature.repeat(sessions, 1) if sessions > 1 else feature for feature in conditioning.time]
+        motion = iter(conditioning.motion)
 
-        def run(number: int, x: Summed) -> Summed:
-            layer, modules = self.layers[number], self.frame_modules[number]
-            x = layer.resnet.onward(x, time[number])
+        def run(number: int, x: TensorWithStats) -> TensorWithStats:
+            layer, modules = self.layers[number], self.motion_temporal_modules[number]
+            x = layer.resnet.forward_with_stats(x, time[number])
             if layer.attention is not None:
-                x = layer.attention.onward(x, conditions.cross[layer.bank], conditions.banks[layer.bank])
+                x = layer.attention.forward_with_stats(
+                    x, conditioning.cross[layer.bank], conditioning.banks[layer.bank]
+                )
             if modules is not None:
-                x = modules[1].onward(modules[0].onward(x, next(motion)), frames)
+                x = modules[1].forward_with_stats(modules[0].forward_with_stats(x, next(motion)), frames)
             return x
 
-        x = self.walk(self.conv_in(_fold(latents)) + _fold(conditions.pose), run)
+        x = self.run_layers(
+            self.conv_in(_frames_to_batch(latents)) + _frames_to_batch(conditioning.pose), run
+        )
         noise = self.conv_out(self.operations.group_norm(x, self.conv_norm_out, silu=True))
         return cast("Tensor", noise.unflatten(0, (sessions, frames)).transpose(1, 2))
 
-    def conditions(
+    def build_conditioning(
         self,
         *,
         timesteps: Tensor,
@@ -95,7 +103,7 @@ class DenoisingUNet(Trunk, Fusable):
         pose: Tensor,
         image_embeds: Tensor,
         banks: Sequence[Sequence[Tensor]],
-    ) -> Conditions:
+    ) -> Conditioning:
         """Everything the network is conditioned on, from plain inputs.
 
         timesteps (F,); motion tokens (S, F, tokens, motion_width); pose features (S, C, F, h, w);
@@ -103,19 +111,19 @@ class DenoisingUNet(Trunk, Fusable):
         were added, each as `ReferenceUNet` gives them.
         """
         projected = [self.project_banks(bank) for bank in banks]
-        return Conditions(
-            time=self.time_features(timesteps),
+        return Conditioning(
+            time=self.compute_time_features(timesteps),
             motion=self.project_motion(motion.flatten(0, 1)),
             pose=pose,
-            banks=join_banks(projected),
-            cross=self.cross_constants(image_embeds),
+            banks=concat_banks(projected),
+            cross=self.compute_cross_constants(image_embeds),
         )
 
     def project_banks(self, banks: Sequence[Tensor]) -> tuple[KeyValue, ...]:
         """Keys and values of one reference's or keyframe's banks, one pair per spatial transformer."""
         waiting = iter(banks)
         return tuple(
-            self._of_each(SpatialTransformer, lambda transformer: transformer.project_bank(next(waiting)))
+            self._map_modules(SpatialTransformer, lambda transformer: transformer.project_bank(next(waiting)))
         )
 
     def project_motion(self, motion: Tensor) -> tuple[MotionKeyValues, ...]:
@@ -124,22 +132,22 @@ class DenoisingUNet(Trunk, Fusable):
         One product for all modules: tokens are narrow, and what is left of a product of each module's own is its
         launch. It writes less than keeping the old frames' keys and values from call to call would copy.
         """
-        weights = self.motion_weights()
+        weights = self.motion_projection_weights()
         parts = iter(F.linear(motion, torch.cat(weights)).split([len(weight) for weight in weights], dim=-1))
         return tuple(
             (KeyValue(next(parts), next(parts)), KeyValue(next(parts), next(parts)))
             for _ in self._motion_modules()
         )
 
-    def motion_weights(self) -> list[Tensor]:
+    def motion_projection_weights(self) -> list[Tensor]:
         """What `project_motion` computes with: not only while a motion module's unit runs."""
-        return [weight for module in self._motion_modules() for weight in module.projections()]
+        return [weight for module in self._motion_modules() for weight in module.projection_weights()]
 
     def _motion_modules(self) -> list[MotionModule]:
-        return [modules[0] for modules in self.frame_modules if modules is not None]
+        return [modules[0] for modules in self.motion_temporal_modules if modules is not None]
 
 
-def join_banks(sources: Sequence[Sequence[KeyValue]]) -> tuple[KeyValue, ...]:
+def concat_banks(sources: Sequence[Sequence[KeyValue]]) -> tuple[KeyValue, ...]:
     """Per spatial transformer, the keys and values of all sources one after the other along tokens."""
     return tuple(
         KeyValue(
@@ -149,12 +157,12 @@ def join_banks(sources: Sequence[Sequence[KeyValue]]) -> tuple[KeyValue, ...]:
     )
 
 
-def _fold(video: Tensor) -> Tensor:
+def _frames_to_batch(video: Tensor) -> Tensor:
     """(S, C, F, h, w) → (S·F, C, h, w)."""
     return video.transpose(1, 2).flatten(0, 1)
 
 
-def _add_frame_modules(block: Block, params: DenoisingUNetParams, count: int) -> None:
+def _add_motion_temporal_modules(block: UNetBlock, params: DenoisingUNetParams, count: int) -> None:
     channels = cast("nn.GroupNorm", block.resnets[0].norm2).num_channels
     heads, groups = params.heads, params.norm_groups
     block.motion_modules = nn.ModuleList(
@@ -165,7 +173,7 @@ def _add_frame_modules(block: Block, params: DenoisingUNetParams, count: int) ->
     )
 
 
-def _frame_modules(block: Block) -> list[tuple[MotionModule, TemporalModule] | None]:
+def _motion_temporal_modules(block: UNetBlock) -> list[tuple[MotionModule, TemporalModule] | None]:
     """Per layer of the block, its motion and temporal module."""
     motion = cast("nn.ModuleList", block.motion_modules)
     temporal = cast("nn.ModuleList", block.temporal_modules)

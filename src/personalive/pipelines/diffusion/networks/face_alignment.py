@@ -7,11 +7,15 @@ from dataclasses import astuple, dataclass
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personalive.pipelines.diffusion.kernels.operations import Fusable
-from personalive.pipelines.diffusion.networks.hourglass import Hourglass, ResidualBlock, RunningNorm
+from personalive.pipelines.diffusion.kernels.operations import OperationsModule
+from personalive.pipelines.diffusion.networks.hourglass import (
+    FrozenBatchNorm2d,
+    Hourglass,
+    HourglassResidualBlock,
+)
 from personalive.pipelines.diffusion.networks.patch_attention import PatchAttention
 
-OUTER_PATCH, INNER_PATCH = 4, 2
+OUTER_PATCH_SIZE, INNER_PATCH_SIZE = 4, 2
 HALF, QUARTER, EIGHTH = 2, 4, 8
 
 
@@ -46,10 +50,10 @@ class FaceAlignmentParams:
         for width in (self.outer_width, self.inner_width):
             if width % 4 or width % self.norm_groups:
                 raise ValueError(f"{width} channels do not divide by 4 and into {self.norm_groups} groups")
-        if self.attention_width % OUTER_PATCH**2 or self.attention_width % self.attention_heads:
+        if self.attention_width % OUTER_PATCH_SIZE**2 or self.attention_width % self.attention_heads:
             raise ValueError(
                 f"an attention width of {self.attention_width} does not divide into "
-                f"{OUTER_PATCH**2} pixels and {self.attention_heads} heads"
+                f"{OUTER_PATCH_SIZE**2} pixels and {self.attention_heads} heads"
             )
 
     @property
@@ -58,32 +62,32 @@ class FaceAlignmentParams:
         return self.image_size // EIGHTH
 
 
-class FaceAlignment(Fusable):
+class FaceAlignmentNetwork(OperationsModule):
     """The network, up to the vector that its single heat map is turned into."""
 
     def __init__(self, params: FaceAlignmentParams) -> None:
         super().__init__()
         outer, inner = params.outer_width, params.inner_width
         self.conv1 = nn.Conv2d(3, params.stem, 7, stride=HALF, padding=3)
-        self.bn1 = RunningNorm(params.stem)
-        self.conv2 = ResidualBlock(params.stem, outer)
-        self.att_1 = _attention(outer, OUTER_PATCH, params)
-        self.conv3 = ResidualBlock(outer, outer)
-        self.conv4 = ResidualBlock(outer, inner)
-        self.att_2 = _attention(inner, INNER_PATCH, params)
+        self.bn1 = FrozenBatchNorm2d(params.stem)
+        self.conv2 = HourglassResidualBlock(params.stem, outer)
+        self.att_1 = _build_attention(outer, OUTER_PATCH_SIZE, params)
+        self.conv3 = HourglassResidualBlock(outer, outer)
+        self.conv4 = HourglassResidualBlock(outer, inner)
+        self.att_2 = _build_attention(inner, INNER_PATCH_SIZE, params)
         self.m0 = Hourglass(inner, params.hourglass_depth)
-        self.top_m_0 = ResidualBlock(inner, inner)
+        self.top_m_0 = HourglassResidualBlock(inner, inner)
         self.conv_last0 = nn.Conv2d(inner, inner, 1)
-        self.bn_end0 = RunningNorm(inner)
-        self.att_3 = _attention(inner, INNER_PATCH, params)
+        self.bn_end0 = FrozenBatchNorm2d(inner)
+        self.att_3 = _build_attention(inner, INNER_PATCH_SIZE, params)
         self.l0 = nn.Conv2d(inner, params.landmarks, 1)
-        self.bn5 = RunningNorm(params.landmarks)
+        self.bn5 = FrozenBatchNorm2d(params.landmarks)
         self.conv6 = nn.Conv2d(params.landmarks, 1, 3, stride=2, padding=1)
         self.fc = nn.Linear(params.patches**2, params.features)
 
     def forward(self, crops: Tensor) -> Tensor:
         """Crops (N, 3, image_size, image_size) in [-1, 1] → (N, features)."""
-        rectified = self.operations.rectified_norm
+        rectified = self.operations.batch_norm_relu
         x = rectified(self.conv1(crops), self.bn1)
         x = self.att_1(self.conv2(x))
         x = self.conv4(self.conv3(F.max_pool2d(x, 2)))
@@ -94,7 +98,7 @@ class FaceAlignment(Fusable):
         return out
 
 
-def _attention(channels: int, patch: int, params: FaceAlignmentParams) -> PatchAttention:
+def _build_attention(channels: int, patch: int, params: FaceAlignmentParams) -> PatchAttention:
     return PatchAttention(
         channels,
         width=params.attention_width,

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personalive.pipelines.diffusion.kernels.operations import Fusable
+from personalive.pipelines.diffusion.kernels.operations import OperationsModule
 
 SHORTCUT_EPS = 1e-4
 
 
-class RunningNorm(nn.BatchNorm2d):
+class FrozenBatchNorm2d(nn.BatchNorm2d):
     """Batch norm that always uses its running statistics, so that no stray `train()` makes frames mix.
 
     Statistics may be float32 where the input and the other parameters are in half precision.
@@ -41,23 +41,25 @@ class RunningNorm(nn.BatchNorm2d):
         return F.batch_norm(x, *parameters, training=False, eps=self.eps)
 
 
-class ResidualBlock(Fusable):
+class HourglassResidualBlock(OperationsModule):
     """Three 3×3 convolutions, each fed by the one before; what they give lies side by side, plus the input."""
 
-    def __init__(self, before: int, after: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        half, quarter = after // 2, after // 4
-        self.bn1 = RunningNorm(before)
-        self.conv1 = _convolution(before, half)
-        self.bn2 = RunningNorm(half)
-        self.conv2 = _convolution(half, quarter)
-        self.bn3 = RunningNorm(quarter)
-        self.conv3 = _convolution(quarter, quarter)
-        self.downsample = nn.Identity() if before == after else _Shortcut(before, after)
+        half, quarter = out_channels // 2, out_channels // 4
+        self.bn1 = FrozenBatchNorm2d(in_channels)
+        self.conv1 = _conv3x3(in_channels, half)
+        self.bn2 = FrozenBatchNorm2d(half)
+        self.conv2 = _conv3x3(half, quarter)
+        self.bn3 = FrozenBatchNorm2d(quarter)
+        self.conv3 = _conv3x3(quarter, quarter)
+        self.downsample = (
+            nn.Identity() if in_channels == out_channels else _Shortcut(in_channels, out_channels)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, before, h, w) → (N, after, h, w)."""
-        rectified = self.operations.rectified_norm
+        rectified = self.operations.batch_norm_relu
         first = self.conv1(rectified(x, self.bn1))
         second = self.conv2(rectified(first, self.bn2))
         third = self.conv3(rectified(second, self.bn3))
@@ -76,8 +78,8 @@ class Hourglass(nn.Module):
         self.depth = depth
         for level in range(depth, 0, -1):
             for part in ("b1", "b2", "b3"):
-                self.add_module(f"{part}_{level}", ResidualBlock(channels, channels))
-        self.b2_plus_1 = ResidualBlock(channels, channels)
+                self.add_module(f"{part}_{level}", HourglassResidualBlock(channels, channels))
+        self.b2_plus_1 = HourglassResidualBlock(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, h, w) → the same shape; h and w at least 2^depth, odd sizes on the way are fine."""
@@ -93,19 +95,19 @@ class Hourglass(nn.Module):
         return x
 
 
-def _convolution(before: int, after: int) -> nn.Conv2d:
-    return nn.Conv2d(before, after, 3, padding=1, bias=False)
+def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
 
 
-class _Shortcut(nn.Sequential, Fusable):
+class _Shortcut(nn.Sequential, OperationsModule):
     """The input brought to another width; unlike every other norm, this one's epsilon is 1e-4."""
 
-    def __init__(self, before: int, after: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         # The released files number these 0 and 2: a ReLU stood between them.
-        norm = RunningNorm(before, eps=SHORTCUT_EPS)
-        super().__init__(norm, nn.Identity(), nn.Conv2d(before, after, 1, bias=False))
+        norm = FrozenBatchNorm2d(in_channels, eps=SHORTCUT_EPS)
+        super().__init__(norm, nn.Identity(), nn.Conv2d(in_channels, out_channels, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, before, h, w) → (N, after, h, w)."""
-        out: Tensor = self[2](self.operations.rectified_norm(x, cast("RunningNorm", self[0])))
+        out: Tensor = self[2](self.operations.batch_norm_relu(x, cast("FrozenBatchNorm2d", self[0])))
         return out

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personalive.pipelines.diffusion.kernels.operations import PLAIN
+from personalive.pipelines.diffusion.kernels.operations import PLAIN_OPERATIONS
 
 Activation = Literal["quick_gelu", "gelu"]
-_QUICK = 1.702
+_QUICK_GELU_SCALE = 1.702
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,33 +48,35 @@ class _SelfAttention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        attended = PLAIN.attend(self.q_proj(tokens), self.k_proj(tokens), self.v_proj(tokens), self.heads)
+        attended = PLAIN_OPERATIONS.attention(
+            self.q_proj(tokens), self.k_proj(tokens), self.v_proj(tokens), self.heads
+        )
         out: Tensor = self.out_proj(attended)
         return out
 
 
-class _FeedForward(nn.Module):
+class _MLP(nn.Module):
     def __init__(self, width: int, inner_width: int, activation: Activation) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, inner_width)
         self.fc2 = nn.Linear(inner_width, width)
-        self._quick = activation == "quick_gelu"
+        self._uses_quick_gelu = activation == "quick_gelu"
 
     def forward(self, tokens: Tensor) -> Tensor:
         inner = self.fc1(tokens)
-        active = inner * torch.sigmoid(_QUICK * inner) if self._quick else F.gelu(inner)
+        active = inner * torch.sigmoid(_QUICK_GELU_SCALE * inner) if self._uses_quick_gelu else F.gelu(inner)
         out: Tensor = self.fc2(active)
         return out
 
 
-class _Layer(nn.Module):
+class _EncoderLayer(nn.Module):
     """Attention and a feed-forward, each after a norm and added to what it was given."""
 
     def __init__(self, params: ImageEncoderParams) -> None:
         super().__init__()
         self.self_attn = _SelfAttention(params.width, params.heads)
         self.layer_norm1 = nn.LayerNorm(params.width, params.eps)
-        self.mlp = _FeedForward(params.width, params.inner_width, params.activation)
+        self.mlp = _MLP(params.width, params.inner_width, params.activation)
         self.layer_norm2 = nn.LayerNorm(params.width, params.eps)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -109,7 +111,7 @@ class _Embeddings(nn.Module):
 class _Encoder(nn.Module):
     def __init__(self, params: ImageEncoderParams) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_Layer(params) for _ in range(params.layers))
+        self.layers = nn.ModuleList(_EncoderLayer(params) for _ in range(params.layers))
 
     def forward(self, tokens: Tensor) -> Tensor:
         for layer in self.layers:

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from personalive.pipelines.diffusion.kernels.fp8 import Float8Linear
-from personalive.pipelines.diffusion.kernels.operations import Fusable
+from personalive.pipelines.diffusion.kernels.operations import OperationsModule
 
 
-class Attention(Fusable):
+class Attention(OperationsModule):
     """The four projections of multi-head attention; what is attended to is the caller's business.
 
     Queries have `width` channels, keys and values are projected from `context_width` (default: the same).
@@ -36,14 +36,14 @@ class Attention(Fusable):
         self.to_k = nn.Linear(context_width, inner_width, bias=False)
         self.to_v = nn.Linear(context_width, inner_width, bias=False)
         self.to_out = nn.ModuleList([nn.Linear(inner_width, width)])
-        self._together: Tensor | None = None
+        self._qkv_weight: Tensor | None = None
         self._of_codes: Float8Linear | None = None
 
-    def merge(self) -> None:
+    def fuse_qkv(self) -> None:
         """Let all three projections of self-attention be one product; their weights become parts of one tensor."""
         layers = [self.to_q, self.to_k, self.to_v]
-        self._together = torch.cat([layer.weight.detach() for layer in layers])
-        for layer, part in zip(layers, self._together.chunk(3), strict=True):
+        self._qkv_weight = torch.cat([layer.weight.detach() for layer in layers])
+        for layer, part in zip(layers, self._qkv_weight.chunk(3), strict=True):
             layer.weight = nn.Parameter(part, requires_grad=False)
 
     @property
@@ -53,13 +53,13 @@ class Attention(Fusable):
 
     def together(self) -> Tensor:
         """The weights of all three projections of self-attention, (3 · inner, width)."""
-        if self._together is not None:
-            return self._together
+        if self._qkv_weight is not None:
+            return self._qkv_weight
         return torch.cat([layer.weight.detach() for layer in (self.to_q, self.to_k, self.to_v)])
 
     def take_codes(self, product: Float8Linear, *, alone: bool) -> None:
         """Let that be the product of `together`, of tokens that are codes. `alone`: nothing else is projected."""
-        self._of_codes, self._together = product, None
+        self._of_codes, self._qkv_weight = product, None
         del self.to_q
         if alone:
             del self.to_k, self.to_v
@@ -67,85 +67,83 @@ class Attention(Fusable):
         for layer in (self.to_k, self.to_v):
             layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
 
-    def projected(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def project_qkv(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (B, T, inner) of tokens (B, T, width) that attend to each other."""
         if self._of_codes is not None:
             query, key, value = self._of_codes(tokens).chunk(3, dim=-1)
             return query, key, value
-        if self._together is None:
+        if self._qkv_weight is None:
             return self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
-        query, key, value = F.linear(tokens, self._together).chunk(3, dim=-1)
+        query, key, value = F.linear(tokens, self._qkv_weight).chunk(3, dim=-1)
         return query, key, value
 
-    def attended(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend from queries (B, T, inner) to keys and values (B, S, inner), and project out: (B, T, width)."""
-        out: Tensor = self.to_out[0](self.operations.attend(query, key, value, self.heads))
+        out: Tensor = self.to_out[0](self.operations.attention(query, key, value, self.heads))
         return out
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attend from unprojected queries (B, T, width) to projected keys and values (B, S, inner)."""
-        return self.attended(self.to_q(query), key, value)
+        return self.attend(self.to_q(query), key, value)
 
 
-class GatedProjection(Fusable):
+class GEGLU(OperationsModule):
     """GEGLU: one linear to twice the width, the first half times the exact GELU of the second."""
 
     def __init__(self, width: int, inner_width: int) -> None:
         super().__init__()
         self.proj = nn.Linear(width, 2 * inner_width)
-        self._paired = False
+        self._is_interleaved = False
 
     @property
-    def paired(self) -> bool:
+    def is_interleaved(self) -> bool:
         """Whether the linear gives each value beside its gate."""
-        return self._paired
+        return self._is_interleaved
 
-    def pair(self) -> None:
+    def interleave(self) -> None:
         """Let the linear give each value beside its gate, for a kernel that does both. Done once, it stays done."""
-        if not self._paired:
-            _reorder(self.proj, (2, -1))
-            self._paired = True
+        if not self._is_interleaved:
+            _permute_outputs(self.proj, (2, -1))
+            self._is_interleaved = True
 
-    def apart(self) -> nn.Linear:
+    def deinterleaved_linear(self) -> nn.Linear:
         """The linear as files have it, all values before all gates; a copy where they are paired."""
-        if not self._paired:
+        if not self._is_interleaved:
             return self.proj
         linear = deepcopy(self.proj)
-        _reorder(linear, (-1, 2))
+        _permute_outputs(linear, (-1, 2))
         return linear
 
     def in_pairs(self) -> nn.Linear:
         """The linear with each value beside its gate; a copy where they are apart."""
-        if self._paired:
+        if self._is_interleaved:
             return self.proj
         linear = deepcopy(self.proj)
-        _reorder(linear, (2, -1))
+        _permute_outputs(linear, (2, -1))
         return linear
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(…, width) → (…, inner_width)."""
-        if self._paired:
-            return self.operations.gated_product(tokens, self.proj.weight, self.proj.bias)
-        return self.operations.gated(self.proj(tokens))
+        if self._is_interleaved:
+            return self.operations.linear_geglu(tokens, self.proj.weight, self.proj.bias)
+        return self.operations.geglu(self.proj(tokens))
 
 
-def _reorder(linear: nn.Linear, grid: tuple[int, int]) -> None:
+def _permute_outputs(linear: nn.Linear, grid: tuple[int, int]) -> None:
     """Its outputs, row by row on a grid, taken column by column."""
     for name, tensor in list(linear.named_parameters()):
         rows = tensor.detach().unflatten(0, grid).transpose(0, 1).flatten(0, 1)
         setattr(linear, name, nn.Parameter(rows, requires_grad=False))
 
 
-class FeedForward(Fusable):
+class FeedForward(OperationsModule):
     """GEGLU to four times the width, and back."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = width
         # The released files number these 0 and 2: a dropout, inert at inference, stood between them.
-        self.net = nn.ModuleList(
-            [GatedProjection(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)]
-        )
+        self.net = nn.ModuleList([GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(…, width) → (…, width)."""
@@ -154,18 +152,18 @@ class FeedForward(Fusable):
         return tokens
 
     @property
-    def bias_beforehand(self) -> Tensor | None:
-        """What must be in the total already that `onto` is given, (width,); None: nothing."""
-        return cast("nn.Linear", self.net[-1]).bias if self.operations.accumulates else None
+    def residual_bias(self) -> Tensor | None:
+        """What must be in the total already that `add_to` is given, (width,); None: nothing."""
+        return cast("nn.Linear", self.net[-1]).bias if self.operations.fuses_residual_matmul else None
 
-    def onto(self, total: Tensor, tokens: Tensor) -> Tensor:
-        """total + what it makes of the tokens, both (B, T, width). May overwrite total; see `bias_beforehand`."""
-        if not self.operations.accumulates:
+    def add_to(self, total: Tensor, tokens: Tensor) -> Tensor:
+        """total + what it makes of the tokens, both (B, T, width). May overwrite total; see `residual_bias`."""
+        if not self.operations.fuses_residual_matmul:
             return total + cast("Tensor", self(tokens))
-        return self.operations.accumulate(total, self.net[0](tokens), cast("nn.Linear", self.net[-1]).weight)
+        return self.operations.add_matmul(total, self.net[0](tokens), cast("nn.Linear", self.net[-1]).weight)
 
 
-def sines(positions: Tensor, frequencies: int, period: float = 10000.0) -> tuple[Tensor, Tensor]:
+def sincos_encoding(positions: Tensor, frequencies: int, period: float = 10000.0) -> tuple[Tensor, Tensor]:
     """Sine and cosine of position · period^(-i/frequencies), i = 0 … frequencies-1; both (…, frequencies).
 
     Computed in float32 on the positions' device.
@@ -175,7 +173,7 @@ def sines(positions: Tensor, frequencies: int, period: float = 10000.0) -> tuple
     return angles.sin(), angles.cos()
 
 
-def positions(count: int) -> Tensor:
+def position_ids(count: int) -> Tensor:
     """0 … count-1 as float32 on the CPU, wherever modules are being built.
 
     Codes of position are constants, not weights: a network built on the meta device has to keep its own.
@@ -183,7 +181,7 @@ def positions(count: int) -> Tensor:
     return torch.arange(count, dtype=torch.float32, device="cpu")
 
 
-class AttentionStack(Fusable):
+class AttentionStack(OperationsModule):
     """A transformer block of pre-normed attentions followed by a pre-normed feed-forward, with residuals."""
 
     def __init__(self, width: int, attentions: Sequence[Attention]) -> None:
@@ -197,7 +195,7 @@ class AttentionStack(Fusable):
         self,
         tokens: Tensor,
         attention: Callable[[int, Tensor], Tensor],
-        code: Callable[[int], Tensor | None] = lambda _: None,
+        position_code: Callable[[int], Tensor | None] = lambda _: None,
     ) -> Tensor:
         """Tokens (B, T, width) → the same shape; `attention(i, normed)` runs the i-th attention.
 
@@ -206,10 +204,8 @@ class AttentionStack(Fusable):
         update: Tensor | None = None
         for index, norm in enumerate(self.norms):
             tokens, normed = self.operations.layer_norm(
-                tokens, cast("nn.LayerNorm", norm), update, code=code(index)
+                tokens, cast("nn.LayerNorm", norm), update, position_code=position_code(index)
             )
             update = attention(index, normed)
-        tokens, normed = self.operations.layer_norm(
-            tokens, self.ff_norm, update, bias=self.ff.bias_beforehand
-        )
-        return self.ff.onto(tokens, normed)
+        tokens, normed = self.operations.layer_norm(tokens, self.ff_norm, update, bias=self.ff.residual_bias)
+        return self.ff.add_to(tokens, normed)

@@ -17,7 +17,7 @@ FUNCTIONS = (
 """The functions of `torch` that may end up in oneMKL."""
 
 
-def settle() -> None:
+def initialize_vector_math() -> None:
     """Call each once, on one element, which one thread does. Takes a millisecond or two."""
     for dtype in (torch.float32, torch.float64):
         one = torch.full((1,), 0.5, dtype=dtype, device="cpu")

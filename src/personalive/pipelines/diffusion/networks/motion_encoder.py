@@ -8,8 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from personalive.pipelines.diffusion.networks.face_alignment import FaceAlignment, FaceAlignmentParams
-from personalive.pipelines.diffusion.networks.layers import positions, sines
+from personalive.pipelines.diffusion.networks.face_alignment import FaceAlignmentNetwork, FaceAlignmentParams
+from personalive.pipelines.diffusion.networks.layers import position_ids, sincos_encoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class MotionEncoder(nn.Module):
     def __init__(self, params: MotionEncoderParams) -> None:
         super().__init__()
         self.params = params
-        self.model = FaceAlignment(params)
+        self.model = FaceAlignmentNetwork(params)
         self.final_proj = nn.Linear(params.features, params.tokens * params.token_width)
-        code = sines(positions(params.tokens), params.token_width // 2)
+        code = sincos_encoding(position_ids(params.tokens), params.token_width // 2)
         self.register_buffer("pe", torch.cat(code, dim=1)[None])
 
     def forward(self, crops: Tensor) -> Tensor:

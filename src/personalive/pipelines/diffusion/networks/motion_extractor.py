@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from personalive.pipelines.diffusion.networks.convnext import STEM_STRIDE, ConvNeXt
-from personalive.pipelines.diffusion.networks.layers import positions
+from personalive.pipelines.diffusion.networks.layers import position_ids
 
 DEGREES_PER_BIN = 3.0
 
@@ -57,7 +57,7 @@ class MotionExtractorParams:
         return STEM_STRIDE << (len(self.widths) - 1)
 
 
-class Detector(ConvNeXt):
+class MotionDetector(ConvNeXt):
     """The trunk and, on its features, one linear head per quantity."""
 
     def __init__(self, params: MotionExtractorParams) -> None:
@@ -74,15 +74,15 @@ class Detector(ConvNeXt):
 
 
 class MotionExtractor(nn.Module):
-    """A `Detector` and the reading of its heads, which is done in float32 whatever the parameters' dtype."""
+    """A `MotionDetector` and the reading of its heads, which is done in float32 whatever the parameters' dtype."""
 
     idx_tensor: Tensor
 
     def __init__(self, params: MotionExtractorParams) -> None:
         super().__init__()
         self.params = params
-        self.detector = Detector(params)
-        self.register_buffer("idx_tensor", positions(params.bins))
+        self.detector = MotionDetector(params)
+        self.register_buffer("idx_tensor", position_ids(params.bins))
 
     def forward(self, frames: Tensor) -> HeadMotion:
         """Frames (N, 3, 256, 256) in [0, 1], of the parameters' dtype → their head motion, float32.
@@ -92,7 +92,7 @@ class MotionExtractor(nn.Module):
         size = self.params.image_size
         if frames.shape[-2:] != (size, size):
             raise ValueError(f"the motion extractor takes frames of {size}×{size}, not {tuple(frames.shape)}")
-        features = self.detector.features(frames)
+        features = self.detector.extract_features(frames)
 
         def head(name: str) -> Tensor:
             linear = cast("nn.Linear", getattr(self.detector, f"fc_{name}"))
@@ -101,13 +101,13 @@ class MotionExtractor(nn.Module):
         return HeadMotion(
             keypoints=head("kp").unflatten(1, (self.params.keypoints, 3)),
             scale=head("scale"),
-            pitch=self._degrees(head("pitch")),
-            yaw=self._degrees(head("yaw")),
-            roll=self._degrees(head("roll")),
+            pitch=self._bins_to_degrees(head("pitch")),
+            yaw=self._bins_to_degrees(head("yaw")),
+            roll=self._bins_to_degrees(head("roll")),
             translation=head("t"),
         )
 
-    def _degrees(self, logits: Tensor) -> Tensor:
+    def _bins_to_degrees(self, logits: Tensor) -> Tensor:
         """The mean angle of bins (N, bins) that are 3° apart, the middle of them straight ahead: (N,)."""
         middle = (self.params.bins - 1) / 2
         expected = (logits.softmax(dim=1) * self.idx_tensor.float()).sum(dim=1)

@@ -13,17 +13,22 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from personalive.pipelines.diffusion.kernels.operations import Fusable, Summed
-from personalive.pipelines.diffusion.networks.layers import Attention, AttentionStack, positions, sines
+from personalive.pipelines.diffusion.kernels.operations import OperationsModule, TensorWithStats
+from personalive.pipelines.diffusion.networks.layers import (
+    Attention,
+    AttentionStack,
+    position_ids,
+    sincos_encoding,
+)
 from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue
 
-ATTENTIONS = 2
+ATTENTION_LAYERS = 2
 
 MotionKeyValues = tuple[KeyValue, KeyValue]
 """Projected motion tokens, one pair per attention of a motion module."""
 
 
-class StackedTransformer(Fusable):
+class StackedTransformer(OperationsModule):
     """GroupNorm per frame, a linear in, an attention stack, a linear out, plus the input."""
 
     def __init__(self, channels: int, groups: int, attentions: list[Attention]) -> None:
@@ -39,15 +44,17 @@ class StackedTransformer(Fusable):
 
     def forward(
         self,
-        x: Summed,
+        x: TensorWithStats,
         attention: Callable[[int, Tensor], Tensor],
         code: Callable[[int], Tensor | None] = lambda _: None,
-    ) -> Summed:
+    ) -> TensorWithStats:
         """x (N, C, h, w) → the same shape; see `AttentionStack.forward`, whose tokens are (N, h·w, C)."""
         normed = self.operations.group_norm(x, self.norm)
         tokens = self.proj_in(normed.flatten(2).transpose(1, 2))
         tokens = self.proj_out(self.transformer_blocks[0](tokens, attention, code))
-        return self.operations.add(x.picture, tokens.transpose(1, 2).unflatten(2, x.picture.shape[2:]))
+        return self.operations.add_with_stats(
+            x.tensor, tokens.transpose(1, 2).unflatten(2, x.tensor.shape[2:])
+        )
 
 
 class MotionModule(nn.Module):
@@ -55,18 +62,18 @@ class MotionModule(nn.Module):
 
     def __init__(self, channels: int, heads: int, motion_width: int, groups: int) -> None:
         super().__init__()
-        attentions = [Attention(channels, heads, motion_width) for _ in range(ATTENTIONS)]
+        attentions = [Attention(channels, heads, motion_width) for _ in range(ATTENTION_LAYERS)]
         # The released files give both kinds of module this name.
         self.temporal_transformer = StackedTransformer(channels, groups, attentions)
 
-    def projections(self) -> tuple[Tensor, ...]:
+    def projection_weights(self) -> tuple[Tensor, ...]:
         """The weights (C, motion_width) of key and value of the first attention, then of the second."""
-        first, second = (self.temporal_transformer.attention(index) for index in range(ATTENTIONS))
+        first, second = (self.temporal_transformer.attention(index) for index in range(ATTENTION_LAYERS))
         return first.to_k.weight, first.to_v.weight, second.to_k.weight, second.to_v.weight
 
     def project(self, motion: Tensor) -> MotionKeyValues:
         """Motion tokens (N, tokens, motion_width) → keys and values (N, tokens, C) of both attentions."""
-        first, second = (self.temporal_transformer.attention(index) for index in range(ATTENTIONS))
+        first, second = (self.temporal_transformer.attention(index) for index in range(ATTENTION_LAYERS))
         return (
             KeyValue(first.to_k(motion), first.to_v(motion)),
             KeyValue(second.to_k(motion), second.to_v(motion)),
@@ -74,9 +81,9 @@ class MotionModule(nn.Module):
 
     def forward(self, x: Tensor, motion: MotionKeyValues) -> Tensor:
         """x (N, C, h, w) and the projected motion tokens of the same N frames → (N, C, h, w)."""
-        return self.onward(Summed(x), motion).picture
+        return self.forward_with_stats(TensorWithStats(x), motion).tensor
 
-    def onward(self, x: Summed, motion: MotionKeyValues) -> Summed:
+    def forward_with_stats(self, x: TensorWithStats, motion: MotionKeyValues) -> TensorWithStats:
         """The same, between blocks that take down each other's sums."""
         transformer = self.temporal_transformer
 
@@ -84,17 +91,17 @@ class MotionModule(nn.Module):
             out: Tensor = transformer.attention(index)(normed, *motion[index])
             return out
 
-        return cast("Summed", transformer(x, attention))
+        return cast("TensorWithStats", transformer(x, attention))
 
 
-class TemporalPositions(nn.Module):
+class TemporalPositionalEncoding(nn.Module):
     """The code of a frame's place in the window: (sin, cos)(p · 10000^(-2i/C)) in channels (2i, 2i + 1)."""
 
     pe: Tensor
 
     def __init__(self, channels: int, length: int) -> None:
         super().__init__()
-        pairs = sines(positions(length), channels // 2)
+        pairs = sincos_encoding(position_ids(length), channels // 2)
         self.register_buffer("pe", torch.stack(pairs, dim=-1).flatten(1)[None])
 
 
@@ -103,17 +110,17 @@ class TemporalAttention(Attention):
 
     def __init__(self, channels: int, heads: int, length: int) -> None:
         super().__init__(channels, heads)
-        self.pos_encoder = TemporalPositions(channels, length)
+        self.pos_encoder = TemporalPositionalEncoding(channels, length)
 
-    def code(self, frames: int) -> Tensor:
+    def position_code(self, frames: int) -> Tensor:
         """What is added to the tokens of each frame before: (frames, C)."""
         return self.pos_encoder.pe[0, :frames]
 
-    def along_time(self, tokens: Tensor, frames: int) -> Tensor:
+    def attend_over_time(self, tokens: Tensor, frames: int) -> Tensor:
         """Tokens with their code (S·frames, L, C) → the same shape, each pixel attending to itself along time."""
         tokens = tokens.unflatten(0, (-1, frames))
-        query, key, value = self.projected(tokens)
-        attended = self.operations.attend_along_time(query, key, value, self.heads)
+        query, key, value = self.project_qkv(tokens)
+        attended = self.operations.temporal_attention(query, key, value, self.heads)
         out: Tensor = self.to_out[0](attended.flatten(0, 1))
         return out
 
@@ -123,21 +130,23 @@ class TemporalModule(nn.Module):
 
     def __init__(self, channels: int, heads: int, length: int, groups: int) -> None:
         super().__init__()
-        attentions: list[Attention] = [TemporalAttention(channels, heads, length) for _ in range(ATTENTIONS)]
+        attentions: list[Attention] = [
+            TemporalAttention(channels, heads, length) for _ in range(ATTENTION_LAYERS)
+        ]
         self.temporal_transformer = StackedTransformer(channels, groups, attentions)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
         """x (S·frames, C, h, w), frames of a session together → the same shape."""
-        return self.onward(Summed(x), frames).picture
+        return self.forward_with_stats(TensorWithStats(x), frames).tensor
 
-    def onward(self, x: Summed, frames: int) -> Summed:
+    def forward_with_stats(self, x: TensorWithStats, frames: int) -> TensorWithStats:
         """The same, between blocks that take down each other's sums."""
         transformer = self.temporal_transformer
 
         def attention(index: int, normed: Tensor) -> Tensor:
-            return cast("TemporalAttention", transformer.attention(index)).along_time(normed, frames)
+            return cast("TemporalAttention", transformer.attention(index)).attend_over_time(normed, frames)
 
         def code(index: int) -> Tensor:
-            return cast("TemporalAttention", transformer.attention(index)).code(frames)
+            return cast("TemporalAttention", transformer.attention(index)).position_code(frames)
 
-        return cast("Summed", transformer(x, attention, code))
+        return cast("TensorWithStats", transformer(x, attention, code))

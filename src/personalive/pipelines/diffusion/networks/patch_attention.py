@@ -7,8 +7,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from personalive.pipelines.diffusion.kernels.operations import Fusable, Summed
-from personalive.pipelines.diffusion.networks.layers import Attention, AttentionStack, positions, sines
+from personalive.pipelines.diffusion.kernels.operations import OperationsModule, TensorWithStats
+from personalive.pipelines.diffusion.networks.layers import (
+    Attention,
+    AttentionStack,
+    position_ids,
+    sincos_encoding,
+)
 
 
 class PatchEmbedding(nn.Module):
@@ -20,7 +25,7 @@ class PatchEmbedding(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(channels, width, patch, stride=patch)
         # The released files lack it: a constant that follows the parameters' device and dtype.
-        self.register_buffer("pos_embed", position_code(side, width), persistent=False)
+        self.register_buffer("pos_embed", sincos_position_encoding_2d(side, width), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, channels, side·patch, side·patch) → tokens (N, side², width), row by row."""
@@ -28,7 +33,7 @@ class PatchEmbedding(nn.Module):
         return out
 
 
-class PatchAttention(Fusable):
+class PatchAttention(OperationsModule):
     """GroupNorm, patches of `patch` × `patch` pixels, self-attention and feed-forward, plus the input.
 
     `width` is that of a patch's token, `side` how many patches the square map has along each axis.
@@ -49,12 +54,12 @@ class PatchAttention(Fusable):
         attention = cast("Attention", stack.attention_blocks[0])
 
         def attend_to_itself(_: int, normed: Tensor) -> Tensor:
-            return attention.attended(*attention.projected(normed))
+            return attention.attend(*attention.project_qkv(normed))
 
-        normed = self.operations.group_norm(Summed(x), self.norm)
-        return x + self._pixels(stack(self.pos_embed(normed), attend_to_itself))
+        normed = self.operations.group_norm(TensorWithStats(x), self.norm)
+        return x + self._tokens_to_pixels(stack(self.pos_embed(normed), attend_to_itself))
 
-    def _pixels(self, tokens: Tensor) -> Tensor:
+    def _tokens_to_pixels(self, tokens: Tensor) -> Tensor:
         """Tokens (N, side², width) → (N, channels, h, w).
 
         A token is its patch's pixels one after the other, each of width / patch² channels.
@@ -64,12 +69,12 @@ class PatchAttention(Fusable):
         return image.movedim(-1, 1)
 
 
-def position_code(side: int, width: int) -> Tensor:
+def sincos_position_encoding_2d(side: int, width: int) -> Tensor:
     """The code of each of side × side patches, float32 (1, side², width) on the CPU.
 
     The first half of the width tells the column, the other the row, each as width/4 sines, then as many
     cosines, of g · 10000^(-i/(width/4)) for the integer place g.
     """
-    place = torch.cat(sines(positions(side), width // 4), dim=1)
+    place = torch.cat(sincos_encoding(position_ids(side), width // 4), dim=1)
     column, row = place.expand(side, -1, -1), place[:, None].expand(-1, side, -1)
     return torch.cat([column, row], dim=2).flatten(0, 1)[None]

@@ -56,10 +56,10 @@ class PoseGuider(nn.Module):
                 f"a canvas of {width}×{height} pixels does not divide by {self.params.stride}: "
                 "make both sides a multiple of it"
             )
-        features = self.frames(canvas.transpose(1, 2).flatten(0, 1))
+        features = self.forward_frames(canvas.transpose(1, 2).flatten(0, 1))
         return cast("Tensor", features.unflatten(0, (batch, frames)).transpose(1, 2))
 
-    def frames(self, canvas: Tensor) -> Tensor:
+    def forward_frames(self, canvas: Tensor) -> Tensor:
         """The same for frames alone: canvas (N, 3, H, W) → (N, out_channels, H/8, W/8)."""
         x = F.silu(self.conv_in(canvas))
         for convolution in self.blocks:

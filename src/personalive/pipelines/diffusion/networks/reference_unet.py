@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from personalive.pipelines.diffusion.kernels.operations import Summed
-from personalive.pipelines.diffusion.networks.unet import Trunk
+from personalive.pipelines.diffusion.kernels.operations import TensorWithStats
+from personalive.pipelines.diffusion.networks.unet import UNet
 
 
-class ReferenceUNet(Trunk):
+class ReferenceUNet(UNet):
     """A trunk that is run once per reference, and once per history keyframe, at timestep 0.
 
     Nothing but the banks is kept, so the network ends where the last one is known.
@@ -18,25 +18,25 @@ class ReferenceUNet(Trunk):
     def forward(self, latents: Tensor, cross: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Latents (S, in_channels, h, w) → for each spatial transformer its bank (S, h'·w', C).
 
-        `cross` are this network's own `cross_constants` of the reference. Banks are in the order in which
+        `cross` are this network's own `compute_cross_constants` of the reference. Banks are in the order in which
         the transformers run: down, middle, up.
         """
         embedding = self.time_embedding(torch.zeros(1, device=latents.device))
         banks: list[Tensor] = []
 
-        def run(number: int, x: Summed) -> Summed:
+        def run(number: int, x: TensorWithStats) -> TensorWithStats:
             layer = self.layers[number]
-            x = layer.resnet.onward(x, layer.resnet.time_feature(embedding))
+            x = layer.resnet.forward_with_stats(x, layer.resnet.project_time(embedding))
             if layer.attention is None:
                 return x
-            tokens = layer.attention.tokens(x)
-            bank = layer.attention.bank(tokens)
+            tokens = layer.attention.project_in(x)
+            bank = layer.attention.compute_bank(tokens)
             banks.append(bank)
             if number == len(self.layers) - 1:
                 return x
-            return layer.attention.leave(
-                x.picture, layer.attention.block(tokens, bank, cross[layer.bank], None)
+            return layer.attention.project_out(
+                x.tensor, layer.attention.block(tokens, bank, cross[layer.bank], None)
             )
 
-        self.walk(self.conv_in(latents), run)
+        self.run_layers(self.conv_in(latents), run)
         return tuple(banks)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personalive.pipelines.diffusion.kernels.operations import Convolution, Fusable, Summed
+from personalive.pipelines.diffusion.kernels.operations import ConvLayer, OperationsModule, TensorWithStats
 
 
-class ResnetBlock(Fusable):
+class ResnetBlock(OperationsModule):
     """GroupNorm-SiLU-conv twice, the time feature added between, plus the input.
 
     Without a `time_width` there is no time feature: an autoencoder's block.
@@ -24,37 +24,37 @@ class ResnetBlock(Fusable):
     ) -> None:
         super().__init__()
         self.norm1 = nn.GroupNorm(groups, in_channels, eps)
-        self.conv1: Convolution = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.conv1: ConvLayer = nn.Conv2d(in_channels, out_channels, 3, padding=1)
         if time_width is not None:
             self.time_emb_proj = nn.Linear(time_width, out_channels)
         self.norm2 = nn.GroupNorm(groups, out_channels, eps)
-        self.conv2: Convolution = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv2: ConvLayer = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         if in_channels != out_channels:
             self.conv_shortcut: nn.Module = nn.Conv2d(in_channels, out_channels, 1)
         else:
             self.conv_shortcut = nn.Identity()
 
-    def time_feature(self, embedding: Tensor) -> Tensor:
+    def project_time(self, embedding: Tensor) -> Tensor:
         """What this block adds for a time embedding (N, time_width) → (N, out_channels)."""
         feature: Tensor = self.time_emb_proj(F.silu(embedding))
         return feature
 
     def forward(self, x: Tensor, time_feature: Tensor | None = None) -> Tensor:
         """x (N, in_channels, h, w), time_feature (N or 1, out_channels) → (N, out_channels, h, w)."""
-        return self.onward(Summed(x), time_feature).picture
+        return self.forward_with_stats(TensorWithStats(x), time_feature).tensor
 
-    def onward(self, x: Summed, time_feature: Tensor | None = None) -> Summed:
+    def forward_with_stats(self, x: TensorWithStats, time_feature: Tensor | None = None) -> TensorWithStats:
         """The same, between blocks that take down each other's sums."""
         operations = self.operations
-        hidden, bias = operations.convolve(operations.group_norm(x, self.norm1, silu=True), self.conv1)
-        shift = _total(time_feature, None if bias is None else bias[None])
-        hidden, bias = operations.convolve(
-            operations.group_norm(Summed(hidden), self.norm2, silu=True, shift=shift), self.conv2
+        hidden, bias = operations.conv(operations.group_norm(x, self.norm1, silu=True), self.conv1)
+        shift = _add_optional(time_feature, None if bias is None else bias[None])
+        hidden, bias = operations.conv(
+            operations.group_norm(TensorWithStats(hidden), self.norm2, silu=True, shift=shift), self.conv2
         )
-        kept, other = x.picture, None
+        kept, other = x.tensor, None
         if isinstance(self.conv_shortcut, nn.Conv2d):
-            kept, other = operations.convolve(kept, self.conv_shortcut)
-        return operations.add(kept, hidden, _total(bias, other))
+            kept, other = operations.conv(kept, self.conv_shortcut)
+        return operations.add_with_stats(kept, hidden, _add_optional(bias, other))
 
 
 class Downsample(nn.Module):
@@ -70,7 +70,7 @@ class Downsample(nn.Module):
         return out
 
 
-class Upsample(Fusable):
+class Upsample(OperationsModule):
     """Twice the size: nearest neighbour, then a 3×3 convolution."""
 
     def __init__(self, channels: int, *, bias: bool = True) -> None:
@@ -79,16 +79,20 @@ class Upsample(Fusable):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, h, w) → (N, C, 2h, 2w)."""
-        return self.onward(x).picture
+        return self.forward_with_stats(x).tensor
 
-    def onward(self, x: Tensor) -> Summed:
+    def forward_with_stats(self, x: Tensor) -> TensorWithStats:
         """The same, for a block that begins with a norm."""
         if isinstance(self.conv, nn.Conv2d):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-        enlarged, bias = self.operations.convolve(x, self.conv)
-        return Summed(enlarged) if bias is None else self.operations.add(enlarged, None, bias)
+        enlarged, bias = self.operations.conv(x, self.conv)
+        return (
+            TensorWithStats(enlarged)
+            if bias is None
+            else self.operations.add_with_stats(enlarged, None, bias)
+        )
 
-    def merge(self) -> None:
+    def fuse_conv_transpose(self) -> None:
         """Make both one transposed convolution: four products a pixel instead of nine, and nothing in between.
 
         An enlarged pixel stands for 2×2 equal ones, of which a 3×3 kernel meets two rows and two columns of pixels
@@ -109,7 +113,7 @@ class Upsample(Fusable):
         self.conv = merged
 
 
-def _total(one: Tensor | None, other: Tensor | None) -> Tensor | None:
+def _add_optional(one: Tensor | None, other: Tensor | None) -> Tensor | None:
     """The sum of those that are there."""
     if one is None or other is None:
         return one if other is None else other

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from personalive.pipelines.diffusion.kernels.fp8 import Float8Linear
-from personalive.pipelines.diffusion.kernels.operations import Fusable, Summed
+from personalive.pipelines.diffusion.kernels.operations import OperationsModule, TensorWithStats
 from personalive.pipelines.diffusion.networks.layers import Attention, FeedForward
 
-_JOINED = 1 << 26
+_MAX_JOINED_ELEMENTS = 1 << 26
 """Keys of so many numbers are joined at once, those of half the frames of 64×64 with three keyframes: memory peaks
 there, and half of them fill a GPU too."""
 
@@ -34,7 +34,7 @@ class KeyValue(NamedTuple):
     value: Tensor
 
 
-class SpatialBlock(Fusable):
+class SpatialTransformerBlock(OperationsModule):
     """Self-attention, the cross-attention constant and the feed-forward, each with a residual."""
 
     def __init__(self, width: int, heads: int, context_width: int) -> None:
@@ -51,75 +51,77 @@ class SpatialBlock(Fusable):
 
         cross (S, 1, C); shared keys and values (S, M, C), the same for the F frames of a session.
         """
-        update: Tensor = self.attn1.to_out[0](self._attended(*self.attn1.projected(normed), shared))
+        update: Tensor = self.attn1.to_out[0](self._attend(*self.attn1.project_qkv(normed), shared))
         tokens, normed = self.operations.layer_norm(
-            tokens, self.norm3, update, shift=cross, bias=self.ff.bias_beforehand
+            tokens, self.norm3, update, shift=cross, bias=self.ff.residual_bias
         )
-        return self.ff.onto(tokens, normed)
+        return self.ff.add_to(tokens, normed)
 
-    def _attended(self, query: Tensor, key: Tensor, value: Tensor, shared: KeyValue | None) -> Tensor:
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, shared: KeyValue | None) -> Tensor:
         """Attention (S·F, L, C) of frames to themselves and to what their session's frames share."""
-        heads, join, attend = self.attn1.heads, self.operations.join, self.operations.attend
+        heads, join, attend = self.attn1.heads, self.operations.concat_kv, self.operations.attention
         if shared is None:
             return attend(query, key, value, heads)
         sessions = len(shared.key)
         frames, channels = len(query) // sessions, key.shape[2]
-        most = max(_JOINED // ((key.shape[1] + shared.key.shape[1]) * channels), 1)
+        most = max(_MAX_JOINED_ELEMENTS // ((key.shape[1] + shared.key.shape[1]) * channels), 1)
         if len(query) <= most:
             return attend(query, join(key, shared.key), join(value, shared.value), heads)
         by_session = [tokens.unflatten(0, (sessions, frames)) for tokens in (query, key, value)]
         parts = []
         for row in range(sessions):
             more_keys, more_values = shared.key[row : row + 1], shared.value[row : row + 1]
-            for portion in _portions(frames, most):
+            for portion in _even_slices(frames, most):
                 own, keys, values = (tokens[row, portion] for tokens in by_session)
                 parts.append(attend(own, join(keys, more_keys), join(values, more_values), heads))
         return torch.cat(parts)
 
 
-def _portions(count: int, most: int) -> list[slice]:
+def _even_slices(count: int, max_size: int) -> list[slice]:
     """0 … count in portions of at most so many, as even as can be."""
-    each = math.ceil(count / math.ceil(count / most))
+    each = math.ceil(count / math.ceil(count / max_size))
     return [slice(begin, min(begin + each, count)) for begin in range(0, count, each)]
 
 
-class SpatialTransformer(Fusable):
-    """GroupNorm, a projection in, one `SpatialBlock`, a projection out, plus the input."""
+class SpatialTransformer(OperationsModule):
+    """GroupNorm, a projection in, one `SpatialTransformerBlock`, a projection out, plus the input."""
 
     def __init__(self, channels: int, heads: int, context_width: int, groups: int) -> None:
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels, eps=1e-6)
         self.proj_in: nn.Conv2d | Float8Linear = nn.Conv2d(channels, channels, 1)
-        self.transformer_blocks = nn.ModuleList([SpatialBlock(channels, heads, context_width)])
+        self.transformer_blocks = nn.ModuleList([SpatialTransformerBlock(channels, heads, context_width)])
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
     @property
-    def block(self) -> SpatialBlock:
+    def block(self) -> SpatialTransformerBlock:
         """The one transformer block."""
-        return cast("SpatialBlock", self.transformer_blocks[0])
+        return cast("SpatialTransformerBlock", self.transformer_blocks[0])
 
-    def tokens(self, x: Summed) -> Tensor:
+    def project_in(self, x: TensorWithStats) -> Tensor:
         """Image (N, C, h, w) → the block's input (N, h·w, C)."""
         normed = self.operations.group_norm(x, self.norm)
         return pointwise(normed.flatten(2).transpose(1, 2), self.proj_in)
 
-    def bank(self, tokens: Tensor) -> Tensor:
+    def compute_bank(self, tokens: Tensor) -> Tensor:
         """What enters self-attention (N, L, C); of a reference, this is its bank."""
         return self.operations.layer_norm(tokens, self.block.norm1).normed
 
     def forward(self, x: Tensor, cross: Tensor, shared: KeyValue | None = None) -> Tensor:
-        """x (S·F, C, h, w) → the same shape; see `SpatialBlock.forward` for the rest."""
-        return self.onward(Summed(x), cross, shared).picture
+        """x (S·F, C, h, w) → the same shape; see `SpatialTransformerBlock.forward` for the rest."""
+        return self.forward_with_stats(TensorWithStats(x), cross, shared).tensor
 
-    def onward(self, x: Summed, cross: Tensor, shared: KeyValue | None = None) -> Summed:
+    def forward_with_stats(
+        self, x: TensorWithStats, cross: Tensor, shared: KeyValue | None = None
+    ) -> TensorWithStats:
         """The same, between blocks that take down each other's sums."""
-        tokens = self.tokens(x)
-        return self.leave(x.picture, self.block(tokens, self.bank(tokens), cross, shared))
+        tokens = self.project_in(x)
+        return self.project_out(x.tensor, self.block(tokens, self.compute_bank(tokens), cross, shared))
 
-    def leave(self, x: Tensor, tokens: Tensor) -> Summed:
+    def project_out(self, x: Tensor, tokens: Tensor) -> TensorWithStats:
         """The block's output (N, h·w, C) as an image, added to the transformer's input x (N, C, h, w)."""
         update = pointwise(tokens, self.proj_out).transpose(1, 2).unflatten(2, x.shape[2:])
-        return self.operations.add(x, update)
+        return self.operations.add_with_stats(x, update)
 
     def project_bank(self, bank: Tensor) -> KeyValue:
         """Keys and values (S, M, C) of banks (S, M, C)."""

@@ -13,10 +13,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from personalive.pipelines.diffusion.kernels.operations import Fusable
+from personalive.pipelines.diffusion.kernels.operations import OperationsModule
 from personalive.pipelines.diffusion.networks.resnet import Upsample
 
-_BOUND = 3.0
+_LATENT_BOUND = 3.0
 """Latents are drawn within ± this by a hyperbolic tangent."""
 
 
@@ -35,7 +35,7 @@ class TinyAutoencoderParams:
     scale: float = 1.0
 
 
-class _Block(Fusable):
+class _Block(OperationsModule):
     """Three 3×3 convolutions with ReLU between them, the input added, and ReLU."""
 
     def __init__(self, width: int) -> None:
@@ -46,22 +46,22 @@ class _Block(Fusable):
     def forward(self, x: Tensor) -> Tensor:
         """(N, width, h, w) → the same shape."""
         first, second, last = (cast("nn.Conv2d", self.conv[place]) for place in (0, 2, 4))
-        convolve = self.operations.rectified_convolution
+        convolve = self.operations.conv_relu
         return convolve(convolve(convolve(x, first), second), last, x)
 
 
-class _Decoder(Fusable):
+class _Decoder(OperationsModule):
     """The decoder. Its layers are numbered as files number them, what has no weights among them."""
 
     def __init__(self, params: TinyAutoencoderParams) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(_layers(params))
+        self.layers = nn.ModuleList(_build_layers(params))
 
     def forward(self, latents: Tensor) -> Tensor:
         """Latents (N, latent_channels, h, w) → pictures (N, 3, 8h, 8w), about [-1, 1]."""
         first, *between, last = self.layers
-        bounded = _BOUND * torch.tanh(latents / _BOUND)
-        x = self.operations.rectified_convolution(bounded, cast("nn.Conv2d", first))
+        bounded = _LATENT_BOUND * torch.tanh(latents / _LATENT_BOUND)
+        x = self.operations.conv_relu(bounded, cast("nn.Conv2d", first))
         for layer in between:
             x = layer(x)
         picture: Tensor = last(x)
@@ -86,7 +86,7 @@ class TinyAutoencoder(nn.Module):
         return picture
 
 
-def _layers(params: TinyAutoencoderParams) -> Iterator[nn.Module]:
+def _build_layers(params: TinyAutoencoderParams) -> Iterator[nn.Module]:
     yield nn.Conv2d(params.latent_channels, params.width, 3, padding=1)
     yield nn.Identity()  # the first convolution's ReLU
     for level, blocks in enumerate(params.blocks):

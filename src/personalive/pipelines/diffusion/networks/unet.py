@@ -2,7 +2,7 @@
 
 A trunk is a sequence of *layers*, numbered in the order they run: down, middle, up. A layer is a residual
 block, with a spatial transformer after it on the levels that have one; the denoising UNet hangs its own
-modules on the same layers. `Trunk.walk` knows how layers are strung together (skips and resampling) and
+modules on the same layers. `UNet.run_layers` knows how layers are strung together (skips and resampling) and
 leaves to its caller what is done in each.
 """
 
@@ -18,15 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from personalive.pipelines.diffusion.kernels.operations import Summed
-from personalive.pipelines.diffusion.networks.layers import sines
+from personalive.pipelines.diffusion.kernels.operations import TensorWithStats
+from personalive.pipelines.diffusion.networks.layers import sincos_encoding
 from personalive.pipelines.diffusion.networks.resnet import Downsample, ResnetBlock, Upsample
 from personalive.pipelines.diffusion.networks.spatial_transformer import SpatialTransformer
 
 M = TypeVar("M", bound=nn.Module)
 R = TypeVar("R")
 
-_OF_A_LAYER = ("resnets", "attentions", "motion_modules", "temporal_modules")
+_MODULE_LISTS = ("resnets", "attentions", "motion_modules", "temporal_modules")
 """A block's lists that have a module for each layer, or for all but the last ones."""
 
 
@@ -74,13 +74,13 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, timesteps: Tensor) -> Tensor:
         """Timesteps (N,), any number type → (N, width)."""
-        sine, cosine = sines(timesteps, self.frequencies)
+        sine, cosine = sincos_encoding(timesteps, self.frequencies)
         code = torch.cat([cosine, sine], dim=-1).to(self.linear_1.weight.dtype)
         out: Tensor = self.linear_2(F.silu(self.linear_1(code)))
         return out
 
 
-class Block(nn.Module):
+class UNetBlock(nn.Module):
     """The layers of one resolution on one side of the UNet; resampling, where there is any, follows them."""
 
     def __init__(self, resnets: list[ResnetBlock], attentions: list[SpatialTransformer]) -> None:
@@ -91,7 +91,7 @@ class Block(nn.Module):
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class UNetLayer:
     """One layer: its residual block, and its spatial transformer with its place among the transformers."""
 
     resnet: ResnetBlock
@@ -99,7 +99,7 @@ class Layer:
     bank: int
 
 
-class Trunk(nn.Module):
+class UNet(nn.Module):
     """The shared part: convolution in, time embedding, and the layers with their resampling.
 
     `layers` lists the layers in the order they run; the i-th spatial transformer among them has bank i.
@@ -111,24 +111,24 @@ class Trunk(nn.Module):
         widths = params.block_out_channels
         self.conv_in = nn.Conv2d(params.in_channels, widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0], params.time_width)
-        self.down_blocks = nn.ModuleList(_down_blocks(params))
-        self.mid_block = _block(params, [widths[-1]] * 2, widths[-1], attentions=1)
-        self.up_blocks = nn.ModuleList(_up_blocks(params))
-        self.layers = tuple(self._in_order())
-        self.present: Callable[[int], AbstractContextManager[object]] = nullcontext
+        self.down_blocks = nn.ModuleList(_build_down_blocks(params))
+        self.mid_block = _build_block(params, [widths[-1]] * 2, widths[-1], attentions=1)
+        self.up_blocks = nn.ModuleList(_build_up_blocks(params))
+        self.layers = tuple(self._list_layers())
+        self.block_context: Callable[[int], AbstractContextManager[object]] = nullcontext
         """Around whatever is computed with a unit's weights: where they may be elsewhere, brings them."""
-        self.running: Callable[[], AbstractContextManager[object]] = nullcontext
-        """Around all uses of `present` in one run, in which units come in their order; some may be left out."""
+        self.run_context: Callable[[], AbstractContextManager[object]] = nullcontext
+        """Around all uses of `block_context` in one run, in which units come in their order; some may be left out."""
 
-    def blocks(self) -> list[Block]:
+    def blocks(self) -> list[UNetBlock]:
         """Every block, in the order they run."""
-        return [cast("Block", block) for block in (*self.down_blocks, self.mid_block, *self.up_blocks)]
+        return [cast("UNetBlock", block) for block in (*self.down_blocks, self.mid_block, *self.up_blocks)]
 
     def units(self) -> list[tuple[nn.Module, ...]]:
-        """The modules of each layer and each resampling, in the order they run: what `present` counts."""
+        """The modules of each layer and each resampling, in the order they run: what `block_context` counts."""
         found: list[tuple[nn.Module, ...]] = []
         for block in self.blocks():
-            lists = [getattr(block, name) for name in _OF_A_LAYER if hasattr(block, name)]
+            lists = [getattr(block, name) for name in _MODULE_LISTS if hasattr(block, name)]
             for index in range(len(block.resnets)):
                 found.append(tuple(modules[index] for modules in lists if index < len(modules)))
             found += [
@@ -136,117 +136,121 @@ class Trunk(nn.Module):
             ]
         return found
 
-    def walk(self, picture: Tensor, run: Callable[[int, Summed], Summed]) -> Summed:
+    def run_layers(
+        self, hidden: Tensor, run: Callable[[int, TensorWithStats], TensorWithStats]
+    ) -> TensorWithStats:
         """Run all layers from the output of `conv_in`, (N, C, h, w), to the last one's output.
 
         `run(i, x)` is what layer i does; h and w must be multiples of 2^(levels - 1).
         """
         number, unit = count(), count()
-        x = Summed(picture)
-        skips = [picture]
+        x = TensorWithStats(hidden)
+        skips = [hidden]
 
         # No functions for what is done alike: their arguments would keep alive what `run` lets go of.
-        with self.running():
+        with self.run_context():
             for block in self.down_blocks:
-                for _ in cast("Block", block).resnets:
-                    with self.present(next(unit)):
+                for _ in cast("UNetBlock", block).resnets:
+                    with self.block_context(next(unit)):
                         x = run(next(number), x)
-                    skips.append(x.picture)
+                    skips.append(x.tensor)
                 for downsample in getattr(block, "downsamplers", ()):
-                    with self.present(next(unit)):
-                        x = Summed(downsample(x.picture))
-                    skips.append(x.picture)
+                    with self.block_context(next(unit)):
+                        x = TensorWithStats(downsample(x.tensor))
+                    skips.append(x.tensor)
             for _ in self.mid_block.resnets:
-                with self.present(next(unit)):
+                with self.block_context(next(unit)):
                     x = run(next(number), x)
             for block in self.up_blocks:
-                for _ in cast("Block", block).resnets:
-                    with self.present(next(unit)):
-                        x = run(next(number), Summed(torch.cat([x.picture, skips.pop()], dim=1)))
+                for _ in cast("UNetBlock", block).resnets:
+                    with self.block_context(next(unit)):
+                        x = run(next(number), TensorWithStats(torch.cat([x.tensor, skips.pop()], dim=1)))
                 for upsample in getattr(block, "upsamplers", ()):
-                    with self.present(next(unit)):
-                        x = Summed(upsample(x.picture))
+                    with self.block_context(next(unit)):
+                        x = TensorWithStats(upsample(x.tensor))
         return x
 
-    def time_features(self, timesteps: Tensor) -> tuple[Tensor, ...]:
+    def compute_time_features(self, timesteps: Tensor) -> tuple[Tensor, ...]:
         """What each layer's residual block adds at timesteps (F,): one (F, C) per layer.
 
         Constants of the weights and the timesteps: compute them once for the levels of a schedule.
         """
         embedding = self.time_embedding(timesteps)
-        return tuple(self._of_each(ResnetBlock, lambda resnet: resnet.time_feature(embedding)))
+        return tuple(self._map_modules(ResnetBlock, lambda resnet: resnet.project_time(embedding)))
 
-    def cross_constants(self, image_embeds: Tensor) -> tuple[Tensor, ...]:
+    def compute_cross_constants(self, image_embeds: Tensor) -> tuple[Tensor, ...]:
         """What each spatial transformer adds for image_embeds (S, 1, width): one (S, 1, C) each.
 
         Constants of the weights and the reference.
         """
         if image_embeds.ndim != 3 or image_embeds.shape[1] != 1:
             raise ValueError(f"one token per session is needed, image_embeds is {tuple(image_embeds.shape)}")
-        return tuple(self._of_each(SpatialTransformer, lambda each: each.cross_constant(image_embeds)))
+        return tuple(self._map_modules(SpatialTransformer, lambda each: each.cross_constant(image_embeds)))
 
-    def _of_each(self, kind: type[M], compute: Callable[[M], R]) -> list[R]:
+    def _map_modules(self, kind: type[M], compute: Callable[[M], R]) -> list[R]:
         """What is computed of each module of that kind."""
         results: list[R] = []
-        with self.running():
+        with self.run_context():
             for number, modules in enumerate(self.units()):
                 for module in modules:
                     if isinstance(module, kind):
-                        with self.present(number):
+                        with self.block_context(number):
                             results.append(compute(module))
         return results
 
-    def _in_order(self) -> Iterator[Layer]:
+    def _list_layers(self) -> Iterator[UNetLayer]:
         banks = 0
         for block in self.blocks():
-            attentions = _attentions(block)
+            attentions = _attentions_of(block)
             for index, resnet in enumerate(block.resnets):
                 attention = attentions[index] if index < len(attentions) else None
-                yield Layer(cast("ResnetBlock", resnet), attention, banks)
+                yield UNetLayer(cast("ResnetBlock", resnet), attention, banks)
                 banks += attention is not None
 
 
-def _attentions(block: Block) -> Sequence[SpatialTransformer]:
+def _attentions_of(block: UNetBlock) -> Sequence[SpatialTransformer]:
     """A block's spatial transformers; the lowest level has none."""
     return cast("Sequence[SpatialTransformer]", getattr(block, "attentions", ()))
 
 
-def _block(params: UNetParams, incoming: list[int], channels: int, attentions: int) -> Block:
+def _build_block(params: UNetParams, incoming: list[int], channels: int, attentions: int) -> UNetBlock:
     """A block whose layers take `incoming` channels each and give `channels`."""
     resnets = [ResnetBlock(width, channels, params.time_width, params.norm_groups) for width in incoming]
     transformers = [
         SpatialTransformer(channels, params.heads, params.cross_attention_width, params.norm_groups)
         for _ in range(attentions)
     ]
-    return Block(resnets, transformers)
+    return UNetBlock(resnets, transformers)
 
 
-def _down_blocks(params: UNetParams) -> Iterator[Block]:
+def _build_down_blocks(params: UNetParams) -> Iterator[UNetBlock]:
     lowest = params.levels - 1
     before = params.block_out_channels[0]
     for level, channels in enumerate(params.block_out_channels):
         incoming = [before] + [channels] * (params.layers_per_block - 1)
-        block = _block(params, incoming, channels, attentions=0 if level == lowest else len(incoming))
+        block = _build_block(params, incoming, channels, attentions=0 if level == lowest else len(incoming))
         if level != lowest:
             block.downsamplers = nn.ModuleList([Downsample(channels)])
         yield block
         before = channels
 
 
-def _up_blocks(params: UNetParams) -> Iterator[Block]:
-    skips = _skip_channels(params)
+def _build_up_blocks(params: UNetParams) -> Iterator[UNetBlock]:
+    skips = _list_skip_channels(params)
     before = params.block_out_channels[-1]
     for level, channels in reversed(list(enumerate(params.block_out_channels))):
         layers = params.layers_per_block + 1
         incoming = [skips.pop() + (before if index == 0 else channels) for index in range(layers)]
-        block = _block(params, incoming, channels, attentions=0 if level == params.levels - 1 else layers)
+        block = _build_block(
+            params, incoming, channels, attentions=0 if level == params.levels - 1 else layers
+        )
         if level:
             block.upsamplers = nn.ModuleList([Upsample(channels)])
         yield block
         before = channels
 
 
-def _skip_channels(params: UNetParams) -> list[int]:
+def _list_skip_channels(params: UNetParams) -> list[int]:
     """Channels of what the down side leaves for the up side, in the order it is left."""
     skips = [params.block_out_channels[0]]
     for level, channels in enumerate(params.block_out_channels):

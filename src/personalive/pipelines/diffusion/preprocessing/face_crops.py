@@ -10,9 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from personalive.pipelines.diffusion.preprocessing.keypoints import DRAWN, drawn_pixels
+from personalive.pipelines.diffusion.preprocessing.keypoints import DRAWN_KEYPOINTS, project_to_pixels
 
-FARTHEST = 1e6
+MAX_COORDINATE = 1e6
 """Pixels. Keypoints beyond are moved here, so that sums of them stay exact; such a face is out of frame."""
 
 
@@ -23,7 +23,7 @@ class FaceCrops(NamedTuple):
     valid: Tensor
 
 
-def face_boxes(points: Tensor, height: int, width: int) -> Tensor:
+def compute_face_boxes(points: Tensor, height: int, width: int) -> Tensor:
     """Boxes around the faces of keypoints (N, K, 3) in frames of height × width: int64 (N, 4).
 
     A box is x1 y1 x2 y2 in pixels, its second corner not included, within [0, width - 1] and [0, height - 1].
@@ -33,11 +33,11 @@ def face_boxes(points: Tensor, height: int, width: int) -> Tensor:
     where r = 1.7·(c_y - the topmost y), cut off to whole pixels. Each operation is rounded to float32 in this
     order, as when the networks were trained: a corner on a pixel's edge falls where it fell then.
     """
-    pixels = drawn_pixels(points, height, width)
+    pixels = project_to_pixels(points, height, width)
     valid = pixels.isfinite().all(dim=2).all(dim=1)
-    pixels = torch.where(valid[:, None, None], pixels, 0.0).clamp(-FARTHEST, FARTHEST)
+    pixels = torch.where(valid[:, None, None], pixels, 0.0).clamp(-MAX_COORDINATE, MAX_COORDINATE)
     # A sum and a division: on a GPU, `mean` multiplies by the rounded inverse.
-    x, y = (pixels.sum(dim=1) / len(DRAWN)).unbind(dim=1)
+    x, y = (pixels.sum(dim=1) / len(DRAWN_KEYPOINTS)).unbind(dim=1)
     reach = (y - pixels[..., 1].amin(dim=1)) * 1.7
     corners = [
         (x - reach * 0.95).clamp(0, width - 1),
@@ -58,8 +58,8 @@ def crop_faces(frames: Tensor, boxes: Tensor, size: int = 224) -> FaceCrops:
     """
     left, top, right, bottom = boxes.unbind(dim=1)
     valid = (right > left) & (bottom > top)
-    x0, x1, x_share = _samples(left, right, size, frames.shape[3])
-    y0, y1, y_share = _samples(top, bottom, size, frames.shape[2])
+    x0, x1, x_share = _bilinear_samples(left, right, size, frames.shape[3])
+    y0, y1, y_share = _bilinear_samples(top, bottom, size, frames.shape[2])
     frame = torch.arange(len(frames), device=frames.device)[:, None, None]
     pixels = frames.movedim(1, -1)
 
@@ -73,7 +73,7 @@ def crop_faces(frames: Tensor, boxes: Tensor, size: int = 224) -> FaceCrops:
     return FaceCrops(torch.where(valid[:, None, None, None], crops, 0.0).movedim(-1, 1), valid)
 
 
-def _samples(begin: Tensor, end: Tensor, size: int, limit: int) -> tuple[Tensor, Tensor, Tensor]:
+def _bilinear_samples(begin: Tensor, end: Tensor, size: int, limit: int) -> tuple[Tensor, Tensor, Tensor]:
     """For `size` samples of [begin, end) along an axis: the pixels on both sides and the second one's share.
 
     begin and end int64 (N,) → int64, int64 and float32, all (N, size).

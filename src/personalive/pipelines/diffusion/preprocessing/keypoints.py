@@ -14,11 +14,11 @@ from torch import Tensor
 
 from personalive.pipelines.diffusion.networks.motion_extractor import HeadMotion
 
-DRAWN = (1, 2, 3, 4, 12, 15, 20)
+DRAWN_KEYPOINTS = (1, 2, 3, 4, 12, 15, 20)
 """The keypoints that are drawn and that tell where the face is."""
 
 
-def rotation(pitch: Tensor, yaw: Tensor, roll: Tensor) -> Tensor:
+def rotation_matrix(pitch: Tensor, yaw: Tensor, roll: Tensor) -> Tensor:
     """Angles (N,) in degrees → (N, 3, 3) (Rz(roll)·Ry(yaw)·Rx(pitch))ᵀ, for keypoints that are row vectors."""
     radians = [torch.deg2rad(angle.float()) for angle in (pitch, yaw, roll)]
     (sx, sy, sz), (cx, cy, cz) = [angle.sin() for angle in radians], [angle.cos() for angle in radians]
@@ -30,9 +30,9 @@ def rotation(pitch: Tensor, yaw: Tensor, roll: Tensor) -> Tensor:
     return torch.stack(rows, dim=-2)
 
 
-def keypoints(motion: HeadMotion) -> Tensor:
+def transform_keypoints(motion: HeadMotion) -> Tensor:
     """Keypoints (N, K, 3) of heads in motion: scale · (kp · R), then shifted in x and y."""
-    turn = rotation(motion.pitch, motion.yaw, motion.roll)
+    turn = rotation_matrix(motion.pitch, motion.yaw, motion.roll)
     # A matrix product would lose bits where the process allows TF32, and with them the pixel a point is in.
     turned = (motion.keypoints[..., None] * turn[:, None]).sum(dim=-2)
     placed = motion.scale[..., None] * turned
@@ -40,7 +40,7 @@ def keypoints(motion: HeadMotion) -> Tensor:
     return torch.cat([shifted, placed[..., 2:]], dim=-1)
 
 
-class Transfer(NamedTuple):
+class MotionTransfer(NamedTuple):
     """How much of a driver's motion is carried over; the defaults are the method's own.
 
     `pose`: of the way from the reference's angles to the driver's. `translation`: of the driver's shift since
@@ -52,11 +52,11 @@ class Transfer(NamedTuple):
     scale: float = 0.0
 
 
-AS_TRAINED = Transfer()
+TRAINED_TRANSFER = MotionTransfer()
 
 
-def carried_over(
-    reference: HeadMotion, driving: HeadMotion, first: HeadMotion, transfer: Transfer = AS_TRAINED
+def retarget(
+    reference: HeadMotion, driving: HeadMotion, first: HeadMotion, transfer: MotionTransfer = TRAINED_TRANSFER
 ) -> HeadMotion:
     """The reference's head moved as the driver's: what is drawn for N driving frames.
 
@@ -80,15 +80,15 @@ def carried_over(
     )
 
 
-def transition(reference: HeadMotion, target: HeadMotion, steps: int) -> HeadMotion:
-    """`steps` frames from the reference towards the target, both of one frame; see `approach`.
+def make_transition(reference: HeadMotion, target: HeadMotion, steps: int) -> HeadMotion:
+    """`steps` frames from the reference towards the target, both of one frame; see `interpolate`.
 
-    The target is what is drawn for a session's first driving frame (`carried_over`).
+    The target is what is drawn for a session's first driving frame (`retarget`).
     """
-    return HeadMotion(*(approach(start, end, steps) for start, end in zip(reference, target, strict=True)))
+    return HeadMotion(*(interpolate(start, end, steps) for start, end in zip(reference, target, strict=True)))
 
 
-def approach(start: Tensor, end: Tensor, steps: int) -> Tensor:
+def interpolate(start: Tensor, end: Tensor, steps: int) -> Tensor:
     """From start (1, …) linearly towards end (1, …), which itself is not reached: (steps, …).
 
     Weights are k/steps for k = 0 … steps - 1, so that `end` may follow as the next frame.
@@ -97,11 +97,11 @@ def approach(start: Tensor, end: Tensor, steps: int) -> Tensor:
     return start + (end - start) * share.view(-1, *(1,) * (start.ndim - 1))
 
 
-def drawn_pixels(points: Tensor, height: int, width: int) -> Tensor:
+def project_to_pixels(points: Tensor, height: int, width: int) -> Tensor:
     """Pixels (x, y) of the drawn ones among keypoints (N, K, 3), truncated towards zero: float32 (N, 7, 2).
 
     Whole numbers, on or off a frame of height × width; NaN and infinities stay what they are.
     """
     # One by one: an index list would be copied to the device, and the host wait for that.
-    places = torch.stack([points[:, index, :2] for index in DRAWN], dim=1).float() * 0.5 + 0.5
+    places = torch.stack([points[:, index, :2] for index in DRAWN_KEYPOINTS], dim=1).float() * 0.5 + 0.5
     return torch.stack([places[..., 0] * width, places[..., 1] * height], dim=-1).trunc()

@@ -22,7 +22,7 @@ _CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
-def clip_pixels(image: Image, side: int = 224) -> Tensor:
+def preprocess_clip_image(image: Image, side: int = 224) -> Tensor:
     """A picture uint8 (h, w, 3) as CLIP takes it: float32 (1, 3, side, side), normalised.
 
     The short side is resized to `side` (bicubic), then the middle is cut out.
@@ -38,17 +38,17 @@ def clip_pixels(image: Image, side: int = 224) -> Tensor:
     ]
 
 
-def reference_pixels(image: Image, height: int, width: int) -> Tensor:
+def preprocess_reference(image: Image, height: int, width: int) -> Tensor:
     """A reference uint8 (h, w, 3) → float32 (1, 3, height, width) in [-1, 1], Lanczos."""
-    return _to_tensor(_lanczos(image, height, width)) / 127.5 - 1
+    return _to_tensor(_resize_lanczos(image, height, width)) / 127.5 - 1
 
 
-def reference_thumbnail(image: Image, side: int = 256) -> Tensor:
+def make_reference_thumbnail(image: Image, side: int = 256) -> Tensor:
     """A reference uint8 (h, w, 3) as the motion extractor takes it: float32 (1, 3, side, side) in [0, 1]."""
-    return _to_tensor(_lanczos(image, side, side)) / 255
+    return _to_tensor(_resize_lanczos(image, side, side)) / 255
 
 
-def on_device(frames: Sequence[Image] | np.ndarray, device: torch.device | str) -> Tensor:
+def frames_to_device(frames: Sequence[Image] | np.ndarray, device: torch.device | str) -> Tensor:
     """Driving frames uint8, N of (h, w, 3) all of one size → one tensor (N, h, w, 3), there."""
     whole = frames if isinstance(frames, np.ndarray) else np.stack(list(frames))
     if not (whole.flags.c_contiguous and whole.flags.writeable):  # PyTorch takes no others
@@ -56,22 +56,22 @@ def on_device(frames: Sequence[Image] | np.ndarray, device: torch.device | str) 
     return to_device(torch.from_numpy(whole), device)
 
 
-def driving_pixels(frames: Tensor) -> Tensor:
+def preprocess_driving(frames: Tensor) -> Tensor:
     """Driving frames uint8 (N, h, w, 3) → float32 (N, 3, h, w) in [-1, 1]."""
     return frames.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
-def driving_thumbnails(pixels: Tensor, side: int = 256) -> Tensor:
+def make_driving_thumbnails(pixels: Tensor, side: int = 256) -> Tensor:
     """Driving pixels (N, 3, h, w) in [-1, 1] → what the motion extractor takes, (N, 3, side, side) in [0, 1]."""
-    return resize(pixels, side, side) / 2 + 0.5
+    return resize_bilinear(pixels, side, side) / 2 + 0.5
 
 
-def resize(pixels: Tensor, height: int, width: int) -> Tensor:
+def resize_bilinear(pixels: Tensor, height: int, width: int) -> Tensor:
     """Bilinear, half-pixel centres, no antialiasing: (N, C, h, w) → (N, C, height, width)."""
     return F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
 
 
-def _lanczos(image: Image, height: int, width: int) -> Image:
+def _resize_lanczos(image: Image, height: int, width: int) -> Image:
     return np.asarray(Pillow.fromarray(image).resize((width, height), Pillow.Resampling.LANCZOS))
 
 

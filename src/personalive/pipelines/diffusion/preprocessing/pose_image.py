@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from personalive.pipelines.diffusion.preprocessing.keypoints import drawn_pixels
+from personalive.pipelines.diffusion.preprocessing.keypoints import project_to_pixels
 
 RADIUS = 4
 COLOURS = (
@@ -17,16 +17,16 @@ COLOURS = (
     (255, 0, 255),
     (255, 0, 85),
 )
-"""RGB of each drawn keypoint's disc, in the order of `keypoints.DRAWN`."""
+"""RGB of each drawn keypoint's disc, in the order of `keypoints.DRAWN_KEYPOINTS`."""
 
 
-def draw_canvas(points: Tensor, height: int, width: int) -> Tensor:
+def draw_pose_image(points: Tensor, height: int, width: int) -> Tensor:
     """Canvases of keypoints (N, K, 3): float32 (N, 3, height, width) in [0, 1].
 
     Each drawn keypoint colours the pixels within 4 px of the one it lies in; where discs overlap, colours add
     up to at most 1. Off the canvas a disc shows what falls inside; a keypoint that is not finite shows nothing.
     """
-    discs = _discs(drawn_pixels(points, height, width), height, width)
+    discs = _disc_masks(project_to_pixels(points, height, width), height, width)
     canvas = torch.zeros(len(points), 3, height, width, dtype=torch.float32, device=points.device)
     for index, colour in enumerate(COLOURS):
         for channel, value in enumerate(colour):
@@ -35,7 +35,7 @@ def draw_canvas(points: Tensor, height: int, width: int) -> Tensor:
     return canvas.clamp_(max=1.0)
 
 
-def _discs(centres: Tensor, height: int, width: int) -> Tensor:
+def _disc_masks(centres: Tensor, height: int, width: int) -> Tensor:
     """Which pixels lie within the radius of centres (N, P, 2): bool (N, P, height, width)."""
     across = torch.arange(width, device=centres.device) - centres[..., :1]
     down = torch.arange(height, device=centres.device) - centres[..., 1:]

@@ -9,30 +9,30 @@ from typing import TypeVar
 
 import torch
 
-from personalive.pipelines.base import FrameState, ProgressReport
-from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, random_models
-from personalive.pipelines.diffusion.device.allocator import let_segments_grow
-from personalive.pipelines.diffusion.device.devices import device_of, dtype_of
-from personalive.pipelines.diffusion.memory.fallback import fitted
+from personalive.pipelines.base import FrameState, LoadProgressCallback
+from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, build_random_components
+from personalive.pipelines.diffusion.device.allocator import enable_expandable_segments
+from personalive.pipelines.diffusion.device.devices import resolve_device, resolve_dtype
+from personalive.pipelines.diffusion.memory.fallback import build_with_fallback
 from personalive.pipelines.diffusion.memory.plan import MemoryPlan
-from personalive.pipelines.diffusion.memory.planner import plans_unread
+from personalive.pipelines.diffusion.memory.planner import make_plans_for_variant
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
 from personalive.pipelines.diffusion.profiling.engine_benchmark import (
-    Bench,
+    EngineBenchmark,
     device_name,
-    held_memory,
-    peak_memory,
+    peak_memory_gb,
+    reserved_memory_gb,
 )
-from personalive.pipelines.diffusion.profiling.session_benchmark import SessionBench
+from personalive.pipelines.diffusion.profiling.session_benchmark import SessionBenchmark
 from personalive.pipelines.diffusion.profiling.step_times import StepTimes
-from personalive.pipelines.diffusion.stages.acceleration import ReplayedStages
+from personalive.pipelines.diffusion.stages.acceleration import GraphedStages
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class BenchPlan:
+class BenchmarkConfig:
     """What to measure: weights of a set, or random ones of that `random` size; medians over `steps` steps.
 
     `whole`: steps as sessions run them, beside those of the networks alone. `warmup` steps before those do not
@@ -49,7 +49,7 @@ class BenchPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class BenchRow:
+class BenchmarkRow:
     """Steps of as many sessions with as many keyframes: as sessions run them, and of the networks alone."""
 
     whole: StepTimes | None
@@ -57,7 +57,7 @@ class BenchRow:
 
 
 @dataclass(frozen=True, slots=True)
-class BenchResult:
+class BenchmarkResult:
     """What came of it. Seconds, GB, and what it was measured on and with.
 
     `load_seconds`: reading or making the weights; `warm_up_seconds`: until the first frame could come, which is
@@ -84,12 +84,12 @@ class BenchResult:
     planned_gb: float
     recorded: dict[str, int]
     faces: float | None
-    steps: tuple[BenchRow, ...]
+    steps: tuple[BenchmarkRow, ...]
 
 
-def run(plan: BenchPlan, report: ProgressReport | None = None) -> BenchResult:
+def run_benchmark(config: BenchmarkConfig, report: LoadProgressCallback | None = None) -> BenchmarkResult:
     """Load, and measure everything in turn. Raises what loading raises."""
-    device = device_of(plan.parameters.device)
+    device = resolve_device(config.parameters.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
@@ -99,78 +99,86 @@ def run(plan: BenchPlan, report: ProgressReport | None = None) -> BenchResult:
         return pipeline, read, time.perf_counter()
 
     started = time.perf_counter()
-    pipeline, read, warmed = loaded(plan, device, warmed_up)
+    pipeline, read, warmed = load_and_build(config, device, warmed_up)
     with pipeline:
         engine = pipeline.engine
-        bench = Bench(engine)
+        bench = EngineBenchmark(engine)
         fused = time.perf_counter()
-        first = bench.first_chunk()
-        whole = SessionBench(pipeline) if plan.whole else None
+        first = bench.measure_first_chunk()
+        whole = SessionBenchmark(pipeline) if config.whole else None
         steps = tuple(
-            _row(plan, bench, whole, sessions, keyframes)
-            for sessions in plan.sessions
-            for keyframes in plan.keyframes
+            _measure_row(config, bench, whole, sessions, keyframes)
+            for sessions in config.sessions
+            for keyframes in config.keyframes
         )
         bench.close()
-        return BenchResult(
+        return BenchmarkResult(
             device=device_name(device),
             torch=torch.__version__,
-            weights=f"random, {plan.random}" if plan.random else "a set on disk",
-            settings=_settings(plan.parameters),
+            weights=f"random, {config.random}" if config.random else "a set on disk",
+            settings=_changed_settings(config.parameters),
             mode=engine.mode,
             load_seconds=read - started,
             warm_up_seconds=warmed - read,
             fuse_seconds=fused - warmed,
             first_chunk_seconds=first,
-            peak_gb=peak_memory(device),
-            held_gb=held_memory(device),
+            peak_gb=peak_memory_gb(device),
+            held_gb=reserved_memory_gb(device),
             memory_plan=engine.plan.name,
-            memory_note=engine.plan.sentence,
+            memory_note=engine.plan.description,
             planned_gb=engine.plan.need / 1e9,
-            recorded=stages.counts() if isinstance(stages := bench.stages, ReplayedStages) else {},
-            faces=None if whole is None else _share_of_faces(whole),
+            recorded=stages.count_graphs()
+            if isinstance(stages := bench.untimed_stages, GraphedStages)
+            else {},
+            faces=None if whole is None else _compute_face_share(whole),
             steps=steps,
         )
 
 
-def _row(
-    plan: BenchPlan, bench: Bench, whole: SessionBench | None, sessions: int, keyframes: int
-) -> BenchRow:
-    warmup = plan.warmup
+def _measure_row(
+    config: BenchmarkConfig,
+    bench: EngineBenchmark,
+    whole: SessionBenchmark | None,
+    sessions: int,
+    keyframes: int,
+) -> BenchmarkRow:
+    warmup = config.warmup
     if warmup is None:
-        warmup = 1 if device_of(plan.parameters.device).type == "cpu" else 5
+        warmup = 1 if resolve_device(config.parameters.device).type == "cpu" else 5
 
-    def measured(one: Bench | SessionBench) -> StepTimes:
-        return one.measure(sessions=sessions, keyframes=keyframes, steps=plan.steps, warmup=warmup)
+    def measured(one: EngineBenchmark | SessionBenchmark) -> StepTimes:
+        return one.measure(sessions=sessions, keyframes=keyframes, steps=config.steps, warmup=warmup)
 
     networks = measured(bench)
-    return BenchRow(None if whole is None else measured(whole), networks)
+    return BenchmarkRow(None if whole is None else measured(whole), networks)
 
 
-def _share_of_faces(whole: SessionBench) -> float:
-    found = whole.seen[FrameState.ANIMATED] + whole.seen[FrameState.TRANSITION]
-    return found / max(whole.seen.total(), 1)
+def _compute_face_share(whole: SessionBenchmark) -> float:
+    found = whole.state_counts[FrameState.ANIMATED] + whole.state_counts[FrameState.TRANSITION]
+    return found / max(whole.state_counts.total(), 1)
 
 
-def loaded(plan: BenchPlan, device: torch.device, then: Callable[[PersonaLivePipeline], T]) -> T:
-    """What `then` makes of the pipeline; see `PersonaLivePipeline.read`."""
-    parameters = plan.parameters
-    if plan.random is None:
-        return PersonaLivePipeline.read(parameters, then=then)
-    let_segments_grow(device)
-    variant, dtype = VARIANTS[plan.random], dtype_of(parameters.dtype, device)
+def load_and_build(
+    config: BenchmarkConfig, device: torch.device, build: Callable[[PersonaLivePipeline], T]
+) -> T:
+    """What `build` makes of the pipeline; see `PersonaLivePipeline.read`."""
+    parameters = config.parameters
+    if config.random is None:
+        return PersonaLivePipeline.load_and_build(parameters, build=build)
+    enable_expandable_segments(device)
+    variant, dtype = VARIANTS[config.random], resolve_dtype(parameters.dtype, device)
 
     def made(memory: MemoryPlan) -> T:
-        models = random_models(
-            variant, device=device, dtype=dtype, shelved=memory.waiting, on_host=memory.on_host
+        models = build_random_components(
+            variant, device=device, dtype=dtype, offloaded=memory.waiting, on_host=memory.host_networks
         )
-        return then(PersonaLivePipeline(models, parameters, memory))
+        return build(PersonaLivePipeline(models, parameters, memory))
 
-    plans = plans_unread(variant, parameters, dtype, device)
-    return fitted(device, plans, parameters.low_vram, made)
+    plans = make_plans_for_variant(variant, parameters, dtype, device)
+    return build_with_fallback(device, plans, parameters.low_vram, made)
 
 
-def _settings(parameters: PersonaLiveLoadParameters) -> dict[str, object]:
+def _changed_settings(parameters: PersonaLiveLoadParameters) -> dict[str, object]:
     """The parameters that are not at their default, without anything of this machine's files."""
     changed = parameters.model_dump(mode="json", exclude_defaults=True)
     return {name: value for name, value in changed.items() if name != "weights"}

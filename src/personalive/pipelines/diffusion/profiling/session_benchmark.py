@@ -26,28 +26,28 @@ from personalive.pipelines.base import AnimatedChunk, FrameChunk, FrameState, Se
 from personalive.pipelines.diffusion import snapshots
 from personalive.pipelines.diffusion.parameters import PersonaLiveRunParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
-from personalive.pipelines.diffusion.profiling.engine_benchmark import settled_clock
-from personalive.pipelines.diffusion.profiling.stage_timer import timed_stages
+from personalive.pipelines.diffusion.profiling.engine_benchmark import read_synchronized_clock
+from personalive.pipelines.diffusion.profiling.stage_timer import time_stages
 from personalive.pipelines.diffusion.profiling.step_times import StepTimes, summarise
 from personalive.pipelines.diffusion.session import PersonaLiveSession
 from personalive.pipelines.diffusion.warmup import with_keyframes
 
-AHEAD = 2
+PREPARED_CHUNKS = 2
 """Chunks that are prepared before they are asked for, as many as a job's reader may hold."""
-_CALM = PersonaLiveRunParameters(keyframe_threshold=1e9)
+_NO_KEYFRAMES = PersonaLiveRunParameters(keyframe_threshold=1e9)
 """No keyframe is taken but those that are forced; all else as by default."""
-_PATIENCE = 8
+_MAX_CHUNKS_TO_FACE = 8
 """Chunks within which a face must be found."""
 
 
-class Clip:
+class LoopedClip:
     """Driving frames in memory, forwards and backwards for ever, cut into chunks of `chunk_frames`."""
 
     def __init__(self, images: Sequence[Image], fps: float, chunk_frames: int) -> None:
         self._cycle = [*images, *images[-2:0:-1]]
         self._fps, self._chunk_frames = fps, chunk_frames
 
-    def chunks(self) -> Iterator[FrameChunk]:
+    def iterate_chunks(self) -> Iterator[FrameChunk]:
         """Chunk after chunk, `fps` frames a second, without an end."""
         frames = itertools.cycle(self._cycle)
         for begin in itertools.count(step=self._chunk_frames):
@@ -55,31 +55,33 @@ class Clip:
             yield FrameChunk(images, (begin + np.arange(self._chunk_frames)) / self._fps)
 
 
-def sample_clip(chunk_frames: int) -> Clip:
+def load_sample_clip(chunk_frames: int) -> LoopedClip:
     """The shipped driving clip."""
     with as_file(files("personalive") / "samples/driving.mp4") as path, open_driving(path) as source:
-        return Clip([frame.image for frame in source], source.info.fps, chunk_frames)
+        return LoopedClip([frame.image for frame in source], source.info.fps, chunk_frames)
 
 
-def sample_portrait() -> Image:
+def load_sample_portrait() -> Image:
     """The shipped portrait."""
     with as_file(files("personalive") / "samples/portrait.jpg") as path:
         return read_image(path)
 
 
-class Ahead:
+class ChunkPreparer:
     """A session's next chunks, prepared in order on a thread; it ends with the `with` block."""
 
-    def __init__(self, session: Session[Any], chunks: Iterator[FrameChunk], ahead: int = AHEAD) -> None:
+    def __init__(
+        self, session: Session[Any], chunks: Iterator[FrameChunk], ahead: int = PREPARED_CHUNKS
+    ) -> None:
         self._session, self._chunks, self._ahead = session, chunks, ahead
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="prepare")
-        self._waiting: deque[Future[FrameChunk]] = deque()
+        self._pending: deque[Future[FrameChunk]] = deque()
 
-    def take(self) -> FrameChunk:
+    def next_chunk(self) -> FrameChunk:
         """The next chunk, once it is prepared; another one is begun."""
-        while len(self._waiting) <= self._ahead:
-            self._waiting.append(self._pool.submit(self._prepare))
-        return self._waiting.popleft().result()
+        while len(self._pending) <= self._ahead:
+            self._pending.append(self._pool.submit(self._prepare))
+        return self._pending.popleft().result()
 
     def _prepare(self) -> FrameChunk:
         chunk = next(self._chunks)
@@ -94,15 +96,15 @@ class Ahead:
         self._pool.shutdown(cancel_futures=True)
 
 
-class SessionBench:
+class SessionBenchmark:
     """Steps sessions of a loaded pipeline on a `clip`, by default the shipped one."""
 
-    def __init__(self, pipeline: PersonaLivePipeline, clip: Clip | None = None) -> None:
+    def __init__(self, pipeline: PersonaLivePipeline, clip: LoopedClip | None = None) -> None:
         self._pipeline = pipeline
         self._engine = pipeline.engine
-        self._clip = clip or sample_clip(pipeline.info.chunk_frames)
-        self.reference = pipeline.fuse(sample_portrait())
-        self.seen: Counter[FrameState] = Counter()
+        self._clip = clip or load_sample_clip(pipeline.info.chunk_frames)
+        self.reference = pipeline.fuse(load_sample_portrait())
+        self.state_counts: Counter[FrameState] = Counter()
         """Frames of measured steps by what they show."""
 
     def measure(self, *, sessions: int, keyframes: int, steps: int, warmup: int) -> StepTimes:
@@ -113,40 +115,43 @@ class SessionBench:
         totals: list[float] = []
         stages: list[dict[str, float]] = []
         with ExitStack() as stack:
-            timed = stack.enter_context(timed_stages(self._engine))
-            opened = [stack.enter_context(self._open()) for _ in range(sessions)]
-            readers = [stack.enter_context(Ahead(each, self._begin(each, keyframes))) for each in opened]
-            timed.take()
+            timed = stack.enter_context(time_stages(self._engine))
+            opened = [stack.enter_context(self._open_session()) for _ in range(sessions)]
+            readers = [
+                stack.enter_context(ChunkPreparer(each, self._start_session(each, keyframes)))
+                for each in opened
+            ]
+            timed.collect()
             for number in range(warmup + steps):
-                begun = settled_clock(self._engine.models.device)
-                results = self._pipeline.step_many(opened, [reader.take() for reader in readers])
+                begun = read_synchronized_clock(self._engine.components.device)
+                results = self._pipeline.step_many(opened, [reader.next_chunk() for reader in readers])
                 totals.append(1000 * (time.perf_counter() - begun))
-                stages.append(timed.take())
+                stages.append(timed.collect())
                 if number >= warmup:
-                    self._count(results)
+                    self._count_states(results)
         return summarise(self._engine, sessions, keyframes, totals[warmup:], stages[warmup:])
 
-    def _open(self) -> PersonaLiveSession:
-        return self._pipeline.open_session(self.reference, _CALM)
+    def _open_session(self) -> PersonaLiveSession:
+        return self._pipeline.open_session(self.reference, _NO_KEYFRAMES)
 
-    def _begin(self, session: PersonaLiveSession, keyframes: int) -> Iterator[FrameChunk]:
+    def _start_session(self, session: PersonaLiveSession, keyframes: int) -> Iterator[FrameChunk]:
         """Step until the face is found, and put keyframes into the session; the chunks after that."""
-        chunks = self._clip.chunks()
-        for chunk in itertools.islice(chunks, _PATIENCE):
+        chunks = self._clip.iterate_chunks()
+        for chunk in itertools.islice(chunks, _MAX_CHUNKS_TO_FACE):
             if session.step(chunk).states[0] is not FrameState.WAITING:
-                self._keep(session, keyframes)
+                self._insert_keyframes(session, keyframes)
                 return chunks
         raise InputError("No face was found in the driving clip: there is nothing to measure.")
 
-    def _keep(self, session: PersonaLiveSession, keyframes: int) -> None:
+    def _insert_keyframes(self, session: PersonaLiveSession, keyframes: int) -> None:
         """Give the session history keyframes, each the reference itself."""
         if keyframes == 0:
             return
-        kept = snapshots.load(session.snapshot(), self._engine.models, self.reference)
+        kept = snapshots.deserialize(session.snapshot(), self._engine.components, self.reference)
         state = with_keyframes(kept.state, self.reference, keyframes)
         expressions = torch.cat([state.window.expressions[:1]] * (1 + keyframes))
         state = replace(state, window=replace(state.window, expressions=expressions))
-        session.restore(snapshots.save(replace(kept, state=state)))
+        session.restore(snapshots.serialize(replace(kept, state=state)))
 
-    def _count(self, results: Sequence[AnimatedChunk]) -> None:
-        self.seen.update(state for result in results for state in result.states)
+    def _count_states(self, results: Sequence[AnimatedChunk]) -> None:
+        self.state_counts.update(state for result in results for state in result.states)

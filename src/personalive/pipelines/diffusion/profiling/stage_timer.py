@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from personalive.pipelines.diffusion.sampling.engine import Engine
-from personalive.pipelines.diffusion.stages.motion_features import Perceived
+from personalive.pipelines.diffusion.sampling.engine import DiffusionEngine
+from personalive.pipelines.diffusion.stages.motion_features import MotionFeatures
 from personalive.pipelines.diffusion.stages.stages import Stages
 
-NAMES = {
+STAGE_NAMES = {
     "see": "motion networks",
     "pose": "pose guider",
     "predict": "denoising UNet",
@@ -21,62 +21,62 @@ NAMES = {
 }
 """Stage → what it is."""
 
-Moment = torch.cuda.Event | float
+TimePoint = torch.cuda.Event | float
 
 
 class TimedStages:
-    """Stages that are timed; see `Stages`. `take` gives what each took since it was last asked."""
+    """Stages that are timed; see `Stages`. `collect` gives what each took since it was last asked."""
 
     def __init__(self, stages: Stages, device: torch.device) -> None:
         self._stages = stages
         self._device = device
-        self._spans: list[tuple[str, Moment, Moment]] = []
+        self._spans: list[tuple[str, TimePoint, TimePoint]] = []
 
-    def take(self) -> dict[str, float]:
+    def collect(self) -> dict[str, float]:
         """Seconds of each stage; waits for the device."""
-        took = dict.fromkeys(NAMES, 0.0)
+        took = dict.fromkeys(STAGE_NAMES, 0.0)
         for name, begun, ended in self._spans:
-            took[name] += _seconds(begun, ended)
+            took[name] += _elapsed_seconds(begun, ended)
         self._spans.clear()
         return took
 
-    def see(self, frames: Tensor, found: Tensor) -> Perceived:
+    def encode_motion(self, frames: Tensor, has_face: Tensor) -> MotionFeatures:
         """See `Stages`."""
-        with self._timed("see"):
-            return self._stages.see(frames, found)
+        with self._measure("see"):
+            return self._stages.encode_motion(frames, has_face)
 
-    def pose(self, points: Tensor) -> Tensor:
+    def encode_pose(self, keypoints: Tensor) -> Tensor:
         """See `Stages`."""
-        with self._timed("pose"):
-            return self._stages.pose(points)
+        with self._measure("pose"):
+            return self._stages.encode_pose(keypoints)
 
-    def predict(
-        self, latents: Tensor, motion: Tensor, pose: Tensor, attended: Sequence[Sequence[Tensor]]
+    def denoise(
+        self, latents: Tensor, motion: Tensor, pose: Tensor, attention: Sequence[Sequence[Tensor]]
     ) -> Tensor:
         """See `Stages`."""
-        with self._timed("predict"):
-            return self._stages.predict(latents, motion, pose, attended)
+        with self._measure("predict"):
+            return self._stages.denoise(latents, motion, pose, attention)
 
-    def show(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor) -> Tensor:
         """See `Stages`."""
-        with self._timed("show"):
-            return self._stages.show(latents)
+        with self._measure("show"):
+            return self._stages.decode(latents)
 
     @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        begun = _now(self._device)
+    def _measure(self, name: str) -> Iterator[None]:
+        begun = _record_time(self._device)
         yield
-        self._spans.append((name, begun, _now(self._device)))
+        self._spans.append((name, begun, _record_time(self._device)))
 
 
 @contextmanager
-def timed_stages(engine: Engine) -> Iterator[TimedStages]:
+def time_stages(engine: DiffusionEngine) -> Iterator[TimedStages]:
     """An engine's stages, timed for the time of a block; those that are timed already stay."""
     before = engine.stages
     if isinstance(before, TimedStages):
         yield before
         return
-    timed = TimedStages(before, engine.models.device)
+    timed = TimedStages(before, engine.components.device)
     engine.stages = timed
     try:
         yield timed
@@ -84,7 +84,7 @@ def timed_stages(engine: Engine) -> Iterator[TimedStages]:
         engine.stages = before
 
 
-def _now(device: torch.device) -> Moment:
+def _record_time(device: torch.device) -> TimePoint:
     if device.type != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)
@@ -92,7 +92,7 @@ def _now(device: torch.device) -> Moment:
     return event
 
 
-def _seconds(begun: Moment, ended: Moment) -> float:
+def _elapsed_seconds(begun: TimePoint, ended: TimePoint) -> float:
     if isinstance(begun, float) or isinstance(ended, float):
         return float(ended) - float(begun)  # type: ignore[arg-type]
     ended.synchronize()

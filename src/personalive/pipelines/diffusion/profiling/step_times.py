@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from personalive.pipelines.diffusion.parameters import TRAINED_SIDE
-from personalive.pipelines.diffusion.profiling.stage_timer import NAMES
-from personalive.pipelines.diffusion.sampling.engine import Engine
+from personalive.pipelines.diffusion.profiling.stage_timer import STAGE_NAMES
+from personalive.pipelines.diffusion.sampling.engine import DiffusionEngine
 
-_RELEASED_PARAMETERS = 1.6e9
+_MIN_RELEASED_PARAMETERS = 1.6e9
 
 H100_FLOORS = {"predict": 73.3, "show": 26.2}
 """ms of the fastest library kernel for each layer, each alone, summed: one H100, float16, 512×512, no keyframe, the
@@ -47,7 +47,7 @@ class StepTimes:
 
 
 def summarise(
-    engine: Engine,
+    engine: DiffusionEngine,
     sessions: int,
     keyframes: int,
     totals: Sequence[float],
@@ -55,9 +55,9 @@ def summarise(
 ) -> StepTimes:
     """The times of steps that took `totals` milliseconds, and of each the seconds of its `stages`."""
     middle = statistics.median(totals)
-    each = {name: 1000 * statistics.median(one[name] for one in stages) for name in NAMES}
-    floors = H100_FLOORS if _floors_hold(engine, sessions, keyframes) else {}
-    rows = [StageTime(NAMES[name], ms, ms / middle, floors.get(name)) for name, ms in each.items()]
+    each = {name: 1000 * statistics.median(one[name] for one in stages) for name in STAGE_NAMES}
+    floors = H100_FLOORS if _has_known_floors(engine, sessions, keyframes) else {}
+    rows = [StageTime(STAGE_NAMES[name], ms, ms / middle, floors.get(name)) for name, ms in each.items()]
     rest = middle - sum(each.values())
     return StepTimes(
         sessions=sessions,
@@ -67,13 +67,13 @@ def summarise(
         p95_ms=float(np.quantile(totals, 0.95)),
         p99_ms=float(np.quantile(totals, 0.99)),
         fastest_ms=min(totals),
-        fps_each=1000 * engine.schedule.chunk_frames / middle,
+        fps_each=1000 * engine.scheduler.chunk_frames / middle,
         stages=(*rows, StageTime("all else", rest, rest / middle)),
     )
 
 
-def _floors_hold(engine: Engine, sessions: int, keyframes: int) -> bool:
-    parameters, models = engine.parameters, engine.models
+def _has_known_floors(engine: DiffusionEngine, sessions: int, keyframes: int) -> bool:
+    parameters, models = engine.parameters, engine.components
     return (
         models.device.type == "cuda"
         and "H100" in torch.cuda.get_device_name(models.device)
@@ -82,5 +82,5 @@ def _floors_hold(engine: Engine, sessions: int, keyframes: int) -> bool:
         and parameters.dtype != "float8"
         and parameters.vae == "full"
         and (sessions, keyframes) == (1, 0)
-        and sum(each.numel() for each in models.denoising_unet.parameters()) > _RELEASED_PARAMETERS
+        and sum(each.numel() for each in models.denoising_unet.parameters()) > _MIN_RELEASED_PARAMETERS
     )

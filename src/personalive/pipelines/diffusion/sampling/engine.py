@@ -16,36 +16,41 @@ import torch
 from torch import Tensor
 
 from personalive.errors import InputError
-from personalive.paths import cache_folder
-from personalive.pipelines.diffusion.components import Models
+from personalive.paths import cache_dir
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.device.devices import exact_float32
 from personalive.pipelines.diffusion.device.pinned_copy import to_device
 from personalive.pipelines.diffusion.device.unet_streaming import StreamedUNet
-from personalive.pipelines.diffusion.kernels.attention import preferred
-from personalive.pipelines.diffusion.kernels.dispatch import measured
-from personalive.pipelines.diffusion.kernels.operations import PLAIN
-from personalive.pipelines.diffusion.memory.plan import MemoryPlan, candidates
-from personalive.pipelines.diffusion.memory.planner import plans_of
+from personalive.pipelines.diffusion.kernels.attention import prefer_backend
+from personalive.pipelines.diffusion.kernels.dispatch import select_operations
+from personalive.pipelines.diffusion.kernels.operations import PLAIN_OPERATIONS
+from personalive.pipelines.diffusion.memory.plan import MemoryPlan, select_plans
+from personalive.pipelines.diffusion.memory.planner import make_plans_for_components
 from personalive.pipelines.diffusion.networks.motion_extractor import HeadMotion
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.diffusion.preprocessing.keypoints import (
-    Transfer,
-    approach,
-    carried_over,
-    keypoints,
-    transition,
+    MotionTransfer,
+    interpolate,
+    make_transition,
+    retarget,
+    transform_keypoints,
 )
-from personalive.pipelines.diffusion.preprocessing.pixels import on_device
+from personalive.pipelines.diffusion.preprocessing.pixels import frames_to_device
 from personalive.pipelines.diffusion.sampling.reference import FusedReference
-from personalive.pipelines.diffusion.sampling.scheduler import Schedule
+from personalive.pipelines.diffusion.sampling.scheduler import DDIMScheduler
 from personalive.pipelines.diffusion.sampling.window import WindowInput, WindowOutput, WindowState, denoise
-from personalive.pipelines.diffusion.stages.acceleration import accelerated, chosen, compiling_or_less
-from personalive.pipelines.diffusion.stages.compile_cache import keep_kernels
+from personalive.pipelines.diffusion.stages.acceleration import accelerate, check_compiler, resolve_mode
+from personalive.pipelines.diffusion.stages.compile_cache import enable_kernel_cache
 from personalive.pipelines.diffusion.stages.frame_decoder import FrameDecoder, frames_at_once, to_images
-from personalive.pipelines.diffusion.stages.memory_format import StepSize, lay_out
-from personalive.pipelines.diffusion.stages.motion_features import DriverState, Perceived, calmed, held
+from personalive.pipelines.diffusion.stages.memory_format import StepSize, optimize
+from personalive.pipelines.diffusion.stages.motion_features import (
+    DriverState,
+    MotionFeatures,
+    hold_last,
+    smooth,
+)
 from personalive.pipelines.diffusion.stages.quantization import quantize
-from personalive.pipelines.diffusion.stages.stages import PlainStages, Stages
+from personalive.pipelines.diffusion.stages.stages import EagerStages, Stages
 from personalive.pipelines.diffusion.tracking.driver_tracker import TrackedFrame
 
 Trace = Callable[[str, Tensor], None]
@@ -61,18 +66,18 @@ class SessionState:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Look:
-    """Frames to look at, uint8 (M, H, W, 3); `found` (M,) bool: where a face was seen."""
+class DrivingFrames:
+    """Frames to look at, uint8 (M, H, W, 3); `has_face` (M,) bool: where a face was seen."""
 
     frames: Tensor
-    found: Tensor
+    has_face: Tensor
 
 
-def looked_at(tracked: Sequence[TrackedFrame], device: torch.device) -> Look:
+def to_driving_frames(tracked: Sequence[TrackedFrame], device: torch.device) -> DrivingFrames:
     """Return tracked frames as the engine takes them, on their way to the device."""
     crops = np.stack([frame.crop for frame in tracked])
-    found = torch.tensor([frame.found for frame in tracked])
-    return Look(on_device(crops, device), to_device(found, device))
+    found = torch.tensor([frame.has_face for frame in tracked])
+    return DrivingFrames(frames_to_device(crops, device), to_device(found, device))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -84,7 +89,7 @@ class StepInput:
 
     reference: FusedReference
     state: SessionState
-    driving: Look | Perceived
+    driving: DrivingFrames | MotionFeatures
     noise: Tensor
     parameters: PersonaLiveRunParameters
     trace: Trace | None = None
@@ -99,56 +104,60 @@ class StepOutput:
     valid: Tensor
 
 
-class Engine:
+class DiffusionEngine:
     """The networks, the schedule, and what both determine."""
 
     def __init__(
-        self, models: Models, parameters: PersonaLiveLoadParameters, plan: MemoryPlan | None = None
+        self, components: Components, parameters: PersonaLiveLoadParameters, plan: MemoryPlan | None = None
     ) -> None:
-        """`plan`: how memory is used, of those that `plans_of` gives; by default what `low_vram` names."""
-        self.models = models
+        """`plan`: how memory is used, of those that `make_plans_for_components` gives; by default what `low_vram` names."""
+        self.components = components
         self.parameters = parameters
-        self.plan = plan or candidates(plans_of(models, parameters), parameters.low_vram)[0]
-        self.schedule = Schedule.build(
-            parameters.temporal_adaptive_step, parameters.temporal_window_size, models.device
+        self.plan = (
+            plan or select_plans(make_plans_for_components(components, parameters), parameters.low_vram)[0]
+        )
+        self.scheduler = DDIMScheduler.build(
+            parameters.temporal_adaptive_step, parameters.temporal_window_size, components.device
         )
         self._check_attention()
-        folder = keep_kernels(cache_folder(), models.device) if models.device.type == "cuda" else None
-        operations = PLAIN
-        with torch.no_grad(), self._attention():
+        folder = (
+            enable_kernel_cache(cache_dir(), components.device) if components.device.type == "cuda" else None
+        )
+        operations = PLAIN_OPERATIONS
+        with torch.no_grad(), self._attention_backend():
             if parameters.kernels == "auto":
-                operations = measured(models.device, folder, parameters.attention)
-            size = _size(parameters, self.plan)
-            lay_out(models, operations, size)
+                operations = select_operations(components.device, folder, parameters.attention)
+            size = _step_size(parameters, self.plan)
+            optimize(components, operations, size)
             if parameters.dtype == "float8":
-                quantize(models, operations, parameters.float8_layers, size)
+                quantize(components, operations, parameters.float8_layers, size)
         self.operations = operations
         """What its networks compute with."""
-        decoder = FrameDecoder(models, parameters.vae, at_once=self.plan.frames_at_once)
+        decoder = FrameDecoder(components, parameters.vae, frames_at_once=self.plan.frames_at_once)
         # Behind all that changes weights.
         streamed = None
         if self.plan.streamed:
-            streamed = StreamedUNet(models.denoising_unet, models.device, self.plan.streamed)
+            streamed = StreamedUNet(components.denoising_unet, components.device, self.plan.streamed)
         with torch.inference_mode():
-            time = models.denoising_unet.time_features(self.schedule.timesteps)
-        self.plain = PlainStages(models, decoder, time, parameters.height, parameters.width)
-        mode = chosen(parameters.compile, models.device) if self.plan.recorded else "off"
-        self.mode, self.warning = compiling_or_less(mode, models.device)
+            time = components.denoising_unet.compute_time_features(self.scheduler.timesteps)
+        self.eager_stages = EagerStages(components, decoder, time, parameters.height, parameters.width)
+        mode = resolve_mode(parameters.compile, components.device) if self.plan.recorded else "off"
+        self.mode, self.warning = check_compiler(mode, components.device)
         """How it is accelerated: off, graphs or full; and why not as asked for, if so."""
         # Only page-locked memory can be copied from within a recording.
-        as_they_are = () if streamed is None or streamed.page_locked else ("predict",)
-        self.stages: Stages = accelerated(self.plain, self.mode, as_they_are)
+        as_they_are = () if streamed is None or streamed.pinned else ("predict",)
+        self.stages: Stages = accelerate(self.eager_stages, self.mode, as_they_are)
         """What runs on the device; may be exchanged between two steps."""
 
     def noise_shape(self, frames: int) -> tuple[int, ...]:
         """Of the noise that a session draws for so many frames."""
-        channels = self.models.denoising_unet.params.in_channels
+        channels = self.components.denoising_unet.params.in_channels
         return (1, channels, frames, self.parameters.height // 8, self.parameters.width // 8)
 
-    def start(self, reference: FusedReference, noise: Tensor) -> SessionState:
+    def start_session(self, reference: FusedReference, noise: Tensor) -> SessionState:
         """A session's state before its first step; noise (1, 4, P, h, w) of `schedule.padding` frames."""
-        own = to_device(noise, self.models.device)
-        return SessionState(WindowState.start(reference, own, self.schedule))
+        own = to_device(noise, self.components.device)
+        return SessionState(WindowState.initial(reference, own, self.scheduler))
 
     @torch.inference_mode()
     def step(self, inputs: Sequence[StepInput]) -> list[StepOutput | None]:
@@ -161,10 +170,14 @@ class Engine:
         if len(inputs) > most:
             parts = (inputs[begin : begin + most] for begin in range(0, len(inputs), most))
             return [output for part in parts for output in self.step(part)]
-        looked = iter(self.perceive([each.driving for each in inputs if isinstance(each.driving, Look)]))
-        with exact_float32(), self._attention():
+        looked = iter(
+            self.extract_motion_features(
+                [each.driving for each in inputs if isinstance(each.driving, DrivingFrames)]
+            )
+        )
+        with exact_float32(), self._attention_backend():
             perceived = [
-                each.driving if isinstance(each.driving, Perceived) else next(looked) for each in inputs
+                each.driving if isinstance(each.driving, MotionFeatures) else next(looked) for each in inputs
             ]
             ready = [
                 index
@@ -173,7 +186,7 @@ class Engine:
             ]
             outputs: list[StepOutput | None] = [None] * len(inputs)
             if ready:
-                stepped = self._animate(
+                stepped = self._animate_ready(
                     [inputs[index] for index in ready], [perceived[index] for index in ready]
                 )
                 for index, output in zip(ready, stepped, strict=True):
@@ -181,21 +194,21 @@ class Engine:
             return outputs
 
     @torch.inference_mode()
-    def perceive(self, looks: Sequence[Look]) -> list[Perceived]:
+    def extract_motion_features(self, driving: Sequence[DrivingFrames]) -> list[MotionFeatures]:
         """What is seen in each of several drivers' frames."""
-        if not looks:
+        if not driving:
             return []
-        with exact_float32(), self._attention():
-            everything = self.stages.see(
-                torch.cat([look.frames for look in looks]), torch.cat([look.found for look in looks])
+        with exact_float32(), self._attention_backend():
+            everything = self.stages.encode_motion(
+                torch.cat([look.frames for look in driving]), torch.cat([look.has_face for look in driving])
             )
-        ends = list(itertools.accumulate(len(look.frames) for look in looks))
-        return [everything.part(slice(begin, end)) for begin, end in zip([0, *ends], ends, strict=False)]
+        ends = list(itertools.accumulate(len(look.frames) for look in driving))
+        return [everything.select(slice(begin, end)) for begin, end in zip([0, *ends], ends, strict=False)]
 
-    def _animate(self, inputs: list[StepInput], perceived: list[Perceived]) -> list[StepOutput]:
-        noises = [to_device(each.noise, self.models.device) for each in inputs]
-        driven = [self._drive(each, seen) for each, seen in zip(inputs, perceived, strict=True)]
-        poses = self._poses([points for points, _, _ in driven], [each.trace for each in inputs])
+    def _animate_ready(self, inputs: list[StepInput], features: list[MotionFeatures]) -> list[StepOutput]:
+        noises = [to_device(each.noise, self.components.device) for each in inputs]
+        driven = [self._condition(each, seen) for each, seen in zip(inputs, features, strict=True)]
+        poses = self._encode_poses([points for points, _, _ in driven], [each.trace for each in inputs])
         windows = [
             WindowInput(
                 each.reference,
@@ -208,95 +221,105 @@ class Engine:
             for each, (_, motion, _), pose, noise in zip(inputs, driven, poses, noises, strict=True)
         ]
         most = self.parameters.max_keyframes
-        outputs = denoise(self.models, self.stages, self.schedule, windows, most)
-        images = self._decode(outputs, [each.trace for each in inputs])
+        outputs = denoise(self.components, self.stages, self.scheduler, windows, most)
+        images = self._decode_outputs(outputs, [each.trace for each in inputs])
         return [
             StepOutput(SessionState(output.state, driver), image, seen.valid)
-            for output, image, (_, _, driver), seen in zip(outputs, images, driven, perceived, strict=True)
+            for output, image, (_, _, driver), seen in zip(outputs, images, driven, features, strict=True)
         ]
 
-    def _drive(self, each: StepInput, seen: Perceived) -> tuple[Tensor, Tensor, DriverState]:
+    def _condition(self, each: StepInput, features: MotionFeatures) -> tuple[Tensor, Tensor, DriverState]:
         """Keypoints to draw (N, K, 3) and motion tokens (N, 32, 16) of the new frames, and what is remembered.
 
         At a session's first step a transition from the reference comes in front.
         """
         reference, before, set_to = each.reference, each.state.driver, each.parameters
-        head, tokens = held(seen, before)
-        calm = calmed(head, before.calm if before else None, set_to.smoothing)
-        first = before.first if before else _frame(calm, 0)
-        transfer = Transfer(set_to.pose, set_to.translation, set_to.scale)
-        drawn = carried_over(reference.head, calm, first, transfer)
-        points = keypoints(drawn)
+        head, tokens = hold_last(features, before)
+        calm = smooth(head, before.calm if before else None, set_to.smoothing)
+        first = before.first if before else _select_frame(calm, 0)
+        transfer = MotionTransfer(set_to.pose, set_to.translation, set_to.scale)
+        drawn = retarget(reference.head, calm, first, transfer)
+        points = transform_keypoints(drawn)
         motion = tokens if set_to.expression == 1 else reference.motion.lerp(tokens, set_to.expression)
         if before is None:
-            steps = self.schedule.padding
-            points = torch.cat([keypoints(transition(reference.head, _frame(drawn, 0), steps)), points])
-            motion = torch.cat([approach(reference.motion, motion[:1], steps), motion])
+            steps = self.scheduler.initial_frames
+            points = torch.cat(
+                [transform_keypoints(make_transition(reference.head, _select_frame(drawn, 0), steps)), points]
+            )
+            motion = torch.cat([interpolate(reference.motion, motion[:1], steps), motion])
         if each.trace:
-            each.trace("boxes", seen.boxes)
-            each.trace("motion", seen.tokens)
+            each.trace("boxes", features.boxes)
+            each.trace("motion", features.tokens)
             each.trace("kps", points)
-        return points, motion, DriverState(first, _frame(head, -1), tokens[-1:], _frame(calm, -1))
+        return (
+            points,
+            motion,
+            DriverState(first, _select_frame(head, -1), tokens[-1:], _select_frame(calm, -1)),
+        )
 
-    def _poses(self, points: list[Tensor], traces: list[Trace | None]) -> list[Tensor]:
+    def _encode_poses(self, points: list[Tensor], traces: list[Trace | None]) -> list[Tensor]:
         """Pose features (1, C, N, h, w) of each session's keypoints."""
         poses: dict[int, Tensor] = {}
         # First steps have a whole window of poses. Apart from the others, there are fewer shapes to prepare for.
         for count in {len(each) for each in points}:
             alike = [index for index, each in enumerate(points) if len(each) == count]
-            drawn = self.stages.pose(torch.cat([points[index] for index in alike]))
+            drawn = self.stages.encode_pose(torch.cat([points[index] for index in alike]))
             poses |= dict(zip(alike, drawn.split(count), strict=True))
-        return [self._posed(points[index], poses[index], trace) for index, trace in enumerate(traces)]
+        return [
+            self._format_pose_features(points[index], poses[index], trace)
+            for index, trace in enumerate(traces)
+        ]
 
-    def _posed(self, points: Tensor, pose: Tensor, trace: Trace | None) -> Tensor:
+    def _format_pose_features(self, points: Tensor, pose: Tensor, trace: Trace | None) -> Tensor:
         """One session's features (N, C, h, w), as its window takes them."""
         if trace:
-            trace("canvas", self.plain.canvas(points))
+            trace("canvas", self.eager_stages.pose_image(points))
             trace("pose", pose)
         return pose.transpose(0, 1)[None]
 
-    def _decode(self, outputs: list[WindowOutput], traces: list[Trace | None]) -> list[Tensor]:
+    def _decode_outputs(self, outputs: list[WindowOutput], traces: list[Trace | None]) -> list[Tensor]:
         """The frames that leave: the oldest, or in a low-latency mode younger ones, uint8 (M, H, W, 3)."""
-        chunk = self.schedule.chunk_frames
-        shown = slice(self.parameters.early * chunk, (self.parameters.early + 1) * chunk)
-        latents = torch.cat([output.clean[0, :, shown].transpose(0, 1) for output in outputs])
+        chunk = self.scheduler.chunk_frames
+        shown = slice(self.parameters.skipped_levels * chunk, (self.parameters.skipped_levels + 1) * chunk)
+        latents = torch.cat([output.pred_original_sample[0, :, shown].transpose(0, 1) for output in outputs])
         if not any(traces):
-            return list(self.stages.show(latents).split(chunk))
-        pixels = self.plain.decode(latents)
+            return list(self.stages.decode(latents).split(chunk))
+        pixels = self.eager_stages.decode_pixels(latents)
         for row, (output, trace) in enumerate(zip(outputs, traces, strict=True)):
             if trace:
                 own = slice(row * chunk, (row + 1) * chunk)
-                trace("noise_pred", output.predicted)
+                trace("noise_pred", output.noise_pred)
                 trace("latents", latents[own])
                 trace("frames", pixels[own].permute(0, 2, 3, 1))
                 trace("keyframes", torch.tensor([len(output.state.keyframes)]))
         return list(to_images(pixels).split(chunk))
 
-    def _attention(self) -> AbstractContextManager[Any]:
-        return preferred(self.models.device, self.parameters.attention)
+    def _attention_backend(self) -> AbstractContextManager[Any]:
+        return prefer_backend(self.components.device, self.parameters.attention)
 
     def _check_attention(self) -> None:
         """Refuse an attention kernel that this device, type or PyTorch does not have."""
         width = (
-            self.models.denoising_unet.params.block_out_channels[0] // self.models.denoising_unet.params.heads
+            self.components.denoising_unet.params.block_out_channels[0]
+            // self.components.denoising_unet.params.heads
         )
-        tokens = torch.zeros(1, 1, 16, width, device=self.models.device, dtype=self.models.dtype)
+        tokens = torch.zeros(1, 1, 16, width, device=self.components.device, dtype=self.components.dtype)
         try:
-            with self._attention(), torch.inference_mode():
+            with self._attention_backend(), torch.inference_mode():
                 torch.nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
         except RuntimeError:
             raise InputError(
-                f"attention={self.parameters.attention} does not run on {self.models.device} in "
-                f"{self.models.dtype}: choose another, or auto."
+                f"attention={self.parameters.attention} does not run on {self.components.device} in "
+                f"{self.components.dtype}: choose another, or auto."
             ) from None
 
 
-def _size(parameters: PersonaLiveLoadParameters, plan: MemoryPlan) -> StepSize:
+def _step_size(parameters: PersonaLiveLoadParameters, plan: MemoryPlan) -> StepSize:
     chunk, height, width = parameters.temporal_window_size, parameters.height, parameters.width
     decoded = min(plan.frames_at_once or frames_at_once("full", height * width), chunk)
     return StepSize(height, width, chunk * parameters.temporal_adaptive_step, chunk, decoded)
 
 
-def _frame(head: HeadMotion, index: int) -> HeadMotion:
+def _select_frame(head: HeadMotion, index: int) -> HeadMotion:
     """One of the frames, as a batch of one."""
     return HeadMotion(*(value[index][None] for value in head))

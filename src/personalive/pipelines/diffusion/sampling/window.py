@@ -11,15 +11,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.device.pinned_copy import to_host
-from personalive.pipelines.diffusion.networks.denoising_unet import join_banks
+from personalive.pipelines.diffusion.networks.denoising_unet import concat_banks
 from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue
 from personalive.pipelines.diffusion.sampling.reference import FusedReference
-from personalive.pipelines.diffusion.sampling.scheduler import Schedule
-from personalive.pipelines.diffusion.stages.stages import Stages, attended_to
+from personalive.pipelines.diffusion.sampling.scheduler import DDIMScheduler
+from personalive.pipelines.diffusion.stages.stages import Stages, flatten_attention
 
-FIRST_KEYFRAME_CHUNK = 9
+MIN_KEYFRAME_CHUNK = 9
 """Before, the window still holds frames of the transition from the reference."""
 
 
@@ -42,11 +42,11 @@ class WindowState:
     chunk: int = 0
 
     @classmethod
-    def start(cls, reference: FusedReference, noise: Tensor, schedule: Schedule) -> WindowState:
+    def initial(cls, reference: FusedReference, noise: Tensor, scheduler: DDIMScheduler) -> WindowState:
         """Before the first call: the reference at all levels but the highest; noise (1, 4, P, h, w)."""
         still = reference.latents[:, :, None].expand_as(noise)
         return cls(
-            latents=schedule.noised(still, noise),
+            latents=scheduler.add_noise(still, noise),
             motion=None,
             pose=None,
             keyframes=(),
@@ -73,17 +73,17 @@ class WindowInput:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowOutput:
-    """`clean` float32 (1, 4, F, h, w): the estimate of every frame's clean latents; `predicted` likewise: ε."""
+    """`clean` float32 (1, 4, F, h, w): the estimate of every frame's clean latents; `noise_pred` likewise: ε."""
 
     state: WindowState
-    clean: Tensor
-    predicted: Tensor
+    pred_original_sample: Tensor
+    noise_pred: Tensor
 
 
 def denoise(
-    models: Models,
+    components: Components,
     stages: Stages,
-    schedule: Schedule,
+    scheduler: DDIMScheduler,
     inputs: Sequence[WindowInput],
     max_keyframes: int,
 ) -> list[WindowOutput]:
@@ -94,24 +94,26 @@ def denoise(
     outputs: dict[int, WindowOutput] = {}
     for keyframes in sorted({len(each.state.keyframes) for each in inputs}):
         group = [index for index, each in enumerate(inputs) if len(each.state.keyframes) == keyframes]
-        windows = [_shifted(inputs[index], schedule) for index in group]
+        windows = [_extend_window(inputs[index], scheduler) for index in group]
         # Asked before the network runs, so that the answer is there long before the network is done.
         new = [
-            _is_new(window, inputs[index].keyframe_threshold, max_keyframes)
+            _compare_expression(window, inputs[index].keyframe_threshold, max_keyframes)
             for window, index in zip(windows, group, strict=True)
         ]
-        predicted = _predicted(stages, windows, [inputs[index].reference for index in group])
+        predicted = _predict_noise(stages, windows, [inputs[index].reference for index in group])
         for row, index in enumerate(group):
             noise = predicted[row : row + 1]
-            outputs[index] = _finished(models, schedule, inputs[index], windows[row], noise, new[row]())
+            outputs[index] = _finish_step(
+                components, scheduler, inputs[index], windows[row], noise, new[row]()
+            )
     return [outputs[index] for index in range(len(inputs))]
 
 
-def _shifted(added: WindowInput, schedule: Schedule) -> WindowState:
+def _extend_window(added: WindowInput, scheduler: DDIMScheduler) -> WindowState:
     """The whole window: what stayed, and the new frames behind it."""
     state, reference = added.state, added.reference
     fresh = reference.latents[:, :, None].expand_as(added.noise)
-    noisiest = schedule.noised(fresh, added.noise, first=schedule.padding)
+    noisiest = scheduler.add_noise(fresh, added.noise, first_frame=scheduler.initial_frames)
     return replace(
         state,
         latents=torch.cat([state.latents, noisiest], dim=2),
@@ -120,56 +122,56 @@ def _shifted(added: WindowInput, schedule: Schedule) -> WindowState:
     )
 
 
-def _predicted(stages: Stages, windows: list[WindowState], references: list[FusedReference]) -> Tensor:
-    return stages.predict(
-        _cat([window.latents for window in windows]),
-        _cat([window.motion for window in windows]),
-        _cat([window.pose for window in windows]),
+def _predict_noise(stages: Stages, windows: list[WindowState], references: list[FusedReference]) -> Tensor:
+    return stages.denoise(
+        _concat_sessions([window.latents for window in windows]),
+        _concat_sessions([window.motion for window in windows]),
+        _concat_sessions([window.pose for window in windows]),
         [
-            attended_to(window.banks, reference.cross)
+            flatten_attention(window.banks, reference.cross_attention)
             for window, reference in zip(windows, references, strict=True)
         ],
     )
 
 
-def _cat(parts: Sequence[Tensor | None]) -> Tensor:
+def _concat_sessions(parts: Sequence[Tensor | None]) -> Tensor:
     """Sessions one after the other; nothing is copied for a single one."""
     there = [part for part in parts if part is not None]
     return there[0] if len(there) == 1 else torch.cat(there)
 
 
-def _finished(
-    models: Models,
-    schedule: Schedule,
+def _finish_step(
+    components: Components,
+    scheduler: DDIMScheduler,
     added: WindowInput,
     window: WindowState,
-    predicted: Tensor,
+    noise_pred: Tensor,
     is_new: bool,
 ) -> WindowOutput:
     """The step down by one level, the keyframe that may come of it, and the oldest frames dropped."""
-    clean = schedule.clean(window.latents, predicted)
-    leaving = schedule.chunk_frames
+    clean = scheduler.pred_original_sample(window.latents, noise_pred)
+    leaving = scheduler.chunk_frames
     if is_new:
-        window = _with_keyframe(models, window, added.reference, clean[:, :, 0])
+        window = _add_keyframe(components, window, added.reference, clean[:, :, 0])
     assert window.motion is not None
     assert window.pose is not None
     state = replace(
         window,
-        latents=schedule.descended(clean, predicted)[:, :, leaving:],
+        latents=scheduler.step(clean, noise_pred)[:, :, leaving:],
         motion=window.motion[leaving:],
         pose=window.pose[:, :, leaving:],
         chunk=window.chunk + 1,
     )
-    return WindowOutput(state, clean, predicted)
+    return WindowOutput(state, clean, noise_pred)
 
 
-def _is_new(window: WindowState, threshold: float, max_keyframes: int) -> Callable[[], bool]:
+def _compare_expression(window: WindowState, threshold: float, max_keyframes: int) -> Callable[[], bool]:
     """Whether the window's oldest frame shows an expression unlike the reference's and all keyframes'.
 
     Once there are as many keyframes as may be, nothing more is compared: no later one could be taken. The function
     returned waits for the answer.
     """
-    if window.chunk < FIRST_KEYFRAME_CHUNK or len(window.keyframes) >= max_keyframes:
+    if window.chunk < MIN_KEYFRAME_CHUNK or len(window.keyframes) >= max_keyframes:
         return lambda: False
     assert window.motion is not None
     expression = window.motion[:1].float().flatten(1)
@@ -177,20 +179,22 @@ def _is_new(window: WindowState, threshold: float, max_keyframes: int) -> Callab
     return lambda: bool(answer())
 
 
-def _with_keyframe(
-    models: Models, window: WindowState, reference: FusedReference, clean: Tensor
+def _add_keyframe(
+    components: Components, window: WindowState, reference: FusedReference, latents: Tensor
 ) -> WindowState:
     assert window.motion is not None
     return replace(
         window,
-        keyframes=(*window.keyframes, clean),
+        keyframes=(*window.keyframes, latents),
         expressions=torch.cat([window.expressions, window.motion[:1].float().flatten(1)]),
-        banks=join_banks([window.banks, keyframe_banks(models, reference, clean)]),
+        banks=concat_banks([window.banks, compute_keyframe_banks(components, reference, latents)]),
     )
 
 
-def keyframe_banks(models: Models, reference: FusedReference, clean: Tensor) -> tuple[KeyValue, ...]:
+def compute_keyframe_banks(
+    components: Components, reference: FusedReference, latents: Tensor
+) -> tuple[KeyValue, ...]:
     """Keys and values of a history keyframe, from its clean latents (1, 4, h, w)."""
-    with models.at_hand("reference_unet"):
-        banks = models.reference_unet(clean.to(models.dtype), reference.keyframe_cross)
-    return models.denoising_unet.project_banks(banks)
+    with components.onloaded("reference_unet"):
+        banks = components.reference_unet(latents.to(components.dtype), reference.keyframe_cross_attention)
+    return components.denoising_unet.project_banks(banks)

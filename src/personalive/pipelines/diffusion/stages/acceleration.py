@@ -13,111 +13,119 @@ import torch
 from torch import Tensor
 
 from personalive.errors import InputError
-from personalive.paths import cache_folder
-from personalive.pipelines.diffusion.checkpoints.checkpoint_file import summary
-from personalive.pipelines.diffusion.stages.compile_cache import keep_in
+from personalive.paths import cache_dir
+from personalive.pipelines.diffusion.checkpoints.checkpoint_file import summarize_error
+from personalive.pipelines.diffusion.stages.compile_cache import enable_compile_cache
 from personalive.pipelines.diffusion.stages.cuda_graphs import (
-    MOST_GRAPHS,
-    CudaRecorder,
-    Function,
-    Recorder,
-    Replayed,
+    MAX_GRAPHS,
+    CudaGraphCapturer,
+    GraphCapturer,
+    GraphedCallable,
+    TensorFunction,
 )
-from personalive.pipelines.diffusion.stages.motion_features import Perceived
-from personalive.pipelines.diffusion.stages.stages import PlainStages, Stages, flat, perceived
+from personalive.pipelines.diffusion.stages.motion_features import MotionFeatures
+from personalive.pipelines.diffusion.stages.stages import (
+    EagerStages,
+    Stages,
+    flatten_features,
+    unflatten_features,
+)
 
-_MOST_VARIANTS = 4 * MOST_GRAPHS
+_MAX_VARIANTS = 4 * MAX_GRAPHS
 
 
-class ReplayedStages:
-    """Stages that are recorded, each on its own; see `Stages`. Those named in `as_they_are` are not."""
+class GraphedStages:
+    """Stages that are recorded, each on its own; see `Stages`. Those named in `uncaptured` are not."""
 
     def __init__(
         self,
-        plain: PlainStages,
-        recorder: Recorder,
-        limit: int = MOST_GRAPHS,
-        as_they_are: Collection[str] = (),
+        eager: EagerStages,
+        capturer: GraphCapturer,
+        limit: int = MAX_GRAPHS,
+        uncaptured: Collection[str] = (),
     ) -> None:
-        self._recorder = recorder
-        self._trying = False
-        functions: dict[str, tuple[str, Function]] = {
-            "see": ("looking at driving frames", lambda *given: flat(plain.see(*given))),
-            "pose": ("drawing poses", lambda points: (plain.pose(points),)),
-            "predict": ("denoising", lambda *given: (plain.predict_joined(*given),)),
-            "show": ("decoding", lambda latents: (plain.show(latents),)),
+        self._capturer = capturer
+        self._is_warming_up = False
+        functions: dict[str, tuple[str, TensorFunction]] = {
+            "see": (
+                "looking at driving frames",
+                lambda *given: flatten_features(eager.encode_motion(*given)),
+            ),
+            "pose": ("drawing poses", lambda points: (eager.encode_pose(points),)),
+            "predict": ("denoising", lambda *given: (eager.denoise_batch(*given),)),
+            "show": ("decoding", lambda latents: (eager.decode(latents),)),
         }
-        self._replayed = {
-            name: Replayed(said, function, recorder, limit, self._make_room)
+        self._graphed = {
+            name: GraphedCallable(said, function, capturer, limit, self._drop_all_graphs)
             for name, (said, function) in functions.items()
         }
-        self._as_they_are = frozenset(as_they_are)
+        self._uncaptured = frozenset(uncaptured)
 
     @contextmanager
-    def preparing(self) -> Iterator[None]:
+    def raising_out_of_memory(self) -> Iterator[None]:
         """In the block, a stage for which memory runs out raises that error instead of making do."""
         try:
-            self._prepare(True)
+            self._set_raise_out_of_memory(True)
             yield
         finally:
-            self._prepare(False)
+            self._set_raise_out_of_memory(False)
 
     @contextmanager
-    def trying_out(self) -> Iterator[None]:
+    def warming_up(self) -> Iterator[None]:
         """In the block, stages run unrecorded; what is recorded afterwards needs no run before.
 
         While nothing is recorded, what a run needs and what recordings keep are not held at the same time.
         """
         try:
-            self._trying = True
+            self._is_warming_up = True
             yield
         finally:
-            self._trying = False
-            self._recorder.give_back()
+            self._is_warming_up = False
+            self._capturer.release_unused()
 
-    def _prepare(self, preparing: bool) -> None:
-        for each in self._replayed.values():
-            each.preparing = preparing
+    def _set_raise_out_of_memory(self, enabled: bool) -> None:
+        for each in self._graphed.values():
+            each.raise_out_of_memory = enabled
 
-    def _make_room(self) -> bool:
+    def _drop_all_graphs(self) -> bool:
         """Drop every stage's recordings: their common memory is free only when none is left."""
-        dropped = [each.drop() for each in self._replayed.values()]
+        dropped = [each.drop_graphs() for each in self._graphed.values()]
         return any(dropped)
 
-    def _run(
+    def _run_stage(
         self, name: str, inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]] = ()
     ) -> tuple[Tensor, ...]:
-        replayed = self._replayed[name]
-        if self._trying:
-            return replayed.try_out(inputs, resident)
-        if name in self._as_they_are:
-            return replayed.as_it_is(inputs, resident)
+        replayed = self._graphed[name]
+        if self._is_warming_up:
+            return replayed.warm_up(inputs, resident)
+        if name in self._uncaptured:
+            return replayed.run_eager(inputs, resident)
         return replayed(inputs, resident)
 
-    def see(self, pixels: Tensor, found: Tensor) -> Perceived:
+    def encode_motion(self, frames: Tensor, has_face: Tensor) -> MotionFeatures:
         """See `Stages`."""
-        return perceived(self._run("see", [pixels, found]))
+        return unflatten_features(self._run_stage("see", [frames, has_face]))
 
-    def pose(self, points: Tensor) -> Tensor:
+    def encode_pose(self, keypoints: Tensor) -> Tensor:
         """See `Stages`."""
-        return self._run("pose", [points])[0]
+        return self._run_stage("pose", [keypoints])[0]
 
-    def predict(
-        self, latents: Tensor, motion: Tensor, pose: Tensor, attended: Sequence[Sequence[Tensor]]
+    def denoise(
+        self, latents: Tensor, motion: Tensor, pose: Tensor, attention: Sequence[Sequence[Tensor]]
     ) -> Tensor:
         """See `Stages`."""
-        return self._run("predict", [latents, motion, pose], attended)[0]
+        return self._run_stage("predict", [latents, motion, pose], attention)[0]
 
-    def show(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor) -> Tensor:
         """See `Stages`."""
-        return self._run("show", [latents])[0]
+        return self._run_stage("show", [latents])[0]
 
-    def counts(self) -> dict[str, int]:
+    def count_graphs(self) -> dict[str, int]:
         """How many recordings each stage keeps."""
-        return {name: len(replayed) for name, replayed in self._replayed.items()}
+        return {name: len(replayed) for name, replayed in self._graphed.items()}
 
 
-def chosen(mode: str, device: torch.device) -> str:
+def resolve_mode(mode: str, device: torch.device) -> str:
     """What auto stands for: graphs on CUDA, which need no compiler and give the same numbers, else off.
 
     Raises `InputError` where graphs are asked for without CUDA.
@@ -129,7 +137,7 @@ def chosen(mode: str, device: torch.device) -> str:
     return mode
 
 
-def compiling_or_less(mode: str, device: torch.device) -> tuple[str, str | None]:
+def check_compiler(mode: str, device: torch.device) -> tuple[str, str | None]:
     """The mode, or where it is full and nothing can be compiled here what auto stands for, with a warning why.
 
     Tried out on one small function: PyTorch compiles for a CPU with a C++ compiler, for CUDA with a C compiler.
@@ -137,18 +145,18 @@ def compiling_or_less(mode: str, device: torch.device) -> tuple[str, str | None]
     """
     if mode != "full":
         return mode, None
-    keep_in(cache_folder(), device)
-    reason = _objection_to_compiling(device)
+    enable_compile_cache(cache_dir(), device)
+    reason = _find_compile_error(device)
     if reason is None:
         return mode, None
-    instead = chosen("auto", device)
+    instead = resolve_mode("auto", device)
     return instead, (
         f"Nothing can be compiled here ({reason}): compile=full runs as {instead}, with the same result. Install a "
         "C++ compiler (gcc or clang; on Windows the Build Tools for Visual Studio)."
     )
 
 
-def _objection_to_compiling(device: torch.device) -> str | None:
+def _find_compile_error(device: torch.device) -> str | None:
     from torch._inductor import config
 
     def probe(values: Tensor) -> Tensor:
@@ -159,26 +167,26 @@ def _objection_to_compiling(device: torch.device) -> str | None:
         with torch.inference_mode(), config.patch(force_disable_caches=True):
             torch.compile(probe, dynamic=False)(torch.zeros(16, device=device))
     except Exception as error:  # each compiler and its library have their own
-        return summary(error).rstrip(".:")
+        return summarize_error(error).rstrip(".:")
     return None
 
 
-def accelerated(plain: PlainStages, mode: str, as_they_are: Collection[str] = ()) -> Stages:
+def accelerate(eager: EagerStages, mode: str, uncaptured: Collection[str] = ()) -> Stages:
     """The stages as `mode` wants them: off, graphs or full; see `PersonaLiveLoadParameters.compile`.
 
-    Those named in `as_they_are` are not recorded.
+    Those named in `uncaptured` are not recorded.
     """
-    device = plain.models.device
+    device = eager.components.device
     if mode == "full":
-        compile_stages(plain)
+        compile_stages(eager)
     if mode == "off" or device.type != "cuda":
-        return plain
-    return ReplayedStages(plain, CudaRecorder(device), as_they_are=as_they_are)
+        return eager
+    return GraphedStages(eager, CudaGraphCapturer(device), uncaptured=uncaptured)
 
 
-def compile_stages(plain: PlainStages, backend: str = "inductor") -> None:
+def compile_stages(eager: EagerStages, backend: str = "inductor") -> None:
     """Have PyTorch compile the denoising UNet and the decoder; each shape is compiled when it is first run."""
     # Each number of keyframes and of sessions is a variant of the same code; the default refuses a ninth.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MOST_VARIANTS)
-    plain.unet = torch.compile(plain.unet, backend=backend, dynamic=False)
-    plain.decoder = torch.compile(plain.decoder, backend=backend, dynamic=False)
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_VARIANTS)
+    eager.unet = torch.compile(eager.unet, backend=backend, dynamic=False)
+    eager.decoder = torch.compile(eager.decoder, backend=backend, dynamic=False)

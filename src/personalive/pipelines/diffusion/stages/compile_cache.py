@@ -15,19 +15,19 @@ from pathlib import Path
 import torch
 
 from personalive.errors import InputError
-from personalive.paths import is_own
+from personalive.paths import is_private_dir
 
 _log = logging.getLogger(__name__)
 
-FOLDER = "compiled"
-_VARIABLES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
+CACHE_FOLDER = "compiled"
+_CACHE_VARIABLES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "triton"}
 
 
-def machine(device: torch.device) -> str:
+def machine_key(device: torch.device) -> str:
     """What compiled code depends on, as a folder's name: the device, its driver, PyTorch and CUDA."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
-        facts = [properties.name, f"{properties.major}.{properties.minor}", str(_driver())]
+        facts = [properties.name, f"{properties.major}.{properties.minor}", str(_read_driver_version())]
     else:
         facts = [device.type, platform.machine(), platform.processor()]
     facts += [torch.__version__, str(torch.version.cuda), platform.python_version()]
@@ -35,15 +35,15 @@ def machine(device: torch.device) -> str:
     return f"{readable}-{hashlib.sha256('/'.join(facts).encode()).hexdigest()[:12]}"
 
 
-def keep_in(home: Path, device: torch.device) -> Path:
+def enable_compile_cache(home: Path, device: torch.device) -> Path:
     """Have PyTorch and Triton keep what they compile in a folder of `home`, and return it.
 
     The environment decides where it names a folder already. Raises `InputError` where the folder cannot be made or
     is not the user's alone.
     """
-    folder = home / FOLDER / machine(device)
+    folder = home / CACHE_FOLDER / machine_key(device)
     try:
-        for step in (home / FOLDER, folder):
+        for step in (home / CACHE_FOLDER, folder):
             step.mkdir(mode=0o700, parents=True, exist_ok=True)
             _check_private(step)
     except OSError as error:
@@ -51,29 +51,29 @@ def keep_in(home: Path, device: torch.device) -> Path:
             f"{folder} cannot be made for compiled code ({error.strerror or error}): set PERSONALIVE_HOME to a "
             "folder you may write to, or load with compile=off."
         ) from error
-    for variable, name in _VARIABLES.items():
+    for variable, name in _CACHE_VARIABLES.items():
         os.environ.setdefault(variable, str(folder / name))
     return folder
 
 
-def keep_kernels(home: Path, device: torch.device) -> Path | None:
+def enable_kernel_cache(home: Path, device: torch.device) -> Path | None:
     """The same for kernels alone, which are soon made anew: where nothing can be kept safely, that is logged."""
     try:
-        return keep_in(home, device)
+        return enable_compile_cache(home, device)
     except InputError as error:
         _log.warning("compiled kernels are not kept for the next start: %s", error)
         return None
 
 
 def _check_private(folder: Path) -> None:
-    if not is_own(folder, closed=0o077):
+    if not is_private_dir(folder, forbidden_mode=0o077):
         raise InputError(
             f"{folder} holds code that is run, and is not yours alone: make it a folder of your own with "
             "permissions 700, or remove it."
         )
 
 
-def _driver() -> str:
+def _read_driver_version() -> str:
     """The driver's version as its kernel module tells it; empty where it does not."""
     try:
         first = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").splitlines()[0]

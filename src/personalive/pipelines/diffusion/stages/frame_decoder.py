@@ -6,40 +6,40 @@ import torch
 from torch import Tensor, nn
 
 from personalive.errors import InputError
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.networks.autoencoder import Autoencoder
 from personalive.pipelines.diffusion.networks.tiny_autoencoder import TinyAutoencoder
 
-PIXELS_AT_ONCE = {"full": 2 * 512 * 512, "tiny": 4 * 512 * 512}
+MAX_DECODED_PIXELS = {"full": 2 * 512 * 512, "tiny": 4 * 512 * 512}
 """Memory peaks while frames are decoded: more than this of them gain nothing, as fewer fill the device."""
 
 
 class FrameDecoder(nn.Module):
     """The full or the tiny autoencoder, and what comes before and after its decoding.
 
-    Raises `InputError` where the tiny one is asked for and not there. `at_once`: frames that are decoded together;
+    Raises `InputError` where the tiny one is asked for and not there. `frames_at_once`: frames that are decoded together;
     by default as many as fill a device.
     """
 
-    def __init__(self, models: Models, kind: str, at_once: int | None = None) -> None:
+    def __init__(self, components: Components, kind: str, frames_at_once: int | None = None) -> None:
         super().__init__()
-        network = models.tiny_vae if kind == "tiny" else models.vae
+        network = components.tiny_vae if kind == "tiny" else components.vae
         if network is None:
             raise InputError("The tiny autoencoder is not there. Get it with: personalive download --tiny")
         self.network: Autoencoder | TinyAutoencoder = network
-        self._kind, self._at_once = kind, at_once
+        self._kind, self._frames_at_once = kind, frames_at_once
 
     def forward(self, latents: Tensor) -> Tensor:
         """Clean latents float32 (N, 4, h, w) → pixels float32 (N, 3, 8h, 8w) in [0, 1]."""
         pixels = 64 * latents.shape[2] * latents.shape[3]
-        parts = latents.split(self._at_once or frames_at_once(self._kind, pixels))
+        parts = latents.split(self._frames_at_once or frames_at_once(self._kind, pixels))
         decoded = [self.network.decode(part).float() for part in parts]
         return (torch.cat(decoded) / 2 + 0.5).clamp(0, 1)
 
 
 def frames_at_once(kind: str, pixels: int) -> int:
     """How many frames of so many pixels are decoded together, unless memory is short."""
-    return max(PIXELS_AT_ONCE[kind] // pixels, 1)
+    return max(MAX_DECODED_PIXELS[kind] // pixels, 1)
 
 
 def to_images(pixels: Tensor) -> Tensor:

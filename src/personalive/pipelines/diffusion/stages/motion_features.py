@@ -8,17 +8,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.networks.motion_extractor import HeadMotion
-from personalive.pipelines.diffusion.preprocessing.face_crops import crop_faces, face_boxes
-from personalive.pipelines.diffusion.preprocessing.keypoints import keypoints
-from personalive.pipelines.diffusion.preprocessing.pixels import driving_pixels, driving_thumbnails
+from personalive.pipelines.diffusion.preprocessing.face_crops import compute_face_boxes, crop_faces
+from personalive.pipelines.diffusion.preprocessing.keypoints import transform_keypoints
+from personalive.pipelines.diffusion.preprocessing.pixels import make_driving_thumbnails, preprocess_driving
 
-_CALMEST = 0.85
+_MAX_SMOOTHING = 0.85
 """Share of the frame before that the strongest smoothing keeps."""
 
 
-class Perceived(NamedTuple):
+class MotionFeatures(NamedTuple):
     """What N driving frames show: head motion, motion tokens (N, 32, 16), face boxes (N, 4), and whether there
     is a face to see (N,) bool; where there is none the rest means nothing.
     """
@@ -28,10 +28,10 @@ class Perceived(NamedTuple):
     boxes: Tensor
     valid: Tensor
 
-    def part(self, frames: slice) -> Perceived:
+    def select(self, frames: slice) -> MotionFeatures:
         """The same of some of the frames."""
-        return Perceived(
-            _part(self.head, frames), self.tokens[frames], self.boxes[frames], self.valid[frames]
+        return MotionFeatures(
+            _select_frames(self.head, frames), self.tokens[frames], self.boxes[frames], self.valid[frames]
         )
 
 
@@ -47,21 +47,25 @@ class DriverState:
     calm: HeadMotion
 
 
-def perceive(models: Models, frames: Tensor, found: Tensor) -> Perceived:
-    """Look at driving frames uint8 (N, H, W, 3); `found` (N,) bool: where a face was seen before."""
-    pixels = driving_pixels(frames)
+def extract_motion_features(components: Components, frames: Tensor, has_face: Tensor) -> MotionFeatures:
+    """Look at driving frames uint8 (N, H, W, 3); `has_face` (N,) bool: where a face was seen before."""
+    pixels = preprocess_driving(frames)
     height, width = pixels.shape[2:]
-    head = models.motion_extractor(driving_thumbnails(pixels, models.motion_extractor.params.image_size))
-    boxes = face_boxes(keypoints(head), height, width)
-    crops, valid = crop_faces(pixels, boxes, models.motion_encoder.params.image_size)
-    return Perceived(head, models.motion_encoder(crops.to(models.dtype)), boxes, valid & found)
+    head = components.motion_extractor(
+        make_driving_thumbnails(pixels, components.motion_extractor.params.image_size)
+    )
+    boxes = compute_face_boxes(transform_keypoints(head), height, width)
+    crops, valid = crop_faces(pixels, boxes, components.motion_encoder.params.image_size)
+    return MotionFeatures(
+        head, components.motion_encoder(crops.to(components.dtype)), boxes, valid & has_face
+    )
 
 
-def unseen(driver: DriverState, frames: int) -> Perceived:
+def repeat_last(driver: DriverState, frames: int) -> MotionFeatures:
     """Frames without a face: whoever steps on them holds the driver's last motion."""
     head = HeadMotion(*(value.expand(frames, *value.shape[1:]) for value in driver.head))
     device = driver.tokens.device
-    return Perceived(
+    return MotionFeatures(
         head,
         driver.tokens.expand(frames, -1, -1),
         torch.zeros(frames, 4, dtype=torch.int64, device=device),
@@ -69,30 +73,30 @@ def unseen(driver: DriverState, frames: int) -> Perceived:
     )
 
 
-def held(perceived: Perceived, before: DriverState | None) -> tuple[HeadMotion, Tensor]:
+def hold_last(features: MotionFeatures, before: DriverState | None) -> tuple[HeadMotion, Tensor]:
     """Head motion and tokens of all frames: a frame without a face has those of the last good one before it.
 
     At a session's start there may be none before; then the first good one is taken, which there must be.
     """
-    valid = perceived.valid
+    valid = features.valid
     place = torch.arange(1, len(valid) + 1, device=valid.device)
     source = torch.where(valid, place, 0).cummax(0).values
     if before is None:
         first = torch.where(valid, place, len(valid) + 1).min()
         source = torch.where(source > 0, source, first) - 1
-        return _taken(perceived.head, source), perceived.tokens[source]
-    head = HeadMotion(*(torch.cat(pair) for pair in zip(before.head, perceived.head, strict=True)))
-    return _taken(head, source), torch.cat([before.tokens, perceived.tokens])[source]
+        return _gather_frames(features.head, source), features.tokens[source]
+    head = HeadMotion(*(torch.cat(pair) for pair in zip(before.head, features.head, strict=True)))
+    return _gather_frames(head, source), torch.cat([before.tokens, features.tokens])[source]
 
 
-def calmed(head: HeadMotion, before: HeadMotion | None, smoothing: float) -> HeadMotion:
+def smooth(head: HeadMotion, before: HeadMotion | None, smoothing: float) -> HeadMotion:
     """Angles, scale and shift drawn towards those of the frame before, an exponential mean over time.
 
     `smoothing` 0…1; at 0 the motion is as it is. Without a frame before, the first one is its own.
     """
     if smoothing == 0:
         return head
-    keep = _CALMEST * smoothing
+    keep = _MAX_SMOOTHING * smoothing
     count, device = len(head.pitch), head.pitch.device
     # y_i = keep^(i+1) · y_before + (1 - keep) · Σ_j≤i keep^(i-j) · x_j, as one product for all frames.
     age = torch.arange(count, device=device)[:, None] - torch.arange(-1, count, device=device)
@@ -105,16 +109,16 @@ def calmed(head: HeadMotion, before: HeadMotion | None, smoothing: float) -> Hea
         )
         return (share[..., None] * values).sum(dim=1).view_as(now)
 
-    past = before if before is not None else _part(head, slice(0, 1))
+    past = before if before is not None else _select_frames(head, slice(0, 1))
     angles = {name: mean(getattr(head, name), getattr(past, name)) for name in ("pitch", "yaw", "roll")}
     return head._replace(
         scale=mean(head.scale, past.scale), translation=mean(head.translation, past.translation), **angles
     )
 
 
-def _part(head: HeadMotion, frames: slice) -> HeadMotion:
+def _select_frames(head: HeadMotion, frames: slice) -> HeadMotion:
     return HeadMotion(*(value[frames] for value in head))
 
 
-def _taken(head: HeadMotion, index: Tensor) -> HeadMotion:
+def _gather_frames(head: HeadMotion, index: Tensor) -> HeadMotion:
     return HeadMotion(*(value[index] for value in head))

@@ -20,33 +20,38 @@ import torch
 from torch import Tensor, nn
 
 from personalive.errors import InputError
-from personalive.pipelines.diffusion.components import Models
+from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.kernels import gpu_support
 from personalive.pipelines.diffusion.kernels.fp8 import (
     MULTIPLE,
     Float8Convolution,
-    Float8Gate,
+    Float8GEGLU,
     Float8GroupNorm,
     Float8LayerNorm,
     Float8Linear,
-    coded,
-    gain_for,
-    gated_size,
-    normed_size,
+    geglu_output_rms,
+    norm_output_rms,
+    power_of_two_gain,
+    quantize_fp8,
 )
-from personalive.pipelines.diffusion.kernels.kernel_errors import out_of_memory
-from personalive.pipelines.diffusion.kernels.operations import Fusable, Operations, Summed, arrange
+from personalive.pipelines.diffusion.kernels.kernel_errors import is_memory_failure
+from personalive.pipelines.diffusion.kernels.operations import (
+    Operations,
+    OperationsModule,
+    TensorWithStats,
+    set_operations,
+)
 from personalive.pipelines.diffusion.networks.layers import (
+    GEGLU,
     Attention,
     AttentionStack,
     FeedForward,
-    GatedProjection,
 )
 from personalive.pipelines.diffusion.networks.motion_module import StackedTransformer, TemporalAttention
 from personalive.pipelines.diffusion.networks.resnet import ResnetBlock
 from personalive.pipelines.diffusion.networks.spatial_transformer import (
-    SpatialBlock,
     SpatialTransformer,
+    SpatialTransformerBlock,
     pointwise,
 )
 from personalive.pipelines.diffusion.parameters import Float8Layers
@@ -67,7 +72,7 @@ _PARTS: dict[str, frozenset[str]] = {
 }
 
 
-class Float8FeedForward(Fusable):
+class Float8FeedForward(OperationsModule):
     """GEGLU to four times the width, and back: of codes."""
 
     bias_beforehand = None
@@ -75,14 +80,14 @@ class Float8FeedForward(Fusable):
 
     def __init__(self, plain: FeedForward, norm: nn.LayerNorm, gain: float) -> None:
         super().__init__()
-        first, last = cast("GatedProjection", plain.net[0]).in_pairs(), cast("nn.Linear", plain.net[-1])
-        onward = gain_for(gated_size(first, norm), _GATED)
-        self.inward = Float8Gate(first.weight, first.bias, gain, onward)
+        first, last = cast("GEGLU", plain.net[0]).in_pairs(), cast("nn.Linear", plain.net[-1])
+        onward = power_of_two_gain(geglu_output_rms(first, norm), _GATED)
+        self.inward = Float8GEGLU(first.weight, first.bias, gain, onward)
         self.outward = Float8Linear(last.weight, last.bias, onward)
 
-    def onto(self, total: Tensor, codes: Tensor) -> Tensor:
+    def add_to(self, total: Tensor, codes: Tensor) -> Tensor:
         """total + what it makes of the codes, both (B, T, width)."""
-        update: Tensor = self.outward(self.operations.gated_codes(codes, self.inward))
+        update: Tensor = self.outward(self.operations.geglu_fp8(codes, self.inward))
         return update.add_(total)
 
 
@@ -91,7 +96,7 @@ Given = tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class _Pair(Generic[Norm]):
+class _NormLayerPair(Generic[Norm]):
     """A norm and the layer behind it, wherever they are, and how one uses and exchanges them.
 
     `given`: the shape of what the norm takes. `run`: on the device, of a norm, a layer and what the norm takes;
@@ -107,33 +112,33 @@ class _Pair(Generic[Norm]):
     install: Callable[[nn.Module, nn.Module], None]
 
     @property
-    def described(self) -> tuple[Hashable, ...]:
+    def key(self) -> tuple[Hashable, ...]:
         shapes = tuple(tuple(each.shape) for each in self.layer.parameters() if each.ndim > 1)
         return self.kind, self.given, shapes
 
 
 def quantize(
-    models: Models, operations: Operations, layers: Float8Layers, size: StepSize | None = None
+    components: Components, operations: Operations, layers: Float8Layers, size: StepSize | None = None
 ) -> None:
     """Quantize in place what `layers` names and, in a step of that size, is faster so; `operations` say what is.
 
     Networks are laid out before. Raises `InputError` where the device cannot multiply 8-bit floats.
     """
-    check(models.device)
+    require_float8(components.device)
     size, known = size or StepSize(), dict[tuple[Hashable, ...], bool]()
-    for pair in list(_pairs(models, _PARTS[layers], size)):
-        with _taken(pair, models.device) as home:
+    for pair in list(_find_pairs(components, _PARTS[layers], size)):
+        with _moved_to(pair, components.device) as home:
             eight = pair.quantized(pair.norm, pair.layer)
             for each in eight:
-                arrange(each, operations)
-            if pair.described not in known:
-                known[pair.described] = _faster(pair, operations, eight, models)
-            if known[pair.described]:
+                set_operations(each, operations)
+            if pair.key not in known:
+                known[pair.key] = _is_faster(pair, operations, eight, components)
+            if known[pair.key]:
                 pair.install(*(each.to(home) for each in eight))
 
 
 @contextmanager
-def _taken(pair: _Pair[Any], device: torch.device) -> Iterator[torch.device]:
+def _moved_to(pair: _NormLayerPair[Any], device: torch.device) -> Iterator[torch.device]:
     """For the time of the block its modules are on the device; gives where they are before and after.
 
     A network that will be streamed is on the host still.
@@ -149,23 +154,23 @@ def _taken(pair: _Pair[Any], device: torch.device) -> Iterator[torch.device]:
             module.to(home)
 
 
-def _faster(
-    pair: _Pair[Any], operations: Operations, eight: tuple[nn.Module, nn.Module], models: Models
+def _is_faster(
+    pair: _NormLayerPair[Any], operations: Operations, eight: tuple[nn.Module, nn.Module], models: Components
 ) -> bool:
     x = torch.empty(pair.given, dtype=models.dtype, device=models.device)
     if len(pair.given) == 4:
         x = x.contiguous(memory_format=torch.channels_last)
     if not x.is_meta:
         x.normal_(generator=torch.Generator(x.device).manual_seed(0))
-    return operations.prefers(
+    return operations.prefers_replacement(
         f"8-bit {pair.kind}",
-        (pair.described[1:], models.dtype),
+        (pair.key[1:], models.dtype),
         lambda: pair.run(operations, *eight, x),
         lambda: pair.run(operations, pair.norm, pair.layer, x),
     )
 
 
-def check(device: torch.device) -> None:
+def require_float8(device: torch.device) -> None:
     """Raise `InputError` where the device cannot multiply 8-bit floats.
 
     By its capability, since a library may imitate what a GPU lacks, and by a trial, since it may lack what one has.
@@ -176,26 +181,26 @@ def check(device: torch.device) -> None:
         f"dtype=float8 needs a GPU that multiplies 8-bit floats (compute capability 8.9 or 9.0 and later), "
         f"and {device} does not: take float16, bfloat16 or auto."
     )
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) < gpu_support.FLOAT8:
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) < gpu_support.MIN_FLOAT8_CAPABILITY:
         raise refusal
-    sample = coded(torch.ones(MULTIPLE, MULTIPLE, device=device), 1.0)
+    sample = quantize_fp8(torch.ones(MULTIPLE, MULTIPLE, device=device), 1.0)
     one = torch.ones((), device=device)
     try:
         torch._scaled_mm(sample, sample.T, scale_a=one, scale_b=one, out_dtype=torch.float16)
     except (RuntimeError, NotImplementedError, ValueError) as error:
-        if out_of_memory(error):
+        if is_memory_failure(error):
             raise
         raise refusal from None
 
 
-def _pairs(models: Models, parts: frozenset[str], size: StepSize) -> Iterator[_Pair[Any]]:
+def _find_pairs(models: Components, parts: frozenset[str], size: StepSize) -> Iterator[_NormLayerPair[Any]]:
     unet = models.denoising_unet
     height, width = size.height // LATENT, size.width // LATENT
     for level, block in levels(unet):
         side = (max(height >> level, 1), max(width >> level, 1))
         for module in block.modules():
-            for pair in _of(module, size.window, side):
-                if _wanted(pair, parts):
+            for pair in _pairs_of(module, size.window, side):
+                if _is_selected(pair, parts):
                     yield pair
     if "decoder" not in parts:
         return
@@ -203,134 +208,144 @@ def _pairs(models: Models, parts: frozenset[str], size: StepSize) -> Iterator[_P
     levels_of: list[tuple[int, nn.Module]] = [(0, decoder.mid_block), *enumerate(decoder.up_blocks)]
     for doubled, part in levels_of:
         for module in part.modules():
-            yield from _of(module, size.decoded, (height << doubled, width << doubled))
+            yield from _pairs_of(module, size.decoded, (height << doubled, width << doubled))
 
 
-def _wanted(pair: _Pair[Any], parts: frozenset[str]) -> bool:
+def _is_selected(pair: _NormLayerPair[Any], parts: frozenset[str]) -> bool:
     if isinstance(pair.layer, FeedForward):
         return "feed-forwards" in parts or ("widest" in parts and pair.layer.width >= _WIDEST)
     return ("convolutions" if pair.kind == "convolution" else "projections") in parts
 
 
-def _of(module: nn.Module, frames: int, side: tuple[int, int]) -> Iterator[_Pair[Any]]:
+def _pairs_of(module: nn.Module, frames: int, side: tuple[int, int]) -> Iterator[_NormLayerPair[Any]]:
     """The pairs that a module has itself, in pictures of that size; those whose sides do not divide are none."""
     if isinstance(module, ResnetBlock):
         for number in ("1", "2"):
-            yield from _convolution(module, f"norm{number}", f"conv{number}", (frames, side))
+            yield from _convolution_pair(module, f"norm{number}", f"conv{number}", (frames, side))
     elif isinstance(module, SpatialTransformer | StackedTransformer):
-        yield from _entry(module, (frames, side))
-    elif isinstance(module, SpatialBlock):
+        yield from _projection_pair(module, (frames, side))
+    elif isinstance(module, SpatialTransformerBlock):
         given = (frames, side[0] * side[1])
-        yield from _self_attention(module, "norm1", module.attn1, given, alone=False)
-        yield from _feed_forward(module, "norm3", given)
+        yield from _self_attention_pairs(module, "norm1", module.attn1, given, alone=False)
+        yield from _feed_forward_pairs(module, "norm3", given)
     elif isinstance(module, AttentionStack):
         given = (frames, side[0] * side[1])
         for index, attention in enumerate(module.attention_blocks):
             if isinstance(attention, TemporalAttention):
-                yield from _self_attention(module.norms, str(index), attention, given, alone=True)
+                yield from _self_attention_pairs(module.norms, str(index), attention, given, alone=True)
             else:
-                yield from _query(module.norms, str(index), cast("Attention", attention), given)
-        yield from _feed_forward(module, "ff_norm", given)
+                yield from _query_pairs(module.norms, str(index), cast("Attention", attention), given)
+        yield from _feed_forward_pairs(module, "ff_norm", given)
 
 
-def _convolution(
+def _convolution_pair(
     block: ResnetBlock, norm: str, layer: str, pictures: tuple[int, tuple[int, int]]
-) -> Iterator[_Pair[Any]]:
+) -> Iterator[_NormLayerPair[Any]]:
     plain, before = getattr(block, layer), getattr(block, norm)
-    if not isinstance(plain, nn.Conv2d) or not _divides(plain.in_channels, plain.out_channels):
+    if not isinstance(plain, nn.Conv2d) or not _is_aligned(plain.in_channels, plain.out_channels):
         return
 
     def quantized(norm: nn.GroupNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
-        gain = gain_for(normed_size(norm), _NORMED)
+        gain = power_of_two_gain(norm_output_rms(norm), _NORMED)
         return Float8GroupNorm(norm, gain), Float8Convolution(cast("nn.Conv2d", layer), gain)
 
     def run(operations: Operations, norm: nn.Module, layer: nn.Module, x: Tensor) -> object:
-        normed = operations.group_norm(Summed(x), cast("nn.GroupNorm", norm), silu=True)
-        return operations.convolve(normed, cast("nn.Conv2d", layer))
+        normed = operations.group_norm(TensorWithStats(x), cast("nn.GroupNorm", norm), silu=True)
+        return operations.conv(normed, cast("nn.Conv2d", layer))
 
     given = (pictures[0], plain.in_channels, *pictures[1])
-    yield _Pair("convolution", before, plain, given, run, quantized, _setter(block, norm, block, layer))
+    yield _NormLayerPair(
+        "convolution", before, plain, given, run, quantized, _make_setter(block, norm, block, layer)
+    )
 
 
-def _entry(
+def _projection_pair(
     transformer: SpatialTransformer | StackedTransformer, pictures: tuple[int, tuple[int, int]]
-) -> Iterator[_Pair[Any]]:
+) -> Iterator[_NormLayerPair[Any]]:
     plain, channels = transformer.proj_in, transformer.norm.num_channels
-    if isinstance(plain, Float8Linear) or not _divides(channels):
+    if isinstance(plain, Float8Linear) or not _is_aligned(channels):
         return
 
     def quantized(norm: nn.GroupNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
-        gain = gain_for(normed_size(norm), _NORMED)
-        return Float8GroupNorm(norm, gain), _linear(layer, gain)
+        gain = power_of_two_gain(norm_output_rms(norm), _NORMED)
+        return Float8GroupNorm(norm, gain), _quantize_linear(layer, gain)
 
     def run(operations: Operations, norm: nn.Module, layer: nn.Module, x: Tensor) -> object:
-        tokens = operations.group_norm(Summed(x), cast("nn.GroupNorm", norm)).flatten(2).transpose(1, 2)
+        tokens = (
+            operations.group_norm(TensorWithStats(x), cast("nn.GroupNorm", norm)).flatten(2).transpose(1, 2)
+        )
         return pointwise(tokens, layer) if isinstance(layer, nn.Conv2d) else layer(tokens)
 
     given = (pictures[0], channels, *pictures[1])
-    install = _setter(transformer, "norm", transformer, "proj_in")
-    yield _Pair("projection in", transformer.norm, plain, given, run, quantized, install)
+    install = _make_setter(transformer, "norm", transformer, "proj_in")
+    yield _NormLayerPair("projection in", transformer.norm, plain, given, run, quantized, install)
 
 
-def _query(norms: nn.Module, name: str, attention: Attention, given: Given) -> Iterator[_Pair[Any]]:
+def _query_pairs(
+    norms: nn.Module, name: str, attention: Attention, given: Given
+) -> Iterator[_NormLayerPair[Any]]:
     plain = attention.to_q
-    if not isinstance(plain, nn.Linear) or not _divides(plain.in_features, plain.out_features):
+    if not isinstance(plain, nn.Linear) or not _is_aligned(plain.in_features, plain.out_features):
         return
 
     def quantized(norm: nn.LayerNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
-        gain = gain_for(normed_size(norm), _NORMED)
-        return Float8LayerNorm(norm, gain), _linear(layer, gain)
+        gain = power_of_two_gain(norm_output_rms(norm), _NORMED)
+        return Float8LayerNorm(norm, gain), _quantize_linear(layer, gain)
 
-    install = _setter(norms, name, attention, "to_q")
+    install = _make_setter(norms, name, attention, "to_q")
     shape = (*given, plain.in_features)
-    yield _Pair("query", getattr(norms, name), plain, shape, _normed_product, quantized, install)
+    yield _NormLayerPair("query", getattr(norms, name), plain, shape, _normed_product, quantized, install)
 
 
-def _self_attention(
+def _self_attention_pairs(
     norms: nn.Module, name: str, attention: Attention, given: Given, *, alone: bool
-) -> Iterator[_Pair[Any]]:
-    if attention.takes_codes or not _divides(attention.to_q.in_features, attention.to_q.out_features):
+) -> Iterator[_NormLayerPair[Any]]:
+    if attention.takes_codes or not _is_aligned(attention.to_q.in_features, attention.to_q.out_features):
         return
     weight = attention.together()
     plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     plain.weight = nn.Parameter(weight, requires_grad=False)
 
     def quantized(norm: nn.LayerNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
-        gain = gain_for(normed_size(norm, _SINES if alone else 0.0), _NORMED)
-        return Float8LayerNorm(norm, gain), _linear(layer, gain)
+        gain = power_of_two_gain(norm_output_rms(norm, _SINES if alone else 0.0), _NORMED)
+        return Float8LayerNorm(norm, gain), _quantize_linear(layer, gain)
 
     def install(norm: nn.Module, layer: nn.Module) -> None:
         setattr(norms, name, norm)
         attention.take_codes(cast("Float8Linear", layer), alone=alone)
 
     shape = (*given, weight.shape[1])
-    yield _Pair("self-attention", getattr(norms, name), plain, shape, _normed_product, quantized, install)
+    yield _NormLayerPair(
+        "self-attention", getattr(norms, name), plain, shape, _normed_product, quantized, install
+    )
 
 
 def _normed_product(operations: Operations, norm: nn.Module, layer: nn.Module, x: Tensor) -> object:
     return layer(operations.layer_norm(x, cast("nn.LayerNorm", norm), x).normed)
 
 
-def _feed_forward(block: SpatialBlock | AttentionStack, norm: str, given: Given) -> Iterator[_Pair[Any]]:
+def _feed_forward_pairs(
+    block: SpatialTransformerBlock | AttentionStack, norm: str, given: Given
+) -> Iterator[_NormLayerPair[Any]]:
     plain = block.ff
-    if not isinstance(plain, FeedForward) or not _divides(plain.width):
+    if not isinstance(plain, FeedForward) or not _is_aligned(plain.width):
         return
 
     def quantized(norm: nn.LayerNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
-        gain = gain_for(normed_size(norm), _NORMED)
+        gain = power_of_two_gain(norm_output_rms(norm), _NORMED)
         return Float8LayerNorm(norm, gain), Float8FeedForward(cast("FeedForward", layer), norm, gain)
 
     def run(operations: Operations, norm: nn.Module, layer: nn.Module, x: Tensor) -> object:
         network = cast("FeedForward", layer)
-        both = operations.layer_norm(x, cast("nn.LayerNorm", norm), x, bias=network.bias_beforehand)
-        return network.onto(both.sum, both.normed)
+        both = operations.layer_norm(x, cast("nn.LayerNorm", norm), x, bias=network.residual_bias)
+        return network.add_to(both.sum, both.normed)
 
-    install = _setter(block, norm, block, "ff")
+    install = _make_setter(block, norm, block, "ff")
     shape = (*given, plain.width)
-    yield _Pair("feed-forward", getattr(block, norm), plain, shape, run, quantized, install)
+    yield _NormLayerPair("feed-forward", getattr(block, norm), plain, shape, run, quantized, install)
 
 
-def _setter(
+def _make_setter(
     norms: nn.Module, norm: str, layers: nn.Module, layer: str
 ) -> Callable[[nn.Module, nn.Module], None]:
     def install(its_norm: nn.Module, its_layer: nn.Module) -> None:
@@ -340,11 +355,11 @@ def _setter(
     return install
 
 
-def _linear(layer: nn.Module, gain: float) -> Float8Linear:
+def _quantize_linear(layer: nn.Module, gain: float) -> Float8Linear:
     """Of a linear or a 1×1 convolution."""
     weight = cast("Tensor", layer.weight)
     return Float8Linear(weight.flatten(1), cast("Tensor | None", layer.bias), gain)
 
 
-def _divides(*widths: int) -> bool:
+def _is_aligned(*widths: int) -> bool:
     return all(width % MULTIPLE == 0 for width in widths)

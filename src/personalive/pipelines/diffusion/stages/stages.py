@@ -12,13 +12,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from personalive.pipelines.diffusion.components import Models
-from personalive.pipelines.diffusion.networks.denoising_unet import Conditions
+from personalive.pipelines.diffusion.components import Components
+from personalive.pipelines.diffusion.networks.denoising_unet import Conditioning
 from personalive.pipelines.diffusion.networks.motion_extractor import HeadMotion
 from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue
-from personalive.pipelines.diffusion.preprocessing.pose_image import draw_canvas
+from personalive.pipelines.diffusion.preprocessing.pose_image import draw_pose_image
 from personalive.pipelines.diffusion.stages.frame_decoder import FrameDecoder, to_images
-from personalive.pipelines.diffusion.stages.motion_features import Perceived, perceive
+from personalive.pipelines.diffusion.stages.motion_features import MotionFeatures, extract_motion_features
 
 _HEADS = len(HeadMotion._fields)
 
@@ -26,95 +26,97 @@ _HEADS = len(HeadMotion._fields)
 class Stages(Protocol):
     """What a step asks of the device. S sessions, M frames of a chunk, F of a window."""
 
-    def see(self, frames: Tensor, found: Tensor) -> Perceived:
-        """What driving frames uint8 (N, H, W, 3) show; `found` (N,) bool."""
+    def encode_motion(self, frames: Tensor, has_face: Tensor) -> MotionFeatures:
+        """What driving frames uint8 (N, H, W, 3) show; `has_face` (N,) bool."""
 
-    def pose(self, points: Tensor) -> Tensor:
+    def encode_pose(self, keypoints: Tensor) -> Tensor:
         """Keypoints (N, K, 3) → pose features (N, C, h, w)."""
 
-    def predict(
-        self, latents: Tensor, motion: Tensor, pose: Tensor, attended: Sequence[Sequence[Tensor]]
+    def denoise(
+        self, latents: Tensor, motion: Tensor, pose: Tensor, attention: Sequence[Sequence[Tensor]]
     ) -> Tensor:
         """The predicted noise, float32 (S, 4, F, h, w).
 
-        latents float32 (S, 4, F, h, w); motion (S·F, tokens, width); pose (S, C, F, h, w); `attended`: for each
-        session what `attended_to` makes of its reference and keyframes.
+        latents float32 (S, 4, F, h, w); motion (S·F, tokens, width); pose (S, C, F, h, w); `attention`: for each
+        session what `flatten_attention` makes of its reference and keyframes.
         """
 
-    def show(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor) -> Tensor:
         """Clean latents float32 (N, 4, h, w) → frames uint8 (N, H, W, 3)."""
 
 
-def attended_to(banks: Sequence[KeyValue], cross: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def flatten_attention(banks: Sequence[KeyValue], cross: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """Keys and values of the banks, each (1, M, C), and the cross-attention constants (1, 1, C), in one row."""
     return (*(tensor for pair in banks for tensor in pair), *cross)
 
 
-class PlainStages:
+class EagerStages:
     """The stages as the networks compute them; `time` are the denoising UNet's features of a window's levels."""
 
     def __init__(
-        self, models: Models, decoder: FrameDecoder, time: tuple[Tensor, ...], height: int, width: int
+        self, components: Components, decoder: FrameDecoder, time: tuple[Tensor, ...], height: int, width: int
     ) -> None:
-        self.models = models
-        self.unet: Callable[[Tensor, Conditions], Tensor] = models.denoising_unet
+        self.components = components
+        self.unet: Callable[[Tensor, Conditioning], Tensor] = components.denoising_unet
         self.decoder: Callable[[Tensor], Tensor] = decoder
         self._time = time
         self._size = (height, width)
 
-    def see(self, frames: Tensor, found: Tensor) -> Perceived:
+    def encode_motion(self, frames: Tensor, has_face: Tensor) -> MotionFeatures:
         """See `Stages`."""
-        return perceive(self.models, frames, found)
+        return extract_motion_features(self.components, frames, has_face)
 
-    def canvas(self, points: Tensor) -> Tensor:
+    def pose_image(self, keypoints: Tensor) -> Tensor:
         """What the pose guider sees of keypoints (N, K, 3): float32 (N, 3, H, W) in [0, 1]."""
-        return draw_canvas(points, *self._size)
+        return draw_pose_image(keypoints, *self._size)
 
-    def pose(self, points: Tensor) -> Tensor:
+    def encode_pose(self, keypoints: Tensor) -> Tensor:
         """See `Stages`."""
-        return self.models.pose_guider.frames(self.canvas(points).to(self.models.dtype))
-
-    def predict(
-        self, latents: Tensor, motion: Tensor, pose: Tensor, attended: Sequence[Sequence[Tensor]]
-    ) -> Tensor:
-        """See `Stages`."""
-        return self.predict_joined(
-            latents, motion, pose, *(_joined(row) for row in zip(*attended, strict=True))
+        return self.components.pose_guider.forward_frames(
+            self.pose_image(keypoints).to(self.components.dtype)
         )
 
-    def predict_joined(self, latents: Tensor, motion: Tensor, pose: Tensor, *attended: Tensor) -> Tensor:
+    def denoise(
+        self, latents: Tensor, motion: Tensor, pose: Tensor, attention: Sequence[Sequence[Tensor]]
+    ) -> Tensor:
+        """See `Stages`."""
+        return self.denoise_batch(
+            latents, motion, pose, *(_concat_sessions(row) for row in zip(*attention, strict=True))
+        )
+
+    def denoise_batch(self, latents: Tensor, motion: Tensor, pose: Tensor, *attention: Tensor) -> Tensor:
         """The same with the sessions' tensors one after the other along their first axis."""
-        unet = self.models.denoising_unet
+        unet = self.components.denoising_unet
         pairs = len([layer for layer in unet.layers if layer.attention is not None])
-        conditions = Conditions(
+        conditions = Conditioning(
             time=self._time,
             motion=unet.project_motion(motion),
             pose=pose,
-            banks=tuple(KeyValue(attended[2 * index], attended[2 * index + 1]) for index in range(pairs)),
-            cross=tuple(attended[2 * pairs :]),
+            banks=tuple(KeyValue(attention[2 * index], attention[2 * index + 1]) for index in range(pairs)),
+            cross=tuple(attention[2 * pairs :]),
         )
-        return self.unet(latents.to(self.models.dtype), conditions).float()
+        return self.unet(latents.to(self.components.dtype), conditions).float()
 
-    def decode(self, latents: Tensor) -> Tensor:
+    def decode_pixels(self, latents: Tensor) -> Tensor:
         """Clean latents float32 (N, 4, h, w) → pixels float32 (N, 3, H, W) in [0, 1]."""
         return self.decoder(latents)
 
-    def show(self, latents: Tensor) -> Tensor:
+    def decode(self, latents: Tensor) -> Tensor:
         """See `Stages`."""
-        return to_images(self.decode(latents))
+        return to_images(self.decode_pixels(latents))
 
 
-def flat(perceived: Perceived) -> tuple[Tensor, ...]:
+def flatten_features(features: MotionFeatures) -> tuple[Tensor, ...]:
     """All tensors of it, in one row."""
-    return (*perceived.head, perceived.tokens, perceived.boxes, perceived.valid)
+    return (*features.head, features.tokens, features.boxes, features.valid)
 
 
-def perceived(tensors: Sequence[Tensor]) -> Perceived:
-    """What `flat` took apart."""
+def unflatten_features(tensors: Sequence[Tensor]) -> MotionFeatures:
+    """What `flatten_features` took apart."""
     tokens, boxes, valid = tensors[_HEADS:]
-    return Perceived(HeadMotion(*tensors[:_HEADS]), tokens, boxes, valid)
+    return MotionFeatures(HeadMotion(*tensors[:_HEADS]), tokens, boxes, valid)
 
 
-def _joined(row: Sequence[Tensor]) -> Tensor:
+def _concat_sessions(row: Sequence[Tensor]) -> Tensor:
     """Sessions one after the other; nothing is copied for a single one."""
     return row[0] if len(row) == 1 else torch.cat(list(row))

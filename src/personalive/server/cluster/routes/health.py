@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
 from personalive.server.cluster import aggregate
-from personalive.server.cluster.dependencies import AskedDep, PartsDep, passed_on
+from personalive.server.cluster.dependencies import DependenciesDep, ProxyRequestDep, make_response
 from personalive.server.cluster.replica_set import NoReplicaError
 from personalive.server.routes.health import Health
 from personalive.server.telemetry.metrics import CONTENT_TYPE
@@ -16,7 +16,7 @@ from personalive.server.telemetry.metrics import CONTENT_TYPE
 router = APIRouter()
 
 
-class Replicas(BaseModel):
+class ReplicaList(BaseModel):
     """Every replica, and their slots together."""
 
     replicas: list[aggregate.ReplicaInfo]
@@ -32,29 +32,29 @@ async def health(request: Request) -> Health:
 
 
 @router.get("/health/ready")
-async def ready(asked: AskedDep, parts: PartsDep) -> Response:
+async def ready(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """A replica has a pipeline, its worker answers, and the start's portrait is taken; else 503 with a reason."""
-    await parts.require_reference()
-    said = await parts.fleet.ask_all(asked)
+    await deps.require_reference()
+    said = await deps.replicas.request_all(proxy_request)
     if not said:
         raise NoReplicaError
-    return passed_on(min((each.answer for each in said), key=lambda answer: answer.status))
+    return make_response(min((each.response for each in said), key=lambda answer: answer.status))
 
 
 @router.get("/metrics")
-async def metrics(asked: AskedDep, parts: PartsDep) -> Response:
+async def metrics(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Every replica's figures, each under the replica's name."""
-    members = await parts.fleet.members()
-    said = await parts.fleet.ask_these(members, asked)
-    return Response(aggregate.metrics(said, members), media_type=CONTENT_TYPE)
+    members = await deps.replicas.list_replicas()
+    said = await deps.replicas.request_each(members, proxy_request)
+    return Response(aggregate.merge_metrics(said, members), media_type=CONTENT_TYPE)
 
 
 @router.get("/api/v1/cluster")
-async def cluster(parts: PartsDep) -> Replicas:
+async def cluster(deps: DependenciesDep) -> ReplicaList:
     """Which replicas there are, where, and how full."""
-    members = await parts.fleet.members()
-    return Replicas(
-        replicas=[aggregate.replica_info(member) for member in members],
+    members = await deps.replicas.list_replicas()
+    return ReplicaList(
+        replicas=[aggregate.make_replica_info(member) for member in members],
         sessions=sum(member.sessions for member in members),
         slots=sum(member.slots for member in members),
     )

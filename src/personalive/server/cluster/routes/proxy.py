@@ -9,86 +9,97 @@ from fastapi import APIRouter, Response
 from starlette.responses import StreamingResponse
 
 from personalive.server.cluster import aggregate
-from personalive.server.cluster.dependencies import AskedDep, Parts, PartsDep, passed_on
-from personalive.server.cluster.messages import Member
-from personalive.server.cluster.replica_client import Answering, Asked, UnreachableError
-from personalive.server.cluster.replica_set import NoReplicaError, Said
+from personalive.server.cluster.dependencies import (
+    DependenciesDep,
+    IngressDependencies,
+    ProxyRequestDep,
+    make_response,
+)
+from personalive.server.cluster.messages import ReplicaStatus
+from personalive.server.cluster.replica_client import (
+    ProxyRequest,
+    ReplicaUnreachableError,
+    StreamingProxyResponse,
+)
+from personalive.server.cluster.replica_set import NoReplicaError, ReplicaReply
 from personalive.server.errors import NotFoundError
 from personalive.server.routes.recordings import RecordingList
 from personalive.server.state.download_manager import ModelsStatus
 
 router = APIRouter()
 
-_EVERY = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+_ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 @router.get("/api/v1/models/status", response_model=ModelsStatus)
-async def models(asked: AskedDep, parts: PartsDep) -> Response | aggregate.Json:
+async def models(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response | aggregate.Json:
     """Whether a pipeline's weights are on every machine."""
-    said = await _each_machine(parts, asked)
-    refused = next((each.answer for each in said if not each.answer.ok), None)
-    return aggregate.models(said) if refused is None else passed_on(refused)
+    said = await _request_each_node(deps, proxy_request)
+    refused = next((each.response for each in said if not each.response.ok), None)
+    return aggregate.merge_models_status(said) if refused is None else make_response(refused)
 
 
 @router.post("/api/v1/models/download")
-async def download(asked: AskedDep, parts: PartsDep) -> Response:
+async def download(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Fetch the weights that are missing, on every machine."""
-    said = await _each_machine(parts, asked)
-    return passed_on(min((each.answer for each in said), key=lambda answer: answer.status))
+    said = await _request_each_node(deps, proxy_request)
+    return make_response(min((each.response for each in said), key=lambda answer: answer.status))
 
 
 @router.get("/api/v1/recordings")
-async def recordings(asked: AskedDep, parts: PartsDep) -> RecordingList:
+async def recordings(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> RecordingList:
     """All recordings of every machine."""
-    found = aggregate.recordings(await parts.fleet.ask_all(asked))
+    found = aggregate.merge_recordings(await deps.replicas.request_all(proxy_request))
     return RecordingList.model_validate({"recordings": found})
 
 
 @router.get("/api/v1/recordings/{recording_id}")
-async def fetch(recording_id: str, asked: AskedDep, parts: PartsDep) -> Response:
+async def fetch(recording_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """A recording, from the machine that has it, as it comes from there."""
     del recording_id
-    for member in await parts.fleet.members():
+    for member in await deps.replicas.list_replicas():
         opened = AsyncExitStack()
         try:
-            answer = await opened.enter_async_context(parts.fleet.asking(member, asked))
-        except UnreachableError:
+            answer = await opened.enter_async_context(deps.replicas.stream(member, proxy_request))
+        except ReplicaUnreachableError:
             continue
         if answer.status != 404:
-            return _streamed(answer, opened)
+            return _make_streaming_response(answer, opened)
         await opened.aclose()
     raise NotFoundError("There is no such recording.")
 
 
 @router.delete("/api/v1/recordings/{recording_id}")
-async def delete(recording_id: str, asked: AskedDep, parts: PartsDep) -> Response:
+async def delete(recording_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Delete a recording on the machine that has it."""
     del recording_id
-    said = await parts.fleet.ask_all(asked)
+    said = await deps.replicas.request_all(proxy_request)
     if not said:
         raise NoReplicaError
     # One that is being written refuses with 409, a machine without it with 404.
-    answers = [each.answer for each in said if each.answer.status != 404] or [said[0].answer]
-    return passed_on(answers[0])
+    answers = [each.response for each in said if each.response.status != 404] or [said[0].response]
+    return make_response(answers[0])
 
 
-@router.api_route("/{path:path}", methods=_EVERY, include_in_schema=False)
-async def anything(path: str, asked: AskedDep, parts: PartsDep) -> Response:
+@router.api_route("/{path:path}", methods=_ALL_METHODS, include_in_schema=False)
+async def anything(path: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Schemas, hardware, and what there is not, in the single server's words."""
     del path
-    return passed_on(await parts.fleet.ask_any(asked))
+    return make_response(await deps.replicas.request_any(proxy_request))
 
 
-async def _each_machine(parts: Parts, asked: Asked) -> list[Said]:
+async def _request_each_node(deps: IngressDependencies, proxy_request: ProxyRequest) -> list[ReplicaReply]:
     """What one replica of each machine answers. Raises `NoReplicaError`."""
-    machines: dict[str, Member] = {member.node: member for member in await parts.fleet.members()}
-    said = await parts.fleet.ask_these(machines.values(), asked)
+    machines: dict[str, ReplicaStatus] = {
+        member.node: member for member in await deps.replicas.list_replicas()
+    }
+    said = await deps.replicas.request_each(machines.values(), proxy_request)
     if not said:
         raise NoReplicaError
     return said
 
 
-def _streamed(answer: Answering, opened: AsyncExitStack) -> StreamingResponse:
+def _make_streaming_response(answer: StreamingProxyResponse, opened: AsyncExitStack) -> StreamingResponse:
     async def body() -> AsyncIterator[bytes]:
         async with opened:
             async for piece in answer.body:

@@ -9,41 +9,49 @@ from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Response
 
-from personalive.server.cluster.dependencies import AskedDep, Parts, PartsDep, passed_on
-from personalive.server.cluster.messages import Kept
-from personalive.server.cluster.replica_client import Answered, Asked, UnreachableError
+from personalive.server.cluster.dependencies import (
+    DependenciesDep,
+    IngressDependencies,
+    ProxyRequestDep,
+    make_response,
+)
+from personalive.server.cluster.messages import StoredClusterReference
+from personalive.server.cluster.replica_client import ProxyRequest, ProxyResponse, ReplicaUnreachableError
 from personalive.server.cluster.replica_set import NoReplicaError
 from personalive.server.routes.reference import ReferenceInfo, ReferenceList
 from personalive.server.state.reference_store import UnknownReferenceError
 
 router = APIRouter(prefix="/api/v1/personalive/reference")
 
-_UNKNOWN = "There is no such reference; it may have been forgotten."
-_TRUE = frozenset({"true", "1", "on", "yes", "t", "y"})
+_UNKNOWN_MESSAGE = "There is no such reference; it may have been forgotten."
+_TRUE_VALUES = frozenset({"true", "1", "on", "yes", "t", "y"})
 
 
 @router.post("")
-async def add(asked: AskedDep, parts: PartsDep) -> Response:
+async def add(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Give a picture as the body; it becomes the default reference."""
-    for member in await parts.fleet.members():
+    for member in await deps.replicas.list_replicas():
         try:
-            answer = await parts.fleet.ask(member, asked)
+            answer = await deps.replicas.request(member, proxy_request)
             if answer.ok:
                 id = str(json.loads(answer.body)["reference_id"])
-                one = Asked("GET", f"{router.prefix}/{id}")
-                small = Asked("GET", f"{router.prefix}/{id}/thumbnail")
-                info, thumbnail = await parts.fleet.ask(member, one), await parts.fleet.ask(member, small)
-                await parts.ledger.keep.remote(_kept(id, asked, info, thumbnail))
-        except UnreachableError:  # gone, and not missed yet
+                one = ProxyRequest("GET", f"{router.prefix}/{id}")
+                small = ProxyRequest("GET", f"{router.prefix}/{id}/thumbnail")
+                info, thumbnail = (
+                    await deps.replicas.request(member, one),
+                    await deps.replicas.request(member, small),
+                )
+                await deps.controller.keep.remote(_make_stored_reference(id, proxy_request, info, thumbnail))
+        except ReplicaUnreachableError:  # gone, and not missed yet
             continue
-        return passed_on(answer)
+        return make_response(answer)
     raise NoReplicaError
 
 
 @router.get("")
-async def every(parts: PartsDep) -> ReferenceList:
+async def every(deps: DependenciesDep) -> ReferenceList:
     """All references that are kept."""
-    kept: list[Kept] = await parts.ledger.references.remote()
+    kept: list[StoredClusterReference] = await deps.controller.references.remote()
     told = [ReferenceInfo.model_validate(each.info) for each in kept]
     return ReferenceList(
         references=told, default=next((each.reference_id for each in told if each.default), None)
@@ -51,40 +59,42 @@ async def every(parts: PartsDep) -> ReferenceList:
 
 
 @router.get("/{reference_id}")
-async def one(reference_id: str, parts: PartsDep) -> ReferenceInfo:
+async def one(reference_id: str, deps: DependenciesDep) -> ReferenceInfo:
     """One reference."""
-    return ReferenceInfo.model_validate((await _look(parts, reference_id)).info)
+    return ReferenceInfo.model_validate((await _require_reference_info(deps, reference_id)).info)
 
 
 @router.get("/{reference_id}/thumbnail")
-async def thumbnail(reference_id: str, parts: PartsDep) -> Response:
+async def thumbnail(reference_id: str, deps: DependenciesDep) -> Response:
     """The picture, made small."""
-    return Response((await _look(parts, reference_id)).thumbnail, media_type="image/jpeg")
+    return Response((await _require_reference_info(deps, reference_id)).thumbnail, media_type="image/jpeg")
 
 
 @router.delete("/{reference_id}", status_code=204)
-async def forget(reference_id: str, asked: AskedDep, parts: PartsDep) -> Response:
+async def forget(reference_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Forget a reference everywhere. Sessions that animate it go on."""
-    if not await parts.ledger.forget.remote(reference_id):
-        raise UnknownReferenceError(_UNKNOWN)
-    await parts.fleet.ask_all(asked)
+    if not await deps.controller.forget.remote(reference_id):
+        raise UnknownReferenceError(_UNKNOWN_MESSAGE)
+    await deps.replicas.request_all(proxy_request)
     return Response(status_code=204)
 
 
-async def _look(parts: Parts, id: str) -> Kept:
-    kept: Kept | None = await parts.ledger.look_at.remote(id)
+async def _require_reference_info(deps: IngressDependencies, id: str) -> StoredClusterReference:
+    kept: StoredClusterReference | None = await deps.controller.look_at.remote(id)
     if kept is None:
-        raise UnknownReferenceError(_UNKNOWN)
+        raise UnknownReferenceError(_UNKNOWN_MESSAGE)
     return kept
 
 
-def _kept(id: str, asked: Asked, info: Answered, thumbnail: Answered) -> Kept:
+def _make_stored_reference(
+    id: str, proxy_request: ProxyRequest, info: ProxyResponse, thumbnail: ProxyResponse
+) -> StoredClusterReference:
     told: Mapping[str, Any] = json.loads(info.body)
-    given = parse_qs(asked.query)
-    return Kept(
+    given = parse_qs(proxy_request.query)
+    return StoredClusterReference(
         id=id,
-        data=asked.body,
-        allow_no_face=given.get("allow_no_face", [""])[-1].lower() in _TRUE,
+        data=proxy_request.body,
+        allow_no_face=given.get("allow_no_face", [""])[-1].lower() in _TRUE_VALUES,
         crop=bool(told["cropped"]),
         info=dict(told),
         thumbnail=thumbnail.body,

@@ -9,64 +9,79 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Request, Response
 
 from personalive.server.cluster import aggregate
-from personalive.server.cluster.dependencies import AskedDep, Parts, PartsDep, passed_on
-from personalive.server.cluster.replica_client import Answered, Asked, session_in
-from personalive.server.disconnect import while_there
+from personalive.server.cluster.dependencies import (
+    DependenciesDep,
+    IngressDependencies,
+    ProxyRequestDep,
+    make_response,
+)
+from personalive.server.cluster.replica_client import ProxyRequest, ProxyResponse, get_session_id
+from personalive.server.disconnect import run_until_disconnect
 from personalive.server.errors import ConflictError, NotFoundError
-from personalive.server.routes.sessions import Sessions
+from personalive.server.routes.sessions import SessionList
 from personalive.server.routes.webrtc import IceServers
-from personalive.server.webrtc.ice import ice_servers
+from personalive.server.webrtc.ice import make_ice_servers
 
 router = APIRouter()
 
-_SESSIONS = Asked("GET", "/api/v1/sessions")
+_LIST_SESSIONS = ProxyRequest("GET", "/api/v1/sessions")
 
 
 @router.get("/api/v1/webrtc/ice-servers")
-async def servers(parts: PartsDep) -> IceServers:
+async def servers(deps: DependenciesDep) -> IceServers:
     """STUN and TURN servers, as the settings have them."""
-    return IceServers(iceServers=ice_servers(parts.settings, time.time()))
+    return IceServers(iceServers=make_ice_servers(deps.settings, time.time()))
 
 
 @router.post("/api/v1/webrtc/offer")
 @router.post("/whip", operation_id="push")
-async def offer(request: Request, asked: AskedDep, parts: PartsDep) -> Response:
+async def offer(request: Request, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Open a session on a replica that has a slot."""
 
-    async def close_again(answer: Answered) -> None:
-        session = session_in(answer)
+    async def close_again(answer: ProxyResponse) -> None:
+        session = get_session_id(answer)
         if session is not None:
-            await parts.fleet.ask_owner(session, Asked("DELETE", f"/api/v1/webrtc/offer/{session}"))
+            await deps.replicas.request_owner(
+                session, ProxyRequest("DELETE", f"/api/v1/webrtc/offer/{session}")
+            )
 
-    default = await parts.ledger.default.remote()
-    answer = await while_there(request, parts.slots.open(asked, default), undo=close_again)
+    default = await deps.controller.default.remote()
+    answer = await run_until_disconnect(
+        request, deps.admission.open_session(proxy_request, default), on_disconnect=close_again
+    )
     if answer.status == HTTPStatus.CONFLICT and default is None:
-        await parts.require_reference()
-    return passed_on(answer)
+        await deps.require_reference()
+    return make_response(answer)
 
 
 @router.delete("/api/v1/webrtc/offer/{session_id}")
-async def close(session_id: str, asked: AskedDep, parts: PartsDep) -> Response:
+async def close(session_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Close a session; one that is gone already is no error."""
     try:
-        return passed_on(await parts.fleet.ask_owner(session_id, asked))
+        return make_response(await deps.replicas.request_owner(session_id, proxy_request))
     except NotFoundError:
         return Response(status_code=204)
 
 
 @router.get("/api/v1/sessions")
-async def live(parts: PartsDep) -> Sessions:
+async def live(deps: DependenciesDep) -> SessionList:
     """Every live session of every replica."""
-    return aggregate.sessions(await parts.fleet.ask_all(_SESSIONS))
+    return aggregate.merge_sessions(await deps.replicas.request_all(_LIST_SESSIONS))
 
 
 @router.post("/whep")
-async def pull(asked: AskedDep, parts: PartsDep, session: str | None = None) -> Response:
+async def pull(proxy_request: ProxyRequestDep, deps: DependenciesDep, session: str | None = None) -> Response:
     """Watch a session, by default the newest of all."""
     if session is None:
-        session = await _newest(parts)
-        asked = Asked(asked.method, asked.path, urlencode({"session": session}), asked.headers, asked.body)
-    return passed_on(await parts.fleet.ask_owner(session, asked))
+        session = await _find_newest_session(deps)
+        proxy_request = ProxyRequest(
+            proxy_request.method,
+            proxy_request.path,
+            urlencode({"session": session}),
+            proxy_request.headers,
+            proxy_request.body,
+        )
+    return make_response(await deps.replicas.request_owner(session, proxy_request))
 
 
 @router.patch("/api/v1/webrtc/offer/{session_id}")
@@ -80,13 +95,13 @@ async def pull(asked: AskedDep, parts: PartsDep, session: str | None = None) -> 
 @router.delete("/whip/{session_id}")
 @router.patch("/whep/{session_id}")
 @router.delete("/whep/{session_id}")
-async def about(session_id: str, asked: AskedDep, parts: PartsDep) -> Response:
+async def about(session_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Whatever else is said about a session goes to the replica that has it."""
-    return passed_on(await parts.fleet.ask_owner(session_id, asked))
+    return make_response(await deps.replicas.request_owner(session_id, proxy_request))
 
 
-async def _newest(parts: Parts) -> str:
-    found = aggregate.sessions(await parts.fleet.ask_all(_SESSIONS)).sessions
+async def _find_newest_session(deps: IngressDependencies) -> str:
+    found = aggregate.merge_sessions(await deps.replicas.request_all(_LIST_SESSIONS)).sessions
     if not found:
         raise ConflictError("No session streams: push a camera to /whip first.")
     return found[-1].id

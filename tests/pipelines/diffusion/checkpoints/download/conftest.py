@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from personalive.pipelines.diffusion.checkpoints.download.retry import Patience
+from personalive.pipelines.diffusion.checkpoints.download.retry import RetryPolicy
 from tests.pipelines.diffusion.checkpoints.download.hub_server import HubServer, serving
 
 
@@ -29,5 +29,5 @@ def naps() -> list[float]:
 
 
 @pytest.fixture
-def patience(naps: list[float]) -> Patience:
-    return Patience(sleep=naps.append)
+def patience(naps: list[float]) -> RetryPolicy:
+    return RetryPolicy(sleep=naps.append)

@@ -26,7 +26,7 @@ import pytest
 from huggingface_hub import close_session, constants
 
 from personalive.pipelines.diffusion.checkpoints import layout
-from personalive.pipelines.diffusion.checkpoints.download.progress import Step
+from personalive.pipelines.diffusion.checkpoints.download.progress import DownloadStep
 
 SITE = Path(__file__).parent / "site"
 ALWAYS = 10**9
@@ -122,11 +122,11 @@ class HubServer:
     def make_known(self, patch: pytest.MonkeyPatch) -> None:
         """Let what is published here be what is known of published files."""
         known = {}
-        for repository, path in layout.KNOWN:
+        for repository, path in layout.KNOWN_DIGESTS:
             content = self.repositories.get(repository.name, {}).get(path)
             if content is not None:
-                known[repository, path] = layout.Known(len(content), sha256(content))
-        patch.setattr(layout, "KNOWN", known)
+                known[repository, path] = layout.FileDigest(len(content), sha256(content))
+        patch.setattr(layout, "KNOWN_DIGESTS", known)
 
     def of(self, kind: str, path: str | None = None) -> list[Request]:
         return [r for r in self.requests if r.kind == kind and path in {None, r.path}]
@@ -301,12 +301,12 @@ class Watcher:
 
     def __init__(self) -> None:
         self.notes: list[str] = []
-        self.steps: list[Step] = []
+        self.steps: list[DownloadStep] = []
 
     def note(self, text: str) -> None:
         self.notes.append(text)
 
-    def step(self, step: Step) -> None:
+    def step(self, step: DownloadStep) -> None:
         self.steps.append(step)
 
 
@@ -318,7 +318,7 @@ def files(root: Path) -> set[str]:
 
 def assert_complete(root: Path, hub: HubServer, *, tiny: bool = False, base: bool = False) -> None:
     for file in layout.FILES:
-        path = file.find(root)
+        path = file.find_in(root)
         wanted = tiny if file.optional else base or not file.fallback
         assert (path is not None) == wanted
         if path:

@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from huggingface_hub import close_session, constants
 
 from personalive.errors import DownloadError, InputError, OfflineError, PipelineUnavailableError
-from personalive.pipelines.diffusion.checkpoints.download.downloader import download
-from personalive.pipelines.diffusion.checkpoints.download.environment import host_of
-from personalive.pipelines.diffusion.checkpoints.download.retry import Patience
+from personalive.pipelines.diffusion.checkpoints.download.downloader import download_weights
+from personalive.pipelines.diffusion.checkpoints.download.environment import display_host
+from personalive.pipelines.diffusion.checkpoints.download.retry import RetryPolicy
 from tests.pipelines.diffusion.checkpoints.download.hub_server import HubServer, Watcher
 
 PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -46,7 +46,7 @@ def test_a_socks_proxy_needs_a_library(
     with pytest.raises(
         PipelineUnavailableError, match=r"names a SOCKS proxy, .* pip install socksio"
     ) as caught:
-        download(root)
+        download_weights(root)
     assert str(caught.value).startswith(name.upper())
     assert "s3cret" not in str(caught.value)
     assert not root.exists()
@@ -58,12 +58,12 @@ def test_a_socks_proxy_needs_a_library(
 def test_a_proxy_that_is_none_is_named(root: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("ALL_PROXY", address)
     with pytest.raises(InputError, match=r"ALL_PROXY must name a proxy such as http://") as caught:
-        download(root)
+        download_weights(root)
     assert "s3cret" not in str(caught.value)
 
 
 def test_a_proxy_that_refuses_is_named(
-    root: Path, monkeypatch: pytest.MonkeyPatch, patience: Patience
+    root: Path, monkeypatch: pytest.MonkeyPatch, patience: RetryPolicy
 ) -> None:
     """As one that wants a password does."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -85,7 +85,7 @@ def test_a_proxy_that_refuses_is_named(
         monkeypatch.setenv("HTTPS_PROXY", f"http://user:s3cret@127.0.0.1:{port}")
         monkeypatch.setenv("HF_ENDPOINT", "https://hub.example")
         with pytest.raises(OfflineError, match=r"no connection to the proxy in HTTPS_PROXY \(407 ") as caught:
-            download(root, patience=patience)
+            download_weights(root, retry=patience)
         server.shutdown(socket.SHUT_RDWR)
     assert "s3cret" not in str(caught.value)
 
@@ -101,7 +101,7 @@ def test_certificates_that_cannot_be_read_are_named(
     with pytest.raises(
         InputError, match=rf"SSL_CERT_FILE must name a file of certificates \(PEM\), .*{path.name}"
     ):
-        download(root)
+        download_weights(root)
 
 
 def company(folder: Path) -> tuple[Path, Path]:
@@ -169,7 +169,7 @@ def test_a_certificate_that_is_not_trusted_says_what_to_set(
     monkeypatch: pytest.MonkeyPatch,
     secured: tuple[str, Path],
     naps: list[float],
-    patience: Patience,
+    patience: RetryPolicy,
     setting: str | None,
     words: str,
 ) -> None:
@@ -183,7 +183,7 @@ def test_a_certificate_that_is_not_trusted_says_what_to_set(
     with pytest.raises(
         OfflineError, match=f"The certificate of {address} is not one that is trusted here: {words}"
     ):
-        download(root, patience=patience)
+        download_weights(root, retry=patience)
     assert naps == []
 
 
@@ -194,7 +194,7 @@ def test_a_company_s_certificate_is_trusted_when_it_is_named(
     monkeypatch.setenv("HF_ENDPOINT", address)
     monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
     with pytest.raises(DownloadError, match="answers 404"):  # so it was asked
-        download(root)
+        download_weights(root)
 
 
 @pytest.mark.parametrize("name", ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"])
@@ -214,7 +214,7 @@ def test_a_token_that_is_none_is_said_to_be_and_not_shown(
     monkeypatch.setenv(name, token)
     watcher = Watcher()
     with pytest.raises(InputError, match=f"The token in {name} {words}") as caught:
-        download(root, progress=watcher)
+        download_weights(root, progress=watcher)
     assert not any("cret" in said for said in (str(caught.value), *watcher.notes))
     assert hub.requests == []
 
@@ -224,7 +224,7 @@ def test_a_line_break_at_its_end_does_no_harm(
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_secret\r\n")
     monkeypatch.setenv("HF_ENDPOINT", f"{hub.address}/\r\n")
-    download(root)
+    download_weights(root)
     assert {request.headers["authorization"] for request in hub.of("api")} == {"Bearer hf_secret"}
 
 
@@ -234,10 +234,10 @@ def test_a_token_in_the_library_s_file_is_looked_at_too(
     (tmp_path / "token").write_text("hf secret")
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     with pytest.raises(InputError, match="The token in the file of hf auth login holds spaces"):
-        download(root)
+        download_weights(root)
     (tmp_path / "token").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="The token of hf auth login cannot be read: log in again"):
-        download(root)
+        download_weights(root)
 
 
 @pytest.mark.parametrize(
@@ -249,4 +249,4 @@ def test_a_token_in_the_library_s_file_is_looked_at_too(
     ],
 )
 def test_what_is_shown_of_an_address(url: str, host: str) -> None:
-    assert host_of(url) == host
+    assert display_host(url) == host

@@ -24,9 +24,9 @@ from personalive.errors import (
     DownloadError,
     OfflineError,
 )
-from personalive.pipelines.diffusion.checkpoints.download.downloader import download
-from personalive.pipelines.diffusion.checkpoints.download.hub import Published
-from personalive.pipelines.diffusion.checkpoints.download.retry import Patience
+from personalive.pipelines.diffusion.checkpoints.download.downloader import download_weights
+from personalive.pipelines.diffusion.checkpoints.download.hub import HubFile
+from personalive.pipelines.diffusion.checkpoints.download.retry import RetryPolicy
 from personalive.pipelines.diffusion.checkpoints.download.verified_files import Digest
 from tests.pipelines.diffusion.checkpoints.download.hub_server import (
     ALWAYS,
@@ -51,10 +51,10 @@ def part(root: Path, hub: HubServer) -> Path:
 
 
 def test_a_cut_connection_goes_on_where_it_broke(
-    hub: HubServer, root: Path, patience: Patience, naps: list[float]
+    hub: HubServer, root: Path, patience: RetryPolicy, naps: list[float]
 ) -> None:
     hub.cut_after, hub.cuts = 70_000, 1
-    download(root, patience=patience)
+    download_weights(root, retry=patience)
     assert_complete(root, hub)
     first, second = hub.of("cdn", PATH)
     assert (first.range, first.sent) == (None, 70_000)
@@ -63,50 +63,50 @@ def test_a_cut_connection_goes_on_where_it_broke(
 
 
 def test_patience_lasts_while_something_arrives(
-    hub: HubServer, root: Path, patience: Patience, naps: list[float]
+    hub: HubServer, root: Path, patience: RetryPolicy, naps: list[float]
 ) -> None:
     hub.cut_after, hub.cuts = 10_000, 14
-    download(root, patience=patience)
+    download_weights(root, retry=patience)
     assert_complete(root, hub)
     assert hub.sent(PATH) - len(b"Found. Redirecting") * 15 == SIZE
     assert naps == [1] * 14
 
 
 def test_a_connection_that_always_breaks_is_an_error_and_the_next_run_goes_on(
-    hub: HubServer, root: Path, patience: Patience, naps: list[float]
+    hub: HubServer, root: Path, patience: RetryPolicy, naps: list[float]
 ) -> None:
     hub.cut_at, hub.cuts = 60_000, ALWAYS
     with pytest.raises(
         DownloadError, match=r"run the same command again to go on at 60.0 kB of 150.0 kB"
     ) as caught:
-        download(root, patience=patience)
+        download_weights(root, retry=patience)
     assert FIRST in str(caught.value)
     assert naps == [1, 2, 4, 8, 16][: len(naps)]
-    assert len(naps) == patience.attempts - 1
+    assert len(naps) == patience.max_attempts - 1
     assert part(root, hub).stat().st_size == 60_000
     assert not (root / FIRST).exists()
     hub.heal()
-    download(root)
+    download_weights(root)
     assert_complete(root, hub)
     (request,) = hub.of("cdn", PATH)
     assert (request.range, request.sent) == ("bytes=60000-", SIZE - 60_000)
 
 
-def test_a_server_without_ranges_starts_over(hub: HubServer, root: Path, patience: Patience) -> None:
+def test_a_server_without_ranges_starts_over(hub: HubServer, root: Path, patience: RetryPolicy) -> None:
     hub.knows_ranges, hub.cut_after, hub.cuts = False, 70_000, 1
-    download(root, patience=patience)
+    download_weights(root, retry=patience)
     assert_complete(root, hub)
     assert [request.sent for request in hub.of("cdn", PATH)] == [70_000, SIZE]
 
 
 def test_a_server_that_cannot_go_on_from_there_starts_over(
-    hub: HubServer, root: Path, patience: Patience
+    hub: HubServer, root: Path, patience: RetryPolicy
 ) -> None:
     part(root, hub).parent.mkdir(parents=True)
     part(root, hub).write_bytes(hub.content(FIRST)[:70_000])
     hub.refuse("cdn", 416, times=1)
     watcher = Watcher()
-    download(root, progress=watcher, patience=patience)
+    download_weights(root, progress=watcher, retry=patience)
     assert_complete(root, hub)
     assert [request.range for request in hub.of("cdn", PATH)] == ["bytes=70000-", None]
     assert watcher.steps[-1].all_done == watcher.steps[-1].all_size
@@ -114,7 +114,7 @@ def test_a_server_that_cannot_go_on_from_there_starts_over(
 
 def test_a_file_that_arrives_damaged_is_fetched_anew(hub: HubServer, root: Path) -> None:
     hub.corruptions = 1
-    download(root)
+    download_weights(root)
     assert_complete(root, hub)
     assert [request.range for request in hub.of("cdn", PATH)] == [None, None]
 
@@ -122,12 +122,12 @@ def test_a_file_that_arrives_damaged_is_fetched_anew(hub: HubServer, root: Path)
 def test_one_that_is_always_damaged_is_an_error_and_never_shows_up(hub: HubServer, root: Path) -> None:
     hub.corruptions = ALWAYS
     with pytest.raises(CorruptDownloadError, match=r"reference_unet.pth arrived damaged twice from http"):
-        download(root)
+        download_weights(root)
     assert len(hub.of("cdn", PATH)) == 2
     assert not (root / FIRST).exists()
     assert list((root / ".incomplete").iterdir()) == []
     hub.heal()
-    download(root)
+    download_weights(root)
     assert_complete(root, hub)
 
 
@@ -135,7 +135,7 @@ def test_one_that_is_always_damaged_is_an_error_and_never_shows_up(hub: HubServe
 def test_a_damaged_rest_of_an_earlier_run_is_thrown_away(hub: HubServer, root: Path, there: int) -> None:
     part(root, hub).parent.mkdir(parents=True)
     part(root, hub).write_bytes(bytes(there))
-    download(root)
+    download_weights(root)
     assert_complete(root, hub)
 
 
@@ -144,17 +144,17 @@ def test_a_file_that_is_longer_than_published(hub: HubServer, root: Path) -> Non
     hub.excess = 5_000_000
     watcher = Watcher()
     with pytest.raises(CorruptDownloadError):
-        download(root, progress=watcher)
+        download_weights(root, progress=watcher)
     assert max(step.done for step in watcher.steps) == SIZE + 1
 
 
 def test_the_hub_asks_to_wait_and_then_answers(
-    hub: HubServer, root: Path, patience: Patience, naps: list[float]
+    hub: HubServer, root: Path, patience: RetryPolicy, naps: list[float]
 ) -> None:
     hub.refuse("api", 429, times=2, Retry_After="7")
     hub.refuse("resolve", 429, times=1, RateLimit='"resolvers";r=0;t=55')
     hub.refuse("cdn", 503, times=2)
-    download(root, patience=patience)
+    download_weights(root, retry=patience)
     assert_complete(root, hub)
     assert naps == [8, 8, 56, 2, 4]
 
@@ -163,40 +163,40 @@ def test_the_hub_asks_to_wait_and_then_answers(
     ("kind", "tail"), [("api", "then run the same"), ("resolve", "go on at 0 bytes of 150.0 kB")]
 )
 def test_a_hub_that_never_has_time(
-    hub: HubServer, root: Path, patience: Patience, naps: list[float], kind: str, tail: str
+    hub: HubServer, root: Path, patience: RetryPolicy, naps: list[float], kind: str, tail: str
 ) -> None:
     hub.refuse(kind, 429, Retry_After="60")
     with pytest.raises(DownloadError, match=r"answers 429\): wait 1 min") as caught:
-        download(root, patience=patience)
+        download_weights(root, retry=patience)
     assert tail in str(caught.value)
     assert "HF_TOKEN" in str(caught.value)
-    assert naps == [61] * (patience.attempts - 1)
+    assert naps == [61] * (patience.max_attempts - 1)
 
 
 def test_a_wait_that_is_too_long_is_the_users(
-    hub: HubServer, root: Path, patience: Patience, naps: list[float]
+    hub: HubServer, root: Path, patience: RetryPolicy, naps: list[float]
 ) -> None:
     hub.refuse("api", 429, Retry_After="7200")
     with pytest.raises(DownloadError, match="wait 120 min, then run the same command again"):
-        download(root, patience=patience)
+        download_weights(root, retry=patience)
     assert naps == []
 
 
 def test_the_hub_may_say_when_rather_than_how_long(
-    hub: HubServer, root: Path, patience: Patience, naps: list[float]
+    hub: HubServer, root: Path, patience: RetryPolicy, naps: list[float]
 ) -> None:
     hub.refuse("api", 429, times=1, Retry_After=formatdate(time.time() + 100, usegmt=True))
-    download(root, patience=patience)
+    download_weights(root, retry=patience)
     assert 90 < naps[0] < 102
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
 def test_a_refusal_of_the_content_network_may_pass(
-    hub: HubServer, root: Path, patience: Patience, naps: list[float], status: int
+    hub: HubServer, root: Path, patience: RetryPolicy, naps: list[float], status: int
 ) -> None:
     hub.refuse("cdn", status, times=2)
     watcher = Watcher()
-    download(root, patience=patience, progress=watcher)
+    download_weights(root, retry=patience, progress=watcher)
     assert_complete(root, hub)
     assert naps == [1, 2]
     assert len(hub.of("resolve", PATH)) == 3  # each time the hub signs another address
@@ -206,19 +206,19 @@ def test_a_refusal_of_the_content_network_may_pass(
     )
 
 
-def test_one_that_does_not_pass_names_who_refuses(hub: HubServer, root: Path, patience: Patience) -> None:
+def test_one_that_does_not_pass_names_who_refuses(hub: HubServer, root: Path, patience: RetryPolicy) -> None:
     hub.refuse("cdn", 403)
     with pytest.raises(
         DownloadError, match=f"{hub.cdn}, to which {hub.address} redirects, answers 403"
     ) as caught:
-        download(root, patience=patience)
+        download_weights(root, retry=patience)
     assert type(caught.value) is DownloadError
     assert "run the same command again to go on" in str(caught.value)
     hub.refuse("cdn", 410)
     with pytest.raises(
         DownloadError, match=f"{hub.cdn}, to which .* answers 410 for huaichang/PersonaLive: try again"
     ):
-        download(root, patience=patience)
+        download_weights(root, retry=patience)
 
 
 @pytest.mark.parametrize("kind", ["api", "resolve"])
@@ -241,7 +241,7 @@ def test_what_the_hub_refuses_for_good(
 ) -> None:
     hub.refuse(kind, status, X_Error_Code=code)
     with pytest.raises(error, match=words) as caught:
-        download(root)
+        download_weights(root)
     assert type(caught.value) is error
     assert len(hub.of(kind)) == 1
 
@@ -249,7 +249,7 @@ def test_what_the_hub_refuses_for_good(
 def test_a_repository_without_the_file(hub: HubServer, root: Path) -> None:
     del hub.repositories["huaichang/PersonaLive"][PATH]
     with pytest.raises(DownloadError, match=r"has no pretrained_weights/personalive/reference_unet.safetens"):
-        download(root)
+        download_weights(root)
     assert hub.of("resolve") == []
 
 
@@ -258,7 +258,7 @@ def test_a_log_in_page_is_no_hub(hub: HubServer, root: Path, body: bytes) -> Non
     hub.refuse("api", 200)
     hub.refusals["api"].body = body
     with pytest.raises(DownloadError, match="does not answer as a hub does"):
-        download(root)
+        download_weights(root)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_hostile_listing_is_no_hub(hub: HubServer, root: Path, lies: dict[str,
     precious.write_text("mine")
     hub.lies = lies
     with pytest.raises(DownloadError, match="does not answer as a hub does"):
-        download(root)
+        download_weights(root)
     assert precious.read_text() == "mine"
     assert not root.exists()
 
@@ -289,7 +289,7 @@ def test_a_hostile_listing_is_no_hub(hub: HubServer, root: Path, lies: dict[str,
 def test_what_is_published_stays_in_its_repository() -> None:
     for path in ("/etc/passwd", "unet/../../file"):
         with pytest.raises(ValueError, match="out of the repository"):
-            Published(path, 1, Digest("sha256", "0" * 64))
+            HubFile(path, 1, Digest("sha256", "0" * 64))
 
 
 def test_a_link_in_place_of_an_incomplete_file_is_refused(hub: HubServer, root: Path) -> None:
@@ -298,30 +298,30 @@ def test_a_link_in_place_of_an_incomplete_file_is_refused(hub: HubServer, root: 
     precious.write_text("mine")
     part(root, hub).symlink_to(precious)
     with pytest.raises(DownloadError, match=r"is a link, so it is none of ours: remove it\."):
-        download(root)
+        download_weights(root)
     assert precious.read_text() == "mine"
 
 
-def test_a_hub_that_goes_away_in_the_middle(hub: HubServer, root: Path, patience: Patience) -> None:
+def test_a_hub_that_goes_away_in_the_middle(hub: HubServer, root: Path, patience: RetryPolicy) -> None:
     hub.cdn = "http://127.0.0.1:9"
     with pytest.raises(DownloadError, match="broke again and again") as caught:
-        download(root, patience=patience)
+        download_weights(root, retry=patience)
     assert not isinstance(caught.value, OfflineError)
     assert f"no connection to http://127.0.0.1:9, to which {hub.address} redirects (" in str(caught.value)
 
 
 def test_a_mirror_that_redirects_to_one_that_is_not_there(
-    hub: HubServer, root: Path, patience: Patience
+    hub: HubServer, root: Path, patience: RetryPolicy
 ) -> None:
     hub.refuse("api", 302, Location="http://127.0.0.1:9/api/models/huaichang/PersonaLive")
     with pytest.raises(
         OfflineError, match=f"no connection to http://127.0.0.1:9, to which {hub.address} redirects"
     ):
-        download(root, patience=patience)
+        download_weights(root, retry=patience)
 
 
 def test_a_hub_that_falls_silent_is_asked_again(
-    hub: HubServer, root: Path, patience: Patience, monkeypatch: pytest.MonkeyPatch
+    hub: HubServer, root: Path, patience: RetryPolicy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Waker(Watcher):
         def note(self, text: str) -> None:
@@ -330,12 +330,12 @@ def test_a_hub_that_falls_silent_is_asked_again(
                 hub.pause = 0.0
 
     monkeypatch.setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
-    download(root)
+    download_weights(root)
     (root / FIRST).unlink()
     hub.heal()
     hub.pause = 1.0
     waker = Waker()
-    download(root, progress=waker, patience=patience)
+    download_weights(root, progress=waker, retry=patience)
     assert_complete(root, hub)
     assert [request.range for request in hub.of("cdn", PATH)] == [None, "bytes=20000-"]
 
@@ -346,7 +346,7 @@ def test_too_little_space_is_said_before_the_first_byte(
     usage = shutil.disk_usage(".")._replace(free=1_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(DiskFullError, match=r"1\.\d MB are to be written into .*lacks 26\d\.\d MB"):
-        download(root)
+        download_weights(root)
     assert hub.of("resolve") == []
 
 
@@ -358,10 +358,10 @@ def test_a_disk_that_fills_up_on_the_way(hub: HubServer, root: Path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         with pytest.raises(DiskFullError, match=again):
-            download(root)
+            download_weights(root)
     assert not (root / FIRST).exists()
     assert part(root, hub).exists()
-    download(root)
+    download_weights(root)
     assert_complete(root, hub)
 
 
@@ -369,12 +369,12 @@ def test_a_folder_that_cannot_be_made_or_written(hub: HubServer, tmp_path: Path)
     (tmp_path / "file").write_text("in the way")
     for root in (tmp_path / "file", tmp_path / "file" / "set"):
         with pytest.raises(DownloadError, match=r"cannot be written \(.*another with --dir"):
-            download(root)
+            download_weights(root)
     sealed = tmp_path / "sealed"
     sealed.mkdir(mode=0o500)
     if not IS_ROOT:  # root may write anywhere
         with pytest.raises(DownloadError, match=r"cannot be written \(Permission denied\)"):
-            download(sealed / "set")
+            download_weights(sealed / "set")
     assert hub.of("resolve") == []
 
 
@@ -407,7 +407,7 @@ def test_killed_on_the_way_it_goes_on_where_it_was(
     assert 60_000 <= there < SIZE
     assert half.read_bytes() == hub.content(FIRST)[:there]
     hub.heal()
-    download(root)
+    download_weights(root)
     assert_complete(root, hub)
     (request,) = hub.of("cdn", PATH)
     assert (request.range, request.sent) == (f"bytes={there}-", SIZE - there)

@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 from personalive.pipelines.diffusion.checkpoints import layout
-from personalive.pipelines.diffusion.checkpoints.download.verified_files import RECEIPT, Digest, Receipt
+from personalive.pipelines.diffusion.checkpoints.download.verified_files import (
+    VERIFIED_FILES,
+    Digest,
+    VerifiedFiles,
+)
 from personalive.pipelines.diffusion.checkpoints.layout import Repository
 
 SHA256 = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824"
@@ -33,25 +37,25 @@ def test_digests_are_the_hubs(path: Path, algorithm: str, value: str) -> None:
 
 
 def test_what_is_remembered_holds_while_the_file_is_the_same(path: Path, tmp_path: Path) -> None:
-    assert not Receipt(tmp_path).settled(FILE)
-    Receipt(tmp_path).remember(path, FILE, Digest("sha1", GIT_SHA1), "c0ffee")
-    assert Receipt(tmp_path).settled(FILE)
+    assert not VerifiedFiles(tmp_path).is_verified(FILE)
+    VerifiedFiles(tmp_path).add(path, FILE, Digest("sha1", GIT_SHA1), "c0ffee")
+    assert VerifiedFiles(tmp_path).is_verified(FILE)
     before = path.stat().st_mtime_ns
     path.write_bytes(b"jello")
     os.utime(path, ns=(before, before + 1))
-    assert not Receipt(tmp_path).settled(FILE)
+    assert not VerifiedFiles(tmp_path).is_verified(FILE)
     os.utime(path, ns=(before, before))
-    assert Receipt(tmp_path).settled(FILE)
+    assert VerifiedFiles(tmp_path).is_verified(FILE)
     path.write_bytes(b"hello!")
     os.utime(path, ns=(before, before))
-    assert not Receipt(tmp_path).settled(FILE)
+    assert not VerifiedFiles(tmp_path).is_verified(FILE)
     path.unlink()
-    assert not Receipt(tmp_path).settled(FILE)
+    assert not VerifiedFiles(tmp_path).is_verified(FILE)
 
 
 def test_another_revision_or_repository_settles_nothing(path: Path, tmp_path: Path) -> None:
-    Receipt(tmp_path).remember(path, FILE, None, "c0ffee")
+    VerifiedFiles(tmp_path).add(path, FILE, None, "c0ffee")
     name, revision = FILE.repository.name, FILE.repository.revision
     for other in (Repository(name, "main"), Repository("some/one", revision)):
-        assert not Receipt(tmp_path).settled(replace(FILE, repository=other))
-    assert {entry.name for entry in tmp_path.iterdir()} == {"sd-vae-ft-mse", RECEIPT}
+        assert not VerifiedFiles(tmp_path).is_verified(replace(FILE, repository=other))
+    assert {entry.name for entry in tmp_path.iterdir()} == {"sd-vae-ft-mse", VERIFIED_FILES}

@@ -15,34 +15,34 @@ from pathlib import Path
 from personalive.errors import DownloadError, OfflineError
 from personalive.file_replace import replace_file
 from personalive.pipelines.diffusion.checkpoints import layout
-from personalive.pipelines.diffusion.checkpoints.download.fetch import busy, fetch
-from personalive.pipelines.diffusion.checkpoints.download.hub import Hub, Listing
+from personalive.pipelines.diffusion.checkpoints.download.fetch import fetch_file, rate_limit_error
+from personalive.pipelines.diffusion.checkpoints.download.hub import HubClient, RepositoryListing
 from personalive.pipelines.diffusion.checkpoints.download.plan import (
-    Plan,
-    decide,
-    needed,
-    present,
-    survey,
-    undecided,
-    unsettled,
-    wanted,
+    DownloadPlan,
+    compare,
+    decide_base_unet,
+    files_of_set,
+    needed_files,
+    present_files,
+    undecided_files,
+    unverified,
 )
-from personalive.pipelines.diffusion.checkpoints.download.progress import Progress, Tally
-from personalive.pipelines.diffusion.checkpoints.download.retry import Hiccup, Patience
+from personalive.pipelines.diffusion.checkpoints.download.progress import DownloadObserver, ProgressTracker
+from personalive.pipelines.diffusion.checkpoints.download.retry import RetryPolicy, TransientError
 from personalive.pipelines.diffusion.checkpoints.download.staging import (
-    claimed,
+    check_free_space,
+    format_bytes,
     free_space,
-    require_space,
-    sized,
+    lock_folder,
 )
-from personalive.pipelines.diffusion.checkpoints.download.verified_files import Receipt
+from personalive.pipelines.diffusion.checkpoints.download.verified_files import VerifiedFiles
 from personalive.pipelines.diffusion.checkpoints.layout import PublishedFile, Repository
 
-_FIRST_CONTACT = 2  # who is offline should learn it soon
+_FIRST_CONNECTION_ATTEMPTS = 2  # who is offline should learn it soon
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class DownloadResult:
     """What a run did: the names of the files it brought, and of those that were there, relative to `root`.
 
     `size` counts the bytes of the new files. `asked` is whether the hub was asked. `checked` is False when files
@@ -57,14 +57,14 @@ class Outcome:
     checked: bool = True
 
 
-def download(
+def download_weights(
     root: Path | None = None,
     *,
     tiny: bool = False,
     revisions: Mapping[str, str] | None = None,
-    progress: Progress | None = None,
-    patience: Patience | None = None,
-) -> Outcome:
+    progress: DownloadObserver | None = None,
+    retry: RetryPolicy | None = None,
+) -> DownloadResult:
     """Fetch what is missing of the set at `root`, by default the one that is used when none is named.
 
     A set that was found complete before is not looked into again, and the hub is not asked. A file at its final
@@ -74,15 +74,17 @@ def download(
     `DownloadError`; `InputError` for revisions or a hub's address that cannot be; `PipelineUnavailableError`
     without the libraries.
     """
-    root, patience = root or layout.default_root(), patience or Patience()
-    files = wanted(tiny=tiny, revisions=revisions)
-    open_before = undecided(root, files)
-    outcome = _bring(root, needed(root, files), open_before, progress, patience)
-    if not open_before or not decide(root):
+    root, retry = root or layout.default_weights_dir(), retry or RetryPolicy()
+    files = files_of_set(tiny=tiny, revisions=revisions)
+    open_before = undecided_files(root, files)
+    outcome = _fetch_missing(root, needed_files(root, files), open_before, progress, retry)
+    if not open_before or not decide_base_unet(root):
         return outcome
-    Tally(progress).note("the denoising UNet leaves entries to the base UNet, so that is fetched too")
-    files = tuple(dict.fromkeys((*needed(root, files), *open_before)))
-    more = _bring(root, files, (), progress, patience, first=False)
+    ProgressTracker(progress).note(
+        "the denoising UNet leaves entries to the base UNet, so that is fetched too"
+    )
+    files = tuple(dict.fromkeys((*needed_files(root, files), *open_before)))
+    more = _fetch_missing(root, files, (), progress, retry, first=False)
     return replace(
         more,
         fetched=(*outcome.fetched, *more.fetched),
@@ -91,130 +93,138 @@ def download(
     )
 
 
-def _bring(
+def _fetch_missing(
     root: Path,
     files: Sequence[PublishedFile],
     later: Sequence[PublishedFile],
-    progress: Progress | None,
-    patience: Patience,
+    progress: DownloadObserver | None,
+    retry: RetryPolicy,
     *,
     first: bool = True,
-) -> Outcome:
-    """Fetch what is missing of those files; `later` may follow. Raises what `download` raises."""
-    tally = Tally(progress)
-    open_questions = unsettled(root, files)
+) -> DownloadResult:
+    """Fetch what is missing of those files; `later` may follow. Raises what `download_weights` raises."""
+    tally = ProgressTracker(progress)
+    open_questions = unverified(root, files)
     if not open_questions:
-        return Outcome(root, kept=present(root, files), asked=False)
-    hub = Hub()
+        return DownloadResult(root, kept=present_files(root, files), asked=False)
+    hub = HubClient()
     try:
-        listings = _ask(hub, open_questions, tally, patience)
+        listings = _list_repositories(hub, open_questions, tally, retry)
     except OfflineError as error:
-        _require_present(root, open_questions, error)
+        _check_present(root, open_questions, error)
         tally.note(str(error))
-        return Outcome(root, kept=present(root, files), asked=False, checked=False)
-    with claimed(root, tally) as staging:
-        _require_still_settled(root, files, open_questions)
-        plan = survey(root, files, listings, tally, later=_bytes(later))
+        return DownloadResult(root, kept=present_files(root, files), asked=False, checked=False)
+    with lock_folder(root, tally) as staging:
+        _check_still_verified(root, files, open_questions)
+        plan = compare(root, files, listings, tally, later=_total_size(later))
         if first and plan.items:
             tally.note(layout.LICENCES)
-        _announce(plan, tally)
-        require_space(root, plan.size - plan.staged)
-        _fetch_all(hub, plan, staging, Tally(progress, all_size=plan.size, all_done=plan.staged), patience)
-    return Outcome(root, tuple(item.name for item in plan.items), plan.kept, plan.size)
+        _report_plan(plan, tally)
+        check_free_space(root, plan.size - plan.staged)
+        _fetch_all(
+            hub, plan, staging, ProgressTracker(progress, all_size=plan.size, all_done=plan.staged), retry
+        )
+    return DownloadResult(root, tuple(item.name for item in plan.items), plan.kept, plan.size)
 
 
-def _bytes(files: Sequence[PublishedFile]) -> int:
+def _total_size(files: Sequence[PublishedFile]) -> int:
     """How large files are that nobody was asked for, as far as that is known."""
-    known = (layout.KNOWN.get((file.repository, path)) for file in files for path in file.remote)
+    known = (layout.KNOWN_DIGESTS.get((file.repository, path)) for file in files for path in file.remote)
     return sum(each.size for each in known if each is not None)
 
 
-def preview(
+def plan_download(
     root: Path | None = None,
     *,
     tiny: bool = False,
     revisions: Mapping[str, str] | None = None,
-    progress: Progress | None = None,
-    patience: Patience | None = None,
-) -> Plan:
-    """What `download` would do. Nothing is written, and a file of the right size is taken for whole.
+    progress: DownloadObserver | None = None,
+    retry: RetryPolicy | None = None,
+) -> DownloadPlan:
+    """What `download_weights` would do. Nothing is written, and a file of the right size is taken for whole.
 
     Without the hub, so is every file that is there.
-    Raises what `download` raises.
+    Raises what `download_weights` raises.
     """
-    root, tally, patience = root or layout.default_root(), Tally(progress), patience or Patience()
-    every = wanted(tiny=tiny, revisions=revisions)
-    files = needed(root, every)
-    open_questions = unsettled(root, files)
-    later = _bytes(undecided(root, every)) if open_questions else 0
+    root, tally, retry = (
+        root or layout.default_weights_dir(),
+        ProgressTracker(progress),
+        retry or RetryPolicy(),
+    )
+    every = files_of_set(tiny=tiny, revisions=revisions)
+    files = needed_files(root, every)
+    open_questions = unverified(root, files)
+    later = _total_size(undecided_files(root, every)) if open_questions else 0
     try:
-        listings = _ask(Hub(), open_questions, tally, patience) if open_questions else {}
+        listings = _list_repositories(HubClient(), open_questions, tally, retry) if open_questions else {}
     except OfflineError as error:
-        _require_present(root, open_questions, error)
+        _check_present(root, open_questions, error)
         tally.note(str(error))
-        return Plan(root, present(root, files), later=later)
-    _require_still_settled(root, files, open_questions)
-    return survey(root, files, listings, tally, thorough=False, later=later)
+        return DownloadPlan(root, present_files(root, files), later=later)
+    _check_still_verified(root, files, open_questions)
+    return compare(root, files, listings, tally, thorough=False, later=later)
 
 
-def _require_present(root: Path, files: Sequence[PublishedFile], error: OfflineError) -> None:
+def _check_present(root: Path, files: Sequence[PublishedFile], error: OfflineError) -> None:
     """Without the hub, files that are there will do; raises the error, with what to do, when any is not."""
-    missing = [file for file in files if file.find(root) is None]
+    missing = [file for file in files if file.find_in(root) is None]
     if missing:
-        raise _by_hand(error, root, missing) from error
+        raise _manual_download_error(error, root, missing) from error
 
 
-def _require_still_settled(
-    root: Path, files: Sequence[PublishedFile], open_questions: Sequence[PublishedFile]
+def _check_still_verified(
+    root: Path, files: Sequence[PublishedFile], undecided: Sequence[PublishedFile]
 ) -> None:
     """Raise `DownloadError` when a file changed while others were asked for, or the lock was waited for."""
-    for file in unsettled(root, files):
-        if file not in open_questions:
-            changed = file.find(root) or root / file.folder / file.names[-1]
+    for file in unverified(root, files):
+        if file not in undecided:
+            changed = file.find_in(root) or root / file.folder / file.names[-1]
             raise DownloadError(f"{changed} was changed meanwhile: run the same command again.")
 
 
-def _ask(
-    hub: Hub, files: Sequence[PublishedFile], tally: Tally, patience: Patience
-) -> dict[Repository, Listing]:
+def _list_repositories(
+    hub: HubClient, files: Sequence[PublishedFile], tracker: ProgressTracker, retry: RetryPolicy
+) -> dict[Repository, RepositoryListing]:
     """What each of the files' repositories has, asked once for each. Raises what `Hub.listing` raises."""
     listings = {}
     for repository in dict.fromkeys(file.repository for file in files):
         paths = {path for file in files if file.repository == repository for path in file.remote}
         try:
-            listings[repository] = patience.persist(
-                partial(hub.listing, repository, paths),
-                tally.note,
-                connections=_FIRST_CONTACT,
+            listings[repository] = retry.run(
+                partial(hub.list_files, repository, paths),
+                tracker.note,
+                max_connection_failures=_FIRST_CONNECTION_ATTEMPTS,
             )
-        except Hiccup as hiccup:
+        except TransientError as hiccup:
             if hiccup.busy:
-                raise busy(hub, hiccup, "then run the same command again") from hiccup
+                raise rate_limit_error(hub, hiccup, "then run the same command again") from hiccup
             raise OfflineError(f"There is {hiccup.reason}.") from hiccup
     return listings
 
 
-def _announce(plan: Plan, tally: Tally) -> None:
+def _report_plan(plan: DownloadPlan, tracker: ProgressTracker) -> None:
     if plan.items:
         files = "1 file" if len(plan.items) == 1 else f"{len(plan.items)} files"
-        resumed = f", {sized(plan.staged)} of it there already" if plan.staged else ""
-        tally.note(
-            f"fetching {files} into {plan.root}: {sized(plan.size)}{resumed}{plan.more}; "
-            f"{sized(free_space(plan.root))} are free"
+        resumed = f", {format_bytes(plan.staged)} of it there already" if plan.staged else ""
+        tracker.note(
+            f"fetching {files} into {plan.root}: {format_bytes(plan.size)}{resumed}{plan.describe_later}; "
+            f"{format_bytes(free_space(plan.root))} are free"
         )
 
 
-def _fetch_all(hub: Hub, plan: Plan, staging: Path, tally: Tally, patience: Patience) -> None:
-    receipt = Receipt(plan.root)
+def _fetch_all(
+    hub: HubClient, plan: DownloadPlan, staging: Path, tracker: ProgressTracker, retry: RetryPolicy
+) -> None:
+    receipt = VerifiedFiles(plan.root)
     for item in plan.items:
-        part = fetch(hub, item, staging, tally, patience)
+        part = fetch_file(hub, item, staging, tracker, retry)
         path = plan.root / item.name
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(part, path)
-        receipt.remember(path, item.file, item.published.digest, item.listing.commit)
+        receipt.add(path, item.file, item.published.digest, item.listing.commit)
 
 
-def _by_hand(error: OfflineError, root: Path, files: Sequence[PublishedFile]) -> OfflineError:
+def _manual_download_error(error: OfflineError, root: Path, files: Sequence[PublishedFile]) -> OfflineError:
     """The same error, with what to do: which files to copy, from which repository and into which folder."""
     groups: dict[str, list[str]] = {}
     for file in files:

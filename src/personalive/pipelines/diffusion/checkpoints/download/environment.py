@@ -12,25 +12,25 @@ from personalive.errors import InputError, PipelineUnavailableError
 from personalive.installation import pip_command
 
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
-_OTHERS_CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_REQUESTS_CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 _PROXIES = ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY")
 _TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")
 
 
-def prepare() -> None:
+def configure_connection() -> None:
     """Make the connection's settings of the environment. Raises `InputError` naming the variable that is wrong.
 
     `PipelineUnavailableError` where a proxy needs a library that is not installed.
     """
-    _require_token()
+    _check_token()
     from huggingface_hub import get_session
 
     try:
         get_session()
     except ImportError:
         raise PipelineUnavailableError(
-            f"{_proxies('socks')} names a SOCKS proxy, which needs the package socksio: run "
+            f"{_proxy_variables('socks')} names a SOCKS proxy, which needs the package socksio: run "
             f"{pip_command('socksio')}, or name an http proxy."
         ) from None
     except (OSError, ssl.SSLError) as error:
@@ -41,12 +41,12 @@ def prepare() -> None:
         ) from error
     except Exception as error:  # each version of the library has its own for an address that is none
         raise InputError(
-            f"{_proxies('')} must name a proxy such as http://proxy.example:3128 (or socks5://, https://): "
+            f"{_proxy_variables('')} must name a proxy such as http://proxy.example:3128 (or socks5://, https://): "
             f"{type(error).__name__}."
         ) from None
 
 
-def _require_token() -> None:
+def _check_token() -> None:
     """Raise `InputError` for a token with signs that none has; the connection's own error would show it."""
     from huggingface_hub import get_token
 
@@ -65,13 +65,13 @@ def _require_token() -> None:
         raise InputError(f"The token in {name or 'the file of hf auth login'} holds {broken}: copy it again.")
 
 
-def untrusted(error: BaseException, host: str) -> str | None:
+def explain_untrusted_certificate(error: BaseException, host: str) -> str | None:
     """What to do about a certificate that is not trusted; None for an error of another kind."""
-    chain = list(_causes(error))
+    chain = list(_cause_chain(error))
     verified = any(isinstance(each, ssl.SSLCertVerificationError) for each in chain)
     if not verified and not any("CERTIFICATE_VERIFY_FAILED" in str(each) for each in chain):
         return None
-    other = next((name for name in _OTHERS_CERTIFICATES if os.environ.get(name)), None)
+    other = next((name for name in _REQUESTS_CERTIFICATES if os.environ.get(name)), None)
     own = next((name for name in _CERTIFICATES if os.environ.get(name)), None)
     hint = f"{other} is not looked at; set SSL_CERT_FILE to the same file" if other else _HINT
     if own:
@@ -85,14 +85,14 @@ _HINT = (
 )
 
 
-def proxied(error: BaseException) -> str | None:
+def describe_proxy(error: BaseException) -> str | None:
     """Which proxy an error speaks of; None where it speaks of none."""
-    if not any(type(each).__name__ == "ProxyError" for each in _causes(error)):
+    if not any(type(each).__name__ == "ProxyError" for each in _cause_chain(error)):
         return None
-    return f"the proxy in {_proxies('')}"
+    return f"the proxy in {_proxy_variables('')}"
 
 
-def _proxies(scheme: str) -> str:
+def _proxy_variables(scheme: str) -> str:
     """The variables that name a proxy, of that kind."""
     found = [
         name
@@ -103,14 +103,14 @@ def _proxies(scheme: str) -> str:
     return " and ".join(dict.fromkeys(found)) or "This machine's setting"
 
 
-def host_of(url: str) -> str:
+def display_host(url: str) -> str:
     """Scheme, host and port of an address: what may be shown of it."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def _cause_chain(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

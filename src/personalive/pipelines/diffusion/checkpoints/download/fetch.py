@@ -8,27 +8,27 @@ from pathlib import Path
 from typing import NoReturn
 
 from personalive.errors import CorruptDownloadError, DownloadError
-from personalive.pipelines.diffusion.checkpoints.download.hub import Hub, Listing, Published
-from personalive.pipelines.diffusion.checkpoints.download.progress import Tally
-from personalive.pipelines.diffusion.checkpoints.download.retry import Hiccup, Patience
-from personalive.pipelines.diffusion.checkpoints.download.staging import sized
+from personalive.pipelines.diffusion.checkpoints.download.hub import HubClient, HubFile, RepositoryListing
+from personalive.pipelines.diffusion.checkpoints.download.progress import ProgressTracker
+from personalive.pipelines.diffusion.checkpoints.download.retry import RetryPolicy, TransientError
+from personalive.pipelines.diffusion.checkpoints.download.staging import format_bytes
 from personalive.pipelines.diffusion.checkpoints.layout import PublishedFile
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class DownloadItem:
     """A file of the set that is to be fetched, and what the hub says of it."""
 
     file: PublishedFile
-    published: Published
-    listing: Listing
+    published: HubFile
+    listing: RepositoryListing
 
     @property
     def name(self) -> str:
         """Where it goes, relative to the set's folder."""
         return (self.file.folder / self.published.path.rpartition("/")[2]).as_posix()
 
-    def part(self, staging: Path) -> Path:
+    def partial_path(self, staging: Path) -> Path:
         """The file while it is incomplete. Named by content, so that no two versions ever mix.
 
         Raises `DownloadError` for a link: what it leads to is not ours to write to.
@@ -38,101 +38,109 @@ class Item:
             raise DownloadError(f"{part} is a link, so it is none of ours: remove it.")
         return part
 
-    def staged(self, staging: Path) -> int:
+    def partial_size(self, staging: Path) -> int:
         """How many bytes an earlier run left."""
-        part = self.part(staging)
+        part = self.partial_path(staging)
         return part.stat().st_size if part.is_file() else 0
 
 
-def whole(path: Path, published: Published, name: str, tally: Tally) -> bool:
+def is_complete(path: Path, published: HubFile, name: str, tracker: ProgressTracker) -> bool:
     """Whether the file is the published one, by size and hash. Raises `OSError`."""
     if path.stat().st_size != published.size:
         return False
-    tally.begin("checking", name, published.size)
-    return published.digest.matches(path, lambda count: tally.advance(count, in_all=False))
+    tracker.begin("checking", name, published.size)
+    return published.digest.matches(path, lambda count: tracker.advance(count, in_all=False))
 
 
-def fetch(hub: Hub, item: Item, staging: Path, tally: Tally, patience: Patience) -> Path:
+def fetch_file(
+    hub: HubClient, item: DownloadItem, staging: Path, tracker: ProgressTracker, retry: RetryPolicy
+) -> Path:
     """Complete the file in `staging` and return it, verified.
 
     Raises `CorruptDownloadError` when it is wrong twice, `DownloadError` when the connection fails for good,
     what `Hub.listing` raises, and `OSError` when it cannot be written.
     """
-    part = item.part(staging)
+    part = item.partial_path(staging)
     for last in (False, True):
-        _complete(hub, item, staging, tally, patience)
-        if whole(part, item.published, item.name, tally):
+        _complete(hub, item, staging, tracker, retry)
+        if is_complete(part, item.published, item.name, tracker):
             return part
-        tally.advance(-min(part.stat().st_size, item.published.size))
+        tracker.advance(-min(part.stat().st_size, item.published.size))
         part.unlink()
         if not last:
-            tally.note(f"{item.name} arrived damaged; fetching it anew")
+            tracker.note(f"{item.name} arrived damaged; fetching it anew")
     raise CorruptDownloadError(
         f"{item.name} arrived damaged twice from {hub.address} (its size or hash is not the published one) and "
         "was thrown away: run the same command again later, or from another network."
     )
 
 
-def _complete(hub: Hub, item: Item, staging: Path, tally: Tally, patience: Patience) -> None:
-    there = item.staged(staging)
+def _complete(
+    hub: HubClient, item: DownloadItem, staging: Path, tracker: ProgressTracker, retry: RetryPolicy
+) -> None:
+    there = item.partial_size(staging)
     if there > item.published.size:  # nothing of ours
-        item.part(staging).unlink()
-        tally.advance(-item.published.size)
+        item.partial_path(staging).unlink()
+        tracker.advance(-item.published.size)
         there = 0
-    tally.begin("fetching", item.name, item.published.size, there)
+    tracker.begin("fetching", item.name, item.published.size, there)
     try:
-        patience.persist(
-            lambda: _try(hub, item, staging, tally), tally.note, gained=lambda: item.staged(staging)
+        retry.run(
+            lambda: _attempt(hub, item, staging, tracker),
+            tracker.note,
+            received=lambda: item.partial_size(staging),
         )
-    except Hiccup as hiccup:
-        _give_up(hub, item, item.staged(staging), hiccup)
+    except TransientError as hiccup:
+        _raise_connection_error(hub, item, item.partial_size(staging), hiccup)
 
 
-def _try(hub: Hub, item: Item, staging: Path, tally: Tally) -> None:
+def _attempt(hub: HubClient, item: DownloadItem, staging: Path, tracker: ProgressTracker) -> None:
     try:
-        _go_on(hub, item, staging, tally)
-    except Hiccup as hiccup:
+        _resume(hub, item, staging, tracker)
+    except TransientError as hiccup:
         if hiccup.restart:
-            tally.advance(-item.staged(staging))
-            item.part(staging).unlink(missing_ok=True)
+            tracker.advance(-item.partial_size(staging))
+            item.partial_path(staging).unlink(missing_ok=True)
         raise
 
 
-def _go_on(hub: Hub, item: Item, staging: Path, tally: Tally) -> None:
-    there, size = item.staged(staging), item.published.size
+def _resume(hub: HubClient, item: DownloadItem, staging: Path, tracker: ProgressTracker) -> None:
+    there, size = item.partial_size(staging), item.published.size
     if there < size:
         with (
-            hub.reading(item.listing, item.published.path, there) as body,
-            item.part(staging).open("ab") as stream,
+            hub.open_file(item.listing, item.published.path, there) as body,
+            item.partial_path(staging).open("ab") as stream,
         ):
             if body.start < there:  # a server that knows no ranges
                 stream.truncate(body.start)
-                tally.advance(body.start - there)
+                tracker.advance(body.start - there)
                 there = body.start
-            for piece in body.pieces:
+            for piece in body.chunks:
                 kept = piece[: size + 1 - there]  # one byte too many is enough to be found wrong
                 stream.write(kept)
                 there += len(kept)
-                tally.advance(len(kept))
+                tracker.advance(len(kept))
                 if there > size:
                     break
             stream.flush()
             os.fsync(stream.fileno())
     if there < size:
-        raise Hiccup(f"{hub.address} ended {item.name} early")
+        raise TransientError(f"{hub.address} ended {item.name} early")
 
 
-def _give_up(hub: Hub, item: Item, there: int, hiccup: Hiccup) -> NoReturn:
-    again = f"run the same command again to go on at {sized(there)} of {sized(item.published.size)}"
-    if hiccup.busy:
-        raise busy(hub, hiccup, f"then {again}") from hiccup
+def _raise_connection_error(
+    hub: HubClient, item: DownloadItem, received: int, error: TransientError
+) -> NoReturn:
+    again = f"run the same command again to go on at {format_bytes(received)} of {format_bytes(item.published.size)}"
+    if error.busy:
+        raise rate_limit_error(hub, error, f"then {again}") from error
     raise DownloadError(
-        f"The connection broke again and again while {item.name} was fetched ({hiccup.reason}): {again}."
-    ) from hiccup
+        f"The connection broke again and again while {item.name} was fetched ({error.reason}): {again}."
+    ) from error
 
 
-def busy(hub: Hub, hiccup: Hiccup, again: str) -> DownloadError:
-    """The error for a hub that keeps putting us off. `again` says how to go on."""
-    wait = f"wait {max(1, round(hiccup.wait / 60))} min" if hiccup.wait else "wait a few minutes"
-    token = " (with HF_TOKEN set the limits are wider)" if "429" in hiccup.reason else ""
-    return DownloadError(f"{hub.address} has no time for us now ({hiccup.reason}): {wait}, {again}{token}.")
+def rate_limit_error(hub: HubClient, error: TransientError, advice: str) -> DownloadError:
+    """The error for a hub that keeps putting us off. `advice` says how to go on."""
+    wait = f"wait {max(1, round(error.wait / 60))} min" if error.wait else "wait a few minutes"
+    token = " (with HF_TOKEN set the limits are wider)" if "429" in error.reason else ""
+    return DownloadError(f"{hub.address} has no time for us now ({error.reason}): {wait}, {advice}{token}.")

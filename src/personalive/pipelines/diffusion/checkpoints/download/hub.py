@@ -20,27 +20,27 @@ from urllib.parse import urlsplit
 from personalive.errors import AccessDeniedError, DownloadError, InputError, OfflineError
 from personalive.pipelines.diffusion.checkpoints import layout
 from personalive.pipelines.diffusion.checkpoints.download import environment
-from personalive.pipelines.diffusion.checkpoints.download.retry import Hiccup
-from personalive.pipelines.diffusion.checkpoints.download.staging import library_missing
+from personalive.pipelines.diffusion.checkpoints.download.retry import TransientError
+from personalive.pipelines.diffusion.checkpoints.download.staging import missing_library_error
 from personalive.pipelines.diffusion.checkpoints.download.verified_files import Digest
 from personalive.pipelines.diffusion.checkpoints.layout import Repository
 
 if TYPE_CHECKING:
     from huggingface_hub.errors import HfHubHTTPError
 
-_DEFAULT = "https://huggingface.co"
-_YES = {"1", "ON", "YES", "TRUE"}
-_PASSING = {408, 429, 500, 502, 503, 504}
+_DEFAULT_ENDPOINT = "https://huggingface.co"
+_TRUE_VALUES = {"1", "ON", "YES", "TRUE"}
+_TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
 # A content network says so of an address that was signed too long ago, or of a machine that it holds back for a
 # while; the hub signs another for the next try.
-_PASSING_ELSEWHERE = {400, 401, 403}
-_NOT_THAT_RANGE = 416
+_TRANSIENT_MIRROR_STATUS = {400, 401, 403}
+_RANGE_NOT_SATISFIABLE = 416
 _HOST = re.compile(r"[\w.:%-]+")
-_HASHES = {"sha256": re.compile(r"[0-9a-f]{64}"), "sha1": re.compile(r"[0-9a-f]{40}")}
+_HASH_PATTERNS = {"sha256": re.compile(r"[0-9a-f]{64}"), "sha1": re.compile(r"[0-9a-f]{40}")}
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class HubFile:
     """A file as the hub has it: its path in the repository, its size in bytes and what it hashes to.
 
     A file on its way is named by its hash, so whoever answers for a hub must not get to choose any name.
@@ -57,28 +57,28 @@ class Published:
             raise ValueError("a path leads out of the repository")
         if type(self.size) is not int or self.size < 0:
             raise ValueError("a size is no number of bytes")
-        if not _HASHES[self.digest.algorithm].fullmatch(self.digest.value):
+        if not _HASH_PATTERNS[self.digest.algorithm].fullmatch(self.digest.value):
             raise ValueError("a hash is none")
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class RepositoryListing:
     """A repository's files by path, at the commit that its revision stands for now."""
 
     repository: Repository
     commit: str
-    files: dict[str, Published]
+    files: dict[str, HubFile]
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class ResponseBody:
     """Bytes of a file from `start` on."""
 
     start: int
-    pieces: Iterator[bytes]
+    chunks: Iterator[bytes]
 
 
-class Hub:
+class HubClient:
     """The hub at `$HF_ENDPOINT`, with the token in `$HF_TOKEN` or of `hf auth login`, if there is one.
 
     `address` is for messages: the name and password that the endpoint may hold are left out of it.
@@ -89,50 +89,54 @@ class Hub:
         try:
             from huggingface_hub import constants
         except ImportError:
-            raise library_missing("huggingface_hub") from None
-        self._endpoint = (os.environ.get("HF_ENDPOINT") or _DEFAULT).strip().rstrip("/")
-        self.address = _without_secrets(self._endpoint)
-        if not _is_address(self._endpoint):
-            raise InputError(f"HF_ENDPOINT must be an address such as {_DEFAULT}, not {self.address!r}.")
+            raise missing_library_error("huggingface_hub") from None
+        self._endpoint = (os.environ.get("HF_ENDPOINT") or _DEFAULT_ENDPOINT).strip().rstrip("/")
+        self.address = _redact_credentials(self._endpoint)
+        if not _is_url(self._endpoint):
+            raise InputError(
+                f"HF_ENDPOINT must be an address such as {_DEFAULT_ENDPOINT}, not {self.address!r}."
+            )
         # Otherwise it fetches a list of coding agents first and tells the hub what runs here.
         constants.HF_HUB_DISABLE_TELEMETRY = True
-        self._silence = float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
+        self._timeout = float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
 
-    def listing(self, repository: Repository, paths: Collection[str]) -> Listing:
+    def list_files(self, repository: Repository, paths: Collection[str]) -> RepositoryListing:
         """Ask for those files of a repository that it has: one request, where the hub tells sizes and hashes.
 
         Some mirrors list names alone; they are asked for each file. A file whose size and hash are told nowhere
         could not be verified, so it counts as not published. What is known of a file goes before what is told.
 
-        Raises `Hiccup` for what may pass, `OfflineError`, `AccessDeniedError`, or `DownloadError`.
+        Raises `TransientError` for what may pass, `OfflineError`, `AccessDeniedError`, or `DownloadError`.
         """
         from huggingface_hub import HfApi
 
-        with self._understood(repository):
-            api = HfApi(self._endpoint, library_name="personalive", library_version=_version())
+        with self._translate_errors(repository):
+            api = HfApi(self._endpoint, library_name="personalive", library_version=_library_version())
             try:
                 info = api.model_info(
                     repository.name,
                     revision=repository.revision,
                     files_metadata=True,
-                    timeout=self._silence,
+                    timeout=self._timeout,
                 )
                 commit = str(info.sha)
                 listed = [entry for entry in info.siblings or [] if entry.rfilename in paths]
-                found = [self._described(repository, commit, entry) for entry in listed]
-                return Listing(repository, commit, {file.path: file for file in found if file is not None})
+                found = [self._parse_listed_file(repository, commit, entry) for entry in listed]
+                return RepositoryListing(
+                    repository, commit, {file.path: file for file in found if file is not None}
+                )
             except (ValueError, TypeError, LookupError, AttributeError) as error:  # no list of files
                 raise DownloadError(
                     f"{self.address} does not answer as a hub does: check HF_ENDPOINT, and that no proxy or "
                     "log-in page is in between."
                 ) from error
 
-    def _described(self, repository: Repository, commit: str, entry: Any) -> Published | None:
+    def _parse_listed_file(self, repository: Repository, commit: str, entry: Any) -> HubFile | None:
         """A file that is listed. Raises `DownloadError` where another is known to be published there."""
-        told, known = _published(entry), layout.KNOWN.get((repository, entry.rfilename))
+        told, known = _parse_listing_entry(entry), layout.KNOWN_DIGESTS.get((repository, entry.rfilename))
         if known is None:
-            return told or self._probed(repository, commit, entry)
-        whole = Published(entry.rfilename, known.size, Digest("sha256", known.sha256))
+            return told or self._probe_file(repository, commit, entry)
+        whole = HubFile(entry.rfilename, known.size, Digest("sha256", known.sha256))
         if told is not None and told.digest.algorithm == "sha256" and told != whole:
             raise DownloadError(
                 f"{self.address} has another {whole.path} of {repository.name} than the one that is published at "
@@ -141,23 +145,23 @@ class Hub:
             )
         return whole
 
-    def _probed(self, repository: Repository, commit: str, entry: Any) -> Published | None:
+    def _probe_file(self, repository: Repository, commit: str, entry: Any) -> HubFile | None:
         """The same from the headers that the file itself would be sent with; its ETag is its hash."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         url = hf_hub_url(repository.name, entry.rfilename, revision=commit, endpoint=self._endpoint)
-        told = get_hf_file_metadata(url, timeout=self._silence, endpoint=self._endpoint)
+        told = get_hf_file_metadata(url, timeout=self._timeout, endpoint=self._endpoint)
         tag = told.etag or ""
-        algorithm = next((kind for kind, form in _HASHES.items() if form.fullmatch(tag)), None)
+        algorithm = next((kind for kind, form in _HASH_PATTERNS.items() if form.fullmatch(tag)), None)
         if told.size is None or algorithm is None:
             return None
-        return Published(entry.rfilename, told.size, Digest(algorithm, tag))
+        return HubFile(entry.rfilename, told.size, Digest(algorithm, tag))
 
     @contextmanager
-    def reading(self, listing: Listing, path: str, start: int) -> Iterator[Body]:
+    def open_file(self, listing: RepositoryListing, path: str, start: int) -> Iterator[ResponseBody]:
         """Open a file of a repository for reading from byte `start` on, or from 0 if the server cannot do that.
 
-        Raises what `listing` raises, while reading too.
+        Raises what `list_files` raises, while reading too.
         """
         from huggingface_hub import get_session, hf_hub_url
         from huggingface_hub.utils import (  # type: ignore[attr-defined]  # it resolves them when asked for
@@ -166,26 +170,26 @@ class Hub:
         )
 
         url = hf_hub_url(listing.repository.name, path, revision=listing.commit, endpoint=self._endpoint)
-        headers = build_hf_headers(library_name="personalive", library_version=_version())
+        headers = build_hf_headers(library_name="personalive", library_version=_library_version())
         headers["Accept-Encoding"] = "identity"  # a place in a compressed stream is none in the file
         if start:
             headers["Range"] = f"bytes={start}-"
         with (
-            self._understood(listing.repository),
-            get_session().stream("GET", url, headers=headers, timeout=self._silence) as response,
+            self._translate_errors(listing.repository),
+            get_session().stream("GET", url, headers=headers, timeout=self._timeout) as response,
         ):
             hf_raise_for_status(response)
             partly = response.headers.get("Content-Range", "").startswith(f"bytes {start}-")
-            yield Body(start if partly else 0, response.iter_bytes())
+            yield ResponseBody(start if partly else 0, response.iter_bytes())
 
     @contextmanager
-    def _understood(self, repository: Repository) -> Iterator[None]:
+    def _translate_errors(self, repository: Repository) -> Iterator[None]:
         """Turn what huggingface_hub and the HTTP library raise into our errors."""
         from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-        if os.environ.get("HF_HUB_OFFLINE", "").upper() in _YES:
+        if os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE_VALUES:
             raise OfflineError("HF_HUB_OFFLINE is set, so the hub is not asked.")
-        environment.prepare()
+        environment.configure_connection()
         # Its HTTP library changes from version to version; the errors of whichever it is share this base.
         network_error = cast("type[Exception]", HfHubHTTPError.__bases__[0])
         try:
@@ -193,43 +197,43 @@ class Hub:
         except OfflineModeIsEnabled as error:
             raise OfflineError("huggingface_hub is in offline mode, so the hub is not asked.") from error
         except HfHubHTTPError as error:
-            raise self._meaning(error, repository) from error
+            raise self._status_error(error, repository) from error
         except network_error as error:
-            raise self._broken(error) from error
+            raise self._connection_error(error) from error
 
-    def _broken(self, error: Exception) -> Exception:
+    def _connection_error(self, error: Exception) -> Exception:
         """What a connection that fails says, with the host that it was to: a mirror may send on to another."""
-        host = self._host(error)
-        untrusted = environment.untrusted(error, host)
+        host = self._requested_host(error)
+        untrusted = environment.explain_untrusted_certificate(error, host)
         if untrusted is not None:  # which no other try would change
             return OfflineError(untrusted)
-        proxy = environment.proxied(error)
+        proxy = environment.describe_proxy(error)
         where = host if host == self.address else f"{host}, to which {self.address} redirects"
-        return Hiccup(f"no connection to {proxy or where} ({self._reason(error)})")
+        return TransientError(f"no connection to {proxy or where} ({self._describe_error(error)})")
 
-    def _host(self, error: Any) -> str:
+    def _requested_host(self, error: Any) -> str:
         """Who was asked last, as it may be shown."""
         answered = getattr(error, "response", None)
         try:
-            asked = environment.host_of(str((error if answered is None else answered).request.url))
+            asked = environment.display_host(str((error if answered is None else answered).request.url))
         except (RuntimeError, AttributeError, ValueError):  # it was nobody, or the library does not say
             return self.address
-        return self.address if asked == environment.host_of(self._endpoint) else asked
+        return self.address if asked == environment.display_host(self._endpoint) else asked
 
-    def _reason(self, error: Exception) -> str:
+    def _describe_error(self, error: Exception) -> str:
         said = " ".join(str(error).split()).replace(self._endpoint, self.address)
         return said or type(error).__name__
 
-    def _meaning(self, error: HfHubHTTPError, repository: Repository) -> Exception:
+    def _status_error(self, error: HfHubHTTPError, repository: Repository) -> Exception:
         """What an answer other than success says; the hub answers 401 for repositories that do not exist, too."""
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
         status, name, hub = error.response.status_code, repository.name, self.address
-        host = self._host(error)
-        if status in _PASSING:
-            return Hiccup(f"{host} answers {status}", busy=True, wait=_wait(error))
-        if status == _NOT_THAT_RANGE:
-            return Hiccup(f"{hub} answers {status}", restart=True)
+        host = self._requested_host(error)
+        if status in _TRANSIENT_STATUS:
+            return TransientError(f"{host} answers {status}", busy=True, wait=_retry_after(error))
+        if status == _RANGE_NOT_SATISFIABLE:
+            return TransientError(f"{hub} answers {status}", restart=True)
         denied = status in {401, 403}
         if isinstance(error, GatedRepoError):
             text = (
@@ -243,8 +247,8 @@ class Hub:
                 f"{hub} has no repository {name}, or shows it to some only: check HF_ENDPOINT, or set HF_TOKEN to "
                 "a token that may read it."
             )
-        elif host != hub and status in _PASSING_ELSEWHERE:
-            return Hiccup(f"{host}, to which {hub} redirects, answers {status}")
+        elif host != hub and status in _TRANSIENT_MIRROR_STATUS:
+            return TransientError(f"{host}, to which {hub} redirects, answers {status}")
         elif denied:
             text = (
                 f"{hub} refuses access to {name} ({status}): set HF_TOKEN to a token that may read it, or unset it "
@@ -257,16 +261,16 @@ class Hub:
         return AccessDeniedError(text) if denied else DownloadError(text)
 
 
-def _published(entry: Any) -> Published | None:
-    """A file as it was listed; None when its size or hash was left out. Raises what `Published` does."""
+def _parse_listing_entry(entry: Any) -> HubFile | None:
+    """A file as it was listed; None when its size or hash was left out. Raises what `HubFile` does."""
     if entry.lfs is not None:
         size, digest = entry.lfs.size, Digest("sha256", entry.lfs.sha256)
     else:
         size, digest = entry.size, Digest("sha1", entry.blob_id)
-    return Published(entry.rfilename, size, digest) if size is not None and digest.value else None
+    return HubFile(entry.rfilename, size, digest) if size is not None and digest.value else None
 
 
-def _wait(error: HfHubHTTPError) -> float | None:
+def _retry_after(error: HfHubHTTPError) -> float | None:
     """The seconds that the hub asks to wait, in either of the headers it uses."""
     headers = error.response.headers
     try:  # servers in between may say when, rather than how long
@@ -279,7 +283,7 @@ def _wait(error: HfHubHTTPError) -> float | None:
     return float(asked[1]) if asked else None
 
 
-def _is_address(text: str) -> bool:
+def _is_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
         _ = parts.port  # raises when it is none
@@ -288,12 +292,12 @@ def _is_address(text: str) -> bool:
     return parts.scheme in {"http", "https"} and bool(_HOST.fullmatch(parts.hostname or ""))
 
 
-def _without_secrets(address: str) -> str:
+def _redact_credentials(address: str) -> str:
     """An address as it may be shown; what comes before its last @ could be a password with any signs in it."""
     return re.sub(r"^([A-Za-z]+://)?.*@", lambda match: match[1] or "", address, flags=re.DOTALL)
 
 
-def _version() -> str:
+def _library_version() -> str:
     import personalive
 
     return personalive.__version__

@@ -8,27 +8,27 @@ from pathlib import Path
 
 from personalive.errors import InputError, MissingWeightsError, WeightsError
 from personalive.file_replace import replace_file
-from personalive.paths import expanded
+from personalive.paths import expand_user
 from personalive.pipelines.diffusion.checkpoints import layout
-from personalive.pipelines.diffusion.checkpoints.download.downloader import Outcome
-from personalive.pipelines.diffusion.checkpoints.download.plan import wanted
-from personalive.pipelines.diffusion.checkpoints.download.progress import Progress, Tally
+from personalive.pipelines.diffusion.checkpoints.download.downloader import DownloadResult
+from personalive.pipelines.diffusion.checkpoints.download.plan import files_of_set
+from personalive.pipelines.diffusion.checkpoints.download.progress import DownloadObserver, ProgressTracker
 from personalive.pipelines.diffusion.checkpoints.download.staging import (
-    claimed,
-    library_missing,
-    require_space,
-    sized,
+    check_free_space,
+    format_bytes,
+    lock_folder,
+    missing_library_error,
 )
 from personalive.pipelines.diffusion.checkpoints.download.verified_files import Digest
-from personalive.pipelines.diffusion.checkpoints.file_diagnosis import foreign
+from personalive.pipelines.diffusion.checkpoints.file_diagnosis import diagnose_file
 from personalive.pipelines.diffusion.checkpoints.layout import PublishedFile
 
-_PIECE = 8 * 2**20
+_CHUNK_BYTES = 8 * 2**20
 
 
-def from_directory(
-    source: Path, target: Path | None = None, *, tiny: bool = False, progress: Progress | None = None
-) -> Outcome:
+def copy_from_directory(
+    source: Path, target: Path | None = None, *, tiny: bool = False, progress: DownloadObserver | None = None
+) -> DownloadResult:
     """Copy the set in the folder `source`, or in its `pretrained_weights/`, to `target`. No hub is asked.
 
     Where both are on one file system the files are linked, which takes neither time nor space. A file at its
@@ -44,39 +44,39 @@ def from_directory(
     `DiskFullError`, or `DownloadError` when the target cannot be written or the source cannot be read;
     `PipelineUnavailableError` without the libraries.
     """
-    target, files = target or layout.default_root(), wanted(tiny=tiny)
-    source = layout.resolve(expanded(source))
-    found = _found(source, files)
-    names = _names(source, found.values())
-    _refuse_rivals(source, target, files)
-    new = tuple(name for name in names if not _linked(source / name, target / name))
+    target, files = target or layout.default_weights_dir(), files_of_set(tiny=tiny)
+    source = layout.resolve_weights_dir(expand_user(source))
+    found = _find_source_files(source, files)
+    names = _list_names(source, found.values())
+    _check_no_conflicts(source, target, files)
+    new = tuple(name for name in names if not _link(source / name, target / name))
     size = sum((source / name).stat().st_size for name in new)
-    tally = Tally(progress, all_size=size)
+    tally = ProgressTracker(progress, all_size=size)
     if new:
         tally.note(layout.LICENCES)
-        _require_published(source, found, tally)
-    with claimed(target, tally) as staging:
+        _check_published(source, found, tally)
+    with lock_folder(target, tally) as staging:
         if source.stat().st_dev != target.stat().st_dev:
-            require_space(target, size)
+            check_free_space(target, size)
         if new:
-            tally.note(f"taking {len(new)} files ({sized(size)}) from {source}")
+            tally.note(f"taking {len(new)} files ({format_bytes(size)}) from {source}")
         for name in new:
-            _take(source / name, target / name, staging, name, tally)
+            _take_file(source / name, target / name, staging, name, tally)
     kept = tuple(name for name in names if name not in new)
-    return Outcome(target, new, kept, size, asked=False, checked=False)
+    return DownloadResult(target, new, kept, size, asked=False, checked=False)
 
 
-def _found(source: Path, files: tuple[PublishedFile, ...]) -> dict[PublishedFile, Path]:
-    """Which of the files the source has, and where. Raises what `from_directory` does for the source."""
+def _find_source_files(source: Path, files: tuple[PublishedFile, ...]) -> dict[PublishedFile, Path]:
+    """Which of the files the source has, and where. Raises what `copy_from_directory` does for the source."""
     if not source.is_dir():
         raise InputError(f"{source} is not a folder: --from takes the one that holds the weights.")
-    every = {file: file.find(source) for file in files}
+    every = {file: file.find_in(source) for file in files}
     found = {file: path for file, path in every.items() if path is not None}
     for path in found.values():
-        for part in _with_parts(path):
-            _require_sound(part)
+        for part in _expand_shards(path):
+            _check_usable(part)
     missing = [file for file in files if file not in found]
-    if missing and (any(file.optional for file in missing) or not _loadable(source, missing)):
+    if missing and (any(file.optional for file in missing) or not _is_loadable(source, missing)):
         # What only lacks because of others is not worth naming beside them.
         named = [file for file in missing if not file.fallback] or missing
         listed = ", ".join(str(file.folder / " or ".join(file.names)) for file in named)
@@ -87,28 +87,28 @@ def _found(source: Path, files: tuple[PublishedFile, ...]) -> dict[PublishedFile
     return found
 
 
-def _names(source: Path, found: Collection[Path]) -> tuple[str, ...]:
+def _list_names(source: Path, found: Collection[Path]) -> tuple[str, ...]:
     """What is to be taken, relative to the source: what was found, the parts of what is split, the sizes."""
-    paths = [path for each in found for path in _with_parts(each)]
-    if (source / layout.SIZES).is_file():
-        paths.append(source / layout.SIZES)
+    paths = [path for each in found for path in _expand_shards(each)]
+    if (source / layout.MODEL_CONFIG).is_file():
+        paths.append(source / layout.MODEL_CONFIG)
     return tuple(path.relative_to(source).as_posix() for path in paths)
 
 
-def _with_parts(path: Path) -> tuple[Path, ...]:
-    if not path.name.endswith(layout.INDEX):
+def _expand_shards(path: Path) -> tuple[Path, ...]:
+    if not path.name.endswith(layout.INDEX_SUFFIX):
         return (path,)
     try:
-        from personalive.pipelines.diffusion.checkpoints.shards import shards
+        from personalive.pipelines.diffusion.checkpoints.shards import resolve_shards
     except ImportError:
-        raise library_missing("torch") from None
-    return (path, *shards(path))
+        raise missing_library_error("torch") from None
+    return (path, *resolve_shards(path))
 
 
-def _require_sound(path: Path) -> None:
+def _check_usable(path: Path) -> None:
     """Raise `WeightsError` for what a loader could not use, `InputError` for what cannot be read."""
     try:
-        wrong = foreign(path)
+        wrong = diagnose_file(path)
     except FileNotFoundError:
         raise MissingWeightsError(f"{path} is not there, but its index names it. Fetch it too.") from None
     except OSError as error:
@@ -119,37 +119,37 @@ def _require_sound(path: Path) -> None:
         raise WeightsError(wrong)
 
 
-def _require_published(source: Path, found: Mapping[PublishedFile, Path], tally: Tally) -> None:
+def _check_published(source: Path, found: Mapping[PublishedFile, Path], tracker: ProgressTracker) -> None:
     """Raise `WeightsError` for a file that has the size of the published one whose hash is known, but not its hash.
 
     A set with sizes of its own, and one that was converted, is nobody's publication.
     """
-    if (source / layout.SIZES).is_file():
+    if (source / layout.MODEL_CONFIG).is_file():
         return
     for file, path in found.items():
-        known, size = file.known(path.name), path.stat().st_size
+        known, size = file.known_digest(path.name), path.stat().st_size
         if known is None:
             continue
         if size != known.size:
-            tally.note(f"{path} is not the published file (by its size), and is taken as it is")
+            tracker.note(f"{path} is not the published file (by its size), and is taken as it is")
             continue
-        tally.begin("checking", path.relative_to(source).as_posix(), size)
+        tracker.begin("checking", path.relative_to(source).as_posix(), size)
         digest = Digest("sha256", known.sha256)
-        if not digest.matches(path, lambda count: tally.advance(count, in_all=False)):
+        if not digest.matches(path, lambda count: tracker.advance(count, in_all=False)):
             raise WeightsError(
                 f"{path} is damaged: it is as large as the published file, but its hash is another. Fetch it again."
             )
 
 
-def _loadable(source: Path, missing: Collection[PublishedFile]) -> bool:
+def _is_loadable(source: Path, missing: Collection[PublishedFile]) -> bool:
     """Whether the loader finds all that it needs; without its libraries nobody can tell.
 
     Where nothing but the base is missing, its error says best what else is: raises it.
     """
     try:
-        from personalive.pipelines.diffusion.checkpoints.loader import prepare
+        from personalive.pipelines.diffusion.checkpoints.loader import prepare_networks
 
-        prepare(source)
+        prepare_networks(source)
     except ImportError:
         return False
     except WeightsError:
@@ -159,45 +159,45 @@ def _loadable(source: Path, missing: Collection[PublishedFile]) -> bool:
     return True
 
 
-def _refuse_rivals(source: Path, target: Path, files: tuple[PublishedFile, ...]) -> None:
+def _check_no_conflicts(source: Path, target: Path, files: tuple[PublishedFile, ...]) -> None:
     """A .safetensors in the target would be loaded rather than the .pth that is copied beside it.
 
     So would a file that the source does without: a temporal module beside a converted denoising UNet, say.
     """
     for file in files:
-        coming, there = file.find(source), file.find(target)
+        coming, there = file.find_in(source), file.find_in(target)
         if coming and there and file.names.index(there.name) < file.names.index(coming.name):
             raise InputError(f"{there} would be used instead of {coming}: move it away first.")
         if there and not coming:
             raise InputError(f"{there} would be used with what is in {source}: move it away first.")
-    if (target / layout.SIZES).is_file() and not (source / layout.SIZES).is_file():
-        raise InputError(f"{target / layout.SIZES} would be used with {source}: move it away first.")
+    if (target / layout.MODEL_CONFIG).is_file() and not (source / layout.MODEL_CONFIG).is_file():
+        raise InputError(f"{target / layout.MODEL_CONFIG} would be used with {source}: move it away first.")
 
 
-def _linked(source: Path, target: Path) -> bool:
+def _link(source: Path, target: Path) -> bool:
     return target.is_file() and target.samefile(source)
 
 
-def _take(source: Path, target: Path, staging: Path, name: str, tally: Tally) -> None:
+def _take_file(source: Path, target: Path, staging: Path, name: str, tracker: ProgressTracker) -> None:
     """Link or copy one file under a hidden name, then give it its own."""
     source = source.resolve()  # the hub's cache holds links to files elsewhere
     size = source.stat().st_size
-    tally.begin("copying", name, size)
+    tracker.begin("copying", name, size)
     part = staging / name.replace("/", "-")
     part.unlink(missing_ok=True)
     try:
         os.link(source, part)
-        tally.advance(size)
+        tracker.advance(size)
     except OSError:  # another file system, or one without links
-        _copy(source, part, tally)
+        _copy(source, part, tracker)
     target.parent.mkdir(parents=True, exist_ok=True)
     replace_file(part, target)
 
 
-def _copy(source: Path, part: Path, tally: Tally) -> None:
+def _copy(source: Path, part: Path, tracker: ProgressTracker) -> None:
     with source.open("rb") as reader, part.open("wb") as writer:
-        while piece := reader.read(_PIECE):
+        while piece := reader.read(_CHUNK_BYTES):
             writer.write(piece)
-            tally.advance(len(piece))
+            tracker.advance(len(piece))
         writer.flush()
         os.fsync(writer.fileno())

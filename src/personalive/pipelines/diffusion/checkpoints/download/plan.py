@@ -9,33 +9,35 @@ from pathlib import Path
 
 from personalive.errors import DownloadError, InputError, WeightsError
 from personalive.pipelines.diffusion.checkpoints import layout
-from personalive.pipelines.diffusion.checkpoints.download.fetch import Item, whole
-from personalive.pipelines.diffusion.checkpoints.download.hub import Listing
-from personalive.pipelines.diffusion.checkpoints.download.progress import Tally
-from personalive.pipelines.diffusion.checkpoints.download.staging import STAGING, sized
-from personalive.pipelines.diffusion.checkpoints.download.verified_files import Receipt
+from personalive.pipelines.diffusion.checkpoints.download.fetch import DownloadItem, is_complete
+from personalive.pipelines.diffusion.checkpoints.download.hub import RepositoryListing
+from personalive.pipelines.diffusion.checkpoints.download.progress import ProgressTracker
+from personalive.pipelines.diffusion.checkpoints.download.staging import STAGING_DIR, format_bytes
+from personalive.pipelines.diffusion.checkpoints.download.verified_files import VerifiedFiles
 from personalive.pipelines.diffusion.checkpoints.layout import PublishedFile, Repository
 
-_LARGEST_HEADER = 100 * 2**20  # what the safetensors library accepts
-_HELD = {
+_MAX_HEADER_BYTES = 100 * 2**20  # what the safetensors library accepts
+_IN_CONVERTED_UNET = {
     (file.folder, file.names) for file in (layout.TEMPORAL_MODULE, layout.BASE_UNET, layout.BASE_UNET_CONFIG)
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class DownloadPlan:
     """The names of the files that are there, relative to `root`, and what is to be fetched."""
 
     root: Path
     kept: tuple[str, ...]
-    items: tuple[Item, ...] = ()
+    items: tuple[DownloadItem, ...] = ()
     later: int = 0
     """Bytes that may have to be fetched afterwards."""
 
     @property
-    def more(self) -> str:
+    def describe_later(self) -> str:
         """What may follow, to be put behind what is to be fetched; empty where nothing may."""
-        return f" ({sized(self.later)} more if they leave entries to the base UNet)" if self.later else ""
+        return (
+            f" ({format_bytes(self.later)} more if they leave entries to the base UNet)" if self.later else ""
+        )
 
     @property
     def size(self) -> int:
@@ -45,10 +47,14 @@ class Plan:
     @property
     def staged(self) -> int:
         """Bytes of them that an earlier run left."""
-        return sum(min(item.published.size, item.staged(self.root / STAGING)) for item in self.items)
+        return sum(
+            min(item.published.size, item.partial_size(self.root / STAGING_DIR)) for item in self.items
+        )
 
 
-def wanted(*, tiny: bool = False, revisions: Mapping[str, str] | None = None) -> tuple[PublishedFile, ...]:
+def files_of_set(
+    *, tiny: bool = False, revisions: Mapping[str, str] | None = None
+) -> tuple[PublishedFile, ...]:
     """The files of a set, the optional ones only with `tiny`, at other `revisions` by repository if given.
 
     Raises `InputError` for a repository that no file comes from.
@@ -59,129 +65,141 @@ def wanted(*, tiny: bool = False, revisions: Mapping[str, str] | None = None) ->
         if name not in known:
             raise InputError(f"No weights come from {name!r}; they come from {', '.join(known)}.")
     files = (file for file in layout.FILES if tiny or not file.optional)
-    return tuple(replace(file, repository=_revised(file.repository, revisions)) for file in files)
+    return tuple(replace(file, repository=_with_revision(file.repository, revisions)) for file in files)
 
 
-def _revised(repository: Repository, revisions: Mapping[str, str]) -> Repository:
+def _with_revision(repository: Repository, revisions: Mapping[str, str]) -> Repository:
     return Repository(repository.name, revisions.get(repository.name, repository.revision))
 
 
-def present(root: Path, files: Sequence[PublishedFile]) -> tuple[str, ...]:
+def present_files(root: Path, files: Sequence[PublishedFile]) -> tuple[str, ...]:
     """The names of those files that are there, whole or not."""
-    found = (file.find(root) for file in files)
+    found = (file.find_in(root) for file in files)
     return tuple(path.relative_to(root).as_posix() for path in found if path is not None)
 
 
-def needed(root: Path, files: Sequence[PublishedFile]) -> tuple[PublishedFile, ...]:
+def needed_files(root: Path, files: Sequence[PublishedFile]) -> tuple[PublishedFile, ...]:
     """Those files that the set at `root` has or lacks, as far as can be told without reading weights.
 
     A converted denoising UNet holds its base and temporal module: fetched, they would be laid over it. Otherwise
     the base is among them if it is there, or was found to be needed.
     """
-    path = layout.DENOISING_UNET.find(root)
-    if path is None or not _holds_all(path):
-        base = layout.BASE_UNET.find(root) is not None or Receipt(root).leaves_open()
+    path = layout.DENOISING_UNET.find_in(root)
+    if path is None or not _is_converted_unet(path):
+        base = layout.BASE_UNET.find_in(root) is not None or VerifiedFiles(root).needs_base_unet()
         return tuple(file for file in files if base or not file.fallback)
     return tuple(
-        file for file in files if (file.folder, file.names) not in _HELD or file.find(root) is not None
+        file
+        for file in files
+        if (file.folder, file.names) not in _IN_CONVERTED_UNET or file.find_in(root) is not None
     )
 
 
-def undecided(root: Path, files: Sequence[PublishedFile]) -> tuple[PublishedFile, ...]:
+def undecided_files(root: Path, files: Sequence[PublishedFile]) -> tuple[PublishedFile, ...]:
     """Those files of which it is not known yet whether the set needs them: of the base, or none."""
-    path = layout.DENOISING_UNET.find(root)
-    settled = Receipt(root).leaves_open() is not None or (path is not None and _holds_all(path))
-    there = layout.BASE_UNET.find(root) is not None
+    path = layout.DENOISING_UNET.find_in(root)
+    settled = VerifiedFiles(root).needs_base_unet() is not None or (
+        path is not None and _is_converted_unet(path)
+    )
+    there = layout.BASE_UNET.find_in(root) is not None
     return () if settled or there else tuple(file for file in files if file.fallback)
 
 
-def decide(root: Path) -> bool:
+def decide_base_unet(root: Path) -> bool:
     """Find out whether the set at `root` needs a base UNet, and note it where that can be written.
 
     Takes seconds, as the loader is imported; where it cannot be, the base is taken to be needed, and where it makes
     nothing of the files, a base would not mend that.
     """
     try:
-        from personalive.pipelines.diffusion.checkpoints.loader import leaves_open
+        from personalive.pipelines.diffusion.checkpoints.loader import needs_base_unet
 
-        found = leaves_open(root)
+        found = needs_base_unet(root)
     except ImportError:
         return True
     except WeightsError:
         found = False
     with suppress(OSError):
-        Receipt(root).remember_open(found)
+        VerifiedFiles(root).set_needs_base_unet(found)
     return found
 
 
-def _holds_all(path: Path) -> bool:
+def _is_converted_unet(path: Path) -> bool:
     """Whether a denoising UNet in safetensors, whose header or index is JSON, has entries of all its parts."""
-    if path.name.endswith(layout.INDEX):
+    if path.name.endswith(layout.INDEX_SUFFIX):
         text = path.read_bytes()
         return b'"conv_in.weight"' in text and b".temporal_modules." in text
     if path.suffix != ".safetensors":
         return False
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = file.read(length) if length <= _LARGEST_HEADER else b""
+        header = file.read(length) if length <= _MAX_HEADER_BYTES else b""
     return b'"conv_in.weight"' in header and b".temporal_modules." in header
 
 
-def unsettled(root: Path, files: Sequence[PublishedFile]) -> tuple[PublishedFile, ...]:
+def unverified(root: Path, files: Sequence[PublishedFile]) -> tuple[PublishedFile, ...]:
     """The files that are missing, or not known to be whole from an earlier run."""
-    receipt = Receipt(root)
-    return tuple(file for file in files if not receipt.settled(file))
+    receipt = VerifiedFiles(root)
+    return tuple(file for file in files if not receipt.is_verified(file))
 
 
-def survey(
+def compare(
     root: Path,
     files: Sequence[PublishedFile],
-    listings: Mapping[Repository, Listing],
-    tally: Tally,
+    listings: Mapping[Repository, RepositoryListing],
+    tracker: ProgressTracker,
     *,
     thorough: bool = True,
     later: int = 0,
-) -> Plan:
+) -> DownloadPlan:
     """Look at each file of the set at `root`.
 
     A `thorough` look compares hashes, and notes in the receipt what it finds whole; otherwise a file of the right
     size is taken for whole, and nothing is written. Files with a valid receipt are not looked into, and need no
     listing. Raises `DownloadError` when a repository lacks a file, and `OSError`.
     """
-    receipt = Receipt(root)
+    receipt = VerifiedFiles(root)
     items = []
     for file in files:
-        if not receipt.settled(file):
+        if not receipt.is_verified(file):
             listing = listings[file.repository]
-            items.append(_compare(root, file, listing, receipt if thorough else None, tally))
+            items.append(_compare_file(root, file, listing, receipt if thorough else None, tracker))
     missing = tuple(item for item in items if item is not None)
     to_fetch = {item.file for item in missing}
-    return Plan(root, present(root, [file for file in files if file not in to_fetch]), missing, later)
+    return DownloadPlan(
+        root, present_files(root, [file for file in files if file not in to_fetch]), missing, later
+    )
 
 
-def _compare(
-    root: Path, file: PublishedFile, listing: Listing, receipt: Receipt | None, tally: Tally
-) -> Item | None:
+def _compare_file(
+    root: Path,
+    file: PublishedFile,
+    listing: RepositoryListing,
+    receipt: VerifiedFiles | None,
+    tracker: ProgressTracker,
+) -> DownloadItem | None:
     """What to fetch; None when the file is there. Without a receipt only its size counts."""
-    available = _available(file, listing)
-    path = file.find(root)
+    available = _available_items(file, listing)
+    path = file.find_in(root)
     if path is None:
         return available[0]
     name = path.relative_to(root).as_posix()
     same = next((item for item in available if item.name == name), None)
     if same is None:  # somebody's own conversion, which loaders prefer to what could be fetched
-        tally.note(f"{path} is not published under that name and is kept as it is")
-    elif not _is_whole(path, same, tally, thorough=receipt is not None):
-        tally.note(f"{path} is not the published file: it is replaced")
+        tracker.note(f"{path} is not published under that name and is kept as it is")
+    elif not _is_complete(path, same, tracker, thorough=receipt is not None):
+        tracker.note(f"{path} is not the published file: it is replaced")
         return available[0]
     if receipt is not None:
-        receipt.remember(path, file, same.published.digest if same else None, listing.commit)
+        receipt.add(path, file, same.published.digest if same else None, listing.commit)
     return None
 
 
-def _available(file: PublishedFile, listing: Listing) -> list[Item]:
+def _available_items(file: PublishedFile, listing: RepositoryListing) -> list[DownloadItem]:
     """The file under each of the names that its repository has, the preferred one first."""
-    found = [Item(file, listing.files[path], listing) for path in file.remote if path in listing.files]
+    found = [
+        DownloadItem(file, listing.files[path], listing) for path in file.remote if path in listing.files
+    ]
     if not found:
         name, revision = listing.repository.name, listing.repository.revision
         raise DownloadError(
@@ -191,7 +209,7 @@ def _available(file: PublishedFile, listing: Listing) -> list[Item]:
     return found
 
 
-def _is_whole(path: Path, item: Item, tally: Tally, *, thorough: bool) -> bool:
+def _is_complete(path: Path, item: DownloadItem, tracker: ProgressTracker, *, thorough: bool) -> bool:
     if not thorough:
         return path.stat().st_size == item.published.size
-    return whole(path, item.published, item.name, tally)
+    return is_complete(path, item.published, item.name, tracker)

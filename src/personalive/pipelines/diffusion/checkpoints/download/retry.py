@@ -10,7 +10,7 @@ from typing import TypeVar
 _T = TypeVar("_T")
 
 
-class Hiccup(Exception):  # noqa: N818 (no error yet: it turns into one when it does not pass)
+class TransientError(Exception):
     """Something that may pass, so worth another try.
 
     `busy` means that the hub answers but asks for patience; otherwise the connection failed. `wait` is how long
@@ -28,46 +28,50 @@ class Hiccup(Exception):  # noqa: N818 (no error yet: it turns into one when it 
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
-    """`attempts` in a row without any gain are enough; waits double from `first` up to `longest` seconds.
+class RetryPolicy:
+    """`max_attempts` in a row without any gain are enough; waits double from `initial_wait` up to `max_wait` seconds.
 
-    When the hub asks for a longer wait than `longest_asked`, the user is better asked to come back later; its own
+    When the hub asks for a longer wait than `max_requested_wait`, the user is better asked to come back later; its own
     limits count requests in windows of five minutes.
     """
 
-    attempts: int = 6
-    first: float = 1.0
-    longest: float = 300.0
-    longest_asked: float = 310.0
+    max_attempts: int = 6
+    initial_wait: float = 1.0
+    max_wait: float = 300.0
+    max_requested_wait: float = 310.0
     sleep: Callable[[float], None] = time.sleep
 
-    def persist(
+    def run(
         self,
         attempt: Callable[[], _T],
         note: Callable[[str], None],
-        gained: Callable[[], int] = lambda: 0,
-        connections: int | None = None,
+        received: Callable[[], int] = lambda: 0,
+        max_connection_failures: int | None = None,
     ) -> _T:
-        """The result of `attempt`, tried again after each `Hiccup`.
+        """The result of `attempt`, tried again after each `TransientError`.
 
-        `gained` says how many bytes there are: while that number grows, patience does not run out. `connections`
-        is how many that fail are enough, where that is not `attempts`. Raises the last `Hiccup`.
+        `received` says how many bytes there are: while that number grows, patience does not run out. `max_connection_failures`
+        is how many that fail are enough, where that is not `max_attempts`. Raises the last `TransientError`.
         """
-        failures, best = 0, gained()
+        failures, best = 0, received()
         while True:
             try:
                 return attempt()
-            except Hiccup as hiccup:
-                failures = 1 if gained() > best else failures + 1
-                best = max(best, gained())
-                wait = self._wait(failures, hiccup)
-                enough = self.attempts if hiccup.busy or connections is None else connections
-                if failures >= enough or (hiccup.wait or 0.0) > self.longest_asked:
+            except TransientError as hiccup:
+                failures = 1 if received() > best else failures + 1
+                best = max(best, received())
+                wait = self._wait_seconds(failures, hiccup)
+                enough = (
+                    self.max_attempts
+                    if hiccup.busy or max_connection_failures is None
+                    else max_connection_failures
+                )
+                if failures >= enough or (hiccup.wait or 0.0) > self.max_requested_wait:
                     raise
                 note(f"{hiccup.reason}; trying again in {wait:.0f} s")
             self.sleep(wait)
 
-    def _wait(self, failures: int, hiccup: Hiccup) -> float:
-        if hiccup.wait is not None:
-            return hiccup.wait + 1  # the hub rounds down
-        return min(self.longest, self.first * 2.0 ** (failures - 1))
+    def _wait_seconds(self, failures: int, error: TransientError) -> float:
+        if error.wait is not None:
+            return error.wait + 1  # the hub rounds down
+        return min(self.max_wait, self.initial_wait * 2.0 ** (failures - 1))

@@ -11,22 +11,22 @@ from pathlib import Path
 from personalive.errors import DiskFullError, DownloadError, PipelineUnavailableError
 from personalive.installation import install_command
 from personalive.locking import ProcessLock
-from personalive.pipelines.diffusion.checkpoints.download.progress import Tally
+from personalive.pipelines.diffusion.checkpoints.download.progress import ProgressTracker
 
-STAGING = ".incomplete"
-_LOCK = ".lock"
-_MARGIN = 256 * 2**20
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+STAGING_DIR = ".incomplete"
+_LOCK_FILE = ".lock"
+_FREE_SPACE_MARGIN = 256 * 2**20
+_DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 
 
-def sized(count: int) -> str:
+def format_bytes(count: int) -> str:
     """Bytes as people read them: "3.4 GB"."""
     from rich.filesize import decimal
 
     return decimal(count)
 
 
-def library_missing(name: str) -> PipelineUnavailableError:
+def missing_library_error(name: str) -> PipelineUnavailableError:
     """The error for a library of the diffusion extra that is not installed."""
     return PipelineUnavailableError(
         f"The weights cannot be fetched without {name}: run {install_command('diffusion')}"
@@ -39,18 +39,18 @@ def free_space(root: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def require_space(root: Path, needed: int) -> None:
+def check_free_space(root: Path, needed: int) -> None:
     """Raise `DiskFullError` unless `needed` bytes, and a little more, are free where `root` is."""
-    lacking = needed + _MARGIN - free_space(root)
+    lacking = needed + _FREE_SPACE_MARGIN - free_space(root)
     if needed and lacking > 0:
         raise DiskFullError(
-            f"{sized(needed)} are to be written into {root}, but its disk lacks {sized(lacking)} for that: "
+            f"{format_bytes(needed)} are to be written into {root}, but its disk lacks {format_bytes(lacking)} for that: "
             "free as much there, or choose another place with --dir."
         )
 
 
 @contextmanager
-def claimed(root: Path, tally: Tally) -> Iterator[Path]:
+def lock_folder(root: Path, tracker: ProgressTracker) -> Iterator[Path]:
     """Make the folder and keep every other download out of it; gives a hidden folder for unfinished files.
 
     That one goes when the block ends well, and stays, for the next run to go on from, when it does not.
@@ -58,21 +58,21 @@ def claimed(root: Path, tally: Tally) -> Iterator[Path]:
     Raises `DiskFullError` when the disk fills up within the block, `DownloadError` when the folder cannot be
     written.
     """
-    staging = root / STAGING
-    with _told(root):
+    staging = root / STAGING_DIR
+    with _translate_errors(root):
         root.mkdir(parents=True, exist_ok=True)
-        with _locked(root, tally):
+        with _hold_lock(root, tracker):
             staging.mkdir(exist_ok=True)
             yield staging
             shutil.rmtree(staging)
 
 
 @contextmanager
-def _locked(root: Path, tally: Tally) -> Iterator[None]:
-    lock = ProcessLock(root / _LOCK)
-    if not lock.take():
-        tally.note(f"another download into {root} is running; waiting for it")
-        lock.take(wait=True)
+def _hold_lock(root: Path, tracker: ProgressTracker) -> Iterator[None]:
+    lock = ProcessLock(root / _LOCK_FILE)
+    if not lock.acquire():
+        tracker.note(f"another download into {root} is running; waiting for it")
+        lock.acquire(blocking=True)
     try:
         yield
     finally:
@@ -80,11 +80,11 @@ def _locked(root: Path, tally: Tally) -> Iterator[None]:
 
 
 @contextmanager
-def _told(root: Path) -> Iterator[None]:
+def _translate_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in _DISK_FULL_ERRNOS:
             raise DiskFullError(
                 f"The disk of {root} is full: free some space there and run the same command again; "
                 "what was fetched is kept."

@@ -16,8 +16,8 @@ from personalive.file_replace import replace_file
 from personalive.pipelines.diffusion.checkpoints import layout
 from personalive.pipelines.diffusion.checkpoints.layout import PublishedFile
 
-RECEIPT = ".receipt.json"
-_PIECE = 2**20
+VERIFIED_FILES = ".receipt.json"
+_CHUNK_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +33,14 @@ class Digest:
         if self.algorithm == "sha1":
             hasher.update(b"blob %d\0" % path.stat().st_size)
         with path.open("rb") as stream:
-            while piece := stream.read(_PIECE):
+            while piece := stream.read(_CHUNK_BYTES):
                 hasher.update(piece)
                 advance(len(piece))
         return hasher.hexdigest() == self.value
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class VerifiedFile:
     """A file as it was found whole. `digest` is None for one that is not published under its name.
 
     `open`, of the denoising UNet alone: whether it and the temporal module leave entries to a base UNet.
@@ -55,24 +55,24 @@ class Entry:
     open: bool | None = None
 
 
-class Receipt:
+class VerifiedFiles:
     """The entries of the set at `root`. One that is missing, damaged or out of date knows nothing."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._entries = _load(root / RECEIPT)
+        self._entries = _read_entries(root / VERIFIED_FILES)
 
-    def settled(self, file: PublishedFile) -> bool:
+    def is_verified(self, file: PublishedFile) -> bool:
         """Whether the file is there, as it was when found whole, from the revision that is wanted."""
-        path = file.find(self._root)
-        entry = None if path is None else self._current(path)
+        path = file.find_in(self._root)
+        entry = None if path is None else self._current_entry(path)
         wanted = (file.repository.name, file.repository.revision)
         return entry is not None and (entry.repository, entry.revision) == wanted
 
-    def remember(self, path: Path, file: PublishedFile, digest: Digest | None, commit: str) -> None:
+    def add(self, path: Path, file: PublishedFile, digest: Digest | None, commit: str) -> None:
         """Note a file as whole and write the receipt. Raises `OSError` when it cannot be written."""
         found = path.stat()
-        self._entries[self._key(path)] = Entry(
+        self._entries[self._key(path)] = VerifiedFile(
             size=found.st_size,
             mtime_ns=found.st_mtime_ns,
             digest=f"{digest.algorithm}:{digest.value}" if digest else None,
@@ -82,23 +82,23 @@ class Receipt:
         )
         self._write()
 
-    def leaves_open(self) -> bool | None:
+    def needs_base_unet(self) -> bool | None:
         """Whether a base UNet is needed; None where that was not found out for the files that are there."""
-        entry = self._denoising()
+        entry = self._denoising_entry()
         return None if entry is None else entry.open
 
-    def remember_open(self, needed: bool) -> None:
+    def set_needs_base_unet(self, needed: bool) -> None:
         """Note whether a base UNet is needed, if the denoising UNet is known. Raises `OSError`."""
-        path, entry = layout.DENOISING_UNET.find(self._root), self._denoising()
+        path, entry = layout.DENOISING_UNET.find_in(self._root), self._denoising_entry()
         if path is not None and entry is not None:
             self._entries[self._key(path)] = replace(entry, open=needed)
             self._write()
 
-    def _denoising(self) -> Entry | None:
-        path = layout.DENOISING_UNET.find(self._root)
-        return self._current(path) if path is not None else None
+    def _denoising_entry(self) -> VerifiedFile | None:
+        path = layout.DENOISING_UNET.find_in(self._root)
+        return self._current_entry(path) if path is not None else None
 
-    def _current(self, path: Path) -> Entry | None:
+    def _current_entry(self, path: Path) -> VerifiedFile | None:
         """The entry of a file that is as it was."""
         entry, found = self._entries.get(self._key(path)), path.stat()
         same = entry is not None and (entry.size, entry.mtime_ns) == (found.st_size, found.st_mtime_ns)
@@ -106,16 +106,18 @@ class Receipt:
 
     def _write(self) -> None:
         text = json.dumps({key: asdict(entry) for key, entry in sorted(self._entries.items())}, indent=1)
-        beside = self._root / f"{RECEIPT}.new"
+        beside = self._root / f"{VERIFIED_FILES}.new"
         beside.write_text(text + "\n", encoding="utf-8")
-        replace_file(beside, self._root / RECEIPT)
+        replace_file(beside, self._root / VERIFIED_FILES)
 
     def _key(self, path: Path) -> str:
         return path.relative_to(self._root).as_posix()
 
 
-def _load(path: Path) -> dict[str, Entry]:
+def _read_entries(path: Path) -> dict[str, VerifiedFile]:
     try:
-        return {key: Entry(**value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()}
+        return {
+            key: VerifiedFile(**value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()
+        }
     except (OSError, ValueError, TypeError, AttributeError):  # no receipt, or none of ours
         return {}

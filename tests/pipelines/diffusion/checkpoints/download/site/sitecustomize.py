@@ -2,4 +2,4 @@
 
 from personalive.pipelines.diffusion.checkpoints import layout
 
-layout.KNOWN.clear()
+layout.KNOWN_DIGESTS.clear()
