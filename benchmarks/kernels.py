@@ -51,9 +51,9 @@ class Noted(KernelSelector):
 
     taken: tuple[str, ...] = ()
 
-    def run(self, operation: str, given: ProblemKey, *args: Any, **kwargs: Any) -> Any:
-        result = super().run(operation, given, *args, **kwargs)
-        form = self.selected(operation, given) or PYTORCH
+    def run(self, operation: str, problem: ProblemKey, *args: Any, **kwargs: Any) -> Any:
+        result = super().run(operation, problem, *args, **kwargs)
+        form = self.selected(operation, problem) or PYTORCH
         if form not in self.taken:
             self.taken = (*self.taken, form)
         return result

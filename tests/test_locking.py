@@ -34,7 +34,7 @@ def test_another_thread_may_release_it(tmp_path: Path) -> None:
 def test_a_process_that_is_killed_lets_go(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from personalive.locking import ProcessLock\n"
-        "lock = ProcessLock(Path(sys.argv[1])); print(lock.take(), flush=True); time.sleep(60)\n"
+        "lock = ProcessLock(Path(sys.argv[1])); print(lock.acquire(), flush=True); time.sleep(60)\n"
     )
     lock = ProcessLock(tmp_path / "lock")
     command = [sys.executable, "-c", code, str(tmp_path / "lock")]

@@ -68,7 +68,7 @@ def test_a_job_that_comes_while_another_animates_is_opened_then(
             opened.add(standing.name)
         hear(standing)
 
-    monkeypatch.setattr(worker._context, "heard", heard)
+    monkeypatch.setattr(worker._context, "on_progress", heard)
     second = do(task("second.mp4"))
     assert [first.result().status, second.result().status] == [ResultStatus.DONE] * 2
     assert opened == {"second.mp4"}
@@ -111,7 +111,7 @@ def test_a_worker_that_breaks_down_says_so_and_goes_on(
             raise SystemExit(standing.name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker._job_queue, "heard", broken)
+        patch.setattr(worker._job_queue, "on_progress", broken)
         with pytest.raises(ClusterError, match="broke down: SystemExit"):
             do(task("0.mp4")).result()
     assert do(task("0.mp4")).result().status is ResultStatus.DONE

@@ -22,8 +22,8 @@ def test_a_folder_of_its_own_gone_afterwards(tmp_path: Path) -> None:
 
 def test_what_a_killed_worker_left_is_removed(tmp_path: Path) -> None:
     code = (
-        "import time; from pathlib import Path; from personalive.batch.workspace import Scratch\n"
-        f"with Scratch(Path({str(tmp_path)!r})):\n    print('in', flush=True); time.sleep(60)\n"
+        "import time; from pathlib import Path; from personalive.batch.workspace import Workspace\n"
+        f"with Workspace(Path({str(tmp_path)!r})):\n    print('in', flush=True); time.sleep(60)\n"
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None

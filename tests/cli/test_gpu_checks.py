@@ -131,16 +131,16 @@ def test_pytorch_for_other_gpus_is_told() -> None:
 
 
 def test_what_is_missing_for_triton_says_what_it_costs_and_what_brings_it() -> None:
-    facts = replace(WELL, compiler=None, headers=None)
+    facts = replace(WELL, compiler=None, python_headers=None)
     check = found(facts, "C compiler, headers")
     assert check.level == "note"
     assert "takes about twice as long" in check.detail
     assert "apt install gcc python3-dev" in (check.remedy or "")
-    assert found(replace(facts, manager="dnf"), check.name).remedy == "dnf install gcc python3-devel"
-    assert found(replace(facts, manager="pacman"), check.name).remedy == "pacman -S gcc python"
-    every = found(replace(facts, manager=None), check.name).remedy or ""
+    assert found(replace(facts, package_manager="dnf"), check.name).remedy == "dnf install gcc python3-devel"
+    assert found(replace(facts, package_manager="pacman"), check.name).remedy == "pacman -S gcc python"
+    every = found(replace(facts, package_manager=None), check.name).remedy or ""
     assert all(name in every for name in ("apt", "dnf", "pacman"))
-    only = found(replace(WELL, headers=None), check.name).detail
+    only = found(replace(WELL, python_headers=None), check.name).detail
     assert only.startswith("Python's headers (Python.h) not found")
 
 

@@ -114,7 +114,7 @@ def test_without_its_packages_it_says_how_to_get_them(
 def test_the_command_line_works_without_them(module: str) -> None:
     check = (
         f"import sys; sys.modules[{module!r}] = None; import personalive, personalive.cli.app; "
-        "from personalive.cli.diagnostics import all_checks"
+        "from personalive.cli.diagnostics import run_all_checks"
     )
     subprocess.run([sys.executable, "-c", check], check=True, timeout=60)
 

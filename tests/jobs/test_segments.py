@@ -198,8 +198,8 @@ def test_killed_outright(given: dict[str, Any], tmp_path: Path) -> None:
     expected = whole(given, tmp_path)
     given["parameters"] = {"pause": 0.2}
     code = (
-        "from pathlib import PosixPath\nfrom personalive.jobs import AnimateJob, resume, run\n"
-        f"resume.SEGMENT_FRAMES = 6\nrun(AnimateJob(**{given!r}))\n"
+        "from pathlib import PosixPath\nfrom personalive.jobs import AnimateJob, segments, run\n"
+        f"segments.DEFAULT_SEGMENT_FRAMES = 6\nrun(AnimateJob(**{given!r}))\n"
     )
     plugins = [str(ROOT), str(ROOT / "tests/plugin"), str(ROOT / "tests/jobs/lasting_plugin")]
     paths = os.pathsep.join([*plugins, os.environ.get("PYTHONPATH", "")])

@@ -88,6 +88,6 @@ def test_without_room_for_another_file_the_fragments_themselves_are_kept(
     def full(*args: object, **options: object) -> list[str]:
         raise MediaError("No space left on device.")
 
-    monkeypatch.setattr(fragmented_writer, "join_videos", full)
+    monkeypatch.setattr(fragmented_writer, "concat_videos", full)
     count, seen = kept(whole, tmp_path)
     assert count == len(seen) == FRAMES

@@ -21,7 +21,7 @@ class Counter:
         self.count = 0
         self.closed = 0
 
-    def look(self, image: np.ndarray, time: float) -> int:
+    def analyze(self, image: np.ndarray, time: float) -> int:
         assert image is IMAGE
         self.times.append(time)
         self.count += 1
@@ -30,7 +30,7 @@ class Counter:
     def state(self) -> dict[str, Any]:
         return {"count": self.count}
 
-    def restart(self, state: dict[str, Any]) -> None:
+    def restore(self, state: dict[str, Any]) -> None:
         self.count = state["count"]
 
     def reset(self) -> None:

@@ -17,14 +17,14 @@ class Client:
         self.dismissed = False
 
     @property
-    def idles(self) -> bool:
+    def is_idle(self) -> bool:
         return self.stage == "idle"
 
     @property
-    def waits(self) -> bool:
+    def is_waiting(self) -> bool:
         return self.stage in {"idle", "asking"}
 
-    def dismiss(self) -> None:
+    def abort(self) -> None:
         self.dismissed = True
 
 
@@ -48,7 +48,7 @@ def test_a_newcomer_gets_in_as_long_as_anybody_can_make_room(arrivals: list[tupl
     there: list[Client] = []
     for host, stage in arrivals:
         newcomer = Client("idle")
-        others_wait = any(client.waits for client in there)
+        others_wait = any(client.is_waiting for client in there)
         crowd.add(newcomer, host)
         there = [client for client in (*there, newcomer) if not client.dismissed]
         assert newcomer in there or not others_wait

@@ -7,10 +7,10 @@ import pytest
 
 PROGRAM = """
 import resource
-from personalive.server.open_files import allow_open_files
+from personalive.server.open_files import raise_open_file_limit
 hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, 300 if {lower_hard} else hard))
-print(allow_open_files({wanted}), *resource.getrlimit(resource.RLIMIT_NOFILE)[:1])
+print(raise_open_file_limit({wanted}), *resource.getrlimit(resource.RLIMIT_NOFILE)[:1])
 """
 
 

@@ -176,7 +176,7 @@ class _RayExecutor:
         for _ in range(missing):
             worker = _WorkerHandle(self._actor_class.remote(self._cache_bytes))
             self._workers.append(worker)
-            self._pending[worker.actor.hello.remote()] = _PendingCall(
+            self._pending[worker.actor.info.remote()] = _PendingCall(
                 worker, partial(self._on_worker_ready, worker)
             )
 
@@ -237,13 +237,13 @@ class _RayExecutor:
             known, worker.unacknowledged_outputs = worker.unacknowledged_outputs, []
             worker.assigned += 1
             then = partial(self._on_job_result, worker, task)
-            self._pending[worker.actor.do.remote(task, known)] = _PendingCall(worker, then, runs_job=True)
+            self._pending[worker.actor.run_job.remote(task, known)] = _PendingCall(worker, then, runs_job=True)
 
     def _request_progress(self, worker: _WorkerHandle) -> None:
         if not worker.assigned or time.monotonic() < worker.progress_requested_at + _PROGRESS_INTERVAL_S:
             return
         worker.progress_requested_at = math.inf
-        self._pending[worker.actor.standings.remote()] = _PendingCall(
+        self._pending[worker.actor.progress.remote()] = _PendingCall(
             worker, partial(self._on_progress, worker)
         )
 

@@ -50,8 +50,8 @@ except ImportError as error:
     told["triton_error"] = str(error)
 if sys.argv[1:] or told["available"]:
     try:
-        from personalive.cli.memory_plans import counted_plans
-        told["plans"] = counted_plans()
+        from personalive.cli.memory_plans import count_memory_plans
+        told["plans"] = count_memory_plans()
     except Exception as error:
         told["plans_trouble"] = f"{type(error).__name__}: {error}"
 print(json.dumps(told))

@@ -70,8 +70,7 @@ def extract(
     """Write the motion of a clip's driver to a file: seen once, carried over as often as you like."""
     from personalive.cli.progress import show_progress
     from personalive.file_names import shorten
-    from personalive.jobs.motion import MOTION_SUFFIX, ExtractMotionJob
-    from personalive.jobs.motion import extract_motion
+    from personalive.jobs.motion import MOTION_SUFFIX, ExtractMotionJob, extract_motion
 
     job = ExtractMotionJob(
         driving=clip,
@@ -119,8 +118,7 @@ def drive(
     Frame for frame as `personalive animate` does with the clip, but without looking at the clip again.
     """
     from personalive.cli.progress import show_progress
-    from personalive.jobs.motion import AnimateMotionJob
-    from personalive.jobs.motion import animate_motion
+    from personalive.jobs.motion import AnimateMotionJob, animate_motion
     from personalive.jobs.output import default_path
 
     job = AnimateMotionJob(

@@ -138,7 +138,7 @@ def install_error_handlers(app: FastAPI, on_error: Callable[[], None] | None = N
     """
     app.add_exception_handler(PersonaLiveError, _handle_personalive_error)
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
-    app.add_middleware(ServerErrorMiddleware, on_defect=on_error)
+    app.add_middleware(ServerErrorMiddleware, on_error=on_error)
 
 
 class ServerErrorMiddleware:

@@ -51,7 +51,7 @@ _DOCS_CSP = _PAGE_CSP + "; style-src 'self' 'unsafe-inline'"
 
 def install_middleware(app: FastAPI, settings: Settings) -> None:
     """Put the guards that the settings ask for before `app`. Call it after `answers.install_middleware`."""
-    app.add_middleware(BodyLimitMiddleware, seconds=settings.body_timeout_s)
+    app.add_middleware(BodyLimitMiddleware, timeout_s=settings.body_timeout_s)
     app.add_middleware(UploadLimitMiddleware, path=REFERENCE_PATH)
     if settings.api_key is not None:
         app.add_middleware(ApiKeyMiddleware, key=settings.api_key.get_secret_value())

@@ -46,7 +46,7 @@ def test_a_load_that_failed_on_one_is_told() -> None:
 
 
 def test_a_load_that_one_machine_refuses_is_told() -> None:
-    refuses = replace(TWO, refused="Weights are missing.", status="not_loaded")
+    refuses = replace(TWO, load_error="Weights are missing.", status="not_loaded")
     told = aggregate.merge_status([said(ONE, loaded()), said(refuses, {"status": "not_loaded"})], WANTED)
     assert (told.status, told.error) == ("error", "Weights are missing.")
 

@@ -59,7 +59,7 @@ def test_replicas_hear_what_is_wanted_and_when_all_is_to_end() -> None:
 def test_a_replica_hears_whether_another_one_has_what_is_wanted() -> None:
     async def scene() -> None:
         ledger = ClusterController(DesiredState(1, "preview"))
-        assert not (await ledger.heartbeat(replace(ONE, wanted=DesiredState(1, "preview")))).loaded_elsewhere
+        assert not (await ledger.heartbeat(replace(ONE, applied_state=DesiredState(1, "preview")))).loaded_elsewhere
         assert (await ledger.heartbeat(replace(ONE, id="two", status="error"))).loaded_elsewhere
         await ledger.set_desired("other", {})
         assert not (await ledger.heartbeat(replace(ONE, id="two", status="error"))).loaded_elsewhere
@@ -71,7 +71,7 @@ def test_a_ledger_that_was_lost_learns_from_the_replicas_what_was_wanted() -> No
     async def scene() -> None:
         ledger = ClusterController(DesiredState(1, "preview"))
         later = DesiredState(5, "personalive", {"width": 512})
-        assert (await ledger.heartbeat(replace(ONE, wanted=later))).desired_state == later
+        assert (await ledger.heartbeat(replace(ONE, applied_state=later))).desired_state == later
         assert (await ledger.heartbeat(replace(ONE, id="late"))).desired_state == later
 
     asyncio.run(scene())

@@ -180,8 +180,8 @@ def test_what_a_killed_server_was_recording_is_completed_by_the_next(tmp_path: P
 import time
 from pathlib import Path
 from tests.server.recordings.test_recording_manager import PROVENANCE, noise
-from personalive.server.recordings.recorder import Recorder
-recorder = Recorder(Path({str(path)!r}), PROVENANCE, fps=30, longest_s=60, on_end=lambda: None)
+from personalive.server.recordings.recorder import SessionRecorder
+recorder = SessionRecorder(Path({str(path)!r}), PROVENANCE, fps=30, longest_s=60, on_end=lambda: None)
 for frame in noise(150):
     recorder.put(frame)
 while recorder.tally.frames < 140:
@@ -372,7 +372,7 @@ def test_there_is_room_for_so_many(plugins: None, tmp_path: Path, monkeypatch: p
         (tmp_path / "file").write_bytes(b"")
         with pytest.raises(InsufficientStorageError, match="cannot be kept"):
             await RecordingManager(tmp_path / "file").start(streams[0])
-        monkeypatch.setattr("personalive.server.recordings.recording_manager.LEAST_FREE_BYTES", 10**18)
+        monkeypatch.setattr("personalive.server.recordings.recording_manager.MIN_FREE_BYTES", 10**18)
         with pytest.raises(InsufficientStorageError, match="nearly full"):
             await RecordingManager(tmp_path / "other").start(streams[0])
         await recordings.stop()

@@ -55,12 +55,12 @@ def test_giving_back_works_with_and_without_a_gpu() -> None:
 def test_large_blocks_go_back_to_the_system_though_small_ones_stay() -> None:
     script = """
 import sys
-from personalive.server.sessions.memory import return_large_blocks
+from personalive.server.sessions.memory import set_mmap_threshold
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
 if sys.argv[1] == "set":
-    return_large_blocks()
+    set_mmap_threshold()
 bytearray(19_000_000)  # freed: glibc takes larger blocks from its pool from now on
 before, kept, large = resident(), [], []
 for _ in range(20):

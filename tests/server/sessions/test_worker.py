@@ -38,28 +38,28 @@ class OneSession:
 class AlwaysReady:
     def __init__(self, session: OneSession | None = None) -> None:
         self.own = session or OneSession()
-        self.session: Session[Any] = self.own  # type: ignore[assignment]
+        self.pipeline_session: Session[Any] = self.own  # type: ignore[assignment]
         self.given: list[int] = []
         self.failures: list[Exception] = []
         self.threads: set[str] = set()
 
-    def ready(self) -> bool:
+    def is_ready(self) -> bool:
         return True
 
-    def take(self) -> FrameChunk:
+    def take_chunk(self) -> FrameChunk:
         self.threads.add(threading.current_thread().name)
         return chunk()
 
-    def give(self, driving: FrameChunk, animated: AnimatedChunk, seconds: float, together: int) -> None:
+    def on_result(self, driving: FrameChunk, animated: AnimatedChunk, seconds: float, together: int) -> None:
         assert seconds > 0
         self.given.append(together)
 
-    def fail(self, error: Exception) -> None:
+    def on_error(self, error: Exception) -> None:
         self.failures.append(error)
 
 
 class Batching(Pipeline[Any, Any]):
-    sessions_together = 4
+    session_batch_size = 4
 
     def __init__(self) -> None:
         self.most = 0
@@ -162,7 +162,7 @@ def test_sessions_are_served_evenly_and_calls_come_between(batching: bool) -> No
 
     run(act)
     if batching:
-        assert pipeline.most == pipeline.sessions_together
+        assert pipeline.most == pipeline.session_batch_size
 
 
 @pytest.mark.parametrize("batching", [False, True])

@@ -51,7 +51,7 @@ class Components:
 
     def offload(self, names: Iterable[str]) -> Components:
         """The same networks, those named (of a network's part, "vae.encoder") there only while they are needed."""
-        return replace(self, shelves={name: OffloadedModule(attrgetter(name)(self)) for name in names})
+        return replace(self, offloaded={name: OffloadedModule(attrgetter(name)(self)) for name in names})
 
     @contextmanager
     def onloaded(self, name: str) -> Iterator[None]:

@@ -79,7 +79,7 @@ class LayeredPortrait:
             pose=pose,
             shape=shape,
             layers=layers,
-            field=build_head_warp(landmarks, pose, layout, size, cut_out=not layers.is_single_layer),
+            head_warp=build_head_warp(landmarks, pose, layout, size, cut_out=not layers.is_single_layer),
             eyes=(right, left),
             mouth=build_mouth(image, flat, pose, shape),
         )

@@ -36,7 +36,7 @@ class SessionAdmission:
     """Opens sessions, and keeps their calls. Use it on one event loop only."""
 
     def __init__(self, replicas: DeploymentHandle[Any]) -> None:
-        self._replicas = replicas.options(stream=True, method_name="session")
+        self._replicas = replicas.options(stream=True, method_name="open_session")
         self._calls: dict[str, asyncio.Task[None]] = {}
 
     def __len__(self) -> int:

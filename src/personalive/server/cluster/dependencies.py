@@ -41,7 +41,7 @@ class IngressDependencies:
 
     async def require_reference(self) -> None:
         """Raise `BusyError` where the portrait that the service was started with has not been taken yet."""
-        if await self.controller.awaits_reference.remote():
+        if await self.controller.is_awaiting_reference.remote():
             raise ServiceUnavailableError(
                 "The portrait that the service was started with has not been taken yet.",
                 retry_after=RETRY_AFTER_S,

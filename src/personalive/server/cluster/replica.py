@@ -110,7 +110,7 @@ class ServerReplica:
         self._heartbeat_task.cancel()
         with contextlib.suppress(Exception):  # the ledger may have gone first: nobody would ever answer
             async with asyncio.timeout(_LEAVE_TIMEOUT_S):
-                await self._controller.leave.remote(self._id)
+                await self._controller.remove_replica.remote(self._id)
         await self._client.close()
         await asyncio.to_thread(self._server_thread.stop, _STOP_TIMEOUT_S)
 
@@ -141,7 +141,7 @@ class ServerReplica:
         return SharedReferenceStore(host, self._fetch_reference)
 
     async def _fetch_reference(self, id: str) -> StoredClusterReference | None:
-        kept: StoredClusterReference | None = await self._controller.reference.remote(id)
+        kept: StoredClusterReference | None = await self._controller.get_reference.remote(id)
         return kept
 
     async def _heartbeat_loop(self) -> None:
@@ -154,7 +154,7 @@ class ServerReplica:
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
     async def _send_heartbeat(self) -> None:
-        orders: HeartbeatReply = await self._controller.beat.remote(self._make_status())
+        orders: HeartbeatReply = await self._controller.heartbeat.remote(self._make_status())
         self._loaded_elsewhere = orders.loaded_elsewhere
         if orders.stopping:
             await self._server_thread.drain()

@@ -103,7 +103,7 @@ class ReplicaClient:
         self, address: str, key: str, proxy_request: ProxyRequest, *, timeout: float = RESPONSE_TIMEOUT_S
     ) -> ProxyResponse:
         """The whole answer. Raises `ReplicaUnreachableError` where none comes within so many seconds."""
-        async with self.stream(address, key, proxy_request, within=timeout) as answer:
+        async with self.stream(address, key, proxy_request, timeout=timeout) as answer:
             try:
                 body = b"".join([piece async for piece in answer.body])
             except (aiohttp.ClientError, TimeoutError) as error:

@@ -51,13 +51,13 @@ class ReplicaSet:
     """Use it on one event loop only."""
 
     def __init__(self, controller: DeploymentHandle[Any], client: ReplicaClient) -> None:
-        self._ledger = controller
+        self._controller = controller
         self._wire = client
         self._known: dict[str, ReplicaStatus] = {}
 
     async def list_replicas(self) -> list[ReplicaStatus]:
         """Every replica that was heard of in the last seconds; those that can open sessions come first."""
-        found: list[ReplicaStatus] = await self._ledger.members.remote()
+        found: list[ReplicaStatus] = await self._controller.list_replicas.remote()
         self._known = {member.id: member for member in found}
         return sorted(found, key=lambda member: not member.can_open_sessions)
 

@@ -132,10 +132,10 @@ def remove_service(timeout: float) -> None:
 
 async def _drain_replicas(timeout: float) -> None:
     ledger: Any = serve.get_deployment_handle("Ledger", APPLICATION_NAME)
-    await ledger.stop.remote()
+    await ledger.drain.remote()
     until = time.monotonic() + timeout
     while time.monotonic() < until:
-        members: list[ReplicaStatus] = await ledger.members.remote()
+        members: list[ReplicaStatus] = await ledger.list_replicas.remote()
         if not any(member.sessions for member in members):
             return
         await asyncio.sleep(_POLL_S)

@@ -33,7 +33,7 @@ class QueuedFrame:
     `image` uint8 RGB (height, width, 3) and `ready_at`, when it could be stepped, are set once it is prepared.
     """
 
-    __slots__ = ("at", "frame", "image", "ready_at", "time")
+    __slots__ = ("arrived_at", "frame", "image", "ready_at", "time")
 
     def __init__(self, frame: av.VideoFrame, time: float, arrived_at: float) -> None:
         self.frame, self.time, self.arrived_at = frame, time, arrived_at

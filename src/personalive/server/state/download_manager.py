@@ -49,12 +49,12 @@ class _DownloadMonitor:
         self.progress = DownloadProgress(percentage=0, current_file="", bytes_done=0, bytes_total=0)
         self.stopped = False
 
-    def on_note(self, message: str) -> None:
+    def note(self, text: str) -> None:
         """A sentence on what comes next."""
-        logs.event("download_note", text=message)
+        logs.event("download_note", text=text)
         self._raise_if_stopped()
 
-    def on_step(self, step: DownloadStep) -> None:
+    def step(self, step: DownloadStep) -> None:
         """Some bytes more."""
         self._raise_if_stopped()
         done, size = (step.all_done, step.all_size) if step.all_size else (step.done, step.size)

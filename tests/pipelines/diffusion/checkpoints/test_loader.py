@@ -353,26 +353,26 @@ from pathlib import Path
 from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNetParams
 from personalive.pipelines.diffusion.networks.unet import UNetParams
 from personalive.pipelines.diffusion.networks.pose_guider import PoseGuiderParams
-from personalive.pipelines.diffusion.checkpoints import random_set, tensor_files
-from personalive.pipelines.diffusion.checkpoints.loader import load_models
+from personalive.pipelines.diffusion.checkpoints import checkpoint_file, random_weights
+from personalive.pipelines.diffusion.checkpoints.loader import load_components
 
 folder, action = Path(sys.argv[1]), sys.argv[2]
 if action == "write":
     widths = {"block_out_channels": (64, 128, 256, 256), "cross_attention_width": 256}
-    small = random_set.VARIANTS["small"]
+    small = random_weights.VARIANTS["small"]
     sizes = replace(
         small.sizes, reference_unet=UNetParams(**widths), denoising_unet=DenoisingUNetParams(**widths),
         pose_guider=PoseGuiderParams(out_channels=64),
     )
-    random_set.VARIANTS["larger"] = replace(small, sizes=sizes)
-    random_set.write_random_set(folder / "small")
-    random_set.write_random_set(folder / "larger", variant="larger")
+    random_weights.VARIANTS["larger"] = replace(small, sizes=sizes)
+    random_weights.write_random_weights(folder / "small")
+    random_weights.write_random_weights(folder / "larger", variant="larger")
 else:
-    tensor_files._BYTES_PER_MAPPING = 32 << 20
+    checkpoint_file._BYTES_PER_MAPPING = 32 << 20
     peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    load_models(folder / "small", dtype=torch.float16)
+    load_components(folder / "small", dtype=torch.float16)
     before = peak()
-    models = load_models(folder / "larger", dtype=torch.float16)
+    models = load_components(folder / "larger", dtype=torch.float16)
     print(models.nbytes, peak() - before)
 """
 

@@ -26,7 +26,7 @@ pytestmark = [
 PROGRAM = """
 import json, logging, sys, torch
 from personalive.errors import PipelineUnavailableError
-from personalive.pipelines.diffusion.profiling.benchmark import BenchPlan, run
+from personalive.pipelines.diffusion.profiling.benchmark import BenchmarkConfig, run_benchmark
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 
 gib, sessions = float(sys.argv[1]), int(sys.argv[2])
@@ -38,7 +38,7 @@ handler.emit = lambda record: said.append(record.getMessage())
 logging.getLogger().addHandler(handler)
 parameters = PersonaLiveLoadParameters(batch_sessions=sessions)
 try:
-    result = run(BenchPlan(parameters, "released", whole=False, sessions=(sessions,), steps=3, warmup=1))
+    result = run_benchmark(BenchmarkConfig(parameters, "released", whole=False, sessions=(sessions,), steps=3, warmup=1))
 except PipelineUnavailableError as error:
     print(json.dumps({"refused": str(error)}))
 else:

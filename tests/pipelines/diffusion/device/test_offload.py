@@ -152,7 +152,7 @@ def test_without_page_locked_memory_it_waits_in_ordinary_memory_and_that_is_said
 
     monkeypatch.setattr(torch.Tensor, "pin_memory", refuse)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(pinned_memory._PinningFailure, "said", False)
+    monkeypatch.setattr(pinned_memory._PinningFailure, "logged", False)
     network = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3)).requires_grad_(False)
     expected = network(torch.ones(1, 3))
     shelf = OffloadedModule(network)

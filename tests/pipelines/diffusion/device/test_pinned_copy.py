@@ -35,7 +35,7 @@ def test_without_page_locked_memory_it_is_ordinary(
 
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", refuse)
-    monkeypatch.setattr(pinned_memory._PinningFailure, "said", False)
+    monkeypatch.setattr(pinned_memory._PinningFailure, "logged", False)
     for _ in range(2):
         memory = allocate_host_tensor((2, 3), torch.float16, pinned=True)
         assert (memory.shape, memory.dtype) == ((2, 3), torch.float16)

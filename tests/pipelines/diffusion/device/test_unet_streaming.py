@@ -123,7 +123,7 @@ def test_copies_from_ordinary_memory_are_not_recorded(
         return plain
 
     monkeypatch.setattr(engine, "StreamedUNet", Streamed)
-    monkeypatch.setattr(engine, "accelerated", accelerated)
+    monkeypatch.setattr(engine, "accelerate", accelerated)
     PersonaLivePipeline.load(set_to.model_copy(update={"low_vram": "stream"})).close()
 
 

@@ -53,9 +53,9 @@ def test_a_compiler_sees_one_operation_and_its_results_are_the_same() -> None:
 def test_running_it_does_not_import_the_compiler() -> None:
     script = (
         "import sys, torch; from torch import Tensor\n"
-        "from personalive.pipelines.diffusion.kernels.custom_op import Registered\n"
+        "from personalive.pipelines.diffusion.kernels.custom_op import CustomOp\n"
         "def double_for_a_test(x: Tensor) -> Tensor: return 2 * x\n"
-        "double = Registered(double_for_a_test)\n"
+        "double = CustomOp(double_for_a_test)\n"
         "double.register_fake(lambda x: torch.empty_like(x))\n"
         "assert double(torch.ones(2)).sum() == 4\n"
         "assert 'torch._dynamo' not in sys.modules\n"

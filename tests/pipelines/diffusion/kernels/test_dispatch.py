@@ -9,7 +9,6 @@ import torch
 
 from personalive.pipelines.diffusion.kernels.autotuned_ops import AutotunedOperations
 from personalive.pipelines.diffusion.kernels.dispatch import select_operations
-from personalive.pipelines.diffusion.kernels.operations import PLAIN_OPERATIONS
 
 CUDA = torch.device("cuda")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -21,16 +20,16 @@ def run(script: str) -> None:
 
 
 def test_without_a_gpu_operations_are_pytorchs() -> None:
-    assert select_operations(torch.device("cpu")) is PLAIN_OPERATIONS
+    assert select_operations(torch.device("cpu")) is PLAIN_OPERATIONS_OPERATIONS
 
 
 @pytest.mark.slow
 def test_without_a_gpu_triton_is_not_asked_though_it_may_be_there() -> None:
     run(
         "import sys, torch\n"
-        "from personalive.pipelines.diffusion import engine, pipeline\n"
-        "from personalive.pipelines.diffusion.kernels.dispatch import measured\n"
-        "measured(torch.device('cpu'))\n"
+        "from personalive.pipelines.diffusion import pipeline\nfrom personalive.pipelines.diffusion.sampling import engine\n"
+        "from personalive.pipelines.diffusion.kernels.dispatch import select_operations\n"
+        "select_operations(torch.device('cpu'))\n"
         "assert 'triton' not in sys.modules\n"
     )
 
@@ -41,11 +40,11 @@ def test_without_triton_the_pipeline_is_there_and_operations_are_pytorchs() -> N
         "import sys; sys.modules['triton'] = None\n"
         "import torch\n"
         "from unittest import mock\n"
-        "from personalive.pipelines.diffusion import engine, pipeline\n"
-        "from personalive.pipelines.diffusion.kernels.dispatch import measured\n"
-        "from personalive.pipelines.diffusion.kernels.operations import PLAIN\n"
+        "from personalive.pipelines.diffusion import pipeline\nfrom personalive.pipelines.diffusion.sampling import engine\n"
+        "from personalive.pipelines.diffusion.kernels.dispatch import select_operations\n"
+        "from personalive.pipelines.diffusion.kernels.operations import PLAIN_OPERATIONS\n"
         "with mock.patch('torch.cuda.get_device_capability', return_value=(9, 0)):\n"
-        "    assert measured(torch.device('cuda')) is PLAIN\n"
+        "    assert select_operations(torch.device('cuda')) is PLAIN_OPERATIONS\n"
     )
 
 
@@ -62,5 +61,5 @@ def test_where_triton_does_not_work_all_is_pytorchs_and_that_is_said(
 
     monkeypatch.setattr(fused, "group_norm", refuse)
     with caplog.at_level(logging.WARNING):
-        assert select_operations(CUDA) is PLAIN_OPERATIONS
+        assert select_operations(CUDA) is PLAIN_OPERATIONS_OPERATIONS
     assert "no C compiler" in caplog.text

@@ -45,7 +45,7 @@ def exact(codes: Tensor, layer: Float8Convolution) -> Tensor:
 def forms(codes: Tensor, layer: Float8Convolution) -> dict[str, Any]:
     given = (codes, layer.weight, layer.factors, torch.float16)
     found: dict[str, Any] = {}
-    if INTERPRETED or is_kernel_supported("_convolution8", CAPABILITY):
+    if INTERPRETED or is_kernel_supported("_fp8_conv_kernel", CAPABILITY):
         found["descriptors"] = lambda: fp8_convolution.fp8_conv(*given, False)
         found["wide descriptors"] = lambda: fp8_convolution.fp8_conv(*given, True)
     if fp8_convolution_pointers.is_supported(codes, layer.weight):
@@ -121,4 +121,4 @@ def test_every_launch_has_room() -> None:
     for sizes, _, *stages in fp8_convolution_pointers.LAUNCHES:
         assert fp8_convolution_pointers.nbytes(sizes, *stages) <= SHARED_MEMORY_KB[8, 9] * 1024
         assert 64 % sizes["INPUTS"] == 0
-    assert max(fp8_convolution._WIDE.nbytes, fp8_convolution._LARGE.nbytes) <= SHARED_MEMORY_KB[9, 0] * 1024
+    assert max(fp8_convolution._WIDE.nbytes, fp8_convolution._LARGE_TILES.nbytes) <= SHARED_MEMORY_KB[9, 0] * 1024

@@ -53,18 +53,18 @@ def test_a_gpu_belongs_to_the_newest_family_that_is_not_newer(
 
 
 def test_kernels_are_offered_by_family() -> None:
-    assert [is_kernel_supported("_gated_product", known) for known in ((8, 0), (8, 9), (9, 0), (10, 3))] == [
+    assert [is_kernel_supported("_linear_geglu_kernel", known) for known in ((8, 0), (8, 9), (9, 0), (10, 3))] == [
         False,
         False,
         True,
         True,
     ]
-    assert is_kernel_supported("_convolution8_by_pointers", (8, 9))
-    assert not is_kernel_supported("_convolution8_by_pointers", (8, 7))
-    assert is_kernel_supported("_layer_norm", (7, 5))
-    assert not is_kernel_supported("_layer_norm", (7, 0))
-    assert unsupported_kernels((8, 6)) >= {"_gated_product", "_convolution8", "_convolution8_by_pointers"}
-    assert "_gated_product" not in unsupported_kernels((9, 0))
+    assert is_kernel_supported("_fp8_conv_pointer_kernel", (8, 9))
+    assert not is_kernel_supported("_fp8_conv_pointer_kernel", (8, 7))
+    assert is_kernel_supported("_layer_norm_kernel", (7, 5))
+    assert not is_kernel_supported("_layer_norm_kernel", (7, 0))
+    assert unsupported_kernels((8, 6)) >= {"_linear_geglu_kernel", "_fp8_conv_kernel", "_fp8_conv_pointer_kernel"}
+    assert "_linear_geglu_kernel" not in unsupported_kernels((9, 0))
 
 
 def test_every_kernel_is_launched_by_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

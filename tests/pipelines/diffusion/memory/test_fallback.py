@@ -23,8 +23,8 @@ class Held:
 @pytest.fixture
 def free(monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU with room for every plan, where nothing has to be given back."""
-    monkeypatch.setattr(fallback, "free_bytes", lambda device: 20 * 10**9)
-    monkeypatch.setattr(fallback, "release", lambda device: gc.collect())
+    monkeypatch.setattr(fallback, "plannable_bytes", lambda device: 20 * 10**9)
+    monkeypatch.setattr(fallback, "empty_cache", lambda device: gc.collect())
 
 
 def failing(times: int, error: Callable[[], Exception]) -> tuple[list[str], Callable[[MemoryPlan], str]]:
@@ -71,8 +71,8 @@ def test_where_it_runs_out_with_all_of_them_one_sentence_says_so() -> None:
 
 
 def test_where_none_fits_none_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fallback, "free_bytes", lambda device: 10**9)
-    monkeypatch.setattr(fallback, "release", lambda device: None)
+    monkeypatch.setattr(fallback, "plannable_bytes", lambda device: 10**9)
+    monkeypatch.setattr(fallback, "empty_cache", lambda device: None)
     tried, make = failing(0, ValueError)
     with pytest.raises(
         PipelineUnavailableError, match=r"2.9 GB are needed as set and 1.0 GB are free\. Close"

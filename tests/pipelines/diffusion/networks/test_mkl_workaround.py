@@ -27,8 +27,8 @@ class Watch(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 with Watch():
-    from personalive.pipelines.diffusion.networks.motion_module import TemporalPositions
-    TemporalPositions(320, 32)
+    from personalive.pipelines.diffusion.networks.motion_module import TemporalPositionalEncoding
+    TemporalPositionalEncoding(320, 32)
 print(json.dumps(first))
 """
 

@@ -24,15 +24,15 @@ class Tape:
         if (error := self._fails.get(next(self._calls))) is not None:
             raise error
 
-    def try_out(self, run: Callable[[], Any]) -> Any:
+    def warm_up(self, run: Callable[[], Any]) -> Any:
         self._call()
         self.tried += 1
         return run()
 
-    def give_back(self) -> None:
+    def release_unused(self) -> None:
         self.gave_back += 1
 
-    def record(self, run: Callable[[], None]) -> Callable[[], None]:
+    def capture(self, run: Callable[[], None]) -> Callable[[], None]:
         if not self._works:
             raise RuntimeError("operation not permitted when stream is capturing")
         self._call()

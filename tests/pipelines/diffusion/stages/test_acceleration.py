@@ -59,17 +59,17 @@ def test_warming_up_tries_everything_before_it_records_anything(
     order: list[str] = []
 
     class Ordered(Tape):
-        def try_out(self, run: Callable[[], Any]) -> Any:
+        def warm_up(self, run: Callable[[], Any]) -> Any:
             order.append("try")
-            return super().try_out(run)
+            return super().warm_up(run)
 
-        def record(self, run: Callable[[], None]) -> Callable[[], None]:
+        def capture(self, run: Callable[[], None]) -> Callable[[], None]:
             order.append("record")
-            return super().record(run)
+            return super().capture(run)
 
-        def give_back(self) -> None:
+        def release_unused(self) -> None:
             order.append("give back")
-            super().give_back()
+            super().release_unused()
 
     with PersonaLivePipeline(models, set_to) as own:
         replaying(own, Ordered())

@@ -33,14 +33,14 @@ def _capabilities_before(first: Capability) -> frozenset[Capability]:
 
 UNSUPPORTED_ON: Mapping[str, frozenset[Capability]] = {
     # Descriptors become loads of two bytes each, nothing is brought ahead, and accumulators spill.
-    "_gated_product": _capabilities_before(_MIN_TMA_CAPABILITY),
+    "_linear_geglu_kernel": _capabilities_before(_MIN_TMA_CAPABILITY),
     # Nothing is copied aside on 7.5. On 9.0 its sister by descriptors beats the library's product at every width.
-    "_gated_product_by_pointers": frozenset({(7, 5), (9, 0)}),
+    "_linear_geglu_pointers_kernel": frozenset({(7, 5), (9, 0)}),
     # As above, and nothing multiplies codes before 8.9.
-    "_convolution8": _capabilities_before(_MIN_TMA_CAPABILITY),
-    "_convolution8_by_pointers": _capabilities_before(MIN_FLOAT8_CAPABILITY) | {(9, 0)},
+    "_fp8_conv_kernel": _capabilities_before(_MIN_TMA_CAPABILITY),
+    "_fp8_conv_pointer_kernel": _capabilities_before(MIN_FLOAT8_CAPABILITY) | {(9, 0)},
     # Its products of matrices are made of ordinary arithmetic there, and spill.
-    "_attend_along_time": frozenset({(7, 5)}),
+    "_temporal_attention_kernel": frozenset({(7, 5)}),
 }
 """Kernels, by their functions' names, and the families for which they do not compile, or to something useless."""
 

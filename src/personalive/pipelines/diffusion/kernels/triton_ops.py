@@ -109,13 +109,13 @@ class TritonOperations:
         """The kernels that make such a convolution on this device, without its bias."""
         found: Forms = {}
         weight, factors, dtype = layer.weight, layer.factors, layer.dtype
-        if self._supports_codes(codes, "_convolution8") and fp8_convolution.is_supported(codes, weight):
+        if self._supports_codes(codes, "_fp8_conv_kernel") and fp8_convolution.is_supported(codes, weight):
             if fp8_convolution.is_wide_supported(weight):
                 found["wide descriptors"] = lambda: fp8_convolution.fp8_conv(
                     codes, weight, factors, dtype, True
                 )
             found["descriptors"] = lambda: fp8_convolution.fp8_conv(codes, weight, factors, dtype, False)
-        if self._supports_codes(codes, "_convolution8_by_pointers") and fp8_convolution_pointers.is_supported(
+        if self._supports_codes(codes, "_fp8_conv_pointer_kernel") and fp8_convolution_pointers.is_supported(
             codes, weight
         ):
             found["pointers"] = lambda: fp8_convolution_pointers.fp8_conv_pointers(
@@ -195,13 +195,13 @@ class TritonOperations:
         found: dict[str, LinearGegluKernel] = {}
         if (
             _is_supported(tokens)
-            and self._has_kernel("_gated_product")
+            and self._has_kernel("_linear_geglu_kernel")
             and linear_geglu.is_supported(tokens, weight)
         ):
             found["descriptors"] = linear_geglu.linear_geglu
         if (
             _is_supported(tokens)
-            and self._has_kernel("_gated_product_by_pointers")
+            and self._has_kernel("_linear_geglu_pointers_kernel")
             and linear_geglu_pointers.is_supported(tokens, weight)
         ):
             found["pointers"] = linear_geglu_pointers.linear_geglu_pointers
@@ -250,7 +250,7 @@ class TritonOperations:
         """See `Operations`."""
         if (
             not _is_supported(query)
-            or not self._has_kernel("_attend_along_time")
+            or not self._has_kernel("_temporal_attention_kernel")
             or not is_temporal_attention_supported(query, heads)
         ):
             return PLAIN_OPERATIONS.temporal_attention(query, key, value, heads)

@@ -75,7 +75,7 @@ _PARTS: dict[str, frozenset[str]] = {
 class Float8FeedForward(OperationsModule):
     """GEGLU to four times the width, and back: of codes."""
 
-    bias_beforehand = None
+    residual_bias = None
     """See `FeedForward`: the product has its own."""
 
     def __init__(self, plain: FeedForward, norm: nn.LayerNorm, gain: float) -> None:

@@ -21,7 +21,7 @@ async def load(request: LoadRequest, proxy_request: ProxyRequestDep, deps: Depen
     """Load a pipeline on every replica, and on those that start later."""
     answer = await _request_busiest(deps.replicas, proxy_request)
     if answer.ok:
-        await deps.controller.want.remote(request.pipeline_id, request.load_params or {})
+        await deps.controller.set_desired.remote(request.pipeline_id, request.load_params or {})
     return make_response(answer)
 
 
@@ -34,14 +34,14 @@ async def unload(
     answer = await _request_busiest(deps.replicas, proxy_request)
     if answer.ok:
         nothing: dict[str, Any] = {}
-        await deps.controller.want.remote(None, nothing)
+        await deps.controller.set_desired.remote(None, nothing)
     return make_response(answer)
 
 
 @router.get("/status")
 async def status(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> aggregate.ClusterStatus:
     """What is loaded, how far the loading is, or why it failed: of all, and of each."""
-    wanted = await deps.controller.wanted.remote()
+    wanted = await deps.controller.get_desired.remote()
     return aggregate.merge_status(await deps.replicas.request_all(proxy_request), wanted)
 
 

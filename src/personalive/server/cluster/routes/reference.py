@@ -41,7 +41,7 @@ async def add(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response
                     await deps.replicas.request(member, one),
                     await deps.replicas.request(member, small),
                 )
-                await deps.controller.keep.remote(_make_stored_reference(id, proxy_request, info, thumbnail))
+                await deps.controller.add_reference.remote(_make_stored_reference(id, proxy_request, info, thumbnail))
         except ReplicaUnreachableError:  # gone, and not missed yet
             continue
         return make_response(answer)
@@ -51,7 +51,7 @@ async def add(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response
 @router.get("")
 async def every(deps: DependenciesDep) -> ReferenceList:
     """All references that are kept."""
-    kept: list[StoredClusterReference] = await deps.controller.references.remote()
+    kept: list[StoredClusterReference] = await deps.controller.list_references.remote()
     told = [ReferenceInfo.model_validate(each.info) for each in kept]
     return ReferenceList(
         references=told, default=next((each.reference_id for each in told if each.default), None)
@@ -73,14 +73,14 @@ async def thumbnail(reference_id: str, deps: DependenciesDep) -> Response:
 @router.delete("/{reference_id}", status_code=204)
 async def forget(reference_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Forget a reference everywhere. Sessions that animate it go on."""
-    if not await deps.controller.forget.remote(reference_id):
+    if not await deps.controller.remove_reference.remote(reference_id):
         raise UnknownReferenceError(_UNKNOWN_MESSAGE)
     await deps.replicas.request_all(proxy_request)
     return Response(status_code=204)
 
 
 async def _require_reference_info(deps: IngressDependencies, id: str) -> StoredClusterReference:
-    kept: StoredClusterReference | None = await deps.controller.look_at.remote(id)
+    kept: StoredClusterReference | None = await deps.controller.get_reference_info.remote(id)
     if kept is None:
         raise UnknownReferenceError(_UNKNOWN_MESSAGE)
     return kept

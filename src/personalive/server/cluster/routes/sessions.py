@@ -45,7 +45,7 @@ async def offer(request: Request, proxy_request: ProxyRequestDep, deps: Dependen
                 session, ProxyRequest("DELETE", f"/api/v1/webrtc/offer/{session}")
             )
 
-    default = await deps.controller.default.remote()
+    default = await deps.controller.get_default_reference.remote()
     answer = await run_until_disconnect(
         request, deps.admission.open_session(proxy_request, default), on_disconnect=close_again
     )

@@ -207,7 +207,7 @@ def test_without_the_hub_it_says_what_to_copy_where(
         monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     for act in (download_weights, plan_download):
         with pytest.raises(OfflineError) as caught:
-            act(root, patience=patience)
+            act(root, retry=patience)
         message = str(caught.value)
         assert (
             f"into {root}/personalive: pretrained_weights/personalive/pose_guider.safetensors or " in message
