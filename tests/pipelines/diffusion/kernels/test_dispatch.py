@@ -20,7 +20,7 @@ def run(script: str) -> None:
 
 
 def test_without_a_gpu_operations_are_pytorchs() -> None:
-    assert select_operations(torch.device("cpu")) is PLAIN_OPERATIONS_OPERATIONS
+    assert select_operations(torch.device("cpu")) is PLAIN_OPERATIONS
 
 
 @pytest.mark.slow
@@ -61,5 +61,5 @@ def test_where_triton_does_not_work_all_is_pytorchs_and_that_is_said(
 
     monkeypatch.setattr(fused, "group_norm", refuse)
     with caplog.at_level(logging.WARNING):
-        assert select_operations(CUDA) is PLAIN_OPERATIONS_OPERATIONS
+        assert select_operations(CUDA) is PLAIN_OPERATIONS
     assert "no C compiler" in caplog.text

@@ -121,4 +121,4 @@ def test_every_launch_has_room() -> None:
     for sizes, _, *stages in fp8_convolution_pointers.LAUNCHES:
         assert fp8_convolution_pointers.nbytes(sizes, *stages) <= SHARED_MEMORY_KB[8, 9] * 1024
         assert 64 % sizes["INPUTS"] == 0
-    assert max(fp8_convolution._WIDE.nbytes, fp8_convolution._LARGE_TILES.nbytes) <= SHARED_MEMORY_KB[9, 0] * 1024
+    assert max(fp8_convolution._WIDE.nbytes, fp8_convolution._LARGE.nbytes) <= SHARED_MEMORY_KB[9, 0] * 1024

@@ -57,7 +57,7 @@ def grids(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[int, ...]]]:
             monkeypatch.setattr(module, name, Launches(getattr(module, name), found))
     monkeypatch.setattr(TensorDescriptor, "from_tensor", lambda *_: None)
     monkeypatch.setattr(linear_geglu, "_device_config", lambda _: (linear_geglu._SMALL_TILES, 132))
-    monkeypatch.setattr(fp8_convolution, "_tile_config", lambda *_: (fp8_convolution._SMALL_TILES, 132))
+    monkeypatch.setattr(fp8_convolution, "_tile_config", lambda *_: (fp8_convolution._SMALL, 132))
     yield found
     assert found
     for grid in found:
