@@ -73,13 +73,13 @@ class CountedOperations(PlainOperations):
     `pairs`: gates are opened in the kernel of the product before them.
     """
 
-    accumulates = True
+    fuses_residual_matmul = True
 
     def __init__(self, ledger: Ledger, *, pairs: bool) -> None:
         self._pairs = pairs
         self._ledger = ledger
 
-    def pairs(self, rows: int, linear: nn.Linear) -> bool:
+    def prefers_interleaved(self, rows: int, linear: nn.Linear) -> bool:
         """See `Operations`."""
         del rows, linear
         return self._pairs
@@ -103,7 +103,7 @@ class CountedOperations(PlainOperations):
         )
         return out
 
-    def add(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> TensorWithStats:
+    def add_with_stats(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> TensorWithStats:
         """The sums of the norm behind it are taken down on the way."""
         if update is None and bias is None:
             return TensorWithStats(x)
@@ -112,7 +112,7 @@ class CountedOperations(PlainOperations):
         self._ledger.note(Kind.PASSES, (x, update, picture))
         return TensorWithStats(picture, picture.new_empty(0))
 
-    def convolve(self, x: Tensor, layer: ConvLayer) -> tuple[Tensor, Tensor | None]:
+    def conv(self, x: Tensor, layer: ConvLayer) -> tuple[Tensor, Tensor | None]:
         """A 1×1 convolution is a product, and adds its bias; another leaves it to whoever comes next."""
         if isinstance(layer, Float8Convolution):
             size = (len(x), layer.weight.shape[1], *x.shape[2:])
@@ -127,7 +127,7 @@ class CountedOperations(PlainOperations):
             return pixels.transpose(1, 2).unflatten(2, x.shape[2:]), None
         return F.conv2d(x, layer.weight, None, layer.stride, layer.padding), layer.bias
 
-    def rectified_convolution(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
+    def conv_relu(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
         """The library's kernel adds bias and residual before it writes."""
         with self._ledger.whole():
             out = super().conv_relu(x, layer, residual)
@@ -135,12 +135,12 @@ class CountedOperations(PlainOperations):
         self._ledger.note(Kind.CONVOLUTIONS, (x, layer.weight, residual, out), flop)
         return out
 
-    def rectified_norm(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
+    def batch_norm_relu(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         """One kernel."""
         out: Tensor = self._pass(lambda: super(CountedOperations, self).batch_norm_relu(x, norm), x)
         return out
 
-    def join(self, own: Tensor, shared: Tensor) -> Tensor:
+    def concat_kv(self, own: Tensor, shared: Tensor) -> Tensor:
         """One kernel; what is shared comes from memory once."""
         out: Tensor = self._pass(lambda: super(CountedOperations, self).concat_kv(own, shared), own, shared)
         return out
@@ -161,23 +161,23 @@ class CountedOperations(PlainOperations):
         self._ledger.note(Kind.PASSES, (tokens, update, out.normed, out.sum if added else None))
         return out
 
-    def accumulate(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
+    def add_matmul(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
         """A product that reads what it is added to."""
         self._ledger.note(Kind.PRODUCTS, (total, values, weight, total), 2 * values.numel() * weight.shape[0])
         return total
 
-    def gated(self, projected: Tensor) -> Tensor:
+    def geglu(self, projected: Tensor) -> Tensor:
         """One kernel."""
         out: Tensor = self._pass(lambda: super(CountedOperations, self).geglu(projected), projected)
         return out
 
-    def gated_product(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    def linear_geglu(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """A product of which the gated half is written."""
         out = tokens.new_empty(*tokens.shape[:-1], len(weight) // 2)
         self._ledger.note(Kind.PRODUCTS, (tokens, weight, bias, out), 2 * tokens.numel() * len(weight))
         return out
 
-    def attend_wide(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def single_head_attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Two products and a pass between them, over scores that are kept."""
         (batch, rows, width), columns = query.shape, key.shape[1]
         scores = query.new_empty(batch, rows, columns)
@@ -187,14 +187,14 @@ class CountedOperations(PlainOperations):
         self._ledger.note(Kind.PRODUCTS, (scores, value, query), flop)
         return torch.empty_like(query)
 
-    def attend_along_time(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    def temporal_attention(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
         """One kernel, at the speed of memory."""
         del heads
         out = torch.empty(query.shape, dtype=query.dtype, device=query.device)
         self._ledger.note(Kind.PASSES, (query, key, value, out))
         return out
 
-    def gated_codes(self, codes: Tensor, layer: Float8GEGLU) -> Tensor:
+    def geglu_fp8(self, codes: Tensor, layer: Float8GEGLU) -> Tensor:
         """A product of 8-bit numbers of which the gated half is written, in 8 bits."""
         out = codes.new_empty(*codes.shape[:-1], len(layer.weight) // 2)
         flop = 2 * codes.numel() * len(layer.weight)

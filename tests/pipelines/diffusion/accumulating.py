@@ -6,4 +6,4 @@ from personalive.pipelines.diffusion.kernels.operations import PlainOperations
 
 
 class Accumulating(PlainOperations):
-    accumulates = True
+    fuses_residual_matmul = True

@@ -36,7 +36,7 @@ EXAMPLES = 1 if INTERPRETED else 5
 class Fused(PlainOperations):
     """PyTorch's, with a gated product of its own: what is chosen between without a GPU."""
 
-    accumulates = True
+    fuses_residual_matmul = True
 
     def products(self, tokens: Tensor, weight: Tensor) -> dict[str, LinearGegluKernel]:
         return {"pointers": PLAIN_OPERATIONS.linear_geglu} if weight.shape[1] == tokens.shape[-1] else {}

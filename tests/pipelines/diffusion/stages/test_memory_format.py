@@ -42,7 +42,7 @@ def own(models: Components) -> Components:
 class Pairing(PlainOperations):
     """Fused as far as the layout is concerned."""
 
-    def pairs(self, rows: int, linear: nn.Linear) -> bool:
+    def prefers_interleaved(self, rows: int, linear: nn.Linear) -> bool:
         del rows, linear
         return True
 
@@ -70,7 +70,7 @@ class Asked(Pairing):
     def __init__(self) -> None:
         self.rows: set[tuple[int, int]] = set()
 
-    def pairs(self, rows: int, linear: nn.Linear) -> bool:
+    def prefers_interleaved(self, rows: int, linear: nn.Linear) -> bool:
         self.rows.add((linear.in_features, rows))
         return rows >= 1000
 
@@ -100,9 +100,9 @@ class Placed(Pairing):
     def __init__(self) -> None:
         self.devices: set[str] = set()
 
-    def pairs(self, rows: int, linear: nn.Linear) -> bool:
+    def prefers_interleaved(self, rows: int, linear: nn.Linear) -> bool:
         self.devices.add(linear.weight.device.type)
-        return super().pairs(rows, linear)
+        return super().prefers_interleaved(rows, linear)
 
 
 def test_what_is_on_the_host_to_be_streamed_is_asked_for_on_the_device(own: Components) -> None:

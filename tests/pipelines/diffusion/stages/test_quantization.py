@@ -199,7 +199,7 @@ class Preferring(PlainOperations):
     def __init__(self, *changes: str) -> None:
         self.changes, self.asked = changes, list[tuple[str, Hashable]]()
 
-    def prefers(
+    def prefers_replacement(
         self,
         change: str,
         given: tuple[Hashable, ...],
