@@ -23,13 +23,9 @@ PAGE = ROOT / "docs/reference/python.md"
 TUTORIAL = ROOT / "docs/tutorial/first-picture.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SAMPLES = Path(str(files("personalive") / "samples"))
-WRITTEN = [
-    page
-    for page in PAGES
-    if not page.read_text(encoding="utf-8").startswith("<!-- Generated") and page.name != "architecture.md"
-]
+WRITTEN = [page for page in PAGES if not page.read_text(encoding="utf-8").startswith("<!-- Generated")]
 AVOIDED = re.compile(
-    r"\b(anew|so many|whatever|of its own|by itself|what of it|is let be|may be none|taken down|carried over)\b",
+    r"\b(anew|so many|whatever|of its own|by itself|what of|is let be|may be none|taken down|carried over)\b",
     re.IGNORECASE,
 )
 FRAMES = 5

@@ -237,7 +237,9 @@ class _RayExecutor:
             known, worker.unacknowledged_outputs = worker.unacknowledged_outputs, []
             worker.assigned += 1
             then = partial(self._on_job_result, worker, task)
-            self._pending[worker.actor.run_job.remote(task, known)] = _PendingCall(worker, then, runs_job=True)
+            self._pending[worker.actor.run_job.remote(task, known)] = _PendingCall(
+                worker, then, runs_job=True
+            )
 
     def _request_progress(self, worker: _WorkerHandle) -> None:
         if not worker.assigned or time.monotonic() < worker.progress_requested_at + _PROGRESS_INTERVAL_S:

@@ -11,7 +11,7 @@ from personalive.errors import DeviceOutOfMemoryError, InputError, NoFaceError, 
 from personalive.media.types import Image
 from personalive.pipelines.base import Reference
 from personalive.pipelines.diffusion.components import Components
-from personalive.pipelines.diffusion.device import allocator
+from personalive.pipelines.diffusion.memory import allocator
 from personalive.pipelines.diffusion.memory.planner import make_plans_for_components
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline

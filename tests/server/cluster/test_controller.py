@@ -59,7 +59,9 @@ def test_replicas_hear_what_is_wanted_and_when_all_is_to_end() -> None:
 def test_a_replica_hears_whether_another_one_has_what_is_wanted() -> None:
     async def scene() -> None:
         ledger = ClusterController(DesiredState(1, "preview"))
-        assert not (await ledger.heartbeat(replace(ONE, applied_state=DesiredState(1, "preview")))).loaded_elsewhere
+        assert not (
+            await ledger.heartbeat(replace(ONE, applied_state=DesiredState(1, "preview")))
+        ).loaded_elsewhere
         assert (await ledger.heartbeat(replace(ONE, id="two", status="error"))).loaded_elsewhere
         await ledger.set_desired("other", {})
         assert not (await ledger.heartbeat(replace(ONE, id="two", status="error"))).loaded_elsewhere

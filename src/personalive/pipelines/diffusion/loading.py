@@ -15,8 +15,8 @@ from personalive.pipelines.diffusion.checkpoints.loader import (
     prepare_networks,
 )
 from personalive.pipelines.diffusion.components import Components
-from personalive.pipelines.diffusion.device.allocator import enable_expandable_segments
 from personalive.pipelines.diffusion.device.devices import resolve_dtype
+from personalive.pipelines.diffusion.memory.allocator import enable_expandable_segments
 from personalive.pipelines.diffusion.memory.fallback import build_with_fallback
 from personalive.pipelines.diffusion.memory.plan import MemoryPlan
 from personalive.pipelines.diffusion.memory.planner import make_plans_for_networks

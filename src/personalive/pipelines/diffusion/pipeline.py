@@ -193,7 +193,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
     @property
     @override
     def notes(self) -> tuple[str, ...]:
-        from personalive.pipelines.diffusion.device.allocator import total_bytes
+        from personalive.pipelines.diffusion.memory.allocator import total_bytes
 
         engine = self._require_engine()
         total = total_bytes(engine.components.device)
@@ -286,7 +286,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         there = sum(not session.closed for session in self._sessions)
         if there < engine.plan.batch_sessions:
             return
-        from personalive.pipelines.diffusion.device.allocator import unused_bytes
+        from personalive.pipelines.diffusion.memory.allocator import unused_bytes
 
         free = unused_bytes(engine.components.device)
         if free < engine.plan.session:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import math
 import threading
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 from typing_extensions import override
 
@@ -14,15 +14,28 @@ from personalive.errors import PipelineLostError
 from personalive.media.types import Image
 from personalive.pipelines.base import AnimatedChunk, FrameChunk, Reference, RunParameters, Session
 from personalive.server.process import messages
+from personalive.server.process.connection import ProcessConnection
 
-if TYPE_CHECKING:
-    from personalive.server.process.remote_pipeline import RemotePipeline
+
+class SessionOwner(Protocol):
+    """What a session needs of the pipeline that opened it."""
+
+    connection: ProcessConnection
+
+    def call(self, message: Any) -> Any:
+        """Send a message, and return the answer of the pipeline's process."""
+
+    def require_reference(self, reference: Reference) -> Any:
+        """Return the reference with its `number`. Raises `InputError` for one of another pipeline."""
+
+    def step_many(self, sessions: Sequence[Any], chunks: Sequence[FrameChunk]) -> list[AnimatedChunk]:
+        """Step several sessions in one call."""
 
 
 class RemoteSession(Session[Any]):
     """A session in the pipeline's process."""
 
-    def __init__(self, owner: RemotePipeline, number: int, opened: messages.OpenedSession) -> None:
+    def __init__(self, owner: SessionOwner, number: int, opened: messages.OpenedSession) -> None:
         self.number = number
         self.last_figures: dict[str, float] = {}
         """What `stats` gives: the pipeline's counts at the last step."""

@@ -9,6 +9,7 @@ import torch
 
 from personalive.pipelines.diffusion.kernels.autotuned_ops import AutotunedOperations
 from personalive.pipelines.diffusion.kernels.dispatch import select_operations
+from personalive.pipelines.diffusion.kernels.operations import PLAIN_OPERATIONS
 
 CUDA = torch.device("cuda")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

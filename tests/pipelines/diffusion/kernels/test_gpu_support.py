@@ -53,7 +53,9 @@ def test_a_gpu_belongs_to_the_newest_family_that_is_not_newer(
 
 
 def test_kernels_are_offered_by_family() -> None:
-    assert [is_kernel_supported("_linear_geglu_kernel", known) for known in ((8, 0), (8, 9), (9, 0), (10, 3))] == [
+    assert [
+        is_kernel_supported("_linear_geglu_kernel", known) for known in ((8, 0), (8, 9), (9, 0), (10, 3))
+    ] == [
         False,
         False,
         True,
@@ -63,7 +65,11 @@ def test_kernels_are_offered_by_family() -> None:
     assert not is_kernel_supported("_fp8_conv_pointer_kernel", (8, 7))
     assert is_kernel_supported("_layer_norm_kernel", (7, 5))
     assert not is_kernel_supported("_layer_norm_kernel", (7, 0))
-    assert unsupported_kernels((8, 6)) >= {"_linear_geglu_kernel", "_fp8_conv_kernel", "_fp8_conv_pointer_kernel"}
+    assert unsupported_kernels((8, 6)) >= {
+        "_linear_geglu_kernel",
+        "_fp8_conv_kernel",
+        "_fp8_conv_pointer_kernel",
+    }
     assert "_linear_geglu_kernel" not in unsupported_kernels((9, 0))
 
 

@@ -10,7 +10,7 @@ import torch
 
 from personalive.errors import PipelineUnavailableError
 from personalive.out_of_memory import is_out_of_memory
-from personalive.pipelines.diffusion.device.allocator import empty_cache, plannable_bytes
+from personalive.pipelines.diffusion.memory.allocator import empty_cache, plannable_bytes
 from personalive.pipelines.diffusion.memory.plan import REMEDY, MemoryPlan, describe_shortage, select_plans
 
 _log = logging.getLogger(__name__)

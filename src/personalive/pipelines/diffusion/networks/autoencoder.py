@@ -67,7 +67,9 @@ class _MidBlock(nn.Module):
 
     def forward_with_stats(self, x: TensorWithStats) -> TensorWithStats:
         first, last = (cast("ResnetBlock", block) for block in self.resnets)
-        attended = cast("MidBlockAttention", self.attentions[0]).forward_with_stats(first.forward_with_stats(x))
+        attended = cast("MidBlockAttention", self.attentions[0]).forward_with_stats(
+            first.forward_with_stats(x)
+        )
         return last.forward_with_stats(attended)
 
 

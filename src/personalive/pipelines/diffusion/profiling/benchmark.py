@@ -11,8 +11,8 @@ import torch
 
 from personalive.pipelines.base import FrameState, LoadProgressCallback
 from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, build_random_components
-from personalive.pipelines.diffusion.device.allocator import enable_expandable_segments
 from personalive.pipelines.diffusion.device.devices import resolve_device, resolve_dtype
+from personalive.pipelines.diffusion.memory.allocator import enable_expandable_segments
 from personalive.pipelines.diffusion.memory.fallback import build_with_fallback
 from personalive.pipelines.diffusion.memory.plan import MemoryPlan
 from personalive.pipelines.diffusion.memory.planner import make_plans_for_variant

@@ -15,8 +15,8 @@ from personalive.errors import NoFaceError
 from personalive.media.types import Image
 from personalive.pipelines.base import DetectedFace, Reference
 from personalive.pipelines.diffusion.components import Components
-from personalive.pipelines.diffusion.device.allocator import run_with_memory_limit
 from personalive.pipelines.diffusion.device.devices import exact_float32
+from personalive.pipelines.diffusion.memory.allocator import run_with_memory_limit
 from personalive.pipelines.diffusion.memory.footprint import count_encoder_bytes
 from personalive.pipelines.diffusion.networks.motion_extractor import HeadMotion
 from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue

@@ -41,7 +41,9 @@ async def add(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response
                     await deps.replicas.request(member, one),
                     await deps.replicas.request(member, small),
                 )
-                await deps.controller.add_reference.remote(_make_stored_reference(id, proxy_request, info, thumbnail))
+                await deps.controller.add_reference.remote(
+                    _make_stored_reference(id, proxy_request, info, thumbnail)
+                )
         except ReplicaUnreachableError:  # gone, and not missed yet
             continue
         return make_response(answer)

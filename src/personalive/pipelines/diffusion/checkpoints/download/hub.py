@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from importlib.metadata import version
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -111,7 +112,7 @@ class HubClient:
         from huggingface_hub import HfApi
 
         with self._translate_errors(repository):
-            api = HfApi(self._endpoint, library_name="personalive", library_version=_library_version())
+            api = HfApi(self._endpoint, library_name="personalive", library_version=version("personalive"))
             try:
                 info = api.model_info(
                     repository.name,
@@ -170,7 +171,7 @@ class HubClient:
         )
 
         url = hf_hub_url(listing.repository.name, path, revision=listing.commit, endpoint=self._endpoint)
-        headers = build_hf_headers(library_name="personalive", library_version=_library_version())
+        headers = build_hf_headers(library_name="personalive", library_version=version("personalive"))
         headers["Accept-Encoding"] = "identity"  # a place in a compressed stream is none in the file
         if start:
             headers["Range"] = f"bytes={start}-"
@@ -295,9 +296,3 @@ def _is_url(text: str) -> bool:
 def _redact_credentials(address: str) -> str:
     """An address as it may be shown; what comes before its last @ could be a password with any signs in it."""
     return re.sub(r"^([A-Za-z]+://)?.*@", lambda match: match[1] or "", address, flags=re.DOTALL)
-
-
-def _library_version() -> str:
-    import personalive
-
-    return personalive.__version__

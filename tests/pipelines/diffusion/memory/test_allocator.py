@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from personalive.pipelines.diffusion.device.allocator import (
+from personalive.pipelines.diffusion.memory.allocator import (
     enable_expandable_segments,
     plannable_bytes,
     run_with_memory_limit,
