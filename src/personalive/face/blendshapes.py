@@ -1,4 +1,4 @@
-"""Blendshape scores, read from the landmarks alone: no picture is needed."""
+"""Blendshape scores, computed from the landmarks alone: no picture is needed."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ _INPUT_LANDMARKS = np.array(
 
 
 class BlendshapeScorer:
-    """Scores what a face does. Not thread-safe."""
+    """A network that scores a face's expression. Not thread-safe."""
 
     def __init__(self) -> None:
         self._network = LiteRTNetwork(FACE_BLENDSHAPES)
 
     def score(self, mesh: FaceMesh) -> Face:
-        """The face with its scores, each 0…1."""
+        """Return the face of a mesh with its blendshape scores, each 0…1."""
         (scores,) = self._network.run(mesh.landmarks[None, _INPUT_LANDMARKS, :2])
         return Face(mesh.landmarks, np.clip(np.nan_to_num(scores.reshape(-1)), 0.0, 1.0))
 

@@ -19,14 +19,14 @@ from personalive.face.rotated_rect import RotatedRect
 from personalive.media.types import Image
 
 SIDE = 128
-"""Pixels a side of what the network sees."""
+"""Side in pixels of the network's input."""
 _GRIDS = ((16, 2), (8, 6))
-"""Cells a side of each grid of anchors, and anchors per cell."""
+"""For each grid of anchors: cells per side, and anchors per cell."""
 _MIN_SCORE = 0.5
 _MIN_OVERLAP = 0.5
-"""Intersection over union from which two boxes are of one face."""
+"""Intersection over union from which two boxes belong to one face."""
 _LARGEST_LOGIT = 80.0
-"""Of which the exponential is a float32 still."""
+"""The largest logit whose exponential fits a float32."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,19 +43,25 @@ class FaceBox:
     score: float
 
     def placed(self, offset: tuple[float, float], scale: tuple[float, float]) -> FaceBox:
-        """The same face, found in a window at `offset` (x, y) of a copy, in the original `scale` times as large."""
+        """Return the face of a window in the original's pixels.
+
+        The window lies at `offset` (x, y) in a copy; the original is `scale` times as large as that copy.
+        """
         by, at = np.array(scale, np.float32), np.array(offset, np.float32)
         return FaceBox((self.low + at) * by, (self.high + at) * by, (self.keypoints + at) * by, self.score)
 
 
 class FaceBoxDetector:
-    """Finds the boxes of faces. Not thread-safe."""
+    """A detector of face boxes. Not thread-safe."""
 
     def __init__(self) -> None:
         self._network = LiteRTNetwork(FACE_DETECTOR)
 
     def detect(self, image: Image) -> list[FaceBox]:
-        """The faces of an image, uint8 RGB (H, W, 3), surest first: those wider than about a tenth of it."""
+        """Return the faces of an image, uint8 RGB (H, W, 3), highest score first.
+
+        It finds faces wider than about a tenth of the image.
+        """
         square = RotatedRect.covering(image)
         pixels = square.extract(image, SIDE, beyond=cv2.BORDER_CONSTANT)
         raw, logits = self._network.run(pixels[None].astype(np.float32) / np.float32(127.5) - np.float32(1))
@@ -73,7 +79,7 @@ class FaceBoxDetector:
         ]
 
     def highest_score(self, image: Image) -> float:
-        """The score, 0…1, of the surest face in an image, uint8 RGB (H, W, 3); 0 where it sees none."""
+        """Return the highest score, 0…1, of a face in an image, uint8 RGB (H, W, 3); 0 if there is none."""
         return max((box.score for box in self.detect(image)), default=0.0)
 
     def close(self) -> None:
@@ -83,7 +89,7 @@ class FaceBoxDetector:
 
 @cache
 def _anchors() -> Float:
-    """Centres (896, 2) of the anchors, 0…1: row by row over each grid, several on one place."""
+    """Return the centres (896, 2) of the anchors, 0…1: row by row over each grid, several at one place."""
     grids = []
     for cells, repeats in _GRIDS:
         centres = (np.arange(cells, dtype=np.float32) + 0.5) / cells
@@ -93,7 +99,7 @@ def _anchors() -> Float:
 
 
 def _decode_boxes(raw: Float) -> tuple[Float, Float]:
-    """Boxes (n, 4) as left, top, right, bottom and keypoints (n, 6, 2) of raw outputs (n, 16), all 0…1."""
+    """Decode raw outputs (n, 16) to boxes (n, 4), left, top, right, bottom, and keypoints (n, 6, 2), all 0…1."""
     values = raw.reshape(-1, 8, 2) / np.float32(SIDE)
     anchors = _anchors()
     centre, half = values[:, 0] + anchors, values[:, 1] / 2
@@ -101,7 +107,10 @@ def _decode_boxes(raw: Float) -> tuple[Float, Float]:
 
 
 def _merge_boxes(boxes: Float, keypoints: Float, scores: Float) -> list[tuple[Float, Float, float]]:
-    """Weighted non-maximum suppression: the mean box and keypoints, and the best score, of each overlapping set."""
+    """Merge overlapping boxes by weighted non-maximum suppression.
+
+    For each overlapping set: the mean box and keypoints, and the best score.
+    """
     order = np.argsort(-scores, kind="stable")
     merged = []
     while order.size:
@@ -122,7 +131,7 @@ def _sigmoid(logits: Float) -> Float:
 
 
 def _intersection_over_union(boxes: Float, box: Float) -> Float:
-    """Intersection over union of each of `boxes` (n, 4) with one."""
+    """Return the intersection over union of each of `boxes` (n, 4) with one box."""
     sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
     common = np.maximum(sides, 0).prod(1)
     total = (boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod() - common

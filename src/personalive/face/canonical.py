@@ -20,8 +20,9 @@ _METADATA = "geometry_pipeline_metadata_landmarks.binarypb"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CanonicalFace:
-    """`vertices` float64 (468, 3) cm; `triangles` int32 (898, 3); `rigid_weights` float64 (468,).
+    """The neutral head as a mesh.
 
+    `vertices` float64 (468, 3) cm; `triangles` int32 (898, 3); `rigid_weights` float64 (468,).
     The triangles close the eyes and the mouth; `rigid_weights` are large where expressions move little: a
     rigid head pose is fitted with them.
     """
@@ -33,7 +34,7 @@ class CanonicalFace:
 
 @cache
 def load_canonical_face() -> CanonicalFace:
-    """The canonical face of the vendored model."""
+    """Load the canonical face from the vendored model."""
     numbers: list[float] = []
     corners: list[int] = []
     weights = np.zeros(468)
@@ -61,7 +62,7 @@ def _decode_float(entry: bytes) -> float:
 
 
 def _parse_fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Fields of a protocol-buffer message as (number, value): varints as int, the rest as bytes.
+    """Yield the fields of a protocol-buffer message as (number, value): varints as int, the rest as bytes.
 
     See: https://protobuf.dev/programming-guides/encoding/
     """

@@ -1,7 +1,7 @@
-"""Crops of a frame: where a head stands well in the picture, and cutting such a crop out at any size.
+"""Crops of a frame: they place a head well in the picture, and are extracted at any size.
 
-A crop may reach over the frame's edge. What lies outside is made up when it is cut: the edge pixels
-continued, and blurred more the farther they are from the frame, so that no streaks draw the eye.
+A crop may reach over the frame's edge. The part outside is filled when the crop is extracted: the edge pixels
+are continued, and blurred more the farther they are from the frame, so that no streaks draw the eye.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _HEAD_CENTRE = (0.0, -0.6, 2.0)
 """Half-way between chin and hairline, inside the head: it moves little while the head turns (cm)."""
 
 FACE_SHARE = 0.42
-"""Height of the face in that of the crop: head and shoulders."""
+"""Height of the face as a share of the crop's height, which then shows head and shoulders."""
 FACE_CENTRE = 0.46
-"""Where the face's centre stands in the crop, from its top: hair above needs less room than shoulders."""
+"""The face's centre as a share of the crop's height from its top: hair needs less room than shoulders."""
 _MAX_HEAD_SHARE = 0.7
 _MIN_WIDTH_IN_HEADS, _MIN_HEIGHT_IN_HEADS = 1.5, 1.1
-"""Width of the crop in face heights, at least: an upright crop must not cut off the ears. Where the image is
-too narrow for that, the second."""
+"""Least width of the crop in face heights, so that an upright crop does not cut off the ears. The second value
+is used where the image is too narrow for the first."""
 _MAX_SHIFT = 0.15
 
 
@@ -64,19 +64,19 @@ class CropBox:
         return self.top + self.height
 
     def is_inside(self, size: ImageSize) -> bool:
-        """Whether the box lies within a frame of `size` (width, height)."""
+        """Return whether the box lies within a frame of `size` (width, height)."""
         return self.left >= 0 and self.top >= 0 and self.right <= size[0] and self.bottom <= size[1]
 
     @staticmethod
     def largest(size: ImageSize, aspect: float = 1.0) -> CropBox:
-        """The largest centred box of `aspect` (width / height) within a frame of `size`."""
+        """Return the largest centred box of `aspect` (width / height) within a frame of `size`."""
         width = min(float(size[0]), size[1] * aspect)
         height = width / aspect
         return CropBox((size[0] - width) / 2, (size[1] - height) / 2, width, height)
 
 
 def measure_head(face: FaceMesh) -> tuple[float, float, float]:
-    """Centre (x, y) and height of a head in pixels, steady while the face turns, speaks or laughs."""
+    """Return the centre (x, y) and height of a head in pixels, steady while the face turns, speaks or laughs."""
     pose = fit_head_pose(face.landmarks)
     x, y, _ = pose.to_frame(np.array([_HEAD_CENTRE]))[0]
     return float(x), float(y), float(pose.scale * HEAD_HEIGHT)
@@ -85,7 +85,7 @@ def measure_head(face: FaceMesh) -> tuple[float, float, float]:
 def compute_head_crop(
     x: float, y: float, head: float, *, aspect: float = 1.0, scale: float = 1 / FACE_SHARE
 ) -> CropBox:
-    """The crop of `aspect` (width / height) for a head of `head` pixels height centred at (x, y).
+    """Return the crop of `aspect` (width / height) for a head of `head` pixels height centred at (x, y).
 
     `scale` is the crop's height in heads. A narrow crop is made higher until the ears are in it.
     """
@@ -99,11 +99,11 @@ def _place_head(x: float, y: float, height: float, aspect: float) -> CropBox:
 def compute_reference_crop(
     face: FaceMesh, image_size: ImageSize, aspect: float = 1.0, *, scale: float = 1 / FACE_SHARE
 ) -> CropBox:
-    """The crop of a portrait that shows head and shoulders, of `aspect` (width / height).
+    """Return the crop of a portrait that shows head and shoulders, of `aspect` (width / height).
 
-    Kept within the image of `image_size` (width, height) as far as the framing allows: it is made smaller,
-    at most until the face fills 70 % of its height, and moved by up to 15 % of its sides. `extract_crop` makes up what
-    then still lies outside.
+    It stays within the image of `image_size` (width, height) as far as the framing allows: it is made smaller,
+    at most until the face fills 70 % of its height, and moved by up to 15 % of its sides. `extract_crop` fills
+    any part that still lies outside.
     """
     x, y, head = measure_head(face)
     wanted = head * max(scale, _MIN_WIDTH_IN_HEADS / aspect)
@@ -116,17 +116,17 @@ def compute_reference_crop(
 
 
 def _clamp_start(start: float, length: float, limit: int) -> float:
-    """`start` moved so that the span lies in 0…limit, or as close to that as may be."""
+    """Return `start` moved so that the span lies in 0…limit, or as close to that as possible."""
     low, high = sorted((0.0, limit - length))
     reach = _MAX_SHIFT * length
     return start + min(max(min(max(start, low), high) - start, -reach), reach)
 
 
 def extract_crop(image: Image, box: CropBox, size: ImageSize) -> Image:
-    """The crop `box` of `image`, uint8 RGB (H, W, 3), resampled to `size` (width, height).
+    """Return the crop `box` of `image`, uint8 RGB (H, W, 3), resampled to `size` (width, height).
 
     Areas are averaged when shrinking and cubic splines used when growing; the box's fractions of a pixel are
-    kept, so a slowly moving crop moves smoothly. Outside the image: its edge continued and blurred.
+    kept, so a slowly moving crop moves smoothly. Outside the image its edge is continued and blurred.
     """
     height, width = image.shape[:2]
     if (box.left, box.top, box.width, box.height) == (0, 0, width, height) == (0, 0, *size):
@@ -138,8 +138,8 @@ def extract_crop(image: Image, box: CropBox, size: ImageSize) -> Image:
         reduced = (max(round(taken[0] / coarser), 1), max(round(taken[1] / coarser), 1))
         source = cast(Image, cv2.resize(source, reduced, interpolation=cv2.INTER_AREA))
     zoom = (source.shape[1] / taken[0], source.shape[0] / taken[1])
-    # An enlargement to a whole multiple of the size, then the mean of whole blocks: exact area averaging
-    # for boxes that do not begin or end on a pixel.
+    # Enlarging to a whole multiple of the size and averaging whole blocks is exact area averaging, also for
+    # boxes that do not begin or end on a pixel.
     columns = max(math.ceil(zoom[0] * box.width / size[0]), 1)
     rows = max(math.ceil(zoom[1] * box.height / size[1]), 1)
     fine = (size[0] * columns, size[1] * rows)
@@ -161,7 +161,10 @@ def extract_crop(image: Image, box: CropBox, size: ImageSize) -> Image:
 
 
 def _crop_to_needed(image: Image, box: CropBox) -> tuple[Image, tuple[int, int]]:
-    """The part of the image that the box touches, and its offset. OpenCV warps no more than 32 766 pixels."""
+    """Return the part of the image that the box touches, and its offset.
+
+    OpenCV warps no more than 32 766 pixels a side.
+    """
     height, width = image.shape[:2]
     left = min(max(math.floor(box.left) - 2, 0), width - 1)
     top = min(max(math.floor(box.top) - 2, 0), height - 1)
@@ -188,10 +191,10 @@ def _soften_outside(pixels: Image, box: CropBox, image_size: ImageSize) -> Image
 def _outside_weights(
     box: CropBox, image_size: ImageSize, size: ImageSize
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], slice | None]:
-    """Shares of the pixels kept and of those blurred, float32 (rows, width), and the rows that they are for.
+    """Return the weights of the sharp and of the blurred pixels, float32 (rows, width), and the rows they are for.
 
-    The rows are those with a pixel outside the image, None without one. Kept from call to call: a calm crop
-    stays where it is.
+    The rows are those with a pixel outside the image, None without one. The weights are cached, since a calm
+    crop stays where it is.
     """
     width, height = size
     x = box.left + (np.arange(width) + 0.5) * (box.width / width)
@@ -210,15 +213,18 @@ def _outside_weights(
 class FollowCrop:
     """A crop that follows a driving face like a calm camera operator.
 
-    While the head stays within a small tolerance of where the camera points, the crop does not move at all:
-    neither the landmarks' noise nor small talk shifts it. When the head strays farther, the crop follows and
-    eases in and out. The crop's aspect never changes; a lost face leaves it where it is.
+    While the head stays within a small tolerance of the crop's target, the crop does not move: neither the
+    landmarks' noise nor talking shifts it. When the head strays farther, the crop follows and eases in and
+    out. The crop's aspect never changes; while no face is found the crop stays where it is.
     """
 
     def __init__(
         self, aspect: float = 1.0, *, scale: float = 1 / FACE_SHARE, tolerance: float = 0.06
     ) -> None:
-        """`aspect` and `scale` as in `compute_head_crop`. `tolerance`: how far a head may stray, in head heights."""
+        """Create a crop of `aspect` and `scale`, as in `compute_head_crop`.
+
+        `tolerance` is how far a head may stray, in head heights.
+        """
         self._aspect = aspect
         self._scale = scale
         self._tolerance = tolerance
@@ -228,16 +234,16 @@ class FollowCrop:
         self._target: NDArray[np.float64] | None = None
 
     def update(self, face: FaceMesh | None, image_size: ImageSize, time: float) -> CropBox:
-        """The crop for the next frame of `image_size` (width, height) at `time` in seconds.
+        """Return the crop for the next frame of `image_size` (width, height) at `time` in seconds.
 
-        Before the first face it is the largest centred crop. A new image size starts anew.
+        Before the first face it is the largest centred crop. A new image size resets the tracking.
         """
         if image_size != self._image_size:
             self.reset()
             self._image_size = image_size
         if face is not None:
             x, y, head = measure_head(face)
-            # Places in heads and the size as a logarithm: one setting of the filter fits near and far faces.
+            # Positions are in heads and the size is a logarithm, so one filter setting fits near and far faces.
             self._head_unit = self._head_unit or head
             self._update_target(
                 np.array([x / self._head_unit, y / self._head_unit, math.log(head / self._head_unit)])
@@ -251,7 +257,7 @@ class FollowCrop:
         )
 
     def _update_target(self, seen: NDArray[np.float64]) -> None:
-        """Draw the target after the head as on a leash: not at all while the leash is slack."""
+        """Move the target just far enough to bring the head within the tolerance, and not at all if it is within."""
         if self._target is None:
             self._target = seen
             return
@@ -277,7 +283,7 @@ class FollowCrop:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on as the crop whose `state` this is. Raises `KeyError` or `ValueError` for anything else."""
+        """Continue as the crop whose `state` this is. Raises `KeyError` or `ValueError` for anything else."""
         width, height = state["size"]
         self._image_size, self._head_unit = (int(width), int(height)), float(state["unit"])
         self._target = None if state["target"] is None else np.array(state["target"], np.float64)

@@ -1,4 +1,4 @@
-"""What is known of one face in one frame."""
+"""One face in one frame: landmarks, and scores of its expression."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LANDMARK_COUNT = 478
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceMesh:
-    """One face's landmarks: where it is.
+    """The landmarks of one face.
 
     `landmarks` float32 (478, 3): x right and y down in pixels of the frame, z in the same unit, smaller is nearer.
     """
@@ -62,19 +62,19 @@ class FaceMesh:
         return float(np.sqrt(max(right - left, 1e-3) * max(bottom - top, 1e-3)))
 
     def scale(self, factor: float, offset: tuple[float, float] = (0.0, 0.0)) -> Self:
-        """The same face in a frame resized by `factor` and then shifted by `offset` (x, y) pixels."""
+        """Return the same face in a frame resized by `factor` and then shifted by `offset` (x, y) pixels."""
         shift = np.array([*offset, 0.0], np.float32)
         return replace(self, landmarks=self.landmarks * np.float32(factor) + shift)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Face(FaceMesh):
-    """A face with what it does: `blendshapes` float32 (52,) 0…1 in the order of `BLENDSHAPES`."""
+    """A face with its expression: `blendshapes` float32 (52,) 0…1 in the order of `BLENDSHAPES`."""
 
     blendshapes: Float
 
     def score(self, *names: str) -> float:
-        """Mean of the named blendshapes, 0…1."""
+        """Return the mean of the named blendshapes, 0…1."""
         return float(np.mean([self.blendshapes[BLENDSHAPE_INDEX[name]] for name in names]))
 
 
@@ -84,7 +84,7 @@ AnyFace = TypeVar("AnyFace", bound=FaceMesh)
 def select_dominant_face(
     faces: Sequence[AnyFace], frame_size: tuple[int, int], previous: FaceMesh | None = None
 ) -> AnyFace | None:
-    """The face that matters among several: the one followed before, else large and central.
+    """Return the dominant face of several: the one followed before, else a large and central one.
 
     `frame_size` (width, height). A followed face is kept while one is found within half its size of where it
     was, so that a passer-by does not take over.
@@ -101,7 +101,7 @@ def select_dominant_face(
 
 
 def is_same_face(face: FaceMesh, previous: FaceMesh) -> bool:
-    """Whether a face is where another was a frame ago: within half its size."""
+    """Return whether a face is where another was a frame ago: within half its size."""
     return _distance(face, previous.centre) < 0.5 * previous.size
 
 

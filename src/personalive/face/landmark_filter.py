@@ -1,7 +1,7 @@
-"""The filter that takes the tremble out of a followed face's landmarks, as MediaPipe's face landmarker does.
+"""The filter that removes jitter from a followed face's landmarks, as MediaPipe's face landmarker does.
 
-It is a One-Euro filter (Casiez, Roussel, Vogel, CHI 2012) that takes its speeds from the landmarks as they come,
-not from where the filter has got to, and counts them in face sizes per second.
+It is a One-Euro filter (Casiez, Roussel, Vogel, CHI 2012) that takes its speeds from the raw landmarks, not from
+the filtered ones, and measures them in face sizes per second.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from personalive.face.face import FaceMesh, Float
 
 _FRAME_SECONDS = 0.033
-"""Between two frames, taken as even: only their order counts, since a true clock may repeat or jump."""
+"""Seconds between two frames, assumed constant: only their order counts, since a true clock may repeat or jump."""
 _MIN_CUTOFF = 0.05
 _BETA = 80.0
 _DERIVATIVE_CUTOFF = 1.0
@@ -21,7 +21,7 @@ _DERIVATIVE_CUTOFF = 1.0
 
 
 class LandmarkFilter:
-    """Steadies the landmarks of one face from frame to frame."""
+    """A filter that steadies the landmarks of one face from frame to frame."""
 
     def __init__(self) -> None:
         self._last: Float | None = None
@@ -29,7 +29,7 @@ class LandmarkFilter:
         self._speed: Float = np.zeros(0, np.float32)
 
     def filter(self, mesh: FaceMesh) -> FaceMesh:
-        """The face of the next frame, steadier. The first one passes as it is."""
+        """Return the face of the next frame, filtered. The first one passes unchanged."""
         landmarks = mesh.landmarks
         if self._last is None:
             self._steady, self._speed = landmarks, np.zeros_like(landmarks)
@@ -44,17 +44,17 @@ class LandmarkFilter:
         return FaceMesh(self._steady)
 
     def reset(self) -> None:
-        """Forget the face: the next one passes as it is."""
+        """Forget the face: the next one passes unchanged."""
         self._last = None
 
 
 def _mean_side(landmarks: Float) -> float:
-    """Mean of the sides of the landmarks' bounding box, pixels."""
+    """Return the mean of the sides of the landmarks' bounding box, pixels."""
     low, high = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
     return max(float((high - low).mean()), 1e-3)
 
 
 def _smoothing_factor(cutoff: float) -> np.float32:
-    """How much of the way to a sample a low-pass goes in one frame."""
+    """Return the share of the way to a sample that a low-pass goes in one frame."""
     turn = 2 * math.pi * _FRAME_SECONDS * cutoff
     return np.float32(turn / (turn + 1))

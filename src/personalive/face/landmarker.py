@@ -1,8 +1,8 @@
 """Landmarks: 478 points of each face of an image, or of the face in one region of it.
 
 The arithmetic around the networks is that of MediaPipe's face landmarker graph: the same regions, thresholds and
-projections, so that places agree with it to a fraction of a pixel. Depth differs where a head is tilted in a frame
-that is not square: MediaPipe stretches it by the frame's proportions, here it is in pixels like x and y.
+projections, so that positions agree with it to a fraction of a pixel. Depth differs where a head is tilted in a
+frame that is not square: MediaPipe stretches it by the frame's proportions; here it is in pixels like x and y.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from personalive.media.types import Image
 
 _INPUT_SIDE = 256
 _MIN_PRESENCE_LOGIT = 0.0
-"""The network's word on whether there is a face: a probability of a half."""
+"""The network's logit from which a region counts as a face: a probability of a half."""
 
 
 class FaceLandmarker:
-    """Finds the landmarks of faces. Not thread-safe. `max_faces` bounds how many faces one image may give."""
+    """A finder of face landmarks. Not thread-safe. `max_faces` bounds the number of faces per image."""
 
     def __init__(self, *, max_faces: int = 4) -> None:
         self.box_detector = FaceBoxDetector()
@@ -32,11 +32,11 @@ class FaceLandmarker:
         self._max_faces = max_faces
 
     def detect(self, image: Image) -> list[FaceMesh]:
-        """Faces in `image`, uint8 RGB (H, W, 3), surest first."""
+        """Return the faces in `image`, uint8 RGB (H, W, 3), highest score first."""
         return self.look_at(image, self.box_detector.detect(image))
 
     def look_at(self, image: Image, boxes: Sequence[FaceBox]) -> list[FaceMesh]:
-        """The faces in the first of these boxes of `image`, uint8 RGB (H, W, 3), as many as one image may give."""
+        """Return the faces in the first `max_faces` of these boxes of `image`, uint8 RGB (H, W, 3)."""
         regions = (
             RotatedRect.from_detection(box.low, box.high, box.keypoints[:2])
             for box in boxes[: self._max_faces]
@@ -44,7 +44,7 @@ class FaceLandmarker:
         return [mesh for region in regions if (mesh := self.detect_in_region(image, region)) is not None]
 
     def detect_in_region(self, image: Image, region: RotatedRect) -> FaceMesh | None:
-        """The face in a region of `image`, uint8 RGB (H, W, 3), or None where the region shows none."""
+        """Return the face in a region of `image`, uint8 RGB (H, W, 3), or None if the region shows none."""
         pixels = region.extract(image, _INPUT_SIDE, beyond=cv2.BORDER_REPLICATE)
         points, presence, *_ = self._network.run(pixels[None].astype(np.float32) / np.float32(255))
         if not presence.item() > _MIN_PRESENCE_LOGIT:

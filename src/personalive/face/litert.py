@@ -1,7 +1,7 @@
 """The networks of the face landmark model, each run by an interpreter of LiteRT.
 
-An interpreter is not thread-safe and holds memory of its run, so everyone who looks at faces loads their own. While
-a network runs, Python's interpreter lock is free.
+An interpreter is not thread-safe and holds the memory of its run, so each detector and tracker loads another one.
+While a network runs, Python's interpreter lock is free.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _silence_lock = threading.Lock()
 
 @contextlib.contextmanager
 def _silence_runtime() -> Iterator[None]:
-    """Send the C++ runtime's start-up chatter to nowhere; its errors arrive as exceptions."""
+    """Discard the C++ runtime's start-up messages; its errors arrive as exceptions."""
     with _silence_lock:
         try:
             saved = os.dup(2)
@@ -47,7 +47,7 @@ class LiteRTNetwork:
     """One network of the bundle. Not thread-safe."""
 
     def __init__(self, name: str, *, threads: int = 1) -> None:
-        """`name` of the file in the bundle; `threads` that one run may use."""
+        """Load the network from the file `name` of the bundle; one run may use `threads` threads."""
         data = read_bundle_member(name)
         with _silence_runtime():
             from ai_edge_litert.interpreter import Interpreter
@@ -61,7 +61,7 @@ class LiteRTNetwork:
         self.input_shape: tuple[int, ...] = tuple(int(length) for length in source["shape"])
 
     def run(self, values: Float) -> list[Float]:
-        """The outputs, float32, for an input float32 of `input_shape`. Raises `RuntimeError` once closed."""
+        """Return the outputs, float32, for an input float32 of `input_shape`. Raises `RuntimeError` once closed."""
         if self._interpreter is None:
             raise RuntimeError("This network is closed.")
         self._interpreter.set_tensor(self._source, values)

@@ -1,4 +1,4 @@
-"""The vendored face landmark model: read once, refused if it is not the file we ship.
+"""The vendored face landmark model: it is read once, and refused if it is not the file that is shipped.
 
 `data/face_landmarker.task` is Google's MediaPipe Face Landmarker bundle (Apache-2.0, see NOTICE): a zip of a
 face detector, a 478-point landmark network, a 52-blendshape network and the canonical face geometry.
@@ -21,7 +21,7 @@ MODEL_BYTES = 3_758_596
 
 @cache
 def read_model_bundle() -> bytes:
-    """The bundle's bytes, verified. Raises `PersonaLiveError` where the file is missing or altered."""
+    """Return the bundle's bytes, verified. Raises `PersonaLiveError` where the file is missing or altered."""
     try:
         data = files("personalive.face").joinpath("data/face_landmarker.task").read_bytes()
     except OSError as error:
@@ -38,10 +38,10 @@ def read_model_bundle() -> bytes:
 
 def _suggest_reinstall() -> str:
     command = reinstall_command()
-    return f"Run: {command}" if command else "Install PersonaLive anew from where you got it."
+    return f"Run: {command}" if command else "Install PersonaLive again from where you got it."
 
 
 def read_bundle_member(name: str) -> bytes:
-    """One file of the bundle."""
+    """Return one file of the bundle."""
     with zipfile.ZipFile(io.BytesIO(read_model_bundle())) as bundle:
         return bundle.read(name)

@@ -2,7 +2,7 @@
 
 A first-order low-pass whose cut-off rises with the signal's own speed: noise is filtered hard while nothing
 happens, and a fast movement passes with little lag. Every step uses the true time between two samples, so
-dropped and unevenly spaced frames are filtered as what they are.
+dropped and unevenly spaced frames are filtered correctly.
 
 See: Casiez, Roussel, Vogel, "1€ Filter", CHI 2012, https://gery.casiez.net/1euro/
 """
@@ -19,18 +19,18 @@ from numpy.typing import ArrayLike, NDArray
 Float64 = NDArray[np.float64]
 
 _SAME_TIME = 1e-6
-"""Seconds: samples closer than this are taken for one, because their difference says nothing about speed."""
+"""Seconds: samples closer than this count as one, because their difference says nothing about speed."""
 
 
 class OneEuroFilter:
-    """One filter for an array of any shape; every element is filtered by itself.
+    """A filter for an array of any shape; every element is filtered independently.
 
     `min_cutoff` Hz: the cut-off at rest; lower is steadier and lags more. `beta` Hz per (unit of the signal
     per second): how fast the cut-off rises with speed, so it depends on the signal's unit.
     `derivative_cutoff` Hz smooths the speed. After more than `gap` seconds without a sample, or when time
-    runs backwards, the filter starts anew with the sample it is given.
+    runs backwards, the filter restarts from the sample it is given.
 
-    Every output lies between the previous output and the input, so the input's range is never left.
+    Every output lies between the previous output and the input, so it never leaves the input's range.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class OneEuroFilter:
         self._speed: Float64 = np.zeros(())
 
     def filter(self, value: ArrayLike, time: float) -> Float64:
-        """The filtered sample, float64 of the sample's shape; `time` in seconds.
+        """Return the filtered sample, float64 of the sample's shape; `time` in seconds.
 
         A repeated time, to the microsecond, leaves the output as it was. Raises `ValueError` where the shape
         changes without a `reset` or a value is not finite: it would stay in the filter for good.
@@ -81,13 +81,13 @@ class OneEuroFilter:
         self._value = None
 
     def state(self) -> dict[str, Any]:
-        """All that `restore` needs, as JSON; the filter's settings are not part of it."""
+        """Return all that `restore` needs, as JSON; the filter's settings are not part of it."""
         if self._value is None:
             return {}
         return {"time": self._time, "value": self._value.tolist(), "speed": self._speed.tolist()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on as the filter whose `state` this is."""
+        """Continue as the filter whose `state` this is."""
         self.reset()
         if state:
             self._time = float(state["time"])
@@ -95,6 +95,6 @@ class OneEuroFilter:
 
 
 def _smoothing_factor(cutoff: float | Float64, elapsed: float) -> Float64:
-    """How much of the way to the sample a low-pass goes in `elapsed` seconds, 0…1."""
+    """Return the share, 0…1, of the way to the sample that a low-pass goes in `elapsed` seconds."""
     turn = np.asarray(2.0 * math.pi * elapsed * cutoff, np.float64)
     return turn / (turn + 1.0)

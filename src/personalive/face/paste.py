@@ -12,14 +12,14 @@ from personalive.media.types import Image
 
 
 class PasteBack:
-    """Pastes frames of one crop into one still. Reads only: any number of threads may share one.
+    """A crop of a still into which animated frames are pasted. Immutable: any number of threads may share one.
 
     `feather`: width of the blend along the crop's edge as a share of its shorter side, 0…0.5. There is none
     where the crop reaches the still's own edge, because nothing of the still is seen beyond it.
     """
 
     def __init__(self, still: Image, box: CropBox, *, feather: float = 0.1) -> None:
-        """`still` uint8 RGB (H, W, 3). Raises `ValueError` where `box` covers none of it."""
+        """Prepare to paste into `still`, uint8 RGB (H, W, 3). Raises `ValueError` where `box` covers none of it."""
         height, width = still.shape[:2]
         left, right = max(math.ceil(box.left), 0), min(math.floor(box.right), width)
         top, bottom = max(math.ceil(box.top), 0), min(math.floor(box.bottom), height)
@@ -34,7 +34,7 @@ class PasteBack:
         across = _feather_ramp((left, right), (box.left, box.right), width, reach)
         down = _feather_ramp((top, bottom), (box.top, box.bottom), height, reach)
         self._share = (down[:, None] * across[None, :])[..., None].astype(np.float32)
-        # Counted in the animated frame, the region is a crop of the crop.
+        # In coordinates of the animated frame, the region is a crop of the crop.
         self._inner = CropBox(
             (left - box.left) / box.width,
             (top - box.top) / box.height,
@@ -43,9 +43,9 @@ class PasteBack:
         )
 
     def paste(self, animated: Image) -> Image:
-        """The still with `animated`, uint8 RGB (h, w, 3) of any size, in the crop's place.
+        """Return the still with `animated`, uint8 RGB (h, w, 3) of any size, in the crop's place.
 
-        The still's size; every pixel outside the crop is the still's own.
+        The result has the still's size; every pixel outside the crop is unchanged.
         """
         height, width = animated.shape[:2]
         rows, columns = self._region
@@ -66,7 +66,7 @@ class PasteBack:
 def _feather_ramp(
     span: tuple[int, int], edges: tuple[float, float], limit: int, reach: float
 ) -> NDArray[np.float64]:
-    """Share of the animated pixels along one axis: 0 at the crop's edges, smoothly 1 from `reach` on."""
+    """Return the weight of animated pixels along one axis: 0 at the crop's edges, smoothly 1 from `reach` on."""
     at = np.arange(*span) + 0.5
     inner = np.full(len(at), np.inf)
     if edges[0] > 0:

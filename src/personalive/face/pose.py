@@ -1,9 +1,9 @@
-"""Head pose and what is left when it is taken away: the shape of a face in the frame of its own head.
+"""Head pose, and the shape of a face in the coordinates of its own head, with the pose removed.
 
 Landmarks are read as a scaled orthographic picture: P = s·R·X + t with P = (x, -y, -z) in pixels and X in cm
 of the canonical face. R, s, t come from a weighted least-squares fit to the points that expressions move least
-(Umeyama 1991). This is the fit behind MediaPipe's facial transformation matrix, redone without its perspective: on
-real footage its angles follow the matrix's with r ≥ 0.98, and less of the pose leaks into the shape.
+(Umeyama 1991). This is the fit behind MediaPipe's facial transformation matrix, without its perspective: on real
+footage its angles correlate with the matrix's with r ≥ 0.98, and less of the pose leaks into the shape.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ _FLIP = np.array([1.0, -1.0, -1.0])
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadPose:
-    """`rotation` float64 (3, 3), head to camera; `scale` pixels per cm; `translation` float64 (3,) pixels,
-    y up, of the canonical origin.
+    """The pose of a head.
+
+    `rotation` float64 (3, 3), head to camera; `scale` pixels per cm; `translation` float64 (3,) pixels, y up, of
+    the canonical origin.
     """
 
     rotation: Double
@@ -33,11 +35,11 @@ class HeadPose:
     translation: Double
 
     def to_head(self, landmarks: Float | Double) -> Double:
-        """Points (n, 3) of a frame, in pixels, to head coordinates in cm."""
+        """Convert points (n, 3) of a frame, in pixels, to head coordinates in cm."""
         return np.asarray((landmarks * _FLIP - self.translation) @ self.rotation / self.scale)
 
     def to_frame(self, shape: Double) -> Double:
-        """Points (n, 3) in head coordinates, cm, to pixels of a frame: x right, y down, z away."""
+        """Convert points (n, 3) in head coordinates, cm, to pixels of a frame: x right, y down, z away."""
         return np.asarray((self.scale * shape @ self.rotation.T + self.translation) * _FLIP)
 
     @property
@@ -47,11 +49,11 @@ class HeadPose:
 
 
 def fit_head_pose(landmarks: Float | Double) -> HeadPose:
-    """The head pose of landmarks (≥ 468, 3) in pixels, as `Face.landmarks` has them."""
+    """Fit the head pose of landmarks (≥ 468, 3) in pixels, as in `Face.landmarks`."""
     weights, model_mean, pull, extent = _rigid_fit_constants()
     picture = landmarks[:468].astype(np.float64) * _FLIP
     picture_mean = weights @ picture
-    # `pull` sums to nothing, so that the picture's mean need not be taken off.
+    # `pull` sums to zero, so the picture's mean need not be subtracted.
     left, spread, right = np.linalg.svd(picture.T @ pull)
     signs = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
     rotation = (left * signs) @ right
@@ -61,8 +63,10 @@ def fit_head_pose(landmarks: Float | Double) -> HeadPose:
 
 @cache
 def _rigid_fit_constants() -> tuple[Double, Double, Double, float]:
-    """What the fit needs of the canonical face: weights (468,) that sum to 1, the mean (3,) by them, the vertices
-    (468, 3) from there times their weights, and the mean square of their distance.
+    """Return the constants of the fit, computed from the canonical face.
+
+    They are: weights (468,) that sum to 1, the weighted mean (3,) of the vertices, the vertices (468, 3) relative
+    to that mean times their weights, and the weighted mean square of their distance from it.
     """
     canonical = load_canonical_face()
     weights = np.asarray(canonical.rigid_weights / canonical.rigid_weights.sum(), np.float64)
@@ -72,7 +76,7 @@ def _rigid_fit_constants() -> tuple[Double, Double, Double, float]:
 
 
 def euler_angles(rotation: Double | Float) -> Double:
-    """(pitch, yaw, roll) in degrees of a rotation or transformation matrix, R = Rz(roll)·Ry(yaw)·Rx(pitch)."""
+    """Return (pitch, yaw, roll) in degrees of a rotation or transformation matrix Rz(roll)·Ry(yaw)·Rx(pitch)."""
     r = np.asarray(rotation, np.float64)[:3, :3]
     r = r / np.cbrt(np.linalg.det(r))
     return np.degrees(
@@ -85,7 +89,7 @@ def euler_angles(rotation: Double | Float) -> Double:
 
 
 def rotation_vector(rotation: Double) -> Double:
-    """Axis times angle in radians, float64 (3,), of a rotation by less than 180°."""
+    """Return the axis times the angle in radians, float64 (3,), of a rotation by less than 180°."""
     cosine = np.clip((np.trace(rotation) - 1) / 2, -1.0, 1.0)
     angle = float(np.arccos(cosine))
     axis = np.array(
@@ -100,7 +104,7 @@ def rotation_vector(rotation: Double) -> Double:
 
 
 def rotation_matrix(vector: Double) -> Double:
-    """The rotation, float64 (3, 3), about `vector` (3,) by its length in radians (Rodrigues)."""
+    """Return the rotation, float64 (3, 3), about `vector` (3,) by its length in radians (Rodrigues)."""
     angle = float(np.linalg.norm(vector))
     x, y, z = vector
     cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])

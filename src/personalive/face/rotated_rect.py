@@ -1,4 +1,4 @@
-"""Regions of interest: turned rectangles of a frame that a network looks at.
+"""Regions of interest: rotated rectangles of a frame that a network sees.
 
 Pixel k of a network's input is taken at k/side of the region and its outputs are read on the same scale, as
 MediaPipe's ImageToTensorCalculator does on the CPU.
@@ -18,13 +18,14 @@ from personalive.face.face import Float
 from personalive.media.types import Image
 
 _MARGIN = 1.5
-"""Side of a region over that of the face in it."""
+"""Side of a region divided by that of the face in it."""
 _EYE_CORNERS = (33, 263)
 """Landmarks of the outer corners: the subject's right eye and left eye."""
 _MIN_SHRINK = 16
-"""OpenCV warps four channels thrice as fast as three: worth a copy of so many times the pixels that come out."""
+"""Ratio of input to output pixels up to which a copy with four channels pays off: OpenCV warps four channels three
+times as fast as three."""
 _MAX_SOURCE = 16_384
-"""Pixels a side: OpenCV warps no more than 32 766."""
+"""Largest side in pixels of what is warped: OpenCV takes no more than 32 766."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,21 +40,24 @@ class RotatedRect:
 
     @classmethod
     def covering(cls, image: Image) -> RotatedRect:
-        """The square around a whole image, centred: it reaches over the shorter sides."""
+        """Return the square around a whole image, centred: it reaches over the shorter sides."""
         height, width = image.shape[:2]
         side = float(max(height, width))
         return cls(width / 2, height / 2, side, side)
 
     @classmethod
     def from_detection(cls, low: Float, high: Float, eyes: Float) -> RotatedRect:
-        """The region around a detected box from `low` to `high` (x, y), upright by its eyes (2, 2), right first."""
+        """Return the region around a detected box from `low` to `high` (x, y), turned so that its eyes are level.
+
+        `eyes` (2, 2), the subject's right eye first.
+        """
         x, y = (low + high) / 2
         width, height = (high - low) * _MARGIN
         return cls(float(x), float(y), float(width), float(height), _angle_between(eyes[0], eyes[1]))
 
     @classmethod
     def from_landmarks(cls, landmarks: Float) -> RotatedRect:
-        """The square region around landmarks (478, 3), where the same face is looked for in the next frame."""
+        """Return the square region around landmarks (478, 3): the next frame should show the same face there."""
         low, high = landmarks[:, :2].min(0), landmarks[:, :2].max(0)
         x, y = (low + high) / 2
         side = float((high - low).max()) * _MARGIN
@@ -61,7 +65,7 @@ class RotatedRect:
         return cls(float(x), float(y), side, side, _angle_between(landmarks[right], landmarks[left]))
 
     def frame_matrix(self) -> NDArray[np.float64]:
-        """The matrix, float64 (2, 3), from places in the region, 0…1 from its top left corner, to pixels."""
+        """Return the matrix, float64 (2, 3), from positions in the region, 0…1 from its top left corner, to pixels."""
         cosine, sine = math.cos(self.angle), math.sin(self.angle)
         across = np.array([cosine, sine]) * self.width
         down = np.array([-sine, cosine]) * self.height
@@ -69,9 +73,10 @@ class RotatedRect:
         return np.column_stack([across, down, corner])
 
     def extract(self, image: Image, side: int, *, beyond: int) -> Image:
-        """The region of an image, uint8 RGB (H, W, 3), at `side` × `side` pixels; `beyond` is OpenCV's border mode.
+        """Return the region of an image, uint8 RGB (H, W, 3), at `side` × `side` pixels.
 
-        Neighbouring pixels are mixed, four at a time, however much larger the region is.
+        Sampling is bilinear over four neighbouring pixels, even where the region is much larger. `beyond` is
+        OpenCV's border mode.
         """
         matrix = self.frame_matrix()
         source, offset, zoom = _crop_to_needed(image, matrix)
@@ -88,7 +93,7 @@ class RotatedRect:
         return cast(Image, cv2.cvtColor(taken, cv2.COLOR_RGBA2RGB))
 
     def to_frame(self, points: Float) -> Float:
-        """Points (n, 3) of the region, 0…1 from its top left corner, in pixels of the frame; z goes by width."""
+        """Convert points (n, 3) of the region, 0…1 from its top left corner, to pixels; z scales by width."""
         matrix = self.frame_matrix().astype(np.float32)
         flat = points[:, :2] @ matrix[:, :2].T + matrix[:, 2]
         return np.column_stack([flat, points[:, 2] * np.float32(self.width)])
@@ -99,7 +104,7 @@ def _angle_between(start: Float, end: Float) -> float:
 
 
 def _crop_to_needed(image: Image, matrix: NDArray[np.float64]) -> tuple[Image, NDArray[np.float64], int]:
-    """The part of an image that a region touches, its offset, and by how much it has been shrunk."""
+    """Return the part of an image that a region touches, its offset, and the factor by which it was shrunk."""
     height, width = image.shape[:2]
     corners = matrix[:, :2] @ np.array([[0, 1, 0, 1], [0, 0, 1, 1]]) + matrix[:, 2:]
     spans = []

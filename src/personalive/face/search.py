@@ -1,8 +1,8 @@
-"""Small faces in large pictures: looked for in overlapping windows of several sizes.
+"""Search for small faces in large pictures, in overlapping windows of several sizes.
 
-The detector sees 128 × 128 pixels and was trained on selfies: it misses a face narrower than about a tenth of what
-it is shown. So windows are cut from copies of the picture in which a window is just as large as that, and what is
-found there is looked at closely in the picture itself. However large that is, the windows are equally many.
+The detector sees 128 × 128 pixels and was trained on selfies: it misses a face narrower than about a tenth of its
+input. So windows of exactly that size are cut from scaled copies of the picture, and landmarks of the faces found
+there are taken from the picture itself. The number of windows does not depend on the size of the picture.
 """
 
 from __future__ import annotations
@@ -22,18 +22,20 @@ SearchReach: TypeAlias = Literal["near", "far", "very far"]
 
 _FAR = (0.6, 0.35, 0.2)
 _VERY_FAR = (0.11, 0.062)
-"""Windows' sides over the frame's: for video, and further for stills, where a second more is well spent."""
+"""Sides of the windows divided by the frame's: for video, and further ones for stills, where a second more is
+acceptable."""
 _SHARES: dict[SearchReach, tuple[float, ...]] = {"near": (), "far": _FAR, "very far": (*_FAR, *_VERY_FAR)}
 _STRIDE = 5 * SIDE // 8
-"""From one window to the next. A face too large to be whole in one of them is large enough for those before."""
+"""Pixels from one window to the next. A face too large for the overlap is found in the larger windows before."""
 _SMALLEST = 64
-"""Pixels: what is enlarged more than to twice its size shows no more than before."""
+"""Smallest window side in pixels: enlarging a window to more than twice its size shows nothing new."""
 
 
 def search(landmarker: FaceLandmarker, image: Image, reach: SearchReach) -> list[FaceMesh]:
-    """Faces of the first window that holds any, in an image, uint8 RGB (H, W, 3), that shows none as a whole.
+    """Return the faces of the first window that holds any, in an image, uint8 RGB (H, W, 3).
 
-    Larger faces are found first. `reach` says how small the windows become.
+    For images in which detection on the whole found none. Larger faces are found first. `reach` says how small the
+    windows become.
     """
     height, width = image.shape[:2]
     sides = _sides(max(width, height), _SHARES[reach])
@@ -50,13 +52,13 @@ def search(landmarker: FaceLandmarker, image: Image, reach: SearchReach) -> list
 
 
 def _sides(longest: int, shares: Sequence[float]) -> list[int]:
-    """The windows' sides in pixels of the picture, falling: those that show less of it than one before does."""
+    """Return the windows' sides in pixels of the picture, decreasing and without repeats."""
     sides = (max(int(longest * share), _SMALLEST) for share in shares)
     return [side for side in dict.fromkeys(sides) if side < longest]
 
 
 def _copy(image: Image, size: tuple[int, int], side: int) -> Image:
-    """A picture of the original `size` (width, height), scaled so that `side` pixels of that become `SIDE`."""
+    """Scale a picture of the original `size` (width, height) so that `side` of the original's pixels become `SIDE`."""
     width, height = (max(round(length * SIDE / side), 1) for length in size)
     shrinks = width <= image.shape[1] and height <= image.shape[0]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
@@ -64,7 +66,7 @@ def _copy(image: Image, size: tuple[int, int], side: int) -> Image:
 
 
 def _corners(copy: Image) -> Iterator[tuple[int, int]]:
-    """Left and top of windows that overlap, row by row."""
+    """Yield left and top of overlapping windows, row by row."""
     columns = _starts(copy.shape[1])
     for top in _starts(copy.shape[0]):
         for left in columns:

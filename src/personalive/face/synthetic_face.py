@@ -10,7 +10,7 @@ from personalive.face.canonical import CanonicalFace, load_canonical_face
 from personalive.media.types import Image
 
 _FRAME_WIDTH = 34.0
-"""Of the picture, in cm at the face: about what a webcam shows."""
+"""Width of the picture in cm at the face: about what a webcam shows."""
 _SKIN, _HAIR, _LIPS, _WALL = (224, 178, 155), (60, 45, 38), (170, 90, 90), (120, 130, 140)
 _EYES = (
     (33, 246, 161, 160, 159, 158, 157, 173, 133, 155, 154, 153, 145, 144, 163, 7),
@@ -22,11 +22,11 @@ _BROWS = (
 )
 _MOUTH = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
 _SUBPIXEL = 4
-"""OpenCV's drawing takes fixed-point places; this many binary digits."""
+"""Fractional bits of the fixed-point coordinates that OpenCV's drawing takes."""
 
 
 def render_synthetic_face(side: int = 256) -> tuple[Image, NDArray[np.float64]]:
-    """A square picture of `side` pixels, uint8 RGB, and where its landmarks are: (468, 2) pixels."""
+    """Render a square picture of `side` pixels, uint8 RGB, and return it with its landmarks (468, 2) in pixels."""
     canonical = load_canonical_face()
     scale = side / _FRAME_WIDTH
     places = side / 2 + canonical.vertices[:, :2] * (scale, -scale)
@@ -56,7 +56,7 @@ def render_synthetic_face(side: int = 256) -> tuple[Image, NDArray[np.float64]]:
 
 
 def _shade(image: Image, canonical: CanonicalFace, places: NDArray[np.float64]) -> None:
-    """The mesh in plain light from above, back to front."""
+    """Draw the mesh lit from above, back to front."""
     corners = canonical.vertices[canonical.triangles]
     normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     normals /= np.linalg.norm(normals, axis=1, keepdims=True)

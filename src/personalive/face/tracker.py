@@ -14,39 +14,39 @@ Window = tuple[int, int, int, int]
 """Left, top, right and bottom in pixels of the frame; right and bottom are exclusive."""
 
 _MAX_MISSED_FRAMES = 90
-"""Frames without a face after which whoever comes next may be somebody else."""
+"""Frames without a face after which the next face may be another person's."""
 _SEARCH_EVERY = 10
 """Frames between two searches for a far face while none is seen: a search costs several detections."""
 
 
 class FaceDetector:
-    """Faces of stills. Not thread-safe."""
+    """A detector of faces in stills. Not thread-safe."""
 
     def __init__(self) -> None:
         self._landmarker = FaceLandmarker()
         self._scorer = BlendshapeScorer()
 
     def detect(self, image: Image, *, reach: SearchReach = "very far") -> list[Face]:
-        """The faces of a still, uint8 RGB (H, W, 3), largest first.
+        """Return the faces of a still, uint8 RGB (H, W, 3), largest first.
 
-        Small ones are searched for only where no larger one is seen, and as far as `reach` says: what is narrower
-        than a tenth of the picture is found from "far" on, which takes a third of a second where there is no face,
-        and the smallest, down to 1 % of the longer side, by "very far", which takes several times as long.
+        Small faces are searched for only where no larger one is found, as far as `reach` says: faces narrower than
+        a tenth of the picture are found from "far" on, which takes a third of a second where there is no face; the
+        smallest, down to 1 % of the longer side, by "very far", which takes several times as long.
         """
         meshes = self._landmarker.detect(image) or search(self._landmarker, image, reach)
         return [self._scorer.score(mesh) for mesh in sorted(meshes, key=lambda mesh: -mesh.size)]
 
     def detect_dominant(self, image: Image) -> Face | None:
-        """The face of a still that matters, or None."""
+        """Return the dominant face of a still, or None."""
         return select_dominant_face(self.detect(image), (image.shape[1], image.shape[0]))
 
     def confidence(self, image: Image, face: FaceMesh) -> float:
-        """How sure the detector is, 0…1, that a face found in this still is one."""
+        """Return the detector's score, 0…1, of a face that was found in this still."""
         left, top, right, bottom = _window_around(face, (image.shape[1], image.shape[0]))
         return self._landmarker.box_detector.highest_score(image[top:bottom, left:right])
 
     def is_upside_down(self, image: Image, face: FaceMesh) -> bool:
-        """Whether a face found in this still stands on its head: turned, its surroundings look more like one."""
+        """Return whether a face found in this still is upside down: the detector scores higher on the turned region."""
         left, top, right, bottom = _window_around(face, (image.shape[1], image.shape[0]))
         around = image[top:bottom, left:right]
         likeness = self._landmarker.box_detector.highest_score
@@ -65,11 +65,11 @@ class FaceDetector:
 
 
 class FaceTracker:
-    """Follows the dominant face through a video, one face at a time. Not thread-safe.
+    """A tracker of the dominant face of a video, one face at a time. Not thread-safe.
 
-    Who is followed is decided among all faces in sight when the tracking starts and after it was lost; from then
-    on only the region where that face was is looked at, and nothing is detected. The landmarks of a face that is
-    followed are smoothed. A new frame size starts anew.
+    The face to follow is chosen among all visible faces when the tracking starts and after it was lost; from then
+    on the landmark network sees only the region where that face was, and the detector does not run. The landmarks
+    of a followed face are smoothed. A new frame size resets the tracking.
     """
 
     def __init__(self) -> None:
@@ -82,7 +82,7 @@ class FaceTracker:
         self._missed = 0
 
     def track(self, image: Image) -> Face | None:
-        """The dominant face of the next frame, uint8 RGB (H, W, 3), or None where there is none."""
+        """Return the dominant face of the next frame, uint8 RGB (H, W, 3), or None if there is none."""
         mesh = self.track_mesh(image)
         if mesh is None:
             return None
@@ -91,7 +91,7 @@ class FaceTracker:
         return self._scorer.score(mesh)
 
     def track_mesh(self, image: Image) -> FaceMesh | None:
-        """As `track`, without the scores: for those who only ask where the face is."""
+        """Return what `track` does, without the scores, for callers that need only the landmarks."""
         size = (image.shape[1], image.shape[0])
         if size != self._size:
             self.reset()
@@ -111,15 +111,17 @@ class FaceTracker:
         return self._filter.filter(mesh)
 
     def _follow(self, image: Image) -> FaceMesh | None:
-        """The face followed so far, where it still is."""
+        """Return the face followed so far, or None if it is not in its region any more."""
         if self._region is None or self._previous is None:
             return None
         mesh = self._landmarker.detect_in_region(image, self._region)
         return mesh if mesh is not None and is_same_face(mesh, self._previous) else None
 
     def _find(self, image: Image) -> FaceMesh | None:
-        """Choose a face to follow. One too small for the whole frame is searched for now and then only: a search
-        costs several detections.
+        """Choose a face to follow.
+
+        A face too small for detection on the whole frame is searched for only every few frames: a search costs
+        several detections.
         """
         meshes = self._landmarker.detect(image)
         if not meshes and self._missed % _SEARCH_EVERY == 0:
@@ -145,7 +147,7 @@ class FaceTracker:
 
 
 def _window_around(face: FaceMesh, frame_size: tuple[int, int]) -> Window:
-    """A window of four face sizes around a face, inside the frame."""
+    """Return a window of four face sizes around a face, inside the frame."""
     side = int(4 * face.size)
     spans = []
     for centre, length in zip(face.centre, frame_size, strict=True):

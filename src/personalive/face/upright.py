@@ -1,4 +1,4 @@
-"""Which way up a picture is, by the face in it: cameras lie on their side, and not all say so."""
+"""Which way up a picture is, by the face in it: some cameras are mounted on their side and do not say so."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from personalive.media.types import Image
 _MAX_TILT_DEGREES = 60.0
 """Degrees of tilt from which a face lies on its side."""
 _MIN_CONFIDENCE = 0.9
-"""A face that scores as much is taken for one that stands without a look at the other ways.
+"""A face with this score counts as upright without trying the other rotations.
 
-Landmarks that were laid over a lying face score up to 0.86, and those of the same face once it stands 0.85 to 0.97.
+Landmarks fitted to a lying face score up to 0.86, those of the same face turned upright 0.85 to 0.97.
 """
 _UNTURNED_BONUS = 0.05
-"""What a picture's own way scores more, so that a head tilted by half a quarter stays."""
+"""Added to the score of the unturned picture, so that one with a head tilted by about 45° is not turned."""
 
 _OVERVIEW = (1024, 1024)
-"""Width and height."""
+"""Largest width and height of the reduced picture."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UprightImage:
-    """A picture turned clockwise by `rotation` degrees, uint8 RGB (H, W, 3), so that the largest of `faces` stands."""
+    """A picture, uint8 RGB (H, W, 3), turned clockwise by `rotation` degrees so that its largest face is upright."""
 
     image: Image
     rotation: int
@@ -38,27 +38,28 @@ class UprightImage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the picture as turned."""
+        """Width and height of the turned picture."""
         return self.image.shape[1], self.image.shape[0]
 
     @property
     def face(self) -> Face | None:
-        """The face that matters, where there is one."""
+        """The dominant face, or None."""
         return select_dominant_face(self.faces, self.size)
 
 
 def is_upright(detector: FaceDetector, image: Image, face: Face) -> bool:
-    """Whether a face found in a picture neither lies on its side nor stands on its head."""
+    """Return whether a face found in a picture neither lies on its side nor is upside down."""
     return abs(_measure_tilt(face)) <= _MAX_TILT_DEGREES and not detector.is_upside_down(image, face)
 
 
 def turn_upright(
     detector: FaceDetector, image: Image, *, reach: SearchReach = "far", faces: Sequence[Face] | None = None
 ) -> UprightImage | None:
-    """Turn a picture so that its face stands upright; None where there is none that could.
+    """Turn a picture so that its face is upright; return None where no face is found.
 
-    How far is looked for small faces says `reach`, as in `FaceDetector.detect`. Where none is seen as the picture
-    is, only large ones are looked for the other ways. `faces` are those of the picture, where they are known.
+    `reach` says how small the faces are that are searched for, as in `FaceDetector.detect`. Where none is found in
+    the picture as it is, only large ones are searched for in the other rotations. `faces` are those of the picture,
+    where they are known.
     """
     found = UprightImage(image, 0, detector.detect(image, reach=reach) if faces is None else faces)
     score = _score_turn(detector, found)
@@ -78,9 +79,9 @@ def turn_upright(
 
 
 def find_upright_frame(detector: FaceDetector, images: Iterable[Image]) -> UprightImage | None:
-    """Return a frame of a clip, turned as the clip is to be for its face to stand; None where no face is seen.
+    """Return a frame of a clip, turned so that its face is upright; None where no face is found.
 
-    A few frames, taken over some time, are enough. One that stands upright settles it; others must agree.
+    A few frames, taken over some time, are enough. One upright frame decides at once; turned ones must agree.
     """
     votes: dict[int, list[UprightImage]] = {}
     first: Image | None = None
@@ -99,20 +100,20 @@ def find_upright_frame(detector: FaceDetector, images: Iterable[Image]) -> Uprig
 
 
 def _overview(image: Image) -> Image:
-    """A picture in little, where it is large: as good for finding large faces, and turned in no time."""
+    """Reduce a large picture: it serves as well for finding large faces, and is turned quickly."""
     size = image.shape[1], image.shape[0]
     return fit_image(image, fit_size(size, _OVERVIEW)) if max(size) > max(_OVERVIEW) else image
 
 
 def _score_turn(detector: FaceDetector, way: UprightImage) -> float:
-    """How sure it is, 0…1, that the picture shows a face, and how straight that stands; -1 if it does not."""
+    """Return how certainly, 0…1, the picture shows an upright face; -1 if it shows none."""
     face = way.face
     if face is None or not is_upright(detector, way.image, face):
         return -1.0
-    # The landmarks of a lying face make it less tilted than it is. What is a face at all scores above 0.
+    # The landmarks of a lying face show less tilt than it has. Any face scores above 0.
     return max(detector.confidence(way.image, face), 0.01) * math.cos(math.radians(_measure_tilt(face)))
 
 
 def _measure_tilt(face: Face) -> float:
-    """Degrees."""
+    """Return a face's tilt in degrees."""
     return float(fit_head_pose(face.landmarks).angles[2])
