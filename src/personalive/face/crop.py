@@ -257,7 +257,7 @@ class FollowCrop:
         )
 
     def _update_target(self, seen: NDArray[np.float64]) -> None:
-        """Move the target just far enough to bring the head within the tolerance, and not at all if it is within."""
+        """Move the target just far enough to bring the head within the tolerance, if it is not within."""
         if self._target is None:
             self._target = seen
             return

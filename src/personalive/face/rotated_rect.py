@@ -47,7 +47,7 @@ class RotatedRect:
 
     @classmethod
     def from_detection(cls, low: Float, high: Float, eyes: Float) -> RotatedRect:
-        """Return the region around a detected box from `low` to `high` (x, y), turned so that its eyes are level.
+        """Return the region around a detected box from `low` to `high` (x, y), turned so the eyes are level.
 
         `eyes` (2, 2), the subject's right eye first.
         """
@@ -65,7 +65,7 @@ class RotatedRect:
         return cls(float(x), float(y), side, side, _angle_between(landmarks[right], landmarks[left]))
 
     def frame_matrix(self) -> NDArray[np.float64]:
-        """Return the matrix, float64 (2, 3), from positions in the region, 0…1 from its top left corner, to pixels."""
+        """Return the matrix, float64 (2, 3), from positions in the region, 0…1 from its top left, to pixels."""
         cosine, sine = math.cos(self.angle), math.sin(self.angle)
         across = np.array([cosine, sine]) * self.width
         down = np.array([-sine, cosine]) * self.height

@@ -58,7 +58,7 @@ def _sides(longest: int, shares: Sequence[float]) -> list[int]:
 
 
 def _copy(image: Image, size: tuple[int, int], side: int) -> Image:
-    """Scale a picture of the original `size` (width, height) so that `side` of the original's pixels become `SIDE`."""
+    """Scale a picture of the original `size` (width, height): `side` of the original's pixels become `SIDE`."""
     width, height = (max(round(length * SIDE / side), 1) for length in size)
     shrinks = width <= image.shape[1] and height <= image.shape[0]
     how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR

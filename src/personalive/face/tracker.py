@@ -46,7 +46,7 @@ class FaceDetector:
         return self._landmarker.box_detector.highest_score(image[top:bottom, left:right])
 
     def is_upside_down(self, image: Image, face: FaceMesh) -> bool:
-        """Return whether a face found in this still is upside down: the detector scores higher on the turned region."""
+        """Return whether a face of this still is upside down: the detector scores the turned region higher."""
         left, top, right, bottom = _window_around(face, (image.shape[1], image.shape[0]))
         around = image[top:bottom, left:right]
         likeness = self._landmarker.box_detector.highest_score

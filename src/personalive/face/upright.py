@@ -30,7 +30,7 @@ _OVERVIEW = (1024, 1024)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UprightImage:
-    """A picture, uint8 RGB (H, W, 3), turned clockwise by `rotation` degrees so that its largest face is upright."""
+    """A picture, uint8 RGB (H, W, 3), turned clockwise by `rotation` degrees: its largest face is upright."""
 
     image: Image
     rotation: int

@@ -1,4 +1,4 @@
-"""Files and bytes to frames, and back: images, video, sound, and the mark of synthetic media."""
+"""Reading and writing of images, video and sound, and the mark of synthetic media."""
 
 from personalive.media.audio import AudioTrack
 from personalive.media.concat import concat_videos

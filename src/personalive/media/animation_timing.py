@@ -1,4 +1,4 @@
-"""How long each picture of an animated WebP or PNG stands, read from its chunks: nothing is decoded for it."""
+"""The duration of each picture of an animated WebP or PNG, read from its chunks without decoding."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import struct
 from collections.abc import Iterator
 
 DEFAULT_DURATION = 0.1
-"""Seconds that a picture stands which asks for none: what browsers and FFmpeg give it."""
+"""Seconds for a picture that states no duration, as in browsers and FFmpeg."""
 
 _WEBP_FRAME = b"ANMF"
 _PNG_FRAME, _PNG_SIGNATURE = b"fcTL", 8
 
 
 def read_frame_durations(data: bytes) -> list[float]:
-    """Return the seconds of each picture in the order of the file `data`; fewer of one that breaks off."""
+    """Return the seconds of each picture in the order of the file `data`; fewer if the file breaks off."""
     if data[:4] == b"RIFF":
         return [
             _webp_seconds(body)

@@ -1,4 +1,4 @@
-"""What all writers share: an output is complete or absent, however the job ends."""
+"""The base of all writers: an output is complete or absent, however the job ends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from personalive.media.types import Image
 
 
 class AtomicWriter(ABC):
-    """Takes frames of one size, (width, height), and hands them to its subclass until closed or given up."""
+    """A writer of frames of one size, (width, height), which its subclass gets until it is closed or aborted."""
 
     def __init__(self, path: Path, size: tuple[int, int]) -> None:
         self._path = path
@@ -29,8 +29,8 @@ class AtomicWriter(ABC):
         """Add a frame, (height, width, 3) uint8 RGB of the size given on opening.
 
         Raises:
-            MediaError: it cannot be written, for want of space say. The output has been given up.
-            ValueError: a frame of another shape or type, or after the end; a mistake of the caller.
+            MediaError: it cannot be written, for example because the disk is full. The output has been discarded.
+            ValueError: the frame has another shape or type, or the output is closed; a mistake of the caller.
 
         """
         if self._done:
@@ -49,10 +49,10 @@ class AtomicWriter(ABC):
         self._count += 1
 
     def close(self) -> None:
-        """Complete the output and give it its name. Closing twice is harmless.
+        """Complete the output and move it to its path. Closing twice is harmless.
 
         Raises:
-            OutputExistsError: somebody else took the name meanwhile, and overwriting was not asked for.
+            OutputExistsError: the path was taken meanwhile, and overwriting was not asked for.
             MediaError: no frame was written, or the output cannot be completed; nothing is left behind.
 
         """
@@ -71,7 +71,7 @@ class AtomicWriter(ABC):
         self._done = True
 
     def abort(self) -> None:
-        """Give up and remove what has been written. Does nothing after `close`."""
+        """Discard the output and remove what has been written. Does nothing after `close`."""
         if not self._done:
             self._done = True
             self._discard()
@@ -95,7 +95,7 @@ class AtomicWriter(ABC):
 
     @abstractmethod
     def _add(self, image: Image) -> None:
-        """Write frame number `_count`, from 0, which has been checked."""
+        """Write frame number `_count`, from 0, whose shape and type have been checked."""
 
     @abstractmethod
     def _complete(self) -> None:
@@ -103,4 +103,4 @@ class AtomicWriter(ABC):
 
     @abstractmethod
     def _discard(self) -> None:
-        """Close and remove whatever there is. Must not raise."""
+        """Close and remove what has been written. Must not raise."""

@@ -1,8 +1,8 @@
-"""The sound of the driving file, carried into the output as the video is written.
+"""The sound of the driving file, written to the output alongside the video.
 
-Sound is taken as it is where the container accepts its codec, and encoded anew elsewhere. It is fed in step
-with the video, so neither waits for the other in memory. Damaged sound never fails a job: the output has what
-could be read, and a warning says so.
+Sound is copied where the container accepts its codec, and re-encoded elsewhere. It is fed in step with the
+video, so neither waits for the other in memory. Damaged sound never fails a job: the output has what could be
+read, and a warning says so.
 """
 
 from __future__ import annotations
@@ -35,36 +35,36 @@ _ENCODERS = {"mp4": "aac", "mov": "aac", "webm": "libopus"}
 _AAC_RATES = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000}
 _DEFAULT_RATE = 48_000
 _BITS_PER_CHANNEL = 80_000
-# Timestamps of sound jitter with their rounding; a larger step is a gap or a splice.
+# Seconds. Timestamps of sound jitter with their rounding; a larger step is a gap or a splice.
 _MAX_GAP = 0.05
 _SILENCE_BLOCK = 4800
 
 
 @dataclass(frozen=True)
 class AudioTrack:
-    """The sound of `path` from `start` on (seconds from the start of its video). It ends with the output."""
+    """The sound of `path` from `start` on, in seconds from the start of its video; it ends with the output."""
 
     path: Path
     start: float = 0.0
 
 
 class AudioFeed(Protocol):
-    """Sound on its way into an output container."""
+    """A source of sound that writes to an output container."""
 
     warnings: list[str]
 
     def advance(self, until: float) -> None:
-        """Mux what sounds before `until` (seconds of the output). Raises what muxing raises."""
+        """Mux the sound before `until` (seconds of the output). Raises what muxing raises."""
 
     def finish(self) -> None:
-        """Mux what the encoder still holds."""
+        """Mux what the encoder still buffers."""
 
     def close(self) -> None:
-        """Let go of the source."""
+        """Close the source."""
 
 
 class AudioInput:
-    """The opened source of an `AudioTrack`; `times` are those of the output."""
+    """The opened source of an `AudioTrack`; times are those of the output."""
 
     def __init__(self, track: AudioTrack) -> None:
         self._track = track
@@ -90,19 +90,19 @@ class AudioInput:
         if self._track.start <= 0:
             return
         try:
-            # A second early, for decoders that need a run-up.
+            # Start a second early, for decoders that need earlier packets.
             self._container.seek(int((self.offset - 1) / self.time_base), stream=self.stream)
         except (av.error.FFmpegError, OverflowError):
             self.close()
             self._open()
 
     def packets(self) -> Iterator[Packet[AudioStream]]:
-        """Yield packets with sound in them until the end, or until the file breaks off."""
+        """Yield the packets that hold sound until the end, or until the file breaks off."""
         time = 0.0
         try:
             for packet in self._container.demux(self.stream):
                 if not packet.size:
-                    # To a decoder an empty packet is the end, wherever it stands.
+                    # A decoder takes any empty packet for the end.
                     continue
                 time = self.to_output_time(packet.pts) if packet.pts is not None else time
                 yield packet
@@ -112,16 +112,16 @@ class AudioInput:
             )
 
     def to_output_time(self, stamp: int) -> float:
-        """Seconds of the output at which a stamp of the source comes."""
+        """Convert a timestamp of the source to seconds of the output."""
         return float(stamp * self.time_base) - self.offset
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._container.close()
 
 
 class AudioCopier:
-    """Packets moved over as they are, cut at packet boundaries (about 20 ms)."""
+    """A feed that copies packets unchanged, cut at packet boundaries (about 20 ms)."""
 
     def __init__(self, source: AudioInput, output: av.container.OutputContainer, kind: str) -> None:
         self._source = source
@@ -157,22 +157,22 @@ class AudioCopier:
         packet.pts = _at_least(packet.pts - self._shift, floor)
         packet.dts = _at_least(packet.dts - self._shift, floor)
         if self._last_dts is not None and packet.dts <= self._last_dts:
-            # Muxers refuse times that do not rise, and that would fail the whole output.
+            # Muxers refuse times that do not increase, which would fail the whole output.
             return
         self._last_dts = packet.dts
         packet.stream = self._stream
         self._output.mux(packet)
 
     def finish(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: no packet is held back."""
 
     def close(self) -> None:
-        """Let go of the source."""
+        """Close the source."""
         self._source.close()
 
 
 class AudioEncoder:
-    """Sound decoded, cut to the sample and encoded anew, in mono or stereo. Gaps turn into silence."""
+    """A feed that decodes, cuts to the sample and re-encodes, in mono or stereo. Gaps become silence."""
 
     def __init__(self, source: AudioInput, output: av.container.OutputContainer, kind: str) -> None:
         self._source = source
@@ -215,11 +215,11 @@ class AudioEncoder:
                 self._block = (self._written, later)
 
     def finish(self) -> None:
-        """Mux what the encoder still holds."""
+        """Mux what the encoder still buffers."""
         self._output.mux(self._stream.encode(None))
 
     def close(self) -> None:
-        """Let go of the source."""
+        """Close the source."""
         if self._lost:
             name = self._source.name
             self.warnings.append(
@@ -271,10 +271,10 @@ class AudioEncoder:
 
 
 def open_audio(track: AudioTrack) -> AudioInput | None:
-    """Open the sound of a driving file; None if it has none, being silent, a picture or a folder of them.
+    """Open the sound of a driving file; return None if it has none: a silent file, a picture or a folder of them.
 
     Raises:
-        MediaError: a file that cannot be opened.
+        MediaError: the file cannot be opened.
 
     """
     if is_folder(track.path) or is_image_file(track.path):
@@ -286,18 +286,18 @@ def open_audio(track: AudioTrack) -> AudioInput | None:
 
 
 def can_copy(source: AudioInput, kind: str) -> bool:
-    """Whether a container takes the sound as it is."""
+    """Return whether a container accepts the sound's codec, so that it can be copied."""
     context = source.stream.codec_context
     # The decoder's own name may differ, as "mp3float" does.
     codec = context.codec.canonical_name
-    # AAC that brings its set-up in each packet (ADTS, in AVI) does not fit MP4 as it is.
+    # AAC with its configuration in each packet (ADTS, in AVI) cannot be copied into MP4.
     return codec in _COPYABLE_CODECS[kind] and (codec != "aac" or bool(context.extradata))
 
 
 def add_audio(
     source: AudioInput, output: av.container.OutputContainer, kind: str, mode: AudioMode
 ) -> AudioFeed:
-    """Add a sound stream to an output that has not been started and return what fills it."""
+    """Add a sound stream to an output whose header is not written yet, and return the feed that fills it."""
     return AudioCopier(source, output, kind) if mode == "copy" else AudioEncoder(source, output, kind)
 
 

@@ -1,4 +1,4 @@
-"""Decoded frames to upright RGB, and RGB to what the encoders take, with the right colour matrices.
+"""Conversion of decoded frames to upright RGB, and of RGB to encoders' formats, with the right colour matrices.
 
 The flags are FFmpeg's: a picture that carries none is taken as BT.709 if it is of HD size and as BT.601 if
 smaller, which is what players do.
@@ -23,7 +23,7 @@ from personalive.media.types import Image
 
 _LIMITED, _FULL = 1, 2
 _ITU709, _ITU601 = 1, 5
-# AVCOL_SPC_* (what a stream says) to SWS_CS_* (what the scaler is told).
+# AVCOL_SPC_*, as in streams, to SWS_CS_*, as the scaler takes them.
 _MATRICES = {1: _ITU709, 4: 4, 5: _ITU601, 6: _ITU601, 7: 7, 9: 9, 10: 9}
 # Shares of red and blue in the luma of those matrices.
 _LUMA = {_ITU709: (0.2126, 0.0722), _ITU601: (0.299, 0.114)}
@@ -111,7 +111,7 @@ def _plane(frame: av.VideoFrame, index: int) -> NDArray[np.uint8]:
 
 
 def _rgb_to_yuv420(image: Image) -> NDArray[np.uint8]:
-    """RGB (height, width, 3), both even, as planes one below the other: (height · 3/2, width)."""
+    """Convert RGB (height, width, 3), both even, to planes one below the other: (height · 3/2, width)."""
     height, width = image.shape[:2]
     matrix = _rgb_to_yuv_matrix(_ITU709)
     planes = np.empty((height * 3 // 2, width), np.uint8)
@@ -126,7 +126,7 @@ def _rgb_to_yuv420(image: Image) -> NDArray[np.uint8]:
 
 @cache
 def _rgb_to_yuv_matrix(matrix: int) -> NDArray[np.float64]:
-    """RGB to limited-range YUV, (3, 4), the last column added."""
+    """Return the matrix from RGB to limited-range YUV, (3, 4); its last column is added."""
     red, blue = _LUMA[matrix]
     luma = np.array([red, 1 - red - blue, blue])
     rows = [
@@ -139,7 +139,7 @@ def _rgb_to_yuv_matrix(matrix: int) -> NDArray[np.float64]:
 
 @cache
 def _yuv_to_rgb_matrix(matrix: int, full: bool) -> NDArray[np.float64]:
-    """YUV to RGB, (3, 4), the last column added."""
+    """Return the matrix from YUV to RGB, (3, 4); its last column is added."""
     to_limited = _rgb_to_yuv_matrix(matrix)
     inverse = np.linalg.inv(to_limited[:, :3])
     offset = to_limited[:, 3]
@@ -150,10 +150,10 @@ def _yuv_to_rgb_matrix(matrix: int, full: bool) -> NDArray[np.float64]:
 
 
 def read_display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
-    """Return the (a, b, c, d) of the frame's display matrix, in signs: where x and y go on the screen.
+    """Return the signs (a, b, c, d) of the frame's display matrix: where x and y go on the screen.
 
     A pixel at (x, y) is shown at (a·x + c·y, b·x + d·y), up to a shift. Each is -1, 0 or 1; angles that are
-    no multiple of 90° are taken to the nearest.
+    no multiple of 90° are rounded to the nearest.
     """
     data = _matrix_bytes(frame)
     if len(data) < 36:
@@ -174,7 +174,7 @@ def _matrix_bytes(frame: av.VideoFrame) -> bytes:
 
 
 def rotation_degrees(matrix: tuple[int, int, int, int]) -> int:
-    """Degrees clockwise (0, 90, 180, 270) by which a display matrix turns the picture, mirroring aside."""
+    """Return the degrees clockwise (0, 90, 180, 270) by which a display matrix turns, mirroring aside."""
     a, b, _, _ = matrix
     if a:
         return 0 if a > 0 else 180
@@ -182,7 +182,7 @@ def rotation_degrees(matrix: tuple[int, int, int, int]) -> int:
 
 
 def make_orient(matrix: tuple[int, int, int, int]) -> Orient | None:
-    """Return what brings a stored picture upright by its display matrix; None if it is upright already."""
+    """Return a function that turns a stored picture upright by its display matrix; None if it is upright."""
     if matrix == (1, 0, 0, 1):
         return None
     a, b, c, d = matrix

@@ -1,4 +1,4 @@
-"""Videos put one after the other, their pictures as they are, with sound and mark of the whole."""
+"""Concatenation of videos: pictures are copied unchanged; sound and mark are those of the whole."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def concat_videos(
 ) -> list[str]:
     """Join `parts`, which `open_writer` wrote to the same kind of file at the same size and `fps`.
 
-    Nothing is decoded or encoded anew, apart from sound that the container does not take. The same parts give
-    the same file. It is put together in the folder `staging`, on the same file system, or beside `path`.
+    Nothing is decoded or re-encoded, apart from sound whose codec the container does not accept. The same parts
+    give the same file. It is written in the folder `staging`, on the same file system, or beside `path`.
 
     Returns one sentence for each thing that is wrong with the sound.
 
@@ -83,7 +83,7 @@ def _add_stream_like(
 def _read_packets(
     parts: Sequence[Path], rate: Fraction, extradata: bytes | None
 ) -> Iterator[Packet[VideoStream]]:
-    """Yield the packets of all parts, their times in frames of the whole."""
+    """Yield the packets of all parts, with their times in frames of the whole."""
     count = 0
     delay: int | None = None
     for path in parts:
@@ -95,7 +95,7 @@ def _read_packets(
             for packet in _checked_packets(container, stream, path):
                 if packet.pts is None or packet.dts is None:
                     continue
-                # Only for B-frames; a part too short for any has none, but can be but the last.
+                # Only for B-frames. A part too short for any has no delay, but only the last can be so short.
                 delay = -_to_frame_count(packet, packet.dts, rate) if delay is None else delay
                 packet.pts = begin + _to_frame_count(packet, packet.pts, rate)
                 packet.dts = count - delay
@@ -114,7 +114,7 @@ def _checked_packets(
 
 
 def _to_frame_count(packet: Packet[VideoStream], stamp: int, rate: Fraction) -> int:
-    """A time stamp as a number of frames, whatever the container rounded it to."""
+    """Convert a timestamp to a number of frames, which undoes the container's rounding."""
     return round(stamp * to_fraction(packet.time_base) * rate)
 
 

@@ -1,4 +1,4 @@
-"""The intact frames of a container's picture track, and how far the file could be read."""
+"""Decoding of the intact frames of a container's picture track, as far as the file can be read."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from personalive.media.frame_shape import MAX_IMAGE_PIXELS, check_shape, describ
 from personalive.media.ratios import to_fraction
 from personalive.media.tracks import select_audio_stream, select_video_stream
 
-# FFmpeg's own decoders of these leave transparency out.
+# FFmpeg's own decoders of these ignore transparency.
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 
 
 class ContainerDecoder:
-    """An opened file. `lost_frames` counts frames that could not be decoded, among those read since it was opened.
+    """An opened file. `lost_frames` counts the frames that could not be decoded since it was opened.
 
     Raises:
         MediaError: the file cannot be opened, holds no picture track, or is Dolby Vision that cannot be shown as
@@ -62,7 +62,7 @@ class ContainerDecoder:
         self._last_end = 0.0
 
     def _check_claimed_shape(self) -> None:
-        # 0 where the header does not say; the first frame does then.
+        # 0 where the header does not say; then the first frame is checked.
         width, height = self.stream.codec_context.width, self.stream.codec_context.height
         if width and height:
             check_shape(width, height, self._path.name)
@@ -79,16 +79,16 @@ class ContainerDecoder:
             )
 
     def reopen(self) -> None:
-        """Begin anew."""
+        """Open the file again, to read it from its start."""
         self.close()
         self._open()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self.container.close()
 
     def seek(self, time: float) -> bool:
-        """Go to the last keyframe before `time`, seconds from the track's start; False where that cannot be."""
+        """Seek to the last keyframe before `time`, seconds from the track's start; return False if that fails."""
         try:
             self.container.seek(int((time + self.origin) / self.time_base), stream=self.stream)
         except (av.error.FFmpegError, OverflowError):
@@ -98,18 +98,18 @@ class ContainerDecoder:
         return True
 
     def frames(self) -> Iterator[av.VideoFrame]:
-        """Yield the frames from here on, in the order of showing and without combs."""
+        """Yield the remaining frames, in presentation order and deinterlaced."""
         return deinterlace(self._decode_intact())
 
     def ended_early(self, slack: float) -> bool:
-        """Whether the file broke off, or more than `slack` seconds of what its header claims are missing."""
+        """Return whether the file broke off, or more than `slack` seconds of what its header claims are missing."""
         return self._broken_off or self._trailing_loss or self._claimed_end() - self._last_end > slack
 
     def _decode_intact(self) -> Iterator[av.VideoFrame]:
         for packet in self._packets():
             yield from filter(self._is_intact, self._decode(packet))
-        # The decoder still holds the frames that it was reordering. Flushing packets do not say for certain whose
-        # they are, and none come where the file breaks off.
+        # The decoder still holds the frames that it was reordering. Flushing packets do not say for certain which
+        # track they belong to, and none come where the file breaks off.
         yield from filter(self._is_intact, self._decode(None))
 
     def _decode(self, packet: Packet[VideoStream] | None) -> list[av.VideoFrame]:
@@ -120,12 +120,12 @@ class ContainerDecoder:
             return []
 
     def _packets(self) -> Iterator[Packet[VideoStream]]:
-        # Sound is read along, undecoded, only to see how far into its time the file reaches.
+        # Sound packets are read too, undecoded, only to see how far into its time the file reaches.
         streams = (*self.container.streams.video, *self.container.streams.audio)
         try:
             for packet in self.container.demux(*streams):
                 if not packet.size:
-                    # One that flushes, or one of AVI's that say "as before": to a decoder both would be the end.
+                    # A flushing packet, or one of AVI's that mean "as before": a decoder takes both for the end.
                     continue
                 if packet.pts is not None:
                     end = float((packet.pts + (packet.duration or 0)) * to_fraction(packet.time_base))
@@ -136,7 +136,7 @@ class ContainerDecoder:
             self._broken_off = True
 
     def _is_intact(self, frame: av.VideoFrame) -> bool:
-        # Concealed errors come out as grey smears; the frame before is the better picture.
+        # Concealed errors come out as grey smears; repeating the frame before looks better.
         if frame.is_corrupt or describe_shape_problem(frame.width, frame.height):
             self._count_lost()
             return False
@@ -156,7 +156,7 @@ class ContainerDecoder:
 
 
 def _create_decoder(stream: VideoStream) -> VideoCodecContext:
-    """Return what decodes a track: FFmpeg's choice, or another where that would leave transparency out."""
+    """Return the decoder of a track: FFmpeg's choice, or another where that would ignore transparency."""
     codec, given = stream.codec_context, stream.codec_context
     other = _WITH_ALPHA.get(given.codec.canonical_name)
     if other in av.codecs_available and stream.metadata.get("alpha_mode") == "1":

@@ -31,16 +31,16 @@ from personalive.media.ratios import to_fraction
 from personalive.media.tracks import describe_audio_choice, describe_video_choice, select_audio_stream
 from personalive.media.types import Image, VideoInfo
 
-# How far before the wanted moment to look for a keyframe, should the nearest one turn out to lie after it.
+# Seconds before the wanted moment to seek to, tried in turn where the keyframe found lies after that moment.
 _SEEK_MARGINS = (0.0, 3.0, 15.0)
-# Headers round, and tracks end a little apart: only more than this missing is a file cut short.
+# Headers round, and tracks end a little apart: a file counts as cut short only if more than this is missing.
 _MAX_MISSING_SECONDS = 0.25
 _TIME_ROUNDING = 0.0011
 _REORDERING_CODECS = {"h264", "hevc", "vvc", "mpeg4", "mpeg2video", "mpeg1video", "vc1", "wmv3", "msmpeg4v3"}
 
 
 class ContainerSource:
-    """An opened video file. One frame is decoded on opening, which shows the true size and orientation."""
+    """An opened video file. Its first frame is decoded on opening, since it has the true size and orientation."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -55,12 +55,12 @@ class ContainerSource:
                 estimate_step(scan.timestamps, scan.tick), claims, frames=len(scan.timestamps)
             )
             self._guesses = [1 / claim for claim in claims if claim != self._fps]
-            # Where frames are coded in another order than shown, the timestamps of their packets do not rise; where
-            # they do nevertheless, they are those of the decoding.
+            # Where frames are coded in another order than they are shown in, the timestamps of their packets do not
+            # increase; if they do, they are decoding times.
             self._doubtful = scan.is_in_order == (
                 stream.codec_context.codec.canonical_name in _REORDERING_CODECS
             )
-            # Kept, not just peeked at: one packet can bring many frames.
+            # The iterator is kept, since one packet can bring many frames.
             self._rest = self._decoder.frames()
             first = self._read_first_frame(self._rest)
             self._first: av.VideoFrame | None = first
@@ -74,7 +74,7 @@ class ContainerSource:
 
     @property
     def lost_frames(self) -> int:
-        """How many frames could not be decoded."""
+        """Number of frames that could not be decoded."""
         return self._decoder.lost_frames
 
     def frames(self, start: float) -> Iterator[TimedImage]:
@@ -90,7 +90,7 @@ class ContainerSource:
         self.ended_early = self._decoder.ended_early(_MAX_MISSING_SECONDS + 2 / self._fps)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._first = None
         self._decoder.close()
 
@@ -121,7 +121,7 @@ class ContainerSource:
         return None if stamp is None else float(stamp * self._decoder.time_base) - self._decoder.origin
 
     def _frame_duration(self, seconds: float) -> float:
-        """How long a frame is on that is said to be on for `seconds`: the usual time where that is no statement.
+        """Return a frame's duration: the `seconds` stated for it, or the usual time where these are not reliable.
 
         Where a file states no durations FFmpeg derives them from the rate that the header claims.
         """
@@ -145,7 +145,7 @@ class ContainerSource:
         return image if self._turn is None else self._turn(image)
 
     def _display_size(self, frame: av.VideoFrame) -> tuple[int, int]:
-        """Width and height of a frame with square pixels."""
+        """Return the width and height of a frame with square pixels."""
         check_shape(frame.width, frame.height, self._path.name)
         aspect = to_fraction(self._decoder.stream.sample_aspect_ratio or Fraction(1))
         if not aspect or aspect == 1 or not Fraction(1, 10) < aspect < 10:
@@ -154,7 +154,7 @@ class ContainerSource:
         check_shape(width, frame.height, self._path.name)
         return width, frame.height
 
-    # What the header says
+    # Header
 
     def _describe(self, rotation: int, scan: PacketScan) -> VideoInfo:
         width, height = self._size if rotation % 180 == 0 else self._size[::-1]
@@ -183,7 +183,7 @@ class ContainerSource:
 
 
 def _candidate_rates(stream: VideoStream) -> list[float]:
-    """The rates that a header may state, the likeliest first; FFmpeg has guessed some of them from the clock."""
+    """Return the rates that a header may state, likeliest first; FFmpeg has guessed some of them from the clock."""
     given = (stream.average_rate, stream.guessed_rate, stream.base_rate)
     rates = [float(to_fraction(value)) for value in given if value]
     return [value for value in rates if 0 < value <= MAX_FPS]

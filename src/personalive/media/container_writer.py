@@ -25,15 +25,15 @@ _CODEC_OPTIONS = {
     "libvpx-vp9": {"crf": "31", "deadline": "realtime", "cpu-used": "6", "row-mt": "1", "lag-in-frames": "0"},
 }
 # x264's macroblock tree weighs a row of macroblocks sixteen at a time and reads past rows that do not fill
-# that: what lies there in memory then decides bits, and the same frames give different files.
+# that: the memory behind them then changes bits, and the same frames give different files.
 _MACROBLOCK_TREE_WIDTH = 256
-# Left to themselves there are as many as the machine has cores, so that the same frames give other files elsewhere,
-# and a job cannot go on to the same result there.
+# By default the encoder starts a thread per core: the same frames would give other files on another machine, and a
+# job resumed there would not give the same result.
 _THREADS = 4
 
 
 class ContainerWriter(AtomicWriter):
-    """Writes frames of one size to a video file; see `open_writer`."""
+    """A writer of frames of one size to a video file; see `open_writer`."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ def add_video_stream(
     rate: Fraction,
     options: Mapping[str, str],
 ) -> VideoStream:
-    """Add a stream for frames of `size` (width, height) at `rate`; `options` are the codec's, besides our own."""
+    """Add a stream for frames of `size` (width, height) at `rate`; `options` are added to the codec's defaults."""
     codec = _CODECS[kind]
     codec_options = {**_CODEC_OPTIONS[codec], **options}
     width, height = size
@@ -95,7 +95,7 @@ def add_video_stream(
     context = stream.codec_context
     context.thread_count = _THREADS
     if codec == "libx264":
-        # Each thread a frame. Cut into a slice for each, the same quality takes 7 % more bytes and more work.
+        # A frame per thread: with a slice per thread, the same quality takes 7 % more bytes and more time.
         context.thread_type = "FRAME"
     context.colorspace = context.color_primaries = context.color_trc = _BT709
     context.color_range = _LIMITED
@@ -105,7 +105,7 @@ def add_video_stream(
 
 
 def pad_to_stream(image: Image, video: VideoStream) -> Image:
-    """The image at the stream's size, which may be even where the image's is odd."""
+    """Pad the image to the stream's size, which is even where the image's is odd."""
     height, width = image.shape[:2]
     if (width, height) == (video.width, video.height):
         return image

@@ -1,7 +1,7 @@
 """The program of `decode_in_subprocess`: decodes the HEIF or AVIF picture on its standard input.
 
-Run by its path and on its own, so that it starts quickly: nothing of this package is imported. Writes one line of
-JSON, then the colour profile and the pixels; or one line with what is wrong.
+It is run by its path and imports nothing of this package, so that it starts quickly. It writes one line of JSON,
+then the colour profile and the pixels; or one line with what is wrong.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _PLAIN_MODES = {"L", "LA", "RGB", "RGBA"}
 
 
 def main() -> None:
-    """Answer for the picture of the kind, and within the bounds, that the arguments give."""
+    """Decode the picture on standard input; the arguments give its kind and the limits in pixels."""
     kind, most, target = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
     _limit_memory()
     PIL.Image.MAX_IMAGE_PIXELS = None  # bounded by `most`
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def _open(data: bytes, kind: str) -> PIL.Image.Image:
-    """Raises `ImportError` where the decoder is not there."""
+    """Open the picture. Raises `ImportError` where the decoder is not installed."""
     if kind == "AVIF":
         from PIL import AvifImagePlugin, features
 
@@ -78,13 +78,13 @@ def _orientation(picture: PIL.Image.Image) -> int:
 if sys.platform == "win32":
 
     def _limit_memory() -> None:
-        """There is no such limit on Windows."""
+        """Do nothing: Windows has no such limit."""
 
 else:
     import resource
 
     def _limit_memory() -> None:
-        """Have allocations fail that a picture within the bounds does not need."""
+        """Limit the memory of this process to what a picture within the limits needs."""
         most = resource.getrlimit(resource.RLIMIT_AS)[1]
         allowed = _MEMORY_LIMIT if most == resource.RLIM_INFINITY else min(_MEMORY_LIMIT, most)
         try:

@@ -1,4 +1,4 @@
-"""Frames that hold two moments, every other line each, turned into frames of one."""
+"""Deinterlacing: frames that hold two moments in alternating lines become frames of one moment."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _CLOCK = Fraction(1, 1000)
 
 
 def deinterlace(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
-    """Yield the frames with those that are flagged as interlaced deinterlaced, each with its own timestamps.
+    """Yield the frames, deinterlaced where they are flagged as interlaced, each with its original timestamps.
 
-    From the first of these on frames come one late, since the filter looks at the next. Frames that the filter does
-    not take, of a few lines only, stay as they are.
+    From the first interlaced frame on, frames are delayed by one, since the filter uses the next. Frames that the
+    filter does not accept, with only a few lines, stay unchanged.
     """
     current: _Deinterlacer | None = None
     for frame in frames:
@@ -35,7 +35,7 @@ def deinterlace(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
 
 
 class _Deinterlacer:
-    """FFmpeg's bwdif for frames of one size and format: as many out as in, in order."""
+    """FFmpeg's bwdif filter for frames of one size and format: it gives as many as it takes, in order."""
 
     def __init__(self, like: av.VideoFrame) -> None:
         self._kind = _frame_format(like)
@@ -43,7 +43,7 @@ class _Deinterlacer:
         source = self._graph.add_buffer(
             width=like.width, height=like.height, format=like.format, time_base=_CLOCK
         )
-        # A frame for each frame, not for each field: the rate stays. Frames not flagged pass as they are.
+        # One frame per frame, not per field, keeps the rate. Frames not flagged pass unchanged.
         bwdif = self._graph.add("bwdif", "mode=send_frame:deint=interlaced")
         source.link_to(bwdif)
         bwdif.link_to(self._graph.add("buffersink"))
@@ -56,7 +56,7 @@ class _Deinterlacer:
 
     def push(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
         self._inside.append((frame.pts, frame.dts, frame.duration))
-        # The filter wants times that rise; the frames' own need not.
+        # The filter needs increasing times; the frames' own may not increase.
         frame.pts, frame.time_base = self._count, _CLOCK
         self._count += 1
         self._graph.push(frame)

@@ -1,4 +1,4 @@
-"""Whether a file is Dolby Vision of the kind that only Dolby's decoders show: by the record that says so."""
+"""Detection of Dolby Vision profiles that only Dolby's decoders can show, by the configuration record."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import re
 from pathlib import Path
 from typing import BinaryIO
 
-# The record stands in a box of 32 bytes of MP4's index, or behind its name in Matroska's track header.
+# The record is in a box of 32 bytes in MP4's index, or follows its name in Matroska's track header.
 _RECORD = re.compile(rb"(?:\x00\x00\x00\x20dv[cvw]C|dv[cvw]C\x41\xed\x98)(.{5})", re.DOTALL)
 _MAX_INDEX_BYTES = 64_000_000
 _MATROSKA_HEADER_BYTES = 1_000_000
 
 
 def find_incompatible_profile(path: Path) -> int | None:
-    """Return the Dolby Vision profile of a file whose picture makes no sense without it, such as 5; else None.
+    """Return the Dolby Vision profile of a file that cannot be shown without it, such as 5; else None.
 
     Raises:
         OSError: the file cannot be read.
@@ -34,7 +34,7 @@ def _read_header(path: Path) -> bytes:
 
 
 def _read_index(file: BinaryIO) -> bytes:
-    """The `moov` box of an MP4 file, empty if there is none."""
+    """Return the `moov` box of an MP4 file, empty if there is none."""
     place = 0
     while True:
         file.seek(place)

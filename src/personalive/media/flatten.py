@@ -1,4 +1,4 @@
-"""A loaded picture of any mode as plain RGB: what its pixels mean is applied to them."""
+"""Conversion of a loaded picture of any mode to plain RGB, with its palette, profile and transparency applied."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PROFILE_SPACES = {"RGB": "RGB", "CMYK": "CMYK", "L": "GRAY"}
 
 
 def flatten(picture: PIL.Image.Image) -> PIL.Image.Image:
-    """Turn a loaded picture of any mode into mode RGB: 16 bits to 8, sRGB, transparency laid on white."""
+    """Convert a loaded picture of any mode to mode RGB: 16 bits to 8, sRGB, transparency composited on white."""
     profile = picture.info.get("icc_profile")
     if picture.mode.startswith("I"):
         return _from_16_bits(picture)
@@ -47,6 +47,6 @@ def _to_srgb(picture: PIL.Image.Image, profile: object) -> PIL.Image.Image:
                 if converted is not None:
                     return converted
         except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-            # Colours are a little off without the profile; no reason to refuse the picture.
+            # Without the profile colours are slightly off, which is no reason to refuse the picture.
             pass
     return picture.convert("RGB")

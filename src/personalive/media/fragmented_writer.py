@@ -1,4 +1,4 @@
-"""MP4 in fragments: whatever ends the writing, the file is playable up to its last whole fragment."""
+"""Fragmented MP4: however the writing ends, the file is playable up to its last whole fragment."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from personalive.media.tracks import select_video_stream
 from personalive.media.types import Image
 
 _FRAGMENT_US = 1_000_000
-"""How long a fragment is: so much, and what the encoder holds, is lost at most."""
+"""Microseconds per fragment: at most this and what the encoder buffers is lost."""
 _OPTIONS = {
     "movflags": "+empty_moov+default_base_moof+use_metadata_tags",
     "frag_duration": str(_FRAGMENT_US),
@@ -34,10 +34,10 @@ _LARGE_BOX_HEADER = 16
 
 
 class FragmentedWriter:
-    """Writes frames of one size to an H.264 file at `path`, which is there from the first frame on."""
+    """A writer of frames of one size to an H.264 file at `path`, which exists from the first frame on."""
 
     def __init__(self, path: Path, *, size: tuple[int, int], rate: Fraction, provenance: Provenance) -> None:
-        """`size` is (width, height), `rate` in frames per second. Raises what opening a file raises."""
+        """Open the file for frames of `size` (width, height) at `rate` per second. Raises what opening raises."""
         self._rate = rate
         self._count = 0
         self._container = av.open(
@@ -45,7 +45,7 @@ class FragmentedWriter:
         )
         try:
             self._container.metadata.update(provenance.metadata())
-            # Without frames that wait for later ones the times of a fragment need no list of edits.
+            # Without B-frames the times of a fragment need no edit list.
             self._video = add_video_stream(self._container, "mp4", size, rate, {"bf": "0"})
             self._container.start_encoding()
         except BaseException:
@@ -62,7 +62,7 @@ class FragmentedWriter:
         self._count += 1
 
     def close(self) -> None:
-        """Write what is left, and close the file in any case. Raises what writing raises."""
+        """Write what the encoder buffers, and close the file in any case. Raises what writing raises."""
         try:
             for packet in self._video.encode(None):
                 self._container.mux(packet)
@@ -71,14 +71,14 @@ class FragmentedWriter:
 
 
 def finalize_fragments(partial: Path, target: Path, provenance: Provenance | None = None) -> int:
-    """Make a complete video at `target` of what was written at `partial`, which is removed; how many frames it has.
+    """Make a complete video at `target` of the fragments at `partial`, and return its number of frames.
 
-    Its index goes to the front, where there is room for a second file; else the fragments themselves are kept.
-    `provenance` is, by default, what the file says itself.
+    `partial` is removed. The index goes to the front where there is room for a second file; else the fragments are
+    kept as they are. `provenance` defaults to what the file's tags say.
 
     Raises:
-        MediaError: nothing of it can be played; nothing is left.
-        OSError: the folder is not there any more, or cannot be written to.
+        MediaError: nothing of it can be played; both files are removed.
+        OSError: the folder is gone, or cannot be written to.
 
     """
     _cut_to_fragments(partial)
@@ -91,7 +91,7 @@ def finalize_fragments(partial: Path, target: Path, provenance: Provenance | Non
     try:
         concat_videos(target, [partial], fps=float(rate), provenance=mark)
     except (MediaError, OSError):
-        with contextlib.suppress(OSError):  # for want of room
+        with contextlib.suppress(OSError):  # the disk is full
             xmp.append_to_iso_media(partial, xmp.build_packet(mark.metadata()))
         replace_file(partial, target)
     partial.unlink(missing_ok=True)
@@ -120,7 +120,7 @@ def _cut_to_fragments(path: Path) -> None:
 
 
 def _probe(path: Path) -> tuple[int, Fraction, dict[str, str]]:
-    """Frames, rate, and tags of a fragmented file. Raises `MediaError` where it has no frame."""
+    """Return the frames, rate and tags of a fragmented file. Raises `MediaError` where it has no frame."""
     frames, rate = 0, None
     with open_container(path) as container:
         video = select_video_stream(container)

@@ -1,6 +1,6 @@
-"""The shapes that pictures and frames may have: the one place that says so, whichever way they come in.
+"""The shapes that pictures and frames may have, for all inputs.
 
-What passes here can be taken by everything behind it: OpenCV's warps, face networks, pipelines and encoders.
+All later parts can process what passes here: OpenCV's warps, face networks, pipelines and encoders.
 """
 
 from __future__ import annotations
@@ -8,15 +8,15 @@ from __future__ import annotations
 from personalive.errors import MediaError, MediaTooLargeError
 
 MAX_IMAGE_PIXELS = 40_000_000
-"""Of a picture or frame once it is decoded."""
+"""The most pixels of a decoded picture or frame."""
 MIN_SIDE = 16
 MAX_SIDE = 16_384
 MAX_ASPECT_RATIO = 16
-"""The longer side over the shorter."""
+"""The largest ratio of the longer side to the shorter."""
 
 
 def describe_shape_problem(width: int, height: int) -> str | None:
-    """Why a picture or frame of that size in pixels cannot be used, as the end of a sentence, or None if it can."""
+    """Return why a picture of that size in pixels cannot be used, as the end of a sentence; None if it can."""
     short, long = sorted((width, height))
     if short < MIN_SIDE:
         return f"each side needs {MIN_SIDE} pixels or more"
@@ -30,9 +30,9 @@ def describe_shape_problem(width: int, height: int) -> str | None:
 
 
 def check_shape(width: int, height: int, name: str, *, stored: tuple[int, int] | None = None) -> None:
-    """Refuse a picture or frame that nothing here could use; `name` is what the sentence calls it.
+    """Refuse a picture or frame whose shape cannot be used; `name` is what the message calls it.
 
-    `stored` is the size to name where the picture has another in its file.
+    `stored` is the size to state where the picture's file has another.
 
     Raises `MediaTooLargeError` for one with too many pixels, `MediaError` for sides that are too short, too long or
     too unequal.

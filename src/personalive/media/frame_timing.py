@@ -1,7 +1,7 @@
-"""When the pictures of a clip come up, and how many there are a second, by the timestamps that are there.
+"""The times of a clip's pictures and its rate, estimated from its timestamps.
 
-Headers claim what they like: a browser's WebM has no rate at all, and FFmpeg then names that of the clock. What
-the timestamps say is believed, and a claim only where it agrees with them.
+Headers are unreliable: a browser's WebM has no rate at all, and FFmpeg then reports that of the clock. Timestamps
+count, and a header's claim only where it agrees with them.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from statistics import fmean, median_low
 from typing import TypeVar
 
 DEFAULT_FPS = 25.0
-"""Frames per second of whatever names no rate: stills, folders of pictures, clips without usable timestamps."""
+"""Frames per second of sources without a rate: stills, folders of pictures, clips without usable timestamps."""
 
 MAX_FPS = 1000.0
 MAX_STEP = 600.0
 """Seconds. A longer step in time is a damaged timestamp or a splice, not a pause."""
 _MAX_STEP_BACK = 1.0
-# Closer together than this, two timestamps are one.
+# Seconds: closer together than this, two timestamps count as equal.
 _SAME_TIME = 0.0005
-# How many frames may wait for timestamps that tell where they belong: as many as an encoder reorders.
+# Most frames that wait for later timestamps to order them: as many as an encoder reorders.
 _LOOKAHEAD = 8
-# Steps of one rate differ by their rounding, and a camera's by its jitter.
+# Relative. Steps of one rate differ by their rounding, and a camera's by its jitter.
 _SIMILARITY_TOLERANCE = 0.25
 _MIN_SAMPLES = 5
 _CLAIM_TOLERANCE = 0.02
 _USUAL_TOLERANCE = 0.005
-# A claim beyond it that no timestamp confirms is that of a clock.
+# A higher claim that no timestamp confirms is the clock's rate.
 _HIGHEST_CLAIM = 240.0
-# What has no header, a browser's recording or a screen's, has none of television's fractional rates.
+# Recordings of browsers and screens, which state no rate, do not use television's fractional rates.
 _USUAL_RATES = (10.0, 12.0, 15.0, 20.0, 24.0, 25.0, 30.0, 48.0, 50.0, 60.0, 90.0, 100.0, 120.0, 144.0, 240.0)
 
 Item = TypeVar("Item")
 
 
 def estimate_step(stamps: Iterable[float], tick: float) -> float | None:
-    """Return the seconds from one frame to the next that most are apart; None where the stamps do not tell.
+    """Return the typical seconds from one frame to the next; None where the timestamps do not allow an estimate.
 
-    The stamps may come in any order, and are multiples of `tick` seconds. The median step counts, so a first
-    picture that stands for long and pauses do not. Where a stamp is repeated, its frames share the step after it.
+    The stamps may come in any order, and are multiples of `tick` seconds. The median step is taken, so that pauses
+    and a first picture shown for long do not matter. Where a stamp is repeated, its frames share the step after it.
     """
     counts = sorted(Counter(stamps).items())
     shared = [(later - time) / count for (time, count), (later, _) in pairwise(counts)]
@@ -49,10 +49,10 @@ def estimate_step(stamps: Iterable[float], tick: float) -> float | None:
 
 
 def estimate_typical(steps: Sequence[float], tick: float) -> float | None:
-    """Return the median of steps in seconds; None of none.
+    """Return the median of steps in seconds; None if there are none.
 
-    It is refined by the mean of the steps like it, since times are rounded to `tick` seconds: 30 frames per second
-    are 33, 33 and 34 ms in Matroska, and 3, 3 and 4 hundredths in GIF.
+    It is refined by the mean of similar steps, since times are rounded to `tick` seconds: 30 frames per second are
+    33, 33 and 34 ms in Matroska, and 3, 3 and 4 hundredths in GIF.
     """
     if not steps:
         return None
@@ -64,8 +64,8 @@ def estimate_typical(steps: Sequence[float], tick: float) -> float | None:
 def estimate_rate(step: float | None, claims: Sequence[float] = (), *, frames: int = _MIN_SAMPLES) -> float:
     """Return the frames per second of a clip whose typical step is `step` seconds.
 
-    A claim of the header that agrees is exact where the timestamps are rounded; so is a usual rate. Without a step,
-    and where it was taken from a handful of `frames`, the first credible claim counts.
+    A header's claim or a usual rate that agrees is taken, since it is exact where the timestamps are rounded.
+    Without a step, and where it was estimated from only a few `frames`, the first credible claim is taken.
     """
     credible = [claim for claim in claims if 0 < claim <= _HIGHEST_CLAIM]
     if step is None:
@@ -83,10 +83,10 @@ def estimate_rate(step: float | None, claims: Sequence[float] = (), *, frames: i
 def make_increasing(
     stamped: Iterable[tuple[Item, float | None]], step: float
 ) -> Iterator[tuple[Item, float]]:
-    """Give each item a time in seconds that is after its predecessor's, by its stamp as far as that can be.
+    """Yield each item with a time in seconds after its predecessor's, its timestamp where possible.
 
     Items without a stamp, and those whose stamp is not after the last, share the time until the next that is; where
-    none comes soon they follow each other by `step`. A leap in the stamps is left out. Up to 8 items are held.
+    none comes soon they follow each other by `step`. A jump in the stamps is removed. Up to 8 items are held.
     """
     last: float | None = None
     shift = 0.0
@@ -119,10 +119,10 @@ def make_increasing(
 
 
 def sort_timestamps(stamped: Iterable[tuple[Item, float | None]]) -> Iterator[tuple[Item, float | None]]:
-    """Give items that come in the right order their stamps in rising order, where these are a little out of it.
+    """Yield items in the given order with their timestamps sorted, where these are slightly out of order.
 
-    Each takes the earliest of its own stamp and those of the next 8 items, which are held. Stamps that leap are not
-    mixed with those before.
+    Each takes the earliest of its own stamp and those of the next 8 items, which are held. Stamps after a jump are
+    not mixed with those before.
     """
     items: deque[tuple[Item, bool]] = deque()
     stamps: list[float] = []

@@ -9,7 +9,7 @@ from typing import BinaryIO
 _EXTENSION, _IMAGE, _TRAILER = b"\x21", b"\x2c", b"\x3b"
 _COMMENT, _APPLICATION = b"\xfe", b"\xff"
 _XMP_APPLICATION = b"XMP DataXMP"
-# XMP is stored as it is, not in sub-blocks. This tail, read as sub-blocks, leads any reader to the end.
+# XMP is stored without sub-blocks. This tail, read as sub-blocks, leads any reader to the end.
 _XMP_TAIL = b"\x01" + bytes(range(255, -1, -1)) + b"\x00"
 _MAX_XMP = 1_000_000
 
@@ -19,7 +19,7 @@ def append_metadata(path: Path, comment: str, xmp: bytes) -> None:
 
     Raises:
         ValueError: the file does not end in a trailer.
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
 
     """
     with path.open("r+b") as file:

@@ -1,4 +1,4 @@
-"""GIF output: a palette of its own for every frame, in constant memory."""
+"""GIF output with a palette per frame, in constant memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MAX_RATE = 50
 
 
 class GifWriter(AtomicWriter):
-    """Writes frames of one size to a GIF that loops; see `open_writer`. At most 50 per second are kept."""
+    """A writer of frames of one size to a looping GIF; see `open_writer`. At most 50 per second are kept."""
 
     def __init__(
         self, path: Path, *, size: tuple[int, int], rate: Fraction, provenance: Provenance, overwrite: bool
@@ -77,14 +77,14 @@ class GifWriter(AtomicWriter):
 
 
 def _quantize_palette(image: Image) -> av.VideoFrame:
-    """Draw a picture in its own best 256 colours.
+    """Reduce a picture to its best 256 colours.
 
     Pillow's octree with dithering is both closer to the original and many times faster on portraits than
     FFmpeg's palettegen and paletteuse.
     """
     picture = PIL.Image.fromarray(image)
     if picture.getcolors(256) is not None:
-        # Few colours, as any grey picture has, need no choosing; the octree would merge some.
+        # Pictures with few colours, such as grey ones, keep them all; the octree would merge some.
         drawn = picture.quantize(256, method=PIL.Image.Quantize.MEDIANCUT)
     else:
         chosen = picture.quantize(256, method=PIL.Image.Quantize.FASTOCTREE)

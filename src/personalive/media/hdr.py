@@ -1,8 +1,8 @@
-"""High dynamic range to what screens and networks here know: BT.709 primaries, sRGB's curve, 8 bits.
+"""Conversion of high dynamic range to BT.709 primaries, sRGB's transfer curve and 8 bits.
 
-Coded colours go through one table that holds the whole way: the transfer curve (BT.2100's PQ or HLG), tone mapping
-by BT.2390 and the primaries. White of 203 nits, which BT.2408 gives to HDR programmes, comes out a little below
-white, so that brighter lights still differ.
+Coded colours are looked up in one table of the whole conversion: the transfer curve (BT.2100's PQ or HLG), tone
+mapping by BT.2390 and the primaries. White of 203 nits, which BT.2408 specifies for HDR programmes, becomes a
+little less than white, so that brighter lights still differ.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from personalive.media.types import Image
 Float = NDArray[np.float64]
 
 TRANSFER_NAMES = {16: "PQ", 18: "HLG"}
-"""AVCOL_TRC_* of high dynamic range, by name."""
+"""Names of the transfer curves (AVCOL_TRC_*) of high dynamic range."""
 
 _LIMITED, _FULL = 1, 2
 _BT709, _BT2020, _ICTCP = 1, 9, 14
@@ -35,14 +35,14 @@ _CHROMATICITIES = {
 }
 _D65 = (0.3127, 0.3290)
 _WHITE_NITS, _PEAK_NITS = 203.0, 1000.0
-"""Nits of white in an HDR programme, and of the brightest display that it is made for."""
+"""Nits of white in an HDR programme, and of the brightest display that it is mastered for."""
 _TABLE_STEPS = 65
 # SWS_BICUBIC | SWS_FULL_CHR_H_INT | SWS_ACCURATE_RND.
 _SCALER_FLAGS = 0x4 | 0x2000 | 0x40000
 
 
 def detect_hdr(frame: av.VideoFrame) -> str | None:
-    """ "PQ" or "HLG" if the frame is high dynamic range, else None."""
+    """Return "PQ" or "HLG" if the frame is high dynamic range, else None."""
     return TRANSFER_NAMES.get(int(frame.color_trc))
 
 
@@ -50,7 +50,7 @@ def tone_map(frame: av.VideoFrame, width: int, height: int) -> Image:
     """Convert a PQ or HLG frame to (height, width, 3) uint8 RGB, scaling it to size."""
     ictcp = int(frame.colorspace) == _ICTCP and not frame.format.is_rgb
     full = int(frame.color_range) == _FULL
-    # The scaler knows no ICtCp: there it gets told that nothing but depth and size is to change.
+    # The scaler does not support ICtCp: for it, only depth and size are converted.
     converted = frame.reformat(
         width=width,
         height=height,
@@ -74,7 +74,7 @@ def tone_map(frame: av.VideoFrame, width: int, height: int) -> Image:
 
 @cache
 def _build_rgb_table(transfer: str, primaries: int) -> ImageFilter.Color3DLUT:
-    """What becomes of red, green and blue as they are coded."""
+    """Build the table from coded red, green and blue to the result."""
     coded = _grid()
     light = pq_to_nits(coded) if transfer == "PQ" else _scene_to_display_light(_hlg_to_scene_light(coded))
     return _build_table(light, primaries)
@@ -82,7 +82,7 @@ def _build_rgb_table(transfer: str, primaries: int) -> ImageFilter.Color3DLUT:
 
 @cache
 def _build_ictcp_table(transfer: str, *, full: bool) -> ImageFilter.Color3DLUT:
-    """What becomes of BT.2100's intensity and its two differences."""
+    """Build the table from BT.2100's coded intensity and its two differences (ICtCp) to the result."""
     codes = 255 * _grid()
     coded = (codes - [0, 128, 128]) / 255 if full else (codes - [16, 128, 128]) / [219, 224, 224]
     return _build_table(_ictcp_to_nits(coded, transfer), _BT2020)
@@ -95,13 +95,13 @@ def _grid() -> Float:
 
 
 def _build_table(light: Float, primaries: int) -> ImageFilter.Color3DLUT:
-    """The table whose entries show these nits of red, green and blue, (count, 3)."""
+    """Build the table whose entries have these nits of red, green and blue, (count, 3)."""
     shown = _encode_srgb(np.clip(_map_to_sdr(light) @ _bt709_matrix(primaries).T, 0, 1))
     return ImageFilter.Color3DLUT(_TABLE_STEPS, shown.astype(np.float32).ravel().tolist())
 
 
 def _ictcp_to_nits(coded: Float, transfer: str) -> Float:
-    """BT.2100's intensity and two differences of long, medium and short waves."""
+    """Convert BT.2100's coded intensity and two differences, which are of long, medium and short waves, to nits."""
     differences = (
         np.array([[2048, 2048, 0], [6610, -13613, 7003], [17933, -17390, -543]]) / 4096
         if transfer == "PQ"
@@ -115,38 +115,38 @@ def _ictcp_to_nits(coded: Float, transfer: str) -> Float:
 
 
 def pq_to_nits(coded: Float) -> Float:
-    """SMPTE ST 2084's curve: 0…1 to nits."""
+    """Convert 0…1 to nits by the curve of SMPTE ST 2084."""
     power = coded ** (32 / 2523)
     ratio = np.maximum(power - 3424 / 4096, 0) / (2413 / 128 - 2392 / 128 * power)
     return np.asarray(10000 * ratio ** (16384 / 2610))
 
 
 def nits_to_pq(nits: Float) -> Float:
-    """The inverse of `pq_to_nits`."""
+    """Convert nits to 0…1, the inverse of `pq_to_nits`."""
     power = (np.maximum(nits, 0) / 10000) ** (2610 / 16384)
     return np.asarray(((3424 / 4096 + 2413 / 128 * power) / (1 + 2392 / 128 * power)) ** (2523 / 32))
 
 
 def _hlg_to_scene_light(coded: Float) -> Float:
-    """The light in front of the camera, 0…1."""
+    """Return the light in front of the camera, 0…1."""
     a, b, c = 0.17883277, 0.28466892, 0.55991073
     return np.asarray(np.where(coded <= 0.5, coded**2 / 3, (np.exp((coded - c) / a) + b) / 12))
 
 
 def _scene_to_display_light(scene: Float) -> Float:
-    """What a display of 1000 nits makes of the scene."""
+    """Return the nits with which a display of 1000 nits shows the scene."""
     luma = scene @ np.array([0.2627, 0.6780, 0.0593])
     return np.asarray(_PEAK_NITS * scene * np.maximum(luma, 1e-9)[:, None] ** 0.2)
 
 
 def _map_to_sdr(nits: Float) -> Float:
-    """Nits up to the brightest to 0…1 of white, all three by the factor of the brightest, which keeps the hue."""
+    """Map nits to 0…1 of white; all three are scaled by the factor of the brightest, which keeps the hue."""
     brightest = np.maximum(nits.max(-1, keepdims=True), 1e-6)
     return np.asarray(nits * (_bt2390(brightest) / brightest) / _WHITE_NITS)
 
 
 def _bt2390(nits: Float) -> Float:
-    """Report ITU-R BT.2390's curve from the brightest display to one whose peak is white, black being black."""
+    """Apply the curve of Report ITU-R BT.2390 from the brightest display to one whose peak is white; black is 0."""
     source, target = nits_to_pq(np.array(_PEAK_NITS)), nits_to_pq(np.array(_WHITE_NITS))
     level, limit = np.clip(nits_to_pq(nits) / source, 0, 1), target / source
     knee = 1.5 * limit - 0.5
@@ -159,7 +159,7 @@ def _bt2390(nits: Float) -> Float:
 
 @cache
 def _bt709_matrix(primaries: int) -> Float:
-    """Linear RGB of these primaries to BT.709's, (3, 3)."""
+    """Return the matrix (3, 3) from linear RGB of these primaries to BT.709's."""
     return np.asarray(np.linalg.inv(_xyz_matrix(_BT709)) @ _xyz_matrix(primaries))
 
 

@@ -1,8 +1,7 @@
-"""Pictures from strangers: bytes in, one upright opaque RGB array out, or one clear sentence.
+"""Decoding of untrusted pictures: bytes become one upright opaque RGB array, or one clear error.
 
-Everything is checked that can be checked before a pixel is decoded: the size that a file claims, and what it costs
-to decode. Only five decoders are ever tried, two of them in a process of their own, and whatever they raise leaves
-here as a `MediaError`.
+All that can be checked is checked before a pixel is decoded: the size that a file claims, and the cost of decoding
+it. Only five decoders are used, two of them in a separate process, and all their errors become `MediaError`.
 """
 
 from __future__ import annotations
@@ -37,13 +36,13 @@ from personalive.media.user_paths import check_is_file
 
 MAX_IMAGE_BYTES = 100_000_000
 MAX_JPEG_PIXELS = 250_000_000
-"""Of a JPEG, which can be decoded at an eighth of its size without all of its pixels ever being there."""
+"""The most pixels of a JPEG: it can be decoded at an eighth of its size, without all its pixels in memory."""
 PICTURES = "JPEG, PNG, WebP, HEIC or AVIF"
 
 _MAX_JPEG_WORK = 4_000_000_000
-"""Samples times scans. A file of a few kilobytes can ask for thousands of scans of all of its pixels."""
+"""The most samples times scans. A file of a few kilobytes can ask for thousands of scans of all its pixels."""
 _MAX_JPEG_COEFFICIENTS = 350_000_000
-"""Of two bytes each, where all of them must be held."""
+"""The most coefficients, of two bytes each, where all of them must be held."""
 _ARITHMETIC_COST = 8
 _ORIENTATION = 0x0112
 _EXIF_TRANSPOSE = {
@@ -56,22 +55,22 @@ _EXIF_TRANSPOSE = {
     8: PIL.Image.Transpose.ROTATE_90,
 }
 
-# `warnings.catch_warnings` swaps process-wide state: two threads inside it at once could leave the filters
-# of one behind for good.
+# `warnings.catch_warnings` swaps process-wide state: with two threads inside it at once, the filters of one could
+# stay for good.
 _warnings_lock = threading.Lock()
 
 
 def decode_image(data: bytes, *, name: str = "image") -> Image:
     """Decode a JPEG, PNG, WebP, HEIC or AVIF picture.
 
-    EXIF orientation is applied, transparency is laid on white, colour profiles are converted to sRGB, and of
-    an animation the first frame is taken. A JPEG, HEIC or AVIF over `MAX_IMAGE_PIXELS` is delivered at a whole
-    fraction of its size. `name` is what messages call the picture.
+    EXIF orientation is applied, transparency is composited on white, colour profiles are converted to sRGB, and
+    of an animation the first frame is taken. A JPEG, HEIC or AVIF over `MAX_IMAGE_PIXELS` is reduced by a whole
+    factor. `name` is what messages call the picture.
 
     Returns (height, width, 3) uint8 RGB in 0..255, C-contiguous, of a shape that `check_shape` accepts.
 
     Raises:
-        MediaTooLargeError: over the limits in bytes, pixels or what it costs; nothing has been decoded.
+        MediaTooLargeError: over the limits in bytes, pixels or decoding cost; nothing has been decoded.
         UnsupportedMediaError: not a picture of these types.
         MediaError: empty, cut short or damaged, or of a shape that cannot be used.
 
@@ -96,7 +95,7 @@ def read_image(path: str | Path) -> Image:
     """Read and decode a picture file; see `decode_image` for what is accepted and returned.
 
     Raises:
-        MediaTooLargeError: over the limits. The file's size is looked at before it is read.
+        MediaTooLargeError: over the limits. The file's size is checked before it is read.
         UnsupportedMediaError: not a picture of these types.
         MediaError: missing, a directory, not readable, empty, cut short or damaged, or of no usable shape.
 
@@ -114,7 +113,7 @@ def read_image(path: str | Path) -> Image:
 
 
 def is_image_file(path: str | Path) -> bool:
-    """Whether the file's first bytes are those of a picture that is decoded here; False if it cannot be read.
+    """Return whether the file's first bytes are those of a supported picture; False if it cannot be read.
 
     Animations in HEIF and AVIF files count as videos.
     """
@@ -142,9 +141,9 @@ def fit_image(image: Image, size: tuple[int, int]) -> Image:
 
 
 def fit_size(size: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
-    """Return `size` (width, height) scaled to the largest that lies within `outer`, its proportions kept.
+    """Return `size` (width, height) scaled to the largest that fits in `outer`, with its proportions kept.
 
-    To within 2 %: what is as good as of one shape fills it.
+    A size whose proportions are within 2 % of those of `outer` becomes `outer`.
     """
     across, down = outer[0] / size[0], outer[1] / size[1]
     if max(across, down) <= 1.02 * min(across, down):
@@ -154,7 +153,7 @@ def fit_size(size: tuple[int, int], outer: tuple[int, int]) -> tuple[int, int]:
 
 
 def fit_within(image: Image, size: tuple[int, int]) -> Image:
-    """Resize (height, width, 3) uint8 into `size` (width, height), its proportions kept, black beside it."""
+    """Resize (height, width, 3) uint8 into `size` (width, height), with proportions kept and black borders."""
     height, width = image.shape[:2]
     image = fit_image(image, fit_size((width, height), size))
     below, beside = size[1] - image.shape[0], size[0] - image.shape[1]
@@ -172,7 +171,7 @@ def check_byte_count(count: int, name: str) -> None:
 
 @contextmanager
 def suppress_pillow_warnings() -> Iterator[None]:
-    """Keep Pillow's warnings about odd files to ourselves."""
+    """Suppress Pillow's warnings about odd files."""
     with _warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -189,13 +188,13 @@ def _translate_errors(name: str) -> Iterator[None]:
         limit = MAX_IMAGE_PIXELS // 1_000_000
         raise MediaTooLargeError(f"{name} has over {limit} megapixels, the most that is accepted.") from error
     except Exception as error:
-        # Decoders meet hostile bytes with whatever comes to hand: OSError, SyntaxError, ValueError,
-        # struct.error, IndexError, MemoryError and more.
+        # On hostile bytes decoders raise OSError, SyntaxError, ValueError, struct.error, IndexError, MemoryError
+        # and more.
         raise MediaError(f"{name} is damaged or cut short and cannot be decoded.") from error
 
 
 def _open(data: bytes, kind: ImageType, name: str) -> PIL.Image.Image:
-    """A picture whose header has been checked, not decoded yet."""
+    """Open a picture and check its header, without decoding it."""
     if kind == "JPEG":
         return _open_jpeg(data, name)
     size = read_stored_size(data, kind)
@@ -215,7 +214,7 @@ def _open_jpeg(data: bytes, name: str) -> PIL.Image.Image:
     fraction = _downscale_factor(*stored)
     check_shape(stored[0] // fraction, stored[1] // fraction, name, stored=stored)
     _check_jpeg_cost(facts, name)
-    # `PIL.Image.open` has a limit of its own, of all pixels whether or not they are decoded.
+    # `PIL.Image.open` has another limit, on all pixels whether or not they are decoded.
     picture = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
     if picture.size != stored:
         raise MediaError(f"{name} is damaged: its headers do not agree.")
@@ -226,7 +225,7 @@ def _open_jpeg(data: bytes, name: str) -> PIL.Image.Image:
 
 
 def _downscale_factor(width: int, height: int) -> int:
-    """By what a JPEG's sides are divided in decoding, 1, 2, 4 or 8, so that it is not too large if that helps."""
+    """Return the least divisor of a JPEG's sides in decoding, 1, 2, 4 or 8, that makes it small enough, if any."""
     for fraction in (1, 2, 4):
         across, down = -(-width // fraction), -(-height // fraction)
         if across * down <= MAX_IMAGE_PIXELS and max(across, down) <= MAX_SIDE:

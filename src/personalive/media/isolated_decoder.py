@@ -1,8 +1,8 @@
-"""Decode HEIF and AVIF pictures in a process of their own.
+"""Decode HEIF and AVIF pictures in a separate process.
 
-What such a file costs is not in its header: a picture of a few pixels may refer to thousands of large tiles. And
-decoders of video, which they are, have been crashed by files before. A process has an end of its own, whatever it
-was given, and its memory is given back.
+The cost of such a file is not in its header: a picture of a few pixels may refer to thousands of large tiles. Also,
+the decoders are those of video, and crafted files have crashed such decoders before. A separate process can be
+killed after a time limit, and its memory is freed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from personalive.errors import MediaError, MediaTooLargeError, UnsupportedMediaE
 from personalive.media.frame_shape import MAX_IMAGE_PIXELS
 
 MAX_DECODED_PIXELS = 100_000_000
-"""Of a HEIF or AVIF picture; one over `MAX_IMAGE_PIXELS` is delivered smaller."""
+"""The most pixels of a HEIF or AVIF picture; one over `MAX_IMAGE_PIXELS` is reduced."""
 TIMEOUT_SECONDS = 20.0
 """Wall-clock time a picture may take; a large one takes two or three."""
 _PROGRAM = Path(__file__).with_name("decoder_process.py")
@@ -46,8 +46,8 @@ def decode_in_subprocess(
     problem = facts.get("problem")
     if problem == "too large":
         raise MediaTooLargeError(
-            f"{name} has {facts['width']}×{facts['height']} pixels: up to {MAX_DECODED_PIXELS // 1_000_000} megapixels are "
-            f"accepted of a {kind} picture."
+            f"{name} has {facts['width']}×{facts['height']} pixels: "
+            f"up to {MAX_DECODED_PIXELS // 1_000_000} megapixels are accepted of a {kind} picture."
         )
     if problem == "decoder":
         raise UnsupportedMediaError(
@@ -64,7 +64,7 @@ def decode_in_subprocess(
 
 
 def _run(data: bytes, kind: str, name: str) -> tuple[dict[str, Any], memoryview]:
-    # What can be imported here can be imported there.
+    # The process can import what this one can.
     path = os.pathsep.join(entry for entry in sys.path if entry)
     # The C library reserves address space for every thread, which counts as memory.
     variables = {**os.environ, "PYTHONPATH": path, "MALLOC_ARENA_MAX": "2"}

@@ -1,4 +1,4 @@
-"""An MP4, MOV or WebM file in the making: one video stream, the driving file's sound, the synthetic mark."""
+"""Muxing of MP4, MOV and WebM: one video stream, the driving file's sound, the synthetic mark."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from personalive.media.output import OutputFile, write_error
 from personalive.media.provenance import Provenance
 
 AddVideo = Callable[[av.container.OutputContainer], VideoStream]
-"""Adds the video stream to a container. May be called again on another one: sound can refuse a container."""
+"""Adds the video stream to a container. Called again with another one if the first does not accept the sound."""
 
 
 class Muxer:
-    """A file whose header is written, and which appears at `path` when it is complete.
+    """An output file whose header is written, and which appears at `path` when it is complete.
 
-    `video` is its video stream, `warnings` what was wrong with the sound; `staging` is the folder that holds the
-    file until then, on the same file system, by default that of `path`.
+    `video` is its video stream, `warnings` says what was wrong with the sound; `staging` is the folder that holds
+    the file until then, on the same file system, by default that of `path`.
 
     Raises:
-        OutputExistsError: something is there and `overwrite` is False.
+        OutputExistsError: `path` exists and `overwrite` is False.
         MediaError: the file cannot be created where it should go.
 
     """
@@ -68,14 +68,14 @@ class Muxer:
             raise
 
     def mux(self, packets: Iterable[Packet[VideoStream]], until: float) -> None:
-        """Add packets of the picture, and the sound before `until` (seconds). Raises what muxing raises."""
+        """Add video packets, and the sound before `until` (seconds). Raises what muxing raises."""
         for packet in packets:
             self._container.mux(packet)
         if self._audio is not None:
             self._audio.advance(until)
 
     def complete(self) -> None:
-        """Finish the file and give it its name. Raises what writing raises, and `OutputExistsError`."""
+        """Finish the file and move it to its path. Raises what writing raises, and `OutputExistsError`."""
         if self._audio is not None:
             self._audio.finish()
         self._container.close()
@@ -85,9 +85,9 @@ class Muxer:
         self._output.commit()
 
     def discard(self) -> None:
-        """Close and remove what there is. Does not raise."""
-        # First the file, then its trailer: moving the index of a long video to the front takes a while, and
-        # FFmpeg would do it even now.
+        """Close the file and remove it. Does not raise."""
+        # The file is removed before the container is closed, which writes the trailer: moving the index of a long
+        # video to the front takes a while, and FFmpeg would do it even now.
         self._output.discard()
         with contextlib.suppress(Exception):
             self._container.close()
@@ -100,7 +100,7 @@ class Muxer:
             self._audio = None
 
     def _write_header(self, track: AudioTrack | None) -> None:
-        """Write the header, with the best form of sound that the container takes."""
+        """Write the header, with the best form of sound that the container accepts."""
         source = self._open_audio(track)
         modes: list[AudioMode] = []
         if source is not None:

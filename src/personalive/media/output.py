@@ -1,4 +1,4 @@
-"""Where results go: which kind a path asks for, and files that appear complete or not at all."""
+"""Output paths: the kind of output that a path asks for, and files that appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ _DEFAULT_PATTERN = "%05d.png"
 
 
 def output_kind(path: str | Path) -> OutputKind:
-    """Say what is written to a path: "mp4", "mov", "webm", "gif", or "png" for numbered pictures.
+    """Return the kind of output that a path asks for: "mp4", "mov", "webm", "gif", or "png" for numbered pictures.
 
-    A folder that exists, a path that ends in a slash and a name without a suffix all stand for a folder of
-    numbered pictures, as does a pattern such as "out/%05d.png".
+    An existing folder, a path that ends in a slash and a name without a suffix all mean a folder of numbered
+    pictures, as does a pattern such as "out/%05d.png".
 
     Raises:
-        InputError: no name, or a suffix that is not known; the message lists those that are.
+        InputError: the path has no name, or an unknown suffix; the message lists the known ones.
 
     """
     text = os.fspath(path)
@@ -61,12 +61,12 @@ def output_kind(path: str | Path) -> OutputKind:
 
 
 def check_output(path: str | Path, overwrite: bool = False) -> OutputKind:
-    """Check early that `path` can be written, and say which kind it is; see `output_kind`.
+    """Check early that `path` can be written, and return its kind; see `output_kind`.
 
     Raises:
-        OutputExistsError: something is there and `overwrite` is False.
-        InputError: a suffix that is not known.
-        MediaError: the folder it should go in is missing or cannot be written to.
+        OutputExistsError: the output exists and `overwrite` is False.
+        InputError: the suffix is unknown.
+        MediaError: the folder for it is missing or cannot be written to.
 
     """
     kind = output_kind(path)
@@ -107,7 +107,7 @@ def write_error(path: Path, error: BaseException) -> MediaError:
 
 
 def check_parent(path: Path) -> None:
-    """Raise `MediaError` unless `path` can be a file: its name, the folder it lies in, what is there already."""
+    """Raise `MediaError` unless a file can be written to `path`, by its name, its folder and what exists there."""
     if sys.platform == "win32" and (objection := windows_name_error(path.name)):
         raise MediaError(f"{path} cannot be written: {objection}. Choose another name.")
     check_new_file(path)
@@ -121,7 +121,7 @@ def picture_pattern(path: Path) -> tuple[Path, str]:
 
 
 def numbered_files(folder: Path, pattern: str) -> list[Path]:
-    """Return the files in a folder whose names fit the pattern; none if there is no such folder."""
+    """Return the files in a folder whose names match the pattern; none if there is no such folder."""
     before, after = _NUMBER.split(pattern)
     name = re.compile(re.escape(before) + "[0-9]+" + re.escape(after))
     if not is_folder(folder):
@@ -132,9 +132,8 @@ def numbered_files(folder: Path, pattern: str) -> list[Path]:
 class OutputFile:
     """A file written under a hidden name beside its target, or in `staging`, and renamed once complete.
 
-    `staging` is a folder on the target's file system. As a context manager it commits on the way out, and
-    removes what there is if an exception passes. A symbolic link is followed, so that the file it names is
-    replaced.
+    `staging` is a folder on the target's file system. As a context manager it commits on exit, and removes what
+    was written on an exception. A symbolic link is followed, so that the file it points to is replaced.
 
     Raises:
         OutputExistsError: the target exists and `overwrite` is False.
@@ -161,7 +160,7 @@ class OutputFile:
             raise write_error(self.path, error) from error
 
     def commit(self) -> None:
-        """Give the file its name. Raises `OutputExistsError` if somebody else took it meanwhile."""
+        """Rename the file to its target. Raises `OutputExistsError` if the name was taken meanwhile."""
         try:
             if self._overwrite:
                 replace_file(self.partial, self._target)
@@ -173,7 +172,7 @@ class OutputFile:
             self.discard()
 
     def _place(self) -> None:
-        # A hard link is the one way to take a name only if it is free.
+        # Only a hard link takes a name atomically and only if it is free.
         try:
             self._target.hardlink_to(self.partial)
         except FileExistsError:
@@ -185,7 +184,7 @@ class OutputFile:
             self.partial.rename(self._target)
 
     def discard(self) -> None:
-        """Remove what has been written so far, if it still has its hidden name."""
+        """Remove what has been written, if it still has its hidden name."""
         with contextlib.suppress(OSError):
             self.partial.unlink(missing_ok=True)
         self._lock.release()
@@ -206,5 +205,5 @@ class OutputFile:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder and all in it, as far as that is possible."""
+    """Remove a folder and all in it, as far as possible."""
     shutil.rmtree(folder, ignore_errors=True)

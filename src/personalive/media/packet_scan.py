@@ -1,4 +1,4 @@
-"""A look at the packets of a clip before its frames are decoded: their timestamps, and how many there are."""
+"""A scan of a clip's packets before its frames are decoded: their timestamps and their number."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from personalive.media.containers import open_container
 from personalive.media.frame_timing import make_increasing
 from personalive.media.ratios import to_fraction
 
-# Enough to tell the rate by, and little to read even of a studio's format.
+# Enough to estimate the rate, and little to read even in studio formats.
 _MAX_PACKETS = 1000
 _MAX_BYTES = 64_000_000
 
@@ -24,8 +24,8 @@ _MAX_BYTES = 64_000_000
 class PacketScan:
     """The timestamps of a track's first packets, in seconds of the container's clock and in decoding order.
 
-    `tick` is the clock's unit in seconds. `last` is how long the latest is said to be on, in seconds, 0 if that is
-    not said. `frames` is how many there are in all, None where the track goes on.
+    `tick` is the clock's unit in seconds. `last` is the stated duration of the latest in seconds, 0 if none is
+    stated. `frames` is the number of all packets, None where the scan ended before the track did.
     """
 
     timestamps: tuple[float, ...]
@@ -35,13 +35,13 @@ class PacketScan:
 
     @property
     def is_in_order(self) -> bool:
-        """Whether every packet is to be shown after those before it."""
+        """Whether every packet is shown after those before it."""
         return all(later > stamp for stamp, later in pairwise(self.timestamps))
 
     def length(self, step: float, last: float) -> float | None:
-        """Return the seconds of the whole track; None where it goes on.
+        """Return the seconds of the whole track; None where the scan ended before the track did.
 
-        Frames are usually `step` seconds apart, and the last is on for `last` seconds.
+        Frames are usually `step` seconds apart, and the last is shown for `last` seconds.
         """
         if not self.frames or not self.timestamps:
             return None
@@ -80,6 +80,6 @@ def scan_packets(path: Path, index: int) -> PacketScan:
                 count += 1
                 taken += packet.size
         except (av.error.FFmpegError, OSError):
-            # The real reading will meet the damage too, and report it.
+            # Decoding will meet the damage too, and report it.
             whole = False
     return PacketScan(tuple(stamps), float(base), last, count if whole else None)

@@ -1,8 +1,8 @@
-"""Files under their hidden names, until they are complete: named, held while they are written, swept when left.
+"""Partial files: hidden names of unfinished outputs, locks while they are written, and removal of stale ones.
 
-A run that is killed outright leaves what it had written. The next one in that folder removes it, if the process
-that its name tells is gone and nobody holds it: a folder may be shared with other machines and containers, whose
-processes are not seen from here but whose locks are.
+A run that is killed leaves its partial files. The next run in that folder removes them, if the process in the name
+is gone and no lock is held: a folder may be shared with other machines and containers, whose processes are not
+visible here but whose locks are.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from personalive.file_names import shorten
 _NAME = re.compile(r"\..*\.partial-([0-9]{1,10})-[0-9]+(\.\w+)?", re.DOTALL)
 _serial = itertools.count()
 _own_names: set[str] = set()
-"""Names that this process has given and not given up."""
+"""Names of this process's partial files that are still in use."""
 
 
 def partial_path(target: Path, folder: Path | None = None) -> Path:
-    """Return a hidden name in `folder`, or beside `target`, of the same suffix, that nobody else uses."""
-    # Names may have 255 bytes; the addition must not break a long one.
+    """Return an unused hidden name in `folder`, or beside `target`, with the same suffix."""
+    # Names may have 255 bytes; a long one is shortened to leave room for the addition.
     name = f".{shorten(target.stem, 180)}.partial-{os.getpid()}-{next(_serial)}{target.suffix}"
     _own_names.add(name)
     return target.with_name(name) if folder is None else folder / name
 
 
 class PartialFileLock:
-    """Keeps others from sweeping the file or folder at `path`, which exists, until `release` or the end."""
+    """A lock that keeps the existing file or folder at `path` from removal, until `release` or the process ends."""
 
     def __init__(self, path: Path) -> None:
         self._name = path.name
         self._held = _open_locked(path)
 
     def release(self) -> None:
-        """Let go of it. May be called twice."""
+        """Release the lock. May be called twice."""
         _own_names.discard(self._name)
         held, self._held = self._held, None
         if held is not None:
@@ -47,7 +47,7 @@ class PartialFileLock:
 
 
 def remove_stale_partials(folder: Path) -> None:
-    """Remove from a folder what killed runs have left there, as far as that is possible."""
+    """Remove from a folder the partial files of killed runs, as far as possible."""
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         left = [Path(entry.path) for entry in entries if _is_stale(entry.name)]
         for path in left:
@@ -59,7 +59,7 @@ def _is_stale(name: str) -> bool:
     if match is None or name in _own_names:
         return False
     process = int(match[1])
-    # Of this number but not of this process: containers start theirs with the same ones.
+    # A file with this process's number may be another's: process numbers repeat across containers.
     return process == os.getpid() or not _is_process_running(process)
 
 
@@ -106,7 +106,7 @@ else:
     import fcntl
 
     def _open_locked(path: Path) -> int | None:
-        """A descriptor that holds the lock on a file or folder; None where another has it, or where none are."""
+        """Return a descriptor that holds the lock on a file or folder; None if it is taken or locks do not work."""
         try:
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         except OSError:

@@ -1,6 +1,6 @@
-"""What the first bytes of a picture say of it: its type and size, and for a JPEG what decoding it will cost.
+"""Parsing of picture headers: type and size, and for a JPEG the cost of decoding it.
 
-Read without a decoder, since some of them make room for all the pixels that a file of a few bytes claims to have.
+No decoder is used, since some allocate all the pixels that a file of a few bytes claims to have.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 ImageType: TypeAlias = Literal["JPEG", "PNG", "WEBP", "HEIF", "AVIF"]
 
 HEAD_BYTES = 64
-"""So many of a file's first bytes tell its type."""
+"""Number of first bytes of a file that identify its type."""
 
 _SEQUENCE_BRANDS = {b"hevc", b"hevx", b"hevm", b"hevs", b"msf1", b"avis"}
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"mif1", b"miaf"} | (_SEQUENCE_BRANDS - {b"avis"})
@@ -21,15 +21,16 @@ _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 _START_OF_FRAME = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _ARITHMETIC = {*range(0xC9, 0xD0)}
-# Within a scan, 0xFF stands for itself before 0x00, and before 0xD0 to 0xD7 marks a place to start anew.
+# Within a scan, 0xFF is a literal before 0x00, and a restart marker before 0xD0 to 0xD7.
 _MARKER_IN_SCAN = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
 
 
 @dataclass(frozen=True, slots=True)
 class JpegInfo:
-    """How a JPEG is stored: `width` and `height` in pixels, `scans` of the picture, `samples` over all components.
+    """The coding of a JPEG: `width` and `height` in pixels, `scans` of the picture, `samples` over all components.
 
-    `needs_full_buffer`: the decoder must hold every coefficient until the last scan. `arithmetic`: it is coded the slow way.
+    `needs_full_buffer`: the decoder must hold every coefficient until the last scan. `arithmetic`: it uses
+    arithmetic coding, which is slow to decode.
     """
 
     width: int
@@ -41,7 +42,7 @@ class JpegInfo:
 
 
 def detect_image_type(head: bytes) -> ImageType | None:
-    """Return the type of picture that a file with those first bytes, `HEAD_BYTES` or all, should be, or None."""
+    """Return the picture type that a file's first bytes, `HEAD_BYTES` or all of them, indicate, or None."""
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -65,14 +66,14 @@ def _detect_heif_type(head: bytes) -> ImageType | None:
 
 
 def is_sequence(head: bytes) -> bool:
-    """Whether a HEIF or AVIF file with those first bytes is an animation, which is a video inside."""
+    """Return whether a HEIF or AVIF file with those first bytes is an animation, which is a video inside."""
     return head[4:8] == b"ftyp" and head[8:12] in _SEQUENCE_BRANDS
 
 
 def read_stored_size(data: bytes, kind: ImageType) -> tuple[int, int] | None:
-    """Return the (width, height) that a JPEG, PNG or WebP claims, or None where the header is no header.
+    """Return the (width, height) that a JPEG, PNG or WebP claims, or None where the header is invalid.
 
-    Of other types nothing is known without a decoder.
+    The size of other types is not known without a decoder.
     """
     if kind == "JPEG":
         facts = read_jpeg_info(data)
@@ -130,7 +131,7 @@ def read_jpeg_info(data: bytes) -> JpegInfo | None:
 
 
 def _find_next_marker(data: bytes, at: int) -> tuple[int, int] | None:
-    """Return the next marker that has a body or ends the picture, and where what follows it begins."""
+    """Return the next marker that has a body or ends the picture, and the position after it."""
     while 0 <= (at := data.find(b"\xff", at)) < len(data) - 1:
         marker = data[at + 1]
         if marker == 0xFF:

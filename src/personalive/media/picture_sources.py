@@ -1,7 +1,7 @@
-"""What `VideoReader` reads from when it is not a video: a still, an animated picture, a folder of pictures.
+"""The sources of `VideoReader` that are not videos: a still, an animated picture, a folder of pictures.
 
-A source delivers what is on the screen from a moment on, with strictly rising times; cutting to the wanted
-span and counting is the reader's part.
+A source delivers the pictures shown from a given moment on, with strictly increasing times; the reader cuts them to
+the wanted span and counts them.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _SEQUENCE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".heic", ".heif", ".avif
 
 @dataclass(frozen=True)
 class TimedImage:
-    """A picture and when it comes up: seconds from the start. `image` converts it on demand."""
+    """A picture and the time at which it appears, in seconds from the start. `image` converts it on demand."""
 
     time: float
     duration: float
@@ -49,13 +49,13 @@ class FrameSource(Protocol):
 
     @property
     def lost_frames(self) -> int:
-        """How many frames could not be decoded."""
+        """Number of frames that could not be decoded."""
 
     def frames(self, start: float) -> Iterator[TimedImage]:
-        """Yield frames with strictly rising times, beginning no later than the one on screen at `start`."""
+        """Yield frames with strictly increasing times, beginning no later than the one shown at `start`."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
 class StillSource:
@@ -69,11 +69,11 @@ class StillSource:
         self.lost_frames = 0
 
     def frames(self, start: float) -> Iterator[TimedImage]:
-        """Yield the picture, which is on the screen at any moment."""
+        """Yield the picture, which is shown at any time."""
         yield TimedImage(0.0, max(start, 0.0) + 1 / DEFAULT_FPS, partial(_return_image, self._image))
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file is open."""
 
 
 class SequenceSource:
@@ -101,7 +101,7 @@ class SequenceSource:
         raise MediaError(f"None of the pictures in {self._name} can be used: {problem}") from problem
 
     def frames(self, start: float) -> Iterator[TimedImage]:
-        """Yield the pictures; one that cannot be decoded is left out, so that its predecessor stays on."""
+        """Yield the pictures; one that cannot be decoded is left out, so that its predecessor is shown longer."""
         lost: list[str] = []
         odd = 0
         for number in range(max(0, int(start * DEFAULT_FPS) - 1), len(self._paths)):
@@ -122,7 +122,7 @@ class SequenceSource:
             )
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file is open."""
 
 
 class AnimationSource:
@@ -143,7 +143,7 @@ class AnimationSource:
         with suppress_pillow_warnings():
             picture = self._open()
             count = int(getattr(picture, "n_frames", 1))
-        # A PNG can have a picture for those who show no animation, which is not part of it.
+        # A PNG can have a default picture for viewers without animation, which is not part of it.
         first = int(bool(picture.info.get("default_image")) and count > 1)
         self._frames = range(first, count)
         image = self._load(picture, first)
@@ -155,7 +155,7 @@ class AnimationSource:
         self.info = replace(info, duration=sum(self._durations))
 
     def frames(self, start: float) -> Iterator[TimedImage]:
-        """Yield the frames from the first, since each builds on the one before; stop where one is damaged."""
+        """Yield the frames from the first on, since each builds on the one before; stop at a damaged one."""
         del start
         time = 0.0
         picture = self._open()
@@ -190,12 +190,12 @@ class AnimationSource:
                 picture.load()
                 return np.array(flatten(picture), dtype=np.uint8, order="C")
         except Exception as error:
-            # As with stills, a decoder may raise anything at all on hostile bytes.
+            # As with stills, a decoder may raise any exception on hostile bytes.
             raise MediaError(f"{self._name} is damaged and cannot be decoded.") from error
 
 
 def open_picture_source(path: Path) -> StillSource | AnimationSource:
-    """Open a picture file as a clip: of one frame, or of many if it is animated."""
+    """Open a picture file as a clip of one frame, or of many if it is animated."""
     return AnimationSource(path) if _is_animated(path) else StillSource(path)
 
 
@@ -223,12 +223,12 @@ def _is_animated(path: Path) -> bool:
     except MediaError:
         raise
     except Exception:
-        # Whatever is wrong with it, decoding it as a still will say so.
+        # Decoding it as a still reports what is wrong.
         return False
 
 
 def _check_header(data: bytes, name: str) -> None:
-    """Raise `MediaError` for the shape that a PNG or WebP claims, before a decoder makes room for it."""
+    """Raise `MediaError` for a bad shape that a PNG or WebP claims, before a decoder allocates it."""
     kind = detect_image_type(data[:HEAD_BYTES])
     size = None if kind is None else read_stored_size(data, kind)
     if size is not None:

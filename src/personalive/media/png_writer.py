@@ -1,4 +1,4 @@
-"""Numbered PNG files as output, which appear all together once the last is written."""
+"""Output as numbered PNG files, which appear all together once the last is written."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def _is_our_file(file: Path) -> bool:
 
 
 class PngWriter(AtomicWriter):
-    """Writes frames of one size to numbered files, from 1 on; see `open_writer`.
+    """A writer of frames of one size to numbered files, from 1 on; see `open_writer`.
 
-    They are written to a hidden folder and moved at the end. When pictures of an earlier run are overwritten,
-    those that the new run did not replace are removed, so that no mixture is left.
+    The files are written to a hidden folder and moved at the end. When pictures of an earlier run are overwritten,
+    those that the new run did not replace are removed, so that the two runs do not mix.
     """
 
     def __init__(self, path: Path, *, size: tuple[int, int], provenance: Provenance, overwrite: bool) -> None:
@@ -41,7 +41,7 @@ class PngWriter(AtomicWriter):
         self._provenance = provenance
         self._overwrite = overwrite
         check_parent(self._folder)
-        # Beside a folder that exists could be another file system, and moving would be copying.
+        # The parent of an existing folder could be another file system, where moving means copying.
         exists = self._folder.is_dir()
         remove_stale_partials(self._folder if exists else self._folder.parent)
         self._partial = partial_path(self._folder / "frames" if exists else self._folder)
@@ -76,7 +76,7 @@ class PngWriter(AtomicWriter):
         for name in sorted(written):
             replace_file(self._partial / name, self._folder / name)
         for file in earlier:
-            # A longer run's pictures must not trail behind this one's; what we did not write is not ours to delete.
+            # A longer run's pictures must not follow this one's; files that this package did not write are kept.
             if file.name not in written and _is_our_file(file):
                 with contextlib.suppress(OSError):
                     file.unlink()

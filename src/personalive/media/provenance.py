@@ -1,9 +1,8 @@
-"""The mark that says an output is synthetic, and reading it back.
+"""The mark that says an output is synthetic: writing and reading.
 
-Every file written carries it in the form its kind has for such things: container tags and an XMP packet in
-MP4 and MOV, tags in WebM, a comment and an XMP packet in GIF, text chunks and XMP in PNG, XMP in JPEG and
-WebP. The kind of synthesis is named by a term of the IPTC's "digital source type" vocabulary, which is what
-platforms look for.
+Every output carries it as its format allows: container tags and an XMP packet in MP4 and MOV, tags in WebM, a
+comment and an XMP packet in GIF, text chunks and XMP in PNG, XMP in JPEG and WebP. The kind of synthesis is a term
+of the IPTC's "digital source type" vocabulary, which platforms look for.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ _SOURCE_TYPE_PREFIX = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 TRAINED_ALGORITHMIC_MEDIA = _SOURCE_TYPE_PREFIX + "trainedAlgorithmicMedia"
 """Made by a generative model: what a diffusion pipeline writes."""
 COMPOSITE_SYNTHETIC = _SOURCE_TYPE_PREFIX + "compositeSynthetic"
-"""Put together from elements of which at least one is synthetic: a photograph warped to another's motion."""
+"""Composed of elements of which at least one is synthetic: a photograph warped to another's motion."""
 
 _TITLE = "AI-animated portrait (synthetic)"
 _COMMENT = "Synthetic media: AI-animated portrait, made with {software} (pipeline {pipeline})."
@@ -44,7 +43,7 @@ _IMAGE_FORMATS: dict[str, Literal["PNG", "JPEG", "WEBP"]] = {
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where an output comes from.
+    """The origin of an output.
 
     Args:
         software: Name and version, such as "personalive 0.1.0".
@@ -68,11 +67,11 @@ class Provenance:
 
     @property
     def comment(self) -> str:
-        """The mark as one sentence for people."""
+        """The mark as one readable sentence."""
         return _COMMENT.format(software=self.software, pipeline=self.pipeline)
 
     def metadata(self) -> dict[str, str]:
-        """Everything there is to record, as lower-case keys and text."""
+        """Return all that is recorded, as lower-case keys and text."""
         values = {key.lower(): value for key, value in self.extra.items()}
         values |= {
             "title": _TITLE,
@@ -136,7 +135,7 @@ def save_image(path: str | Path, image: Image, provenance: Provenance, *, overwr
 def encode_image(
     path: Path | BinaryIO, image: Image, kind: Literal["PNG", "JPEG", "WEBP"], provenance: Provenance
 ) -> None:
-    """Write a marked picture to `path`, or to an open file, as it stands. Raises what Pillow raises."""
+    """Write a marked picture to `path`, or to an open file, directly. Raises what Pillow raises."""
     values = provenance.metadata()
     picture = PIL.Image.fromarray(image)
     packet = xmp.build_packet(values)
@@ -159,7 +158,7 @@ def _read_image_metadata(path: Path) -> dict[str, str]:
     except MediaError:
         raise
     except Exception as error:
-        # Pillow raises anything at all on hostile bytes.
+        # Pillow may raise any exception on hostile bytes.
         raise MediaError(f"{path.name} is damaged and cannot be read.") from error
     return xmp.parse_packet(packet.encode() if isinstance(packet, str) else packet)
 

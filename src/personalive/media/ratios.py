@@ -1,4 +1,4 @@
-"""PyAV's ratios as Python's: version 19 has a type of its own for them, which rounds and compares otherwise."""
+"""Conversion of PyAV's ratios to fractions: version 19 has a type for them that rounds and compares otherwise."""
 
 from __future__ import annotations
 

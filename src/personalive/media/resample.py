@@ -1,4 +1,4 @@
-"""A constant frame rate from frames that come when they come."""
+"""Resampling of frames with arbitrary times to a constant rate."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from collections.abc import Iterable, Iterator
 from personalive.errors import InputError
 from personalive.media.types import VideoFrame
 
-# Containers round times (Matroska to the millisecond). A frame that comes up within this part of an output
-# frame after the tick counts as on screen, or 30 fps read from WebM would stutter.
+# Containers round times (Matroska to the millisecond). A frame that begins within this share of an output frame
+# after the tick counts as shown, or 30 fps read from WebM would stutter.
 _TOLERANCE = 0.1
 
 
 def resample(frames: Iterable[VideoFrame], fps: float) -> Iterator[VideoFrame]:
     """Repeat and drop frames so that they come at exactly `fps` per second.
 
-    At each tick k / fps, counted from the first frame's time, the frame on screen at that moment is
-    delivered: the latest that has come up. The result is as long as the input, to within one frame, and has
-    at least one frame if the input has any. `index` is k, `time` is k / fps, `duration` is 1 / fps; repeats
-    share their image. Two frames are held at a time.
+    At each tick k / fps, counted from the first frame's time, the frame shown at that moment is delivered: the
+    latest that has begun. The result is as long as the input, to within one frame, and has at least one frame if
+    the input has any. `index` is k, `time` is k / fps, `duration` is 1 / fps; repeats share their image. Two frames
+    are held at a time.
 
     Raises:
         InputError: `fps` is not a positive number.

@@ -1,4 +1,4 @@
-"""Which of a file's tracks are used: the default one, and where that leaves a choice the largest or the first."""
+"""Selection of a file's tracks: the default one, and among several the largest video or the first sound track."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Track = TypeVar("Track", VideoStream, AudioStream)
 
 
 def select_video_stream(container: av.container.InputContainer) -> VideoStream | None:
-    """Return the picture track to use, None if there is none that can be decoded: cover art does not count."""
+    """Return the picture track to use, None if none can be decoded. Cover art does not count."""
     preferred = _preferred_tracks(_moving_tracks(container))
     return max(
         preferred, key=lambda stream: stream.codec_context.width * stream.codec_context.height, default=None
@@ -34,14 +34,14 @@ def select_video_stream(container: av.container.InputContainer) -> VideoStream |
 
 
 def select_audio_stream(container: av.container.InputContainer) -> AudioStream | None:
-    """Return the sound track to use, None if there is none that can be decoded."""
+    """Return the sound track to use, None if none can be decoded."""
     tracks = _decodable_tracks(container.streams.audio)
     spoken = [stream for stream in tracks if not stream.disposition & _NO_MAIN_SOUND]
     return next(iter(_preferred_tracks(spoken or tracks)), None)
 
 
 def describe_video_choice(container: av.container.InputContainer, name: str) -> str | None:
-    """Say which picture track of the file called `name` is used; None where there is no choice."""
+    """Return a sentence on which picture track of the file called `name` is used; None if there is no choice."""
     tracks, chosen = _moving_tracks(container), select_video_stream(container)
     if chosen is None or len(tracks) < 2:
         return None
@@ -53,7 +53,10 @@ def describe_video_choice(container: av.container.InputContainer, name: str) -> 
 
 
 def describe_audio_choice(container: av.container.InputContainer, name: str) -> str | None:
-    """Say which sound track of the file called `name` is used, or that none can be; None where all is plain."""
+    """Return a sentence on which sound track of the file called `name` is used, or that none can be.
+
+    None if there is no choice and the one track is used.
+    """
     tracks, chosen = container.streams.audio, select_audio_stream(container)
     if chosen is None:
         return (
@@ -78,7 +81,7 @@ def _decodable_tracks(tracks: Sequence[Track]) -> list[Track]:
 
 
 def _preferred_tracks(tracks: Sequence[Track]) -> Sequence[Track]:
-    """The default tracks, or all where none is: MP4 marks every track that is switched on, Matroska mostly all."""
+    """Return the default tracks, or all if none is: MP4 marks every enabled track, Matroska mostly all."""
     return [stream for stream in tracks if stream.disposition & Disposition.default] or tracks
 
 

@@ -1,4 +1,4 @@
-"""The values that travel between readers, pipelines and writers."""
+"""The types that readers, pipelines and writers exchange."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Frames: TypeAlias = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is known of a clip before its frames are read.
+    """The properties of a clip that are known before its frames are read.
 
-    `width` and `height` are those of the frames as delivered: upright and with square pixels. `rotation` is
-    how far the stored picture was turned clockwise to stand upright, in degrees (0, 90, 180 or 270). `fps` is
-    the usual rate in frames per second. `duration` (seconds) and `frames` are the header's claims, None
-    where it makes none; a damaged file delivers fewer. `notes` say which of several picture tracks was chosen, and
-    `sound_notes` the same of sound, a sentence each.
+    `width` and `height` are those of the frames as delivered: upright and with square pixels. `rotation` is the
+    clockwise rotation that made the stored picture upright, in degrees (0, 90, 180 or 270). `fps` is the usual rate
+    in frames per second. `duration` (seconds) and `frames` are the header's claims, None where it makes none; a
+    damaged file delivers fewer. `notes` say which of several picture tracks was chosen, and `sound_notes` the same
+    of sound, a sentence each.
     """
 
     width: int
@@ -54,7 +54,7 @@ class VideoFrame:
 
 
 class DrivingSource(Protocol):
-    """Where driving frames come from: a video file, an animation, a folder of pictures or a still."""
+    """A source of driving frames: a video file, an animation, a folder of pictures or a still."""
 
     @property
     def info(self) -> VideoInfo:
@@ -62,7 +62,7 @@ class DrivingSource(Protocol):
 
     @property
     def warnings(self) -> list[str]:
-        """One sentence per thing the user should know of; filled while iterating."""
+        """One sentence per problem that the user should know of; filled while iterating."""
 
     def __iter__(self) -> Iterator[VideoFrame]: ...
 
@@ -76,4 +76,4 @@ class DrivingSource(Protocol):
     ) -> None: ...
 
     def close(self) -> None:
-        """Let go of the file. Closing twice is harmless."""
+        """Close the file. Closing twice is harmless."""

@@ -1,4 +1,4 @@
-"""Paths as users give them: what no system would take, and what was meant for a shell or a browser, in words."""
+"""Checks of paths that users give, with hints where one is invalid or was meant for a shell or a browser."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from personalive.errors import MediaError
 
 _LONGEST_NAME = 255
-"""Bytes, or units of UTF-16 on Windows and macOS, of which there are never more than bytes."""
-# A path has one slash where the address had two. One letter is a drive of Windows.
+"""The longest name in bytes, or in units of UTF-16 on Windows and macOS, which are never more than bytes."""
+# `Path` turns the two slashes of an address into one. A single letter is a drive of Windows.
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):[/\\]+")
 _PATTERN = re.compile(r"%0?[0-9]?d|\*")
 _KINDS = {
@@ -24,7 +24,7 @@ _KINDS = {
 
 
 def check_is_file(path: Path) -> None:
-    """Raise `MediaError` unless `path` is an existing regular file: opening a pipe could wait for ever."""
+    """Raise `MediaError` unless `path` is an existing regular file: opening a pipe could block forever."""
     check_name(path)
     try:
         mode = path.stat().st_mode
@@ -48,7 +48,7 @@ def check_is_file_or_folder(path: Path) -> None:
 
 
 def check_new_file(path: Path) -> None:
-    """Raise `MediaError` where no file of that name could be made: the name, its folder, or what lies there."""
+    """Raise `MediaError` where no such file can be created, by its name, its folder, or what exists there."""
     check_name(path)
     folder = path.absolute().parent
     if not is_folder(folder):
@@ -62,7 +62,7 @@ def check_new_file(path: Path) -> None:
 
 
 def describe_special_file(path: Path) -> str | None:
-    """What lies there, in words, if it is neither a file nor a folder; None also where nothing does."""
+    """Return what exists at the path, in words, if it is neither a file nor a folder; else None."""
     try:
         return _KINDS.get(stat.S_IFMT(path.stat().st_mode))
     except (OSError, ValueError):
@@ -70,7 +70,7 @@ def describe_special_file(path: Path) -> str | None:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder; False for what cannot be a path at all."""
+    """Return whether there is such a folder; False for an invalid path."""
     try:
         return path.is_dir()
     except (OSError, ValueError):
@@ -78,7 +78,7 @@ def is_folder(path: Path) -> bool:
 
 
 def check_name(path: Path) -> None:
-    """Raise `MediaError` for what no system takes for a name."""
+    """Raise `MediaError` for a path with a name that no system accepts."""
     text = os.fspath(path)
     if "\0" in text:
         shown = text.replace("\0", "\\0")
@@ -91,14 +91,14 @@ def check_name(path: Path) -> None:
 
 
 def _name_length(name: str) -> int:
-    """How long a name is in the units that this system counts."""
+    """Return the length of a name in the units that this system counts."""
     if sys.platform == "win32":
         return len(name.encode("utf-16-le", "surrogatepass")) // 2
     return len(os.fsencode(name))
 
 
 def _suggest(path: Path, instead: str) -> str | None:
-    """A sentence for a path that leads nowhere, by what it may have been meant for; `instead` is for addresses."""
+    """Return a hint for a path that does not exist, by its probable meaning; `instead` is for addresses."""
     text = os.fspath(path)
     if match := _ADDRESS.match(text):
         return f"{match[1]}://{text[match.end() :]} is an address: {instead}."
@@ -108,7 +108,7 @@ def _suggest(path: Path, instead: str) -> str | None:
         try:
             meant = path.expanduser()
         except RuntimeError:
-            return f"{text} does not exist: nobody here has that home folder."
+            return f"{text} does not exist: no user of this machine has that home folder."
         return f"{text} does not exist, since the shell has not put the home folder for ~: write {meant}."
     folder = path.absolute().parent
     if _PATTERN.search(path.name) and is_folder(folder):

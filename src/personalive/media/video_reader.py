@@ -1,4 +1,4 @@
-"""Driving frames from whatever the user has: a video, an animation, a folder of pictures or a still."""
+"""Reading of driving frames from a video, an animation, a folder of pictures or a still."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from personalive.media.rotation import QUARTERS, rotate_image
 from personalive.media.types import DrivingSource, VideoFrame, VideoInfo
 from personalive.media.user_paths import check_is_file_or_folder, is_folder
 
-# Containers round times, Matroska to the millisecond.
+# Seconds: containers round times, Matroska to the millisecond.
 _TOLERANCE = 0.001
 
 
 class VideoReader:
-    """Reads the frames on screen from `start` until `end`, one at a time: memory does not grow with length.
+    """A reader of the frames shown from `start` until `end`, one at a time: memory does not grow with length.
 
-    Takes MP4, MOV, M4V, WebM, MKV, AVI and GIF files, animated WebP and PNG, a folder of numbered PNG, JPEG
+    It takes MP4, MOV, M4V, WebM, MKV, AVI and GIF files, animated WebP and PNG, a folder of numbered PNG, JPEG
     or WebP pictures (25 per second), and a still picture (one frame). Frames are upright as far as the file
     says, have square pixels and one size, that of the first; those of another shape are fitted into it. Times are
-    those the file gives, whether or not the rate varies, and always rise. If `start` falls within a frame's time
-    that frame comes first, with `start` as its time. A still has no time: it is delivered whatever the span.
+    those of the file, whether or not the rate varies, and always increase. If `start` falls within a frame's time
+    that frame comes first, with `start` as its time. A still has no time: it is delivered for any span.
 
     Iterating again reads again from `start`. `warnings` says what was wrong with the frames read last.
 
@@ -46,8 +46,8 @@ class VideoReader:
         rotate: Turn the frames clockwise by 0, 90, 180 or 270 degrees more than the file says.
 
     Raises:
-        InputError: a span or rotation that makes no sense.
-        MediaError: a file or folder that cannot be read, or not one frame of it in the span; see its subclasses.
+        InputError: the span or the rotation is invalid.
+        MediaError: the file or folder cannot be read, or has no frame in the span; see its subclasses.
 
     """
 
@@ -75,7 +75,7 @@ class VideoReader:
 
     @property
     def info(self) -> VideoInfo:
-        """Size, rate and length of the whole file, whatever the span."""
+        """Size, rate and length of the whole file, not only of the span."""
         info = self._source.info
         width, height = (info.height, info.width) if self._rotate % 180 else (info.width, info.height)
         return replace(info, width=width, height=height, rotation=(info.rotation + self._rotate) % 360)
@@ -112,12 +112,12 @@ class VideoReader:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file. Closing twice is harmless."""
+        """Close the file. Closing twice is harmless."""
         self._closed = True
         self._source.close()
 
     def _frames_in_span(self) -> Iterator[tuple[TimedImage, float]]:
-        """Yield what falls in the span, with how long it is on: known once the next frame has come."""
+        """Yield the pictures in the span with their durations, each known once the next picture has come."""
         if self._closed:
             raise MediaError(f"{self._path.name} has been closed.")
         still = isinstance(self._source, StillSource)
@@ -139,7 +139,7 @@ class VideoReader:
             yield held, min(held.time + held.duration, end) - held.time
 
     def _describe_empty_span(self) -> str:
-        # What was seen of it is truer than the header.
+        # The length seen in reading is more reliable than the header's.
         length = self._seen_until or self.info.duration
         if length is None:
             return f"{self._path.name} has no frames after {self._start:g} s."

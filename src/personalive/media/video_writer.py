@@ -20,14 +20,14 @@ from personalive.media.types import Image
 
 _MAX_FPS = 1000
 _MAX_QUALITY = {"mp4": 51, "mov": 51, "webm": 63}
-# Television rates are meant where a number comes this close to them: 29.97 is 30000/1001.
+# A number this close to a television rate means that rate: 29.97 is 30000/1001.
 _NTSC_TOLERANCE = 5e-4
 
 
 class VideoWriter(Protocol):
-    """Takes frames one at a time. Nothing appears at the target before `close`.
+    """A writer of frames, one at a time. Nothing appears at the target before `close`.
 
-    As a context manager it closes on the way out, and aborts if an exception passes, an interrupt included.
+    As a context manager it closes on exit, and aborts on an exception, an interrupt included.
     """
 
     warnings: list[str]
@@ -36,10 +36,10 @@ class VideoWriter(Protocol):
         """Add a frame, (height, width, 3) uint8 RGB. Raises `MediaError` if it cannot be written."""
 
     def close(self) -> None:
-        """Complete the output and give it its name."""
+        """Complete the output and move it to its path."""
 
     def abort(self) -> None:
-        """Give up and remove what has been written."""
+        """Discard the output and remove what has been written."""
 
     def __enter__(self) -> Self: ...
 
@@ -62,7 +62,7 @@ def open_writer(
     overwrite: bool = False,
     quality: int | None = None,
 ) -> VideoWriter:
-    """Open an output for frames of width × height at `fps`, of the kind its path asks for.
+    """Open an output for frames of width × height at `fps`, of the kind that its path asks for.
 
     `.mp4`, `.m4v` and `.mov` hold H.264 with the index in front; an odd width or height is made even by
     repeating the last column or row. `.webm` holds VP9. Both are BT.709, and get the sound of `audio`, cut to
@@ -70,14 +70,14 @@ def open_writer(
     "out/%05d.png", gets numbered PNG files from 1 on. GIF and PNG hold no sound; a warning says so.
 
     `quality` is the constant rate factor of H.264 (0 to 51, by default 18) or VP9 (0 to 63, by default 31);
-    less is better. It means nothing to GIF and PNG.
+    less is better. GIF and PNG ignore it.
 
     Output is written beside its target under a hidden name and renamed when complete; see `VideoWriter`.
 
     Raises:
-        OutputExistsError: something is there and `overwrite` is False.
-        InputError: a suffix, size, rate or quality that cannot be.
-        MediaError: the output cannot be created where it should go.
+        OutputExistsError: the output exists and `overwrite` is False.
+        InputError: the suffix, size, rate or quality is invalid.
+        MediaError: the output cannot be created at its path.
 
     """
     kind = check_output(path, overwrite)
@@ -117,7 +117,7 @@ def exact_rate(fps: float) -> Fraction:
     """Return the exact rate that a number of frames per second stands for: 29.97 is 30000/1001.
 
     Raises:
-        InputError: not a number between 0 and 1000.
+        InputError: `fps` is not a number between 0 and 1000.
 
     """
     if not math.isfinite(fps) or not 0 < fps <= _MAX_FPS:

@@ -1,4 +1,4 @@
-"""XMP packets: the XML in which pictures and videos carry standard metadata."""
+"""XMP packets, the XML with which pictures and videos carry standard metadata."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BOX_UUID = UUID("be7acfcb-97a9-42e8-9c71-999491e3afac").bytes
 
 
 def build_packet(values: Mapping[str, str]) -> bytes:
-    """Write a packet that carries `values`: those with a standard property in it, and all under our own.
+    """Build a packet that carries `values`: some as standard properties, and all under this package's namespace.
 
     `values` must have `comment`, `software` and `digital_source_type`; keys must be valid XML names.
     """
@@ -43,8 +43,8 @@ def build_packet(values: Mapping[str, str]) -> bytes:
 
 
 def parse_packet(packet: bytes) -> dict[str, str]:
-    """Read our own values out of a packet; empty if it holds none or is not well-formed."""
-    # A document type could define entities that expand without end; XMP has no use for one.
+    """Return this package's values from a packet; empty if it holds none or is not well-formed."""
+    # A document type could define entities that expand without limit; XMP needs none.
     if not packet or len(packet) > _MAX_BYTES or b"<!" in packet:
         return {}
     try:
@@ -58,11 +58,11 @@ def parse_packet(packet: bytes) -> dict[str, str]:
 
 
 def append_to_iso_media(path: Path, packet: bytes) -> None:
-    """Add a packet to an MP4 or MOV file, as a last top-level box, where XMP readers look for it."""
+    """Add a packet to an MP4 or MOV file as the last top-level box, where XMP readers look for it."""
     with path.open("ab") as file:
         file.write((24 + len(packet)).to_bytes(4, "big") + b"uuid" + _BOX_UUID + packet)
 
 
 def _text(value: str) -> str:
-    # XML has no place for most control characters, escaped or not.
+    # XML does not allow most control characters, escaped or not.
     return escape("".join(char for char in value if char >= " " or char in "\t\n"))
