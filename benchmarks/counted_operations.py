@@ -151,12 +151,12 @@ class CountedOperations(PlainOperations):
         norm: nn.LayerNorm,
         update: Tensor | None = None,
         shift: Tensor | None = None,
-        code: Tensor | None = None,
+        position_code: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> LayerNormOutput:
         """The sum is written only where something was added."""
         with self._ledger.whole():
-            out = super().layer_norm(tokens, norm, update, shift, code, bias)
+            out = super().layer_norm(tokens, norm, update, shift, position_code, bias)
         added = update is not None or shift is not None or bias is not None
         self._ledger.note(Kind.PASSES, (tokens, update, out.normed, out.sum if added else None))
         return out

@@ -96,8 +96,8 @@ class _Calls(TorchDispatchMode):
 
 def _is_view(func: Any) -> bool:
     """Whether the result lies in an argument's memory, or nothing is written."""
-    name = func._make_schema.name
-    returns = func._make_schema.returns
+    name = func._schema.name
+    returns = func._schema.returns
     aliases = any(each.alias_info is not None and not each.alias_info.is_write for each in returns)
     return (
         aliases
@@ -109,7 +109,7 @@ def _is_view(func: Any) -> bool:
 def _kind_and_tensors(
     func: Any, args: Sequence[Any], read: list[Tensor], written: list[Tensor]
 ) -> tuple[Kind, list[Tensor], float]:
-    name = func._make_schema.name.removeprefix("aten::")
+    name = func._schema.name.removeprefix("aten::")
     out, tensors = written[0], [*read, *written]
     flop, kind = 0.0, Kind.PASSES
     if name in {"mm", "bmm", "addmm", "addmm_", "baddbmm", "_scaled_mm"}:

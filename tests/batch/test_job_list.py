@@ -58,7 +58,7 @@ GOOD: dict[str, Any] = {"reference": "a.jpg", "driving": "b.mp4"}
         ([{"driving": "b.mp4"}], "line 1 of jobs.jsonl: it names no reference"),
         ([{"reference": "a.jpg", "drivng": "b.mp4"}], "it names no driving"),
         ([GOOD, GOOD], "line 1 of jobs.jsonl and line 2 of jobs.jsonl would both write a-jpg_b-mp4.mp4"),
-        ([{**GOOD, "output": "../c.mp4"}], "leads out of"),
+        ([{**GOOD, "output": "../c.mp4"}], "is outside of"),
         ([{**GOOD, "output": "frames/"}], "must be one file"),
         ([{**GOOD, "output": "%05d.png"}], "must be one file"),
         ([{**GOOD, "sise": 256}], "no option 'sise'"),
@@ -66,7 +66,7 @@ GOOD: dict[str, Any] = {"reference": "a.jpg", "driving": "b.mp4"}
         ([{**GOOD, "options": "{"}], "its options are no JSON"),
         ([{**GOOD, "options": [1]}], "its options must be an object"),
         ([{**GOOD, "size": 1}] * 7, "line 1 of jobs.jsonl and 6 more: The size"),
-        ([{**GOOD, "size": size} for size in (1, 2, 3, 4, 5, 6, 6)], "line 5 of .*: .* And 2 rows more."),
+        ([{**GOOD, "size": size} for size in (1, 2, 3, 4, 5, 6, 6)], "line 5 of .*: .* And 2 more rows."),
     ],
 )
 def test_what_is_wrong_is_said_with_its_row(tmp_path: Path, rows: list[dict[str, Any]], words: str) -> None:

@@ -171,10 +171,10 @@ def test_parquet(tmp_path: Path) -> None:
         ("jobs.csv", b"reference,driving\n", "jobs.csv holds no jobs"),
         ("jobs.csv", b"reference,driving\na,b,c\n", "line 2 of jobs.csv has 3 cells, the header 2"),
         ("jobs.csv", b'reference,driving\n"a"b,c\n', "line 2 of jobs.csv is no CSV"),
-        ("jobs.csv", b"reference\n\xff\n", "not in UTF-8, from byte 10"),
+        ("jobs.csv", b"reference\n\xff\n", "not UTF-8 from byte 10"),
         ("jobs.jsonl", b"{}\n{", "line 2 of jobs.jsonl is no JSON"),
         ("jobs.jsonl", b"[1]", "line 1 of jobs.jsonl must be an object"),
-        ("jobs.parquet", b"no", "is no Parquet file"),
+        ("jobs.parquet", b"no", "is not a Parquet file"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, name: str, data: bytes, words: str) -> None:

@@ -52,7 +52,7 @@ def test_other_files_are_refused(data: bytes) -> None:
     if data == b"{}":
         assert parse(data, "here") == []
         return
-    with pytest.raises(InputError, match="remove it to begin anew"):
+    with pytest.raises(InputError, match="remove it to start over"):
         parse(data, "here")
 
 

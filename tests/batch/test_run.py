@@ -164,9 +164,9 @@ def test_one_batch_at_a_time(counted: Log, portraits: Path, clips: Path, tmp_pat
     ("settings", "words"),
     [
         ({"max_attempts": 0}, "one attempt at least"),
-        ({"crew": RayExecutorSettings(workers=0)}, "one worker at least"),
-        ({"crew": RayExecutorSettings(gpus=1.5)}, "0 to 1 of a GPU"),
-        ({"crew": RayExecutorSettings(cpus=0)}, "some of a CPU"),
+        ({"ray": RayExecutorSettings(workers=0)}, "one worker at least"),
+        ({"ray": RayExecutorSettings(gpus=1.5)}, "0 to 1 of a GPU"),
+        ({"ray": RayExecutorSettings(cpus=0)}, "some of a CPU"),
     ],
 )
 def test_settings_that_cannot_be(tmp_path: Path, settings: dict[str, Any], words: str) -> None:

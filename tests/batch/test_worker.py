@@ -50,7 +50,7 @@ def task(portraits: Path | str, clips: Path | str, to: Path | str, **changes: An
         "reference": f"{portraits}/ada.png",
         "driving": f"{clips}/nod.mp4",
         "output": output,
-        "in_segments": not name.endswith((".gif", ".png")),
+        "is_resumable": not name.endswith((".gif", ".png")),
         "options": {**OPTIONS, **changes.pop("options", {})},
         **changes,
     }

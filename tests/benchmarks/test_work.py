@@ -149,10 +149,10 @@ def test_float8_is_counted_as_the_product_quantizes() -> None:
 @pytest.mark.parametrize(
     ("call", "nbytes"),
     [
-        (lambda ops, x: ops.add(x[..., None], x[..., None]), 3 * 512),
-        (lambda ops, x: ops.gated(x), 512 + 256),
-        (lambda ops, x: ops.attend_along_time(x[None], x[None], x[None], 2), 4 * 512),
-        (lambda ops, x: ops.join(x, x[:1]), 512 + 128 + 1024),
+        (lambda ops, x: ops.add_with_stats(x[..., None], x[..., None]), 3 * 512),
+        (lambda ops, x: ops.geglu(x), 512 + 256),
+        (lambda ops, x: ops.temporal_attention(x[None], x[None], x[None], 2), 4 * 512),
+        (lambda ops, x: ops.concat_kv(x, x[:1]), 512 + 128 + 1024),
     ],
 )
 def test_a_fused_operation_reads_and_writes_each_once(

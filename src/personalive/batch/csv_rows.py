@@ -1,7 +1,7 @@
-"""Rows of CSV tables, however a spreadsheet or a person wrote them.
+"""Rows of CSV tables, as spreadsheets and people write them.
 
-Separated by commas, semicolons, tabs or bars, or as a first line `sep=;` says; with comments and empty lines; with
-a header whose names are spelt in any case, or without one. What cannot be read is named: the line and the column.
+Cells are separated by commas, semicolons, tabs or bars, or as a first line `sep=;` says. Comments and empty lines are
+skipped. The header is optional, its names in any case. Errors name the line and the column.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
 
 
 def read_rows(text: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield each row of the table called `name`: where it stands, and its cells by column.
+    """Yield each row of the table called `name`: its position for messages, and its cells by column.
 
-    Raises `InputError` for what is no such table.
+    Raises `InputError` where the text is not such a table.
     """
     lines = _Lines(text)
     separator = lines.declared_delimiter or _detect_delimiter(lines.header)
@@ -44,7 +44,7 @@ def read_rows(text: str, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 class _Lines:
-    """The lines of a table but for comments and what spreadsheets say of the separator, which is `declared_delimiter`."""
+    """The lines of a table without comments and the `sep=` line, whose separator is `declared_delimiter`."""
 
     def __init__(self, text: str) -> None:
         self._lines = io.StringIO(text, newline="").readlines()
@@ -60,7 +60,7 @@ class _Lines:
             while self._header_line < len(self._lines) and _is_blank(self._lines[self._header_line]):
                 self._header_line += 1
         self.number = self._header_line
-        """Of the line that was given last, from 1."""
+        """The number of the line yielded last, from 1."""
 
     @property
     def header(self) -> str:
@@ -77,13 +77,13 @@ def _is_blank(line: str) -> bool:
 
 
 def _parse(lines: _Lines, separator: str, name: str) -> Iterator[tuple[str, list[str]]]:
-    """The rows that hold anything, in cells."""
+    """Yield the rows that are not empty, as cells."""
     between_rows = True
 
     def uncommented() -> Iterator[str]:
         nonlocal between_rows
         for line in lines:
-            # Within a quoted cell, a line may begin with anything.
+            # Inside a quoted cell, a line that begins like a comment is none.
             if not (between_rows and line.startswith("#")):
                 between_rows = False
                 yield line
@@ -96,13 +96,13 @@ def _parse(lines: _Lines, separator: str, name: str) -> Iterator[tuple[str, list
         except StopIteration:
             return
         except csv.Error as error:
-            raise InputError(f"line {lines.number} of {name} is no CSV: {error}.") from None
+            raise InputError(f"line {lines.number} of {name} is not valid CSV: {error}.") from None
         if any(cell.strip() for cell in cells):
             yield f"line {lines.number} of {name}", [cell.strip() for cell in cells]
 
 
 def _detect_delimiter(header: str) -> str:
-    """The one by which the most of a first line are names of columns, or else files."""
+    """Return the separator that yields the most column names from the first line, or else the most file names."""
 
     def worth(separator: str) -> tuple[int, int]:
         cells = [cell.strip() for cell in next(csv.reader([header], delimiter=separator), [])]
@@ -113,7 +113,7 @@ def _detect_delimiter(header: str) -> str:
 
 
 def _read_header(cells: Sequence[str], where: str, separator: str) -> list[str] | None:
-    """The columns that a first row names; None where it is a job already."""
+    """Return the columns that the first row names; None where the row is a job already."""
     columns = [options.match_column(cell) or cell for cell in cells]
     if (
         not set(_REQUIRED_COLUMNS) & set(columns)
@@ -123,7 +123,7 @@ def _read_header(cells: Sequence[str], where: str, separator: str) -> list[str] 
         return None
     for index, column in enumerate(columns):
         if column and column in columns[:index]:
-            raise InputError(f"{where}: the column {column} stands there twice.")
+            raise InputError(f"{where}: the column {column} appears twice.")
     if missing := [column for column in _REQUIRED_COLUMNS if column not in columns]:
         listed = ", ".join(repr(column) for column in columns if column)
         raise InputError(
@@ -137,7 +137,7 @@ def _row(cells: Sequence[str], columns: Sequence[str], where: str, separator: st
     if more > 0 and any(cells[len(columns) :]):
         raise InputError(
             f"{where} has {len(cells)} cells, the header {len(columns)}, separated by {_describe_delimiter(separator)}: quote "
-            "what holds a separator."
+            "cells that contain a separator."
         )
     nameless = [cell for column, cell in zip(columns, cells, strict=False) if cell and not column]
     if nameless:
@@ -145,7 +145,7 @@ def _row(cells: Sequence[str], columns: Sequence[str], where: str, separator: st
     values = dict(zip(columns, cells, strict=False))
     if separator == ",":
         return values
-    # Where commas do not separate, they may stand in numbers.
+    # Where commas do not separate cells, they may be decimal commas.
     return {
         column: cell.replace(",", ".")
         if column not in _DEFAULT_COLUMNS and _DECIMAL_COMMA.fullmatch(cell)

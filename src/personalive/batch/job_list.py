@@ -1,4 +1,4 @@
-"""The jobs of a batch: from the rows of a table, or from every portrait with every clip."""
+"""The jobs of a batch, made from the rows of a table or from pairs of portraits and clips."""
 
 from __future__ import annotations
 
@@ -24,40 +24,40 @@ _STILL_IMAGES = {".jpg", ".jpeg", ".png", ".heic", ".heif", ".avif"}
 _VIDEOS = {".mp4", ".m4v", ".mov", ".webm"}
 _SINGLE_FILE_OUTPUTS = _VIDEOS | {".gif"} | _IMAGE_OUTPUTS
 _MAX_REPORTED = 5
-"""How many errors in rows a message names."""
+"""The largest number of errors in rows that a message names."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchJob:
-    """One line of work. Places are absolute; `name` is the output as the user wrote it, and tells jobs apart."""
+    """One job of a batch. URIs are absolute; `name` is the output as the user wrote it, and is unique."""
 
     name: str
     reference: str
     driving: str
     output: str
     options: Mapping[str, Any]
-    """Fields of `AnimateJob`, checked; all others by name in `parameters`."""
+    """Checked fields of `AnimateJob`; all other options are in `parameters` by name."""
 
     @property
     def is_resumable(self) -> bool:
-        """Whether it is made in segments: videos are, GIFs and pictures are made in one go."""
+        """Whether the job is done in segments: videos are, GIFs and pictures are made in one go."""
         return PurePosixPath(self.output).suffix.lower() in _VIDEOS
 
     @property
     def load_key(self) -> str:
-        """Equal for jobs that want the same pipeline, loaded alike."""
+        """Return a key that is equal for jobs with the same pipeline and load parameters."""
         names = ("pipeline", "size", "seed")
         parameters = options.select_load_parameters(self.options.get("parameters", {}))
         return _text([*(self.options.get(name) for name in names), parameters])
 
     @property
     def reference_key(self) -> str:
-        """Equal for jobs that can share a fused reference."""
+        """Return a key that is equal for jobs that can share a fused reference."""
         return _text([self.load_key, self.reference, self.options.get("crop")])
 
     @property
     def description(self) -> str:
-        """What it is made of, apart from what the files hold."""
+        """Return all that defines the job, except for the contents of its files."""
         return _text([self.reference, self.driving, dict(self.options)])
 
 
@@ -68,22 +68,22 @@ def _text(value: object) -> str:
 def read_jobs(
     inputs: Sequence[str], out: str, defaults: Mapping[str, Any], pairing: PairingMode
 ) -> list[BatchJob]:
-    """The jobs of one table, or of portraits and clips: `inputs` are one place or two.
+    """Read the jobs of one table, or pair portraits and clips: `inputs` are one URI or two.
 
-    `defaults` are options by name, for what a row does not say. Raises `InputError` where a row cannot be a job.
+    `defaults` are options by name for rows that do not set them. Raises `InputError` where a row is not a valid job.
     """
     if len(inputs) == 1:
         base = storage.parent_uri(inputs[0])
         return _build_jobs(_expand_options(read_table(inputs[0])), base, out, defaults)
     if len(inputs) == 2:
-        if out in inputs:  # they would be portraits or clips themselves the next time
+        if out in inputs:  # the next run would take them for portraits or clips
             raise InputError(f"The results cannot go to {out}, where the inputs are: name another folder.")
         return _build_jobs(_pair(inputs[0], inputs[1], pairing), "/", out, defaults)
     raise InputError("Name one table of jobs, or portraits and clips: personalive batch portraits/ clips/.")
 
 
 def _expand_options(rows: Iterable[TableRow]) -> Iterable[TableRow]:
-    """With what is in an `options` object put beside the columns."""
+    """Yield the rows with the values of their `options` object as columns."""
     for row in rows:
         inner = row.values.get("options")
         if inner is None:
@@ -93,7 +93,7 @@ def _expand_options(rows: Iterable[TableRow]) -> Iterable[TableRow]:
             try:
                 inner = json.loads(inner)
             except ValueError as error:
-                raise InputError(f"{row.where}: its options are no JSON: {error}.") from None
+                raise InputError(f"{row.where}: its options are not valid JSON: {error}.") from None
         if not isinstance(inner, dict):
             raise InputError(f"{row.where}: its options must be an object of names and values.")
         outer = {name: value for name, value in row.values.items() if name != "options"}
@@ -122,7 +122,7 @@ def _pair(references: str, drivings: str, pairing: PairingMode) -> list[TableRow
 def _pair_by_name(
     portraits: Sequence[str], clips: Sequence[str], references: str, drivings: str
 ) -> list[tuple[str, str]]:
-    """Those whose names are the same but for the suffix; one without its fellow is refused."""
+    """Pair files with the same name, suffixes aside. Raises `InputError` for a file without its counterpart."""
     named = [{_stem(place): place for place in places} for places in (portraits, clips)]
     for places, stems, folder in zip((portraits, clips), named, (references, drivings), strict=True):
         if len(stems) < len(places):
@@ -135,7 +135,7 @@ def _pair_by_name(
 
 
 def _list_media(uri: str, suffixes: set[str], what: str) -> list[str]:
-    """The files of a folder that may be what is wanted, or the one file named."""
+    """Return the files of a folder that have one of `suffixes`, or the one file named."""
     if not storage.is_folder(uri):
         return [uri]
     names = [name for name in storage.list_files(uri) if not name.startswith(".")]
@@ -146,7 +146,7 @@ def _list_media(uri: str, suffixes: set[str], what: str) -> list[str]:
 
 
 def _build_jobs(rows: Iterable[TableRow], base: str, out: str, defaults: Mapping[str, Any]) -> list[BatchJob]:
-    """Raises `InputError`; wrong rows are counted, and the first few told."""
+    """Build the jobs. Raises `InputError` that counts the wrong rows and names the first few."""
     jobs: list[BatchJob] = []
     wrong: dict[str, list[str]] = {}
     where: list[str] = []
@@ -165,13 +165,13 @@ def _build_jobs(rows: Iterable[TableRow], base: str, out: str, defaults: Mapping
 
 
 def _summarize_errors(wrong: Mapping[str, Sequence[str]]) -> str:
-    """What is wrong, and in which rows: every error once, as far as that is not too many."""
+    """Describe what is wrong and in which rows: every error once, up to the limit."""
     told = [
         f"{rows[0]}{f' and {len(rows) - 1} more' if len(rows) > 1 else ''}: {error}"
         for error, rows in itertools.islice(wrong.items(), _MAX_REPORTED)
     ]
     if rest := sum(len(rows) for rows in list(wrong.values())[_MAX_REPORTED:]):
-        told.append(f"And {rest} rows more.")
+        told.append(f"And {rest} more rows.")
     return " ".join(told)
 
 
@@ -198,7 +198,7 @@ def _build_job(
 
 def _resolve_output(name: str, out: str) -> str:
     if not storage.is_remote(name) and ".." in PurePosixPath(name).parts:
-        raise InputError(f"its output {name} leads out of {out}: give its whole path.")
+        raise InputError(f"its output {name} is outside of {out}: give its whole path.")
     suffix = PurePosixPath(name).suffix.lower()
     if suffix not in _SINGLE_FILE_OUTPUTS or "%" in storage.file_name(name):
         kinds = ", ".join(sorted(_SINGLE_FILE_OUTPUTS))
@@ -207,7 +207,7 @@ def _resolve_output(name: str, out: str) -> str:
 
 
 def _assign_names(jobs: Sequence[BatchJob], out: str) -> list[BatchJob]:
-    """With a name from both inputs where none was given; whole file names where short ones are not enough."""
+    """Name jobs without an output after both inputs, by whole file names where stems are ambiguous."""
 
     def named(job: BatchJob, part: Any) -> str:
         suffix = ".png" if PurePosixPath(job.driving).suffix.lower() in _STILL_IMAGES else ".mp4"

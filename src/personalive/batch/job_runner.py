@@ -1,4 +1,4 @@
-"""A worker's jobs: they take turns at the pipeline, and what of them needs no turn is done meanwhile.
+"""Runs a worker's jobs: they take turns on the pipeline, and work that does not need it is done meanwhile.
 
 All jobs animate on one thread, one after the other. While one does, the next is opened and the one before it
 completed, each on another thread, so that the pipeline does not wait for files.
@@ -17,49 +17,49 @@ from personalive.jobs.background_io import BackgroundCall
 from personalive.jobs.phases import Phase
 
 _PREFETCH_INTERVAL_S = 0.1
-"""While a job animates and none is open, so often at most it is asked for one: frames can be much faster."""
+"""Minimum time between two requests for the next job while one animates: frames can be much faster."""
 
 
 class JobSource(Protocol):
-    """Where the jobs come from. All is called on the thread on which they animate."""
+    """Where the jobs come from. All methods are called on the thread on which the jobs animate."""
 
     def next_task(self, *, ahead: bool) -> JobTask | None:
-        """The next job; None where there is none. `ahead`: to be opened while another animates, without waiting."""
+        """Return the next job, or None. With `ahead` it is opened while another animates; the call must not wait."""
 
     def may_run_in_background(self, task: JobTask) -> bool:
-        """Whether the job may be opened and completed on another thread."""
+        """Return whether the job may be opened and completed on another thread."""
 
     def on_progress(self, progress: JobProgress) -> None:
-        """How far the job is that animates."""
+        """Take the progress of the job that animates."""
 
     def on_result(self, task: JobTask, result: JobResult) -> None:
-        """What came of a job."""
+        """Take the result of a job."""
 
 
 class _JobCancelled(BaseException):
-    """Ends a job on another thread when all are given up."""
+    """Ends a job on another thread when all jobs are cancelled."""
 
 
 class _Attempt:
-    """A job between its phases. `next_phase` is the one that comes next, `result` what came of it in the end."""
+    """A job between its phases. `next_phase` comes next; `result` is set when the job has ended."""
 
     def __init__(self, bench: WorkerContext, task: JobTask) -> None:
         self.task = task
         self.next_phase: Phase | None = None
         self.result: JobResult | None = None
         self.background_call: BackgroundCall[None] | None = None
-        """What another thread does of it."""
+        """The call on another thread that runs the current phase."""
         self._phases = bench.run_in_phases(task)
 
     def advance(self) -> None:
-        """Do one phase."""
+        """Run one phase."""
         try:
             self.next_phase = next(self._phases)
         except StopIteration as end:
             self.result = end.value
 
     def advance_in_background(self) -> None:
-        """Have another thread do one phase."""
+        """Run one phase on another thread."""
         self.background_call = BackgroundCall(self.advance)
         self.background_call.start()
 
@@ -70,16 +70,16 @@ class _Attempt:
             self.background_call = None
 
     def close(self) -> None:
-        """Give it up, and leave behind what a run that was stopped leaves."""
+        """Cancel the job; it leaves behind what an interrupted run leaves."""
         if self.background_call is not None:
             self.background_call.wait()
         self._phases.close()
 
 
 class JobRunner:
-    """The jobs in hand: one that is being opened, one that animates, one that is being completed.
+    """Runs up to three jobs at once: one is being opened, one animates, one is being completed.
 
-    Its methods are for the thread that made it.
+    Call its methods only on the thread that made it.
     """
 
     def __init__(self, bench: WorkerContext, jobs: JobSource) -> None:
@@ -95,7 +95,7 @@ class JobRunner:
 
     def _on_progress(self, standing: JobProgress) -> None:
         if threading.current_thread() is not self._thread:
-            # What matters of these phases is in the outcome.
+            # The result says all that matters about these phases.
             if self._stopped:
                 raise _JobCancelled
             return
@@ -114,7 +114,7 @@ class JobRunner:
         self._source.on_progress(standing)
 
     def run_next(self) -> bool:
-        """Let the next job animate. Returns False where there is none."""
+        """Animate the next job. Return False where there is none."""
         attempt = self._running = self._next_attempt()
         if attempt is None:
             return False
@@ -160,7 +160,7 @@ class JobRunner:
             self._prepared.advance_in_background()
 
     def _await_finishing(self) -> None:
-        """Wait for the job that is being completed, and say what came of it."""
+        """Wait for the job that is being completed, and report its result."""
         attempt = self._finishing
         if attempt is None:
             return
@@ -171,7 +171,7 @@ class JobRunner:
         self._source.on_result(attempt.task, attempt.result)
 
     def _reload_pipeline(self) -> None:
-        """Go on with a new pipeline; a job that has a session of the old one is opened again."""
+        """Replace the pipeline; a job that has a session of the old one is opened again."""
         self._await_finishing()
         opened = self._prepared
         if opened is not None:
@@ -182,7 +182,7 @@ class JobRunner:
         self._context.reset_pipeline()
 
     def cancel_all(self) -> None:
-        """Give up all that is not done."""
+        """Cancel all jobs that are not done."""
         self._stopped = True
         for attempt in (self._running, self._prepared, self._finishing):
             if attempt is not None:
@@ -194,7 +194,7 @@ class JobRunner:
 
 @contextmanager
 def open_runner(context: WorkerContext, source: JobSource) -> Iterator[JobRunner]:
-    """A runner for the time of a block; whatever ends it, no other thread is at work afterwards."""
+    """Yield a runner; when the block is left, by an exception too, none of its threads is still running."""
     runner = JobRunner(context, source)
     try:
         yield runner

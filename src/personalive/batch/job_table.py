@@ -1,4 +1,4 @@
-"""Tables of jobs: rows of text and values out of CSV, JSON Lines and Parquet."""
+"""Tables of jobs, read from CSV, JSON Lines and Parquet."""
 
 from __future__ import annotations
 
@@ -22,17 +22,16 @@ _BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe
 
 @dataclass(frozen=True, slots=True)
 class TableRow:
-    """One line of a table: what it gives by column, and `where` it stands, for messages."""
+    """One row of a table: its values by column, and its position `where` for messages."""
 
     where: str
     values: Mapping[str, Any]
 
 
 def read_table(uri: str) -> list[TableRow]:
-    """The rows of a table at a path or URL, without their empty cells; of which kind goes by its suffix.
+    """Read the rows of the table at a path or URL, without their empty cells. The suffix decides its format.
 
-    Raises `InputError` where it cannot be read as what it is called, and `StorageError` where its store cannot
-    be asked.
+    Raises `InputError` where it cannot be read in that format, and `RemoteStorageError` where its store does not answer.
     """
     name = storage.file_name(uri)
     suffix = next((suffix for suffix in TABLE_SUFFIXES if name.lower().endswith(suffix)), None)
@@ -41,7 +40,7 @@ def read_table(uri: str) -> list[TableRow]:
             (f": {what}" for kinds, what in _UNSUPPORTED_ADVICE.items() if name.lower().endswith(kinds)), ""
         )
         raise InputError(
-            f"{uri} is no table of jobs{advice}. Its name must end in {', '.join(TABLE_SUFFIXES)}."
+            f"{uri} is not a table of jobs{advice}. Its name must end in {', '.join(TABLE_SUFFIXES)}."
         )
     data = storage.read_bytes(uri)
     if data is None:
@@ -65,12 +64,12 @@ def read_table(uri: str) -> list[TableRow]:
 
 
 def _normalize_columns(where: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The same values by the names that columns mean. Raises `InputError` where two mean the same."""
+    """Return the values by normalized column names. Raises `InputError` where two columns have the same."""
     named: dict[str, Any] = {}
     for given, value in values.items():
         column = options.match_column(str(given)) or given
         if column in named:
-            raise InputError(f"{where}: the column {column} stands there twice.")
+            raise InputError(f"{where}: the column {column} appears twice.")
         named[column] = value
     return named
 
@@ -82,9 +81,9 @@ def _decode(data: bytes, name: str) -> str:
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
-        raise InputError(f"{name} is not in UTF-8, from byte {error.start}: save it as UTF-8.") from None
+        raise InputError(f"{name} is not UTF-8 from byte {error.start} on: save it as UTF-8.") from None
     if "\0" in text:
-        raise InputError(f"{name} is not in UTF-8, or no text at all: save it as UTF-8.")
+        raise InputError(f"{name} is not UTF-8, or not text at all: save it as UTF-8.")
     return text
 
 
@@ -96,7 +95,7 @@ def _read_json_lines(text: str, name: str) -> Iterator[tuple[str, dict[str, Any]
         try:
             values = json.loads(line)
         except ValueError as error:
-            raise InputError(f"{where} is no JSON: {error}.") from None
+            raise InputError(f"{where} is not valid JSON: {error}.") from None
         if not isinstance(values, dict):
             raise InputError(
                 f'{where} must be an object, such as {{"reference": "a.jpg", "driving": "b.mp4"}}.'
@@ -116,6 +115,6 @@ def _read_parquet(data: bytes, name: str) -> Iterator[tuple[str, dict[str, Any]]
     try:
         rows = parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
     except pyarrow.ArrowException as error:
-        raise InputError(f"{name} is no Parquet file: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{name} is not a Parquet file: {str(error).splitlines()[0]}") from None
     for number, values in enumerate(rows, 1):
         yield f"row {number} of {name}", values

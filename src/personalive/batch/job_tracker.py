@@ -1,7 +1,7 @@
-"""The books of a batch: what is to be done, who has it, what came of it. One process keeps them.
+"""Tracks the jobs of a batch: which are to be done, which worker has each, what the results are, in one process.
 
-A crew (`here.py`, `crew.py`) takes tasks from it and tells what became of them; how the work is done, or where,
-is no matter here.
+An executor (`local_executor.py`, `ray_executor.py`) takes tasks from the tracker and reports their results; the
+tracker does not know how or where the work is done.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from personalive.batch.scheduler import JobScheduler
 from personalive.batch.worker import JobProgress, JobResult, JobTask, ResultStatus
 
 LOCAL_WORKER = "this process"
-"""The worker of a batch that is done in the process that keeps the books."""
+"""The worker's name where a batch runs in the tracker's own process."""
 
 _STAT_THREADS = 16
-"""Questions to stores about files: each takes some tens of milliseconds, most of it waiting."""
+"""Concurrent requests to stores about files: each takes some tens of milliseconds, most of it waiting."""
 _LOCKED_RETRY_SECONDS = 2.0
 _MAX_LOCKED_RETRIES = 60
 _RATE_WINDOW_SECONDS = 20.0
@@ -41,12 +41,12 @@ class BatchProgress:
     previously_done: int
     running: int
     frames_per_second: float
-    """Of all workers together, lately."""
+    """Recent rate of all workers together."""
 
 
 @dataclass(slots=True)
 class _Attempt:
-    """A job in a worker's hands."""
+    """A job that a worker has."""
 
     job: BatchJob
     worker: str
@@ -55,10 +55,10 @@ class _Attempt:
 
 
 class JobTracker:
-    """The jobs of one batch and what is known of each.
+    """The jobs of one batch and their records.
 
-    `max_attempts`: a job that ends its worker, or breaks, so many times without coming any further is set aside.
-    `on_failure` hears the name of every job that fails now, and why.
+    A job that kills its worker, or ends in an error, `max_attempts` times without finishing another segment is set aside.
+    `on_failure` is called with the name of every job that fails in this run, and the reason.
     """
 
     def __init__(
@@ -75,21 +75,21 @@ class JobTracker:
         self._on_failure = on_failure or (lambda name, reason: None)
         self._keys: dict[str, str] = {}
         self._attempts: dict[str, _Attempt] = {}
-        """By the job's name."""
+        """Keyed by the job's name."""
         self._locked_counts: Counter[str] = Counter()
         self._scheduler = JobScheduler(())
         self.previously_done = 0
-        """Jobs that an earlier run had done."""
+        """How many jobs an earlier run had done."""
         self._frame_samples: deque[tuple[float, int]] = deque()
         self._counts: Counter[JobState] = Counter()
 
     # Beginning
 
     def load(self, *, overwrite: bool = False, retry_failed: bool = False) -> None:
-        """Look at what is there, and decide which jobs are to be done.
+        """Inspect inputs, outputs and manifest, and decide which jobs are to be done.
 
-        Done jobs whose inputs, options and output are as they were are left; so are failed ones, unless
-        `retry_failed`. A file that this batch has not made is replaced only if `overwrite`.
+        Done jobs with unchanged inputs, options and output are skipped; so are failed ones, unless `retry_failed` is True.
+        A file that this batch has not made is replaced only if `overwrite` is True.
         """
         jobs = list(self._jobs.values())
         stamps = _read_versions({place for job in jobs for place in (job.reference, job.driving, job.output)})
@@ -119,7 +119,7 @@ class JobTracker:
             reason = f"{job.output} exists already: name another output, or allow overwriting (-y)."
             return anew.model_copy(update={"state": JobState.FAILED, "reason": reason})
         if known.key != key or known.attempts == 0:
-            # Its attempts say that what lies at the output's place is ours to replace.
+            # A record with attempts means that this batch made the output, and may replace it.
             return anew.model_copy(update={"attempts": known.attempts})
         if known.state is JobState.DONE:
             same = output is not None and output.size == known.size
@@ -132,23 +132,23 @@ class JobTracker:
             return self._after_crash(known, "the process ended at it")
         return known.model_copy(update={"state": JobState.PENDING})
 
-    # What a crew asks and tells
+    # For executors
 
     @property
     def finished(self) -> bool:
-        """Whether nothing waits and nobody is at work."""
+        """Whether no job waits and none is running."""
         return not self._attempts and not len(self._scheduler)
 
     @property
     def waiting_count(self) -> int:
-        """How many jobs nobody is at."""
+        """How many jobs wait for a worker."""
         return len(self._scheduler)
 
     def take(self, worker: str, node: str, *, ahead: bool = False) -> JobTask | None:
-        """The next job for a worker on a node; None where there is none for it now.
+        """Take the next job for a worker on a node; None where there is none for it now.
 
-        `ahead`: to be begun beside the one that the worker has. A job that may end its worker is never done beside
-        another: nobody could tell which of them it was.
+        With `ahead`, the job is begun beside the one that the worker has. A job that may kill its worker never runs beside
+        another, so that it is clear which of them did.
         """
         if ahead and any(
             self._may_kill_worker(one.job) for one in self._attempts.values() if one.worker == worker
@@ -167,16 +167,16 @@ class JobTracker:
                 update={"state": JobState.RUNNING, "attempts": entry.attempts + 1, "worker": worker}
             )
         )
-        # In this process a job may take the books down with it: then they must say which it was.
+        # A job in this process may kill the tracker too: the manifest must name the job before it begins.
         self._manifest.save(now=worker == LOCAL_WORKER)
         return JobTask(job.name, job.reference, job.driving, job.output, job.is_resumable, job.options)
 
     def _may_kill_worker(self, job: BatchJob) -> bool:
-        """Whether the next end of its worker would count against a job that it might have to share it with."""
+        """Return whether the job has crashed before, so that it must not share a worker with another job."""
         return self._max_attempts == 1 or self._manifest[job.name].crashes > 0
 
     def on_progress(self, worker: str, progress: JobProgress) -> None:
-        """How far a worker is with a job."""
+        """Record a worker's progress on a job."""
         attempt = self._attempts.get(progress.name)
         if attempt is None or attempt.worker != worker:
             return
@@ -186,7 +186,7 @@ class JobTracker:
             self._frame_samples.append((time.monotonic(), progress.frames - before.frames))
 
     def on_result(self, name: str, node: str, result: JobResult) -> None:
-        """The attempt at the job of that name, by a worker on a node, has come to an end."""
+        """Record the result of a node's attempt at the job called `name`."""
         job = self._attempts.pop(name).job
         entry = self._manifest[job.name]
         reason = result.reason or ""
@@ -209,39 +209,39 @@ class JobTracker:
                 self._on_crash(job, reason)
 
     def on_worker_lost(self, worker: str, reason: str) -> None:
-        """A worker is gone, and with it what it had not finished."""
+        """Record that a worker died, and requeue or fail what it had not finished."""
         self._scheduler.remove_worker(worker)
         for attempt in [one for one in self._attempts.values() if one.worker == worker]:
             del self._attempts[attempt.job.name]
-            # It may have got further than it was asked.
+            # It may have finished more segments than its last progress said.
             self._record_segments(attempt.job.name, count_finished_segments(attempt.job.output))
             self._on_crash(attempt.job, f"the worker died at it: {reason}")
 
     def fail_unschedulable(self, nodes: Iterable[str]) -> None:
-        """Set aside what none of the nodes, which are all there are, is fit for."""
+        """Fail the jobs that none of `nodes`, which must be all there are, can run."""
         for job, reason in self._scheduler.pop_unschedulable(set(nodes)):
             self._fail(self._manifest[job.name], reason)
 
     def release_running(self) -> None:
-        """Nobody works any more: what was begun waits again. The attempts do not count."""
+        """Requeue all running jobs when the workers were stopped. Their attempts do not count."""
         for attempt in self._attempts.values():
             entry = self._manifest[attempt.job.name]
             self._update(entry.model_copy(update={"state": JobState.PENDING}))
         self._attempts.clear()
 
     def save(self, *, now: bool = False) -> None:
-        """Write the manifest, if there is something new to write and it was not written just before."""
+        """Write the manifest if it has changed and was not written just before; `now` does not wait."""
         self._manifest.save(now=now)
 
-    # What came of it
+    # Results
 
     @property
     def records(self) -> list[tuple[BatchJob, JobRecord]]:
-        """Every job and what is known of it, in the order of the table."""
+        """Return every job and its record, in the order of the table."""
         return [(job, self._manifest[name]) for name, job in self._jobs.items()]
 
     def progress(self, stage: str = "") -> BatchProgress:
-        """How far it is; `stage` where there is something to say of the whole."""
+        """Return the batch's progress; `stage` describes what the batch as a whole is doing, if anything."""
         return BatchProgress(
             stage=stage,
             total=len(self._jobs),
@@ -260,7 +260,7 @@ class JobTracker:
             return 0.0
         return sum(count for _, count in self._frame_samples) / max(now - self._frame_samples[0][0], 1e-3)
 
-    # How an entry changes
+    # Changes of a record
 
     def _update(self, entry: JobRecord) -> None:
         before = self._manifest[entry.name].state
@@ -273,7 +273,7 @@ class JobTracker:
         self._on_failure(entry.name, reason)
 
     def _requeue(self, entry: JobRecord, job: BatchJob, seconds: float = 0.0) -> None:
-        """Back to the others, as if it had not been taken up."""
+        """Put the job back into the queue as if it had not been taken."""
         self._update(entry.model_copy(update={"state": JobState.PENDING, "attempts": entry.attempts - 1}))
         self._scheduler.requeue(job, seconds=seconds)
 
@@ -283,7 +283,7 @@ class JobTracker:
             self._update(further)
 
     def _after_crash(self, entry: JobRecord, reason: str) -> JobRecord:
-        """After an attempt without a result: to be tried again, or set aside."""
+        """Return the record after an attempt without a result: to be tried again, or set aside."""
         crashes = entry.crashes + 1
         if crashes < self._max_attempts:
             return entry.model_copy(update={"state": JobState.PENDING, "crashes": crashes})
@@ -300,8 +300,10 @@ class JobTracker:
 
 
 def _with_segments(entry: JobRecord, segments: int) -> JobRecord:
-    """A finished segment wipes out the crashes before it: machines that are taken away now and then must not end a
-    long job."""
+    """Return the record with that number of segments, its crash count reset if there are more than before.
+
+    Machines that are preempted now and then must not end a long job.
+    """
     if segments <= entry.segments:
         return entry
     return entry.model_copy(update={"segments": segments, "crashes": 0})

@@ -13,13 +13,13 @@ from personalive.batch.worker import JobProgress, JobResult, JobTask, WorkerCont
 _RETRY_SECONDS = 0.2
 
 ResultCallback = Callable[[JobTask, JobResult], None]
-"""Called with each job and what came of it."""
+"""Called with each job and its result."""
 
 
 def run_locally(
     tracker: JobTracker, *, cache_bytes: int, on_progress: Callable[[str], None], on_result: ResultCallback
 ) -> None:
-    """Do all that waits. `on_progress` is called often, with a stage for the whole or ""; `on_result` with each outcome."""
+    """Run all waiting jobs. `on_progress` is called often, with the batch's stage or ""; `on_result` with each result."""
     with (
         open_worker_context(cache_bytes, lambda standing: None) as bench,
         open_runner(bench, _LocalJobSource(tracker, bench, on_progress, on_result)) as runner,
@@ -35,7 +35,7 @@ def run_locally(
 
 
 class _LocalJobSource:
-    """The jobs of a batch as this process takes them, and what is entered of each."""
+    """Takes the jobs of a batch from the tracker for this process, and records their results."""
 
     def __init__(
         self, batch: JobTracker, bench: WorkerContext, tell: Callable[[str], None], keep: ResultCallback
@@ -49,7 +49,7 @@ class _LocalJobSource:
         return self._tracker.take(LOCAL_WORKER, LOCAL_WORKER, ahead=ahead)
 
     def may_run_in_background(self, task: JobTask) -> bool:
-        # To ask a store may take for ever, and only the main thread hears Ctrl-C.
+        # A request to a store may never return, and only the main thread receives Ctrl-C.
         return not any(map(storage.is_remote, (task.reference, task.driving, task.output)))
 
     def on_progress(self, progress: JobProgress) -> None:

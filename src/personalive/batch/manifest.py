@@ -1,7 +1,7 @@
-"""What is known of every job of a batch, kept beside the results so that the same command can go on.
+"""The records of all jobs of a batch, kept beside the results so that the same command can resume.
 
-`manifest.jsonl` in the output folder: a line that says what it is, then a line for each job. It is written by the
-one process that hands out the work, anew and in one step each time.
+`manifest.jsonl` in the output folder has a header line, then a line for each job. The one process that hands out
+the work writes it, each time as a whole and in one step.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MIN_INTERVAL_RATIO = 10.0
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """The state of a job."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -32,37 +32,37 @@ class JobState(StrEnum):
 
 
 class JobRecord(BaseModel):
-    """What is known of one job."""
+    """The record of one job."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str
-    """The output as the user wrote it; no two jobs have the same."""
+    """The output as the user wrote it; unique."""
     state: JobState = JobState.PENDING
     reason: str | None = None
-    """Why it failed."""
+    """Why the job failed."""
     key: str = ""
-    """A hash of its inputs and options: a job of another key is another job."""
+    """A hash of the job's inputs and options: where the key differs, it is another job."""
     attempts: int = 0
-    """How often a worker has taken it up."""
+    """How often a worker has begun it."""
     crashes: int = 0
-    """How often in a row it ended without a result and without having come any further."""
+    """How often in a row it ended without a result and without another finished segment."""
     worker: str | None = None
-    """Who had it last."""
+    """The worker that had it last."""
     size: int | None = None
-    """Of the output, in bytes."""
+    """Size of the output in bytes."""
     seconds: float = 0.0
-    """Spent on its frames, in all attempts together."""
+    """Time spent on its frames, in all attempts together."""
     frames: int = 0
     segments: int = 0
-    """Finished, as far as is known; 0 for a job that has none."""
+    """Finished segments, as far as is known; 0 for a job that has none."""
     fps: float | None = None
     """Frames per second of the output."""
     width: int | None = None
     height: int | None = None
     pipeline: str | None = None
     pipeline_name: str | None = None
-    """As people are told it."""
+    """The pipeline as it is shown to people."""
     notes: tuple[str, ...] = ()
     """What may be wrong with the result, one sentence each."""
 
@@ -75,7 +75,7 @@ class _ManifestHeader(BaseModel):
 
 
 class Manifest:
-    """The entries of all jobs that were ever done in an output folder, by name."""
+    """The records of all jobs that were ever done in an output folder, by name."""
 
     def __init__(self, out: str, entries: Iterable[JobRecord] = ()) -> None:
         self._uri = storage.join(out, MANIFEST_NAME)
@@ -85,7 +85,7 @@ class Manifest:
 
     @classmethod
     def read(cls, out: str) -> Manifest:
-        """The manifest in a folder, empty where there is none. Raises `InputError` for one that is damaged."""
+        """Read the manifest in a folder; it is empty where there is none. Raises `InputError` for a damaged one."""
         data = storage.read_bytes(storage.join(out, MANIFEST_NAME))
         return cls(out) if data is None else cls(out, parse(data, storage.join(out, MANIFEST_NAME)))
 
@@ -93,11 +93,11 @@ class Manifest:
         return self._records[name]
 
     def get(self, name: str) -> JobRecord:
-        """The entry of that name; one of a job that was never taken up where there is none."""
+        """Return the record of that name, or a new one of a job that was never begun."""
         return self._records.get(name) or JobRecord(name=name)
 
     def set(self, entry: JobRecord) -> None:
-        """Put an entry in the place of the one of its name."""
+        """Replace the record of the same name."""
         self._records[entry.name] = entry
         self._dirty = True
 
@@ -108,9 +108,9 @@ class Manifest:
         return len(self._records)
 
     def save(self, *, now: bool = False) -> None:
-        """Write it if it has changed, and was not written just before; `now` does not wait.
+        """Write the manifest if it has changed and was not written just before; `now` does not wait.
 
-        Raises `MediaError` or `StorageError` where it cannot be written.
+        Raises `MediaError` or `RemoteStorageError` where it cannot be written.
         """
         begun = time.monotonic()
         if not self._dirty or not (
@@ -124,19 +124,19 @@ class Manifest:
 
 
 def serialize(entries: Iterable[JobRecord]) -> bytes:
-    """A manifest's bytes."""
+    """Return a manifest's bytes."""
     lines = [_ManifestHeader().model_dump_json()]
     lines += (entry.model_dump_json(exclude_defaults=True) for entry in entries)
     return ("\n".join(lines) + "\n").encode()
 
 
 def parse(data: bytes, place: str) -> list[JobRecord]:
-    """The entries in a manifest's bytes, which came from that place. Raises `InputError` for other bytes."""
+    """Return the records in a manifest's bytes, read from `place`. Raises `InputError` where they are none."""
     try:
         header, *lines = data.decode().removesuffix("\n").split("\n")
         _ManifestHeader.model_validate(json.loads(header))
         return [JobRecord.model_validate_json(line) for line in lines]
     except (UnicodeDecodeError, ValidationError, ValueError, TypeError) as error:
         raise InputError(
-            f"{place} is damaged, or of another version: remove it to begin anew; what is done will be done again."
+            f"{place} is damaged, or of another version: remove it to start over; finished jobs will be done again."
         ) from error

@@ -1,4 +1,4 @@
-"""What a row or a flag says of a job besides its files: fields of `AnimateJob`, and the pipeline's parameters."""
+"""The options of a job, from a row or a flag: fields of `AnimateJob`, and the pipeline's parameters."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from personalive.pipelines.parameters import build_parameters, split_parameters
 
 _EXCLUDED_FIELDS = {"reference", "driving", "output", "overwrite", "resume", "parameters"}
 _WORDS = {"int": "a whole number", "float": "a number", "finite": "a finite number", "bool": "true or false"}
-"""For what pydantic calls its kinds of errors by, up to the first underscore."""
+"""What a value must be, by pydantic's error type up to its first underscore."""
 
 
 @cache
 def job_fields() -> dict[str, TypeAdapter[Any]]:
-    """The fields of `AnimateJob` that a table may set, and what they may be."""
+    """Return the fields of `AnimateJob` that a table may set, with their types."""
     hints = {name: kind for name, kind in get_type_hints(AnimateJob).items() if name not in _EXCLUDED_FIELDS}
     return {name: TypeAdapter(kind, config=ConfigDict(allow_inf_nan=False)) for name, kind in hints.items()}
 
@@ -41,7 +41,7 @@ def _known_columns() -> dict[str, str]:
 
 
 def match_column(text: str) -> str | None:
-    """The file, option or parameter of a job that a column means, in any case, with spaces or hyphens, or None."""
+    """Return the file, option or parameter that a column name means, ignoring case, spaces and hyphens, or None."""
     return _known_columns().get(_fold(text))
 
 
@@ -51,7 +51,7 @@ def _fold(text: str) -> str:
 
 @cache
 def _parameter_names() -> frozenset[str]:
-    """Of the run and load parameters of all pipelines."""
+    """Return the names of the run and load parameters of all pipelines."""
     models = [
         model
         for one in registry.all_pipelines().values()
@@ -61,11 +61,11 @@ def _parameter_names() -> frozenset[str]:
 
 
 def validate_options(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Options by name, sorted into fields of `AnimateJob`, with all others in `parameters`.
+    """Validate options by name and return fields of `AnimateJob`, with all other options in `parameters`.
 
-    Text is read as what the field takes: "0.5", "true", "none"; as a parameter it is JSON where it is that, else
-    a word. Raises `InputError` for a name nobody knows, or a value that cannot be, as far as that is known before
-    the pipeline is loaded.
+    Text is converted to the field's type: "0.5", "true", "none"; for a parameter it is parsed as JSON if it is that,
+    else it stays text. Raises `InputError` for an unknown name or an invalid value, as far as that is known before the
+    pipeline is loaded.
     """
     options: dict[str, Any] = {}
     parameters: dict[str, Any] = {}
@@ -74,20 +74,20 @@ def validate_options(values: Mapping[str, Any]) -> dict[str, Any]:
             options[name] = _validate_field(name, value)
         elif name in _EXCLUDED_FIELDS:
             raise InputError(
-                f"{name!r} is no option of a job: it is a flag of the command, or goes by itself."
+                f"{name!r} is not an option of a job: it is a flag of the command, or set automatically."
             )
         else:
             parameters[name] = _to_plain_value(value)
     _check_parameters(options.get("pipeline", "auto"), parameters)
     made = {**options, "parameters": parameters}
-    # The files are looked at by the worker; numbers and combinations can be judged here.
+    # The worker checks the files; numbers and combinations can be checked here.
     nowhere = Path("/nowhere")
     AnimateJob(reference=nowhere / "a", driving=nowhere / "b", output=nowhere / "c", **made).check()
     return made
 
 
 def select_load_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a pipeline's parameters that matter for loading it, as far as pipelines known here have them."""
+    """Return the load parameters among a pipeline's parameters, as far as the pipelines installed here know them."""
     pipelines = registry.all_pipelines().values()
     run = {name for one in pipelines for name in one.run_parameters.model_fields}
     load = {name for one in pipelines for name in one.load_parameters.model_fields}
@@ -107,7 +107,7 @@ def _validate_field(name: str, value: Any) -> Any:
 
 
 def _takes(name: str, error: ValidationError) -> str:
-    """What a field takes, as the end of a sentence; `error` is of what it was given."""
+    """Describe what a field takes, as the end of a sentence; `error` is the one that validating it raised."""
     if get_type_hints(AnimateJob)[name] == Rotation:
         return f"it must be auto, {', '.join(map(str, QUARTERS[:-1]))} or {QUARTERS[-1]} degrees clockwise"
     kinds = {each["type"].partition("_")[0]: each for each in error.errors()}
@@ -131,7 +131,7 @@ def _to_plain_value(value: Any) -> Any:
 
 
 def _check_parameters(pipeline: str, parameters: Mapping[str, Any]) -> None:
-    """What can be known without the machine that the job will run on, which may have other pipelines than this."""
+    """Check what does not depend on the machine that runs the job, which may have other pipelines than this one."""
     if pipeline != "auto":
         if pipeline not in registry.pipeline_names():
             registry.get_pipeline(pipeline)
@@ -144,12 +144,12 @@ def _check_parameters(pipeline: str, parameters: Mapping[str, Any]) -> None:
     for name in parameters:
         if name not in _parameter_names():
             offered = ", ".join([*job_fields(), *sorted(_parameter_names() - set(job_fields()))])
-            raise InputError(f"There is no option {name!r}. There are: {offered}.")
+            raise InputError(f"There is no option {name!r}. Available: {offered}.")
     _check_for_auto(parameters)
 
 
 def _check_for_auto(parameters: Mapping[str, Any]) -> None:
-    """What "auto" stands for is known on the machine that does the job: values must be right for one of two."""
+    """Check that the parameters fit a pipeline that "auto" may choose on the machine that runs the job."""
     wrong: list[InputError] = []
     for name in (registry.DIFFUSION, registry.FALLBACK):
         try:
@@ -160,12 +160,12 @@ def _check_for_auto(parameters: Mapping[str, Any]) -> None:
             wrong.append(error)
         else:
             return
-    # Where one does not know a name, the other's objection is to a value.
+    # Where one pipeline does not know a name, the other's error is about a value and says more.
     raise min(wrong, key=lambda error: "has no parameter" in str(error))
 
 
 def _validate_parameters(one: registry.AnyPipeline, parameters: Mapping[str, Any]) -> None:
-    """Raises `InputError` for parameters that a pipeline does not have or take."""
+    """Raise `InputError` for parameters that a pipeline does not have, or values that it does not take."""
     run, load = split_parameters(one, parameters)
     build_parameters(one.run_parameters, run)
     build_parameters(one.load_parameters, load)

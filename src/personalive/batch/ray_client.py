@@ -1,4 +1,4 @@
-"""Ray, imported and connected to: what of its habits does not suit a command line is kept out here."""
+"""Imports Ray and connects to it, with its defaults adapted to a command line."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _CONNECT_TIMEOUT_S = 10.0
 
 
 def import_ray() -> Any:
-    """The `ray` module. Raises `InputError` where it is not installed."""
-    # Ray reports its use over the network unless it is told not to.
+    """Import and return the `ray` module. Raises `InputError` where it is not installed."""
+    # Ray reports its usage over the network by default.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # The coming default, chosen now: a worker without GPUs keeps the environment's own choice of devices.
+    # This will be Ray's default: a worker without GPUs keeps the devices that its environment names.
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
@@ -34,9 +34,9 @@ def import_ray() -> Any:
 
 @contextmanager
 def connect(address: str | None, cores: int) -> Iterator[Any]:
-    """Ray, connected to the cluster at `address` for the time of a block. Raises `ClusterError` without one.
+    """Connect to the cluster at `address` and yield the `ray` module. Raises `ClusterError` where there is none.
 
-    `address` is "auto", HOST:PORT or ray://HOST:PORT. None starts one on this machine, for `cores` at least.
+    `address` is "auto", HOST:PORT or ray://HOST:PORT. None starts a cluster on this machine, for at least `cores` CPUs.
     """
     ray = import_ray()
     wanted: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
@@ -55,9 +55,9 @@ def connect(address: str | None, cores: int) -> Iterator[Any]:
             ray.init(**wanted)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             raise ClusterError(
-                f"There is no Ray cluster to be reached at {address or 'this machine'}: "
-                f"{str(error).rstrip('.')}. Start one with `ray start --head`, name its address, or where it asks "
-                "for a token, set RAY_AUTH_MODE=token."
+                f"No Ray cluster can be reached at {address or 'this machine'}: "
+                f"{str(error).rstrip('.')}. Start one with `ray start --head`, name its address, or if it asks "
+                                "for a token, set RAY_AUTH_MODE=token."
             ) from error
         begin()
         with _quiet_ray(ray):
@@ -68,7 +68,7 @@ def connect(address: str | None, cores: int) -> Iterator[Any]:
 
 
 def _check_reachable(address: str) -> None:
-    """Raise `OSError` where nobody listens: Ray would try for a minute, and then end this process."""
+    """Raise `OSError` where nothing listens: Ray would try for a minute, and then end this process."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), _CONNECT_TIMEOUT_S).close()
@@ -76,8 +76,8 @@ def _check_reachable(address: str) -> None:
 
 @contextmanager
 def _quiet_ray(ray: Any) -> Iterator[None]:
-    """Keep Ray from printing a paragraph whenever a worker dies: the batch says it in its own words."""
-    # There is no setting for it; this is how Ray's own debugger does it.
+    """Keep Ray from printing a paragraph when a worker dies: the batch has its own message for that."""
+    # Ray has no setting for this; its debugger does the same.
     internals = ray._private.worker
     internals._worker_logs_enabled = False
     try:
@@ -88,10 +88,10 @@ def _quiet_ray(ray: Any) -> Iterator[None]:
 
 @contextmanager
 def _keep_signal_handlers() -> Iterator[Callable[[], None]]:
-    """Answer SIGTERM as before the block, and with the same exit code; `begin` must be called once Ray runs.
+    """Handle SIGTERM as before the block, with the same exit code; `begin` must be called once Ray runs.
 
-    Ray puts a handler of its own in place when it starts, and turns the exit code of any into 1 where the signal
-    comes during one of its calls.
+    Ray installs its own handler when it starts, and turns the exit code of any handler into 1 where the signal arrives
+    during one of its calls.
     """
     before = signal.getsignal(signal.SIGTERM)
     codes: list[Any] = []

@@ -1,4 +1,4 @@
-"""A batch on Ray: actors that are hired, given work, listened to, and replaced when they die."""
+"""Runs a batch on Ray: spawns actors, assigns jobs to them, polls them, and replaces those that die."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ _PROGRESS_INTERVAL_S = 0.5
 _CLOSE_TIMEOUT_S = 10.0
 _CAPACITY_INTERVAL_S = 5.0
 _START_TIMEOUT_S = 60.0
-"""A worker that has no machine after this time is not waited for any more when nobody else is fit."""
+"""How long to wait for a worker to get a machine when no other worker can run the jobs that wait."""
 _MAX_FAILED_STARTS = 4
-"""So many workers in a row that never come up mean that none will."""
+"""The batch fails after this many workers in a row that never start."""
 
 
 @dataclass(frozen=True, slots=True)
 class RayExecutorSettings:
-    """How many workers there are to be, and what each takes of its machine."""
+    """The number of workers, and the resources of each."""
 
     address: str | None = None
-    """Of a Ray cluster: "auto", HOST:PORT or ray://HOST:PORT. None starts one on this machine, for this batch."""
+    """A Ray cluster's address: "auto", HOST:PORT or ray://HOST:PORT. None starts one here for this batch."""
     workers: int | None = None
-    """None for as many as the cluster has room for."""
+    """None: as many as the cluster has room for."""
     gpus: float | None = None
-    """Per worker; several share one GPU where it is below 1. None for 1 where the cluster has GPUs, else 0."""
+    """Per worker; below 1, several share one GPU. None: 1 where the cluster has GPUs, else 0."""
     cpus: float = 1.0
     """Per worker."""
     cache_bytes: int = 10_000_000_000
 
     @property
     def total_cpus(self) -> int:
-        """What all workers take together, as far as their number is known."""
+        """The CPUs of all workers together; one worker's where their number is not known."""
         return math.ceil((self.workers or 1) * self.cpus)
 
     def check(self) -> None:
-        """Raise `InputError` for numbers that cannot be."""
+        """Raise `InputError` for numbers out of range."""
         if self.workers is not None and self.workers < 1:
-            raise InputError(f"There must be one worker at least, not {self.workers}.")
+            raise InputError(f"There must be at least one worker, not {self.workers}.")
         if not (math.isfinite(self.cpus) and self.cpus > 0):
-            raise InputError(f"A worker must have some of a CPU, not {self.cpus:g}.")
+            raise InputError(f"A worker needs more than 0 CPUs, not {self.cpus:g}.")
         if self.gpus is not None and not (0 <= self.gpus < 1 or (self.gpus < 100 and self.gpus.is_integer())):
-            raise InputError(f"A worker has 0 to 1 of a GPU, or several whole ones, not {self.gpus:g}.")
+            raise InputError(f"A worker takes 0 to 1 GPU, or a whole number of GPUs, not {self.gpus:g}.")
 
 
 def run_on_ray(
@@ -63,9 +63,9 @@ def run_on_ray(
     on_progress: Callable[[str], None],
     on_result: Callable[[JobTask, JobResult], None],
 ) -> None:
-    """Do all that waits. `on_progress` is called often, with a stage for the whole or ""; `on_result` with each outcome.
+    """Run all waiting jobs. `on_progress` is called often, with the batch's stage or ""; `on_result` with each result.
 
-    Raises `ClusterError` where no worker can be had. Whatever is raised, the workers are gone afterwards.
+    Raises `ClusterError` where no worker can be started. The workers are gone afterwards, after an exception too.
     """
     on_progress("connecting to Ray")
     with connect(settings.address, settings.total_cpus) as ray:
@@ -80,23 +80,23 @@ def run_on_ray(
 
 
 class _WorkerHandle:
-    """An actor as the crew knows it. Without a name until it has said hello."""
+    """An actor as the executor knows it. It has no name until its `WorkerInfo` has arrived."""
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
         self.name = ""
         self.node = ""
         self.assigned = 0
-        """Jobs it was given that have not ended."""
+        """How many jobs it was given that have not ended."""
         self.unacknowledged_outputs: list[str] = []
-        """The outputs of jobs it has done. It keeps their segments until it is told that this is known."""
+        """Outputs of its finished jobs. It keeps their segments until the executor acknowledges them."""
         self.progress_requested_at = 0.0
         self.spawned_at = time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
 class _PendingCall:
-    """A call of a worker that has not been answered: what to do with the answer, and whether it is an outcome."""
+    """A call of a worker without a reply so far: what to do with the reply, and whether it is a job's result."""
 
     worker: _WorkerHandle
     on_reply: Callable[[Any], None]
@@ -104,10 +104,10 @@ class _PendingCall:
 
 
 def may_prefetch_job(assigned: int, all_assigned: Sequence[int], waiting: int) -> bool:
-    """Whether a worker that has `assigned` jobs should get another one beside them, of `waiting` ones.
+    """Return whether a worker that has `assigned` jobs should get another of the `waiting` ones beside them.
 
-    `all_assigned`: how many each worker has, those included that are yet to come up. Each of them that is not full
-    could begin one soon: with fewer jobs than that, whoever is ready first should get the next.
+    `all_assigned`: how many jobs each worker has, including workers that are still starting. Each of them that is not
+    full could begin a job soon: where fewer jobs wait than that, the first worker that is ready should get the next.
     """
     return 0 < assigned < MAX_ASSIGNED_JOBS and waiting >= sum(
         count < MAX_ASSIGNED_JOBS for count in all_assigned
@@ -144,13 +144,13 @@ class _RayExecutor:
         if settings.address is None and self._capacity < (settings.workers or 1):
             raise ClusterError(
                 f"This machine has room for {self._capacity} workers, each with {self._describe_resources()}, not "
-                f"{settings.workers}: let several share a GPU (--gpus-per-worker 0.5), or ask for fewer."
+                                f"{settings.workers}: let several share a GPU (--gpus-per-worker 0.5), or use fewer."
             )
 
-    # Hiring
+    # Spawning
 
     def _read_capacity(self) -> int:
-        """How many workers the machines that are there have room for, by what they have in all."""
+        """Return how many workers the cluster's machines have room for, by their total resources."""
         room = 0
         for node in self._ray.nodes():
             if node["Alive"]:
@@ -191,16 +191,16 @@ class _RayExecutor:
         self._failed_starts = 0
         worker.name, worker.node = hello.name, hello.node
 
-    # One round
+    # Polling
 
     def poll(self) -> str:
-        """Hand out work, wait a moment, take in what came. Returns a stage for the whole, or ""."""
+        """Assign jobs, wait a moment, and handle replies. Return the batch's stage, or ""."""
         self._spawn()
         self._assign_jobs()
         for worker in self._workers:
             self._request_progress(worker)
         dead = [end for call in self._ready_calls() if (end := self._handle_reply(call)) is not None]
-        # Not before all answers are taken in: some may be of jobs that a dead one has finished.
+        # Only after all replies are handled: a dead worker's may include results of jobs that it finished.
         for worker, reason in dead:
             self._remove(worker, reason)
         nodes = {worker.node for worker in self._workers if worker.name}
@@ -212,7 +212,7 @@ class _RayExecutor:
         return ""
 
     def _ready_calls(self) -> list[Any]:
-        """The calls that have an answer, after a moment at most."""
+        """Return the calls that have a reply, after a short wait."""
         if not self._pending:
             time.sleep(_POLL_SECONDS)
             return []
@@ -221,7 +221,7 @@ class _RayExecutor:
         return list(ready)
 
     def _assign_jobs(self) -> None:
-        """Give every worker that is there a job, and then, where enough wait, the next one to open meanwhile."""
+        """Give every ready worker a job, and then, where enough jobs wait, a second one to open meanwhile."""
         there = [worker for worker in self._workers if worker.name]
         for worker in there:
             if not worker.assigned and self._tracker.waiting_count:
@@ -262,10 +262,10 @@ class _RayExecutor:
         self._tracker.on_result(task.name, worker.node, outcome)
 
     def _handle_reply(self, ref: Any) -> tuple[_WorkerHandle, str] | None:
-        """Take in the answer to a call. Returns the worker, and how it died, if this is all there is to learn."""
+        """Handle the reply to a call. Return the worker and the reason if the call failed because the worker died."""
         call = self._pending.pop(ref)
         worker = call.worker
-        if worker not in self._workers:  # buried already, by another call's failure
+        if worker not in self._workers:  # removed already, after another call failed
             return None
         errors = self._ray.exceptions
         try:
@@ -281,10 +281,10 @@ class _RayExecutor:
         call.on_reply(answer)
         return None
 
-    # Endings
+    # Shutting down
 
     def _remove(self, worker: _WorkerHandle, reason: str) -> None:
-        if worker not in self._workers:  # another call has said it too
+        if worker not in self._workers:  # another call has reported it too
             return
         self._workers.remove(worker)
         self._kill_worker(worker)
@@ -296,19 +296,19 @@ class _RayExecutor:
             raise ClusterError(f"Workers do not start on the cluster: {reason}")
 
     def close(self) -> None:
-        """Let the workers clear up: nothing is to be done any more."""
+        """Let the workers clean up: no more jobs follow."""
         calls = [worker.actor.close.remote() for worker in self._workers if worker.name]
         if calls:
             self._ray.wait(calls, num_returns=len(calls), timeout=_CLOSE_TIMEOUT_S)
 
     def kill(self) -> None:
-        """End all workers now, whatever they are at."""
+        """Kill all workers now, with unfinished jobs too."""
         for worker in self._workers:
             self._kill_worker(worker)
         self._workers.clear()
 
     def _kill_worker(self, worker: _WorkerHandle) -> None:
-        with suppress(Exception):  # it may be gone, or Ray itself
+        with suppress(Exception):  # the worker may be gone, or Ray itself
             self._ray.kill(worker.actor, no_restart=True)
         for output in worker.unacknowledged_outputs:
             with suppress(PersonaLiveError):
@@ -316,7 +316,7 @@ class _RayExecutor:
 
 
 def _summarize_ray_error(error: Exception) -> str:
-    """What matters of Ray's long explanations: how they begin, or for what a worker raised, how they end."""
+    """Return the first line of Ray's long message, or the last for an exception raised in a worker."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

@@ -1,6 +1,6 @@
 """A worker on a Ray cluster: an actor that lives as long as the batch, with one pipeline loaded.
 
-Ray makes an actor of this class; here it is plain, so that whoever imports it needs no Ray.
+Ray turns this plain class into an actor, so importing it does not need Ray.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from personalive.batch.worker import JobProgress, JobResult, JobTask, open_worke
 from personalive.errors import ClusterError
 
 MAX_ASSIGNED_JOBS = 2
-"""So many jobs at most a worker is given at a time: one to animate, one that is opened or completed meanwhile."""
+"""The most jobs that a worker has at a time: one that animates, one that is opened or completed meanwhile."""
 MAX_CONCURRENT_CALLS = MAX_ASSIGNED_JOBS + 1
-"""Calls that it must be able to answer at the same time: the jobs, and how far they are."""
+"""Calls that an actor must answer at the same time: its jobs, and their progress."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo:
-    """Who a worker is."""
+    """The identity of a worker."""
 
     name: str
-    """Host and process, for people."""
+    """Host and process id, for people."""
     node: str
-    """Ray's id of the machine."""
+    """Ray's id of the node."""
     version: str
-    """Of personalive there."""
+    """The version of personalive on that machine."""
 
 
 class RayWorker:
-    """Does jobs on a thread of its own, one animating at a time; calls of `run_job` wait for what comes of theirs."""
+    """Runs jobs on a separate thread, one animating at a time; each call of `run_job` waits for its job's result."""
 
     def __init__(self, cache_bytes: int) -> None:
         self._stack = ExitStack()
@@ -53,50 +53,50 @@ class RayWorker:
                 with open_runner(self._context, self._job_queue) as runner:
                     while runner.run_next():
                         pass
-            except BaseException as error:  # nobody else would hear of it, and the calls would wait for ever
+            except BaseException as error:  # otherwise it would be lost, and the calls would wait forever
                 self._context.pipeline_failed = True
                 self._context.reset_pipeline()
                 self._job_queue.fail(error)
 
     def info(self) -> WorkerInfo:
-        """Who it is."""
+        """Return the worker's identity."""
         import ray
 
         node = ray.get_runtime_context().get_node_id()
         return WorkerInfo(f"{socket.gethostname()}/{os.getpid()}", node, version("personalive"))
 
     def progress(self) -> list[JobProgress]:
-        """How far it is with the jobs that it has in hand and has begun to animate."""
+        """Return the progress of its jobs that have begun to animate."""
         return self._job_queue.progress()
 
     def run_job(self, task: JobTask, acknowledged_outputs: Sequence[str] = ()) -> JobResult:
-        """Do a job and say what came of it.
+        """Run a job and return its result.
 
-        `acknowledged_outputs`: outputs of earlier jobs that whoever hands out the work knows to be done. What is kept of the
-        work on these is removed.
+        `acknowledged_outputs`: outputs of earlier jobs whose results the executor has received. Their checkpoints are
+        removed.
         """
-        # First, and on this thread: in a store it takes a while, and nothing waits for it.
+        # On this thread, since requests to a store take a while: no other job waits for it.
         self._context.remove_checkpoints(acknowledged_outputs)
         return self._job_queue.put(task).result()
 
     def close(self) -> None:
-        """Give back what it holds. No job may be in hand."""
+        """Release what the worker holds. It must have no job."""
         self._job_queue.close()
         self._thread.join()
         self._stack.close()
 
 
 class _JobQueue:
-    """The jobs that were asked for, as the thread takes them that does them."""
+    """The jobs of the calls in progress, for the thread that runs them."""
 
     def __init__(self) -> None:
         self._waiting: SimpleQueue[tuple[JobTask, Future[JobResult]] | None] = SimpleQueue()
         self._results: dict[str, Future[JobResult]] = {}
-        """Of the jobs that were taken, by name, as are the standings."""
+        """Results of the jobs that were taken, by job name; so are the entries of progress."""
         self._progress: dict[str, JobProgress] = {}
         self.closed = False
 
-    # For the threads of calls
+    # For the threads of actor calls
 
     def put(self, task: JobTask) -> Future[JobResult]:
         outcome = Future[JobResult]()
@@ -110,7 +110,7 @@ class _JobQueue:
         self.closed = True
         self._waiting.put(None)
 
-    # For the thread that does the jobs
+    # For the thread that runs the jobs
 
     def next_task(self, *, ahead: bool) -> JobTask | None:
         try:
@@ -123,7 +123,7 @@ class _JobQueue:
         return task
 
     def may_run_in_background(self, task: JobTask) -> bool:
-        # Files in stores as well: a worker need not hear Ctrl-C, it is killed.
+        # Jobs with files in stores as well: a worker need not handle Ctrl-C, since it is killed.
         del task
         return True
 
@@ -135,7 +135,7 @@ class _JobQueue:
         self._results.pop(task.name).set_result(result)
 
     def fail(self, error: BaseException) -> None:
-        """Let the calls for all jobs that were taken end in an error that is none of theirs."""
+        """Make the calls of all jobs that were taken raise an error that the jobs did not cause."""
         self._progress.clear()
         while self._results:
             _, outcome = self._results.popitem()

@@ -1,7 +1,7 @@
-"""The work of an unfinished job whose output goes to a store: kept beside the output, for whoever goes on.
+"""The work folder of an unfinished job whose output goes to a store, kept there beside the output to be resumed.
 
-`.out.mp4.resume/` there holds what the work folder of that name holds on a shared disk: see
-`personalive.jobs.checkpoint_dir`. What the state names is there before the state is.
+`.out.mp4.resume/` in the store has the same files as the work folder of that name on a disk: see
+`personalive.jobs.checkpoint_dir`. Segments are uploaded before the state that names them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from personalive.jobs.checkpoint_dir import (
 
 
 def remove_checkpoint(output_uri: str) -> None:
-    """Remove what is kept of the work on an output, which is known to be there. Raises `StorageError`."""
+    """Remove the work folder of an output that is known to be finished. Raises `RemoteStorageError`."""
     if not storage.is_remote(output_uri):
         remove_checkpoint_dir(Path(output_uri))
         return
@@ -33,7 +33,7 @@ def remove_checkpoint(output_uri: str) -> None:
 
 
 def count_finished_segments(output_uri: str) -> int:
-    """How many segments of an output are kept there, by whoever has worked on it; 0 where that cannot be read."""
+    """Return how many segments of an output any worker has uploaded; 0 where that cannot be read."""
     with contextlib.suppress(PersonaLiveError, ValidationError):
         if (state := storage.read_bytes(storage.join(_checkpoint_uri(output_uri), "state"))) is not None:
             return len(_parse_segments(state))
@@ -48,22 +48,22 @@ def _parse_segments(state: bytes) -> tuple[SegmentInfo, ...]:
 def _checkpoint_uri(output_uri: str) -> str:
     if not storage.is_remote(output_uri):
         return str(checkpoint_dir_path(Path(output_uri)))
-    # No link is followed in a store: the name is all that matters here.
+    # A store has no links to follow, unlike `checkpoint_dir_path` on a disk.
     name = checkpoint_dir_path(Path("/") / storage.file_name(output_uri)).name
     return storage.join(storage.parent_uri(output_uri), name)
 
 
 class RemoteWorkdir:
-    """Carries the work folder of `output`, a path on this machine, to and from beside the place `output_uri`."""
+    """Copies the work folder of `output`, a path on this machine, to and from the folder beside a store's URI."""
 
     def __init__(self, output: Path, target: str) -> None:
         self._path = checkpoint_dir_path(output)
         self._uri = _checkpoint_uri(target)
         self._uploaded_count = 0
-        """Segments that are in the store already."""
+        """How many segments are in the store already."""
 
     def download(self) -> None:
-        """Bring what an earlier attempt finished; what does not fit together is left, and the job begins anew."""
+        """Download what an earlier attempt finished; where it is inconsistent, nothing, and the job starts over."""
         shutil.rmtree(self._path, ignore_errors=True)
         state, manifest = (
             storage.read_bytes(storage.join(self._uri, name)) for name in ("state", "manifest.json")
@@ -89,9 +89,9 @@ class RemoteWorkdir:
         return path.stat().st_size == size
 
     def upload(self, folder: CheckpointDir) -> None:
-        """Bring to the store what it lacks of the folder's finished segments, and then the state."""
+        """Upload the finished segments that the store lacks, and then the state."""
         segments = folder.segments
-        if len(segments) < self._uploaded_count:  # what was fetched is of another job, and was given up
+        if len(segments) < self._uploaded_count:  # the download was another job's work, and was discarded
             self._uploaded_count = 0
         if len(segments) == self._uploaded_count:
             return

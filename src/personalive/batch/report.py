@@ -1,4 +1,4 @@
-"""What came of a batch, as JSON and as a page that stands alone."""
+"""The report of a batch, as JSON and as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from personalive.batch.manifest import JobRecord, JobState
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
 THUMBNAILS_FOLDER = ".thumbnails"
-"""A folder beside the results, with a small picture of each."""
+"""Name of the folder of the results' thumbnails, beside the results."""
 _MAX_ROWS = 2000
-"""Jobs that the page shows pictures of: some three kilobytes each."""
+"""The most jobs that the page shows thumbnails of: some three kilobytes each."""
 _READ_THREADS = 16
 _STATE_ORDER = (JobState.FAILED, JobState.RUNNING, JobState.PENDING, JobState.DONE)
 
@@ -33,7 +33,7 @@ ReportRow = tuple[BatchJob, JobRecord]
 
 @dataclass(frozen=True, slots=True)
 class BatchTotals:
-    """Sums over the jobs of a batch. `seconds` were spent on frames, by all workers together."""
+    """Sums over the jobs of a batch. `seconds` is the time that all workers together spent on frames."""
 
     jobs: int
     done: int
@@ -43,11 +43,11 @@ class BatchTotals:
     seconds: float
     video_seconds: float
     pipelines: tuple[str, ...]
-    """The names of those that made what is done."""
+    """Names of the pipelines that made the finished outputs."""
 
     @classmethod
     def from_rows(cls, lines: Sequence[ReportRow]) -> BatchTotals:
-        """The sums over these jobs."""
+        """Return the sums over these jobs."""
         states = Counter(entry.state for _, entry in lines)
         done = [entry for _, entry in lines if entry.state is JobState.DONE]
         return cls(
@@ -63,14 +63,14 @@ class BatchTotals:
 
 
 def save_thumbnail(out: str, name: str, jpeg: bytes) -> None:
-    """Keep the small picture of a job's result for the report."""
+    """Save the thumbnail of a job's result for the report."""
     storage.write_bytes(_thumbnail_uri(out, name), jpeg)
 
 
 def write_report(out: str, rows: Sequence[ReportRow], wall_seconds: float) -> str:
-    """Write report.json and report.html into the output folder, and return the page's place.
+    """Write report.json and report.html into the output folder, and return the page's URI.
 
-    `wall_seconds`: how long the run took that ends with it. Raises `MediaError` or `StorageError`.
+    `wall_seconds` is how long the run took. Raises `MediaError` or `RemoteStorageError`.
     """
     totals, when = BatchTotals.from_rows(rows), datetime.now(UTC)
     storage.write_bytes(storage.join(out, REPORT_JSON), _render_json(out, rows, totals, wall_seconds, when))
@@ -119,7 +119,7 @@ def _render_html(
 
 
 def _omitted_note(count: int) -> str:
-    return f"<p>The last {count} rows come without their pictures.</p>" if count > 0 else ""
+    return f"<p>The last {count} rows are shown without pictures.</p>" if count > 0 else ""
 
 
 def _render_summary(totals: BatchTotals, wall_seconds: float) -> str:
@@ -134,7 +134,7 @@ def _render_summary(totals: BatchTotals, wall_seconds: float) -> str:
         ("frames per second of work", f"{speed:.1f}"),
         ("last run", _format_duration(wall_seconds)),
     ]
-    # What is nought and bad news goes without saying.
+    # Counts of failures and the like are left out where they are zero.
     kept = [(name, value) for name, value in facts if value != "0" or name in {"jobs", "done"}]
     return "\n".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in kept)
 
@@ -165,7 +165,7 @@ def _render_inputs(job: BatchJob) -> str:
 
 
 def _read_thumbnails(out: str, names: Sequence[str]) -> dict[str, str]:
-    """The pictures that there are, as data URIs."""
+    """Return the thumbnails that exist, as data URIs."""
     with ThreadPoolExecutor(_READ_THREADS) as pool:
         found = pool.map(lambda name: storage.read_bytes(_thumbnail_uri(out, name)), names)
         return {

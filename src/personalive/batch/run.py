@@ -1,4 +1,4 @@
-"""A batch from the jobs to the report: the manifest read, the work handed out, whatever happens written down."""
+"""Runs a batch from its jobs to its report: reads the manifest, runs the jobs, and records their results."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ _LOCK = ".batch.lock"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchSettings:
-    """How a batch is done. `out` is the place of its results, its manifest and its report."""
+    """Settings of a batch. `out` is the URI of the folder of its results, manifest and report."""
 
     out: str
     ray: RayExecutorSettings = field(default_factory=RayExecutorSettings)
     max_attempts: int = 3
-    """A job that ends its worker so many times in a row, without coming any further, is set aside."""
+    """A job that kills its worker this many times in a row, without another finished segment, is set aside."""
     retry_failed: bool = False
     overwrite: bool = False
 
     @property
     def uses_ray(self) -> bool:
-        """Whether Ray is needed: for a cluster, or for more than one worker here."""
+        """Whether Ray is needed: for a cluster, or for more than one worker on this machine."""
         return self.ray.address is not None or (self.ray.workers or 1) > 1
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What came of a batch. `report` is the place of the page."""
+    """The result of a batch. `report` is the URI of the HTML page."""
 
     totals: BatchTotals
     report: str
     previously_done: int
-    """Jobs that an earlier run had done."""
+    """How many jobs an earlier run had done."""
 
 
 def run_batch(
@@ -59,17 +59,17 @@ def run_batch(
     on_progress: Callable[[BatchProgress], None] | None = None,
     on_failure: Callable[[str, str], None] | None = None,
 ) -> BatchResult:
-    """Do the jobs, and write a report. `on_progress` hears often how far it is, `on_failure` of a job and its reason.
+    """Run the jobs and write a report. `on_progress` is called often, `on_failure` with each failed job and the reason.
 
-    A job that fails is no exception. Ctrl-C stops the workers: the same call goes on then, as it does after
-    anything else that ends this process.
+    A job that fails raises no exception. Ctrl-C stops the workers; after it, or anything else that ends this process,
+    the same call resumes the batch.
 
-    Raises `InputError` where the settings cannot be, `BusyError` where another batch is at work on that folder,
-    `ClusterError` where no worker can be had, `MediaError` or `StorageError` where nothing can be written.
+    Raises `InputError` for invalid settings, `OutputLockedError` where another batch uses that folder, `ClusterError`
+    where no worker can be started, `MediaError` or `RemoteStorageError` where nothing can be written.
     """
     settings.ray.check()
     if settings.max_attempts < 1:
-        raise InputError(f"A job must have one attempt at least, not {settings.max_attempts}.")
+        raise InputError(f"A job must have at least one attempt, not {settings.max_attempts}.")
     say = on_progress or (lambda course: None)
     begun = time.monotonic()
     storage.make_folder(settings.out)
@@ -77,7 +77,7 @@ def run_batch(
         batch = JobTracker(
             jobs, Manifest.read(settings.out), max_attempts=settings.max_attempts, on_failure=on_failure
         )
-        say(batch.progress("looking at what is there"))
+        say(batch.progress("checking the files"))
         batch.load(overwrite=settings.overwrite, retry_failed=settings.retry_failed)
         try:
             _execute(batch, settings, lambda stage: say(batch.progress(stage)))
@@ -93,7 +93,7 @@ def run_batch(
 def _execute(batch: JobTracker, settings: BatchSettings, tell: Callable[[str], None]) -> None:
     def keep(task: JobTask, outcome: JobResult) -> None:
         if outcome.thumbnail is not None:
-            with contextlib.suppress(PersonaLiveError):  # only the report would be without it
+            with contextlib.suppress(PersonaLiveError):  # the report can do without it
                 save_thumbnail(settings.out, task.name, outcome.thumbnail)
 
     if batch.finished:
@@ -105,9 +105,10 @@ def _execute(batch: JobTracker, settings: BatchSettings, tell: Callable[[str], N
 
 
 def _remove_orphaned_checkpoints(batch: JobTracker) -> None:
-    """A worker keeps the segments of its last job until it begins another: one that died has left them.
+    """Remove the segments of finished jobs whose workers died before they could.
 
-    Looking costs next to nothing on a disk, and a request for each job in a store: there only after a loss.
+    A worker keeps the segments of its last job until it begins another. Checking is cheap on a disk, but takes a
+    request for each job in a store, where it is done only after a worker was lost.
     """
     lost = any(entry.attempts > 1 for _, entry in batch.records)
     for job, entry in batch.records:
@@ -118,7 +119,7 @@ def _remove_orphaned_checkpoints(batch: JobTracker) -> None:
 
 @contextmanager
 def _lock_output_folder(out: str) -> Iterator[None]:
-    """Keep other batches out of a folder of this machine for the time of a block; a store knows no locks."""
+    """Lock an output folder on this machine against other batches during a block; stores have no locks."""
     if storage.is_remote(out):
         yield
         return
@@ -128,7 +129,7 @@ def _lock_output_folder(out: str) -> Iterator[None]:
     except OSError as error:
         raise write_error(Path(out), error) from error
     if not taken:
-        raise OutputLockedError(f"Another batch is at work in {out}: wait for it to end.")
+        raise OutputLockedError(f"Another batch is running in {out}: wait for it to end.")
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Who does which job next: jobs with the same reference go to the same worker, as long as nobody is idle."""
+"""Chooses each worker's next job: jobs with the same reference go to one worker, unless another would be idle."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from personalive.batch.job_list import BatchJob
 
 
 class _ReferenceGroup:
-    """Jobs that can share a fused reference."""
+    """The jobs that can share a fused reference."""
 
     def __init__(self, load_key: str) -> None:
         self.load_key = load_key
@@ -19,15 +19,15 @@ class _ReferenceGroup:
 
 
 class JobScheduler:
-    """The jobs that wait, in groups. Workers and nodes are any names.
+    """The waiting jobs, grouped by reference. Workers and nodes are arbitrary names.
 
-    A node that lacks what a pipeline needs gets no more jobs of that kind (`exclude_node`).
+    A node that lacks what a pipeline needs gets no more jobs of that pipeline (`exclude_node`).
     """
 
     def __init__(self, jobs: Iterable[BatchJob]) -> None:
         self._groups: dict[str, _ReferenceGroup] = {}
         self._excluded_nodes: dict[str, dict[str, str]] = {}
-        """By load key, and node: why."""
+        """Reasons, by load key and node."""
         self._delayed: list[tuple[float, BatchJob]] = []
         for job in jobs:
             self._group(job).waiting.append(job)
@@ -39,7 +39,7 @@ class JobScheduler:
         return self._groups.setdefault(job.reference_key, _ReferenceGroup(job.load_key))
 
     def take(self, worker: str, node: str) -> BatchJob | None:
-        """The next job for a worker on a node; None where there is none for it now."""
+        """Take the next job for a worker on a node; None where there is none for it now."""
         self._release_delayed()
         held = next((group for group in self._groups.values() if worker in group.workers), None)
         if held is not None and held.waiting and self._can_run(node, held):
@@ -49,7 +49,7 @@ class JobScheduler:
         free = [group for group in self._groups.values() if group.waiting and self._can_run(node, group)]
         if not free:
             return None
-        # A group that nobody is at, the same pipeline if possible; else help where most is left to do.
+        # Take a group without a worker, of the same pipeline if possible; else help where most jobs are left.
         alike = held.load_key if held else None
         best = max(
             free,
@@ -59,7 +59,7 @@ class JobScheduler:
         return best.waiting.popleft()
 
     def requeue(self, job: BatchJob, *, seconds: float = 0.0) -> None:
-        """Have a job done before the others of its kind, but not within so many seconds."""
+        """Put a job back in front of its group, but not before `seconds` have passed."""
         if seconds > 0:
             self._delayed.append((time.monotonic() + seconds, job))
         else:
@@ -73,19 +73,19 @@ class JobScheduler:
             self._group(job).waiting.appendleft(job)
 
     def remove_worker(self, worker: str) -> None:
-        """The worker is gone."""
+        """Forget a worker that is gone."""
         for group in self._groups.values():
             group.workers.discard(worker)
 
     def exclude_node(self, job: BatchJob, node: str, reason: str) -> None:
-        """The node cannot do jobs that want the pipeline of this one."""
+        """Give the node no more jobs that need the same pipeline as this one."""
         self._excluded_nodes.setdefault(job.load_key, {})[node] = reason
 
     def _can_run(self, node: str, group: _ReferenceGroup) -> bool:
         return node not in self._excluded_nodes.get(group.load_key, {})
 
     def pop_unschedulable(self, nodes: set[str]) -> list[tuple[BatchJob, str]]:
-        """Take out the jobs that none of the nodes can do, each with the reason one of them gave."""
+        """Remove and return the jobs that none of the nodes can run, each with the reason one of them gave."""
         out: list[tuple[BatchJob, str]] = []
         if not self._excluded_nodes:
             return out

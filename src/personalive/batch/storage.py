@@ -1,7 +1,7 @@
-"""Files in any store: looked at, read, and put in place whole.
+"""Files on this machine or in a store: checked, read, and written atomically.
 
-A *place* is an absolute path of this machine, with "/" between its parts on Windows too, or the URL of a store that
-fsspec knows, such as s3://bucket/clips/one.mp4. Paths need no fsspec.
+A *URI* here is an absolute path of this machine, with "/" between its parts on Windows too, or the URL of a store
+that fsspec supports, such as s3://bucket/clips/one.mp4. Paths do not need fsspec.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from personalive.paths import expand_user
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _DRIVE = re.compile(r"/[A-Za-z]:/")
-# A new object appears in one step there, while a rename copies it and is none.
+# In these stores an upload appears in one step, while a rename is a copy and is not atomic.
 _ATOMIC_UPLOAD_SCHEMES = {
     "s3",
     "s3a",
@@ -44,28 +44,28 @@ _ATOMIC_UPLOAD_SCHEMES = {
 
 @dataclass(frozen=True, slots=True)
 class FileVersion:
-    """What tells whether a file is still the same: its size in bytes, and a version that its store keeps."""
+    """The version of a file: its size in bytes, and a version tag that its store keeps."""
 
     size: int
     version: str
 
 
 def is_remote(uri: str) -> bool:
-    """Whether it is in a store, not on this machine's file system."""
+    """Return whether the URI is in a store, not on this machine's file system."""
     return _SCHEME.match(uri) is not None
 
 
 def resolve_uri(text: str, base: str) -> str:
-    """The place that a user means by a path or a URL, relative to the place `base`.
+    """Return the URI that a user means by a path or a URL, relative to the URI `base`.
 
-    Raises `InputError` for a relative one that leads out of `base`, and for what no system takes for a name.
+    Raises `InputError` for a relative one outside of `base`, and for one that is not a valid name on any system.
     """
     text = text.strip()
     if "\0" in text:
         check_name(Path(text))
     if text.startswith("file://"):
         text = text.removeprefix("file://").removeprefix("localhost")
-        if _DRIVE.match(text):  # of Windows: file:///C:/clips
+        if _DRIVE.match(text):  # Windows: file:///C:/clips
             text = text[1:]
     if is_remote(text):
         return text.rstrip("/")
@@ -76,30 +76,30 @@ def resolve_uri(text: str, base: str) -> str:
     if not is_remote(base):
         return Path(os.path.normpath(Path(base) / path)).as_posix()
     if ".." in path.parts:
-        raise InputError(f"{text} leads out of {base}: give its whole URL.")
+        raise InputError(f"{text} is outside of {base}: give its whole URL.")
     return join(base, path.as_posix())
 
 
 def join(uri: str, *names: str) -> str:
-    """A place further in."""
+    """Return the URI of `names` below `uri`."""
     return "/".join([uri.rstrip("/") if uri != "/" else "", *names])
 
 
 def file_name(uri: str) -> str:
-    """The last part of a place."""
+    """Return the last part of a URI."""
     return uri.rstrip("/").rpartition("/")[2]
 
 
 def parent_uri(uri: str) -> str:
-    """The place that it lies in."""
+    """Return the URI of the folder that holds it."""
     parent = uri.rstrip("/").rpartition("/")[0]
     return parent if parent else "/"
 
 
 def read_version(uri: str) -> FileVersion | None:
-    """What the file, or local folder of files, is like now; None where there is none.
+    """Return the current version of a file, or of a local folder of files; None where there is none.
 
-    Raises `StorageError` where the store cannot be asked.
+    Raises `RemoteStorageError` where the store does not answer.
     """
     if not is_remote(uri):
         return _read_local_version(Path(uri))
@@ -133,7 +133,7 @@ def _read_local_version(path: Path) -> FileVersion | None:
 
 
 def list_files(uri: str) -> list[str]:
-    """The names of the files in a folder, sorted. Raises `MediaError` where there is no such folder."""
+    """Return the sorted names of the files in a folder. Raises `MediaError` where there is no such folder."""
     if not is_remote(uri):
         try:
             return sorted(path.name for path in Path(uri).iterdir() if path.is_file())
@@ -145,13 +145,13 @@ def list_files(uri: str) -> list[str]:
             listed = store.ls(path, detail=True)
         except FileNotFoundError:
             raise MediaError(f"{uri} cannot be read: there is no such folder.") from None
-        # A store may list a file as the one file in itself, and a folder as an empty file of its own name.
+        # A store may list a file as its own only entry, and a folder as an empty file with the folder's name.
         names = (file_name(entry["name"]) for entry in listed if entry["type"] == "file")
         return sorted(name for name in names if name not in {"", file_name(uri)})
 
 
 def is_folder(uri: str) -> bool:
-    """Whether there is a folder."""
+    """Return whether the URI is an existing folder."""
     if not is_remote(uri):
         return Path(uri).is_dir()
     with _translate_errors(uri):
@@ -160,7 +160,7 @@ def is_folder(uri: str) -> bool:
 
 
 def read_bytes(uri: str) -> bytes | None:
-    """A small file's bytes; None where there is none. Raises `MediaError` or `StorageError`."""
+    """Read a small file; return None where there is none. Raises `MediaError` or `RemoteStorageError`."""
     if not is_remote(uri):
         try:
             if describe_special_file(Path(uri)) is not None:
@@ -180,7 +180,7 @@ def read_bytes(uri: str) -> bytes | None:
 
 
 def write_bytes(uri: str, data: bytes) -> None:
-    """Put a small file in place of what is there, whole or not at all. Raises `MediaError` or `StorageError`."""
+    """Write a small file atomically, replacing an old one. Raises `MediaError` or `RemoteStorageError`."""
     if not is_remote(uri):
         path = Path(uri)
         make_folder(parent_uri(uri))
@@ -197,7 +197,7 @@ def write_bytes(uri: str, data: bytes) -> None:
 
 
 def download(uri: str, path: Path) -> None:
-    """Copy a file to a path of this machine. Raises `MediaError` where there is none, or `StorageError`."""
+    """Copy a file to a path of this machine. Raises `MediaError` where there is none, or `RemoteStorageError`."""
     with _translate_errors(uri):
         if not is_remote(uri):
             shutil.copyfile(uri, path)
@@ -207,7 +207,7 @@ def download(uri: str, path: Path) -> None:
 
 
 def upload(path: Path, uri: str) -> None:
-    """Copy a file of this machine to a store, whole or not at all, as far as the store has that."""
+    """Copy a file of this machine to a store, atomically as far as the store supports it."""
     with _translate_errors(uri):
         store, there = _open_store(uri)
         with _temporary_upload(store, there) as target:
@@ -215,7 +215,7 @@ def upload(path: Path, uri: str) -> None:
 
 
 def remove(uri: str) -> None:
-    """Remove a file or a folder and all in it, if it is there."""
+    """Remove a file, or a folder with all its contents, if it exists."""
     if not is_remote(uri):
         path = Path(uri)
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -227,7 +227,7 @@ def remove(uri: str) -> None:
 
 
 def make_folder(uri: str) -> None:
-    """Make sure that a folder is there; most stores need none."""
+    """Create a folder if it does not exist; most stores need none."""
     if not is_remote(uri):
         try:
             Path(uri).mkdir(parents=True, exist_ok=True)
@@ -237,7 +237,7 @@ def make_folder(uri: str) -> None:
 
 @contextlib.contextmanager
 def _temporary_upload(store: Any, path: str) -> Iterator[str]:
-    """Where to write a file that is to appear at `path` when the block is left."""
+    """Yield the path to write a file to that appears at `path` when the block is left."""
     protocols = {store.protocol} if isinstance(store.protocol, str) else set(store.protocol)
     if protocols & _ATOMIC_UPLOAD_SCHEMES:
         yield path
@@ -269,13 +269,13 @@ def _open_store(uri: str) -> tuple[Any, str]:
     except ImportError as error:  # the message names the package that this kind of store needs
         raise InputError(f"{uri} cannot be used: {error}") from None
     except ValueError as error:
-        raise InputError(f"{uri} is no place that fsspec knows: {error}") from None
+        raise InputError(f"{uri} is not a URL that fsspec supports: {error}") from None
     return store, path
 
 
 @contextlib.contextmanager
 def _translate_errors(uri: str) -> Iterator[None]:
-    """Turn whatever a store raises into our errors: what will stay so is the input's, the rest the store's."""
+    """Translate a store's exceptions: lasting ones to `MediaError`, all others to `RemoteStorageError`."""
     try:
         yield
     except (InputError, RemoteStorageError):
@@ -283,6 +283,6 @@ def _translate_errors(uri: str) -> Iterator[None]:
     except FileNotFoundError:
         raise MediaError(f"{uri} cannot be read: no such file.") from None
     except PermissionError as error:
-        raise MediaError(f"{uri} may not be used: {error.strerror or error}.") from error
-    except Exception as error:  # every kind of store has exceptions of its own
+        raise MediaError(f"{uri} cannot be used: {error.strerror or error}.") from error
+    except Exception as error:  # every kind of store has its own exceptions
         raise RemoteStorageError(f"{uri} did not answer: {type(error).__name__}: {error}") from error

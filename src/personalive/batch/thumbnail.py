@@ -1,4 +1,4 @@
-"""A small picture of a result, for the report."""
+"""Thumbnails of results, for the report."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _QUALITY = 70
 
 
 def make_thumbnail(path: Path, report: Report) -> bytes | None:
-    """The middle frame of a result as a JPEG 96 pixels high; None where it cannot be read."""
+    """Return the middle frame of a result as a JPEG, 96 pixels high; None where it cannot be read."""
     try:
         with open_driving(path, start=report.duration / 2 if report.frames > 1 else 0.0) as source:
             frame = next(iter(source), None)
-    except PersonaLiveError:  # a picture is not worth a job
+    except PersonaLiveError:  # a job must not fail for its thumbnail
         return None
     return None if frame is None else _encode_jpeg(frame.image)
 

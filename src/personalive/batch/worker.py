@@ -1,6 +1,6 @@
-"""One job, done by one worker: its files fetched, its segments made and kept, its result put in place.
+"""Runs one job in a worker: downloads its files, makes and keeps its segments, and puts the result in place.
 
-Everything that is said between the one who hands out the work and a worker is defined here.
+The messages between the executor and a worker are defined here.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LAST_LINES = 6
 
 @dataclass(frozen=True, slots=True)
 class JobTask:
-    """A job as a worker is told it. Places are absolute; `options` are fields of `AnimateJob`."""
+    """A job as it is sent to a worker. URIs are absolute; `options` are fields of `AnimateJob`."""
 
     name: str
     reference: str
@@ -50,37 +50,37 @@ class JobTask:
 
 
 class ResultStatus(StrEnum):
-    """How an attempt at a job came out."""
+    """How an attempt at a job ended."""
 
     DONE = "done"
     INVALID_INPUT = "refused"
-    """It cannot be done as it was given: trying again would be in vain."""
+    """The job cannot be done as it was given: another attempt would fail too."""
     NODE_UNSUITABLE = "unfit"
-    """Not on this machine: something that the pipeline needs is missing."""
+    """The job cannot be done on this machine: something that the pipeline needs is missing."""
     LOCKED = "busy"
-    """Somebody else is at it: most often a worker that was given up too early."""
+    """The output is locked by another worker, mostly one that was considered dead too early."""
     ERROR = "broken"
-    """By a defect, or a store that does not answer: trying again may help."""
+    """A defect, or a store that does not answer: another attempt may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobResult:
-    """What came of an attempt. `reason` is there unless it is done, `report` and `size` only then."""
+    """The result of an attempt. `reason` is set unless the job is done; `report` and `size` only if it is."""
 
     status: ResultStatus
     reason: str | None = None
     report: Report | None = None
     size: int = 0
-    """Of the output, in bytes."""
+    """Size of the output in bytes."""
     segments: int = 0
-    """Finished, in this attempt and before."""
+    """Segments finished in this attempt and before."""
     thumbnail: bytes | None = None
     """A JPEG of the result's middle frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobProgress:
-    """How far a worker is with its job."""
+    """A worker's progress on its job."""
 
     name: str
     stage: str
@@ -90,38 +90,38 @@ class JobProgress:
 
 @dataclass(slots=True)
 class WorkerContext:
-    """What a worker keeps between its jobs."""
+    """The state that a worker keeps between its jobs."""
 
     workspace: Workspace
     input_cache: InputCache
     pipeline_cache: PipelineCache
     on_progress: Callable[[JobProgress], None] = lambda standing: None
-    """Called from within a job, in the thread of its phase, with how far it is."""
+    """Called with a job's progress, in the thread of its phase."""
     non_resumable_pipelines: set[str] = field(default_factory=set)
-    """Pipelines found not to be able to go on from a snapshot."""
+    """Pipelines that turned out not to support resuming from a snapshot."""
     kept_outputs: set[str] = field(default_factory=set)
-    """The outputs of jobs whose segments are kept, until whoever hands out the work knows that they are done."""
+    """Outputs of jobs whose segments are kept until the tracker knows that the jobs are done."""
     pipeline_failed: bool = False
-    """Whether a defect may have done something to the pipeline."""
+    """Whether a defect may have damaged the pipeline."""
 
     def remove_checkpoints(self, outputs: Iterable[str] | None = None) -> None:
-        """Remove what is kept of the jobs with these outputs, or of all."""
+        """Remove the checkpoints of the jobs with these outputs, or of all jobs."""
         for output in self.kept_outputs.intersection(self.kept_outputs if outputs is None else outputs):
             self.kept_outputs.discard(output)
             with contextlib.suppress(PersonaLiveError):
                 remove_checkpoint(output)
 
     def reset_pipeline(self) -> None:
-        """After a defect, have the next job load a new pipeline. No job may be at work on the old one."""
+        """Close the pipeline after a defect, so that the next job loads a new one. No job may be using it."""
         if self.pipeline_failed:
             self.pipeline_failed = False
             with contextlib.suppress(Exception):
                 self.pipeline_cache.close()
 
     def run_in_phases(self, task: JobTask) -> Phases[JobResult]:
-        """Do a job, in phases, and say what came of it. Only Ctrl-C and its like pass through.
+        """Run a job in phases and return its result. Only exceptions like `KeyboardInterrupt` are raised.
 
-        `remove_checkpoints`, and `reset_pipeline` where the pipeline is `pipeline_failed` then, are for the caller.
+        The caller must call `remove_checkpoints`, and `reset_pipeline` if `pipeline_failed` is True afterwards.
         """
         work = _JobAttempt(self, task)
         try:
@@ -134,7 +134,7 @@ class WorkerContext:
             return work.make_result(ResultStatus.ERROR, str(error))
         except PersonaLiveError as error:
             return work.make_result(ResultStatus.INVALID_INPUT, str(error))
-        except Exception as error:  # a defect, ours or a pipeline's, must not end the batch
+        except Exception as error:  # a defect, here or in a pipeline, must not end the batch
             self.pipeline_failed = True
             return work.make_result(ResultStatus.ERROR, _describe_error(error))
         if outcome.segments:
@@ -146,7 +146,7 @@ class WorkerContext:
 def open_worker_context(
     cache_bytes: int, on_progress: Callable[[JobProgress], None]
 ) -> Iterator[WorkerContext]:
-    """A worker's things for the time of a block. Raises `MediaError` where it can write no temporary files."""
+    """Yield a worker's context. Raises `MediaError` where no temporary files can be written."""
     with Workspace() as scratch, PipelineCache() as shared:
         bench = WorkerContext(
             scratch, InputCache(scratch.make_folder("inputs"), cache_bytes), shared, on_progress
@@ -168,7 +168,7 @@ class _JobAttempt:
 
     def run(self) -> Phases[JobResult]:
         task, inputs = self._task, self._context.input_cache
-        self._report_progress("fetching the files", 0, None)
+        self._report_progress("downloading the files", 0, None)
         with inputs.open_local(task.reference) as reference, inputs.open_local(task.driving) as driving:
             if not storage.is_remote(task.output):
                 storage.make_folder(storage.parent_uri(task.output))
@@ -185,7 +185,7 @@ class _JobAttempt:
             reference=reference,
             driving=driving,
             output=output,
-            # Whether the output may be replaced was decided before the job was handed out.
+            # The tracker decided whether the output may be replaced before it handed out the job.
             overwrite=True,
             resume=resume,
             **self._task.options,
@@ -203,7 +203,7 @@ class _JobAttempt:
 
     @contextmanager
     def _open_workdir(self) -> Iterator[Path]:
-        """An empty folder for the time of the job."""
+        """Yield an empty folder, which is removed after the job."""
         folder = self._context.workspace.make_folder(
             hashlib.sha256(self._task.output.encode()).hexdigest()[:16]
         )
@@ -244,7 +244,7 @@ class _JobAttempt:
 
 
 def _describe_error(error: Exception) -> str:
-    """A defect in one line, and where it came from."""
+    """Describe a defect in one line, with the file and line that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{where}"

@@ -1,4 +1,4 @@
-"""A worker's own folder on its machine, and the bounded cache in it of inputs from elsewhere."""
+"""A worker's scratch folder on its machine, and the bounded cache in it of inputs from stores."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOCK = "lock"
 
 
 class Workspace:
-    """A folder for the time of a block. What killed workers left on this machine is removed on the way in."""
+    """A folder that exists during a `with` block. Entering it removes what killed workers left on this machine."""
 
     def __init__(self, root: Path | None = None) -> None:
         self._root = root or Path(tempfile.gettempdir()) / f"personalive-batch-{user_tag()}"
@@ -34,7 +34,7 @@ class Workspace:
         try:
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             if is_owned_by_other_user(self._root):
-                raise MediaError(f"{self._root} belongs to somebody else: set TMPDIR to another folder.")
+                raise MediaError(f"{self._root} belongs to another user: set TMPDIR to another folder.")
             self._remove_stale()
             self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=self._root))
             self._lock = ProcessLock(self.path / _LOCK)
@@ -48,22 +48,22 @@ class Workspace:
         if self._lock is not None:
             self._lock.release()
             self._lock = None
-        # Windows removes no file that is locked: what is left then is the lock and its folder.
+        # Windows does not remove locked files: the lock file and its folder are left until it is released.
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _remove_stale(self) -> None:
         for folder in self._root.glob("worker-*"):
-            if not (folder / _LOCK).exists():  # another worker is sweeping, or beginning
+            if not (folder / _LOCK).exists():  # another worker is cleaning up, or starting
                 continue
             lock = ProcessLock(folder / _LOCK)
             with contextlib.suppress(OSError):
                 if lock.acquire():
                     shutil.rmtree(folder, ignore_errors=True)
                     lock.release()
-                    shutil.rmtree(folder, ignore_errors=True)  # with the lock, where it could not go before
+                    shutil.rmtree(folder, ignore_errors=True)  # with the lock file, where it could not be removed before
 
     def make_folder(self, *names: str) -> Path:
-        """A folder in it, made if need be."""
+        """Return a folder within this one, created if it does not exist."""
         path = self.path.joinpath(*names)
         path.mkdir(parents=True, exist_ok=True)
         return path
@@ -81,13 +81,13 @@ class InputCache:
         self._lock = threading.Lock()
         self._in_use: dict[Path, int] = {}
         self._sizes: dict[Path, int] = {}
-        """Size of each copy, the least recently used first."""
+        """Size of each copy in bytes, the least recently used first."""
 
     @contextmanager
     def open_local(self, uri: str) -> Iterator[Path]:
-        """A path with the file's contents, there for the time of the block; a path stands for itself.
+        """Yield a local path of the file, which is kept during the block; a local URI is its own path.
 
-        Raises `MediaError` where there is no such file, `StorageError` where its store cannot be asked.
+        Raises `MediaError` where there is no such file, `RemoteStorageError` where its store does not answer.
         """
         if not storage.is_remote(uri):
             yield Path(uri)
@@ -107,7 +107,7 @@ class InputCache:
         if stamp is None:
             raise MediaError(f"{place} cannot be read: no such file.")
         key = hashlib.sha256(f"{place}\n{stamp.size}\n{stamp.version}".encode()).hexdigest()[:24]
-        # Under its own name: its suffix says what it is, and messages should name it.
+        # The copy keeps the file's name: its suffix is its type, and messages name it.
         path = self._folder / key / make_portable(storage.file_name(place))
         if path not in self._sizes:
             path.parent.mkdir(parents=True, exist_ok=True)

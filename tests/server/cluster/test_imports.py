@@ -27,7 +27,7 @@ NO_PORT = '["serve", "--host", "203.0.113.1", "--insecure"]'
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "expected"),
-    [(NO_FILE, "offline"), (NO_PORT, "serving.app"), ('["cluster", "serve", "-h"]', "cli")],
+    [(NO_FILE, "jobs"), (NO_PORT, "server.app"), ('["cluster", "serve", "-h"]', "cli")],
 )
 def test_one_machine_does_without_ray(arguments: str, expected: str) -> None:
     program = PROGRAM.format(arguments=arguments, expected=expected)

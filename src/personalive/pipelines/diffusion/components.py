@@ -1,4 +1,4 @@
-"""The networks of the method, together: what a loaded pipeline holds."""
+"""All networks of the method, as a loaded pipeline holds them."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 class Components:
     """Every network, on one device, ready for inference.
 
-    All compute in `dtype` but two, which stay in float32: the motion extractor, as keypoints are truncated to
-    pixels, and half precision moves them into others; and what encodes in `vae`, as a session's first frames
-    inherit from the reference what would be rounded there.
+    All compute in `dtype` except two parts, which stay in float32. The motion extractor does because keypoints are
+    truncated to pixels, and half precision would move some into other pixels. The encoder of `vae` does because a
+    session's first frames inherit the rounding errors of the encoded reference.
     """
 
     reference_unet: ReferenceUNet
@@ -45,28 +45,28 @@ class Components:
     device: torch.device
     dtype: torch.dtype
     offloaded: Mapping[str, OffloadedModule] = field(default_factory=dict)
-    """By name, the networks, or parts of one, that are on the device only while they are needed."""
+    """The networks, or parts of one, that are on the device only while they are needed, by name."""
     warnings: tuple[str, ...] = ()
-    """What is unusual about the files that they come from, one sentence each."""
+    """What is unusual about the files that the networks were read from, one sentence each."""
 
     def offload(self, names: Iterable[str]) -> Components:
-        """The same networks, those named (of a network's part, "vae.encoder") there only while they are needed."""
+        """Return the same networks, those named (or parts, as "vae.encoder") on the device only while needed."""
         return replace(self, offloaded={name: OffloadedModule(attrgetter(name)(self)) for name in names})
 
     @contextmanager
     def onloaded(self, name: str) -> Iterator[None]:
-        """For the time of the block, the network of that name is on the device."""
+        """Keep the network of that name on the device for the time of the block."""
         shelf = self.offloaded.get(name)
         with shelf.onloaded(self.device) if shelf is not None else nullcontext():
             yield
 
     def networks(self) -> dict[str, nn.Module]:
-        """Name → network, those that are there."""
+        """Return the networks that this set has, by name."""
         found = {name: getattr(self, name) for name in self.__dataclass_fields__}
         return {name: network for name, network in found.items() if isinstance(network, nn.Module)}
 
     def fingerprint(self) -> str:
-        """A short hash that tells weights apart: of each network's first and last tensor and their types."""
+        """Return a short hash that tells weights apart: of each network's first and last tensor and their types."""
         digest = hashlib.sha256()
         for name, network in self.networks().items():
             tensors = list(network.state_dict().values())

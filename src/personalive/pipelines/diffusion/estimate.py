@@ -1,4 +1,4 @@
-"""How long a frame will take on a CPU, before the first is made: where it takes minutes, that should be known."""
+"""An estimate of how long a frame takes on a CPU, so that a user knows beforehand where it takes minutes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import torch
 from personalive.pipelines.diffusion.sampling.engine import DiffusionEngine
 
 _CHUNK_FLOPS = 34.2e12
-"""Floating-point operations of a chunk at 512×512 with the released sizes: UNet 24.1e12, decoder 10.1e12."""
+"""Floating-point operations of a chunk at 512×512 with the released networks: UNet 24.1e12, decoder 10.1e12."""
 _RELEASED_PARAMETERS = 1.686e9
 _TRAINED_PIXELS = 512 * 512
 _EFFICIENCY = 0.6
-"""What convolutions and attention reach of a matrix product's rate, roughly."""
+"""The share of a matrix product's rate that convolutions and attention reach, roughly."""
 _MATRIX_SIZE = 1024
 
 
 def estimate_seconds_per_frame(engine: DiffusionEngine) -> float | None:
-    """Seconds a frame on a CPU, from the operations and this machine's rate; None on other devices.
+    """Estimate the seconds per frame on a CPU from the operations and this machine's rate; None on other devices.
 
-    Right within a factor of two for networks of the released sizes.
+    The estimate is right within a factor of two for networks of the released sizes.
     """
     if engine.components.device.type != "cpu":
         return None
@@ -33,7 +33,7 @@ def estimate_seconds_per_frame(engine: DiffusionEngine) -> float | None:
 
 
 def _measure_flops(dtype: torch.dtype) -> float:
-    """Floating-point operations a second of a matrix product, the best of a few."""
+    """Measure the floating-point operations per second of a matrix product, the best of four runs."""
     matrix = torch.ones(_MATRIX_SIZE, _MATRIX_SIZE, dtype=dtype)
     fastest = float("inf")
     for _ in range(4):

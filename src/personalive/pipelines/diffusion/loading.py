@@ -1,4 +1,4 @@
-"""Reads a set of weights with the fastest memory plan that fits the device."""
+"""Loading of a set of weights with the fastest memory plan that fits the device."""
 
 from __future__ import annotations
 
@@ -32,10 +32,13 @@ def load_with_plan(
     build: Callable[[Components, MemoryPlan], T],
     report: LoadProgressCallback | None = None,
 ) -> T:
-    """Read the networks as a memory plan wants them, and return what `build` makes of both.
+    """Load the networks as a memory plan requires, and return what `build` makes of both.
 
-    Where memory runs out in between, `build` too, all is done again with a leaner plan; see `fitted`. Raises
-    `WeightsError` for a set that cannot be used, `InputError` for a type that the device does not compute in.
+    When memory runs out, in `build` too, everything is repeated with a leaner plan; see `build_with_fallback`.
+
+    Raises:
+        WeightsError: The set of weights cannot be used.
+        InputError: The device does not compute in this type.
     """
     enable_expandable_segments(device)
     if parameters.dtype == "float8":
@@ -43,7 +46,7 @@ def load_with_plan(
     dtype = resolve_dtype(parameters.dtype, device)
 
     root = layout.find_weights_dir(parameters.weights)
-    # For the first plan that is tried: those after it find these networks filled, and prepare their own.
+    # Only the first plan uses these networks. They are filled by then, so later plans prepare their own.
     waiting = [prepare_networks(root)]
     plans = _count_plans(waiting[0], parameters, dtype, device)
 
@@ -71,7 +74,7 @@ def _count_plans(
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[MemoryPlan, ...]:
-    """All memory plans for a set of weights, counted from its files' headers."""
+    """Return all memory plans for a set of weights, counted from the headers of its files."""
     networks = {each.spec.name: each for each in prepared}
     return make_plans_for_networks(
         {name: each.module for name, each in networks.items()},

@@ -1,4 +1,4 @@
-"""What can be set on the PersonaLive pipeline, and what is refused."""
+"""The load and run parameters of the PersonaLive pipeline, and their validation."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from personalive.pipelines.base import LoadParameters, RunParameters
 TRAINED_CHUNK_FRAMES, TRAINED_LEVELS = 4, 4
 TRAINED_SIDE = 512
 _MAX_WINDOW_FRAMES = 32
-"""The temporal modules know the places of no more."""
+"""The temporal modules have positional encodings for no more frames."""
 
 SKIPPED_LEVELS = {"quality": 0, "balanced": 1, "low": 2, "lowest": 3}
-"""Noise levels that a latency mode leaves undone."""
+"""The number of noise levels that each latency mode skips."""
 
 
 Side = Annotated[int, Field(ge=64, le=1024, multiple_of=64)]
 
 
 def _upgrade_low_vram(value: object) -> object:
-    """Take what the parameter was before it had more than two values."""
+    """Convert a boolean, which the parameter was before it had more than two values."""
     if isinstance(value, str) and value.lower() in {"true", "false"}:
         value = value.lower() == "true"
     if isinstance(value, bool):
@@ -39,7 +39,7 @@ Float8Layers = Literal["feed-forwards", "unet", "decoder", "all"]
 
 
 class PersonaLiveLoadParameters(LoadParameters):
-    """What is fixed when the pipeline is loaded."""
+    """The parameters that are fixed when the pipeline is loaded."""
 
     height: Side = Field(
         TRAINED_SIDE, description="Height of the animated frames in pixels, a multiple of 64."
@@ -140,17 +140,17 @@ class PersonaLiveLoadParameters(LoadParameters):
 
     @property
     def skipped_levels(self) -> int:
-        """Noise levels left undone."""
+        """The number of noise levels that are skipped."""
         return SKIPPED_LEVELS[self.latency]
 
     @property
     def delay_frames(self) -> int:
-        """By how many frames the output trails the input."""
+        """The number of frames by which the output trails the input."""
         return self.temporal_window_size * (self.temporal_adaptive_step - 1 - self.skipped_levels)
 
 
 class PersonaLiveRunParameters(RunParameters):
-    """How the driver's motion is carried over; may change while running."""
+    """How the driver's motion is transferred to the reference; may change while a session runs."""
 
     expression: float = Field(
         1.0, ge=0.0, le=2.0, description="Strength of the expression: 0 the reference's own, 1 the driver's."

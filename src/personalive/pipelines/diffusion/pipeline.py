@@ -1,4 +1,4 @@
-"""The PersonaLive pipeline as the rest of the program sees it. PyTorch is imported when it is loaded."""
+"""The PersonaLive pipeline behind the common interface. PyTorch is imported only when the pipeline is loaded."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ T = TypeVar("T")
 
 _REQUIRED_LIBRARIES = ("torch", "safetensors")
 _LOADING_SHARE = 0.5
-"""Share of the progress that reading the weights is."""
+"""The share of the reported progress that reading the weights takes."""
 
 
 class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunParameters]):
-    """The diffusion model: a window of frames at four noise levels, one chunk of which each step finishes."""
+    """The diffusion pipeline: a window of frames at four noise levels, of which each step finishes one chunk."""
 
     info: PipelineInfo = PipelineInfo(
         id="personalive",
@@ -77,7 +77,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
     def __init__(
         self, components: Components, parameters: PersonaLiveLoadParameters, plan: MemoryPlan | None = None
     ) -> None:
-        """With networks that are loaded already; `load` reads them from files. `plan`: see `Engine`."""
+        """Make a pipeline of loaded networks; `load` reads them from files. For `plan` see `DiffusionEngine`."""
         from personalive.pipelines.diffusion.sampling.engine import DiffusionEngine
 
         self._parameters = parameters
@@ -140,9 +140,9 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         *,
         build: Callable[[PersonaLivePipeline], T],
     ) -> T:
-        """Load it without warming up, and return what `build` makes of it; see `load`.
+        """Load the pipeline without warming it up, and return what `build` makes of it; see `load`.
 
-        Where memory runs out in between, `build` too, all is done again with a leaner plan.
+        When memory runs out, in `build` too, everything is repeated with a leaner plan.
         """
         device = cls._resolve_device(parameters)
         from personalive.pipelines.diffusion.loading import load_with_plan
@@ -153,7 +153,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
 
     @classmethod
     def _resolve_device(cls, parameters: PersonaLiveLoadParameters) -> torch.device:
-        """Where it will run. Raises `PipelineUnavailableError` where it cannot run at all."""
+        """Return the device to run on. Raises `PipelineUnavailableError` where the pipeline cannot run at all."""
         state = cls.availability_with({"weights": parameters.weights})
         if not state.ready:
             raise PipelineUnavailableError(f"The PersonaLive pipeline cannot be loaded: {state.message}")
@@ -162,9 +162,9 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         return resolve_device(parameters.device)
 
     def warm_up(self, report: LoadProgressCallback | None = None) -> None:
-        """Compile, tune and record what the first frames would wait for. `load` does; nothing where nothing is.
+        """Compile, tune and record what the first frames would otherwise wait for; `load` calls this.
 
-        Where memory is so short that nothing is recorded, steps are tried all the same.
+        Does nothing in mode "off", unless memory is so short that nothing is recorded: then steps are tried as well.
         """
         from personalive.pipelines.diffusion.warmup import warm_up
 
@@ -258,9 +258,9 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         noise: Callable[[], NoiseSource] | None = None,
         trace: Trace | None = None,
     ) -> PersonaLiveSession:
-        """A session with its own state. `noise` replaces the seeded source, `trace` is told of every stage.
+        """Open a session. `noise` replaces the seeded source of noise; `trace` is called with every stage's result.
 
-        Raises `DeviceOutOfMemoryError` where the GPU has no memory for one more.
+        Raises `DeviceOutOfMemoryError` where the GPU has no memory for another session.
         """
         from personalive.pipelines.diffusion.session import (
             PersonaLiveSession,
@@ -282,7 +282,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         return session
 
     def _require_memory(self, engine: DiffusionEngine) -> None:
-        """Raise `DeviceOutOfMemoryError` where a session more than was planned for has no room."""
+        """Raise `DeviceOutOfMemoryError` where memory is too short for a session beyond the planned number."""
         there = sum(not session.closed for session in self._sessions)
         if there < engine.plan.batch_sessions:
             return
@@ -296,7 +296,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             )
 
     def extract_motion(self, frames: Iterable[VideoFrame], fps: float) -> DrivingMotion:
-        """The motion of a driving clip, to be kept and carried over to any reference.
+        """Extract the motion of a driving clip, which can be saved and applied to any reference.
 
         Raises `InputError` for a clip without a frame.
         """
@@ -330,7 +330,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
 
     @property
     def engine(self) -> DiffusionEngine:
-        """What steps the sessions; for tools that look inside."""
+        """The engine that steps the sessions; for tools that look inside."""
         return self._require_engine()
 
     def _require_engine(self) -> DiffusionEngine:

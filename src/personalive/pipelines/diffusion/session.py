@@ -1,7 +1,8 @@
-"""A session of the PersonaLive pipeline: chunks of driving frames in, animated frames out, a window behind.
+"""A session of the PersonaLive pipeline, which takes chunks of driving frames and returns animated frames.
 
-Frames leave in the order they came. A session begins with the first face it sees; until then the still reference
-is shown. Its first frames out are a transition from the reference's own pose, which belongs to no driving frame.
+The output trails the input by most of a window, in the same order. A session begins with the first face it sees;
+until then it returns the still reference. Its first animated frames are a transition from the reference's own pose
+and belong to no driving frame.
 """
 
 from __future__ import annotations
@@ -39,13 +40,13 @@ from personalive.pipelines.diffusion.tracking.driver_tracker import DriverTracke
 from personalive.pipelines.prefetch import Prefetcher
 
 FrameLabel = tuple[float, FrameState]
-"""What an output frame will say of itself: the driving frame's time, and its state."""
+"""The label of an output frame: the driving frame's time, and the frame's state."""
 
 
 class PersonaLiveSession(Session[PersonaLiveRunParameters]):
     """One driver animating one reference.
 
-    `noise` makes a fresh source for a session's beginning; `weights` is the hash of the pipeline's.
+    `noise` makes a new noise source whenever the session starts; `weights` is the hash of the pipeline's weights.
     """
 
     def __init__(
@@ -100,9 +101,9 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
         return step_sessions([self], [chunk])[0]
 
     def step_motion(self, motion: DrivingMotion) -> AnimatedChunk:
-        """Animate the next frames by a motion that was extracted before: as many as a chunk has.
+        """Animate one chunk of frames by a motion that was extracted before.
 
-        Raises `InputError` for another number, or a motion that other networks extracted.
+        Raises `InputError` for a motion of another length than a chunk, or one that other weights extracted.
         """
         if motion.weights != self._weights_hash:
             raise InputError("This motion was extracted with other weights: extract it again.")
@@ -188,7 +189,7 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
 
     @property
     def closed(self) -> bool:
-        """Whether it holds nothing any more."""
+        """Whether the session was closed."""
         return self._engine is None
 
     def _require_engine(self) -> DiffusionEngine:
@@ -197,7 +198,7 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
         return self._engine
 
     def _prepare_input(self, engine: DiffusionEngine, chunk: FrameChunk | DrivingMotion) -> StepInput:
-        """One step's input. Raises `InputError` for a chunk of another length than the pipeline's."""
+        """Return a step's input. Raises `InputError` for a chunk of another length than the pipeline's."""
         size = engine.scheduler.chunk_frames
         if len(chunk) != size:
             raise InputError(f"This pipeline takes chunks of {size} frames, not {len(chunk)}.")
@@ -224,18 +225,18 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
     def _make_chunk(
         self, times: NDArray[np.float64], output: StepOutput | None, images: Callable[[], Tensor]
     ) -> AnimatedChunk:
-        """What a step on frames of those times gave, with what each frame shows; `images` waits for its frames."""
+        """Return a step's frames with their times and states; calling `images` waits for the frames."""
         if output is None:
             still = np.repeat(self._reference.image[None], len(times), axis=0)
             return AnimatedChunk(still, times, (FrameState.WAITING,) * len(times))
         states = (FrameState.ANIMATED if valid else FrameState.HELD for valid in output.valid.tolist())
         shown = self._advance(output, list(zip(map(float, times), states, strict=True)))
         leaving, kinds = zip(*shown, strict=True)
-        # A copy of their own: page-locked memory is scarce, and a caller may keep frames for long.
+        # Copied, since page-locked memory is scarce and a caller may keep frames for long.
         return AnimatedChunk(images().numpy().copy(), np.array(leaving, np.float64), kinds)
 
     def _advance(self, output: StepOutput, entering: list[FrameLabel]) -> list[FrameLabel]:
-        """Take over a step's state; what entered the window goes behind what waits, and as many leave."""
+        """Adopt a step's state, queue the labels of the frames that entered, and return those of frames that left."""
         engine = self._require_engine()
         if self._state.driver is None:
             begin = (entering[0][0], FrameState.TRANSITION)
@@ -248,7 +249,7 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
 def step_sessions(
     sessions: Sequence[PersonaLiveSession], chunks: Sequence[FrameChunk]
 ) -> list[AnimatedChunk]:
-    """Step sessions of one pipeline in one call of its networks; each gets what stepping it alone would give."""
+    """Step sessions of one pipeline in one call of its networks; each result equals that of stepping it alone."""
     if len({id(session) for session in sessions}) < len(sessions):
         raise InputError("A session can be stepped only once at a time.")
     if not sessions:
@@ -266,17 +267,17 @@ def step_sessions(
 
 
 def _fetch_images(output: StepOutput | None) -> Callable[[], Tensor]:
-    """A step's frames on their way to the host."""
+    """Start to copy a step's frames to the host; the function returned waits for them."""
     return to_host(torch.empty(0) if output is None else output.images)
 
 
 def require_reference(reference: Reference) -> FusedReference:
-    """The reference as this pipeline's. Raises `InputError` for another's."""
+    """Return the reference if this pipeline fused it. Raises `InputError` for another pipeline's."""
     if not isinstance(reference, FusedReference):
         raise InputError("This reference was fused by another pipeline. Fuse the image with this one.")
     return reference
 
 
 def make_noise_factory(seed: int) -> Callable[[], NoiseSource]:
-    """Sources that all draw the same, from that seed."""
+    """Return a function that makes noise sources with that seed, which all draw the same noise."""
     return cast("Callable[[], NoiseSource]", lambda: SeededNoise(seed))

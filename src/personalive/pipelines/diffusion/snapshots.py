@@ -1,8 +1,8 @@
-"""A session's state as bytes, and back: so that a long run can be stopped and continued to the same result.
+"""Conversion of a session's state to bytes and back, so that a stopped run can be continued to the same result.
 
-Safetensors, with what is no tensor as JSON in the header, behind their SHA-256: damage is noticed before anything
-is made of it. What follows from the rest is left out and computed anew: the reference, and the keys and values of
-history keyframes.
+The format is a SHA-256 hash followed by safetensors, whose header holds everything that is not a tensor as JSON.
+The hash is checked first, so damage is noticed before anything is parsed. What can be computed from the rest is
+left out: the reference, and the keys and values of history keyframes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _HEADS = ("first", "head", "calm")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """All that a session is made of. `reference` is its id; `tracker` is what `Prefetcher.resume` takes."""
+    """A session's whole state. `reference` is its id; `tracker` is what `Prefetcher.restore_state` takes."""
 
     reference: str
     state: SessionState
@@ -47,7 +47,7 @@ class Snapshot:
 
 
 def serialize(snapshot: Snapshot) -> bytes:
-    """The snapshot as bytes."""
+    """Return the snapshot as bytes."""
     facts = {
         "format": FORMAT_VERSION,
         "reference": snapshot.reference,
@@ -81,9 +81,9 @@ def _collect_tensors(snapshot: Snapshot) -> dict[str, Tensor]:
 
 @torch.inference_mode()
 def deserialize(data: bytes, components: Components, reference: FusedReference) -> Snapshot:
-    """The snapshot of a session on `reference`.
+    """Return the snapshot of a session on `reference` that the bytes hold.
 
-    Raises `InputError` when the bytes are none, or of a session with another reference, size or weights.
+    Raises `InputError` for bytes that are no snapshot, or one with another reference, size, weights or version.
     """
     digest, body = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
     if hashlib.sha256(body).digest() != digest:

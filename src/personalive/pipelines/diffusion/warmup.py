@@ -1,4 +1,4 @@
-"""The first steps of an engine, made while it is loaded: what they compile, tune and record no user waits for."""
+"""The first steps of an engine, run while it loads, so that no user waits for compiling, tuning and recording."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ PROGRESS_STAGE = "preparing the first frames"
 
 
 def warm_up(engine: DiffusionEngine, report: LoadProgressCallback | None = None) -> None:
-    """Run every kind of step once: each number of sessions up to `batch_sessions`, and of keyframes.
+    """Run every kind of step once: each number of sessions up to `batch_sessions`, and each number of keyframes.
 
-    The pictures are noise and nothing of it is kept but what is compiled and recorded. Where stages are recorded,
-    all are tried out first. Raises what says that memory ran out.
+    The pictures are noise, and only what is compiled and recorded is kept. Where stages are recorded, all are first
+    run unrecorded. When memory runs out, the error that says so is raised.
     """
     sessions, keyframes = engine.plan.batch_sessions, engine.parameters.max_keyframes
     done, steps = 0, sessions * (keyframes + 2) + 1
@@ -52,7 +52,7 @@ def warm_up(engine: DiffusionEngine, report: LoadProgressCallback | None = None)
         run(1)
     if engine.components.device.type == "cuda":
         torch.cuda.synchronize(engine.components.device)
-        torch.cuda.empty_cache()  # what only recording needed
+        torch.cuda.empty_cache()  # returns the memory that only recording needed
 
 
 def _run_all_shapes(engine: DiffusionEngine, sessions: int, keyframes: int) -> Iterator[None]:
@@ -60,10 +60,10 @@ def _run_all_shapes(engine: DiffusionEngine, sessions: int, keyframes: int) -> I
     with torch.inference_mode():
         compute_keyframe_banks(engine.components, reference, reference.latents)
     yield
-    # The largest first: others find room in its.
+    # The largest first, since smaller ones reuse its memory.
     for count in range(sessions, 0, -1):
         begun = with_keyframes(start_state(engine, reference), reference, keyframes)
-        # A first step draws the whole window's poses.
+        # A session's first step draws the poses of the whole window.
         driven = _run_step(engine, reference, begun, count)
         yield
         for number in range(keyframes, -1, -1):
@@ -72,14 +72,14 @@ def _run_all_shapes(engine: DiffusionEngine, sessions: int, keyframes: int) -> I
 
 
 def with_keyframes(state: SessionState, reference: FusedReference, keyframes: int) -> SessionState:
-    """The state with so many history keyframes, each the reference itself, and none to come for nine steps."""
+    """Return the state with that number of keyframes, all copies of the reference, and no new one for nine steps."""
     banks = concat_banks([reference.banks] * (1 + keyframes)) if keyframes else reference.banks
     window = replace(state.window, keyframes=(reference.latents,) * keyframes, banks=banks, chunk=0)
     return replace(state, window=window)
 
 
 def make_synthetic_reference(engine: DiffusionEngine) -> FusedReference:
-    """A picture of noise, fused."""
+    """Return a fused reference of a picture of noise."""
     height, width = engine.parameters.height, engine.parameters.width
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return fuse_reference(
@@ -95,7 +95,7 @@ def make_synthetic_reference(engine: DiffusionEngine) -> FusedReference:
 
 
 def start_state(engine: DiffusionEngine, reference: FusedReference) -> SessionState:
-    """A session's state before its first step."""
+    """Return a session's state before its first step."""
     return engine.start_session(
         reference, SeededNoise(0).draw(engine.noise_shape(engine.scheduler.initial_frames))
     )
@@ -104,12 +104,12 @@ def start_state(engine: DiffusionEngine, reference: FusedReference) -> SessionSt
 def _run_step(
     engine: DiffusionEngine, reference: FusedReference, state: SessionState, sessions: int
 ) -> SessionState:
-    """One step of so many sessions, all in the same state; the state after it."""
+    """Step that number of sessions once, all from the same state, and return the state afterwards."""
     device, chunk = engine.components.device, engine.scheduler.chunk_frames
     size = (engine.parameters.height, engine.parameters.width)
     frames = torch.randint(0, 256, (chunk, *size, 3), dtype=torch.uint8, device=device)
     look = DrivingFrames(frames, torch.ones(chunk, dtype=torch.bool, device=device))
-    # Noise may show no face. What is recorded does not depend on it, but the step would.
+    # The motion extractor may find no face in noise. A recording does not depend on that, but the step does.
     seen = [with_faces(each, reference) for each in engine.extract_motion_features([look] * sessions)]
     noise = SeededNoise(1).draw(engine.noise_shape(chunk))
     run = PersonaLiveRunParameters()
@@ -119,7 +119,7 @@ def _run_step(
 
 
 def with_faces(features: MotionFeatures, reference: FusedReference) -> MotionFeatures:
-    """The same, had every frame shown the reference's own face."""
+    """Return the features as if every frame had shown the reference's own face."""
     count = len(features.valid)
     head = type(reference.head)(*(value.expand(count, *value.shape[1:]) for value in reference.head))
     return features._replace(

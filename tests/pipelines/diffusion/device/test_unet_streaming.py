@@ -116,7 +116,7 @@ def test_copies_from_ordinary_memory_are_not_recorded(
     class Streamed(StreamedUNet):
         def __init__(self, *given: Any) -> None:
             super().__init__(*given)
-            self.page_locked = locked
+            self.pinned = locked
 
     def accelerated(plain: EagerStages, mode: str, as_they_are: tuple[str, ...]) -> EagerStages:
         assert as_they_are == left_out

@@ -92,7 +92,7 @@ def test_the_bias_is_left_to_whoever_comes_next() -> None:
 def test_which_numbers_of_channels_they_take() -> None:
     def possible(module: Any, channels: int, outputs: int, dtype: torch.dtype = torch.float8_e4m3fn) -> bool:
         weight = torch.empty(9, outputs, channels, dtype=torch.float8_e4m3fn)
-        return bool(module.fits(torch.empty(1, channels, 2, 2, dtype=dtype), weight))
+        return bool(module.is_supported(torch.empty(1, channels, 2, 2, dtype=dtype), weight))
 
     assert possible(fp8_convolution, 48, 16)
     assert not possible(fp8_convolution, 40, 16)

@@ -126,7 +126,7 @@ def test_each_setting_exchanges_what_it_names(own: Components) -> None:
     convolutions = sum(isinstance(each, nn.Conv2d) for name, each in unet.named_modules() if ".conv" in name)
     quantize(own, PLAIN_OPERATIONS, "feed-forwards")
     wide = eights(unet)
-    assert set(wide) == {"Float8FeedForward", "Float8Gate", "Float8Linear"}
+    assert set(wide) == {"Float8FeedForward", "Float8GEGLU", "Float8Linear"}
     assert 0 < wide["Float8FeedForward"] < everywhere
     quantize(own, PLAIN_OPERATIONS, "unet")
     more = eights(unet)
@@ -252,7 +252,7 @@ class Fused(PlainOperations):
     """PyTorch's, without kernels of codes."""
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("convolutions", "gates", "products"):
+        if name in ("fp8_conv_kernels", "fp8_geglu_kernels", "linear_geglu_kernels"):
             return lambda *_: {}
         raise AttributeError(name)
 

@@ -1,1 +1,1 @@
-"""The engine: window, noise schedule, noise and reference banks of a session, step by step."""
+"""The streaming algorithm: the engine, the window, the noise schedule, noise and fused references."""

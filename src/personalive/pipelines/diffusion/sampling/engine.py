@@ -1,6 +1,6 @@
-"""One step of several sessions: driving frames in, animated frames and new states out.
+"""The engine, which steps several sessions at once: driving frames in, animated frames and new states out.
 
-The engine holds what sessions share, and no session. Whatever can be batched over sessions is.
+The engine holds what sessions share, and no session's state. Everything that can be batched over sessions is.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ from personalive.pipelines.diffusion.stages.stages import EagerStages, Stages
 from personalive.pipelines.diffusion.tracking.driver_tracker import TrackedFrame
 
 Trace = Callable[[str, Tensor], None]
-"""For tests and tools: told of each stage's result, under the stage's name."""
+"""A function for tests and tools, called with each stage's name and result."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SessionState:
-    """All that changes from step to step; `driver` is None until its first face was seen."""
+    """Everything that changes from step to step; `driver` is None until the session's first face is seen."""
 
     window: WindowState
     driver: DriverState | None = None
@@ -67,14 +67,14 @@ class SessionState:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DrivingFrames:
-    """Frames to look at, uint8 (M, H, W, 3); `has_face` (M,) bool: where a face was seen."""
+    """Driving frames, uint8 (M, H, W, 3); `has_face` (M,) bool: in which of them a face was found."""
 
     frames: Tensor
     has_face: Tensor
 
 
 def to_driving_frames(tracked: Sequence[TrackedFrame], device: torch.device) -> DrivingFrames:
-    """Return tracked frames as the engine takes them, on their way to the device."""
+    """Return tracked frames as the engine takes them; they are still being copied to the device."""
     crops = np.stack([frame.crop for frame in tracked])
     found = torch.tensor([frame.has_face for frame in tracked])
     return DrivingFrames(frames_to_device(crops, device), to_device(found, device))
@@ -82,9 +82,10 @@ def to_driving_frames(tracked: Sequence[TrackedFrame], device: torch.device) -> 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepInput:
-    """One session's part of a step: what drives it, M frames to look at or what was seen in them before.
+    """One session's input of a step.
 
-    `noise` float32 (1, 4, M, h, w).
+    `driving`: M driving frames, or the motion features that were extracted from them before; `noise` float32
+    (1, 4, M, h, w).
     """
 
     reference: FusedReference
@@ -97,7 +98,10 @@ class StepInput:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepOutput:
-    """`images` uint8 (M, H, W, 3) on the device; `valid` (M,) bool: which driving frames had a face to show."""
+    """One session's output of a step.
+
+    `images` uint8 (M, H, W, 3) on the device; `valid` (M,) bool: which driving frames had a usable face.
+    """
 
     state: SessionState
     images: Tensor
@@ -105,12 +109,15 @@ class StepOutput:
 
 
 class DiffusionEngine:
-    """The networks, the schedule, and what both determine."""
+    """The networks, the noise schedule, and everything that follows from both."""
 
     def __init__(
         self, components: Components, parameters: PersonaLiveLoadParameters, plan: MemoryPlan | None = None
     ) -> None:
-        """`plan`: how memory is used, of those that `make_plans_for_components` gives; by default what `low_vram` names."""
+        """Prepare the networks for `parameters`.
+
+        `plan` is one of the memory plans of `make_plans_for_components`; by default, the one that `low_vram` selects.
+        """
         self.components = components
         self.parameters = parameters
         self.plan = (
@@ -132,9 +139,9 @@ class DiffusionEngine:
             if parameters.dtype == "float8":
                 quantize(components, operations, parameters.float8_layers, size)
         self.operations = operations
-        """What its networks compute with."""
+        """The operations that the networks compute with."""
         decoder = FrameDecoder(components, parameters.vae, frames_at_once=self.plan.frames_at_once)
-        # Behind all that changes weights.
+        # After everything that changes weights.
         streamed = None
         if self.plan.streamed:
             streamed = StreamedUNet(components.denoising_unet, components.device, self.plan.streamed)
@@ -143,27 +150,27 @@ class DiffusionEngine:
         self.eager_stages = EagerStages(components, decoder, time, parameters.height, parameters.width)
         mode = resolve_mode(parameters.compile, components.device) if self.plan.recorded else "off"
         self.mode, self.warning = check_compiler(mode, components.device)
-        """How it is accelerated: off, graphs or full; and why not as asked for, if so."""
-        # Only page-locked memory can be copied from within a recording.
+        """The acceleration (off, graphs or full), and why it is not the one asked for, or None."""
+        # A recording can copy from page-locked host memory only.
         as_they_are = () if streamed is None or streamed.pinned else ("predict",)
         self.stages: Stages = accelerate(self.eager_stages, self.mode, as_they_are)
-        """What runs on the device; may be exchanged between two steps."""
+        """The parts of a step that run on the device; may be replaced between two steps."""
 
     def noise_shape(self, frames: int) -> tuple[int, ...]:
-        """Of the noise that a session draws for so many frames."""
+        """Return the shape of the noise that a session draws for that number of frames."""
         channels = self.components.denoising_unet.params.in_channels
         return (1, channels, frames, self.parameters.height // 8, self.parameters.width // 8)
 
     def start_session(self, reference: FusedReference, noise: Tensor) -> SessionState:
-        """A session's state before its first step; noise (1, 4, P, h, w) of `schedule.padding` frames."""
+        """Return a session's state before its first step; noise (1, 4, P, h, w), P = `scheduler.initial_frames`."""
         own = to_device(noise, self.components.device)
         return SessionState(WindowState.initial(reference, own, self.scheduler))
 
     @torch.inference_mode()
     def step(self, inputs: Sequence[StepInput]) -> list[StepOutput | None]:
-        """Step each session once. None for one that has not begun and sees no face: its state stays.
+        """Step each session once; the output is None, and the state stays, while a session has not seen a face yet.
 
-        More than were prepared for go in turn: nobody waits for what would have to be compiled.
+        Sessions beyond the number that was prepared for are stepped in turn, so that nobody waits for compiling.
         """
         anybody = self.mode == "off" and self.plan.recorded
         most = len(inputs) if anybody else self.plan.batch_sessions
@@ -195,7 +202,7 @@ class DiffusionEngine:
 
     @torch.inference_mode()
     def extract_motion_features(self, driving: Sequence[DrivingFrames]) -> list[MotionFeatures]:
-        """What is seen in each of several drivers' frames."""
+        """Extract the motion features of each driver's frames."""
         if not driving:
             return []
         with exact_float32(), self._attention_backend():
@@ -229,9 +236,9 @@ class DiffusionEngine:
         ]
 
     def _condition(self, each: StepInput, features: MotionFeatures) -> tuple[Tensor, Tensor, DriverState]:
-        """Keypoints to draw (N, K, 3) and motion tokens (N, 32, 16) of the new frames, and what is remembered.
+        """Return the new frames' keypoints (N, K, 3) and motion tokens (N, 32, 16), and the driver's new state.
 
-        At a session's first step a transition from the reference comes in front.
+        At a session's first step, a transition from the reference precedes them.
         """
         reference, before, set_to = each.reference, each.state.driver, each.parameters
         head, tokens = hold_last(features, before)
@@ -258,9 +265,9 @@ class DiffusionEngine:
         )
 
     def _encode_poses(self, points: list[Tensor], traces: list[Trace | None]) -> list[Tensor]:
-        """Pose features (1, C, N, h, w) of each session's keypoints."""
+        """Return the pose features (1, C, N, h, w) of each session's keypoints."""
         poses: dict[int, Tensor] = {}
-        # First steps have a whole window of poses. Apart from the others, there are fewer shapes to prepare for.
+        # A first step has a whole window of poses. Encoding it separately leaves fewer shapes to prepare for.
         for count in {len(each) for each in points}:
             alike = [index for index, each in enumerate(points) if len(each) == count]
             drawn = self.stages.encode_pose(torch.cat([points[index] for index in alike]))
@@ -271,14 +278,14 @@ class DiffusionEngine:
         ]
 
     def _format_pose_features(self, points: Tensor, pose: Tensor, trace: Trace | None) -> Tensor:
-        """One session's features (N, C, h, w), as its window takes them."""
+        """Return one session's features (N, C, h, w) in the window's layout (1, C, N, h, w)."""
         if trace:
             trace("canvas", self.eager_stages.pose_image(points))
             trace("pose", pose)
         return pose.transpose(0, 1)[None]
 
     def _decode_outputs(self, outputs: list[WindowOutput], traces: list[Trace | None]) -> list[Tensor]:
-        """The frames that leave: the oldest, or in a low-latency mode younger ones, uint8 (M, H, W, 3)."""
+        """Decode the frames to show, uint8 (M, H, W, 3): the oldest, or younger ones in a low-latency mode."""
         chunk = self.scheduler.chunk_frames
         shown = slice(self.parameters.skipped_levels * chunk, (self.parameters.skipped_levels + 1) * chunk)
         latents = torch.cat([output.pred_original_sample[0, :, shown].transpose(0, 1) for output in outputs])
@@ -298,7 +305,7 @@ class DiffusionEngine:
         return prefer_backend(self.components.device, self.parameters.attention)
 
     def _check_attention(self) -> None:
-        """Refuse an attention kernel that this device, type or PyTorch does not have."""
+        """Raise `InputError` for an attention kernel that this device, type or PyTorch does not have."""
         width = (
             self.components.denoising_unet.params.block_out_channels[0]
             // self.components.denoising_unet.params.heads
@@ -321,5 +328,5 @@ def _step_size(parameters: PersonaLiveLoadParameters, plan: MemoryPlan) -> StepS
 
 
 def _select_frame(head: HeadMotion, index: int) -> HeadMotion:
-    """One of the frames, as a batch of one."""
+    """Return one of the frames as a batch of one."""
     return HeadMotion(*(value[index][None] for value in head))

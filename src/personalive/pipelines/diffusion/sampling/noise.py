@@ -1,4 +1,4 @@
-"""All that a session draws at random, from one source of its own."""
+"""The source of a session's random numbers; each session has one."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from torch import Tensor
 
 
 class NoiseSource(Protocol):
-    """Draws a session's noise: once for the frames that its window starts with, then once for each chunk."""
+    """A source of a session's noise, drawn once for the window's initial frames and then once for each chunk."""
 
     def draw(self, shape: tuple[int, ...]) -> Tensor:
-        """Standard normal noise, float32 on the CPU."""
+        """Draw standard normal noise, float32 on the CPU."""
 
     def state(self) -> Tensor:
-        """uint8 (n,): all that `restore` needs to go on from here."""
+        """Return all that `restore` needs to continue from here, uint8 (n,)."""
 
     def restore(self, state: Tensor) -> None:
-        """Go on as the source whose `state` this is."""
+        """Continue as the source that returned this state."""
 
 
 class SeededNoise:
-    """Noise of PyTorch's generator on the CPU, so that a seed means the same on every device."""
+    """Noise from PyTorch's generator on the CPU, so that a seed gives the same noise on every device."""
 
     def __init__(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
 
     def draw(self, shape: tuple[int, ...]) -> Tensor:
-        """Standard normal noise, float32 on the CPU."""
+        """Draw standard normal noise, float32 on the CPU."""
         return torch.randn(shape, generator=self._generator)
 
     def state(self) -> Tensor:
-        """uint8 (n,): all that `restore` needs to go on from here."""
+        """Return all that `restore` needs to continue from here, uint8 (n,)."""
         return self._generator.get_state()
 
     def restore(self, state: Tensor) -> None:
-        """Go on as the source whose `state` this is."""
+        """Continue as the source that returned this state."""
         self._generator.set_state(state)

@@ -1,6 +1,7 @@
-"""A fused reference: everything about a portrait that sessions need, computed once.
+"""A fused reference: everything that sessions need of a portrait, computed once.
 
-Immutable, so any number of sessions may share one. What the denoising UNet attends to is kept projected.
+It is immutable, so any number of sessions may share one. The features that the denoising UNet attends to are kept
+as projected keys and values.
 """
 
 from __future__ import annotations
@@ -29,16 +30,16 @@ from personalive.pipelines.diffusion.preprocessing.pixels import (
 )
 
 _WORKSPACE_BYTES = 1 << 30
-"""Bytes for workspaces while a reference is encoded."""
+"""Bytes that libraries may use for workspaces while a reference is encoded."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FusedReference(Reference):
-    """A portrait for sessions of height × width pixels, latents h × w.
+    """A portrait, fused for sessions of height × width pixels, whose latents are h × w.
 
-    `latents` float32 (1, 4, h, w); `head`: its head motion; `motion` its own motion tokens (1, 32, 16);
-    `banks` per spatial transformer the denoising UNet's keys and values (1, h'·w', C); `cross_attention` and
-    `keyframe_cross_attention` the cross-attention constants of the denoising and of the reference UNet.
+    `latents` float32 (1, 4, h, w); `head`: the portrait's head motion; `motion`: its motion tokens (1, 32, 16);
+    `banks`: for each spatial transformer the denoising UNet's keys and values (1, h'·w', C); `cross_attention` and
+    `keyframe_cross_attention`: the cross-attention constants of the denoising and of the reference UNet.
     """
 
     id: str
@@ -53,7 +54,7 @@ class FusedReference(Reference):
 
 
 def compute_reference_id(image: Image, height: int, width: int, weights: str) -> str:
-    """Hash of a picture, the size it is fused for and the weights it is fused with: equal means the same."""
+    """Return a hash of a picture, the size it is fused for and the hash of the weights."""
     facts = f"{image.shape} {height}x{width} {weights}".encode()
     return hashlib.sha256(facts + image.tobytes()).hexdigest()[:16]
 
@@ -73,9 +74,9 @@ def fuse_reference(
 ) -> FusedReference:
     """Fuse a picture, uint8 RGB (H, W, 3) of any size.
 
-    `reference_id` becomes the id, `display_image` is the picture at height × width. Every network gets its own resizing of the
-    original. Raises `NoFaceError` when the motion extractor places the face outside of the picture, unless
-    allowed: then the whole picture stands for it.
+    `reference_id` becomes the id; `display_image` is the picture at height × width. The original is resized separately
+    for each network. Raises `NoFaceError` when the motion extractor places the face outside of the picture, unless
+    `allow_no_face` is set: then the whole picture is used as the face.
     """
     device, dtype = components.device, components.dtype
     clip = preprocess_clip_image(image, components.image_encoder.params.image_size).to(device, dtype)
@@ -106,7 +107,7 @@ def fuse_reference(
 def _encode_reference_motion(
     components: Components, pixels: Tensor, head: HeadMotion, allow_no_face: bool
 ) -> Tensor:
-    """Motion tokens (1, 32, 16) of the reference's own face."""
+    """Return the motion tokens (1, 32, 16) of the reference's own face."""
     height, width = pixels.shape[2:]
     size = components.motion_encoder.params.image_size
     crops, valid = crop_faces(pixels, compute_face_boxes(transform_keypoints(head), height, width), size)

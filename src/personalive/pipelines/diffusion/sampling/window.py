@@ -1,6 +1,6 @@
-"""The window of a session: what is carried from call to call, and one denoising call for several sessions.
+"""The window of a session: the state that is kept between calls, and one denoising call for several sessions.
 
-States are never changed in place: a step makes a new one, so that keeping an old one is a snapshot.
+States are never changed in place. A step makes a new one, so an old one that is kept is a snapshot.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from personalive.pipelines.diffusion.sampling.scheduler import DDIMScheduler
 from personalive.pipelines.diffusion.stages.stages import Stages, flatten_attention
 
 MIN_KEYFRAME_CHUNK = 9
-"""Before, the window still holds frames of the transition from the reference."""
+"""Before this chunk the window still holds frames of the transition from the reference."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowState:
-    """A session's piles, oldest frames first, and what it attends to.
+    """A session's frames in the window, oldest first, and the features that they attend to.
 
     `latents` float32 (1, 4, P, h, w) of the P frames that stay from call to call; `motion` (P, 32, 16) and `pose`
     (1, C, P, h, w) of the same frames, None before the first call; `keyframes` the clean latents
     (1, 4, h, w) of history keyframes; `expressions` (1 + K, 512) the motion of the reference and of each keyframe;
-    `banks` keys and values of both; `chunk` how many calls there were.
+    `banks` the keys and values of both; `chunk` the number of calls so far.
     """
 
     latents: Tensor
@@ -43,7 +43,7 @@ class WindowState:
 
     @classmethod
     def initial(cls, reference: FusedReference, noise: Tensor, scheduler: DDIMScheduler) -> WindowState:
-        """Before the first call: the reference at all levels but the highest; noise (1, 4, P, h, w)."""
+        """Return the state before the first call: the reference at all levels but the highest; noise (1, 4, P, h, w)."""
         still = reference.latents[:, :, None].expand_as(noise)
         return cls(
             latents=scheduler.add_noise(still, noise),
@@ -73,7 +73,11 @@ class WindowInput:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WindowOutput:
-    """`clean` float32 (1, 4, F, h, w): the estimate of every frame's clean latents; `noise_pred` likewise: ε."""
+    """The result of one call for a session.
+
+    `pred_original_sample` float32 (1, 4, F, h, w): the estimate of every frame's clean latents; `noise_pred`, of the
+    same shape and type: the predicted noise ε.
+    """
 
     state: WindowState
     pred_original_sample: Tensor
@@ -87,15 +91,15 @@ def denoise(
     inputs: Sequence[WindowInput],
     max_keyframes: int,
 ) -> list[WindowOutput]:
-    """One call for each session, in as few calls of the network as there are numbers of keyframes.
+    """Denoise each session's window once, with one call of the network for each number of keyframes among them.
 
-    Sessions in a call do not see each other.
+    Sessions in a call do not influence each other.
     """
     outputs: dict[int, WindowOutput] = {}
     for keyframes in sorted({len(each.state.keyframes) for each in inputs}):
         group = [index for index, each in enumerate(inputs) if len(each.state.keyframes) == keyframes]
         windows = [_extend_window(inputs[index], scheduler) for index in group]
-        # Asked before the network runs, so that the answer is there long before the network is done.
+        # Compared before the network runs, so that the answer has arrived long before the network is done.
         new = [
             _compare_expression(window, inputs[index].keyframe_threshold, max_keyframes)
             for window, index in zip(windows, group, strict=True)
@@ -110,7 +114,7 @@ def denoise(
 
 
 def _extend_window(added: WindowInput, scheduler: DDIMScheduler) -> WindowState:
-    """The whole window: what stayed, and the new frames behind it."""
+    """Return the whole window: the frames that stayed, followed by the new ones."""
     state, reference = added.state, added.reference
     fresh = reference.latents[:, :, None].expand_as(added.noise)
     noisiest = scheduler.add_noise(fresh, added.noise, first_frame=scheduler.initial_frames)
@@ -135,7 +139,7 @@ def _predict_noise(stages: Stages, windows: list[WindowState], references: list[
 
 
 def _concat_sessions(parts: Sequence[Tensor | None]) -> Tensor:
-    """Sessions one after the other; nothing is copied for a single one."""
+    """Concatenate the sessions' tensors; a single one is not copied."""
     there = [part for part in parts if part is not None]
     return there[0] if len(there) == 1 else torch.cat(there)
 
@@ -148,7 +152,7 @@ def _finish_step(
     noise_pred: Tensor,
     is_new: bool,
 ) -> WindowOutput:
-    """The step down by one level, the keyframe that may come of it, and the oldest frames dropped."""
+    """Take every frame down one level, add a keyframe if `is_new`, and drop the oldest frames."""
     clean = scheduler.pred_original_sample(window.latents, noise_pred)
     leaving = scheduler.chunk_frames
     if is_new:
@@ -166,10 +170,10 @@ def _finish_step(
 
 
 def _compare_expression(window: WindowState, threshold: float, max_keyframes: int) -> Callable[[], bool]:
-    """Whether the window's oldest frame shows an expression unlike the reference's and all keyframes'.
+    """Compare the expression of the window's oldest frame with the reference's and all keyframes'.
 
-    Once there are as many keyframes as may be, nothing more is compared: no later one could be taken. The function
-    returned waits for the answer.
+    The function returned waits for the answer: whether the distance to all of them exceeds `threshold`. Once there
+    are `max_keyframes`, nothing is compared, since no later frame could become a keyframe.
     """
     if window.chunk < MIN_KEYFRAME_CHUNK or len(window.keyframes) >= max_keyframes:
         return lambda: False
@@ -194,7 +198,7 @@ def _add_keyframe(
 def compute_keyframe_banks(
     components: Components, reference: FusedReference, latents: Tensor
 ) -> tuple[KeyValue, ...]:
-    """Keys and values of a history keyframe, from its clean latents (1, 4, h, w)."""
+    """Compute the keys and values of a history keyframe from its clean latents (1, 4, h, w)."""
     with components.onloaded("reference_unet"):
         banks = components.reference_unet(latents.to(components.dtype), reference.keyframe_cross_attention)
     return components.denoising_unet.project_banks(banks)
