@@ -164,7 +164,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
     def warm_up(self, report: LoadProgressCallback | None = None) -> None:
         """Compile, tune and record what the first frames would otherwise wait for; `load` calls this.
 
-        Does nothing in mode "off", unless memory is so short that nothing is recorded: then steps are tried as well.
+        Does nothing in mode "off", unless memory is so short that nothing is recorded: then steps are tried too.
         """
         from personalive.pipelines.diffusion.warmup import warm_up
 

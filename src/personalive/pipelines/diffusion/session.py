@@ -236,7 +236,7 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
         return AnimatedChunk(images().numpy().copy(), np.array(leaving, np.float64), kinds)
 
     def _advance(self, output: StepOutput, entering: list[FrameLabel]) -> list[FrameLabel]:
-        """Adopt a step's state, queue the labels of the frames that entered, and return those of frames that left."""
+        """Adopt a step's state, queue the labels of frames that entered, and return those of frames that left."""
         engine = self._require_engine()
         if self._state.driver is None:
             begin = (entering[0][0], FrameState.TRANSITION)

@@ -72,7 +72,7 @@ def _run_all_shapes(engine: DiffusionEngine, sessions: int, keyframes: int) -> I
 
 
 def with_keyframes(state: SessionState, reference: FusedReference, keyframes: int) -> SessionState:
-    """Return the state with that number of keyframes, all copies of the reference, and no new one for nine steps."""
+    """Return the state with that many keyframes, all copies of the reference, and no new one for nine steps."""
     banks = concat_banks([reference.banks] * (1 + keyframes)) if keyframes else reference.banks
     window = replace(state.window, keyframes=(reference.latents,) * keyframes, banks=banks, chunk=0)
     return replace(state, window=window)

@@ -116,7 +116,7 @@ class DiffusionEngine:
     ) -> None:
         """Prepare the networks for `parameters`.
 
-        `plan` is one of the memory plans of `make_plans_for_components`; by default, the one that `low_vram` selects.
+        `plan` is one of the memory plans of `make_plans_for_components`; by default, the one `low_vram` selects.
         """
         self.components = components
         self.parameters = parameters

@@ -74,9 +74,9 @@ def fuse_reference(
 ) -> FusedReference:
     """Fuse a picture, uint8 RGB (H, W, 3) of any size.
 
-    `reference_id` becomes the id; `display_image` is the picture at height × width. The original is resized separately
-    for each network. Raises `NoFaceError` when the motion extractor places the face outside of the picture, unless
-    `allow_no_face` is set: then the whole picture is used as the face.
+    `reference_id` becomes the id; `display_image` is the picture at height × width. The original is resized
+    separately for each network. Raises `NoFaceError` when the motion extractor places the face outside of the
+    picture, unless `allow_no_face` is set: then the whole picture is used as the face.
     """
     device, dtype = components.device, components.dtype
     clip = preprocess_clip_image(image, components.image_encoder.params.image_size).to(device, dtype)

@@ -20,9 +20,10 @@ _BETA_START, _BETA_END = 0.00085, 0.02
 class DDIMScheduler:
     """The noise levels of a window of `levels` chunks with `chunk_frames` frames each.
 
-    `timesteps` int64 (F,) of the F = levels · chunk_frames frames; `sqrt_alpha_prod` and `sqrt_one_minus_alpha_prod`
-    are √α̅ and √(1 - α̅) at those timesteps, `sqrt_alpha_prod_prev` and `sqrt_one_minus_alpha_prod_prev` the same one
-    level further down, all float32 (1, 1, F, 1, 1). Below the lowest level no noise is left.
+    `timesteps` int64 (F,) of the F = levels · chunk_frames frames; `sqrt_alpha_prod` and
+    `sqrt_one_minus_alpha_prod` are √α̅ and √(1 - α̅) at those timesteps; `sqrt_alpha_prod_prev` and
+    `sqrt_one_minus_alpha_prod_prev` are the same one level further down, all float32 (1, 1, F, 1, 1). Below the
+    lowest level no noise is left.
     """
 
     levels: int
@@ -55,7 +56,7 @@ class DDIMScheduler:
         return self.window_frames - self.chunk_frames
 
     def add_noise(self, latents: Tensor, noise: Tensor, first_frame: int = 0) -> Tensor:
-        """Add noise to clean latents (S, C, N, h, w) at the levels of the window's N frames from `first_frame` on."""
+        """Add noise to clean latents (S, C, N, h, w), at the levels of the window's frames from `first_frame` on."""
         frames = slice(first_frame, first_frame + latents.shape[2])
         return (
             self.sqrt_alpha_prod[:, :, frames] * latents
@@ -67,7 +68,7 @@ class DDIMScheduler:
         return (latents - self.sqrt_one_minus_alpha_prod * noise_pred) / self.sqrt_alpha_prod
 
     def step(self, pred_original_sample: Tensor, noise_pred: Tensor) -> Tensor:
-        """A window's latents one level further down, given their clean estimate and the predicted noise."""
+        """Return a window's latents one level further down, from their clean estimate and the predicted noise."""
         return (
             self.sqrt_alpha_prod_prev * pred_original_sample
             + self.sqrt_one_minus_alpha_prod_prev * noise_pred

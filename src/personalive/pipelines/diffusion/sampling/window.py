@@ -43,7 +43,10 @@ class WindowState:
 
     @classmethod
     def initial(cls, reference: FusedReference, noise: Tensor, scheduler: DDIMScheduler) -> WindowState:
-        """Return the state before the first call: the reference at all levels but the highest; noise (1, 4, P, h, w)."""
+        """Return the state before the first call: the reference at all levels but the highest.
+
+        `noise`: (1, 4, P, h, w).
+        """
         still = reference.latents[:, :, None].expand_as(noise)
         return cls(
             latents=scheduler.add_noise(still, noise),
@@ -75,8 +78,8 @@ class WindowInput:
 class WindowOutput:
     """The result of one call for a session.
 
-    `pred_original_sample` float32 (1, 4, F, h, w): the estimate of every frame's clean latents; `noise_pred`, of the
-    same shape and type: the predicted noise ε.
+    `pred_original_sample` float32 (1, 4, F, h, w): the estimate of every frame's clean latents; `noise_pred`, of
+    the same shape and type: the predicted noise ε.
     """
 
     state: WindowState

@@ -1,1 +1,1 @@
-"""How a step is run, not what it computes: recorded, compiled, laid out, in fewer bits, in less memory."""
+"""The parts of a step and how they run: recorded, compiled, laid out in memory, in fewer bits, in less memory."""

@@ -1,7 +1,7 @@
-"""Speed without touching the algorithm: stages recorded as CUDA graphs, and compiled before where asked.
+"""Acceleration that leaves the algorithm as it is: stages recorded as CUDA graphs, and compiled if asked for.
 
-A step launches thousands of kernels, and a GPU waits for many of them. So each stage has a graph per shape, which
-is a graph per number of history keyframes and of sessions stepped together; see `recording`.
+A step launches thousands of kernels, and a GPU waits for many of the launches. So each stage has a graph per shape,
+which is one per number of history keyframes and of sessions stepped together; see `cuda_graphs.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MAX_VARIANTS = 4 * MAX_GRAPHS
 
 
 class GraphedStages:
-    """Stages that are recorded, each on its own; see `Stages`. Those named in `uncaptured` are not."""
+    """Stages that are recorded separately, except those named in `uncaptured`; see `Stages`."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class GraphedStages:
 
     @contextmanager
     def raising_out_of_memory(self) -> Iterator[None]:
-        """In the block, a stage for which memory runs out raises that error instead of making do."""
+        """Have stages raise out-of-memory errors within the block, instead of running unrecorded."""
         try:
             self._set_raise_out_of_memory(True)
             yield
@@ -72,9 +72,9 @@ class GraphedStages:
 
     @contextmanager
     def warming_up(self) -> Iterator[None]:
-        """In the block, stages run unrecorded; what is recorded afterwards needs no run before.
+        """Run stages unrecorded within the block, so that later recordings need no run before them.
 
-        While nothing is recorded, what a run needs and what recordings keep are not held at the same time.
+        The memory that such runs need and the memory that recordings keep are then not held at the same time.
         """
         try:
             self._is_warming_up = True
@@ -88,7 +88,7 @@ class GraphedStages:
             each.raise_out_of_memory = enabled
 
     def _drop_all_graphs(self) -> bool:
-        """Drop every stage's recordings: their common memory is free only when none is left."""
+        """Drop every stage's recordings, since their shared memory is freed only when no recording is left."""
         dropped = [each.drop_graphs() for each in self._graphed.values()]
         return any(dropped)
 
@@ -121,12 +121,12 @@ class GraphedStages:
         return self._run_stage("show", [latents])[0]
 
     def count_graphs(self) -> dict[str, int]:
-        """How many recordings each stage keeps."""
+        """Return how many recordings each stage keeps."""
         return {name: len(replayed) for name, replayed in self._graphed.items()}
 
 
 def resolve_mode(mode: str, device: torch.device) -> str:
-    """What auto stands for: graphs on CUDA, which need no compiler and give the same numbers, else off.
+    """Resolve auto: to graphs on CUDA, which need no compiler and give the same numbers, otherwise to off.
 
     Raises `InputError` where graphs are asked for without CUDA.
     """
@@ -138,9 +138,9 @@ def resolve_mode(mode: str, device: torch.device) -> str:
 
 
 def check_compiler(mode: str, device: torch.device) -> tuple[str, str | None]:
-    """The mode, or where it is full and nothing can be compiled here what auto stands for, with a warning why.
+    """Return the mode; if it is full and nothing can be compiled here, what auto resolves to, and a warning why.
 
-    Tried out on one small function: PyTorch compiles for a CPU with a C++ compiler, for CUDA with a C compiler.
+    One small function is compiled as a test. PyTorch needs a C++ compiler for a CPU and a C compiler for CUDA.
     Raises `InputError` where compiled code cannot be kept safely.
     """
     if mode != "full":
@@ -163,18 +163,18 @@ def _find_compile_error(device: torch.device) -> str | None:
         return torch.relu(values * 2 + 1)
 
     try:
-        # What an earlier start has left compiled would say nothing of this one.
+        # Code that an earlier start compiled would prove nothing about this one.
         with torch.inference_mode(), config.patch(force_disable_caches=True):
             torch.compile(probe, dynamic=False)(torch.zeros(16, device=device))
-    except Exception as error:  # each compiler and its library have their own
+    except Exception as error:  # each compiler and its library raise errors of different types
         return summarize_error(error).rstrip(".:")
     return None
 
 
 def accelerate(eager: EagerStages, mode: str, uncaptured: Collection[str] = ()) -> Stages:
-    """The stages as `mode` wants them: off, graphs or full; see `PersonaLiveLoadParameters.compile`.
+    """Return the stages accelerated by `mode`: off, graphs or full; see `PersonaLiveLoadParameters.compile`.
 
-    Those named in `uncaptured` are not recorded.
+    Stages named in `uncaptured` are not recorded.
     """
     device = eager.components.device
     if mode == "full":
@@ -185,8 +185,8 @@ def accelerate(eager: EagerStages, mode: str, uncaptured: Collection[str] = ()) 
 
 
 def compile_stages(eager: EagerStages, backend: str = "inductor") -> None:
-    """Have PyTorch compile the denoising UNet and the decoder; each shape is compiled when it is first run."""
-    # Each number of keyframes and of sessions is a variant of the same code; the default refuses a ninth.
+    """Have PyTorch compile the denoising UNet and the decoder, each shape when it first runs."""
+    # Each number of keyframes and of sessions is a variant of the same code; by default PyTorch refuses a ninth.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _MAX_VARIANTS)
     eager.unet = torch.compile(eager.unet, backend=backend, dynamic=False)
     eager.decoder = torch.compile(eager.decoder, backend=backend, dynamic=False)

@@ -1,6 +1,6 @@
-"""Where compiled code is kept between starts: a folder per GPU, driver and version, its owner's alone.
+"""The folder that keeps compiled code between starts: one per GPU, driver and version, accessible to its owner only.
 
-What lies there is run as it is, so it must be trusted like the program itself. A folder that somebody else may
+The code in it is run without a check, so it must be as trustworthy as the program. A folder that anybody else may
 read or write is refused.
 """
 
@@ -24,7 +24,7 @@ _CACHE_VARIABLES = {"TORCHINDUCTOR_CACHE_DIR": "inductor", "TRITON_CACHE_DIR": "
 
 
 def machine_key(device: torch.device) -> str:
-    """What compiled code depends on, as a folder's name: the device, its driver, PyTorch and CUDA."""
+    """Return a folder name for what compiled code depends on: device, driver, PyTorch, CUDA and Python."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         facts = [properties.name, f"{properties.major}.{properties.minor}", str(_read_driver_version())]
@@ -38,8 +38,8 @@ def machine_key(device: torch.device) -> str:
 def enable_compile_cache(home: Path, device: torch.device) -> Path:
     """Have PyTorch and Triton keep what they compile in a folder of `home`, and return it.
 
-    The environment decides where it names a folder already. Raises `InputError` where the folder cannot be made or
-    is not the user's alone.
+    Folders that the environment names already take precedence. Raises `InputError` where the folder cannot be made
+    or others may access it.
     """
     folder = home / CACHE_FOLDER / machine_key(device)
     try:
@@ -57,7 +57,7 @@ def enable_compile_cache(home: Path, device: torch.device) -> Path:
 
 
 def enable_kernel_cache(home: Path, device: torch.device) -> Path | None:
-    """The same for kernels alone, which are soon made anew: where nothing can be kept safely, that is logged."""
+    """Do the same for kernels only; where they cannot be kept safely, log a warning, as compiling them is quick."""
     try:
         return enable_compile_cache(home, device)
     except InputError as error:
@@ -74,7 +74,7 @@ def _check_private(folder: Path) -> None:
 
 
 def _read_driver_version() -> str:
-    """The driver's version as its kernel module tells it; empty where it does not."""
+    """Return the driver's version as its kernel module reports it; empty where it does not."""
     try:
         first = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").splitlines()[0]
     except (OSError, IndexError):

@@ -1,6 +1,6 @@
-"""A function of tensors recorded as a CUDA graph for each set of shapes, and replayed.
+"""Functions of tensors that are recorded as a CUDA graph for each set of shapes, and replayed.
 
-A CUDA graph is recorded once, with fixed shapes and fixed places in memory, and replayed by one launch. Recordings
+A CUDA graph is recorded once, with fixed shapes and fixed memory addresses, and replayed by one launch. Recordings
 share memory, as only one of them runs at a time; the least recently used are dropped.
 """
 
@@ -22,7 +22,7 @@ from personalive.out_of_memory import is_out_of_memory
 _log = logging.getLogger(__name__)
 
 MAX_GRAPHS = 16
-"""Of one function: four numbers of keyframes, for one to four sessions at once."""
+"""Graphs of one function: for each of four numbers of keyframes, and for one to four sessions at once."""
 
 TensorFunction = Callable[..., tuple[Tensor, ...]]
 Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
@@ -31,20 +31,20 @@ R = TypeVar("R")
 
 
 class GraphCapturer(Protocol):
-    """Records what runs on a device, to be run again later."""
+    """The interface of what records work on a device, so that it can be run again later."""
 
     def warm_up(self, run: Callable[[], R]) -> R:
-        """Run it unrecorded, where it will be recorded; what it gives may be used at once."""
+        """Run the function unrecorded, on the stream that records it later; its results may be used at once."""
 
     def capture(self, run: Callable[[], None]) -> Callable[[], None]:
-        """Record what was tried out before; return what replays it on whatever its tensors hold then."""
+        """Record a function that was warmed up; return a function that replays it on its tensors' current values."""
 
     def release_unused(self) -> None:
-        """Return to the device what nobody uses: of recordings' common memory all, once none of them is left."""
+        """Return unused memory to the device, including the recordings' shared memory once no recording is left."""
 
 
 class CudaGraphCapturer:
-    """CUDA graphs that share one pool of memory: they run one after the other and keep nothing in it."""
+    """A recorder of CUDA graphs that share one memory pool, since they run in turn and keep no results in it."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -53,7 +53,7 @@ class CudaGraphCapturer:
         self._capture_stream: torch.cuda.Stream | None = None
 
     def warm_up(self, run: Callable[[], R]) -> R:
-        """See `GraphCapturer`. Kernels are tuned and libraries make their workspaces, which cannot be recorded."""
+        """See `GraphCapturer`. Tuning kernels and allocating the libraries' workspaces cannot be recorded."""
         with torch.cuda.device(self._device):
             aside = self._get_capture_stream()
             aside.wait_stream(torch.cuda.current_stream())
@@ -67,10 +67,10 @@ class CudaGraphCapturer:
         with torch.cuda.device(self._device):
             torch.cuda.synchronize()
             graph = torch.cuda.CUDAGraph()
-            # A pool that nothing was recorded to, or nothing is left of, cannot be taken again.
+            # A pool without any recording, or whose recordings were all dropped, cannot be used again.
             if not len(self._graphs):
                 self._pool = torch.cuda.graph_pool_handle()
-            # Another thread may talk to CUDA meanwhile.
+            # Thread-local, since other threads may call CUDA meanwhile.
             with torch.cuda.graph(
                 graph, pool=self._pool, stream=self._get_capture_stream(), capture_error_mode="thread_local"
             ):
@@ -85,19 +85,19 @@ class CudaGraphCapturer:
         torch.cuda.empty_cache()
 
     def _get_capture_stream(self) -> torch.cuda.Stream:
-        """One for all: cuBLAS keeps 32 MB for every stream it has worked on."""
+        """Return the one stream for all recordings, since cuBLAS keeps 32 MB for every stream it has used."""
         self._capture_stream = self._capture_stream or torch.cuda.Stream(self._device)
         return self._capture_stream
 
 
 class _StaticBuffers:
-    """Memory that recordings of several shapes share, as only one of them runs at a time."""
+    """Input buffers that recordings of several shapes share, as only one of them runs at a time."""
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[int, torch.dtype, torch.device], Tensor] = {}
 
     def copy_in(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """For each tensor a place laid out like it, in what others of its position have, where that is enough."""
+        """Copy each tensor into a view with its layout of the buffer for its position, which grows if too small."""
         return [self._copy_one(number, tensor) for number, tensor in enumerate(tensors)]
 
     def _copy_one(self, number: int, tensor: Tensor) -> Tensor:
@@ -105,14 +105,14 @@ class _StaticBuffers:
         row = self._buffers.get(key)
         if row is None or len(row) < tensor.numel():
             row = self._buffers[key] = torch.empty(tensor.numel(), dtype=tensor.dtype, device=tensor.device)
-        # Dense, in the tensor's own order of dimensions.
+        # Dense, in the tensor's order of dimensions.
         strides = torch.empty_like(tensor, device="meta").stride()
         return row.as_strided(tensor.shape, strides).copy_(tensor)
 
 
 @dataclass(slots=True, eq=False)
 class _CapturedGraph:
-    """A recorded run: where its inputs are put, where its results appear, and whose rows it holds."""
+    """A recorded run: its input and output buffers, and references to the resident tensors that they hold."""
 
     inputs: list[Tensor]
     resident: list[Tensor]
@@ -121,7 +121,7 @@ class _CapturedGraph:
     resident_refs: list[list[weakref.ref[Tensor]]] = field(default_factory=list)
 
     def load_inputs(self, inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]]) -> None:
-        """Put the inputs in place; what is resident is copied only where it is not there from before."""
+        """Copy the inputs into their buffers, and those resident tensors that the buffers do not hold already."""
         for place, tensor in zip(self.inputs, inputs, strict=True):
             place.copy_(tensor, non_blocking=True)
         for row, tensors in enumerate(resident):
@@ -135,14 +135,14 @@ class _CapturedGraph:
 class GraphedCallable:
     """A function of tensors that is recorded once for each set of shapes it is called with.
 
-    What a call is given is its `inputs`, copied at every call, and for each session a row of `resident` tensors,
-    each (1, …), which the function gets joined along the first axis. Resident tensors must not be changed in place:
-    the very same one is not copied again. At most `limit` recordings are kept, those used last.
+    A call takes `inputs`, which are copied every time, and for each session a row of `resident` tensors, each
+    (1, …), which are concatenated along the first axis for the function. Resident tensors must not be changed in
+    place, since the same tensor object is not copied again. At most `limit` recordings are kept, those used last.
 
-    Where recording fails, the function is run as it is from then on, and a warning is logged once. Where memory
-    runs out instead, recordings are dropped, the least recently used first and then, by `free_memory`, other
-    functions', and it is tried again; if that does not help, this call is run as it is. While `raise_out_of_memory` that
-    error is raised, so that the caller can prepare with less.
+    When recording fails, the function runs unrecorded from then on, and a warning is logged once. When memory runs
+    out instead, recordings are dropped, the least recently used first and then, by `free_memory`, those of other
+    functions, and recording is retried; if that does not help, this call runs unrecorded. While
+    `raise_out_of_memory` is set, the error is raised, so that the caller can prepare with less memory.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class GraphedCallable:
         limit: int = MAX_GRAPHS,
         free_memory: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`free_memory` is told that memory ran out; returns whether it dropped anything."""
+        """Make one without recordings; `free_memory`, called when memory runs out, returns whether it dropped any."""
         self.raise_out_of_memory = False
         self._name = name
         self._function = function
@@ -173,12 +173,12 @@ class GraphedCallable:
     def __call__(
         self, inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]] = ()
     ) -> tuple[Tensor, ...]:
-        """The function's results, the caller's own."""
+        """Return copies of the function's results, which the caller may keep."""
         recording = None if self._disabled else self._get_or_capture(inputs, resident)
         if recording is None:
             return self.run_eager(inputs, resident)
         if recording is not self._last_replayed and self._last_replayed is not None:
-            # It may have written where this one's resident tensors were.
+            # The last one may have overwritten this one's resident tensors.
             recording.resident_refs = [[] for _ in resident]
         self._last_replayed = recording
         recording.load_inputs(inputs, resident)
@@ -188,13 +188,13 @@ class GraphedCallable:
     def run_eager(
         self, inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]] = ()
     ) -> tuple[Tensor, ...]:
-        """The function's results, unrecorded."""
+        """Return the function's results without recording it."""
         return self._function(*inputs, *_concat_residents(resident))
 
     def warm_up(
         self, inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]] = ()
     ) -> tuple[Tensor, ...]:
-        """The function's results, unrecorded; a later recording for these shapes needs no run before."""
+        """Return the function's results unrecorded; a later recording for these shapes needs no run before it."""
         results = self._capturer.warm_up(lambda: self.run_eager(inputs, resident))
         self._result_shapes[_graph_key(inputs, resident)] = [
             torch.empty_like(each, device="meta") for each in results
@@ -202,7 +202,7 @@ class GraphedCallable:
         return results
 
     def drop_graphs(self) -> bool:
-        """Let go of all recordings and of what they share; returns whether there were any."""
+        """Drop all recordings and the buffers they share; return whether there were any."""
         had = bool(self._graphs)
         self._graphs.clear()
         self._last_replayed = None
@@ -216,7 +216,7 @@ class GraphedCallable:
         while key not in self._graphs:
             try:
                 made = self._capture(key, inputs, resident)
-            except Exception as error:  # CUDA, a compiler and a library may all refuse, each in its own way
+            except Exception as error:  # CUDA, a compiler and a library may raise errors of any type
                 full = is_out_of_memory(error)
                 if full and self.raise_out_of_memory:
                     raise
@@ -226,7 +226,7 @@ class GraphedCallable:
                     self._graphs.popitem(last=False)
                 self._graphs[key] = made
                 break
-            # Here, since the error's traceback keeps alive what filled the memory.
+            # Outside of the handler, since the error's traceback keeps alive what filled the memory.
             if not full:
                 self._disabled = True
                 self.drop_graphs()
@@ -241,7 +241,7 @@ class GraphedCallable:
         return self._graphs[key]
 
     def _free_memory(self) -> bool:
-        """Make room, the cheapest first; returns whether there was anything to drop."""
+        """Drop the recordings that are cheapest to lose; return whether there was anything to drop."""
         if len(self._graphs) > 1:
             _, oldest = self._graphs.popitem(last=False)
             if oldest is self._last_replayed:
@@ -262,7 +262,7 @@ class GraphedCallable:
         places = self._input_buffers.copy_in(inputs)
         columns = self._resident_buffers.copy_in(_concat_residents(resident))
         device = inputs[0].device
-        # Outside of the recording, whose own memory the next one writes over.
+        # Allocated outside of the recording, since the next one overwrites the memory of this one.
         outputs = [torch.empty_like(each, device=device) for each in self._result_shapes[key]]
 
         def run() -> None:
@@ -273,7 +273,7 @@ class GraphedCallable:
 
 
 def _concat_residents(resident: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Each tensor of the rows with those of all sessions one after the other."""
+    """Concatenate each resident tensor over all sessions."""
     if len(resident) == 1:
         return list(resident[0])
     return [torch.cat(column) for column in zip(*resident, strict=True)]

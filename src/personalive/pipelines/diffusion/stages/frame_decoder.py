@@ -1,4 +1,4 @@
-"""From clean latents to frames: scaled, decoded in parts that bound the memory, brought to uint8 on the device."""
+"""Decoding of clean latents to frames, in parts that bound the memory, and conversion to uint8 on the device."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from personalive.pipelines.diffusion.networks.autoencoder import Autoencoder
 from personalive.pipelines.diffusion.networks.tiny_autoencoder import TinyAutoencoder
 
 MAX_DECODED_PIXELS = {"full": 2 * 512 * 512, "tiny": 4 * 512 * 512}
-"""Memory peaks while frames are decoded: more than this of them gain nothing, as fewer fill the device."""
+"""The pixels that are decoded at once: they fill a device, and more would only raise the peak of its memory."""
 
 
 class FrameDecoder(nn.Module):
-    """The full or the tiny autoencoder, and what comes before and after its decoding.
+    """The decoder of the full or the tiny autoencoder, with the steps before and after it.
 
-    Raises `InputError` where the tiny one is asked for and not there. `frames_at_once`: frames that are decoded together;
-    by default as many as fill a device.
+    `frames_at_once`: the number of frames that are decoded together; by default as many as fill a device. Raises
+    `InputError` where the tiny autoencoder is asked for and was not downloaded.
     """
 
     def __init__(self, components: Components, kind: str, frames_at_once: int | None = None) -> None:
@@ -30,7 +30,7 @@ class FrameDecoder(nn.Module):
         self._kind, self._frames_at_once = kind, frames_at_once
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Clean latents float32 (N, 4, h, w) → pixels float32 (N, 3, 8h, 8w) in [0, 1]."""
+        """Decode clean latents float32 (N, 4, h, w) to pixels float32 (N, 3, 8h, 8w) in [0, 1]."""
         pixels = 64 * latents.shape[2] * latents.shape[3]
         parts = latents.split(self._frames_at_once or frames_at_once(self._kind, pixels))
         decoded = [self.network.decode(part).float() for part in parts]
@@ -38,10 +38,10 @@ class FrameDecoder(nn.Module):
 
 
 def frames_at_once(kind: str, pixels: int) -> int:
-    """How many frames of so many pixels are decoded together, unless memory is short."""
+    """Return how many frames of that number of pixels are decoded together, unless memory is short."""
     return max(MAX_DECODED_PIXELS[kind] // pixels, 1)
 
 
 def to_images(pixels: Tensor) -> Tensor:
-    """Pixels float (N, 3, H, W) in [0, 1] → uint8 RGB (N, H, W, 3), contiguous."""
+    """Convert pixels float (N, 3, H, W) in [0, 1] to uint8 RGB (N, H, W, 3), contiguous."""
     return (pixels * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous()

@@ -1,4 +1,4 @@
-"""How the networks lie in memory, and what they compute with."""
+"""The networks' operations and memory format: channels-last, with layers fused where that is faster."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from personalive.pipelines.diffusion.networks.spatial_transformer import Spatial
 from personalive.pipelines.diffusion.networks.unet import UNet, UNetBlock
 
 LATENT = 8
-"""Pixels of a frame along a side for each of its latents'."""
+"""Pixels of a frame along a side for each latent along it."""
 
 
 class StepSize(NamedTuple):
-    """Of the steps of one session: pixels of a frame, frames of a window, of a chunk, and decoded at once."""
+    """The sizes of one session's steps: a frame in pixels; frames of a window, of a chunk, and decoded at once."""
 
     height: int = 512
     width: int = 512
@@ -33,11 +33,11 @@ class StepSize(NamedTuple):
 
 
 def optimize(components: Components, operations: Operations, size: StepSize | None = None) -> None:
-    """Have all networks compute with these operations and, where they are fused, lie channels-last.
+    """Have all networks compute with these operations; with fused ones, also convert the weights to channels-last.
 
-    Convolutions are faster so on a GPU (13.9 ms of 19.1 in the denoising UNet, 20.7 of 29.5 in the decoder, on an
-    H100), but PyTorch's group norm turns pictures back: without a norm of our own it would only cost copies.
-    Gates are paired with the linears before them where that is faster at the step's size.
+    Convolutions are faster in that format on a GPU (13.9 ms of 19.1 in the denoising UNet, 20.7 of 29.5 in the
+    decoder, on an H100). But PyTorch's group norm converts pictures back, so without our group norm the format would
+    only cost copies. Gates are paired with the linears before them where that is faster at the step's size.
     """
     # The autoencoder's encoder stays as it is, in float32: it runs once a reference.
     networks = components.networks() | {"vae": components.vae.decoder}
@@ -50,7 +50,7 @@ def optimize(components: Components, operations: Operations, size: StepSize | No
     for name, network in networks.items():
         if name in components.offloaded:
             continue
-        # Merged weights take more room, and the reference UNet runs but once per reference or keyframe.
+        # Fused weights take more memory, and the reference UNet runs only once per reference or keyframe.
         if name != "reference_unet":
             fuse_upsampling(network)
         if name in convolutional:
@@ -60,7 +60,7 @@ def optimize(components: Components, operations: Operations, size: StepSize | No
 
 
 def _fuse_qkv(network: nn.Module) -> None:
-    """One product for query, key and value wherever tokens attend to each other."""
+    """Compute query, key and value by one product in every self-attention."""
     for module in network.modules():
         if isinstance(module, SpatialTransformerBlock):
             module.attn1.fuse_qkv()
@@ -69,7 +69,7 @@ def _fuse_qkv(network: nn.Module) -> None:
 
 
 def count_geglu_rows(components: Components, size: StepSize) -> dict[GEGLU, int]:
-    """Gated linear → how many tokens it is given at once."""
+    """Return how many tokens each gated linear is given at once."""
     found: dict[GEGLU, int] = {}
     pixels = size.height * size.width // LATENT**2
     for trunk, frames in ((components.denoising_unet, size.window), (components.reference_unet, 1)):
@@ -82,7 +82,7 @@ def count_geglu_rows(components: Components, size: StepSize) -> dict[GEGLU, int]
 
 
 def levels(trunk: UNet) -> list[tuple[int, UNetBlock]]:
-    """Every block, in the order they run, and how often sizes were halved before it."""
+    """Return every block in the order in which they run, each after the number of times sizes are halved before it."""
     lowest, blocks = trunk.params.levels - 1, trunk.blocks()
     # Down, the middle at the lowest level, and up again.
     return [(min(place, lowest, len(blocks) - 1 - place), block) for place, block in enumerate(blocks)]
@@ -95,7 +95,7 @@ def _find_geglus(network: nn.Module) -> list[GEGLU]:
 def _pair_geglus(
     network: nn.Module, operations: Operations, rows: Mapping[GEGLU, int], device: torch.device
 ) -> None:
-    """One kernel for a gate and the linear before it, where that is faster on the device."""
+    """Compute a gate and the linear before it by one kernel, where that is faster on the device."""
     for module in _find_geglus(network):
         if (
             module in rows
@@ -106,12 +106,12 @@ def _pair_geglus(
 
 
 def _on_device(linear: nn.Linear, device: torch.device) -> nn.Linear:
-    """The linear, or a copy where it is elsewhere: a network that will be streamed is on the host still."""
+    """Return the linear, or a copy on the device where the linear waits on the host to be streamed later."""
     return linear if linear.weight.device.type == device.type else deepcopy(linear).to(device)
 
 
 def fuse_upsampling(network: nn.Module) -> None:
-    """Double sizes in one convolution instead of a copy and one; see `Upsample.merge`."""
+    """Double sizes by one transposed convolution instead of a copy and a convolution; see `Upsample`."""
     for module in network.modules():
         if isinstance(module, Upsample):
             module.fuse_conv_transpose()

@@ -1,4 +1,4 @@
-"""From driving frames to what the window is conditioned on: keypoints to draw, and motion tokens."""
+"""Extraction of motion features from driving frames: the head motion and motion tokens that condition the window."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from personalive.pipelines.diffusion.preprocessing.keypoints import transform_ke
 from personalive.pipelines.diffusion.preprocessing.pixels import make_driving_thumbnails, preprocess_driving
 
 _MAX_SMOOTHING = 0.85
-"""Share of the frame before that the strongest smoothing keeps."""
+"""The share of the previous frame that the strongest smoothing keeps."""
 
 
 class MotionFeatures(NamedTuple):
-    """What N driving frames show: head motion, motion tokens (N, 32, 16), face boxes (N, 4), and whether there
-    is a face to see (N,) bool; where there is none the rest means nothing.
+    """The motion features of N driving frames.
+
+    They are head motion, motion tokens (N, 32, 16), face boxes (N, 4), and `valid` (N,) bool: whether the frame
+    shows a face. Where it does not, the rest is meaningless.
     """
 
     head: HeadMotion
@@ -29,7 +31,7 @@ class MotionFeatures(NamedTuple):
     valid: Tensor
 
     def select(self, frames: slice) -> MotionFeatures:
-        """The same of some of the frames."""
+        """Return the features of some of the frames."""
         return MotionFeatures(
             _select_frames(self.head, frames), self.tokens[frames], self.boxes[frames], self.valid[frames]
         )
@@ -37,8 +39,10 @@ class MotionFeatures(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DriverState:
-    """What a session remembers of its driver, one frame each: the head of its `first` frame; head and motion
-    tokens of the last good one; and that head `calm`ed.
+    """The state of a session's driver, one frame each.
+
+    `first`: the head motion of the first frame; `head` and `tokens`: head motion and motion tokens of the last frame
+    with a face; `calm`: that head motion, smoothed.
     """
 
     first: HeadMotion
@@ -48,7 +52,7 @@ class DriverState:
 
 
 def extract_motion_features(components: Components, frames: Tensor, has_face: Tensor) -> MotionFeatures:
-    """Look at driving frames uint8 (N, H, W, 3); `has_face` (N,) bool: where a face was seen before."""
+    """Extract the features of driving frames uint8 (N, H, W, 3); `has_face` (N,) bool: where a face was detected."""
     pixels = preprocess_driving(frames)
     height, width = pixels.shape[2:]
     head = components.motion_extractor(
@@ -62,7 +66,7 @@ def extract_motion_features(components: Components, frames: Tensor, has_face: Te
 
 
 def repeat_last(driver: DriverState, frames: int) -> MotionFeatures:
-    """Frames without a face: whoever steps on them holds the driver's last motion."""
+    """Return the features of frames without a face, on which a step holds the driver's last motion."""
     head = HeadMotion(*(value.expand(frames, *value.shape[1:]) for value in driver.head))
     device = driver.tokens.device
     return MotionFeatures(
@@ -74,9 +78,9 @@ def repeat_last(driver: DriverState, frames: int) -> MotionFeatures:
 
 
 def hold_last(features: MotionFeatures, before: DriverState | None) -> tuple[HeadMotion, Tensor]:
-    """Head motion and tokens of all frames: a frame without a face has those of the last good one before it.
+    """Return all frames' head motion and tokens; a frame without a face gets those of the last one with a face.
 
-    At a session's start there may be none before; then the first good one is taken, which there must be.
+    At a session's start, frames before the first one with a face get that one's. There must be one then.
     """
     valid = features.valid
     place = torch.arange(1, len(valid) + 1, device=valid.device)
@@ -90,9 +94,9 @@ def hold_last(features: MotionFeatures, before: DriverState | None) -> tuple[Hea
 
 
 def smooth(head: HeadMotion, before: HeadMotion | None, smoothing: float) -> HeadMotion:
-    """Angles, scale and shift drawn towards those of the frame before, an exponential mean over time.
+    """Smooth angles, scale and translation by an exponential mean over time.
 
-    `smoothing` 0…1; at 0 the motion is as it is. Without a frame before, the first one is its own.
+    `smoothing` 0…1; at 0 the motion is unchanged. Without a frame before, the first frame takes its place.
     """
     if smoothing == 0:
         return head

@@ -1,7 +1,7 @@
-"""The parts of a step that run on the device from end to end: fixed shapes, tensors in and out, nothing waited for.
+"""The parts of a step that run entirely on the device: fixed shapes, tensors in and out, no waiting for results.
 
-That is what can be compiled or recorded as a CUDA graph (`acceleration.py`). Everything that depends on a session's
-settings or on what was seen lies between them, in `engine.py`.
+Only such parts can be compiled or recorded as a CUDA graph (`acceleration.py`). Everything that depends on a
+session's settings or on what its frames show is computed between them, in `engine.py`.
 """
 
 from __future__ import annotations
@@ -24,34 +24,34 @@ _HEADS = len(HeadMotion._fields)
 
 
 class Stages(Protocol):
-    """What a step asks of the device. S sessions, M frames of a chunk, F of a window."""
+    """The stages of a step. S: sessions; M: frames of a chunk; F: frames of a window."""
 
     def encode_motion(self, frames: Tensor, has_face: Tensor) -> MotionFeatures:
-        """What driving frames uint8 (N, H, W, 3) show; `has_face` (N,) bool."""
+        """Extract the motion features of driving frames uint8 (N, H, W, 3); `has_face` (N,) bool."""
 
     def encode_pose(self, keypoints: Tensor) -> Tensor:
-        """Keypoints (N, K, 3) → pose features (N, C, h, w)."""
+        """Encode keypoints (N, K, 3) to pose features (N, C, h, w)."""
 
     def denoise(
         self, latents: Tensor, motion: Tensor, pose: Tensor, attention: Sequence[Sequence[Tensor]]
     ) -> Tensor:
-        """The predicted noise, float32 (S, 4, F, h, w).
+        """Predict the noise, float32 (S, 4, F, h, w).
 
         latents float32 (S, 4, F, h, w); motion (S·F, tokens, width); pose (S, C, F, h, w); `attention`: for each
-        session what `flatten_attention` makes of its reference and keyframes.
+        session, the result of `flatten_attention` for its reference and keyframes.
         """
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Clean latents float32 (N, 4, h, w) → frames uint8 (N, H, W, 3)."""
+        """Decode clean latents float32 (N, 4, h, w) to frames uint8 (N, H, W, 3)."""
 
 
 def flatten_attention(banks: Sequence[KeyValue], cross: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Keys and values of the banks, each (1, M, C), and the cross-attention constants (1, 1, C), in one row."""
+    """Return the banks' keys and values, each (1, M, C), and the cross-attention constants (1, 1, C), in one tuple."""
     return (*(tensor for pair in banks for tensor in pair), *cross)
 
 
 class EagerStages:
-    """The stages as the networks compute them; `time` are the denoising UNet's features of a window's levels."""
+    """The stages without acceleration; `time` are the denoising UNet's features of a window's noise levels."""
 
     def __init__(
         self, components: Components, decoder: FrameDecoder, time: tuple[Tensor, ...], height: int, width: int
@@ -67,7 +67,7 @@ class EagerStages:
         return extract_motion_features(self.components, frames, has_face)
 
     def pose_image(self, keypoints: Tensor) -> Tensor:
-        """What the pose guider sees of keypoints (N, K, 3): float32 (N, 3, H, W) in [0, 1]."""
+        """Draw keypoints (N, K, 3) as the pose guider takes them: float32 (N, 3, H, W) in [0, 1]."""
         return draw_pose_image(keypoints, *self._size)
 
     def encode_pose(self, keypoints: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ class EagerStages:
         )
 
     def denoise_batch(self, latents: Tensor, motion: Tensor, pose: Tensor, *attention: Tensor) -> Tensor:
-        """The same with the sessions' tensors one after the other along their first axis."""
+        """Predict the noise, given the sessions' attention tensors concatenated along their first axis."""
         unet = self.components.denoising_unet
         pairs = len([layer for layer in unet.layers if layer.attention is not None])
         conditions = Conditioning(
@@ -98,7 +98,7 @@ class EagerStages:
         return self.unet(latents.to(self.components.dtype), conditions).float()
 
     def decode_pixels(self, latents: Tensor) -> Tensor:
-        """Clean latents float32 (N, 4, h, w) → pixels float32 (N, 3, H, W) in [0, 1]."""
+        """Decode clean latents float32 (N, 4, h, w) to pixels float32 (N, 3, H, W) in [0, 1]."""
         return self.decoder(latents)
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -107,16 +107,16 @@ class EagerStages:
 
 
 def flatten_features(features: MotionFeatures) -> tuple[Tensor, ...]:
-    """All tensors of it, in one row."""
+    """Return all tensors of the features in one tuple."""
     return (*features.head, features.tokens, features.boxes, features.valid)
 
 
 def unflatten_features(tensors: Sequence[Tensor]) -> MotionFeatures:
-    """What `flatten_features` took apart."""
+    """Return the features that `flatten_features` turned into these tensors."""
     tokens, boxes, valid = tensors[_HEADS:]
     return MotionFeatures(HeadMotion(*tensors[:_HEADS]), tokens, boxes, valid)
 
 
 def _concat_sessions(row: Sequence[Tensor]) -> Tensor:
-    """Sessions one after the other; nothing is copied for a single one."""
+    """Concatenate the sessions' tensors; a single one is not copied."""
     return row[0] if len(row) == 1 else torch.cat(list(row))
