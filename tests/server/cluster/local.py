@@ -58,7 +58,7 @@ class Nodes:
         return set(re.findall(r"Stopping Replica\(id='(\w+)', deployment='Replica'", text))
 
     def process_of(self, part: str) -> int:
-        """The process that writes the log of a replica, by its id, or of the `Ingress` or `Ledger`."""
+        """The process that writes the log of a replica, by its id, or of the `Ingress` or `Controller`."""
         for process in Path("/proc").iterdir():
             if process.name.isdigit():
                 with contextlib.suppress(OSError):
@@ -68,7 +68,7 @@ class Nodes:
         raise LookupError(f"no process writes the log of {part}")
 
     def kill_process(self, part: str) -> None:
-        """End the process of a replica, the `Ingress` or the `Ledger`, without a word."""
+        """End the process of a replica, the `Ingress` or the `Controller`, without a word."""
         os.kill(self.process_of(part), KILL)
 
     def kill_node_of(self, replica: str) -> None:

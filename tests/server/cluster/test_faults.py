@@ -100,7 +100,7 @@ def test_a_replica_that_is_killed_takes_only_its_own_sessions_with_it(
     assert_never_missed(kept, at - 1, time.monotonic())
 
 
-@pytest.mark.parametrize("part", ["Ingress", "Ledger"])
+@pytest.mark.parametrize("part", ["Ingress", "Controller"])
 def test_sessions_go_on_without_what_is_on_the_head(
     nodes: Nodes, server: RunningServer, crowd: Crowd, part: str
 ) -> None:
@@ -108,7 +108,7 @@ def test_sessions_go_on_without_what_is_on_the_head(
     at = time.monotonic()
     nodes.kill_process(part)
     wait_for(lambda: answers(server) and len(serving(server)) == 3, 30)
-    if part == "Ledger":
+    if part == "Controller":
         give_reference(server)
     assert {session["id"] for session in server.sessions()} == {client.id for client in clients}
     replica_of_one_that_joins_at_once(crowd)

@@ -37,7 +37,7 @@ def test_a_reference_that_is_elsewhere_is_fetched_once() -> None:
                 await references.get_fused()
             id = (await references.add(picture)).id
             references.remove(id)
-            assert references.default_id is None  # the cluster's is the ledger's to say
+            assert references.default_id is None  # the cluster's is the controller's to say
             references.set_cluster_default(id)
             one, two = await asyncio.gather(references.get_fused(), references.get_fused(id))
             assert one is two

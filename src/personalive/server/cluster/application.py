@@ -1,4 +1,4 @@
-"""The Ray Serve application: the ingress, the ledger and the replicas, as one thing to deploy."""
+"""The Ray Serve application: the ingress, the controller and the replicas, as one thing to deploy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from personalive.server.telemetry import logs
 
 APPLICATION_NAME = "personalive"
 _MAX_ONGOING_REQUESTS = 1000
-"""Requests that the ingress, and calls that the ledger, may have at hand at the same time."""
+"""Requests that the ingress, and calls that the controller, may have at hand at the same time."""
 _HEALTH_CHECK_PERIOD_S = 2.0
 _HEAD_NODE_OPTIONS = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
 """Where the proxy is too: no machine that may be lost, or let go when replicas are few, takes these with it."""
@@ -48,9 +48,9 @@ def build_application(
     """
     settings = {name: getattr(base_settings, name) for name in base_settings.model_fields_set}
     settings["max_sessions"] = config.sessions_per_replica
-    ledger = serve.deployment(
+    controller = serve.deployment(
         ClusterController,
-        name="Ledger",
+        name="Controller",
         num_replicas=1,
         max_ongoing_requests=_MAX_ONGOING_REQUESTS,
         ray_actor_options=_HEAD_NODE_OPTIONS,
@@ -65,7 +65,7 @@ def build_application(
         health_check_period_s=_HEALTH_CHECK_PERIOD_S,
         logging_config=_LOGGING_CONFIG,
         **config.to_deployment_options(),
-    ).bind(settings, ledger)
+    ).bind(settings, controller)
     return serve.deployment(
         serve.ingress(_make_app_factory(settings))(),
         name="Ingress",
@@ -73,7 +73,7 @@ def build_application(
         max_ongoing_requests=_MAX_ONGOING_REQUESTS,
         ray_actor_options=_HEAD_NODE_OPTIONS,
         logging_config=_LOGGING_CONFIG,
-    ).bind(replicas, ledger)
+    ).bind(replicas, controller)
 
 
 def _make_app_factory(given: Mapping[str, Any]) -> Any:
@@ -84,7 +84,7 @@ def _make_app_factory(given: Mapping[str, Any]) -> Any:
         logs.configure_logging(settings.log_format, settings.log_level)
 
         def parts() -> IngressDependencies:
-            return IngressDependencies.create(settings, _get_handle("Ledger"), _get_handle("Replica"))
+            return IngressDependencies.create(settings, _get_handle("Controller"), _get_handle("Replica"))
 
         return create_ingress(settings, parts)
 

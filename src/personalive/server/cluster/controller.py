@@ -49,9 +49,9 @@ class ClusterController:
     async def heartbeat(self, replica: ReplicaStatus) -> HeartbeatReply:
         """A replica tells of itself, and hears what to do."""
         if replica.stage == "serving" and replica.id not in self._replicas:
-            self._awaits_reference = False  # this ledger has been started anew: nobody gives it once more
+            self._awaits_reference = False  # this controller has been started anew: nobody gives it once more
         self._replicas[replica.id] = (replica, self._clock())
-        if replica.applied_state.version > self._desired.version:  # this ledger has been started anew
+        if replica.applied_state.version > self._desired.version:  # this controller has been started anew
             self._desired = replica.applied_state
         elsewhere = any(
             other.can_open_sessions

@@ -1,4 +1,4 @@
-"""A replica as Ray Serve runs it: one engine, the calls that are its sessions, and its talk with the ledger."""
+"""A replica as Ray Serve runs it: one engine, the calls that are its sessions, and its talk with the controller."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class ServerReplica:
         with contextlib.suppress(Exception):
             await asyncio.wrap_future(self._server_thread.submit(self._server_thread.wait_empty()))
         self._heartbeat_task.cancel()
-        with contextlib.suppress(Exception):  # the ledger may have gone first: nobody would ever answer
+        with contextlib.suppress(Exception):  # the controller may have gone first: nobody would ever answer
             async with asyncio.timeout(_LEAVE_TIMEOUT_S):
                 await self._controller.remove_replica.remote(self._id)
         await self._client.close()
@@ -145,11 +145,11 @@ class ServerReplica:
         return kept
 
     async def _heartbeat_loop(self) -> None:
-        """Tell the ledger every second, and do what it says."""
+        """Tell the controller every second, and do what it says."""
         while True:
             try:
                 await self._send_heartbeat()
-            except Exception as error:  # the ledger is being started anew, say
+            except Exception as error:  # the controller is being started anew, say
                 logs.event("ledger_silent", level=logging.WARNING, error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 

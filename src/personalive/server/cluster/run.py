@@ -122,7 +122,7 @@ def _describe_state(application: ApplicationStatusOverview) -> str:
 
 def remove_service(timeout: float) -> None:
     """End all sessions, their clients are told, and remove the service; Ray itself goes on."""
-    with contextlib.suppress(Exception):  # a service that is half there has no ledger to tell
+    with contextlib.suppress(Exception):  # a service that is half there has no controller to tell
         asyncio.run(_drain_replicas(timeout))
     with contextlib.suppress(RayActorError):  # another such command has removed it, and Serve with it
         serve.delete(APPLICATION_NAME)
@@ -131,11 +131,11 @@ def remove_service(timeout: float) -> None:
 
 
 async def _drain_replicas(timeout: float) -> None:
-    ledger: Any = serve.get_deployment_handle("Ledger", APPLICATION_NAME)
-    await ledger.drain.remote()
+    controller: Any = serve.get_deployment_handle("Controller", APPLICATION_NAME)
+    await controller.drain.remote()
     until = time.monotonic() + timeout
     while time.monotonic() < until:
-        members: list[ReplicaStatus] = await ledger.list_replicas.remote()
+        members: list[ReplicaStatus] = await controller.list_replicas.remote()
         if not any(member.sessions for member in members):
             return
         await asyncio.sleep(_POLL_S)

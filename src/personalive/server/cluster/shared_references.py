@@ -26,7 +26,7 @@ class SharedReferenceStore(ReferenceStore):
 
     @property
     def default_id(self) -> str | None:
-        """The reference of sessions that name none, as the ledger said last."""
+        """The reference of sessions that name none, as the controller said last."""
         return self._default
 
     @default_id.setter
@@ -34,7 +34,7 @@ class SharedReferenceStore(ReferenceStore):
         """Keeping a reference here does not make it the cluster's default: see `set_cluster_default`."""
 
     def set_cluster_default(self, id: str | None) -> None:
-        """The ledger says what the default is. Any thread."""
+        """The controller says what the default is. Any thread."""
         self._default = id
 
     async def get_fused(self, id: str | None = None, pipeline: Pipeline[Any, Any] | None = None) -> Reference:

@@ -1,4 +1,4 @@
-"""References of the whole cluster: one replica looks at a picture, the ledger keeps it for all."""
+"""References of the whole cluster: one replica looks at a picture, the controller keeps it for all."""
 
 from __future__ import annotations
 
