@@ -58,7 +58,7 @@ def test_what_could_be_waited_for_for_ever_is_not_opened(tmp_path: Path) -> None
         ("https://example.org/a/me.jpg", r"^https://example\.org/a/me\.jpg is an address: download it first"),
         ("rtsp://camera/1", "is an address"),
         ("~/nobody-has-this/me.jpg", r"has not put the home folder for ~: write .*nobody-has-this"),
-        ("~no-such-user-here/me.jpg", "nobody here has that home folder"),
+        ("~no-such-user-here/me.jpg", "no user of this machine has that home folder"),
         ("-", "stands for standard input"),
         ("f%d.png", "name the folder that holds them"),
         ("out/*.png", "name the folder that holds them"),

@@ -77,7 +77,7 @@ def finalize_fragments(partial: Path, target: Path, provenance: Provenance | Non
     kept as they are. `provenance` defaults to what the file's tags say.
 
     Raises:
-        MediaError: nothing of it can be played; both files are removed.
+        MediaError: nothing of it can be played; `partial` is removed.
         OSError: the folder is gone, or cannot be written to.
 
     """

@@ -1,8 +1,8 @@
-"""Eyes that close and look around: a lid that slides over an eyeball that stays where it is.
+"""Eyes that close and look around: a lid slides over an eyeball that keeps its place.
 
-Stretching the picture cannot close an eye: it squeezes the iris into a slit. Here the eyeball is a layer of its
-own, seen through the opening between the lids, and the lid is drawn with a closed eye made once for each
-portrait: skin carried over the opening from above and below, shaded, with a line of lashes.
+Stretching the picture cannot close an eye: it squeezes the iris into a slit. Here the eyeball is a separate layer,
+seen through the opening between the lids, and the lid is drawn from a closed eye made once per portrait: skin
+extended over the opening from above and below, shaded, with a line of lashes.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from personalive.pipelines.preview.topology import Eye
 LID_MEETING_POINT = 0.05
 """Where closed lids meet, as a share of the way from the lower lid to the upper: the lower lid rises a little."""
 _LID_SKIN_HEIGHT = 1.0
-"""How far above its crease the drawn lid begins, in distances from lid margin to crease: a soft start there."""
+"""Height above the crease at which the drawn lid softly begins, in distances from lid margin to crease."""
 
 _LASH_REACH = 0.18
-"""How far the drawn lid reaches below its margin, as a share of the way from the crease: the lashes' soft rim."""
+"""Reach of the drawn lid below its margin, as a share of the way from the crease: the lashes' soft edge."""
 _LID_FADE_CLOSURE = 0.2
-"""Closure from which the drawn lid fades in; before that, stretching the portrait's own will do."""
+"""Closure from which the drawn lid fades in; below it, stretching the portrait's own lid is enough."""
 
 
 def close_lid_margins(upper: Double, lower: Double, closure: float) -> tuple[Double, Double]:
-    """Where margins of open lids, (n, k) each in any unit, go at a closure: 1 closed, below 0 opened wider."""
+    """Move the margins of open lids, (n, k) each in any unit, by a closure: 1 closed, below 0 wider open."""
     meeting = lower + LID_MEETING_POINT * (upper - lower)
     if closure < 0:
         return upper + closure * 0.35 * (lower - upper), lower
@@ -42,8 +42,8 @@ def close_lid_margins(upper: Double, lower: Double, closure: float) -> tuple[Dou
 class EyeLayers:
     """One eye of one portrait, in pixels of the portrait.
 
-    `eyeball` and `closed`, uint8 RGB of `region`: the eye without lids, the eye closed. `strip` holds
-    the portrait's positions of the lid: crease row, then the line where closed lids meet, corners included.
+    `eyeball` and `closed`, uint8 RGB of `region`: the eye without lids, and the closed eye. `strip` holds the
+    positions of the lid in the portrait: the crease row, then the line where closed lids meet, corners included.
     """
 
     eye: Eye
@@ -60,11 +60,11 @@ class EyeLayers:
     def draw(self, canvas: Image, landmarks: Float, unlidded: Float, closure: float, gaze: Float) -> None:
         """Draw the eye into a warped frame, in place.
 
-        `landmarks` float32 (478, 2): where everything goes, lids closed as asked; `unlidded` (478, 2): the same
-        with the lids untouched. `gaze` (2,) pixels of the portrait, y down.
+        `landmarks` float32 (478, 2): the target positions, with the lids closed by `closure`; `unlidded` (478, 2):
+        the same with the portrait's lids. `gaze` (2,) pixels of the portrait, y down.
         """
         looking = float(np.hypot(*gaze)) / (0.02 * self.width)
-        shown = min(max(looking, abs(closure) / 0.04), 1.0)  # an eye at rest is the portrait's, untouched
+        shown = min(max(looking, abs(closure) / 0.04), 1.0)  # an eye at rest stays the portrait's
         if shown > 0:
             self._draw_eyeball(canvas, landmarks, unlidded[self.eye.ring], gaze, shown)
         if closure > _LID_FADE_CLOSURE:
@@ -109,7 +109,7 @@ class EyeLayers:
 
 
 def build_eye(image: Image, landmarks: Float, eye: Eye) -> EyeLayers:
-    """The layers of one eye of a portrait, uint8 RGB (H, W, 3), with landmarks (478, 2)."""
+    """Build the layers of one eye of a portrait, uint8 RGB (H, W, 3), with landmarks (478, 2)."""
     ring = landmarks[eye.ring]
     width = float(np.linalg.norm(landmarks[eye.inner] - landmarks[eye.outer]))
     region = PixelRect.bounding(
@@ -117,7 +117,7 @@ def build_eye(image: Image, landmarks: Float, eye: Eye) -> EyeLayers:
     )
     if (
         region.is_empty
-    ):  # an eye beyond the picture's edge: its nearest pixel stands for it, and is never seen
+    ):  # an eye beyond the picture's edge: the nearest pixel replaces it unseen
         left, top = min(region.left, image.shape[1] - 1), min(region.top, image.shape[0] - 1)
         region = PixelRect(left, top, left + 1, top + 1)
     patch = np.ascontiguousarray(region.crop(image))
@@ -155,7 +155,7 @@ def _landmark_row(eye: Eye, middle: NDArray[np.intp]) -> NDArray[np.intp]:
 
 
 def _paint_eyeball(patch: Image, ring: Float, iris: Float, radius: float) -> Image:
-    """The eye as if the lids were not there: the iris completed by its own other half, the white carried on."""
+    """Paint the eye without lids: the iris completed from its other half, the white extended."""
     height, width = patch.shape[:2]
     whole = PixelRect(0, 0, width, height)
     opening = polygon_mask(ring, whole) > 0.5
@@ -175,7 +175,7 @@ def _paint_eyeball(patch: Image, ring: Float, iris: Float, radius: float) -> Ima
 
 
 def _paint_closed_eye(patch: Image, upper: Float, lower: Float, meeting: Float, width: float) -> Image:
-    """Skin over the opening, shaded as a lid over a ball, with lashes where the lids meet."""
+    """Paint skin over the opening, shaded as a lid over a ball, with lashes where the lids meet."""
     height, columns = patch.shape[:2]
     whole = PixelRect(0, 0, columns, height)
     away = (upper - lower) / np.maximum(np.linalg.norm(upper - lower, axis=1, keepdims=True), 1e-3)
@@ -202,14 +202,14 @@ def _paint_closed_eye(patch: Image, upper: Float, lower: Float, meeting: Float, 
 
 
 def _distance_below(curve: Float, height: int, columns: int) -> Float:
-    """For each pixel how far it lies below a curve that runs from side to side, in pixels; above is negative."""
+    """Return each pixel's distance below a curve that runs from side to side, in pixels; above it is negative."""
     order = np.argsort(curve[:, 0])
     level = np.interp(np.arange(columns), curve[order, 0], curve[order, 1])
     return np.asarray(np.arange(height)[:, None] - level[None, :], np.float32)
 
 
 def _lash_line(meeting: Float, away: Float, width: float, whole: PixelRect) -> Float:
-    """Coverage 0…1 of the lashes of a closed eye: a line that swells in the middle, and short strokes below."""
+    """Return the coverage 0…1 of a closed eye's lashes: a line, thicker in the middle, and short strokes below."""
     scale = 4
     big = np.zeros((whole.height * scale, whole.width * scale), np.uint8)
     fine = np.linspace(0, len(meeting) - 1, 40)
@@ -245,7 +245,7 @@ def _lash_line(meeting: Float, away: Float, width: float, whole: PixelRect) -> F
 
 
 def _lash_colour(patch: Image, upper: Float, lower: Float) -> Float:
-    """The dark of this eye's own lash line: the darkest tenth along the upper margin."""
+    """Return the colour of this eye's lash line: the darkest tenth along the upper margin."""
     points = (
         np.concatenate([upper + shift * (upper - lower) for shift in (-0.1, 0.0, 0.1)]).round().astype(int)
     )
@@ -257,11 +257,11 @@ def _lash_colour(patch: Image, upper: Float, lower: Float) -> Float:
 
 
 def _fit_affine(source: Float, target: Float) -> Float:
-    """Least-squares affine map float32 (2, 3) from points (n, 2) to points (n, 2)."""
+    """Fit the least-squares affine map float32 (2, 3) from points (n, 2) to points (n, 2)."""
     middle, there = source.mean(0), target.mean(0)
     apart = source - middle
     (xx, xy), (_, yy) = (apart.T @ apart).tolist()
-    least = 1e-6 * (xx + yy) + 1e-9  # points in one line leave one direction free
+    least = 1e-6 * (xx + yy) + 1e-9  # points on one line leave one direction undetermined
     xx, yy = xx + least, yy + least
     inverse = np.array([[yy, -xy], [-xy, xx]], np.float32) / np.float32(xx * yy - xy * xy)
     linear = (inverse @ (apart.T @ target)).T

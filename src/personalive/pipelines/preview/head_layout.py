@@ -1,4 +1,4 @@
-"""Where the head is in a portrait, as far as its face tells."""
+"""The position of the head in a portrait, derived from its face."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from personalive.pipelines.preview import topology as mesh
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadLayout:
-    """A face's own axes in the picture: `centre`, unit vectors `across` (to its side) and `down` (to its chin),
-    `width` and `height` of the face in pixels, and its outline `oval` float32 (36, 2).
+    """The axes of a face in the picture.
+
+    `centre`, unit vectors `across` (to its side) and `down` (to its chin), `width` and `height` of the face in
+    pixels, and its outline `oval` float32 (36, 2).
     """
 
     centre: Float
@@ -27,7 +29,7 @@ class HeadLayout:
 
     @classmethod
     def from_landmarks(cls, landmarks: Float) -> HeadLayout:
-        """From landmarks (≥ 468, 2 or more) in pixels."""
+        """Compute the layout from landmarks (≥ 468, 2 or more) in pixels."""
         top, chin = landmarks[mesh.FOREHEAD, :2], landmarks[mesh.CHIN, :2]
         down = (chin - top) / max(float(np.linalg.norm(chin - top)), 1e-3)
         across = np.array([down[1], -down[0]], np.float32)
@@ -44,21 +46,21 @@ class HeadLayout:
         )
 
     def to_face_coords(self, pixels: Float) -> tuple[Double, Double]:
-        """Pixels (n, 2) in face widths to the side and face heights down, from the middle of the face."""
+        """Convert pixels (n, 2) to face widths to the side and face heights down, from the middle of the face."""
         offset = pixels - self.centre
         return offset @ self.across / self.width, offset @ self.down / self.height
 
     def distance_outside_oval(self, pixels: Float) -> Double:
-        """Distance in pixels of (n, 2) from the face's outline, 0 inside."""
+        """Return the distance in pixels of points (n, 2) from the face's outline, 0 inside."""
         outline = self.oval.reshape(-1, 1, 2)
         inside = [cv2.pointPolygonTest(outline, (float(x), float(y)), True) for x, y in pixels]
         return np.asarray(np.maximum(-np.array(inside), 0.0))
 
     def head_weights(self, pixels: Float, *, cut_out: bool) -> Double:
-        """How much each pixel (n, 2) moves with the head, 0…1: all of face, ears and hair, less down the neck.
+        """Return how much each pixel (n, 2) moves with the head, 0…1: face, ears and hair fully, the neck less.
 
-        `cut_out`: the head is a layer of its own, so that what lies beside it may move unseen, and hair of any
-        size moves whole. Otherwise the share fades to nothing around the head.
+        `cut_out`: the head is a separate layer, so that pixels beside it may move unseen, and hair of any size
+        moves as a whole. Otherwise the weight fades to zero around the head.
         """
         x, y = self.to_face_coords(pixels)
         up, below = np.maximum(-y, 0.0), np.maximum(y, 0.0)
@@ -77,6 +79,6 @@ class HeadLayout:
 
 
 def smooth_falloff(x: Double | Float) -> Double:
-    """1 at 0, 0 from 1 on, smooth at both ends."""
+    """Return a falloff that is 1 at 0 and 0 from 1 on, smooth at both ends."""
     t = np.clip(1.0 - np.asarray(x, np.float64), 0.0, 1.0)
     return np.asarray(t * t * t * (t * (6 * t - 15) + 10))

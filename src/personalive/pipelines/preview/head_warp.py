@@ -1,8 +1,8 @@
-"""How everything that is no face mesh follows it: hair, ears, neck, down to a background that stays.
+"""The motion of everything outside the face mesh: hair, ears and neck follow it, the background stays.
 
-A smooth displacement field on a coarse grid over the whole picture. Near the face it moves as the mesh does, so
-the two meet without a seam; over hair and ears it is the head's rigid motion at an estimated depth; it fades to
-nothing over a margin, and beyond that the picture is left exactly as it is.
+It is a smooth displacement field on a coarse grid over the whole picture. Near the face it equals the mesh's
+motion, so the two meet without a seam; over hair and ears it is the head's rigid motion at an estimated depth; it
+fades to zero over a margin, and beyond that the picture is unchanged.
 """
 
 from __future__ import annotations
@@ -20,20 +20,22 @@ from personalive.pipelines.preview.matte import to_layer_coords
 from personalive.pipelines.preview.mesh import PixelRect, sample_image
 
 GRID = 8
-"""Pixels between two nodes of the field; each stands in the middle of a square of so many pixels."""
+"""Pixels between two nodes of the field; each is at the centre of a square of that side."""
 _FIRST_NODE = (GRID - 1) / 2
 _CONTROL_VERTICES = 8
 _INVERSION_STEPS = 18
 _INVERSION_RATE = 0.6
-"""How far each step goes: less than all the way, so that a tilted head's swirl is inverted as well."""
+"""Step size of the fixed-point inversion: below 1, so that it converges for a tilted head's rotation too."""
 _VISIBLE_PIXELS = 0.02
-"""Pixels that a node moves at least, to move at all."""
+"""Least motion of a node in pixels; below it the node counts as still."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SamplingMap:
-    """The `region` that moves at all; `source` float32 (h, w, 2) its pixels come from, in pixels of the head's
-    sheet; `static_mask` uint8 (h, w), 1 where nothing moves after all.
+    """A map from pixels of the result to the head layer.
+
+    `region` holds all that moves; `source` float32 (h, w, 2) says where its pixels come from, in pixels of the head
+    layer; `static_mask` uint8 (h, w) is 1 where nothing moves.
     """
 
     region: PixelRect
@@ -43,11 +45,11 @@ class SamplingMap:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadWarp:
-    """What is fixed for one portrait. Node arrays are (rows · columns, …), row by row.
+    """The constants of one portrait. Node arrays are (rows · columns, …), row by row.
 
-    `nodes` float64 (n, 3): head coordinates of what each node shows, cm; `head` float32 (n,): how much it
-    belongs to the head, 0…1. The nodes `expressive_nodes` (m,) take on the mesh's expression: each that of its nearest
-    vertices `control_vertices` (m, k), weighted by `control_weights` float32 (m, k).
+    `nodes` float64 (n, 3): head coordinates of each node's pixel, cm; `head` float32 (n,): how much it belongs to
+    the head, 0…1. The nodes `expressive_nodes` (m,) follow the mesh's expression: each that of its nearest vertices
+    `control_vertices` (m, k), weighted by `control_weights` float32 (m, k).
     """
 
     size: tuple[int, int]
@@ -61,7 +63,7 @@ class HeadWarp:
     control_weights: Float
 
     def compute_sampling(self, pose: HeadPose, expression: Float) -> SamplingMap:
-        """Where a new pose and a mesh displacement (468, 2) in pixels take each pixel from."""
+        """Return the map by which a new pose and a mesh displacement (468, 2) in pixels move the picture."""
         moved = self.head[:, None] * (pose.to_frame(self.nodes)[:, :2].astype(np.float32) - self.pixels)
         moved[self.expressive_nodes] += np.einsum(
             "mk,mkc->mc", self.control_weights, expression.take(self.control_vertices, axis=0)
@@ -77,14 +79,14 @@ class HeadWarp:
         return self._upsample(np.asarray(back * np.float32(GRID), np.float32))
 
     def _upsample(self, coarse: Float) -> SamplingMap:
-        """A node field in the region around the nodes that move by a visible amount."""
+        """Upsample a node field to the pixels of the region around the nodes that move by a visible amount."""
         moves = (np.abs(coarse[..., 0]) > _VISIBLE_PIXELS) | (np.abs(coarse[..., 1]) > _VISIBLE_PIXELS)
         rows, columns = np.nonzero(moves)
         if len(rows) == 0:
             return SamplingMap(
                 PixelRect(0, 0, 0, 0), np.zeros((0, 0, 2), np.float32), np.zeros((0, 0), np.uint8)
             )
-        # A node more on every side: between a node that moves and one that does not, pixels move.
+        # One more node on every side: pixels between a moving node and a still one move too.
         near = np.asarray(cv2.dilate(moves.astype(np.uint8), np.ones((3, 3), np.uint8)), np.uint8)
         top, bottom = max(int(rows.min()) - 1, 0), min(int(rows.max()) + 2, self.rows)
         left, right = max(int(columns.min()) - 1, 0), min(int(columns.max()) + 2, self.columns)
@@ -99,7 +101,7 @@ class HeadWarp:
         part[..., 1] += np.arange(top - 1, bottom + 1, dtype=np.float32)[:, None] * GRID + np.float32(
             _FIRST_NODE
         )
-        # What is linear stays so, the pixels' own places too, but for the half of a node at the edges.
+        # Linear interpolation keeps linear fields exact, pixel positions too, except in half a cell at the edges.
         fine = cv2.resize(to_layer_coords(part), None, fx=GRID, fy=GRID, interpolation=cv2.INTER_LINEAR)
         where = inside.shift(GRID, GRID).crop(np.asarray(fine, np.float32))
         return SamplingMap(region, where, inside.crop(np.asarray(still, np.uint8)))
@@ -108,9 +110,9 @@ class HeadWarp:
 def build_head_warp(
     landmarks: Float, pose: HeadPose, layout: HeadLayout, size: tuple[int, int], *, cut_out: bool
 ) -> HeadWarp:
-    """The field of a portrait of `size` (width, height) with landmarks (478, 3) and their pose.
+    """Build the field of a portrait of `size` (width, height) with landmarks (478, 3) and their pose.
 
-    `cut_out`: the head is a layer of its own before a background that stays.
+    `cut_out`: the head is a separate layer before a background that stays.
     """
     width, height = size
     columns, rows = -(-width // GRID), -(-height // GRID)

@@ -1,8 +1,8 @@
-"""The head cut out of its background, so that the background can stay where it is.
+"""Separation of the head from its background, so that the background can stay still.
 
-The cut is GrabCut (Rother et al. 2004) told by the face where a head is likely, at a quarter of a megapixel, and
-softened along hair with a guided filter (He et al. 2010). What the head uncovers when it moves is filled in from
-around it. Where no believable cut is found the portrait is left in one piece.
+The mask is found by GrabCut (Rother et al. 2004) at a quarter of a megapixel, initialised from the face's position,
+and softened along hair with a guided filter (He et al. 2010). The background behind the head is filled in from its
+surroundings. Where no plausible mask is found the portrait stays a single layer.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ _NO_RECTANGLE = (0, 0, 1, 1)
 
 
 LAYER_SCALE = 2
-"""The head's layer is kept at so many times the portrait's size: sampling it linearly is then as sharp as sampling
-the portrait with a cubic kernel, at a quarter of the cost. Pixel x of the portrait is SHEET·x + 0.5 there."""
+"""Size of the head's layer over the portrait's: sampling it linearly is then as sharp as sampling the portrait with
+a cubic kernel, at a quarter of the cost. Pixel x of the portrait is LAYER_SCALE·x + 0.5 there."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MattedPortrait:
-    """A portrait in two layers: portrait = head + (1 - cover) · background, but for stray hair past the cut.
+    """A portrait in two layers: portrait = head + (1 - alpha) · background, except for stray hair outside the mask.
 
-    `head` uint8 (SHEET·H, SHEET·W, 4): the head in premultiplied RGB, and its cover 0…255. `background` uint8
-    RGB (H, W, 3). `is_single_layer`: no cut was found, the sheet covers everything.
+    `head` uint8 (LAYER_SCALE·H, LAYER_SCALE·W, 4): the head in premultiplied RGB, and its alpha 0…255. `background`
+    uint8 RGB (H, W, 3). `is_single_layer`: no mask was found, and the head layer covers everything.
     """
 
     head: NDArray[np.uint8]
@@ -42,7 +42,7 @@ class MattedPortrait:
     is_single_layer: bool
 
     def compose(self, where: Float, region: PixelRect) -> Image:
-        """The picture of a region, uint8 RGB: `where` float32 (h, w, 2) samples the sheet in its own pixels."""
+        """Compose a region, uint8 RGB; `where` float32 (h, w, 2) are positions in the head layer's pixels."""
         layer = sample_image(self.head, where)
         head = cv2.cvtColor(layer, cv2.COLOR_RGBA2RGB)
         if self.is_single_layer:
@@ -53,14 +53,14 @@ class MattedPortrait:
 
 
 def to_layer_coords(pixels: Float) -> Float:
-    """Positions in the portrait, any shape, as positions on the sheet."""
+    """Convert positions in the portrait, any shape, to positions in the head layer."""
     return np.asarray(np.float32(LAYER_SCALE) * pixels + np.float32(0.5 * (LAYER_SCALE - 1)), np.float32)
 
 
 def separate_head(image: Image, layout: HeadLayout, others: Sequence[HeadLayout] = ()) -> MattedPortrait:
-    """The two layers of a portrait, uint8 RGB (H, W, 3); in one piece where no cut can be trusted.
+    """Separate a portrait, uint8 RGB (H, W, 3), into two layers, or one where no plausible mask is found.
 
-    `others`: more heads in the picture, which are background and must stay as they are.
+    `others`: more heads in the picture, which are background and must stay unchanged.
     """
     height, width = image.shape[:2]
     scale = min(_WORKING_SIDE / max(height, width), 1.0)
@@ -89,14 +89,14 @@ def _build_head_layer(premultiplied: Image, cover: NDArray[np.uint8]) -> NDArray
 def _segment(
     small: Image, layout: HeadLayout, others: Sequence[HeadLayout], scale: float
 ) -> NDArray[np.uint8] | None:
-    """The head (and what hangs together with it) as 1 in a uint8 mask of the reduced portrait."""
+    """Return a uint8 mask of the reduced portrait, 1 for the head and what is connected to it."""
     height, width = small.shape[:2]
     x, y = _face_coords(layout, small, scale)
     guess = np.full((height, width), cv2.GC_PR_BGD, np.uint8)
     guess[np.hypot(x / 0.72, np.where(y < 0, y / 0.85, y / 0.7)) < 1] = cv2.GC_PR_FGD
     guess[(y > 0.55) & (np.abs(x) < 0.45 + 1.2 * np.clip(y - 0.55, 0, 2))] = cv2.GC_PR_FGD
     guess[(np.hypot(x / 1.1, np.minimum(y, 0) / 1.35) > 1) & (y < 0.6)] = cv2.GC_BGD
-    for other in others:  # each pixel is the nearest head's
+    for other in others:  # each pixel belongs to the nearest head
         guess[np.hypot(*_face_coords(other, small, scale)) < np.hypot(x, y)] = cv2.GC_BGD
     outline = cv2.convexHull((layout.oval * scale).astype(np.int32))
     cv2.fillConvexPoly(guess, outline, cv2.GC_FGD)
@@ -104,7 +104,7 @@ def _segment(
     if not background.any() or not (guess == cv2.GC_FGD).any():
         return None  # the face fills the picture, or lies outside it
     smooth = cv2.bilateralFilter(small, 5, 25, 5)
-    cv2.setRNGSeed(0)  # its colour clusters start at random; the same portrait must give the same cut
+    cv2.setRNGSeed(0)  # GrabCut's clusters start at random; the same portrait must give the same mask
     cv2.grabCut(smooth, guess, _NO_RECTANGLE, np.zeros((1, 65)), np.zeros((1, 65)), 4, cv2.GC_INIT_WITH_MASK)
     mask = np.isin(guess, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
     mask = np.asarray(cv2.morphologyEx(mask, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8)))
@@ -117,7 +117,7 @@ def _segment(
 
 
 def _face_coords(layout: HeadLayout, small: Image, scale: float) -> tuple[Double, Double]:
-    """A head's own coordinates at every pixel of the reduced portrait, each (h, w)."""
+    """Return a head's coordinates at every pixel of the reduced portrait, each (h, w)."""
     height, width = small.shape[:2]
     y, x = np.mgrid[0:height, 0:width].astype(np.float32) / np.float32(scale)
     side, down = layout.to_face_coords(np.column_stack([x.ravel(), y.ravel()]))
@@ -125,7 +125,7 @@ def _face_coords(layout: HeadLayout, small: Image, scale: float) -> tuple[Double
 
 
 def _keep_main_part(mask: NDArray[np.uint8], face: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The connected part that holds the face, its small holes closed."""
+    """Keep the connected part that holds the face, with its small holes closed."""
     _, labels = cv2.connectedComponents(mask)
     mine = np.bincount(labels[face > 0]).argmax()
     part = (labels == mine).astype(np.uint8)
@@ -137,7 +137,7 @@ def _keep_main_part(mask: NDArray[np.uint8], face: NDArray[np.uint8]) -> NDArray
 
 
 def _refine_matte(image: Image, rough: Float) -> Float:
-    """A soft edge that follows the picture's own: a guided filter of the rough matte, kept near its border."""
+    """Soften the edge along the picture's edges: a guided filter of the rough matte, limited to near its border."""
     guide = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32) / np.float32(255)
     side = max(round(0.018 * max(image.shape[:2])), 3)
 
@@ -157,9 +157,9 @@ def _refine_matte(image: Image, rough: Float) -> Float:
 
 
 def _raise_to_possible_alpha(alpha: Float, image: Image, background: Image) -> Float:
-    """A matte raised to what the colours allow: no head is darker than black or brighter than white.
+    """Raise a matte to the least alpha that the colours allow: no head is darker than black or brighter than white.
 
-    A softer edge would make the head's own colour fall out of range there, and glow once it has moved.
+    With a lower alpha the head's colour would be out of range there, and glow after moving.
     """
     own, behind = image.astype(np.float32), background.astype(np.float32)
     darker = (behind - own) / np.maximum(behind, 1.0)
@@ -171,14 +171,14 @@ def _raise_to_possible_alpha(alpha: Float, image: Image, background: Image) -> F
 def _inpaint_head(
     image: Image, small: Image, head: NDArray[np.uint8], alpha: Float, layout: HeadLayout
 ) -> Image:
-    """The picture with the moving head painted over from what surrounds it, coarse as nobody looks there long."""
+    """Paint over the head from its surroundings, coarsely, since little of it is seen."""
     height, width = image.shape[:2]
     grid_y, grid_x = np.mgrid[0:height:8, 0:width:8].astype(np.float32)
     share = layout.head_weights(np.column_stack([grid_x.ravel(), grid_y.ravel()]), cut_out=True)
     moving = cv2.resize(share.reshape(grid_x.shape).astype(np.float32), (width, height))
     reach = (
         2 * max(round(0.028 * max(small.shape[:2])), 2) + 1
-    )  # stray hair past the cut must not colour the wall
+    )  # stray hair outside the mask must not colour the background
     hidden = cv2.dilate(head, np.ones((reach, reach), np.uint8))
     body = cv2.resize((moving < 0.02).astype(np.uint8), (small.shape[1], small.shape[0])) > 0
     hole = (hidden > 0) & ~body
@@ -189,7 +189,7 @@ def _inpaint_head(
 
 
 def _fill_hole(small: Image, hole: NDArray[np.bool_], wall: NDArray[np.bool_]) -> Image:
-    """A hole filled from the wall around it, smoothly: averages over ever smaller reach, the finest last."""
+    """Fill a hole smoothly from the `wall` around it: averages over decreasing distances, the finest last."""
     known = wall.astype(np.float32)
     colours = small.astype(np.float32) * known[..., None]
     if not known.any():

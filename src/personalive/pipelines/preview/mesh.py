@@ -1,4 +1,4 @@
-"""Triangle meshes to sampling maps: where in the source each pixel of the result comes from."""
+"""Rasterization of triangle meshes to sampling maps: the source position of each pixel of the result."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from personalive.face.face import Float
 
 _SUBPIXEL_BITS = 4
 _EDGE_MARGIN = 1e-3
-"""Pixels by which triangles are widened, so that neighbours leave no pixel between them out for rounding."""
+"""Pixels by which triangles are widened, so that rounding leaves no gaps between neighbours."""
 _MIN_AREA = 1e-3
-"""Twice the square pixels that a triangle covers at least, to be painted at all."""
+"""Twice the least area, in square pixels, of a triangle that is painted."""
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
@@ -31,8 +31,8 @@ class PixelRect:
 
     @classmethod
     def bounding(cls, points: Float, size: tuple[int, int], margin: float = 0.0) -> PixelRect:
-        """The pixels that points (n, 2) and `margin` more span, inside an image of `size` (width, height)."""
-        # Numbers of Python's own: on single ones NumPy takes ten times as long.
+        """Return the bounds of points (n, 2) and a `margin`, clipped to an image of `size` (width, height)."""
+        # Python's numbers, since NumPy takes ten times as long for single ones.
         low, high = points.min(0).tolist(), points.max(0).tolist()
         left, top = (min(max(math.floor(v - margin), 0), n) for v, n in zip(low, size, strict=True))
         right, bottom = (min(max(math.ceil(v + margin) + 1, 0), n) for v, n in zip(high, size, strict=True))
@@ -40,12 +40,12 @@ class PixelRect:
 
     @property
     def width(self) -> int:
-        """Columns."""
+        """Number of columns."""
         return self.right - self.left
 
     @property
     def height(self) -> int:
-        """Rows."""
+        """Number of rows."""
         return self.bottom - self.top
 
     @property
@@ -54,31 +54,31 @@ class PixelRect:
         return self.width < 1 or self.height < 1
 
     def crop(self, image: NDArray[Scalar]) -> NDArray[Scalar]:
-        """The view of an image (H, W, …) inside the rectangle."""
+        """Return the view of an image (H, W, …) inside the rectangle."""
         return image[self.top : self.bottom, self.left : self.right]
 
     def intersection(self, other: PixelRect) -> PixelRect:
-        """What two rectangles share; empty where they do not meet."""
+        """Return the intersection with another rectangle; empty if they do not overlap."""
         left, top = max(self.left, other.left), max(self.top, other.top)
         right, bottom = min(self.right, other.right), min(self.bottom, other.bottom)
         return PixelRect(left, top, max(right, left), max(bottom, top))
 
     def shift(self, x: int, y: int) -> PixelRect:
-        """The rectangle moved to the right and down by whole pixels."""
+        """Return the rectangle moved to the right and down by whole pixels."""
         return PixelRect(self.left + x, self.top + y, self.right + x, self.bottom + y)
 
 
 def interpolate_mesh(
     target: Float, values: Float, triangles: NDArray[np.int32], region: PixelRect
 ) -> tuple[Float, NDArray[np.bool_]]:
-    """Spread vertex values linearly over the triangles, painted in the order given (far ones first).
+    """Interpolate vertex values linearly over the triangles, painted in the order given (far ones first).
 
     `target` float32 (n, 2) pixel positions; `values` float32 (n, channels). Returns float32
-    (channels, height, width) of the region, and which of its pixels have their middle in a triangle. A triangle
-    whose corners run clockwise in the picture shows its face; those that show their back, or have no area, are
-    left out.
+    (channels, height, width) of the region, and a mask of its pixels whose centre is in a triangle. A triangle
+    whose corners run clockwise in the picture is front-facing; back-facing ones and those without area are left
+    out.
     """
-    # Corner by corner, each (2, triangles): NumPy is slow along short axes.
+    # One array (2, triangles) per corner: NumPy is slow along short axes.
     x, y = (
         target[:, axis].take(triangles.T) - np.float32(start)
         for axis, start in ((0, region.left), (1, region.top))
@@ -101,18 +101,18 @@ def interpolate_mesh(
         channel *= columns
         channel += down.take(owner, mode="clip") * rows
         channel += start.take(owner, mode="clip")
-        # A triangle seen edge-on is steep, and its rim would reach past its own values.
+        # A triangle seen edge-on is steep: its widened edge would extrapolate beyond its values.
         np.maximum(channel, least.take(owner, mode="clip"), out=channel)
         np.minimum(channel, most.take(owner, mode="clip"), out=channel)
     return spread, owner >= 0
 
 
 def _rasterize(x: Float, y: Float, run: Float, rise: Float, size: tuple[int, int]) -> NDArray[np.intp]:
-    """Which of the triangles is the last over each pixel of `size` (height, width); -1 for none.
+    """Return the index of the last triangle over each pixel of `size` (height, width); -1 for none.
 
-    `x` and `y` (3, n): the corners, clockwise; `run` and `rise` (3, n) lead to the next one. All at once, row by
-    row of each triangle: a call of OpenCV for each takes longer, and longer still beside other threads, since each
-    call gives the interpreter up and has to get it back.
+    `x` and `y` (3, n): the corners, clockwise; `run` and `rise` (3, n) lead to the next one. All triangles are
+    rasterized at once, row by row: an OpenCV call for each takes longer, and longer still beside other threads,
+    since each call releases the interpreter lock and has to take it again.
     """
     height, width = size
     top, bottom = (choose(choose(y[0], y[1]), y[2]) for choose in (np.minimum, np.maximum))
@@ -121,7 +121,7 @@ def _rasterize(x: Float, y: Float, run: Float, rise: Float, size: tuple[int, int
     slope = run / np.where(np.abs(rise) < _EDGE_MARGIN, np.float32(1), rise)
     start = x - slope * y
     left = right = np.zeros(0, np.float32)
-    # Going clockwise, a triangle lies to the left of where it goes down and to the right of where it goes up.
+    # Going clockwise, the triangle is to the left of edges that go down and to the right of those that go up.
     for down, tightest, nowhere in ((True, np.minimum, np.inf), (False, np.maximum, -np.inf)):
         bounds = rise >= _EDGE_MARGIN if down else rise <= -_EDGE_MARGIN
         starts, slopes = np.where(bounds, start, np.float32(nowhere)), np.where(bounds, slope, np.float32(0))
@@ -137,7 +137,10 @@ def _rasterize(x: Float, y: Float, run: Float, rise: Float, size: tuple[int, int
 
 
 def _enumerate_ranges(low: Float, high: Float, length: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """The whole numbers of 0…length - 1 from low (n,) to high (n,): of which range each is, and itself."""
+    """Enumerate the integers of 0…length - 1 in the ranges low (n,) to high (n,).
+
+    Returns the index of each integer's range, and the integer.
+    """
     first = np.ceil(np.maximum(low - np.float32(_EDGE_MARGIN), np.float32(0))).astype(np.intp)
     last = np.floor(np.minimum(high + np.float32(_EDGE_MARGIN), np.float32(length - 1))).astype(np.intp)
     count = np.maximum(last - first + 1, 0)
@@ -146,7 +149,7 @@ def _enumerate_ranges(low: Float, high: Float, length: int) -> tuple[NDArray[np.
 
 
 def _fit_planes(values: Float, x: Float, y: Float, run: Float, rise: Float) -> Float:
-    """Per channel (channels, 5, triangles) a, b, c of value = a·x + b·y + c, and its least and largest value.
+    """Fit planes (channels, 5, triangles): a, b, c of value = a·x + b·y + c, and the least and largest value.
 
     `values` (channels, 3, triangles) at the corners, the first of them at `x` and `y`; `run` and `rise` (3,
     triangles) lead from each corner to the next.
@@ -164,14 +167,14 @@ def _fit_planes(values: Float, x: Float, y: Float, run: Float, rise: Float) -> F
 
 
 def sample_image(image: NDArray[Scalar], where: Float) -> NDArray[Scalar]:
-    """An image (H, W, …) at positions float32 (h, w, 2), in its pixels, linearly; its border goes on outside."""
-    # OpenCV's types do not know that the second map may be absent, and an empty one is not the same.
+    """Sample an image (H, W, …) linearly at positions float32 (h, w, 2) in its pixels; its border is replicated."""
+    # OpenCV's type stubs do not allow None for the second map, and an empty one means something else.
     taken = cv2.remap(image, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # type: ignore[call-overload]
     return np.asarray(taken, image.dtype)
 
 
 def polygon_mask(points: Float, region: PixelRect, soften: float = 0.0) -> Float:
-    """Coverage 0…1, float32 (height, width), of a polygon (n, 2) in the region, edges antialiased."""
+    """Return the coverage 0…1, float32 (height, width), of a polygon (n, 2) in the region, edges antialiased."""
     mask = np.zeros((region.height, region.width), np.uint8)
     if region.is_empty:
         return mask.astype(np.float32)
@@ -183,7 +186,7 @@ def polygon_mask(points: Float, region: PixelRect, soften: float = 0.0) -> Float
 
 
 def blend(canvas: NDArray[np.uint8], region: PixelRect, layer: NDArray[np.generic], alpha: Float) -> None:
-    """Lay RGB (h, w, 3), 0…255, over a region of an image, uint8 RGB, in place; `alpha` (h, w) 0…1."""
+    """Blend RGB (h, w, 3), 0…255, over a region of an image, uint8 RGB, in place; `alpha` (h, w) 0…1."""
     view = region.crop(canvas)
     mixed = view + (layer.astype(np.float32) - view) * alpha[..., None]
     view[...] = np.clip(mixed + 0.5, 0, 255).astype(np.uint8)

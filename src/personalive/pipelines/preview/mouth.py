@@ -1,8 +1,8 @@
-"""A mouth that opens: what is behind the lips, drawn through the opening between them.
+"""A mouth that opens: the inside of the mouth, drawn through the opening between the lips.
 
 Upper teeth belong to the skull and stay with the head; lower teeth and tongue go down with the jaw. What the
-portrait itself shows between its lips is kept and moves with them in the same way; only what no picture holds is
-made up: a dark cavity, a tongue, and teeth where the portrait's mouth is shut.
+portrait shows between its lips is kept and moves in the same way; only what it does not show is synthesised: a dark
+cavity, a tongue, and teeth where the portrait's mouth is shut.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from personalive.pipelines.preview.mesh import PixelRect, blend, polygon_mask
 _PIXELS_PER_CM = 36.0
 """Texture pixels per cm of the head."""
 _TEXTURE_SIZE_CM = (6.4, 7.0)
-"""Width and height of the textures in cm, their origin (the middle between the lips) at a third of the height."""
+"""Width and height of the textures in cm; their origin, the middle between the lips, is at 40 % of the height."""
 _UPPER_WIDTHS = (0.0, 0.42, 0.34, 0.36, 0.32, 0.31, 0.42, 0.4)
 _LOWER_WIDTHS = (0.0, 0.27, 0.29, 0.33, 0.33, 0.33, 0.45, 0.4)
-"""Teeth from the middle outwards, cm as seen from the front."""
+"""Widths of the teeth from the middle outwards, cm as seen from the front."""
 _MIN_GAP_CM = 0.12
-"""cm between the lips from which a portrait's own mouth counts as open."""
+"""cm between the lips from which the portrait's mouth counts as open."""
 _TEXTURE_ORIGIN_CM = (_TEXTURE_SIZE_CM[0] / 2, _TEXTURE_SIZE_CM[1] * 0.4)
 
 
@@ -46,12 +46,12 @@ class MouthLayers:
     def draw(self, canvas: Image, landmarks: Float, pose: HeadPose, shape: Double) -> None:
         """Draw into a warped frame, in place.
 
-        `landmarks` (478, 2) where the lips are; `shape` (478, 3) cm by how much everything has left its place,
-        in head coordinates. Lips in their place show what the warped portrait shows.
+        `landmarks` (478, 2) hold the lips' positions; `shape` (478, 3) cm are the displacements of all landmarks in
+        head coordinates. Lips that are not displaced show what the warped portrait shows.
         """
         moved = float(np.abs(shape[mesh.mouth_ring()]).max())
-        # Lips part over shut teeth in a smile, with the jaw in a word: lower teeth go with the chin, but stay near
-        # the lip before them.
+        # A smile parts the lips over shut teeth, speech opens the jaw: lower teeth follow the chin, but stay near
+        # the lower lip.
         jaw_drop = shape[mesh.CHIN_POINTS].mean(0)
         jaw_drop[1] = min(jaw_drop[1], shape[14, 1] + 0.35)
         ring = landmarks[mesh.mouth_ring()]
@@ -72,7 +72,7 @@ class MouthLayers:
         blend(canvas, region, self._render_interior(pose, jaw_drop, region) * shadow[..., None], edge)
 
     def _render_interior(self, pose: HeadPose, jaw_drop: Double, region: PixelRect) -> Float:
-        """What would be seen of the mouth if there were no lips, float32 RGB 0…255 of a region."""
+        """Render the mouth as it would look without lips, float32 RGB 0…255 of a region."""
         extent = (region.width, region.height)
         linear = cv2.INTER_LINEAR
         drops = jaw_drop * np.array([[0.0], [0.5], [1.0]])
@@ -87,7 +87,7 @@ class MouthLayers:
 
     @staticmethod
     def _affine_placements(pose: HeadPose, origins: Double, region: PixelRect) -> Float:
-        """Affine (n, 2, 3) from texture pixels to the region's pixels, for each of `origins` (n, 3)."""
+        """Return affine maps (n, 2, 3) from texture pixels to the region's pixels, for each of `origins` (n, 3)."""
         axes = np.array([[0, 0, 0], [1, 0, 0], [0, -1, 0]], np.float64)
         at = pose.to_frame((origins[:, None] + axes).reshape(-1, 3))[:, :2].reshape(-1, 3, 2)
         at -= (region.left, region.top)
@@ -101,7 +101,7 @@ class MouthLayers:
 
 
 def build_mouth(image: Image, landmarks: Float, pose: HeadPose, shape: Double) -> MouthLayers:
-    """The layers of a portrait, uint8 RGB (H, W, 3), with landmarks (478, 2), its pose and head shape (478, 3)."""
+    """Build the layers of a portrait, uint8 RGB (H, W, 3), with landmarks (478, 2), pose and shape (478, 3)."""
     origin = (shape[13] + shape[14]) / 2
     half_width = float(np.linalg.norm(shape[mesh.INNER_LEFT] - shape[mesh.INNER_RIGHT])) / 2
     light = _estimate_illumination(image, landmarks)
@@ -118,7 +118,7 @@ def build_mouth(image: Image, landmarks: Float, pose: HeadPose, shape: Double) -
 
 
 def _estimate_illumination(image: Image, landmarks: Float) -> float:
-    """How bright the light on the face is: the cheeks against a middling skin, bounded as skins differ."""
+    """Estimate the light's brightness from the cheeks relative to average skin, bounded as skins differ."""
     cheeks = landmarks[[50, 280, 205, 425]].round().astype(int)
     x = np.clip(cheeks[:, 0], 1, image.shape[1] - 2)
     y = np.clip(cheeks[:, 1], 1, image.shape[0] - 2)
@@ -126,7 +126,7 @@ def _estimate_illumination(image: Image, landmarks: Float) -> float:
 
 
 def _tooth_colour(image: Image, ring: Float, gap: float, light: float) -> Float:
-    """The colour of teeth: the portrait's own where it shows some, else a plain one in its light."""
+    """Return the colour of teeth: the portrait's where it shows some, else a standard one in its light."""
     plain = np.array([220, 204, 182], np.float32) * np.float32(light)
     region = PixelRect.bounding(ring, (image.shape[1], image.shape[0]))
     inside = polygon_mask(ring, region) > 0.9
@@ -139,8 +139,8 @@ def _tooth_colour(image: Image, ring: Float, gap: float, light: float) -> Float:
 
 
 def _draw_teeth(x: Float, y: Float, half_width: float, enamel: Float, *, upper: bool) -> Image:
-    """A row of teeth as RGBA: brighter in front, fading where the row curves back, gums behind."""
-    unit = half_width / 1.85  # the canonical mouth's half width in cm: teeth keep to the mouth they are in
+    """Draw a row of teeth as RGBA: brighter in front, fading where the row curves back, gums behind."""
+    unit = half_width / 1.85  # 1.85 cm is half the canonical mouth's width: teeth scale with the mouth
     edges = np.cumsum(_UPPER_WIDTHS if upper else _LOWER_WIDTHS) * unit
     side = np.abs(x)
     if upper:
@@ -148,7 +148,7 @@ def _draw_teeth(x: Float, y: Float, half_width: float, enamel: Float, *, upper: 
         depth = tip - y
         length = 0.80 * unit
     else:
-        tip = (-0.16 - 0.03 * (side / unit) ** 2) * unit  # a bite: upper teeth stand before lower ones
+        tip = (-0.16 - 0.03 * (side / unit) ** 2) * unit  # the bite: upper teeth are in front of lower ones
         depth = y - tip
         length = 0.60 * unit
     nearest = np.min(np.abs(side[..., None] - edges[None, None, :]), axis=2)
@@ -161,7 +161,7 @@ def _draw_teeth(x: Float, y: Float, half_width: float, enamel: Float, *, upper: 
     above = np.clip((depth - length) / (0.12 * unit), 0.0, 1.0)[..., None]
     enamel = (
         enamel if upper else enamel * np.array([1.0, 0.95, 0.87], np.float32)
-    )  # in the shade of the upper ones
+    )  # shaded by the upper teeth
     colour = (enamel * (1 - above) + gum * above) * bright[..., None]
     rounding = 0.05 * unit * (1 - np.clip(nearest / (0.12 * unit), 0, 1))
     alpha = np.clip((depth - rounding) / (0.035 * unit), 0.0, 1.0)
@@ -170,7 +170,7 @@ def _draw_teeth(x: Float, y: Float, half_width: float, enamel: Float, *, upper: 
 
 
 def _draw_cavity(x: Float, y: Float, half_width: float, light: float) -> Image:
-    """Darkness, redder towards the lips, and a tongue."""
+    """Draw darkness, redder towards the lips, and a tongue."""
     unit = half_width / 1.85
     radius = np.hypot(x / (1.9 * unit), (y - 0.6 * unit) / (1.8 * unit))
     deep, rim = np.array([24, 9, 10], np.float32), np.array([58, 24, 23], np.float32)
@@ -186,7 +186,7 @@ def _draw_cavity(x: Float, y: Float, half_width: float, light: float) -> Image:
 def _blend_portrait_interior(
     image: Image, ring: Float, pose: HeadPose, origin: Double, gap: float, upper: Image, lower: Image
 ) -> tuple[Image, Image]:
-    """The textures with what the portrait shows between its lips laid over them, teeth to the upper one."""
+    """Composite what the portrait shows between its lips over the textures, its teeth over the upper one."""
     height, width = upper.shape[:2]
     whole = PixelRect(0, 0, image.shape[1], image.shape[0])
     (placement,) = MouthLayers._affine_placements(pose, origin[None], whole)
@@ -194,12 +194,12 @@ def _blend_portrait_interior(
     seen = cv2.warpAffine(image, inverse, (width, height), flags=cv2.INTER_LINEAR)
     on_texture = (np.column_stack([ring, np.ones(len(ring))]) @ inverse.T).astype(np.float32)
     mask = polygon_mask(on_texture, PixelRect(0, 0, width, height))
-    # Lips darken their own edge; start a little inside and carry the teeth on behind them.
+    # Lips darken their edge, so the mask starts a little inside and extends the teeth behind them.
     core = cv2.erode((mask > 0.5).astype(np.uint8), np.ones((3, 3), np.uint8), iterations=2)
     grown = cv2.dilate(core, np.ones((3, 3), np.uint8), iterations=round(0.45 * _PIXELS_PER_CM))
     filled = cv2.inpaint(seen, ((grown > 0) & (core == 0)).astype(np.uint8), 4, cv2.INPAINT_TELEA)
     row = np.arange(height)[:, None] / _PIXELS_PER_CM - _TEXTURE_ORIGIN_CM[1]
-    wide_open = gap > 1.5  # then its lower half goes with the jaw
+    wide_open = gap > 1.5  # then the lower half moves with the jaw
     share = np.clip((0.1 - row) / 0.2, 0.0, 1.0) if wide_open else np.ones_like(row)
     keep = np.where(row < 0, cv2.GaussianBlur(grown.astype(np.float32), (0, 0), 1.5), mask)
     painted = np.asarray(filled, np.uint8)

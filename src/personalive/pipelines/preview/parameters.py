@@ -1,4 +1,4 @@
-"""What can be set on the preview."""
+"""The parameters of the preview pipeline."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from personalive.pipelines.base import LoadParameters, RunParameters
 
 
 class PreviewLoadParameters(LoadParameters):
-    """Nothing beyond size and seed; the preview draws nothing at random, so the seed changes nothing."""
+    """Size and seed alone; nothing in the preview is random, so the seed has no effect."""
 
 
 class PreviewRunParameters(RunParameters):
-    """How the driver's motion is carried over; may change while running."""
+    """How the driver's motion is transferred to the portrait; may change while a session runs."""
 
     motion: Literal["relative", "absolute"] = Field(
         "relative",
@@ -25,4 +25,6 @@ class PreviewRunParameters(RunParameters):
     )
     pose: float = Field(1.0, ge=0.0, le=1.5, description="Strength of head turning, nodding and tilting.")
     translation: float = Field(0.5, ge=0.0, le=1.0, description="How much the head's shifting is followed.")
-    smoothing: float = Field(0.5, ge=0.0, le=1.0, description="0 raw, 1 calmest; more smoothing lags more.")
+    smoothing: float = Field(
+        0.5, ge=0.0, le=1.0, description="0 is unfiltered, 1 is the steadiest; more smoothing lags more."
+    )

@@ -1,4 +1,4 @@
-"""The preview pipeline: every machine can run it, nothing is downloaded, and it says what it is."""
+"""The preview pipeline, a landmark-driven warp: it runs on every machine and needs no download."""
 
 from __future__ import annotations
 
@@ -35,13 +35,14 @@ from personalive.pipelines.preview.retarget import Retargeter
 from personalive.pipelines.preview.warp import LayeredPortrait
 
 _SNAPSHOT_FORMAT = 1
-"""Of a session's snapshot."""
+"""Version of the format of a session's snapshot."""
 
 
 @dataclass(frozen=True, eq=False)
 class PreviewReference(Reference):
-    """A portrait cut into what moves. `portrait` is None where a picture without a face was allowed: it stays
-    still.
+    """A portrait separated into its moving layers.
+
+    `portrait` is None where a picture without a face was allowed: it stays still.
     """
 
     id: str
@@ -51,12 +52,12 @@ class PreviewReference(Reference):
     detected_face: Face | None
 
     def draw(self, motion: PortraitMotion | None) -> Image:
-        """The portrait in motion, uint8 RGB (H, W, 3); the picture itself where there is none."""
+        """Draw the portrait in motion, uint8 RGB (H, W, 3); without a motion, return the picture."""
         return self.image if self.portrait is None or motion is None else self.portrait.draw(motion)
 
 
 class PreviewPipeline(Pipeline[PreviewLoadParameters, PreviewRunParameters]):
-    """Landmark-driven warp of the portrait. Not the diffusion model: quick, plain, and at home on any CPU."""
+    """A landmark-driven warp of the portrait. It is not the diffusion model: fast, simple, and for any CPU."""
 
     info: PipelineInfo = PipelineInfo(
         id="preview",
@@ -159,7 +160,7 @@ class PreviewSession(Session[PreviewRunParameters]):
         for driving, time in zip(chunk.images, chunk.times, strict=True):
             state, motion = self._track(driving, float(time))
             states.append(state)
-            # One frame is drawn while the next is tracked; drawing depends on nothing but the motion.
+            # One frame is drawn while the next is tracked; drawing depends only on the motion.
             drawings.append(self._draw_executor.submit(self._reference.draw, motion))
         height, width = self._reference.image.shape[:2]
         images = np.empty((len(chunk), height, width, 3), np.uint8)
@@ -206,7 +207,10 @@ class PreviewSession(Session[PreviewRunParameters]):
 
     @override
     def snapshot(self) -> bytes:
-        """As JSON. The face is looked for anew afterwards, here and in the session that goes on alike."""
+        """Return the state as JSON.
+
+        Afterwards the face is detected again, in this session and in the restored one alike.
+        """
         self._require_open()
         self._prefetch.save_state()
         state = {
@@ -248,7 +252,7 @@ class PreviewSession(Session[PreviewRunParameters]):
 
 
 class _FaceAnalyzer:
-    """Track the driver's face; the tracking starts again where a session is continued."""
+    """A tracker of the driver's face; the tracking starts again where a session is continued."""
 
     def __init__(self) -> None:
         self._tracker = FaceTracker()
@@ -263,7 +267,7 @@ class _FaceAnalyzer:
         return {}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Look for the face again."""
+        """Detect the face again."""
         del state
         self._tracker.reset()
 

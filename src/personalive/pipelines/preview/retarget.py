@@ -1,8 +1,8 @@
-"""From a driver's face to the motion a portrait is to make: pose, expression, lids and gaze, each apart.
+"""Retargeting: a driver's face becomes a motion of the portrait: pose, expression, lids and gaze, each separately.
 
-Relative (the usual): what counts is the change since the driver's neutral, so that the portrait starts as it was
-taken. Absolute: the portrait takes the driver's pose and expression as they are, its own expression removed as
-far as the rig can tell.
+Relative (the default): the change since the driver's neutral face is applied, so that the portrait starts
+unchanged. Absolute: the portrait takes the driver's pose and expression, with its own expression removed as far as
+the rig can estimate it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from personalive.pipelines.preview.parameters import PreviewRunParameters
 from personalive.pipelines.preview.rig import estimate_expression, expressions
 
 _RESTING_APERTURE = 0.34
-"""Height of an open eye over its width, for drivers first seen with their eyes shut."""
+"""Height of an open eye over its width, for drivers whose eyes are shut in the first frame."""
 _CLOSED_APERTURE = 0.055
-"""What the landmarks of a shut eye still measure."""
+"""Height over width that the landmarks of a shut eye still have."""
 _RECENTRE_SECONDS = 4.0
-"""A driver who sits down elsewhere is followed there; the portrait comes back to its place in this time."""
+"""Seconds in which the portrait returns to its place after the driver has moved to another one for good."""
 _SMILES = ("mouthSmileRight", "mouthSmileLeft")
 _GAZE_LIMIT = np.array([0.22, 0.12])
 _STATE_ARRAYS = ("resting", "gaze", "centre", "scale")
@@ -36,7 +36,7 @@ _STATE_ARRAYS = ("resting", "gaze", "centre", "scale")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _FaceMeasurements:
-    """One frame of a driver, measured. `aperture` and `gaze` per eye, subject's right first."""
+    """The measurements of one frame of a driver. `aperture` and `gaze` are per eye, subject's right first."""
 
     pose: HeadPose
     shape: Double
@@ -53,7 +53,7 @@ class _FaceMeasurements:
         return cls(pose, shape, np.array(aperture), np.array(blink), np.array(gaze))
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON."""
+        """Return all of it as JSON."""
         pose = {
             "rotation": self.pose.rotation.tolist(),
             "scale": float(self.pose.scale),
@@ -64,7 +64,7 @@ class _FaceMeasurements:
 
     @classmethod
     def from_dict(cls, state: Mapping[str, Any]) -> _FaceMeasurements:
-        """The sight whose `to_dict` this is."""
+        """Create the measurements whose `to_dict` this is."""
         rotation, translation = (np.array(state["pose"][name]) for name in ("rotation", "translation"))
         pose = HeadPose(rotation, float(state["pose"]["scale"]), translation)
         shape, aperture, blink, gaze = (
@@ -74,7 +74,7 @@ class _FaceMeasurements:
 
 
 def _measure_eye(shape: Double, eye: mesh.Eye) -> tuple[float, Double]:
-    """Height of the opening over the eye's width, and the iris' place from the middle of the eye in widths."""
+    """Return the opening's height over the eye's width, and the iris' offset from the eye's middle in widths."""
     width = float(np.linalg.norm(shape[eye.inner, :2] - shape[eye.outer, :2]))
     middle = slice(2, 5)
     height = float(np.linalg.norm(shape[eye.upper[middle], :2] - shape[eye.lower[middle], :2], axis=1).mean())
@@ -83,7 +83,7 @@ def _measure_eye(shape: Double, eye: mesh.Eye) -> tuple[float, Double]:
 
 
 class Retargeter:
-    """Turns the frames of one driver into motions of one portrait. Remembers the driver's neutral."""
+    """A converter of one driver's frames to motions of one portrait. It remembers the driver's neutral face."""
 
     def __init__(self, reference: Face | None, reference_shape: Double, reference_rotation: Double) -> None:
         self._reference = reference
@@ -102,7 +102,7 @@ class Retargeter:
         self._filtered_with = -1.0
 
     def retarget(self, face: Face, time: float, parameters: PreviewRunParameters) -> PortraitMotion:
-        """The motion for the driver's next frame; `time` in seconds."""
+        """Return the motion for the driver's next frame; `time` in seconds."""
         sight = _FaceMeasurements.measure(face)
         if self._neutral is None:
             self._set_neutral(face, sight, time)
@@ -140,7 +140,7 @@ class Retargeter:
         self._filters.clear()
 
     def state(self) -> dict[str, Any]:
-        """All that `restore` needs, as JSON: what is known of the driver, none of the portrait."""
+        """Return all that `restore` needs, as JSON: the driver's state, nothing of the portrait."""
         return {
             "neutral": None if self._neutral is None else self._neutral.to_dict(),
             "smile": self._smile,
@@ -151,7 +151,7 @@ class Retargeter:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on as the retargeter of the same portrait whose `to_dict` this is."""
+        """Continue as the retargeter of the same portrait whose `state` this is."""
         self._neutral = None if state["neutral"] is None else _FaceMeasurements.from_dict(state["neutral"])
         self._smile = {name: float(score) for name, score in state["smile"].items()}
         self._time = float(state["time"])
@@ -164,7 +164,7 @@ class Retargeter:
             setattr(self, f"_{name}", np.array(state[name], np.float64))
 
     def _set_neutral(self, face: Face, measured: _FaceMeasurements, time: float) -> None:
-        """Take the first frame for neutral, less the expression that it shows."""
+        """Take the first frame, with its estimated expression removed, as the neutral face."""
         shape = measured.shape - estimate_expression(face, threshold=0.2)
         self._neutral = _FaceMeasurements(
             measured.pose, shape, measured.aperture, measured.blink, measured.gaze
@@ -176,16 +176,16 @@ class Retargeter:
         self._centre, self._time = measured.pose.translation.copy(), time
 
     def _lid_closures(self, measured: _FaceMeasurements) -> Double:
-        """Closure of each lid from the height of the opening, and from the network's own word near shut."""
+        """Return the closure of each lid from the opening's height and, near shut, from the blendshape scores."""
         span = np.maximum(self._resting - _CLOSED_APERTURE, 0.05)
         closure = np.clip((self._resting - measured.aperture) / span, -1.0, 1.0)
         said = np.clip((measured.blink - 0.40) / 0.22, 0.0, 1.0)
         closure = np.where(said > 0, np.maximum(closure, said), closure)
-        # Both lids mostly move together, and each is measured with its own error.
+        # Both lids mostly move together, and their measurement errors are independent.
         return np.asarray(0.75 * closure + 0.25 * closure.mean())
 
     def _gaze_shift(self, measured: _FaceMeasurements, neutral: _FaceMeasurements) -> Double:
-        """Where the irises have gone; a lid that comes down hides them, and what is hidden stays."""
+        """Return the displacement of the irises; a lid that closes hides them, and hidden ones keep their place."""
         seen = np.clip((measured.aperture / self._resting - 0.45) / 0.25, 0.0, 1.0)[:, None]
         mean = (measured.gaze - neutral.gaze).mean(0)  # eyes look the same way
         target = np.clip(np.stack([mean, mean]), -_GAZE_LIMIT, _GAZE_LIMIT)
@@ -193,7 +193,7 @@ class Retargeter:
         return self._gaze
 
     def _head_shift(self, measured: _FaceMeasurements, neutral: _FaceMeasurements, time: float) -> Double:
-        """How far the head is from where it has been of late, cm of the head."""
+        """Return how far the head is from its recent mean position, cm of the head."""
         elapsed = max(time - self._time, 0.0)
         self._time = time
         self._centre += (measured.pose.translation - self._centre) * (
@@ -204,10 +204,10 @@ class Retargeter:
         return shift
 
     def _reduce_smile(self, shape: Double, face: Face) -> Double:
-        """A displacement with as much taken off as the portrait's own smile and parted lips already hold.
+        """Reduce a displacement by what the portrait's own smile and parted lips already contribute.
 
-        Smiles do not add up: a driver's smile on a smiling portrait must end in one smile, not two. In each side's
-        smile, own + change·(1 - own) instead of own + change; between the lips, the wider of the two gaps.
+        Smiles do not add up: a driver's smile on a smiling portrait must give one smile, not two. Each side's smile
+        becomes own + change·(1 - own) instead of own + change; the gap between the lips is the wider of the two.
         """
         if self._reference is None:
             return shape
@@ -235,12 +235,12 @@ class Retargeter:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Smoother:
-    """One-Euro filters by name, as strong as asked: 0 not at all, 0.5 as tuned, 1 twice that."""
+    """One-Euro filters by name, with a strength: 0 is none, 0.5 as tuned, 1 twice that."""
 
     filters: dict[str, OneEuroFilter]
     amount: float
 
-    # Cut-off at rest in Hz, and how it rises with speed in each signal's own unit (radians, cm, ratios).
+    # Cut-off at rest in Hz, and how it rises with speed in each signal's unit (radians, cm, ratios).
     _TUNED: ClassVar[Mapping[str, tuple[float, float]]] = {
         "turn": (2.5, 6.0),
         "shift": (1.5, 1.0),
@@ -256,7 +256,7 @@ class _Smoother:
         return self.filter(name).filter(value, time)
 
     def filter(self, name: str) -> OneEuroFilter:
-        """The filter of that name, made at the first use."""
+        """Return the filter of that name, which is created at the first use."""
         if name not in self.filters:
             cutoff, beta = self._TUNED[name]
             strength = 2 * self.amount
@@ -265,10 +265,10 @@ class _Smoother:
 
 
 def _feature_proportions(own: Double, driver: Double) -> Double:
-    """Per landmark (478, 1) how much larger the portrait's features are than the driver's, 0.7…1.4.
+    """Return per landmark (478, 1) how much larger the portrait's features are than the driver's, 0.7…1.4.
 
-    A wide mouth smiles further than a narrow one: the lower face goes by the width of the mouth and the height
-    of the jaw, the rest by the head's own size, which head coordinates have taken out already.
+    A wide mouth smiles further than a narrow one: the lower face scales with the width of the mouth and the height
+    of the jaw, the rest with the size of the head, which head coordinates have removed already.
     """
 
     def lower_face(shape: Double) -> float:
@@ -285,7 +285,10 @@ def _feature_proportions(own: Double, driver: Double) -> Double:
 
 @cache
 def _expression_weights() -> Double:
-    """Per landmark (478, 1) how much of its displacement is expression: lids are driven apart, a skull is stiff."""
+    """Return per landmark (478, 1) the share of its displacement that is expression.
+
+    Lids are driven separately, and the skull is rigid.
+    """
     vertices = load_canonical_face().vertices
     share = np.zeros((LANDMARK_COUNT, 1))
     x, y = np.abs(vertices[:, 0]), vertices[:, 1]

@@ -1,8 +1,8 @@
 """A hand-made rig of the canonical face: a few named expressions as displacements of its landmarks.
 
-It serves where no driver shows the movement: to write a driving clip by script, and to take a driver's
-expression in the first frame away so that the face behind it can serve as neutral. Amounts are 0…1 and mean what
-the blendshapes of the same name mean. Distances are cm of the canonical face.
+It serves where no driver shows the movement: to write a driving clip by script, and to remove a driver's expression
+from the first frame so that the face can serve as neutral. Amounts are 0…1 with the meaning of the blendshapes of
+the same name. Distances are cm of the canonical face.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from personalive.face.pose import Double
 from personalive.pipelines.preview import topology as mesh
 
 _JAW_HINGE = np.array([0.0, -4.5, -6.0])
-"""The jaw turns and slides forward at once; about this axis that is one turn."""
+"""Axis of the jaw in cm: the jaw turns and slides forward at once, which is one rotation about this axis."""
 _JAW_ANGLE = np.radians(17.0)
 
 
 @cache
 def expressions() -> Mapping[str, Double]:
-    """Every expression of the rig at full strength: name → displacement, float64 (478, 3) cm."""
+    """Return every expression of the rig at full strength, by name: displacements, float64 (478, 3) cm."""
     x = load_canonical_face().vertices
     made = {
         "jawOpen": _jaw_open(x),
@@ -49,7 +49,7 @@ def expressions() -> Mapping[str, Double]:
 
 
 def combine_expressions(amounts: Mapping[str, float]) -> Double:
-    """Sum of expressions by amount, float64 (478, 3) cm. Raises `KeyError` on a name the rig lacks."""
+    """Sum expressions by amount, float64 (478, 3) cm. Raises `KeyError` for a name that the rig lacks."""
     rig = expressions()
     total = np.zeros((LANDMARK_COUNT, 3))
     for name, amount in amounts.items():
@@ -58,7 +58,7 @@ def combine_expressions(amounts: Mapping[str, float]) -> Double:
 
 
 def estimate_expression(face: Face, threshold: float = 0.15) -> Double:
-    """How far a face is from neutral as far as the rig can tell, float64 (478, 3) cm.
+    """Estimate a face's displacement from neutral with the rig's expressions, float64 (478, 3) cm.
 
     Scores up to `threshold` count as neutral: the network gives a resting face a little of most shapes.
     """
@@ -72,18 +72,18 @@ def _falloff(distance: Double, radius: float) -> Double:
 
 
 def _landmark_weights(x: Double, centre: int, radius: float) -> Double:
-    """Weights (n, 1), 1 at a landmark, fading over `radius` cm."""
+    """Return weights (n, 1), 1 at a landmark, fading over `radius` cm."""
     return _falloff(np.linalg.norm(x - x[centre], axis=1), radius)[:, None]
 
 
 def _brow(x: Double, landmarks: tuple[int, ...], radius: float) -> Double:
     distance = np.linalg.norm(x[:, None] - x[list(landmarks)], axis=2).min(1)
-    below_brow = np.clip((x[:, 1] - 3.2) / 0.7, 0.0, 1.0)  # the lids are moved by closure alone
+    below_brow = np.clip((x[:, 1] - 3.2) / 0.7, 0.0, 1.0)  # closure alone moves the lids
     return np.asarray((_falloff(distance, radius) * below_brow)[:, None])
 
 
 def _smile(x: Double, side: int) -> Double:
-    """Corner out, up and back; the cheek rises with it; the upper lip is drawn flat and up."""
+    """Move the corner out, up and back; the cheek rises with it; the upper lip is pulled flat and up."""
     corner = mesh.MOUTH_LEFT if side > 0 else mesh.MOUTH_RIGHT
     cheek = 425 if side > 0 else 205
     mine = 1 / (1 + np.exp(-side * x[:, :1] / 0.5))
@@ -101,7 +101,7 @@ def _pucker(x: Double) -> Double:
 
 
 def _jaw_open(x: Double) -> Double:
-    """The lower face turned about the jaw joints; how much of the turn each point takes."""
+    """Turn the lower face about the jaw joints, each point by its share of the rotation."""
     c, s = np.cos(_JAW_ANGLE), np.sin(_JAW_ANGLE)
     arm = x - _JAW_HINGE
     turned = arm @ np.array([[1, 0, 0], [0, c, -s], [0, s, c]]).T + _JAW_HINGE

@@ -1,6 +1,6 @@
-"""Which of the 478 landmarks make the eyes, the lids, the lips and the face's outline.
+"""Indices of the eyes, the lids, the lips and the face's outline among the 478 landmarks.
 
-Indices of MediaPipe's face mesh. "Right" is the subject's own right, which is on the left of the picture.
+They are those of MediaPipe's face mesh. "Right" is the subject's right, which is on the left of the picture.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def _indices(*numbers: int) -> Indices:
 
 @dataclass(frozen=True, eq=False)
 class Eye:
-    """Landmarks of one eye. `upper`, `lower` and `crease` run in step from the outer to the inner corner.
+    """Landmarks of one eye. `upper`, `lower` and `crease` run in parallel from the outer to the inner corner.
 
     `upper` and `lower` are the lid margins between the corners (7 each), `crease` the fold above the upper lid,
     `under` the row below the lower lid; `iris` is the centre, then four points of its rim.
@@ -67,7 +67,7 @@ MOUTH_RIGHT, MOUTH_LEFT = 61, 291
 INNER_RIGHT, INNER_LEFT = 78, 308
 UPPER_INNER_LIP = _indices(191, 80, 81, 82, 13, 312, 311, 310, 415)
 LOWER_INNER_LIP = _indices(95, 88, 178, 87, 14, 317, 402, 318, 324)
-"""Both from the subject's right to the left, corners left out."""
+"""Both run from the subject's right to the left, without corners."""
 
 LOWER_LIP_ROWS = (
     LOWER_INNER_LIP,
@@ -99,5 +99,5 @@ CHEEK_RIGHT, CHEEK_LEFT = 234, 454
 
 @cache
 def mouth_ring() -> Indices:
-    """The 20 points around the mouth opening, in order."""
+    """Return the 20 points around the mouth opening, in order."""
     return np.concatenate([[INNER_RIGHT], UPPER_INNER_LIP, [INNER_LEFT], LOWER_INNER_LIP[::-1]])

@@ -1,4 +1,4 @@
-"""A portrait made ready to move, and the moving of it."""
+"""Preparation of a portrait, and its warp by a motion."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ from personalive.pipelines.preview.motion import PortraitMotion
 from personalive.pipelines.preview.mouth import MouthLayers, build_mouth
 
 MAX_TURN = np.radians(24.0)
-"""Turning and nodding beyond this shows what the portrait does not hold; it is approached, never passed."""
+"""Turning and nodding further would show what the portrait does not hold; the limit is approached, never passed."""
 MAX_TILT = np.radians(22.0)
-"""The same for tilting to a shoulder, which bends the neck."""
+"""The same limit for tilting to a shoulder, which bends the neck."""
 _NECK_PIVOT = np.array([0.0, -5.0, 0.0])
-"""cm from the middle of the head to the point that stays when it turns: a compromise between a true neck and the
-little room that a still background leaves."""
+"""cm from the middle of the head to its pivot: a compromise between a real neck and the little room that a still
+background leaves."""
 MAX_SHIFT = 1.6
-"""cm the head may leave its place before the neck looks stretched; approached, never passed."""
+"""cm that the head may shift before the neck looks stretched; approached, never passed."""
 _LID_DROP = 0.2
 """cm by which the skin around an eye sinks when it shuts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class WarpTarget:
-    """Where a motion puts the landmarks: `points` float32 (478, 3) pixels, `pose` the head's."""
+    """The landmarks' positions after a motion: `points` float32 (478, 3) pixels, `pose` the head's."""
 
     points: Float
     pose: HeadPose
     open_lid_points: Float
-    """float32 (478, 2): the same with the lids as the portrait has them."""
+    """float32 (478, 2): the same positions with the portrait's lids."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayeredPortrait:
-    """A portrait with everything that is fixed for it. Immutable: any number of sessions may draw from it.
+    """A portrait with its precomputed layers and constants. Immutable: any number of sessions may draw from it.
 
     `image` uint8 RGB (H, W, 3); `landmarks` float32 (478, 3) pixels; `shape` float64 (478, 3) head cm.
     """
@@ -64,7 +64,7 @@ class LayeredPortrait:
 
     @classmethod
     def build(cls, image: Image, landmarks: Float, others: Sequence[Float] = ()) -> LayeredPortrait:
-        """From a picture and the landmarks (478, 3) of its face; `others` are those of faces that stay still."""
+        """Build it from a picture and its face's landmarks (478, 3); `others` are those of faces that stay."""
         pose = fit_head_pose(landmarks)
         landmarks = _flatten_relief(landmarks, pose)
         shape = pose.to_head(landmarks)
@@ -85,7 +85,7 @@ class LayeredPortrait:
         )
 
     def compute_target(self, motion: PortraitMotion) -> WarpTarget:
-        """Where a motion puts every landmark."""
+        """Compute where a motion puts every landmark."""
         pose = self._apply_pose(motion)
         moved = self.shape + motion.shape
         unlidded = pose.to_frame(moved)[:, :2].astype(np.float32)
@@ -108,7 +108,7 @@ class LayeredPortrait:
         )
 
     def draw(self, motion: PortraitMotion) -> Image:
-        """The portrait with a motion, uint8 RGB (H, W, 3)."""
+        """Draw the portrait with a motion, uint8 RGB (H, W, 3)."""
         target = self.compute_target(motion)
         frame = self._warp_layers(target)
         flat = np.ascontiguousarray(target.points[:, :2])
@@ -119,7 +119,7 @@ class LayeredPortrait:
         return frame
 
     def _warp_layers(self, target: WarpTarget) -> Image:
-        """Skin, hair and background; the eyes and the mouth are drawn over it."""
+        """Warp skin, hair and background; the eyes and the mouth are drawn over the result."""
         rigid = target.pose.to_frame(self.shape[:468])[:, :2]
         expression = (target.open_lid_points[:468] - rigid).astype(np.float32)
         sampling = self.head_warp.compute_sampling(target.pose, expression)
@@ -134,7 +134,7 @@ class LayeredPortrait:
         return frame
 
     def _apply_face_mesh(self, sampling: SamplingMap, target: WarpTarget) -> None:
-        """Let the face mesh decide where the face is taken from, in place; on its outline it fades out."""
+        """Replace the sampling positions of the face by the face mesh's, in place, fading out on its outline."""
         points = np.ascontiguousarray(target.points[:468, :2])
         region = PixelRect.bounding(points, self.head_warp.size, 1).intersection(sampling.region)
         if region.is_empty:
@@ -150,10 +150,10 @@ class LayeredPortrait:
 
 
 def _flatten_relief(landmarks: Float, pose: HeadPose) -> Float:
-    """Landmarks with the depth behind the cheeks halved.
+    """Return landmarks with the depth behind the cheeks halved.
 
-    One picture shows no side of a head. Turned at its true depth, the outline would squeeze one cheek to nothing
-    and stretch the other; in relief both stay whole at the angles we allow.
+    One picture does not show the sides of a head. With the true depth a turn would squeeze one cheek to nothing and
+    stretch the other; with the flattened relief both stay intact at the allowed angles.
     """
     towards = (-landmarks[:, 2] - pose.translation[2]) / pose.scale
     front = 2.0
@@ -164,7 +164,7 @@ def _flatten_relief(landmarks: Float, pose: HeadPose) -> Float:
 
 
 def _soft_limit(vector: Double, limit: float) -> Double:
-    """A vector shortened smoothly so that its length approaches `limit` and small ones stay as they are."""
+    """Shorten a vector smoothly so that its length approaches `limit`; short ones stay unchanged."""
     length = float(np.linalg.norm(vector))
     knee = 0.6 * limit
     if length <= knee:
@@ -185,21 +185,21 @@ def _close_lids(shape: Double, eye: mesh.Eye, closure: float) -> None:
 
 @cache
 def _lid_weights(eye: mesh.Eye) -> Double:
-    """Weights (468,) of the skin that sinks when an eye shuts: most at the outer half, fading over 1.5 cm."""
+    """Return weights (468,) of the skin that sinks when an eye shuts: most on the outer half, fading over 1.5 cm."""
     vertices = load_canonical_face().vertices
     middle = (vertices[eye.outer] + vertices[eye.upper[3]]) / 2
     return np.asarray(np.exp(-(((vertices - middle) / [1.5, 1.3, 2.5]) ** 2).sum(1)))
 
 
 def _sort_triangles_by_depth(points: Float) -> NDArray[np.int32]:
-    triangles = load_canonical_face().triangles[:, ::-1]  # wound for y up; pixels count down
+    triangles = load_canonical_face().triangles[:, ::-1]  # oriented for y up; pixels count down
     order = np.argsort(-points[:, 2].take(triangles).sum(1))
     return triangles[order]
 
 
 @cache
 def _oval_weights() -> Float:
-    """Vertex weights: 0 on the face's outline, where the head field takes over, 1 inside it."""
+    """Return vertex weights: 0 on the face's outline, where the head warp takes over, 1 inside it."""
     fade = np.ones(468, np.float32)
     fade[mesh.OVAL] = 0.0
     return fade
