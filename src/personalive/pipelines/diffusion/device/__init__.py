@@ -1,1 +1,1 @@
-"""Choose the device, keep rare weights on the host, and copy between both through page-locked memory."""
+"""The device: its choice, weights that wait on the host, and copies between both through page-locked memory."""

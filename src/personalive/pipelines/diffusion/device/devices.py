@@ -1,4 +1,4 @@
-"""Where the networks run, and what they compute in there."""
+"""The choice of the device that the networks run on, and of the type that they compute in."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from personalive.errors import InputError, PipelineUnavailableError
 
 _MIN_BFLOAT16_CAPABILITY = (8, 0)
-"""Capability from which GPUs compute in it; PyTorch imitates it on others."""
+"""The compute capability from which GPUs support bfloat16; PyTorch emulates it on others."""
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device of that name, "auto" for the best there is.
+    """Return the device of that name; "auto" is the best one available.
 
     Raises `PipelineUnavailableError` for one that this machine does not have.
     """
@@ -35,7 +35,7 @@ def resolve_device(name: str) -> torch.device:
 
 
 class _Tf32Guard:
-    """Takes TensorFloat-32 from convolutions while anybody wants it: the setting is the whole process's."""
+    """A counter of users that need exact float32; it disables TensorFloat-32 in the process while there are any."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -59,16 +59,16 @@ _tf32_guard = _Tf32Guard()
 
 
 def _disable_tf32() -> Callable[[], None]:
-    """Take it, and return what puts all back as it was.
+    """Disable TensorFloat-32 for convolutions, and return a function that restores the settings.
 
-    PyTorch has an older setting and a newer one, both of which it reads, and refuses to where they contradict.
+    PyTorch reads an older setting and a newer one, and raises an error where they contradict each other.
     """
     cudnn: Any = torch.backends.cudnn
     newer = [(kind, kind.fp32_precision) for kind in (cudnn.conv, cudnn.rnn)]
     try:
         older = cudnn.allow_tf32
         cudnn.allow_tf32 = False
-    except RuntimeError:  # the program around this one has used the newer
+    except RuntimeError:  # the calling program has used the newer setting
         older = None
     cudnn.conv.fp32_precision = "ieee"
 
@@ -83,10 +83,10 @@ def _disable_tf32() -> Callable[[], None]:
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """In the block, convolutions in float32 are computed in float32 on a GPU, and not in TensorFloat-32.
+    """Have a GPU compute float32 convolutions in float32 within the block, and not in TensorFloat-32.
 
-    PyTorch lets them take the latter by default, but not matrix products. It has no more digits than float16, and
-    what is kept in float32 here is kept so for its digits. Blocks may be nested, and run on several threads.
+    By default PyTorch uses TensorFloat-32 for convolutions, but not for matrix products. It has no more digits than
+    float16, while what is in float32 here needs the digits. Blocks may be nested, and run on several threads.
     """
     _tf32_guard.acquire()
     try:
@@ -96,10 +96,10 @@ def exact_float32() -> Iterator[None]:
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The type of that name; "auto" is float16 on a CUDA device and float32 elsewhere.
+    """Return the type of that name; "auto" is float16 on a CUDA device and float32 elsewhere.
 
-    "float8" is float16 too: `quantization.py` exchanges layers of such networks. Raises `InputError` for bfloat16
-    on a GPU that does not compute in it.
+    "float8" is float16 too: `quantization.py` replaces layers of such networks. Raises `InputError` for bfloat16
+    on a GPU that does not support it.
     """
     if name == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32

@@ -1,4 +1,4 @@
-"""A network that waits in the host's memory and is brought to the device when it is needed."""
+"""Networks that wait in the host's memory and are copied to the device when they are needed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from personalive.pipelines.diffusion.networks.unet import UNet
 
 
 class OffloadedModule:
-    """Keeps a network's tensors on the host, page-locked where there is CUDA, so that bringing them is quick.
+    """A network whose tensors wait on the host, page-locked where there is CUDA, so that copying them is quick.
 
-    Nothing is copied back: weights do not change. While they are away, the network must not be run. Of a UNet that
-    is taken, only one unit is on the device at a time: the one that is `present`.
+    Nothing is copied back, since weights do not change. The network must not run while its tensors are on the host.
+    Of a whole UNet, only the unit that is running is on the device.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -38,7 +38,7 @@ class OffloadedModule:
 
     @contextmanager
     def onloaded(self, device: torch.device) -> Iterator[None]:
-        """For the time of the block, the network can be run on the device. Blocks may be nested."""
+        """Keep the network ready to run on the device for the time of the block. Blocks may be nested."""
         self._depth += 1
         self._device = device
         try:
@@ -55,7 +55,7 @@ class OffloadedModule:
             yield
 
     def _slots_outside_units(self) -> list[TensorSlot]:
-        """All of the network's tensors but its units'."""
+        """Return the slots of all the network's tensors except those of its units."""
         within = {id(module) for unit in self._units for part in unit for module in part.modules()}
         return [
             place
@@ -67,7 +67,7 @@ class OffloadedModule:
 
 @contextmanager
 def _onloaded_slots(device: torch.device, waiting: list[TensorSlot]) -> Iterator[None]:
-    """For the time of the block, these tensors are on the device."""
+    """Keep these tensors on the device for the time of the block."""
     try:
         for places, name, tensor in waiting:
             places[name] = wrap_like(tensor, tensor.detach().to(device, non_blocking=True))

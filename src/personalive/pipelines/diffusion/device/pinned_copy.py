@@ -1,8 +1,8 @@
-"""Between the host's memory and the device's, without either waiting for the other longer than it must.
+"""Copies between the host's memory and the device's that neither has to wait for longer than necessary.
 
-A copy from or to ordinary memory stops the host until the device has done everything before it. Page-locked memory
-is copied in the device's own time; PyTorch keeps such memory and hands it out again. Where there is no such memory,
-and elsewhere than on CUDA, these are plain copies.
+A copy from or to ordinary memory blocks the host until the device has done all earlier work. Page-locked memory is
+copied asynchronously; PyTorch caches such memory for reuse. Where there is no such memory, and on devices other than
+CUDA, these are plain copies.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from personalive.pipelines.diffusion.device.pinned_memory import allocate_host_t
 
 
 def to_device(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """A host's tensor on the device; itself where it is there already. The host goes on at once."""
+    """Copy a tensor from the host to the device, without waiting; return it unchanged if it is there already."""
     if torch.device(device).type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     waiting = allocate_host_tensor(tensor.shape, tensor.dtype, pinned=True)
-    # By NumPy, on this thread: PyTorch would wake its others for it, which took 3 ms on a host of 16 cores.
+    # By NumPy, on this thread: PyTorch would wake its other threads, which took 3 ms on a host with 16 cores.
     np.copyto(_as_bytes(waiting), _as_bytes(tensor.contiguous()))
     return waiting.to(device, non_blocking=True)
 
 
 def to_host(tensor: Tensor) -> Callable[[], Tensor]:
-    """Begin to fetch a tensor; the function returned waits for this copy alone and gives it, on the CPU."""
+    """Start to copy a tensor to the CPU; the function returned waits for this copy only, and returns it."""
     if not tensor.is_cuda:
         return tensor.cpu
     copy = allocate_host_tensor(tensor.shape, tensor.dtype, pinned=True)
@@ -44,6 +44,6 @@ def to_host(tensor: Tensor) -> Callable[[], Tensor]:
 
 
 def _as_bytes(tensor: Tensor) -> NDArray[np.uint8]:
-    """Those of a contiguous tensor in the host's memory, whatever its type."""
+    """Return a view of the bytes of a contiguous tensor of any type in the host's memory."""
     seen: NDArray[np.uint8] = tensor.flatten().view(torch.uint8).numpy()
     return seen

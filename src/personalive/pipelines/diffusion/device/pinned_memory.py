@@ -1,4 +1,4 @@
-"""Page-locked memory of the host, which a GPU copies in its own time; ordinary memory where none can be had."""
+"""Page-locked host memory, which a GPU copies asynchronously; ordinary memory where none is available."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _log = logging.getLogger(__name__)
 
 
 class _PinningFailure:
-    """Says once in a process that memory could not be page-locked."""
+    """A warning, logged once per process, that memory could not be page-locked."""
 
     logged = False
 
@@ -26,17 +26,17 @@ class _PinningFailure:
 
 
 def allocate_host_tensor(shape: torch.Size | tuple[int, ...], dtype: torch.dtype, *, pinned: bool) -> Tensor:
-    """An uninitialised tensor in the host's memory, page-locked where that is wanted and can be had."""
+    """Allocate an uninitialised tensor in the host's memory, page-locked if `pinned` is set and it is possible."""
     if pinned:
         try:
             return torch.empty(shape, dtype=dtype, pin_memory=True)
-        except RuntimeError as error:  # WSL2 gives 0.5 to 1 GB; elsewhere a limit of the user's may
+        except RuntimeError as error:  # WSL2 allows 0.5 to 1 GB; elsewhere a limit of the user may apply
             _PinningFailure.log_once(error)
     return torch.empty(shape, dtype=dtype)
 
 
 def copy_to_host(tensor: Tensor, *, pinned: bool) -> Tensor:
-    """The tensor's numbers in the host's memory, laid out as they are, page-locked where that can be had."""
+    """Copy a tensor to the host's memory with its layout, page-locked if `pinned` is set and it is possible."""
     waiting = tensor.detach().cpu()
     if pinned:
         try:

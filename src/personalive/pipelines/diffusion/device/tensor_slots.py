@@ -1,4 +1,4 @@
-"""Where modules keep their tensors, to exchange them for others of the same numbers elsewhere."""
+"""The places where modules keep their tensors, for replacing these by equal ones in other memory."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 from torch import Tensor, nn
 
 TensorSlot = tuple[dict[str, Any], str, Tensor]
-"""A module's parameters, buffers or other attributes by name, a name among them, and the tensor that is there."""
+"""A module's dictionary of parameters, buffers or attributes; a name in it; and the tensor of that name."""
 
 
 def module_slots(module: nn.Module, *, attributes: bool = False) -> list[TensorSlot]:
-    """A module's own parameters and buffers and, where asked, the tensors that are plain attributes of it."""
+    """Return the slots of a module's direct parameters and buffers, and of tensors in plain attributes if asked."""
     kept: list[dict[str, Any]] = [module._parameters, module._buffers]
     if attributes:
         kept.append(module.__dict__)
@@ -25,11 +25,11 @@ def module_slots(module: nn.Module, *, attributes: bool = False) -> list[TensorS
 
 
 def network_slots(network: nn.Module, *, attributes: bool = False) -> Iterator[TensorSlot]:
-    """The same of all modules of a network, one after the other: what was exchanged need not be kept."""
+    """Yield the slots of all modules of a network one by one, so that replaced tensors need not be kept."""
     for module in network.modules():
         yield from module_slots(module, attributes=attributes)
 
 
 def wrap_like(tensor: Tensor, data: Tensor) -> Tensor:
-    """The data as what the tensor is: a parameter or not."""
+    """Return the data as a parameter if the tensor is one, otherwise as it is."""
     return nn.Parameter(data, requires_grad=False) if isinstance(tensor, nn.Parameter) else data

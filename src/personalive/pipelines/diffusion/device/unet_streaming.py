@@ -1,8 +1,8 @@
-"""A denoising UNet of which part waits on the host and arrives unit by unit, while the unit before computes.
+"""Streaming of a denoising UNet's weights from the host, each unit while the unit before it computes.
 
-Two places on the device take turns. Each tensor of a streamed unit lies for good at the same spot of its unit's
-place, so that a step allocates nothing and can be recorded: all that happens is that bytes are copied there, by a
-stream of their own, before the unit computes and once whoever had the place is done.
+Two buffers on the device take turns. Each tensor of a streamed unit always lies at the same offset of its unit's
+buffer, so a step allocates nothing and can be recorded. A separate CUDA stream copies the bytes into the buffer,
+before the unit computes and after the previous user of the buffer is done.
 """
 
 from __future__ import annotations
@@ -18,18 +18,21 @@ from personalive.pipelines.diffusion.device.tensor_slots import TensorSlot, netw
 from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNet
 
 MIN_STREAMED_BYTES = 1 << 16
-"""Bytes of a tensor that is worth waiting elsewhere: norms and biases stay."""
+"""The smallest tensor, in bytes, that is worth streaming; norms and biases stay on the device."""
 BUFFER_COUNT = 2
 _ALIGNMENT = 512
 _BLOCK_BYTES = 1 << 25
-"""Page-locked memory comes in powers of two bytes: of a unit, one piece more wastes less than half of this."""
+"""The size of a block of page-locked memory, which is allocated in powers of two bytes.
+
+In blocks of this size, only a unit's last block wastes memory, and less than half of this.
+"""
 
 
 class StreamedUNet:
-    """Puts a UNet's tensors on the device, and streams the units of those numbers; it computes as before.
+    """A UNet whose selected units are streamed from the host, and whose other tensors are on the device.
 
-    The network may be anywhere, and need not fit the device. Afterwards its weights must not be exchanged. To be
-    run on one stream at a time.
+    Its results stay the same. The network may be on any device before, and need not fit this one. Afterwards its
+    weights must not be replaced, and it must be run on one CUDA stream at a time.
     """
 
     def __init__(
@@ -40,7 +43,7 @@ class StreamedUNet:
         min_bytes: int | None = None,
     ) -> None:
         self.pinned = device.type == "cuda"
-        """Whether all that streams is page-locked: only then can the copies be recorded."""
+        """Whether all streamed memory is page-locked, since only then the copies can be recorded."""
         self._order = {number: turn for turn, number in enumerate(sorted(unit_indices))}
         units = network.units()
         kept = {id(tensor) for tensor in network.motion_projection_weights()}
@@ -70,12 +73,12 @@ class StreamedUNet:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that are copied in each run of the network."""
+        """The number of bytes that are copied in each run of the network."""
         return sum(piece.nbytes for pieces in self._blocks for piece in pieces)
 
     @contextmanager
     def _stream_run(self) -> Iterator[None]:
-        # What is there from before counts for nothing: a recording must hold every copy that it needs.
+        # What the buffers hold from before is ignored, since a recording must contain every copy that it needs.
         self._buffered = [None] * BUFFER_COUNT
         try:
             for turn in range(min(BUFFER_COUNT, len(self._blocks))):
@@ -83,7 +86,7 @@ class StreamedUNet:
             yield
         finally:
             if self._copy_stream is not None:
-                # After a failure too: a recording cannot be ended with copies that nobody has waited for.
+                # After a failure too, since a recording cannot end while copies have not been waited for.
                 torch.cuda.current_stream(self._copy_stream.device).wait_stream(self._copy_stream)
 
     @contextmanager
@@ -102,7 +105,7 @@ class StreamedUNet:
             self._start_copy(turn + BUFFER_COUNT)
 
     def _start_copy(self, turn: int) -> None:
-        """Begin to copy that unit to its place, once all that was begun before on the computing stream is done."""
+        """Start to copy that unit to its buffer, once everything launched before on the computing stream is done."""
         place = turn % BUFFER_COUNT
         self._buffered[place] = turn
         if self._copy_stream is None:
@@ -121,7 +124,7 @@ class StreamedUNet:
 
 
 def select_evenly(sizes: Sequence[int], share: float) -> tuple[int, ...]:
-    """Which of the units to stream, so that about that share of all bytes is, spread over the run."""
+    """Select the units to stream, so that about that share of all bytes is streamed, evenly over the run."""
     chosen: list[int] = []
     owed = 0.0
     for number, size in enumerate(sizes):
@@ -133,7 +136,7 @@ def select_evenly(sizes: Sequence[int], share: float) -> tuple[int, ...]:
 
 
 class _UnitLayout:
-    """Where the large tensors of a unit lie in its place. Those that share memory go on sharing it."""
+    """The offsets of a unit's large tensors in its buffer. Tensors that share memory continue to share it."""
 
     def __init__(self, slots: list[TensorSlot], kept: set[int], min_bytes: int) -> None:
         self._slots = [
@@ -153,7 +156,7 @@ class _UnitLayout:
         self.nbytes = end
 
     def move_to_host(self, buffer: Tensor, *, pinned: bool) -> list[Tensor]:
-        """Put all on the host, in pieces of the place's bytes, and have the modules find it in the place."""
+        """Copy the tensors to the host, in blocks of the buffer's layout, and point the modules to the buffer."""
         pieces = [
             allocate_host_tensor((min(_BLOCK_BYTES, self.nbytes - begin),), torch.uint8, pinned=pinned)
             for begin in range(0, self.nbytes, _BLOCK_BYTES)
@@ -170,7 +173,7 @@ class _UnitLayout:
 
 
 def _scatter(source: Tensor, begin: int, blocks: list[Tensor]) -> None:
-    """Copy bytes to where they belong in a row of pieces of `_BLOCK_BYTES` bytes each, the last one maybe shorter."""
+    """Copy bytes to offset `begin` of a row of blocks of `_BLOCK_BYTES` bytes each; the last may be shorter."""
     done = 0
     while done < len(source):
         number, within = divmod(begin + done, _BLOCK_BYTES)
@@ -180,14 +183,14 @@ def _scatter(source: Tensor, begin: int, blocks: list[Tensor]) -> None:
 
 
 def _view_in_buffer(buffer: Tensor, offset: int, tensor: Tensor) -> Tensor:
-    """A tensor like that one, its storage's bytes being those of the place from `offset` on."""
+    """Return a tensor like that one, whose storage's bytes are those of the buffer from `offset` on."""
     begin = offset // tensor.element_size() + tensor.storage_offset()
     seen = torch.empty(0, dtype=tensor.dtype, device=buffer.device)
     return seen.set_(buffer.untyped_storage(), begin, tensor.shape, tensor.stride())
 
 
 def _move_remaining(network: nn.Module, device: torch.device, buffers: Sequence[Tensor]) -> None:
-    """Put on the device what does not stream; tensors that share memory go on sharing it."""
+    """Move the tensors that are not streamed to the device; those that share memory continue to share it."""
     streamed = {place.untyped_storage().data_ptr() for place in buffers}
     moved: dict[int, Tensor] = {}
     for where, name, tensor in network_slots(network, attributes=True):

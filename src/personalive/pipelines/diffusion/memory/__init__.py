@@ -1,1 +1,1 @@
-"""Decide from the free memory what has to give, and fall back where it was too little."""
+"""Memory plans: the bytes that are needed, what is given up where they are missing, and the fallback."""

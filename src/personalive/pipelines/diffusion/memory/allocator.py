@@ -1,4 +1,4 @@
-"""How PyTorch takes memory from a GPU."""
+"""PyTorch's allocation of GPU memory: its settings, limits, and what is free."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ T = TypeVar("T")
 _ALLOCATOR_VARIABLES = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 _ALLOCATOR_SETTINGS = "expandable_segments:{}"
 _TRIAL_BYTES = 32 << 20
-"""Bytes; less may be found in what PyTorch holds already."""
+"""The bytes of a trial allocation; fewer may come from memory that PyTorch holds already."""
 
 
 def enable_expandable_segments(device: torch.device) -> None:
-    """Have PyTorch enlarge what it holds of a GPU instead of taking pieces that fit nothing else later.
+    """Have PyTorch grow its segments of GPU memory, instead of adding blocks that fit nothing else later.
 
-    Recordings of several shapes share one pool, which otherwise holds 1 GB more than any of them needs. To be
-    called before tensors are made. Where the environment says how memory is taken, it decides.
+    Recordings of several shapes share one pool, which otherwise holds 1 GB more than any of them needs. Call this
+    before tensors are made. Allocator settings in the environment take precedence.
     """
     if device.type != "cuda" or any(os.environ.get(name) for name in _ALLOCATOR_VARIABLES):
         return
     try:
         _set_allocator(_ALLOCATOR_SETTINGS.format(True))
-        # Windows, WSL2 and old drivers take the setting, and fail or warn when memory is taken.
+        # Windows, WSL2 and old drivers accept the setting, and fail or warn when memory is allocated.
         _try_allocator(device)
-    except Exception as error:  # of the driver or the library
-        _log.info("memory is taken as PyTorch does by itself: %s", " ".join(str(error).split())[:200])
+    except Exception as error:  # the driver and the library raise errors of different types
+        _log.info("memory is allocated by PyTorch's default settings: %s", " ".join(str(error).split())[:200])
         with contextlib.suppress(AttributeError, RuntimeError, ValueError):
             _set_allocator(_ALLOCATOR_SETTINGS.format(False))
 
@@ -56,35 +56,35 @@ def _try_allocator(device: torch.device) -> None:
 
 
 def _set_allocator(settings: str) -> None:
-    """PyTorch gives this function another name from version to version."""
+    """Change the allocator's settings, by a function whose name depends on PyTorch's version."""
     newest: Callable[[str], None] | None = getattr(torch._C, "_accelerator_setAllocatorSettings", None)
     (newest or torch.cuda.memory._set_allocator_settings)(settings)
 
 
 def empty_cache(device: torch.device) -> None:
-    """Give what is unused back to the device."""
+    """Return unused memory to the device."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def plannable_bytes(device: torch.device) -> int:
-    """Bytes of a CUDA device that a pipeline about to be loaded may fill with tensors.
+    """Return the bytes of a CUDA device that a pipeline about to be loaded may fill with tensors.
 
-    What libraries, recordings and the kernels' code will take beside them is subtracted.
+    What libraries, recordings and the kernels' code will take in addition is subtracted.
     """
     return max(unused_bytes(device) - RESERVED_BYTES, 0)
 
 
 def total_bytes(device: torch.device) -> int | None:
-    """Bytes of a CUDA device, whoever has them; None elsewhere, where the memory is the host's."""
+    """Return the bytes of a CUDA device, used or not; None for other devices, whose memory is the host's."""
     return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
 
 
 def unused_bytes(device: torch.device) -> int:
-    """Bytes of a CUDA device that this process can yet have, as the driver and the process's own limit tell.
+    """Return the bytes of a CUDA device that this process can still use, by the driver and the process's limit.
 
-    Elsewhere nobody tells: then there is no end of them.
+    Other devices do not report it; the result is `sys.maxsize` for them.
     """
     if device.type != "cuda":
         return sys.maxsize
@@ -96,18 +96,18 @@ def unused_bytes(device: torch.device) -> int:
 
 
 def _memory_fraction(device: torch.device) -> float:
-    """The share of a CUDA device's memory that this process may take."""
+    """Return the share of a CUDA device's memory that this process may use."""
     ask: Callable[[int | None], float] | None = getattr(torch.cuda, "get_per_process_memory_fraction", None)
-    # By its number, None being the current one: a device without one is not taken.
+    # By the device's index, since a device without one is refused; None is the current device.
     return 1.0 if ask is None else ask(device.index)
 
 
 def run_with_memory_limit(device: torch.device, nbytes: int, run: Callable[[], T]) -> T:
-    """What `run` returns, having taken no more than `nbytes` beyond what this process holds of the device.
+    """Return the result of `run`, which may allocate at most `nbytes` more of the device than this process holds.
 
-    cuDNN may choose an algorithm whose workspace is ten times what it computes on (69 GB for a float32 convolution
-    of 192×128 pixels), and PyTorch keeps what was taken once; refused so much, it takes the next algorithm. Where
-    `run` cannot do with that, it runs again without a limit.
+    cuDNN may choose an algorithm whose workspace is ten times the size of its data (69 GB for a float32 convolution
+    of 192×128 pixels), and PyTorch keeps that memory afterwards. When the allocation is refused, cuDNN chooses the
+    next algorithm. If the limit is too low for `run`, it runs again without one.
     """
     if device.type != "cuda":
         return run()
@@ -117,7 +117,7 @@ def run_with_memory_limit(device: torch.device, nbytes: int, run: Callable[[], T
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-    # Here, since the error's traceback keeps alive what filled the memory.
+    # Outside of the handler, since the error's traceback keeps alive what filled the memory.
     return run()
 
 

@@ -1,4 +1,4 @@
-"""Make something with the fastest memory plan that fits, and leaner where memory runs out all the same."""
+"""The choice of the fastest memory plan that fits, with a fallback to leaner ones when memory still runs out."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ T = TypeVar("T")
 def build_with_fallback(
     device: torch.device, plans: Sequence[MemoryPlan], requested: str, build: Callable[[MemoryPlan], T]
 ) -> T:
-    """What `build` makes of the first plan with which memory does not run out; see `candidates`.
+    """Return what `build` makes of the first plan with which memory does not run out; see `select_plans`.
 
-    Raises `PipelineUnavailableError` where there is too little for any; what was taken is given back then.
+    Raises `PipelineUnavailableError` where memory is too short for every plan; all of it is freed before.
     """
     if device.type != "cuda":
         return build(select_plans(plans, requested)[0])
@@ -39,7 +39,7 @@ def build_with_fallback(
             if not is_out_of_memory(error):
                 raise
             reason = _shorten_message(error)
-        # Here, since the error's traceback keeps alive what filled the memory.
+        # Outside of the handler, since the error's traceback keeps alive what filled the memory.
         empty_cache(device)
         _log.info("memory ran out with the memory plan %s: %s", plan.name, reason)
     raise PipelineUnavailableError(f"{describe_shortage(tried[-1].need, free, reason)} {REMEDY}")

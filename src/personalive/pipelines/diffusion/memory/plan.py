@@ -1,4 +1,4 @@
-"""A plan for a GPU's memory, and which of several to take. `planning` makes them; this needs no PyTorch."""
+"""A plan for a GPU's memory, and the choice among plans. `planner.py` makes them; this module needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from personalive.errors import PipelineUnavailableError
 
 RESERVED_BYTES = 300 << 20
-"""Bytes that libraries, recordings and the kernels' code take beside what is planned for."""
+"""Bytes that libraries, recordings and the kernels' code take in addition to what is planned for."""
 CUDA_CONTEXT_BYTES = 400 << 20
-"""Bytes that CUDA takes for a process before its first tensor: 0.3 to 0.5 GB, the more the larger the GPU."""
+"""Bytes that CUDA takes for a process before its first tensor: 0.3 to 0.5 GB, more on larger GPUs."""
 REMEDY = "Close other programs that use the GPU, or load with a smaller height and width."
-"""What to do where there is too little memory."""
+"""The advice for users whose GPU has too little memory."""
 _GB = 1e9
 
 
@@ -22,9 +22,10 @@ class MemoryPlan:
 
     `name` is the value of `low_vram` that forces it; `waiting`: the networks, or parts of one, that wait on the
     host; `frames_at_once`: frames decoded together, None for as many as fill a device; `batch_sessions`: sessions
-    that may share a call; `streamed`: which of the denoising UNet's units wait on the host and arrive as it runs;
-    `recorded`: whether stages are recorded where they would be; `references`: fused ones that are kept; `need`:
-    bytes of the device, estimated from above; `session`: those of one more session.
+    that may share a call; `streamed`: the indices of the denoising UNet's units that are streamed from the host;
+    `recorded`: False forbids recording stages, also where `compile` asks for it; `references`: the number of fused
+    references that are kept; `need`: an upper estimate of the bytes of the device; `session`: bytes of one more
+    session.
     """
 
     name: str
@@ -37,18 +38,18 @@ class MemoryPlan:
     need: int = 0
     session: int = 0
     share: float = 0.0
-    """Of the denoising UNet's bytes, how many are streamed."""
+    """The share of the denoising UNet's bytes that is streamed."""
     in_turn: bool = False
     """Whether fewer sessions share a call than was asked for."""
 
     @property
     def host_networks(self) -> tuple[str, ...]:
-        """The networks that are not to be loaded to the device, but are brought there by whoever streams them."""
+        """The networks that are loaded to the host and not to the device, because they are streamed."""
         return ("denoising_unet",) if self.streamed else ()
 
     @property
     def description(self) -> str:
-        """What is given up, for people."""
+        """A sentence part for people on what is given up."""
         if self.name == "off":
             return "nothing is given up"
         said = "references wait on the host, frames are decoded one by one"
@@ -59,11 +60,11 @@ class MemoryPlan:
         return said if self.recorded else f"{said}, steps are not recorded"
 
     def describe_for_card(self, total: int) -> str:
-        """The plan in one line for a card of so many bytes."""
+        """Describe the plan in one line for a GPU with that number of bytes."""
         return f"{total / 2**30:.0f} GB card: {self.description}"
 
     def summary(self, free: int) -> str:
-        """The plan in one line, beside the bytes that were free for it."""
+        """Describe the plan in one line, with the bytes that were free for it."""
         room = f"{free / _GB:.1f} GB free, some {self.need / _GB:.1f} needed"
         return f"memory plan {self.name}: {self.description} ({room})"
 
@@ -71,10 +72,10 @@ class MemoryPlan:
 def select_plans(
     plans: Sequence[MemoryPlan], requested: str, free: int | None = None
 ) -> tuple[MemoryPlan, ...]:
-    """Return the plans to try in turn where `free` bytes are: from the fastest that fits to the leanest.
+    """Return the plans to try in turn where `free` bytes are available: from the fastest that fits to the leanest.
 
-    `plans` are in that order. None: there is room for all. `requested` names one that is forced: then it is the only
-    one, whether it fits or not. Raises `PipelineUnavailableError` where none fits or none has that name.
+    `plans` are in that order. If `free` is None, all fit. If `requested` is not "auto", the only result is the plan
+    of that name, whether it fits or not. Raises `PipelineUnavailableError` where no plan fits or has that name.
     """
     if requested != "auto":
         forced = [plan for plan in plans if plan.name == requested]
@@ -92,7 +93,7 @@ def select_plans(
 
 
 def describe_shortage(need: int, free: int, reason: str = "") -> str:
-    """Return the sentence for a device on which nothing runs; `reason` is what a library said at last."""
+    """Return the message for a device with too little memory for any plan; `reason` is a library's last error."""
     said = f" ({reason})" if reason else ""
     return (
         f"There is too little GPU memory: some {need / _GB:.1f} GB are needed as set and {free / _GB:.1f} GB are "

@@ -1,9 +1,9 @@
-"""What is given up for memory, in order: plans from the fastest to the leanest, and what each needs.
+"""Memory plans from the fastest to the leanest, and the bytes that each needs.
 
-All of them give the same frames, but that the first differs from the others by rounding: two frames are decoded at
-a time, and the reference UNet, which does not wait, is laid out for our kernels. Not among them: fewer history
-keyframes recorded, which would save nothing, as recordings of one stage share their memory and its peak does not
-depend on keyframes; and weights in 8 bits, which would change frames for what streaming gives without.
+All plans give the same frames, except that the first differs from the others by rounding: it decodes two frames at
+a time, and its reference UNet, which does not wait on the host, is laid out for our kernels. Two savings are not
+used. Recording fewer numbers of history keyframes would save nothing, as recordings of one stage share their memory
+and its peak does not depend on keyframes. Weights in 8 bits would change the frames, which streaming does not.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from personalive.pipelines.diffusion.components import Components
 
 REFERENCE_NETWORKS = ("image_encoder", "vae.encoder")
-"""What only a new reference needs."""
+"""The networks that only a new reference needs."""
 KEYFRAME_NETWORK = "reference_unet"
-"""What only a new reference or keyframe needs."""
+"""The network that only a new reference or keyframe needs."""
 _MAX_REFERENCES, _MIN_REFERENCES = 8, 2
 _STREAMED_SHARES = {"half": 0.5, "most": 0.7, "stream": 1.0}
-"""Name → share of the denoising UNet that is streamed."""
+"""The share of the denoising UNet that is streamed, by the plan's name."""
 _UNCOUNTED_BYTES = 160 << 20
 """Bytes of what is not counted: cuBLAS's workspaces, recordings' inputs and results, a step's small tensors."""
 
@@ -49,7 +49,7 @@ _UNCOUNTED_BYTES = 160 << 20
 def make_plans(
     weights: WeightBytes, step: StepBytes, parameters: PersonaLiveLoadParameters
 ) -> tuple[MemoryPlan, ...]:
-    """All plans for a CUDA device, each needing less than the one before."""
+    """Return all plans for a CUDA device; each needs less memory than the one before."""
     found: list[MemoryPlan] = []
     for plan in _iterate_plans(weights, parameters):
         session = 2 * (1 + parameters.max_keyframes) * step.bank + step.bank
@@ -62,7 +62,7 @@ def make_plans(
 def make_plans_for_components(
     components: Components, parameters: PersonaLiveLoadParameters
 ) -> tuple[MemoryPlan, ...]:
-    """All plans for networks that are loaded, wherever they are."""
+    """Return all plans for networks that are loaded, on any device."""
     networks = components.networks()
     kept = {
         (network, entry): tensor.dtype
@@ -81,13 +81,13 @@ def make_plans_for_networks(
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[MemoryPlan, ...]:
-    """All plans for networks by name, which may be on the meta device; `dtype`: what they compute in."""
+    """Return all plans for networks by name, which may be on the meta device; `dtype`: the type they compute in."""
     found = make_plans(
         count_weight_bytes(networks, entry_dtype), count_step_bytes(networks, parameters, dtype), parameters
     )
     if device.type == "cuda":
         return found
-    # There is nothing to save where the device's memory is the host's, unless it is asked for.
+    # Where the device's memory is the host's, waiting on the host saves nothing, so only named plans do it.
     return (replace(found[0], waiting=()), *found[1:])
 
 
@@ -97,7 +97,7 @@ def make_plans_for_variant(
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[MemoryPlan, ...]:
-    """All plans for networks of those sizes, without a set of weights. Takes 2 s at first, most of it imports."""
+    """Return all plans for networks of those sizes, without weights. The first call takes 2 s, mostly imports."""
     kept = {network.name: network for network in (*NETWORKS, TINY_VAE)}
     return make_plans_for_networks(
         build_meta_networks(variant),
@@ -126,7 +126,7 @@ def _iterate_plans(weights: WeightBytes, parameters: PersonaLiveLoadParameters) 
         waiting = replace(waiting, batch_sessions=1, in_turn=True)
         yield waiting
     if parameters.compile == "full":
-        return  # what is compiled cannot be streamed
+        return  # compiled networks cannot be streamed
     for name, share in _STREAMED_SHARES.items():
         units = select_evenly(weights.units, share)
         waiting = replace(waiting, name=name, streamed=units, share=_streamed_share(units, weights))
@@ -143,7 +143,7 @@ def _estimate_need(
 ) -> int:
     sessions = plan.batch_sessions
     attended = (1 + parameters.max_keyframes) * step.bank
-    # Of a session that gets a keyframe, what it attends to is there twice for a moment.
+    # While a session gets a keyframe, its keys and values exist twice for a moment.
     lasting = (
         _resident_weight_bytes(plan, weights)
         + _UNCOUNTED_BYTES
@@ -155,7 +155,7 @@ def _estimate_need(
     if not plan.recorded or parameters.compile == "off":
         joined = sessions * attended if sessions > 1 else 0
         return lasting + max(stepping + joined, fusing)
-    # Recordings keep their memory, and what they attend to has a place of its own.
+    # Recordings keep their memory, and have separate buffers for keys and values.
     return lasting + sessions * attended + stepping + fusing
 
 
@@ -168,7 +168,7 @@ def _resident_weight_bytes(plan: MemoryPlan, weights: WeightBytes) -> int:
 
 
 def _peak_step_bytes(plan: MemoryPlan, step: StepBytes, parameters: PersonaLiveLoadParameters) -> int:
-    """The most that any stage takes."""
+    """Return the bytes of the stage that takes most."""
     frames = plan.batch_sessions * parameters.temporal_window_size
     at_once = plan.frames_at_once or frames_at_once("full", parameters.height * parameters.width)
     decoding = min(at_once, frames) * step.decode + plan.batch_sessions * step.output
@@ -176,7 +176,7 @@ def _peak_step_bytes(plan: MemoryPlan, step: StepBytes, parameters: PersonaLiveL
 
 
 def _peak_fuse_bytes(plan: MemoryPlan, weights: WeightBytes, step: StepBytes) -> int:
-    """The most that fusing a reference takes."""
+    """Return the largest number of bytes that fusing a reference takes."""
     brought = weights.reference_unit if KEYFRAME_NETWORK in plan.waiting else 0
     return max(
         weights.networks["image_encoder"],

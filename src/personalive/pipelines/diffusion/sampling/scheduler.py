@@ -56,7 +56,7 @@ class DDIMScheduler:
         return self.window_frames - self.chunk_frames
 
     def add_noise(self, latents: Tensor, noise: Tensor, first_frame: int = 0) -> Tensor:
-        """Add noise to clean latents (S, C, N, h, w), at the levels of the window's frames from `first_frame` on."""
+        """Add noise to clean latents (S, C, N, h, w), at the levels of the window's N frames from `first_frame`."""
         frames = slice(first_frame, first_frame + latents.shape[2])
         return (
             self.sqrt_alpha_prod[:, :, frames] * latents

@@ -1,4 +1,4 @@
-"""The folder that keeps compiled code between starts: one per GPU, driver and version, accessible to its owner only.
+"""The folder that keeps compiled code between starts: one per GPU, driver and version, for its owner only.
 
 The code in it is run without a check, so it must be as trustworthy as the program. A folder that anybody else may
 read or write is refused.

@@ -37,7 +37,7 @@ class GraphCapturer(Protocol):
         """Run the function unrecorded, on the stream that records it later; its results may be used at once."""
 
     def capture(self, run: Callable[[], None]) -> Callable[[], None]:
-        """Record a function that was warmed up; return a function that replays it on its tensors' current values."""
+        """Record a function that was warmed up; return what replays it on the current values of its tensors."""
 
     def release_unused(self) -> None:
         """Return unused memory to the device, including the recordings' shared memory once no recording is left."""
@@ -153,7 +153,7 @@ class GraphedCallable:
         limit: int = MAX_GRAPHS,
         free_memory: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Make one without recordings; `free_memory`, called when memory runs out, returns whether it dropped any."""
+        """Start without recordings. `free_memory` is called when memory runs out; it returns whether it dropped any."""
         self.raise_out_of_memory = False
         self._name = name
         self._function = function

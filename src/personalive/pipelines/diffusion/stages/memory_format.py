@@ -36,8 +36,8 @@ def optimize(components: Components, operations: Operations, size: StepSize | No
     """Have all networks compute with these operations; with fused ones, also convert the weights to channels-last.
 
     Convolutions are faster in that format on a GPU (13.9 ms of 19.1 in the denoising UNet, 20.7 of 29.5 in the
-    decoder, on an H100). But PyTorch's group norm converts pictures back, so without our group norm the format would
-    only cost copies. Gates are paired with the linears before them where that is faster at the step's size.
+    decoder, on an H100). But PyTorch's group norm converts pictures back, so without our group norm the format
+    would only cost copies. Gates are paired with the linears before them where that is faster at the step's size.
     """
     # The autoencoder's encoder stays as it is, in float32: it runs once a reference.
     networks = components.networks() | {"vae": components.vae.decoder}
@@ -82,7 +82,7 @@ def count_geglu_rows(components: Components, size: StepSize) -> dict[GEGLU, int]
 
 
 def levels(trunk: UNet) -> list[tuple[int, UNetBlock]]:
-    """Return every block in the order in which they run, each after the number of times sizes are halved before it."""
+    """Return every block in the order in which they run, each with the number of times sizes are halved before it."""
     lowest, blocks = trunk.params.levels - 1, trunk.blocks()
     # Down, the middle at the lowest level, and up again.
     return [(min(place, lowest, len(blocks) - 1 - place), block) for place, block in enumerate(blocks)]

@@ -1,4 +1,4 @@
-"""Extraction of motion features from driving frames: the head motion and motion tokens that condition the window."""
+"""Motion features of driving frames: the head motion and the motion tokens that condition the window."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class MotionFeatures(NamedTuple):
 class DriverState:
     """The state of a session's driver, one frame each.
 
-    `first`: the head motion of the first frame; `head` and `tokens`: head motion and motion tokens of the last frame
-    with a face; `calm`: that head motion, smoothed.
+    `first`: the head motion of the first frame; `head` and `tokens`: head motion and motion tokens of the last
+    frame with a face; `calm`: that head motion, smoothed.
     """
 
     first: HeadMotion
@@ -52,7 +52,7 @@ class DriverState:
 
 
 def extract_motion_features(components: Components, frames: Tensor, has_face: Tensor) -> MotionFeatures:
-    """Extract the features of driving frames uint8 (N, H, W, 3); `has_face` (N,) bool: where a face was detected."""
+    """Extract the features of driving frames uint8 (N, H, W, 3); `has_face` (N,) bool: where a face was found."""
     pixels = preprocess_driving(frames)
     height, width = pixels.shape[2:]
     head = components.motion_extractor(

@@ -122,7 +122,7 @@ def quantize(
 ) -> None:
     """Quantize in place those layers named by `layers` that `operations` finds faster so in a step of that size.
 
-    The networks must have been optimized before. Raises `InputError` where the device cannot multiply 8-bit floats.
+    `optimize` must have run before. Raises `InputError` where the device cannot multiply 8-bit floats.
     """
     require_float8(components.device)
     size, known = size or StepSize(), dict[tuple[Hashable, ...], bool]()
