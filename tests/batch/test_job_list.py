@@ -63,7 +63,7 @@ GOOD: dict[str, Any] = {"reference": "a.jpg", "driving": "b.mp4"}
         ([{**GOOD, "output": "%05d.png"}], "must be one file"),
         ([{**GOOD, "sise": 256}], "no option 'sise'"),
         ([{**GOOD, "size": 256, "options": {"size": 320}}], "'size' must be a column or among the options"),
-        ([{**GOOD, "options": "{"}], "its options are no JSON"),
+        ([{**GOOD, "options": "{"}], "its options are not valid JSON"),
         ([{**GOOD, "options": [1]}], "its options must be an object"),
         ([{**GOOD, "size": 1}] * 7, "line 1 of jobs.jsonl and 6 more: The size"),
         ([{**GOOD, "size": size} for size in (1, 2, 3, 4, 5, 6, 6)], "line 5 of .*: .* And 2 more rows."),

@@ -255,7 +255,7 @@ def test_no_cluster_is_said(counted: Log, portraits: Path, clips: Path, tmp_path
     jobs = combinations(tmp_path, portraits, clips, 1)
     for address in ("127.0.0.1:1", "auto"):
         settings = RayExecutorSettings(address=address)
-        with pytest.raises(ClusterError, match=f"no Ray cluster to be reached at {address}: .*ray start"):
+        with pytest.raises(ClusterError, match=f"No Ray cluster can be reached at {address}: .*ray start"):
             run_batch(jobs, BatchSettings(out=str(tmp_path), ray=settings))
     assert [entry.state for entry in Manifest.read(str(tmp_path))] == [JobState.PENDING]
 

@@ -157,16 +157,16 @@ def test_one_batch_at_a_time(counted: Log, portraits: Path, clips: Path, tmp_pat
             refused.append(str(error.value))
 
     assert run_batch(jobs, BatchSettings(out=out), on_progress=tell).totals.done == 1
-    assert refused == [f"Another batch is at work in {out}: wait for it to end."]
+    assert refused == [f"Another batch is running in {out}: wait for it to end."]
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"max_attempts": 0}, "one attempt at least"),
-        ({"ray": RayExecutorSettings(workers=0)}, "one worker at least"),
-        ({"ray": RayExecutorSettings(gpus=1.5)}, "0 to 1 of a GPU"),
-        ({"ray": RayExecutorSettings(cpus=0)}, "some of a CPU"),
+        ({"max_attempts": 0}, "at least one attempt"),
+        ({"ray": RayExecutorSettings(workers=0)}, "at least one worker"),
+        ({"ray": RayExecutorSettings(gpus=1.5)}, "0 to 1 GPU"),
+        ({"ray": RayExecutorSettings(cpus=0)}, "more than 0 CPUs"),
     ],
 )
 def test_settings_that_cannot_be(tmp_path: Path, settings: dict[str, Any], words: str) -> None:

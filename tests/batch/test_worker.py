@@ -185,7 +185,7 @@ def test_a_picture_of_a_still(bench: WorkerContext, portraits: Path, tmp_path: P
             ResultStatus.ERROR,
             "RuntimeError: broke",
         ),
-        ({"output": "nosuch://a/out.mp4"}, ResultStatus.INVALID_INPUT, "no place that fsspec knows"),
+        ({"output": "nosuch://a/out.mp4"}, ResultStatus.INVALID_INPUT, "not a URL that fsspec supports"),
     ],
 )
 def test_what_goes_wrong_is_sorted(

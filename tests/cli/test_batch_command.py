@@ -33,7 +33,7 @@ def test_two_folders(personalive: Call, folders: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(folders)
     arguments = ["batch", "portraits", "clips/", "--out", "out", "--pipeline", "preview", "--size", 256]
     done = personalive(*arguments, "--set", "max_frames=9", "--segment-frames", 8)
-    assert (done.code, done.err.splitlines()[0]) == (0, "looking at what is there")
+    assert (done.code, done.err.splitlines()[0]) == (0, "checking the files")
     assert "made with preview (landmark warp), not the diffusion model" in done.err
     report = folders / "out" / "report.html"
     assert done.out.startswith("1 of 1 jobs done: 9 frames, ")
@@ -63,7 +63,7 @@ def test_failures_are_told_once_with_the_place_of_the_report(
     [
         (["jobs.csv", "--out", "out"], "jobs.csv cannot be read: no such file"),
         (["portraits", "clips", "--out", "out", "--set", "sise=3"], "There is no option 'sise'"),
-        (["portraits", "clips", "--out", "out", "--workers", "0"], "There must be one worker at least"),
+        (["portraits", "clips", "--out", "out", "--workers", "0"], "There must be at least one worker"),
         (["portraits", "clips"], "Missing option"),
     ],
 )

@@ -1,7 +1,7 @@
 """Rows of CSV tables, as spreadsheets and people write them.
 
-Cells are separated by commas, semicolons, tabs or bars, or as a first line `sep=;` says. Comments and empty lines are
-skipped. The header is optional, its names in any case. Errors name the line and the column.
+Cells are separated by commas, semicolons, tabs or bars, or as a first line `sep=;` says. Comments and empty lines
+are skipped. The header is optional, its names in any case. Errors name the line and the column.
 """
 
 from __future__ import annotations
@@ -127,7 +127,8 @@ def _read_header(cells: Sequence[str], where: str, separator: str) -> list[str] 
     if missing := [column for column in _REQUIRED_COLUMNS if column not in columns]:
         listed = ", ".join(repr(column) for column in columns if column)
         raise InputError(
-            f"{where} names no column {' or '.join(missing)}: separated by {_describe_delimiter(separator)}, it has {listed}."
+            f"{where} names no column {' or '.join(missing)}: separated by "
+            f"{_describe_delimiter(separator)}, it has {listed}."
         )
     return columns
 
@@ -136,8 +137,8 @@ def _row(cells: Sequence[str], columns: Sequence[str], where: str, separator: st
     more = len(cells) - len(columns)
     if more > 0 and any(cells[len(columns) :]):
         raise InputError(
-            f"{where} has {len(cells)} cells, the header {len(columns)}, separated by {_describe_delimiter(separator)}: quote "
-            "cells that contain a separator."
+            f"{where} has {len(cells)} cells, the header {len(columns)}, separated by "
+            f"{_describe_delimiter(separator)}: quote cells that contain a separator."
         )
     nameless = [cell for column, cell in zip(columns, cells, strict=False) if cell and not column]
     if nameless:

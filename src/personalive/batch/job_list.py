@@ -70,7 +70,8 @@ def read_jobs(
 ) -> list[BatchJob]:
     """Read the jobs of one table, or pair portraits and clips: `inputs` are one URI or two.
 
-    `defaults` are options by name for rows that do not set them. Raises `InputError` where a row is not a valid job.
+    `defaults` are options by name for rows that do not set them. Raises `InputError` where a row is not a valid
+    job.
     """
     if len(inputs) == 1:
         base = storage.parent_uri(inputs[0])

@@ -24,7 +24,7 @@ class JobSource(Protocol):
     """Where the jobs come from. All methods are called on the thread on which the jobs animate."""
 
     def next_task(self, *, ahead: bool) -> JobTask | None:
-        """Return the next job, or None. With `ahead` it is opened while another animates; the call must not wait."""
+        """Return the next job or None. With `ahead`, it is opened while another animates: do not wait for one."""
 
     def may_run_in_background(self, task: JobTask) -> bool:
         """Return whether the job may be opened and completed on another thread."""

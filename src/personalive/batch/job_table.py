@@ -31,7 +31,8 @@ class TableRow:
 def read_table(uri: str) -> list[TableRow]:
     """Read the rows of the table at a path or URL, without their empty cells. The suffix decides its format.
 
-    Raises `InputError` where it cannot be read in that format, and `RemoteStorageError` where its store does not answer.
+    Raises `InputError` where it cannot be read in that format, and `RemoteStorageError` where its store does not
+    answer.
     """
     name = storage.file_name(uri)
     suffix = next((suffix for suffix in TABLE_SUFFIXES if name.lower().endswith(suffix)), None)

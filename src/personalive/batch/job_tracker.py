@@ -57,8 +57,8 @@ class _Attempt:
 class JobTracker:
     """The jobs of one batch and their records.
 
-    A job that kills its worker, or ends in an error, `max_attempts` times without finishing another segment is set aside.
-    `on_failure` is called with the name of every job that fails in this run, and the reason.
+    A job that kills its worker, or ends in an error, `max_attempts` times without finishing another segment is set
+    aside. `on_failure` is called with the name of every job that fails in this run, and the reason.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class JobTracker:
     def load(self, *, overwrite: bool = False, retry_failed: bool = False) -> None:
         """Inspect inputs, outputs and manifest, and decide which jobs are to be done.
 
-        Done jobs with unchanged inputs, options and output are skipped; so are failed ones, unless `retry_failed` is True.
-        A file that this batch has not made is replaced only if `overwrite` is True.
+        Done jobs with unchanged inputs, options and output are skipped; so are failed ones, unless `retry_failed`
+        is True. A file that this batch has not made is replaced only if `overwrite` is True.
         """
         jobs = list(self._jobs.values())
         stamps = _read_versions({place for job in jobs for place in (job.reference, job.driving, job.output)})
@@ -147,8 +147,8 @@ class JobTracker:
     def take(self, worker: str, node: str, *, ahead: bool = False) -> JobTask | None:
         """Take the next job for a worker on a node; None where there is none for it now.
 
-        With `ahead`, the job is begun beside the one that the worker has. A job that may kill its worker never runs beside
-        another, so that it is clear which of them did.
+        With `ahead`, the job is begun beside the one that the worker has. A job that may kill its worker never runs
+        beside another, so that it is clear which of them did.
         """
         if ahead and any(
             self._may_kill_worker(one.job) for one in self._attempts.values() if one.worker == worker
@@ -172,7 +172,7 @@ class JobTracker:
         return JobTask(job.name, job.reference, job.driving, job.output, job.is_resumable, job.options)
 
     def _may_kill_worker(self, job: BatchJob) -> bool:
-        """Return whether the job has crashed before, so that it must not share a worker with another job."""
+        """Return whether the job must not share a worker: it has crashed before, or its first crash is its last."""
         return self._max_attempts == 1 or self._manifest[job.name].crashes > 0
 
     def on_progress(self, worker: str, progress: JobProgress) -> None:

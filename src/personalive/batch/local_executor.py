@@ -19,7 +19,7 @@ ResultCallback = Callable[[JobTask, JobResult], None]
 def run_locally(
     tracker: JobTracker, *, cache_bytes: int, on_progress: Callable[[str], None], on_result: ResultCallback
 ) -> None:
-    """Run all waiting jobs. `on_progress` is called often, with the batch's stage or ""; `on_result` with each result."""
+    """Run all waiting jobs. `on_progress` is called often with the batch's stage or "", `on_result` per job."""
     with (
         open_worker_context(cache_bytes, lambda standing: None) as bench,
         open_runner(bench, _LocalJobSource(tracker, bench, on_progress, on_result)) as runner,

@@ -63,9 +63,9 @@ def _parameter_names() -> frozenset[str]:
 def validate_options(values: Mapping[str, Any]) -> dict[str, Any]:
     """Validate options by name and return fields of `AnimateJob`, with all other options in `parameters`.
 
-    Text is converted to the field's type: "0.5", "true", "none"; for a parameter it is parsed as JSON if it is that,
-    else it stays text. Raises `InputError` for an unknown name or an invalid value, as far as that is known before the
-    pipeline is loaded.
+    Text is converted to the field's type: "0.5", "true", "none"; for a parameter it is parsed as JSON if it is
+    that, else it stays text. Raises `InputError` for an unknown name or an invalid value, as far as that is known
+    before the pipeline is loaded.
     """
     options: dict[str, Any] = {}
     parameters: dict[str, Any] = {}
@@ -87,7 +87,7 @@ def validate_options(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def select_load_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the load parameters among a pipeline's parameters, as far as the pipelines installed here know them."""
+    """Return those parameters that are load parameters, as far as the pipelines installed here know them."""
     pipelines = registry.all_pipelines().values()
     run = {name for one in pipelines for name in one.run_parameters.model_fields}
     load = {name for one in pipelines for name in one.load_parameters.model_fields}

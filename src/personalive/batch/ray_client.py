@@ -36,7 +36,8 @@ def import_ray() -> Any:
 def connect(address: str | None, cores: int) -> Iterator[Any]:
     """Connect to the cluster at `address` and yield the `ray` module. Raises `ClusterError` where there is none.
 
-    `address` is "auto", HOST:PORT or ray://HOST:PORT. None starts a cluster on this machine, for at least `cores` CPUs.
+    `address` is "auto", HOST:PORT or ray://HOST:PORT. None starts a cluster on this machine, for at least `cores`
+    CPUs.
     """
     ray = import_ray()
     wanted: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
@@ -57,7 +58,7 @@ def connect(address: str | None, cores: int) -> Iterator[Any]:
             raise ClusterError(
                 f"No Ray cluster can be reached at {address or 'this machine'}: "
                 f"{str(error).rstrip('.')}. Start one with `ray start --head`, name its address, or if it asks "
-                                "for a token, set RAY_AUTH_MODE=token."
+                "for a token, set RAY_AUTH_MODE=token."
             ) from error
         begin()
         with _quiet_ray(ray):
@@ -90,8 +91,8 @@ def _quiet_ray(ray: Any) -> Iterator[None]:
 def _keep_signal_handlers() -> Iterator[Callable[[], None]]:
     """Handle SIGTERM as before the block, with the same exit code; `begin` must be called once Ray runs.
 
-    Ray installs its own handler when it starts, and turns the exit code of any handler into 1 where the signal arrives
-    during one of its calls.
+    Ray installs its own handler when it starts, and turns the exit code of any handler into 1 where the signal
+    arrives during one of its calls.
     """
     before = signal.getsignal(signal.SIGTERM)
     codes: list[Any] = []

@@ -63,7 +63,7 @@ def run_on_ray(
     on_progress: Callable[[str], None],
     on_result: Callable[[JobTask, JobResult], None],
 ) -> None:
-    """Run all waiting jobs. `on_progress` is called often, with the batch's stage or ""; `on_result` with each result.
+    """Run all waiting jobs. `on_progress` is called often with the batch's stage or "", `on_result` per job.
 
     Raises `ClusterError` where no worker can be started. The workers are gone afterwards, after an exception too.
     """
@@ -106,8 +106,9 @@ class _PendingCall:
 def may_prefetch_job(assigned: int, all_assigned: Sequence[int], waiting: int) -> bool:
     """Return whether a worker that has `assigned` jobs should get another of the `waiting` ones beside them.
 
-    `all_assigned`: how many jobs each worker has, including workers that are still starting. Each of them that is not
-    full could begin a job soon: where fewer jobs wait than that, the first worker that is ready should get the next.
+    `all_assigned`: how many jobs each worker has, including workers that are still starting. Each of them that is
+    not full could begin a job soon: where fewer jobs wait than that, the first worker that is ready should get the
+    next.
     """
     return 0 < assigned < MAX_ASSIGNED_JOBS and waiting >= sum(
         count < MAX_ASSIGNED_JOBS for count in all_assigned
@@ -144,7 +145,7 @@ class _RayExecutor:
         if settings.address is None and self._capacity < (settings.workers or 1):
             raise ClusterError(
                 f"This machine has room for {self._capacity} workers, each with {self._describe_resources()}, not "
-                                f"{settings.workers}: let several share a GPU (--gpus-per-worker 0.5), or use fewer."
+                f"{settings.workers}: let several share a GPU (--gpus-per-worker 0.5), or use fewer."
             )
 
     # Spawning
@@ -262,7 +263,7 @@ class _RayExecutor:
         self._tracker.on_result(task.name, worker.node, outcome)
 
     def _handle_reply(self, ref: Any) -> tuple[_WorkerHandle, str] | None:
-        """Handle the reply to a call. Return the worker and the reason if the call failed because the worker died."""
+        """Handle the reply to a call. Return the worker and the reason if the call failed with the worker."""
         call = self._pending.pop(ref)
         worker = call.worker
         if worker not in self._workers:  # removed already, after another call failed

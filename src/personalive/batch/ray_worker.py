@@ -38,7 +38,7 @@ class WorkerInfo:
 
 
 class RayWorker:
-    """Runs jobs on a separate thread, one animating at a time; each call of `run_job` waits for its job's result."""
+    """Runs jobs on a separate thread, one animating at a time; calls of `run_job` wait for their job's result."""
 
     def __init__(self, cache_bytes: int) -> None:
         self._stack = ExitStack()
@@ -72,8 +72,8 @@ class RayWorker:
     def run_job(self, task: JobTask, acknowledged_outputs: Sequence[str] = ()) -> JobResult:
         """Run a job and return its result.
 
-        `acknowledged_outputs`: outputs of earlier jobs whose results the executor has received. Their checkpoints are
-        removed.
+        `acknowledged_outputs`: outputs of earlier jobs whose results the executor has received. Their checkpoints
+        are removed.
         """
         # On this thread, since requests to a store take a while: no other job waits for it.
         self._context.remove_checkpoints(acknowledged_outputs)

@@ -41,7 +41,7 @@ def count_finished_segments(output_uri: str) -> int:
 
 
 def _parse_segments(state: bytes) -> tuple[SegmentInfo, ...]:
-    """Raises `ValidationError`."""
+    """Return the segments that a state names. Raises `ValidationError`."""
     return CheckpointState.model_validate_json(state.partition(b"\n")[0]).segments
 
 

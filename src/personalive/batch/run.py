@@ -59,13 +59,14 @@ def run_batch(
     on_progress: Callable[[BatchProgress], None] | None = None,
     on_failure: Callable[[str, str], None] | None = None,
 ) -> BatchResult:
-    """Run the jobs and write a report. `on_progress` is called often, `on_failure` with each failed job and the reason.
+    """Run the jobs and write a report. `on_progress` is called often, `on_failure` with each failed job and why.
 
-    A job that fails raises no exception. Ctrl-C stops the workers; after it, or anything else that ends this process,
-    the same call resumes the batch.
+    A job that fails raises no exception. Ctrl-C stops the workers. After it, or anything else that ends this
+    process, the same call resumes the batch.
 
-    Raises `InputError` for invalid settings, `OutputLockedError` where another batch uses that folder, `ClusterError`
-    where no worker can be started, `MediaError` or `RemoteStorageError` where nothing can be written.
+    Raises `InputError` for invalid settings, `OutputLockedError` where another batch uses that folder,
+    `ClusterError` where no worker can be started, `MediaError` or `RemoteStorageError` where nothing can be
+    written.
     """
     settings.ray.check()
     if settings.max_attempts < 1:

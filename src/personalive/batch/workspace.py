@@ -60,7 +60,7 @@ class Workspace:
                 if lock.acquire():
                     shutil.rmtree(folder, ignore_errors=True)
                     lock.release()
-                    shutil.rmtree(folder, ignore_errors=True)  # with the lock file, where it could not be removed before
+                    shutil.rmtree(folder, ignore_errors=True)  # with the lock file, now that it is released
 
     def make_folder(self, *names: str) -> Path:
         """Return a folder within this one, created if it does not exist."""
