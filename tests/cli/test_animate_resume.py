@@ -50,7 +50,7 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(
 
     done = personalive(*arguments, "--resume")
     assert done.code == 0
-    assert "going on after 9 frames" in done.err
+    assert "continuing after 9 frames" in done.err
     assert "note: 9 of the frames were made by an earlier run." in done.out
     assert ": 30 frames (" in done.out
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]

@@ -81,7 +81,7 @@ def test_a_damaged_folder_is_refused(tmp_path: Path, kept: Path, name: str, data
 
 
 def test_one_run_at_a_time(tmp_path: Path, kept: Path) -> None:
-    with folder(tmp_path), pytest.raises(OutputLockedError, match="Another run is at work"), folder(tmp_path):
+    with folder(tmp_path), pytest.raises(OutputLockedError, match="Another run is using"), folder(tmp_path):
         pass
     with folder(tmp_path) as work:
         assert work.state.frames == 13

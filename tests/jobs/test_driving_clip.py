@@ -37,7 +37,7 @@ def test_a_driver_is_brought_upright(tmp_path: Path, head: Image, turn: int) -> 
         assert all(np.array_equal(frame.image, tall) for frame in source)
     assert len(driver.notes) == bool(turn)
     if turn:
-        assert f"clip {'stands on its head' if turn == 180 else 'lies on its side'}" in driver.notes[0]
+        assert f"clip {'is upside down' if turn == 180 else 'lies on its side'}" in driver.notes[0]
 
 
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])

@@ -63,7 +63,7 @@ def test_a_portrait_that_lies_or_stands_on_its_head_is_turned(
     assert np.array_equal(found.image, portrait)
     assert found.face.centre == pytest.approx((225, 125), abs=6)
     (note,) = found.notes
-    assert note.startswith("turned.png stands on its head" if turn == 180 else "turned.png lies on its side")
+    assert note.startswith("turned.png is upside down" if turn == 180 else "turned.png lies on its side")
     assert f"rotated by {turn}° clockwise" in note
 
 
@@ -74,7 +74,7 @@ def test_a_rotation_that_is_asked_for(tmp_path: Path, portrait: Image, turn: int
     assert np.array_equal(found.image, portrait)
     assert found.notes == ()
     wrong = (turn + 90) % 360
-    with pytest.raises(NoFaceError, match=f"does not stand upright when it is rotated by {wrong}°"):
+    with pytest.raises(NoFaceError, match=f"is not upright when it is rotated by {wrong}°"):
         read_reference(stored, wrong)
 
 

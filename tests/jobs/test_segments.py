@@ -212,7 +212,7 @@ def test_killed_outright(given: dict[str, Any], tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("*out*")] == [work.name]
     heard: list[tuple[str, int, int | None]] = []
     run(AnimateJob(**given), lambda *event: heard.append(event))
-    assert any(stage.startswith("going on after") for stage, *_ in heard)
+    assert any(stage.startswith("continuing after") for stage, *_ in heard)
     assert content(given["output"]) == expected
 
 
@@ -226,7 +226,7 @@ def stopped(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> dict[str,
 def test_it_says_where_it_goes_on_and_counts_everything(stopped: dict[str, Any]) -> None:
     heard: list[tuple[str, int, int | None]] = []
     report: Report = run(AnimateJob(**stopped), lambda *event: heard.append(event))
-    assert ("going on after 9 frames", 0, None) in heard
+    assert ("continuing after 9 frames", 0, None) in heard
     assert [event for event in heard if event[0] == "animating"] == [
         ("animating", k + 1, 30) for k in range(9, 30)
     ]

@@ -1,4 +1,4 @@
-"""From files to a file: a portrait and a clip in, the animated portrait out."""
+"""Jobs from files to files: they animate a portrait with a clip, or extract the clip's motion."""
 
 from personalive.jobs.animate import run
 from personalive.jobs.animate_job import AnimateJob, ProgressCallback, Report

@@ -1,8 +1,7 @@
-"""Running a job: everything checked first, then reader, animation and writer side by side.
+"""Runs a job: checks everything first, then reads, animates and writes concurrently.
 
-Memory is bounded whatever the length of the clip: a few frames wait between the three. Leaving at any moment,
-by an error or by Ctrl-C, stops the threads and leaves no file behind, but for what a job that may be resumed
-has finished by then.
+Memory does not grow with the length of the clip: only a few frames wait between the three. An error or Ctrl-C at
+any moment stops the threads and leaves no file behind, except for the finished segments of a job with `resume`.
 """
 
 from __future__ import annotations
@@ -41,17 +40,22 @@ def run(
     on_segment: SegmentCallback | None = None,
     keep_checkpoint: bool = False,
 ) -> Report:
-    """Do the job. `progress` hears of it in this thread, and of a job with `resume` so does `on_segment`.
+    """Run the job and return its report.
 
-    A `pipeline` that is loaded already is used, and left open; the job's size and load parameters must be those
-    it was loaded with. Without one, that of the job's name is loaded, and closed in the end. `pipeline_cache` lends out
-    the pipeline and the reference that an earlier job has left there, if they are the same, and keeps this job's.
-    With `keep_checkpoint` the finished segments stay, so that the same job is done at once if it is asked for again; it
-    is for the caller to remove them (`workfolder.remove_checkpoint_dir`).
+    Args:
+        job: What to animate, and how.
+        progress: Called in this thread with the stage and the frames done.
+        pipeline: A loaded pipeline to use; it is left open. The job's size and load parameters must be those it was
+            loaded with. Without one, the job's own pipeline is loaded, and closed at the end.
+        pipeline_cache: Reuses the pipeline and the reference of an earlier job if they are the same, and keeps those of
+            this job.
+        on_segment: Called in this thread for a job with `resume`: see `SegmentCallback`.
+        keep_checkpoint: Keep the finished segments, so that the same job is done at once if it is run again. The caller
+            must remove them (`checkpoint_dir.remove_checkpoint_dir`).
 
-    Raises `InputError` and its kin for what cannot be used, `PipelineUnavailableError` where the pipeline
-    cannot run here. Whatever is raised, nothing is left at the output's place that was not there before; a job
-    with `resume` leaves its finished segments in a hidden folder beside it.
+    Raises `InputError` or a subclass for what cannot be used, `PipelineUnavailableError` where the pipeline cannot
+    run here. After an exception the output is as it was before; a job with `resume` leaves its finished segments in
+    a hidden folder beside it.
     """
     return run_all_phases(
         run_in_phases(
@@ -74,9 +78,10 @@ def run_in_phases(
     on_segment: SegmentCallback | None = None,
     keep_checkpoint: bool = False,
 ) -> Phases[Report]:
-    """What `run` does, in phases. Jobs with the same `pipeline_cache` may be at different ones.
+    """Do what `run` does, in phases. Jobs with the same `pipeline_cache` may be in different phases.
 
-    `progress` and `on_segment` are called in the thread of the phase, and what they raise ends the job.
+    `progress` and `on_segment` are called in the thread of the phase, and an exception that they raise ends the
+    job.
     """
     tell = progress or _ignore_progress
     job.check()
@@ -117,7 +122,7 @@ def run_in_phases(
 
 
 def _report_estimate(loaded: JobContext, tell: ProgressCallback) -> None:
-    """Where frames take long, what they will take in all, before the first is begun."""
+    """Report how long the job will take before its first frame, where frames take long."""
     per_frame = loaded.pipeline.seconds_per_frame()
     if per_frame is None:
         return
@@ -198,7 +203,7 @@ def _build_report(loaded: JobContext, made: RenderResult) -> Report:
 
 
 def _quality_warnings(states: Counter[FrameState], layout: Layout) -> list[str]:
-    """What the frames' states and size mean for the result, in words."""
+    """Return warnings about the result that follow from the frames' states and size."""
     total = states.total()
     found = []
     if states[FrameState.WAITING] == total:

@@ -1,4 +1,4 @@
-"""What a job is told and what it tells afterwards."""
+"""The description of a job, and the report on it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ProgressCallback = Callable[[str, int, int | None], None]
 """Called in the caller's thread with the stage's name, frames done, and how many there will be, if known."""
 
 MIN_SEGMENT_FRAMES = 8
-"""Frames. More than an encoder reorders: joined, only the last segment may be shorter than that."""
+"""Fewest frames of a segment: more than an encoder reorders. Only the last segment may be shorter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnimateJob:
     """One portrait animated by one clip.
 
-    `reference`: a picture, or a video of which the first frame with a face is taken. `driving`: a video, an
+    `reference`: a picture, or a video whose first frame with a face is taken. `driving`: a video, an
     animation, a folder of numbered pictures or a still; a still drives one frame. `output`: a video, GIF or
     folder by its suffix, or a picture where one frame is asked for.
     """
@@ -41,7 +41,7 @@ class AnimateJob:
     rotate: Rotation = "auto"
     """How far the driving clip is turned clockwise: 0, 90, 180 or 270 degrees, "auto" by the face in it."""
     rotate_reference: Rotation = "auto"
-    """The same of the reference."""
+    """How far the reference is turned clockwise, with the same values."""
     side_by_side: bool = False
     """Show reference, driving and result next to each other."""
     fps: float | None = None
@@ -53,18 +53,18 @@ class AnimateJob:
     max_frames: int | None = None
     """Write at most this many frames."""
     audio: bool = True
-    """Carry the driving clip's sound over."""
+    """Copy the driving clip's sound to the output."""
     seed: int = 42
     overwrite: bool = False
     resume: bool = False
-    """Work in segments, and go on where an earlier run of the same job was stopped; video files only."""
+    """Work in segments, and continue where an earlier run of the same job was stopped; video files only."""
     segment_frames: int | None = None
-    """With `resume`, a segment ends with the step that completes so many frames, 8 or more; None for 128."""
+    """With `resume`, a segment ends with the step that completes this many frames, 8 or more; None: 128."""
     parameters: Mapping[str, object] = field(default_factory=dict)
-    """Run and load parameters of the pipeline by name; what is not given keeps its default."""
+    """Run and load parameters of the pipeline by name; those not given keep their defaults."""
 
     def check(self) -> None:
-        """Raise `InputError` for numbers and combinations that cannot be, before any file is touched."""
+        """Raise `InputError` for invalid numbers and combinations, before any file is touched."""
         if not (256 <= self.size <= 1024 and self.size % 64 == 0):
             raise InputError(f"The size must be a multiple of 64 from 256 to 1024, not {self.size}.")
         if not math.isfinite(self.start) or self.start < 0:
@@ -72,7 +72,7 @@ class AnimateJob:
         if self.end is not None and not self.end > self.start:
             raise InputError(f"The end ({self.end:g} s) must come after the start ({self.start:g} s).")
         if self.fps is not None and not (math.isfinite(self.fps) and 0 < self.fps <= 240):
-            raise InputError(f"The frame rate must lie between 0 and 240, not {self.fps:g}.")
+            raise InputError(f"The frame rate must be between 0 and 240, not {self.fps:g}.")
         if self.max_frames is not None and self.max_frames < 1:
             raise InputError(f"At least one frame must be written, not {self.max_frames}.")
         if self.segment_frames is not None and self.segment_frames < MIN_SEGMENT_FRAMES:
@@ -95,13 +95,13 @@ def _is_same_file(path: Path, other: Path) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a job did. `seconds` is the time spent on the frames, without loading."""
+    """The report on a job. `seconds` is the time spent on the frames, without loading."""
 
     output: Path
     pipeline: str
     pipeline_name: str
     why: str
-    """Why this pipeline ran."""
+    """Why this pipeline was chosen."""
     width: int
     height: int
     fps: float
@@ -109,7 +109,7 @@ class Report:
     frames: int
     seconds: float
     states: dict[FrameState, int]
-    """How many output frames there are of each kind."""
+    """How many output frames there are in each state."""
     notes: tuple[str, ...]
     """Choices made for the user, one sentence each."""
     warnings: tuple[str, ...]

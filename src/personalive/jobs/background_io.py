@@ -1,13 +1,12 @@
-"""Reading and writing beside the work: threads with bounded queues that stop when told and hide no error.
+"""Threads with bounded queues that read and write in the background; they can be stopped and pass on all errors.
 
-The main thread animates. A `BackgroundReader` runs an iterator ahead of it, a `BackgroundWriter` runs a function behind it. Each
-holds a bounded number of items, hands an exception of its thread to the main thread at the next call, and
-ends within one item when its context is left, whatever the reason.
+The main thread animates. A `BackgroundReader` runs an iterator ahead of it, a `BackgroundWriter` runs a function
+behind it. Each holds a bounded number of items, raises an exception of its thread in the main thread at the next
+call, and ends within one item when its context is left for any reason.
 
-Ctrl-C raises in the main thread between any two steps of the interpreter, also inside a `Condition` or `Event`
-just after it has taken its lock, which then stays taken for ever and hangs the other thread. So the main
-thread uses `SimpleQueue` alone, whose operations are single steps: one queue carries the items, and one the
-room that is left for them.
+Ctrl-C raises in the main thread between any two steps of the interpreter, also inside a `Condition` or `Event` just
+after it has acquired its lock, which then is never released and hangs the other thread. So the main thread uses
+only `SimpleQueue`, whose operations are single steps: one queue carries the items, another the free slots for them.
 """
 
 from __future__ import annotations
@@ -22,24 +21,24 @@ from typing import Generic, Self, TypeVar
 T = TypeVar("T")
 
 _START_TIMEOUT_S = 1.0
-"""How long a thread may take to begin; Ctrl-C may have come before it could."""
+"""How long to wait for a thread to begin, which Ctrl-C may have prevented."""
 
 
 class _End:
-    """Follows the last item; `error` is what ended the iterator, if it was one."""
+    """Follows the last item; `error` is the exception that ended the iterator, if any."""
 
     def __init__(self, error: BaseException | None = None) -> None:
         self.error = error
 
 
 class _BackgroundThread(ABC):
-    """A thread that belongs to a `with` block: started at the first use within it, gone after it.
+    """A thread that belongs to a `with` block: started at the first use within it, ended after it.
 
-    Not started on entering, because Ctrl-C between the start and the block would leave it running.
+    It is not started on entering, because Ctrl-C between the start and the block would leave it running.
     """
 
     def __init__(self, name: str, room: int) -> None:
-        # A daemon: if Ctrl-C kept it from beginning in time, nobody waits for it, nor must the interpreter.
+        # A daemon: if Ctrl-C kept it from beginning in time, nothing may wait for it, the interpreter included.
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._queue_space: SimpleQueue[None] = SimpleQueue()
         for _ in range(room):
@@ -58,14 +57,14 @@ class _BackgroundThread(ABC):
 
     @abstractmethod
     def _work(self) -> None:
-        """What the thread does; ends when it is done or `_stopped`."""
+        """Do the thread's work until it is finished or `_stopped` is set."""
 
     @abstractmethod
     def _stop(self) -> None:
-        """Make the thread end after the item it is at."""
+        """Make the thread end after its current item."""
 
     def start(self) -> None:
-        """Have the thread begin now; without that the first use does."""
+        """Start the thread now instead of at the first use."""
         if not self._launched:
             self._launched = True
             self._thread.start()
@@ -83,7 +82,7 @@ class _BackgroundThread(ABC):
         self._join()
 
     def _join(self) -> None:
-        """Wait for the thread. Ctrl-C makes it stop, but must not leave it at work on what is closed next."""
+        """Wait for the thread, after Ctrl-C too: it must not go on using what the caller closes next."""
         interrupt: BaseException | None = None
         while self._launched and not self._done:
             try:
@@ -99,7 +98,7 @@ class _BackgroundThread(ABC):
 
 
 class BackgroundReader(_BackgroundThread, Generic[T]):
-    """Iterates over `items` in a thread of its own, at most `ahead` items before the one asked for."""
+    """Iterates over `items` in a separate thread, at most `ahead` items ahead of the consumer."""
 
     def __init__(self, items: Iterable[T], *, ahead: int) -> None:
         super().__init__("personalive-reader", ahead)
@@ -127,7 +126,7 @@ class BackgroundReader(_BackgroundThread, Generic[T]):
         return self
 
     def __next__(self) -> T:
-        """The next item. Raises what the iterator raised, once all items before it were taken."""
+        """Return the next item. Raises what the iterator raised, after all items before that."""
         self.start()
         if self._last is None:
             item = self._items.get()
@@ -141,7 +140,7 @@ class BackgroundReader(_BackgroundThread, Generic[T]):
 
 
 class BackgroundWriter(_BackgroundThread, Generic[T]):
-    """Calls `consume` with every item put in, in order, in a thread of its own; at most `behind` items wait."""
+    """Calls `consume` with every item in order, in a separate thread; at most `behind` items wait."""
 
     def __init__(self, consume: Callable[[T], None], *, behind: int) -> None:
         super().__init__("personalive-writer", behind)
@@ -170,7 +169,7 @@ class BackgroundWriter(_BackgroundThread, Generic[T]):
             raise self._error
 
     def put(self, item: T) -> None:
-        """Hand an item over; waits while the queue is full. Raises what `consume` raised on an earlier one."""
+        """Queue an item; wait while the queue is full. Raises what `consume` raised on an earlier item."""
         self.start()
         self._raise_error()
         self._queue_space.get()
@@ -178,14 +177,14 @@ class BackgroundWriter(_BackgroundThread, Generic[T]):
         self._items.put(item)
 
     def finish(self) -> None:
-        """Wait until every item was used. Raises what `consume` raised."""
+        """Wait until every item is consumed. Raises what `consume` raised."""
         self._items.put(_End())
         self._join()
         self._raise_error()
 
 
 class BackgroundCall(_BackgroundThread, Generic[T]):
-    """Calls `function` once, in a thread of its own. Whoever gives it up waits for it: `function` should end soon then."""
+    """Calls `function` once, in a separate thread. Leaving the block waits for it, so it should end soon then."""
 
     def __init__(self, function: Callable[[], T]) -> None:
         super().__init__("personalive-call", 0)
@@ -204,16 +203,16 @@ class BackgroundCall(_BackgroundThread, Generic[T]):
 
     @property
     def done(self) -> bool:
-        """Whether `result` would not wait."""
+        """Whether the function has ended, so that `result` returns at once."""
         return self._done
 
     def wait(self) -> None:
-        """Wait until it has ended, whatever comes of it."""
+        """Wait until the function has returned or raised."""
         self._stop()
         self._join()
 
     def result(self) -> T:
-        """Wait, and return what `function` returned. Raises what it raised."""
+        """Wait for the function and return its result. Raises what it raised."""
         self.start()
         while not self._done:
             self._join()

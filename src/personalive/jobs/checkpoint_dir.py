@@ -1,10 +1,10 @@
-"""Where a job in segments keeps what it has finished, so that another run can go on from there.
+"""The folder in which a job in segments keeps what it has finished, so that another run can continue.
 
     .out.mp4.resume/
-      lock                 held by the run at work
-      manifest.json        what the job is: a run that is another one must not go on here
-      segment-00000.mp4    finished pieces of the picture, each a video of its own
-      state                how far the job is, in one line, followed by the session's snapshot
+      lock                 held by the current run
+      manifest.json        the job's fingerprint: a run of another job must not continue here
+      segment-00000.mp4    finished segments of the picture, each a complete video
+      state                the job's progress, in one line, followed by the session's snapshot
 
 A segment counts once `state` names it, and `state` is replaced in one step: a run may be killed at any moment.
 """
@@ -33,53 +33,53 @@ _OWN_FILES = re.compile(r"lock|manifest\.json|state|segment-\d+\.\w+|\..+\.parti
 
 
 class SegmentInfo(BaseModel):
-    """A finished piece of the picture."""
+    """A finished segment of the picture."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     frames: int
     size: int
-    """Of its file, in bytes."""
+    """Size of its file in bytes."""
 
 
 class CheckpointState(BaseModel):
-    """How far a job is."""
+    """The progress of a job."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     segments: tuple[SegmentInfo, ...] = ()
     states: dict[FrameState, int] = {}
-    """How many of the frames are of each kind."""
+    """How many of the frames are in each state."""
     taken: int = 0
-    """Driving frames that the session has had; those that the segments do not show wait for their result."""
+    """Driving frames given to the session; those that the segments do not show wait for their result."""
     padding: int = 0
-    """Frames after them that only filled up the last chunk."""
+    """Repeated frames after them that only filled up the last chunk."""
     seconds: float = 0.0
-    """Spent on all of it."""
+    """Time spent on all frames."""
     warnings: tuple[str, ...] = ()
     finished: bool = False
-    """Whether the segments are all there is."""
+    """Whether all segments are finished."""
 
     @property
     def frames(self) -> int:
-        """Output frames that are finished."""
+        """How many output frames are finished."""
         return sum(segment.frames for segment in self.segments)
 
 
 def checkpoint_dir_path(output: Path) -> Path:
-    """Where the work folder of the job with that `output` lies."""
-    # Beside the file that a link stands for: the result is moved there in one step.
+    """Return the path of the work folder of the job with that `output`."""
+    # Beside the target of a link: the result is renamed to that, in one step.
     target = output.resolve()
     return target.with_name(f".{shorten(target.name, 200, keep_end=True)}.resume")
 
 
 def remove_checkpoint_dir(output: Path) -> None:
-    """Remove the work folder of the job with that `output`, as far as it is ours, and if it is there."""
+    """Remove the work folder of the job with that `output` if it exists, but no foreign files in it."""
     _remove(checkpoint_dir_path(output))
 
 
 def _remove(folder: Path) -> None:
-    # Whatever else may be left, the result is where it belongs. Windows removes no file that is locked: last, then.
+    # Errors are ignored: the result is in place. The lock file is last, as Windows does not remove locked files.
     with contextlib.suppress(OSError):
         _clear(folder, keep={"lock"})
         (folder / "lock").unlink(missing_ok=True)
@@ -87,20 +87,20 @@ def _remove(folder: Path) -> None:
 
 
 def _clear(folder: Path, keep: set[str]) -> None:
-    """Remove what was put there, but for `keep`. Raises `OSError`."""
-    # The state first: without it, what a kill leaves of the rest means nothing.
+    """Remove the job's files except those in `keep`. Raises `OSError`."""
+    # The state first: without it, files left by a kill are ignored.
     for path in sorted(folder.iterdir(), key=lambda path: path.name != "state"):
         if path.name not in keep and _OWN_FILES.fullmatch(path.name):
             path.unlink()
 
 
 def segment_path(folder: Path, index: int) -> Path:
-    """Where the file of a segment lies, or is to be written, in the work folder at that path."""
+    """Return the path of a segment's file in the work folder at that path."""
     return folder / f"segment-{index:05d}{folder.with_suffix('').suffix}"
 
 
 def _count_finished_frames(state: Path) -> int:
-    """How many frames a file of a work folder's state says are finished; 0 where it is damaged or not there."""
+    """Return how many frames a state file says are finished; 0 where it is damaged or missing."""
     try:
         return CheckpointState.model_validate_json(state.read_bytes().partition(b"\n")[0]).frames
     except (OSError, ValidationError):
@@ -108,16 +108,16 @@ def _count_finished_frames(state: Path) -> int:
 
 
 class CheckpointDir:
-    """The work folder of the job with those `fingerprint` whose result goes to `output`, for the time of a block.
+    """The work folder of the job with that `fingerprint` whose result goes to `output`, as a context manager.
 
-    Going in takes it up where an earlier run left it, or makes it; what another job left is removed if
-    `overwrite` is True. `state` and `snapshot` say how far that is. A folder in which nothing is finished is
-    removed on the way out.
+    Entering opens the folder as an earlier run left it, or creates it; another job's work is removed if `overwrite`
+    is True. `state` and `snapshot` hold the progress. A folder without a finished segment is removed on leaving.
 
     Raises:
-        InputError: the folder is of another job, or damaged.
-        BusyError: another run is at work in it.
-        MediaError: it cannot be written to.
+        InputError: The folder belongs to another job, or is damaged.
+        OutputLockedError: Another run is using it.
+        MediaError: It cannot be written to.
+
 
     """
 
@@ -129,20 +129,20 @@ class CheckpointDir:
         self.state = CheckpointState()
         self.snapshot = b""
         self.discarded_frames = 0
-        """How many finished frames of another job gave way to this one."""
+        """How many finished frames of another job were discarded for this one."""
 
     @property
     def segments(self) -> list[Path]:
-        """The files of all finished segments, in order."""
+        """Return the files of all finished segments, in order."""
         return [segment_path(self.path, index) for index in range(len(self.state.segments))]
 
     @property
     def next_segment(self) -> Path:
-        """Where the file of the segment after them is to be written."""
+        """Return the path for the file of the next segment."""
         return segment_path(self.path, len(self.state.segments))
 
     def add_segment(self, frames: int) -> tuple[SegmentInfo, ...]:
-        """Make sure that the next segment's file is on the disk; what `state` will say of all segments."""
+        """Flush the next segment's file to the disk; return all segments for the next `state`."""
         path = self.next_segment
         try:
             with path.open("rb") as file:
@@ -152,12 +152,12 @@ class CheckpointDir:
             raise write_error(path, error) from error
 
     def save(self, state: CheckpointState, snapshot: bytes) -> None:
-        """Put a new state in the place of the last, in one step."""
+        """Replace the state atomically."""
         self._write("state", state.model_dump_json().encode() + b"\n" + snapshot)
         self.state, self.snapshot = state, snapshot
 
     def remove(self) -> None:
-        """Remove what this class put there, and the folder, unless a stranger's file lies in it."""
+        """Remove the job's files, and the folder unless it holds foreign files."""
         self.state, self.snapshot = CheckpointState(), b""
         _remove(self.path)
 
@@ -190,13 +190,13 @@ class CheckpointDir:
 
     def _acquire_lock(self) -> None:
         if not self._lock.acquire():
-            raise OutputLockedError(f"Another run is at work in {self.path}: wait for it to end.")
+            raise OutputLockedError(f"Another run is using {self.path}: wait for it to end.")
 
     def _release_lock(self) -> None:
         self._lock.release()
 
     def _remove_empty(self) -> None:
-        # Where a locked file could not be removed, its lock was all that kept the folder.
+        # On Windows the lock file could not be removed before it was released.
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
@@ -238,7 +238,7 @@ class CheckpointDir:
             raise self._damaged_error()
 
     def _damaged_error(self) -> InputError:
-        return InputError(f"{self.path} is damaged: remove that folder to begin anew.")
+        return InputError(f"{self.path} is damaged: remove that folder to start over.")
 
     def _write(self, name: str, data: bytes) -> None:
         with OutputFile(self.path / name, overwrite=True) as output:

@@ -13,14 +13,14 @@ from personalive.jobs.reference_image import is_face_cut_off, rotation_note
 from personalive.media import DrivingSource, Image, Rotation, open_driving
 
 _SAMPLE_COUNT, _SAMPLE_INTERVAL = 5, 10
-"""Frames that are looked at for which way up the clip is, and how many frames they are apart."""
+"""How many frames are searched to find which way up the clip is, and how many frames apart they are."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DrivingClip:
     """A clip opened for its span, its frames turned clockwise by `rotation_degrees` degrees.
 
-    `notes` say what was chosen, `warnings` what may be wrong with the clip, a sentence each.
+    `notes` say what was chosen, `warnings` what may be wrong with the clip, one sentence each.
     """
 
     source: DrivingSource
@@ -30,9 +30,9 @@ class DrivingClip:
 
 
 def open_driving_clip(path: Path, *, start: float, end: float | None, rotation: Rotation) -> DrivingClip:
-    """Open the driving clip `path` from `start` to `end` seconds, turned by `rotation`, to be closed by the caller.
+    """Open the driving clip `path` from `start` to `end` seconds, turned by `rotation`. The caller closes it.
 
-    Raises `MediaError` for what cannot be read, `InputError` for a span that makes no sense.
+    Raises `MediaError` for a clip that cannot be read, `InputError` for an invalid span.
     """
     if rotation != "auto":
         source = open_driving(path, start=start, end=end, rotate=rotation)

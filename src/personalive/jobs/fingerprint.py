@@ -1,4 +1,4 @@
-"""What makes the result of a job what it is: where all of this is equal, a run may continue another's work."""
+"""The fingerprint of a job: all that its result depends on. A run may continue one with the same fingerprint."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from personalive.pipelines import registry
 from personalive.pipelines.base import PipelineInfo
 
 Fingerprint = dict[str, object]
-"""Names, as they are shown to a user, and values of JSON."""
+"""JSON values by name, as the names are shown to a user."""
 
 
 def compute_fingerprint(loaded: JobContext, mark: Provenance, segment_frames: int) -> Fingerprint:
-    """All that a job's frames, sound and mark depend on, as far as it is known before the first of them.
+    """Return all that a job's frames, sound and mark depend on, as far as it is known before the first frame.
 
-    Files count by their whole contents: hashing takes seconds where animating takes hours, and times and sizes
-    may deceive. Raises `MediaError` where the driving clip cannot be read.
+    Files are hashed as a whole: that takes seconds where animating takes hours, and their times and sizes are not
+    reliable. Raises `MediaError` where the driving clip cannot be read.
     """
     plan, job = loaded.plan, loaded.plan.job
     options = {
@@ -53,13 +53,13 @@ def compute_fingerprint(loaded: JobContext, mark: Provenance, segment_frames: in
 
 
 def differing_keys(one: Fingerprint, other: Fingerprint) -> list[str]:
-    """The names of what is not the same."""
+    """Return the names whose values differ."""
     names = {**one, **other}
     return [name for name in names if one.get(name) != other.get(name)]
 
 
 def _pipeline_version(info: PipelineInfo) -> str:
-    """The pipeline's name, and the package and version that it is registered by."""
+    """Return the pipeline's name, and the package and version that register it."""
     packages = [
         point.dist for point in entry_points(group=registry.ENTRY_POINT_GROUP) if point.name == info.id
     ]
@@ -67,7 +67,7 @@ def _pipeline_version(info: PipelineInfo) -> str:
 
 
 def _hash_path(path: Path) -> str:
-    """A hash of a file, or of the files in a folder with their names."""
+    """Return a hash of a file, or of the files in a folder with their names."""
     try:
         if path.is_dir():
             shown = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != ".")

@@ -1,4 +1,4 @@
-"""What the two ways of doing a job have in common: in one go, and in segments."""
+"""What the two ways to run a job share: in one go, and in segments."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WRITER_QUEUE_FRAMES = 4
 
 @dataclass(frozen=True, slots=True, eq=False)
 class JobContext:
-    """A plan, and everything opened that it needs."""
+    """A plan, with everything that it needs opened."""
 
     plan: AnimatePlan
     source: DrivingSource
@@ -37,7 +37,7 @@ class JobContext:
 
     @contextmanager
     def open_session(self) -> Iterator[Session[Any]]:
-        """A new session, as the job wants it, for the time of a block."""
+        """Yield a new session with the job's parameters; close it after the block."""
         with self.call_lock:
             session = self.pipeline.open_session(
                 self.reference, self.plan.run_parameters, seed=self.plan.job.seed
@@ -51,7 +51,7 @@ class JobContext:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RenderResult:
-    """What came of it: output frames by state, `seconds` spent on them, and what was wrong on the way.
+    """The result of a job: output frames by state, `seconds` spent on them, and warnings.
 
     `resumed_frames` of the frames were made by an earlier run.
     """

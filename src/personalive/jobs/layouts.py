@@ -1,4 +1,4 @@
-"""What an output frame shows: the result alone, the still with the result in it, or all side by side."""
+"""Layouts of an output frame: the result alone, the still with the result in it, or all side by side."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _ASPECT_RANGE = (9 / 16, 16 / 9)
 
 
 class Layout(Protocol):
-    """Makes output frames of one `size` (width, height). Reads only, so any thread may use it."""
+    """Makes output frames of one `size` (width, height). Immutable, so any thread may use it."""
 
     size: ImageSize
 
     def compose(self, driving: Image, animated: Image) -> Image:
-        """The output frame for one driving frame and its result, both uint8 RGB (H, W, 3)."""
+        """Return the output frame for one driving frame and its result, all uint8 RGB (H, W, 3)."""
 
 
 class ResultLayout:
@@ -35,7 +35,7 @@ class ResultLayout:
         self.size = size
 
     def compose(self, driving: Image, animated: Image) -> Image:
-        """The animated frame."""
+        """Return the animated frame."""
         del driving
         return animated
 
@@ -48,7 +48,7 @@ class PasteBackLayout:
         self._paste = PasteBack(still, box)
 
     def compose(self, driving: Image, animated: Image) -> Image:
-        """The still with the animated crop in its place."""
+        """Return the still with the animated crop in its place."""
         del driving
         return self._paste.paste(animated)
 
@@ -60,7 +60,7 @@ class SideBySideLayout:
     """
 
     def __init__(self, reference: Image, driving_size: ImageSize, result: Layout) -> None:
-        """`reference` uint8 RGB (H, W, 3) as shown beside; `driving_size` (width, height) of the clip."""
+        """Show `reference`, uint8 RGB (H, W, 3), beside a clip of `driving_size` (width, height)."""
         self._result = result
         height = min(result.size[1], _MAX_PANEL_HEIGHT) // 2 * 2
         aspect = min(max(driving_size[0] / driving_size[1], _ASPECT_RANGE[0]), _ASPECT_RANGE[1])
@@ -79,7 +79,7 @@ class SideBySideLayout:
         self._background.setflags(write=False)
 
     def _draw_background(self, reference: Image, caption: int) -> Image:
-        """All that no frame changes: ground, names, reference."""
+        """Draw what is the same in all frames: background, names, reference."""
         picture = PIL.Image.new("RGB", self.size, _BACKGROUND_COLOR)
         draw = ImageDraw.Draw(picture)
         font = ImageFont.load_default(size=caption * 0.7)
@@ -94,7 +94,7 @@ class SideBySideLayout:
         return ground
 
     def compose(self, driving: Image, animated: Image) -> Image:
-        """The three panels."""
+        """Return the three panels."""
         frame = self._background.copy()
         result = self._result.compose(driving, animated)
         left, width, height = self._panel_positions[1]
@@ -105,5 +105,5 @@ class SideBySideLayout:
 
 
 def _fit_to_height(size: tuple[float, float], height: int) -> ImageSize:
-    """`size` scaled to `height`, its width even."""
+    """Return `size` scaled to `height`, with an even width."""
     return max(round(size[0] * height / size[1] / 2) * 2, 2), height

@@ -1,4 +1,4 @@
-"""Jobs on a driver's motion: a clip to a file of it, and from there a portrait in that motion."""
+"""Jobs on motion files: they extract a clip's motion to a file, and animate a portrait with it."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ _WRITER_QUEUE_FRAMES = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExtractMotionJob:
-    """The motion of the clip `driving`, from `start` to `end` in seconds, written to `output`.
+    """Extracts the motion of the clip `driving`, from `start` to `end` in seconds, to the file `output`.
 
-    `size` is the side of the square, a multiple of 64, that each frame is looked at in: best the one that the
-    motion will be animated at. `rotate` is as of an `AnimateJob`. `parameters` are load parameters by name.
+    `size` is the side of the square, a multiple of 64, at which frames are analyzed: best the size that the motion
+    will be animated at. `rotate` is as in `AnimateJob`. `parameters` are load parameters by name.
     """
 
     driving: Path
@@ -52,8 +52,8 @@ class ExtractMotionJob:
     parameters: Mapping[str, object] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise `InputError` for what cannot be, before any file is touched."""
-        # The checks of an animation hold here too.
+        """Raise `InputError` for invalid values, before any file is touched."""
+        # The checks of an animation apply here too.
         AnimateJob(
             reference=self.driving,
             driving=self.driving,
@@ -65,7 +65,7 @@ class ExtractMotionJob:
         ).check()
         if self.output.suffix.lower() != MOTION_SUFFIX:
             raise InputError(
-                f"{self.output} would hold a motion: give it a name that ends in {MOTION_SUFFIX}."
+                f"{self.output} cannot hold a motion: give it a name that ends in {MOTION_SUFFIX}."
             )
         check_parent(self.output)
         if self.output.exists() and not self.overwrite:
@@ -74,9 +74,9 @@ class ExtractMotionJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnimateMotionJob:
-    """The portrait in the file `reference` animated by the file `motion`; `output` as of an `AnimateJob`.
+    """Animates the portrait in the file `reference` with the file `motion`; `output` is as in `AnimateJob`.
 
-    `size`, `crop`, `rotate_reference`, `seed` and `parameters` mean what they mean there.
+    `size`, `crop`, `rotate_reference`, `seed` and `parameters` have the same meaning as there.
     """
 
     reference: Path
@@ -91,7 +91,7 @@ class AnimateMotionJob:
 
     @property
     def animate_job(self) -> AnimateJob:
-        """What this would be with a clip for the motion."""
+        """Return the same job with a clip in place of the motion."""
         return AnimateJob(
             reference=self.reference,
             driving=self.motion,
@@ -108,10 +108,10 @@ class AnimateMotionJob:
 
 
 def extract_motion(job: ExtractMotionJob, progress: ProgressCallback | None = None) -> DrivingMotion:
-    """Look at all frames of the clip, write what was seen, and return it. `progress` hears of it in this thread.
+    """Extract the motion of the clip, write it, and return it. `progress` is called in this thread.
 
-    Raises `InputError` and its kin for what cannot be used, `PipelineUnavailableError` where the pipeline cannot
-    run here. Whatever is raised, nothing is written.
+    Raises `InputError` or a subclass for what cannot be used, `PipelineUnavailableError` where the pipeline cannot
+    run here. After an exception, nothing is written.
     """
     tell = progress or _ignore_progress
     job.check()
@@ -128,7 +128,7 @@ def extract_motion(job: ExtractMotionJob, progress: ProgressCallback | None = No
         tell("loading", 0, None)
         with PersonaLivePipeline.load(load, lambda stage, share: tell(stage, 0, None)) as pipeline:
             motion = extract_from_source(pipeline, source, tell)
-    if job.output.exists() and not job.overwrite:  # somebody else's, made meanwhile
+    if job.output.exists() and not job.overwrite:  # another process has made it meanwhile
         raise output_exists_error(job.output)
     motion.save(job.output)
     return motion
@@ -137,7 +137,7 @@ def extract_motion(job: ExtractMotionJob, progress: ProgressCallback | None = No
 def extract_from_source(
     pipeline: PersonaLivePipeline, source: DrivingSource, progress: ProgressCallback | None = None
 ) -> DrivingMotion:
-    """The motion of an open clip, at its own average rate, as an animation of it would see it.
+    """Extract the motion of an open clip, at the clip's average rate, as an animation with it would.
 
     Raises `InputError` for a clip without a frame or without a face.
     """
@@ -147,10 +147,10 @@ def extract_from_source(
 
 
 def animate_motion(job: AnimateMotionJob, progress: ProgressCallback | None = None) -> Report:
-    """Do the job. `progress` hears of it in this thread.
+    """Run the job and return its report. `progress` is called in this thread.
 
-    Raises `InputError` and its kin for what cannot be used, `PipelineUnavailableError` where the pipeline cannot
-    run here. Whatever is raised, nothing is left at the output's place that was not there before.
+    Raises `InputError` or a subclass for what cannot be used, `PipelineUnavailableError` where the pipeline cannot
+    run here. After an exception the output is as it was before.
     """
     tell, animation = progress or _ignore_progress, job.animate_job
     animation.check()
@@ -176,7 +176,7 @@ def animate_motion(job: AnimateMotionJob, progress: ProgressCallback | None = No
             output=job.output,
             pipeline=pipeline.info.id,
             pipeline_name=pipeline.info.name,
-            why="motion can be used by no other",
+            why="no other can use motion files",
             width=width,
             height=height,
             fps=float(exact_rate(motion.fps)),
@@ -191,10 +191,10 @@ def animate_motion(job: AnimateMotionJob, progress: ProgressCallback | None = No
 def iter_motion_frames(
     session: PersonaLiveSession, motion: DrivingMotion, chunk_frames: int
 ) -> Iterator[AnimatedChunk]:
-    """Step a new session through a motion and flush it: one frame for each of the motion's, in order.
+    """Step a new session through a motion and flush it; yield one frame for each of the motion's, in order.
 
-    The last chunk is filled up by repeating its last frame; what comes of that, and the transition at the
-    beginning, is left out. Raises `InputError` for a motion that other weights extracted.
+    The last chunk is filled up by repeating its last frame; the results of the repeats and the transition at the
+    beginning are left out. Raises `InputError` for a motion that other weights extracted.
     """
     left = len(motion)
     for chunk in _step_motion(session, motion, chunk_frames):
@@ -223,7 +223,7 @@ def _write_frames(
     chunk_frames: int,
     tell: ProgressCallback,
 ) -> tuple[Counter[FrameState], float, list[str]]:
-    """What the frames written show, the seconds that they took, and what the writer warns of."""
+    """Return the states of the written frames, the seconds that they took, and the writer's warnings."""
     states: Counter[FrameState] = Counter()
     begun = time.perf_counter()
     fps = float(exact_rate(motion.fps))
@@ -254,11 +254,11 @@ def _read_motion(job: AnimateMotionJob) -> DrivingMotion:
 
 
 def _require_load_parameters(given: Mapping[str, object]) -> dict[str, object]:
-    """The parameters, none of which may be one for running: a motion is the same whatever those are."""
+    """Return the parameters. Raises `InputError` for run parameters, on which a motion does not depend."""
     run, load = split_parameters(PersonaLivePipeline, given)
     if run:
         raise InputError(
-            f"{next(iter(run))} matters when a motion is carried over, not when it is extracted."
+            f"{next(iter(run))} is a parameter for animating with a motion, not for extracting it."
         )
     return load
 
@@ -270,7 +270,7 @@ def _with_progress(frames: Iterable[VideoFrame], tell: ProgressCallback) -> Iter
 
 
 def _quality_warnings(states: Counter[FrameState]) -> list[str]:
-    """What the frames' states mean for the result, in words."""
+    """Return warnings about the result that follow from the frames' states."""
     without = states[FrameState.WAITING] + states[FrameState.HELD]
     if not without:
         return []

@@ -1,4 +1,4 @@
-"""The file a job writes: a video of any kind, or a picture where a job has one frame."""
+"""The file that a job writes: a video, or a picture where a job has one frame."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from personalive.media.user_paths import check_is_file, is_folder
 from personalive.pipelines.base import PipelineInfo
 
 _MAX_STEM_BYTES = 240
-"""Bytes of a name that is made here: there is room for a suffix in the 255 that systems take."""
+"""Most bytes of a generated name: systems allow 255, which leaves room for a suffix."""
 _IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp"}
 
 
 def is_single_image(path: Path) -> bool:
-    """Whether a path names one picture, not numbered ones, a folder or a video."""
+    """Return whether a path names one picture, not numbered ones, a folder or a video."""
     return path.suffix.lower() in _IMAGE_SUFFIXES and "%" not in path.name and not is_folder(path)
 
 
 def check_output_path(path: Path, overwrite: bool) -> None:
-    """Refuse early what could not be written later: a type, a folder, a file that exists."""
+    """Raise early for what could not be written later: an unknown type, a folder, an existing file."""
     if not is_single_image(path):
         check_output(path, overwrite)
         return
@@ -48,12 +48,12 @@ def check_output_path(path: Path, overwrite: bool) -> None:
 
 
 class OutputWriter:
-    """Where composed frames go. The file appears when the context is left without an exception."""
+    """Writes composed frames. The file appears when the context is left without an exception."""
 
     def __init__(
         self, job: AnimateJob, size: ImageSize, fps: float, audio: bool, pipeline: PipelineInfo
     ) -> None:
-        """`size` (width, height) of the frames; `audio`: whether the driving clip's sound comes along."""
+        """Write frames of `size` (width, height); `audio`: whether to add the driving clip's sound."""
         self.warnings: list[str] = []
         self._job = job
         self._provenance = build_provenance(job, pipeline)
@@ -101,7 +101,7 @@ class OutputWriter:
 
 
 def build_provenance(job: AnimateJob, pipeline: PipelineInfo) -> Provenance:
-    """The mark of what a job makes. Raises `MediaError` where the reference cannot be read."""
+    """Return the provenance mark of a job's output. Raises `MediaError` where the reference cannot be read."""
     check_is_file(job.reference)
     try:
         with job.reference.open("rb") as file:
@@ -117,7 +117,7 @@ def build_provenance(job: AnimateJob, pipeline: PipelineInfo) -> Provenance:
 
 
 def default_output(reference: Path, driving: Path) -> Path:
-    """A name in the working directory after both inputs: .png where the driving clip is a still, else .mp4.
+    """Return a path in the working directory named after both inputs: .png for a still driving clip, else .mp4.
 
     Raises `MediaError` where the driving clip cannot be read.
     """
@@ -127,5 +127,5 @@ def default_output(reference: Path, driving: Path) -> Path:
 
 
 def default_path(reference: Path, driving: Path, suffix: str) -> Path:
-    """A name in the working directory after both inputs."""
+    """Return a path in the working directory, named after both inputs."""
     return Path(shorten(f"{reference.stem}_{driving.stem}", _MAX_STEM_BYTES) + suffix)

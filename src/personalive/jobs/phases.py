@@ -1,7 +1,7 @@
-"""The phases of a job, so that several jobs can be at different ones at the same time.
+"""The phases of a job, so that several jobs can be in different phases at the same time.
 
-A job is a generator that yields at the border between two phases. Whoever runs it may go on with it on another
-thread; closing it anywhere leaves as little behind as an exception there.
+A job is a generator that yields between two phases. Its caller may continue it on another thread; closing it
+cleans up like an exception at that point.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ T = TypeVar("T")
 
 
 class Phase(StrEnum):
-    """What comes next in a job. Any of them may be missing, but for their order."""
+    """The next phase of a job. Any phase may be missing, but their order is fixed."""
 
     LOADING = "loading"
-    """The pipeline loaded before is closed and another loaded: no other job may animate or hold a session."""
+    """A cached pipeline is closed and another loaded: no other job may animate or hold a session."""
     ANIMATING = "animating"
-    """The session is stepped. Until here the files were opened and checked; frames are being prepared."""
+    """The session is stepped. The files have been opened and checked; frames are being prepared."""
     FINISHING = "finishing"
-    """The last frames are encoded and the output is completed: the pipeline has nothing to do any more."""
+    """The last frames are encoded and the output is completed; the pipeline is not used any more."""
 
 
 Phases = Generator[Phase, None, T]
-"""A job, in phases, that returns what came of it."""
+"""A job in phases, which returns its result."""
 
 
 def run_all_phases(phases: Phases[T]) -> T:
-    """Run through all phases on this thread."""
+    """Run all phases on this thread and return the job's result."""
     with closing(phases):
         while True:
             try:

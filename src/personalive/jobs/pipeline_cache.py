@@ -1,4 +1,4 @@
-"""What the jobs that a process does have in common: the loaded pipeline and fused references."""
+"""The loaded pipeline and fused references that the jobs of a process share."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ _MAX_REFERENCES = 4
 
 
 class PipelineCache:
-    """Keeps the last pipeline loaded and the last references fused by it, for the next `run`.
+    """Keeps the last loaded pipeline and the last references that it fused, for the next `run`.
 
-    One pipeline is loaded at a time: another one, or other load parameters, close it first. Of jobs on several
-    threads, only one may load or close, and only while no other animates; `fuse` may be called at any time.
+    One pipeline is loaded at a time: loading another, or with other load parameters, closes it first. Of jobs on
+    several threads, only one may load or close, and only while no other animates; `fuse` may be called at any time.
     """
 
     def __init__(self) -> None:
         self.call_lock = threading.Lock()
-        """To be held during each call of the pipeline and of its sessions, `Session.prepare` apart: pipelines take
-        one call at a time."""
+        """Hold it during each call of the pipeline and its sessions, except `Session.prepare`: calls take turns."""
         self._pipeline: Pipeline[Any, Any] | None = None
         self._load_parameters: LoadParameters | None = None
         self._references: OrderedDict[str, Reference] = OrderedDict()
 
     def is_loaded(self, pipeline_class: AnyPipeline, parameters: LoadParameters) -> bool:
-        """Whether `load` would load nothing."""
+        """Return whether this pipeline is loaded already with these parameters."""
         return type(self._pipeline) is pipeline_class and self._load_parameters == parameters
 
     def load(
@@ -41,7 +40,7 @@ class PipelineCache:
         parameters: LoadParameters,
         report: LoadProgressCallback | None = None,
     ) -> Pipeline[Any, Any]:
-        """The `pipeline_class` pipeline with these load parameters; it stays open. Raises what loading it raises."""
+        """Return a pipeline with these load parameters; it stays open. Raises what `pipeline_class.load` raises."""
         if self._pipeline is not None and self.is_loaded(pipeline_class, parameters):
             return self._pipeline
         self.close()
@@ -49,7 +48,7 @@ class PipelineCache:
         return self._pipeline
 
     def fuse(self, pipeline: Pipeline[Any, Any], image: Image) -> Reference:
-        """What `pipeline.fuse` gives for the image, uint8 RGB (H, W, 3), from before if it is that of before."""
+        """Return the fused reference of the image, uint8 RGB (H, W, 3), from the cache if it is there."""
         key = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
         with self.call_lock:
             if pipeline is not self._pipeline:
@@ -64,7 +63,7 @@ class PipelineCache:
         return found
 
     def close(self) -> None:
-        """Close the pipeline and forget its references. May be called twice, and used again afterwards."""
+        """Close the pipeline and forget its references. May be called twice; the cache can be used afterwards."""
         self._references.clear()
         pipeline, self._pipeline, self._load_parameters = self._pipeline, None, None
         if pipeline is not None:

@@ -1,4 +1,4 @@
-"""A job thought through: every choice made, every parameter checked, before anything heavy begins."""
+"""The plan of a job: every choice made and every parameter checked before expensive work begins."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ from personalive.pipelines.parameters import build_parameters, split_parameters
 class AnimatePlan:
     """A job with every choice made and every parameter checked.
 
-    `fps` is the output's rate, `frames` how many there will be, if that is known; `with_audio` whether the driving
-    clip's comes along; `rotation_degrees` by how many degrees clockwise the clip's frames are turned.
+    `fps` is the output's rate, `frames` its number of frames, if known; `with_audio`: whether it gets the driving
+    clip's sound; `rotation_degrees`: by how many degrees clockwise the clip's frames are turned.
     """
 
     job: AnimateJob
@@ -48,18 +48,18 @@ class AnimatePlan:
 
 
 def is_still(source: DrivingSource) -> bool:
-    """Whether the driving clip is one picture."""
+    """Return whether the driving clip is a single picture."""
     return source.info.frames == 1
 
 
 def check_start(source: DrivingSource, start: float) -> None:
-    """Raise `MediaError`, with the clip's length, where there is nothing from `start` (seconds) on to be read."""
+    """Raise `MediaError`, with the clip's length, where nothing can be read from `start` (seconds) on."""
     if start > 0:
         next(iter(source))
 
 
 def make_plan(job: AnimateJob, choice: registry.PipelineChoice, driver: DrivingClip) -> AnimatePlan:
-    """Choose and check everything for a job. Raises `InputError` and its kin for what cannot be used."""
+    """Choose and check everything for a job. Raises `InputError` or a subclass for what cannot be used."""
     run, load = split_parameters(choice.pipeline, job.parameters)
     source = driver.source
     notes = list(driver.notes)
@@ -95,13 +95,13 @@ def make_plan(job: AnimateJob, choice: registry.PipelineChoice, driver: DrivingC
 def resolve_frame_size(
     job: AnimateJob, given: Mapping[str, object], checked: LoadParameters, image_size: ImageSize
 ) -> ImageSize:
-    """The size to animate at: `given` as parameters, else the job's square, else the picture's shape."""
+    """Return the size to animate at: `given` as parameters, else the job's square, else the picture's aspect."""
     width, height = (job.size, job.size) if job.crop else size_for_aspect(image_size, job.size)
     return (checked.width if "width" in given else width, checked.height if "height" in given else height)
 
 
 def crop_reference(job: AnimateJob, portrait: ReferenceImage, size: ImageSize) -> ReferenceCrop:
-    """The part of the portrait that the job animates, at that size."""
+    """Return the part of the portrait that the job animates, at that size."""
     return crop_to_face(portrait, size) if job.crop else fit_whole_image(portrait, size)
 
 
@@ -119,14 +119,14 @@ def _count_frames(job: AnimateJob, source: DrivingSource, fps: float) -> int | N
 
 
 def read_driving_frames(plan: AnimatePlan, source: DrivingSource) -> Iterator[VideoFrame]:
-    """The driving frames at the output's rate: frame i is the one shown by output frame i."""
-    # A still lasts one frame of the rate that stills have, which at a higher rate would be several.
+    """Yield the driving frames at the output's rate: frame i drives output frame i."""
+    # A still lasts one frame at the rate of stills, which would be several frames at a higher rate.
     limit = 1 if is_still(source) else plan.job.max_frames
     return itertools.islice(resample(source, plan.fps), limit)
 
 
 def make_layout(plan: AnimatePlan, source: DrivingSource, reference: Reference) -> Layout:
-    """What the job's frames show."""
+    """Return the layout of the job's frames."""
     still, framing = plan.reference.image, plan.crop
     height, width = framing.image.shape[:2]
     layout: Layout = (

@@ -1,4 +1,4 @@
-"""The reference: read, its face found, and cut to what the pipeline will animate."""
+"""Reads the reference, finds its face, and crops it to what the pipeline animates."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _MIN_HEAD_SIDE = 64
 _MIN_HEAD_SHARE = 0.15
 _MAX_SEARCHED_FRAMES = 250
 _LOW_SCORE = 0.2
-"""Confidence below which what looks like a face in a video's frame is passed over for a clearer one."""
+"""Confidence below which a face in a video's frame is skipped in favour of a clearer one."""
 _MAX_OUTSIDE_SHARE = 0.12
-"""Share of a face's box from which on what lies outside the picture is missed."""
+"""Share of a face's box outside of the picture from which on the face counts as cut off."""
 _ADVICE = "Use a picture in which one face is clearly visible, not too small and not turned away."
 _CUT_OFF_WARNING = (
-    "The reference's face is cut off at the picture's edge: what is missing is made up. "
-    "Use a picture that shows all of it."
+    "The reference's face is cut off at the picture's edge: the missing part is invented. "
+    "Use a picture that shows the whole face."
 )
 
 
@@ -34,7 +34,7 @@ _CUT_OFF_WARNING = (
 class ReferenceImage:
     """A reference: `image` uint8 RGB (H, W, 3), the `face` to animate, and `notes` on it.
 
-    `turn`: by how many degrees clockwise the picture was turned from how it was given. `face_count`: how many it shows.
+    `turn`: by how many degrees clockwise the given picture was turned. `face_count`: how many faces it shows.
     """
 
     image: Image
@@ -45,13 +45,13 @@ class ReferenceImage:
 
     @property
     def size(self) -> ImageSize:
-        """(width, height) of the image."""
+        """The image's (width, height)."""
         return self.image.shape[1], self.image.shape[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ReferenceCrop:
-    """What of a portrait is animated: `box` in its pixels, and `image`, that part at the pipeline's size."""
+    """The part of a portrait that is animated: `box` in its pixels, and `image`, the part at the animated size."""
 
     box: CropBox
     image: Image
@@ -61,8 +61,8 @@ class ReferenceCrop:
 def read_reference(path: Path, rotation: Rotation = "auto") -> ReferenceImage:
     """Read a picture, or the first frame of a video that shows a face, and turn it clockwise by `rotation`.
 
-    Raises `NoFaceError` where there is no face, or none that stands upright then, `MediaError` where the file
-    cannot be used.
+    Raises `NoFaceError` where there is no face, or none that is upright then, `MediaError` where the file cannot
+    be used.
     """
     if is_folder(path):
         raise MediaError(f"{path} is a directory: the reference must be a picture or a video.")
@@ -73,9 +73,9 @@ def read_reference(path: Path, rotation: Rotation = "auto") -> ReferenceImage:
 
 
 def detect_reference(image: Image, name: str = "the picture", rotation: Rotation = "auto") -> ReferenceImage:
-    """The portrait in uint8 RGB (height, width, 3), called `name` in what is said of it, turned by `rotation`.
+    """Find the face in `image`, uint8 RGB (height, width, 3), turned by `rotation`; messages call it `name`.
 
-    Raises `NoFaceError` where there is no face, or none that stands upright then.
+    Raises `NoFaceError` where there is no face, or none that is upright then.
     """
     with FaceDetector() as detector:
         found = _turn_upright(detector, image, name, rotation, "very far")
@@ -114,13 +114,13 @@ def _detect_in_video(path: Path, detector: FaceDetector, rotation: Rotation) -> 
 
 
 class _NotUprightError(NoFaceError):
-    """There is a face, but the picture lies on its side or stands on its head."""
+    """There is a face, but it is sideways or upside down."""
 
 
 def _turn_upright(
     detector: FaceDetector, image: Image, name: str, rotation: Rotation, reach: SearchReach
 ) -> UprightImage:
-    """The picture turned as is wanted. Raises `NoFaceError` unless a face in it stands upright then."""
+    """Return the picture turned by `rotation`. Raises `NoFaceError` unless a face in it is upright then."""
     if rotation == "auto":
         faces = detector.detect(image, reach=reach)
         if (turned_up := turn_upright(detector, image, reach=reach, faces=faces)) is not None:
@@ -135,7 +135,7 @@ def _turn_upright(
         after = f"when it is rotated by {rotation}°: choose another angle, or auto"
     if not faces:
         raise NoFaceError(f"No face was found in {name}. {_ADVICE}")
-    raise _NotUprightError(f"The face in {name} does not stand upright {after}.")
+    raise _NotUprightError(f"The face in {name} is not upright {after}.")
 
 
 def _build_reference(found: UprightImage, name: str, *notes: str) -> ReferenceImage:
@@ -155,13 +155,13 @@ def _rotation_notes(name: str, turn: int, rotation: Rotation) -> tuple[str, ...]
 
 
 def rotation_note(name: str, degrees: int) -> str:
-    """Return the note that a picture or clip was turned by `turn` degrees clockwise to stand upright."""
-    how = "stands on its head" if degrees == 180 else "lies on its side"
+    """Return the note that a picture or clip was turned by `degrees` clockwise to be upright."""
+    how = "is upside down" if degrees == 180 else "lies on its side"
     return f"{name} {how}: it is rotated by {degrees}° clockwise."
 
 
 def crop_to_face(portrait: ReferenceImage, size: ImageSize) -> ReferenceCrop:
-    """Head and shoulders at `size` (width, height)."""
+    """Crop the portrait to head and shoulders at `size` (width, height)."""
     box = compute_reference_crop(portrait.face, portrait.size, size[0] / size[1])
     height = measure_head(portrait.face)[2]
     warnings = []
@@ -173,7 +173,7 @@ def crop_to_face(portrait: ReferenceImage, size: ImageSize) -> ReferenceCrop:
 
 
 def fit_whole_image(portrait: ReferenceImage, size: ImageSize) -> ReferenceCrop:
-    """The picture at `size` (width, height), cut where its aspect differs, never through the face."""
+    """Return the picture at `size` (width, height), cut where its aspect differs, never through the face."""
     width, height = portrait.size
     box = CropBox.largest(portrait.size, size[0] / size[1])
     left, top, right, bottom = portrait.face.box
@@ -188,7 +188,7 @@ def fit_whole_image(portrait: ReferenceImage, size: ImageSize) -> ReferenceCrop:
     if share < _MIN_HEAD_SHARE:
         warnings.append(
             f"The face fills only {100 * share:.0f} % of the picture's height: "
-            "cropped to the face and pasted back it would be finer."
+            "crop it to the face and paste it back for a finer result."
         )
     if is_face_cut_off(portrait.face, portrait.size):
         warnings.append(_CUT_OFF_WARNING)
@@ -196,23 +196,23 @@ def fit_whole_image(portrait: ReferenceImage, size: ImageSize) -> ReferenceCrop:
 
 
 def is_face_cut_off(face: Face, size: ImageSize) -> bool:
-    """Whether a good part of a face lies outside the picture of `size` (width, height)."""
+    """Return whether a large part of a face is outside of the picture of `size` (width, height)."""
     left, top, right, bottom = face.box
     inside = max(min(right, size[0]) - max(left, 0), 0) * max(min(bottom, size[1]) - max(top, 0), 0)
     return inside < (1 - _MAX_OUTSIDE_SHARE) * (right - left) * (bottom - top)
 
 
 def _clamp_span_start(low: float, high: float, start: float, length: float, limit: int) -> float:
-    """`start` of a span moved, if it must be, so that low…high lies in the middle of what it can show."""
+    """Return `start` of a span, moved if necessary so that it covers low…high, as centred as possible."""
     if start <= low and high <= start + length:
         return start
     return min(max((low + high - length) / 2, 0.0), limit - length)
 
 
 def size_for_aspect(image_size: ImageSize, side: int) -> ImageSize:
-    """Width and height, multiples of 64 in 256…1024, closest to the image's aspect.
+    """Return the width and height, multiples of 64 in 256…1024, closest to the image's aspect.
 
-    The shorter side is `side`, unless the longer would pass 1024 then.
+    The shorter side is `side`, unless the longer would exceed 1024 then.
     """
     aspect = max(image_size) / min(image_size)
     short = side if side * aspect <= 1024 else max(round(1024 / aspect / 64) * 64, 256)

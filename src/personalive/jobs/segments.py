@@ -1,8 +1,8 @@
-"""A job in segments, each kept when it is complete: a run that is stopped can be continued to the same result.
+"""Runs a job in segments, each kept when it is complete: an interrupted run can be continued to the same result.
 
-The picture is cut into segments of a constant number of frames, and the session's state kept after each. Taking
-it may leave a trace in a session, so it is taken at the same steps whether or not a run is ever stopped. When
-the last segment is there, they are joined as they are, with the sound. Memory is as without segments.
+The picture is divided into segments of a constant number of frames, and the session's state is kept after each.
+Taking a snapshot may affect a session, so it is taken at the same steps whether or not a run is interrupted. When
+the last segment is finished, they are joined without encoding again, with the sound. Memory is as without segments.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from personalive.media import AudioTrack, Provenance, VideoFrame, concat_videos,
 from personalive.pipelines.base import FrameState, Session
 
 DEFAULT_SEGMENT_FRAMES = 128
-"""A segment of a job that does not say otherwise ends with the step that completes so many frames."""
+"""By default a segment ends with the step that completes this many frames."""
 
 SegmentCallback = Callable[[CheckpointDir], None]
-"""Called in the caller's thread when a job in segments has its work folder, and after every segment kept there."""
+"""Called in the caller's thread when a job in segments has opened its work folder, and after every segment."""
 
 
 def check_resumable(output: Path) -> None:
-    """Raise `InputError` unless `output` is of a kind that can be made in segments."""
+    """Raise `InputError` unless `output` is of a type that can be made in segments."""
     if is_single_image(output) or output_kind(output) not in {"mp4", "mov", "webm"}:
         raise InputError(
             f"{output} cannot be made in segments: resuming needs a video, .mp4, .m4v, .mov or .webm."
@@ -50,17 +50,17 @@ def animate_in_segments(
     *,
     keep_checkpoint: bool = False,
 ) -> Phases[RenderResult]:
-    """Make what an earlier run has not, join it all and remove the work folder, unless `keep_checkpoint`.
+    """Make the segments that are missing, join them all and remove the work folder, unless `keep_checkpoint`.
 
-    Raises `CannotResumeError` where the pipeline cannot continue a session, `InputError` where the work folder is
-    not of this job, and `MediaError` where something cannot be read or written. Finished segments stay for the
-    next run.
+    Raises `CannotResumeError` where the pipeline cannot continue a session, `InputError` where the work folder
+    belongs to another job, and `MediaError` where something cannot be read or written. Finished segments stay for
+    the next run.
     """
     job, info = context.plan.job, context.pipeline.info
     mark = build_provenance(job, info)
     with ExitStack() as stack:
         session = stack.enter_context(context.open_session())
-        _take_snapshot(context, session)  # first of all: in vain if there is none to be had
+        _take_snapshot(context, session)  # raises before any work where the pipeline has no snapshots
         progress("checking the files", 0, None)
         length = job.segment_frames or DEFAULT_SEGMENT_FRAMES
         facts = compute_fingerprint(context, mark, length)
@@ -75,7 +75,7 @@ def animate_in_segments(
             )
         earlier = folder.state.frames
         if earlier:
-            progress(f"going on after {earlier} frames", 0, None)
+            progress(f"continuing after {earlier} frames", 0, None)
         if not folder.state.finished:
             yield from _SegmentWriter(context, session, folder, mark, progress).write_all(length, say)
         state = folder.state
@@ -114,7 +114,7 @@ def _join_segments(loaded: JobContext, folder: CheckpointDir, mark: Provenance) 
 
 
 class _SegmentWriter:
-    """Makes the segments that a work folder lacks."""
+    """Makes the segments that are missing in a work folder."""
 
     def __init__(
         self,
@@ -131,7 +131,7 @@ class _SegmentWriter:
         self._progress = tell
 
     def write_all(self, length: int, say: SegmentCallback) -> Phases[None]:
-        """Make them all, of `length` frames, and `say` so after each. `folder.state` is finished then."""
+        """Make all missing segments of `length` frames, and call `say` after each. Sets `folder.state` finished."""
         loaded, folder = self._context, self._checkpoint
         with ExitStack() as stack:
             source = read_driving_frames(loaded.plan, loaded.source)
@@ -149,9 +149,9 @@ class _SegmentWriter:
                 say(folder)
 
     def _seek_to_checkpoint(self, reader: Iterator[VideoFrame]) -> list[VideoFrame]:
-        """Bring session and source to where the earlier run was; return the frames that waited for their result.
+        """Restore session and source to where the earlier run was; return the frames that waited for their result.
 
-        The source is read again from its start, which gives the same frames; seeking need not.
+        The source is read again from its start, which gives the same frames; seeking may not.
         """
         state = self._checkpoint.state
         with self._context.call_lock:
@@ -161,13 +161,15 @@ class _SegmentWriter:
             self._progress("finding the place", passed, state.frames)
         waiting = list(itertools.islice(reader, state.taken - state.frames))
         if passed + len(waiting) < state.taken:
-            raise MediaError(f"{self._context.plan.job.driving} gave fewer frames than in the earlier run.")
+            raise MediaError(
+                f"{self._context.plan.job.driving} has fewer readable frames than in the earlier run."
+            )
         return waiting
 
     def _write_segment(self, drive: SessionRunner, length: int) -> Phases[Counter[FrameState]]:
-        """Write the next segment, if there is another frame, and say what its frames are.
+        """Write the next segment, if there is another frame, and return its frames' states.
 
-        The last one is only finished once the pipeline has nothing to do any more.
+        The last segment is finished in the completing phase, when the pipeline is not used any more.
         """
         states: Counter[FrameState] = Counter()
         results = drive.iter_results(at_least=length)
@@ -204,7 +206,7 @@ class _SegmentWriter:
         return states
 
     def _save_checkpoint(self, drive: SessionRunner, states: Counter[FrameState], seconds: float) -> None:
-        """Record the segment just written, with all that a later run needs to go on after it."""
+        """Record the segment just written, with all that a later run needs to continue after it."""
         before = self._checkpoint.state
         snapshot = b"" if drive.finished else _take_snapshot(self._context, self._session)
         state = CheckpointState(

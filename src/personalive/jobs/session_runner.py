@@ -1,4 +1,4 @@
-"""Driving frames through a session, so that output frame i shows driving frame i and there are as many."""
+"""Runs driving frames through a session, so that output frame i shows driving frame i and there are as many."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from personalive.pipelines.base import AnimatedChunk, FrameChunk, FrameState, Pi
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnimatedFrame:
-    """A driving frame and what came of it."""
+    """A driving frame and its result."""
 
     driving: Image
     animated: Image
@@ -29,7 +29,7 @@ class AnimatedFrame:
 def prefetch_frames(
     session: Session[Any], frames: Iterable[VideoFrame], *, ahead: int
 ) -> Iterator[Iterable[VideoFrame]]:
-    """Prepare `frames` for the session's steps, on a thread that begins now, at most `ahead` frames in advance."""
+    """Prepare `frames` for the session's steps on a thread that starts now, at most `ahead` frames in advance."""
     if type(session).prepare is Session.prepare:
         yield frames
         return
@@ -55,11 +55,11 @@ def run_session(
 
 
 class SessionRunner:
-    """Takes driving frames through a session, in one go or piece by piece.
+    """Runs driving frames through a session, in one go or in parts.
 
-    A delay is waited for and flushed out, lead-in frames are dropped, and where chunks must be whole the last
-    is filled up by repeating its last frame. Driving frames are held until their result is there: a chunk and
-    the pipeline's delay of them.
+    It handles the pipeline's delay and flushes it at the end, drops transition frames, and where chunks have an
+    exact size fills the last one up by repeating its last frame. Driving frames are held until their result is
+    there: a chunk of them and the pipeline's delay.
     """
 
     def __init__(
@@ -69,29 +69,29 @@ class SessionRunner:
         frames: Iterable[VideoFrame],
         call_lock: AbstractContextManager[object] | None = None,
     ) -> None:
-        """`call_lock` is entered for each step, and again for the next."""
+        """Run `frames` through `session`; `call_lock` is held during each step."""
         self._session = session
         self._call_lock = call_lock or nullcontext()
         self._info = info
         self._frames = iter(frames)
         self._matcher = _FrameMatcher()
         self.consumed = 0
-        """Driving frames that the session has had."""
+        """How many driving frames the session has had."""
         self.finished = False
-        """Whether the last result was given."""
+        """Whether the last result has been yielded."""
 
     @property
     def padding(self) -> int:
-        """How many of the frames that wait for their result only fill up the last chunk."""
+        """How many of the frames that wait for their result are padding of the last chunk."""
         return self._matcher.padding
 
     def resume_at(self, done: int, waiting: list[VideoFrame], padding: int) -> None:
-        """Be where another drive was: `done` results given, then `waiting` driving frames and `padding`."""
+        """Continue where another runner was: after `done` results, with `waiting` driving frames and `padding`."""
         self.consumed = done + len(waiting)
         self._matcher.add_pending(waiting, padding)
 
     def iter_results(self, at_least: int | None = None) -> Iterator[AnimatedFrame]:
-        """Yield the next results, of whole steps, until there are `at_least` so many; by default all."""
+        """Yield the next results, of whole steps, until there are `at_least` this many; by default all."""
         given = 0
         while at_least is None or given < at_least:
             for driven in self._step():
@@ -119,7 +119,7 @@ class SessionRunner:
 
 
 class _FrameMatcher:
-    """Matches results to the driving frames that wait for theirs; padding waits as None."""
+    """Matches results to the driving frames that wait for them; padding is queued as None."""
 
     def __init__(self) -> None:
         self._pending: deque[Image | None] = deque()
@@ -137,7 +137,7 @@ class _FrameMatcher:
             if state is FrameState.TRANSITION:
                 continue
             if not self._pending:
-                raise RuntimeError("the pipeline gave back more frames than went in")
+                raise RuntimeError("the pipeline returned more frames than it was given")
             driving = self._pending.popleft()
             if driving is not None:
                 yield AnimatedFrame(driving, animated, state)
@@ -145,7 +145,7 @@ class _FrameMatcher:
     def check_complete(self) -> None:
         missing = sum(driving is not None for driving in self._pending)
         if missing:
-            raise RuntimeError(f"the pipeline kept {missing} frames to itself")
+            raise RuntimeError(f"the pipeline did not return {missing} frames")
 
 
 def _make_chunk(batch: list[VideoFrame], padding: int) -> FrameChunk:
