@@ -161,7 +161,7 @@ class Replicas:
         self._used[number] -= _DRAINING  # so it is never full again, and empty at minus this
 
     def take(self) -> int | None:
-        """A slot of the emptier of two that have one: the replica's number; None if there is none."""
+        """Return a slot of the emptier of two that have one: the replica's number; None if there is none."""
         if not len(self._free):
             return None
         number = min(self._free.any(), self._free.any(), key=self._used.__getitem__)
@@ -171,7 +171,7 @@ class Replicas:
         return number
 
     def give_back(self, number: int) -> None:
-        """A session has ended."""
+        """Note that a session has ended."""
         if self._used[number] == self._slots:
             self._free.add(number)
         self._used[number] -= 1
@@ -191,7 +191,7 @@ class Scaler:
         self._seen.append(demand)
 
     def wanted(self, now: int, planned: int) -> int:
-        """The number to have, given how many are there or on their way."""
+        """Return the number to have, given how many are there or on their way."""
         world = self._world
         mean = sum(self._seen) / max(len(self._seen), 1)
         need = min(max(math.ceil(mean / (world.target * world.sessions_per_gpu)), 1), world.most)
@@ -214,7 +214,7 @@ def recorded(path: Path, seed: int) -> NDArray[np.int64]:
 
 
 def simulate(world: World, curve: NDArray[np.int64]) -> Day:
-    """A day, second by second, from midnight to midnight; what comes in its last hours fills the service before it.
+    """Return a day, second by second, from midnight to midnight; its last hours fill the service before it.
 
     `curve` has the new sessions of each second.
     """
@@ -263,7 +263,7 @@ def simulate(world: World, curve: NDArray[np.int64]) -> Day:
 
 
 def table(days: Mapping[str, tuple[World, Day]]) -> str:
-    """What each day came to, under its name, as Markdown."""
+    """Return what each day came to, under its name, as Markdown."""
     lines = ["| | " + " | ".join(days) + " |", "|---|" + "--:|" * len(days)]
     for name, tell in ROWS:
         lines.append(f"| {name} | " + " | ".join(tell(world, day) for world, day in days.values()) + " |")

@@ -107,7 +107,7 @@ class Rate:
 
 
 def milliseconds(piece: Piece, on: Card, shares: Shares) -> float:
-    """What one kernel takes."""
+    """Return what one kernel takes."""
     moved = piece.nbytes / (on.bandwidth * shares.memory) / 1e6
     tflop, done = piece.flop / 1e9, 0.0  # TFLOP of a thousandth of a second
     if piece.kind is Kind.PRODUCTS:
@@ -126,7 +126,7 @@ def milliseconds(piece: Piece, on: Card, shares: Shares) -> float:
 def total(
     work: Work, on: Card, shares: Shares, stages: Iterable[str] | None = None, kind: Kind | None = None
 ) -> float:
-    """ms of those stages' kernels of that kind; of all, if none is named."""
+    """Return the milliseconds of those stages' kernels of that kind; of all, if none is named."""
     return sum(
         many * milliseconds(piece, on, shares)
         for stage in stages or work
@@ -137,7 +137,7 @@ def total(
 
 @cache
 def counted(settings: str, keyframes: int, pairs: bool) -> Work:
-    """The work of a step with these settings, "dtype=float8 vae=tiny" say."""
+    """Return the work of a step with these settings, "dtype=float8 vae=tiny" say."""
     given = dict(each.split("=") for each in settings.split())
     parameters = PersonaLiveLoadParameters.model_validate(given)
     pieces = count(VARIANTS["released"], parameters, keyframes=keyframes, pairs=pairs)
@@ -146,7 +146,7 @@ def counted(settings: str, keyframes: int, pairs: bool) -> Work:
 
 @cache
 def calibrated() -> Shares:
-    """The shares with which an H100 takes what it took."""
+    """Return the shares with which an H100 takes what it took."""
     on, plain = card("H100"), counted("", 0, True)
     more, fast = counted("", 3, True), counted("dtype=float8 vae=tiny", 0, True)
     large, shares = ("predict", "show"), Shares()
@@ -169,7 +169,7 @@ def calibrated() -> Shares:
 
 
 def _root(took: Callable[[float], float], wanted: float, name: str) -> float:
-    """The value with which it takes what is wanted; time falls with a share, and grows with the least kernel."""
+    """Return the value that gives the wanted time, which falls with a share and grows with the least kernel."""
     low, high = (0.0, 0.05) if name == "least" else (0.05, 1.0)
     for _ in range(24):
         middle = (low + high) / 2
@@ -181,18 +181,18 @@ def _root(took: Callable[[float], float], wanted: float, name: str) -> float:
 
 
 def step(on: Card, shares: Shares, settings: str = "", keyframes: int = 0) -> float:
-    """ms of a whole step."""
+    """Return the milliseconds of a whole step."""
     work = counted(settings, keyframes, on.capability >= _FIRST_PAIRED)
     return total(work, on, shares) + HOST
 
 
 def fast_settings(on: Card) -> str:
-    """The settings of the fast mode: 8 bits where the card can."""
+    """Return the settings of the fast mode: 8 bits where the card can."""
     return "vae=tiny" if on.tensor8 is None else "dtype=float8 vae=tiny"
 
 
 def rate(on: Card) -> Rate:
-    """What to expect of a card."""
+    """Return what to expect of a card."""
     settings = fast_settings(on)
     if on.name in MEASURED:
         each = {name: (value, value) for name, value in MEASURED[on.name].items()}
@@ -221,7 +221,7 @@ def _plans() -> tuple[MemoryPlan, ...]:
 
 
 def plan(on: Card) -> str:
-    """The memory plan for what a card's desktop leaves, as `low_vram` names it."""
+    """Return the memory plan for what a card's desktop leaves, as `low_vram` names it."""
     try:
         return f"`{select_plans(_plans(), 'auto', free_bytes(int(on.memory * 2**30)))[0].name}`"
     except PipelineUnavailableError:
@@ -243,7 +243,7 @@ _HEAD = (
 
 
 def table(rates: Iterable[Rate]) -> str:
-    """The page's table."""
+    """Return the page's table."""
     lines = [
         f"| {' | '.join(_HEAD)} |",
         "|---|--:|---|--:|--:|--:|--:|---|---|---|",
@@ -268,7 +268,7 @@ def table(rates: Iterable[Rate]) -> str:
 
 
 def errors() -> str:
-    """The model beside what was measured, as Markdown."""
+    """Return the model beside what was measured, as Markdown."""
     shares = calibrated()
     lines = ["| | measured, ms | model, ms | error |", "|---|--:|--:|--:|"]
 
@@ -288,7 +288,7 @@ def errors() -> str:
 
 
 def by_kind(cards: Iterable[Card]) -> str:
-    """ms of a step by kind of work, at the slow end, as Markdown."""
+    """Return the milliseconds of a step by kind of work, at the slow end, as Markdown."""
     lines = ["| card | " + " | ".join(Kind) + " |", "|---|" + "--:|" * len(Kind)]
     for each in cards:
         work = counted("", 0, each.capability >= _FIRST_PAIRED)
@@ -298,7 +298,7 @@ def by_kind(cards: Iterable[Card]) -> str:
 
 
 def told(rates: Iterable[Rate]) -> list[dict[str, object]]:
-    """What the doctor needs of the rates: frames a second, the slow end first."""
+    """Return what the doctor needs of the rates: frames a second, the slow end first."""
     return [
         {
             "card": each.card.name,

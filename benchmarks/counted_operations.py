@@ -85,7 +85,7 @@ class CountedOperations(PlainOperations):
         return self._pairs
 
     def _pass(self, made: Callable[[], Any], *tensors: Tensor | None) -> Any:
-        """The result of a kernel that reads `tensors` and writes its result."""
+        """Return the result of a kernel that reads `tensors` and writes its result."""
         with self._ledger.whole():
             out = made()
         written = out if isinstance(out, tuple) else (out,)
@@ -95,7 +95,7 @@ class CountedOperations(PlainOperations):
     def group_norm(
         self, x: TensorWithStats, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
     ) -> Tensor:
-        """The picture is read once more where nobody took down its sums."""
+        """Count the picture twice where it has no statistics yet."""
         picture = x.tensor
         sums = picture if x.stats is None else None
         out: Tensor = self._pass(
@@ -104,7 +104,7 @@ class CountedOperations(PlainOperations):
         return out
 
     def add_with_stats(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> TensorWithStats:
-        """The sums of the norm behind it are taken down on the way."""
+        """Count one pass: it takes the next norm's statistics along."""
         if update is None and bias is None:
             return TensorWithStats(x)
         with self._ledger.whole():
@@ -113,7 +113,7 @@ class CountedOperations(PlainOperations):
         return TensorWithStats(picture, picture.new_empty(0))
 
     def conv(self, x: Tensor, layer: ConvLayer) -> tuple[Tensor, Tensor | None]:
-        """A 1×1 convolution is a product, and adds its bias; another leaves it to whoever comes next."""
+        """Count a 1×1 convolution as a product with its bias; others leave the bias to the next operation."""
         if isinstance(layer, Float8Convolution):
             size = (len(x), layer.weight.shape[1], *x.shape[2:])
             out = torch.empty(size, dtype=layer.dtype, device=x.device)
@@ -128,7 +128,7 @@ class CountedOperations(PlainOperations):
         return F.conv2d(x, layer.weight, None, layer.stride, layer.padding), layer.bias
 
     def conv_relu(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
-        """The library's kernel adds bias and residual before it writes."""
+        """Count one kernel, which adds bias and residual before it writes."""
         with self._ledger.whole():
             out = super().conv_relu(x, layer, residual)
         flop = 2 * out.numel() * math.prod(layer.weight.shape[1:])
@@ -154,7 +154,7 @@ class CountedOperations(PlainOperations):
         position_code: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> LayerNormOutput:
-        """The sum is written only where something was added."""
+        """Count a written sum only where something was added."""
         with self._ledger.whole():
             out = super().layer_norm(tokens, norm, update, shift, position_code, bias)
         added = update is not None or shift is not None or bias is not None
@@ -162,7 +162,7 @@ class CountedOperations(PlainOperations):
         return out
 
     def add_matmul(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
-        """A product that reads what it is added to."""
+        """Count a product that reads what it is added to."""
         self._ledger.note(Kind.PRODUCTS, (total, values, weight, total), 2 * values.numel() * weight.shape[0])
         return total
 
@@ -172,7 +172,7 @@ class CountedOperations(PlainOperations):
         return out
 
     def linear_geglu(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """A product of which the gated half is written."""
+        """Count a product of which the gated half is written."""
         out = tokens.new_empty(*tokens.shape[:-1], len(weight) // 2)
         self._ledger.note(Kind.PRODUCTS, (tokens, weight, bias, out), 2 * tokens.numel() * len(weight))
         return out
@@ -195,7 +195,7 @@ class CountedOperations(PlainOperations):
         return out
 
     def geglu_fp8(self, codes: Tensor, layer: Float8GEGLU) -> Tensor:
-        """A product of 8-bit numbers of which the gated half is written, in 8 bits."""
+        """Count a product of 8-bit numbers of which the gated half is written, in 8 bits."""
         out = codes.new_empty(*codes.shape[:-1], len(layer.weight) // 2)
         flop = 2 * codes.numel() * len(layer.weight)
         self._ledger.note(Kind.EIGHT_BITS, (codes, layer.weight, layer.bias, out), flop)

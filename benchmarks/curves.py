@@ -64,6 +64,6 @@ def _panel(curve: Curve) -> PIL.Image.Image:
 
 
 def _round(value: float) -> float:
-    """A little less, with one digit that counts: 1, 2 or 5."""
+    """Return a little less, with one digit that counts: 1, 2 or 5."""
     power = 10.0 ** math.floor(math.log10(value))
     return next(digit * power for digit in (5, 2, 1) if digit * power <= value)

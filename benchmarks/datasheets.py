@@ -26,8 +26,10 @@ EIGHT_BITS = (8, 9)
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One card: GB of memory, GB/s, multiprocessors, boost clock in GHz, products in TFLOP/s, float32 operations
-    of a multiprocessor in a cycle, watts.
+    """A graphics card's datasheet.
+
+    In order: GB of memory, GB/s, multiprocessors, boost clock in GHz, products in TFLOP/s, float32 operations of a
+    multiprocessor in a cycle, watts.
     """
 
     name: str
@@ -83,7 +85,7 @@ CARDS = (
 
 
 def card(name: str) -> Card:
-    """The card of that name. Raises KeyError for one that is not in `CARDS`."""
+    """Return the card of that name. Raises KeyError for one that is not in `CARDS`."""
     return next((each for each in CARDS if each.name == name), None) or _unknown(name)
 
 

@@ -92,7 +92,7 @@ def measure(case: Case, seconds: float, codec: str | None) -> Measured:
 
 
 def evaluate(case: Case, report: Report, seconds: float, stall_ms: float | None) -> Measured:
-    """The figures of a run. Its first seconds count nowhere: the connection is being established."""
+    """Return the figures of a run. Its first seconds count nowhere: the connection is being established."""
     window = min(EARLY, seconds / 3)
     begin = report.between(window / 2, window * 3 / 2)
     end = report.between(seconds - window - 1, seconds - 1)

@@ -75,7 +75,7 @@ class Following:
 
 
 def square_portrait(image: Image, detector: FaceDetector) -> Image:
-    """A picture cropped to its face as `personalive animate` does."""
+    """Return a picture cropped to its face as `personalive animate` does."""
     face = detector.detect_dominant(image)
     if face is None:
         raise SystemExit("No face in the portrait.")
@@ -145,7 +145,7 @@ def _features() -> NDArray[np.intp]:
 
 
 def _outside_head(face: Face, picture: Image) -> NDArray[np.bool_]:
-    """The wall that the head never covers: beyond 1.3 face widths beside and 1.4 face heights above its middle.
+    """Return the wall that the head never covers: 1.3 face widths beside and 1.4 face heights above its middle.
 
     From the mouth down there may be a collar or a shoulder, which bends with the neck.
     """
@@ -177,7 +177,7 @@ def _channels(asked: list[Face], found: list[Face]) -> dict[str, Channel]:
 
 
 def sample_pair(detector: FaceDetector, frames: int | None = None) -> tuple[Image, list[Image]]:
-    """The shipped portrait, cropped, and the shipped driving frames."""
+    """Return the shipped portrait, cropped, and the shipped driving frames."""
     with VideoReader(SAMPLES / "driving.mp4", max_frames=frames) as reader:
         driving = [frame.image for frame in reader]
     return square_portrait(read_image(SAMPLES / "portrait.jpg"), detector), driving

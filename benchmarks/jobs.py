@@ -107,7 +107,7 @@ class Commands:
         self._pipeline = ["--pipeline", args.pipeline]
 
     def networks(self, folder: Path) -> list[Measured]:
-        """The networks' rate without keyframes and with as many as may be; of other pipelines nothing."""
+        """Return the networks' rate without keyframes and with as many as may be; of other pipelines nothing."""
         if not self._diffusion:
             return []
         file = folder / "bench.json"
@@ -134,13 +134,13 @@ class Commands:
         return Measured("animate", float(found[3]), frames, float(found[2]), frames / took)
 
     def batch(self, clips: Path, out: Path, *flags: str, gpu: str | None = None) -> subprocess.Popen[str]:
-        """A batch that has begun, on the GPU of that number if one is named."""
+        """Start a batch on the GPU of that number if one is named."""
         job = ("batch", str(PORTRAIT), str(clips), "--out", str(out), *flags)
         environment = {} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu}
         return self.start(*job, *self._pipeline, *self._settings, environment=environment)
 
     def start(self, *arguments: str, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
-        """A command that has begun."""
+        """Start a command."""
         return subprocess.Popen(
             [sys.executable, "-c", PROGRAM, *arguments],
             env={**os.environ, **(environment or {})},
@@ -152,7 +152,7 @@ class Commands:
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    """What a command printed in the end. Raises `RuntimeError` where it failed."""
+    """Return what a command printed in the end. Raises `RuntimeError` where it failed."""
     out, errors = process.communicate()
     if process.returncode != 0:
         raise RuntimeError(f"exit code {process.returncode}: {errors[-3000:]}")
@@ -160,12 +160,12 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def on_one(commands: Commands, clips: Sequence[Path], folder: Path) -> Measured:
-    """The batch on the first GPU."""
+    """Run the batch on the first GPU."""
     return _timed("batch, 1 GPU", commands, [_share(clips, folder, 0)], folder, devices(1))
 
 
 def on_several(commands: Commands, clips: Sequence[Path], folder: Path, gpus: int, *, ray: bool) -> Measured:
-    """The batch on the first `gpus` GPUs."""
+    """Run the batch on the first `gpus` GPUs."""
     if ray:
         flags = ("--workers", str(gpus))
         return _timed(
@@ -176,7 +176,7 @@ def on_several(commands: Commands, clips: Sequence[Path], folder: Path, gpus: in
 
 
 def _share(clips: Sequence[Path], folder: Path, number: int) -> Path:
-    """A folder with those clips."""
+    """Return a folder with those clips."""
     share = folder / f"clips-{number}"
     share.mkdir(parents=True)
     for clip in clips:
@@ -185,7 +185,7 @@ def _share(clips: Sequence[Path], folder: Path, number: int) -> Path:
 
 
 def devices(count: int) -> list[str | None]:
-    """The first GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    """Return the first GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = (
         given.split(",")
@@ -221,7 +221,7 @@ def _timed(
 
 
 def finished(out: Path, number: int) -> list[Finished]:
-    """The jobs that a batch's report says are done; `number` tells apart the workers of several batches."""
+    """Return the jobs that a batch's report says are done; `number` tells apart the workers of several batches."""
     told: list[dict[str, Any]] = json.loads((out / "report.json").read_text())["jobs"]
     return [
         Finished(f"{number}/{job['worker']}", int(job["frames"]), Path(job["output"]).stat().st_mtime)

@@ -57,7 +57,7 @@ def half(*shape: int) -> Tensor:
 
 
 def each(ways: Ways, run: Callable[[Operations], object]) -> dict[str, Call]:
-    """The same with each way's operations."""
+    """Return the same with each way's operations."""
     return {name: lambda one=one: run(one) for name, one in ways.items()}  # type: ignore[misc]
 
 
@@ -92,7 +92,7 @@ def group_norms(ways: Ways) -> Iterator[Row]:
 
 
 def residuals(ways: Ways) -> Iterator[Row]:
-    """What was computed added to what it was computed from with a convolution's bias, and the norm behind."""
+    """Time the sum of a residual, an update and a convolution's bias, and the norm behind it."""
     for count, channels, side, times in ((FRAMES, 320, 64, 15), (FRAMES, 640, 32, 15), (4, 256, 512, 1)):
         x, update = (
             half(count, channels, side, side).to(memory_format=torch.channels_last) for _ in range(2)
@@ -138,7 +138,7 @@ def token_operations(ways: Ways) -> Iterator[Row]:
 
 
 def joins(ways: Ways) -> Iterator[Row]:
-    """A frame's keys and the reference's behind them."""
+    """Time joining a frame's keys and the reference's behind them."""
     for channels, side in LEVELS:
         own, shared = half(FRAMES, side * side, channels), half(1, side * side, channels)
         yield Row(
@@ -163,14 +163,14 @@ def attentions(ways: Ways) -> Iterator[Row]:
 
 
 def wide_attention(ways: Ways) -> Iterator[Row]:
-    """The autoencoder's, over all pixels of two pictures' latents."""
+    """Time the autoencoder's attention over all pixels of two pictures' latents."""
     tokens = [half(2, 4096, 512) for _ in range(3)]
     calls = each(ways, lambda one: one.single_head_attention(*tokens))
     yield Row("attention in one head", "2×4096×512", 2, calls, 4 * tokens[0].nbytes)
 
 
 def convolutions(ways: Ways) -> Iterator[Row]:
-    """The tiny decoder's, and the norm behind the motion encoder's."""
+    """Time the tiny decoder's convolutions, and the norm behind the motion encoder's."""
     for side in (64, 256, 512):
         layer = nn.Conv2d(64, 64, 3, padding=1).to(DEVICE, torch.float16).requires_grad_(False)
         layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -191,7 +191,7 @@ def convolutions(ways: Ways) -> Iterator[Row]:
 
 
 def feed_forwards(ways: Ways) -> Iterator[Row]:
-    """A feed-forward's first half, its linear laid out as each way's operations want it."""
+    """Time a feed-forward's first half, its linear laid out as each way's operations want it."""
     for channels, side in (*LEVELS, (1280, 8)):
         count = FRAMES * side * side
         plain = GEGLU(channels, 4 * channels).to(DEVICE, torch.float16).requires_grad_(False)
@@ -220,7 +220,7 @@ def doublings() -> Iterator[Row]:
 
 
 def sums(chosen: Operations) -> Iterator[Row]:
-    """A feed-forward, added to the residual afterwards and while it is summed."""
+    """Time a feed-forward that is added to the residual afterwards and while it is summed."""
     for channels, side in (*LEVELS, (1280, 8)):
         count = FRAMES * side * side
         plain = FeedForward(channels).to(DEVICE, torch.float16).requires_grad_(False)
@@ -236,7 +236,7 @@ def sums(chosen: Operations) -> Iterator[Row]:
 
 
 def eights(chosen: Operations) -> Iterator[Row]:
-    """A norm and the layer behind it, in 16 and in 8 bits."""
+    """Time a norm and the layer behind it, in 16 and in 8 bits."""
     for channels, side in (*LEVELS, (1280, 8)):
         count = FRAMES * side * side
         norm = nn.LayerNorm(channels).to(DEVICE, torch.float16).requires_grad_(False)

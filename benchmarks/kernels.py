@@ -89,7 +89,7 @@ def copy_rate() -> float:
 
 
 def measured_row(row: Row, rate: float, chooser: Noted | None) -> dict[str, Any]:
-    """What came of a row; a way that cannot be measured has its error's first words for a time."""
+    """Return what came of a row; a way that cannot be measured has its error's first words for a time."""
     found: dict[str, Any] = {"operation": row.kind, "shape": row.shape, "count": row.count, "ms": {}}
     for name, call in row.ways.items():
         if chooser is not None:
@@ -130,7 +130,7 @@ def table(found: list[dict[str, Any]]) -> str:
 
 
 def operations() -> tuple[dict[str, Operations], Noted | None]:
-    """The ways to compute, and who chooses for the last of them."""
+    """Return the ways to compute, and who chooses for the last of them."""
     try:
         from personalive.pipelines.diffusion.kernels.triton_ops import TritonOperations
     except ImportError:
@@ -153,7 +153,7 @@ def alone(only: list[str] | None) -> list[dict[str, Any]]:
 
 
 def steps(args: argparse.Namespace) -> dict[str, Any]:
-    """The default step, that of kernels=pytorch and, where asked for, that of all that is fused, in turn."""
+    """Return the default step, that of kernels=pytorch and, where asked for, that of all that is fused, in turn."""
     found: dict[str, Any] = {}
     benches: dict[str, EngineBenchmark] = {}
     for name in ("measured", "pytorch", *(["always fused"] if args.always else [])):

@@ -89,7 +89,7 @@ def _keep_apart(process: int) -> None:
 
 @contextlib.contextmanager
 def serving(args: argparse.Namespace, load: Mapping[str, object], sessions: int) -> Iterator[RunningServer]:
-    """A server, loaded, with that number of sessions on each GPU, with the sample portrait as its reference."""
+    """Run a loaded server for that many sessions on each GPU, with the sample portrait as its reference."""
     settings = {
         "pipeline": args.pipeline,
         "load_params": dict(load),

@@ -101,7 +101,7 @@ class SessionFigures:
 
 
 def evaluate(report: Report, begin: float, end: float) -> SessionFigures:
-    """The figures of a session between two times of the clients' clock.
+    """Return the figures of a session between two times of the clients' clock.
 
     Rates and losses are differences of the server's counts between its first and last message in that time. p50 is
     the median of those told each second; p95 is that of ten seconds, which one second in twenty exceeds. Raises
@@ -172,7 +172,7 @@ class Bar:
 
 
 def bars(row: Row, rows: Sequence[Row], networks_fps: float | None) -> list[Bar]:
-    """What a row must meet, beside all rows of the run; `networks_fps` of the fast mode, where it is known."""
+    """Return what a row must meet beside all rows of the run; `networks_fps`: the fast mode's, if known."""
     match row.case.bar:
         case "camera":
             return _camera_bars(row)
@@ -202,7 +202,7 @@ def _at_least(row: Row, fps: float) -> Bar:
 
 
 def _alone(case: Case, rows: Sequence[Row]) -> float | None:
-    """The most frames per second that one session alone had of the same pipeline in this run."""
+    """Return the most frames per second that one session alone had of the same pipeline in this run."""
     alone = [
         row.least_out for row in rows if (row.case.load, row.case.sessions) == (case.load, 1)
     ]  # with the fastest camera, if that was measured: what the pipeline can do
@@ -244,12 +244,12 @@ def _cells(row: Row, required: Sequence[Bar]) -> list[str]:
 
 
 def _parts(delay_ms: Mapping[str, float]) -> str:
-    """The parts of the delay in order, – for one that is not told; nothing where none is."""
+    """Return the parts of the delay in order, – for one that is not told; nothing where none is."""
     parts = (f"{delay_ms[name]:.0f}" if name in delay_ms else "–" for name in DELAY_PARTS)
     return " + ".join(parts) if delay_ms else ""
 
 
 def by_server(cases: Iterable[Case]) -> list[tuple[Load, list[Case]]]:
-    """The cases in groups that share a server, in order."""
+    """Return the cases in groups that share a server, in order."""
     ordered = sorted(cases, key=lambda case: case.load)
     return [(load, list(group)) for load, group in itertools.groupby(ordered, key=lambda case: case.load)]

@@ -34,7 +34,7 @@ def load(directory: Path, dtype: str, device: str) -> None:
 
 
 def measure(directory: Path, dtype: str, device: str) -> dict[str, float]:
-    """The same in a fresh process."""
+    """Measure in a fresh process."""
     command = [sys.executable, "-m", "benchmarks.loading", str(directory), "--dtype", dtype]
     ran = subprocess.run(
         [*command, "--device", device, "--run"], check=True, stdout=subprocess.PIPE, text=True

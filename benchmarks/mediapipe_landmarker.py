@@ -31,7 +31,7 @@ class MediaPipeLandmarker:
         )
 
     def find(self, image: Image) -> list[Face]:
-        """The faces of an image, or of the next frame of the video."""
+        """Return the faces of an image, or of the next frame of the video."""
         wrapped = self._mediapipe.Image(
             image_format=self._mediapipe.ImageFormat.SRGB, data=np.ascontiguousarray(image)
         )

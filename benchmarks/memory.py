@@ -59,7 +59,7 @@ def copy_clip(clip: Path, output: Path) -> None:
 
 
 def animate_clip(clip: Path, output: Path) -> None:
-    """A whole job with the preview pipeline: decode, track, warp, encode, sound."""
+    """Run a whole job with the preview pipeline: decode, track, warp, encode, sound."""
     run_job(AnimateJob(reference=SAMPLES / "portrait.jpg", driving=clip, output=output, pipeline="preview"))
 
 
@@ -67,7 +67,7 @@ JOBS: dict[str, Callable[[Path, Path], None]] = {"copy": copy_clip, "animate": a
 
 
 def faces() -> Iterator[Image]:
-    """The sample's driver, over and over."""
+    """Return the sample's driver, over and over."""
     with VideoReader(SAMPLES / "driving.mp4") as reader:
         cycle = [fit_image(frame.image, (HEIGHT, HEIGHT)) for frame in reader]
     side = np.zeros((HEIGHT, (WIDTH - HEIGHT) // 2, 3), np.uint8)

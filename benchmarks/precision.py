@@ -75,7 +75,7 @@ def driver(kind: str, count: int, side: int) -> Frames:
 
 
 def session(settings: Mapping[str, object], frames: Frames, args: argparse.Namespace) -> Session:
-    """A whole session with these settings."""
+    """Run a whole session with these settings."""
     given = {"height": args.side, "width": args.side, "face_detection": False, "device": args.device}
     load = build_parameters(PersonaLiveLoadParameters, {**given, **settings})
     device = resolve_device(load.device)

@@ -32,7 +32,7 @@ from personalive.pipelines.preview.warp import LayeredPortrait
 
 
 def median_ms(work: Callable[[int], object], count: int) -> float:
-    """Median wall time in ms of `work(0)`, `work(1)`, …"""
+    """Return the median wall time in ms of `work(0)`, `work(1)` and so on."""
     spent = []
     for index in range(count):
         start = time.perf_counter()

@@ -31,7 +31,7 @@ WARM_UP = 60
 
 
 def together(server: RunningServer, sessions: int, fps: float, seconds: float) -> list[Report]:
-    """What so many clients saw that streamed at the same time for `seconds`."""
+    """Return what so many clients saw that streamed at the same time for `seconds`."""
     longer = seconds + CONNECT * sessions
     with contextlib.ExitStack() as stack:
         arguments = ("--fps", fps, "--seconds", longer, "--face")
@@ -70,14 +70,14 @@ async def come_and_go(url: str, cycles: int, reference: bytes | None = None) -> 
 
 
 def settled(server: RunningServer, seconds: float = 4.0) -> Held:
-    """What the server holds when nobody streams any more and what was asked of it is done."""
+    """Return what the server holds when nobody streams any more and what was asked of it is done."""
     server.wait_for_sessions(0)
     time.sleep(seconds)
     return server.held()
 
 
 def growth(before: Held, after: Held) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     rows = [("", "before", "after", "change")]
     for name in ("sessions", "processes", "threads", "handles"):
         first, last = getattr(before, name), getattr(after, name)
@@ -90,7 +90,7 @@ def growth(before: Held, after: Held) -> str:
 
 
 def print_rates(reports: Sequence[Report]) -> None:
-    """A line for each session."""
+    """Return a line for each session."""
     print("| session | fps | " + " | ".join(f"part {part + 1}" for part in range(PARTS)) + " | longest gap |")
     print("|" + " --: |" * (PARTS + 3))
     for number, report in enumerate(reports, 1):

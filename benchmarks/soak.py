@@ -33,7 +33,7 @@ Look = tuple[float, Held]
 
 
 def soak(server: RunningServer, seconds: float, sessions: int, fps: float) -> list[Look]:
-    """Rounds of a minute: half of them sessions that last, half of them many short ones."""
+    """Run rounds of a minute: half of them sessions that last, half of them many short ones."""
     begun, looks = time.monotonic(), list[Look]()
     for number in itertools.count():
         if time.monotonic() > begun + seconds:
@@ -72,7 +72,7 @@ def table(looks: Sequence[Look]) -> str:
 
 
 def curves(looks: Sequence[Look]) -> list[Curve]:
-    """What was held over time."""
+    """Return what was held over time."""
     return [
         Curve(name, [(at, float(getattr(held, name))) for at, held in looks], scale=scale, unit=unit)
         for name, (scale, unit) in SHOWN.items()

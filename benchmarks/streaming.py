@@ -26,7 +26,7 @@ from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
 
 
 def frames(count: int, side: int) -> np.ndarray:
-    """A soft pattern that drifts, uint8 (count, side, side, 3)."""
+    """Return a soft pattern that drifts, uint8 (count, side, side, 3)."""
     y, x, step = np.meshgrid(np.arange(side), np.arange(side), np.arange(count), indexing="ij")
     waves = [np.sin(x / 40 + step / 5), np.sin(y / 30 - step / 7), np.sin((x + y) / 50 + step / 9)]
     picture = (127 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)

@@ -74,7 +74,7 @@ def jitter(centres: Double, head: float) -> float:
 
 
 def lag(crop: Double, head: Double) -> float:
-    """The shift in frames at which `crop` (n, 2) correlates best with `head` (n, 2); NaN where the crop stays."""
+    """Return the shift in frames at which `crop` (n, 2) follows `head` (n, 2) best; NaN where it stays."""
     axis = int(np.argmax(crop.std(0)))
     one, other = crop[:, axis], head[:, axis]
     if one.std() < 1e-6:
@@ -86,7 +86,7 @@ def lag(crop: Double, head: Double) -> float:
 
 
 def walking(frames: Sequence[Image], fps: float) -> list[Image]:
-    """The clip carried to and fro in a frame twice as wide, once in five seconds."""
+    """Return the clip carried to and fro in a frame twice as wide, once in five seconds."""
     height, width = frames[0].shape[:2]
     carried = []
     for index, frame in enumerate(frames):

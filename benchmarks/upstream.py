@@ -125,7 +125,7 @@ def _their_config(path: Path, weights: Path) -> dict[str, Any]:
 
 
 def make_weights(folder: Path) -> Path:
-    """A random set, with what the research code wants beside it."""
+    """Return a random set, with what the research code wants beside it."""
     root = write_random_weights(folder / "weights", variant="released", dtype=torch.float16)
     base = root / layout.BASE_UNET_CONFIG.folder
     base.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """The options `--weights` and `--random`."""
+    """Return the options `--weights` and `--random`."""
     parser.add_argument(
         "--weights", type=Path, metavar="DIR", help="the weights; default: the installed ones"
     )
@@ -27,7 +27,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 @contextlib.contextmanager
 def weights(args: argparse.Namespace) -> Iterator[Path | None]:
-    """The folder that was asked for, for the time of a block; None for the installed weights."""
+    """Return the folder that was asked for, for the time of a block; None for the installed weights."""
     with contextlib.ExitStack() as stack:
         folder: Path | None = args.weights
         if args.random is not None:

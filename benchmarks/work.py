@@ -128,7 +128,7 @@ def _kind_and_tensors(
 
 
 def meta_models(variant: RandomWeightsVariant, dtype: torch.dtype = torch.float16) -> Components:
-    """The networks of such a set without numbers, on the meta device, each in the type that it is kept in."""
+    """Return the networks of such a set on the meta device, each in the type that it is kept in."""
     networks = {}
     with tempfile.TemporaryDirectory() as name:
         write_config_files(Path(name), variant)
@@ -148,7 +148,7 @@ def count(
     keyframes: int = 0,
     pairs: bool = True,
 ) -> dict[str, list[Piece]]:
-    """The pieces of each stage of one session's step, by the stage's name in `STAGES`."""
+    """Return the pieces of each stage of one session's step, by the stage's name in `STAGES`."""
     models, ledger = meta_models(variant), Ledger()
     operations = CountedOperations(ledger, pairs=pairs)
     optimize(models, operations)
@@ -172,7 +172,7 @@ def _calls(
     keyframes: int,
     window: int,
 ) -> dict[str, Callable[[], object]]:
-    """A call of each stage, as a session's step makes it."""
+    """Return a call of each stage, as a session's step makes it."""
     chunk, side = parameters.temporal_window_size, (parameters.height, parameters.width)
     small = (side[0] // 8, side[1] // 8)
     unet, dtype = models.denoising_unet, models.dtype
@@ -238,7 +238,7 @@ def _counted(ledger: Ledger, run: Callable[[], object]) -> list[Piece]:
 
 
 def table(stages: dict[str, list[Piece]]) -> str:
-    """The work of each stage by kind: TFLOP, GB and kernels, as Markdown."""
+    """Return the work of each stage by kind: TFLOP, GB and kernels, as Markdown."""
     lines = ["| stage | kind | TFLOP | GB | kernels |", "|---|---|--:|--:|--:|"]
     for name, pieces in stages.items():
         sums: dict[Kind, list[float]] = defaultdict(lambda: [0.0, 0.0, 0.0])

@@ -27,7 +27,7 @@ Node = dict[str, Any]
 
 
 def manifest() -> Node:
-    """The one in the documentation."""
+    """Return the one in the documentation."""
     text = (ROOT / "docs/how-to/cluster.md").read_text()
     found = re.search(r"<!-- manifest: begin -->\n```yaml\n(.*?)```", text, re.DOTALL)
     assert found is not None
@@ -51,7 +51,7 @@ def strict(schema: Node) -> Node:
 
 
 def cut(schema: Node, value: Any) -> Node:
-    """The part that `value` goes through; of what is beside it the names."""
+    """Return the part that `value` goes through; of its siblings only the names."""
     told = {name: part for name, part in schema.items() if name not in {"properties", "items"}}
     if "properties" in schema:
         told["properties"] = {

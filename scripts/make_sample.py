@@ -43,7 +43,7 @@ def bump(start: float, end: float, ease: float = 0.25) -> Callable[[float], floa
 
 
 def swing(start: float, end: float, turns: float) -> Callable[[float], float]:
-    """A sine of so many turns between start and end, faded at both ends."""
+    """Return a sine of that many turns between start and end, faded at both ends."""
     window = bump(start, end, 0.3)
     return lambda t: window(t) * float(np.sin(2 * np.pi * turns * (t - start) / (end - start)))
 
@@ -61,7 +61,7 @@ LOOK = swing(7.7, 8.8, 1.0)
 
 
 def closed_mouth(portrait: LayeredPortrait) -> Double:
-    """The displacement that takes a photographed smile away and brings the lips together."""
+    """Return the displacement that takes a photographed smile away and brings the lips together."""
     rest = combine_expressions({"mouthSmileLeft": -1.0, "mouthSmileRight": -1.0})
     shape = portrait.shape + rest
     meet = (shape[mesh.UPPER_INNER_LIP] + 2 * shape[mesh.LOWER_INNER_LIP]) / 3
@@ -73,7 +73,7 @@ def closed_mouth(portrait: LayeredPortrait) -> Double:
 
 
 def motion_at(t: float, rest: Double) -> PortraitMotion:
-    """What the driver does at a time in seconds."""
+    """Return what the driver does at a time in seconds."""
     jaw = 1.0 * max(TALK(t), 0.0) * (0.75 + 0.25 * np.sin(9.1 * t)) + 1.1 * SURPRISE(t)
     pucker = 0.7 * max(-TALK(t), 0.0)
     shape = rest + combine_expressions(
@@ -102,7 +102,7 @@ def motion_at(t: float, rest: Double) -> PortraitMotion:
 
 
 def driver_picture(astronaut: Image) -> Image:
-    """The photograph mirrored, in grey with a touch of blue, framed as a webcam would."""
+    """Return the photograph mirrored, in grey with a touch of blue, framed as a webcam would."""
     mirrored = astronaut[0:290, 80:370][:, ::-1]
     grey = cv2.cvtColor(np.ascontiguousarray(mirrored), cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
     tinted = np.clip(grey * np.array([0.94, 0.99, 1.06], np.float32), 0, 255).astype(np.uint8)
