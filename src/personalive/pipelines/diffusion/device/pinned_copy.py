@@ -1,8 +1,8 @@
 """Copies between the host's memory and the device's that neither has to wait for longer than necessary.
 
 A copy from or to ordinary memory blocks the host until the device has done all earlier work. Page-locked memory is
-copied asynchronously; PyTorch caches such memory for reuse. Where there is no such memory, and on devices other than
-CUDA, these are plain copies.
+copied asynchronously; PyTorch caches such memory for reuse. Where there is no such memory, and on devices other
+than CUDA, these are plain copies.
 """
 
 from __future__ import annotations

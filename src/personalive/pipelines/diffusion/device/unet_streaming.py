@@ -105,7 +105,7 @@ class StreamedUNet:
             self._start_copy(turn + BUFFER_COUNT)
 
     def _start_copy(self, turn: int) -> None:
-        """Start to copy that unit to its buffer, once everything launched before on the computing stream is done."""
+        """Start to copy that unit to its buffer, once everything launched on the computing stream is done."""
         place = turn % BUFFER_COUNT
         self._buffered[place] = turn
         if self._copy_stream is None:

@@ -1,7 +1,7 @@
-"""How many bytes weights and a step take, counted from the networks before any of them is read.
+"""The bytes that weights and a step take, counted from the networks before any of them is read.
 
-Weights are known exactly. What a step needs beside them is, for each part, proportional to pixels and frames: the
-factors were counted by tracing the networks on the meta device (`tests/…/speed/test_counting.py` counts again).
+Weights are known exactly. What each part of a step needs in addition is proportional to pixels and frames. The
+factors were counted by tracing the networks on the meta device (`tests/…/memory/test_footprint.py` repeats that).
 """
 
 from __future__ import annotations
@@ -21,35 +21,35 @@ from personalive.pipelines.diffusion.networks.unet import UNet
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 
 EntryDtype = Callable[[str, str], torch.dtype]
-"""Network and entry → the floating-point type that the entry is kept in."""
+"""A function that takes a network's and an entry's name and returns the floating-point type the entry is kept in."""
 
 _FUSED_UPSAMPLE_GROWTH = 16 / 9 - 1
-"""What a doubling's weights grow by when it becomes one convolution; see `Upsample.merge`."""
+"""The growth of an upsampling's weights when it becomes one convolution; see `Upsample.fuse_conv_transpose`."""
 _PIXELS_PER_LATENT = 8 * 8
-"""Pixels of one of the latents."""
+"""Pixels that one latent stands for."""
 
-# Numbers that are alive at the peak, in terms of a network's first width.
+# Elements that are alive at the peak, as multiples of a network's first width.
 _UNET_FACTOR = 31.2
-"""Of each frame's latent pixel: at 64×64 in the feed-forward, its input four times, twice eight times as wide."""
+"""For each of a frame's latents: at 64×64 in the feed-forward, its input four times and twice eight times as wide."""
 _DECODER_FACTOR = 6.2
-"""Of each pixel: a norm at full size, of twice the width."""
+"""For each pixel: a norm at full size, of twice the width."""
 _ENCODER_FACTOR = 5.2
 _POSE_BYTES = 112
-"""Bytes of each pixel of a window's poses, canvas and all."""
+"""Bytes for each pixel of a window's poses, pose image included."""
 _MOTION_BYTES = 64 << 20
 """Bytes for each driving frame, in networks of a fixed size."""
 _REFERENCE_FACTOR = 34
-"""Of each of a reference's latent pixels, in the reference UNet: the same feed-forward, and what it has found."""
+"""For each of a reference's latents, in the reference UNet: the same feed-forward, and the features it collects."""
 _OUTPUT_BYTES = 64
-"""Bytes of each pixel of a chunk's frames, on their way to uint8."""
+"""Bytes for each pixel of a chunk's frames, while they are converted to uint8."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightBytes:
     """Bytes of a set of networks as they are kept on a device.
 
-    `networks`: by name, "vae" without "vae.encoder", which is named by itself; `units`: of each of the denoising
-    UNet's units, what can stream; `reference_unit`: the reference UNet's largest.
+    `networks`: by name, where "vae" excludes "vae.encoder", which has an entry too; `units`: of each of the
+    denoising UNet's units, which can be streamed; `reference_unit`: of the reference UNet's largest unit.
     """
 
     networks: Mapping[str, int]
@@ -59,11 +59,11 @@ class WeightBytes:
 
 @dataclass(frozen=True, slots=True)
 class StepBytes:
-    """Bytes beside the weights, at one size and with one number of keyframes.
+    """Bytes in addition to the weights, at one size and with one number of keyframes.
 
-    `bank`: keys and values of one reference or keyframe; of one session `unet`, `motion` and `pose`, alive at the peak
-    of each stage; `decode`: of one frame while it is decoded, `output` of each until it leaves; `encode` and
-    `reference`: alive while a reference is encoded and run through the reference UNet.
+    `bank`: keys and values of one reference or keyframe; `unet`, `motion` and `pose`: those alive at the peak of
+    each stage, for one session; `decode`: of one frame while it is decoded; `output`: of a chunk's frames until they
+    leave; `encode` and `reference`: those alive while a reference is encoded and run through the reference UNet.
     """
 
     bank: int
@@ -77,7 +77,7 @@ class StepBytes:
 
 
 def count_weight_bytes(networks: Mapping[str, nn.Module], entry_dtype: EntryDtype) -> WeightBytes:
-    """Count networks by name, those of `Components`; they may be on the meta device."""
+    """Count the bytes of networks by name, those of `Components`; they may be on the meta device."""
     counted: dict[str, int] = {}
     for name, network in networks.items():
         counted[name] = _count_bytes(network, _bind_network(entry_dtype, name))
@@ -96,7 +96,7 @@ def count_weight_bytes(networks: Mapping[str, nn.Module], entry_dtype: EntryDtyp
 
 
 def _bind_network(entry_dtype: EntryDtype, network: str, prefix: str = "") -> Callable[[str], torch.dtype]:
-    """What entries of a network, or of its part that is named so, are kept in."""
+    """Return a function for the type that entries of a network, or of its part with that prefix, are kept in."""
     return lambda entry: entry_dtype(network, prefix + entry)
 
 
@@ -109,7 +109,7 @@ def _count_bytes(network: nn.Module, entry_dtype: Callable[[str], torch.dtype]) 
 
 
 def _count_upsample_bytes(network: nn.Module, entry_dtype: Callable[[str], torch.dtype]) -> int:
-    """Bytes of the convolutions after doublings that may yet be merged with them."""
+    """Count the bytes of the convolutions after upsamplings that are not fused with them yet."""
     return sum(
         module.conv.weight.numel() * entry_dtype(f"{name}.conv.weight".lstrip(".")).itemsize
         for name, module in network.named_modules()
@@ -129,7 +129,7 @@ def _count_unit_bytes(network: UNet, entry_dtype: Callable[[str], torch.dtype]) 
 def count_step_bytes(
     networks: Mapping[str, nn.Module], parameters: PersonaLiveLoadParameters, dtype: torch.dtype
 ) -> StepBytes:
-    """Count what a step takes beside the weights."""
+    """Count the bytes that a step takes in addition to the weights."""
     denoising = cast("DenoisingUNet", networks["denoising_unet"])
     autoencoder = cast("Autoencoder", networks["vae"])
     size, chunk = dtype.itemsize, parameters.temporal_window_size
@@ -150,12 +150,12 @@ def count_step_bytes(
 
 
 def count_encoder_bytes(autoencoder: Autoencoder, pixels: int) -> int:
-    """Bytes that are alive while so many pixels are encoded, in float32."""
+    """Count the bytes that are alive while that number of pixels is encoded, in float32."""
     return round(_ENCODER_FACTOR * autoencoder.params.block_out_channels[0] * pixels * torch.float32.itemsize)
 
 
 def _count_bank_elements(network: UNet, height: int, width: int) -> int:
-    """Numbers in the keys and values of one reference, of latents height × width."""
+    """Count the elements of the keys and values of one reference, whose latents are height × width."""
     levels = network.params.levels
     numbers = 0
     for place, block in enumerate(network.blocks()):

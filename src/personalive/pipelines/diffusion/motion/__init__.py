@@ -1,1 +1,1 @@
-"""Extract the motion of a driving clip, keep it in files, and drive a session with it."""
+"""The motion of a driving clip: extracted once, kept in a file, and used to drive sessions."""

@@ -1,4 +1,4 @@
-"""A driver's motion without the driver: extracted once, kept in a file, carried over to any reference."""
+"""A driver's motion without the pictures: extracted once, kept in a file, and applied to any reference."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from personalive.pipelines.diffusion.stages.motion_features import MotionFeature
 FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
 _HEAD_SHAPES, _TOKENS_SHAPE = ((21, 3), (1,), (), (), (), (3,)), (32, 16)
-"""What each frame has of a `HeadMotion`, and of motion tokens."""
+"""The shapes of each frame's `HeadMotion` fields, and of its motion tokens."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DrivingMotion:
-    """What N driving frames show, on the CPU and float32.
+    """The motion of N driving frames, on the CPU and in float32.
 
-    `head` their head motion; `tokens` (N, 32, 16); `valid` (N,) bool: whether there was a face; `times` float64
-    (N,) seconds; `fps` of the clip; `weights` the hash of the networks that looked, which alone can use it.
+    `head`: their head motion; `tokens` (N, 32, 16); `valid` (N,) bool: whether there was a face; `times` float64
+    (N,) seconds; `fps` of the clip; `weights`: the hash of the weights that extracted it, which alone can use it.
     """
 
     head: HeadMotion
@@ -46,14 +46,14 @@ class DrivingMotion:
         return len(self.tokens)
 
     def select(self, frames: slice) -> DrivingMotion:
-        """The same of some of the frames."""
+        """Return the motion of some of the frames."""
         head = HeadMotion(*(value[frames] for value in self.head))
         return DrivingMotion(
             head, self.tokens[frames], self.valid[frames], self.times[frames], self.fps, self.weights
         )
 
     def pad(self, frames: int) -> DrivingMotion:
-        """As many frames, at most those there are, and then the last one over and over."""
+        """Return the motion of that number of frames: the first ones, then the last one repeated where more are due."""
         index = torch.arange(frames).clamp(max=len(self) - 1)
         head = HeadMotion(*(value[index] for value in self.head))
         return DrivingMotion(
@@ -61,7 +61,7 @@ class DrivingMotion:
         )
 
     def to_features(self, device: torch.device, dtype: torch.dtype) -> MotionFeatures:
-        """The frames as a session takes them."""
+        """Return the motion as the features that a session takes, on the device and in that type."""
         head = HeadMotion(*(value.to(device) for value in self.head))
         boxes = torch.zeros(len(self), 4, dtype=torch.int64, device=device)
         return MotionFeatures(head, self.tokens.to(device, dtype), boxes, self.valid.to(device))
@@ -70,7 +70,7 @@ class DrivingMotion:
     def concatenate(
         cls, parts: list[MotionFeatures], times: NDArray[np.float64], fps: float, weights: str
     ) -> DrivingMotion:
-        """The motion of a clip that was looked at in parts; frames beyond `times` are dropped."""
+        """Join the features of a clip that were extracted in parts; frames beyond `times` are dropped."""
         count = len(times)
 
         def together(values: list[Tensor]) -> Tensor:
@@ -88,7 +88,7 @@ class DrivingMotion:
         )
 
     def save(self, path: Path) -> None:
-        """Write it. Raises `InputError` where that cannot be."""
+        """Write the motion to a file. Raises `InputError` where it cannot be written."""
         tensors = {f"head.{name}": value for name, value in self.head._asdict().items()}
         tensors |= {"tokens": self.tokens, "valid": self.valid, "times": torch.from_numpy(self.times)}
         facts = {"format": FORMAT_VERSION, "fps": self.fps, "weights": self.weights}
@@ -97,7 +97,7 @@ class DrivingMotion:
         hold: PartialFileLock | None = None
         try:
             owned = {name: tensor.clone().contiguous() for name, tensor in tensors.items()}
-            # Not `save_file`, whose files nobody but their owner may read.
+            # Not by `save_file`, whose files only their owner may read.
             partial.touch()
             hold = PartialFileLock(partial)
             partial.write_bytes(save(owned, {"motion": json.dumps(facts)}))
@@ -112,7 +112,7 @@ class DrivingMotion:
 
     @classmethod
     def load(cls, path: Path) -> DrivingMotion:
-        """Read it. Raises `InputError` for a file that is not there or holds no motion."""
+        """Read a motion from a file. Raises `InputError` for a file that does not exist or holds no motion."""
         check_is_file(path)
         try:
             with safe_open(path, framework="pt") as file:

@@ -1,4 +1,4 @@
-"""A clip's frames → its driver's motion."""
+"""Extraction of the driver's motion from a clip's frames."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from personalive.pipelines.diffusion.tracking.driver_tracker import DriverTracke
 def extract_motion(
     engine: DiffusionEngine, frames: Iterable[VideoFrame], fps: float, weights: str
 ) -> DrivingMotion:
-    """Look at all frames as a session would, in chunks, and keep what is seen.
+    """Extract the motion features of all frames in chunks, as a session would, and keep them.
 
     Raises `InputError` where there is no frame, or none with a face.
     """
@@ -29,7 +29,7 @@ def extract_motion(
         while batch := list(itertools.islice(source, engine.scheduler.chunk_frames)):
             times += [frame.time for frame in batch]
             tracked = [tracker.analyze(frame.image, frame.time) for frame in batch]
-            # A session sees whole chunks alone, and a batch of another size would be rounded differently.
+            # A session takes whole chunks only, and a batch of another size would be rounded differently.
             tracked += [tracked[-1]] * (engine.scheduler.chunk_frames - len(batch))
             parts += engine.extract_motion_features([to_driving_frames(tracked, device)])
     finally:

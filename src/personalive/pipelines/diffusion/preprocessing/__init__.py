@@ -1,1 +1,1 @@
-"""What a reference and a driving frame become before networks see them: pixels, crops, keypoints and pose images."""
+"""The inputs of the networks, made from references and driving frames: pixels, crops, keypoints, pose images."""

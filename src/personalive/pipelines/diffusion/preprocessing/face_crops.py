@@ -1,6 +1,6 @@
-"""Face crops: where the face is, as its keypoints tell, and that part of the frame at one size for all.
+"""Face boxes from keypoints, and the crops of frames to them, all resized to one size.
 
-Everything runs for N frames at once on the device of what comes in, and nothing waits for it.
+Everything runs for N frames at once on the device of the inputs, and the host never waits for it.
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from torch import Tensor
 from personalive.pipelines.diffusion.preprocessing.keypoints import DRAWN_KEYPOINTS, project_to_pixels
 
 MAX_COORDINATE = 1e6
-"""Pixels. Keypoints beyond are moved here, so that sums of them stay exact; such a face is out of frame."""
+"""The largest coordinate in pixels, to which keypoints beyond are moved, so that sums of them stay exact.
+
+Such a face is out of frame.
+"""
 
 
 class FaceCrops(NamedTuple):
-    """Crops float32 (N, 3, size, size), and which of them (N,) bool show anything; the others are zero."""
+    """Crops float32 (N, 3, size, size), and `valid` (N,) bool: which are not empty; the others are zero."""
 
     crops: Tensor
     valid: Tensor
 
 
 def compute_face_boxes(points: Tensor, height: int, width: int) -> Tensor:
-    """Boxes around the faces of keypoints (N, K, 3) in frames of height × width: int64 (N, 4).
+    """Return boxes around the faces of keypoints (N, K, 3) in frames of height × width: int64 (N, 4).
 
     A box is x1 y1 x2 y2 in pixels, its second corner not included, within [0, width - 1] and [0, height - 1].
     Out of frame it is empty (x2 ≤ x1 or y2 ≤ y1); where a drawn keypoint is not finite, it is 0 0 0 0.
@@ -36,7 +39,7 @@ def compute_face_boxes(points: Tensor, height: int, width: int) -> Tensor:
     pixels = project_to_pixels(points, height, width)
     valid = pixels.isfinite().all(dim=2).all(dim=1)
     pixels = torch.where(valid[:, None, None], pixels, 0.0).clamp(-MAX_COORDINATE, MAX_COORDINATE)
-    # A sum and a division: on a GPU, `mean` multiplies by the rounded inverse.
+    # A sum and a division, since on a GPU `mean` multiplies by the rounded inverse.
     x, y = (pixels.sum(dim=1) / len(DRAWN_KEYPOINTS)).unbind(dim=1)
     reach = (y - pixels[..., 1].amin(dim=1)) * 1.7
     corners = [
@@ -49,12 +52,11 @@ def compute_face_boxes(points: Tensor, height: int, width: int) -> Tensor:
 
 
 def crop_faces(frames: Tensor, boxes: Tensor, size: int = 224) -> FaceCrops:
-    """The boxes (N, 4) of frames (N, 3, H, W), each resized to size × size.
+    """Crop frames (N, 3, H, W) to boxes (N, 4), each resized to size × size.
 
-    Bilinear with half-pixel centres, no antialiasing, never looking outside of the box: what
-    `F.interpolate(frame[..., y1:y2, x1:x2], (size, size), mode="bilinear")` gives for each frame. Crops are
-    float32, channels-last in memory. Boxes must lie within their frame; empty ones give zeros and are
-    not valid.
+    Resizing is bilinear with half-pixel centres, without antialiasing, and takes no pixels outside of the box. It
+    equals `F.interpolate(frame[..., y1:y2, x1:x2], (size, size), mode="bilinear")` for each frame. Crops are
+    float32, channels-last in memory. Boxes must lie within their frame; empty ones give zeros and are not valid.
     """
     left, top, right, bottom = boxes.unbind(dim=1)
     valid = (right > left) & (bottom > top)
@@ -74,7 +76,7 @@ def crop_faces(frames: Tensor, boxes: Tensor, size: int = 224) -> FaceCrops:
 
 
 def _bilinear_samples(begin: Tensor, end: Tensor, size: int, limit: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For `size` samples of [begin, end) along an axis: the pixels on both sides and the second one's share.
+    """Return the pixels on both sides of `size` samples of [begin, end) along an axis, and the second one's share.
 
     begin and end int64 (N,) → int64, int64 and float32, all (N, size).
     """
@@ -90,6 +92,6 @@ def _bilinear_samples(begin: Tensor, end: Tensor, size: int, limit: int) -> tupl
     place = place.clamp(min=0.0)
     before = place.long()
     after = (before + 1).clamp(max=length - 1)
-    # A box beyond its frame would otherwise take a GPU's whole process down.
+    # Otherwise a box beyond its frame would fail an assertion on a GPU and make the whole process unusable.
     inside = [(begin[:, None] + pixel).clamp(0, limit - 1) for pixel in (before, after)]
     return inside[0], inside[1], place - before

@@ -1,4 +1,4 @@
-"""Pictures as the networks take them: resized the way they were trained, then scaled.
+"""Pictures as the networks take them: resized as for their training, then scaled.
 
 A reference is resized by Pillow, antialiased and rounded to uint8, always from the original picture. Driving
 frames are resized on the device, bilinear with half-pixel centres and without antialiasing.
@@ -23,7 +23,7 @@ _CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def preprocess_clip_image(image: Image, side: int = 224) -> Tensor:
-    """A picture uint8 (h, w, 3) as CLIP takes it: float32 (1, 3, side, side), normalised.
+    """Convert a picture uint8 (h, w, 3) to CLIP's input: float32 (1, 3, side, side), normalised.
 
     The short side is resized to `side` (bicubic), then the middle is cut out.
     """
@@ -39,35 +39,35 @@ def preprocess_clip_image(image: Image, side: int = 224) -> Tensor:
 
 
 def preprocess_reference(image: Image, height: int, width: int) -> Tensor:
-    """A reference uint8 (h, w, 3) → float32 (1, 3, height, width) in [-1, 1], Lanczos."""
+    """Convert a reference uint8 (h, w, 3) to float32 (1, 3, height, width) in [-1, 1], resized by Lanczos."""
     return _to_tensor(_resize_lanczos(image, height, width)) / 127.5 - 1
 
 
 def make_reference_thumbnail(image: Image, side: int = 256) -> Tensor:
-    """A reference uint8 (h, w, 3) as the motion extractor takes it: float32 (1, 3, side, side) in [0, 1]."""
+    """Convert a reference uint8 (h, w, 3) to the motion extractor's input, float32 (1, 3, side, side) in [0, 1]."""
     return _to_tensor(_resize_lanczos(image, side, side)) / 255
 
 
 def frames_to_device(frames: Sequence[Image] | np.ndarray, device: torch.device | str) -> Tensor:
-    """Driving frames uint8, N of (h, w, 3) all of one size → one tensor (N, h, w, 3), there."""
+    """Copy driving frames uint8, N of (h, w, 3) all of one size, to the device as one tensor (N, h, w, 3)."""
     whole = frames if isinstance(frames, np.ndarray) else np.stack(list(frames))
-    if not (whole.flags.c_contiguous and whole.flags.writeable):  # PyTorch takes no others
+    if not (whole.flags.c_contiguous and whole.flags.writeable):  # PyTorch takes no other arrays
         whole = whole.copy()
     return to_device(torch.from_numpy(whole), device)
 
 
 def preprocess_driving(frames: Tensor) -> Tensor:
-    """Driving frames uint8 (N, h, w, 3) → float32 (N, 3, h, w) in [-1, 1]."""
+    """Convert driving frames uint8 (N, h, w, 3) to float32 (N, 3, h, w) in [-1, 1]."""
     return frames.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def make_driving_thumbnails(pixels: Tensor, side: int = 256) -> Tensor:
-    """Driving pixels (N, 3, h, w) in [-1, 1] → what the motion extractor takes, (N, 3, side, side) in [0, 1]."""
+    """Convert driving pixels (N, 3, h, w) in [-1, 1] to the motion extractor's input (N, 3, side, side) in [0, 1]."""
     return resize_bilinear(pixels, side, side) / 2 + 0.5
 
 
 def resize_bilinear(pixels: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear, half-pixel centres, no antialiasing: (N, C, h, w) → (N, C, height, width)."""
+    """Resize (N, C, h, w) to (N, C, height, width): bilinear, half-pixel centres, no antialiasing."""
     return F.interpolate(pixels, (height, width), mode="bilinear", align_corners=False)
 
 
@@ -76,5 +76,5 @@ def _resize_lanczos(image: Image, height: int, width: int) -> Image:
 
 
 def _to_tensor(image: Image) -> Tensor:
-    """uint8 (h, w, 3) → float32 (1, 3, h, w), values as they are."""
+    """Convert uint8 (h, w, 3) to float32 (1, 3, h, w) with unchanged values."""
     return torch.tensor(image).permute(2, 0, 1)[None].float()

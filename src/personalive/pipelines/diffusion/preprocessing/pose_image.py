@@ -1,4 +1,4 @@
-"""The keypoint canvas: the picture that the pose guider sees, a coloured disc for each drawn keypoint."""
+"""The pose image, which is the pose guider's input: a coloured disc for each drawn keypoint."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ COLOURS = (
 
 
 def draw_pose_image(points: Tensor, height: int, width: int) -> Tensor:
-    """Canvases of keypoints (N, K, 3): float32 (N, 3, height, width) in [0, 1].
+    """Draw pose images of keypoints (N, K, 3): float32 (N, 3, height, width) in [0, 1].
 
     Each drawn keypoint colours the pixels within 4 px of the one it lies in; where discs overlap, colours add
-    up to at most 1. Off the canvas a disc shows what falls inside; a keypoint that is not finite shows nothing.
+    up to at most 1. Of a disc outside of the image, the part inside is drawn; keypoints that are not finite are not.
     """
     discs = _disc_masks(project_to_pixels(points, height, width), height, width)
     canvas = torch.zeros(len(points), 3, height, width, dtype=torch.float32, device=points.device)
@@ -36,8 +36,8 @@ def draw_pose_image(points: Tensor, height: int, width: int) -> Tensor:
 
 
 def _disc_masks(centres: Tensor, height: int, width: int) -> Tensor:
-    """Which pixels lie within the radius of centres (N, P, 2): bool (N, P, height, width)."""
+    """Return which pixels lie within the radius of centres (N, P, 2): bool (N, P, height, width)."""
     across = torch.arange(width, device=centres.device) - centres[..., :1]
     down = torch.arange(height, device=centres.device) - centres[..., 1:]
-    # dx² ≤ r² - dy² rather than dx² + dy² ≤ r²: nothing as large as the result but the result is made.
+    # dx² ≤ r² - dy² rather than dx² + dy² ≤ r², which would make another tensor as large as the result.
     return across.square()[:, :, None, :] <= (RADIUS**2 - down.square())[..., None]

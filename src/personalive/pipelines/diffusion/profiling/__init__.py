@@ -1,1 +1,1 @@
-"""How long a step takes, and where the time goes."""
+"""Benchmarks: how long a step takes, and where the time goes."""

@@ -1,4 +1,4 @@
-"""A whole bench of the pipeline: loading, first frames, steps by number of keyframes and of sessions, memory."""
+"""A benchmark of the whole pipeline: loading, first frames, steps by numbers of keyframes and sessions, memory."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkConfig:
-    """What to measure: weights of a set, or random ones of that `random` size; medians over `steps` steps.
+    """What to measure: a set of weights, or random ones of the size `random`; medians over `steps` steps.
 
-    `whole`: steps as sessions run them, beside those of the networks alone. `warmup` steps before those do not
-    count; by default five, and one on a CPU, whose clock and libraries need no more.
+    `whole`: measure steps as sessions run them too, besides those of the networks alone. `warmup`: the number of
+    steps before these that do not count; by default five, and one on a CPU, whose clock and libraries need no more.
     """
 
     parameters: PersonaLiveLoadParameters
@@ -50,7 +50,7 @@ class BenchmarkConfig:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkRow:
-    """Steps of as many sessions with as many keyframes: as sessions run them, and of the networks alone."""
+    """The times of steps with one number of sessions and keyframes: as sessions run them, and the networks alone."""
 
     whole: StepTimes | None
     networks: StepTimes
@@ -58,14 +58,14 @@ class BenchmarkRow:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkResult:
-    """What came of it. Seconds, GB, and what it was measured on and with.
+    """The results in seconds and GB, with the device and the settings that they were measured with.
 
-    `load_seconds`: reading or making the weights; `warm_up_seconds`: until the first frame could come, which is
+    `load_seconds`: reading or making the weights; `warm_up_seconds`: from then until a first frame is possible,
     shorter at a second start; `first_chunk_seconds`: from a fused reference to its first frames; `peak_gb`: the
-    most that tensors took; `held_gb`: what is kept of the GPU while streaming, the recordings' own memory included;
-    `memory_plan`, `memory_note`, `planned_gb`: what was given up for memory and how much that was expected to take;
+    most that tensors took; `held_gb`: GPU memory that is held while streaming, including that of the recordings;
+    `memory_plan`, `memory_note`, `planned_gb`: what was given up for memory, and how much that was expected to take;
     `recorded`: how many recordings each stage has;
-    `faces`: the share of the whole steps' frames in which a face was found, None where none were measured.
+    `faces`: the share of the whole steps' frames in which a face was found, None where no whole steps were measured.
     """
 
     device: str
@@ -88,7 +88,7 @@ class BenchmarkResult:
 
 
 def run_benchmark(config: BenchmarkConfig, report: LoadProgressCallback | None = None) -> BenchmarkResult:
-    """Load, and measure everything in turn. Raises what loading raises."""
+    """Load the pipeline, and measure everything in turn. Raises the errors of loading."""
     device = resolve_device(config.parameters.device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
@@ -161,7 +161,7 @@ def _compute_face_share(whole: SessionBenchmark) -> float:
 def load_and_build(
     config: BenchmarkConfig, device: torch.device, build: Callable[[PersonaLivePipeline], T]
 ) -> T:
-    """What `build` makes of the pipeline; see `PersonaLivePipeline.read`."""
+    """Load the pipeline and return what `build` makes of it; see `PersonaLivePipeline.load_and_build`."""
     parameters = config.parameters
     if config.random is None:
         return PersonaLivePipeline.load_and_build(parameters, build=build)
@@ -179,6 +179,6 @@ def load_and_build(
 
 
 def _changed_settings(parameters: PersonaLiveLoadParameters) -> dict[str, object]:
-    """The parameters that are not at their default, without anything of this machine's files."""
+    """Return the parameters that are not at their default, without paths of this machine."""
     changed = parameters.model_dump(mode="json", exclude_defaults=True)
     return {name: value for name, value in changed.items() if name != "weights"}

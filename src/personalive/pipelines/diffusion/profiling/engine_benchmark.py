@@ -1,8 +1,8 @@
-"""The networks alone: an engine's steps on made-up frames, stage by stage.
+"""A benchmark of the networks alone: an engine's steps on synthetic frames, stage by stage.
 
-A step goes from frames in the host's memory to frames in the host's memory, without looking for faces. History
-keyframes are forced, each the reference itself: what they cost does not depend on what they show. `whole_steps`
-measures the same with faces looked for.
+A step goes from frames in the host's memory to frames in the host's memory, without face detection. History
+keyframes are forced and copies of the reference, since their cost does not depend on what they show.
+`session_benchmark.py` measures the same with face detection.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ from personalive.pipelines.diffusion.warmup import (
 from personalive.process_memory import peak_rss_bytes
 
 _NO_KEYFRAMES = PersonaLiveRunParameters(keyframe_threshold=1e9)
-"""No keyframe is taken but those that are forced."""
+"""A threshold at which there are no keyframes except those that are forced."""
 
 
 def make_synthetic_frames(count: int, height: int, width: int) -> Frames:
-    """A soft pattern that drifts, uint8 (count, height, width, 3)."""
+    """Return frames of a smooth pattern that drifts, uint8 (count, height, width, 3)."""
     y, x, step = np.meshgrid(np.arange(height), np.arange(width), np.arange(count), indexing="ij")
     waves = [np.sin(x / 40 + step / 5), np.sin(y / 30 - step / 7), np.sin((x + y) / 50 + step / 9)]
     picture = (127 + 100 * np.stack(waves, axis=-1)).astype(np.uint8)
@@ -49,7 +49,7 @@ def make_synthetic_frames(count: int, height: int, width: int) -> Frames:
 
 
 class EngineBenchmark:
-    """Steps an engine without sessions, its stages timed for as long as it is open."""
+    """A benchmark that steps an engine without sessions; the engine's stages are timed until `close`."""
 
     def __init__(self, engine: DiffusionEngine) -> None:
         self._engine = engine
@@ -64,15 +64,15 @@ class EngineBenchmark:
 
     @property
     def untimed_stages(self) -> Stages:
-        """The engine's stages, not timed."""
+        """The engine's stages without timing."""
         return self._untimed
 
     def close(self) -> None:
-        """Leave the engine as it was."""
+        """Restore the engine's stages."""
         self._engine.stages = self._untimed
 
     def measure(self, *, sessions: int, keyframes: int, steps: int, warmup: int) -> StepTimes:
-        """Medians over `steps`, after `warmup` more that do not count."""
+        """Measure `steps` steps, after `warmup` steps that do not count; return their medians."""
         begun = start_state(self._engine, self.reference)
         (begun,) = self._step([begun], 0)
         states = [with_keyframes(begun, self.reference, keyframes)] * sessions
@@ -86,7 +86,7 @@ class EngineBenchmark:
         return summarise(self._engine, sessions, keyframes, totals[warmup:], stages[warmup:])
 
     def measure_first_chunk(self) -> float:
-        """Seconds from a fused reference to the first chunk's frames."""
+        """Measure the seconds from a fused reference to the first chunk's frames."""
         started = self._read_clock()
         self._step([start_state(self._engine, self.reference)], 0)
         self._timed.collect()
@@ -107,7 +107,7 @@ class EngineBenchmark:
         noise = SeededNoise(number).draw(engine.noise_shape(chunk))
         outputs = engine.step(
             [
-                # Made-up frames may show no face; the motion networks have looked all the same.
+                # Synthetic frames may show no face, but the motion networks have run on them all the same.
                 StepInput(self.reference, state, with_faces(each, self.reference), noise, _NO_KEYFRAMES)
                 for state, each in zip(states, seen, strict=True)
             ]
@@ -115,29 +115,29 @@ class EngineBenchmark:
         done = [output for output in outputs if output is not None]
         for fetched in [to_host(output.images) for output in done]:
             fetched().numpy().copy()
-        # The window's place in the session does not matter; no keyframe can come before its tenth step.
+        # The number of earlier chunks does not affect the time; at 0, no keyframe can follow.
         return [replace(one.state, window=replace(one.state.window, chunk=0)) for one in done]
 
 
 def read_synchronized_clock(device: torch.device) -> float:
-    """Seconds of `time.perf_counter`, once the device has done all that it was given."""
+    """Wait until the device has done all its work, and return the seconds of `time.perf_counter`."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def reserved_memory_gb(device: torch.device) -> float:
-    """Memory that PyTorch holds on the GPU now, in use or not, in GB; 0 without one."""
+    """Return the memory that PyTorch holds on the GPU now, used or not, in GB; 0 without a GPU."""
     return torch.cuda.memory_reserved(device) / 1e9 if device.type == "cuda" else 0.0
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """The most memory in use since the process began, in GB: a GPU's where there is one, else the process's."""
+    """Return the peak of memory used since the process began, in GB: a GPU's if there is one, else the process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return peak_rss_bytes() / 1e9
 
 
 def device_name(device: torch.device) -> str:
-    """What the device calls itself."""
+    """Return the name that the device reports."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,8 +1,8 @@
-"""Whole steps, as sessions run them: the shipped portrait, driven by the shipped clip with every default.
+"""A benchmark of whole steps, as sessions run them: the shipped portrait and driving clip, with default parameters.
 
-Frames are prepared on a thread ahead of the steps, as a job's are: there faces are looked for and cut out. A step
-goes from asking for the next prepared chunk to its frames in the host's memory, so where preparing is slower than
-the networks, that is what is measured. Decoding the clip is left out. Keyframes are forced as in `measure`.
+Frames are prepared (faces detected and cropped) on a thread ahead of the steps, as in a job. A step goes from asking
+for the next prepared chunk to its frames in the host's memory. So where preparing is slower than the networks, its
+time is measured. Decoding the clip is left out. Keyframes are forced as in `engine_benchmark.py`.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from personalive.pipelines.diffusion.session import PersonaLiveSession
 from personalive.pipelines.diffusion.warmup import with_keyframes
 
 PREPARED_CHUNKS = 2
-"""Chunks that are prepared before they are asked for, as many as a job's reader may hold."""
+"""The number of chunks that are prepared in advance, as many as a job's reader may hold."""
 _NO_KEYFRAMES = PersonaLiveRunParameters(keyframe_threshold=1e9)
-"""No keyframe is taken but those that are forced; all else as by default."""
+"""A threshold at which there are no keyframes except those that are forced; other parameters are at their defaults."""
 _MAX_CHUNKS_TO_FACE = 8
-"""Chunks within which a face must be found."""
+"""The number of chunks within which a face must be found."""
 
 
 class LoopedClip:
-    """Driving frames in memory, forwards and backwards for ever, cut into chunks of `chunk_frames`."""
+    """Driving frames in memory, repeated forwards and backwards endlessly, in chunks of `chunk_frames`."""
 
     def __init__(self, images: Sequence[Image], fps: float, chunk_frames: int) -> None:
         self._cycle = [*images, *images[-2:0:-1]]
         self._fps, self._chunk_frames = fps, chunk_frames
 
     def iterate_chunks(self) -> Iterator[FrameChunk]:
-        """Chunk after chunk, `fps` frames a second, without an end."""
+        """Yield chunks endlessly, at `fps` frames per second."""
         frames = itertools.cycle(self._cycle)
         for begin in itertools.count(step=self._chunk_frames):
             images = list(itertools.islice(frames, self._chunk_frames))
@@ -56,19 +56,19 @@ class LoopedClip:
 
 
 def load_sample_clip(chunk_frames: int) -> LoopedClip:
-    """The shipped driving clip."""
+    """Read the shipped driving clip."""
     with as_file(files("personalive") / "samples/driving.mp4") as path, open_driving(path) as source:
         return LoopedClip([frame.image for frame in source], source.info.fps, chunk_frames)
 
 
 def load_sample_portrait() -> Image:
-    """The shipped portrait."""
+    """Read the shipped portrait."""
     with as_file(files("personalive") / "samples/portrait.jpg") as path:
         return read_image(path)
 
 
 class ChunkPreparer:
-    """A session's next chunks, prepared in order on a thread; it ends with the `with` block."""
+    """A thread that prepares a session's next chunks in order; it ends with the `with` block."""
 
     def __init__(
         self, session: Session[Any], chunks: Iterator[FrameChunk], ahead: int = PREPARED_CHUNKS
@@ -78,7 +78,7 @@ class ChunkPreparer:
         self._pending: deque[Future[FrameChunk]] = deque()
 
     def next_chunk(self) -> FrameChunk:
-        """The next chunk, once it is prepared; another one is begun."""
+        """Return the next chunk once it is prepared, and start to prepare another one."""
         while len(self._pending) <= self._ahead:
             self._pending.append(self._pool.submit(self._prepare))
         return self._pending.popleft().result()
@@ -97,7 +97,7 @@ class ChunkPreparer:
 
 
 class SessionBenchmark:
-    """Steps sessions of a loaded pipeline on a `clip`, by default the shipped one."""
+    """A benchmark that steps sessions of a loaded pipeline on a `clip`, by default the shipped one."""
 
     def __init__(self, pipeline: PersonaLivePipeline, clip: LoopedClip | None = None) -> None:
         self._pipeline = pipeline
@@ -105,10 +105,10 @@ class SessionBenchmark:
         self._clip = clip or load_sample_clip(pipeline.info.chunk_frames)
         self.reference = pipeline.fuse(load_sample_portrait())
         self.state_counts: Counter[FrameState] = Counter()
-        """Frames of measured steps by what they show."""
+        """The number of frames of measured steps by their state."""
 
     def measure(self, *, sessions: int, keyframes: int, steps: int, warmup: int) -> StepTimes:
-        """Medians over `steps`, after `warmup` more that do not count.
+        """Measure `steps` steps, after `warmup` steps that do not count; return their medians.
 
         Raises `InputError` where no face is found in the clip, as nothing would be animated.
         """
@@ -135,7 +135,7 @@ class SessionBenchmark:
         return self._pipeline.open_session(self.reference, _NO_KEYFRAMES)
 
     def _start_session(self, session: PersonaLiveSession, keyframes: int) -> Iterator[FrameChunk]:
-        """Step until the face is found, and put keyframes into the session; the chunks after that."""
+        """Step until the face is found, insert keyframes into the session, and return the chunks after that."""
         chunks = self._clip.iterate_chunks()
         for chunk in itertools.islice(chunks, _MAX_CHUNKS_TO_FACE):
             if session.step(chunk).states[0] is not FrameState.WAITING:
@@ -144,7 +144,7 @@ class SessionBenchmark:
         raise InputError("No face was found in the driving clip: there is nothing to measure.")
 
     def _insert_keyframes(self, session: PersonaLiveSession, keyframes: int) -> None:
-        """Give the session history keyframes, each the reference itself."""
+        """Insert history keyframes into the session, all copies of the reference."""
         if keyframes == 0:
             return
         kept = snapshots.deserialize(session.snapshot(), self._engine.components, self.reference)

@@ -1,4 +1,4 @@
-"""How long each stage of a step takes, on the device's own clock where it has one."""
+"""Timing of each stage of a step, by the device's clock where it has one."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ STAGE_NAMES = {
     "predict": "denoising UNet",
     "show": "decoder",
 }
-"""Stage → what it is."""
+"""The description of each stage."""
 
 TimePoint = torch.cuda.Event | float
 
 
 class TimedStages:
-    """Stages that are timed; see `Stages`. `collect` gives what each took since it was last asked."""
+    """Stages that are timed; see `Stages`. `collect` returns the time that each took since its last call."""
 
     def __init__(self, stages: Stages, device: torch.device) -> None:
         self._stages = stages
@@ -33,7 +33,7 @@ class TimedStages:
         self._spans: list[tuple[str, TimePoint, TimePoint]] = []
 
     def collect(self) -> dict[str, float]:
-        """Seconds of each stage; waits for the device."""
+        """Wait for the device, and return the seconds of each stage since the last call."""
         took = dict.fromkeys(STAGE_NAMES, 0.0)
         for name, begun, ended in self._spans:
             took[name] += _elapsed_seconds(begun, ended)
@@ -71,7 +71,7 @@ class TimedStages:
 
 @contextmanager
 def time_stages(engine: DiffusionEngine) -> Iterator[TimedStages]:
-    """An engine's stages, timed for the time of a block; those that are timed already stay."""
+    """Time an engine's stages within the block; stages that are timed already stay as they are."""
     before = engine.stages
     if isinstance(before, TimedStages):
         yield before

@@ -1,4 +1,4 @@
-"""What steps took, stage by stage: medians, the slowest hundredth, and floors where they are known."""
+"""The times of steps, stage by stage: medians, the slowest hundredth, and lower bounds where they are known."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from personalive.pipelines.diffusion.sampling.engine import DiffusionEngine
 _MIN_RELEASED_PARAMETERS = 1.6e9
 
 H100_FLOORS = {"predict": 73.3, "show": 26.2}
-"""ms of the fastest library kernel for each layer, each alone, summed: one H100, float16, 512×512, no keyframe, the
-full autoencoder. UNet: convolutions 13.9, linears 27.2, attention 20.6, norms as plain copies 11.6; decoder:
-convolutions 20.7, norms 5.5."""
+"""The sums of the times in ms of the fastest library kernel for each layer, each run alone.
+
+Measured on one H100: float16, 512×512, no keyframe, the full autoencoder. UNet: convolutions 13.9, linears 27.2,
+attention 20.6, norms as plain copies 11.6; decoder: convolutions 20.7, norms 5.5.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class StageTime:
-    """One stage: median ms of a step, its share of the step, and the ms that no kernel known to us goes below."""
+    """One stage: its median ms in a step, its share of the step, and the ms of the fastest kernels known to us."""
 
     name: str
     ms: float
@@ -33,7 +35,7 @@ class StageTime:
 
 @dataclass(frozen=True, slots=True)
 class StepTimes:
-    """Steps of `sessions` sessions at once with `keyframes` each: milliseconds, over `steps` of them."""
+    """The times in milliseconds of `steps` steps of `sessions` sessions at once, with `keyframes` keyframes each."""
 
     sessions: int
     keyframes: int
@@ -53,7 +55,7 @@ def summarise(
     totals: Sequence[float],
     stages: Sequence[Mapping[str, float]],
 ) -> StepTimes:
-    """The times of steps that took `totals` milliseconds, and of each the seconds of its `stages`."""
+    """Summarise steps that took `totals` milliseconds, each with the seconds of its `stages`."""
     middle = statistics.median(totals)
     each = {name: 1000 * statistics.median(one[name] for one in stages) for name in STAGE_NAMES}
     floors = H100_FLOORS if _has_known_floors(engine, sessions, keyframes) else {}

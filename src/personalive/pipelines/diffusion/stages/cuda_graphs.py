@@ -153,7 +153,7 @@ class GraphedCallable:
         limit: int = MAX_GRAPHS,
         free_memory: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Start without recordings. `free_memory` is called when memory runs out; it returns whether it dropped any."""
+        """Start without recordings. `free_memory`, called when memory runs out, returns whether it dropped any."""
         self.raise_out_of_memory = False
         self._name = name
         self._function = function

@@ -82,7 +82,7 @@ def count_geglu_rows(components: Components, size: StepSize) -> dict[GEGLU, int]
 
 
 def levels(trunk: UNet) -> list[tuple[int, UNetBlock]]:
-    """Return every block in the order in which they run, each with the number of times sizes are halved before it."""
+    """Return every block in the order in which they run, each with the number of halvings of the size before it."""
     lowest, blocks = trunk.params.levels - 1, trunk.blocks()
     # Down, the middle at the lowest level, and up again.
     return [(min(place, lowest, len(blocks) - 1 - place), block) for place, block in enumerate(blocks)]

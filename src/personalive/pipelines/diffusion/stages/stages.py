@@ -46,7 +46,7 @@ class Stages(Protocol):
 
 
 def flatten_attention(banks: Sequence[KeyValue], cross: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return the banks' keys and values, each (1, M, C), and the cross-attention constants (1, 1, C) in one tuple."""
+    """Return the keys and values of banks, each (1, M, C), and cross-attention constants (1, 1, C) in one tuple."""
     return (*(tensor for pair in banks for tensor in pair), *cross)
 
 

@@ -1,1 +1,1 @@
-"""Follow the driver's face through a stream, ahead of the steps where frames are known."""
+"""Tracking of the driver's face from frame to frame, ahead of the steps where frames are known."""

@@ -1,8 +1,8 @@
-"""Follow the driver: where the face is, the part of the frame around it, and whether there is one.
+"""Tracking of the driver: whether a frame shows a face, and the crop around it.
 
-The networks were trained on head-and-shoulders clips, while cameras show rooms. So a session looks at a crop that
-keeps still while the head stays in it and follows when it strays; the head's own motion inside the crop is what
-the method carries over.
+The networks were trained on head-and-shoulders clips, while cameras show rooms. So a session takes a crop that
+stays still while the head is inside it, and follows when the head leaves it. The method transfers the head's motion
+within the crop.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from personalive.face.tracker import FaceTracker
 from personalive.media.types import Image
 
 _TOLERANCE = 0.35
-"""How far a head may stray before the crop follows, in head heights: ordinary movement is motion, not framing."""
+"""How far a head may move before the crop follows, in head heights, so that ordinary movement stays motion."""
 
 
 class TrackedFrame(NamedTuple):
-    """A driving frame cut to the driver, `crop` uint8 RGB (height, width, 3), and whether a face was seen."""
+    """A driving frame cropped to the driver, `crop` uint8 RGB (height, width, 3), and whether a face was found."""
 
     crop: Image
     has_face: bool
 
 
 class DriverTracker:
-    """Cut one driver's frames to `size` (width, height). Without `detect` each whole frame counts as a face."""
+    """A cropper of one driver's frames to `size` (width, height); without `detect`, each whole frame is a face."""
 
     def __init__(self, size: ImageSize, *, detect: bool) -> None:
         self._size = size
         self._detect = detect
-        # Made by the first frame: its networks take tens of milliseconds to load, and whoever opens a session may
-        # keep others from stepping theirs.
+        # Made for the first frame: its networks take tens of milliseconds to load, and opening a session may keep
+        # other sessions from being stepped.
         self._tracker: FaceTracker | None = None
         self._follow_crop = FollowCrop(size[0] / size[1], tolerance=_TOLERANCE)
 
     def analyze(self, image: Image, time: float) -> TrackedFrame:
-        """Cut the next frame, uint8 RGB (H, W, 3) at `time` in seconds."""
+        """Crop the next frame, uint8 RGB (H, W, 3) at `time` in seconds."""
         size = (image.shape[1], image.shape[0])
         if not self._detect:
             box = CropBox.largest(size, self._size[0] / self._size[1])
@@ -48,11 +48,11 @@ class DriverTracker:
         return TrackedFrame(extract_crop(image, box, self._size), face is not None)
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` needs, as JSON. Change nothing."""
+        """Return what `restore` needs, as JSON, without changing anything."""
         return self._follow_crop.state()
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue the framing from `state`; the face is looked for again."""
+        """Continue the framing from `state`; the face is detected again."""
         if self._tracker is not None:
             self._tracker.reset()
         self._follow_crop.restore(state)
