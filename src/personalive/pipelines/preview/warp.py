@@ -185,7 +185,7 @@ def _close_lids(shape: Double, eye: mesh.Eye, closure: float) -> None:
 
 @cache
 def _lid_weights(eye: mesh.Eye) -> Double:
-    """Return weights (468,) of the skin that sinks when an eye shuts: most on the outer half, fading over 1.5 cm."""
+    """Return weights (468,) of skin that sinks when an eye shuts: most on its outer half, fading over 1.5 cm."""
     vertices = load_canonical_face().vertices
     middle = (vertices[eye.outer] + vertices[eye.upper[3]]) / 2
     return np.asarray(np.exp(-(((vertices - middle) / [1.5, 1.3, 2.5]) ** 2).sum(1)))

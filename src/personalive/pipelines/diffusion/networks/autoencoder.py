@@ -1,8 +1,7 @@
-"""Stable Diffusion's autoencoder: a picture → latents of an eighth of its size, and back.
+"""Stable Diffusion's autoencoder: it encodes a picture to latents of an eighth of its size, and decodes them.
 
-Rombach et al., 2022, https://arxiv.org/abs/2112.10752. The variance that the encoder gives is not used: the method
-takes the mean. More than half of the time of decoding goes into norms, which `kernels` does in fewer passes over
-memory.
+Rombach et al., 2022, https://arxiv.org/abs/2112.10752. The encoder's variance is not used: the method takes the
+mean. More than half of the decoding time is spent in norms, which `kernels` computes in fewer passes over memory.
 """
 
 from __future__ import annotations
@@ -25,8 +24,8 @@ EPS = 1e-6
 class AutoencoderParams:
     """Sizes of the autoencoder; the defaults are those of Stable Diffusion 1.x.
 
-    `block_out_channels` from the picture's own size downward, the size halving between them. The latents of UNets
-    are the encoder's times `scale`.
+    `block_out_channels` go from the picture's size downward, the size halving between them. The UNets' latents are
+    the encoder's times `scale`.
     """
 
     latent_channels: int = 4
@@ -48,7 +47,7 @@ class MidBlockAttention(OperationsModule):
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
     def forward_with_stats(self, x: TensorWithStats) -> TensorWithStats:
-        """(N, C, h, w) → the same shape, between blocks that take down each other's sums."""
+        """Map (N, C, h, w) with its group-norm statistics to the same shape, with statistics."""
         tokens = self.operations.group_norm(x, self.group_norm).flatten(2).transpose(1, 2)
         attended = self.operations.single_head_attention(
             self.to_q(tokens), self.to_k(tokens), self.to_v(tokens)
@@ -58,7 +57,7 @@ class MidBlockAttention(OperationsModule):
 
 
 class _MidBlock(nn.Module):
-    """At the smallest size: a residual block, attention, and another."""
+    """The middle block, at the smallest size: a residual block, attention, and another residual block."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -74,7 +73,7 @@ class _MidBlock(nn.Module):
 
 
 class _Downsample(nn.Module):
-    """Half the size: a 3×3 convolution with stride 2, padded on the right and below alone."""
+    """Downsampling by 2: a 3×3 convolution with stride 2, padded on the right and below only."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -85,7 +84,7 @@ class _Downsample(nn.Module):
 
 
 class _ResolutionBlock(nn.Module):
-    """The residual blocks of one size, and what leads to the next: in an encoder down, in a decoder up."""
+    """The residual blocks of one size, and the resampling to the next: down in an encoder, up in a decoder."""
 
     def __init__(self, widths: tuple[int, ...], groups: int, resample: _Downsample | Upsample | None) -> None:
         super().__init__()
@@ -104,7 +103,7 @@ class _ResolutionBlock(nn.Module):
 
 
 class Encoder(OperationsModule):
-    """A picture → mean and variance of its latents, before the last convolution."""
+    """The encoder: it maps a picture to mean and variance of its latents, before the last convolution."""
 
     def __init__(self, params: AutoencoderParams) -> None:
         super().__init__()
@@ -118,7 +117,7 @@ class Encoder(OperationsModule):
         self.conv_out = nn.Conv2d(widths[-1], 2 * params.latent_channels, 3, padding=1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Pictures (N, 3, H, W) in [-1, 1] → (N, 2 · latent_channels, H/8, W/8)."""
+        """Map pictures (N, 3, H, W) in [-1, 1] to (N, 2 · latent_channels, H/8, W/8)."""
         x = TensorWithStats(self.conv_in(pixels))
         for level in self.down_blocks:
             x = cast("_ResolutionBlock", level).forward_with_stats(x)
@@ -130,7 +129,7 @@ class Encoder(OperationsModule):
 
 
 class Decoder(OperationsModule):
-    """Latents → a picture, after the first convolution."""
+    """The decoder: it maps latents, after the first convolution, to a picture."""
 
     def __init__(self, params: AutoencoderParams) -> None:
         super().__init__()
@@ -143,7 +142,7 @@ class Decoder(OperationsModule):
         self.conv_out = nn.Conv2d(widths[-1], params.out_channels, 3, padding=1)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Latents (N, latent_channels, h, w) → pictures (N, 3, 8h, 8w), about [-1, 1]."""
+        """Map latents (N, latent_channels, h, w) to pictures (N, 3, 8h, 8w), about [-1, 1]."""
         x = self.mid_block.forward_with_stats(TensorWithStats(self.conv_in(latents)))
         for level in self.up_blocks:
             x = cast("_ResolutionBlock", level).forward_with_stats(x)
@@ -152,7 +151,7 @@ class Decoder(OperationsModule):
 
 
 class Autoencoder(nn.Module):
-    """Both halves, each with a 1×1 convolution beside the latents."""
+    """Encoder and decoder, each with a 1×1 convolution next to the latents."""
 
     def __init__(self, params: AutoencoderParams) -> None:
         super().__init__()
@@ -164,18 +163,18 @@ class Autoencoder(nn.Module):
         self.decoder = Decoder(params)
 
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pictures (N, 3, H, W) in [-1, 1] → the mean of their latents (N, latent_channels, H/8, W/8), scaled.
+        """Encode pictures (N, 3, H, W) in [-1, 1] to scaled means of latents (N, latent_channels, H/8, W/8).
 
-        Of any floating type; computed and given in the type of the encoder's weights.
+        The input may have any floating type; computation and result have that of the encoder's weights.
         """
         mean, _ = self.quant_conv(self.encoder(pixels.to(self.quant_conv.weight))).chunk(2, dim=1)
         scaled: Tensor = mean * self.params.scale
         return scaled
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (N, latent_channels, h, w), scaled → pictures (N, 3, 8h, 8w), about [-1, 1].
+        """Decode scaled latents (N, latent_channels, h, w) to pictures (N, 3, 8h, 8w), about [-1, 1].
 
-        Of any floating type; computed and given in the type of the decoder's weights.
+        The input may have any floating type; computation and result have that of the decoder's weights.
         """
         unscaled = (latents / self.params.scale).to(self.post_quant_conv.weight)
         picture: Tensor = self.decoder(self.post_quant_conv(unscaled))
@@ -185,7 +184,7 @@ class Autoencoder(nn.Module):
 def _build_blocks(
     widths: tuple[int, ...], layers: int, groups: int, resample: Callable[[int], _Downsample | Upsample]
 ) -> Iterator[_ResolutionBlock]:
-    """So many residual blocks at each size, in the order they are run."""
+    """Build the blocks of each size, `layers` residual blocks each, in the order they are run."""
     before = widths[0]
     for number, channels in enumerate(widths, start=1):
         onward = resample(channels) if number < len(widths) else None

@@ -1,6 +1,6 @@
-"""ConvNeXt V2 (Woo et al., 2023, https://arxiv.org/abs/2301.00808): a picture → one vector of features.
+"""ConvNeXt V2 (Woo et al., 2023, https://arxiv.org/abs/2301.00808), which maps a picture to a feature vector.
 
-Inside, pictures lie channels-last in memory: the first norm leaves them so, and nothing afterwards copies.
+Inside, pictures are channels-last in memory: the first norm returns them so, and no later operation copies.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ EPS = 1e-6
 
 
 class LayerNorm2d(nn.LayerNorm):
-    """LayerNorm over axis 1, computed in float32 whatever the dtype of input and parameters."""
+    """LayerNorm over axis 1, computed in float32 for any dtype of input and parameters."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, eps=EPS)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, …) → the same shape and dtype, channels-last in memory."""
+        """Map (N, C, …) to the same shape and dtype, channels-last in memory."""
         normed = F.layer_norm(
             x.movedim(1, -1).float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps
         )
@@ -31,7 +31,7 @@ class LayerNorm2d(nn.LayerNorm):
 
 
 class GRN(nn.Module):
-    """Global response normalisation: each channel by its share in the energy of all of them."""
+    """Global response normalisation: it scales each channel by its share in the energy of all channels."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -39,18 +39,18 @@ class GRN(nn.Module):
         self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, h, w, C) → γ·(x·n) + β + x, n a channel's norm over space relative to their mean.
+        """Map x (N, h, w, C) to γ·(x·n) + β + x, n being a channel's norm over space relative to their mean.
 
-        Computed as β + x·(1 + γ·n): one pass over the picture instead of four.
+        It is computed as β + x·(1 + γ·n): one pass over the picture instead of four.
         """
-        # A sum of squares over a whole picture leaves float16's range long before its root does.
+        # A sum of squares over a whole picture overflows float16 long before its root does.
         energy = torch.linalg.vector_norm(x, dim=(1, 2), keepdim=True, dtype=torch.float32)
         share = energy / (energy.mean(dim=-1, keepdim=True) + EPS)
         return torch.addcmul(self.beta, x, (1 + self.gamma * share).to(x.dtype))
 
 
 class ConvNeXtBlock(nn.Module):
-    """Depthwise 7×7, norm, and a pointwise network of four times the width, plus the input."""
+    """A depthwise 7×7 convolution, a norm, and a pointwise network of four times the width, plus the input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class ConvNeXtBlock(nn.Module):
         self.pwconv2 = nn.Linear(EXPANSION * channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) → the same shape."""
+        """Map (N, C, h, w) to the same shape."""
         pixels = self.norm(self.dwconv(x)).movedim(1, -1)
         pixels = self.pwconv2(self.grn(F.gelu(self.pwconv1(pixels))))
         out: Tensor = x + pixels.movedim(-1, 1)
@@ -85,7 +85,7 @@ class ConvNeXt(nn.Module):
         self.norm = LayerNorm2d(widths[-1])
 
     def extract_features(self, frames: Tensor) -> Tensor:
-        """Frames (N, in_channels, H, W) → their averaged and normalised features, float32 (N, widths[-1])."""
+        """Map frames (N, in_channels, H, W) to their averaged and normalised features, float32 (N, widths[-1])."""
         x = frames
         for downsample, stage in zip(self.downsample_layers, self.stages, strict=True):
             x = stage(downsample(x))

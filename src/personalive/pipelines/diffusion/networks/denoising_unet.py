@@ -1,9 +1,9 @@
-"""The denoising UNet: a window of noisy latents, and what it is conditioned on → the predicted noise.
+"""The denoising UNet: it predicts the noise of a window of latents, given their conditioning.
 
-What does not change from call to call is an input of its own, so that it is computed once: time features of
-a schedule's levels, keys and values of the reference's banks, the cross-attention constants, and the motion
-tokens' keys and values, which move through the window with their frames. `DenoisingUNet.conditions` computes
-all of them from plain inputs.
+What does not change between calls is a separate input, so that it is computed once: time features of a schedule's
+levels, keys and values of the reference's banks, the cross-attention constants, and the motion tokens' keys and
+values, which move through the window with their frames. `DenoisingUNet.build_conditioning` computes all of them
+from plain inputs.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class DenoisingUNetParams(UNetParams):
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
-    """What the denoising UNet is conditioned on, for S sessions with a window of F frames each.
+    """The conditioning of the denoising UNet, for S sessions with a window of F frames each.
 
     time: one (F, C) per layer; motion: per motion module its projected tokens, for S·F frames;
     pose: (S, C, F, h, w); banks: per spatial transformer keys and values (S, M, C) of the reference and of
@@ -55,7 +55,7 @@ class Conditioning:
 
 
 class DenoisingUNet(UNet, OperationsModule):
-    """A trunk applied to every frame, with a motion and a temporal module in every layer but one.
+    """A UNet applied to every frame, with a motion and a temporal module in every layer but one.
 
     The exception is the middle block's second layer.
     """
@@ -73,7 +73,7 @@ class DenoisingUNet(UNet, OperationsModule):
         self.conv_out = nn.Conv2d(params.block_out_channels[0], params.out_channels, 3, padding=1)
 
     def forward(self, latents: Tensor, conditioning: Conditioning) -> Tensor:
-        """Latents (S, in_channels, F, h, w) → the predicted noise ε (S, out_channels, F, h, w)."""
+        """Predict the noise ε (S, out_channels, F, h, w) of latents (S, in_channels, F, h, w)."""
         sessions, _, frames, _, _ = latents.shape
         time = [feature.repeat(sessions, 1) if sessions > 1 else feature for feature in conditioning.time]
         motion = iter(conditioning.motion)
@@ -104,11 +104,11 @@ class DenoisingUNet(UNet, OperationsModule):
         image_embeds: Tensor,
         banks: Sequence[Sequence[Tensor]],
     ) -> Conditioning:
-        """Everything the network is conditioned on, from plain inputs.
+        """Compute the conditioning from plain inputs.
 
         timesteps (F,); motion tokens (S, F, tokens, motion_width); pose features (S, C, F, h, w);
         image_embeds (S, 1, width); banks: the reference's, then each history keyframe's in the order they
-        were added, each as `ReferenceUNet` gives them.
+        were added, each as `ReferenceUNet` returns them.
         """
         projected = [self.project_banks(bank) for bank in banks]
         return Conditioning(
@@ -120,17 +120,17 @@ class DenoisingUNet(UNet, OperationsModule):
         )
 
     def project_banks(self, banks: Sequence[Tensor]) -> tuple[KeyValue, ...]:
-        """Keys and values of one reference's or keyframe's banks, one pair per spatial transformer."""
+        """Project one reference's or keyframe's banks to keys and values, one pair per spatial transformer."""
         waiting = iter(banks)
         return tuple(
             self._map_modules(SpatialTransformer, lambda transformer: transformer.project_bank(next(waiting)))
         )
 
     def project_motion(self, motion: Tensor) -> tuple[MotionKeyValues, ...]:
-        """Keys and values of motion tokens (N, tokens, motion_width), one entry per motion module.
+        """Project motion tokens (N, tokens, motion_width) to keys and values, one entry per motion module.
 
-        One product for all modules: tokens are narrow, and what is left of a product of each module's own is its
-        launch. It writes less than keeping the old frames' keys and values from call to call would copy.
+        One matrix product serves all modules: tokens are narrow, so that a product per module would cost little
+        but its launch. It writes less than keeping the old frames' keys and values between calls would copy.
         """
         weights = self.motion_projection_weights()
         parts = iter(F.linear(motion, torch.cat(weights)).split([len(weight) for weight in weights], dim=-1))
@@ -140,7 +140,7 @@ class DenoisingUNet(UNet, OperationsModule):
         )
 
     def motion_projection_weights(self) -> list[Tensor]:
-        """What `project_motion` computes with: not only while a motion module's unit runs."""
+        """Return the weights that `project_motion` uses, also while no motion module's unit runs."""
         return [weight for module in self._motion_modules() for weight in module.projection_weights()]
 
     def _motion_modules(self) -> list[MotionModule]:
@@ -148,7 +148,7 @@ class DenoisingUNet(UNet, OperationsModule):
 
 
 def concat_banks(sources: Sequence[Sequence[KeyValue]]) -> tuple[KeyValue, ...]:
-    """Per spatial transformer, the keys and values of all sources one after the other along tokens."""
+    """Concatenate the keys and values of all sources along tokens, per spatial transformer."""
     return tuple(
         KeyValue(
             torch.cat([pair.key for pair in pairs], dim=1), torch.cat([pair.value for pair in pairs], dim=1)
@@ -158,7 +158,7 @@ def concat_banks(sources: Sequence[Sequence[KeyValue]]) -> tuple[KeyValue, ...]:
 
 
 def _frames_to_batch(video: Tensor) -> Tensor:
-    """(S, C, F, h, w) → (S·F, C, h, w)."""
+    """Reshape (S, C, F, h, w) to (S·F, C, h, w)."""
     return video.transpose(1, 2).flatten(0, 1)
 
 
@@ -174,7 +174,7 @@ def _add_motion_temporal_modules(block: UNetBlock, params: DenoisingUNetParams, 
 
 
 def _motion_temporal_modules(block: UNetBlock) -> list[tuple[MotionModule, TemporalModule] | None]:
-    """Per layer of the block, its motion and temporal module."""
+    """Return the motion and temporal module of each layer of the block."""
     motion = cast("nn.ModuleList", block.motion_modules)
     temporal = cast("nn.ModuleList", block.temporal_modules)
     found = list(zip(motion, temporal, strict=True))

@@ -1,4 +1,4 @@
-"""A face-alignment network with patch attention between its stages: a face crop → one vector of features."""
+"""A face-alignment network with patch attention between its stages, which maps a face crop to a feature vector."""
 
 from __future__ import annotations
 
@@ -58,12 +58,12 @@ class FaceAlignmentParams:
 
     @property
     def patches(self) -> int:
-        """Patches along each axis of a map, the same in all attentions."""
+        """Patches along each axis of a map, equal in all attentions."""
         return self.image_size // EIGHTH
 
 
 class FaceAlignmentNetwork(OperationsModule):
-    """The network, up to the vector that its single heat map is turned into."""
+    """The network, up to the vector into which its single heat map is reshaped."""
 
     def __init__(self, params: FaceAlignmentParams) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class FaceAlignmentNetwork(OperationsModule):
         self.fc = nn.Linear(params.patches**2, params.features)
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Crops (N, 3, image_size, image_size) in [-1, 1] → (N, features)."""
+        """Map crops (N, 3, image_size, image_size) in [-1, 1] to (N, features)."""
         rectified = self.operations.batch_norm_relu
         x = rectified(self.conv1(crops), self.bn1)
         x = self.att_1(self.conv2(x))

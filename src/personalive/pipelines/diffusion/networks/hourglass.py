@@ -1,7 +1,7 @@
-"""Residual blocks and the hourglass that face-alignment networks are made of.
+"""Residual blocks and the hourglass, the parts of face-alignment networks.
 
-After Bulat and Tzimiropoulos, 2017 (https://arxiv.org/abs/1703.07332) and Newell et al., 2016
-(https://arxiv.org/abs/1603.06937), inference only.
+They follow Bulat and Tzimiropoulos, 2017 (https://arxiv.org/abs/1703.07332) and Newell et al., 2016
+(https://arxiv.org/abs/1603.06937), for inference only.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHORTCUT_EPS = 1e-4
 
 
 class FrozenBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm that always uses its running statistics, so that no stray `train()` makes frames mix.
+    """Batch norm that always uses its running statistics, so that a stray `train()` does not mix frames.
 
     Statistics may be float32 where the input and the other parameters are in half precision.
     """
@@ -28,21 +28,21 @@ class FrozenBatchNorm2d(nn.BatchNorm2d):
 
     def __init__(self, channels: int, eps: float = 1e-5) -> None:
         super().__init__(channels, eps=eps)
-        # How many batches training saw is of no use here, and not every file says it. The flag keeps PyTorch
-        # from putting the count into state dicts that lack it; `forward` does not ask it.
+        # The number of training batches is of no use here, and not every file has it. The flag keeps PyTorch from
+        # adding the count to state dicts that lack it; `forward` does not use it.
         self.num_batches_tracked = None
         self.track_running_stats = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) → the same shape."""
+        """Map (N, C, h, w) to the same shape."""
         parameters = (self.running_mean, self.running_var, self.weight, self.bias)
-        if len({parameter.dtype for parameter in parameters}) > 1:  # what PyTorch takes is one type for all
+        if len({parameter.dtype for parameter in parameters}) > 1:  # PyTorch needs one type for all
             parameters = tuple(parameter.float() for parameter in parameters)  # type: ignore[assignment]
         return F.batch_norm(x, *parameters, training=False, eps=self.eps)
 
 
 class HourglassResidualBlock(OperationsModule):
-    """Three 3×3 convolutions, each fed by the one before; what they give lies side by side, plus the input."""
+    """Three 3×3 convolutions in sequence, whose outputs are concatenated, plus the input."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class HourglassResidualBlock(OperationsModule):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, before, h, w) → (N, after, h, w)."""
+        """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
         rectified = self.operations.batch_norm_relu
         first = self.conv1(rectified(x, self.bn1))
         second = self.conv2(rectified(first, self.bn2))
@@ -68,9 +68,9 @@ class HourglassResidualBlock(OperationsModule):
 
 
 class Hourglass(nn.Module):
-    """Down through `depth` halvings and up again, at every level joined by what branched off on the way down.
+    """An hourglass: `depth` halvings and the way up again, where every level adds its branch from the way down.
 
-    Levels count down, from `depth` at the picture's own size to 1.
+    Levels count down, from `depth` at the picture's size to 1.
     """
 
     def __init__(self, channels: int, depth: int) -> None:
@@ -82,7 +82,7 @@ class Hourglass(nn.Module):
         self.b2_plus_1 = HourglassResidualBlock(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, h, w) → the same shape; h and w at least 2^depth, odd sizes on the way are fine."""
+        """Map (N, channels, h, w) to the same shape; h and w at least 2^depth, odd sizes in between are allowed."""
         branches = []
         for level in range(self.depth, 0, -1):
             branches.append(self.get_submodule(f"b1_{level}")(x))
@@ -100,14 +100,14 @@ def _conv3x3(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 
 class _Shortcut(nn.Sequential, OperationsModule):
-    """The input brought to another width; unlike every other norm, this one's epsilon is 1e-4."""
+    """A shortcut that projects the input to another width; unlike in all other norms, its epsilon is 1e-4."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
-        # The released files number these 0 and 2: a ReLU stood between them.
+        # The released files number these 0 and 2, since there was a ReLU between them.
         norm = FrozenBatchNorm2d(in_channels, eps=SHORTCUT_EPS)
         super().__init__(norm, nn.Identity(), nn.Conv2d(in_channels, out_channels, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, before, h, w) → (N, after, h, w)."""
+        """Map (N, in_channels, h, w) to (N, out_channels, h, w)."""
         out: Tensor = self[2](self.operations.batch_norm_relu(x, cast("FrozenBatchNorm2d", self[0])))
         return out

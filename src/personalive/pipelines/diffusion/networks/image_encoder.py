@@ -1,7 +1,7 @@
 """CLIP's vision transformer (Radford et al., 2021, https://arxiv.org/abs/2103.00020): a picture → one vector.
 
-Dosovitskiy et al., 2020, https://arxiv.org/abs/2010.11929, with a norm in front: the picture is cut into patches, a
-token for the whole goes before theirs, and what has become of that one is projected.
+It is the one of Dosovitskiy et al., 2020, https://arxiv.org/abs/2010.11929, with a norm in front: the picture is
+cut into patches, a class token goes before theirs, and the final state of that token is projected.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _QUICK_GELU_SCALE = 1.702
 class ImageEncoderParams:
     """Sizes of the image encoder; the defaults are those of ViT-L/14, which the method uses.
 
-    `activation`: the exact GELU, or x · sigmoid(1.702 x).
+    `activation` is the exact GELU, or x · sigmoid(1.702 x).
     """
 
     width: int = 1024
@@ -70,7 +70,7 @@ class _MLP(nn.Module):
 
 
 class _EncoderLayer(nn.Module):
-    """Attention and a feed-forward, each after a norm and added to what it was given."""
+    """Attention and a feed-forward, each after a norm and with a residual."""
 
     def __init__(self, params: ImageEncoderParams) -> None:
         super().__init__()
@@ -94,11 +94,12 @@ class _Embeddings(nn.Module):
         places = (params.image_size // size) ** 2 + 1
         self.class_embedding = nn.Parameter(torch.empty(params.width))
         self.patch_embedding = nn.Conv2d(params.in_channels, params.width, size, size, bias=False)
-        # Unfilled as the others: to draw numbers on the meta device would import PyTorch's compiler, for seconds.
+        # Uninitialised like the others: random numbers on the meta device would import PyTorch's compiler, which
+        # takes seconds.
         self.position_embedding = nn.Embedding.from_pretrained(
             torch.empty(places, params.width), freeze=False
         )
-        # Older files carry it: 0, 1, … on the CPU, as constants are, wherever the rest is built.
+        # Older files have it: 0, 1, … on the CPU like all constants, on whichever device the rest is built.
         self.register_buffer("position_ids", torch.arange(places, device="cpu")[None], persistent=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -123,7 +124,7 @@ class _VisionModel(nn.Module):
     def __init__(self, params: ImageEncoderParams) -> None:
         super().__init__()
         self.embeddings = _Embeddings(params)
-        self.pre_layrnorm = nn.LayerNorm(params.width, params.eps)  # spelt as files spell it
+        self.pre_layrnorm = nn.LayerNorm(params.width, params.eps)  # spelt as in the files
         self.encoder = _Encoder(params)
         self.post_layernorm = nn.LayerNorm(params.width, params.eps)
 
@@ -143,6 +144,6 @@ class ImageEncoder(nn.Module):
         self.visual_projection = nn.Linear(params.width, params.out_width, bias=False)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Normalized pictures (N, 3, image_size, image_size) → one vector each, (N, out_width)."""
+        """Map normalized pictures (N, 3, image_size, image_size) to one vector each, (N, out_width)."""
         out: Tensor = self.visual_projection(self.vision_model(pixels))
         return out

@@ -1,7 +1,7 @@
-"""The layers that several networks share: attention, the gated feed-forward, sinusoidal codes.
+"""The layers that several networks share: attention, the gated feed-forward, sinusoidal encodings.
 
-Tokens are (batch, tokens, width). Attribute names are those of the released checkpoints, so that a
-module's state dict has the files' own key space.
+Tokens are (batch, tokens, width). Attribute names are those of the released checkpoints, so that a module's state
+dict has the files' keys.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from personalive.pipelines.diffusion.kernels.operations import OperationsModule
 
 
 class Attention(OperationsModule):
-    """The four projections of multi-head attention; what is attended to is the caller's business.
+    """The four projections of multi-head attention; the caller decides what is attended to.
 
     Queries have `width` channels, keys and values are projected from `context_width` (default: the same).
     """
@@ -40,7 +40,7 @@ class Attention(OperationsModule):
         self._of_codes: Float8Linear | None = None
 
     def fuse_qkv(self) -> None:
-        """Let all three projections of self-attention be one product; their weights become parts of one tensor."""
+        """Compute the projections of self-attention as one product; their weights become views of one tensor."""
         layers = [self.to_q, self.to_k, self.to_v]
         self._qkv_weight = torch.cat([layer.weight.detach() for layer in layers])
         for layer, part in zip(layers, self._qkv_weight.chunk(3), strict=True):
@@ -48,17 +48,20 @@ class Attention(OperationsModule):
 
     @property
     def takes_codes(self) -> bool:
-        """Whether what attends to itself is given as codes."""
+        """Whether the tokens of self-attention are given as 8-bit codes."""
         return self._of_codes is not None
 
     def together(self) -> Tensor:
-        """The weights of all three projections of self-attention, (3 · inner, width)."""
+        """Return the weights of all three projections of self-attention, (3 · inner, width)."""
         if self._qkv_weight is not None:
             return self._qkv_weight
         return torch.cat([layer.weight.detach() for layer in (self.to_q, self.to_k, self.to_v)])
 
     def take_codes(self, product: Float8Linear, *, alone: bool) -> None:
-        """Let that be the product of `together`, of tokens that are codes. `alone`: nothing else is projected."""
+        """Use `product`, whose weight is that of `together`, to project tokens that are 8-bit codes.
+
+        `alone`: keys and values are projected of nothing else, so their layers are removed.
+        """
         self._of_codes, self._qkv_weight = product, None
         del self.to_q
         if alone:
@@ -68,7 +71,7 @@ class Attention(OperationsModule):
             layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
 
     def project_qkv(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values (B, T, inner) of tokens (B, T, width) that attend to each other."""
+        """Return queries, keys and values (B, T, inner) of tokens (B, T, width) that attend to each other."""
         if self._of_codes is not None:
             query, key, value = self._of_codes(tokens).chunk(3, dim=-1)
             return query, key, value
@@ -88,7 +91,7 @@ class Attention(OperationsModule):
 
 
 class GEGLU(OperationsModule):
-    """GEGLU: one linear to twice the width, the first half times the exact GELU of the second."""
+    """GEGLU: one linear to twice the width; its first half times the exact GELU of the second."""
 
     def __init__(self, width: int, inner_width: int) -> None:
         super().__init__()
@@ -97,17 +100,17 @@ class GEGLU(OperationsModule):
 
     @property
     def is_interleaved(self) -> bool:
-        """Whether the linear gives each value beside its gate."""
+        """Whether the linear's outputs are interleaved: each value is followed by its gate."""
         return self._is_interleaved
 
     def interleave(self) -> None:
-        """Let the linear give each value beside its gate, for a kernel that does both. Done once, it stays done."""
+        """Interleave the linear's values and gates, as a fused kernel takes them. A second call does nothing."""
         if not self._is_interleaved:
             _permute_outputs(self.proj, (2, -1))
             self._is_interleaved = True
 
     def deinterleaved_linear(self) -> nn.Linear:
-        """The linear as files have it, all values before all gates; a copy where they are paired."""
+        """Return the linear as in files, with all values before all gates; a copy if it is interleaved."""
         if not self._is_interleaved:
             return self.proj
         linear = deepcopy(self.proj)
@@ -115,7 +118,7 @@ class GEGLU(OperationsModule):
         return linear
 
     def in_pairs(self) -> nn.Linear:
-        """The linear with each value beside its gate; a copy where they are apart."""
+        """Return the linear with interleaved outputs, each value before its gate; a copy if it has others."""
         if self._is_interleaved:
             return self.proj
         linear = deepcopy(self.proj)
@@ -123,50 +126,50 @@ class GEGLU(OperationsModule):
         return linear
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(…, width) → (…, inner_width)."""
+        """Map (…, width) to (…, inner_width)."""
         if self._is_interleaved:
             return self.operations.linear_geglu(tokens, self.proj.weight, self.proj.bias)
         return self.operations.geglu(self.proj(tokens))
 
 
 def _permute_outputs(linear: nn.Linear, grid: tuple[int, int]) -> None:
-    """Its outputs, row by row on a grid, taken column by column."""
+    """Permute the outputs: seen as a grid filled row by row, they are taken column by column."""
     for name, tensor in list(linear.named_parameters()):
         rows = tensor.detach().unflatten(0, grid).transpose(0, 1).flatten(0, 1)
         setattr(linear, name, nn.Parameter(rows, requires_grad=False))
 
 
 class FeedForward(OperationsModule):
-    """GEGLU to four times the width, and back."""
+    """A feed-forward: GEGLU to four times the width, and a linear back."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.width = width
-        # The released files number these 0 and 2: a dropout, inert at inference, stood between them.
+        # The released files number these 0 and 2, since there was a dropout between them.
         self.net = nn.ModuleList([GEGLU(width, 4 * width), nn.Identity(), nn.Linear(4 * width, width)])
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(…, width) → (…, width)."""
+        """Map (…, width) to (…, width)."""
         for layer in self.net:
             tokens = layer(tokens)
         return tokens
 
     @property
     def residual_bias(self) -> Tensor | None:
-        """What must be in the total already that `add_to` is given, (width,); None: nothing."""
+        """The bias (width,) that the total given to `add_to` must include already; None if it must not."""
         return cast("nn.Linear", self.net[-1]).bias if self.operations.fuses_residual_matmul else None
 
     def add_to(self, total: Tensor, tokens: Tensor) -> Tensor:
-        """total + what it makes of the tokens, both (B, T, width). May overwrite total; see `residual_bias`."""
+        """Return total + this of tokens, both (B, T, width). It may overwrite total; see `residual_bias`."""
         if not self.operations.fuses_residual_matmul:
             return total + cast("Tensor", self(tokens))
         return self.operations.add_matmul(total, self.net[0](tokens), cast("nn.Linear", self.net[-1]).weight)
 
 
 def sincos_encoding(positions: Tensor, frequencies: int, period: float = 10000.0) -> tuple[Tensor, Tensor]:
-    """Sine and cosine of position · period^(-i/frequencies), i = 0 … frequencies-1; both (…, frequencies).
+    """Return sine and cosine of position · period^(-i/frequencies), i = 0 … frequencies-1; both (…, frequencies).
 
-    Computed in float32 on the positions' device.
+    They are computed in float32 on the positions' device.
     """
     exponent = torch.arange(frequencies, dtype=torch.float32, device=positions.device) / frequencies
     angles = positions.float()[..., None] * torch.pow(period, -exponent)
@@ -174,9 +177,9 @@ def sincos_encoding(positions: Tensor, frequencies: int, period: float = 10000.0
 
 
 def position_ids(count: int) -> Tensor:
-    """0 … count-1 as float32 on the CPU, wherever modules are being built.
+    """Return 0 … count-1 as float32 on the CPU, on whichever device modules are being built.
 
-    Codes of position are constants, not weights: a network built on the meta device has to keep its own.
+    Position encodings are constants, not weights: a network built on the meta device has to hold real ones.
     """
     return torch.arange(count, dtype=torch.float32, device="cpu")
 
@@ -197,9 +200,10 @@ class AttentionStack(OperationsModule):
         attention: Callable[[int, Tensor], Tensor],
         position_code: Callable[[int], Tensor | None] = lambda _: None,
     ) -> Tensor:
-        """Tokens (B, T, width) → the same shape; `attention(i, normed)` runs the i-th attention.
+        """Map tokens (B, T, width) to the same shape; `attention(i, normed)` runs the i-th attention.
 
-        `code(i)` (F, width), F dividing B, is added to what was normed for it: row f to every F-th entry from f on.
+        `position_code(i)` (F, width), F dividing B, is added to the normed tokens of the i-th attention: row f to
+        every F-th entry from f on.
         """
         update: Tensor | None = None
         for index, norm in enumerate(self.norms):

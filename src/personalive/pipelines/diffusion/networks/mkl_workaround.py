@@ -1,9 +1,9 @@
-"""PyTorch's vector functions on Intel CPUs, made exact from their first call on.
+"""A workaround that makes PyTorch's vector functions on x86 CPUs exact from their first call on.
 
-Its builds for x86 bring oneMKL 2024, which finds the routine for a function at that function's first call. Where
-threads make that call together, one of them may get the routine of low accuracy and spoil its part of this one
-result: by 1.5e-4, in 23 of 80 processes on two cores (https://github.com/pytorch/pytorch/issues/188792). Our first
-sine is a position code, a constant for the life of the process.
+PyTorch's builds for x86 include oneMKL 2024, which selects the routine of a function at that function's first call.
+Where several threads make that call at once, one of them may get the routine of low accuracy, and its part of that
+one result is wrong by 1.5e-4: in 23 of 80 processes on two cores (https://github.com/pytorch/pytorch/issues/188792).
+The first sine here is a position encoding, a constant for the life of the process.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ FUNCTIONS = (
     *("sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh", "tanh"),
     *("exp", "expm1", "log", "log2", "log10", "log1p", "sqrt", "erf", "erfc", "erfinv", "lgamma"),
 )
-"""The functions of `torch` that may end up in oneMKL."""
+"""The functions of `torch` that may use oneMKL."""
 
 
 def initialize_vector_math() -> None:
-    """Call each once, on one element, which one thread does. Takes a millisecond or two."""
+    """Call each function once on one element, which a single thread computes. Takes a millisecond or two."""
     for dtype in (torch.float32, torch.float64):
         one = torch.full((1,), 0.5, dtype=dtype, device="cpu")
         for name in FUNCTIONS:

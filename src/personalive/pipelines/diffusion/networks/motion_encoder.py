@@ -1,4 +1,4 @@
-"""The motion encoder: face crops → motion tokens, what a face expresses as the denoising UNet reads it."""
+"""The motion encoder: it maps face crops to motion tokens, the facial expression as the denoising UNet takes it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class MotionEncoderParams(FaceAlignmentParams):
     token_width: int = 16
 
     def __post_init__(self) -> None:
-        # Not `super()`: a dataclass with slots is a new class, which the method's own `super` does not know.
+        # Not `super()`: a dataclass with slots is a new class, which the method's `super` does not refer to.
         FaceAlignmentParams.__post_init__(self)
         if self.token_width % 2:
             raise ValueError(f"a token width of {self.token_width} does not split into sines and cosines")
 
 
 class MotionEncoder(nn.Module):
-    """A face-alignment network, a linear to all tokens at once, and the code of each token's place."""
+    """A face-alignment network, a linear to all tokens at once, and an encoding of each token's position."""
 
     pe: Tensor
 
@@ -43,9 +43,9 @@ class MotionEncoder(nn.Module):
         self.register_buffer("pe", torch.cat(code, dim=1)[None])
 
     def forward(self, crops: Tensor) -> Tensor:
-        """Crops (N, 3, 224, 224) in [-1, 1], of the parameters' dtype → tokens (N, 32, 16).
+        """Map crops (N, 3, 224, 224) in [-1, 1], of the parameters' dtype, to tokens (N, 32, 16).
 
-        Crops do not see each other. Raises ValueError where they are not `image_size` square.
+        Crops are independent of each other. Raises ValueError where they are not `image_size` square.
         """
         size = self.params.image_size
         if crops.shape[-2:] != (size, size):

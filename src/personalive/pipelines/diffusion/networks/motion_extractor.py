@@ -1,4 +1,4 @@
-"""The motion extractor: a whole frame → where the head is, how it is turned, and its keypoints in 3-D."""
+"""The motion extractor: it maps a whole frame to the head's position, rotation, scale and keypoints in 3-D."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ DEGREES_PER_BIN = 3.0
 
 
 class HeadMotion(NamedTuple):
-    """What the motion extractor tells of N frames, all float32.
+    """The motion extractor's output for N frames, all float32.
 
-    keypoints (N, K, 3): the head's keypoints in its own frame, before turn, scale and shift;
+    keypoints (N, K, 3): the head's keypoints in its own coordinates, before rotation, scale and translation;
     scale (N, 1); pitch, yaw and roll (N,) in degrees; translation (N, 3). The unit is half the frame's side.
     """
 
@@ -33,8 +33,8 @@ class HeadMotion(NamedTuple):
 class MotionExtractorParams:
     """Sizes of the motion extractor; the defaults are those of the released weights (ConvNeXt V2 tiny).
 
-    `depths` and `widths` are blocks and channels per stage, `keypoints` how many points a head has, `bins`
-    how many steps of 3° an angle is told in, `image_size` the side of a frame in pixels.
+    `depths` and `widths` are blocks and channels per stage, `keypoints` is the number of a head's points, `bins`
+    the number of 3° steps of an angle, `image_size` the side of a frame in pixels.
     """
 
     depths: tuple[int, ...] = (3, 3, 9, 3)
@@ -53,12 +53,12 @@ class MotionExtractorParams:
 
     @property
     def stride(self) -> int:
-        """How many pixels of a frame, along each axis, make one of the last stage."""
+        """Pixels of a frame, along each axis, per pixel of the last stage."""
         return STEM_STRIDE << (len(self.widths) - 1)
 
 
 class MotionDetector(ConvNeXt):
-    """The trunk and, on its features, one linear head per quantity."""
+    """The backbone and, on its features, one linear head per quantity."""
 
     def __init__(self, params: MotionExtractorParams) -> None:
         super().__init__(params.depths, params.widths)
@@ -69,12 +69,12 @@ class MotionDetector(ConvNeXt):
         self.fc_yaw = nn.Linear(width, params.bins)
         self.fc_roll = nn.Linear(width, params.bins)
         self.fc_t = nn.Linear(width, 3)
-        # Part of the released file; nothing reads what it computes.
+        # Part of the released file; its output is not used.
         self.fc_exp = nn.Linear(width, coordinates)
 
 
 class MotionExtractor(nn.Module):
-    """A `MotionDetector` and the reading of its heads, which is done in float32 whatever the parameters' dtype."""
+    """A `MotionDetector` and the decoding of its heads, in float32 for any dtype of the parameters."""
 
     idx_tensor: Tensor
 
@@ -85,7 +85,7 @@ class MotionExtractor(nn.Module):
         self.register_buffer("idx_tensor", position_ids(params.bins))
 
     def forward(self, frames: Tensor) -> HeadMotion:
-        """Frames (N, 3, 256, 256) in [0, 1], of the parameters' dtype → their head motion, float32.
+        """Map frames (N, 3, 256, 256) in [0, 1], of the parameters' dtype, to their head motion, float32.
 
         Raises ValueError where frames are not `image_size` square.
         """
@@ -108,7 +108,7 @@ class MotionExtractor(nn.Module):
         )
 
     def _bins_to_degrees(self, logits: Tensor) -> Tensor:
-        """The mean angle of bins (N, bins) that are 3° apart, the middle of them straight ahead: (N,)."""
+        """Return the mean angle (N,) in degrees of bins (N, bins), 3° apart, the middle one straight ahead."""
         middle = (self.params.bins - 1) / 2
         expected = (logits.softmax(dim=1) * self.idx_tensor.float()).sum(dim=1)
         return DEGREES_PER_BIN * expected - DEGREES_PER_BIN * middle

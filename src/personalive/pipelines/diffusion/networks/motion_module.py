@@ -1,8 +1,8 @@
-"""What the denoising UNet adds to Stable Diffusion's layers: the motion module and the temporal module.
+"""The modules that the denoising UNet adds to Stable Diffusion's layers: the motion and the temporal module.
 
-Both are two attentions and a feed-forward between a projection in and out. The motion module lets every
-pixel of a frame attend to that frame's motion tokens; the temporal module lets every pixel attend along
-time to itself in the other frames.
+Both are two attentions and a feed-forward between an input and an output projection. In the motion module every
+pixel of a frame attends to that frame's motion tokens; in the temporal module every pixel attends along time to
+itself in the other frames.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MotionKeyValues = tuple[KeyValue, KeyValue]
 
 
 class StackedTransformer(OperationsModule):
-    """GroupNorm per frame, a linear in, an attention stack, a linear out, plus the input."""
+    """GroupNorm per frame, an input linear, an attention stack, an output linear, plus the input."""
 
     def __init__(self, channels: int, groups: int, attentions: list[Attention]) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class StackedTransformer(OperationsModule):
         self.proj_out = nn.Linear(channels, channels)
 
     def attention(self, index: int) -> Attention:
-        """The attention at that place in the stack."""
+        """Return the attention at that index in the stack."""
         return cast("Attention", cast("AttentionStack", self.transformer_blocks[0]).attention_blocks[index])
 
     def forward(
@@ -48,7 +48,7 @@ class StackedTransformer(OperationsModule):
         attention: Callable[[int, Tensor], Tensor],
         code: Callable[[int], Tensor | None] = lambda _: None,
     ) -> TensorWithStats:
-        """x (N, C, h, w) → the same shape; see `AttentionStack.forward`, whose tokens are (N, h·w, C)."""
+        """Map x (N, C, h, w) to the same shape; see `AttentionStack.forward`, whose tokens are (N, h·w, C)."""
         normed = self.operations.group_norm(x, self.norm)
         tokens = self.proj_in(normed.flatten(2).transpose(1, 2))
         tokens = self.proj_out(self.transformer_blocks[0](tokens, attention, code))
@@ -58,7 +58,7 @@ class StackedTransformer(OperationsModule):
 
 
 class MotionModule(nn.Module):
-    """Attention from each pixel of a frame to that frame's motion tokens."""
+    """Attention of each pixel of a frame to that frame's motion tokens."""
 
     def __init__(self, channels: int, heads: int, motion_width: int, groups: int) -> None:
         super().__init__()
@@ -67,12 +67,12 @@ class MotionModule(nn.Module):
         self.temporal_transformer = StackedTransformer(channels, groups, attentions)
 
     def projection_weights(self) -> tuple[Tensor, ...]:
-        """The weights (C, motion_width) of key and value of the first attention, then of the second."""
+        """Return the weights (C, motion_width) of key and value of the first attention, then of the second."""
         first, second = (self.temporal_transformer.attention(index) for index in range(ATTENTION_LAYERS))
         return first.to_k.weight, first.to_v.weight, second.to_k.weight, second.to_v.weight
 
     def project(self, motion: Tensor) -> MotionKeyValues:
-        """Motion tokens (N, tokens, motion_width) → keys and values (N, tokens, C) of both attentions."""
+        """Project motion tokens (N, tokens, motion_width) to keys and values (N, tokens, C) of both attentions."""
         first, second = (self.temporal_transformer.attention(index) for index in range(ATTENTION_LAYERS))
         return (
             KeyValue(first.to_k(motion), first.to_v(motion)),
@@ -80,11 +80,11 @@ class MotionModule(nn.Module):
         )
 
     def forward(self, x: Tensor, motion: MotionKeyValues) -> Tensor:
-        """x (N, C, h, w) and the projected motion tokens of the same N frames → (N, C, h, w)."""
+        """Map x (N, C, h, w) and the projected motion tokens of the same N frames to (N, C, h, w)."""
         return self.forward_with_stats(TensorWithStats(x), motion).tensor
 
     def forward_with_stats(self, x: TensorWithStats, motion: MotionKeyValues) -> TensorWithStats:
-        """The same, between blocks that take down each other's sums."""
+        """Compute `forward` on a feature map with its group-norm statistics; the result has statistics too."""
         transformer = self.temporal_transformer
 
         def attention(index: int, normed: Tensor) -> Tensor:
@@ -95,7 +95,7 @@ class MotionModule(nn.Module):
 
 
 class TemporalPositionalEncoding(nn.Module):
-    """The code of a frame's place in the window: (sin, cos)(p · 10000^(-2i/C)) in channels (2i, 2i + 1)."""
+    """The encoding of a frame's position p in the window: (sin, cos)(p · 10000^(-2i/C)), channels (2i, 2i + 1)."""
 
     pe: Tensor
 
@@ -106,18 +106,18 @@ class TemporalPositionalEncoding(nn.Module):
 
 
 class TemporalAttention(Attention):
-    """Self-attention along time with a position code on what it attends from and to."""
+    """Self-attention along time, with a position encoding on queries, keys and values."""
 
     def __init__(self, channels: int, heads: int, length: int) -> None:
         super().__init__(channels, heads)
         self.pos_encoder = TemporalPositionalEncoding(channels, length)
 
     def position_code(self, frames: int) -> Tensor:
-        """What is added to the tokens of each frame before: (frames, C)."""
+        """Return the encoding (frames, C) to add to the tokens of each frame beforehand."""
         return self.pos_encoder.pe[0, :frames]
 
     def attend_over_time(self, tokens: Tensor, frames: int) -> Tensor:
-        """Tokens with their code (S·frames, L, C) → the same shape, each pixel attending to itself along time."""
+        """Attend along time, each pixel to itself: encoded tokens (S·frames, L, C) → the same shape."""
         tokens = tokens.unflatten(0, (-1, frames))
         query, key, value = self.project_qkv(tokens)
         attended = self.operations.temporal_attention(query, key, value, self.heads)
@@ -126,7 +126,7 @@ class TemporalAttention(Attention):
 
 
 class TemporalModule(nn.Module):
-    """Attention from each pixel to itself in the other frames of its session's window."""
+    """Attention of each pixel to itself in the other frames of its session's window."""
 
     def __init__(self, channels: int, heads: int, length: int, groups: int) -> None:
         super().__init__()
@@ -136,11 +136,11 @@ class TemporalModule(nn.Module):
         self.temporal_transformer = StackedTransformer(channels, groups, attentions)
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
-        """x (S·frames, C, h, w), frames of a session together → the same shape."""
+        """Map x (S·frames, C, h, w), with the frames of a session together, to the same shape."""
         return self.forward_with_stats(TensorWithStats(x), frames).tensor
 
     def forward_with_stats(self, x: TensorWithStats, frames: int) -> TensorWithStats:
-        """The same, between blocks that take down each other's sums."""
+        """Compute `forward` on a feature map with its group-norm statistics; the result has statistics too."""
         transformer = self.temporal_transformer
 
         def attention(index: int, normed: Tensor) -> Tensor:

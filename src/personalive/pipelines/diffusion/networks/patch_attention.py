@@ -17,18 +17,18 @@ from personalive.pipelines.diffusion.networks.layers import (
 
 
 class PatchEmbedding(nn.Module):
-    """A map's patches as tokens, each with the fixed code of its column and row."""
+    """A map's patches as tokens, each with the fixed encoding of its column and row."""
 
     pos_embed: Tensor
 
     def __init__(self, channels: int, width: int, patch: int, side: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(channels, width, patch, stride=patch)
-        # The released files lack it: a constant that follows the parameters' device and dtype.
+        # Not in the released files: a constant that follows the parameters' device and dtype.
         self.register_buffer("pos_embed", sincos_position_encoding_2d(side, width), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, side·patch, side·patch) → tokens (N, side², width), row by row."""
+        """Map (N, channels, side·patch, side·patch) to tokens (N, side², width), row by row."""
         out: Tensor = self.proj(x).flatten(2).transpose(1, 2) + self.pos_embed
         return out
 
@@ -36,7 +36,7 @@ class PatchEmbedding(nn.Module):
 class PatchAttention(OperationsModule):
     """GroupNorm, patches of `patch` × `patch` pixels, self-attention and feed-forward, plus the input.
 
-    `width` is that of a patch's token, `side` how many patches the square map has along each axis.
+    `width` is that of a patch's token, `side` the number of patches along each axis of the square map.
     """
 
     def __init__(self, channels: int, *, width: int, heads: int, patch: int, side: int, groups: int) -> None:
@@ -49,7 +49,7 @@ class PatchAttention(OperationsModule):
         self.proj_out = nn.Linear(width // patch**2, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, channels, h, w), both side·patch → the same shape."""
+        """Map (N, channels, h, w), where h = w = side·patch, to the same shape."""
         stack = cast("AttentionStack", self.transformer_blocks[0])
         attention = cast("Attention", stack.attention_blocks[0])
 
@@ -60,9 +60,9 @@ class PatchAttention(OperationsModule):
         return x + self._tokens_to_pixels(stack(self.pos_embed(normed), attend_to_itself))
 
     def _tokens_to_pixels(self, tokens: Tensor) -> Tensor:
-        """Tokens (N, side², width) → (N, channels, h, w).
+        """Map tokens (N, side², width) to (N, channels, h, w).
 
-        A token is its patch's pixels one after the other, each of width / patch² channels.
+        A token holds its patch's pixels one after the other, each of width / patch² channels.
         """
         patches = tokens.unflatten(2, (self.patch, self.patch, -1)).unflatten(1, (self.side, self.side))
         image: Tensor = self.proj_out(patches).transpose(2, 3).flatten(3, 4).flatten(1, 2)
@@ -70,10 +70,10 @@ class PatchAttention(OperationsModule):
 
 
 def sincos_position_encoding_2d(side: int, width: int) -> Tensor:
-    """The code of each of side × side patches, float32 (1, side², width) on the CPU.
+    """Return the encoding of each of side × side patches, float32 (1, side², width) on the CPU.
 
-    The first half of the width tells the column, the other the row, each as width/4 sines, then as many
-    cosines, of g · 10000^(-i/(width/4)) for the integer place g.
+    The first half of the width encodes the column, the other the row, each as width/4 sines, then as many
+    cosines, of g · 10000^(-i/(width/4)) for the integer position g.
     """
     place = torch.cat(sincos_encoding(position_ids(side), width // 4), dim=1)
     column, row = place.expand(side, -1, -1), place[:, None].expand(-1, side, -1)

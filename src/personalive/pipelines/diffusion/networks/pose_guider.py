@@ -1,4 +1,4 @@
-"""The pose guider: a picture of where keypoints lie → what is added to the denoising UNet's first features."""
+"""The pose guider: it maps an image of the keypoints to features added to the denoising UNet's first ones."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch.nn import functional as F
 class PoseGuiderParams:
     """Sizes of the pose guider; the defaults are those of the released weights.
 
-    `channels` are the widths from the canvas's own size downward, the size halving between them;
-    `out_channels` is the width of the denoising UNet's first features.
+    `channels` are the widths from the pose image's size downward, the size halving between them; `out_channels`
+    is the width of the denoising UNet's first features.
     """
 
     in_channels: int = 3
@@ -28,7 +28,7 @@ class PoseGuiderParams:
 
     @property
     def stride(self) -> int:
-        """How many pixels of the canvas, along each axis, make one of the output."""
+        """Pixels of the pose image, along each axis, per pixel of the output."""
         return 1 << (len(self.channels) - 1)
 
 
@@ -46,21 +46,21 @@ class PoseGuider(nn.Module):
         self.conv_out_modify = nn.Conv2d(params.channels[-1], params.out_channels, 3, padding=1)
 
     def forward(self, canvas: Tensor) -> Tensor:
-        """Canvas (B, 3, F, H, W) in [0, 1], of the parameters' dtype → (B, out_channels, F, H/8, W/8).
+        """Map pose images (B, 3, F, H, W) in [0, 1], of the parameters' dtype, to (B, out_channels, F, H/8, W/8).
 
-        Frames do not see each other. Raises ValueError where H or W is no multiple of the stride, 8.
+        Frames are independent of each other. Raises ValueError where H or W is no multiple of the stride, 8.
         """
         batch, _, frames, height, width = canvas.shape
         if height % self.params.stride or width % self.params.stride:
             raise ValueError(
-                f"a canvas of {width}×{height} pixels does not divide by {self.params.stride}: "
+                f"a pose image of {width}×{height} pixels does not divide by {self.params.stride}: "
                 "make both sides a multiple of it"
             )
         features = self.forward_frames(canvas.transpose(1, 2).flatten(0, 1))
         return cast("Tensor", features.unflatten(0, (batch, frames)).transpose(1, 2))
 
     def forward_frames(self, canvas: Tensor) -> Tensor:
-        """The same for frames alone: canvas (N, 3, H, W) → (N, out_channels, H/8, W/8)."""
+        """Map the pose images (N, 3, H, W) of single frames to (N, out_channels, H/8, W/8)."""
         x = F.silu(self.conv_in(canvas))
         for convolution in self.blocks:
             x = F.silu(convolution(x))

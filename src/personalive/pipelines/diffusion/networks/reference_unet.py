@@ -1,4 +1,4 @@
-"""The reference UNet: one latent image → the banks that the denoising UNet attends to."""
+"""The reference UNet: it maps one latent image to the banks that the denoising UNet attends to."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from personalive.pipelines.diffusion.networks.unet import UNet
 
 
 class ReferenceUNet(UNet):
-    """A trunk that is run once per reference, and once per history keyframe, at timestep 0.
+    """A UNet that is run once per reference, and once per history keyframe, at timestep 0.
 
-    Nothing but the banks is kept, so the network ends where the last one is known.
+    Only the banks are needed, so the network ends at the last one.
     """
 
     def forward(self, latents: Tensor, cross: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Latents (S, in_channels, h, w) → for each spatial transformer its bank (S, h'·w', C).
+        """Map latents (S, in_channels, h, w) to the bank (S, h'·w', C) of each spatial transformer.
 
-        `cross` are this network's own `compute_cross_constants` of the reference. Banks are in the order in which
-        the transformers run: down, middle, up.
+        `cross` are this network's `compute_cross_constants` of the reference. Banks are in the order in which the
+        transformers run: down, middle, up.
         """
         embedding = self.time_embedding(torch.zeros(1, device=latents.device))
         banks: list[Tensor] = []

@@ -1,7 +1,7 @@
 """The convolutional parts of a Stable Diffusion 1.x UNet: residual blocks and resampling.
 
-Images are (frames, channels, height, width). All of it is agnostic of memory format: give it channels-last
-tensors and weights and it stays channels-last.
+Images are (frames, channels, height, width). All parts are agnostic of memory format: with channels-last tensors
+and weights, results are channels-last.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from personalive.pipelines.diffusion.kernels.operations import ConvLayer, Operat
 
 
 class ResnetBlock(OperationsModule):
-    """GroupNorm-SiLU-conv twice, the time feature added between, plus the input.
+    """GroupNorm, SiLU and convolution twice, with the time feature added in between, plus the input.
 
-    Without a `time_width` there is no time feature: an autoencoder's block.
+    Without a `time_width` there is no time feature, as in an autoencoder's block.
     """
 
     def __init__(
@@ -35,16 +35,16 @@ class ResnetBlock(OperationsModule):
             self.conv_shortcut = nn.Identity()
 
     def project_time(self, embedding: Tensor) -> Tensor:
-        """What this block adds for a time embedding (N, time_width) → (N, out_channels)."""
+        """Project a time embedding (N, time_width) to this block's time feature (N, out_channels)."""
         feature: Tensor = self.time_emb_proj(F.silu(embedding))
         return feature
 
     def forward(self, x: Tensor, time_feature: Tensor | None = None) -> Tensor:
-        """x (N, in_channels, h, w), time_feature (N or 1, out_channels) → (N, out_channels, h, w)."""
+        """Map x (N, in_channels, h, w) and a time_feature (N or 1, out_channels) to (N, out_channels, h, w)."""
         return self.forward_with_stats(TensorWithStats(x), time_feature).tensor
 
     def forward_with_stats(self, x: TensorWithStats, time_feature: Tensor | None = None) -> TensorWithStats:
-        """The same, between blocks that take down each other's sums."""
+        """Compute `forward` on a feature map with its group-norm statistics; the result has statistics too."""
         operations = self.operations
         hidden, bias = operations.conv(operations.group_norm(x, self.norm1, silu=True), self.conv1)
         shift = _add_optional(time_feature, None if bias is None else bias[None])
@@ -58,31 +58,31 @@ class ResnetBlock(OperationsModule):
 
 
 class Downsample(nn.Module):
-    """Half the size: a 3×3 convolution with stride 2 and padding on all sides."""
+    """Downsampling by 2: a 3×3 convolution with stride 2 and padding on all sides."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) → (N, C, h/2, w/2)."""
+        """Map (N, C, h, w) to (N, C, h/2, w/2)."""
         out: Tensor = self.conv(x)
         return out
 
 
 class Upsample(OperationsModule):
-    """Twice the size: nearest neighbour, then a 3×3 convolution."""
+    """Upsampling by 2: nearest neighbour, then a 3×3 convolution."""
 
     def __init__(self, channels: int, *, bias: bool = True) -> None:
         super().__init__()
         self.conv: nn.Conv2d | nn.ConvTranspose2d = nn.Conv2d(channels, channels, 3, padding=1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, h, w) → (N, C, 2h, 2w)."""
+        """Map (N, C, h, w) to (N, C, 2h, 2w)."""
         return self.forward_with_stats(x).tensor
 
     def forward_with_stats(self, x: Tensor) -> TensorWithStats:
-        """The same, for a block that begins with a norm."""
+        """Compute `forward`, and the group-norm statistics of the result for a block that begins with a norm."""
         if isinstance(self.conv, nn.Conv2d):
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
         enlarged, bias = self.operations.conv(x, self.conv)
@@ -93,10 +93,11 @@ class Upsample(OperationsModule):
         )
 
     def fuse_conv_transpose(self) -> None:
-        """Make both one transposed convolution: four products a pixel instead of nine, and nothing in between.
+        """Fuse upsampling and convolution to one transposed convolution: four products a pixel instead of nine.
 
-        An enlarged pixel stands for 2×2 equal ones, of which a 3×3 kernel meets two rows and two columns of pixels
-        that differ: the weights that meet the same one are added, in float32. Done once, it stays done.
+        No enlarged picture is written. An enlarged pixel becomes 2×2 equal ones, so a 3×3 kernel covers two rows
+        and two columns of differing pixels: the weights for equal pixels are added, in float32. A second call does
+        nothing.
         """
         if isinstance(self.conv, nn.ConvTranspose2d):
             return
@@ -105,7 +106,7 @@ class Upsample(OperationsModule):
         with torch.device("meta"):
             merged = nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1)
         pairs = F.pad(weight.detach().float(), (1, 1, 1, 1))
-        # Transposed, a kernel is flipped: its row a is the sum of rows 2 - a and 3 - a of the 3×3 one.
+        # A transposed convolution flips its kernel: its row a is the sum of rows 2 - a and 3 - a of the 3×3 one.
         summed = sum(pairs[:, :, y : y + 4, x : x + 4] for y in (0, 1) for x in (0, 1))
         assert isinstance(summed, Tensor)
         merged.weight = nn.Parameter(summed.flip(2, 3).transpose(0, 1).to(weight), requires_grad=False)
@@ -114,7 +115,7 @@ class Upsample(OperationsModule):
 
 
 def _add_optional(one: Tensor | None, other: Tensor | None) -> Tensor | None:
-    """The sum of those that are there."""
+    """Return the sum of the tensors that are not None."""
     if one is None or other is None:
         return one if other is None else other
     return one + other

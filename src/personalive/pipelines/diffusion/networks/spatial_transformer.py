@@ -1,12 +1,12 @@
 """The spatial transformer: attention over the pixels of a frame, and over those of the reference.
 
-Self-attention sees, beside the frame's own tokens, the *banks* of the reference and of history keyframes:
-what entered the self-attention of the same block in the reference UNet. Banks do not change while a
-reference lives, so their keys and values are projected once (`project_bank`) and passed in.
+Besides the frame's own tokens, self-attention sees the *banks* of the reference and of history keyframes: the
+inputs of the same block's self-attention in the reference UNet. Banks do not change while a reference is in use, so
+their keys and values are projected once (`project_bank`) and passed in.
 
-Cross-attention has one key, the image embedding, so its softmax is 1 and its result the same for every
-query: `to_out(to_v(embedding))`, one vector per block and reference (`cross_constant`). The released files
-carry the weights of its query and norm; they take no part.
+Cross-attention has one key, the image embedding, so its softmax is 1 and its result is the same for every query:
+`to_out(to_v(embedding))`, one vector per block and reference (`cross_constant`). The released files also hold the
+weights of its query and norm, which are not used.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from personalive.pipelines.diffusion.kernels.operations import OperationsModule,
 from personalive.pipelines.diffusion.networks.layers import Attention, FeedForward
 
 _MAX_JOINED_ELEMENTS = 1 << 26
-"""Keys of so many numbers are joined at once, those of half the frames of 64×64 with three keyframes: memory peaks
-there, and half of them fill a GPU too."""
+"""The most elements of keys that are concatenated at once, those of half the frames of 64×64 with three keyframes:
+memory peaks there, and half of the frames fill a GPU as well."""
 
 
 class KeyValue(NamedTuple):
@@ -47,7 +47,7 @@ class SpatialTransformerBlock(OperationsModule):
         self.ff = FeedForward(width)
 
     def forward(self, tokens: Tensor, normed: Tensor, cross: Tensor, shared: KeyValue | None) -> Tensor:
-        """tokens and normed = norm1(tokens), both (S·F, L, C) → (S·F, L, C).
+        """Map tokens and normed = norm1(tokens), both (S·F, L, C), to (S·F, L, C).
 
         cross (S, 1, C); shared keys and values (S, M, C), the same for the F frames of a session.
         """
@@ -58,7 +58,7 @@ class SpatialTransformerBlock(OperationsModule):
         return self.ff.add_to(tokens, normed)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, shared: KeyValue | None) -> Tensor:
-        """Attention (S·F, L, C) of frames to themselves and to what their session's frames share."""
+        """Attend from frames (S·F, L, C) to themselves and to the shared keys and values of their session."""
         heads, join, attend = self.attn1.heads, self.operations.concat_kv, self.operations.attention
         if shared is None:
             return attend(query, key, value, heads)
@@ -78,13 +78,13 @@ class SpatialTransformerBlock(OperationsModule):
 
 
 def _even_slices(count: int, max_size: int) -> list[slice]:
-    """0 … count in portions of at most so many, as even as can be."""
+    """Split 0 … count into slices of at most `max_size`, as even as possible."""
     each = math.ceil(count / math.ceil(count / max_size))
     return [slice(begin, min(begin + each, count)) for begin in range(0, count, each)]
 
 
 class SpatialTransformer(OperationsModule):
-    """GroupNorm, a projection in, one `SpatialTransformerBlock`, a projection out, plus the input."""
+    """GroupNorm, an input projection, one `SpatialTransformerBlock`, an output projection, plus the input."""
 
     def __init__(self, channels: int, heads: int, context_width: int, groups: int) -> None:
         super().__init__()
@@ -95,47 +95,47 @@ class SpatialTransformer(OperationsModule):
 
     @property
     def block(self) -> SpatialTransformerBlock:
-        """The one transformer block."""
+        """The only transformer block."""
         return cast("SpatialTransformerBlock", self.transformer_blocks[0])
 
     def project_in(self, x: TensorWithStats) -> Tensor:
-        """Image (N, C, h, w) → the block's input (N, h·w, C)."""
+        """Map an image (N, C, h, w) to the block's input (N, h·w, C)."""
         normed = self.operations.group_norm(x, self.norm)
         return pointwise(normed.flatten(2).transpose(1, 2), self.proj_in)
 
     def compute_bank(self, tokens: Tensor) -> Tensor:
-        """What enters self-attention (N, L, C); of a reference, this is its bank."""
+        """Return the input of self-attention (N, L, C); for a reference this is its bank."""
         return self.operations.layer_norm(tokens, self.block.norm1).normed
 
     def forward(self, x: Tensor, cross: Tensor, shared: KeyValue | None = None) -> Tensor:
-        """x (S·F, C, h, w) → the same shape; see `SpatialTransformerBlock.forward` for the rest."""
+        """Map x (S·F, C, h, w) to the same shape; see `SpatialTransformerBlock.forward` for the rest."""
         return self.forward_with_stats(TensorWithStats(x), cross, shared).tensor
 
     def forward_with_stats(
         self, x: TensorWithStats, cross: Tensor, shared: KeyValue | None = None
     ) -> TensorWithStats:
-        """The same, between blocks that take down each other's sums."""
+        """Compute `forward` on a feature map with its group-norm statistics; the result has statistics too."""
         tokens = self.project_in(x)
         return self.project_out(x.tensor, self.block(tokens, self.compute_bank(tokens), cross, shared))
 
     def project_out(self, x: Tensor, tokens: Tensor) -> TensorWithStats:
-        """The block's output (N, h·w, C) as an image, added to the transformer's input x (N, C, h, w)."""
+        """Project the block's output (N, h·w, C) to an image and add the transformer's input x (N, C, h, w)."""
         update = pointwise(tokens, self.proj_out).transpose(1, 2).unflatten(2, x.shape[2:])
         return self.operations.add_with_stats(x, update)
 
     def project_bank(self, bank: Tensor) -> KeyValue:
-        """Keys and values (S, M, C) of banks (S, M, C)."""
+        """Project banks (S, M, C) to keys and values (S, M, C)."""
         return KeyValue(self.block.attn1.to_k(bank), self.block.attn1.to_v(bank))
 
     def cross_constant(self, image_embeds: Tensor) -> Tensor:
-        """What cross-attention to the one token of image_embeds (S, 1, context_width) gives: (S, 1, C)."""
+        """Return the result (S, 1, C) of cross-attention to the one token of image_embeds (S, 1, context_width)."""
         attention = self.block.attn2
         constant: Tensor = attention.to_out[0](attention.to_v(image_embeds))
         return constant
 
 
 def pointwise(tokens: Tensor, convolution: nn.Conv2d | Float8Linear) -> Tensor:
-    """A 1×1 convolution applied to tokens (N, L, C): in channels-last memory no copy is made."""
+    """Apply a 1×1 convolution to tokens (N, L, C): in channels-last memory no copy is made."""
     if isinstance(convolution, Float8Linear):
         return cast("Tensor", convolution(tokens))
     return F.linear(tokens, convolution.weight.flatten(1), convolution.bias)

@@ -1,7 +1,6 @@
 """The tiny autoencoder (TAESD, https://github.com/madebyollin/taesd), of which only the decoder is used.
 
-Convolutions and nothing else: biases, ReLUs and residuals can be taken along on their way, which is a third of the
-time.
+It consists of convolutions only: biases, ReLUs and residuals can be fused with them, which are a third of the time.
 """
 
 from __future__ import annotations
@@ -17,15 +16,15 @@ from personalive.pipelines.diffusion.kernels.operations import OperationsModule
 from personalive.pipelines.diffusion.networks.resnet import Upsample
 
 _LATENT_BOUND = 3.0
-"""Latents are drawn within ± this by a hyperbolic tangent."""
+"""Bound of the latents: a hyperbolic tangent limits them to ± this."""
 
 
 @dataclass(frozen=True, slots=True)
 class TinyAutoencoderParams:
     """Sizes of the decoder; the defaults are those of TAESD for Stable Diffusion 1.x.
 
-    `blocks` residual blocks at each size, from the latents' own upward, the size doubling between them. The latents
-    of UNets are the decoder's times `scale`.
+    `blocks` are the numbers of residual blocks at each size, from the latents' size upward, the size doubling
+    between them. The UNets' latents are the decoder's times `scale`.
     """
 
     latent_channels: int = 4
@@ -36,7 +35,7 @@ class TinyAutoencoderParams:
 
 
 class _Block(OperationsModule):
-    """Three 3×3 convolutions with ReLU between them, the input added, and ReLU."""
+    """Three 3×3 convolutions with ReLU in between, the input added, and a ReLU."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -44,21 +43,21 @@ class _Block(OperationsModule):
         self.conv = nn.ModuleList([first, nn.Identity(), second, nn.Identity(), last])
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, width, h, w) → the same shape."""
+        """Map (N, width, h, w) to the same shape."""
         first, second, last = (cast("nn.Conv2d", self.conv[place]) for place in (0, 2, 4))
         convolve = self.operations.conv_relu
         return convolve(convolve(convolve(x, first), second), last, x)
 
 
 class _Decoder(OperationsModule):
-    """The decoder. Its layers are numbered as files number them, what has no weights among them."""
+    """The decoder. Its layers are numbered as in the files, including those without weights."""
 
     def __init__(self, params: TinyAutoencoderParams) -> None:
         super().__init__()
         self.layers = nn.ModuleList(_build_layers(params))
 
     def forward(self, latents: Tensor) -> Tensor:
-        """Latents (N, latent_channels, h, w) → pictures (N, 3, 8h, 8w), about [-1, 1]."""
+        """Map latents (N, latent_channels, h, w) to pictures (N, 3, 8h, 8w), about [-1, 1]."""
         first, *between, last = self.layers
         bounded = _LATENT_BOUND * torch.tanh(latents / _LATENT_BOUND)
         x = self.operations.conv_relu(bounded, cast("nn.Conv2d", first))
@@ -69,7 +68,7 @@ class _Decoder(OperationsModule):
 
 
 class TinyAutoencoder(nn.Module):
-    """The autoencoder, without its encoder."""
+    """The autoencoder without its encoder."""
 
     def __init__(self, params: TinyAutoencoderParams) -> None:
         super().__init__()
@@ -77,9 +76,9 @@ class TinyAutoencoder(nn.Module):
         self.decoder = _Decoder(params)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (N, latent_channels, h, w), scaled → pictures (N, 3, 8h, 8w), about [-1, 1].
+        """Decode scaled latents (N, latent_channels, h, w) to pictures (N, 3, 8h, 8w), about [-1, 1].
 
-        Of any floating type; computed and given in the type of the decoder's weights.
+        The input may have any floating type; computation and result have that of the decoder's weights.
         """
         unscaled = (latents / self.params.scale).to(next(self.decoder.parameters()))
         picture: Tensor = self.decoder(unscaled)
@@ -91,7 +90,7 @@ def _build_layers(params: TinyAutoencoderParams) -> Iterator[nn.Module]:
     yield nn.Identity()  # the first convolution's ReLU
     for level, blocks in enumerate(params.blocks):
         if level:
-            yield nn.Identity()  # the doubling, which is the next one's as well
+            yield nn.Identity()  # the upsampling, which the next layer does as well
             yield Upsample(params.width, bias=False)
         for _ in range(blocks):
             yield _Block(params.width)

@@ -1,9 +1,8 @@
-"""The UNet that the reference UNet and the denoising UNet share: Stable Diffusion 1.x's.
+"""The part that the reference UNet and the denoising UNet share: Stable Diffusion 1.x's UNet.
 
-A trunk is a sequence of *layers*, numbered in the order they run: down, middle, up. A layer is a residual
-block, with a spatial transformer after it on the levels that have one; the denoising UNet hangs its own
-modules on the same layers. `UNet.run_layers` knows how layers are strung together (skips and resampling) and
-leaves to its caller what is done in each.
+A UNet is a sequence of *layers*, numbered in the order they run: down, middle, up. A layer is a residual block,
+with a spatial transformer after it on the levels that have one; the denoising UNet adds modules to the same layers.
+`UNet.run_layers` connects the layers (skips and resampling); its caller says how each of them is computed.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ M = TypeVar("M", bound=nn.Module)
 R = TypeVar("R")
 
 _MODULE_LISTS = ("resnets", "attentions", "motion_modules", "temporal_modules")
-"""A block's lists that have a module for each layer, or for all but the last ones."""
+"""The lists of a block that have a module for each layer, or for all but the last ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class UNetParams:
 
     @property
     def levels(self) -> int:
-        """How many resolutions there are; latents halve between them."""
+        """Number of resolutions; latents halve between them."""
         return len(self.block_out_channels)
 
     @property
@@ -64,7 +63,7 @@ class UNetParams:
 
 
 class TimeEmbedding(nn.Module):
-    """Timesteps → embeddings: cosines then sines of t · 10000^(-i/half), through two linears."""
+    """The time embedding: cosines then sines of t · 10000^(-i/half), through two linears."""
 
     def __init__(self, frequencies: int, width: int) -> None:
         super().__init__()
@@ -73,7 +72,7 @@ class TimeEmbedding(nn.Module):
         self.linear_2 = nn.Linear(width, width)
 
     def forward(self, timesteps: Tensor) -> Tensor:
-        """Timesteps (N,), any number type → (N, width)."""
+        """Map timesteps (N,), of any number type, to (N, width)."""
         sine, cosine = sincos_encoding(timesteps, self.frequencies)
         code = torch.cat([cosine, sine], dim=-1).to(self.linear_1.weight.dtype)
         out: Tensor = self.linear_2(F.silu(self.linear_1(code)))
@@ -81,7 +80,7 @@ class TimeEmbedding(nn.Module):
 
 
 class UNetBlock(nn.Module):
-    """The layers of one resolution on one side of the UNet; resampling, where there is any, follows them."""
+    """The layers of one resolution on one side of the UNet, followed by resampling if there is any."""
 
     def __init__(self, resnets: list[ResnetBlock], attentions: list[SpatialTransformer]) -> None:
         super().__init__()
@@ -92,7 +91,7 @@ class UNetBlock(nn.Module):
 
 @dataclass(frozen=True, slots=True)
 class UNetLayer:
-    """One layer: its residual block, and its spatial transformer with its place among the transformers."""
+    """One layer: its residual block, and its spatial transformer with its index among the transformers."""
 
     resnet: ResnetBlock
     attention: SpatialTransformer | None
@@ -116,16 +115,16 @@ class UNet(nn.Module):
         self.up_blocks = nn.ModuleList(_build_up_blocks(params))
         self.layers = tuple(self._list_layers())
         self.block_context: Callable[[int], AbstractContextManager[object]] = nullcontext
-        """Around whatever is computed with a unit's weights: where they may be elsewhere, brings them."""
+        """A context for computing with the weights of a unit: it loads them where they may be offloaded."""
         self.run_context: Callable[[], AbstractContextManager[object]] = nullcontext
-        """Around all uses of `block_context` in one run, in which units come in their order; some may be left out."""
+        """A context around all uses of `block_context` in one run; units come in order, and some may be skipped."""
 
     def blocks(self) -> list[UNetBlock]:
-        """Every block, in the order they run."""
+        """Return every block, in the order they run."""
         return [cast("UNetBlock", block) for block in (*self.down_blocks, self.mid_block, *self.up_blocks)]
 
     def units(self) -> list[tuple[nn.Module, ...]]:
-        """The modules of each layer and each resampling, in the order they run: what `block_context` counts."""
+        """Return the modules of each layer and each resampling, in run order, as `block_context` counts them."""
         found: list[tuple[nn.Module, ...]] = []
         for block in self.blocks():
             lists = [getattr(block, name) for name in _MODULE_LISTS if hasattr(block, name)]
@@ -141,13 +140,13 @@ class UNet(nn.Module):
     ) -> TensorWithStats:
         """Run all layers from the output of `conv_in`, (N, C, h, w), to the last one's output.
 
-        `run(i, x)` is what layer i does; h and w must be multiples of 2^(levels - 1).
+        `run(i, x)` computes layer i; h and w must be multiples of 2^(levels - 1).
         """
         number, unit = count(), count()
         x = TensorWithStats(hidden)
         skips = [hidden]
 
-        # No functions for what is done alike: their arguments would keep alive what `run` lets go of.
+        # No helper functions for the repeated parts: their arguments would keep tensors alive that `run` releases.
         with self.run_context():
             for block in self.down_blocks:
                 for _ in cast("UNetBlock", block).resnets:
@@ -171,24 +170,24 @@ class UNet(nn.Module):
         return x
 
     def compute_time_features(self, timesteps: Tensor) -> tuple[Tensor, ...]:
-        """What each layer's residual block adds at timesteps (F,): one (F, C) per layer.
+        """Return the time feature of each layer's residual block at timesteps (F,): one (F, C) per layer.
 
-        Constants of the weights and the timesteps: compute them once for the levels of a schedule.
+        They depend on the weights and the timesteps alone: compute them once for the levels of a schedule.
         """
         embedding = self.time_embedding(timesteps)
         return tuple(self._map_modules(ResnetBlock, lambda resnet: resnet.project_time(embedding)))
 
     def compute_cross_constants(self, image_embeds: Tensor) -> tuple[Tensor, ...]:
-        """What each spatial transformer adds for image_embeds (S, 1, width): one (S, 1, C) each.
+        """Return each spatial transformer's cross-attention constant (S, 1, C) for image_embeds (S, 1, width).
 
-        Constants of the weights and the reference.
+        They depend on the weights and the reference alone.
         """
         if image_embeds.ndim != 3 or image_embeds.shape[1] != 1:
             raise ValueError(f"one token per session is needed, image_embeds is {tuple(image_embeds.shape)}")
         return tuple(self._map_modules(SpatialTransformer, lambda each: each.cross_constant(image_embeds)))
 
     def _map_modules(self, kind: type[M], compute: Callable[[M], R]) -> list[R]:
-        """What is computed of each module of that kind."""
+        """Return `compute` of each module of that kind, in order."""
         results: list[R] = []
         with self.run_context():
             for number, modules in enumerate(self.units()):
@@ -209,12 +208,12 @@ class UNet(nn.Module):
 
 
 def _attentions_of(block: UNetBlock) -> Sequence[SpatialTransformer]:
-    """A block's spatial transformers; the lowest level has none."""
+    """Return a block's spatial transformers; the lowest level has none."""
     return cast("Sequence[SpatialTransformer]", getattr(block, "attentions", ()))
 
 
 def _build_block(params: UNetParams, incoming: list[int], channels: int, attentions: int) -> UNetBlock:
-    """A block whose layers take `incoming` channels each and give `channels`."""
+    """Build a block whose layers take `incoming` channels each and return `channels`."""
     resnets = [ResnetBlock(width, channels, params.time_width, params.norm_groups) for width in incoming]
     transformers = [
         SpatialTransformer(channels, params.heads, params.cross_attention_width, params.norm_groups)
@@ -251,7 +250,7 @@ def _build_up_blocks(params: UNetParams) -> Iterator[UNetBlock]:
 
 
 def _list_skip_channels(params: UNetParams) -> list[int]:
-    """Channels of what the down side leaves for the up side, in the order it is left."""
+    """Return the channels of the skip connections, in the order in which the down side produces them."""
     skips = [params.block_out_channels[0]]
     for level, channels in enumerate(params.block_out_channels):
         resampled = level != params.levels - 1
