@@ -1,1 +1,1 @@
-"""Weights on disk: which files make a set, how they are read, checked, converted and made at random."""
+"""Sets of weights on disk: their files, and how these are read, checked, converted and made at random."""

@@ -1,4 +1,4 @@
-"""A new folder that is there only when all of it is: after a failure or Ctrl-C nothing is left."""
+"""A new folder that appears only when it is complete; after a failure or Ctrl-C, nothing is left."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from personalive.media.partial_files import PartialFileLock, partial_path, remov
 
 @contextmanager
 def atomic_dir(out: Path) -> Iterator[Path]:
-    """Gives a folder in a hidden one beside `out` to write to, which becomes `out` when the block is done.
+    """Yield a folder to write to, inside a hidden one beside `out`; it becomes `out` when the block ends.
 
-    `out` must not exist, or be an empty folder. Raises `InputError` when the disk refuses.
+    `out` must not exist, or be an empty folder. Raises `InputError` when writing fails.
     """
     out = out.absolute()
     made = [parent for parent in out.parents if not parent.exists()]
@@ -31,7 +31,7 @@ def atomic_dir(out: Path) -> Iterator[Path]:
         hidden = partial_path(out)
         hidden.mkdir(mode=0o700)
         hold = PartialFileLock(hidden)
-        partial = hidden / "set"  # the hidden one is closed to others, which `out` need not be
+        partial = hidden / "set"  # a subfolder, since only the hidden folder is closed to other users
         partial.mkdir()
         yield partial
         if out.exists():
@@ -51,7 +51,7 @@ def atomic_dir(out: Path) -> Iterator[Path]:
 
 
 def _remove_empty_dirs(folders: list[Path]) -> None:
-    """Remove those folders, innermost first, as far as nobody has put anything into them."""
+    """Remove those folders, innermost first, as long as they are empty."""
     for folder in folders:
         try:
             folder.rmdir()

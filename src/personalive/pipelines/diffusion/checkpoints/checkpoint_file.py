@@ -1,8 +1,8 @@
-"""One file of weights: what is in it, and its tensors one after the other in little memory.
+"""One file of weights: its entries, and its tensors one after the other in little memory.
 
-Only formats that hold no code are read: safetensors, and what `torch.load(weights_only=True)` accepts once
-`pickles` has let it pass. Files are mapped, not read into memory, and mapped anew every few hundred megabytes:
-pages that were touched count as ours until their mapping is closed.
+Only formats that hold no code are read: safetensors, and files that `pickle_inspector.py` and then
+`torch.load(weights_only=True)` accept. Files are mapped, not read into memory, and mapped again every few hundred
+megabytes, since pages that were touched count as the process's memory until their mapping is closed.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ _SAFETENSORS_DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class TensorEntry:
-    """Shape and type of one tensor of a file."""
+    """The shape and type of one tensor of a file."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
 
     @property
     def nbytes(self) -> int:
-        """Size of the tensor in bytes."""
+        """The size of the tensor in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFile:
-    """A weights file and the entries it holds, in its own order. Made by `CheckpointFile.open`.
+    """A weights file and the entries it holds, in the file's order. Made by `CheckpointFile.open`.
 
-    `key_path` are the names that lead to them, `skipped` what lies beside them and is no tensor, `has_numpy_scalars` whether
-    numpy's numbers are in the file.
+    `key_path`: the names that lead to the entries; `skipped`: the names beside them whose values are no tensors;
+    `has_numpy_scalars`: whether numpy's scalars are in the file.
     """
 
     path: Path
@@ -69,14 +69,14 @@ class CheckpointFile:
 
     @classmethod
     def open(cls, path: Path) -> CheckpointFile:
-        """Look into a file. Raises `WeightsError`, with the file's name, for anything but plain tensors."""
+        """Read the entries of a file. Raises `WeightsError`, naming the file, for anything but plain tensors."""
         with _naming_file(path):
             wrong = diagnose_file(path)
             if wrong is not None:
                 raise WeightsError(wrong)
             file = cls._open_safetensors(path) if _is_safetensors(path) else cls._open_pickle(path)
         for name in (*file.entries, *file.key_path, *file.skipped):
-            if len(name) > _MAX_NAME_LENGTH or not name.isprintable():  # it would not look well in an error
+            if len(name) > _MAX_NAME_LENGTH or not name.isprintable():  # it could not be shown in an error message
                 raise WeightsError(
                     f"{path} holds an entry with the name {name[:100]!r}, which cannot be right."
                 )
@@ -95,7 +95,7 @@ class CheckpointFile:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was passed over to get at the entries, one sentence each."""
+        """What was chosen or skipped to find the entries, one sentence each."""
         said = []
         if self.key_path:
             said.append(f"{self.path}: the network is taken from {'.'.join(self.key_path)!r} in it.")
@@ -104,7 +104,7 @@ class CheckpointFile:
         return tuple(said)
 
     def stream(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """The named entries in turn. A tensor is valid only until the next one is asked for: copy it."""
+        """Yield the named entries in turn. Copy each tensor, as it is valid only until the next one is asked for."""
         pending = list(names)
         while pending:
             mapped = 0
@@ -116,10 +116,10 @@ class CheckpointFile:
 
 
 class _PickleReader:
-    """What `torch.load` gave."""
+    """The tensors of a file that `torch.load` reads."""
 
     def __init__(self, file: CheckpointFile) -> None:
-        # What numpy's numbers are made by, nothing of which could do harm as the survey let it pass.
+        # The constructors of numpy's scalars, which are harmless, as the inspector has accepted the file.
         allowed = _numpy_globals() if file.has_numpy_scalars else []
         with torch.serialization.safe_globals(allowed):
             content = torch.load(
@@ -138,7 +138,7 @@ class _PickleReader:
 
 
 def _numpy_globals() -> list[Any]:
-    """Everything that pickles of numpy's numbers name, under the names of both of its versions."""
+    """Return everything that pickles of numpy's scalars refer to, under the names of both of numpy's versions."""
     import numpy as np
 
     make = np.float64(0).__reduce__()[0]
@@ -173,7 +173,7 @@ def _is_safetensors(path: Path) -> bool:
 
 @contextmanager
 def _open_mapped(file: CheckpointFile) -> Iterator[_PickleReader | _SafetensorsReader]:
-    """The file's tensors, mapped for the time of the block."""
+    """Map the file's tensors for the time of the block."""
     with _naming_file(file.path):
         if _is_safetensors(file.path):
             with safe_open(file.path, framework="pt", device="cpu") as opened:
@@ -184,7 +184,7 @@ def _open_mapped(file: CheckpointFile) -> Iterator[_PickleReader | _SafetensorsR
 
 @contextmanager
 def _naming_file(path: Path) -> Iterator[None]:
-    """Whatever a broken file provokes in the block is named."""
+    """Convert every error that a broken file causes in the block to a `WeightsError` that names the file."""
     try:
         yield
     except WeightsError:
@@ -200,12 +200,12 @@ def _naming_file(path: Path) -> Iterator[None]:
 
 
 def summarize_error(error: Exception) -> str:
-    """Kind and first words of a library's error, which may quote what a file holds, as printable text."""
+    """Return the type and the first line of a library's error, which may quote a file, as printable text."""
     words = str(error).strip().split("\n", 1)[0][:200]
     return f"{type(error).__name__}: {''.join(sign if sign.isprintable() else '?' for sign in words)}"
 
 
 def format_names(names: Sequence[str]) -> str:
-    """The first few of those names, and how many more there are."""
+    """Return a list of the first three names for a message, and how many more there are."""
     more = len(names) - _MAX_LISTED
     return ", ".join(names[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""A set of weights written anew, one safetensors file a network: no pickle, and half the bytes in float16."""
+"""Conversion of a set of weights to one safetensors file per network: no pickle, and half the bytes in float16."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def convert(
 ) -> Path:
     """Write the set in `directory` to the new folder `out`, complete and checked, and return `out`.
 
-    Weights keep the type they are stored in unless `dtype` names one; what computes in float32 (the motion
-    extractor, the autoencoder's encoder) becomes float32 in any case. What no network uses is left out; `report` is
-    told of that and all else that is unusual. `out` appears only when all of it is written. Raises
-    `OutputExistsError` when it exists, `WeightsError` when the set is not sound, `InputError` when it cannot be
-    written.
+    Weights keep the type they are stored in unless `dtype` names one; parts that compute in float32 (the motion
+    extractor, the autoencoder's encoder) become float32 in any case. Entries that no network uses are left out;
+    `report` is called with a sentence on that and on everything unusual. `out` appears only when it is complete.
+    Raises `OutputExistsError` when `out` exists, `WeightsError` for a set that cannot be loaded, `InputError` when
+    `out` cannot be written.
     """
     if out.exists() or out.is_symlink():
         raise OutputExistsError(f"{out} exists already: give a new folder.")
@@ -54,7 +54,7 @@ def convert(
                 for sentence in filled.notes:
                     report(sentence)
             done += prepared.plan.nbytes
-            prepared.module.to_empty(device="meta")  # its file is written: make room for the next
+            prepared.module.to_empty(device="meta")  # frees its memory for the next network
     return out
 
 
@@ -65,7 +65,7 @@ def _write_network(prepared: PreparedNetwork, root: Path, out: Path) -> None:
     path = folder / network.converted_file.names[0]
     entries = {network.restore_name(name): tensor for name, tensor in prepared.module.state_dict().items()}
     save_file(entries, path, metadata={"format": "pt"})
-    path.chmod(folder.stat().st_mode & 0o666)  # the library keeps it to its owner, whatever the umask
+    path.chmod(folder.stat().st_mode & 0o666)  # the library makes it readable by its owner only, ignoring the umask
     if network.config is not None:
         config = network.config.find_in(root)
         if config is not None:
@@ -73,7 +73,7 @@ def _write_network(prepared: PreparedNetwork, root: Path, out: Path) -> None:
 
 
 def _stored_float_dtype(prepared: PreparedNetwork) -> torch.dtype:
-    """The floating type that holds all that is stored, but for what will be float32 anyway."""
+    """Return the floating type that holds all stored entries, except those that become float32 anyway."""
     free = prepared.spec.float32_prefixes
     kinds = {
         source.file.entries[source.name].dtype
@@ -86,7 +86,7 @@ def _stored_float_dtype(prepared: PreparedNetwork) -> torch.dtype:
 def _offset_progress(
     progress: LoadProgress | None, done: int, networks: list[PreparedNetwork]
 ) -> LoadProgress | None:
-    """Progress of one network as progress of all."""
+    """Return a callback that reports the progress of one network as the progress of all."""
     if progress is None:
         return None
     total = sum(prepared.plan.nbytes for prepared in networks)

@@ -1,7 +1,7 @@
-"""What a file is that should hold weights and does not: a pointer, a web page, an error message, half a file.
+"""Diagnosis of files that should hold weights and do not: a pointer, a web page, an error message, half a file.
 
-Downloads go wrong in few ways, and each leaves a file under the right name. The first bytes tell them apart, so
-that it is said before gigabytes are copied, and without the libraries that read weights.
+Downloads fail in a few ways, and each leaves a file of the right name. The first bytes tell them apart, so a user
+learns of it before gigabytes are copied, and without the libraries that read weights.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SAFETENSORS, _PICKLED = ".safetensors", (".pth", ".pt", ".bin", ".ckpt")
 
 
 def diagnose_file(path: Path) -> str | None:
-    """What is wrong with a file of weights or a config.json, as a sentence with its name; None for one that may do.
+    """Return a sentence, with the file's name, on what is wrong with a file of weights or a config.json, or None.
 
     Raises `OSError`.
     """
@@ -73,13 +73,13 @@ def _diagnose(path: Path, head: bytes, size: int) -> str | None:
 
 
 def _diagnose_pointer(head: bytes) -> str | None:
-    """What versioning keeps in place of large files."""
+    """Recognise a pointer that version control keeps in place of a large file."""
     words = next((words for start, words in _POINTERS.items() if head.startswith(start)), None)
     return None if words is None else f"is {words}."
 
 
 def _diagnose_archive(head: bytes) -> str | None:
-    """Something that the file may be in; a zip archive is also what `torch.save` writes."""
+    """Recognise an archive that may contain the file, except zip, which `torch.save` writes too."""
     kind = next((name for start, name in _ARCHIVES.items() if head.startswith(start)), None)
     if head[_TAR_OFFSET:].startswith(_TAR):
         kind = "tar"
@@ -87,7 +87,7 @@ def _diagnose_archive(head: bytes) -> str | None:
 
 
 def _diagnose_markup(head: bytes) -> str | None:
-    """A page or a store's error in place of the file."""
+    """Recognise a web page or a store's XML error in place of the file."""
     text = head
     for mark in _BYTE_ORDER_MARKS:
         text = text.removeprefix(mark)
@@ -102,7 +102,7 @@ def _diagnose_markup(head: bytes) -> str | None:
 
 
 def _diagnose_text(path: Path, head: bytes, size: int) -> str | None:
-    """A text in place of the file; JSON is what interfaces answer in."""
+    """Recognise a text in place of the file, such as an API's answer in JSON."""
     if size > _MAX_MESSAGE_BYTES:
         return None
     try:
@@ -117,7 +117,7 @@ def _diagnose_text(path: Path, head: bytes, size: int) -> str | None:
 
 
 def _diagnose_suffix(path: Path, head: bytes) -> str | None:
-    """A file of the one kind under the name of the other."""
+    """Recognise a file of one format that has the suffix of the other."""
     pickled = head.startswith((_ZIP, b"\x80\x02"))
     if path.suffix == _SAFETENSORS and pickled:
         return (
@@ -129,7 +129,7 @@ def _diagnose_suffix(path: Path, head: bytes) -> str | None:
 
 
 def _diagnose_truncation(path: Path, head: bytes, size: int) -> str | None:
-    """A file that ends before what it describes; of torch.save's first format that is found when it is read."""
+    """Recognise a file that is shorter than it describes; in torch.save's legacy format, reading finds that out."""
     if head.startswith(_ZIP):
         with path.open("rb") as file:
             file.seek(max(0, size - _MAX_ZIP_END))
@@ -147,13 +147,13 @@ def _diagnose_truncation(path: Path, head: bytes, size: int) -> str | None:
 
 
 def _header_length(head: bytes) -> int | None:
-    """Bytes of the header that a safetensors file announces; None for what begins as no such file does."""
+    """Return the length of the header that a safetensors file declares; None for a file of another format."""
     length = int.from_bytes(head[:8], "little")
     return length if length <= _MAX_HEADER_BYTES and head[8:9] == b"{" else None
 
 
 def _described_bytes(path: Path, length: int) -> int:
-    """Bytes of tensors that a safetensors header describes; 0 where it is none, which is for the library to say."""
+    """Return the bytes of tensors that a safetensors header describes; 0 for a bad header, which the library reports."""
     with path.open("rb") as file:
         file.seek(8)
         text = file.read(length)

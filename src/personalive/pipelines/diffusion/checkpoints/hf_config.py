@@ -1,9 +1,8 @@
-"""The sizes of the networks that a library published: read off the config.json that lies beside their weights.
+"""The sizes of networks that are published for a library, read from the config.json beside their weights.
 
-Such a file is in the dialect of diffusers or transformers, and may be anybody's. What is about sizes is taken from
-it, with the library's defaults where it says nothing; a kind of network that is not built here is refused; all
-else, an implementation to be fetched and run, say, is not even looked at. Functions raise ValueError for what is
-wrong.
+Such a file follows diffusers or transformers, and cannot be trusted. Sizes are read from it, with the library's
+defaults where they are missing; kinds of networks that are not implemented here are refused. Everything else, such
+as an implementation to be fetched and run, is ignored. Functions raise ValueError for invalid values.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ Config = Mapping[str, Any]
 
 _MAX_VALUE = 1 << 16
 _MAX_LEVELS = 4
-"""Sizes that an autoencoder works at: latents are an eighth of the picture."""
+"""The number of sizes that an autoencoder works at: latents are an eighth of the picture."""
 
 
 def read_autoencoder_params(config: Config) -> AutoencoderParams:
-    """Of diffusers' AutoencoderKL."""
+    """Read the sizes of diffusers' AutoencoderKL."""
     widths = _read_int_list(config, "block_out_channels", (64,))
     for key, kind in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
         _check_equals(config, key, [kind] * len(widths), [kind])
@@ -45,7 +44,7 @@ def read_autoencoder_params(config: Config) -> AutoencoderParams:
 
 
 def read_tiny_autoencoder_params(config: Config) -> TinyAutoencoderParams:
-    """Of the decoder of diffusers' AutoencoderTiny."""
+    """Read the sizes of the decoder of diffusers' AutoencoderTiny."""
     widths = _read_int_list(config, "decoder_block_out_channels", (64, 64, 64, 64))
     if len(set(widths)) > 1:
         raise ValueError("decoder_block_out_channels differ, which is not built here")
@@ -63,7 +62,7 @@ def read_tiny_autoencoder_params(config: Config) -> TinyAutoencoderParams:
 
 
 def read_image_encoder_params(config: Config) -> ImageEncoderParams:
-    """Of transformers' CLIPVisionModelWithProjection."""
+    """Read the sizes of transformers' CLIPVisionModelWithProjection."""
     activation = config.get("hidden_act", "quick_gelu")
     if activation not in ("quick_gelu", "gelu"):
         raise ValueError(f"hidden_act is {_format_value(activation)}; quick_gelu and gelu are built here")
@@ -82,7 +81,7 @@ def read_image_encoder_params(config: Config) -> ImageEncoderParams:
 
 
 def _read_int(config: Config, key: str, default: int, maximum: int = _MAX_VALUE) -> int:
-    """A whole number from 1 to `maximum`: with a larger one, building takes hours or all of the memory."""
+    """Read a whole number from 1 to `maximum`; with a larger one, building would take hours or all of the memory."""
     value = config.get(key, default)
     if type(value) is not int or not 1 <= value <= maximum:
         raise ValueError(f"{key} is {_format_value(value)}, not a whole number from 1 to {maximum}")

@@ -1,4 +1,4 @@
-"""What wrappers around a network put before the names of its entries, found by the names that fit without it."""
+"""The prefixes that wrappers around a network add to its entries' names, found by the names that fit without them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable, Collection, Iterator
 
 from personalive.pipelines.diffusion.checkpoints.state_dict_search import WRAPPER_KEYS
 
-# Parts that compiling, sharding and checkpointing put in, at the front or in the middle; no layer is called so.
+# Parts that compiling, sharding and checkpointing insert, at the front or in the middle; no layer has such a name.
 _WRAPPER_NAMES = re.compile(r"(?:(?<=\.)|^)(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 
 
 class KeyPrefix:
-    """How a file names a network's entries: with a `prefix` that is to be taken off, or the empty one.
+    """The `prefix` that a file puts before the names of a network's entries, which is to be removed, or "".
 
-    `is_known` says whether a name is one of the network's. A prefix is taken for one if more names fit without it, and
-    if all entries have it or it is made of what wrappers are usually called.
+    `is_known` returns whether a name is one of the network's. A prefix is recognised if more names fit without it,
+    and if all entries have it or it is made of the usual names of wrappers.
     """
 
     def __init__(self, names: Collection[str], network: str, is_known: Callable[[str], bool]) -> None:
@@ -28,13 +28,13 @@ class KeyPrefix:
                 found, self.prefix = count, prefix
 
     def __call__(self, name: str) -> str | None:
-        """The entry's name without what was put before it; None for an entry that lacks it."""
+        """Return the entry's name without the prefix; None for an entry that lacks it."""
         bare = _WRAPPER_NAMES.sub("", name)
         return bare[len(self.prefix) :] if bare.startswith(self.prefix) else None
 
     @property
     def note(self) -> str | None:
-        """What is taken off the names, for the user; None where nothing is."""
+        """A message on what is removed from the names; None where nothing is."""
         parts = (["_orig_mod."] if self.wrapper_names else []) + ([self.prefix] if self.prefix else [])
         return f"{' and '.join(map(repr, parts))} in its entries' names is taken off" if parts else None
 
@@ -53,7 +53,7 @@ def _candidate_prefixes(names: Collection[str], network: str) -> set[str]:
 
 
 def _common_prefixes(names: Collection[str]) -> Iterator[str]:
-    """What all of several names begin with: "a." and "a.b." of "a.b.c" and "a.b.d"."""
+    """Yield what all of several names begin with: "a." and "a.b." of "a.b.c" and "a.b.d"."""
     if len(names) > 1:
         first, last = min(names), max(names)  # what these two share, all share
         for place, (one, other) in enumerate(zip(first, last, strict=False)):

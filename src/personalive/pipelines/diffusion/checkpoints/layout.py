@@ -1,4 +1,4 @@
-"""Which files make up a set of weights, where they lie on disk, and where they are published.
+"""The layout of a set of weights: its files, where they are on disk, and where they are published.
 
 A set is a folder laid out like the research code's `pretrained_weights/`:
 
@@ -9,7 +9,7 @@ A set is a folder laid out like the research code's `pretrained_weights/`:
     taesd/                           optional: the tiny autoencoder and its config.json
     model.json                       optional: the networks' sizes, where they are not the released ones
 
-Where a weights file lies there twice, the safetensors one is taken: it holds no code.
+Where a weights file exists in both formats, the safetensors one is used, since it holds no code.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from personalive.paths import cache_dir, expand_user
 MODEL_CONFIG = "model.json"
 WEIGHTS_FOLDER = "pretrained_weights"
 INDEX_SUFFIX = ".index.json"
-"""What the name of a list ends with that stands for weights in several files."""
+"""The suffix of an index, which lists the files of weights that are split into several."""
 _SHARDED_SUFFIXES = (".safetensors", ".bin")
 
 
 @dataclass(frozen=True, slots=True)
 class Repository:
-    """A repository on the hub at the revision this version was written against."""
+    """A repository on the hub, at the revision this version was written for."""
 
     name: str
     revision: str
@@ -36,7 +36,7 @@ class Repository:
 
 @dataclass(frozen=True, slots=True)
 class FileDigest:
-    """Size in bytes and SHA-256 of a published file."""
+    """The size in bytes and the SHA-256 of a published file."""
 
     size: int
     sha256: str
@@ -46,10 +46,10 @@ class FileDigest:
 class PublishedFile:
     """One file of a set and its source.
 
-    `folder` is relative to the set's own folder. `remote` lists the paths it may have in its repository, the
+    `folder` is relative to the set's folder. `remote` lists the paths it may have in its repository, the
     preferred one first; on disk it keeps that path's last part. `optional` files are fetched only when asked
-    for, and a set is complete without them; it may be without `fallback` ones too, which are fetched where the
-    others leave entries open.
+    for, and a set is complete without them. It may be complete without `fallback` files too, which are fetched
+    where the others lack entries.
     """
 
     folder: PurePosixPath
@@ -64,12 +64,12 @@ class PublishedFile:
         return tuple(PurePosixPath(path).name for path in self.remote)
 
     def known_digest(self, name: str) -> FileDigest | None:
-        """What is known of the published file of that name, at the revision that is wanted."""
+        """Return the known digest of the published file of that name, at this revision; None if unknown."""
         remote = next((path for path in self.remote if PurePosixPath(path).name == name), None)
         return None if remote is None else KNOWN_DIGESTS.get((self.repository, remote))
 
     def find_in(self, root: Path) -> Path | None:
-        """The file in the set at `root`, under the first of its names that is there; None when missing.
+        """Return the file in the set at `root`, under the first of its names that exists; None when missing.
 
         Weights in several files are found by their index.
         """
@@ -102,7 +102,7 @@ def _library_files(
     optional: bool = False,
     fallback: bool = False,
 ) -> tuple[PublishedFile, PublishedFile]:
-    """The weights and the config.json of a network that a library defines."""
+    """Return the weights and the config.json of a network that a library defines."""
     local, remote = PurePosixPath(folder, inside), PurePosixPath(inside)
     return (
         PublishedFile(local, repository, tuple(str(remote / name) for name in names), optional, fallback),
@@ -144,7 +144,7 @@ FILES = (
     TINY_VAE,
     TINY_VAE_CONFIG,
 )
-"""Every file of a set, in the order they are fetched."""
+"""Every file of a set, in the order in which they are fetched."""
 
 KNOWN_DIGESTS = {
     (_VARIATIONS, "unet/diffusion_pytorch_model.bin"): FileDigest(
@@ -163,7 +163,7 @@ KNOWN_DIGESTS = {
         9_793_292, "db169d69145ec4ff064e49d99c95fa05d3eb04ee453de35824a6d0f325513549"
     ),
 }
-"""What published files are, whoever says otherwise: a mirror, or a copy on this machine."""
+"""Digests of published files, which take precedence over what a mirror reports or a local copy holds."""
 
 LICENCES = (
     "The weights have licences of their own: PersonaLive's were trained from X-NeMo's, which are CC BY-NC 4.0, for "
@@ -173,16 +173,16 @@ LICENCES = (
 
 
 def default_weights_dir() -> Path:
-    """The set that is used when none is named."""
+    """Return the folder of the set that is used when none is named."""
     return cache_dir() / WEIGHTS_FOLDER
 
 
 def resolve_weights_dir(directory: Path) -> Path:
-    """The set's own folder, given it or the folder around it (a checkout of the research code, say)."""
+    """Return the set's folder, given it or its parent folder (such as a checkout of the research code)."""
     inner = directory / WEIGHTS_FOLDER
     return inner if inner.is_dir() and not (directory / "personalive").is_dir() else directory
 
 
 def find_weights_dir(directory: Path | None) -> Path:
-    """The folder of the set that is named, or of the one that is used when none is."""
+    """Return the folder of the set that is named, or of the default one if `directory` is None."""
     return resolve_weights_dir(expand_user(directory)) if directory else default_weights_dir()

@@ -1,4 +1,4 @@
-"""A set of weights on disk → the networks, ready to run; and the check of a set without keeping them."""
+"""Loading of a set of weights into networks that are ready to run, and the check of a set without loading it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class PreparedNetwork:
     module: nn.Module
     plan: StateDictPlan
     notes: tuple[str, ...] = ()
-    """What the user should know of its files, one sentence each: complete when it is filled."""
+    """What the user should know about its files, one sentence each; complete after `fill`."""
 
     def fill(
         self, device: torch.device, dtype: torch.dtype, progress: Callable[[int], None]
@@ -61,9 +61,8 @@ class PreparedNetwork:
 def prepare_networks(directory: Path, *, strict: bool = False) -> list[PreparedNetwork]:
     """Build every network of the set in `directory` and account for every entry of its files.
 
-    No weights are read. `directory` is the set's folder or the one around it. Raises `WeightsError` naming
-    the first network that does not fit and what is wrong with it; when `strict`, so do entries that belong to
-    nothing.
+    No weights are read. `directory` is the set's folder or its parent. Raises `WeightsError` naming the first
+    network that does not fit and what is wrong with it; when `strict`, also for entries that belong to no network.
     """
     root = resolve_weights_dir(directory)
     if not root.is_dir():
@@ -89,9 +88,9 @@ def _prepare_network(network: NetworkSpec, root: Path, module: nn.Module, *, str
 
 
 def verify_checksums(networks: list[PreparedNetwork], progress: LoadProgress | None = None) -> None:
-    """Compare the files of a set that have checksums, those that `torch.save` wrote, with them.
+    """Verify the checksums of those files of a set that have them, which `torch.save` wrote.
 
-    Raises `WeightsError` for the first that is not what was written, whether or not what is used is concerned.
+    Raises `WeightsError` for the first record with another checksum, even if nothing in it is used.
     """
     files = {source.file.path for prepared in networks for source in prepared.plan.all_sources}
     archived = sorted(path for path in files if path.suffix != ".safetensors" and zip_archive.is_zip(path))
@@ -108,9 +107,9 @@ def verify_checksums(networks: list[PreparedNetwork], progress: LoadProgress | N
 
 
 def needs_base_unet(directory: Path) -> bool:
-    """Whether the denoising UNet lacks entries in the set in `directory`, as it is, that a base UNet may have.
+    """Return whether the denoising UNet of the set in `directory` lacks entries that a base UNet may have.
 
-    Reads no weights. Raises `WeightsError` where that cannot be told, as files are missing or unsound.
+    No weights are read. Raises `WeightsError` where files are missing or damaged, so that this cannot be known.
     """
     root = resolve_weights_dir(directory)
     module = DENOISING_UNET.build(root, read_model_config(root))
@@ -128,10 +127,10 @@ def load_components(
     offloaded: Collection[str] = (),
     on_host: Collection[str] = (),
 ) -> Components:
-    """Load the set in `directory`: every network on `device`, in `dtype` but where `Components` says otherwise.
+    """Load the set in `directory`: every network on `device` and in `dtype`, with the exceptions of `Components`.
 
-    Networks named in `offloaded` wait on the host until they are needed; those in `on_host` are left there, for the
-    caller to bring. Memory stays near one copy of the weights in `dtype`. Raises `WeightsError` naming the file and
+    Networks named in `offloaded` wait on the host until they are needed; those in `on_host` stay there, for the
+    caller to move. Memory stays near one copy of the weights in `dtype`. Raises `WeightsError` naming the file and
     the entry that cannot be used.
     """
     return build_components(
@@ -153,7 +152,7 @@ def build_components(
     offloaded: Collection[str] = (),
     on_host: Collection[str] = (),
 ) -> Components:
-    """Fill networks that `prepare_networks` gave; see `load_components`. They can be filled once."""
+    """Fill networks that `prepare_networks` returned, which is possible once; see `load_components`."""
     loaded: dict[str, nn.Module | None] = {"tiny_vae": None}
     warnings: list[str] = []
     for prepared in fill_networks(networks, device, dtype, progress, (*offloaded, *on_host)):
@@ -170,7 +169,7 @@ def fill_networks(
     progress: LoadProgress | None,
     offloaded: Collection[str] = (),
 ) -> Iterator[PreparedNetwork]:
-    """Fill networks one after the other, each yielded when it is complete; those `offloaded` on the host."""
+    """Fill networks one by one and yield each when it is complete; those named in `offloaded` are on the host."""
     total = sum(prepared.plan.nbytes for prepared in networks)
     done = 0
     for prepared in networks:

@@ -1,8 +1,8 @@
-"""The sizes of the networks of a set: the released ones, unless its `model.json` says otherwise.
+"""The sizes of the networks of a set: the released ones, unless its `model.json` gives others.
 
     {"format": 1, "denoising_unet": {"block_out_channels": [32, 64, 64, 64], "cross_attention_width": 32}, …}
 
-A section names a network, its keys the fields of that network's params; what is not said is as released.
+A section names a network; its keys are the fields of that network's params. Missing ones are as released.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FORMAT_VERSION = 1
 _MAX_JSON_BYTES = 1 << 20
 _MAX_VALUE = 4096
 _MAX_LIST_LENGTH = 6
-# Numbers that multiply what is built: without a bound, one wrong digit takes hours or all of the memory.
+# Sizes that multiply the work of building: without a bound, one wrong digit would take hours or all of the memory.
 _MAX_VALUES = {
     "layers_per_block": 8,
     "depths": 64,
@@ -41,7 +41,7 @@ _MAX_VALUES = {
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """One params object per network, but of those that are published with a config.json of their own."""
+    """One params object per network, except for those that are published with a config.json."""
 
     reference_unet: UNetParams = field(default_factory=UNetParams)
     denoising_unet: DenoisingUNetParams = field(default_factory=DenoisingUNetParams)
@@ -62,7 +62,7 @@ class ModelConfig:
 
 
 def read_model_config(root: Path) -> ModelConfig:
-    """The sizes of the set at `root`. Raises `WeightsError` naming what is wrong in its `model.json`."""
+    """Read the sizes of the set at `root`. Raises `WeightsError` naming what is wrong in its `model.json`."""
     path = root / MODEL_CONFIG
     if not path.is_file():
         return ModelConfig()
@@ -82,7 +82,7 @@ def read_model_config(root: Path) -> ModelConfig:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file. Raises `WeightsError` when there is none, or one too large to be about sizes."""
+    """Read the JSON object in a file. Raises `WeightsError` when there is none, or one larger than 1 MiB."""
     try:
         wrong = diagnose_file(path)
         if wrong is not None:
@@ -100,7 +100,7 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def write_model_config(root: Path, config: ModelConfig) -> None:
-    """Write `model.json`, every size spelt out."""
+    """Write `model.json` with every size."""
     content = {"format": FORMAT_VERSION, **asdict(config)}
     (root / MODEL_CONFIG).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 

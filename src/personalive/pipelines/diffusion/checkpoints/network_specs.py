@@ -1,4 +1,4 @@
-"""The networks of a set: how each is built, which files fill it, and what its files are forgiven."""
+"""The networks of a set: how each is built, which files fill it, and which of their entries may be ignored."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _ATTENTION_RENAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_att
 
 
 def _rename_legacy_vae_key(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
-    """Names and shapes of older exports, whose attention was made of 1×1 convolutions, as they are today."""
+    """Convert a name and shape of older exports, whose attention was made of 1×1 convolutions, to today's."""
     renamed = _LEGACY_ATTENTION_KEY.sub(
         lambda match: f"{match[1]}.{_ATTENTION_RENAMES[match[2]]}.{match[3]}", name
     )
@@ -50,13 +50,16 @@ def _rename_legacy_vae_key(name: str, shape: tuple[int, ...]) -> tuple[str, tupl
 
 
 def _rename_tiny_vae_key(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
-    """The convolution behind a doubling is a part of it here: these alone, but for the first, keep the width."""
+    """Rename a convolution after an upsampling, which is a part of it here.
+
+    Only these convolutions, besides the first one, keep the width.
+    """
     keeps_width = len(shape) == _WEIGHT_AXES and shape[0] == shape[1]
     return (_TINY_UPSAMPLE_STORED.sub(r"\1.conv.weight", name) if keeps_width else name), shape
 
 
 def _restore_tiny_vae_key(name: str) -> str:
-    """The other way round."""
+    """Return the published name of an entry, which is the inverse of `_rename_tiny_vae_key`."""
     return _TINY_UPSAMPLE_MODULE.sub(r"\1.weight", name)
 
 
@@ -64,10 +67,11 @@ def _restore_tiny_vae_key(name: str) -> str:
 class NetworkSpec:
     """One network of a set.
 
-    `files` are laid over one another, later over earlier. `build` makes the module, on the meta device but for its
-    constants. `converted_file` is the file that a converted set keeps it in. `rename` takes an entry of a file to the
-    module's, `restore_name` the name back. Entries that begin like one of `ignored_prefixes` may be in a file for nothing; those
-    that begin like one of `float32_prefixes` are not kept in any other type.
+    Entries of later `files` replace those of earlier ones. `build` makes the module, on the meta device except for
+    its constants. `converted_file` is the network's file in a converted set. `rename` converts the name and shape of
+    a file's entry to the module's, `restore_name` converts the name back. Entries that begin with one of
+    `ignored_prefixes` are ignored if they belong to nothing; those that begin with one of `float32_prefixes` are
+    always kept in float32.
     """
 
     name: str
@@ -81,11 +85,11 @@ class NetworkSpec:
     config: PublishedFile | None = None
 
     def resolve_dtype(self, entry: str, dtype: torch.dtype) -> torch.dtype:
-        """What a floating entry of the module is kept in where the others are in `dtype`."""
+        """Return the type that a floating-point entry of the module is kept in where `dtype` is asked for."""
         return torch.float32 if entry.startswith(self.float32_prefixes) else dtype
 
     def find_files(self, root: Path) -> list[Path]:
-        """Its files that are in the set. Raises `MissingWeightsError` when there is none."""
+        """Return the network's files that are in the set. Raises `MissingWeightsError` when there are none."""
         found = [path for path in (file.find_in(root) for file in self.files) if path is not None]
         if not found:
             expected = root / self.converted_file.folder / self.converted_file.names[-1]
@@ -96,14 +100,14 @@ class NetworkSpec:
         return found
 
     def missing_files(self, root: Path) -> list[Path]:
-        """Where its files would be that are not in the set."""
+        """Return the paths of the network's files that are missing in the set."""
         return [root / file.folder / file.names[-1] for file in self.files if file.find_in(root) is None]
 
 
 def _build_from_hf_config(
     file: PublishedFile, read: Callable[[hf_config.Config], Params], construct: Callable[[Params], nn.Module]
 ) -> Callable[[Path, ModelConfig], nn.Module]:
-    """How a network is built whose sizes are in a config.json."""
+    """Return a function that builds a network whose sizes are in a config.json."""
 
     def build(root: Path, sizes: ModelConfig) -> nn.Module:
         del sizes
@@ -128,7 +132,7 @@ def _build_from_model_config(
 
 
 class _Uninitialized(TorchFunctionMode):
-    """Build layers without drawing numbers: on the meta device, too, that takes longer than all else."""
+    """A mode that builds layers without drawing random numbers, which takes most of the time even on the meta device."""
 
     def __torch_function__(
         self,
@@ -145,11 +149,11 @@ class _Uninitialized(TorchFunctionMode):
 
 @contextmanager
 def _on_meta_device(path: Path) -> Iterator[None]:
-    """Build in the block, on the meta device; what goes wrong is put down to the file with the sizes."""
+    """Build on the meta device within the block, and convert errors to one that names the file with the sizes."""
     try:
         with torch.device("meta"), _Uninitialized():
             yield
-    except Exception as error:  # layers say what is wrong with sizes in many ways
+    except Exception as error:  # layers raise errors of many types for wrong sizes
         raise WeightsError(f"{path} describes no usable network ({summarize_error(error)}).") from error
 
 
@@ -177,7 +181,7 @@ NETWORKS = (
         layout.MOTION_EXTRACTOR,
         (layout.MOTION_EXTRACTOR,),
         _build_from_model_config(lambda sizes: MotionExtractor(sizes.motion_extractor)),
-        ignored_prefixes=("",),  # the published file carries entries of a larger model
+        ignored_prefixes=("",),  # the published file also holds entries of a larger model
         float32_prefixes=(
             "",
         ),  # keypoints are truncated to pixels, and half precision moves them into others
@@ -201,7 +205,7 @@ NETWORKS = (
         (layout.VAE,),
         _build_from_hf_config(layout.VAE_CONFIG, hf_config.read_autoencoder_params, Autoencoder),
         rename=_rename_legacy_vae_key,
-        # A session's first frames inherit what is rounded in the reference.
+        # A session's first frames inherit the rounding errors of the reference.
         float32_prefixes=("encoder.", "quant_conv."),
         config=layout.VAE_CONFIG,
     ),
@@ -223,5 +227,5 @@ TINY_VAE = NetworkSpec(
 
 
 def list_networks(root: Path) -> tuple[NetworkSpec, ...]:
-    """The networks of the set at `root`: all that it must have, and the optional one if it is there."""
+    """Return the networks of the set at `root`: all that it must have, and the optional one if it is there."""
     return (*NETWORKS, TINY_VAE) if layout.TINY_VAE.find_in(root) else NETWORKS

@@ -21,7 +21,7 @@ from personalive.pipelines.diffusion.networks.unet import UNet
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 
 EntryDtype = Callable[[str, str], torch.dtype]
-"""A function that takes a network's and an entry's name and returns the floating-point type the entry is kept in."""
+"""A function of a network's and an entry's name that returns the floating-point type the entry is kept in."""
 
 _FUSED_UPSAMPLE_GROWTH = 16 / 9 - 1
 """The growth of an upsampling's weights when it becomes one convolution; see `Upsample.fuse_conv_transpose`."""
@@ -30,7 +30,7 @@ _PIXELS_PER_LATENT = 8 * 8
 
 # Elements that are alive at the peak, as multiples of a network's first width.
 _UNET_FACTOR = 31.2
-"""For each of a frame's latents: at 64×64 in the feed-forward, its input four times and twice eight times as wide."""
+"""For each of a frame's latents: in the feed-forward at 64×64, its input four times, and twice 8 times as wide."""
 _DECODER_FACTOR = 6.2
 """For each pixel: a norm at full size, of twice the width."""
 _ENCODER_FACTOR = 5.2
@@ -62,8 +62,8 @@ class StepBytes:
     """Bytes in addition to the weights, at one size and with one number of keyframes.
 
     `bank`: keys and values of one reference or keyframe; `unet`, `motion` and `pose`: those alive at the peak of
-    each stage, for one session; `decode`: of one frame while it is decoded; `output`: of a chunk's frames until they
-    leave; `encode` and `reference`: those alive while a reference is encoded and run through the reference UNet.
+    each stage, for one session; `decode`: of one frame while it is decoded; `output`: of a chunk's frames until
+    they leave; `encode` and `reference`: alive while a reference is encoded and run through the reference UNet.
     """
 
     bank: int

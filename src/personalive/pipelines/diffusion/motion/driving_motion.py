@@ -53,7 +53,7 @@ class DrivingMotion:
         )
 
     def pad(self, frames: int) -> DrivingMotion:
-        """Return the motion of that number of frames: the first ones, then the last one repeated where more are due."""
+        """Return the motion of that number of frames: the first ones, then the last one repeated as needed."""
         index = torch.arange(frames).clamp(max=len(self) - 1)
         head = HeadMotion(*(value[index] for value in self.head))
         return DrivingMotion(

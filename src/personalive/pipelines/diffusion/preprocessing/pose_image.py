@@ -24,7 +24,7 @@ def draw_pose_image(points: Tensor, height: int, width: int) -> Tensor:
     """Draw pose images of keypoints (N, K, 3): float32 (N, 3, height, width) in [0, 1].
 
     Each drawn keypoint colours the pixels within 4 px of the one it lies in; where discs overlap, colours add
-    up to at most 1. Of a disc outside of the image, the part inside is drawn; keypoints that are not finite are not.
+    up to at most 1. Of a disc across the border, the part inside is drawn; keypoints that are not finite are not.
     """
     discs = _disc_masks(project_to_pixels(points, height, width), height, width)
     canvas = torch.zeros(len(points), 3, height, width, dtype=torch.float32, device=points.device)

@@ -36,7 +36,7 @@ class BenchmarkConfig:
     """What to measure: a set of weights, or random ones of the size `random`; medians over `steps` steps.
 
     `whole`: measure steps as sessions run them too, besides those of the networks alone. `warmup`: the number of
-    steps before these that do not count; by default five, and one on a CPU, whose clock and libraries need no more.
+    steps before these that do not count; by default five, and one on a CPU, which needs no more.
     """
 
     parameters: PersonaLiveLoadParameters
@@ -50,7 +50,7 @@ class BenchmarkConfig:
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkRow:
-    """The times of steps with one number of sessions and keyframes: as sessions run them, and the networks alone."""
+    """Times of steps with one number of sessions and keyframes: as sessions run them, and of the networks alone."""
 
     whole: StepTimes | None
     networks: StepTimes
@@ -63,9 +63,9 @@ class BenchmarkResult:
     `load_seconds`: reading or making the weights; `warm_up_seconds`: from then until a first frame is possible,
     shorter at a second start; `first_chunk_seconds`: from a fused reference to its first frames; `peak_gb`: the
     most that tensors took; `held_gb`: GPU memory that is held while streaming, including that of the recordings;
-    `memory_plan`, `memory_note`, `planned_gb`: what was given up for memory, and how much that was expected to take;
+    `memory_plan`, `memory_note`, `planned_gb`: what was given up for memory, and what that was expected to take;
     `recorded`: how many recordings each stage has;
-    `faces`: the share of the whole steps' frames in which a face was found, None where no whole steps were measured.
+    `faces`: the share of the whole steps' frames in which a face was found, None where none were measured.
     """
 
     device: str

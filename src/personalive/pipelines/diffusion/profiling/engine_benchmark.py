@@ -132,7 +132,7 @@ def reserved_memory_gb(device: torch.device) -> float:
 
 
 def peak_memory_gb(device: torch.device) -> float:
-    """Return the peak of memory used since the process began, in GB: a GPU's if there is one, else the process's."""
+    """Return the peak memory since the process began, in GB: a GPU's if there is one, else the process's."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return peak_rss_bytes() / 1e9

@@ -1,8 +1,8 @@
 """A benchmark of whole steps, as sessions run them: the shipped portrait and driving clip, with default parameters.
 
-Frames are prepared (faces detected and cropped) on a thread ahead of the steps, as in a job. A step goes from asking
-for the next prepared chunk to its frames in the host's memory. So where preparing is slower than the networks, its
-time is measured. Decoding the clip is left out. Keyframes are forced as in `engine_benchmark.py`.
+Frames are prepared (faces detected and cropped) on a thread ahead of the steps, as in a job. A step goes from
+asking for the next prepared chunk to its frames in the host's memory. So where preparing is slower than the
+networks, its time is measured. Decoding the clip is left out. Keyframes are forced as in `engine_benchmark.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from personalive.pipelines.diffusion.warmup import with_keyframes
 PREPARED_CHUNKS = 2
 """The number of chunks that are prepared in advance, as many as a job's reader may hold."""
 _NO_KEYFRAMES = PersonaLiveRunParameters(keyframe_threshold=1e9)
-"""A threshold at which there are no keyframes except those that are forced; other parameters are at their defaults."""
+"""A threshold at which there are no keyframes except those that are forced; all else is at its default."""
 _MAX_CHUNKS_TO_FACE = 8
 """The number of chunks within which a face must be found."""
 

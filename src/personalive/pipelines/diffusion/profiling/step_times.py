@@ -35,7 +35,7 @@ class StageTime:
 
 @dataclass(frozen=True, slots=True)
 class StepTimes:
-    """The times in milliseconds of `steps` steps of `sessions` sessions at once, with `keyframes` keyframes each."""
+    """The times in ms of `steps` steps of `sessions` sessions at once, with `keyframes` keyframes each."""
 
     sessions: int
     keyframes: int
