@@ -5,16 +5,16 @@
     report = personalive.animate("portrait.jpg", "driving.mp4", "result.mp4")
     print(report.frames, report.states)
 
-For frames of your own, load a pipeline and step a session:
+To animate your own frames, load a pipeline and step a session:
 
     with personalive.load_pipeline() as pipeline:
         reference = pipeline.fuse(image)
         with pipeline.open_session(reference) as session:
             animated = session.step(chunk)
 
-The diffusion pipeline has an interface of its own, which takes any number of frames: `PersonaLive`.
+The diffusion pipeline has a second interface, which takes any number of frames: `PersonaLive`.
 
-Importing this is cheap; what is heavy is imported by the call that needs it.
+Importing this package is cheap; heavy modules are imported by the calls that need them.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def animate(
 
     `options` are the fields of `personalive.jobs.AnimateJob`: `size`, `crop`, `paste_back`, `fps`,
     `parameters={"expression": 1.2}` and so on; an unknown one raises `TypeError`. `progress` is called with
-    the stage's name, frames done, and frames in all or None.
+    the stage's name, the frames done, and the total or None.
 
     Raises a `PersonaLiveError`: its message says what cannot be used and what to do.
     """
@@ -87,7 +87,7 @@ def animate(
 def load_pipeline(name: str = "auto", **parameters: Any) -> Pipeline[Any, Any]:
     """Load a pipeline by name, or for "auto" the best that can run here; close it when done.
 
-    `parameters` are those of its `load_parameters`, such as `width`, `height` and `seed`.
+    `parameters` are the fields of its `load_parameters`, such as `width`, `height` and `seed`.
 
     Raises `UnknownPipelineError`, `PipelineUnavailableError`, or `InputError` for a parameter out of bounds.
     """

@@ -1,4 +1,4 @@
-"""The diffusion pipeline from Python: frames in as they come, animated frames out.
+"""The diffusion pipeline from Python: takes frames as they arrive, returns animated frames.
 
     with personalive.PersonaLive.from_pretrained() as live:
         with live.session(live.fuse("portrait.jpg")) as session:
@@ -39,14 +39,14 @@ if TYPE_CHECKING:
 Dtype = Literal["auto", "float32", "float16", "bfloat16", "float8"]
 
 _DEFAULT_FRAME_SECONDS = 1 / 25
-"""Between frames whose times are not given."""
+"""Time between frames whose times are not given, in seconds."""
 
 
 class PersonaLive:
     """The loaded diffusion pipeline. Close it when done, or use it in a `with` block."""
 
     def __init__(self, pipeline: PersonaLivePipeline) -> None:
-        """With a pipeline that is loaded already; `from_pretrained` loads one. Closing closes it."""
+        """Use a pipeline that is loaded already, and close it in `close`; `from_pretrained` loads one."""
         self._pipeline = pipeline
 
     @classmethod
@@ -58,9 +58,9 @@ class PersonaLive:
         dtype: Dtype = "auto",
         **parameters: Any,
     ) -> Self:
-        """Load the weights in `directory`, by default those that `personalive download` fetched.
+        """Load the weights in `directory`, by default those that `personalive download` downloaded.
 
-        `device`: auto, cpu, cuda, cuda:1 or mps. `dtype`: what the networks compute in; auto is float16 on a GPU
+        `device`: auto, cpu, cuda, cuda:1 or mps. `dtype`: the networks' floating type; auto is float16 on a GPU
         and float32 elsewhere. `parameters`: any other of `PersonaLiveLoadParameters`, such as `width` and
         `height` of the animated frames, `seed` and `latency`.
 
@@ -74,24 +74,24 @@ class PersonaLive:
 
     @property
     def parameters(self) -> PersonaLiveLoadParameters:
-        """What it was loaded with."""
+        """The load parameters."""
         return self._pipeline.parameters
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What may be wrong with the results as it was loaded, one sentence each."""
+        """What may be wrong with the results as the pipeline was loaded, one sentence each."""
         return self._pipeline.warnings
 
     def fuse(self, image: ImageInput, *, crop: bool = True, rotate: Rotation = "auto") -> FusedReference:
-        """Prepare a portrait: immutable, for any number of sessions.
+        """Prepare a portrait. The result is immutable, for any number of sessions.
 
         `image`: the path of a picture, or with `crop` of a video whose first frame with a face is taken; a Pillow
         image; or uint8 RGB (height, width, 3), any size. `crop`: cut it to head and shoulders; otherwise the whole
-        picture is resized to the loaded size, whatever its proportions. `rotate`: how far it is turned clockwise,
-        0, 90, 180 or 270 degrees; "auto" brings the face upright, where it is looked for, with `crop`.
+        picture is resized to the loaded size, without keeping its aspect. `rotate`: how far it is turned clockwise,
+        0, 90, 180 or 270 degrees; "auto" turns the face upright, but only with `crop`.
 
         Raises `NoFaceError` where no face is found, `MediaError` for a file that cannot be read, `InputError` for
-        an array of another kind.
+        an array of another shape or dtype.
         """
         check_rotation(rotate)
         if not crop:
@@ -102,8 +102,10 @@ class PersonaLive:
     def session(
         self, reference: FusedReference, *, seed: int | None = None, **run_parameters: Any
     ) -> LiveSession:
-        """Begin to animate `reference`. `seed` defaults to the one loaded with: the same seed and frames give the
-        same result. `run_parameters` are those of `PersonaLiveRunParameters`, such as `expression` and `pose`.
+        """Open a session that animates `reference`.
+
+        `seed` defaults to the loaded one: the same seed and frames give the same result. `run_parameters` are
+        fields of `PersonaLiveRunParameters`, such as `expression` and `pose`.
 
         Raises `InputError` for a parameter that is unknown or out of bounds, and for a reference that another
         pipeline fused.
@@ -122,8 +124,8 @@ class PersonaLive:
     ) -> Report:
         """Animate the portrait in the file `reference` with the clip `driving` and write `out`.
 
-        At the size and with all else that this was loaded with. `options` and `progress` are those of
-        `personalive.animate`, but for `pipeline` and `size`; its `parameters` may be run parameters only.
+        The size and all other load parameters are those of this pipeline. `options` and `progress` are those of
+        `personalive.animate`, except `pipeline` and `size`; its `parameters` may be run parameters only.
 
         Raises a `PersonaLiveError`: its message says what cannot be used and what to do; `TypeError` for an
         unknown option.
@@ -154,11 +156,11 @@ class PersonaLive:
         end: float | None = None,
         rotate: Rotation = "auto",
     ) -> DrivingMotion:
-        """The motion of the clip `driving` from `start` to `end`, in seconds: for any reference.
+        """Extract the motion of the clip `driving` from `start` to `end`, in seconds, for any reference.
 
-        `rotate`: how far the clip is turned clockwise, 0, 90, 180 or 270 degrees; "auto" goes by the face in it.
+        `rotate`: how far the clip is turned clockwise, 0, 90, 180 or 270 degrees; "auto" turns its face upright.
 
-        Keep it with its `save(path)` and read it with `DrivingMotion.load(path)`.
+        Save the motion with its `save(path)` and read it with `DrivingMotion.load(path)`.
 
         Raises `MediaError` for a file that cannot be read, `InputError` for a clip without a frame or a face.
         """
@@ -167,7 +169,7 @@ class PersonaLive:
             return extract_from_source(self._pipeline, source)
 
     def close(self) -> None:
-        """Give back the networks. Close the sessions before. May be called twice."""
+        """Release the networks. Close the sessions first. May be called twice."""
         self._pipeline.close()
 
     def __enter__(self) -> Self:
@@ -181,12 +183,12 @@ class LiveSession:
     """One driver animating one reference, a few frames at a time. Not thread-safe.
 
     The output trails the input by `delay_frames`, and frames wait until there is a whole chunk of them. The first
-    `delay_frames` out are a transition from the reference's own pose to the driver's; they show no driving frame,
-    and their state is `FrameState.TRANSITION`. After them comes one frame for each that went in.
+    `delay_frames` output frames are a transition from the reference's own pose to the driver's; they show no
+    driving frame, and their state is `FrameState.TRANSITION`. After them comes one frame for each driving frame.
     """
 
     def __init__(self, session: PersonaLiveSession, loaded: PersonaLiveLoadParameters) -> None:
-        """`PersonaLive.session` opens one."""
+        """Use an open session; `PersonaLive.session` opens one."""
         self._session: PersonaLiveSession | None = session
         self._load_parameters = loaded
         self._images: list[Image] = []
@@ -195,7 +197,7 @@ class LiveSession:
 
     @property
     def parameters(self) -> PersonaLiveRunParameters:
-        """The run parameters in force."""
+        """The current run parameters."""
         return self._require_open().parameters
 
     @property
@@ -205,23 +207,25 @@ class LiveSession:
 
     @property
     def delay_frames(self) -> int:
-        """By how many frames the output trails the input once the session runs, beside those that wait."""
+        """By how many frames the output trails the input, not counting frames that wait for their chunk."""
         return self._load_parameters.delay_frames
 
     def step(self, frames: Frames | Image, times: ArrayLike | None = None) -> AnimatedChunk:
-        """Take driving frames, and give what is ready: any number of frames, also none.
+        """Animate driving frames and return the frames that are ready: any number, also none.
 
         `frames`: uint8 RGB (frames, height, width, 3), or one (height, width, 3), of any size from 16 pixels on
         that is the same for all frames of a chunk. `times`: their timestamps in seconds, which never decrease;
         by default each comes 1/25 s after the one before.
 
-        Raises `InputError` for frames or times of another kind, `SessionClosedError` after `close`.
+        Raises `InputError` for frames or times of another shape or dtype, `SessionClosedError` after `close`.
         """
         session = self._require_open()
         images = to_frames(frames)
         stamps = self._resolve_times(len(images), times)
         if len({image.shape for image in (*self._images, *images)}) > 1:
-            raise InputError("Driving frames of one chunk must have one size: flush or reset before another.")
+            raise InputError(
+                "Driving frames of one chunk must have the same size: flush or reset before another size."
+            )
         self._images += images
         self._times += stamps
         self._last_time = stamps[-1] if stamps else self._last_time
@@ -231,7 +235,7 @@ class LiveSession:
         return self._concatenate(chunks)
 
     def step_motion(self, motion: DrivingMotion) -> AnimatedChunk:
-        """The same by `chunk_frames` frames of a motion that `PersonaLive.extract_motion` gave.
+        """Animate `chunk_frames` frames of a motion from `PersonaLive.extract_motion`, as `step` does frames.
 
         Raises `InputError` for another number of frames, for a motion that other weights extracted, and while
         frames given to `step` wait for their chunk; `SessionClosedError` after `close`.
@@ -242,22 +246,22 @@ class LiveSession:
         return session.step_motion(motion)
 
     def drive(self, motion: DrivingMotion) -> Iterator[AnimatedChunk]:
-        """Animate a whole motion from its start, as a new session would: one frame for each of its frames.
+        """Animate a whole motion from its start, as a new session would; yield one frame for each of its frames.
 
-        The transition is left out. Raises as `step_motion` does.
+        The transition is left out. Raises the errors of `step_motion`.
         """
         self.reset()
         return iter_motion_frames(self._require_open(), motion, self.chunk_frames)
 
     def flush(self) -> AnimatedChunk:
-        """The driver has ended: the frames that are still inside. The session is as new afterwards.
+        """End the driver and return the frames that are still held back. The session is as new afterwards.
 
         Raises `SessionClosedError` after `close`.
         """
         session, waiting = self._require_open(), len(self._images)
         chunks, padding = [], -waiting % self.chunk_frames
         if waiting:
-            # A chunk must be whole: its last frame is repeated, and what comes of the repeats is dropped.
+            # Chunks must be whole: the last frame is repeated, and the results of the repeats are dropped.
             self._images += [self._images[-1]] * padding
             later = range(1, padding + 1)
             self._times += [self._times[-1] + k * _DEFAULT_FRAME_SECONDS for k in later]
@@ -271,7 +275,7 @@ class LiveSession:
     def update(self, **run_parameters: Any) -> None:
         """Change run parameters from the next chunk on; those not named stay.
 
-        Raises `InputError` for one that is unknown or out of bounds: then none is changed.
+        Raises `InputError` for one that is unknown or out of bounds, and then changes none.
         """
         session = self._require_open()
         session.update(
@@ -279,19 +283,19 @@ class LiveSession:
         )
 
     def switch_reference(self, reference: FusedReference) -> None:
-        """Animate another reference from the next chunk on; what was inside of the old one is dropped.
+        """Animate another reference from the next chunk on; frames of the old one that are held back are dropped.
 
         Raises `InputError` for a reference of another size or pipeline.
         """
         self._require_open().switch_reference(reference)
 
     def reset(self) -> None:
-        """Forget the driver, and frames that wait: the next step is as the first of a new session."""
+        """Forget the driver and waiting frames: the next step is like the first of a new session."""
         self._require_open().reset()
         self._images, self._times, self._last_time = [], [], None
 
     def close(self) -> None:
-        """Give back what the session holds. May be called twice."""
+        """Release what the session holds. May be called twice."""
         if self._session is not None:
             self._session.close()
             self._session = None
@@ -322,7 +326,7 @@ class LiveSession:
         return [float(stamp) for stamp in stamps]
 
     def _pop_chunk(self) -> FrameChunk:
-        """The next chunk of the frames that wait, which wait no longer."""
+        """Remove and return the next chunk of the waiting frames."""
         size = self.chunk_frames
         chunk = FrameChunk(np.stack(self._images[:size]), np.array(self._times[:size], np.float64))
         del self._images[:size], self._times[:size]

@@ -1,20 +1,20 @@
-"""The errors a user meets. Each says what went wrong and, where there is one, what to do about it.
+"""The errors that users see. Each says what went wrong and, where possible, what to do about it.
 
 The command line prints the message as one line and exits with `exit_code`; servers map the class to a
-status. Anything that is not a `PersonaLiveError` is a defect of ours and keeps its traceback.
+status. Any other exception is a defect of this package and keeps its traceback.
 """
 
 from __future__ import annotations
 
 
 class PersonaLiveError(Exception):
-    """Base of every error that is meant to be read by a user: one sentence, no traceback."""
+    """Base of every error that users read: one sentence, no traceback."""
 
     exit_code = 1
 
 
 class InputError(PersonaLiveError):
-    """What the user gave cannot be used: an argument, a file, a combination of options."""
+    """An input that cannot be used: an argument, a file, a combination of options."""
 
     exit_code = 2
 
@@ -40,15 +40,15 @@ class NoFaceError(InputError):
 
 
 class CannotResumeError(InputError):
-    """A job that was to be made in segments, by a pipeline whose sessions cannot be continued."""
+    """A job in segments with a pipeline whose sessions cannot be continued."""
 
 
 class OutputLockedError(InputError):
-    """Another run is at work on the same output."""
+    """Another run is working on the same output."""
 
 
 class RemoteStorageError(PersonaLiveError):
-    """A store that cannot be reached or does not answer now. Trying again later may help."""
+    """A store that cannot be reached or does not answer. Trying again later may help."""
 
     exit_code = 2
 
@@ -60,21 +60,21 @@ class ClusterError(PersonaLiveError):
 
 
 class UnknownPipelineError(InputError):
-    """A pipeline name that nobody registered."""
+    """A pipeline name that no package registered."""
 
 
 class PipelineUnavailableError(PersonaLiveError):
-    """A registered pipeline that cannot run here: the message says what is missing and how to mend it."""
+    """A registered pipeline that cannot run here: the message says what is missing and how to fix it."""
 
     exit_code = 2
 
 
 class DeviceOutOfMemoryError(PersonaLiveError):
-    """The device has no memory for one thing more, such as a session. Trying again later may help."""
+    """The device has no memory left, for another session say. Trying again later may help."""
 
 
 class PipelineLostError(PersonaLiveError):
-    """The pipeline's process is gone, or is about to go because its pipeline does nothing any more but fail."""
+    """The pipeline's process has ended, or is about to end because every call of its pipeline fails."""
 
 
 class SessionClosedError(PersonaLiveError):
@@ -82,25 +82,25 @@ class SessionClosedError(PersonaLiveError):
 
 
 class DownloadError(PersonaLiveError):
-    """Weights that could not be fetched or put in place. The message says what to change, or to try again."""
+    """Weights that could not be downloaded or put in place. The message says what to change, or to try again."""
 
     exit_code = 2
 
 
 class OfflineError(DownloadError):
-    """The hub cannot be reached, or is not to be: the message lists what to copy by hand, and where to."""
+    """The hub cannot be reached, or must not be used: the message lists which files to copy by hand, and where."""
 
 
 class AccessDeniedError(DownloadError):
-    """The hub refuses: the files are gated or private, or the token is no good."""
+    """The hub denies access: the files are gated or private, or the token is not valid."""
 
 
 class CorruptDownloadError(DownloadError):
-    """A file came out other than published, twice. Nothing of it is kept."""
+    """A downloaded file differed from the published one twice. It is not kept."""
 
 
 class DiskFullError(DownloadError):
-    """Too little space for the weights. What was fetched so far is kept."""
+    """Too little disk space for the weights. What was downloaded so far is kept."""
 
 
 class WeightsError(InputError):
@@ -108,4 +108,4 @@ class WeightsError(InputError):
 
 
 class MissingWeightsError(WeightsError):
-    """A set of weights that lacks a file, or is not there at all."""
+    """A set of weights that lacks a file, or does not exist."""

@@ -1,4 +1,4 @@
-"""Names of files that are made from other names: short enough, and allowed, on every system."""
+"""File names made from other names: short enough, and allowed, on every system."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def shorten(name: str, max_bytes: int, *, keep_end: bool = False) -> str:
 
 
 def _byte_length(name: str) -> int:
-    # Undecodable bytes of a name, which Python keeps as surrogates, count for three: never too few.
+    # Undecodable bytes of a name, which Python keeps as surrogates, count as three, so never too few.
     return len(name.encode("utf-8", "surrogatepass"))
 
 
 def windows_name_error(name: str) -> str | None:
-    """Why Windows would not take this name, or None where it would."""
+    """Return why Windows does not accept this name, or None if it does."""
     if _RESERVED.fullmatch(name):
-        return "Windows keeps that name for a device"
+        return "Windows reserves that name for a device"
     if found := _FORBIDDEN.search(name):
-        return f"Windows allows no {found[0]!r} in names"
+        return f"Windows does not allow {found[0]!r} in names"
     if name.endswith((".", " ")) and name not in {".", ".."}:
         return "Windows removes dots and spaces at the end of names"
     return None
 
 
 def make_portable(name: str) -> str:
-    """Return the name as every system takes it; most names stay as they are."""
+    """Return the name in a form that every system accepts; most names stay as they are."""
     name = _FORBIDDEN.sub("_", name).rstrip(". ") or "_"
     return f"_{name}" if _RESERVED.fullmatch(name) else name

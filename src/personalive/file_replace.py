@@ -1,4 +1,4 @@
-"""Give a finished file its name, also where Windows refuses while another program has the old one open."""
+"""Gives a finished file its name, also where Windows refuses while another program has the old file open."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import time
 from pathlib import Path
 
 _IN_USE_ERRORS = frozenset({5, 32, 33})
-"""Of Windows: access denied, which a file that is open gives as well; sharing violation; lock violation."""
+"""Windows error codes: access denied, which open files cause too; sharing violation; lock violation."""
 _RETRY_TIMEOUT_S = 2.0
 _RETRY_DELAY_S = 0.05
 
 
 def is_file_in_use(error: BaseException) -> bool:
-    """Whether Windows says with this error that another program has the file open."""
+    """Return whether the error means that another program has the file open on Windows."""
     return isinstance(error, PermissionError) and getattr(error, "winerror", None) in _IN_USE_ERRORS
 
 
 def replace_file(source: Path, target: Path) -> None:
-    """Move `source` to `target`, in the place of what is there. Raises `OSError`.
+    """Move `source` to `target`, replacing an old file. Raises `OSError`.
 
-    Indexers and virus scanners open new files for a moment: what they hold is tried again for two seconds.
+    Indexers and virus scanners open new files for a moment: while a file is in use, retry for two seconds.
     """
     deadline = time.monotonic() + _RETRY_TIMEOUT_S
     while True:

@@ -1,4 +1,4 @@
-"""What the Python API takes for pictures, and how each becomes an array."""
+"""The picture types that the Python API accepts, and their conversion to arrays."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ImageInput = FilePath | PIL.Image.Image | Image
 
 
 def to_frames(frames: Frames | Image) -> list[Image]:
-    """The frames one by one, as copies: a camera may write into the same array again.
+    """Return the single frames as copies: a camera may write into the same array again.
 
     Raises `InputError` unless they are uint8 RGB, one or many, of a shape that `check_shape` accepts.
     """
@@ -35,10 +35,10 @@ def to_frames(frames: Frames | Image) -> list[Image]:
 
 
 def to_rgb(image: ImageInput) -> Image:
-    """A picture as uint8 RGB (height, width, 3).
+    """Return a picture as uint8 RGB (height, width, 3).
 
     Raises `MediaError` for a file that cannot be read or a shape that cannot be used, `InputError` for an array of
-    another kind.
+    another shape or dtype.
     """
     if isinstance(image, PIL.Image.Image):
         check_shape(*image.size, "The portrait")
@@ -53,9 +53,9 @@ def to_rgb(image: ImageInput) -> Image:
 
 
 def to_reference(image: ImageInput, rotation: Rotation = "auto") -> ReferenceImage:
-    """A picture turned clockwise by `rotation`, and the face in it; of a video file, the first frame with a face.
+    """Read a picture, or a video's first frame with a face, turned clockwise by `rotation`, and find its face.
 
-    Raises `NoFaceError` where there is none, and as `to_rgb` does.
+    Raises `NoFaceError` where there is none, and the errors of `to_rgb`.
     """
     if isinstance(image, str | os.PathLike):
         return read_reference(Path(image), rotation)

@@ -1,8 +1,8 @@
-"""How this copy was installed, and the command that adds to it: one that works from any folder, for this Python.
+"""Finds how this package was installed, and the command that adds to it from any folder, for this Python.
 
-The name alone is no requirement to print: it is on no index, so anybody could register it there. Where the copy
-came from is told by its metadata (PEP 610, https://peps.python.org/pep-0610/); where that is not known any more,
-the packages that an extra stands for are named themselves.
+The package's name alone must not be printed as a requirement: it is not on an index, so anybody could register it
+there. The package's metadata says where it was installed from (PEP 610, https://peps.python.org/pep-0610/); where
+that is not known any more, the packages of an extra are listed instead.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ _NAME = "personalive"
 _OPENCV = "opencv-python-headless"
 _OTHER_OPENCVS = ("opencv-python", "opencv-contrib-python", "opencv-contrib-python-headless")
 _CONSTRAINTS = "constraints.txt"
-"""Beside a checkout's pyproject.toml: versions that are known to go together."""
+"""File beside a checkout's pyproject.toml, with versions that are known to work together."""
 
 
 def install_command(*extras: str) -> str:
-    """Return the command that adds these extras ("server", "diffusion", …) to this copy.
+    """Return the command that adds these extras ("server", "diffusion", …) to this installation.
 
-    Without any, it installs what this copy needs in any case.
+    Without extras, it installs the required packages.
     """
     found = _distribution()
     source = _source_arguments(found, extras)
@@ -37,16 +37,16 @@ def install_command(*extras: str) -> str:
 
 
 def reinstall_command() -> str | None:
-    """Return the command that writes this copy's files anew; None where it came from is not known."""
+    """Return the command that reinstalls this package; None where its source is not known."""
     source = _source_arguments(_distribution(), ())
     return pip_command("--force-reinstall", "--no-deps", *source) if source else None
 
 
 def import_remedy(error: ImportError) -> str:
-    """Return the command that mends a library of ours that is missing or does not import."""
+    """Return the command that fixes a required library that is missing or cannot be imported."""
     if isinstance(error, ModuleNotFoundError) or not (error.name or "").startswith("cv2"):
         return install_command()
-    # Every OpenCV brings the same module; those with windows need libraries of a desktop.
+    # All OpenCV packages install the same module; those with windows need a desktop's libraries.
     rivals = [name for name in _OTHER_OPENCVS if _is_installed(name)]
     remove = f"{pip_command(*rivals, action='uninstall')} && " if rivals else ""
     return remove + pip_command("--force-reinstall", _OPENCV)
@@ -61,9 +61,9 @@ def _is_installed(name: str) -> bool:
 
 
 def pip_command(*arguments: str, action: str = "install") -> str:
-    """Return the command by which pip does this with these arguments in the environment that runs this."""
+    """Return the pip command with this action and arguments for the environment of this Python."""
     if importlib.util.find_spec("pip") is None:
-        # As uv makes environments.
+        # Environments made by uv have no pip.
         return _quote_command(["uv", "pip", action, "--python", sys.executable, *arguments])
     return _quote_command([sys.executable, "-m", "pip", action, *arguments])
 
@@ -80,7 +80,7 @@ def _distribution() -> Distribution | None:
 
 
 def _source_arguments(found: Distribution | None, extras: tuple[str, ...]) -> list[str] | None:
-    """pip's arguments for where the copy came from; None where that is not known or not there any more."""
+    """Return pip's arguments for the package's source; None where that is not known or does not exist any more."""
     origin = _read_origin(found)
     named = f"[{','.join(extras)}]" if extras else ""
     url = str(origin.get("url", ""))
@@ -108,7 +108,7 @@ def _read_origin(found: Distribution | None) -> dict[str, Any]:
 
 
 def _extra_requirements(found: Distribution | None, extras: tuple[str, ...]) -> list[str]:
-    """What the extras stand for, as requirements of their own."""
+    """Return the requirements of the extras."""
     requirements = (found.requires or []) if found is not None else []
     parts = [text.partition(";") for text in requirements]
     return [

@@ -1,4 +1,4 @@
-"""Locks between processes, the same on every system: a file that one process at a time may hold."""
+"""Locks between processes, the same on every system: files that one process at a time may lock."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from filelock import FileLock, Timeout
 
 
 class ProcessLock:
-    """A lock on the file at `path`, made if need be.
+    """A lock on the file at `path`, which is created if it does not exist.
 
-    The system lets go of it when the process ends, however it ends. One thread may take it and another release it.
+    The system releases it when the process ends, by a crash too. One thread may acquire it and another release it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -21,13 +21,13 @@ class ProcessLock:
 
     @property
     def is_held(self) -> bool:
-        """Whether this object holds it."""
+        """Whether this object holds the lock."""
         return self._lock.is_locked
 
     def acquire(self, *, blocking: bool = False) -> bool:
-        """Take it, and return whether that could be; False only where another has it and `blocking` is False.
+        """Acquire the lock and return True; return False where another holds it and `blocking` is False.
 
-        Raises `OSError` where the file cannot be made, or its file system knows no locks.
+        Raises `OSError` where the file cannot be created, or its file system does not support locks.
         """
         try:
             self._lock.acquire(timeout=-1 if blocking else 0)
@@ -38,6 +38,6 @@ class ProcessLock:
         return True
 
     def release(self) -> None:
-        """Let go of it, if it is held."""
+        """Release the lock, if it is held."""
         with contextlib.suppress(OSError):
             self._lock.release()

@@ -1,4 +1,4 @@
-"""Whether an error says that memory ran out: in every spelling of the libraries that take it."""
+"""Recognizes out-of-memory errors, in all spellings of the libraries that allocate memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 _EXCEPTION_NAME = "OutOfMemoryError"
-"""PyTorch's own type; another process's has the same name (`server/process/remote_errors.py`)."""
+"""PyTorch's exception type; that of another process has the same name (`server/process/remote_errors.py`)."""
 _OOM_PATTERNS = re.compile(
     r"""
       \bout\ of\ memory\b             # CUDA, HIP, the driver, MPS, PyTorch
@@ -23,13 +23,13 @@ _OOM_PATTERNS = re.compile(
     re.VERBOSE | re.IGNORECASE | re.DOTALL,
 )
 _NOT_OOM = re.compile(r"out of resources?\b.*shared memory", re.IGNORECASE | re.DOTALL)
-"""Triton's: a kernel that does not fit the device, however much of its memory is free."""
+"""Triton's message for a kernel that does not fit the device, which has nothing to do with free memory."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether the error, or one that it came from, says that the device or the host has no memory left.
+    """Return whether the error, or one in its chain, says that the device or the host has no memory left.
 
-    An error while a CUDA graph is recorded hides behind the one of ending the recording.
+    An error while a CUDA graph is captured is only the context of the error that ends the capture.
     """
     return any(_is_oom_message(each) for each in _exception_chain(error))
 
@@ -38,7 +38,7 @@ def _is_oom_message(error: BaseException) -> bool:
     if isinstance(error, MemoryError) or type(error).__name__ == _EXCEPTION_NAME:
         return True
     text = str(error)
-    # Only these can come of a library: a text of ours may speak of memory too.
+    # Only these types are raised by libraries: this package's own messages may mention memory too.
     return (
         isinstance(error, RuntimeError | OSError)
         and not _NOT_OOM.search(text)
@@ -47,7 +47,7 @@ def _is_oom_message(error: BaseException) -> bool:
 
 
 def _exception_chain(error: BaseException) -> Iterator[BaseException]:
-    """The error, and those that it was raised from or because of."""
+    """Yield the error, its causes and its contexts."""
     waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
     while waiting:

@@ -1,4 +1,4 @@
-"""The user's folders, also where there is no user to speak of: a container's, a number without a name or a home."""
+"""The user's folders, also for a user without a name or a home, as in a container."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def cache_dir() -> Path:
     """Return `$PERSONALIVE_HOME`, or PersonaLive's folder in the platform's cache folder.
 
     Without a home folder, or with one that may not be entered, it is a folder for this user among temporary files.
-    Raises `InputError` where somebody else has that one: what lies in it is run.
+    Raises `InputError` where another user owns that one, since code in it is executed.
     """
     chosen = os.environ.get("PERSONALIVE_HOME")
     if chosen:
@@ -33,7 +33,7 @@ def cache_dir() -> Path:
 def expand_user(path: Path) -> Path:
     """Return the path with "~" and "~name" replaced by that user's home folder.
 
-    Raises `InputError` where nobody has that name, or the user no home.
+    Raises `InputError` where there is no such user, or the user has no home.
     """
     try:
         return path.expanduser()
@@ -42,19 +42,19 @@ def expand_user(path: Path) -> Path:
 
 
 def user_tag() -> str:
-    """What tells users of one folder of temporary files apart. On Windows everybody has a folder of their own."""
+    """Return a tag that differs between users of a shared temporary folder; on Windows each user has their own."""
     return str(os.getuid()) if hasattr(os, "getuid") else "user"
 
 
 def is_owned_by_other_user(path: Path) -> bool:
-    """Whether somebody else owns it, where the system knows owners by number. Raises `OSError`."""
+    """Return whether another user owns the path, on systems with numeric owners. Raises `OSError`."""
     return hasattr(os, "getuid") and path.stat().st_uid != os.getuid()
 
 
 def is_private_dir(folder: Path, *, forbidden_mode: int) -> bool:
-    """Whether it is a folder, no link to one, of this user, none of whose permissions are among those `forbidden_mode`.
+    """Return whether it is a folder, not a link, owned by this user and without permissions of `forbidden_mode`.
 
-    On Windows everything in a user's profile is that user's alone. Raises `OSError`.
+    On Windows a user's profile is private. Raises `OSError`.
     """
     if sys.platform == "win32":
         return True
@@ -86,4 +86,6 @@ def _temporary_cache_dir() -> Path:
 
 def _require_private(folder: Path) -> None:
     if not is_private_dir(folder, forbidden_mode=_GROUP_OR_OTHER_WRITE):
-        raise InputError(f"{folder} is not yours alone: set PERSONALIVE_HOME to a folder that is.")
+        raise InputError(
+            f"{folder} is open to other users: set PERSONALIVE_HOME to a folder that only you can use."
+        )

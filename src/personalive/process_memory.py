@@ -1,4 +1,4 @@
-"""How much memory this process has taken, on every system."""
+"""The peak memory of this process, on every system."""
 
 from __future__ import annotations
 

@@ -47,11 +47,12 @@ def run(
         progress: Called in this thread with the stage and the frames done.
         pipeline: A loaded pipeline to use; it is left open. The job's size and load parameters must be those it was
             loaded with. Without one, the job's own pipeline is loaded, and closed at the end.
-        pipeline_cache: Reuses the pipeline and the reference of an earlier job if they are the same, and keeps those of
-            this job.
+        pipeline_cache: Reuses the pipeline and the reference of an earlier job if they are the same, and keeps
+        those
+            of this job.
         on_segment: Called in this thread for a job with `resume`: see `SegmentCallback`.
-        keep_checkpoint: Keep the finished segments, so that the same job is done at once if it is run again. The caller
-            must remove them (`checkpoint_dir.remove_checkpoint_dir`).
+        keep_checkpoint: Keep the finished segments, so that the same job is done at once if it is run again. The
+            caller must remove them (`checkpoint_dir.remove_checkpoint_dir`).
 
     Raises `InputError` or a subclass for what cannot be used, `PipelineUnavailableError` where the pipeline cannot
     run here. After an exception the output is as it was before; a job with `resume` leaves its finished segments in

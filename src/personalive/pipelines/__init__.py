@@ -1,1 +1,1 @@
-"""Pipelines: what one is (`interface`), where they are found (`registry`), and those that ship with us."""
+"""Pipelines: their interface (`base`), how they are found (`registry`), and the two of this package."""

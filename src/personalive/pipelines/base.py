@@ -1,10 +1,10 @@
-"""What every pipeline offers, whatever it computes with.
+"""The interface that every pipeline implements.
 
     parameters → load → fuse(reference) → open a session → chunk of driving frames in, chunk of frames out
 
 A pipeline is loaded once and holds what is expensive (weights, models). Fusing a reference gives an immutable
 value that any number of sessions may share. A session owns everything that changes from frame to frame, so
-sessions never disturb each other. Command line, server and batch know pipelines only through this file.
+sessions never disturb each other. Command line, server and batch use pipelines only through this interface.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from personalive.errors import InputError
 from personalive.media.types import Frames, Image
 
 LoadProgressCallback = Callable[[str, float], None]
-"""Called with the stage's name and how much of the whole is done, 0…1."""
+"""Called with the stage's name and the fraction of the whole that is done, 0…1."""
 
 
 class Parameters(BaseModel):
-    """Base of all parameter sets: bounds checked, unknown names refused, never changed in place."""
+    """Base of all parameter sets: immutable, with bounds checked and unknown names rejected."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,23 +38,23 @@ FrameSide = Annotated[int, Field(ge=256, le=1024, multiple_of=64)]
 
 
 class LoadParameters(Parameters):
-    """What must be known before a pipeline is loaded. Changing any of it means loading again."""
+    """Parameters that are fixed when a pipeline is loaded. To change one, load it again."""
 
     height: FrameSide = Field(512, description="Height of the animated frames in pixels, a multiple of 64.")
     width: FrameSide = Field(512, description="Width of the animated frames in pixels, a multiple of 64.")
-    seed: int = Field(42, ge=0, le=2**63 - 1, description="Seed of whatever a session draws at random.")
+    seed: int = Field(42, ge=0, le=2**63 - 1, description="Seed of a session's random numbers.")
 
 
 class RunParameters(Parameters):
-    """What may change between two chunks of a running session."""
+    """Parameters that may change between two chunks of a running session."""
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineInfo:
-    """Name card of a pipeline. `chunk_frames` is how many frames one step takes best.
+    """Description of a pipeline. `chunk_frames` is the best number of frames for one step.
 
-    `exact_chunks`: a step takes that many frames and no other number. `delay_frames`: by how many frames the
-    output trails the input once a session runs; an offline run flushes them out at the end.
+    `exact_chunks`: a step takes exactly that many frames. `delay_frames`: by how many frames the output trails the
+    input once a session runs; an offline run flushes them at the end.
     """
 
     id: str
@@ -64,12 +64,12 @@ class PipelineInfo:
     exact_chunks: bool = False
     delay_frames: int = 0
     generative: bool = False
-    """True where a trained generative model makes the pixels, False where the reference's are moved."""
+    """True where a trained generative model makes the pixels, False where the reference's pixels are moved."""
 
 
 @dataclass(frozen=True, slots=True)
 class Availability:
-    """Whether a pipeline can run here and now; if not, what is missing and the command that mends it."""
+    """Whether a pipeline can run here now; if not, what is missing and the command that fixes it."""
 
     ready: bool
     reason: str
@@ -77,7 +77,7 @@ class Availability:
 
     @property
     def message(self) -> str:
-        """The reason, and what mends it."""
+        """The reason and the remedy."""
         return f"{self.reason.rstrip('.')}." + (f" {self.remedy}" if self.remedy else "")
 
 
@@ -90,12 +90,12 @@ class FrameState(StrEnum):
     WAITING = "waiting"
     """No face since the session began: the still reference."""
     TRANSITION = "transition"
-    """Lead-in from the reference's own pose to the driver's; belongs to no driving frame."""
+    """A transition from the reference's own pose to the driver's; belongs to no driving frame."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FrameChunk:
-    """Driving frames of one step.
+    """The driving frames of one step.
 
     `images` uint8 RGB (height, width, 3) each, of one size of 16 px or more; an array (frames, height, width, 3)
     or a sequence of arrays, which saves a copy. `times` float64 (frames,), the source's timestamps in seconds,
@@ -120,11 +120,11 @@ class FrameChunk:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AnimatedChunk:
-    """Frames a step gave back: `images` uint8 RGB (frames, height, width, 3) at the loaded size.
+    """The frames that a step returned: `images` uint8 RGB (frames, height, width, 3) at the loaded size.
 
-    `times` float64 (frames,): the timestamp of the driving frame that each one shows. `states`: per frame,
-    what it shows. May hold fewer frames than went in, or none, while a pipeline with a delay fills up. `seconds`:
-    how long the step took, where another process made it.
+    `times` float64 (frames,): the timestamp of the driving frame that each one shows. `states`: what each frame
+    shows. It may hold fewer frames than were given, or none, while a pipeline with a delay fills up. `seconds`: how
+    long the step took, where another process ran it.
     """
 
     images: Frames
@@ -145,12 +145,12 @@ class DetectedFace:
 
 
 class Reference:
-    """A fused portrait: immutable, may be shared by sessions of the pipeline that made it."""
+    """A fused portrait: immutable, and may be shared by sessions of the pipeline that made it."""
 
     id: str
-    """Hash of the image and of what it was fused for: equal ids mean equal references."""
+    """Hash of the image and of all that fusing depends on: equal ids mean equal references."""
     image: Image
-    """The portrait as the pipeline sees it, uint8 RGB (height, width, 3) at the loaded size."""
+    """The portrait as the pipeline takes it, uint8 RGB (height, width, 3) at the loaded size."""
     face: DetectedFace | None
 
 
@@ -163,7 +163,7 @@ class Session(ABC, Generic[R]):
     @property
     @abstractmethod
     def parameters(self) -> R:
-        """The run parameters in force."""
+        """The current run parameters."""
 
     @property
     def delay_frames(self) -> int:
@@ -171,21 +171,21 @@ class Session(ABC, Generic[R]):
         return 0
 
     def prepare(self, image: Image, time: float) -> None:
-        """Do in advance what stepping a driving frame needs of the CPU alone, such as finding the face.
+        """Do the CPU work for a driving frame before its step, such as finding the face.
 
-        `image` uint8 RGB (H, W, 3), `time` in seconds, both as a later chunk will have them. One thread may prepare
-        while another steps. Frames are prepared in their order, each once at most. A frame that is not prepared
-        before its step is looked at within the step.
+        `image` uint8 RGB (H, W, 3), `time` in seconds, both as in the later chunk. One thread may prepare frames
+        while another steps. Frames are prepared in order, each at most once. A frame that is not prepared before
+        its step is prepared within the step.
         """
         del image, time
 
     @property
     def prepared_until(self) -> float:
-        """Time of the newest frame known to be prepared: a step on later ones may wait for them."""
+        """The time of the newest frame known to be prepared: a step on later frames may wait for them."""
         return math.inf
 
     def discard(self, time: float) -> None:
-        """Drop what was prepared of the frame of that time: no step will take it."""
+        """Drop the prepared frame of that time, which no step will take."""
         del time
 
     @abstractmethod
@@ -193,30 +193,30 @@ class Session(ABC, Generic[R]):
         """Animate the next driving frames. Raises `SessionClosedError` after `close`."""
 
     def flush(self) -> AnimatedChunk | None:
-        """The frames still inside when the driver has ended; None where nothing is held back."""
+        """End the driver and return the frames that are still held back; None where there are none."""
         return None
 
     @abstractmethod
     def update(self, parameters: R) -> None:
-        """Run parameters from the next step on."""
+        """Use other run parameters from the next step on."""
 
     @abstractmethod
     def switch_reference(self, reference: Reference) -> None:
-        """Animate another reference from the next step on; nothing of the old one remains."""
+        """Animate another reference from the next step on; frames of the old one are dropped."""
 
     @abstractmethod
     def reset(self) -> None:
-        """Forget the driver: the next step is as the first of a new session."""
+        """Forget the driver: the next step is like the first of a new session."""
 
     def snapshot(self) -> bytes | None:
-        """All that the session is made of, to be continued later; None where a pipeline cannot do that.
+        """Return the session's complete state, to be continued later; None where a pipeline does not support it.
 
-        Taking one changes nothing of the result, as long as an uninterrupted run takes it at the same step.
+        A continued run gives the result of an uninterrupted one that takes a snapshot at the same step.
         """
         return None
 
     def restore(self, snapshot: bytes) -> None:
-        """Become the session whose `snapshot` this is, on the same reference.
+        """Continue the session that returned this `snapshot`, on the same reference.
 
         Raises `InputError` where it does not belong to this session's pipeline and reference.
         """
@@ -224,12 +224,12 @@ class Session(ABC, Generic[R]):
         raise InputError("Sessions of this pipeline cannot be continued from a snapshot.")
 
     def stats(self) -> Mapping[str, float]:
-        """What the pipeline counts of a session, by name, such as `keyframes`."""
+        """Return the pipeline's statistics of the session by name, such as `keyframes`."""
         return {}
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what the session holds. May be called twice."""
+        """Release what the session holds. May be called twice."""
 
     def __enter__(self) -> Self:
         return self
@@ -242,9 +242,10 @@ L = TypeVar("L", bound=LoadParameters)
 
 
 class Pipeline(ABC, Generic[L, R]):
-    """A loaded pipeline. Subclasses name their parameter models in the class attributes.
+    """A loaded pipeline. Subclasses name their parameter models in class attributes.
 
-    `info` is of the class; a loaded pipeline may have its own, where parameters decide its chunks and delay.
+    `info` is an attribute of the class; a loaded pipeline may have another, where parameters decide chunks and
+    delay.
     """
 
     info: PipelineInfo
@@ -254,41 +255,41 @@ class Pipeline(ABC, Generic[L, R]):
     @classmethod
     @abstractmethod
     def availability(cls) -> Availability:
-        """Whether it can be loaded on this machine now. Quick: imports nothing heavy, reads no weights."""
+        """Return whether it can be loaded on this machine now. Quick: imports nothing heavy, reads no weights."""
 
     @classmethod
     def availability_with(cls, given: Mapping[str, object]) -> Availability:
-        """The same where some load parameters are `given` by name, as far as they matter for that."""
+        """Return the availability with these load parameters by name, as far as it depends on them."""
         del given
         return cls.availability()
 
     @classmethod
     @abstractmethod
     def load(cls, parameters: L, report: LoadProgressCallback | None = None) -> Pipeline[L, R]:
-        """Load it. Raises `PipelineUnavailableError` where something is missing."""
+        """Load the pipeline. Raises `PipelineUnavailableError` where something is missing."""
 
     @property
     @abstractmethod
     def parameters(self) -> L:
-        """What it was loaded with."""
+        """The load parameters."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What may be wrong with the results as it was loaded, one sentence each."""
+        """What may be wrong with the results as the pipeline was loaded, one sentence each."""
         return ()
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """How it runs on this machine, where that is not as it would run on another, one sentence each."""
+        """How the pipeline runs on this machine, where that differs from others, one sentence each."""
         return ()
 
     def seconds_per_frame(self) -> float | None:
-        """An estimate made before any frame is, where frames take long; None where they do not."""
+        """Return an estimate before the first frame, where frames take long; None where they do not."""
         return None
 
     @abstractmethod
     def fuse(self, image: Image, *, allow_no_face: bool = False) -> Reference:
-        """Prepare a portrait, uint8 RGB (H, W, 3) of any size; resized to the loaded size, so crop it first.
+        """Prepare a portrait, uint8 RGB (H, W, 3) of any size. It is resized to the loaded size, so crop it first.
 
         Raises `NoFaceError` where no face is found, unless allowed.
         """
@@ -297,28 +298,28 @@ class Pipeline(ABC, Generic[L, R]):
     def open_session(
         self, reference: Reference, parameters: R | None = None, *, seed: int | None = None
     ) -> Session[R]:
-        """A session with its own state; `seed` defaults to the one loaded with."""
+        """Open a session with its own state; `seed` defaults to the loaded one."""
 
     @property
     def session_batch_size(self) -> int:
-        """How many sessions one call of `step_many` should get: more only where that is faster than in turn."""
+        """How many sessions to pass to `step_many`: above 1 only where that is faster than one after the other."""
         return 1
 
     def step_many(self, sessions: Sequence[Session[R]], chunks: Sequence[FrameChunk]) -> list[AnimatedChunk]:
-        """Step several sessions; pipelines that can batch them do, with the same result as one by one."""
+        """Step several sessions, in one batch where the pipeline can, with the same result as one by one."""
         return [session.step(chunk) for session, chunk in zip(sessions, chunks, strict=True)]
 
     @property
     def queues_steps(self) -> bool:
-        """Whether `submit_steps` returns at once and steps in the background."""
+        """Whether `submit_steps` returns at once and runs the steps in the background."""
         return False
 
     def submit_steps(
         self, sessions: Sequence[Session[R]], chunks: Sequence[FrameChunk]
     ) -> Future[list[AnimatedChunk]]:
-        """Return what will hold the result of `step_many`, or its exception; steps run in the order of the calls.
+        """Return a future for the result of `step_many`, or its exception; steps run in the order of the calls.
 
-        A pipeline that does not queue steps has run them when it returns.
+        A pipeline that does not queue steps has run them when this returns.
         """
         future: Future[list[AnimatedChunk]] = Future()
         try:
@@ -329,7 +330,7 @@ class Pipeline(ABC, Generic[L, R]):
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what the pipeline holds. Its sessions must be closed before."""
+        """Release what the pipeline holds. Its sessions must be closed first."""
 
     def __enter__(self) -> Self:
         return self

@@ -1,4 +1,4 @@
-"""A user's `name=value` to a pipeline's checked parameters, with messages a user can act on."""
+"""Converts a user's `name=value` to a pipeline's checked parameters, with messages a user can act on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ M = TypeVar("M", bound=BaseModel)
 def split_parameters(
     pipeline: AnyPipeline, values: Mapping[str, object]
 ) -> tuple[dict[str, object], dict[str, object]]:
-    """Sort values given by name into those for running and those for loading.
+    """Split values by name into run parameters and load parameters.
 
     Raises `InputError` for a name that the pipeline does not know.
     """
@@ -32,7 +32,7 @@ def split_parameters(
 
 
 def build_parameters(model: type[M], values: Mapping[str, object]) -> M:
-    """The checked parameter set. Raises `InputError`, one sentence for all that is wrong."""
+    """Return the checked parameter set. Raises `InputError`, one sentence for all that is wrong."""
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
@@ -49,6 +49,6 @@ def build_parameters(model: type[M], values: Mapping[str, object]) -> M:
 
 
 def _format_names(unknown: list[str]) -> str:
-    """Up to eight names, none of them long: a stranger may have sent them."""
+    """Format up to eight names, shortened: they may come from an unknown client."""
     shown = ", ".join(repr(name[:40]) for name in unknown[:8])
     return f"is no parameter {shown}" if len(unknown) == 1 else f"are no parameters {shown}"

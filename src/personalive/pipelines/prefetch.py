@@ -1,7 +1,7 @@
-"""Look at driving frames ahead of the step that takes them: finding a face is the CPU's work and need not wait.
+"""Analyzes driving frames before the step that takes them: finding a face is CPU work that can run in parallel.
 
-A session owns one `Prefetcher`. One thread looks at frames as they arrive or are decoded, another steps the session
-and collects the results in the same order.
+A session owns one `Prefetcher`. One thread analyzes frames as they arrive or are decoded, another steps the session
+and gets the results in the same order.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class FrameAnalyzer(Protocol[T_co]):
-    """Look at the frames of one driver in order and remember what the next frame needs."""
+    """Analyzes the frames of one driver in order and remembers what the next frame needs."""
 
     def analyze(self, image: Image, time: float) -> T_co:
-        """Return what the next frame shows; `image` uint8 RGB (H, W, 3), `time` in seconds."""
+        """Analyze the next frame and return the result; `image` uint8 RGB (H, W, 3), `time` in seconds."""
 
     def state(self) -> dict[str, Any]:
-        """Return what `restore` needs, as JSON. Change nothing."""
+        """Return the state that `restore` needs, as JSON values, without changing it."""
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from `state` with the face still to be found."""
+        """Continue from `state`, with the face to be detected again."""
 
     def reset(self) -> None:
         """Forget the driver."""
@@ -42,16 +42,16 @@ class _PrefetchedFrame(Generic[T]):
     time: float
     result: T
     state_before: dict[str, Any]
-    """The looker's state before it looked at this frame."""
+    """The analyzer's state before it analyzed this frame."""
 
 
 class Prefetcher(Generic[T]):
-    """A looker whose results may be prepared on another thread. Thread-safe."""
+    """An analyzer whose results may be prepared on another thread. Thread-safe."""
 
     def __init__(self, analyzer: FrameAnalyzer[T]) -> None:
         self._analyzer = analyzer
         self._analyze_lock = threading.Lock()
-        # Apart from the other, so that a step need not wait until the frame that came last was looked at.
+        # A second lock, so that a step need not wait until the newest frame has been analyzed.
         self._queue = threading.Lock()
         self._prepared: deque[_PrefetchedFrame[T]] = deque()
 
@@ -59,7 +59,7 @@ class Prefetcher(Generic[T]):
         return len(self._prepared)
 
     def prepare(self, image: Image, time: float) -> None:
-        """Look at a frame now; `look` returns the result. Frames are prepared in order, each once at most."""
+        """Analyze a frame now; `get` returns the result. Frames are prepared in order, each at most once."""
         with self._analyze_lock:
             self._append(self._analyze(image, time))
 
@@ -72,19 +72,19 @@ class Prefetcher(Generic[T]):
                     return
 
     def get(self, image: Image, time: float) -> T:
-        """Return what the frame shows, prepared or not. Results for earlier frames are dropped."""
+        """Return the result for a frame, prepared or not. Results for earlier frames are dropped."""
         found = self._pop(time)
         if found is None:
             with self._analyze_lock:
-                # It may have been looked at while this waited.
+                # It may have been analyzed while this thread waited for the lock.
                 found = self._pop(time) or self._analyze(image, time)
         return found.result
 
     def save_state(self) -> dict[str, Any]:
-        """Return what `restore_state` needs to continue after the last frame that `look` returned.
+        """Return the state that `restore_state` needs to continue after the last frame that `get` returned.
 
-        The face is looked for again afterwards, in this session and in the continued one, so that both give the
-        same result. Frames that were prepared are looked at again at once.
+        The face is detected again afterwards, in this session and in the continued one, so that both give the same
+        result. Prepared frames are analyzed again at once.
         """
         with self._analyze_lock:
             ahead = self._clear()
@@ -95,13 +95,13 @@ class Prefetcher(Generic[T]):
             return state
 
     def restore_state(self, state: dict[str, Any]) -> None:
-        """Continue from the `save_state` that returned `state`. Drops what was prepared."""
+        """Continue from a `state` that `save_state` returned. Drops prepared results."""
         with self._analyze_lock:
             self._clear()
             self._analyzer.restore(state)
 
     def reset(self) -> None:
-        """Forget the driver and what was prepared."""
+        """Forget the driver and the prepared results."""
         with self._analyze_lock:
             self._clear()
             self._analyzer.reset()
@@ -117,7 +117,7 @@ class Prefetcher(Generic[T]):
             self._prepared.append(item)
 
     def _pop(self, time: float) -> _PrefetchedFrame[T] | None:
-        """Take the frame of that time, dropping earlier ones."""
+        """Remove and return the prepared frame of that time, dropping earlier ones."""
         with self._queue:
             while self._prepared and self._prepared[0].time <= time:
                 first = self._prepared.popleft()
@@ -126,7 +126,7 @@ class Prefetcher(Generic[T]):
         return None
 
     def _clear(self) -> list[_PrefetchedFrame[T]]:
-        """Drop what was prepared, and return it."""
+        """Remove and return all prepared frames."""
         with self._queue:
             dropped = list(self._prepared)
             self._prepared.clear()

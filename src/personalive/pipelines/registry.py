@@ -1,6 +1,6 @@
-"""Names to pipelines. Ours and other people's are found the same way: entry points.
+"""Finds pipelines by name. All are registered in the same way, as entry points.
 
-A package adds a pipeline by naming its class in its own metadata:
+A package adds a pipeline by naming its class in the package's metadata:
 
     [project.entry-points."personalive.pipelines"]
     mine = "my_package.pipeline:MyPipeline"
@@ -27,7 +27,7 @@ AnyPipeline = type[Pipeline[Any, Any]]
 
 @dataclass(frozen=True, slots=True)
 class PipelineChoice:
-    """A pipeline picked for the user, and why, as a sentence to show."""
+    """A pipeline chosen for the user, and the reason, as a sentence to show."""
 
     pipeline: AnyPipeline
     reason: str
@@ -39,12 +39,12 @@ def _entry_points() -> dict[str, EntryPoint]:
 
 
 def pipeline_names() -> list[str]:
-    """Every registered name, in alphabetical order."""
+    """Return every registered name, in alphabetical order."""
     return sorted(_entry_points())
 
 
 def get_pipeline(name: str) -> AnyPipeline:
-    """The pipeline class of that name. Raises `UnknownPipelineError` or `PipelineUnavailableError`."""
+    """Return the pipeline class of that name. Raises `UnknownPipelineError` or `PipelineUnavailableError`."""
     try:
         point = _entry_points()[name]
     except KeyError:
@@ -52,33 +52,33 @@ def get_pipeline(name: str) -> AnyPipeline:
         raise UnknownPipelineError(f"There is no pipeline {name!r}. Known: {known}.") from None
     try:
         loaded = point.load()
-    except Exception as error:  # a stranger's package may fail in any way
+    except Exception as error:  # other packages may fail in any way
         raise PipelineUnavailableError(
             f"Pipeline {name!r} cannot be imported from {point.value}: {type(error).__name__}: {error}"
         ) from error
     if not (isinstance(loaded, type) and issubclass(loaded, Pipeline)):
         raise PipelineUnavailableError(
-            f"{point.value}, registered as pipeline {name!r}, is no Pipeline class."
+            f"{point.value}, registered as pipeline {name!r}, is not a Pipeline class."
         )
     return loaded
 
 
 def all_pipelines() -> dict[str, AnyPipeline]:
-    """Every pipeline that can be imported; one that cannot is warned about and left out."""
+    """Return every pipeline that can be imported; warn about one that cannot, and leave it out."""
     found: dict[str, AnyPipeline] = {}
     for name in pipeline_names():
         try:
             found[name] = get_pipeline(name)
-        except PipelineUnavailableError as error:  # it must not take the rest down
+        except PipelineUnavailableError as error:  # the others must still be found
             warnings.warn(str(error), RuntimeWarning, stacklevel=2)
     return found
 
 
 def choose_pipeline(name: str = "auto", parameters: Mapping[str, object] | None = None) -> PipelineChoice:
-    """The pipeline to run: the named one if it is ready, or for "auto" the best that is.
+    """Return the pipeline to run: the named one if it is ready, or for "auto" the best that is.
 
-    `parameters` are parameters by name, which may decide whether a pipeline is ready: where its weights are, say.
-    Raises `UnknownPipelineError` or `PipelineUnavailableError`; the message says how to mend it.
+    `parameters` are parameters by name that may decide whether a pipeline is ready: where its weights are, say.
+    Raises `UnknownPipelineError` or `PipelineUnavailableError`; the message says how to fix it.
     """
     parameters = parameters or {}
     if name != "auto":
