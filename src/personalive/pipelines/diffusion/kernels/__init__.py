@@ -1,1 +1,1 @@
-"""Operations that networks are made of, each in PyTorch and, where a GPU gains by it, as one kernel of our own."""
+"""The operations of the networks, each in PyTorch and, where it is faster on a GPU, as a Triton kernel."""

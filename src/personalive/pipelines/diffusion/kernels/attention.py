@@ -1,4 +1,4 @@
-"""PyTorch's kernels for attention by name, each to be asked for by itself."""
+"""PyTorch's attention kernels by name, and how to select one of them."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ BACKENDS = {
 }
 
 MEMORY_EFFICIENT_BACKENDS = ("cudnn", "flash", "efficient")
-"""Those that do not keep all scores in memory. `math` does: it takes every shape, and is never the faster."""
+"""The kernels that do not keep all scores in memory. `math` does: it takes every shape, and is never faster."""
 
 _HOPPER = (9, 0)
 _HOPPER_PRIORITY = [BACKENDS[name] for name in (*MEMORY_EFFICIENT_BACKENDS, "math")]
 
 
 def prefer_backend(device: torch.device, attention: str = "auto") -> AbstractContextManager[Any]:
-    """In the block, PyTorch takes that one of its kernels or, for "auto", the likeliest to be fast.
+    """Return a context in which PyTorch uses the named kernel or, for "auto", the one that is probably fastest.
 
-    For where nothing is measured. On Hopper cuDNN's is the fastest for long keys (2.3 ms against flash's 4.2 at
-    64×64 with 8,192 keys, on an H100), and leaves what it cannot do to the next.
+    It serves where nothing is measured. On Hopper cuDNN's is the fastest for long keys (2.3 ms against flash's 4.2
+    at 64×64 with 8,192 keys, on an H100); shapes that it does not take go to the next.
     """
     if attention != "auto":
         own: AbstractContextManager[Any] = sdpa_kernel(BACKENDS[attention])
@@ -41,9 +41,9 @@ def prefer_backend(device: torch.device, attention: str = "auto") -> AbstractCon
 
 
 def with_backend(name: str, call_attention: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """`call_attention` with that one of PyTorch's kernels; raises RuntimeError where the kernel does not take the shape.
+    """Return `call_attention` with the named kernel, which raises RuntimeError for a shape that it does not take.
 
-    Which kernels may be used is a setting of the whole process: only one thread may run attention at a time.
+    The allowed kernels are a setting of the whole process: only one thread may run attention at a time.
     """
     backend = BACKENDS[name]
 
@@ -55,7 +55,7 @@ def with_backend(name: str, call_attention: Callable[[], Tensor]) -> Callable[[]
 
 
 def call_without_warnings(call: Callable[[], object]) -> None:
-    """Call it without PyTorch's warnings, by which it explains at length why a kernel does not take a shape."""
+    """Call it without PyTorch's warnings, which explain at length why a kernel does not take a shape."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         call()

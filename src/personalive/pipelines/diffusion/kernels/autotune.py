@@ -1,4 +1,4 @@
-"""Which launches of a kernel are tried on a GPU. Few: each costs a compilation at the first start."""
+"""Autotuning of a kernel's launch configurations: only a few, since each is compiled at the first start."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 import triton
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-"""Kernels run as Python on the CPU, for tests: nothing can be timed there."""
+"""Whether kernels run as Python on the CPU, for tests: nothing can be timed there."""
 
 _TRIAL_MS, _WARMUP_MS = 10, 2
 
 LaunchConfig = tuple[dict[str, int], int] | tuple[dict[str, int], int, int]
-"""Block sizes and warps, and where a kernel brings tiles ahead, how many are on their way at once."""
+"""Block sizes, number of warps and, for kernels that prefetch tiles, number of pipeline stages."""
 
 
 def autotune(configs: Sequence[LaunchConfig], key: list[str]) -> Any:
-    """Let a kernel try each launch, once for each value of the arguments in `key`.
+    """Decorate a kernel to try each launch configuration, once for each value of the arguments in `key`.
 
-    What was fastest is kept on disk where this Triton can. All of them are the tuned kernel's `launches`.
+    The fastest is kept on disk if this version of Triton supports it. The tuned kernel lists all in `launches`.
     """
     tried = [
         triton.Config(dict(sizes), num_warps=warps, **({"num_stages": stages[0]} if stages else {}))

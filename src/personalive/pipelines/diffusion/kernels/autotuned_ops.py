@@ -1,4 +1,4 @@
-"""`Operations` in whichever form is fastest at each shape: our kernels, PyTorch's, or another library's."""
+"""`Operations` in the fastest form at each shape: the kernels of this package, PyTorch's, or another library's."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ Kernels = dict[str, Callable[[], Tensor]]
 
 _FUSED = "fused"
 _WORTH_MS = 0.02
-"""What takes less is not worth the kernels that a change would compile."""
+"""Milliseconds: an operation that takes less is not worth compiling kernels for a replacement."""
 _GROUPS = 32
 
 
 class FusedOperations(Operations, Protocol):
-    """Operations of which some have several forms; see `TritonOperations`."""
+    """Operations some of which have several forms; see `TritonOperations`."""
 
     def linear_geglu_kernels(self, tokens: Tensor, weight: Tensor) -> dict[str, LinearGegluKernel]:
-        """Those that take such tokens and such a paired weight, by name."""
+        """Return the kernels that take such tokens and such an interleaved weight, by name."""
 
     def fp8_conv_kernels(self, codes: Tensor, layer: Float8Convolution) -> Kernels:
-        """Of `conv`, without the bias."""
+        """Return the kernels for `conv` of codes, without the bias."""
 
     def fp8_geglu_kernels(self, codes: Tensor, layer: Float8GEGLU) -> Kernels:
-        """Of `geglu_fp8`."""
+        """Return the kernels for `geglu_fp8`."""
 
 
 class AutotunedOperations:
-    """The forms of `fused` and PyTorch's, chosen between by a `selector`; results lie in memory as fused ones do.
+    """Operations for which a `selector` chooses between `fused` and PyTorch's; results have the fused ones' layout.
 
-    `backends`: PyTorch's attention kernels to choose between, none where another is asked for. Where a network is
-    compiled, nothing can be measured: operations are fused there, as far as their kernels have not failed before.
+    `backends` are PyTorch's attention kernels to choose between, none where another is set. While a network is
+    being compiled nothing can be measured: operations are fused there, unless their kernels have failed before.
     """
 
     fuses_residual_matmul = True
@@ -70,7 +70,7 @@ class AutotunedOperations:
     def group_norm(
         self, x: TensorWithStats, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
     ) -> Tensor:
-        """See `Operations`. With sums taken down before, our norm reads the picture once less."""
+        """See `Operations`. With given statistics the fused norm reads the picture once less."""
         return self._select(
             "group norm",
             lambda: (
@@ -86,7 +86,7 @@ class AutotunedOperations:
         )
 
     def add_with_stats(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> TensorWithStats:
-        """See `Operations`. Timed with a norm behind it: what it takes down is of use there alone."""
+        """See `Operations`. It is timed with a norm after it, since only a norm uses the statistics."""
         if update is None and bias is None:
             return PLAIN_OPERATIONS.add_with_stats(x, update, bias)
         return self._select(
@@ -107,7 +107,7 @@ class AutotunedOperations:
         return self.group_norm(x, norm)
 
     def conv(self, x: Tensor, layer: ConvLayer) -> tuple[Tensor, Tensor | None]:
-        """See `Operations`. Of values a library's in any case; what differs is who adds the bias."""
+        """See `Operations`. For values it is always a library's; forms differ in where the bias is added."""
         if not isinstance(layer, Float8Convolution) or torch.compiler.is_compiling():
             return self.fused.conv(x, layer)
         forms = self.fused.fp8_conv_kernels(x, layer)
@@ -173,7 +173,7 @@ class AutotunedOperations:
         )
 
     def add_matmul(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
-        """See `Operations`. A library's in any case."""
+        """See `Operations`. It is always a library's."""
         return self.fused.add_matmul(total, values, weight)
 
     def geglu(self, projected: Tensor) -> Tensor:
@@ -214,12 +214,12 @@ class AutotunedOperations:
         changed: Callable[[], object],
         plain: Callable[[], object],
     ) -> bool:
-        """See `Operations`. By timing both."""
+        """See `Operations`. It times both."""
         fastest = self.selector.select_fastest(change, given, {"changed": changed}, plain, worth_ms=_WORTH_MS)
         return fastest != PYTORCH
 
     def prefers_interleaved(self, rows: int, linear: nn.Linear) -> bool:
-        """See `Operations`. By timing both, on made-up tokens."""
+        """See `Operations`. It times both, on random tokens."""
         weight, bias = linear.weight.detach(), linear.bias.detach()
         if not self.fused.linear_geglu_kernels(weight, weight):
             return False
@@ -303,7 +303,7 @@ class AutotunedOperations:
 
 
 def _layout_key(tensor: Tensor | None) -> Hashable:
-    """A tensor's shape and type and, unless it lies row by row or channels-last, its strides."""
+    """Return a tensor's shape and type and, unless it is contiguous or channels-last, its strides."""
     if tensor is None:
         return None
     if tensor.is_contiguous():
@@ -314,7 +314,7 @@ def _layout_key(tensor: Tensor | None) -> Hashable:
 
 
 def _output_kinds(norm: nn.Module) -> tuple[str, ...]:
-    """What a norm gives, where it is not values."""
+    """Return what a norm outputs, if it is not values."""
     return () if output_gain(norm) is None else ("codes",)
 
 

@@ -1,4 +1,4 @@
-"""Batch norm by running statistics and ReLU, as a Triton kernel over memory in which channels are adjacent."""
+"""Batch norm by running statistics and ReLU, as a Triton kernel for channels-last memory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _batch_norm_relu_kernel(
 def batch_norm_relu(
     x: Tensor, mean: Tensor, variance: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> Tensor:
-    """ReLU of the batch norm of x (N, C, h, w) by these statistics (C,); channels-last in memory, in and out."""
+    """Return ReLU of the batch norm of x (N, C, h, w) by these statistics (C,); channels-last, in and out."""
     x = x.contiguous(memory_format=torch.channels_last)
     out = torch.empty_like(x)
     channels = x.shape[1]

@@ -1,4 +1,4 @@
-"""What was measured to be fastest, kept in a file for the next start."""
+"""A file cache of the kernels that were measured to be fastest, for the next start."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class KernelChoice:
-    """Which form was taken, and the milliseconds of each that was timed."""
+    """The chosen form of an operation, and the milliseconds of each form that was timed."""
 
     implementation: str
     ms: Mapping[str, float]
 
 
 class KernelChoiceCache(MutableMapping[str, KernelChoice]):
-    """Operation and shape → choice. With a folder they are read from a file in it, and written as they are made.
+    """A mapping from operation and shape to choice, kept in a file if a folder is given, and written on changes.
 
-    The file is named by the versions of all that computes. One that cannot be read is as good as none, and where
-    nothing can be written choices last as long as the process.
+    The file's name has a hash of the versions of all that computes. A file that cannot be read is ignored, and
+    where nothing can be written choices last as long as the process.
     """
 
     def __init__(self, cache_dir: Path | None = None) -> None:
@@ -60,7 +60,7 @@ class KernelChoiceCache(MutableMapping[str, KernelChoice]):
         return len(self._choices)
 
     def set_unsaved(self, key: str, choice: KernelChoice) -> None:
-        """One that the next start shall make anew."""
+        """Set a choice for this process alone: the next start measures again."""
         self._unsaved.add(key)
         self._choices[key] = choice
 
@@ -77,7 +77,7 @@ class KernelChoiceCache(MutableMapping[str, KernelChoice]):
             beside.write_text(json.dumps(kept, indent=1), encoding="utf-8")
             replace_file(beside, self.path)
         except OSError as error:
-            _log.info("which kernels are fastest is not kept for the next start: %s", error)
+            _log.info("the choice of the fastest kernels is not kept for the next start: %s", error)
             self.path = None
             with contextlib.suppress(OSError):
                 beside.unlink()
@@ -85,7 +85,7 @@ class KernelChoiceCache(MutableMapping[str, KernelChoice]):
 
 @cache
 def hash_versions() -> str:
-    """A short hash of what computes: PyTorch, its libraries, Triton, and our own operations."""
+    """Return a short hash of all that computes: PyTorch, its libraries, Triton, and this package's kernels."""
     try:
         triton = importlib.metadata.version("triton")
     except importlib.metadata.PackageNotFoundError:
@@ -104,7 +104,7 @@ def _read_choices(path: Path) -> dict[str, KernelChoice]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, AttributeError, KeyError) as error:
-        _log.info("%s cannot be read, what is fastest is measured anew: %s", path, error)
+        _log.info("%s cannot be read, the fastest kernels are measured again: %s", path, error)
         return {}
 
 

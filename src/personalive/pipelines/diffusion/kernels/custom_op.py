@@ -1,4 +1,4 @@
-"""How our kernels appear to a compiler: as one operation each, whose inside it leaves alone."""
+"""Registration of kernels as custom operations, which a compiler treats as opaque."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Result = TypeVar("Result")
 
 
 class CustomOp(Generic[Params, Result]):
-    """A function of tensors that launches kernels: itself where it is run, one operation where it is compiled.
+    """A function of tensors that launches kernels: it is called directly, or is one operation where it is compiled.
 
     Calling an operation through PyTorch's dispatcher takes longer than most of these take on a GPU, and the first
     such call imports the compiler.
@@ -24,12 +24,12 @@ class CustomOp(Generic[Params, Result]):
         self._op = torch.library.custom_op(f"personalive::{function.__name__}", function, mutates_args=())
 
     def __call__(self, *args: Params.args, **kwargs: Params.kwargs) -> Result:
-        """The function's result."""
+        """Return the function's result."""
         if torch.compiler.is_compiling():
             result: Result = self._op(*args, **kwargs)
             return result
         return self._function(*args, **kwargs)
 
     def register_fake(self, fake: Callable[Params, Result]) -> Any:
-        """Say, as a decorator, what a result would look like: its shape, type and layout, without its numbers."""
+        """Register, as a decorator, a function that returns an empty result of the right shape, type and layout."""
         return self._op.register_fake(fake)

@@ -1,4 +1,4 @@
-"""Which operations a device gets."""
+"""Selection of the operations for a device."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _CHANNELS, _SIDE = 64, 8
 def select_operations(
     device: torch.device, cache_dir: Path | None = None, attention: str = "auto"
 ) -> Operations:
-    """Of Triton's and PyTorch's whichever is faster at each shape, where the device has CUDA and Triton works.
+    """Return operations that use the faster of Triton and PyTorch at each shape, if CUDA and Triton work.
 
-    What was measured is kept in the `cache_dir`. `attention`: "auto", or another where that is PyTorch's kernel to
-    take. Triton may be there and not work, for want of a C compiler say: that is logged, and all is PyTorch's.
+    Measurements are kept in the `cache_dir`. `attention` is "auto", or the name of PyTorch's kernel to use. Triton
+    may be installed and not work, for example without a C compiler: that is logged, and PyTorch's are returned.
     """
     if device.type != "cuda" or find_gpu_family(torch.cuda.get_device_capability(device)) is None:
         return PLAIN_OPERATIONS
@@ -39,7 +39,7 @@ def select_operations(
     fused = TritonOperations(device)
     try:
         _check_triton_works(fused, device)
-    except Exception as error:  # whatever a compiler, a driver or the library may raise
+    except Exception as error:  # compiler, driver and library each raise other exceptions
         if is_memory_failure(error):
             raise
         _log.warning("the fused kernels are not used, Triton does not work here: %s", format_error(error))
@@ -49,7 +49,7 @@ def select_operations(
 
 
 def _check_triton_works(operations: Operations, device: torch.device) -> None:
-    """Run the norm that all is laid out for: without it, pictures had better lie as PyTorch's wants them."""
+    """Run the group norm, for which the memory layout is chosen: without it PyTorch's layout is better."""
     norm = nn.GroupNorm(2, _CHANNELS, device=device, dtype=torch.float16).requires_grad_(False)
     picture = torch.zeros(1, _CHANNELS, _SIDE, _SIDE, device=device, dtype=torch.float16)
     operations.group_norm(TensorWithStats(picture), norm, silu=True)

@@ -1,10 +1,11 @@
-"""Numbers of 8 bits (e4m3: Micikevicius et al., 2022, https://arxiv.org/abs/2209.05433), and layers that take them.
+"""8-bit floats (e4m3: Micikevicius et al., 2022, https://arxiv.org/abs/2209.05433), and layers that take them.
 
 A value becomes a *code*: the value times its layer's gain, rounded to e4m3. As e4m3 is a floating-point type, its
-relative error is the same from 2^-6 to 448, nearly 15 powers of two. So where it is known how large a layer's input
-is, one gain is as good as one for each row, and nothing has to be measured, neither before nor while it runs. A
-norm knows it from its weights. Layers are quantized together with the norm before them, which writes codes at once:
-no pass over memory is added, and half as much is written and read. Gains are powers of two, which change no digit.
+relative error is the same from 2^-6 to 448, nearly 15 powers of two. So where the magnitude of a layer's input is
+known, one gain is as good as one per row, and nothing has to be measured, neither in advance nor at run time. For a
+norm's output it follows from the norm's weights. Layers are quantized together with the norm before them, which
+writes codes directly: no pass over memory is added, and half as much is written and read. Gains are powers of two,
+so that they change only exponents.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ from torch.nn import functional as F
 FLOAT8 = torch.float8_e4m3fn
 LARGEST = torch.finfo(FLOAT8).max
 _TINIEST = 1e-12
-"""The least scale of weights: zeros stay zeros."""
+"""The least scale of weights, so that zeros stay zeros."""
 MULTIPLE = 16
-"""What the sides of a product of codes divide by: their rows then begin where 16 bytes can be read."""
+"""The sides of a matrix product of codes are multiples of this, so that rows are aligned to 16 bytes."""
 
 
 def quantize_fp8(values: Tensor, gain: float) -> Tensor:
-    """Values times the gain as e4m3; those beyond ± 448 become that, since not every conversion does so itself."""
+    """Quantize values times the gain to e4m3, clamped to ± 448, since not every conversion saturates."""
     return (values.float() * gain).clamp(-LARGEST, LARGEST).to(FLOAT8)
 
 
 def power_of_two_gain(size: Tensor, wanted: float) -> float:
-    """The power of two that brings values of that root mean square, float (), to about the wanted one."""
+    """Return the power of two that scales a root mean square `size`, float (), to about the wanted one."""
     found = 1.0 if size.is_meta else float(size)
     if not 0 < found < math.inf:
         return 1.0
@@ -37,12 +38,12 @@ def power_of_two_gain(size: Tensor, wanted: float) -> float:
 
 
 def norm_output_rms(norm: nn.GroupNorm | nn.LayerNorm, more: float = 0.0) -> Tensor:
-    """The root mean square of what a norm gives, and of something beside it of that mean square: float32 ()."""
+    """Return the root mean square of a norm's output plus a term of mean square `more`: float32 ()."""
     return (norm.weight.float().square() + norm.bias.float().square() + more).mean().sqrt()
 
 
 def geglu_output_rms(linear: nn.Linear, norm: nn.LayerNorm) -> Tensor:
-    """About the root mean square of what is gated, of a paired linear behind a norm: float32 ()."""
+    """Estimate the root mean square of the GEGLU of an interleaved linear after a norm: float32 ()."""
     weight = linear.weight.float()
     mean = weight @ norm.bias.float() + linear.bias.float()
     size = (weight.square() @ norm.weight.float().square() + mean.square()).sqrt()
@@ -50,7 +51,7 @@ def geglu_output_rms(linear: nn.Linear, norm: nn.LayerNorm) -> Tensor:
 
 
 class Float8GroupNorm(nn.GroupNorm):
-    """A group norm that gives codes."""
+    """A group norm whose output is codes."""
 
     def __init__(self, norm: nn.GroupNorm, gain: float) -> None:
         super().__init__(norm.num_groups, norm.num_channels, norm.eps, device="meta")
@@ -58,7 +59,7 @@ class Float8GroupNorm(nn.GroupNorm):
 
 
 class Float8LayerNorm(nn.LayerNorm):
-    """A layer norm that gives codes."""
+    """A layer norm whose output is codes."""
 
     def __init__(self, norm: nn.LayerNorm, gain: float) -> None:
         super().__init__(norm.normalized_shape, norm.eps, device="meta")
@@ -66,14 +67,14 @@ class Float8LayerNorm(nn.LayerNorm):
 
 
 def output_gain(norm: nn.Module) -> float | None:
-    """The gain of the codes that a norm gives, None: it gives values."""
+    """Return the gain of the codes that a norm outputs, or None if it outputs values."""
     return norm.gain if isinstance(norm, Float8GroupNorm | Float8LayerNorm) else None
 
 
 class Float8Convolution(nn.Module):
     """A 3×3 convolution of codes, stride and padding 1: `weight` (9, out, in) are codes too.
 
-    A result is the product of both times its output channel's of the `factors` (out,), float32.
+    A result is the product of both times the `factors` (out,), float32, of its output channel.
     """
 
     weight: Tensor
@@ -90,13 +91,13 @@ class Float8Convolution(nn.Module):
         self.gain, self.dtype = gain, layer.weight.dtype
 
     def dequantized_weight(self) -> Tensor:
-        """What its weight stands for, (out, in, 3, 3)."""
+        """Return the values of its weight, (out, in, 3, 3)."""
         exact: Tensor = self.weight.float() * (self.factors * self.gain)[:, None]
         values: Tensor = exact.unflatten(0, (3, 3)).permute(2, 3, 0, 1)
         return values.to(self.dtype)
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Codes (N, in, h, w) → values (N, out, h, w), by unpacking all of them."""
+        """Map codes (N, in, h, w) to values (N, out, h, w), by dequantizing both operands."""
         return F.conv2d(codes.to(self.dtype) / self.gain, self.dequantized_weight(), self.bias, padding=1)
 
 
@@ -140,9 +141,10 @@ class Float8Linear(nn.Module):
 
 
 class Float8GEGLU(Float8Linear):
-    """The linear before a gate, its outputs paired: a value, its gate, the next value.
+    """The linear of a GEGLU, its outputs interleaved: a value, its gate, the next value.
 
-    `onward`: the gain of what is gated. `factors` (out,) repeat the `factor`, as kernels take one for each output.
+    `onward` is the gain of the GEGLU's result. `factors` (out,) repeat the `factor`, since kernels take one per
+    output.
     """
 
     factors: Tensor

@@ -1,8 +1,8 @@
-"""A 3×3 convolution of 8-bit floats as a Triton kernel: a product for each tap, summed where it is made.
+"""A 3×3 convolution of 8-bit floats as a Triton kernel: a matrix product per tap, summed in registers.
 
-Pictures lie channels-last. A tile of one is brought by the GPU's tensor memory accelerator, which fills with zeros
-whatever lies outside of the picture: padding is not made. A program makes one tile after the other, and the next
-one's operands come while this one is written. One compilation is for all numbers of channels.
+Pictures are channels-last. Tiles are loaded by the GPU's tensor memory accelerator, which fills pixels outside of
+the picture with zeros, so no padded copy is made. A program computes one tile after the other, and the next one's
+operands are loaded while this one is written. One compilation serves all numbers of channels.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from personalive.pipelines.diffusion.kernels.fp8 import FLOAT8, MULTIPLE
 
 TAPS = 9
 _ACROSS = 16
-"""Pixels of a tile along a row, where there are as many."""
+"""Pixels of a tile along a row, if the picture has as many."""
 
 
 class _TileConfig(NamedTuple):
-    """Pixels, outputs, inputs of a tile, the warps that make it, and how many tiles' operands are on their way."""
+    """Pixels, outputs and inputs of a tile, its number of warps, and the number of pipeline stages."""
 
     pixels: int
     outputs: int
@@ -37,7 +37,7 @@ class _TileConfig(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """What they need of a multiprocessor's own memory: operands and results."""
+        """Bytes of shared memory for operands and results."""
         return self.stages * (self.pixels + self.outputs) * self.inputs + 2 * self.pixels * self.outputs
 
 
@@ -45,9 +45,9 @@ _WIDE = _TileConfig(128, 256, 128, 8, 3)
 _LARGE = _TileConfig(128, 128, 128, 8, 3)
 _SMALL = _TileConfig(128, 64, 64, 4, 3)
 _MOST_COVERED = 1.25
-"""What wide tiles may cover, as a share of the outputs: at 640 they still win, at 320 they lose (H100)."""
+"""Most outputs that wide tiles may cover, over the actual ones: at 640 they are faster, at 320 slower (H100)."""
 _TINY = _TileConfig(32, 32, 32, 4, 2)
-"""For the interpreter, which takes as long for what is outside of a picture."""
+"""For the interpreter, which takes as long for pixels outside of a picture as for those inside."""
 
 
 @triton.jit(do_not_specialize=["tiles", "across", "right", "down"])
@@ -77,7 +77,7 @@ def _fp8_conv_kernel(
 
 
 def is_supported(codes: Tensor, weight: Tensor) -> bool:
-    """Whether the kernels take codes of K channels, and a weight (9, C, K): both multiples of 16."""
+    """Return whether the kernels take codes of K channels and a weight (9, C, K): K and C multiples of 16."""
     return (
         codes.dtype == weight.dtype == FLOAT8
         and weight.shape[2] % MULTIPLE == 0
@@ -86,23 +86,23 @@ def is_supported(codes: Tensor, weight: Tensor) -> bool:
 
 
 def is_wide_supported(weight: Tensor) -> bool:
-    """Whether tiles of twice the outputs cover those of a weight (9, C, K) with little beside them."""
+    """Return whether tiles with twice the outputs cover those of a weight (9, C, K) with little waste."""
     outputs = weight.shape[1]
     covered: int = triton.cdiv(outputs, _WIDE.outputs) * _WIDE.outputs
     return covered <= _MOST_COVERED * outputs
 
 
 def empty_output(codes: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Pictures for what is made of those, (N, C, h, w) channels-last."""
+    """Allocate the output for such codes and weight, (N, C, h, w) channels-last."""
     size = (len(codes), weight.shape[1], *codes.shape[2:])
     return torch.empty(size, dtype=dtype, device=codes.device, memory_format=torch.channels_last)
 
 
 @CustomOp
 def fp8_conv(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dtype, wide: bool) -> Tensor:
-    """Codes (N, K, h, w) with a weight (9, C, K): values (N, C, h, w) channels-last, padded by 1, without a bias.
+    """Convolve codes (N, K, h, w) by a weight (9, C, K) to values (N, C, h, w) channels-last, padded by 1, no bias.
 
-    Each output's product is multiplied by its factor, float32 (C,). `wide`: in tiles of twice the outputs.
+    Each output channel is multiplied by its factor, float32 (C,). `wide`: use tiles with twice the outputs.
     """
     codes, weight = codes.contiguous(memory_format=torch.channels_last), weight.contiguous()
     out = empty_output(codes, weight, dtype)
@@ -133,13 +133,13 @@ def _(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dtype, wide: 
 
 
 def _pixels(pictures: Tensor) -> Tensor:
-    """The same memory as (N, h, w, C), with its strides, which pictures of a single row or column need not have."""
+    """View the memory as (N, h, w, C) with standard strides, which pictures of one row or column may lack."""
     rows = pictures.permute(0, 2, 3, 1)
     return rows.reshape(-1).view(rows.shape)
 
 
 def tile_shape(pixels: int, height: int, width: int) -> tuple[int, int, int]:
-    """Pictures, rows and columns of a tile of so many pixels, all powers of two, for pictures of that size."""
+    """Return the pictures, rows and columns, powers of two, of a tile of `pixels` for pictures of that size."""
     wide = min(pixels, triton.next_power_of_2(width), _ACROSS)
     high = min(pixels // wide, triton.next_power_of_2(height))
     return pixels // (wide * high), high, wide
@@ -147,7 +147,7 @@ def tile_shape(pixels: int, height: int, width: int) -> tuple[int, int, int]:
 
 @cache
 def _tile_config(device: torch.device, wide: bool) -> tuple[_TileConfig, int]:
-    """The tiles that fit a device, and its multiprocessors: as many programs run, each for itself."""
+    """Return the tiles that fit a device, and its number of multiprocessors, which is the number of programs."""
     if IS_INTERPRETED:
         return _TINY, 2
     index = torch.cuda.current_device() if device.index is None else device.index

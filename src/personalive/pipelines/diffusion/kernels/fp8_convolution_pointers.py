@@ -1,9 +1,9 @@
 """A 3×3 convolution of 8-bit floats for GPUs without a tensor memory accelerator.
 
-The same as `fp8_conv`, but tiles are brought by ordinary loads of 16 bytes a thread, which are copied to a
-multiprocessor's own memory while the tiles before are multiplied. No load of the inner loop is masked but for what
-lies outside of a picture, where the copy itself writes zeros: pixels beyond the last are read as the last, and
-nothing of them is written.
+It computes the same as `fp8_conv`, but tiles are loaded by ordinary loads of 16 bytes a thread, which are copied to
+shared memory asynchronously while the tiles before are multiplied. In the inner loop only loads outside of a
+picture are masked, where the copy writes zeros: pixels beyond the last are read as the last, and their results are
+not written.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from personalive.pipelines.diffusion.kernels.autotune import LaunchConfig, autot
 from personalive.pipelines.diffusion.kernels.custom_op import CustomOp
 
 _INPUTS = 64
-"""What the inputs divide by: tiles of the inner loop are whole."""
+"""The number of inputs is a multiple of this, so that tiles of the inner loop are whole."""
 _TOGETHER = 8
-"""Tiles of pixels whose programs run one after the other for each of outputs: what they read is in the cache."""
+"""Tiles of pixels that are computed in sequence for each tile of outputs, so that their operands are cached."""
 
 LAUNCHES: tuple[LaunchConfig, ...] = (
     ({"PIXELS": 64, "OUTPUTS": 64, "INPUTS": 64}, 4, 4),
@@ -29,11 +29,11 @@ LAUNCHES: tuple[LaunchConfig, ...] = (
     ({"PIXELS": 128, "OUTPUTS": 128, "INPUTS": 64}, 8, 4),
     ({"PIXELS": 128, "OUTPUTS": 256, "INPUTS": 64}, 8, 3),
 )
-"""All fit the 99 KB of capability 8.9, the least of the families that are offered the kernel."""
+"""All fit the 99 KB of capability 8.9, the least of the families that use the kernel."""
 
 
 def nbytes(sizes: dict[str, int], stages: int) -> int:
-    """What a launch needs of a multiprocessor's own memory: operands of all stages."""
+    """Return the bytes of shared memory that a launch needs: operands of all stages."""
     return stages * (sizes["PIXELS"] + sizes["OUTPUTS"]) * sizes["INPUTS"]
 
 
@@ -73,7 +73,7 @@ def _fp8_conv_pointer_kernel(
 
 
 def is_supported(codes: Tensor, weight: Tensor) -> bool:
-    """Whether the kernel takes codes of K channels, K of 64s, and a weight (9, C, K), C of 16s."""
+    """Return whether the kernel takes codes of K channels and a weight (9, C, K): K a multiple of 64, C of 16."""
     return fp8_convolution.is_supported(codes, weight) and weight.shape[2] % _INPUTS == 0
 
 

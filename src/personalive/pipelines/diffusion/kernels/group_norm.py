@@ -1,7 +1,7 @@
-"""Group norm, and residuals that begin it, as Triton kernels over memory in which channels are adjacent.
+"""Group norm, and residual additions that compute its statistics, as Triton kernels for channels-last memory.
 
-Statistics are float32. Sums are taken of differences from a value of the same channel, never of bare squares:
-activations whose mean is far from zero would lose their variance.
+Statistics are float32. Sums are taken of differences from a value of the same channel, never of plain squares:
+the variance of activations whose mean is far from zero would be lost.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from personalive.pipelines.diffusion.kernels.triton_utils import codes
 
 _MIN_CHUNK_PIXELS = 256
 _MAX_CHUNKS = 512
-"""Group norm sums a picture in so many parts at most, of at least so many pixels."""
+"""The most chunks in which group norm sums a picture; each has `_MIN_CHUNK_PIXELS` or more."""
 
 
 def _chunk_size(pixels: int) -> int:
-    """Pixels of a part."""
+    """Return the pixels of a chunk."""
     return max(_MIN_CHUNK_PIXELS, -(-pixels // (_MAX_CHUNKS * _MIN_CHUNK_PIXELS)) * _MIN_CHUNK_PIXELS)
 
 
@@ -35,9 +35,9 @@ def _channel_stats_kernel(
     x, update, bias, out, sums, channels, pixels, chunk, chunks, step,
     ADDED: tl.constexpr, BIASED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Of one chunk of a picture's pixels: each channel's Σ(x - p), Σ(x - p)² and p, its first pixel's value.
+    """Compute each channel's Σ(x - p), Σ(x - p)² and p, its first pixel's value, of one chunk of a picture.
 
-    With ADDED or BIASED, of the picture with the update or the bias added, which is written.
+    With ADDED or BIASED, the update or the bias is added to the picture first, and the sum is written.
     """
     picture, part = tl.program_id(0), tl.program_id(1)
     channel = tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
@@ -52,7 +52,7 @@ def _channel_stats_kernel(
         pivot += added
     if ADDED:
         pivot += tl.load(update + first, mask=inside, other=0.0).to(tl.float32)
-    # Kept apart by row until the end: to sum over rows, threads must wait for each other.
+    # Rows are summed only at the end, since for that threads must wait for each other.
     total = tl.zeros([ROWS, WIDTH], tl.float32)
     square = tl.zeros([ROWS, WIDTH], tl.float32)
     for row in range(begin, begin + chunk, ROWS):
@@ -83,9 +83,9 @@ def _group_scale_shift_kernel(
     channels, pixels, chunk, chunks, groups, step, shift_step, eps,
     SHIFTED: tl.constexpr, CHUNKS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """What a group's channels are multiplied by, and what is added, from the sums of all chunks.
+    """Compute the factors and terms of a group's channels from the sums of all chunks.
 
-    A shift moves a channel's mean and nothing else.
+    A shift changes only a channel's mean.
     """
     picture, group = tl.program_id(0), tl.program_id(1)
     width = channels // groups
@@ -124,8 +124,8 @@ def _scale_shift_kernel(
     x, factors, terms, out, channels, pixels, gain,
     SILU: tl.constexpr, CODES: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Each channel times its factor plus its term, and SiLU; with CODES, as codes of that gain."""
-    # Rows of a large picture are more than a grid's other axes can count.
+    """Multiply each channel by its factor and add its term, then SiLU; with CODES, write codes of that gain."""
+    # A large picture has more rows than the other axes of a grid allow.
     pixel = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channel = tl.program_id(1) * WIDTH + tl.arange(0, WIDTH)
     picture = tl.program_id(2)
@@ -143,7 +143,7 @@ def _scale_shift_kernel(
 
 
 def _compute_stats(x: Tensor, update: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """x + update + bias, x itself where there is neither, and the sums of it: float32 (3, N, chunks, C)."""
+    """Return x + update + bias, or x if there is neither, and its statistics: float32 (3, N, chunks, C)."""
     x = x.contiguous(memory_format=torch.channels_last)
     update = None if update is None else update.contiguous(memory_format=torch.channels_last)
     count, channels, height, width = x.shape
@@ -167,7 +167,7 @@ def _allocate_stats(x: Tensor) -> Tensor:
 
 @CustomOp
 def add_with_stats(x: Tensor, update: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """x + update (N, C, h, w) + bias (C,), one of them there, and what `group_norm` takes as its sums: one pass."""
+    """Return x + update (N, C, h, w) + bias (C,), at least one given, and its sums for `group_norm`: one pass."""
     return _compute_stats(x, update, bias)
 
 
@@ -189,12 +189,13 @@ def group_norm(
     shift: Tensor | None,
     gain: float | None = None,
 ) -> Tensor:
-    """Group norm of x (N, C, h, w) + shift (N or 1, C), and SiLU; channels-last in memory, in and out.
+    """Return the group norm of x (N, C, h, w) + shift (N or 1, C), and SiLU; channels-last in memory, in and out.
 
-    With a gain, as codes: see `float8.coded`.
+    With a gain the result is codes: see `fp8.quantize_fp8`.
 
-    Three launches: sums of each channel over chunks of pixels, unless `add_with_stats` gave them; their combination (Chan et
-    al., 1983); and the scaling. Two reads and a write of the picture, or one of each.
+    There are three launches: the sums of each channel over chunks of pixels, unless `add_with_stats` gave them;
+    their combination (Chan et al., 1983); and the scaling. The picture is read twice and written once, or read once
+    with given sums.
     """
     x = x.contiguous(memory_format=torch.channels_last)
     if sums is None:

@@ -1,6 +1,6 @@
-"""Layer norm, with what is added to the tokens before and to the result, as a Triton kernel.
+"""Layer norm, with the additions to its input and to its result, as a Triton kernel.
 
-Statistics are float32, the variance that of differences from the mean.
+Statistics are float32; the variance is computed from differences from the mean.
 """
 
 from __future__ import annotations
@@ -69,10 +69,10 @@ def layer_norm(
     extra: Tensor | None,
     gain: float | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """tokens (B, T, C) + update (B, T, C) + shift (S, 1, C), and its layer norm plus code (F, C): one pass.
+    """Return tokens (B, T, C) + update (B, T, C) + shift (S, 1, C), and its layer norm plus code (F, C): one pass.
 
-    extra (C,) is added to the first result alone, which is empty where nothing is added. With a gain, the second
-    one is of codes: see `float8.coded`.
+    extra (C,) is added to the first result only, which is empty where nothing is added. With a gain the second one
+    is codes: see `fp8.quantize_fp8`.
     """
     tokens = tokens.contiguous()
     channels = tokens.shape[-1]

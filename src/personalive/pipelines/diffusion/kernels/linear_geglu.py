@@ -1,8 +1,8 @@
-"""A linear and the gate behind it in one Triton kernel: what the linear gives is never written.
+"""A linear and its GEGLU in one Triton kernel: the linear's output is never written to memory.
 
-The linear's outputs are paired, a value beside its gate, so that both are in one thread's registers when a tile of
-products is done. Tiles are brought by the GPU's tensor memory accelerator where it has one, and a program makes one
-tile after the other: the next one's operands come while this one's gates are opened.
+The linear's outputs are interleaved, each value next to its gate, so that both are in one thread's registers when a
+tile of products is done. Tiles are loaded by the GPU's tensor memory accelerator where it has one, and a program
+computes one tile after the other: the next one's operands are loaded while the gates of this one are applied.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from personalive.pipelines.diffusion.kernels.fp8 import FLOAT8
 from personalive.pipelines.diffusion.kernels.triton_utils import codes, gelu
 
 _ALIGNMENT = 16
-"""Rows of so many bytes begin where whole tiles can be brought from."""
+"""Bytes of which rows must be multiples, so that whole tiles can be loaded."""
 
 
 class _TileConfig(NamedTuple):
-    """Rows, outputs and inputs of a tile, the warps that make it, and how many tiles' operands are on their way."""
+    """Rows, outputs and inputs of a tile, its number of warps, and the number of pipeline stages."""
 
     rows: int
     outputs: int
@@ -37,7 +37,7 @@ class _TileConfig(NamedTuple):
 
     @property
     def shared_memory_nbytes(self) -> int:
-        """What they need of a multiprocessor's own memory: 16-bit operands, of values and gates."""
+        """Bytes of shared memory for the 16-bit operands, of values and gates."""
         return 2 * self.stages * (self.rows + 2 * self.outputs) * self.inputs
 
 
@@ -71,8 +71,9 @@ def _linear_geglu_kernel(
 
 
 def is_supported(tokens: Tensor, weight: Tensor) -> bool:
-    """Whether the kernel takes tokens (…, K) and a weight (2·C, K): K and C multiples of 16 bytes, in 16-bit floats
-    or codes.
+    """Return whether the kernel takes tokens (…, K) and a weight (2·C, K).
+
+    K and C must be multiples of 16 bytes, in 16-bit floats or codes.
     """
     multiple = _ALIGNMENT // tokens.element_size()
     return (
@@ -86,10 +87,10 @@ def is_supported(tokens: Tensor, weight: Tensor) -> bool:
 def linear_geglu(
     tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
 ) -> Tensor:
-    """GEGLU of tokens (…, K) by a paired weight (2·C, K) and bias (2·C,): (…, C), exact GELU, summed in float32.
+    """Return GEGLU (…, C) of tokens (…, K) by an interleaved weight (2·C, K) and bias (2·C,).
 
-    Tokens and weight may be codes, whose products are multiplied by factors float32 (2·C,); so is the result then,
-    with that gain.
+    The GELU is exact, and sums are float32. Tokens and weight may be codes, whose products are multiplied by
+    factors float32 (2·C,); the result is then codes too, with that gain.
     """
     given, weight = tokens.contiguous().flatten(0, -2), weight.contiguous()
     (rows, width), outputs = given.shape, len(weight) // 2
@@ -121,7 +122,7 @@ def _(
 
 @cache
 def _device_config(device: torch.device) -> tuple[_TileConfig, int]:
-    """The tiles that fit a device, and its multiprocessors: as many programs run, each for itself."""
+    """Return the tiles that fit a device, and its number of multiprocessors, which is the number of programs."""
     if IS_INTERPRETED:
         return _SMALL_TILES, 2
     index = torch.cuda.current_device() if device.index is None else device.index

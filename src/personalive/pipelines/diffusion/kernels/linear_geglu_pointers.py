@@ -1,9 +1,9 @@
-"""A linear and the gate behind it in one Triton kernel, for GPUs without a tensor memory accelerator.
+"""A linear and its GEGLU in one Triton kernel, for GPUs without a tensor memory accelerator.
 
-The same as `gated_product`, but tiles are brought by ordinary loads: addresses are such that each thread asks for
-16 bytes at once, which from capability 8.0 on are copied to a multiprocessor's own memory while the tiles before
-are multiplied. To keep them so, no load of the inner loop is masked: rows beyond the last are read as the last, and
-nothing of them is written.
+It computes the same as `linear_geglu`, but tiles are loaded by ordinary loads: each thread loads 16 bytes at once,
+which from capability 8.0 on are copied to shared memory asynchronously while the tiles before are multiplied. For
+that no load of the inner loop is masked: rows beyond the last are read as the last, and their results are not
+written.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from personalive.pipelines.diffusion.kernels.fp8 import FLOAT8
 from personalive.pipelines.diffusion.kernels.triton_utils import codes, gelu
 
 _INPUT_MULTIPLE = 64
-"""What the inputs divide by: tiles of the inner loop are whole."""
+"""The number of inputs is a multiple of this, so that tiles of the inner loop are whole."""
 _ALIGNMENT = 16
-"""Bytes that a row of outputs divides by."""
+"""Bytes of which a row of outputs must be a multiple."""
 _GROUP_SIZE = 8
-"""Tiles of rows whose programs run one after the other for each tile of outputs: what they read is in the cache."""
+"""Tiles of rows that are computed in sequence for each tile of outputs, so that their operands are cached."""
 
 LAUNCH_CONFIGS: tuple[LaunchConfig, ...] = (
     ({"ROWS": 64, "OUTPUTS": 64, "INPUTS": 32}, 4, 4),
@@ -32,12 +32,13 @@ LAUNCH_CONFIGS: tuple[LaunchConfig, ...] = (
     ({"ROWS": 128, "OUTPUTS": 128, "INPUTS": 32}, 8, 4),
     ({"ROWS": 128, "OUTPUTS": 128, "INPUTS": 64}, 8, 3),
 )
-"""All fit the 99 KB of capability 8.6, the least of the families that are offered the kernel."""
+"""All fit the 99 KB of capability 8.6, the least of the families that use the kernel."""
 
 
 def shared_memory_nbytes(sizes: dict[str, int], stages: int) -> int:
-    """What a launch needs of a multiprocessor's own memory: 16-bit operands, of values and gates, of all stages but
-    the one that is in registers.
+    """Return the bytes of shared memory that a launch needs.
+
+    They hold the 16-bit operands, of values and gates, of all stages but the one in registers.
     """
     return 2 * (stages - 1) * (sizes["ROWS"] + 2 * sizes["OUTPUTS"]) * sizes["INPUTS"]
 
@@ -78,8 +79,9 @@ def _linear_geglu_pointers_kernel(
 
 
 def is_supported(tokens: Tensor, weight: Tensor) -> bool:
-    """Whether the kernel takes tokens (…, K) and a weight (2·C, K): 16-bit floats or codes, K of 64s and C of 16
-    bytes.
+    """Return whether the kernel takes tokens (…, K) and a weight (2·C, K).
+
+    They must be 16-bit floats or codes, K a multiple of 64, and C of 16 bytes.
     """
     return (
         tokens.dtype in (torch.float16, torch.bfloat16, FLOAT8)
@@ -92,7 +94,7 @@ def is_supported(tokens: Tensor, weight: Tensor) -> bool:
 def linear_geglu_pointers(
     tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
 ) -> Tensor:
-    """See `gated_product`."""
+    """See `linear_geglu`."""
     given, weight = tokens.contiguous().flatten(0, -2), weight.contiguous()
     (rows, width), outputs = given.shape, len(weight) // 2
     out = given.new_empty(rows, outputs)

@@ -1,9 +1,9 @@
-"""The operations that can be fused, what they compute, and how a network gets another way of computing them.
+"""The operations that can be fused, their definition, and how a network's implementation of them is set.
 
-Networks call them through `OperationsModule.operations`, so that how they are computed is decided in one place (`set_operations`)
-and told to each network: two pipelines of a process may differ. `PlainOperations` is PyTorch on any device and
-defines what is meant; `TritonOperations` is the same in fewer passes over memory; `AutotunedOperations` is for each
-shape whichever of both is faster.
+Networks call them through `OperationsModule.operations`; `set_operations` sets the implementation of a network, so
+that two pipelines in one process may differ. `PlainOperations` is PyTorch on any device and defines the results;
+`TritonOperations` computes the same in fewer passes over memory; `AutotunedOperations` uses the faster of both at
+each shape.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ ConvLayer = nn.Conv2d | nn.ConvTranspose2d | Float8Convolution
 
 
 class LayerNormOutput(NamedTuple):
-    """`sum`, the tokens with what was added, and `normed`, their layer norm; both (B, T, C)."""
+    """The results of `layer_norm`: `sum`, the tokens with all additions, and `normed`, their norm: (B, T, C)."""
 
     sum: Tensor
     normed: Tensor
 
 
 class TensorWithStats(NamedTuple):
-    """A picture (N, C, h, w) and, where whoever made it took them down, the sums that its group norm begins with.
+    """A feature map (N, C, h, w) with, if known, the statistics for its group norm.
 
-    What `stats` hold is for the operations that made them; they save the norm a pass over the picture.
+    Only the operations that computed the `stats` can read them; they save the norm a pass over the feature map.
     """
 
     tensor: Tensor
@@ -43,9 +43,9 @@ class TensorWithStats(NamedTuple):
 
 
 class Operations(Protocol):
-    """What can be fused. Floating types only; the result has the first argument's type.
+    """The operations that can be fused. They take floating types only; the result has the first argument's type.
 
-    Where a norm or a layer is one of `float8`, what the one gives and the other takes are codes.
+    Where a norm or a layer is one of `fp8`, the norm's output and the layer's input are codes.
     """
 
     fuses_residual_matmul: bool
@@ -54,25 +54,25 @@ class Operations(Protocol):
     def group_norm(
         self, x: TensorWithStats, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
     ) -> Tensor:
-        """Group norm of x + shift, and then SiLU where asked: x (N, C, h, w) → the same shape.
+        """Return the group norm of x + shift, then SiLU if `silu`: x (N, C, h, w) → the same shape.
 
-        shift (N or 1, C) is added to every pixel before.
+        shift (N or 1, C) is added to every pixel first.
         """
 
     def add_with_stats(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> TensorWithStats:
-        """x + update + bias: pictures (N, C, h, w), bias (C,)."""
+        """Return x + update + bias, with statistics if computed: pictures (N, C, h, w), bias (C,)."""
 
     def conv(self, x: Tensor, layer: ConvLayer) -> tuple[Tensor, Tensor | None]:
-        """The convolution of x (N, C, h, w), and of its bias (C',) what is left for the caller to add."""
+        """Return the convolution of x (N, C, h, w), and its bias (C',) if the caller has to add it, else None."""
 
     def conv_relu(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
-        """ReLU of the convolution of x (N, C, h, w) with its bias, plus the residual, which is of its shape."""
+        """Return ReLU of the sum of x's convolution (N, C, h, w), its bias and the residual, of the result's shape."""
 
     def batch_norm_relu(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-        """ReLU of x (N, C, h, w) normed by a norm that uses its running statistics."""
+        """Return ReLU of x (N, C, h, w) normed by the norm's running statistics."""
 
     def concat_kv(self, own: Tensor, shared: Tensor) -> Tensor:
-        """Each frame's tokens, and behind them those that its session's frames share.
+        """Concatenate each frame's tokens and those that its session's frames share.
 
         own (S·F, L, C) and shared (S, M, C) → (S·F, L + M, C).
         """
@@ -86,30 +86,30 @@ class Operations(Protocol):
         position_code: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> LayerNormOutput:
-        """Layer norm of tokens + update + shift, plus code; and their sum, plus bias.
+        """Return the layer norm of tokens + update + shift, plus position_code; and their sum, plus bias.
 
         tokens and update (B, T, C); shift (S, 1, C), S dividing B: its row s is for the B/S batch entries from
-        s·B/S on; code (F, C), F dividing B: its row f is added to what was normed of every F-th batch entry from f
-        on; bias (C,).
+        s·B/S on; position_code (F, C), F dividing B: its row f is added to the normed tokens of every F-th batch
+        entry from f on; bias (C,).
         """
 
     def add_matmul(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
-        """total + the product of values and weight: (B, T, C), (B, T, K), (C, K) → (B, T, C).
+        """Return total + the product of values and weight: (B, T, C), (B, T, K), (C, K) → (B, T, C).
 
-        May overwrite total: pass one that nobody needs afterwards.
+        It may overwrite total: pass one that is not needed afterwards.
         """
 
     def geglu(self, projected: Tensor) -> Tensor:
-        """GEGLU: the first half times the exact GELU of the second, (…, 2·C) → (…, C)."""
+        """Return GEGLU, the first half times the exact GELU of the second: (…, 2·C) → (…, C)."""
 
     def linear_geglu(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """`geglu` of a linear whose outputs are paired: a value, its gate, the next value, and so on.
+        """Return `geglu` of a linear whose outputs are interleaved: a value, its gate, the next value, and so on.
 
         tokens (…, K), weight (2·C, K), bias (2·C,) → (…, C).
         """
 
     def geglu_fp8(self, codes: Tensor, layer: Float8GEGLU) -> Tensor:
-        """Codes (…, K) → the codes of what is gated (…, C)."""
+        """Map codes (…, K) to the codes of their GEGLU (…, C)."""
 
     def prefers_replacement(
         self,
@@ -118,34 +118,35 @@ class Operations(Protocol):
         changed: Callable[[], object],
         plain: Callable[[], object],
     ) -> bool:
-        """Whether it is worth to do something the changed way; `given`: all that its time depends on.
+        """Return whether `changed` is faster than `plain`; `given` is all that their time depends on.
 
-        It is not where the plain way takes so little that nothing is to be gained.
+        False where `plain` takes so little time that nothing could be gained.
         """
 
     def prefers_interleaved(self, rows: int, linear: nn.Linear) -> bool:
-        """Whether, for so many rows, `linear_geglu` of the linear with its outputs paired is faster than `geglu`
-        of it as it is: whether it is worth the pairing.
+        """Return whether, for `rows` rows, interleaving the linear's outputs is worthwhile.
+
+        It is if `linear_geglu` of the interleaved linear is faster than `geglu` of the linear as it is.
         """
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-        """Softmax attention, scale head_width^-0.5: query (B, T, C), key and value (B, S, C) → (B, T, C).
+        """Return softmax attention, scale head_width^-0.5: query (B, T, C), key and value (B, S, C) → (B, T, C).
 
-        C a multiple of `heads`.
+        C is a multiple of `heads`.
         """
 
     def single_head_attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Softmax attention in one head, scale C^-0.5: query (B, T, C), key and value (B, S, C) → (B, T, C)."""
+        """Return softmax attention in one head, scale C^-0.5: query (B, T, C), key, value (B, S, C) → (B, T, C)."""
 
     def temporal_attention(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-        """Softmax attention of each pixel to itself in the other frames, scale head_width^-0.5.
+        """Return softmax attention of each pixel to itself in the other frames, scale head_width^-0.5.
 
-        All (S, F, L, C) for S sessions, F frames, L pixels; C a multiple of `heads`.
+        All are (S, F, L, C) for S sessions, F frames, L pixels; C is a multiple of `heads`.
         """
 
 
 class PlainOperations:
-    """In PyTorch, an operation at a time."""
+    """The operations in PyTorch, one at a time."""
 
     fuses_residual_matmul = False
 
@@ -205,7 +206,7 @@ class PlainOperations:
         return LayerNormOutput(tokens if bias is None else tokens + bias, normed)
 
     def add_matmul(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
-        """See `Operations`. The product is added to where it is summed, and nothing passes memory once more."""
+        """See `Operations`. The product accumulates into total, without another pass over memory."""
         total = total.contiguous()
         total.view(-1, total.shape[-1]).addmm_(values.flatten(0, -2), weight.T)
         return total
@@ -232,7 +233,7 @@ class PlainOperations:
         changed: Callable[[], object],
         plain: Callable[[], object],
     ) -> bool:
-        """See `Operations`. Nothing is measured: what was asked for is done."""
+        """See `Operations`. Nothing is measured: the change is always made."""
         del change, given, changed, plain
         return True
 
@@ -242,7 +243,7 @@ class PlainOperations:
         return False
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-        """See `Operations`. By whichever of its kernels PyTorch is set to prefer."""
+        """See `Operations`. It uses the kernel that PyTorch is set to prefer."""
         split = [tokens.unflatten(-1, (heads, -1)).transpose(1, 2) for tokens in (query, key, value)]
         return F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(2)
 
@@ -265,13 +266,13 @@ PLAIN_OPERATIONS: Operations = PlainOperations()
 
 
 class OperationsModule(nn.Module):
-    """A module that computes with `operations`."""
+    """A module that computes with exchangeable `operations`."""
 
     operations: Operations = PLAIN_OPERATIONS
 
 
 def set_operations(network: nn.Module, operations: Operations) -> None:
-    """Let every module of the network compute with these operations from now on."""
+    """Set the operations with which every module of the network computes from now on."""
     for module in network.modules():
         if isinstance(module, OperationsModule):
             module.operations = operations

@@ -1,4 +1,4 @@
-"""Takes, of several forms of an operation, the one that is fastest at a shape: measured once, then known."""
+"""Selection of the fastest of several forms of an operation at a shape, which is measured once."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ def _is_stream_capturing() -> bool:
 
 
 class KernelSelector:
-    """Runs operations in their fastest form.
+    """A selector that runs operations in their fastest form.
 
-    A form is one of our `kernels`, one of PyTorch's `libraries`, or `plain`, which runs everywhere. A kernel that
-    fails, whenever and however, is out for its operation from then on, and a line in the log says so; a library's
-    that fails is no candidate at that shape. To run out of memory is no failure of theirs: that is raised.
+    A form is one of this package's `kernels`, one of PyTorch's `libraries`, or `plain`, which runs everywhere. A
+    kernel that fails in any way is not used for its operation any more, which is logged; a library that fails is no
+    candidate at that shape. Running out of memory does not count as a failure of a form: that error is raised.
 
-    Nothing is measured while a stream is recorded, where nothing runs: what comes first then is PyTorch's.
+    Nothing is measured while a CUDA stream is captured, since nothing runs then: an operation whose choice is not
+    known yet uses `plain`.
     """
 
     def __init__(
@@ -51,11 +52,11 @@ class KernelSelector:
         self._lock = threading.RLock()
 
     def selected(self, operation: str, problem: ProblemKey) -> str | None:
-        """Which form it takes, None: it was not asked for yet."""
+        """Return the form that was selected, or None if the operation has not run at this problem yet."""
         return self._selected.get((operation, problem))
 
     def has_failed(self, operation: str, kernel: str) -> bool:
-        """Whether that kernel has failed at it."""
+        """Return whether that kernel has failed at the operation."""
         return (operation, kernel) in self._failed
 
     def run(
@@ -67,9 +68,9 @@ class KernelSelector:
         libraries: Implementations[Result] | None = None,
         consumer: Callable[[Result], object] | None = None,
     ) -> Result:
-        """The operation's result. `problem`: all that the time of its forms depends on.
+        """Return the operation's result. `problem` is all that the time of its forms depends on.
 
-        `consumer`: what is done with the result, and timed with it, where forms differ in what they leave to do.
+        `consumer` is what follows the operation; it is timed too, where forms differ in what they leave to do.
         """
         form = self._selected.get((operation, problem)) or self._select(
             operation, problem, kernels, plain, libraries or {}, consumer
@@ -82,7 +83,7 @@ class KernelSelector:
             return self.run(operation, problem, kernels, plain, libraries, consumer)
         try:
             return call()
-        except Exception as error:  # a compiler, a driver and a library each have their own
+        except Exception as error:  # compiler, driver and library each raise other exceptions
             self._on_failure(operation, form, error, own_kernel=form in kernels)
             self._selected[operation, problem] = PYTORCH
             return plain()
@@ -95,9 +96,9 @@ class KernelSelector:
         plain: Callable[[], Result],
         worth_ms: float = 0.0,
     ) -> str:
-        """The name of the form that is fastest, `PYTORCH` among them.
+        """Return the name of the fastest form, which may be `PYTORCH`.
 
-        Where the plain one takes less than `worth_ms`, it is that, and no other is compiled or timed.
+        Where the plain form takes less than `worth_ms`, it is chosen, and no other is compiled or timed.
         """
         known = self._selected.get((operation, problem))
         if known is not None:
@@ -150,7 +151,7 @@ class KernelSelector:
         whole = True
         for form, call in calls.items():
             if form == PYTORCH and any(each in libraries for each in running):
-                continue  # it is one of those
+                continue  # plain is one of the libraries
             try:
                 call_without_warnings(call)
             except Exception as error:  # as above
@@ -177,7 +178,7 @@ class KernelSelector:
         elif (operation, implementation) not in self._failed:
             self._failed.add((operation, implementation))
             _log.warning(
-                "%s: our kernel (%s) is not used any more, it fails here: %s",
+                "%s: the Triton kernel (%s) has failed and is not used any more: %s",
                 operation,
                 implementation,
                 format_error(error),
@@ -189,7 +190,7 @@ class KernelSelector:
 
 
 def format_key(operation: str, problem: ProblemKey) -> str:
-    """The key by which a choice is kept: the operation, and everything of what it was given, in words."""
+    """Return the key under which a choice is kept: the operation and the whole problem, as text."""
     return " ".join([operation, *(_format_value(each) for each in problem)])
 
 

@@ -1,6 +1,6 @@
-"""Softmax attention in one head that is wider than libraries' fast kernels hold: two products, a pass between.
+"""Softmax attention in one head that is wider than libraries' fast kernels allow: two products and a pass between.
 
-All scores are in memory at once, which takes time, but a library's kernel for any width takes more.
+All scores are in memory at once, which takes time, but a library's kernel for any width takes longer.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from personalive.pipelines.diffusion.kernels.custom_op import CustomOp
 
 _MIN_CHANNELS = 257
 _MAX_KEYS = 1 << 13
-"""Of a row, which one program holds. So many tokens take 0.4 GB a picture, twice as many would take 1.6."""
+"""The most keys of a row, which one program holds. As many tokens take 0.4 GB a picture, twice as many 1.6."""
 
 
 @triton.jit
@@ -24,7 +24,7 @@ def _exp_scores_kernel(scores, out, sums, length, scale, WIDTH: tl.constexpr):
     inside = place < length
     score = tl.load(scores + row * length + place, mask=inside, other=float("-inf")) * scale
     share = tl.exp(score - tl.max(score, axis=0))
-    # As they are multiplied, so that what is rounded cancels.
+    # The sums are of the rounded values that are multiplied, so that rounding errors cancel.
     share = share.to(out.dtype.element_ty)
     tl.store(out + row * length + place, share, mask=inside)
     tl.store(sums + row, tl.sum(share.to(tl.float32), axis=0))
@@ -32,7 +32,7 @@ def _exp_scores_kernel(scores, out, sums, length, scale, WIDTH: tl.constexpr):
 
 @CustomOp
 def exp_scores(scores: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """exp(scale · (x - the row's largest)) of scores float32 (B, T, S), in `dtype`, and their sums (B, T, 1)."""
+    """Return exp(scale · (x - row maximum)) of scores float32 (B, T, S), in `dtype`, and their sums (B, T, 1)."""
     scores = scores.contiguous()
     count, rows, length = scores.shape
     out = torch.empty(scores.shape, dtype=dtype, device=scores.device)
@@ -50,7 +50,7 @@ def _(scores: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]
 
 
 def is_supported(query: Tensor, key: Tensor) -> bool:
-    """Whether this is the faster way for queries (B, T, C) and keys (B, S, C)."""
+    """Return whether this is faster for queries (B, T, C) and keys (B, S, C) than a library's kernel."""
     return (
         query.dtype in (torch.float16, torch.bfloat16)
         and query.shape[2] >= _MIN_CHANNELS
@@ -59,13 +59,13 @@ def is_supported(query: Tensor, key: Tensor) -> bool:
 
 
 def single_head_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Queries (B, T, C), keys and values (B, S, C) → (B, T, C): scores and sums are float32."""
+    """Attend from queries (B, T, C) to keys and values (B, S, C) → (B, T, C); scores and sums are float32."""
     shares, sums = exp_scores(_matmul_float32(query, key.mT), query.shape[2] ** -0.5, query.dtype)
     return (_matmul_float32(shares, value) / sums).to(query.dtype)
 
 
 def _matmul_float32(left: Tensor, right: Tensor) -> Tensor:
-    """In float32, of two of 16 bits."""
+    """Return the float32 matrix product of two 16-bit tensors."""
     if left.is_cuda:
         return torch.bmm(left, right, out_dtype=torch.float32)
     return torch.bmm(left.float(), right.float())

@@ -1,4 +1,4 @@
-"""How long calls take on a GPU, beside each other."""
+"""Comparison of the time that calls take on a GPU."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ Call = Callable[[], object]
 _ROUNDS = 5
 _ROUND_MS = 0.5
 _MAX_CALLS = 10
-"""Calls of a round: as many as take so long, at most this many."""
+"""The most calls of a round; a round has as many as take `_ROUND_MS`."""
 _GIVE_UP_RATIO = 3.0
-"""What takes so many times as long as the fastest is called no more."""
+"""A call that takes this many times as long as the fastest is not timed again."""
 _MIN_HOLD_SECONDS = 1e-3
-"""Seconds that a host is given for a call that it was never timed at."""
+"""Seconds that the GPU waits for the host to launch a call whose launch was not timed yet."""
 _CLOCK_HZ = 2.5e9
-"""Cycles a second of a fast GPU; on a slower one it is kept waiting for longer."""
+"""Cycles per second of a fast GPU; a slower one waits longer."""
 
 
 class KernelTimer(Protocol):
-    """Times calls that were made once before."""
+    """A timer of calls that have been made once before."""
 
     def measure(self, calls: Mapping[str, Call]) -> dict[str, float]:
-        """Milliseconds of each."""
+        """Return the milliseconds of each call."""
 
 
 class CudaKernelTimer:
-    """A GPU's own clock, on the current stream.
+    """A timer that uses CUDA events on the current stream.
 
-    The calls of a round are given to the GPU while it is kept waiting, so that what is timed is the GPU's work and
-    not the host's, as it is in a recording. Each call finds in the cache what the one before left there, as it does
-    in a network, whose operations take what was just written. Calls take turns, and medians are compared.
+    The calls of a round are queued while the GPU waits, so that the GPU's work is timed and not the host's, as in a
+    CUDA graph. Each call finds in the cache what the one before left there, as in a network, whose operations read
+    what was just written. Calls take turns, and medians are compared.
     """
 
     def measure(self, calls: Mapping[str, Call]) -> dict[str, float]:
@@ -59,9 +59,9 @@ class CudaKernelTimer:
     def _time_round(
         self, call: Call, count: int, host: float
     ) -> tuple[tuple[torch.cuda.Event, torch.cuda.Event], float]:
-        """The moments before and after so many calls, and the seconds that the host needed for one of them.
+        """Return the events before and after `count` calls, and the seconds that the host needed per call.
 
-        `host`: the seconds that it is expected to need for all.
+        `host`: the seconds that the host is expected to need for all calls.
         """
         begun, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         torch.cuda._sleep(int(1.2 * host * _CLOCK_HZ))

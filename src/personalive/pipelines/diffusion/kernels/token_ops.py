@@ -1,4 +1,4 @@
-"""The gated activation, attention along time, and tokens joined, as Triton kernels."""
+"""GEGLU, attention along time, and concatenation of tokens, as Triton kernels."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from personalive.pipelines.diffusion.kernels.triton_utils import gelu
 _MIN_TILE_SIDE = 16
 """The smallest side of a matrix that Triton multiplies."""
 MAX_FRAMES = 32
-"""Frames whose attention one program holds."""
+"""The most frames whose attention one program holds."""
 _MAX_QUERY_BYTES = {torch.float16: 1 << 13, torch.bfloat16: 1 << 13, torch.float32: 1 << 12}
-"""Of a pixel's queries in one head, padded. With more, some launch spills, or does not fit into 99 KB a block."""
+"""The most bytes of a pixel's queries in a head, padded. With more, some launch spills or exceeds 99 KB a block."""
 
 
 @autotune(
@@ -37,7 +37,7 @@ def _geglu_kernel(projected, out, rows, channels, ROWS: tl.constexpr, WIDTH: tl.
 
 @CustomOp
 def geglu(projected: Tensor) -> Tensor:
-    """GEGLU (Shazeer, 2020, https://arxiv.org/abs/2002.05202): (…, 2·C) → (…, C), exact GELU."""
+    """Return GEGLU (Shazeer, 2020, https://arxiv.org/abs/2002.05202) with exact GELU: (…, 2·C) → (…, C)."""
     projected = projected.contiguous()
     channels = projected.shape[-1] // 2
     rows = projected.numel() // (2 * channels)
@@ -62,7 +62,7 @@ def _temporal_attention_kernel(
     query, key, value, out, frames, length, width, session_step, frame_step, pixel_step, channels, scale,
     FRAMES: tl.constexpr, WIDTH: tl.constexpr, PIXELS: tl.constexpr,
 ):  # fmt: skip
-    """Some pixels of one head: all frames of a pixel are one small matrix, so nothing is read twice."""
+    """Attend for some pixels of one head: all frames of a pixel are one small matrix, so nothing is read twice."""
     head, session = tl.program_id(1), tl.program_id(2)
     frame, channel = tl.arange(0, FRAMES), tl.arange(0, WIDTH)
     inside = (frame < frames)[:, None] & (channel < width)[None, :]
@@ -94,9 +94,9 @@ def _temporal_attention_kernel(
 
 @CustomOp
 def temporal_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    """Attention of each pixel to itself in the other frames: all (S, F, L, C), F ≤ 32; contiguous out.
+    """Return the attention of each pixel to itself in the other frames: all (S, F, L, C), F ≤ 32; contiguous out.
 
-    The three may be slices of one tensor, as long as they are laid out alike and channels are adjacent.
+    The three may be slices of one tensor, if they have the same strides and channels are adjacent.
     """
     if query.stride(-1) != 1 or not query.stride() == key.stride() == value.stride():
         query, key, value = (tokens.contiguous() for tokens in (query, key, value))
@@ -112,13 +112,13 @@ def temporal_attention(query: Tensor, key: Tensor, value: Tensor, heads: int) ->
 
 
 def _tile_side(size: int) -> int:
-    """Of a tile for so much."""
+    """Return the side of a tile that holds `size`."""
     side: int = max(_MIN_TILE_SIDE, triton.next_power_of_2(size))
     return side
 
 
 def is_temporal_attention_supported(query: Tensor, heads: int) -> bool:
-    """Whether `temporal_attention` takes such queries (S, F, L, C): not many frames in wide heads, nor float64."""
+    """Return whether `temporal_attention` takes such queries (S, F, L, C): few frames in wide heads, no float64."""
     frames, width = query.shape[1], query.shape[3] // heads
     nbytes = _tile_side(frames) * _tile_side(width) * query.element_size()
     return frames <= MAX_FRAMES and nbytes <= _MAX_QUERY_BYTES.get(query.dtype, 0)
@@ -154,7 +154,7 @@ def _concat_kv_kernel(
 
 @CustomOp
 def concat_kv(own: Tensor, shared: Tensor) -> Tensor:
-    """own (S·F, L, C) and shared (S, M, C) → (S·F, L + M, C): each session's shared tokens behind its frames'."""
+    """Concatenate own (S·F, L, C) and shared (S, M, C) to (S·F, L + M, C): a session's shared tokens come last."""
     own = own if own.stride(-1) == 1 else own.contiguous()
     shared = shared.contiguous()
     count, length, channels = own.shape

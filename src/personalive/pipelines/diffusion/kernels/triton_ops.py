@@ -1,4 +1,4 @@
-"""`Operations` by the Triton kernels. Importing this needs Triton, which comes with PyTorch for CUDA."""
+"""`Operations` with the Triton kernels. Importing this needs Triton, which comes with PyTorch for CUDA."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ from personalive.pipelines.diffusion.kernels.token_ops import (
 )
 
 LinearGegluKernel = Callable[..., Tensor]
-"""Tokens, a paired weight, a paired bias and, of codes, factors and a gain → what is gated; see `linear_geglu`."""
+"""Tokens, an interleaved weight and bias and, for codes, factors and a gain → GEGLU; see `linear_geglu`."""
 Forms = dict[str, Callable[[], Tensor]]
-"""Kernels that do the same, by name, the likeliest to be fastest first."""
+"""Kernels that compute the same, by name, with the one that is probably fastest first."""
 
 
 def _is_supported(tensor: Tensor) -> bool:
@@ -51,17 +51,17 @@ def _is_supported(tensor: Tensor) -> bool:
 
 
 class TritonOperations:
-    """One kernel where PyTorch has more and keeps its results in between: for group norm three, for attention in a
-    wide head one between two products.
+    """Operations with fewer kernels than PyTorch's, and without its intermediate results.
 
-    What a kernel cannot do (tensors on a CPU, too many frames, norms without weights), and what this family of
-    GPUs is not offered, is left to PyTorch.
+    Group norm takes three kernels, attention in a wide head one between two products, all others one. PyTorch
+    computes what a kernel does not support: tensors on a CPU, too many frames, norms without weights, this family
+    of GPUs.
     """
 
     fuses_residual_matmul = True
 
     def __init__(self, device: torch.device | None = None) -> None:
-        # Known beforehand, as a compiler follows what is asked for each tensor.
+        # Computed in advance, since a compiler would trace a query for each tensor.
         gpu = torch.cuda.is_available()
         capability = torch.cuda.get_device_capability(device) if gpu else gpu_support.MIN_FLOAT8_CAPABILITY
         self._unsupported = unsupported_kernels(capability) if gpu else frozenset[str]()
@@ -90,7 +90,7 @@ class TritonOperations:
         return TensorWithStats(*add_with_stats(x, update, bias))
 
     def conv(self, x: Tensor, layer: ConvLayer) -> tuple[Tensor, Tensor | None]:
-        """See `Operations`. PyTorch adds the bias in a pass of its own, so it is left to be added on the way."""
+        """See `Operations`. PyTorch would add the bias in a separate pass, so it is left to the next operation."""
         if isinstance(layer, Float8Convolution):
             for form in self.fp8_conv_kernels(x, layer).values():
                 return form(), layer.bias
@@ -100,13 +100,13 @@ class TritonOperations:
         if isinstance(layer, nn.ConvTranspose2d):
             return F.conv_transpose2d(x, layer.weight, None, layer.stride, layer.padding), layer.bias
         if layer.kernel_size == (1, 1) and layer.stride == (1, 1):
-            # A product of matrices, which adds the bias at no cost.
+            # A matrix product adds the bias at no cost.
             pixels = F.linear(x.flatten(2).transpose(1, 2), layer.weight.flatten(1), layer.bias)
             return pixels.transpose(1, 2).unflatten(2, x.shape[2:]), None
         return F.conv2d(x, layer.weight, None, layer.stride, layer.padding), layer.bias
 
     def fp8_conv_kernels(self, codes: Tensor, layer: Float8Convolution) -> Forms:
-        """The kernels that make such a convolution on this device, without its bias."""
+        """Return the kernels that compute such a convolution on this device, without its bias."""
         found: Forms = {}
         weight, factors, dtype = layer.weight, layer.factors, layer.dtype
         if self._supports_codes(codes, "_fp8_conv_kernel") and fp8_convolution.is_supported(codes, weight):
@@ -127,7 +127,7 @@ class TritonOperations:
         return _is_supported(codes) and self._codes and self._has_kernel(kernel) and codes.dtype == FLOAT8
 
     def conv_relu(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
-        """See `Operations`. cuDNN adds bias and residual and cuts off before it writes."""
+        """See `Operations`. cuDNN adds bias and residual and applies ReLU before it writes."""
         padding = layer.padding
         if (
             not x.is_cuda
@@ -175,7 +175,7 @@ class TritonOperations:
         return LayerNormOutput(total if len(total) else tokens, normed)
 
     def add_matmul(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
-        """See `Operations`. A library's product, as good as any of ours."""
+        """See `Operations`. It is a library's product, which no kernel here surpasses."""
         return PLAIN_OPERATIONS.add_matmul(total, values, weight)
 
     def geglu(self, projected: Tensor) -> Tensor:
@@ -191,7 +191,7 @@ class TritonOperations:
         return PLAIN_OPERATIONS.linear_geglu(tokens, weight, bias)
 
     def linear_geglu_kernels(self, tokens: Tensor, weight: Tensor) -> dict[str, LinearGegluKernel]:
-        """The kernels that make such a gated product on this device, by name, the likeliest to be fastest first."""
+        """Return the kernels for such a linear and GEGLU on this device, by name, probably fastest first."""
         found: dict[str, LinearGegluKernel] = {}
         if (
             _is_supported(tokens)
@@ -214,7 +214,7 @@ class TritonOperations:
         return PLAIN_OPERATIONS.geglu_fp8(codes, layer)
 
     def fp8_geglu_kernels(self, codes: Tensor, layer: Float8GEGLU) -> Forms:
-        """The kernels that do `geglu_fp8` on this device."""
+        """Return the kernels for `geglu_fp8` on this device."""
         if not self._codes or layer.bias is None:
             return {}
         given = (codes, layer.weight, layer.bias, layer.factors, layer.onward)
@@ -228,16 +228,16 @@ class TritonOperations:
         changed: Callable[[], object],
         plain: Callable[[], object],
     ) -> bool:
-        """See `Operations`. Nothing is measured: what was asked for is done."""
+        """See `Operations`. Nothing is measured: the change is always made."""
         return PLAIN_OPERATIONS.prefers_replacement(change, given, changed, plain)
 
     def prefers_interleaved(self, rows: int, linear: nn.Linear) -> bool:
-        """See `Operations`. Whether there is a kernel for it."""
+        """See `Operations`. True if there is a kernel for it."""
         del rows
         return bool(self.linear_geglu_kernels(linear.weight, linear.weight))
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-        """See `Operations`. A library's, none of ours is as good."""
+        """See `Operations`. It is a library's, which no kernel here matches."""
         return PLAIN_OPERATIONS.attention(query, key, value, heads)
 
     def single_head_attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
