@@ -104,7 +104,7 @@ class CheckpointFile:
         return tuple(said)
 
     def stream(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
-        """Yield the named entries in turn. Copy each tensor, as it is valid only until the next one is asked for."""
+        """Yield the named entries in turn. Copy each tensor: it is valid only until the next one is asked for."""
         pending = list(names)
         while pending:
             mapped = 0

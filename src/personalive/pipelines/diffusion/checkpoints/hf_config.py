@@ -81,7 +81,7 @@ def read_image_encoder_params(config: Config) -> ImageEncoderParams:
 
 
 def _read_int(config: Config, key: str, default: int, maximum: int = _MAX_VALUE) -> int:
-    """Read a whole number from 1 to `maximum`; with a larger one, building would take hours or all of the memory."""
+    """Read a whole number from 1 to `maximum`; larger ones would make building take hours or all of the memory."""
     value = config.get(key, default)
     if type(value) is not int or not 1 <= value <= maximum:
         raise ValueError(f"{key} is {_format_value(value)}, not a whole number from 1 to {maximum}")

@@ -1,4 +1,4 @@
-"""The prefixes that wrappers around a network add to its entries' names, found by the names that fit without them."""
+"""The prefixes that wrappers add to the names of a network's entries, found by the names that fit without them."""
 
 from __future__ import annotations
 

@@ -68,8 +68,8 @@ class NetworkSpec:
     """One network of a set.
 
     Entries of later `files` replace those of earlier ones. `build` makes the module, on the meta device except for
-    its constants. `converted_file` is the network's file in a converted set. `rename` converts the name and shape of
-    a file's entry to the module's, `restore_name` converts the name back. Entries that begin with one of
+    its constants. `converted_file` is the network's file in a converted set. `rename` converts the name and shape
+    of a file's entry to the module's, `restore_name` converts the name back. Entries that begin with one of
     `ignored_prefixes` are ignored if they belong to nothing; those that begin with one of `float32_prefixes` are
     always kept in float32.
     """
@@ -132,7 +132,7 @@ def _build_from_model_config(
 
 
 class _Uninitialized(TorchFunctionMode):
-    """A mode that builds layers without drawing random numbers, which takes most of the time even on the meta device."""
+    """A mode in which layers are built without drawing random numbers, which is slow even on the meta device."""
 
     def __torch_function__(
         self,

@@ -1,9 +1,9 @@
-"""What a file of `torch.save` holds, found out without making any of it.
+"""Inspection of what a file of `torch.save` holds, without making any tensor of it.
 
-`torch.load(weights_only=True)` runs no foreign code, but does whatever a pickle asks of torch: make a tensor
-of a terabyte, resize a storage, unpack a zip within a zip's means. Here the pickle is run with stand-ins for
-everything that it names. What passes is what `torch.save` writes for plain values and for tensors, each of them
-lying within what the file stores; `torch.load` may have that.
+`torch.load(weights_only=True)` runs no foreign code, but does everything that a pickle asks of torch: make a tensor
+of a terabyte, resize a storage, unpack a highly compressed zip. Here the pickle is run with stand-ins for everything
+that it names. It passes if it holds what `torch.save` writes for plain values and for tensors that lie within the
+data that the file stores. Only then is the file given to `torch.load`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from personalive.pipelines.diffusion.checkpoints.zip_archive import PICKLE_RECOR
 
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 _LEGACY_PROTOCOL = 1001
-_LEGACY_SIZE_BYTES = 8  # bytes before each storage, which say how long it is
+_LEGACY_SIZE_BYTES = 8  # bytes before each storage that hold its length
 _PICKLE_PROTOCOL = 2
 
-# Kind and bytes: truth values, whole and floating numbers, complex ones.
+# Kind and bytes: booleans, signed and unsigned integers, floating-point and complex numbers.
 _NUMPY_TYPES = frozenset(
     ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
 )
@@ -50,28 +50,28 @@ _DTYPES = {
 
 
 def inspect_pickle(path: Path) -> tuple[object, bool]:
-    """What a file of `torch.save` holds, tensors as `TensorInfo`; and whether numpy's scalars are among it.
+    """Return what a file of `torch.save` holds, tensors as `TensorInfo`, and whether it holds numpy's scalars.
 
-    Raises `WeightsError` for anything but plain values; of a damaged file it may raise anything.
+    Raises `WeightsError` for anything but plain values, and possibly any error for a damaged file.
     """
     return _inspect_archive(path) if is_zip(path) else _inspect_legacy(path)
 
 
 def _inspect_archive(path: Path) -> tuple[object, bool]:
     sizes = list_records(path)
-    # The very reader that `torch.load` has: two that disagree on a forged archive are a way around this.
+    # The same reader as in `torch.load`: another that reads a forged archive differently would allow an attack.
     content = torch._C.PyTorchFileReader(str(path)).get_record(PICKLE_RECORD)
     run = _PickleInspector(path, io.BytesIO(content), sizes)
     return run.load(), run.scalars
 
 
 def _inspect_legacy(path: Path) -> tuple[object, bool]:
-    """The content of a file from before the archives: pickles, then the storages one after the other."""
-    # Mapped: reading as many bytes as a pickle says there are gives those that are there, and needs no more.
+    """Inspect a file of the format before zip archives: pickles, then the storages one after the other."""
+    # Mapped, so that reading more bytes than the file has takes no more memory than the file's bytes.
     with path.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as file:
         begin = file.read(1)
         file.seek(0)
-        # The first pickle is a number: what does not even begin like one is not handed on.
+        # The first pickle is a number; bytes that do not even begin like a pickle are not unpickled.
         if begin != pickle.PROTO or _PickleInspector(path, file).load() != _LEGACY_MAGIC:
             raise WeightsError(f"{path} is no file of weights. Fetch it again.")
         if _PickleInspector(path, file).load() != _LEGACY_PROTOCOL:
@@ -92,7 +92,7 @@ def _inspect_legacy(path: Path) -> tuple[object, bool]:
 
 
 class _Storage(NamedTuple):
-    """Stand-in for a storage."""
+    """A stand-in for a storage."""
 
     dtype: torch.dtype
     numel: int
@@ -103,7 +103,7 @@ class _Storage(NamedTuple):
 
 
 class TensorInfo:
-    """Stand-in for a tensor. Raises ValueError where it does not lie within its storage."""
+    """A stand-in for a tensor. Raises ValueError where it does not lie within its storage."""
 
     __slots__ = ("dtype", "shape")
 
@@ -126,14 +126,14 @@ class TensorInfo:
 
 
 class _StateDict(OrderedDict[Any, Any]):
-    """Stand-in for the dict of a state; its notes on versions (`_metadata`) are dropped."""
+    """A stand-in for a state dict; its notes on versions (`_metadata`) are dropped."""
 
     def __setstate__(self, state: object) -> None:
         pass
 
 
 class _Parameter:
-    """Stand-in for what makes a parameter of a tensor: the tensor stays as it is."""
+    """A stand-in for the function that makes a parameter of a tensor; it returns the tensor unchanged."""
 
     def __new__(cls, tensor: object, grad: object, hooks: object) -> Any:
         del grad
@@ -143,7 +143,7 @@ class _Parameter:
 
 
 class _NumpyType:
-    """Stand-in for the type of one of numpy's scalars: of fixed size, and no object."""
+    """A stand-in for the type of one of numpy's scalars, which must have a fixed size and be no object."""
 
     def __init__(self, code: object, align: object, copy: object) -> None:
         del align, copy
@@ -152,14 +152,14 @@ class _NumpyType:
         self.nbytes = int(code[1:])
 
     def __setstate__(self, state: object) -> None:
-        """Take the byte order, which is all that a plain type has beside its code."""
+        """Accept the byte order, which is all that a plain type has besides its code."""
         order = state[1] if isinstance(state, tuple) and len(state) == _NUMPY_STATE else None
         if order not in ("<", ">", "|", "=") or state != (3, order, None, None, None, -1, -1, 0):
             raise ValueError("a number is of no plain type")
 
 
 class NumpyScalar:
-    """Stand-in for one of numpy's scalars. Raises ValueError for one that would take more than a few bytes."""
+    """A stand-in for one of numpy's scalars. Raises ValueError for one that is larger than its type."""
 
     def __init__(self, kind: object, content: object) -> None:
         if not isinstance(kind, _NumpyType) or not isinstance(content, bytes) or len(content) != kind.nbytes:
@@ -167,7 +167,7 @@ class NumpyScalar:
 
 
 def _encode_text(text: object, encoding: object) -> bytes:
-    """Stand-in for how pickles of this protocol write a scalar's bytes."""
+    """Encode a scalar's bytes, which pickles of this protocol write as text; a stand-in for `_codecs.encode`."""
     if not isinstance(text, str) or len(text) > _MAX_SCALAR_BYTES or encoding != "latin1":
         raise ValueError("bytes are not written as those of numbers are")
     return text.encode("latin1")
@@ -177,7 +177,7 @@ _STAND_INS: Mapping[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): _StateDict,
     ("torch._utils", "_rebuild_tensor_v2"): TensorInfo,
     ("torch._utils", "_rebuild_parameter"): _Parameter,
-    ("numpy.core.multiarray", "scalar"): NumpyScalar,  # so called before numpy 2
+    ("numpy.core.multiarray", "scalar"): NumpyScalar,  # its name before numpy 2
     ("numpy._core.multiarray", "scalar"): NumpyScalar,
     ("numpy", "dtype"): _NumpyType,
     ("_codecs", "encode"): _encode_text,
@@ -185,7 +185,7 @@ _STAND_INS: Mapping[tuple[str, str], Any] = {
 }
 
 
-# What pickles of `torch.save` are made of. Others set memory aside for as many bytes as they say will follow.
+# The opcodes in pickles of `torch.save`. Some others allocate as much memory as the pickle declares.
 _ALLOWED_OPCODES = frozenset(
     b"".join(
         (
@@ -201,9 +201,9 @@ _ALLOWED_OPCODES = frozenset(
 )
 
 
-# Python's own, not the faster one in C, which sets memory aside for as many objects as a pickle says it has.
+# Python's implementation, since the faster one in C allocates memory for as many objects as a pickle declares.
 class _PickleInspector(pickle._Unpickler):
-    """Runs a pickle with the stand-ins. `records` are the sizes of the storages where they are known."""
+    """An unpickler that uses the stand-ins. `records` are the sizes of the storages where they are known."""
 
     dispatch = {code: run for code, run in pickle._Unpickler.dispatch.items() if code in _ALLOWED_OPCODES}  # noqa: RUF012
 
@@ -218,7 +218,7 @@ class _PickleInspector(pickle._Unpickler):
         self._left = path.stat().st_size
 
     def find_class(self, module: str, name: str, /) -> Any:
-        """A stand-in. Raises `WeightsError` for what the tensors of a file do not need."""
+        """Return a stand-in. Raises `WeightsError` for names that a file of plain tensors does not need."""
         known = _STAND_INS.get((module, name))
         if known is None:
             raise WeightsError(
@@ -229,19 +229,19 @@ class _PickleInspector(pickle._Unpickler):
         return known
 
     def load_proto(self) -> None:
-        """Name a protocol that files of weights are not written in, whose opcodes are not run here."""
+        """Raise `WeightsError` for a protocol that `torch.save` does not use, whose opcodes are not run here."""
         protocol = self.read(1)[0]  # type: ignore[attr-defined]
         if protocol != _PICKLE_PROTOCOL:
             raise WeightsError(
                 f"{self._path} is pickled with protocol {protocol}; only what torch.save writes by default "
-                f"(protocol {_PICKLE_PROTOCOL}) is read. Whoever trusts the file can load it and save it anew, "
+                f"(protocol {_PICKLE_PROTOCOL}) is read. If you trust the file, load it and save it again, "
                 "best as safetensors."
             )
 
     dispatch[pickle.PROTO[0]] = cast("Any", load_proto)
 
     def persistent_load(self, pid: Any) -> _Storage:
-        """The storage of that id, which must be no larger than what the file has for it."""
+        """Return the storage of that id, which must be no larger than its data in the file."""
         kind, dtype, key, _, numel, *view = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str) or any(view):
             raise ValueError("a storage is not described as storages are")

@@ -1,8 +1,7 @@
-"""Sets of seeded random weights in the released layout: for tests, for trying the plumbing, for timing.
+"""Sets of seeded random weights in the released layout, for tests, for trials of the program, and for timing.
 
-What such a set animates looks like coloured noise. Its numbers are well-behaved all the same: activations
-keep their scale from layer to layer, and the heads of the motion extractor stay within the image, as the
-released ones do.
+The frames of such a set look like coloured noise. Its values are well-behaved all the same: activations keep their
+scale from layer to layer, and the keypoints of the motion extractor stay within the image, as with released weights.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from personalive.pipelines.diffusion.networks.unet import UNetParams
 
 @dataclass(frozen=True, slots=True)
 class RandomWeightsVariant:
-    """Sizes of a whole set: some networks' as params, others' as the config.json they are published with."""
+    """The sizes of a whole set: some networks' as params, others' as the config.json they are published with."""
 
     sizes: ModelConfig
     vae: dict[str, Any]
@@ -121,7 +120,7 @@ VARIANTS = {
         image_encoder=_image_encoder_config(1024, layers=24, heads=16, patch=14, projection=768),
     ),
 }
-"""Name → sizes: networks small enough for tests on a CPU, or as large as the released ones."""
+"""The sizes by name: networks small enough for tests on a CPU, or as large as the released ones."""
 
 # Gain of the weights and range of the biases. Keypoints stay in the image; motion tokens are of order one, since
 # larger ones make random UNets amplify rounding errors without bound.
@@ -144,8 +143,8 @@ def write_random_weights(
 ) -> Path:
     """Write a complete set of seeded random weights, the released way, and return its folder.
 
-    `progress` is told each file's name before it is written; the folder appears when all are. Raises
-    `OutputExistsError` when it holds anything already, `InputError` when it cannot be written.
+    `progress` is called with each file's name before it is written; the folder appears when all are. Raises
+    `OutputExistsError` when the folder is not empty, `InputError` when it cannot be written.
     """
     if directory.is_symlink() or (directory.exists() and not _is_empty_dir(directory)):
         raise OutputExistsError(f"{directory} is not empty: give a new folder.")
@@ -165,12 +164,12 @@ def write_random_weights(
 def _is_empty_dir(directory: Path) -> bool:
     try:
         return not any(directory.iterdir())
-    except OSError:  # a file, say
+    except OSError:  # such as for a file
         return False
 
 
 def _save_file(weights: dict[str, Tensor], path: Path) -> None:
-    """Save, and say OSError where the disk refuses: torch only says that it was not where it meant to be."""
+    """Save the weights, and raise OSError where that fails; torch only reports an unexpected file position."""
     try:
         torch.save(weights, path)
     except RuntimeError as error:
@@ -178,7 +177,7 @@ def _save_file(weights: dict[str, Tensor], path: Path) -> None:
 
 
 def write_config_files(directory: Path, variant: RandomWeightsVariant) -> None:
-    """The parts of a set that say sizes: `model.json` and each config.json. Folders are made."""
+    """Write the files with the sizes of a set, `model.json` and each config.json, and make the folders."""
     for file in layout.FILES:
         if file is not layout.BASE_UNET and file is not layout.BASE_UNET_CONFIG:
             (directory / file.folder).mkdir(parents=True, exist_ok=True)
@@ -194,7 +193,7 @@ def write_config_files(directory: Path, variant: RandomWeightsVariant) -> None:
 
 
 def build_meta_networks(variant: RandomWeightsVariant) -> dict[str, nn.Module]:
-    """The networks of such a set by name, on the meta device but for their constants: to be counted."""
+    """Build the networks of such a set by name, on the meta device except for their constants, for counting."""
     with tempfile.TemporaryDirectory() as name:
         write_config_files(Path(name), variant)
         return {network.name: network.build(Path(name), variant.sizes) for network in (*NETWORKS, TINY_VAE)}
@@ -209,18 +208,18 @@ def build_random_components(
     offloaded: Collection[str] = (),
     on_host: Collection[str] = (),
 ) -> Components:
-    """The networks of such a set without files, made on the device: for timing, where reading would take longer.
+    """Make the networks of such a set on the device, without files; for timing, where reading would take longer.
 
-    Drawn by the device's own generator, so the numbers differ from device to device. Networks named in `offloaded`
-    are put on the host as soon as they are made, and wait there until they are needed; those in `on_host` are made
-    there and left there.
+    The device's generator draws the values, so they differ from device to device. Networks named in `offloaded` are
+    moved to the host as soon as they are made, and wait there until they are needed; those in `on_host` are made on
+    the host and stay there.
     """
     networks = {}
     with tempfile.TemporaryDirectory() as name:
         write_config_files(Path(name), variant)
         for network in (*NETWORKS, TINY_VAE):
             module = network.build(Path(name), variant.sizes)
-            # A generator of the device is quicker, but what never goes there may not fit.
+            # The device's generator is faster, but networks that never go to the device may not fit there.
             _fill_random(
                 module, network, seed, dtype, torch.device("cpu") if network.name in on_host else device
             )
@@ -233,7 +232,7 @@ def build_random_components(
 def _fill_random(
     module: nn.Module, network: NetworkSpec, seed: int, dtype: torch.dtype, device: torch.device
 ) -> None:
-    """Give a network random weights, drawn on the device, each in the type that it is kept in; constants follow."""
+    """Fill a network with random weights drawn on the device, and convert weights and constants to their types."""
 
     def kept(entry: str) -> torch.dtype:
         return network.resolve_dtype(entry, dtype)
@@ -253,10 +252,10 @@ def random_state_dict(
     resolve_dtype: Callable[[str], torch.dtype] = lambda _: torch.float32,
     device: torch.device | str = "cpu",
 ) -> dict[str, Tensor]:
-    """A random state dict for a module on the meta device; its constants are taken over as they are.
+    """Return a random state dict for a module on the meta device; the module's constants are unchanged.
 
-    Floating entries are of the type that `resolve_dtype` their name gives. Each entry depends on `seed`, the network's
-    name, the entry's name, and the kind of device alone.
+    `resolve_dtype` returns the type of a floating-point entry by its name. Each entry depends only on `seed`, the
+    network's name, the entry's name and the kind of device.
     """
     return {
         name: _random_tensor(network, name, tensor, seed, torch.device(device)).to(
@@ -289,7 +288,7 @@ def _random_tensor(network: str, name: str, like: Tensor, seed: int, device: tor
 def _split_into_files(
     network: NetworkSpec, weights: dict[str, Tensor]
 ) -> list[tuple[PublishedFile, dict[str, Tensor]]]:
-    """How the released files divide a network's entries."""
+    """Split a network's entries into files like the released ones."""
     if network.converted_file is not layout.DENOISING_UNET:
         return [(network.converted_file, weights)]
     temporal = {name: tensor for name, tensor in weights.items() if ".temporal_modules." in name}

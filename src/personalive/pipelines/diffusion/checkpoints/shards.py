@@ -1,4 +1,4 @@
-"""Weights in several files, the way libraries store large ones: an index says which of them has which entry."""
+"""Weights in several files, as libraries store large ones, with an index of which file holds which entry."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from personalive.pipelines.diffusion.checkpoints.model_config import read_json_o
 
 
 def resolve_shards(path: Path) -> tuple[Path, ...]:
-    """The files that hold what `path` stands for: itself, or those that it lists where it is an index.
+    """Return the files with the weights of `path`: itself, or the files that it lists if it is an index.
 
-    Raises `WeightsError` for an index that is none.
+    Raises `WeightsError` for an invalid index.
     """
     return tuple(dict.fromkeys(_read_index(path).values())) if path.name.endswith(INDEX_SUFFIX) else (path,)
 
 
 def open_shards(path: Path) -> list[CheckpointFile]:
-    """Look into a file, or into each of those that an index lists, and see that all is there that it promises.
+    """Open a file, or each of those that an index lists, and check that every entry listed is in its file.
 
     Raises `WeightsError` as `CheckpointFile.open` does, and for a file that lacks an entry.
     """
@@ -39,7 +39,7 @@ def open_shards(path: Path) -> list[CheckpointFile]:
 
 
 def _read_index(path: Path) -> dict[str, Path]:
-    """The file of each entry; all lie beside the index, wherever it says that they are."""
+    """Return the file of each entry. Raises `WeightsError` for a file that would not be beside the index."""
     listed = read_json_object(path).get("weight_map")
     if not isinstance(listed, dict) or not listed:
         raise WeightsError(f"{path} lists no files.")

@@ -1,9 +1,9 @@
-"""Matching the entries of files to a network, and filling the network with them.
+"""Matching of the entries of files to a network, and filling the network with them.
 
-Every entry has to be accounted for. What a network computes for itself (position codes, index vectors) is taken
-from a file that carries it, if it is the same but for rounding; everything else must be there once, with the right
-shape, a floating type where the network computes, and finite values. Whatever is wrong is said with the file and
-the entry; what is only unusual is noted.
+Every entry has to be accounted for. Constants that a network can compute (positional encodings, index vectors) are
+taken from a file that has them, if they are equal up to rounding. Every other entry must exist once, with the right
+shape, a floating-point type where the network computes, and finite values. An error names the file and the entry;
+what is only unusual is noted.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from personalive.pipelines.diffusion.checkpoints.checkpoint_file import Checkpoi
 from personalive.pipelines.diffusion.checkpoints.key_prefixes import KeyPrefix
 
 Rename = Callable[[str, tuple[int, ...]], tuple[str, tuple[int, ...]]]
-"""From an entry's name and shape in the file to those in the network, with the same number of elements."""
+"""A function from an entry's name and shape in the file to those in the network, with as many elements."""
 
 _MAX_LISTED = 4
 _BATCH_COUNTER = "num_batches_tracked"
-"""What batch norms count in training, and nothing reads."""
+"""The last part of the name of a counter that batch norms keep in training, and that nothing reads."""
 _STATISTICS = ("running_mean", "running_var")
 _MAX_CONSTANT_ERROR = 1e-2
-"""How far a constant may be off: position codes, from -1 to 1, that went through half precision are."""
+"""The largest error of a constant: positional encodings, from -1 to 1, may have been in half precision."""
 
 
 def keep_name(name: str, shape: tuple[int, ...]) -> tuple[str, tuple[int, ...]]:
-    """No renaming."""
+    """Return the name and the shape unchanged."""
     return name, shape
 
 
 @dataclass(frozen=True, slots=True)
 class EntrySource:
-    """Where an entry of the network comes from: a file and the entry's name there."""
+    """The source of an entry of the network: a file and the entry's name in it."""
 
     file: CheckpointFile
     name: str
@@ -46,7 +46,7 @@ class EntrySource:
 
 @dataclass(frozen=True, slots=True)
 class StateDictPlan:
-    """Which file gives which entry of a network; `unused` entries are let be, as `notes` say to the user."""
+    """The source of each entry of a network; `unused` entries are ignored, which `notes` tell the user."""
 
     network: str
     sources: Mapping[str, EntrySource]
@@ -56,12 +56,12 @@ class StateDictPlan:
 
     @property
     def all_sources(self) -> Iterator[EntrySource]:
-        """Of every entry of its files, used or not."""
+        """The sources of all entries of the files, used or not."""
         return itertools.chain(self.sources.values(), self.constants.values(), self.unused)
 
     @property
     def nbytes(self) -> int:
-        """Bytes to read."""
+        """The number of bytes to read."""
         return sum(source.file.entries[source.name].nbytes for source in self.sources.values())
 
 
@@ -75,12 +75,14 @@ def plan_loading(
     missing_files: Sequence[Path] = (),
     strict: bool = False,
 ) -> StateDictPlan:
-    """Account for every entry of `files`, later ones laid over earlier ones, without reading a tensor.
+    """Account for every entry of `files`, of which later ones replace earlier ones, without reading a tensor.
 
     `module` is built on the meta device: its meta tensors are to be filled, the others are its constants. Entries
-    that belong to nothing are an error where something is missing, or when `strict`; else they are noted, but for
-    those that begin like one of `ignored_prefixes`. `missing_files` files are named when entries are missing, which they may have.
-    Raises `WeightsError` naming files and entries that are missing, left over, misshapen or of a wrong type.
+    that belong to nothing are an error where others are missing, or when `strict`. Otherwise they are noted, except
+    those that begin with one of `ignored_prefixes`. When entries are missing, the error names `missing_files`, which
+    may have them.
+
+    Raises `WeightsError` naming files and entries that are missing, left over, or of a wrong shape or type.
     """
     wanted = expected_entries(module)
     constants = {name: tensor for name, tensor in module.named_buffers() if not tensor.is_meta}
@@ -109,14 +111,14 @@ def plan_loading(
 
 
 def expected_entries(module: nn.Module) -> dict[str, Tensor]:
-    """What files must have for a network that is built on the meta device."""
+    """Return the entries that files must have for a network that is built on the meta device."""
     return {name: tensor for name, tensor in module.state_dict().items() if tensor.is_meta}
 
 
 def find_missing_entries(
     module: nn.Module, files: Sequence[CheckpointFile], network: str, rename: Rename
 ) -> list[str]:
-    """The entries of a network, built on the meta device, that none of its files has."""
+    """Return the entries of a network, built on the meta device, that none of its files has."""
     wanted = expected_entries(module)
     matching = _EntryMatcher(wanted, rename)
     for file in files:
@@ -125,7 +127,7 @@ def find_missing_entries(
 
 
 class _EntryMatcher:
-    """Entries of files by the entries of a network, `targets`, that they belong to."""
+    """The matching of files' entries to the entries of a network, `targets`."""
 
     def __init__(self, targets: Mapping[str, Tensor], rename: Rename) -> None:
         self.sources: dict[str, EntrySource] = {}
@@ -136,11 +138,11 @@ class _EntryMatcher:
         self._rename = rename
 
     def missing(self, expected: Collection[str]) -> list[str]:
-        """Those of the wanted entries that no file has given."""
+        """Return those of the expected entries that no file has."""
         return [name for name in expected if name not in self.sources]
 
     def add(self, file: CheckpointFile, network: str) -> None:
-        """Lay a file over those before."""
+        """Add a file, whose entries replace those of earlier files."""
         naming = KeyPrefix(file.entries, network, lambda name: self._rename(name, ())[0] in self._targets)
         self.notes.extend(file.notes)
         if naming.note is not None:
@@ -178,12 +180,12 @@ def fill_module(
     resolve_dtype: Callable[[str], torch.dtype],
     progress: Callable[[int], None] = lambda nbytes: None,
 ) -> tuple[str, ...]:
-    """Give every meta tensor of `module` its values on `device`; constants follow. Returns what is to be noted.
+    """Fill every meta tensor of `module` on `device`, and move its constants there. Returns notes for the user.
 
-    Floating ones become what `resolve_dtype` gives for their names; a batch norm's statistics that it cannot hold
-    become float32. Tensors are converted one by one, so that little more than the network itself is ever in memory.
-    `progress` is told the bytes of each tensor read. Raises `WeightsError` for values that are not finite or
-    constants that differ.
+    Floating-point entries get the type that `resolve_dtype` returns for their names; a batch norm's statistics that
+    it cannot represent become float32. Tensors are converted one by one, so that memory holds little more than the
+    network. `progress` is called with the bytes of each tensor read. Raises `WeightsError` for values that are not
+    finite or constants that differ.
     """
     state = module.state_dict()
     constants = {name: tensor for name, tensor in module.named_buffers() if not tensor.is_meta}
@@ -209,9 +211,9 @@ def fill_module(
 
 
 def _load_constants(plan: StateDictPlan, constants: dict[str, Tensor]) -> tuple[str, ...]:
-    """Put the values that files have for `constants` into them. Returns what is to be noted.
+    """Replace `constants` by the values that files have for them. Returns notes for the user.
 
-    Raises `WeightsError` for values that are others, and not these after some rounding.
+    Raises `WeightsError` for values that differ by more than rounding.
     """
     rounded: dict[Path, list[str]] = {}
     farthest = 0.0
@@ -235,7 +237,7 @@ def _load_constants(plan: StateDictPlan, constants: dict[str, Tensor]) -> tuple[
 
 
 def _rounding_tolerance(dtype: torch.dtype) -> float:
-    """How far a constant is off for no other reason than the type it is stored in."""
+    """Return the error that a constant may have because of the type it is stored in."""
     return max(1e-5, torch.finfo(dtype).eps) if dtype.is_floating_point else 0.0
 
 
@@ -250,7 +252,7 @@ def _select_sources(
 
 
 def _stream_tensors(sources: Mapping[str, EntrySource]) -> Iterator[tuple[str, Tensor]]:
-    """The network's names with their tensors, file by file in each file's own order."""
+    """Yield the network's names with their tensors, file by file and in each file's order."""
     by_file: dict[Path, dict[str, str]] = {}
     files: dict[Path, CheckpointFile] = {}
     for name, source in sources.items():
@@ -264,7 +266,7 @@ def _stream_tensors(sources: Mapping[str, EntrySource]) -> Iterator[tuple[str, T
 def _is_finite(value: Tensor) -> bool:
     if not value.dtype.is_floating_point or value.numel() == 0:
         return True
-    low, high = value.aminmax()  # in one pass and without a mask; NaN comes through
+    low, high = value.aminmax()  # in one pass and without a mask; NaN propagates
     return bool(torch.isfinite(low) & torch.isfinite(high))
 
 
@@ -287,7 +289,7 @@ def _format_unused(network: str, extras: Sequence[EntrySource]) -> Iterator[str]
 
 
 def _by_file(entries: Iterable[EntrySource]) -> dict[Path, list[str]]:
-    """The names that entries have in their files."""
+    """Group the entries' names in their files by file."""
     names: dict[Path, list[str]] = {}
     for each in entries:
         names.setdefault(each.file.path, []).append(each.name)

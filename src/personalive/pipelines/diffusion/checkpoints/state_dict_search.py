@@ -1,7 +1,7 @@
-"""Which part of a checkpoint is the network: the one dict of tensors in it, under whatever name it was saved.
+"""The search for the network in a checkpoint: the one dict of tensors in it, under any name.
 
-Training code saves more than a state dict: `{"state_dict": …, "optimizer": …, "epoch": 3}`. What is beside the
-dict that is taken stays unread.
+Training code saves more than a state dict: `{"state_dict": …, "optimizer": …, "epoch": 3}`. Everything beside the
+dict that is found stays unread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ WRAPPER_KEYS = (
     *("state_dict", "model_state_dict", "model", "module", "net", "network", "weights", "params"),
     *("ema_state_dict", "model_ema", "params_ema", "ema_model", "ema", "generator"),
 )
-"""Names that a state dict is saved under, the preferred one first."""
+"""The names that state dicts are saved under, preferred ones first."""
 
 _MAX_DEPTH = 3
 _MAX_LISTED = 3
@@ -27,7 +27,7 @@ _PLAIN_TYPES = (int, float, complex, bool, str, bytes, type(None), NumpyScalar)
 
 @dataclass(frozen=True, slots=True)
 class FoundStateDict:
-    """A checkpoint's tensors by name, the names that lead to them, and what lies beside them and is no tensor."""
+    """A checkpoint's tensors by name, the names that lead to them, and the names beside them that are no tensors."""
 
     tensors: Mapping[str, TensorInfo]
     key_path: tuple[str, ...] = ()
@@ -35,10 +35,10 @@ class FoundStateDict:
 
 
 def find_state_dict(content: object, path: Path) -> FoundStateDict:
-    """The state dict in what a file holds; `path` is for errors, and for a network that is saved under its name.
+    """Find the state dict in a file's content.
 
-    Raises `WeightsError` where there is none, more than one, or something beside the tensors that is no number,
-    text or list of such.
+    `path` is for errors, and for a network that is saved under the file's name. Raises `WeightsError` where there is
+    no state dict or more than one, or where something beside the tensors is no number, text, or list or dict of them.
     """
     wrappers: tuple[str, ...] = ()
     while isinstance(content, dict) and not _has_tensors(content) and len(wrappers) < _MAX_DEPTH:
@@ -68,7 +68,7 @@ def find_state_dict(content: object, path: Path) -> FoundStateDict:
 
 
 def get_nested(content: Any, key_path: tuple[str, ...]) -> Any:
-    """The part of a loaded checkpoint that `find_state_dict` chose."""
+    """Return the part of a loaded checkpoint that `find_state_dict` found."""
     for name in key_path:
         content = content[name]
     return content
@@ -79,7 +79,7 @@ def _has_tensors(content: Mapping[object, object]) -> bool:
 
 
 def _find_wrapper_key(content: Mapping[object, object], path: Path, depth: int) -> str | None:
-    """The name of the dict to go on in: a usual one, or the only one there is."""
+    """Return the name of the dict to search next: a usual one, or the only one."""
     found = [
         name for name, value in content.items() if isinstance(name, str) and _contains_tensors(value, depth)
     ]
@@ -99,13 +99,13 @@ def _contains_tensors(value: object, depth: int) -> bool:
         return False
     if _has_tensors(value):
         return True
-    # A usual name is enough: no other would be gone on in, and a dict that holds itself has no end.
+    # Only usual names are followed, as in the search; otherwise a dict that contains itself would have no end.
     inner = [value[name] for name in WRAPPER_KEYS if name in value]
     return any(_contains_tensors(each, depth - 1) for each in inner)
 
 
 def _is_plain(value: object) -> bool:
-    """Whether it is a number, text, or lists and dicts of such."""
+    """Return whether a value is a number, a text, or lists and dicts of these."""
     seen: set[int] = set()
     waiting = [value]
     while waiting:

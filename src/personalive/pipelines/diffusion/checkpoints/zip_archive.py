@@ -1,4 +1,4 @@
-"""The zip archive that `torch.save` writes: its records, and whether all readers see the same ones, unharmed."""
+"""The zip archive that `torch.save` writes: its records, their checksums, and that all readers see the same ones."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from personalive.errors import WeightsError
 PICKLE_RECORD = "data.pkl"
 _BLOCK_SIZE = 4 << 20
 _ZIP_MAGIC = b"PK\x03\x04"
-# The ends of archives: signature first; the size and the place of the list of records, and what follows it.
+# The ends of archives: the signature first; the size and the offset of the list of records, and what follows it.
 _END_RECORD = struct.Struct("<4s4H2LH")
 _END_LOCATOR_64 = struct.Struct("<4sLQL")
 _END_RECORD_64 = struct.Struct("<4sQ2H2L4Q")
 
 
 def is_zip(path: Path) -> bool:
-    """Whether the file is a zip archive, which can be mapped into memory."""
+    """Return whether the file is a zip archive, which can be mapped into memory."""
     with path.open("rb") as file:
         return file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
 
 
 def list_records(path: Path) -> dict[str, int]:
-    """Sizes of the records of an archive, by their names within its folder, the pickle among them.
+    """Return the sizes of an archive's records, by their names within its folder; the pickle is one of them.
 
-    Raises `WeightsError` for an archive that `torch.save` does not write; of a damaged one it may raise anything.
+    Raises `WeightsError` for an archive that `torch.save` does not write, and possibly any error for a damaged one.
     """
     _check_single_directory(path)
     sizes: dict[str, int] = {}
@@ -38,7 +38,7 @@ def list_records(path: Path) -> dict[str, int]:
             held = f"holds {listed[0].filename[:100]!r}" if listed else "is empty"
             raise WeightsError(f"{path} is a zip archive that {held}: unpack it, and give what is in it.")
         for record in listed:
-            # None may be compressed: a few megabytes could unpack to gigabytes.
+            # No record may be compressed, as a few megabytes could unpack to gigabytes.
             if record.compress_type != zipfile.ZIP_STORED or record.compress_size != record.file_size:
                 raise WeightsError(f"{path} is compressed, which files of weights are not.")
             if _record_name(record) in sizes:
@@ -50,10 +50,10 @@ def list_records(path: Path) -> dict[str, int]:
 
 
 def verify_checksums(path: Path, progress: Callable[[int], None] | None = None) -> None:
-    """Compare every record of an archive with its checksum; `progress` is told of bytes read.
+    """Compare every record of an archive with its checksum; `progress` is called with the number of bytes read.
 
-    Raises `WeightsError` naming the first record that is not what was written. Records without a checksum, which
-    `torch.save` can be told to write, are passed over.
+    Raises `WeightsError` naming the first record with another checksum. Records without one, which `torch.save` can
+    be configured to write, are skipped.
     """
     tell = progress or (lambda nbytes: None)
     with zipfile.ZipFile(path) as archive:
@@ -77,9 +77,9 @@ def _record_name(record: zipfile.ZipInfo) -> str:
 
 
 def _check_single_directory(path: Path) -> None:
-    """Raise `WeightsError` unless the list of records ends where the archive's end begins, as it says itself.
+    """Raise `WeightsError` unless the list of records, by its declared offset and size, ends where the end begins.
 
-    Where both differ, Python's reader goes by the one and torch's by the other: two lists for two readers.
+    Otherwise Python's reader and torch's may use different lists: one relies on the offset, the other on the end.
     """
     with path.open("rb") as file:
         size = file.seek(0, io.SEEK_END)

@@ -1,1 +1,1 @@
-"""The released weights, from the hub or another folder into a set: planned, resumed, verified, each file whole."""
+"""Download of the released weights from the hub, or copies from another folder: planned, resumed and verified."""

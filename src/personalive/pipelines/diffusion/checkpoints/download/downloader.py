@@ -1,7 +1,7 @@
-"""Fetch a set of weights: ask the hub what there is, then bring what is missing, each file whole or not at all.
+"""Download of a set of weights: ask the hub for its files, then fetch those that are missing, each in whole.
 
-<set>/.receipt.json     what was found whole; while it holds, nothing is hashed and nobody is asked
-<set>/.incomplete/      files on their way, named by their hash; kept when a run ends early
+<set>/.receipt.json     the files that were verified; while it is valid, nothing is hashed and the hub is not asked
+<set>/.incomplete/      incomplete files, named by their hash; kept when a run ends early
 <set>/.lock             held by the one download that runs
 """
 
@@ -38,15 +38,15 @@ from personalive.pipelines.diffusion.checkpoints.download.staging import (
 from personalive.pipelines.diffusion.checkpoints.download.verified_files import VerifiedFiles
 from personalive.pipelines.diffusion.checkpoints.layout import PublishedFile, Repository
 
-_FIRST_CONNECTION_ATTEMPTS = 2  # who is offline should learn it soon
+_FIRST_CONNECTION_ATTEMPTS = 2  # a user who is offline should learn it soon
 
 
 @dataclass(frozen=True, slots=True)
 class DownloadResult:
-    """What a run did: the names of the files it brought, and of those that were there, relative to `root`.
+    """The result of a run: the names of the files it fetched, and of those that existed, relative to `root`.
 
-    `size` counts the bytes of the new files. `asked` is whether the hub was asked. `checked` is False when files
-    were there already and it could not be found out whether they are whole.
+    `size` is the number of bytes of the new files. `asked` is whether the hub was asked. `checked` is False when
+    files existed already that could not be verified.
     """
 
     root: Path
@@ -67,11 +67,11 @@ def download_weights(
 ) -> DownloadResult:
     """Fetch what is missing of the set at `root`, by default the one that is used when none is named.
 
-    A set that was found complete before is not looked into again, and the hub is not asked. A file at its final
-    name is always whole. After an error, or Ctrl-C, the next run goes on where this one stopped.
+    A set that was found complete before is not checked again, and the hub is not asked. A file with its final name
+    is always whole. After an error, or Ctrl-C, the next run continues where this one stopped.
 
     Raises `OfflineError`, `AccessDeniedError`, `CorruptDownloadError`, `DiskFullError` or their base
-    `DownloadError`; `InputError` for revisions or a hub's address that cannot be; `PipelineUnavailableError`
+    `DownloadError`; `InputError` for invalid revisions or an invalid address of the hub; `PipelineUnavailableError`
     without the libraries.
     """
     root, retry = root or layout.default_weights_dir(), retry or RetryPolicy()
@@ -102,7 +102,7 @@ def _fetch_missing(
     *,
     first: bool = True,
 ) -> DownloadResult:
-    """Fetch what is missing of those files; `later` may follow. Raises what `download_weights` raises."""
+    """Fetch those files that are missing; `later` may have to follow. Raises the errors of `download_weights`."""
     tally = ProgressTracker(progress)
     open_questions = unverified(root, files)
     if not open_questions:
@@ -128,7 +128,7 @@ def _fetch_missing(
 
 
 def _total_size(files: Sequence[PublishedFile]) -> int:
-    """How large files are that nobody was asked for, as far as that is known."""
+    """Return the known size in bytes of files for which the hub was not asked."""
     known = (layout.KNOWN_DIGESTS.get((file.repository, path)) for file in files for path in file.remote)
     return sum(each.size for each in known if each is not None)
 
@@ -141,10 +141,10 @@ def plan_download(
     progress: DownloadObserver | None = None,
     retry: RetryPolicy | None = None,
 ) -> DownloadPlan:
-    """What `download_weights` would do. Nothing is written, and a file of the right size is taken for whole.
+    """Return what `download_weights` would do. Nothing is written.
 
-    Without the hub, so is every file that is there.
-    Raises what `download_weights` raises.
+    A file of the right size counts as whole, and every existing file does where the hub cannot be reached. Raises
+    the errors of `download_weights`.
     """
     root, tally, retry = (
         root or layout.default_weights_dir(),
@@ -166,7 +166,7 @@ def plan_download(
 
 
 def _check_present(root: Path, files: Sequence[PublishedFile], error: OfflineError) -> None:
-    """Without the hub, files that are there will do; raises the error, with what to do, when any is not."""
+    """Accept that the hub is out of reach if all files exist; otherwise raise the error, with what to do."""
     missing = [file for file in files if file.find_in(root) is None]
     if missing:
         raise _manual_download_error(error, root, missing) from error
@@ -175,7 +175,7 @@ def _check_present(root: Path, files: Sequence[PublishedFile], error: OfflineErr
 def _check_still_verified(
     root: Path, files: Sequence[PublishedFile], undecided: Sequence[PublishedFile]
 ) -> None:
-    """Raise `DownloadError` when a file changed while others were asked for, or the lock was waited for."""
+    """Raise `DownloadError` when a file changed during the request for others, or while waiting for the lock."""
     for file in unverified(root, files):
         if file not in undecided:
             changed = file.find_in(root) or root / file.folder / file.names[-1]
@@ -185,7 +185,7 @@ def _check_still_verified(
 def _list_repositories(
     hub: HubClient, files: Sequence[PublishedFile], tracker: ProgressTracker, retry: RetryPolicy
 ) -> dict[Repository, RepositoryListing]:
-    """What each of the files' repositories has, asked once for each. Raises what `Hub.listing` raises."""
+    """Ask once for what each of the files' repositories has. Raises the errors of `HubClient.list_files`."""
     listings = {}
     for repository in dict.fromkeys(file.repository for file in files):
         paths = {path for file in files if file.repository == repository for path in file.remote}
@@ -225,7 +225,7 @@ def _fetch_all(
 
 
 def _manual_download_error(error: OfflineError, root: Path, files: Sequence[PublishedFile]) -> OfflineError:
-    """The same error, with what to do: which files to copy, from which repository and into which folder."""
+    """Return the error with what to do: which files to copy, from which repository and into which folder."""
     groups: dict[str, list[str]] = {}
     for file in files:
         source = (

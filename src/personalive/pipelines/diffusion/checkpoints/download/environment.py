@@ -1,4 +1,4 @@
-"""What this machine says of the way to the hub: its proxy, whom it trusts, the token; and what is wrong there."""
+"""This machine's settings for connections to the hub (proxy, certificates, token), and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]+")
 
 
 def configure_connection() -> None:
-    """Make the connection's settings of the environment. Raises `InputError` naming the variable that is wrong.
+    """Configure connections from the environment.
 
-    `PipelineUnavailableError` where a proxy needs a library that is not installed.
+    Raises `InputError` naming the variable that is wrong, and `PipelineUnavailableError` where a proxy needs a
+    library that is not installed.
     """
     _check_token()
     from huggingface_hub import get_session
@@ -39,7 +40,7 @@ def configure_connection() -> None:
             f"{named} must name a file of certificates (PEM), or a folder of such with SSL_CERT_DIR; "
             f"{os.environ.get(named, '')!r} cannot be read as one ({error.strerror or error})."
         ) from error
-    except Exception as error:  # each version of the library has its own for an address that is none
+    except Exception as error:  # the type for an invalid address depends on the library's version
         raise InputError(
             f"{_proxy_variables('')} must name a proxy such as http://proxy.example:3128 (or socks5://, https://): "
             f"{type(error).__name__}."
@@ -47,11 +48,11 @@ def configure_connection() -> None:
 
 
 def _check_token() -> None:
-    """Raise `InputError` for a token with signs that none has; the connection's own error would show it."""
+    """Raise `InputError` for a token with invalid characters; the connection's error would show the token."""
     from huggingface_hub import get_token
 
     name = next((name for name in _TOKENS if os.environ.get(name)), None)
-    # As it was given: the library joins what a line break parts.
+    # Read unchanged from the environment, since the library joins the parts around a line break.
     try:
         given = os.environ[name].strip() if name else get_token()
     except (OSError, ValueError) as error:
@@ -66,7 +67,7 @@ def _check_token() -> None:
 
 
 def explain_untrusted_certificate(error: BaseException, host: str) -> str | None:
-    """What to do about a certificate that is not trusted; None for an error of another kind."""
+    """Return what to do about a certificate that is not trusted; None for an error of another kind."""
     chain = list(_cause_chain(error))
     verified = any(isinstance(each, ssl.SSLCertVerificationError) for each in chain)
     if not verified and not any("CERTIFICATE_VERIFY_FAILED" in str(each) for each in chain):
@@ -86,14 +87,14 @@ _HINT = (
 
 
 def describe_proxy(error: BaseException) -> str | None:
-    """Which proxy an error speaks of; None where it speaks of none."""
+    """Return which proxy an error is about; None for other errors."""
     if not any(type(each).__name__ == "ProxyError" for each in _cause_chain(error)):
         return None
     return f"the proxy in {_proxy_variables('')}"
 
 
 def _proxy_variables(scheme: str) -> str:
-    """The variables that name a proxy, of that kind."""
+    """Return the names of the variables that name a proxy of that scheme, for a message."""
     found = [
         name
         for name in _PROXIES
@@ -104,7 +105,7 @@ def _proxy_variables(scheme: str) -> str:
 
 
 def display_host(url: str) -> str:
-    """Scheme, host and port of an address: what may be shown of it."""
+    """Return the scheme, host and port of an address, which may be shown."""
     parts = urlsplit(url)
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")

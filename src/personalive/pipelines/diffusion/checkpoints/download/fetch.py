@@ -1,4 +1,4 @@
-"""One file from the hub into the staging folder: it goes on where it stopped, and is checked when complete."""
+"""Download of one file from the hub to the staging folder, resumed where it stopped and verified when complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from personalive.pipelines.diffusion.checkpoints.layout import PublishedFile
 
 @dataclass(frozen=True, slots=True)
 class DownloadItem:
-    """A file of the set that is to be fetched, and what the hub says of it."""
+    """A file of the set that is to be fetched, and the hub's data on it."""
 
     file: PublishedFile
     published: HubFile
@@ -25,27 +25,27 @@ class DownloadItem:
 
     @property
     def name(self) -> str:
-        """Where it goes, relative to the set's folder."""
+        """The path of the file, relative to the set's folder."""
         return (self.file.folder / self.published.path.rpartition("/")[2]).as_posix()
 
     def partial_path(self, staging: Path) -> Path:
-        """The file while it is incomplete. Named by content, so that no two versions ever mix.
+        """Return the path of the file while it is incomplete, named by its hash, so that versions never mix.
 
-        Raises `DownloadError` for a link: what it leads to is not ours to write to.
+        Raises `DownloadError` for a symbolic link, since its target must not be written to.
         """
         part = staging / self.published.digest.value
         if part.is_symlink():
-            raise DownloadError(f"{part} is a link, so it is none of ours: remove it.")
+            raise DownloadError(f"{part} is a symbolic link, which no download makes: remove it.")
         return part
 
     def partial_size(self, staging: Path) -> int:
-        """How many bytes an earlier run left."""
+        """Return how many bytes an earlier run left."""
         part = self.partial_path(staging)
         return part.stat().st_size if part.is_file() else 0
 
 
 def is_complete(path: Path, published: HubFile, name: str, tracker: ProgressTracker) -> bool:
-    """Whether the file is the published one, by size and hash. Raises `OSError`."""
+    """Return whether the file is the published one, by size and hash. Raises `OSError`."""
     if path.stat().st_size != published.size:
         return False
     tracker.begin("checking", name, published.size)
@@ -58,7 +58,7 @@ def fetch_file(
     """Complete the file in `staging` and return it, verified.
 
     Raises `CorruptDownloadError` when it is wrong twice, `DownloadError` when the connection fails for good,
-    what `Hub.listing` raises, and `OSError` when it cannot be written.
+    the errors of `HubClient.list_files`, and `OSError` when it cannot be written.
     """
     part = item.partial_path(staging)
     for last in (False, True):
@@ -68,7 +68,7 @@ def fetch_file(
         tracker.advance(-min(part.stat().st_size, item.published.size))
         part.unlink()
         if not last:
-            tracker.note(f"{item.name} arrived damaged; fetching it anew")
+            tracker.note(f"{item.name} arrived damaged; fetching it again")
     raise CorruptDownloadError(
         f"{item.name} arrived damaged twice from {hub.address} (its size or hash is not the published one) and "
         "was thrown away: run the same command again later, or from another network."
@@ -79,7 +79,7 @@ def _complete(
     hub: HubClient, item: DownloadItem, staging: Path, tracker: ProgressTracker, retry: RetryPolicy
 ) -> None:
     there = item.partial_size(staging)
-    if there > item.published.size:  # nothing of ours
+    if there > item.published.size:  # not left by a download of this file
         item.partial_path(staging).unlink()
         tracker.advance(-item.published.size)
         there = 0
@@ -111,12 +111,12 @@ def _resume(hub: HubClient, item: DownloadItem, staging: Path, tracker: Progress
             hub.open_file(item.listing, item.published.path, there) as body,
             item.partial_path(staging).open("ab") as stream,
         ):
-            if body.start < there:  # a server that knows no ranges
+            if body.start < there:  # a server that does not support ranges
                 stream.truncate(body.start)
                 tracker.advance(body.start - there)
                 there = body.start
             for piece in body.chunks:
-                kept = piece[: size + 1 - there]  # one byte too many is enough to be found wrong
+                kept = piece[: size + 1 - there]  # one byte too many is enough to fail the check
                 stream.write(kept)
                 there += len(kept)
                 tracker.advance(len(kept))
@@ -140,7 +140,7 @@ def _raise_connection_error(
 
 
 def rate_limit_error(hub: HubClient, error: TransientError, advice: str) -> DownloadError:
-    """The error for a hub that keeps putting us off. `advice` says how to go on."""
+    """Return the error for a hub that keeps limiting the rate of requests. `advice` says how to continue."""
     wait = f"wait {max(1, round(error.wait / 60))} min" if error.wait else "wait a few minutes"
     token = " (with HF_TOKEN set the limits are wider)" if "429" in error.reason else ""
-    return DownloadError(f"{hub.address} has no time for us now ({error.reason}): {wait}, {advice}{token}.")
+    return DownloadError(f"{hub.address} limits requests for now ({error.reason}): {wait}, {advice}{token}.")

@@ -1,7 +1,7 @@
-"""What is asked of the hub: which files a repository has, and their bytes from any place on.
+"""Requests to the hub: which files a repository has, and their bytes from any offset.
 
-huggingface_hub knows the hub's addresses, tokens, proxies and answers. Its own download is not used: since
-version 1 it throws a half-fetched file away when the process ends, and ours are gigabytes.
+huggingface_hub handles the hub's addresses, tokens, proxies and answers. Its download is not used: since version 1
+it deletes an incomplete file when the process ends, and these files have gigabytes.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 _DEFAULT_ENDPOINT = "https://huggingface.co"
 _TRUE_VALUES = {"1", "ON", "YES", "TRUE"}
 _TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
-# A content network says so of an address that was signed too long ago, or of a machine that it holds back for a
-# while; the hub signs another for the next try.
+# A content network answers so for an address whose signature has expired, or to a machine that it limits for a
+# while; the hub signs another address for the next attempt.
 _TRANSIENT_MIRROR_STATUS = {400, 401, 403}
 _RANGE_NOT_SATISFIABLE = 416
 _HOST = re.compile(r"[\w.:%-]+")
@@ -42,10 +42,10 @@ _HASH_PATTERNS = {"sha256": re.compile(r"[0-9a-f]{64}"), "sha1": re.compile(r"[0
 
 @dataclass(frozen=True, slots=True)
 class HubFile:
-    """A file as the hub has it: its path in the repository, its size in bytes and what it hashes to.
+    """A file on the hub: its path in the repository, its size in bytes and its hash.
 
-    A file on its way is named by its hash, so whoever answers for a hub must not get to choose any name.
-    Raises `ValueError` or `TypeError` for a size or a hash that is none, or a path out of the repository.
+    An incomplete file is named by its hash, so hashes are validated: a forged answer must not choose a file's name.
+    Raises `ValueError` or `TypeError` for an invalid size or hash, or a path out of the repository.
     """
 
     path: str
@@ -64,7 +64,7 @@ class HubFile:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryListing:
-    """A repository's files by path, at the commit that its revision stands for now."""
+    """A repository's files by path, at the commit that its revision currently refers to."""
 
     repository: Repository
     commit: str
@@ -73,7 +73,7 @@ class RepositoryListing:
 
 @dataclass(frozen=True, slots=True)
 class ResponseBody:
-    """Bytes of a file from `start` on."""
+    """The bytes of a file from `start` on."""
 
     start: int
     chunks: Iterator[bytes]
@@ -82,8 +82,8 @@ class ResponseBody:
 class HubClient:
     """The hub at `$HF_ENDPOINT`, with the token in `$HF_TOKEN` or of `hf auth login`, if there is one.
 
-    `address` is for messages: the name and password that the endpoint may hold are left out of it.
-    Raises `InputError` for an address that is none, and `PipelineUnavailableError` without huggingface_hub.
+    `address` is for messages, without the name and password that the endpoint may contain.
+    Raises `InputError` for an invalid address, and `PipelineUnavailableError` without huggingface_hub.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class HubClient:
             raise InputError(
                 f"HF_ENDPOINT must be an address such as {_DEFAULT_ENDPOINT}, not {self.address!r}."
             )
-        # Otherwise it fetches a list of coding agents first and tells the hub what runs here.
+        # Otherwise the library first fetches a list of coding agents, and tells the hub which program runs here.
         constants.HF_HUB_DISABLE_TELEMETRY = True
         self._timeout = float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
 
@@ -133,7 +133,7 @@ class HubClient:
                 ) from error
 
     def _parse_listed_file(self, repository: Repository, commit: str, entry: Any) -> HubFile | None:
-        """A file that is listed. Raises `DownloadError` where another is known to be published there."""
+        """Return a listed file. Raises `DownloadError` where it differs from the file known to be published."""
         told, known = _parse_listing_entry(entry), layout.KNOWN_DIGESTS.get((repository, entry.rfilename))
         if known is None:
             return told or self._probe_file(repository, commit, entry)
@@ -142,12 +142,12 @@ class HubClient:
             raise DownloadError(
                 f"{self.address} has another {whole.path} of {repository.name} than the one that is published at "
                 f"revision {repository.revision}: name another mirror in HF_ENDPOINT, or none. (--revision "
-                f"{repository.name}=main takes whatever is there.)"
+                f"{repository.name}=main accepts any file.)"
             )
         return whole
 
     def _probe_file(self, repository: Repository, commit: str, entry: Any) -> HubFile | None:
-        """The same from the headers that the file itself would be sent with; its ETag is its hash."""
+        """Return a file by the headers of its own address, where the ETag is the hash; None without a hash or size."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         url = hf_hub_url(repository.name, entry.rfilename, revision=commit, endpoint=self._endpoint)
@@ -162,7 +162,7 @@ class HubClient:
     def open_file(self, listing: RepositoryListing, path: str, start: int) -> Iterator[ResponseBody]:
         """Open a file of a repository for reading from byte `start` on, or from 0 if the server cannot do that.
 
-        Raises what `list_files` raises, while reading too.
+        Raises the errors of `list_files`, while reading too.
         """
         from huggingface_hub import get_session, hf_hub_url
         from huggingface_hub.utils import (  # type: ignore[attr-defined]  # it resolves them when asked for
@@ -172,7 +172,7 @@ class HubClient:
 
         url = hf_hub_url(listing.repository.name, path, revision=listing.commit, endpoint=self._endpoint)
         headers = build_hf_headers(library_name="personalive", library_version=version("personalive"))
-        headers["Accept-Encoding"] = "identity"  # a place in a compressed stream is none in the file
+        headers["Accept-Encoding"] = "identity"  # an offset in compressed data is not an offset in the file
         if start:
             headers["Range"] = f"bytes={start}-"
         with (
@@ -185,13 +185,13 @@ class HubClient:
 
     @contextmanager
     def _translate_errors(self, repository: Repository) -> Iterator[None]:
-        """Turn what huggingface_hub and the HTTP library raise into our errors."""
+        """Convert the errors of huggingface_hub and of the HTTP library to this package's errors."""
         from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
         if os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE_VALUES:
             raise OfflineError("HF_HUB_OFFLINE is set, so the hub is not asked.")
         environment.configure_connection()
-        # Its HTTP library changes from version to version; the errors of whichever it is share this base.
+        # Its HTTP library depends on its version; all errors of that library have this base class.
         network_error = cast("type[Exception]", HfHubHTTPError.__bases__[0])
         try:
             yield
@@ -203,21 +203,21 @@ class HubClient:
             raise self._connection_error(error) from error
 
     def _connection_error(self, error: Exception) -> Exception:
-        """What a connection that fails says, with the host that it was to: a mirror may send on to another."""
+        """Return the error for a failed connection, with the host's name, since a mirror may redirect to another."""
         host = self._requested_host(error)
         untrusted = environment.explain_untrusted_certificate(error, host)
-        if untrusted is not None:  # which no other try would change
+        if untrusted is not None:  # another attempt would not change that
             return OfflineError(untrusted)
         proxy = environment.describe_proxy(error)
         where = host if host == self.address else f"{host}, to which {self.address} redirects"
         return TransientError(f"no connection to {proxy or where} ({self._describe_error(error)})")
 
     def _requested_host(self, error: Any) -> str:
-        """Who was asked last, as it may be shown."""
+        """Return the address that was asked last, as it may be shown."""
         answered = getattr(error, "response", None)
         try:
             asked = environment.display_host(str((error if answered is None else answered).request.url))
-        except (RuntimeError, AttributeError, ValueError):  # it was nobody, or the library does not say
+        except (RuntimeError, AttributeError, ValueError):  # no request was made, or the library does not report it
             return self.address
         return self.address if asked == environment.display_host(self._endpoint) else asked
 
@@ -226,7 +226,7 @@ class HubClient:
         return said or type(error).__name__
 
     def _status_error(self, error: HfHubHTTPError, repository: Repository) -> Exception:
-        """What an answer other than success says; the hub answers 401 for repositories that do not exist, too."""
+        """Return the error for an answer of failure; the hub answers 401 for missing repositories too."""
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
         status, name, hub = error.response.status_code, repository.name, self.address
@@ -263,7 +263,7 @@ class HubClient:
 
 
 def _parse_listing_entry(entry: Any) -> HubFile | None:
-    """A file as it was listed; None when its size or hash was left out. Raises what `HubFile` does."""
+    """Return a file as it was listed; None when its size or hash is missing. Raises the errors of `HubFile`."""
     if entry.lfs is not None:
         size, digest = entry.lfs.size, Digest("sha256", entry.lfs.sha256)
     else:
@@ -272,9 +272,9 @@ def _parse_listing_entry(entry: Any) -> HubFile | None:
 
 
 def _retry_after(error: HfHubHTTPError) -> float | None:
-    """The seconds that the hub asks to wait, in either of the headers it uses."""
+    """Return the seconds that the hub asks to wait, by either of the headers it uses; None without one."""
     headers = error.response.headers
-    try:  # servers in between may say when, rather than how long
+    try:  # servers in between may send a date instead of seconds
         until = parsedate_to_datetime(headers.get("Retry-After", ""))
         return max((until - datetime.now(UTC)).total_seconds(), 0.0)
     except (ValueError, TypeError):
@@ -287,12 +287,12 @@ def _retry_after(error: HfHubHTTPError) -> float | None:
 def _is_url(text: str) -> bool:
     try:
         parts = urlsplit(text)
-        _ = parts.port  # raises when it is none
+        _ = parts.port  # raises when it is invalid
     except ValueError:
         return False
     return parts.scheme in {"http", "https"} and bool(_HOST.fullmatch(parts.hostname or ""))
 
 
 def _redact_credentials(address: str) -> str:
-    """An address as it may be shown; what comes before its last @ could be a password with any signs in it."""
+    """Return an address without all before its last @, which may be a password with any characters."""
     return re.sub(r"^([A-Za-z]+://)?.*@", lambda match: match[1] or "", address, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""Take a set of weights that is on this machine already: a checkout of the research code, or another's download."""
+"""Copies of a set of weights that is on this machine already: a checkout of the research code, or a download."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ def copy_from_directory(
 ) -> DownloadResult:
     """Copy the set in the folder `source`, or in its `pretrained_weights/`, to `target`. No hub is asked.
 
-    Where both are on one file system the files are linked, which takes neither time nor space. A file at its
-    final name is always a whole copy. Before any is taken, what is no file of weights is found out, and what has
-    the size of a file whose hash is known must have that hash.
+    Where both are on one file system the files are linked, which takes neither time nor space. A file with its
+    final name is always a whole copy. Before any is copied, all are checked to be files of weights, and those with
+    the size of a published file whose hash is known must have that hash.
 
-    The source is complete when it holds every published file, or what there is can be loaded: small and
-    converted sets are made of fewer.
+    The source is complete when it holds every published file, or when its files can be loaded, since small and
+    converted sets have fewer.
 
-    Raises `MissingWeightsError` when a file is missing in the source, `WeightsError` when one is none or damaged,
-    and `InputError` when the source is no folder or cannot be read, or when a file in the target would be used
-    instead of those that are copied;
+    Raises `MissingWeightsError` when a file is missing in the source, `WeightsError` when one is damaged or holds
+    no weights, and `InputError` when the source is no folder or cannot be read, or when a file in the target would
+    be used instead of those that are copied;
     `DiskFullError`, or `DownloadError` when the target cannot be written or the source cannot be read;
     `PipelineUnavailableError` without the libraries.
     """
@@ -67,7 +67,7 @@ def copy_from_directory(
 
 
 def _find_source_files(source: Path, files: tuple[PublishedFile, ...]) -> dict[PublishedFile, Path]:
-    """Which of the files the source has, and where. Raises what `copy_from_directory` does for the source."""
+    """Return the files that the source has, with their paths. Raises `copy_from_directory`'s errors on the source."""
     if not source.is_dir():
         raise InputError(f"{source} is not a folder: --from takes the one that holds the weights.")
     every = {file: file.find_in(source) for file in files}
@@ -77,7 +77,7 @@ def _find_source_files(source: Path, files: tuple[PublishedFile, ...]) -> dict[P
             _check_usable(part)
     missing = [file for file in files if file not in found]
     if missing and (any(file.optional for file in missing) or not _is_loadable(source, missing)):
-        # What only lacks because of others is not worth naming beside them.
+        # Fallback files may be missing only because others are, so they are named only if no others are.
         named = [file for file in missing if not file.fallback] or missing
         listed = ", ".join(str(file.folder / " or ".join(file.names)) for file in named)
         raise MissingWeightsError(
@@ -88,7 +88,7 @@ def _find_source_files(source: Path, files: tuple[PublishedFile, ...]) -> dict[P
 
 
 def _list_names(source: Path, found: Collection[Path]) -> tuple[str, ...]:
-    """What is to be taken, relative to the source: what was found, the parts of what is split, the sizes."""
+    """Return the files to copy, relative to the source: those found, their shards, and `model.json`."""
     paths = [path for each in found for path in _expand_shards(each)]
     if (source / layout.MODEL_CONFIG).is_file():
         paths.append(source / layout.MODEL_CONFIG)
@@ -106,7 +106,7 @@ def _expand_shards(path: Path) -> tuple[Path, ...]:
 
 
 def _check_usable(path: Path) -> None:
-    """Raise `WeightsError` for what a loader could not use, `InputError` for what cannot be read."""
+    """Raise `WeightsError` for a file that cannot be loaded, `InputError` for one that cannot be read."""
     try:
         wrong = diagnose_file(path)
     except FileNotFoundError:
@@ -122,7 +122,7 @@ def _check_usable(path: Path) -> None:
 def _check_published(source: Path, found: Mapping[PublishedFile, Path], tracker: ProgressTracker) -> None:
     """Raise `WeightsError` for a file that has the size of the published one whose hash is known, but not its hash.
 
-    A set with sizes of its own, and one that was converted, is nobody's publication.
+    Sets with a `model.json`, which includes converted ones, are not published, so they are not checked.
     """
     if (source / layout.MODEL_CONFIG).is_file():
         return
@@ -142,9 +142,9 @@ def _check_published(source: Path, found: Mapping[PublishedFile, Path], tracker:
 
 
 def _is_loadable(source: Path, missing: Collection[PublishedFile]) -> bool:
-    """Whether the loader finds all that it needs; without its libraries nobody can tell.
+    """Return whether the loader finds everything that it needs; False without the libraries to try it.
 
-    Where nothing but the base is missing, its error says best what else is: raises it.
+    Where only the base UNet is missing, the loader's error is raised, as it best explains what is wrong.
     """
     try:
         from personalive.pipelines.diffusion.checkpoints.loader import prepare_networks
@@ -160,9 +160,10 @@ def _is_loadable(source: Path, missing: Collection[PublishedFile]) -> bool:
 
 
 def _check_no_conflicts(source: Path, target: Path, files: tuple[PublishedFile, ...]) -> None:
-    """A .safetensors in the target would be loaded rather than the .pth that is copied beside it.
+    """Raise `InputError` for a file in the target that would be used besides or instead of the copied ones.
 
-    So would a file that the source does without: a temporal module beside a converted denoising UNet, say.
+    A .safetensors file would be loaded instead of a .pth file that is copied beside it. A file that the source does
+    not have would be loaded too, such as a temporal module beside a converted denoising UNet.
     """
     for file in files:
         coming, there = file.find_in(source), file.find_in(target)
@@ -179,7 +180,7 @@ def _link(source: Path, target: Path) -> bool:
 
 
 def _take_file(source: Path, target: Path, staging: Path, name: str, tracker: ProgressTracker) -> None:
-    """Link or copy one file under a hidden name, then give it its own."""
+    """Link or copy one file under a hidden name, then rename it."""
     source = source.resolve()  # the hub's cache holds links to files elsewhere
     size = source.stat().st_size
     tracker.begin("copying", name, size)

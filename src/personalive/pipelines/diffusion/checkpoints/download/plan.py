@@ -1,4 +1,4 @@
-"""Compare a set on disk with what is published: which files are there, and which are to be fetched."""
+"""Comparison of a set on disk with the published files: which exist, and which are to be fetched."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _IN_CONVERTED_UNET = {
 
 @dataclass(frozen=True, slots=True)
 class DownloadPlan:
-    """The names of the files that are there, relative to `root`, and what is to be fetched."""
+    """The names of the files that exist, relative to `root`, and the files to fetch."""
 
     root: Path
     kept: tuple[str, ...]
@@ -34,19 +34,19 @@ class DownloadPlan:
 
     @property
     def describe_later(self) -> str:
-        """What may follow, to be put behind what is to be fetched; empty where nothing may."""
+        """A note on what may have to be fetched afterwards, for the end of a message; empty if nothing may."""
         return (
             f" ({format_bytes(self.later)} more if they leave entries to the base UNet)" if self.later else ""
         )
 
     @property
     def size(self) -> int:
-        """Bytes of the files that are to be fetched."""
+        """The number of bytes of the files to fetch."""
         return sum(item.published.size for item in self.items)
 
     @property
     def staged(self) -> int:
-        """Bytes of them that an earlier run left."""
+        """The number of these bytes that an earlier run left."""
         return sum(
             min(item.published.size, item.partial_size(self.root / STAGING_DIR)) for item in self.items
         )
@@ -55,7 +55,7 @@ class DownloadPlan:
 def files_of_set(
     *, tiny: bool = False, revisions: Mapping[str, str] | None = None
 ) -> tuple[PublishedFile, ...]:
-    """The files of a set, the optional ones only with `tiny`, at other `revisions` by repository if given.
+    """Return the files of a set, the optional ones only with `tiny`, at other `revisions` by repository if given.
 
     Raises `InputError` for a repository that no file comes from.
     """
@@ -73,16 +73,16 @@ def _with_revision(repository: Repository, revisions: Mapping[str, str]) -> Repo
 
 
 def present_files(root: Path, files: Sequence[PublishedFile]) -> tuple[str, ...]:
-    """The names of those files that are there, whole or not."""
+    """Return the names of those files that exist, whole or not."""
     found = (file.find_in(root) for file in files)
     return tuple(path.relative_to(root).as_posix() for path in found if path is not None)
 
 
 def needed_files(root: Path, files: Sequence[PublishedFile]) -> tuple[PublishedFile, ...]:
-    """Those files that the set at `root` has or lacks, as far as can be told without reading weights.
+    """Return those files that the set at `root` has or needs, as far as is known without reading weights.
 
-    A converted denoising UNet holds its base and temporal module: fetched, they would be laid over it. Otherwise
-    the base is among them if it is there, or was found to be needed.
+    A converted denoising UNet contains its base and temporal module, and would be overridden by them, so they are
+    left out. Otherwise the base is included if it exists, or was found to be needed.
     """
     path = layout.DENOISING_UNET.find_in(root)
     if path is None or not _is_converted_unet(path):
@@ -96,7 +96,7 @@ def needed_files(root: Path, files: Sequence[PublishedFile]) -> tuple[PublishedF
 
 
 def undecided_files(root: Path, files: Sequence[PublishedFile]) -> tuple[PublishedFile, ...]:
-    """Those files of which it is not known yet whether the set needs them: of the base, or none."""
+    """Return those files that the set may need, which is not known yet: the base UNet's, or none."""
     path = layout.DENOISING_UNET.find_in(root)
     settled = VerifiedFiles(root).needs_base_unet() is not None or (
         path is not None and _is_converted_unet(path)
@@ -106,7 +106,7 @@ def undecided_files(root: Path, files: Sequence[PublishedFile]) -> tuple[Publish
 
 
 def decide_base_unet(root: Path) -> bool:
-    """Find out whether the set at `root` needs a base UNet, and note it where that can be written.
+    """Find out whether the set at `root` needs a base UNet, and record it if that can be written.
 
     Takes seconds, as the loader is imported; where it cannot be, the base is taken to be needed, and where it makes
     nothing of the files, a base would not mend that.
@@ -125,7 +125,7 @@ def decide_base_unet(root: Path) -> bool:
 
 
 def _is_converted_unet(path: Path) -> bool:
-    """Whether a denoising UNet in safetensors, whose header or index is JSON, has entries of all its parts."""
+    """Return whether a denoising UNet in safetensors, whose header or index is JSON, has entries of all its parts."""
     if path.name.endswith(layout.INDEX_SUFFIX):
         text = path.read_bytes()
         return b'"conv_in.weight"' in text and b".temporal_modules." in text
@@ -138,7 +138,7 @@ def _is_converted_unet(path: Path) -> bool:
 
 
 def unverified(root: Path, files: Sequence[PublishedFile]) -> tuple[PublishedFile, ...]:
-    """The files that are missing, or not known to be whole from an earlier run."""
+    """Return the files that are missing, or were not verified by an earlier run."""
     receipt = VerifiedFiles(root)
     return tuple(file for file in files if not receipt.is_verified(file))
 
@@ -152,11 +152,11 @@ def compare(
     thorough: bool = True,
     later: int = 0,
 ) -> DownloadPlan:
-    """Look at each file of the set at `root`.
+    """Compare each file of the set at `root` with the published one.
 
-    A `thorough` look compares hashes, and notes in the receipt what it finds whole; otherwise a file of the right
-    size is taken for whole, and nothing is written. Files with a valid receipt are not looked into, and need no
-    listing. Raises `DownloadError` when a repository lacks a file, and `OSError`.
+    If `thorough`, hashes are compared, and verified files are recorded in the receipt; otherwise a file of the right
+    size counts as whole, and nothing is written. Files with a valid receipt are not read, and need no listing.
+    Raises `DownloadError` when a repository lacks a file, and `OSError`.
     """
     receipt = VerifiedFiles(root)
     items = []
@@ -178,14 +178,14 @@ def _compare_file(
     receipt: VerifiedFiles | None,
     tracker: ProgressTracker,
 ) -> DownloadItem | None:
-    """What to fetch; None when the file is there. Without a receipt only its size counts."""
+    """Return what to fetch for a file; None when it exists. Without a receipt, only its size is compared."""
     available = _available_items(file, listing)
     path = file.find_in(root)
     if path is None:
         return available[0]
     name = path.relative_to(root).as_posix()
     same = next((item for item in available if item.name == name), None)
-    if same is None:  # somebody's own conversion, which loaders prefer to what could be fetched
+    if same is None:  # a user's conversion, which loaders prefer to the published file
         tracker.note(f"{path} is not published under that name and is kept as it is")
     elif not _is_complete(path, same, tracker, thorough=receipt is not None):
         tracker.note(f"{path} is not the published file: it is replaced")
@@ -196,7 +196,7 @@ def _compare_file(
 
 
 def _available_items(file: PublishedFile, listing: RepositoryListing) -> list[DownloadItem]:
-    """The file under each of the names that its repository has, the preferred one first."""
+    """Return the file under each of the names that its repository has, the preferred one first."""
     found = [
         DownloadItem(file, listing.files[path], listing) for path in file.remote if path in listing.files
     ]

@@ -1,4 +1,4 @@
-"""How far a download or a copy has come, counted in bytes: for the file at hand and for all of them."""
+"""The progress of a download or a copy in bytes, for the current file and for all files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class DownloadStep:
-    """Where the work stands. `stage` is "fetching", "checking" or "copying"; the rest counts bytes.
+    """The state of the work. `stage` is "fetching", "checking" or "copying"; `name` is the file; the rest are bytes.
 
-    Bytes that were there before this run count as done from the start.
+    Bytes that an earlier run left count as done from the start.
     """
 
     stage: str
@@ -22,17 +22,17 @@ class DownloadStep:
 
 
 class DownloadObserver(Protocol):
-    """Who wants to know: the command line, say."""
+    """An observer of the progress, such as the command line."""
 
     def note(self, text: str) -> None:
-        """A sentence to show: what comes next, or why it waits."""
+        """Show a sentence on what comes next, or why the download waits."""
 
     def step(self, step: DownloadStep) -> None:
-        """Called at every piece of some ten kilobytes and more."""
+        """Show the progress; called for every piece of about ten kilobytes or more."""
 
 
 class ProgressTracker:
-    """Counts bytes and tells `progress`, if there is one."""
+    """A counter of bytes that reports to `progress`, if there is one."""
 
     def __init__(
         self, progress: DownloadObserver | None = None, *, all_size: int = 0, all_done: int = 0
@@ -46,12 +46,12 @@ class ProgressTracker:
             self._progress.note(text)
 
     def begin(self, stage: str, name: str, size: int, done: int = 0) -> None:
-        """Another file, or another stage of the same. `done` bytes of it count as done in all already."""
+        """Begin another file, or another stage of the same one; `done` bytes of it are in the sum of all already."""
         self._step = replace(self._step, stage=stage, name=name, size=size, done=done)
         self._report()
 
     def advance(self, count: int, *, in_all: bool = True) -> None:
-        """`count` more bytes, or fewer when negative; `in_all` whether the sum of all files moves too."""
+        """Count `count` more bytes, or fewer when negative; `in_all`: whether the sum of all files changes too."""
         step = self._step
         moved = count if in_all else 0
         self._step = replace(step, done=step.done + count, all_done=step.all_done + moved)

@@ -1,4 +1,4 @@
-"""How often to try again when the network stumbles, and how long to wait before."""
+"""The policy for retries after network failures: how many, and how long to wait before each."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _T = TypeVar("_T")
 
 
 class TransientError(Exception):
-    """Something that may pass, so worth another try.
+    """A temporary failure, after which a retry may succeed.
 
-    `busy` means that the hub answers but asks for patience; otherwise the connection failed. `wait` is how long
-    the hub asked to wait, in seconds. `restart` means that what is there already is no use.
+    `busy` means that the hub answered but limits requests or fails; otherwise the connection failed. `wait` is how
+    long the hub asked to wait, in seconds. `restart` means that the bytes received so far cannot be used.
     """
 
     def __init__(
@@ -29,10 +29,11 @@ class TransientError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """`max_attempts` in a row without any gain are enough; waits double from `initial_wait` up to `max_wait` seconds.
+    """How often and how long to retry.
 
-    When the hub asks for a longer wait than `max_requested_wait`, the user is better asked to come back later; its own
-    limits count requests in windows of five minutes.
+    After `max_attempts` failures in a row without new bytes, the last error is raised. Waits double from
+    `initial_wait` up to `max_wait` seconds. When the hub asks for a longer wait than `max_requested_wait`, the error
+    is raised at once, so that the user can return later; the hub's limits count requests in windows of five minutes.
     """
 
     max_attempts: int = 6
@@ -48,10 +49,10 @@ class RetryPolicy:
         received: Callable[[], int] = lambda: 0,
         max_connection_failures: int | None = None,
     ) -> _T:
-        """The result of `attempt`, tried again after each `TransientError`.
+        """Return the result of `attempt`, which is retried after each `TransientError`.
 
-        `received` says how many bytes there are: while that number grows, patience does not run out. `max_connection_failures`
-        is how many that fail are enough, where that is not `max_attempts`. Raises the last `TransientError`.
+        `received` returns the number of bytes received; while it grows, failures are not counted up.
+        `max_connection_failures` replaces `max_attempts` for failed connections. Raises the last `TransientError`.
         """
         failures, best = 0, received()
         while True:

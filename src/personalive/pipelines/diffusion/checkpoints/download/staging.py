@@ -1,4 +1,4 @@
-"""The set's folder as a place to write: one writer at a time, enough space, and what may go wrong."""
+"""Writing to the set's folder: one writer at a time, enough free space, and clear errors."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ _DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
 
 
 def format_bytes(count: int) -> str:
-    """Bytes as people read them: "3.4 GB"."""
+    """Format a number of bytes for people: "3.4 GB"."""
     from rich.filesize import decimal
 
     return decimal(count)
 
 
 def missing_library_error(name: str) -> PipelineUnavailableError:
-    """The error for a library of the diffusion extra that is not installed."""
+    """Return the error for a library of the diffusion extra that is not installed."""
     return PipelineUnavailableError(
         f"The weights cannot be fetched without {name}: run {install_command('diffusion')}"
     )
 
 
 def free_space(root: Path) -> int:
-    """Bytes free where `root` is or will be."""
+    """Return the free bytes of the disk where `root` is or will be."""
     existing = next(path for path in (root, *root.absolute().parents) if path.exists())
     return shutil.disk_usage(existing).free
 
 
 def check_free_space(root: Path, needed: int) -> None:
-    """Raise `DiskFullError` unless `needed` bytes, and a little more, are free where `root` is."""
+    """Raise `DiskFullError` unless `needed` bytes and a margin of 256 MiB are free where `root` is."""
     lacking = needed + _FREE_SPACE_MARGIN - free_space(root)
     if needed and lacking > 0:
         raise DiskFullError(

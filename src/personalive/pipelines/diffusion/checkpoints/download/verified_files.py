@@ -1,7 +1,7 @@
-"""What is known of the files of a set: which of them were found whole, and how to tell without reading them.
+"""The receipt of a set: which of its files were verified, so that they need not be read again.
 
 Hashing ten gigabytes takes a minute. So the result is kept in a small JSON file in the set's folder, with the
-size and the time of the file at that moment: as long as both are the same, the file is taken to be.
+file's size and modification time. As long as both are unchanged, the file counts as unchanged.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _CHUNK_BYTES = 2**20
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What a file's content must hash to: `sha256` of the bytes, or git's `sha1` of a blob."""
+    """The hash that a file's content must have: `sha256` of the bytes, or git's `sha1` of a blob."""
 
     algorithm: str
     value: str
 
     def matches(self, path: Path, advance: Callable[[int], None] = lambda count: None) -> bool:
-        """Read the file and compare. `advance` is told of every piece read, in bytes. Raises `OSError`."""
+        """Read the file and compare its hash. `advance` is called with the bytes of every piece. Raises `OSError`."""
         hasher = hashlib.new(self.algorithm, usedforsecurity=False)
         if self.algorithm == "sha1":
             hasher.update(b"blob %d\0" % path.stat().st_size)
@@ -41,9 +41,9 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class VerifiedFile:
-    """A file as it was found whole. `digest` is None for one that is not published under its name.
+    """A file at the time of its verification. `digest` is None for one that is not published under its name.
 
-    `open`, of the denoising UNet alone: whether it and the temporal module leave entries to a base UNet.
+    `open`, for the denoising UNet only: whether it and the temporal module leave entries to a base UNet.
     """
 
     size: int
@@ -56,21 +56,21 @@ class VerifiedFile:
 
 
 class VerifiedFiles:
-    """The entries of the set at `root`. One that is missing, damaged or out of date knows nothing."""
+    """The receipt of the set at `root`. If it is missing or damaged, or an entry is outdated, nothing is known."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._entries = _read_entries(root / VERIFIED_FILES)
 
     def is_verified(self, file: PublishedFile) -> bool:
-        """Whether the file is there, as it was when found whole, from the revision that is wanted."""
+        """Return whether the file is unchanged since its verification, and from the wanted revision."""
         path = file.find_in(self._root)
         entry = None if path is None else self._current_entry(path)
         wanted = (file.repository.name, file.repository.revision)
         return entry is not None and (entry.repository, entry.revision) == wanted
 
     def add(self, path: Path, file: PublishedFile, digest: Digest | None, commit: str) -> None:
-        """Note a file as whole and write the receipt. Raises `OSError` when it cannot be written."""
+        """Record a file as verified and write the receipt. Raises `OSError` when it cannot be written."""
         found = path.stat()
         self._entries[self._key(path)] = VerifiedFile(
             size=found.st_size,
@@ -83,12 +83,12 @@ class VerifiedFiles:
         self._write()
 
     def needs_base_unet(self) -> bool | None:
-        """Whether a base UNet is needed; None where that was not found out for the files that are there."""
+        """Return whether a base UNet is needed; None where that was not determined for the existing files."""
         entry = self._denoising_entry()
         return None if entry is None else entry.open
 
     def set_needs_base_unet(self, needed: bool) -> None:
-        """Note whether a base UNet is needed, if the denoising UNet is known. Raises `OSError`."""
+        """Record whether a base UNet is needed, if the denoising UNet has an entry. Raises `OSError`."""
         path, entry = layout.DENOISING_UNET.find_in(self._root), self._denoising_entry()
         if path is not None and entry is not None:
             self._entries[self._key(path)] = replace(entry, open=needed)
@@ -99,7 +99,7 @@ class VerifiedFiles:
         return self._current_entry(path) if path is not None else None
 
     def _current_entry(self, path: Path) -> VerifiedFile | None:
-        """The entry of a file that is as it was."""
+        """Return the entry of a file if the file is unchanged."""
         entry, found = self._entries.get(self._key(path)), path.stat()
         same = entry is not None and (entry.size, entry.mtime_ns) == (found.st_size, found.st_mtime_ns)
         return entry if same else None
@@ -119,5 +119,5 @@ def _read_entries(path: Path) -> dict[str, VerifiedFile]:
         return {
             key: VerifiedFile(**value) for key, value in json.loads(path.read_text(encoding="utf-8")).items()
         }
-    except (OSError, ValueError, TypeError, AttributeError):  # no receipt, or none of ours
+    except (OSError, ValueError, TypeError, AttributeError):  # there is no receipt, or it is invalid
         return {}
