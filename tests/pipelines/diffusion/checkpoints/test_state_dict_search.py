@@ -159,7 +159,7 @@ def test_another_protocol_is_named_as_such(tmp_path: Path, protocol: int, new: b
         torch.save(weights, path, pickle_protocol=protocol, _use_new_zipfile_serialization=new)
     assert refused(path) == (
         f"{path} is pickled with protocol {protocol}; only what torch.save writes by default (protocol 2) is read. "
-        "Whoever trusts the file can load it and save it anew, best as safetensors."
+        "If you trust the file, load it and save it again, best as safetensors."
     )
 
 

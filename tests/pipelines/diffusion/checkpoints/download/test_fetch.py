@@ -297,7 +297,7 @@ def test_a_link_in_place_of_an_incomplete_file_is_refused(hub: HubServer, root: 
     part(root, hub).parent.mkdir(parents=True)
     precious.write_text("mine")
     part(root, hub).symlink_to(precious)
-    with pytest.raises(DownloadError, match=r"is a link, so it is none of ours: remove it\."):
+    with pytest.raises(DownloadError, match=r"is a symbolic link, which no download makes: remove it\."):
         download_weights(root)
     assert precious.read_text() == "mine"
 
