@@ -32,7 +32,10 @@ def test_ctrl_c_says_how_to_go_on_and_the_same_command_does(
         patch.setattr(CheckpointDir, "save", save)
         done = personalive(*arguments, "--resume")
     assert done.code == 130
-    assert done.err.splitlines()[-1] == "interrupted: the same command goes on from the last complete segment"
+    assert (
+        done.err.splitlines()[-1]
+        == "interrupted: run the same command again to continue after the last complete segment"
+    )
     assert "nothing was written" not in done.err
     assert [path.name for path in tmp_path.iterdir()] == [".out.mp4.resume"]
 

@@ -92,5 +92,8 @@ def test_ctrl_c_says_that_the_same_command_goes_on(folders: Path) -> None:
         _, said = process.communicate(timeout=30)
     assert process.returncode == 130
     assert time.monotonic() - begun < 5
-    assert said.splitlines()[-1] == "interrupted: the same command goes on from the last complete segments"
+    assert (
+        said.splitlines()[-1]
+        == "interrupted: run the same command again to continue after the last complete segments"
+    )
     assert list(work.glob("segment-00000.*"))

@@ -140,8 +140,8 @@ def test_revisions(personalive: Call, hub: HubServer) -> None:
     [
         (["--revision", "main"], "--revision takes REPO=REV, not 'main'"),
         (["--revision", "some/one=main"], "No weights come from 'some/one'"),
-        (["--from", ".", "--dry-run"], "it goes with neither"),
-        (["--from", ".", "--revision", "a=b"], "it goes with neither"),
+        (["--from", ".", "--dry-run"], "cannot be combined with"),
+        (["--from", ".", "--revision", "a=b"], "cannot be combined with"),
         (["--from", "/no/such/folder"], "is not a folder"),
     ],
 )

@@ -62,7 +62,7 @@ def test_without_counted_plans_only_what_is_free_is_said(torch: TorchInfo | None
     check = check_memory("GPU 1", GpuInfo("RTX", total=8 * GIB, free=7 * 10**9), torch)
     assert check is not None
     assert (check.name, check.ok) == ("GPU 1, memory plan", None)
-    assert check.detail == f"7.0 GB free; what is needed was not counted: {why}"
+    assert check.detail == f"7.0 GB free; the need was not counted: {why}"
 
 
 def test_where_the_memory_is_not_known_nothing_is_said(plans: tuple[MemoryPlan, ...]) -> None:

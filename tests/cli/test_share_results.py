@@ -54,5 +54,5 @@ def test_it_is_sent_to_where_the_package_says() -> None:
     )
     assert (
         share_results.pick_tracker_url(urls[:1])
-        == "the issues of the repository that you have personalive from"
+        == "the issue tracker of the repository that you got personalive from"
     )

@@ -66,7 +66,7 @@ def own_set(made: Path, tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_a_set_is_made_and_checked(tmp_path: Path) -> None:
     code, out, err = started("make-test", tmp_path / "set", "--seed", 4, "--dtype", "float16")
-    assert (code, out) == (0, f"Random weights, good for tests only, are in {tmp_path / 'set'}.\n")
+    assert (code, out) == (0, f"Random weights, for tests only, are in {tmp_path / 'set'}.\n")
     assert "writing personalive/denoising_unet.pth\n" in err
     code, out, err = started("check", tmp_path / "set")
     assert (code, err) == (0, "")
@@ -84,7 +84,7 @@ def test_a_set_is_made_and_checked(tmp_path: Path) -> None:
     ]
     assert "float16" in lines[2]
     assert lines[2].endswith("denoising_unet.pth, temporal_module.pth")
-    assert lines[-1] == "Every entry is there and finite."
+    assert lines[-1] == "All entries are present and finite."
 
 
 def test_making_over_something_is_refused(run: Run, tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_the_check_says_what_else_is_unusual(run: Run, own_set: Path) -> None:
     path = edit(own_set, layout.TEMPORAL_MODULE, once_rounded)
     code, out, err = run("check", own_set)
     assert code == 0
-    assert out.endswith("Every entry is there and finite.\n")
+    assert out.endswith("All entries are present and finite.\n")
     first, second = err.splitlines()
     assert first == f"warning: {path}: 'module.' in its entries' names is taken off."
     assert second.startswith(f"warning: {path}: the file's values are taken for module.")

@@ -1,1 +1,1 @@
-"""The command line: one thin file per command; the work is done in the packages below."""
+"""The command line: one thin file per command; the work is done in other packages."""

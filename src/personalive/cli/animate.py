@@ -1,4 +1,4 @@
-"""`personalive animate`: options in, a job run with a progress bar, a summary out."""
+"""`personalive animate`: runs a job with a progress bar and prints a summary."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ personalive animate portrait.jpg smiling.jpg -o smiling-portrait.png
 
 personalive animate portrait.jpg talking.mp4 --set smoothing=0.2 --set width=768 --set height=512
 
-The driving clip is a video, an animation, a folder of numbered pictures or a still. The output's kind goes by
-its suffix: .mp4, .mov, .webm, .gif, a folder of pictures, or for one frame .png or .jpg.
+The driving clip is a video, an animation, a folder of numbered pictures or a still. The suffix decides the
+output's type: .mp4, .mov, .webm, .gif, a folder of pictures, or for one frame .png or .jpg.
 """
 
 
 _Reference = Annotated[
-    Path, typer.Argument(metavar="REFERENCE", help="The portrait: a picture, or a video to take it from.")
+    Path, typer.Argument(metavar="REFERENCE", help="The portrait: a picture, or a video that shows it.")
 ]
 _Driving = Annotated[
     Path, typer.Argument(metavar="DRIVING", help="The clip whose motion the portrait takes on.")
@@ -59,18 +59,18 @@ _SideBySide = Annotated[
 ]
 _Motion = Annotated[
     str | None,
-    typer.Option(help="relative: changes since the first frame. absolute: pose and expression as is."),
+    typer.Option(help="relative: changes since the first frame. absolute: pose and expression themselves."),
 ]
-_Expression = Annotated[float | None, typer.Option(help="Strength of the expression; 1 is as is.")]
-_Pose = Annotated[float | None, typer.Option(help="Strength of the head's turning; 1 is as is.")]
-_Start = Annotated[float, typer.Option(help="Begin this many seconds into the driving clip.")]
+_Expression = Annotated[float | None, typer.Option(help="Strength of the expression; 1 is unchanged.")]
+_Pose = Annotated[float | None, typer.Option(help="Strength of the head's rotation; 1 is unchanged.")]
+_Start = Annotated[float, typer.Option(help="Start this many seconds into the driving clip.")]
 _EndAt = Annotated[float | None, typer.Option(help="End this many seconds into the driving clip.")]
 _MaxFrames = Annotated[int | None, typer.Option(help="Write at most this many frames.")]
 _Fps = Annotated[
     float | None, typer.Option(help="Frames per second of the output. Default: the driving clip's.")
 ]
-_Audio = Annotated[bool, typer.Option("--audio/--no-audio", help="Carry the driving clip's sound over.")]
-_Seed = Annotated[int, typer.Option(help="Seed of whatever the pipeline draws at random.")]
+_Audio = Annotated[bool, typer.Option("--audio/--no-audio", help="Copy the driving clip's sound.")]
+_Seed = Annotated[int, typer.Option(help="Seed of the pipeline's random numbers.")]
 _Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter of the pipeline; may be repeated."),
@@ -78,9 +78,7 @@ _Settings = Annotated[
 _Overwrite = Annotated[bool, typer.Option("--overwrite", "-y", help="Replace the output if it exists.")]
 _Resume = Annotated[
     bool,
-    typer.Option(
-        "--resume", help="Work in segments, and go on where an earlier run with the same options was stopped."
-    ),
+    typer.Option("--resume", help="Work in segments, and continue an interrupted run with the same options."),
 ]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
 
@@ -161,6 +159,8 @@ def _run(job: AnimateJob, quiet: bool) -> None:
     except KeyboardInterrupt:
         if not job.resume:
             raise
-        console.print_status("interrupted: the same command goes on from the last complete segment")
+        console.print_status(
+            "interrupted: run the same command again to continue after the last complete segment"
+        )
         sys.exit(EXIT_INTERRUPTED)
     console.print_report(report, quiet=quiet)

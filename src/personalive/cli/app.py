@@ -1,4 +1,4 @@
-"""`personalive`: the commands."""
+"""`personalive`: the application with its commands."""
 
 from __future__ import annotations
 
@@ -86,17 +86,17 @@ def _start(
 
 
 def main() -> None:
-    """Run the command line. Exits 0 when done, 2 for what the user can mend, 130 when interrupted."""
+    """Run the command line. Exits 0 when done, 2 for errors that the user can fix, 130 when interrupted."""
     signal.signal(signal.SIGTERM, _terminate)
-    # The terminal is gone, or the connection to it; `nohup` has that ignored.
+    # SIGHUP: the terminal or its connection is gone; under `nohup` it stays ignored.
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, _terminate)
-    if sys.platform == "win32":  # Ctrl-Break, and what another program sends to one in a group of its own
+    if sys.platform == "win32":  # Ctrl-Break, which another program can send to a process in a separate group
         signal.signal(signal.SIGBREAK, _terminate)
     sys.exit(run(app, "personalive"))
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """Leave through every context manager, so that nothing half-written stays behind."""
+    """Exit through every context manager, so that no incomplete files are left behind."""
     del number, frame
     sys.exit(EXIT_TERMINATED)

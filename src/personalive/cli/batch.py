@@ -1,4 +1,4 @@
-"""`personalive batch`: a table of jobs in, results and a report out, here or on a Ray cluster."""
+"""`personalive batch`: runs a table of jobs and writes a report, on this machine or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ personalive batch portraits/ clips/ --pair name --out results
 
 personalive batch s3://bucket/jobs.parquet --out s3://bucket/results --ray auto --gpus-per-worker 0.5
 
-JOBS is a table, .csv, .jsonl or .parquet, with the columns reference and driving, and if you like output and any
+JOBS is a table, .csv, .jsonl or .parquet, with the columns reference and driving, and optionally output and any
 option of `personalive animate` or parameter of the pipeline (size, start, max_frames, expression …). Paths in it
-are relative to it, outputs to --out. Or name portraits and clips, each a folder or one file: every portrait is
-animated by every clip, or with --pair name by the clip of its name.
+are relative to the table, outputs to --out. Or name portraits and clips, each a folder or one file: every portrait
+is animated with every clip, or with --pair name with the clip of the same name.
 
-The same command goes on where it was stopped: finished jobs are left, begun ones go on after their last segment.
-Results, manifest.jsonl, report.html and report.json are in --out. Everything may be a URL that fsspec knows.
-Exit codes: 0 all done, 2 if a job failed, 130 after Ctrl-C.
+The same command continues an interrupted batch: finished jobs are skipped, others continue after their last
+segment. Results, manifest.jsonl, report.html and report.json are in --out. All paths may be URLs that fsspec
+supports. Exit codes: 0 all done, 2 if a job failed, 130 after Ctrl-C.
 """
 
 _EXIT_FAILED = 2
@@ -62,7 +62,7 @@ _Pair = Annotated[
 _Ray = Annotated[
     str | None,
     typer.Option(
-        "--ray", metavar="ADDRESS", help="Work on this Ray cluster: auto, HOST:PORT or ray://HOST:PORT."
+        "--ray", metavar="ADDRESS", help="Run on this Ray cluster: auto, HOST:PORT or ray://HOST:PORT."
     ),
 ]
 _Workers = Annotated[
@@ -80,29 +80,29 @@ _Gpus = Annotated[
 _Cpus = Annotated[float, typer.Option(help="CPU cores per worker.")]
 _Pipeline = Annotated[
     str | None,
-    typer.Option(help="For jobs that name none: auto, preview, personalive, or another. Default: auto."),
+    typer.Option(help="For jobs without one: auto, preview, personalive, or another. Default: auto."),
 ]
 _Weights = Annotated[
     str | None,
-    typer.Option(metavar="DIR", help="Weights of the diffusion pipeline, a folder on every machine."),
+    typer.Option(metavar="DIR", help="Weights of the diffusion pipeline: a folder on every machine."),
 ]
 _Size = Annotated[
-    int | None, typer.Option(help="Side of the animated frame, for jobs that name none. Default: 512.")
+    int | None, typer.Option(help="Side of the animated frame, for jobs without a size. Default: 512.")
 ]
 _Settings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="NAME=VALUE", help="Any column, for jobs that do not give it; may be repeated."
+        "--set", metavar="NAME=VALUE", help="Any column, for jobs that do not set it; may be repeated."
     ),
 ]
 _Segment = Annotated[
     int | None,
-    typer.Option(help="Frames per segment, what a killed worker loses at most; 8 or more. Default: 128."),
+    typer.Option(help="Frames per segment, the most that a killed worker loses; 8 or more. Default: 128."),
 ]
 _Attempts = Annotated[
-    int, typer.Option(help="Set a job aside that so many times in a row ends its worker and gets no further.")
+    int, typer.Option(help="Give up a job that kills its worker this many times in a row without progress.")
 ]
-_Retry = Annotated[bool, typer.Option("--retry-failed", help="Try again what failed in an earlier run.")]
+_Retry = Annotated[bool, typer.Option("--retry-failed", help="Retry jobs that failed in an earlier run.")]
 _Overwrite = Annotated[
     bool, typer.Option("--overwrite", "-y", help="Replace outputs that this batch has not made.")
 ]
@@ -132,7 +132,7 @@ def batch(
     cache_gb: _Cache = 10.0,
     quiet: _Quiet = False,
 ) -> None:
-    """Animate many portraits by many clips, on this machine or on a Ray cluster.
+    """Animate many portraits with many clips, on this machine or on a Ray cluster.
 
     A job that fails does not stop the others; a killed worker costs one segment.
     """
@@ -169,7 +169,9 @@ def batch(
                 ),
             )
     except KeyboardInterrupt:
-        console.print_status("interrupted: the same command goes on from the last complete segments")
+        console.print_status(
+            "interrupted: run the same command again to continue after the last complete segments"
+        )
         sys.exit(EXIT_INTERRUPTED)
     _print_summary(result, quiet=quiet)
 
@@ -191,6 +193,6 @@ def _print_summary(result: BatchResult, *, quiet: bool) -> None:
         many = "job" if totals.failed == 1 else "jobs"
         console.print_error(
             f"{totals.failed} {many} failed; the reasons are in {result.report}. "
-            "When they are mended, give the same command with --retry-failed."
+            "When they are fixed, run the same command with --retry-failed."
         )
         sys.exit(_EXIT_FAILED)

@@ -1,4 +1,4 @@
-"""`personalive bench`: how fast the diffusion pipeline is here, and where the time goes."""
+"""`personalive bench`: measures how fast the diffusion pipeline is here, and where the time is spent."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ personalive bench --networks --steps 1000
 
 personalive bench --share
 
-A step is measured as a session runs it: the shipped portrait, driven by the shipped clip, whose faces are looked
-for on a thread ahead of the step. Beside it is what the networks take alone, on made-up frames without faces.
+A step is measured as in a session: the sample portrait, driven by the sample clip, whose faces are detected on a
+thread ahead of the step. Beside it is the time of the networks alone, on synthetic frames without faces.
 
-Without weights at hand, random ones are measured: they take as long as real ones of their size.
+Without downloaded weights, random ones are measured: they take as long as real ones of their size.
 
---share is for telling others what a card does: stdout then has one row of a Markdown table
-(docs/reference/cards.md has its columns), stderr what is in it and where to send it. It holds the card, its driver,
-the kind of system, versions, the settings that are not at their default, and times; no names of yours, of your
-machine or its folders, no serial numbers.
+--share is for publishing how fast a card is: stdout then has one row of a Markdown table
+(docs/reference/cards.md has its columns), stderr says what is in it and where to send it. It holds the card, its
+driver, the operating system, versions, the settings that differ from their defaults, and times; no names of you,
+your machine or its folders, no serial numbers.
 """
 
 
 class RandomWeightsSize(StrEnum):
-    """Sizes that random weights come in."""
+    """Sizes of random weights."""
 
     SMALL = "small"
     RELEASED = "released"
@@ -53,7 +53,7 @@ def bench(
     random: Annotated[
         RandomWeightsSize | None,
         typer.Option(
-            help="Take random weights of this size. Default: those downloaded; where there are none, random ones, "
+            help="Use random weights of this size. Default: the downloaded weights; without them random ones, "
             "released on a GPU and small elsewhere.",
             show_default=False,
         ),
@@ -68,27 +68,27 @@ def bench(
         ),
     ] = None,
     keyframes: Annotated[
-        list[int] | None, typer.Option(min=0, max=3, help="With so many history keyframes; may be repeated.")
+        list[int] | None, typer.Option(min=0, max=3, help="Number of history keyframes; may be repeated.")
     ] = None,
     sessions: Annotated[
-        list[int] | None, typer.Option(min=1, max=4, help="So many sessions at once; may be repeated.")
+        list[int] | None, typer.Option(min=1, max=4, help="Number of concurrent sessions; may be repeated.")
     ] = None,
     networks: Annotated[
         bool,
-        typer.Option("--networks", help="Measure the networks alone: made-up frames, no faces looked for."),
+        typer.Option("--networks", help="Measure the networks alone: synthetic frames, no face detection."),
     ] = False,
-    steps: Annotated[int, typer.Option(min=1, help="Steps to take medians over.")] = 30,
+    steps: Annotated[int, typer.Option(min=1, help="Number of steps to take medians of.")] = 30,
     json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write everything as JSON too.")
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write everything as JSON.")
     ] = None,
     share: Annotated[
         bool,
         typer.Option(
-            "--share", help="Print one Markdown row to send us, without anything personal, instead."
+            "--share", help="Print a Markdown row to send to the project instead, without personal data."
         ),
     ] = False,
 ) -> None:
-    """Measure the personalive pipeline on this machine: each stage, frames per second, memory, starting."""
+    """Measure the personalive pipeline on this machine: each stage, frames per second, memory, start-up."""
     from personalive.cli import console
     from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
     from personalive.pipelines.parameters import build_parameters
@@ -134,7 +134,7 @@ def bench(
 
 
 def _fallback_random_size(parameters: PersonaLiveLoadParameters) -> str | None:
-    """Which random weights stand in where the wanted ones are not there; None where they are."""
+    """Return the size of random weights to use where the wanted weights are missing; None where they exist."""
     from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
 
     state = PersonaLivePipeline.availability_with({"weights": parameters.weights})
@@ -148,11 +148,11 @@ def _fallback_random_size(parameters: PersonaLiveLoadParameters) -> str | None:
 
 
 def format_result(result: BenchmarkResult) -> str:
-    """Everything for people to read."""
+    """Format the whole result for people to read."""
     settings = ", ".join(f"{name}={value}" for name, value in result.settings.items())
     head = [
         f"{result.device}, torch {result.torch}, weights: {result.weights}, compile: {result.mode}",
-        f"settings: {settings}" if settings else "settings: as by default",
+        f"settings: {settings}" if settings else "settings: defaults",
         f"loading {result.load_seconds:.1f} s, warm-up {result.warm_up_seconds:.1f} s, fusing a reference "
         f"{1000 * result.fuse_seconds:.0f} ms, first frames {1000 * result.first_chunk_seconds:.0f} ms, "
         f"peak memory {result.peak_gb:.2f} GB"
@@ -196,7 +196,7 @@ def _format_row(row: BenchmarkRow) -> str:
 
 
 def _check_writable(path: Path) -> None:
-    """Raise an error now where the file could not be written in the end."""
+    """Raise an error before measuring where the file could not be written afterwards."""
     from personalive.media.output import check_parent
 
     if path.is_dir():

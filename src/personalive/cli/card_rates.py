@@ -1,4 +1,4 @@
-"""What to expect of a graphics card by its name: `card_rates.json`, which `benchmarks/cards.py` writes."""
+"""Expected frame rates of graphics cards by name, from `card_rates.json`, which `benchmarks/cards.py` writes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from importlib.resources import files
 
 _VENDOR_PREFIX = r"(NVIDIA )?(GeForce |Tesla )?"
 _FORM_FACTOR_SUFFIX = r"([ -](SXM\d?|\d+ ?GB|HBM\w*))*"
-"""What may stand behind a card's name. Not among it: "Laptop GPU", "Ti", "SUPER", "PCIe" and "NVL", which are
-others."""
+"""Suffixes that do not change a card; "Laptop GPU", "Ti", "SUPER", "PCIe" and "NVL" name other cards."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExpectedRate:
-    """Frames a second at 512×512 without keyframes, the least and the most to expect; both the same if `measured`.
+    """Frames per second at 512×512 without keyframes, lowest and highest; equal if `measured`.
 
-    `exact`: with every default; `fast`: with `fast_settings`.
+    `exact`: with all defaults; `fast`: with `fast_settings`.
     """
 
     card: str
@@ -33,13 +32,14 @@ class ExpectedRate:
         least, most = self.exact
         how = "as measured" if self.measured else "computed from its datasheet"
         return (
-            f"{_format_range(least, most)} frames per second, {_format_range(*self.fast)} with {self.fast_settings} ({how}; "
+            f"{_format_range(least, most)} frames per second, {_format_range(*self.fast)} with "
+            f"{self.fast_settings} ({how}; "
             "512×512, no history keyframe)."
         )
 
 
 def find_expected_rate(name: str) -> ExpectedRate | None:
-    """The rate of the card of that name, as drivers and PyTorch give it; None for one that is not known."""
+    """Return the rate of a card by the name that drivers and PyTorch report; None for an unknown card."""
     for each in _read_table():
         if re.fullmatch(f"{_VENDOR_PREFIX}{re.escape(each.card)}{_FORM_FACTOR_SUFFIX}", name):
             return each

@@ -1,4 +1,4 @@
-"""One finding of the doctor."""
+"""The result of one of the doctor's checks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ CheckLevel = Literal["ok", "note", "problem"]
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """`ok`: True, False, or None for what is neither. `required`: without it no portrait can be animated.
+    """The result of a check. `ok`: True, False, or None for a note. `required`: animating needs it.
 
-    `remedy` is what to do about it, where there is something to do: a note may have one too.
+    `remedy` is what to do about it, if anything: a note may have one too.
     """
 
     name: str
@@ -23,5 +23,5 @@ class CheckResult:
 
     @property
     def level(self) -> CheckLevel:
-        """How much it matters."""
+        """The severity of the result."""
         return "note" if self.ok is None else "ok" if self.ok else "problem"

@@ -1,4 +1,4 @@
-"""`personalive cluster`: the same work on many machines, by Ray."""
+"""`personalive cluster`: serves from many machines, with Ray."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ personalive cluster serve --pipeline preview --replicas 2 --sessions-per-replica
 
 personalive cluster serve --pipeline personalive --gpus-per-replica 1 --min-replicas 1 --max-replicas 8
 
-The settings are those of `personalive serve`: flags, variables of the environment, a TOML file. What a host has of
-its own (PERSONALIVE_PUBLIC_IP, PERSONALIVE_UDP_PORTS, PERSONALIVE_RECORDINGS_DIR) is taken from the environment of
-its `ray start`. docs/how-to/cluster.md has clusters by hand and on Kubernetes.
+The settings are those of `personalive serve`: flags, environment variables, a TOML file. Settings that differ
+between hosts (PERSONALIVE_PUBLIC_IP, PERSONALIVE_UDP_PORTS, PERSONALIVE_RECORDINGS_DIR) are taken from the
+environment of each host's `ray start`. docs/how-to/cluster.md explains clusters by hand and on Kubernetes.
 """
 
 app = typer.Typer(
@@ -29,40 +29,49 @@ app = typer.Typer(
 
 _Address = Annotated[
     str | None,
-    typer.Option(metavar="HOST:PORT", help="A node of the cluster. Default: the one this machine is in."),
+    typer.Option(metavar="HOST:PORT", help="A node of the cluster. Default: this machine's cluster."),
 ]
-_Replicas = Annotated[int | None, typer.Option(help="Replicas, always so many. Default: 1.")]
-_MinReplicas = Annotated[int | None, typer.Option("--min-replicas", help="Replicas that are always there.")]
+_Replicas = Annotated[int | None, typer.Option(help="Fixed number of replicas. Default: 1.")]
+_MinReplicas = Annotated[int | None, typer.Option("--min-replicas", help="Lowest number of replicas.")]
 _MaxReplicas = Annotated[
-    int | None, typer.Option("--max-replicas", help="Replicas that there may be, as sessions come and go.")
+    int | None, typer.Option("--max-replicas", help="Highest number of replicas, scaled with the sessions.")
 ]
-_Gpus = Annotated[float | None, typer.Option(help="GPUs of a replica; 0.5 puts two on one GPU. Default: 0.")]
-_Cpus = Annotated[float | None, typer.Option(help="Cores that a replica reserves. Default: 1.")]
-_Sessions = Annotated[int | None, typer.Option(help="Sessions at a time on a replica. Default: 1.")]
+_Gpus = Annotated[float | None, typer.Option(help="GPUs per replica; 0.5 puts two on one GPU. Default: 0.")]
+_Cpus = Annotated[float | None, typer.Option(help="CPU cores reserved per replica. Default: 1.")]
+_Sessions = Annotated[int | None, typer.Option(help="Concurrent sessions per replica. Default: 1.")]
 _UpscaleDelay = Annotated[
     float | None,
-    typer.Option("--upscale-delay", metavar="SECONDS", help="Slots scarce for so long: more. Default: 5."),
+    typer.Option(
+        "--upscale-delay",
+        metavar="SECONDS",
+        help="Add replicas after this long without enough free slots. Default: 5.",
+    ),
 ]
 _DownscaleDelay = Annotated[
     float | None,
-    typer.Option("--downscale-delay", metavar="SECONDS", help="Slots idle for so long: fewer. Default: 300."),
+    typer.Option(
+        "--downscale-delay",
+        metavar="SECONDS",
+        help="Remove replicas after this long with idle slots. Default: 300.",
+    ),
 ]
 _DrainLimit = Annotated[
     float | None,
     typer.Option(
         "--drain-limit",
         metavar="SECONDS",
-        help="How long a replica that is to go waits for its last session. Default: 86400.",
+        help="How long a replica that stops waits for its last session. Default: 86400.",
     ),
 ]
 _EveryNode = Annotated[
-    bool, typer.Option("--every-node", help="Listen on every node, for a load balancer; else on the head.")
+    bool,
+    typer.Option("--every-node", help="Listen on every node, for a load balancer. Default: on the head."),
 ]
 
 
 @app.callback()
 def _group() -> None:
-    """One command for now; Typer would otherwise leave its name out."""
+    """Keep the command's name, which Typer would leave out where there is only one command."""
 
 
 @app.command(epilog=EPILOG)
@@ -104,9 +113,9 @@ def serve(
     body_timeout_s: options.Body = None,
     drain_s: options.Drain = None,
 ) -> None:
-    """Serve from every machine of a Ray cluster, at one address: what `personalive serve` is on one.
+    """Serve from all machines of a Ray cluster at one address, as `personalive serve` does from one machine.
 
-    Video goes straight between a client and the machine that animates it. Runs until Ctrl-C.
+    Video goes directly between a client and the machine that animates it. Runs until Ctrl-C.
     """
     given = dict(locals())
     from personalive.cli import console

@@ -1,4 +1,4 @@
-"""What the commands print: results to stdout, everything else to stderr, colours only on a terminal."""
+"""Output of the commands: results to stdout, everything else to stderr, colours only on a terminal."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ if TYPE_CHECKING:
 
 
 def print_error(message: str) -> None:
-    """One red line on stderr, whatever line breaks the message has; on a terminal it is broken between words."""
+    """Print the message as one red line on stderr, without its line breaks; terminals get it word-wrapped."""
     line = wrap("error: " + " ".join(message.split()), terminal_width(sys.stderr))
     coloured = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
     print(f"\x1b[31m{line}\x1b[0m" if coloured else line, file=sys.stderr)
 
 
 def print_status(message: str) -> None:
-    """A line on stderr, on a terminal broken between words."""
+    """Print a line on stderr, word-wrapped on a terminal."""
     print(wrap(message, terminal_width(sys.stderr)), file=sys.stderr, flush=True)
 
 
 def print_result(message: str, *, hanging: int = 0) -> None:
-    """The same on stdout, where results go; lines after the first are indented by `hanging`."""
+    """Print a result on stdout, word-wrapped on a terminal; lines after the first are indented by `hanging`."""
     print(wrap(message, terminal_width(sys.stdout), hanging=hanging))
 
 
 def print_report(report: Report, *, quiet: bool) -> None:
-    """What came of a job: its warnings, and unless `quiet` the rest."""
+    """Print the report on a job: its warnings, and unless `quiet` the rest."""
     for warning in report.warnings:
         print_status(f"warning: {warning}")
     if quiet:

@@ -1,6 +1,6 @@
-"""The doctor's checks: each looks at one thing of this machine, and none leaves anything behind.
+"""The doctor's checks: each checks one aspect of this machine, and leaves nothing behind.
 
-Each imports what it looks at itself: a library that cannot be imported is a finding like any other.
+Each check imports what it needs: a library that cannot be imported is a result like any other.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _GIB = 2**30
 
 
 def run_all_checks() -> list[CheckResult]:
-    """Every check, in the order they are shown. One that breaks down is reported as failed."""
+    """Run every check, in the order of display. A check that raises an exception is reported as failed."""
     checks: list[CheckResult] = []
     for look in (
         _check_python,
@@ -53,7 +53,7 @@ def run_all_checks() -> list[CheckResult]:
 def _run_check(check: Callable[[], list[CheckResult]]) -> list[CheckResult]:
     try:
         return check()
-    except Exception as error:  # the doctor must not fall ill of what it examines
+    except Exception as error:  # a broken check must not end the doctor
         name = check.__name__.strip("_").replace("_", " ")
         remedy = import_remedy(error) if isinstance(error, ImportError) else None
         return [CheckResult(name, False, f"{type(error).__name__}: {error}", remedy, check is not _check_gpu)]
@@ -104,7 +104,7 @@ def _check_codecs() -> list[CheckResult]:
 
 
 def _check_face_model() -> list[CheckResult]:
-    """Find a drawn face and compare the landmarks with where they were drawn."""
+    """Detect a synthetic face and compare the landmarks with their true positions."""
     import numpy as np
 
     from personalive.face.synthetic_face import render_synthetic_face
@@ -142,7 +142,7 @@ def _check_pipelines() -> list[CheckResult]:
             pipeline = registry.get_pipeline(name)
             state = pipeline.availability()
             checks.append(CheckResult(f"pipeline {name}", state.ready, state.reason, state.remedy))
-        except Exception as error:  # a stranger's package may raise anything on import
+        except Exception as error:  # other packages may raise anything on import
             checks.append(CheckResult(f"pipeline {name}", False, str(error)))
     try:
         choice = registry.choose_pipeline()

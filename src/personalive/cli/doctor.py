@@ -1,4 +1,4 @@
-"""`personalive doctor`: what this machine has, what is missing, and the command that mends it."""
+"""`personalive doctor`: shows what this machine has, what is missing, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ personalive doctor
 
 personalive doctor --json > doctor.json
 
-Each line is a finding: "ok"; "note", which is worth knowing and stops nothing; or "problem". Below it is what to
-do, where there is something to do.
+Each line is a result: "ok"; "note", which is useful to know and no problem; or "problem". Below it is what to do,
+if anything.
 
-Of a GPU it says: the card, its compute capability and memory; whether its driver is new enough for the PyTorch that
-is installed, and whether that PyTorch was built for GPUs at all; whether Triton can build the fused kernels, which
-needs a C compiler and Python's headers; how the diffusion pipeline fits into the memory that is free now; and the
-rate to expect, as measured or as computed for that card (docs/reference/cards.md). Nothing is loaded or left
-behind; it takes some seconds.
+For a GPU it shows: the card, its compute capability and memory; whether its driver is new enough for the installed
+PyTorch, and whether that PyTorch was built for GPUs; whether Triton can build the fused kernels, which needs a C
+compiler and Python's headers; how the diffusion pipeline fits into the memory that is free now; and the expected
+rate, measured or computed for that card (docs/reference/cards.md). Nothing is loaded or left behind; it takes some
+seconds.
 """
 
 
 def doctor(
-    *, as_json: Annotated[bool, typer.Option("--json", help="For programs: everything as JSON.")] = False
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
 ) -> None:
-    """Check this machine: what is there, what is missing, and how to mend it.
+    """Check this machine: what it has, what is missing, and how to fix it.
 
     Exits 0 if portraits can be animated here, and 1 if not.
     """

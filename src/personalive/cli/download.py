@@ -1,4 +1,4 @@
-"""`personalive download`, also installed as `download_models`: brings the weights that a pipeline needs."""
+"""`personalive download`, also installed as `download_models`: downloads the weights that a pipeline needs."""
 
 from __future__ import annotations
 
@@ -30,14 +30,17 @@ download_models --from ~/PersonaLive/pretrained_weights
 HF_ENDPOINT=https://mirror.example download_models
 
 Without --dir the weights go into pretrained_weights in $PERSONALIVE_HOME,
-or in personalive in your cache folder. A set that is complete is left alone,
-and the hub is not asked. A run that was interrupted goes on where it stopped
-when you run it again. HF_TOKEN is your token for the hub, HF_ENDPOINT a mirror.
+or in personalive in your cache folder. A complete set is not changed, and the
+hub is not asked. Run an interrupted download again to continue where it
+stopped. HF_TOKEN is your token for the hub, HF_ENDPOINT a mirror.
 """
 
 
 _Pipeline = Annotated[
-    str, typer.Option(help="Whose weights: personalive, or another that `personalive pipelines` lists.")
+    str,
+    typer.Option(
+        help="Pipeline to get weights for: personalive, or another that `personalive pipelines` lists."
+    ),
 ]
 _Directory = Annotated[
     Path | None, typer.Option("--dir", metavar="DIR", help="Put the weights here.", show_default=False)
@@ -47,15 +50,19 @@ _Source = Annotated[
     typer.Option(
         "--from",
         metavar="DIR",
-        help="Take weights that are on disk already, from this folder or its pretrained_weights.",
+        help="Copy weights from this folder or its pretrained_weights instead.",
     ),
 ]
-_Tiny = Annotated[bool, typer.Option("--tiny", help="Bring the tiny autoencoder (taesd) too.")]
+_Tiny = Annotated[bool, typer.Option("--tiny", help="Also download the tiny autoencoder (taesd).")]
 _Revisions = Annotated[
     list[str] | None,
-    typer.Option("--revision", metavar="REPO=REV", help="Another revision of a repository; may be repeated."),
+    typer.Option(
+        "--revision", metavar="REPO=REV", help="Use another revision of a repository; may be repeated."
+    ),
 ]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would be fetched, and fetch nothing.")]
+_DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Show what would be downloaded, and download nothing.")
+]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 
 
@@ -69,9 +76,9 @@ def download(
     dry_run: _DryRun = False,
     quiet: _Quiet = False,
 ) -> None:
-    """Download the weights of the personalive pipeline, or take them from a folder.
+    """Download the weights of the personalive pipeline, or copy them from a folder.
 
-    Every file is checked against the size and hash that are published, and takes its place only when it is whole.
+    Every file is checked against the published size and hash, and appears only when it is complete.
     """
     from personalive.pipelines import registry
 
@@ -79,7 +86,7 @@ def download(
         _report_other_pipeline(pipeline)
         return
     if source and (dry_run or revision):
-        raise InputError("--from asks no hub: it goes with neither --dry-run nor --revision.")
+        raise InputError("--from does not use the hub: it cannot be combined with --dry-run or --revision.")
     revisions = _parse_revisions(revision or [])
     try:
         if dry_run:
@@ -89,12 +96,12 @@ def download(
             if not quiet:
                 _print_summary(outcome)
     except KeyboardInterrupt:
-        console.print_status("interrupted: run the same command again to go on from here")
+        console.print_status("interrupted: run the same command again to continue")
         sys.exit(EXIT_INTERRUPTED)
 
 
 def _report_other_pipeline(pipeline: str) -> None:
-    """Weights of other pipelines are their own matter: say whether they are there."""
+    """Print whether another pipeline is ready: this command does not download weights of other pipelines."""
     from personalive.pipelines import registry
 
     state = registry.get_pipeline(pipeline).availability()
@@ -149,7 +156,7 @@ def _run_download(
 
 
 def _print_plan(plan: DownloadPlan) -> None:
-    """A table of the files: what is there, and what comes from where."""
+    """Print a table of the files: which exist, and where the others come from."""
     from personalive.pipelines.diffusion.checkpoints.download.staging import format_bytes, free_space
 
     rows = [(name, "", "is there") for name in plan.kept]
@@ -167,7 +174,7 @@ def _print_plan(plan: DownloadPlan) -> None:
 
 
 def _print_summary(outcome: DownloadResult) -> None:
-    """Where the weights are, and what to run next."""
+    """Print where the weights are, and what to run next."""
     from personalive.pipelines.diffusion.checkpoints import layout
     from personalive.pipelines.diffusion.checkpoints.download.staging import format_bytes
 
@@ -195,7 +202,6 @@ def _print_summary(outcome: DownloadResult) -> None:
 
 def main() -> None:
     """Run `download_models`."""
-
     application = typer.Typer(pretty_exceptions_enable=False, add_completion=False, rich_markup_mode="rich")
     application.command(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})(download)
     sys.exit(run(application, "download_models"))

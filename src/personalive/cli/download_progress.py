@@ -1,4 +1,4 @@
-"""How far a download has come: two bars on a terminal, plain lines elsewhere, nothing when quiet."""
+"""Progress of a download: two bars on a terminal, plain lines elsewhere, nothing when quiet."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 @contextmanager
 def show_download(*, quiet: bool) -> Iterator[DownloadObserver | None]:
-    """Something that shows notes and steps for the time of the block; the bars are gone afterwards."""
+    """Yield an observer that shows notes and steps during the block; the bars are removed afterwards."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
@@ -43,7 +43,7 @@ def _make_bars() -> RichProgress:
     )
     from rich.table import Column
 
-    name = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # it gives way on a narrow terminal
+    name = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # it shrinks on a narrow terminal
     columns = (
         TextColumn("{task.description}", markup=False, table_column=name),
         BarColumn(bar_width=20),
@@ -55,7 +55,7 @@ def _make_bars() -> RichProgress:
 
 
 class _BarProgress:
-    """A bar for the file at hand, and one for all. What an earlier run left does not count as speed."""
+    """A bar for the current file, and one for all. Bytes of an earlier run do not count as speed."""
 
     def __init__(self, bars: RichProgress) -> None:
         self._bars = bars
@@ -84,7 +84,7 @@ class _BarProgress:
 
 
 class _LineProgress:
-    """A line for each file that is brought, and one now and then while that takes long."""
+    """Prints a line for each file, and one now and then while a file takes long."""
 
     def __init__(self) -> None:
         self._shown = ("", "")

@@ -1,4 +1,4 @@
-"""The one place where errors turn into lines and exit codes."""
+"""The one place that turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from personalive.errors import PersonaLiveError
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 143
 
-# Typer keeps its copy of Click in different places from version to version; its errors share this base.
+# The place of Typer's copy of Click differs between versions; its errors share this base.
 _USAGE_ERROR = cast("type[Exception]", typer.BadParameter.__mro__[2])
 
 
 def run(application: typer.Typer, name: str) -> int:
-    """Run an application on `sys.argv` and return its exit code; a defect of ours keeps its traceback.
+    """Run an application on `sys.argv` and return its exit code; defects keep their traceback.
 
-    `name` is what the application is called in its messages.
+    `name` is the application's name in messages.
     """
     tolerate_unencodable()
     try:

@@ -1,6 +1,6 @@
-"""What the doctor makes of a GPU's facts: each finding a sentence and, where something can be done, what.
+"""The doctor's checks of GPUs: each result is a sentence, with a remedy where there is one.
 
-None of it is required: the preview pipeline runs without a GPU.
+No GPU check is required to pass: the preview pipeline runs without a GPU.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from personalive.cli.gpu_memory import check_memory
 from personalive.installation import pip_command
 
 MIN_DRIVER = {13: 580, 12: 525, 11: 450}
-"""CUDA's major version → the oldest driver that runs programs built for any of its minor versions: NVIDIA, CUDA
+"""The oldest driver, by CUDA's major version, that runs programs built for any of its minor versions: NVIDIA, CUDA
 Compatibility, "Minor Version Compatibility", table 1 (https://docs.nvidia.com/deploy/cuda-compatibility/)."""
 _WHEEL_INDEX = "https://download.pytorch.org/whl/"
 _CUDA_WHEELS = ((580, "cu130"), (525, "cu126"))
-"""From which driver on, and which of PyTorch's builds it runs."""
+"""Drivers, each with PyTorch's newest build that runs with it and later ones."""
 _BLACKWELL = (10, 0)
 _BLACKWELL_WHEELS = ((580, "cu130"), (570, "cu128"))
-"""The same for cards from this capability on, which builds for CUDA 12.6 have no kernels for."""
+"""From this capability on, cards need newer builds: those for CUDA 12.6 have no kernels for them."""
 _NO_TRITON_COST = "the fused kernels are off, and a step takes about twice as long"
 _COMPILER_COMMANDS = {
     "apt": "apt install gcc python3-dev",
@@ -35,7 +35,7 @@ _ANY_COMPILER_COMMAND = "apt install gcc python3-dev; dnf install gcc python3-de
 
 
 def check_gpus(facts: GpuEnvironment) -> list[CheckResult]:
-    """Everything there is to say of GPUs, in the order it is shown."""
+    """Return all results about GPUs, in the order of display."""
     gpus = _merge_gpus(facts)
     found = [_no_gpu_check(facts)] if not gpus else []
     for number, gpu in enumerate(gpus):
@@ -49,7 +49,7 @@ def check_gpus(facts: GpuEnvironment) -> list[CheckResult]:
 
 
 def _merge_gpus(facts: GpuEnvironment) -> tuple[GpuInfo, ...]:
-    """By the driver's program, which knows what is free; else by PyTorch."""
+    """Return the GPUs that nvidia-smi lists, with their free memory; else those of PyTorch."""
     if facts.driver is not None and facts.driver.gpus:
         return facts.driver.gpus
     return facts.torch.gpus if facts.torch is not None else ()
@@ -59,22 +59,23 @@ def _no_gpu_check(facts: GpuEnvironment) -> CheckResult:
     driver = facts.driver or DriverInfo()
     if facts.torch is not None and facts.torch.mps:
         return CheckResult(
-            "GPU", None, "Apple's (MPS): the diffusion pipeline runs on it, far from the rate of a camera"
+            "GPU", None, "Apple's (MPS): the diffusion pipeline runs on it, far below a camera's frame rate"
         )
     if facts.system == "darwin":
-        return CheckResult("GPU", None, "none that is used on this Mac; the preview pipeline needs none")
+        return CheckResult("GPU", None, "none that can be used on this Mac; the preview pipeline needs none")
     if driver.error is not None:
         return CheckResult(
             "GPU",
             None,
             f"nvidia-smi finds none: {driver.error}",
-            "With an NVIDIA card in this machine: restart, or install its driver anew.",
+            "With an NVIDIA card in this machine: restart, or reinstall its driver.",
         )
     if facts.cuda_library_version is not None:
         return CheckResult(
             "GPU",
             None,
-            f"an NVIDIA driver is there (CUDA {_format_cuda_version(facts.cuda_library_version)}), but no nvidia-smi",
+            f"an NVIDIA driver is there (CUDA {_format_cuda_version(facts.cuda_library_version)}), "
+            "but no nvidia-smi",
         )
     return CheckResult("GPU", None, "no NVIDIA driver found; the preview pipeline needs none")
 
@@ -104,7 +105,7 @@ def _check_card(label: str, gpu: GpuInfo, facts: GpuEnvironment) -> Iterator[Che
 
 
 def _check_architecture(label: str, gpu: GpuInfo, torch: TorchInfo) -> Iterator[CheckResult]:
-    """Whether PyTorch was built for a GPU of that capability."""
+    """Check whether PyTorch was built for a GPU of that capability."""
     if gpu.capability is None or not torch.architectures:
         return
     built = [
@@ -139,7 +140,7 @@ def _check_driver(gpus: tuple[GpuInfo, ...], torch: TorchInfo) -> Iterator[Check
         )
     else:
         build = _newest_wheel(version, gpus)
-        other = f", or take PyTorch for an older CUDA: {_install_sentence(build)}" if build else ""
+        other = f", or use PyTorch for an older CUDA: {_install_sentence(build)}" if build else ""
         yield CheckResult(
             "driver",
             False,
@@ -181,21 +182,21 @@ def _check_torch(facts: GpuEnvironment, gpus: tuple[GpuInfo, ...]) -> Iterator[C
             "PyTorch",
             False,
             f"{torch.version}, CUDA {torch.cuda}, cannot use the GPU that the driver shows",
-            "See what it says: python -c 'import torch; torch.cuda.init()'",
+            "To see the error, run: python -c 'import torch; torch.cuda.init()'",
         )
     else:
         yield CheckResult("PyTorch", None, f"{torch.version}, no GPU to use")
 
 
 def _check_triton(facts: GpuEnvironment, torch: TorchInfo) -> Iterator[CheckResult]:
-    """Triton builds a small C module for each machine, for which it needs a compiler and Python's headers."""
+    """Check Triton, which builds a small C module on each machine with a compiler and Python's headers."""
     if torch.triton is None:
         package = "triton-windows" if facts.system == "win32" else "triton"
         why = torch.triton_error or "it is not installed"
         yield CheckResult("Triton", None, f"not used ({why}): {_NO_TRITON_COST}", pip_command(package))
         return
     yield CheckResult("Triton", True, torch.triton)
-    if facts.system == "win32":  # its package brings a compiler
+    if facts.system == "win32":  # its package includes a compiler
         return
     missing = [
         what
@@ -209,7 +210,7 @@ def _check_triton(facts: GpuEnvironment, torch: TorchInfo) -> Iterator[CheckResu
         yield CheckResult(
             "C compiler, headers",
             None,
-            f"{' and '.join(missing)} not found, which Triton needs: without, {_NO_TRITON_COST}",
+            f"{' and '.join(missing)} not found, which Triton needs: without them, {_NO_TRITON_COST}",
             _compiler_command(facts),
         )
     else:
@@ -230,7 +231,7 @@ def _compiler_command(facts: GpuEnvironment) -> str:
 
 
 def _newest_wheel(driver: int | None, gpus: tuple[GpuInfo, ...]) -> str | None:
-    """PyTorch's newest build that this driver and these GPUs run; the newest of all where the driver is unknown."""
+    """Return PyTorch's newest build for this driver and these GPUs; the newest of all for an unknown driver."""
     blackwell = any(gpu.capability is not None and gpu.capability >= _BLACKWELL for gpu in gpus)
     wheels = _BLACKWELL_WHEELS if blackwell else _CUDA_WHEELS
     return next((build for least, build in wheels if driver is None or driver >= least), None)

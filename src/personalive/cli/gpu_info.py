@@ -1,8 +1,8 @@
-"""What there is of a GPU and of what its kernels are built with: facts, each from a file, a program or a library.
+"""Facts about GPUs and the tools that build their kernels, each from a file, a program or a library.
 
-Nothing here judges. Everything works where there is no GPU, no driver and no PyTorch, on Linux, Windows and macOS:
-what cannot be found out is None. PyTorch is asked in a process of its own, as importing it takes seconds and
-gigabytes, and a broken one may crash.
+`gpu_checks` judges them. Everything works without a GPU, a driver or PyTorch, on Linux, Windows and macOS: unknown
+facts are None. PyTorch is queried in a separate process, since importing it takes seconds and gigabytes, and a
+broken installation may crash.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ print(json.dumps(told))
 
 @dataclass(frozen=True, slots=True)
 class GpuInfo:
-    """One GPU: what it calls itself, its compute capability, and bytes of memory."""
+    """One GPU: its name, its compute capability, and its memory in bytes."""
 
     name: str
     capability: tuple[int, int] | None = None
@@ -71,7 +71,7 @@ class GpuInfo:
 
 @dataclass(frozen=True, slots=True)
 class DriverInfo:
-    """What the driver's own program says of the GPUs; `error` is why it says nothing."""
+    """The GPUs by the driver's own program; `error` is why it lists none."""
 
     gpus: tuple[GpuInfo, ...] = ()
     error: str | None = None
@@ -79,10 +79,10 @@ class DriverInfo:
 
 @dataclass(frozen=True, slots=True)
 class TorchInfo:
-    """The PyTorch that is installed. `cuda`: the CUDA that it was built for; `error`: why it cannot be asked.
+    """The installed PyTorch. `cuda`: the CUDA that it was built for; `error`: why it cannot be queried.
 
     `architectures`: what it has kernels for, "sm_86" and so on; `gpus`: those it can use; `plans`: the memory plans
-    of the released networks with every default, or `plans_error`: why they were not counted.
+    of the released networks with all defaults, or `plans_error`: why they were not counted.
     """
 
     version: str | None = None
@@ -101,8 +101,10 @@ class TorchInfo:
 
 @dataclass(frozen=True, slots=True)
 class GpuEnvironment:
-    """All of them. `cuda_library_version`: the newest CUDA that the driver's library runs, 13000 for 13.0; `package_manager`: the
-    system's package manager. `torch` is None where none is installed.
+    """All facts about this machine's GPUs. `torch` is None where it is not installed.
+
+    `cuda_library_version`: the newest CUDA that the driver's library supports, 13000 for 13.0; `package_manager`:
+    the system's package manager.
     """
 
     system: str = sys.platform
@@ -116,7 +118,7 @@ class GpuEnvironment:
 
 
 def inspect_gpu_environment() -> GpuEnvironment:
-    """Look at this machine. Takes seconds where PyTorch is installed."""
+    """Gather all facts about this machine. Takes seconds where PyTorch is installed."""
     driver = query_driver()
     return GpuEnvironment(
         driver=driver,
@@ -129,7 +131,7 @@ def inspect_gpu_environment() -> GpuEnvironment:
 
 
 def query_driver() -> DriverInfo | None:
-    """What `nvidia-smi` says; None where it is not on the PATH."""
+    """Run `nvidia-smi` and return its GPUs; None where it is not on the PATH."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
@@ -149,7 +151,7 @@ def query_driver() -> DriverInfo | None:
 
 
 def _parse_gpu(line: str) -> GpuInfo:
-    """A line of `nvidia-smi`'s; numbers that it does not know are words in brackets."""
+    """Parse a line of `nvidia-smi`, in which unknown numbers are words in brackets."""
     name, *rest = (part.strip() for part in line.split(","))
     total, free, driver, capability = (*rest, "", "", "", "")[:4]
     major, _, minor = capability.partition(".")
@@ -168,7 +170,7 @@ def _mib_to_bytes(mebibytes: str) -> int | None:
 
 
 def cuda_library_version(names: Sequence[str] = _CUDA_LIBRARIES) -> int | None:
-    """The newest CUDA that the driver's library runs, 1000 · major + 10 · minor; None where there is none."""
+    """Return the newest CUDA that the driver's library supports, 1000 · major + 10 · minor; None without one."""
     for name in names:
         try:
             library = ctypes.CDLL(name)
@@ -181,9 +183,9 @@ def cuda_library_version(names: Sequence[str] = _CUDA_LIBRARIES) -> int | None:
 
 
 def query_torch(python: str = sys.executable, *, plans: bool = False) -> TorchInfo | None:
-    """What PyTorch says of itself, in a process of that Python; None where it is not installed.
+    """Query PyTorch in a process of that Python; return None where it is not installed.
 
-    `plans`: count memory plans too, even if PyTorch cannot use a GPU.
+    `plans`: count memory plans even if PyTorch cannot use a GPU.
     """
     if importlib.util.find_spec("torch") is None:
         return None
@@ -215,7 +217,7 @@ def _parse_torch(told: dict[str, Any]) -> TorchInfo:
 
 
 def find_compiler() -> str | None:
-    """The C compiler that Triton would take: $CC, else gcc, else clang."""
+    """Return the C compiler that Triton would use: $CC, else gcc, else clang."""
     named = os.environ.get("CC")
     if named:
         return shutil.which(named.split()[0])
@@ -223,9 +225,9 @@ def find_compiler() -> str | None:
 
 
 def find_python_headers(folder: Path | None = None) -> Path | None:
-    """The folder of `Python.h`, if it is where Triton looks for it; `folder`: look there instead."""
+    """Return the folder of `Python.h`, if it is where Triton looks for it, or in `folder` if given."""
     scheme = sysconfig.get_default_scheme()
-    # Debian's own scheme, which Triton does not use either.
+    # This is Debian's own scheme, which Triton does not use either.
     scheme = "posix_prefix" if scheme == "posix_local" else scheme
     folder = folder or Path(sysconfig.get_paths(scheme=scheme)["include"])
     return folder if (folder / "Python.h").is_file() else None

@@ -1,4 +1,4 @@
-"""How the diffusion pipeline would fit into what is free of a GPU now: the doctor's finding."""
+"""The doctor's check of how the diffusion pipeline fits into the free memory of a GPU."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from personalive.pipelines.diffusion.memory.plan import (
 )
 
 DESKTOP_BYTES = int(0.6 * 2**30)
-"""Bytes of a card that a desktop and the driver leave nobody else: where what is free is not known."""
+"""Bytes of a card assumed to be used by the desktop and the driver, where its free memory is not known."""
 _REDUCE_ADVICE = (
-    "Close other programs that use the GPU, or take fewer pixels: --set height=384 --set width=384"
+    "Close other programs that use the GPU, or use fewer pixels: --set height=384 --set width=384"
 )
 
 
 def check_memory(label: str, gpu: GpuInfo, torch: TorchInfo | None) -> CheckResult | None:
-    """Return what is found of a GPU's memory by the plans that PyTorch's process counted, with every default.
+    """Check a GPU's memory against the plans that PyTorch's process counted with all defaults.
 
     None where the GPU's memory is not known.
     """
@@ -32,7 +32,7 @@ def check_memory(label: str, gpu: GpuInfo, torch: TorchInfo | None) -> CheckResu
     name, free = f"{label}, memory plan", free_bytes(gpu.total, gpu.free)
     if torch is None or not torch.plans:
         why = "PyTorch is not installed" if torch is None else torch.plans_error or torch.error
-        return CheckResult(name, None, f"{free / 1e9:.1f} GB free; what is needed was not counted: {why}")
+        return CheckResult(name, None, f"{free / 1e9:.1f} GB free; the need was not counted: {why}")
     plans = without_cuda_context(torch.plans)
     try:
         plan = select_plans(plans, "auto", free)[0]
@@ -45,10 +45,10 @@ def check_memory(label: str, gpu: GpuInfo, torch: TorchInfo | None) -> CheckResu
 
 
 def free_bytes(total: int, free: int | None = None) -> int:
-    """Return how many bytes of a card are free where it has so many in all."""
+    """Return how many bytes of a card are free, or an estimate where only its `total` is known."""
     return max(total - DESKTOP_BYTES, 0) if free is None else free
 
 
 def without_cuda_context(plans: tuple[MemoryPlan, ...]) -> tuple[MemoryPlan, ...]:
-    """Return plans whose needs are those of a process that has not begun with CUDA."""
+    """Return the plans with the needs of a process that has no CUDA context yet."""
     return tuple(replace(plan, need=plan.need + CUDA_CONTEXT_BYTES + RESERVED_BYTES) for plan in plans)

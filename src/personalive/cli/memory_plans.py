@@ -1,4 +1,4 @@
-"""The memory plans of the released networks, from the process that has PyTorch to the one that has not."""
+"""Memory plans of the released networks, passed from the process with PyTorch to the one without."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from personalive.pipelines.diffusion.memory.plan import MemoryPlan
 
 
 def count_memory_plans() -> list[dict[str, Any]]:
-    """Count them with every default, for JSON. Imports PyTorch, and takes 2 s beside that."""
+    """Count the plans with all defaults, as JSON values. Imports PyTorch, and takes 2 s besides."""
     import torch
 
     from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS
@@ -23,7 +23,7 @@ def count_memory_plans() -> list[dict[str, Any]]:
 
 
 def parse_memory_plan(data: Mapping[str, Any]) -> MemoryPlan:
-    """Return the plan that was told as JSON, which knows no tuples."""
+    """Return a plan from its JSON value, in which tuples are lists."""
     fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in data.items()
     }

@@ -1,4 +1,4 @@
-"""`personalive motion`: take a driver's motion from a clip, and animate portraits by it."""
+"""`personalive motion`: extracts a driver's motion from a clip, and animates portraits with it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="motion",
-    help="Take a driver's motion from a clip once, and animate any portrait by it.",
+    help="Extract a driver's motion from a clip once, and animate any portrait with it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -27,7 +27,7 @@ personalive motion extract talking.mp4
 
 personalive motion extract talking.mp4 -o talking.safetensors --start 2 --end 7
 
-The file holds head motion and expression of each frame, no picture. Only the weights that made it can use it.
+The file holds head motion and expression of each frame, no pictures. Only the weights that made it can use it.
 """
 _DRIVE_EPILOG = """Examples:
 
@@ -35,7 +35,7 @@ personalive motion drive portrait.jpg talking.safetensors
 
 personalive motion drive portrait.jpg talking.safetensors -o out.webm --set expression=1.3
 
-The result is that of `personalive animate` with the clip itself, without its sound.
+The result is the same as that of `personalive animate` with the clip itself, without its sound.
 """
 
 _Weights = Annotated[
@@ -52,14 +52,14 @@ _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and 
 
 @app.command(epilog=_EXTRACT_EPILOG)
 def extract(
-    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="The clip whose motion is wanted.")],
+    clip: Annotated[Path, typer.Argument(metavar="CLIP", help="The clip to extract the motion from.")],
     *,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Where to write. Default: CLIP.safetensors in this folder."),
     ] = None,
     weights: _Weights = None,
-    start: Annotated[float, typer.Option(help="Begin this many seconds into the clip.")] = 0.0,
+    start: Annotated[float, typer.Option(help="Start this many seconds into the clip.")] = 0.0,
     end: Annotated[float | None, typer.Option(help="End this many seconds into the clip.")] = None,
     rotate: DrivingRotation = RotateOption.AUTO,
     size: _Size = 512,
@@ -67,7 +67,7 @@ def extract(
     overwrite: _Overwrite = False,
     quiet: _Quiet = False,
 ) -> None:
-    """Write the motion of a clip's driver to a file: seen once, carried over as often as you like."""
+    """Extract the motion of a clip's driver to a file, to be used for any number of portraits."""
     from personalive.cli.progress import show_progress
     from personalive.file_names import shorten
     from personalive.jobs.motion import MOTION_SUFFIX, ExtractMotionJob, extract_motion
@@ -92,10 +92,10 @@ def extract(
 def drive(
     reference: Annotated[
         Path,
-        typer.Argument(metavar="REFERENCE", help="The portrait: a picture, or a video to take it from."),
+        typer.Argument(metavar="REFERENCE", help="The portrait: a picture, or a video that shows it."),
     ],
     motion: Annotated[
-        Path, typer.Argument(metavar="MOTION", help="What `personalive motion extract` wrote.")
+        Path, typer.Argument(metavar="MOTION", help="A file that `personalive motion extract` wrote.")
     ],
     *,
     output: Annotated[
@@ -108,14 +108,14 @@ def drive(
         bool, typer.Option("--crop/--no-crop", help="Crop the portrait to head and shoulders.")
     ] = True,
     rotate_reference: ReferenceRotation = RotateOption.AUTO,
-    seed: Annotated[int, typer.Option(help="Seed of whatever the pipeline draws at random.")] = 42,
+    seed: Annotated[int, typer.Option(help="Seed of the pipeline's random numbers.")] = 42,
     settings: _Settings = None,
     overwrite: _Overwrite = False,
     quiet: _Quiet = False,
 ) -> None:
-    """Animate a portrait by a motion that was extracted before.
+    """Animate a portrait with a motion file.
 
-    Frame for frame as `personalive animate` does with the clip, but without looking at the clip again.
+    The frames are those of `personalive animate` with the clip, but the clip is not analyzed again.
     """
     from personalive.cli.progress import show_progress
     from personalive.jobs.motion import AnimateMotionJob, animate_motion

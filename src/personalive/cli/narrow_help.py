@@ -1,4 +1,4 @@
-"""Help on narrow terminals: a list instead of boxes and columns, broken between words."""
+"""Help on narrow terminals: a word-wrapped list instead of boxes and columns."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from personalive.cli.text_layout import NARROW_WIDTH, terminal_width, wrap
 
 
 def fit_to_terminal(command: Any) -> None:
-    """Have a command and those in it lay out their help as a list, where the terminal is narrow for them."""
-    asked = os.environ.get("COLUMNS", "")  # which the usual layout heeds in pipes as well
+    """Make a command and its subcommands show their help as a list where the terminal is too narrow for columns."""
+    asked = os.environ.get("COLUMNS", "")  # the usual layout respects it in pipes as well
     width = int(asked) if asked.isdecimal() else terminal_width(sys.stdout)
     if width:
         _fit_command(command, width)
@@ -25,7 +25,7 @@ def _fit_command(command: Any, width: int) -> None:
 
 
 def _longest_option(command: Any) -> int:
-    """Of an option: a column of them may take no more than its share."""
+    """Return the length of the longest option: the column of options may take only a share of the width."""
     return max((len(name) for parameter in command.params for name in parameter.opts), default=0)
 
 
@@ -38,7 +38,7 @@ def _use_list_layout(command: Any, width: int) -> None:
 
 def _make_formatter(base: type[Any], columns_: int) -> type[Any]:
     class Formatter(base):  # type: ignore[misc]
-        """Writes help for so many columns."""
+        """Writes help of a fixed number of columns."""
 
         def __init__(self, **options: Any) -> None:
             super().__init__(**{**options, "width": columns_})

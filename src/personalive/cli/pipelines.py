@@ -1,4 +1,4 @@
-"""`personalive pipelines`: what is registered, whether it can run here, and what can be set."""
+"""`personalive pipelines`: lists the registered pipelines, whether they can run here, and their parameters."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ if TYPE_CHECKING:
 
 
 def pipelines(
-    *, as_json: Annotated[bool, typer.Option("--json", help="For programs: everything as JSON.")] = False
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON, for programs.")] = False,
 ) -> None:
     """List the pipelines with their parameters.
 
     Run parameters may change while a session runs; load parameters are fixed when the pipeline is loaded.
-    Both are given to `animate` as `--set NAME=VALUE`.
+    Both are set with `--set NAME=VALUE` in `animate`.
     """
     import json
     import warnings
@@ -60,7 +61,7 @@ def _pipeline_info(name: str, pipeline: AnyPipeline) -> dict[str, Any]:
 
 
 def _parameter_schemas(model: type[Parameters]) -> dict[str, Any]:
-    """Per parameter its JSON schema: type or choices, default, bounds, description."""
+    """Return each parameter's JSON schema: type or choices, default, bounds, description."""
     properties: dict[str, Any] = model.model_json_schema()["properties"] if model.model_fields else {}
     return {name: {k: v for k, v in schema.items() if k != "title"} for name, schema in properties.items()}
 

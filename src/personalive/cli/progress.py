@@ -1,4 +1,4 @@
-"""How far a job has come: a bar on a terminal, a few plain lines elsewhere, nothing when quiet."""
+"""Progress of a job: a bar on a terminal, a few plain lines elsewhere, nothing when quiet."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_LINES = 10.0
 _BAR_WIDTH = 20
 _MIN_WIDTH_FOR_BAR = 70
-"""Columns from which there is room for a bar and the time that is left."""
+"""Fewest terminal columns with room for a bar and the remaining time."""
 
 
 def _shrinking_column() -> Column:
-    """A column that is cut on a narrow terminal, so that the others are whole."""
+    """Return a column that is truncated on a narrow terminal, so that the others are not."""
     from rich.table import Column
 
     return Column(ratio=1, no_wrap=True, overflow="ellipsis")
@@ -38,7 +38,7 @@ def _fixed_column() -> Column:
 
 
 def _fit_columns(all_columns: Sequence[ProgressColumn]) -> list[ProgressColumn]:
-    """Those for which the terminal has room."""
+    """Return the columns that fit the terminal."""
     from rich.progress import BarColumn, TimeRemainingColumn
 
     if (terminal_width(sys.stderr) or _MIN_WIDTH_FOR_BAR) >= _MIN_WIDTH_FOR_BAR:
@@ -48,7 +48,7 @@ def _fit_columns(all_columns: Sequence[ProgressColumn]) -> list[ProgressColumn]:
 
 @contextmanager
 def show_progress(*, quiet: bool) -> Iterator[ProgressCallback | None]:
-    """A progress function for the time of the block; the bar is gone afterwards."""
+    """Yield a progress callback for the block; the bar is removed afterwards."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
@@ -60,7 +60,7 @@ def show_progress(*, quiet: bool) -> Iterator[ProgressCallback | None]:
 
 @contextmanager
 def show_bytes(*, quiet: bool) -> Iterator[Callable[[str, int, int], None] | None]:
-    """The same for work that is measured in bytes: what is being done, bytes done, bytes in all."""
+    """Yield a callback for work measured in bytes: it takes the stage, the bytes done, and the total."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
@@ -81,7 +81,7 @@ def show_bytes(*, quiet: bool) -> Iterator[Callable[[str, int, int], None] | Non
 
 @contextmanager
 def show_jobs(*, quiet: bool) -> Iterator[Callable[[BatchProgress], None] | None]:
-    """The same for a batch, which tells how far all its jobs are."""
+    """Yield a callback for the progress of a batch."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
@@ -120,17 +120,17 @@ def _open_jobs_bar() -> Iterator[Callable[[BatchProgress], None]]:
 
 
 def _format_progress(course: BatchProgress) -> str:
-    """What a bar of jobs does not show."""
+    """Format the part of a batch's progress that its bar does not show."""
     parts = [f"{course.failed} failed"] if course.failed else []
     if course.running > 1:
-        parts.append(f"{course.running} at work")
+        parts.append(f"{course.running} running")
     if course.frames_per_second:
         parts.append(f"{course.frames_per_second:.1f} fps")
     return ", ".join(parts)
 
 
 class _BatchLineProgress:
-    """A line for each stage of a batch, and one now and then."""
+    """Prints a line for each stage of a batch, and one now and then."""
 
     def __init__(self) -> None:
         self._stage: str | None = None
@@ -176,7 +176,7 @@ def _open_frames_bar() -> Iterator[ProgressCallback]:
 
 
 class _LineProgress:
-    """A line for each stage, and one now and then within it."""
+    """Prints a line for each stage, and one now and then within it."""
 
     def __init__(self) -> None:
         self._stage = ""

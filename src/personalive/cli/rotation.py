@@ -22,17 +22,17 @@ class RotateOption(StrEnum):
 
     @property
     def rotation(self) -> Rotation:
-        """The same as a job takes it."""
+        """The value as a job takes it."""
         return "auto" if self is RotateOption.AUTO else int(self.value)
 
 
 DrivingRotation = Annotated[
     RotateOption,
-    typer.Option("--rotate", help="Turn the driving clip clockwise; auto: so that its face stands upright."),
+    typer.Option("--rotate", help="Turn the driving clip clockwise; auto: so that its face is upright."),
 ]
 ReferenceRotation = Annotated[
     RotateOption,
     typer.Option(
-        "--rotate-reference", help="Turn the portrait clockwise; auto: so that its face stands upright."
+        "--rotate-reference", help="Turn the portrait clockwise; auto: so that its face is upright."
     ),
 ]

@@ -1,4 +1,4 @@
-"""`personalive serve`: flags in, a server that runs until it is told to stop."""
+"""`personalive serve`: runs a server until it is stopped."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ personalive serve --pipeline personalive --gpus all
 
 personalive serve --config server.toml --log-format json
 
-Every flag is also a variable of the environment (PERSONALIVE_MAX_SESSIONS=4) and a line of the TOML file
-(max_sessions = 4); flags weigh most, then the environment, then the file. Give keys and passwords by the
+Every flag is also an environment variable (PERSONALIVE_MAX_SESSIONS=4) and a line of the TOML file
+(max_sessions = 4); flags override the environment, which overrides the file. Set keys and passwords in the
 environment or the file: other users of this machine can see flags.
 
-It serves this machine alone until --host says otherwise, and then wants a key. For HTTPS put nginx or Caddy
-before it; docs/how-to/https-and-turn.md has both, and how media gets through firewalls.
+By default it serves this machine only; with another --host it needs a key. For HTTPS put nginx or Caddy in front
+of it; docs/how-to/https-and-turn.md explains both, and how media gets through firewalls.
 """
 
 SERVER_PACKAGES = ("aiortc", "fastapi", "uvicorn", "pydantic_settings", "prometheus_client")
@@ -71,7 +71,7 @@ def serve(
 ) -> None:
     """Serve portraits that follow a live camera, over HTTP and WebRTC.
 
-    Load a pipeline, post a portrait, open a session: the page at the address it prints says how.
+    It prints the address of its page, which shows how to load a pipeline, choose a portrait and open a session.
     """
     given = dict(locals())
     from personalive.cli.set_options import parse_settings
@@ -89,7 +89,7 @@ def serve(
 
 
 def drop_unset(flags: Mapping[str, object]) -> dict[str, object]:
-    """Those flags that were given."""
+    """Return the flags that were given."""
     return {name: value for name, value in flags.items() if value is not None and value != []}
 
 
@@ -105,7 +105,7 @@ def require_server_packages() -> None:
 
 
 def print_startup(settings: Settings, url: str) -> None:
-    """What it runs with and where to go. Programs that read the log as JSON get lines of JSON only."""
+    """Print the settings and the page's address, except with JSON logs, which must consist of JSON lines only."""
     from personalive.cli import console
     from personalive.server.telemetry import logs
 

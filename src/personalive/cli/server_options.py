@@ -1,4 +1,4 @@
-"""The server's flags, for every command that starts one."""
+"""The flags of the server, for every command that starts one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ Config = Annotated[
     typer.Option("--config", metavar="FILE", help="TOML file of settings. Also PERSONALIVE_CONFIG."),
 ]
 Host = Annotated[
-    str | None, typer.Option(help="Address to listen at; 0.0.0.0 is every one. Default: 127.0.0.1.")
+    str | None, typer.Option(help="Address to listen on; 0.0.0.0 is all addresses. Default: 127.0.0.1.")
 ]
 Port = Annotated[
-    int | None, typer.Option("--port", "-p", help="TCP port; 0 takes a free one. Default: 8000.")
+    int | None, typer.Option("--port", "-p", help="TCP port; 0 chooses a free one. Default: 8000.")
 ]
 Key = Annotated[
     str | None,
@@ -28,54 +28,59 @@ Insecure = Annotated[
 Origins = Annotated[
     list[str] | None,
     typer.Option(
-        "--cors-origin", metavar="ORIGIN", help="A web origin whose pages may call it; may be repeated."
+        "--cors-origin",
+        metavar="ORIGIN",
+        help="A web origin whose pages may call the server; may be repeated.",
     ),
 ]
-Sessions = Annotated[int | None, typer.Option(help="Sessions at a time, on each GPU. Default: 1.")]
-Viewers = Annotated[int | None, typer.Option(help="Viewers by WHEP at a time. Default: 16.")]
+Sessions = Annotated[int | None, typer.Option(help="Concurrent sessions on each GPU. Default: 1.")]
+Viewers = Annotated[int | None, typer.Option(help="Concurrent viewers over WHEP. Default: 16.")]
 Gpus = Annotated[
     list[str] | None,
     typer.Option(
         "--gpus",
         metavar="N,N",
-        help="GPUs to serve from, by nvidia-smi's numbers, or all. Each has its pipeline and its sessions. "
+        help="GPUs to serve from, by nvidia-smi's numbers, or all. Each has its own pipeline and sessions. "
         "Default: the first.",
     ),
 ]
 Pipeline = Annotated[
-    str | None, typer.Option(help="Load this pipeline at the start. `personalive pipelines` lists them.")
+    str | None, typer.Option(help="Load this pipeline at startup. `personalive pipelines` lists them.")
 ]
 Parameters = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="NAME=VALUE", help="A load parameter of the pipeline; may be repeated."),
 ]
-Reference = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="The portrait to begin with. Goes with --pipeline.")
-]
+Reference = Annotated[Path | None, typer.Option(metavar="FILE", help="The first portrait. Needs --pipeline.")]
 Stun = Annotated[
     list[str] | None, typer.Option("--stun-url", metavar="URL", help="stun:HOST:PORT; may be repeated.")
 ]
 Turn = Annotated[
     list[str] | None, typer.Option("--turn-url", metavar="URL", help="turn:HOST:PORT; may be repeated.")
 ]
-TurnUser = Annotated[str | None, typer.Option("--turn-username", help="User of the TURN servers.")]
-TurnPassword = Annotated[str | None, typer.Option("--turn-password", help="That user's fixed password.")]
+TurnUser = Annotated[str | None, typer.Option("--turn-username", help="User name for the TURN servers.")]
+TurnPassword = Annotated[
+    str | None, typer.Option("--turn-password", help="Fixed password for the TURN servers.")
+]
 TurnSecret = Annotated[
-    str | None, typer.Option("--turn-secret", help="Secret shared with them, for credentials that end.")
+    str | None,
+    typer.Option("--turn-secret", help="Secret shared with the TURN servers, for temporary credentials."),
 ]
 TurnTtl = Annotated[
     int | None,
-    typer.Option("--turn-ttl", metavar="SECONDS", help="How long those are good for. Default: 3600."),
+    typer.Option(
+        "--turn-ttl", metavar="SECONDS", help="Lifetime of temporary TURN credentials. Default: 3600."
+    ),
 ]
 Ports = Annotated[
     str | None, typer.Option("--udp-ports", metavar="A-B", help="UDP ports for media. Default: any.")
 ]
 PublicIp = Annotated[
-    str | None, typer.Option("--public-ip", metavar="IP", help="The address that the world sees, behind NAT.")
+    str | None, typer.Option("--public-ip", metavar="IP", help="The public address of a server behind NAT.")
 ]
 Recordings = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Folder of recordings. Default: recordings in $PERSONALIVE_HOME."),
+    typer.Option(metavar="DIR", help="Folder for recordings. Default: recordings in $PERSONALIVE_HOME."),
 ]
 Watermark = Annotated[
     bool | None,
@@ -104,11 +109,13 @@ Header = Annotated[
 Connections = Annotated[
     int | None,
     typer.Option(
-        "--max-connections", metavar="N", help="HTTP connections at a time from one address. Default: 128."
+        "--max-connections", metavar="N", help="Concurrent HTTP connections from one address. Default: 128."
     ),
 ]
 Drain = Annotated[
     float | None,
-    typer.Option("--drain", metavar="SECONDS", help="Time for sessions to end when stopped. Default: 7."),
+    typer.Option(
+        "--drain", metavar="SECONDS", help="Time for sessions to end when the server stops. Default: 7."
+    ),
 ]
 Stalls = Annotated[bool | None, typer.Option("--debug-stalls", hidden=True)]

@@ -1,4 +1,4 @@
-"""`--set NAME=VALUE`: parameters by name, as they come from the command line."""
+"""Parses `--set NAME=VALUE`: parameters by name from the command line."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import typer
 
 
 def parse_settings(assignments: list[str] | None) -> dict[str, object]:
-    """Values by name: JSON where the text is that, else the text itself.
+    """Return values by name: parsed as JSON if possible, else the text itself.
 
-    Raises `typer.BadParameter` for what is not NAME=VALUE.
+    Raises `typer.BadParameter` for text that is not NAME=VALUE.
     """
     values: dict[str, object] = {}
     for setting in assignments or []:

@@ -1,7 +1,6 @@
-"""`personalive bench --share`: what was measured as rows of a Markdown table, to be sent to the project.
+"""`personalive bench --share`: formats the measurements as rows of a Markdown table to be sent to the project.
 
-What a row may hold is listed here, and nothing else gets into it: no names of people, machines or folders, no
-serial numbers, no addresses.
+A row holds only what is listed here: no names of people, machines or folders, no serial numbers, no addresses.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ ADVICE = """The row above has these columns:
 
 {columns}
 
-It names nobody, no machine and no folder. Send it, with what else you want to say, to {place}."""
+It contains no names of people, machines or folders. Send it, with any comments, to {place}."""
 _SYSTEMS = {"Darwin": "macOS"}
 _URL_LABELS = (
     "discussions",
@@ -57,15 +56,15 @@ _URL_LABELS = (
     "repository",
     "source",
 )
-"""Labels of a project's URLs, the best place for a row first."""
-_UNKNOWN_TRACKER = "the issues of the repository that you have personalive from"
+"""Labels of project URLs, the best place for a row first."""
+_UNKNOWN_TRACKER = "the issue tracker of the repository that you got personalive from"
 _UNSAFE_CHARACTERS = re.compile(r"[^\w .,+×=():/–-]")
-"""What is taken out of a cell: nothing that a card, a driver or a version has, and all that breaks a table."""
+"""Characters removed from cells: those that break a table; none occurs in cards, drivers or versions."""
 
 
 @dataclass(frozen=True, slots=True)
 class MachineInfo:
-    """What may be told of a machine."""
+    """The facts about a machine that may be shared."""
 
     card: str
     capability: str
@@ -78,7 +77,7 @@ class MachineInfo:
 
 
 def describe_machine(device: str) -> MachineInfo:
-    """This machine; `device` is the load parameter of that name. Needs PyTorch."""
+    """Describe this machine; `device` is the load parameter of that name. Needs PyTorch."""
     import torch
 
     from personalive.pipelines.diffusion.device.devices import resolve_device
@@ -105,12 +104,12 @@ def describe_machine(device: str) -> MachineInfo:
 
 
 def table_header() -> str:
-    """The table's first two lines."""
+    """Return the table's first two lines."""
     return f"{_format_row(TABLE_COLUMNS)}\n{'|---' * len(TABLE_COLUMNS)}|"
 
 
 def table_rows(result: BenchmarkResult, info: MachineInfo) -> list[str]:
-    """A row for each number of sessions and keyframes that was measured."""
+    """Return a row for each measured number of sessions and keyframes."""
     return [_format_row(_row_cells(result, each, info)) for each in result.steps]
 
 
@@ -141,7 +140,7 @@ def _row_cells(result: BenchmarkResult, row: BenchmarkRow, on: MachineInfo) -> S
 
 
 def _format_settings(settings: Mapping[str, object]) -> str:
-    """Those that are not at their default; folders are never among them."""
+    """Format the settings that differ from their defaults, without folders."""
     return " ".join(f"{name}={value}" for name, value in settings.items() if name != "weights") or "default"
 
 
@@ -150,7 +149,7 @@ def _format_row(cells: Sequence[str]) -> str:
 
 
 def issue_tracker() -> str:
-    """Where a row is sent: what the installed package's URLs say."""
+    """Return where to send a row, by the URLs of the installed package."""
     try:
         urls = metadata("personalive").get_all("Project-URL") or []
     except PackageNotFoundError:
@@ -159,7 +158,7 @@ def issue_tracker() -> str:
 
 
 def pick_tracker_url(urls: Sequence[str]) -> str:
-    """The best of "Label, address" lines, as a package's metadata has them."""
+    """Return the best URL of a package's metadata lines, "Label, address" each."""
     known = {
         label.strip().lower(): address.strip() for label, _, address in (each.partition(",") for each in urls)
     }

@@ -1,4 +1,4 @@
-"""What is printed on terminals that do not know all characters: plainer ones instead, and never a traceback."""
+"""Output on terminals that lack some characters: prints simpler ones instead, and never a traceback."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ASCII_STAND_INS = str.maketrans(
 
 
 def tolerate_unencodable() -> None:
-    """Let standard output and error replace what their encoding lacks, names of files that are no text among it."""
+    """Make stdout and stderr replace characters that their encoding lacks, and undecodable bytes of file names."""
     codecs.register_error(_ERROR_HANDLER, _replace_unencodable)
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)  # None without a console, or one that was replaced
@@ -34,7 +34,7 @@ def _replace_unencodable(error: UnicodeError) -> tuple[str, int]:
 
 
 def _to_ascii(character: str) -> str:
-    """ASCII for a character: a known stand-in, its letter without marks, or a question mark."""
+    """Return ASCII for a character: a known replacement, its letter without marks, or a question mark."""
     known = character.translate(_ASCII_STAND_INS)
     if known.isascii():
         return known

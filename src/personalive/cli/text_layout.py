@@ -1,4 +1,4 @@
-"""Text as wide as the terminal: broken between words, and tables that turn into lists where they do not fit."""
+"""Fits text to the terminal: wraps it between words, and turns tables that do not fit into lists."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Sequence
 from typing import TextIO
 
 NARROW_WIDTH = 80
-"""Columns below which help is laid out as a list."""
+"""Terminal width in columns below which help is shown as a list."""
 _MIN_WIDTH = 20
 
 
 def terminal_width(stream: TextIO) -> int | None:
-    """How wide lines may be on a terminal; None for files and pipes, where programs may read them."""
+    """Return the line width of a terminal; None for files and pipes, whose readers may be programs."""
     return max(shutil.get_terminal_size().columns, _MIN_WIDTH) if stream.isatty() else None
 
 
 def wrap(text: str, width: int | None, *, hanging: int = 0) -> str:
-    """Break the lines of a text between words, at `width` columns; what follows is indented `hanging` more.
+    """Wrap the lines of a text between words at `width` columns; continuation lines get `hanging` more indentation.
 
-    A word that is longer, such as a path, stays whole.
+    A longer word, such as a path, is not broken.
     """
     if width is None:
         return text
@@ -45,7 +45,7 @@ def wrap(text: str, width: int | None, *, hanging: int = 0) -> str:
 
 
 def format_definition(term: str, text: str, width: int | None, *, indent: int) -> str:
-    """A head and the text to its right from column `indent` on, or below it where that leaves little room."""
+    """Format a term and its text from column `indent` on, or below the term where that leaves little room."""
     if width is not None and width - indent < 30:
         deeper = " " * (len(term) - len(term.lstrip()) + 4)
         return wrap(term.rstrip(), width, hanging=2) + (f"\n{wrap(deeper + text, width)}" if text else "")
@@ -54,9 +54,9 @@ def format_definition(term: str, text: str, width: int | None, *, indent: int) -
 
 
 def format_table(rows: Sequence[Sequence[str]], width: int | None, *, right: bool = False) -> str:
-    """Rows, of which the first is the head, in columns; where they do not fit, each as a list of its cells.
+    """Format rows, the first being the header, in columns; where they do not fit, each as a list of its cells.
 
-    `right`: all columns but the first are set to the right.
+    `right`: align all columns except the first to the right.
     """
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if width is None or sum(widths) + 2 * (len(widths) - 1) <= width:

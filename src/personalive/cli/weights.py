@@ -1,4 +1,4 @@
-"""`personalive weights`: check a set of weights, convert it, make one of random weights."""
+"""`personalive weights`: checks or converts a set of weights, or makes one of random weights."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _BYTES_PER_MB = 1e6
 
 app = typer.Typer(
     name="weights",
-    help="Check, convert or make the weights of the personalive pipeline.",
+    help="Check or convert the weights of the personalive pipeline, or make random ones.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
 
 
 class DtypeOption(StrEnum):
-    """Floating types that weights can be stored in."""
+    """Floating types for storing weights."""
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
@@ -35,7 +35,7 @@ class DtypeOption(StrEnum):
 
 
 class RandomSetSize(StrEnum):
-    """Sizes that random weights come in."""
+    """Sizes of random weights."""
 
     SMALL = "small"
     RELEASED = "released"
@@ -53,7 +53,7 @@ personalive weights convert fast
 
 personalive weights convert fast --from ~/PersonaLive/pretrained_weights --dtype float16
 
-Half the size with --dtype float16, which is what a GPU computes in anyway.
+--dtype float16, in which a GPU computes anyway, halves the size.
 """
 _MAKE_TEST_EPILOG = """Examples:
 
@@ -61,7 +61,7 @@ personalive weights make-test /tmp/weights
 
 personalive weights check /tmp/weights
 
-What such weights animate looks like coloured noise; everything around it is the real thing.
+The frames that such weights make look like coloured noise; everything else works as with real weights.
 """
 
 _Directory = Annotated[
@@ -75,9 +75,9 @@ _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only."
 def check(directory: _Directory = None, *, quiet: _Quiet = False) -> None:
     """Verify that a set can be loaded: every file, every entry, every number that is used.
 
-    Exits with 2 and names the file and the entry where something is missing, left over, misshapen or not finite,
-    and the file whose checksums say that it was harmed.
-    What is left over is no hindrance to loading, which warns of it.
+    Exits with 2 and names the file and the entry where something is missing, unexpected, of a wrong shape or not
+    finite, and the file whose checksums show damage. Unexpected entries do not prevent loading, which warns of
+    them.
     """
     torch = _import_torch()
     from personalive.cli.progress import show_bytes
@@ -94,18 +94,18 @@ def check(directory: _Directory = None, *, quiet: _Quiet = False) -> None:
         verify_checksums(networks, progress)
     with show_bytes(quiet=quiet) as progress:
         for prepared in fill_networks(networks, torch.device("cpu"), torch.float32, progress):
-            prepared.module.to_empty(device="meta")  # read and found sound: make room for the next
+            prepared.module.to_empty(device="meta")  # it was read and checked: free its memory for the next
             notes.extend(prepared.notes)
     _print_warnings(notes)
     if not quiet:
         head = ("network", "parameters", "stored as", "MB", "files")
         typer.echo(format_table([head, *rows], terminal_width(sys.stdout)))
-        console.print_result("Every entry is there and finite.")
+        console.print_result("All entries are present and finite.")
 
 
 @app.command(epilog=_CONVERT_EPILOG)
 def convert(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The new set's folder; it must not exist.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the new set; it must not exist.")],
     *,
     source: Annotated[
         Path | None,
@@ -113,11 +113,11 @@ def convert(
     ] = None,
     dtype: Annotated[
         DtypeOption | None,
-        typer.Option(help="Store weights as this. Default: as they are.", show_default=False),
+        typer.Option(help="Floating type of the stored weights. Default: unchanged.", show_default=False),
     ] = None,
     quiet: _Quiet = False,
 ) -> None:
-    """Write a set anew as safetensors, one file a network: no pickle, and half the bytes in float16."""
+    """Convert a set to safetensors, one file per network: without pickle, and half as large in float16."""
     torch = _import_torch()
     from personalive.cli.progress import show_bytes
     from personalive.pipelines.diffusion.checkpoints.convert import convert as write
@@ -138,24 +138,26 @@ def convert(
 
 @app.command("make-test", epilog=_MAKE_TEST_EPILOG)
 def make_test(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The set's folder: new or empty.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of the set: new or empty.")],
     *,
     size: Annotated[
         RandomSetSize,
         typer.Option(help="small: seconds on a CPU. released: as large as the real ones, 12 GB."),
     ] = RandomSetSize.SMALL,
     seed: Annotated[int, typer.Option(help="Seed of the weights.")] = 0,
-    dtype: Annotated[DtypeOption, typer.Option(help="Store weights as this.")] = DtypeOption.FLOAT32,
+    dtype: Annotated[
+        DtypeOption, typer.Option(help="Floating type of the stored weights.")
+    ] = DtypeOption.FLOAT32,
     quiet: _Quiet = False,
 ) -> None:
-    """Make a set of seeded random weights, laid out like the released ones: to try everything but the picture."""
+    """Make a set of seeded random weights in the released layout, for tests of everything except the picture."""
     torch = _import_torch()
     from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_weights
 
     report = (lambda name: None) if quiet else (lambda name: console.print_status(f"writing {name}"))
     write_random_weights(directory, variant=size, seed=seed, dtype=getattr(torch, dtype), progress=report)
     if not quiet:
-        console.print_result(f"Random weights, good for tests only, are in {directory}.")
+        console.print_result(f"Random weights, for tests only, are in {directory}.")
 
 
 def _print_warnings(notes: list[str]) -> None:

@@ -402,7 +402,7 @@ def test_killed_on_the_way_it_goes_on_where_it_was(
         _, err = process.communicate(timeout=20)
     assert process.returncode == code
     assert "Traceback" not in err
-    assert ("interrupted: run the same command again to go on from here" in err) == (code == 130)
+    assert ("interrupted: run the same command again to continue" in err) == (code == 130)
     there = half.stat().st_size
     assert 60_000 <= there < SIZE
     assert half.read_bytes() == hub.content(FIRST)[:there]
