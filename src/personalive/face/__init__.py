@@ -1,1 +1,1 @@
-"""Faces in frames: landmarks, head pose, crops that follow a face, and putting an animated crop back."""
+"""Faces in frames: landmarks, head pose, crops that follow a face, and pasting an animated crop back."""

@@ -42,7 +42,7 @@ _MAX_SHIFT = 0.15
 
 @dataclass(frozen=True, slots=True)
 class CropBox:
-    """A rectangle in pixels of a frame; may be fractional and may reach over the frame's edges."""
+    """A rectangle in pixels of a frame. It may be fractional and may reach over the frame's edges."""
 
     left: float
     top: float
@@ -211,7 +211,7 @@ def _outside_weights(
 
 
 class FollowCrop:
-    """A crop that follows a driving face like a calm camera operator.
+    """A crop that follows a driving face smoothly.
 
     While the head stays within a small tolerance of the crop's target, the crop does not move: neither the
     landmarks' noise nor talking shifts it. When the head strays farther, the crop follows and eases in and
@@ -273,7 +273,7 @@ class FollowCrop:
         self._filter.reset()
 
     def state(self) -> dict[str, Any]:
-        """All that `restore` needs, as JSON."""
+        """Return all that `restore` needs, as JSON."""
         target = None if self._target is None else self._target.tolist()
         return {
             "size": self._image_size,

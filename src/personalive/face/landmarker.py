@@ -24,7 +24,7 @@ _MIN_PRESENCE_LOGIT = 0.0
 
 
 class FaceLandmarker:
-    """A finder of face landmarks. Not thread-safe. `max_faces` bounds the number of faces per image."""
+    """A detector of face landmarks. Not thread-safe. `max_faces` bounds the number of faces per image."""
 
     def __init__(self, *, max_faces: int = 4) -> None:
         self.box_detector = FaceBoxDetector()

@@ -55,7 +55,7 @@ class OneEuroFilter:
         """Return the filtered sample, float64 of the sample's shape; `time` in seconds.
 
         A repeated time, to the microsecond, leaves the output as it was. Raises `ValueError` where the shape
-        changes without a `reset` or a value is not finite: it would stay in the filter for good.
+        changes without a `reset` or a value is not finite: it would stay in the filter forever.
         """
         sample = np.asarray(value, np.float64)
         if not np.isfinite(sample).all():

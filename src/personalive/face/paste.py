@@ -1,4 +1,4 @@
-"""Putting an animated crop back into the still it was cut from, without a visible seam."""
+"""Pasting of an animated crop into the still from which it was cut, without a visible seam."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A face drawn from the canonical mesh: a picture of nobody, on which the landmark network can be checked."""
+"""A face drawn from the canonical mesh: a picture of no real person, to check the landmark network with."""
 
 from __future__ import annotations
 

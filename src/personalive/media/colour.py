@@ -36,7 +36,7 @@ Orient = Callable[[Image], Image]
 def to_rgb(frame: av.VideoFrame, width: int, height: int) -> Image:
     """Convert a decoded frame of any pixel format to (height, width, 3) uint8 RGB, scaling it to size.
 
-    Transparency is laid on white, and high dynamic range is mapped to what screens show.
+    Transparency is composited on white, and high dynamic range is mapped to sRGB's range.
     """
     if detect_hdr(frame) is not None:
         return tone_map(frame, width, height)
@@ -66,7 +66,7 @@ def _has_alpha(kind: av.VideoFormat) -> bool:
 
 
 def _composite_on_white(pixels: NDArray[np.uint8]) -> Image:
-    """Lay (height, width, 4) on white: (height, width, 3)."""
+    """Composite (height, width, 4) on white: (height, width, 3)."""
     opaque = pixels[..., 3:]
     if opaque.min() == 255:
         return np.ascontiguousarray(pixels[..., :3])

@@ -35,7 +35,7 @@ def deinterlace(frames: Iterator[av.VideoFrame]) -> Iterator[av.VideoFrame]:
 
 
 class _Deinterlacer:
-    """FFmpeg's bwdif filter for frames of one size and format: it gives as many as it takes, in order."""
+    """FFmpeg's bwdif filter for frames of one size and format: it returns as many as it takes, in order."""
 
     def __init__(self, like: av.VideoFrame) -> None:
         self._kind = _frame_format(like)

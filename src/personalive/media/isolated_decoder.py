@@ -1,4 +1,4 @@
-"""Decode HEIF and AVIF pictures in a separate process.
+"""Decoding of HEIF and AVIF pictures in a separate process.
 
 The cost of such a file is not in its header: a picture of a few pixels may refer to thousands of large tiles. Also,
 the decoders are those of video, and crafted files have crashed such decoders before. A separate process can be

@@ -43,7 +43,7 @@ class VideoReader:
         start: Seconds from the start of the stream.
         end: Seconds from the start of the stream, exclusive; None for all there is.
         max_frames: Deliver at most this many.
-        rotate: Turn the frames clockwise by 0, 90, 180 or 270 degrees more than the file says.
+        rotate: Turn the frames clockwise by 0, 90, 180 or 270 degrees in addition to the file's rotation.
 
     Raises:
         InputError: the span or the rotation is invalid.

@@ -1,4 +1,4 @@
-"""Preparation of a portrait, and its warp by a motion."""
+"""The layers of a portrait, and their warp by a motion."""
 
 from __future__ import annotations
 

@@ -31,5 +31,5 @@ class CustomOp(Generic[Params, Result]):
         return self._function(*args, **kwargs)
 
     def register_fake(self, fake: Callable[Params, Result]) -> Any:
-        """Register, as a decorator, a function that returns an empty result of the right shape, type and layout."""
+        """Decorate a function that returns an empty result of the right shape, type and layout, for a compiler."""
         return self._op.register_fake(fake)

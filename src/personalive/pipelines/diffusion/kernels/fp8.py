@@ -124,7 +124,7 @@ class Float8Linear(nn.Module):
     bias: Tensor | None
 
     def forward(self, codes: Tensor) -> Tensor:
-        """Codes (…, in) → values (…, out)."""
+        """Map codes (…, in) to values (…, out)."""
         if codes.device.type == "cpu":
             exact = (self.weight.float() * (self.factor * self.gain)).to(self.dtype)
             return F.linear(codes.to(self.dtype) / self.gain, exact, self.bias)

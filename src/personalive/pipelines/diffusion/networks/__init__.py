@@ -1,4 +1,4 @@
-"""The networks of the PersonaLive method: tensors in and out, without files or state; they need torch alone."""
+"""The networks of the PersonaLive method: tensors in and out, no files or state, only torch and `kernels`."""
 
 from personalive.pipelines.diffusion.networks.mkl_workaround import initialize_vector_math
 

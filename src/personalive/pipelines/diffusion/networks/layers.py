@@ -160,7 +160,7 @@ class FeedForward(OperationsModule):
         return cast("nn.Linear", self.net[-1]).bias if self.operations.fuses_residual_matmul else None
 
     def add_to(self, total: Tensor, tokens: Tensor) -> Tensor:
-        """Return total + this of tokens, both (B, T, width). It may overwrite total; see `residual_bias`."""
+        """Return total + `forward` of tokens, both (B, T, width). It may overwrite total; see `residual_bias`."""
         if not self.operations.fuses_residual_matmul:
             return total + cast("Tensor", self(tokens))
         return self.operations.add_matmul(total, self.net[0](tokens), cast("nn.Linear", self.net[-1]).weight)
