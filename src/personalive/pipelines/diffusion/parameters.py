@@ -125,12 +125,13 @@ class PersonaLiveLoadParameters(LoadParameters):
             )
         if chunk * levels > _MAX_WINDOW_FRAMES:
             raise ValueError(
-                f"a window of {levels} × {chunk} frames is longer than the {_MAX_WINDOW_FRAMES} that the networks take"
+                f"a window of {levels} × {chunk} frames is longer than the {_MAX_WINDOW_FRAMES} that the "
+                "networks take"
             )
         if (chunk, levels) != (TRAINED_CHUNK_FRAMES, TRAINED_LEVELS) and not self.experimental:
             raise ValueError(
-                f"the released weights were distilled for {TRAINED_LEVELS} levels of {TRAINED_CHUNK_FRAMES} frames; others"
-                " show artefacts: say experimental=true to try"
+                f"the released weights were distilled for {TRAINED_LEVELS} levels of {TRAINED_CHUNK_FRAMES} "
+                "frames; others show artefacts: say experimental=true to try"
             )
         if SKIPPED_LEVELS[self.latency] >= levels:
             raise ValueError(

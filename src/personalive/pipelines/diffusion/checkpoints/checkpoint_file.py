@@ -76,7 +76,7 @@ class CheckpointFile:
                 raise WeightsError(wrong)
             file = cls._open_safetensors(path) if _is_safetensors(path) else cls._open_pickle(path)
         for name in (*file.entries, *file.key_path, *file.skipped):
-            if len(name) > _MAX_NAME_LENGTH or not name.isprintable():  # it could not be shown in an error message
+            if len(name) > _MAX_NAME_LENGTH or not name.isprintable():  # errors could not show it
                 raise WeightsError(
                     f"{path} holds an entry with the name {name[:100]!r}, which cannot be right."
                 )

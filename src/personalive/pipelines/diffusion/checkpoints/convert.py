@@ -65,7 +65,7 @@ def _write_network(prepared: PreparedNetwork, root: Path, out: Path) -> None:
     path = folder / network.converted_file.names[0]
     entries = {network.restore_name(name): tensor for name, tensor in prepared.module.state_dict().items()}
     save_file(entries, path, metadata={"format": "pt"})
-    path.chmod(folder.stat().st_mode & 0o666)  # the library makes it readable by its owner only, ignoring the umask
+    path.chmod(folder.stat().st_mode & 0o666)  # the library lets only the owner read it, ignoring the umask
     if network.config is not None:
         config = network.config.find_in(root)
         if config is not None:

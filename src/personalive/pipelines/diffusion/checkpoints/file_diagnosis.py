@@ -153,7 +153,7 @@ def _header_length(head: bytes) -> int | None:
 
 
 def _described_bytes(path: Path, length: int) -> int:
-    """Return the bytes of tensors that a safetensors header describes; 0 for a bad one, which the library reports."""
+    """Return the bytes of tensors that a safetensors header describes; 0 for a bad header, left to the library."""
     with path.open("rb") as file:
         file.seek(8)
         text = file.read(length)

@@ -1,9 +1,9 @@
 """Inspection of what a file of `torch.save` holds, without making any tensor of it.
 
 `torch.load(weights_only=True)` runs no foreign code, but does everything that a pickle asks of torch: make a tensor
-of a terabyte, resize a storage, unpack a highly compressed zip. Here the pickle is run with stand-ins for everything
-that it names. It passes if it holds what `torch.save` writes for plain values and for tensors that lie within the
-data that the file stores. Only then is the file given to `torch.load`.
+of a terabyte, resize a storage, unpack a highly compressed zip. Here the pickle is run with stand-ins for
+everything that it names. It passes if it holds what `torch.save` writes for plain values and for tensors that lie
+within the data that the file stores. Only then is the file given to `torch.load`.
 """
 
 from __future__ import annotations

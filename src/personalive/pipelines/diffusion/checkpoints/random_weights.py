@@ -1,7 +1,7 @@
 """Sets of seeded random weights in the released layout, for tests, for trials of the program, and for timing.
 
 The frames of such a set look like coloured noise. Its values are well-behaved all the same: activations keep their
-scale from layer to layer, and the keypoints of the motion extractor stay within the image, as with released weights.
+scale from layer to layer, and the motion extractor's keypoints stay within the image, as with released weights.
 """
 
 from __future__ import annotations

@@ -79,8 +79,8 @@ def plan_loading(
 
     `module` is built on the meta device: its meta tensors are to be filled, the others are its constants. Entries
     that belong to nothing are an error where others are missing, or when `strict`. Otherwise they are noted, except
-    those that begin with one of `ignored_prefixes`. When entries are missing, the error names `missing_files`, which
-    may have them.
+    those that begin with one of `ignored_prefixes`. When entries are missing, the error names `missing_files`,
+    which may have them.
 
     Raises `WeightsError` naming files and entries that are missing, left over, or of a wrong shape or type.
     """
@@ -230,8 +230,8 @@ def _load_constants(plan: StateDictPlan, constants: dict[str, Tensor]) -> tuple[
         # The research code computes with what is in its files.
         constants[name] = tensor.to(own.dtype, copy=True, memory_format=torch.contiguous_format)
     return tuple(
-        f"{path}: the file's values are taken for {format_names(names)}, off by up to {farthest:.1g} from what the method "
-        "computes, as after rounding to half precision."
+        f"{path}: the file's values are taken for {format_names(names)}, off by up to {farthest:.1g} from what "
+        "the method computes, as after rounding to half precision."
         for path, names in rounded.items()
     )
 

@@ -27,7 +27,7 @@ _PLAIN_TYPES = (int, float, complex, bool, str, bytes, type(None), NumpyScalar)
 
 @dataclass(frozen=True, slots=True)
 class FoundStateDict:
-    """A checkpoint's tensors by name, the names that lead to them, and the names beside them that are no tensors."""
+    """A checkpoint's tensors by name, the names that lead to them, and the names of other values beside them."""
 
     tensors: Mapping[str, TensorInfo]
     key_path: tuple[str, ...] = ()
@@ -37,8 +37,9 @@ class FoundStateDict:
 def find_state_dict(content: object, path: Path) -> FoundStateDict:
     """Find the state dict in a file's content.
 
-    `path` is for errors, and for a network that is saved under the file's name. Raises `WeightsError` where there is
-    no state dict or more than one, or where something beside the tensors is no number, text, or list or dict of them.
+    `path` is for errors, and for a network that is saved under the file's name. Raises `WeightsError` where there
+    is no state dict or more than one, or where a value beside the tensors is not a number, text, or list or dict of
+    these.
     """
     wrappers: tuple[str, ...] = ()
     while isinstance(content, dict) and not _has_tensors(content) and len(wrappers) < _MAX_DEPTH:

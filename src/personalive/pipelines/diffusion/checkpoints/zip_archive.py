@@ -1,4 +1,4 @@
-"""The zip archive that `torch.save` writes: its records, their checksums, and that all readers see the same ones."""
+"""The zip archive that `torch.save` writes: its records, and checks that readers agree on them and they are whole."""
 
 from __future__ import annotations
 

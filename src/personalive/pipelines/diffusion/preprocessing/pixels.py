@@ -62,7 +62,7 @@ def preprocess_driving(frames: Tensor) -> Tensor:
 
 
 def make_driving_thumbnails(pixels: Tensor, side: int = 256) -> Tensor:
-    """Resize driving pixels (N, 3, h, w) in [-1, 1] to the motion extractor's input, (N, 3, side, side) in [0, 1]."""
+    """Resize driving pixels (N, 3, h, w) in [-1, 1] to (N, 3, side, side) in [0, 1] for the motion extractor."""
     return resize_bilinear(pixels, side, side) / 2 + 0.5
 
 

@@ -1,6 +1,6 @@
 """The folder that keeps compiled code between starts: one per GPU, driver and version, for its owner only.
 
-The code in it is run without a check, so it must be as trustworthy as the program. A folder that anybody else may
+The code in it is run without a check, so it must be as trustworthy as the program. A folder that other users may
 read or write is refused.
 """
 

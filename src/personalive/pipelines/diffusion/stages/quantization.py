@@ -173,8 +173,8 @@ def _is_faster(
 def require_float8(device: torch.device) -> None:
     """Raise `InputError` where the device cannot multiply 8-bit floats.
 
-    Its compute capability is checked, since a library may emulate what a GPU lacks; a product is tried as well, since
-    the library may lack what the GPU can do.
+    Its compute capability is checked, since a library may emulate what a GPU lacks; a product is tried as well,
+    since the library may lack what the GPU can do.
     """
     if device.type == "meta":
         return

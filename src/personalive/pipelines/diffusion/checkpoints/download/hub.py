@@ -102,12 +102,12 @@ class HubClient:
         self._timeout = float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
 
     def list_files(self, repository: Repository, paths: Collection[str]) -> RepositoryListing:
-        """Ask for those files of a repository that it has: one request, where the hub tells sizes and hashes.
+        """Ask which of those files a repository has, by one request where the hub sends sizes and hashes.
 
-        Some mirrors list names alone; they are asked for each file. A file whose size and hash are told nowhere
-        could not be verified, so it counts as not published. What is known of a file goes before what is told.
+        Some mirrors list names only; they are asked for each file. A file without a size and a hash cannot be
+        verified, so it counts as not published. Known digests take precedence over the hub's answer.
 
-        Raises `TransientError` for what may pass, `OfflineError`, `AccessDeniedError`, or `DownloadError`.
+        Raises `TransientError` for temporary failures, `OfflineError`, `AccessDeniedError`, or `DownloadError`.
         """
         from huggingface_hub import HfApi
 
@@ -147,7 +147,7 @@ class HubClient:
         return whole
 
     def _probe_file(self, repository: Repository, commit: str, entry: Any) -> HubFile | None:
-        """Return a file by the headers of its own address, where the ETag is the hash; None without a hash or size."""
+        """Return a file by the headers of its address, where the ETag is the hash; None without a hash or size."""
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         url = hf_hub_url(repository.name, entry.rfilename, revision=commit, endpoint=self._endpoint)
@@ -203,7 +203,7 @@ class HubClient:
             raise self._connection_error(error) from error
 
     def _connection_error(self, error: Exception) -> Exception:
-        """Return the error for a failed connection, with the host's name, since a mirror may redirect to another."""
+        """Return the error for a failed connection, naming the host, since a mirror may redirect to another."""
         host = self._requested_host(error)
         untrusted = environment.explain_untrusted_certificate(error, host)
         if untrusted is not None:  # another attempt would not change that
@@ -217,7 +217,7 @@ class HubClient:
         answered = getattr(error, "response", None)
         try:
             asked = environment.display_host(str((error if answered is None else answered).request.url))
-        except (RuntimeError, AttributeError, ValueError):  # no request was made, or the library does not report it
+        except (RuntimeError, AttributeError, ValueError):  # no request was made, or none is reported
             return self.address
         return self.address if asked == environment.display_host(self._endpoint) else asked
 

@@ -67,7 +67,7 @@ def copy_from_directory(
 
 
 def _find_source_files(source: Path, files: tuple[PublishedFile, ...]) -> dict[PublishedFile, Path]:
-    """Return the files that the source has, with their paths. Raises `copy_from_directory`'s errors on the source."""
+    """Return the files that the source has and their paths. Raises `copy_from_directory`'s errors on the source."""
     if not source.is_dir():
         raise InputError(f"{source} is not a folder: --from takes the one that holds the weights.")
     every = {file: file.find_in(source) for file in files}

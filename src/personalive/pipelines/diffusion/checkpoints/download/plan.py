@@ -108,8 +108,8 @@ def undecided_files(root: Path, files: Sequence[PublishedFile]) -> tuple[Publish
 def decide_base_unet(root: Path) -> bool:
     """Find out whether the set at `root` needs a base UNet, and record it if that can be written.
 
-    Takes seconds, as the loader is imported; where it cannot be, the base is taken to be needed, and where it makes
-    nothing of the files, a base would not mend that.
+    This takes seconds, as the loader is imported. Where it cannot be imported, the answer is that a base is needed.
+    Where it cannot load the files, a base would not help, so the answer is that none is needed.
     """
     try:
         from personalive.pipelines.diffusion.checkpoints.loader import needs_base_unet
@@ -125,7 +125,7 @@ def decide_base_unet(root: Path) -> bool:
 
 
 def _is_converted_unet(path: Path) -> bool:
-    """Return whether a denoising UNet in safetensors, whose header or index is JSON, has entries of all its parts."""
+    """Return whether a denoising UNet has entries of all its parts, by its safetensors header or its index."""
     if path.name.endswith(layout.INDEX_SUFFIX):
         text = path.read_bytes()
         return b'"conv_in.weight"' in text and b".temporal_modules." in text
@@ -154,8 +154,8 @@ def compare(
 ) -> DownloadPlan:
     """Compare each file of the set at `root` with the published one.
 
-    If `thorough`, hashes are compared, and verified files are recorded in the receipt; otherwise a file of the right
-    size counts as whole, and nothing is written. Files with a valid receipt are not read, and need no listing.
+    If `thorough`, hashes are compared, and verified files are recorded in the receipt; otherwise a file of the
+    right size counts as whole, and nothing is written. Files with a valid receipt are not read, and need no listing.
     Raises `DownloadError` when a repository lacks a file, and `OSError`.
     """
     receipt = VerifiedFiles(root)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class DownloadStep:
-    """The state of the work. `stage` is "fetching", "checking" or "copying"; `name` is the file; the rest are bytes.
+    """The state of the work. `stage` is "fetching", "checking" or "copying"; `name` is a file; the rest are bytes.
 
     Bytes that an earlier run left count as done from the start.
     """
@@ -46,7 +46,7 @@ class ProgressTracker:
             self._progress.note(text)
 
     def begin(self, stage: str, name: str, size: int, done: int = 0) -> None:
-        """Begin another file, or another stage of the same one; `done` bytes of it are in the sum of all already."""
+        """Begin another file, or another stage of it; the sum of all includes its first `done` bytes already."""
         self._step = replace(self._step, stage=stage, name=name, size=size, done=done)
         self._report()
 

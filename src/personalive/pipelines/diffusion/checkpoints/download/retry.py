@@ -32,8 +32,9 @@ class RetryPolicy:
     """How often and how long to retry.
 
     After `max_attempts` failures in a row without new bytes, the last error is raised. Waits double from
-    `initial_wait` up to `max_wait` seconds. When the hub asks for a longer wait than `max_requested_wait`, the error
-    is raised at once, so that the user can return later; the hub's limits count requests in windows of five minutes.
+    `initial_wait` up to `max_wait` seconds. When the hub asks for a longer wait than `max_requested_wait`, the
+    error is raised at once, so that the user can return later; the hub's limits count requests in windows of five
+    minutes.
     """
 
     max_attempts: int = 6

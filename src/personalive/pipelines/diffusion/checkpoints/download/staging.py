@@ -44,16 +44,16 @@ def check_free_space(root: Path, needed: int) -> None:
     lacking = needed + _FREE_SPACE_MARGIN - free_space(root)
     if needed and lacking > 0:
         raise DiskFullError(
-            f"{format_bytes(needed)} are to be written into {root}, but its disk lacks {format_bytes(lacking)} for that: "
-            "free as much there, or choose another place with --dir."
+            f"{format_bytes(needed)} are to be written into {root}, but its disk lacks {format_bytes(lacking)} for "
+            "that: free as much there, or choose another place with --dir."
         )
 
 
 @contextmanager
 def lock_folder(root: Path, tracker: ProgressTracker) -> Iterator[Path]:
-    """Make the folder and keep every other download out of it; gives a hidden folder for unfinished files.
+    """Make the folder and lock it against other downloads; yields a hidden folder for unfinished files.
 
-    That one goes when the block ends well, and stays, for the next run to go on from, when it does not.
+    The hidden folder is removed when the block succeeds, and kept otherwise, so that the next run can continue.
 
     Raises `DiskFullError` when the disk fills up within the block, `DownloadError` when the folder cannot be
     written.

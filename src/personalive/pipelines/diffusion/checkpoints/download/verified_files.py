@@ -28,7 +28,7 @@ class Digest:
     value: str
 
     def matches(self, path: Path, advance: Callable[[int], None] = lambda count: None) -> bool:
-        """Read the file and compare its hash. `advance` is called with the bytes of every piece. Raises `OSError`."""
+        """Read the file and compare its hash; `advance` is called with each piece's bytes. Raises `OSError`."""
         hasher = hashlib.new(self.algorithm, usedforsecurity=False)
         if self.algorithm == "sha1":
             hasher.update(b"blob %d\0" % path.stat().st_size)
