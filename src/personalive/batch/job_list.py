@@ -45,19 +45,19 @@ class BatchJob:
 
     @property
     def load_key(self) -> str:
-        """Return a key that is equal for jobs with the same pipeline and load parameters."""
+        """A key that is equal for jobs with the same pipeline and load parameters."""
         names = ("pipeline", "size", "seed")
         parameters = options.select_load_parameters(self.options.get("parameters", {}))
         return _text([*(self.options.get(name) for name in names), parameters])
 
     @property
     def reference_key(self) -> str:
-        """Return a key that is equal for jobs that can share a fused reference."""
+        """A key that is equal for jobs that can share a fused reference."""
         return _text([self.load_key, self.reference, self.options.get("crop")])
 
     @property
     def description(self) -> str:
-        """Return all that defines the job, except for the contents of its files."""
+        """All that defines the job, except for the contents of its files."""
         return _text([self.reference, self.driving, dict(self.options)])
 
 

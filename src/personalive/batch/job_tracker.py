@@ -237,7 +237,7 @@ class JobTracker:
 
     @property
     def records(self) -> list[tuple[BatchJob, JobRecord]]:
-        """Return every job and its record, in the order of the table."""
+        """Every job and its record, in the order of the table."""
         return [(job, self._manifest[name]) for name, job in self._jobs.items()]
 
     def progress(self, stage: str = "") -> BatchProgress:

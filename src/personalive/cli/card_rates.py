@@ -28,7 +28,7 @@ class ExpectedRate:
 
     @property
     def message(self) -> str:
-        """For people."""
+        """The rates as a sentence for people."""
         least, most = self.exact
         how = "as measured" if self.measured else "computed from its datasheet"
         return (

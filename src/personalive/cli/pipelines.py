@@ -73,7 +73,7 @@ def _format_info(card: dict[str, Any]) -> str:
         f"  {'ready' if card['ready'] else 'not available'}: {card['reason']}",
     ]
     if card["remedy"]:
-        lines.append(f"  to mend: {card['remedy']}")
+        lines.append(f"  to fix: {card['remedy']}")
     lines = [wrap(line, terminal_width(sys.stdout), hanging=2) for line in lines]
     for title in ("run_parameters", "load_parameters"):
         lines.append(f"  {title.replace('_', ' ')}:")

@@ -133,12 +133,12 @@ class CheckpointDir:
 
     @property
     def segments(self) -> list[Path]:
-        """Return the files of all finished segments, in order."""
+        """The files of all finished segments, in order."""
         return [segment_path(self.path, index) for index in range(len(self.state.segments))]
 
     @property
     def next_segment(self) -> Path:
-        """Return the path for the file of the next segment."""
+        """The path for the file of the next segment."""
         return segment_path(self.path, len(self.state.segments))
 
     def add_segment(self, frames: int) -> tuple[SegmentInfo, ...]:

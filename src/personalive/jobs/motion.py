@@ -91,7 +91,7 @@ class AnimateMotionJob:
 
     @property
     def animate_job(self) -> AnimateJob:
-        """Return the same job with a clip in place of the motion."""
+        """The same job with a clip in place of the motion."""
         return AnimateJob(
             reference=self.reference,
             driving=self.motion,
