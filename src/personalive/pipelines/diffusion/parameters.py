@@ -53,63 +53,73 @@ class PersonaLiveLoadParameters(LoadParameters):
     )
     dtype: Literal["auto", "float32", "float16", "bfloat16", "float8"] = Field(
         "auto",
-        description="What the networks compute in; auto is float16 on a GPU and float32 elsewhere. float8: parts "
-        "of them in 8 bits, see float8_layers, the rest in float16; needs a GPU that can, and costs some quality.",
+        description="The type that the networks compute in; auto is float16 on a GPU and float32 elsewhere. float8: "
+        "parts of them compute in 8 bits, see float8_layers, and the rest in float16; needs a GPU that "
+        "supports it, and costs some quality.",
     )
     float8_layers: Float8Layers = Field(
         "feed-forwards",
-        description="With dtype=float8, what is computed in 8 bits where that is faster: feed-forwards is the "
-        "denoising UNet's widest ones, unet all of its feed-forwards and its convolutions, decoder the decoder's "
-        "convolutions too, all the UNet's projections too. Each is faster than the one before, and less exact.",
+        description="With dtype=float8, the layers that compute in 8 bits where that is faster: feed-forwards is the "
+        "denoising UNet's widest ones, unet all of its feed-forwards and its convolutions, decoder the "
+        "decoder's convolutions too, all the UNet's projections too. Each is faster than the one before, "
+        "and less exact.",
     )
     kernels: Literal["auto", "pytorch"] = Field(
         "auto",
-        description="What norms, gates, residuals and attention are computed by; auto measures fused kernels and "
-        "PyTorch's at the first start on a CUDA device and takes the faster for each shape; pytorch is PyTorch's "
-        "alone, as on other devices.",
+        description="The implementation of norms, gates, residuals and attention; auto measures fused kernels and "
+        "PyTorch's at the first start on a CUDA device and uses the faster for each shape; pytorch uses "
+        "PyTorch's only, as on other devices.",
     )
     compile: Literal["auto", "off", "graphs", "full"] = Field(
         "auto",
-        description="graphs records each step on a CUDA device once and replays it; full compiles the networks "
-        "before, which takes a C++ compiler, and minutes the first time; auto is graphs on CUDA and off elsewhere.",
+        description="graphs records each step on a CUDA device once and replays it; full also compiles the networks "
+        "before, which needs a C++ compiler, and takes minutes the first time; auto is graphs on CUDA and "
+        "off elsewhere.",
     )
     batch_sessions: int = Field(
         1,
         ge=1,
         le=4,
-        description="Where steps are compiled or recorded: sessions that may share one call of the networks. Each "
-        "number up to it is prepared for while loading; more sessions are stepped in turn.",
+        description="How many sessions may share one call of the networks where steps are compiled or recorded. Each "
+        "number up to it is prepared while loading; more sessions are stepped in turn.",
     )
     low_vram: LowVram = Field(
         "auto",
-        description="What is given up for a GPU's memory; auto lets what is free when loading decide. off: "
-        "nothing. on (or true): what only a new reference or keyframe needs waits on the host, and frames are "
-        "decoded one by one. half, most, stream: half, 70 % or all of the denoising UNet comes from the host at "
-        "every step. least: all of it, and steps are not recorded.",
+        description="What is given up to save GPU memory; auto decides by the memory that is free when loading. off: "
+        "nothing. on (or true): what only a new reference or keyframe needs waits on the host, and frames "
+        "are decoded one by one. half, most, stream: half, 70 % or all of the denoising UNet comes from "
+        "the host at every step. least: all of it, and steps are not recorded.",
     )
     vae: Literal["full", "tiny"] = Field(
-        "full", description="Which autoencoder makes pictures of latents; tiny is faster and a little worse."
+        "full", description="The autoencoder that decodes frames; tiny is faster and a little worse."
     )
     attention: Literal["auto", "math", "flash", "efficient", "cudnn"] = Field(
         "auto",
-        description="PyTorch's attention kernel, where none of ours is used; auto is the fastest for each shape "
+        description="PyTorch's attention kernel, where no fused kernel is used; auto is the fastest for each shape "
         "where kernels=auto measures, and otherwise lets PyTorch choose.",
     )
     latency: Literal["quality", "balanced", "low", "lowest"] = Field(
         "quality",
-        description="Noise levels left undone to show frames earlier: 0, 1, 2 or 3, for a delay of 12, 8, 4 or 0 "
-        "frames with four levels.",
+        description="How many noise levels are skipped to show frames earlier: 0, 1, 2 or 3, for a delay of 12, 8, 4 "
+        "or 0 frames with four levels.",
     )
-    temporal_window_size: int = Field(TRAINED_CHUNK_FRAMES, ge=1, le=8, description="Frames of a chunk.")
-    temporal_adaptive_step: int = Field(TRAINED_LEVELS, ge=2, le=8, description="Noise levels in the window.")
+    temporal_window_size: int = Field(
+        TRAINED_CHUNK_FRAMES, ge=1, le=8, description="The number of frames in a chunk."
+    )
+    temporal_adaptive_step: int = Field(
+        TRAINED_LEVELS, ge=2, le=8, description="The number of noise levels in the window."
+    )
     num_inference_steps: int = Field(
-        TRAINED_LEVELS, ge=1, le=8, description="Denoising steps of each chunk: as many as there are levels."
+        TRAINED_LEVELS,
+        ge=1,
+        le=8,
+        description="The number of denoising steps of each chunk, which equals the number of levels.",
     )
     max_keyframes: int = Field(
         3, ge=0, le=3, description="How many history keyframes a session may keep beside the reference."
     )
     face_detection: bool = Field(
-        True, description="Look for the face in driving frames; False takes every frame, whole, as one face."
+        True, description="Detect the face in driving frames; False takes every whole frame as one face."
     )
     experimental: bool = Field(
         False, description="Allow window settings that the released weights were not trained for."
@@ -154,19 +164,28 @@ class PersonaLiveRunParameters(RunParameters):
     """How the driver's motion is transferred to the reference; may change while a session runs."""
 
     expression: float = Field(
-        1.0, ge=0.0, le=2.0, description="Strength of the expression: 0 the reference's own, 1 the driver's."
+        1.0, ge=0.0, le=2.0, description="Strength of the expression: 0 is the reference's, 1 the driver's."
     )
     pose: float = Field(
-        1.0, ge=0.0, le=1.5, description="Strength of head turns: 0 the reference's own pose, 1 the driver's."
+        1.0, ge=0.0, le=1.5, description="Strength of head turns: 0 is the reference's pose, 1 the driver's."
     )
-    translation: float = Field(0.5, ge=0.0, le=1.0, description="How much the head's shifting is followed.")
-    scale: float = Field(0.0, ge=0.0, le=1.0, description="How much of nearing and receding is followed.")
+    translation: float = Field(
+        0.5, ge=0.0, le=1.0, description="How much the output follows the head's shifts."
+    )
+    scale: float = Field(
+        0.0,
+        ge=0.0,
+        le=1.0,
+        description="How much the output follows the head as it comes nearer or moves away.",
+    )
     smoothing: float = Field(
         0.0,
         ge=0.0,
         le=1.0,
-        description="Calms turns, shifts and nearing: 0 as they are, 1 calmest and latest.",
+        description="Smooths turns, shifts and changes of size: 0 not at all, 1 most, with the longest lag.",
     )
     keyframe_threshold: float = Field(
-        17.0, ge=0.0, description="How new an expression must be to become a history keyframe."
+        17.0,
+        ge=0.0,
+        description="How different an expression must be from all before to become a history keyframe.",
     )

@@ -1,4 +1,4 @@
-"""The zip archive that `torch.save` writes: its records, and checks that readers agree on them and they are whole."""
+"""The zip archive that `torch.save` writes: its records, and checks that all readers see the same, whole ones."""
 
 from __future__ import annotations
 

@@ -132,7 +132,8 @@ def _raise_connection_error(
     hub: HubClient, item: DownloadItem, received: int, error: TransientError
 ) -> NoReturn:
     again = (
-        f"run the same command again to go on at {format_bytes(received)} of {format_bytes(item.published.size)}"
+        f"run the same command again to go on at {format_bytes(received)} of "
+        f"{format_bytes(item.published.size)}"
     )
     if error.busy:
         raise rate_limit_error(hub, error, f"then {again}") from error

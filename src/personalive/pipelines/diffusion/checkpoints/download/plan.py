@@ -155,8 +155,8 @@ def compare(
     """Compare each file of the set at `root` with the published one.
 
     If `thorough`, hashes are compared, and verified files are recorded in the receipt; otherwise a file of the
-    right size counts as whole, and nothing is written. Files with a valid receipt are not read, and need no listing.
-    Raises `DownloadError` when a repository lacks a file, and `OSError`.
+    right size counts as whole, and nothing is written. Files with a valid receipt are not read, and need no
+    listing. Raises `DownloadError` when a repository lacks a file, and `OSError`.
     """
     receipt = VerifiedFiles(root)
     items = []
