@@ -115,9 +115,7 @@ def build_eye(image: Image, landmarks: Float, eye: Eye) -> EyeLayers:
     region = PixelRect.bounding(
         landmarks[np.concatenate([eye.ring, eye.crease, eye.under])], _image_size(image), 0.3 * width
     )
-    if (
-        region.is_empty
-    ):  # an eye beyond the picture's edge: the nearest pixel replaces it unseen
+    if region.is_empty:  # an eye beyond the picture's edge: the nearest pixel replaces it unseen
         left, top = min(region.left, image.shape[1] - 1), min(region.top, image.shape[0] - 1)
         region = PixelRect(left, top, left + 1, top + 1)
     patch = np.ascontiguousarray(region.crop(image))

@@ -66,7 +66,7 @@ class Operations(Protocol):
         """Return the convolution of x (N, C, h, w), and its bias (C',) if the caller has to add it, else None."""
 
     def conv_relu(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
-        """Return ReLU of the sum of x's convolution, its bias and the residual: x (N, C, h, w) → (N, C', h', w')."""
+        """Return ReLU of the sum of x's convolution, its bias and the residual: (N, C, h, w) → (N, C', h', w')."""
 
     def batch_norm_relu(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
         """Return ReLU of x (N, C, h, w) normed by the norm's running statistics."""
