@@ -53,55 +53,55 @@ class PersonaLiveLoadParameters(LoadParameters):
     )
     dtype: Literal["auto", "float32", "float16", "bfloat16", "float8"] = Field(
         "auto",
-        description="The type that the networks compute in; auto is float16 on a GPU and float32 elsewhere. float8: "
-        "parts of them compute in 8 bits, see float8_layers, and the rest in float16; needs a GPU that "
-        "supports it, and costs some quality.",
+        description="The type that the networks compute in; auto is float16 on a GPU and float32 "
+        "elsewhere. float8: parts of them compute in 8 bits, see float8_layers, and the rest in float16; "
+        "needs a GPU that supports it, and costs some quality.",
     )
     float8_layers: Float8Layers = Field(
         "feed-forwards",
-        description="With dtype=float8, the layers that compute in 8 bits where that is faster: feed-forwards is the "
-        "denoising UNet's widest ones, unet all of its feed-forwards and its convolutions, decoder the "
-        "decoder's convolutions too, all the UNet's projections too. Each is faster than the one before, "
-        "and less exact.",
+        description="With dtype=float8, the layers that compute in 8 bits where that is faster: "
+        "feed-forwards is the denoising UNet's widest ones, unet all of its feed-forwards and its "
+        "convolutions, decoder the decoder's convolutions too, all the UNet's projections too. Each is "
+        "faster than the one before, and less exact.",
     )
     kernels: Literal["auto", "pytorch"] = Field(
         "auto",
-        description="The implementation of norms, gates, residuals and attention; auto measures fused kernels and "
-        "PyTorch's at the first start on a CUDA device and uses the faster for each shape; pytorch uses "
-        "PyTorch's only, as on other devices.",
+        description="The implementation of norms, gates, residuals and attention; auto measures fused "
+        "kernels and PyTorch's at the first start on a CUDA device and uses the faster for each shape; "
+        "pytorch uses PyTorch's only, as on other devices.",
     )
     compile: Literal["auto", "off", "graphs", "full"] = Field(
         "auto",
-        description="graphs records each step on a CUDA device once and replays it; full also compiles the networks "
-        "before, which needs a C++ compiler, and takes minutes the first time; auto is graphs on CUDA and "
-        "off elsewhere.",
+        description="graphs records each step on a CUDA device once and replays it; full also compiles the "
+        "networks before, which needs a C++ compiler, and takes minutes the first time; auto is graphs on "
+        "CUDA and off elsewhere.",
     )
     batch_sessions: int = Field(
         1,
         ge=1,
         le=4,
-        description="How many sessions may share one call of the networks where steps are compiled or recorded. Each "
-        "number up to it is prepared while loading; more sessions are stepped in turn.",
+        description="How many sessions may share one call of the networks where steps are compiled or "
+        "recorded. Each number up to it is prepared while loading; more sessions are stepped in turn.",
     )
     low_vram: LowVram = Field(
         "auto",
-        description="What is given up to save GPU memory; auto decides by the memory that is free when loading. off: "
-        "nothing. on (or true): what only a new reference or keyframe needs waits on the host, and frames "
-        "are decoded one by one. half, most, stream: half, 70 % or all of the denoising UNet comes from "
-        "the host at every step. least: all of it, and steps are not recorded.",
+        description="What is given up to save GPU memory; auto decides by the memory that is free when "
+        "loading. off: nothing. on (or true): what only a new reference or keyframe needs waits on the "
+        "host, and frames are decoded one by one. half, most, stream: half, 70 % or all of the denoising "
+        "UNet comes from the host at every step. least: all of it, and steps are not recorded.",
     )
     vae: Literal["full", "tiny"] = Field(
         "full", description="The autoencoder that decodes frames; tiny is faster and a little worse."
     )
     attention: Literal["auto", "math", "flash", "efficient", "cudnn"] = Field(
         "auto",
-        description="PyTorch's attention kernel, where no fused kernel is used; auto is the fastest for each shape "
-        "where kernels=auto measures, and otherwise lets PyTorch choose.",
+        description="PyTorch's attention kernel, where no fused kernel is used; auto is the fastest for "
+        "each shape where kernels=auto measures, and otherwise lets PyTorch choose.",
     )
     latency: Literal["quality", "balanced", "low", "lowest"] = Field(
         "quality",
-        description="How many noise levels are skipped to show frames earlier: 0, 1, 2 or 3, for a delay of 12, 8, 4 "
-        "or 0 frames with four levels.",
+        description="How many noise levels are skipped to show frames earlier: 0, 1, 2 or 3, for a delay "
+        "of 12, 8, 4 or 0 frames with four levels.",
     )
     temporal_window_size: int = Field(
         TRAINED_CHUNK_FRAMES, ge=1, le=8, description="The number of frames in a chunk."
