@@ -1,7 +1,7 @@
-"""One session into one file: frames that come when they come, written at a constant rate by a thread of its own.
+"""Record one session to one file: a separate thread writes its frames at a constant rate.
 
-The file is written in fragments, under a hidden name, and made a complete one at the end. Whatever ends it before,
-what was recorded until then is kept: by this process, or by the next one that looks into the folder.
+The file is written in fragments under a hidden name, and made a complete one at the end. If the recording is cut
+short, what was recorded until then is kept: by this process, or by the next one that looks into the folder.
 """
 
 from __future__ import annotations
@@ -36,22 +36,22 @@ from personalive.server.sessions.playout_buffer import SentFrame
 _log = logging.getLogger(__name__)
 
 MIN_FREE_BYTES = 256 * 2**20
-"""A recording ends while there is still so much room: the file must be completed, and others need the disk too."""
+"""Free bytes at which a recording ends: its file must still be completed, and others need the disk too."""
 _MAX_PENDING_BYTES = 64 * 2**20
-"""How much may wait for the encoder; what comes then is dropped, and the frame before it stands longer."""
+"""Bytes of frames that may wait for the encoder. Further frames are dropped; the one before is shown longer."""
 _MAX_GAP_S = 5.0
-"""A longer gap between two frames is cut down to that. A stream that stands still repeats its frame each second,
-so such a gap is a clock that jumped."""
+"""Longest gap between two frames, in seconds; longer ones are shortened to it. A session without new frames
+repeats its last one each second, so a longer gap means that a clock has jumped."""
 _DISK_CHECK_INTERVAL_S = 2
 _MAX_ERRNO = 4096
-"""FFmpeg's own errors have larger numbers, of which the system knows nothing."""
+"""FFmpeg's own errors have larger numbers, which the system does not know."""
 
 
 @dataclass(slots=True)
 class RecordingProgress:
-    """What was recorded so far. The recording's thread writes, others read.
+    """What was recorded so far. Only the recording's thread writes it; others read it.
 
-    `error` is why there is no file, `note` why it ended by itself.
+    `error` is why there is no file, `note` why the recording ended early.
     """
 
     frames: int = 0
@@ -62,9 +62,10 @@ class RecordingProgress:
 
 
 class SessionRecorder:
-    """`put_frame` frames of a session, then `finish`; the file appears at `path` when it is complete.
+    """A recorder for one session: call `put_frame` for each frame, then `finish`.
 
-    Put from one thread only. Nothing here waits but the recorder's own thread, which calls `on_end` last.
+    The file appears at `path` when it is complete. Call `put_frame` from one thread only. No method blocks; the
+    recorder's own thread does the work and calls `on_end` last.
     """
 
     def __init__(
@@ -92,11 +93,11 @@ class SessionRecorder:
 
     @property
     def seconds(self) -> float:
-        """Length of what was written so far."""
+        """Length of what was written so far, in seconds."""
         return self.progress.frames / self.fps
 
     def put_frame(self, frame: SentFrame) -> None:
-        """The next frame; dropped, and counted, when the encoder is too far behind."""
+        """Add the next frame. It is dropped, and counted, when the encoder is too far behind."""
         if self._finished:
             return
         if self._budget.acquire(frame.image.nbytes):
@@ -160,11 +161,11 @@ class SessionRecorder:
                     break
 
     def _has_disk_space(self) -> bool:
-        """Raises `OSError` where the folder is gone."""
+        """Return whether the disk has enough free space. Raises `OSError` where the folder is gone."""
         return shutil.disk_usage(self.path.parent).free >= self._min_free_bytes
 
     def _iter_queued(self) -> Iterator[VideoFrame]:
-        """Frames as they were put, their times from 0 on and never decreasing."""
+        """Yield the frames in the order they were put, with times that start at 0 and never decrease."""
         time = last = 0.0
         index = 0
         while (frame := self._queue.get()) is not None:
@@ -173,7 +174,7 @@ class SessionRecorder:
                 time += min(max(frame.time - last, 0.0), _MAX_GAP_S)
             if time >= self._max_duration_s:
                 self.progress.note = (
-                    f"The recording ended by itself after {self._max_duration_s:g} s, the most there is."
+                    f"The recording ended after {self._max_duration_s:g} s, the longest that is allowed."
                 )
                 return
             last = frame.time
@@ -182,7 +183,7 @@ class SessionRecorder:
 
 
 def _describe_os_error(error: Exception) -> str:
-    """What the system says, without the file that it says it of."""
+    """Return the system's message for the error, without the file name."""
     number = getattr(error, "errno", None)
     if isinstance(number, int) and 0 < number < _MAX_ERRNO:
         return os.strerror(number)
@@ -192,18 +193,21 @@ def _describe_os_error(error: Exception) -> str:
 def _describe_loss(error: Exception) -> str:
     if isinstance(error, MediaError):
         return "Nothing of it reached the disk."
-    return f"The recordings' folder cannot be used ({_describe_os_error(error)}); what reached it is listed when it can."
+    return (
+        f"The recordings' folder cannot be used ({_describe_os_error(error)}); what reached it is listed when it "
+        "can."
+    )
 
 
 class _ByteBudget:
-    """Counts bytes that wait, for a thread that adds and one that takes away."""
+    """A limit on the bytes that wait, for a thread that adds and one that removes."""
 
     def __init__(self, limit: int) -> None:
         self._free = limit
         self._lock = threading.Lock()
 
     def acquire(self, count: int) -> bool:
-        """Whether there was room for so many."""
+        """Reserve `count` bytes; return False where there is no room for them."""
         with self._lock:
             if count > self._free:
                 return False
@@ -211,6 +215,6 @@ class _ByteBudget:
             return True
 
     def release(self, count: int) -> None:
-        """So many wait no longer."""
+        """Free `count` bytes that were reserved."""
         with self._lock:
             self._free += count

@@ -35,13 +35,13 @@ _RECOVERED_NOTE = "The server ended before this recording did: what reached the 
 
 
 class InsufficientStorageError(HttpError):
-    """There is no room for a recording."""
+    """Raised where there is no room for a recording."""
 
     status = 507
 
 
 class RecordingInfo(BaseModel):
-    """A recording: running, complete (`note` says where it ended early), or failed."""
+    """A recording that is running, complete (`note` says why, if it ended early), or failed."""
 
     recording_id: str
     state: Literal["recording", "finished", "failed"]
@@ -55,7 +55,7 @@ class RecordingInfo(BaseModel):
     height: int | None = None
     bytes: int | None = Field(None, description="Size of the complete file.")
     url: str | None = Field(None, description="Where the complete file is fetched.")
-    note: str | None = Field(None, description="Why it ended by itself, or failed.")
+    note: str | None = Field(None, description="Why it ended early, or failed.")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,11 +66,14 @@ class _ActiveRecording:
     recorder: SessionRecorder
     done: asyncio.Future[RecordingInfo]
     is_awaited: asyncio.Event = field(default_factory=asyncio.Event)
-    """Whether somebody waits for its end."""
+    """Set when a request waits for its end."""
 
 
 class RecordingManager:
-    """Use it on the event loop only. Holds at most `MAX_FILES` files; nothing is ever deleted unasked."""
+    """All recordings. Use it on the event loop only.
+
+    At most `max_files` files are kept, and none is deleted unless a client asks for it.
+    """
 
     def __init__(
         self, directory: Path, *, max_duration_s: float = MAX_DURATION_S, max_files: int = MAX_FILES
@@ -83,11 +86,11 @@ class RecordingManager:
         self._ended: dict[str, RecordingInfo] = {}
         self._watched_sessions: set[str] = set()
         self._recovered: set[str] = set()
-        self._unreported: dict[str, RecordingInfo] = {}  # by the session's id: ended, and nobody was told yet
+        self._unreported: dict[str, RecordingInfo] = {}  # by the session's id: ended, and not yet returned
         self._recovery_task: asyncio.Task[None] | None = None
 
     def start_recovery(self) -> None:
-        """Begin to complete what another process, or a disk that was gone, has left in the folder."""
+        """Start to complete the files that another process, or a lost disk, has left unfinished in the folder."""
         if self._recovery_task is None or self._recovery_task.done():
             self._recovery_task = asyncio.get_running_loop().create_task(
                 self._recover(), name="sweep-recordings"
@@ -106,10 +109,12 @@ class RecordingManager:
     async def start(
         self, session: ServerSession, *, fps: float = DEFAULT_FPS, reference_sha256: str | None = None
     ) -> RecordingInfo:
-        """Begin to record what a session sends. The file's provenance names its pipeline and reference.
+        """Start to record what a session sends. The file's provenance names its pipeline and reference.
 
-        Raises `ConflictError` where it is recorded already, `InsufficientStorageError` where there is no room, `InputError`
-        for a rate that cannot be.
+        Raises:
+            ConflictError: The session is being recorded already.
+            InsufficientStorageError: There is no room for a recording.
+            InputError: The rate is not possible.
         """
         async with self._start_lock:  # one at a time, so that two cannot take the last place
             if session.id in self._running:
@@ -124,9 +129,9 @@ class RecordingManager:
         return self._make_info(running)
 
     async def finish(self, session_id: str) -> RecordingInfo:
-        """End a session's recording; returns when the file is complete. One that ended by itself is told once.
+        """End a session's recording, and return when the file is complete.
 
-        Raises `NotFoundError`.
+        A recording that has ended early is returned once. Raises `NotFoundError` where there is none.
         """
         running = self._running.get(session_id)
         if running is None:
@@ -136,11 +141,11 @@ class RecordingManager:
             return ended
         running.is_awaited.set()
         running.recorder.finish()
-        # A client that goes away must not take the result from the one that still waits.
+        # A client that disconnects must not cancel the result for another one that still waits.
         return await asyncio.shield(running.done)
 
     async def stop(self) -> None:
-        """End all recordings; returns when their files are complete."""
+        """End all recordings, and return when their files are complete."""
         if self._recovery_task is not None:
             self._recovery_task.cancel()
         ends = [running.done for running in self._running.values()]
@@ -149,7 +154,7 @@ class RecordingManager:
         await asyncio.gather(*map(asyncio.shield, ends))
 
     async def all(self) -> list[RecordingInfo]:
-        """Every recording, newest first."""
+        """Return every recording, newest first."""
         found = await asyncio.to_thread(self._list_files)
         if await asyncio.to_thread(self._has_unfinished):
             self.start_recovery()
@@ -159,7 +164,10 @@ class RecordingManager:
         return sorted(told.values(), key=lambda info: info.started_at, reverse=True)
 
     async def get_path(self, id: str) -> Path:
-        """The complete file of that id. Raises `NotFoundError`, and `ConflictError` while it is being written."""
+        """Return the path of a complete file.
+
+        Raises `NotFoundError` where there is none, and `ConflictError` while it is being written.
+        """
         self._require_ended(id)
         path = self._make_path(id)
         if not await asyncio.to_thread(path.is_file):
@@ -167,7 +175,7 @@ class RecordingManager:
         return path
 
     async def delete(self, id: str) -> None:
-        """Remove a complete file, or the note of a failed one. Raises as `get_path` does."""
+        """Remove a complete file, or the entry of a failed recording. Raises what `get_path` raises."""
         self._require_ended(id)
         forgotten = self._ended.pop(id, None)
         try:
@@ -261,7 +269,7 @@ class RecordingManager:
         )
 
     def _has_unfinished(self) -> bool:
-        """Whether something lies there that nobody here writes."""
+        """Return whether the folder has unfinished files that this process does not write."""
         with contextlib.suppress(OSError):
             return bool(
                 recovery.list_unfinished(self._directory) - {one.id for one in self._running.values()}
@@ -269,11 +277,11 @@ class RecordingManager:
         return False
 
     def _list_files(self) -> dict[str, int]:
-        """Size in bytes of each complete file, by id."""
+        """Return the size in bytes of each complete file, by id."""
         found: dict[str, int] = {}
         if self._directory.is_dir():
             for path in self._directory.iterdir():
-                # Whatever else lies there is somebody else's, or not complete.
+                # Other files belong to somebody else, or are not complete.
                 if path.suffix == _SUFFIX and _is_recording_id(path.stem):
                     with contextlib.suppress(OSError):  # deleted meanwhile
                         found[path.stem] = path.stat().st_size
@@ -308,7 +316,7 @@ class RecordingManager:
 
 
 def make_provenance(info: PipelineInfo, reference_sha256: str | None) -> Provenance:
-    """The mark of what a session of this pipeline sends."""
+    """Return the provenance of what a session of this pipeline sends."""
     return Provenance(
         software=f"personalive {version('personalive')}",
         pipeline=info.id,
@@ -320,7 +328,7 @@ def make_provenance(info: PipelineInfo, reference_sha256: str | None) -> Provena
 def _file_size(path: Path) -> int | None:
     try:
         return path.stat().st_size
-    except OSError:  # taken away meanwhile
+    except OSError:  # deleted meanwhile
         return None
 
 
@@ -329,7 +337,7 @@ def _recording_url(id: str) -> str:
 
 
 def _is_recording_id(text: str) -> bool:
-    """Whether a name was made here: no other is ever looked up on the disk."""
+    """Return whether a name was made here; no other name is looked up on the disk."""
     if not _ID.fullmatch(text):
         return False
     try:

@@ -1,7 +1,7 @@
-"""What servers leave in the recordings' folder that are killed, or lose the disk: completed, or removed.
+"""Complete or remove the files that a server leaves unfinished when it is killed or loses the disk.
 
-While a file is being written its process holds a lock beside it, which the system lets go of however the process
-ends.
+While a file is being written, its process holds a lock file beside it. The system releases the lock when the
+process ends, for any reason.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _FRAGMENTS_PATTERN = re.compile(
 
 
 def fragments_path(path: Path) -> Path:
-    """Where a recording is written that is to be at `path`."""
+    """Return where a recording is written before it is complete and moved to `path`."""
     return path.with_name(f".{path.stem}{_FRAGMENTS_SUFFIX}")
 
 
 @contextmanager
 def hold_lock(path: Path) -> Iterator[bool]:
-    """Hold the recording that is to be at `path`, and say whether nobody else does; False without locks."""
+    """Lock the recording at `path`; yield False where another process holds it, or locks do not work."""
     lock_path = path.with_name(f".{path.stem}{_LOCK_SUFFIX}")
     lock = ProcessLock(lock_path)
     taken = False
     with contextlib.suppress(OSError):
-        taken = path.parent.is_dir() and lock.acquire()  # which would make the folder
+        taken = path.parent.is_dir() and lock.acquire()  # acquire() would create the folder
     try:
         yield taken
     finally:
@@ -46,7 +46,7 @@ def hold_lock(path: Path) -> Iterator[bool]:
 
 
 def list_unfinished(directory: Path) -> set[str]:
-    """The ids of recordings that a process has left in the middle, or still writes. Raises `OSError`."""
+    """Return the ids of recordings that a process has left unfinished, or still writes. Raises `OSError`."""
     if not directory.is_dir():
         return set()
     found = (_FRAGMENTS_PATTERN.fullmatch(path.name) for path in directory.iterdir())
@@ -54,9 +54,9 @@ def list_unfinished(directory: Path) -> set[str]:
 
 
 def recover(directory: Path) -> list[str]:
-    """Complete what can be played of what nobody writes any more, and remove the rest.
+    """Complete the unfinished recordings that no process writes any more, and remove what cannot be played.
 
-    Returns the ids of what was completed, each of which may take a while. Raises `OSError`.
+    Returns the ids of those that were completed; each may take a while. Raises `OSError`.
     """
     completed = []
     for id in sorted(list_unfinished(directory)):
@@ -74,7 +74,7 @@ def _complete_file(path: Path) -> bool:
             other.unlink()
     if not fragments.exists():
         return False
-    if path.exists():  # completed, and only not cleared away
+    if path.exists():  # completed, but its fragments were not removed
         fragments.unlink()
         return False
     try:

@@ -1,4 +1,4 @@
-"""What the server runs on."""
+"""The hardware that the server runs on."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ router = APIRouter(prefix="/api/v1/hardware", tags=["hardware"])
 
 @router.get("/info")
 def info() -> HardwareInfo:
-    """GPU, memory and cores."""
+    """Return the server's GPU, memory and cores."""
     return read_hardware_info()

@@ -1,4 +1,4 @@
-"""Whether the server lives, and whether it can serve."""
+"""Health checks: whether the process is up, and whether it can serve sessions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RETRY_S = 5
 
 
 class Health(BaseModel):
-    """The process answers."""
+    """The answer of a process that is up."""
 
     status: Literal["healthy"] = "healthy"
     timestamp: datetime
@@ -26,7 +26,7 @@ class Health(BaseModel):
 
 
 class Ready(BaseModel):
-    """Sessions can be opened."""
+    """The answer of a server on which sessions can be opened."""
 
     status: Literal["ready"] = "ready"
     pipeline_id: str
@@ -35,13 +35,13 @@ class Ready(BaseModel):
 @router.get("/health")
 @router.get("/health/live", operation_id="live_health")
 async def health(request: Request) -> Health:
-    """The process is up; says nothing about pipelines."""
+    """Report that the process is up. This says nothing about pipelines."""
     return Health(timestamp=datetime.now(UTC), version=request.app.version)
 
 
 @router.get("/health/ready", responses=error_responses(503))
 async def ready(server: ServerDep) -> Ready:
-    """A pipeline is loaded, its worker answers, and the settings' portrait is prepared; else 503 and why."""
+    """Report that a pipeline is loaded, its worker answers and the settings' portrait is prepared; else 503."""
     if server.draining:
         raise ServiceUnavailableError("The server is stopping.", retry_after=_RETRY_S)
     status = server.pipelines.get_status()

@@ -1,4 +1,4 @@
-"""Weights: whether they are there, and fetching them."""
+"""Weights: their status and their download."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ router = APIRouter(prefix="/api/v1/models", tags=["models"])
 
 
 class DownloadRequest(BaseModel):
-    """Whose weights to fetch."""
+    """The pipeline whose weights to download."""
 
     model_config = ConfigDict(extra="forbid")
 
     pipeline_id: StrictStr = Field(max_length=200, examples=["personalive"])
-    tiny: StrictBool = Field(False, description="The tiny autoencoder too, for `vae` = tiny.")
+    tiny: StrictBool = Field(False, description="Download the tiny autoencoder too, for `vae` = tiny.")
 
 
 class DownloadStarted(BaseModel):
-    """What was done, as a sentence."""
+    """A sentence that says what was done."""
 
     message: str
 
 
 @router.get("/status", responses=error_responses(404, 409, 422))
 async def status(pipeline_id: str, server: ServerDep, tiny: bool = False) -> ModelsStatus:
-    """Whether a pipeline's weights are there, and how far a download is. `tiny`: the tiny autoencoder's too."""
+    """Return whether a pipeline's weights are there (with `tiny`, the tiny autoencoder's too), and any progress."""
     return await asyncio.to_thread(server.downloads.get_status, pipeline_id, tiny=tiny)
 
 
 @router.post("/download", responses=error_responses(400, 404, 409, 422))
 async def download(request: DownloadRequest, server: ServerDep) -> DownloadStarted:
-    """Fetch the weights that are missing, in the background. An earlier download is gone on with."""
+    """Download the missing weights in the background. An earlier download is resumed."""
     message = await asyncio.to_thread(server.downloads.start, request.pipeline_id, tiny=request.tiny)
     return DownloadStarted(message=message)

@@ -12,25 +12,25 @@ router = APIRouter(include_in_schema=False)
 
 @router.api_route("/", methods=["GET", "HEAD"])
 async def page(request: Request) -> Response:
-    """The page."""
+    """Return the page."""
     return Response(render_index(request.app.version), media_type="text/html; charset=utf-8")
 
 
 @router.api_route("/stage", methods=["GET", "HEAD"])
 async def stage() -> Response:
-    """The result alone, for a broadcaster's browser source."""
+    """Return a page that shows only the result, for a broadcaster's browser source."""
     return _file_response(STAGE_FILE)
 
 
 @router.api_route("/docs", methods=["GET", "HEAD"])
 async def docs() -> Response:
-    """The API, to read and to try."""
+    """Return the page on which the API can be read and tried."""
     return _file_response(DOCS_FILE)
 
 
 @router.api_route("/assets/{name:path}", methods=["GET", "HEAD"])
 async def asset(name: str, request: Request) -> Response:
-    """A file of the page."""
+    """Return a file of the page."""
     found = load_assets().get(name)
     if found is None:
         raise NotFoundError("There is no such file.")

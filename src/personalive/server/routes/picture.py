@@ -1,4 +1,4 @@
-"""A picture of a session: the frame that it sent last, marked as every file is."""
+"""A picture of a session: the frame that it sent last, with provenance as in every file."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _PNG_RESPONSE = {"image/png": {"schema": {"type": "string", "format": "binary"}}
     responses={**error_responses(404, 409), 200: {"description": "The picture.", "content": _PNG_RESPONSE}},
 )
 async def picture(session_id: str, server: ServerDep) -> Response:
-    """The frame that a session sent last, as a PNG that says it is synthetic. 409 before the first frame."""
+    """Return the frame that a session sent last, as a PNG that says it is synthetic; 409 before the first."""
     stream = server.sessions.require(session_id)
     frame = stream.last_sent
     if frame is None:
         raise ConflictError("No frame has been sent yet: try again in a moment.")
     sha256 = None
-    with contextlib.suppress(NotFoundError):  # forgotten since the session was opened
+    with contextlib.suppress(NotFoundError):  # the reference was deleted after the session was opened
         sha256 = server.references.get(stream.reference_id).sha256
     png = await asyncio.to_thread(_encode_png, frame.image, make_provenance(stream.pipeline_info, sha256))
     return Response(png, media_type="image/png")

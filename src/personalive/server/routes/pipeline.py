@@ -1,4 +1,4 @@
-"""The pipeline: load it, see how far that is, and what there is to load."""
+"""The pipeline: load it, read its status, and list the pipelines that can be loaded."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ router = APIRouter(prefix="/api/v1", tags=["pipeline"])
 
 
 class LoadRequest(BaseModel):
-    """Which pipeline to load, and with what."""
+    """The pipeline to load, and its parameters."""
 
     model_config = ConfigDict(extra="forbid")
 
     pipeline_id: StrictStr = Field(max_length=200, examples=["personalive"])
     load_params: dict[str, Any] | None = Field(
         None,
-        description="Load parameters by name, as `/api/v1/pipelines/schemas` gives them; the rest has defaults.",
+        description="Load parameters by name, as in `/api/v1/pipelines/schemas`; omitted ones have their defaults.",
         examples=[{"height": 512, "width": 512, "seed": 42}],
     )
     force: StrictBool = Field(False, description="End sessions that stream, if there are any.")
 
 
 class UnloadRequest(BaseModel):
-    """Whether to unload under sessions that stream."""
+    """Options for unloading the pipeline."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -42,13 +42,13 @@ class UnloadRequest(BaseModel):
 
 
 class MessageResponse(BaseModel):
-    """What was done, as a sentence."""
+    """A sentence that says what was done."""
 
     message: str
 
 
 class PipelineSchema(BaseModel):
-    """A pipeline and what can be set on it."""
+    """A pipeline and its parameters."""
 
     id: str
     name: str
@@ -73,7 +73,7 @@ class PipelineSchemas(BaseModel):
 async def load(request: LoadRequest, server: ServerDep) -> MessageResponse:
     """Load a pipeline in the background, in place of the one that is loaded.
 
-    The same pipeline with the same parameters is left as it is, sessions and all.
+    Nothing changes, and sessions go on, if the same pipeline is loaded with the same parameters.
     """
     message = await server.pipelines.load(request.pipeline_id, request.load_params, force=request.force)
     return MessageResponse(message=message)
@@ -81,24 +81,24 @@ async def load(request: LoadRequest, server: ServerDep) -> MessageResponse:
 
 @router.post("/pipeline/unload", responses=error_responses(400, 409, 422))
 async def unload(server: ServerDep, request: UnloadRequest | None = None) -> MessageResponse:
-    """Close the pipeline and give its memory back. One that is being loaded is given up with `force` only."""
+    """Close the pipeline and free its memory. A pipeline that is still loading is stopped with `force` only."""
     return MessageResponse(message=await server.pipelines.unload(force=request is not None and request.force))
 
 
 @router.get("/pipeline/status")
 async def status(server: ServerDep) -> PipelineStatus:
-    """What is loaded, how far the loading is, or why it failed."""
+    """Return which pipeline is loaded, how far its loading is, or why it failed."""
     return server.pipelines.get_status()
 
 
 @router.get("/pipelines/schemas")
 async def schemas() -> PipelineSchemas:
-    """Every registered pipeline: whether it is ready, and the JSON schemas of its parameters."""
+    """Return every registered pipeline: whether it is ready, and the JSON schemas of its parameters."""
     return await asyncio.to_thread(_make_schemas)
 
 
 def _make_schemas() -> PipelineSchemas:
-    """Imports every pipeline, which may take seconds the first time."""
+    """Import every pipeline, which may take seconds the first time."""
     found: dict[str, PipelineSchema] = {}
     for name in registry.pipeline_names():
         try:

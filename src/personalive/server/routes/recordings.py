@@ -16,7 +16,7 @@ router = APIRouter(prefix="/api/v1", tags=["recordings"])
 
 
 class RecordingRequest(BaseModel):
-    """How to record."""
+    """Options for a recording."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -36,7 +36,7 @@ async def start(session_id: str, server: ServerDep, request: RecordingRequest | 
     """Record what a session sends, from its next frame on, as an H.264 file that says it is synthetic."""
     stream = server.sessions.require(session_id)
     sha256 = None
-    with contextlib.suppress(NotFoundError):  # forgotten since the session was opened
+    with contextlib.suppress(NotFoundError):  # the reference was deleted after the session was opened
         sha256 = server.references.get(stream.reference_id).sha256
     fps = DEFAULT_FPS if request is None else request.fps
     return await server.recordings.start(stream, fps=fps, reference_sha256=sha256)
@@ -44,13 +44,13 @@ async def start(session_id: str, server: ServerDep, request: RecordingRequest | 
 
 @router.delete("/sessions/{session_id}/recording", responses=error_responses(404))
 async def stop(session_id: str, server: ServerDep) -> RecordingInfo:
-    """End a session's recording. Answers when the file is complete, with its address."""
+    """End a session's recording. The answer comes when the file is complete, with its address."""
     return await server.recordings.finish(session_id)
 
 
 @router.get("/recordings")
 async def every(server: ServerDep) -> RecordingList:
-    """All recordings: those that run, complete files, and those that failed."""
+    """Return all recordings: running, complete and failed ones."""
     return RecordingList(recordings=await server.recordings.all())
 
 
@@ -60,12 +60,12 @@ async def every(server: ServerDep) -> RecordingList:
     responses={
         **error_responses(400, 404, 409),
         200: {"description": "The file.", "content": {"video/mp4": {}}},
-        206: {"description": "The part of it that was asked for.", "content": {"video/mp4": {}}},
+        206: {"description": "The requested part of the file.", "content": {"video/mp4": {}}},
         416: {"description": "The file has no such part.", "content": {"text/plain": {}}},
     },
 )
 async def fetch(recording_id: str, server: ServerDep) -> FileResponse:
-    """A complete recording, or a part of it by a Range header."""
+    """Return a complete recording, or a part of it if the request has a Range header."""
     path = await server.recordings.get_path(recording_id)
     return FileResponse(path, media_type="video/mp4", filename=path.name)
 

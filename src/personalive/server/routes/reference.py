@@ -1,4 +1,4 @@
-"""References: give one as a picture, see which there are, forget one."""
+"""References: add one as a picture, list them, delete one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PICTURE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/heic", "image/
 _REQUEST_BODY = {
     "requestBody": {
         "description": "The bytes of a JPEG, PNG, WebP, HEIC or AVIF picture of up to 100 MB. A JPEG may have 250 "
-        "megapixels, HEIC and AVIF 100, others 40; what is over 40 is made smaller.",
+        "megapixels, HEIC and AVIF 100, others 40; pictures over 40 megapixels are reduced.",
         "required": True,
         "content": dict.fromkeys(_PICTURE_TYPES, _PICTURE_CONTENT),
     }
@@ -28,28 +28,28 @@ _REQUEST_BODY = {
 
 
 class FaceInfo(BaseModel):
-    """A face: `box` is left, top, right, bottom in pixels of the upright picture."""
+    """A face. `box` is left, top, right and bottom in pixels of the upright picture."""
 
     box: tuple[float, float, float, float]
     score: float = Field(ge=0, le=1)
 
 
 class ReferenceInfo(BaseModel):
-    """A reference that is kept."""
+    """A stored reference."""
 
     reference_id: str
-    width: int = Field(description="Of the upright picture, in pixels.")
+    width: int = Field(description="Width of the upright picture, in pixels.")
     height: int
     face: FaceInfo | None = Field(description="Null where a picture without a face was allowed.")
     cropped: bool = Field(description="Whether head and shoulders are shown, not the whole picture.")
-    notes: list[str] = Field(description="What to know of the picture.")
+    notes: list[str] = Field(description="Remarks on the picture.")
     created_at: datetime
-    default: bool = Field(description="Whether sessions take it that name none.")
-    thumbnail: str = Field(description="Where a small JPEG of it is.")
+    default: bool = Field(description="Whether sessions that name no reference use it.")
+    thumbnail: str = Field(description="Address of a small JPEG of it.")
 
 
 class ReferenceAdded(BaseModel):
-    """The reference is ready for sessions, and the default."""
+    """A reference that was added: it is ready for sessions, and the default."""
 
     success: Literal[True] = True
     message: str
@@ -61,7 +61,7 @@ class ReferenceAdded(BaseModel):
 
 
 class ReferenceList(BaseModel):
-    """All references, the one used last first."""
+    """All references, the most recently used one first."""
 
     references: list[ReferenceInfo]
     default: str | None
@@ -72,13 +72,13 @@ async def add(
     request: Request,
     server: ServerDep,
     allow_no_face: Annotated[
-        bool, Query(description="Take a picture without a face, or with several of which none stands out.")
+        bool, Query(description="Accept a picture without a face, or with several of which none stands out.")
     ] = False,
     crop: Annotated[
         bool, Query(description="Show head and shoulders; false shows the whole picture.")
     ] = True,
 ) -> ReferenceAdded:
-    """Give a picture as the body, whatever its content type says; it becomes the default reference."""
+    """Add the picture in the body, which becomes the default reference. Its content type is not used."""
     data = await request.body()
     if request.headers.get("content-type", "").lower().startswith("multipart/"):
         raise UnsupportedMediaError(
@@ -97,7 +97,7 @@ async def add(
 
 @router.get("")
 async def every(server: ServerDep) -> ReferenceList:
-    """All references that are kept."""
+    """Return all stored references."""
     default = server.references.default_id
     return ReferenceList(
         references=[_make_reference_info(stored, default) for stored in server.references.all()],
@@ -107,7 +107,7 @@ async def every(server: ServerDep) -> ReferenceList:
 
 @router.get("/{reference_id}", responses=error_responses(404))
 async def one(reference_id: str, server: ServerDep) -> ReferenceInfo:
-    """One reference."""
+    """Return a reference."""
     return _make_reference_info(server.references.get(reference_id), server.references.default_id)
 
 
@@ -120,14 +120,14 @@ async def one(reference_id: str, server: ServerDep) -> ReferenceInfo:
     },
 )
 async def thumbnail(reference_id: str, server: ServerDep) -> Response:
-    """The picture, 256 pixels wide or high at most, without its metadata."""
+    """Return the picture as a JPEG, 256 pixels wide or high at most, without its metadata."""
     stored = server.references.get(reference_id)
     return Response(stored.thumbnail, media_type="image/jpeg")
 
 
 @router.delete("/{reference_id}", status_code=204, responses=error_responses(404))
 async def forget(reference_id: str, server: ServerDep) -> Response:
-    """Forget a reference. Sessions that animate it go on."""
+    """Delete a reference. Sessions that animate it go on."""
     server.references.remove(reference_id)
     return Response(status_code=204)
 

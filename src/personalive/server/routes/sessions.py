@@ -1,4 +1,4 @@
-"""What streams now."""
+"""Live sessions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ router = APIRouter(prefix="/api/v1/sessions", tags=["sessions"])
 
 
 class Latency(BaseModel):
-    """From capture (a frame's arrival) to its being sent, over the last ten seconds; null before the first."""
+    """Milliseconds from a frame's arrival until it is sent, over the last ten seconds; null before the first."""
 
     p50: float | None
     p95: float | None
 
 
 class SessionFigures(BaseModel):
-    """A session as it runs."""
+    """The figures of a running session."""
 
     fps_in: float
     fps_out: float
@@ -52,17 +52,17 @@ class SessionInfo(BaseModel):
 
 
 class SessionList(BaseModel):
-    """All live sessions, oldest first, and how many there may be."""
+    """All live sessions, oldest first, and the most that there may be."""
 
     sessions: list[SessionInfo]
     max_sessions: int
     longest_stall_ms: float | None = None
-    """For how long the event loop was busy at most while sessions streamed; measured with `debug_stalls` only."""
+    """The longest time that the event loop was busy while sessions streamed; measured with `debug_stalls` only."""
 
 
 @router.get("")
 async def live(server: ServerDep) -> SessionList:
-    """Every live session with its figures."""
+    """Return every live session with its figures."""
     stalls = server.loop_lag
     return SessionList(
         sessions=[_make_session_info(stream) for stream in server.sessions.all()],
@@ -73,7 +73,7 @@ async def live(server: ServerDep) -> SessionList:
 
 @router.get("/{session_id}", responses=error_responses(404))
 async def one(session_id: str, server: ServerDep) -> SessionInfo:
-    """One live session."""
+    """Return a live session."""
     return _make_session_info(server.sessions.require(session_id))
 
 

@@ -1,4 +1,4 @@
-"""WebRTC: what a browser needs to open a session, and to close it."""
+"""WebRTC: the requests with which a browser opens and closes a session."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/api/v1/webrtc", tags=["webrtc"])
 
 
 class IceServers(BaseModel):
-    """What goes into a browser's `RTCPeerConnection` configuration."""
+    """The ICE servers for a browser's `RTCPeerConnection` configuration."""
 
     iceServers: list[dict[str, Any]]  # noqa: N815 - the browsers' name
 
@@ -34,7 +34,7 @@ class Offer(BaseModel):
     type: Literal["offer"]
     initialParameters: dict[str, Any] | None = Field(  # noqa: N815 - fixed by the clients that exist
         None,
-        description="`reference_id` and run parameters. Those of other pipelines of the family are ignored.",
+        description="`reference_id` and run parameters. Parameters of other pipelines are ignored.",
     )
 
 
@@ -56,7 +56,7 @@ class Candidates(BaseModel):
 
 @router.get("/ice-servers")
 async def servers(server: ServerDep) -> IceServers:
-    """STUN and TURN servers; TURN credentials are made for this request and end after a while."""
+    """Return the STUN and TURN servers. TURN credentials are made for this request and expire."""
     return IceServers(iceServers=make_ice_servers(server.settings, time.time()))
 
 
@@ -73,14 +73,14 @@ async def offer(offered: Offer, server: ServerDep, request: Request) -> Answer:
 
 @router.patch("/offer/{session_id}", status_code=204, responses=error_responses(400, 404))
 async def trickle(session_id: str, found: Candidates, server: ServerDep) -> Response:
-    """Add ICE candidates. An empty one says that there are no more."""
+    """Add ICE candidates. An empty candidate says that there are no more."""
     await server.signaling.add_candidates(session_id, found.candidates)
     return Response(status_code=204)
 
 
 @router.delete("/offer/{session_id}", status_code=204)
 async def close(session_id: str, server: ServerDep) -> Response:
-    """Close a session; one that has ended already, or never was, is no error."""
+    """Close a session. It is no error if the session has ended already or never existed."""
     stream = server.sessions.get(session_id)
     if stream is not None:
         await stream.end("client_closed")

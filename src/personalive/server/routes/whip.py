@@ -1,10 +1,10 @@
-"""WHIP in and WHEP out (RFC 9725 and its sibling draft): OBS and its like push a camera and pull the result.
+"""WHIP (RFC 9725) and WHEP (a draft): broadcasters such as OBS push a camera and pull the result.
 
-What is created has an ETag for its ICE session, which a PATCH may name (`If-Match`). ICE is not begun anew on a
-connection: 422 says so, as the RFC has it, and the client opens another one.
+Each resource that is created has an ETag for its ICE session, which a PATCH may name (`If-Match`). A connection
+does not restart ICE: the answer is 422, as the RFC says, and the client opens another connection.
 
-A WHIP client opens a session on the default reference, or on `?reference_id=`. A WHEP client watches a session,
-by default the newest; any number may.
+A WHIP client opens a session on the default reference, or on `?reference_id=`. Any number of WHEP clients may
+watch a session, by default the newest.
 """
 
 from __future__ import annotations
@@ -50,12 +50,12 @@ _SDP_RESPONSE: dict[int | str, dict[str, Any]] = {
 
 
 _ANSWER_TIMEOUT_S = 5.0
-"""By then an offer is answered, if need be by 503: broadcasters give up after 8 s."""
+"""Seconds until an offer is answered, with 503 if it is not ready: broadcasters give up after 8 s."""
 _ANY_ICE_SESSION = "*"
 
 
 class UnsupportedBodyError(HttpError):
-    """A body of another kind than the route takes."""
+    """Raised for a body of another content type than the route accepts."""
 
     status = 415
 
@@ -65,13 +65,13 @@ class UnsupportedBodyError(HttpError):
 
 
 class IceSessionMismatchError(HttpError):
-    """A candidate for an ICE session that there is no more."""
+    """Raised for a candidate of an ICE session that is not the connection's."""
 
     status = 412
 
 
 class IceRestartError(HttpError):
-    """ICE is to begin anew, which it does not on a connection that there is."""
+    """Raised where a client asks for an ICE restart, which existing connections do not support."""
 
     status = 422
 
@@ -105,7 +105,7 @@ Fragment = Annotated[str, Depends(_read_fragment)]
     openapi_extra=_SDP_REQUEST_BODY,
 )
 async def push(request: Request, server: ServerDep, sdp: Sdp, reference_id: str | None = None) -> Response:
-    """Push a camera: opens a session."""
+    """Push a camera: open a session."""
     given = {} if reference_id is None else {"reference_id": reference_id}
     stream, answer = await run_until_disconnect(
         request,
@@ -123,7 +123,7 @@ async def push(request: Request, server: ServerDep, sdp: Sdp, reference_id: str 
     openapi_extra=_SDP_REQUEST_BODY,
 )
 async def pull(request: Request, server: ServerDep, sdp: Sdp, session: str | None = None) -> Response:
-    """Pull a session's animated frames."""
+    """Pull a session's animated frames: watch it."""
     live = server.sessions.all()
     if session is None and not live:
         raise ConflictError("No session streams: push a camera to /whip first.")
@@ -139,7 +139,7 @@ async def pull(request: Request, server: ServerDep, sdp: Sdp, session: str | Non
 @router.options("/whip", status_code=204, operation_id="whip_options")
 @router.options("/whep", status_code=204, operation_id="whep_options")
 async def offers_taken(server: ServerDep) -> Response:
-    """Say what an offer must be, and name the ICE servers."""
+    """Return the content type of an offer, and the ICE servers."""
     response = Response(status_code=204, headers={"Accept-Post": _SDP_TYPE, "Allow": "OPTIONS, POST"})
     return _add_ice_server_links(response, server)
 
@@ -147,7 +147,7 @@ async def offers_taken(server: ServerDep) -> Response:
 @router.options("/whip/{id}", status_code=204, operation_id="whip_session_options")
 @router.options("/whep/{id}", status_code=204, operation_id="whep_session_options")
 async def fragments_taken(id: str) -> Response:
-    """Say what a patch must be."""
+    """Return the content type of a patch."""
     del id
     headers = {"Accept-Patch": _SDP_FRAGMENT_TYPE, "Allow": "DELETE, OPTIONS, PATCH"}
     return Response(status_code=204, headers=headers)
@@ -158,14 +158,14 @@ async def fragments_taken(id: str) -> Response:
 async def trickle(
     id: str, server: ServerDep, fragment: Fragment, if_match: Annotated[str | None, Header()] = None
 ) -> Response:
-    """Add ICE candidates; 422 where they are of an ICE session that is to begin anew."""
+    """Add ICE candidates. 422 where they ask for an ICE restart."""
     peer = server.signaling.get_peer(id)
     named = None if if_match is None else {part.strip() for part in if_match.split(",")}
     if named is not None and named.isdisjoint({peer.etag, _ANY_ICE_SESSION}):
         raise IceSessionMismatchError("If-Match names another ICE session than this one has.")
     if any(peer.is_ice_restart(username) for username in _parse_usernames(fragment)):
         raise IceRestartError(
-            "ICE is not begun anew on a connection: end this session with DELETE, and POST a new offer."
+            "A connection cannot restart ICE: end this session with DELETE, and POST a new offer."
         )
     await server.signaling.add_candidates(id, _parse_candidates(fragment))
     return Response(status_code=204)
@@ -198,7 +198,7 @@ def _make_created_response(answer: str, location: str, session: ServerSession, s
 
 
 def _add_ice_server_links(response: Response, server: Server) -> Response:
-    """Name the STUN and TURN servers in a field each, as clients read them."""
+    """Add a Link header for each STUN and TURN server, as clients expect."""
     for one in make_ice_servers(server.settings, time.time()):
         for url in one["urls"]:
             link = f'<{url}>; rel="ice-server"'
@@ -211,7 +211,7 @@ def _add_ice_server_links(response: Response, server: Server) -> Response:
 
 
 def _quote(text: str) -> str:
-    """As a string of HTTP's."""
+    """Return the text as an HTTP quoted string."""
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
@@ -221,7 +221,7 @@ def _parse_usernames(fragment: str) -> list[str]:
 
 
 def _parse_candidates(fragment: str) -> list[Candidate]:
-    """The candidates in an SDP fragment, each with the media section that it belongs to.
+    """Return the candidates in an SDP fragment, each with the media section that it belongs to.
 
     Raises `BadRequestError` for a fragment that is too large.
     """

@@ -1,1 +1,1 @@
-"""A live session, and the thread that steps them all."""
+"""Live sessions, and the thread that steps them all."""

@@ -1,4 +1,4 @@
-"""Where the delay of a session's frames comes from."""
+"""The parts of which the delay of a session's frames consists."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class StepTiming:
-    """A step that took `seconds`; times are of `time.monotonic`. `figures`: what the pipeline counted so far."""
+    """A step that took `seconds`. Times are of `time.monotonic`; `figures` are the pipeline's counts so far."""
 
     seconds: float
     started_at: float
@@ -17,13 +17,13 @@ class StepTiming:
 
 @dataclass(frozen=True, slots=True)
 class CapturedFrame:
-    """When a driving frame came, and when its chunk was taken."""
+    """The times at which a driving frame arrived, and at which its chunk was taken."""
 
     arrived_at: float
     dequeued_at: float
 
     def delay_parts(self, step: StepTiming, *, trails: bool) -> dict[str, float]:
-        """Return where the frame that shows it, made by `step`, was until then: seconds by part of the delay.
+        """Return the parts of the delay, in seconds, until `step` made the frame that shows this one.
 
         Only a pipeline that `trails` its input keeps frames from one step to a later one.
         """

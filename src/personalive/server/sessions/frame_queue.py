@@ -1,7 +1,7 @@
-"""Driving frames on their way in: a bounded queue in which the newest win, thinned evenly when there are too many.
+"""A bounded queue of driving frames, which are dropped evenly when there are too many.
 
-A camera faster than the pipeline must not build up a backlog, nor lose its frames in bursts: what is kept is spread
-as evenly over time as can be, and always ends with the newest frame.
+A camera faster than the pipeline must not build up a backlog, nor lose its frames in bursts. The frames that are
+kept are spread as evenly over time as possible, and always end with the newest frame.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ import av
 from personalive.media.types import Image
 
 _MAX_BEHIND_S = 1.0
-"""Seconds by which a source's clock may fall behind ours before it counts as another clock."""
+"""Seconds by which a source's clock may fall behind the local one before it counts as another clock."""
 _MAX_AHEAD_S = 0.25
-"""And run ahead: frames come late, but never before they were made. Those of a burst are older than they seem."""
+"""Seconds by which it may run ahead. No frame arrives before it was made; in a burst it is older than it seems."""
 _MAX_SLEW = 1e-3
-"""Part by which a source's clock may be faster or slower than ours for as long as it streams."""
+"""Relative rate by which a source's clock may be faster or slower than the local one all the time."""
 _MAX_AGE_S = 1.5
-"""Seconds that a frame may wait: what a driver did before that is of no interest any more."""
+"""Seconds that a frame may wait. Older frames are outdated."""
 _MAX_SHORT_SIDE = 720
-"""Of a frame that is looked at. No face is found better in a larger one, and converting it takes longer."""
+"""Pixels of a converted frame. Larger frames do not help to find faces, and take longer to convert."""
 
 
 class QueuedFrame:
-    """A driving frame: `time` in seconds of the source's clock, `arrived_at` in seconds of ours, when it came.
+    """A driving frame: its `time` in seconds of the source's clock, and `arrived_at` in seconds of the local one.
 
-    `image` uint8 RGB (height, width, 3) and `ready_at`, when it could be stepped, are set once it is prepared.
+    `image`, uint8 RGB (height, width, 3), and `ready_at`, the time from which a step may take the frame, are set
+    once it is prepared.
     """
 
     __slots__ = ("arrived_at", "frame", "image", "ready_at", "time")
@@ -42,7 +43,7 @@ class QueuedFrame:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height."""
+        """Width and height in pixels."""
         return self.frame.width, self.frame.height
 
     @property
@@ -52,19 +53,19 @@ class QueuedFrame:
 
 
 class SourceClock:
-    """A source's own time, kept increasing whatever its timestamps do.
+    """A source's own time, which always increases, even where its timestamps do not.
 
     Timestamps space frames more evenly than the network does, but sources are replaced, restart and jump.
     """
 
     def __init__(self) -> None:
         self._offset: float | None = None
-        self._start = 0.0  # the time of our clock at which the source's time is zero
+        self._start = 0.0  # the local time at which the source's time is zero
         self._last = 0.0
         self._last_at = 0.0
 
     def read(self, timestamp: float | None, at: float) -> float:
-        """Seconds since the first frame, for a frame stamped `timestamp` that came at `arrived_at`."""
+        """Return the seconds since the first frame, for a frame with this `timestamp` that arrived at time `at`."""
         if self._offset is None:
             self._offset = 0.0 - (timestamp or 0.0)
             self._start = self._last_at = at
@@ -82,9 +83,9 @@ class SourceClock:
 
 
 class FrameQueue:
-    """Holds two chunks of `chunk_frames` at most. Any thread may put and take.
+    """A queue of at most two chunks of `chunk_frames` frames, for use on any thread.
 
-    Frames are prepared in the order in which they came, so those that are prepared come first.
+    Frames are prepared in the order in which they arrived, so the prepared ones come first.
     """
 
     def __init__(self, chunk_frames: int) -> None:
@@ -100,12 +101,12 @@ class FrameQueue:
 
     @property
     def has_chunk(self) -> bool:
-        """Whether a chunk is there."""
+        """Whether there are enough prepared frames for a chunk."""
         with self._lock:
             return self._count_prepared() >= self._chunk_frames
 
     def put(self, frame: QueuedFrame) -> None:
-        """Add a frame; another one goes if there is no room, and all go that have another size."""
+        """Add a frame. Another one is dropped if there is no room, and all others if their size differs."""
         with self._lock:
             if self._frames and self._frames[-1].size != frame.size:
                 while self._frames:
@@ -117,18 +118,19 @@ class FrameQueue:
                 self._drop_most_redundant()
 
     def count_dropped(self) -> None:
-        """Count a frame that was dropped before it came here."""
+        """Count a frame that was dropped before it was put into the queue."""
         with self._lock:
             self.dropped += 1
 
     def pop_chunk(self, now: float, until: float = math.inf) -> list[QueuedFrame] | None:
-        """A chunk, oldest first, or None if there is none; `now` is the time of our clock.
+        """Take a chunk, oldest frame first, or return None if there is none. `now` is the local time.
 
-        Frames later than `until` are left for the next chunk if there are enough others: the pipeline would have to
-        wait for them.
+        Frames later than `until` are left for the next chunk if there are enough others, since the pipeline would
+        have to wait for them.
 
-        What came with the chunk in a burst is left for the next one. But if the chunk was complete for longer than
-        a frame's time, the pipeline is behind, and would stay so: then the chunk is spread over all that is there.
+        Further frames that arrived in the same burst are left for the next chunk. But if the chunk was complete for
+        longer than the interval between frames, the pipeline is behind, and would stay behind; then the chunk is
+        spread over all prepared frames, and the others are dropped.
         """
         with self._lock:
             count = self._count_prepared()
@@ -156,7 +158,7 @@ class FrameQueue:
             return next((arrived for arrived in self._frames if not arrived.is_prepared), None)
 
     def set_prepared(self, frame: QueuedFrame, image: Image, now: float) -> bool:
-        """Let steps take the frame; return False where it was dropped meanwhile."""
+        """Mark the frame as prepared, so that a step may take it; return False where it was dropped meanwhile."""
         with self._lock:
             frame.image, frame.ready_at = image, now
             return any(other is frame for other in self._frames)
@@ -168,7 +170,7 @@ class FrameQueue:
             return discarded
 
     def clear(self) -> None:
-        """Drop what is there, uncounted."""
+        """Drop all frames without counting them."""
         with self._lock:
             dropped = self.dropped
             while self._frames:
@@ -185,14 +187,17 @@ class FrameQueue:
         self.dropped += 1
 
     def _drop_most_redundant(self) -> None:
-        """Drop the frame that leaves the smallest gap behind: neither the oldest nor the newest."""
+        """Drop the frame that leaves the smallest gap; the oldest and the newest are kept."""
         times = [arrived.time for arrived in self._frames]
         gaps = [later - earlier for earlier, later in zip(times, times[2:], strict=False)]
         self._drop(1 + gaps.index(min(gaps)))
 
 
 def to_image(frame: av.VideoFrame) -> Image:
-    """The frame, of a shape that `check_shape` accepts, as uint8 RGB (height, width, 3), smaller if it is large."""
+    """Convert a frame to uint8 RGB (height, width, 3), reduced to `_MAX_SHORT_SIDE` if it is larger.
+
+    `describe_shape_problem` must have found no problem with the frame's shape.
+    """
     shrink = min(_MAX_SHORT_SIDE / min(frame.width, frame.height), 1.0)
     width, height = round(frame.width * shrink), round(frame.height * shrink)
     image: Image = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()  # type: ignore[assignment]

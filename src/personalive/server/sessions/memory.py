@@ -1,4 +1,4 @@
-"""Memory of the device and of the process, given back when something large has ended."""
+"""Release memory of the device and of the process when something large has ended."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import sys
 from typing import Any
 
 _MMAP_THRESHOLD = -3
-"""glibc's name of the setting, from malloc.h."""
+"""glibc's number of the setting M_MMAP_THRESHOLD, from malloc.h."""
 _LARGE_BLOCK = 8 * 2**20
 
 
 def release_memory() -> None:
-    """Return what is unused to the device. Cheap where PyTorch was never imported."""
+    """Return unused memory to the device. This is cheap where PyTorch was never imported."""
     gc.collect()
     torch: Any = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
@@ -22,9 +22,9 @@ def release_memory() -> None:
 
 
 def freeze_gc() -> None:
-    """Spare what lives now from garbage collection: looking through all of it would stop every thread for long.
+    """Exempt all live objects from garbage collection, since scanning them would stop every thread for long.
 
-    Call it when something large has come or gone; what went is found then.
+    Call it when something large was loaded or released; garbage is collected first.
     """
     gc.unfreeze()
     gc.collect()
@@ -32,7 +32,7 @@ def freeze_gc() -> None:
 
 
 def malloc_trim() -> None:
-    """Return to the system what C libraries have freed: glibc keeps it, in as many pools as there were threads."""
+    """Return to the system what C libraries have freed; glibc keeps it in a pool for each thread."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):  # another C library
             ctypes.CDLL(None).malloc_trim(0)
@@ -41,8 +41,8 @@ def malloc_trim() -> None:
 def set_mmap_threshold() -> None:
     """Have the C library return blocks of `_LARGE_BLOCK` and more to the system as soon as they are freed.
 
-    glibc does so at first, and keeps larger ones after each large block that was freed, so that a few uploads at
-    the same time stay for ever. Frames of a video are smaller: to get those anew each time would cost.
+    By default glibc raises this threshold whenever a large block is freed, so that the memory of a few simultaneous
+    uploads would be kept for ever. Frames of a video are smaller, as mapping new memory for each would be slow.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
@@ -50,7 +50,7 @@ def set_mmap_threshold() -> None:
 
 
 def gpu_memory_bytes() -> int:
-    """How much GPU memory this process's tensors occupy, 0 without a GPU."""
+    """Return the bytes of GPU memory that this process's tensors occupy; 0 without a GPU."""
     torch: Any = sys.modules.get("torch")
     if torch is None or not torch.cuda.is_available():
         return 0

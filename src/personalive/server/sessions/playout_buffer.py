@@ -1,8 +1,9 @@
-"""Animated frames on their way out, each sent when its turn comes on the source's clock.
+"""A buffer that sends each animated frame when it is due on the source's clock.
 
-A chunk's frames arrive all at once; shown at once they would jerk. Each is due at its source time plus a lag: what
-most of the last chunks needed to be ready. A single late chunk is sent at once, and hurries; a pipeline that falls
-behind for good is followed, and when it catches up the lag shrinks again. The queue drains, and never creeps.
+A chunk's frames become ready all at once, and motion would jerk if they were shown at once. Each is due at its
+source time plus a lag that is enough for most of the last chunks. A single late chunk is sent at once, faster than
+it was captured. If the pipeline stays behind, the lag grows; when the pipeline catches up, it shrinks again. So the
+queue always drains.
 """
 
 from __future__ import annotations
@@ -22,25 +23,28 @@ from personalive.media.types import Image
 from personalive.pipelines.base import FrameState
 
 _LAG_WINDOW_S = 2.0
-"""Seconds for which a lag counts."""
+"""Seconds for which an observed lag counts."""
 _LAG_QUANTILE = 0.8
-"""The share of chunks that the lag is enough for."""
+"""The share of chunks for which the lag is enough."""
 _MAX_SHRINK_RATE = 0.25
-"""Seconds by which the lag may shrink in a second: faster, and the picture would visibly hurry."""
+"""Seconds by which the lag may shrink in a second. If it shrank faster, motion would visibly speed up."""
 
 _STALL_THRESHOLD_S = 1.0
-"""Seconds by which a chunk is later than all before because something stood still, not because the pipeline has
-become slower: unless all are for as long."""
+"""A chunk that is later than the lag by more than this many seconds is taken for a single stall and ignored, unless
+chunks stay so late for as long: then the pipeline has become slower."""
 
 Planes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PlayoutFrame:
-    """An animated frame: `image` uint8 RGB (height, width, 3), `planes` the same as encoders want it, uint8
-    YUV 4:2:0 (1.5 × height, width); `time`, when it is due on the source's clock; `captured_at`, when the driving
-    frame that it shows came, in seconds of `time.monotonic`, None where it shows none; `delay_parts`: where that frame's
-    delay comes from so far, seconds by name."""
+    """An animated frame that waits to be sent.
+
+    `image` is uint8 RGB (height, width, 3); `planes` is the same for encoders, uint8 YUV 4:2:0 (1.5 × height,
+    width). The frame is due at `time` on the source's clock. `captured_at` is the time of `time.monotonic` at which
+    the driving frame that it shows arrived, None where it shows none; `delay_parts` are the parts of that frame's
+    delay so far, in seconds by name.
+    """
 
     image: Image
     planes: Planes
@@ -52,7 +56,7 @@ class PlayoutFrame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SentFrame:
-    """A frame as it is sent: `time` in seconds since the session's beginning, at its own even pace."""
+    """A frame as it is sent: its `time` is in seconds since the session's beginning, on the source's clock."""
 
     image: Image
     planes: Planes
@@ -64,7 +68,7 @@ FrameCallback = Callable[[SentFrame], None]
 
 
 class PlayoutDelay:
-    """How much later than its source time a frame is shown."""
+    """The lag: how much later than its source time a frame is shown."""
 
     def __init__(self) -> None:
         self._observed: deque[tuple[float, float]] = deque()
@@ -73,7 +77,7 @@ class PlayoutDelay:
         self._late_since: float | None = None
 
     def observe(self, lag: float, now: float) -> None:
-        """A chunk was ready so much later than the source time of its first frame."""
+        """Note that a chunk was ready `lag` seconds after the source time of its first frame."""
         if self._current is None or lag <= self._current + _STALL_THRESHOLD_S:
             self._late_since = None
         else:
@@ -85,7 +89,7 @@ class PlayoutDelay:
             self._observed.popleft()
 
     def get(self, now: float) -> float:
-        """What to add to a source time. Observe something before."""
+        """Return the lag to add to a source time, in seconds. Call `observe` first."""
         lags = sorted(lag for _, lag in self._observed)
         needed = lags[math.ceil(_LAG_QUANTILE * (len(lags) - 1))] if len(lags) > 2 else lags[0]
         if self._current is None:
@@ -96,17 +100,20 @@ class PlayoutDelay:
         return self._current
 
     def cap(self, lag: float, now: float) -> None:
-        """More waits than may: be no later than this, whatever was seen."""
+        """Cap the delay at `lag` because the queue overflowed; earlier observations are dropped."""
         self._observed.clear()
         self._current = None
         self.observe(lag, now)
 
 
 class PlayoutBuffer:
-    """Give frames from the event loop's thread only. Holds `capacity` frames at most; the oldest go."""
+    """A buffer of at most `capacity` frames; when it is full, the oldest are dropped.
+
+    Use it on the event loop's thread only.
+    """
 
     def __init__(self, capacity: int, on_sent: Callable[[PlayoutFrame, float], None]) -> None:
-        """`on_sent` hears of each frame as it leaves, with the time of `time.monotonic`."""
+        """Start to send. `on_sent` is called for each frame that is sent, with the time of `time.monotonic`."""
         self._frames: deque[PlayoutFrame] = deque()
         self._capacity = capacity
         self._on_sent = on_sent
@@ -122,7 +129,7 @@ class PlayoutBuffer:
         return len(self._frames)
 
     def push(self, frames: list[PlayoutFrame]) -> None:
-        """Frames that are ready, in order."""
+        """Add frames that are ready, in order."""
         if not frames:
             return
         now = time.monotonic()
@@ -137,7 +144,7 @@ class PlayoutBuffer:
         self._changed.set()
 
     def add_listener(self, listener: FrameCallback) -> Callable[[], None]:
-        """Call `listener` with every frame from now on, and with the last one at once. Returns what ends that."""
+        """Call `listener` with the last frame at once and each later one; return a function that ends that."""
         self._listeners.append(listener)
         if self.last is not None:
             listener(self.last)
@@ -149,13 +156,13 @@ class PlayoutBuffer:
         return unsubscribe
 
     def repeat_last(self) -> None:
-        """Show the last frame once more: for viewers of a stream that stands still."""
+        """Send the last frame once more, for viewers of a session that has no new frames."""
         if self.last is not None:
             now = time.monotonic()
             self._notify(replace(self.last, time=self.last.time + now - self._last_sent_at), now)
 
     def clear(self) -> None:
-        """Drop what waits, uncounted."""
+        """Drop all frames that wait, without counting them."""
         self._frames.clear()
 
     async def close(self) -> None:
@@ -175,7 +182,7 @@ class PlayoutBuffer:
             now = time.monotonic()
             if self._frames[0] is not first:
                 first, due = self._frames[0], math.inf
-            # What comes meanwhile may show that it need not wait for so long.
+            # A chunk that arrives meanwhile may shorten the lag.
             due = min(due, first.time + self._delay.get(now))
             if due > now:
                 with contextlib.suppress(TimeoutError):

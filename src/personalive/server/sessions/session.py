@@ -1,7 +1,7 @@
 """One live session: driving frames in, animated frames out, and what may be changed while it runs.
 
-Frames come and go on the event loop; the pipeline's session is touched on the worker's thread only. Between the two
-a converter's thread makes pictures of what came and frames for encoders of what goes, while the worker steps on.
+Frames arrive and are sent on the event loop; the pipeline's session is used on the worker's thread, which steps it.
+Between the two, a converter thread converts arriving frames to images, and animated images to frames for encoders.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ from personalive.server.telemetry.session_stats import SessionStats
 
 P = ParamSpec("P")
 Message = dict[str, Any]
-"""What is told to the client, as JSON."""
+"""A message to the client, as JSON."""
 
 PIPELINE_LOST = "pipeline_lost"
-"""The reason of sessions that end with their pipeline's process; a new offer will be answered soon."""
+"""The reason with which sessions end when their pipeline's process ends; a new offer will be answered soon."""
 RESTARTING_MESSAGE = "It is started again."
 _MAX_CAPTURED = 256
 _REPEAT_INTERVAL_S = 1.0
-"""A stream that stands still shows its last frame so often: players give up on one that sends nothing."""
+"""Seconds after which a session without new frames repeats its last one: players close a stream that is silent."""
 
 
 class ServerSession:
-    """Made by `SessionManager.open`, on the event loop. `end` it there too."""
+    """A live session. `SessionManager.open` makes it on the event loop; call `end` there too."""
 
     def __init__(
         self,
@@ -84,11 +84,11 @@ class ServerSession:
         self._watermark = watermark
         self._loop = asyncio.get_running_loop()
         self._clock = SourceClock()
-        # A pipeline that takes any number of frames gets each as it comes: waiting for more is delay.
+        # A pipeline that takes any number of frames gets each as it arrives: waiting for more would add delay.
         chunk = pipeline_info.chunk_frames if pipeline_info.exact_chunks else 1
         self._chunk_frames = chunk
         self._frame_queue = FrameQueue(chunk)
-        # A chunk that is being shown, the next one, and a frame to even out their coming.
+        # Room for a chunk that is being sent, the next one, and a frame to absorb jitter.
         self._playout = PlayoutBuffer(2 * chunk + 1, self._on_sent)
         self._captured: OrderedDict[float, CapturedFrame] = OrderedDict()
         self._listeners: list[Callable[[Message], None]] = []
@@ -100,7 +100,7 @@ class ServerSession:
     # -- frames in: the event loop's thread
 
     def put_frame(self, frame: av.VideoFrame) -> None:
-        """A driving frame came."""
+        """Take a driving frame that has arrived."""
         now = time.monotonic()
         self.last_frame_at = now
         self.frame_stats.fps_in.count(now)
@@ -117,7 +117,7 @@ class ServerSession:
         self._run_on_converter(self._prepare_next)
 
     def _reject_frame(self, frame: av.VideoFrame, reason: str) -> None:
-        """Drop a frame of a shape that cannot be used; the client hears of it once."""
+        """Drop a frame of a shape that cannot be used; the client is told once."""
         self._frame_queue.count_dropped()
         if not self._rejection_sent:
             self._rejection_sent = True
@@ -134,7 +134,7 @@ class ServerSession:
         return self._frame_queue.has_chunk and not self.paused
 
     def take_chunk(self) -> FrameChunk | None:
-        """The next chunk."""
+        """Take the next chunk, or return None if there is none."""
         now = time.monotonic()
         arrived = self._frame_queue.pop_chunk(now, self.pipeline_session.prepared_until)
         if arrived is None:
@@ -150,8 +150,8 @@ class ServerSession:
     def on_result(
         self, driving: FrameChunk, animated: AnimatedChunk, seconds: float, batch_size: int
     ) -> None:
-        """Send what a step made."""
-        # As many out as in is the rule; then the input's own pace is the output's, through transitions too.
+        """Send the frames that a step made."""
+        # Usually as many come out as go in; then the output has the input's pace, during transitions too.
         even = len(animated) == len(driving)
         due = driving.times if even else animated.times
         captured = [
@@ -166,7 +166,7 @@ class ServerSession:
         self._run_on_converter(self._encode_frames, animated, due.tolist(), captured, step)
 
     def on_error(self, error: Exception) -> None:
-        """The session broke down: end it, and tell its client why."""
+        """End the session because of an error, and tell its client why."""
         if self.ended or self._failed:
             return
         self._failed = True
@@ -185,7 +185,7 @@ class ServerSession:
     # -- pictures and frames: the converter's thread
 
     def _run_on_converter(self, work: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
-        with contextlib.suppress(RuntimeError):  # the server stops, and so does this session
+        with contextlib.suppress(RuntimeError):  # the server is stopping, and so is this session
             self._converter.submit(self._run_guarded, lambda: work(*args, **kwargs))
 
     def _run_guarded(self, work: Callable[[], None]) -> None:
@@ -195,7 +195,7 @@ class ServerSession:
             self.on_error(error)
 
     def _prepare_next(self) -> None:
-        """Make a picture of the oldest frame that has none, and let the session look at it."""
+        """Convert the oldest unprepared frame to an image, and let the pipeline's session prepare it."""
         for gone in self._frame_queue.pop_discarded():
             self.pipeline_session.discard(gone)
         arrived = self._frame_queue.next_unprepared()
@@ -228,7 +228,7 @@ class ServerSession:
         self._loop.call_soon_threadsafe(self._on_encoded, frames, step)
 
     async def _discard_pending(self) -> None:
-        """Drop what was made and is not sent yet, also what the converter still has."""
+        """Drop the animated frames that are not sent yet, including those that the converter still has."""
         with contextlib.suppress(RuntimeError):
             await self._loop.run_in_executor(self._converter, int)
         self._playout.clear()
@@ -237,28 +237,31 @@ class ServerSession:
 
     @property
     def state(self) -> str:
-        """What the client is told: waiting_for_face, streaming or paused."""
+        """The state that the client is told: waiting_for_face, streaming or paused."""
         return "paused" if self.paused else self._state
 
     @property
     def silent_for_s(self) -> float:
-        """Seconds since the last driving frame, or since the beginning."""
+        """Seconds since the last driving frame, or since the session was opened."""
         return time.monotonic() - self.last_frame_at
 
     async def set_paused(self, paused: bool) -> None:
-        """Take no frames until it is unpaused; the picture stands still meanwhile."""
+        """Pause or continue. While paused, the session takes no frames and its picture stands still."""
         self.paused = paused
         self._frame_queue.clear()
         self._send_state()
 
     async def reset(self) -> None:
-        """Forget the driver: the next frames are as the first."""
+        """Forget the driver: the next frames are treated as the first."""
         self._frame_queue.clear()
         await self.worker.call(self.pipeline_session.reset)
         await self._discard_pending()
 
     async def update_parameters(self, values: Mapping[str, object]) -> RunParameters:
-        """Change run parameters from the next chunk on; those not named stay. Raises `InputError`."""
+        """Change run parameters from the next chunk on, and return them all.
+
+        Parameters that `values` does not name stay. Raises `InputError` for invalid ones.
+        """
         now = self.pipeline_session.parameters
         checked: RunParameters = build_parameters(type(now), {**now.model_dump(), **values})
         await self.worker.call(self.pipeline_session.update, checked)
@@ -273,7 +276,7 @@ class ServerSession:
     # -- frames and messages out: the event loop's thread
 
     def add_frame_listener(self, listener: FrameCallback) -> Callable[[], None]:
-        """Call `listener` with every frame as it is sent. Returns what ends that."""
+        """Call `listener` with the last frame and every later one. Returns a function that ends that."""
         return self._playout.add_listener(listener)
 
     @property
@@ -282,7 +285,7 @@ class ServerSession:
         return self._playout.last
 
     def add_message_listener(self, listener: Callable[[Message], None]) -> Callable[[], None]:
-        """Call `listener` with every message for the client. Returns what ends that."""
+        """Call `listener` with every message for the client. Returns a function that ends that."""
         self._listeners.append(listener)
         listener({"type": "state", "state": self.state})
 
@@ -293,12 +296,12 @@ class ServerSession:
         return forget
 
     def send_message(self, message: Message) -> None:
-        """Send a message to whoever listens."""
+        """Send a message to all listeners."""
         for listener in list(self._listeners):
             listener(message)
 
     def stats(self) -> Message:
-        """The session's figures, as the client gets them each second."""
+        """Return the session's figures, as the client gets them each second."""
         now, figures = time.monotonic(), self.frame_stats
 
         def milliseconds(share: float) -> float | None:
@@ -327,7 +330,7 @@ class ServerSession:
         }
 
     async def end(self, reason: str, message: str | None = None) -> None:
-        """Stop, tell the client, close what belongs to it. May be called twice."""
+        """End the session: stop it, tell the client, and free its resources. It may be called twice."""
         if self.ended:
             return
         self.ended = True

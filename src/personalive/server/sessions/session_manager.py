@@ -1,4 +1,4 @@
-"""All live sessions, and how many there may be."""
+"""All live sessions, and the limit on their number."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _log = logging.getLogger(__name__)
 
 _RETRY_AFTER_S = 10
 _SILENCE_TIMEOUT_S = 2.0
-"""Seconds without video after which a session gives its slot to a newcomer: its client may be long gone."""
+"""Seconds without video after which a session's slot may go to a new client: its own may be gone."""
 _TRIM_DELAY_S = 2.0
-"""After the last session: its connection, with the codecs, is closed after it."""
+"""Seconds from the end of the last session: its connection and codecs are closed later than the session."""
 
 
 class UnknownSessionError(NotFoundError):
-    """An id that no live session has, or has any more."""
+    """Raised for an id that no live session has."""
 
     def __init__(self) -> None:
         super().__init__("There is no such session; it may have ended.")
 
 
 class SessionManager:
-    """Use it on the event loop only."""
+    """The live sessions of a server. Use it on the event loop only."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class SessionManager:
         watermark: bool = False,
         id_prefix: str = "",
     ) -> None:
-        """`limit` is how many there may be for each worker; every id begins with `id_prefix`."""
+        """Set the `limit` of sessions for each worker, and the `id_prefix` with which every session's id begins."""
         self.limit = limit * len(workers)
         self._limit_per_worker = limit
         self._id_prefix = id_prefix
@@ -64,15 +64,15 @@ class SessionManager:
         return len(self._sessions) + self._opening.total()
 
     def all(self) -> list[ServerSession]:
-        """The live ones, oldest first."""
+        """Return the live sessions, oldest first."""
         return list(self._sessions.values())
 
     def get(self, id: str) -> ServerSession | None:
-        """The live one of that id."""
+        """Return the live session with that id, None where there is none."""
         return self._sessions.get(id)
 
     def require(self, id: str) -> ServerSession:
-        """The live one of that id. Raises `UnknownSessionError`."""
+        """Return the live session with that id. Raises `UnknownSessionError` where there is none."""
         stream = self.get(id)
         if stream is None:
             raise UnknownSessionError
@@ -80,9 +80,9 @@ class SessionManager:
 
     @contextlib.contextmanager
     def reserve_slot(self, is_ready: Callable[[Pipeline[Any, Any]], bool]) -> Iterator[Pipeline[Any, Any]]:
-        """Hold a place for a session that is about to be opened: the pipeline that is `is_ready` with the most room.
+        """Reserve a slot for a session that is about to be opened; yield the ready pipeline with the most room.
 
-        Raises `BusyError` when all slots are taken, and `ConflictError` where no pipeline is loaded.
+        Raises `ServiceUnavailableError` when all slots are taken, and `ConflictError` where no pipeline is loaded.
         """
         pipelines = {worker: worker.pipeline for worker in self._workers}
         serving = [
@@ -102,9 +102,9 @@ class SessionManager:
             self._reserved[worker] -= 1
 
     async def evict_silent_session(self, is_ready: Callable[[Pipeline[Any, Any]], bool]) -> None:
-        """Where all slots of pipelines that are `is_ready` are taken, end the session that is silent for longest.
+        """End the session that was silent for longest if all slots of the ready pipelines are taken.
 
-        One that is paused, or had video within the last two seconds, stays.
+        Sessions that are paused, or had video within the last two seconds, are not ended.
         """
         serving = [each for each in self._workers if each.pipeline is not None and is_ready(each.pipeline)]
         if any(self._count_taken(worker) < self._limit_per_worker for worker in serving):
@@ -123,7 +123,7 @@ class SessionManager:
         return live + self._opening[worker]
 
     def _count_taken(self, worker: PipelineWorker) -> int:
-        # A session that is being opened in the place that was held for it is one, not two.
+        # A session that is being opened in its reserved slot counts once, not twice.
         live = self._count_sessions(worker) - self._opening[worker]
         return live + max(self._opening[worker], self._reserved[worker])
 
@@ -140,10 +140,12 @@ class SessionManager:
         reference: Reference,
         parameters: Mapping[str, object],
     ) -> ServerSession:
-        """A new session on that reference; `parameters` are run parameters by name.
+        """Open a session on that reference; `parameters` are run parameters by name.
 
-        Raises `BusyError` when all slots are taken or the device has no memory for one more, `InputError` for
-        parameters that cannot be.
+        Raises:
+            ServiceUnavailableError: All slots are taken, or the device has no memory for another session.
+            ConflictError: The pipeline was replaced meanwhile.
+            InputError: A parameter is invalid.
         """
         checked = build_parameters(pipeline.run_parameters, parameters)
         worker = next((each for each in self._workers if each.pipeline is pipeline), None)
@@ -183,20 +185,20 @@ class SessionManager:
             if not is_out_of_memory(error):
                 raise
             message = "There is too little memory left for another session."
-        # Here, since the error's traceback keeps alive what filled the memory.
+        # Outside `except`, since the error's traceback keeps alive what filled the memory.
         await worker.call(release_memory)
         raise ServiceUnavailableError(f"{message} Try again later.", retry_after=_RETRY_AFTER_S)
 
     async def end_all(
         self, message: str, reason: str = "server", *, worker: PipelineWorker | None = None
     ) -> None:
-        """End every session, or those of one worker; their clients are told `message`."""
+        """End every session, or those of one worker, and send `message` to their clients."""
         ending = [stream for stream in self.all() if worker is None or stream.worker is worker]
         ended = await asyncio.gather(
             *(stream.end(reason, message) for stream in ending), return_exceptions=True
         )
         for error in ended:
-            if isinstance(error, Exception):  # the others are ended all the same
+            if isinstance(error, Exception):  # the other sessions have ended nevertheless
                 _log.error("a session did not end in order", exc_info=error)
 
     async def _on_session_end(self, session: ServerSession) -> None:
@@ -214,7 +216,7 @@ class SessionManager:
 async def _open_cancellable(
     worker: PipelineWorker, pipeline: Pipeline[Any, Any], reference: Reference, parameters: RunParameters
 ) -> Session[Any]:
-    """Open a session on the worker's thread. One that is there only after the caller was cancelled is closed."""
+    """Open a session on the worker's thread. If the caller is cancelled first, the session is closed."""
     opening = asyncio.ensure_future(worker.call(pipeline.open_session, reference, parameters))
 
     def close_unused(done: asyncio.Future[Session[Any]]) -> None:

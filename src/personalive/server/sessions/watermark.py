@@ -1,4 +1,4 @@
-"""A mark that viewers see: "AI generated" in the lower right corner of a frame."""
+"""A visible watermark: "AI generated" in the lower right corner of a frame."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from personalive.media.types import Image
 WATERMARK_TEXT = "AI generated"
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_WIDTH_FRACTION = 0.28  # of the frame's: what stays readable when the picture is shown small
+_WIDTH_FRACTION = 0.28  # of the frame's width; it stays readable when the picture is shown small
 _MIN_WIDTH = 96
 _BACKGROUND_OPACITY = 0.45  # how much of the picture shows through behind the letters
 
 
 def add_watermark(image: Image) -> Image:
-    """A copy of the frame, uint8 RGB (H, W, 3), with the mark. Frames too small for it come back as they are."""
+    """Return a copy of the frame, uint8 RGB (H, W, 3), with the mark; or the frame itself if it is too small."""
     mark = _make_overlay(image.shape[1])
     if mark is None or mark[0].shape[0] > image.shape[0]:
         return image
@@ -33,7 +33,7 @@ def add_watermark(image: Image) -> Image:
 
 @lru_cache(maxsize=16)
 def _make_overlay(frame_width: int) -> tuple[NDArray[np.uint16], NDArray[np.uint16]] | None:
-    """What the corner is multiplied by (of 256), and what is added: uint16 (h, w, 1). None: no room."""
+    """Return the factor of the corner (in 256ths) and what is added, uint16 (h, w, 1); None if there is no room."""
     wanted = max(_WIDTH_FRACTION * frame_width, _MIN_WIDTH)
     if wanted > frame_width:
         return None
@@ -50,7 +50,7 @@ def _make_overlay(frame_width: int) -> tuple[NDArray[np.uint16], NDArray[np.uint
 
 @lru_cache(maxsize=1)
 def _render_text() -> NDArray[np.uint8]:
-    """The text, white on black, cut to where there is any: its font says less than exactly how large it gets."""
+    """Return the text, white on black, cropped to its pixels, as the size that the font reports is not exact."""
     (width, height), below = cv2.getTextSize(WATERMARK_TEXT, _FONT, 6.0, 14)
     canvas = np.zeros((3 * height + below, 2 * width), np.uint8)
     cv2.putText(canvas, WATERMARK_TEXT, (width // 2, 2 * height), _FONT, 6.0, 255, 14, cv2.LINE_AA)

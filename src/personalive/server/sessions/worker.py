@@ -1,9 +1,9 @@
-"""The one thread that touches a pipeline: it steps all its live sessions in turn, and does what others ask between.
+"""The only thread that uses a pipeline: it steps all live sessions in turn, and runs other calls between two steps.
 
-Whoever has waited longest is stepped next, so sessions slow down evenly when there are more than the machine can
-carry. A pipeline that can step several sessions in one call gets them together. One that queues steps is asked for
-the next shortly before the current one ends, so that it never waits for this process; not earlier, since the next
-step should get the newest frames.
+The session that has waited longest is stepped next, so sessions slow down evenly when there are more than the
+machine can serve. A pipeline that can step several sessions in one call gets them together. A pipeline that queues
+steps gets the next one shortly before the current one ends, so that it never waits for this process; it does not
+get it earlier, since the next step should have the newest frames.
 """
 
 from __future__ import annotations
@@ -37,26 +37,26 @@ _SUBMIT_AHEAD_S = 0.005
 
 
 class Steppable(Protocol):
-    """What the worker steps. All of it is called on the worker's thread."""
+    """A session that the worker steps. Its methods are called on the worker's thread."""
 
     pipeline_session: Session[Any]
 
     def is_ready(self) -> bool:
-        """Whether `take_chunk` would give a chunk. Quick: asked often."""
+        """Return whether `take_chunk` would return a chunk. It is called often, and must be quick."""
 
     def take_chunk(self) -> FrameChunk | None:
-        """The next driving frames, or None if they are gone by now."""
+        """Take the next driving frames, or return None if they were dropped meanwhile."""
 
     def on_result(self, chunk: FrameChunk, animated: AnimatedChunk, seconds: float, batch_size: int) -> None:
-        """What a step made of them in `seconds`, `batch_size` with so many sessions in all."""
+        """Take what a step of `batch_size` sessions made of a chunk in `seconds`."""
 
     def on_error(self, error: Exception) -> None:
-        """The session broke down, and is stepped no more."""
+        """Take the error because of which the session is not stepped any more."""
 
 
 @dataclass(eq=False)
 class _PendingStep:
-    """A step that was asked for: `started_at` in seconds of `perf_counter`, and how long it should take."""
+    """A step that was submitted at `started_at`, in seconds of `perf_counter`, and should take `expected_s`."""
 
     clients: list[Steppable]
     chunks: list[FrameChunk]
@@ -66,21 +66,21 @@ class _PendingStep:
 
 
 class PipelineWorker:
-    """Start it before anything else, stop it last. A server has one for each GPU that it uses."""
+    """A worker thread. Start it first and stop it last. A server has one for each GPU that it uses."""
 
     def __init__(self, name: str = "", environment: Mapping[str, str] | None = None) -> None:
-        """`name` is shown where there are several; `environment` is added to its pipeline's process."""
+        """Set the `name`, shown if there are several, and additions to the environment of the pipeline's process."""
         self.name = name
         self.environment = dict(environment or {})
         self.pipeline: Pipeline[Any, Any] | None = None
-        """What sessions are stepped by. Set on the worker's thread only."""
+        """The pipeline that steps the sessions. It is set on the worker's thread only."""
         self.converter = ThreadPoolExecutor(1, "converter")
-        """Makes pictures of frames and frames of pictures beside the steps; one thread, so that order is kept."""
+        """Converts frames to images and back while steps run. It has one thread, so that order is kept."""
         self._calls: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
-        self._steppables: list[Steppable] = []  # whoever was served last comes last
+        self._steppables: list[Steppable] = []  # the one stepped last comes last
         self._steps: deque[_PendingStep] = deque()
         self._last_step_s: WeakKeyDictionary[Steppable, float] = WeakKeyDictionary()
-        """How long the last step of each took."""
+        """How long the last step of each session took, in seconds."""
         self._condition = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="pipeline", daemon=True)
@@ -91,11 +91,14 @@ class PipelineWorker:
         return self._thread.is_alive()
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, timeout: float = 5.0) -> None:
-        """End after the step at hand, or after `timeout` seconds without it; calls still waiting are cancelled."""
+        """Stop after the current step, waiting `timeout` seconds at most.
+
+        Calls that still wait raise `SessionClosedError`.
+        """
         with self._condition:
             self._stopping = True
             self._condition.notify_all()
@@ -104,7 +107,7 @@ class PipelineWorker:
         self.converter.shutdown(wait=False, cancel_futures=True)
 
     async def call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run it on the worker's thread between two steps, and return or raise what it does.
+        """Run the function on the worker's thread between two steps, and return or raise what it does.
 
         Raises `SessionClosedError` when the worker has stopped.
         """
@@ -117,7 +120,7 @@ class PipelineWorker:
         return await asyncio.wrap_future(future)
 
     async def is_responsive(self, timeout: float = 5.0) -> bool:
-        """Whether a call comes back within so many seconds."""
+        """Return whether a call returns within `timeout` seconds."""
         try:
             await asyncio.wait_for(self.call(int), timeout)
         except (TimeoutError, SessionClosedError):
@@ -125,19 +128,22 @@ class PipelineWorker:
         return True
 
     def add(self, steppable: Steppable) -> None:
-        """Step this one too. Any thread."""
+        """Step this session too. It may be called on any thread."""
         with self._condition:
             self._steppables.append(steppable)
             self._condition.notify()
 
     def remove(self, client: Steppable) -> None:
-        """Step it no more. Any thread; a step at hand is finished and given first only on the worker's own."""
+        """Stop stepping the session. It may be called on any thread.
+
+        Only on the worker's own thread has a step that was submitted before been delivered already.
+        """
         with self._condition:
             if client in self._steppables:
                 self._steppables.remove(client)
 
     def wake(self) -> None:
-        """A client may have become ready. Any thread."""
+        """Tell the worker that a session may have become ready. It may be called on any thread."""
         with self._condition:
             self._condition.notify()
 
@@ -146,7 +152,7 @@ class PipelineWorker:
             task()
 
     def _next_task(self) -> Callable[[], None] | None:
-        """What is to be done: steps that were asked for, calls, other steps. None once the worker is to stop."""
+        """Return the next task (finish a step, run a call, submit a step), or None once the worker is to stop."""
         with self._condition:
             while not self._stopping:
                 if self._calls:
@@ -164,11 +170,11 @@ class PipelineWorker:
             return None
 
     def _seconds_until_submit(self) -> float:
-        """Seconds until a step may be asked for."""
+        """Return the seconds until the next step may be submitted."""
         if not self._steps:
             return 0.0
         pipeline, current = self.pipeline, self._steps[0]
-        # Where several are stepped together and fail, each is stepped again, and none may have gone on meanwhile.
+        # If a step of several sessions fails, each is stepped again, so none of them may have been stepped since.
         if (
             len(self._steps) > 1
             or pipeline is None
@@ -200,19 +206,19 @@ class PipelineWorker:
         return chosen
 
     def _submit_step(self, steppables: list[Steppable]) -> None:
-        """Ask for a step of these."""
+        """Submit a step of these sessions."""
         begun = time.perf_counter()
         work = [(client, chunk) for client in steppables if (chunk := _take_chunk(client)) is not None]
         if not work or self.pipeline is None:
             return
         clients, chunks = (list(part) for part in zip(*work, strict=True))
-        made = self.pipeline.submit_steps([client.session for client in clients], chunks)
+        made = self.pipeline.submit_steps([client.pipeline_session for client in clients], chunks)
         expected = max(self._last_step_s.get(client, math.inf) for client in clients)
         self._steps.append(_PendingStep(clients, chunks, made, begun, expected))
         made.add_done_callback(lambda _: self.wake())
 
     def _finish_step(self) -> None:
-        """Wait for the step that was asked for first, and give what it made."""
+        """Wait for the step that was submitted first, and deliver its results."""
         step = self._steps.popleft()
         try:
             results = step.result.result()
@@ -235,7 +241,7 @@ class PipelineWorker:
         if len(step.clients) == 1:
             self._fail_client(step.clients[0], error)
             return
-        # One of them spoils it for all: alone, each gets what it would have got, or its own failure.
+        # One session can make the step fail for all. Stepped alone, each gets its own result or its own error.
         _log.warning("a step of %d sessions failed, each is stepped alone: %s", len(step.clients), error)
         release_memory()
         for client, chunk in zip(step.clients, step.chunks, strict=True):
