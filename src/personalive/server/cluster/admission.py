@@ -1,7 +1,7 @@
-"""Sessions' slots: each is one call to a replica that lasts as long as its session, so Ray Serve counts them.
+"""Admission of sessions: each holds one call to a replica for as long as it lasts, so Ray Serve counts sessions.
 
-What Serve does with calls is then right for sessions: a replica gets no more of them than it has slots, new
-replicas are started when most are used, and one that is no longer needed is left alone until its last one ends.
+Serve's rules for calls then apply to sessions: a replica gets no more of them than it has slots, Serve starts new
+replicas when most slots are used, and it waits for the last session before it removes an unneeded replica.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from personalive.server.errors import ServiceUnavailableError
 from personalive.server.telemetry import logs
 
 SLOT_TIMEOUT_S = 2.0
-"""How long an offer waits for a slot: one may be about to be given back, or a replica to be ready."""
+"""Seconds that an offer waits for a slot: a session may be about to end, or a replica about to be ready."""
 _ANSWER_TIMEOUT_S = 60.0
 _RETRY_AFTER_S = 10
 _MAX_ATTEMPTS = 4
@@ -33,7 +33,7 @@ class CapacityError(ServiceUnavailableError):
 
 
 class SessionAdmission:
-    """Opens sessions, and keeps their calls. Use it on one event loop only."""
+    """Opener of sessions, which keeps their calls. Use it on one event loop only."""
 
     def __init__(self, replicas: DeploymentHandle[Any]) -> None:
         self._replicas = replicas.options(stream=True, method_name="open_session")
@@ -45,9 +45,11 @@ class SessionAdmission:
     async def open_session(
         self, proxy_request: ProxyRequest, default: str | None, *, timeout: float = SLOT_TIMEOUT_S
     ) -> ProxyResponse:
-        """Open a session on a replica that has a slot; its answer. One that turns out to be dead is no end.
+        """Open a session on a replica with a free slot, and return its answer. Retry on another if it is dead.
 
-        Raises `CapacityError` where no slot becomes free within `timeout` seconds.
+        Raises:
+            CapacityError: No slot became free within `timeout` seconds.
+            ServiceUnavailableError: Every replica that was tried was dead, or the replica took too long.
         """
         for _ in range(_MAX_ATTEMPTS):
             call = self._replicas.remote(proxy_request, default)
@@ -66,16 +68,16 @@ class SessionAdmission:
         )
 
     def _track_call(self, session: str | None, call: DeploymentResponseGenerator[Any]) -> None:
-        """Keep the call until it ends: at once where no session was opened."""
+        """Keep the call until it ends, which it does at once if no session was opened."""
         name = session or f"refused-{id(call)}"
         task = self._calls[name] = asyncio.create_task(_consume_call(name, call), name="slot")
         task.add_done_callback(lambda _: self._calls.pop(name, None))
 
 
 async def _read_answer(call: DeploymentResponseGenerator[Any], timeout: float) -> ProxyResponse:
-    """The second thing that a replica says: the first, as soon as it has taken the call, is its own id.
+    """Return the second item of the call. The first is the replica's id, sent as soon as it has taken the call.
 
-    So waiting for a slot is told from waiting for a replica that has much to do, such as preparing a portrait.
+    This distinguishes waiting for a slot from waiting for a busy replica, such as one that prepares a portrait.
     """
     try:
         await asyncio.wait_for(anext(call), timeout)
@@ -95,5 +97,5 @@ async def _consume_call(name: str, call: DeploymentResponseGenerator[Any]) -> No
     try:
         async for _ in call:
             pass
-    except RayActorError:  # its clients notice by WebRTC, and hear from `owner` that it is gone
+    except RayActorError:  # clients notice by WebRTC; `request_owner` answers that it is gone
         logs.event("session_lost", level=logging.WARNING, session=name)

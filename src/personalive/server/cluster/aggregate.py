@@ -1,4 +1,4 @@
-"""One answer made of several replicas': what they have loaded, their sessions, their figures."""
+"""Merge the answers of several replicas into one: pipeline status, sessions, recordings, weights and metrics."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Json = Mapping[str, Any]
 
 
 class ReplicaInfo(BaseModel):
-    """A replica, as it told of itself last."""
+    """A replica, as it last reported itself."""
 
     id: str = Field(description="What its sessions' ids begin with, before the dot.")
     node: str = Field(description="Address of its machine within the cluster.")
@@ -31,13 +31,13 @@ class ReplicaInfo(BaseModel):
 
 
 class ClusterStatus(PipelineStatus):
-    """As the single server's: loaded when all replicas are. `replicas` has each of them."""
+    """The status of the whole cluster: loaded when all replicas are. `replicas` describes each of them."""
 
     replicas: list[ReplicaInfo] = Field(default_factory=list)
 
 
 def make_replica_info(replica: ReplicaStatus, pipeline_status: PipelineStatus | None = None) -> ReplicaInfo:
-    """A replica, told; `pipeline_status` is its status where it was just asked."""
+    """Describe a replica. `pipeline_status` is what it has just answered, if it was asked."""
     return ReplicaInfo(
         id=replica.id,
         node=replica.node,
@@ -50,7 +50,7 @@ def make_replica_info(replica: ReplicaStatus, pipeline_status: PipelineStatus | 
 
 
 def merge_status(replies: Iterable[ReplicaReply], desired: DesiredState) -> ClusterStatus:
-    """What is loaded in all. Replicas that only start up count while there are no others: the rest serve."""
+    """Return the common status of all replicas. Replicas that are starting count only if no replica serves yet."""
     told = [(each.replica, _replica_pipeline_status(each)) for each in replies if each.response.ok]
     replicas = [make_replica_info(member, own) for member, own in told]
     serving = [own for member, own in told if member.stage == "serving"] or [own for _, own in told]
@@ -62,10 +62,10 @@ def merge_status(replies: Iterable[ReplicaReply], desired: DesiredState) -> Clus
             stage="waiting for replicas" if waits else None,
             progress=0.0 if waits else None,
         )
-    # Farthest from what is wanted: where nothing is, that is a replica which has not unloaded yet.
+    # The replica farthest from the desired state. If no pipeline is desired, that is one that has not unloaded yet.
     worst = (max if desired.pipeline_id is None else min)(serving, key=_status_rank)
     behind = [own for own in serving if own.pipeline_id != desired.pipeline_id] if desired.pipeline_id else []
-    if behind and worst.status != "loading":  # they hear of it within a second
+    if behind and worst.status != "loading":  # their next heartbeat tells them within a second
         worst = PipelineStatus(
             status="loading", pipeline_id=desired.pipeline_id, stage="telling the replicas", progress=0.0
         )
@@ -87,14 +87,17 @@ def _status_rank(own: PipelineStatus) -> tuple[int, float]:
 
 
 def merge_sessions(replies: Iterable[ReplicaReply]) -> SessionList:
-    """All live sessions, oldest first. A replica that is to go has no free slots, whatever it says of itself."""
+    """Return all live sessions, oldest first. A leaving replica counts only the slots that are in use."""
     told = [(each.replica, SessionList.model_validate(each.json())) for each in replies if each.response.ok]
     every = sorted((one for _, part in told for one in part.sessions), key=lambda one: one.opened_at)
     return SessionList(sessions=every, max_sessions=sum(member.slots for member, _ in told))
 
 
 def merge_recordings(replies: Iterable[ReplicaReply]) -> list[Json]:
-    """All recordings, newest first. Replicas of one machine share a folder: what ran in one is told by that one."""
+    """Return all recordings, newest first.
+
+    Replicas on one machine share a folder; the entry of the replica that ran the session is preferred.
+    """
     found: dict[str, Json] = {}
     for each in replies:
         if each.response.ok:
@@ -105,7 +108,10 @@ def merge_recordings(replies: Iterable[ReplicaReply]) -> list[Json]:
 
 
 def merge_models_status(replies: list[ReplicaReply]) -> Json:
-    """Of one replica of each machine, at least one: there when all have them, as far as the slowest is."""
+    """Merge the weights' status of one replica per machine; `replies` must not be empty.
+
+    The weights count as downloaded when every machine has them; `progress` is that of the slowest machine.
+    """
     told = [each.json() for each in replies]
     missing = sorted({name for one in told for name in one["missing"]})
     loading = [one["progress"] for one in told if one["progress"] is not None]
@@ -124,7 +130,7 @@ def merge_models_status(replies: list[ReplicaReply]) -> Json:
 
 
 def merge_metrics(replies: Iterable[ReplicaReply], replicas: Iterable[ReplicaStatus]) -> str:
-    """Every replica's figures under its label `replica`, and how many replicas and slots there are."""
+    """Return every replica's metrics with the label `replica`, and the numbers of replicas and slots."""
     families: dict[str, Metric] = {}
     for each in replies:
         if not each.response.ok:
@@ -152,7 +158,7 @@ def _cluster_metric_lines(replicas: list[ReplicaStatus]) -> list[str]:
 
 
 def _format_family(family: Metric) -> list[str]:
-    # Prometheus's text format names a counter with its suffix; the parser takes it off.
+    # Prometheus's text format names a counter with its suffix, which the parser removes.
     name = family.name + ("_total" if family.type == "counter" else "")
     told = [f"# HELP {name} {family.documentation}", f"# TYPE {name} {family.type}"]
     for sample in family.samples:
@@ -162,7 +168,7 @@ def _format_family(family: Metric) -> list[str]:
 
 
 def _format_number(value: float) -> str:
-    """As Prometheus writes it."""
+    """Format a number as Prometheus does."""
     return {math.inf: "+Inf", -math.inf: "-Inf"}.get(value, repr(float(value)).replace("nan", "NaN"))
 
 

@@ -21,18 +21,19 @@ from personalive.server.telemetry import logs
 
 APPLICATION_NAME = "personalive"
 _MAX_ONGOING_REQUESTS = 1000
-"""Requests that the ingress, and calls that the controller, may have at hand at the same time."""
+"""How many requests the ingress, and how many calls the controller, may handle at the same time."""
 _HEALTH_CHECK_PERIOD_S = 2.0
 _HEAD_NODE_OPTIONS = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
-"""Where the proxy is too: no machine that may be lost, or let go when replicas are few, takes these with it."""
+"""Place these on the head, beside the proxy, so that losing or releasing another machine does not end them."""
 _LOGGING_CONFIG = {"enable_access_log": False}
-"""The ingress logs requests itself, without queries."""
+"""Serve's access log is off: the ingress logs requests, without their queries."""
 
 
 def from_config(args: dict[str, Any]) -> Application:
-    """The application of a Serve config file, which names this function as its `import_path`.
+    """Build the application of a Serve config file, which names this function as its `import_path`.
 
-    `args` are the names of `Plan` and of the server's settings; the environment counts too. Raises `InputError`.
+    The keys of `args` are fields of `ClusterConfig` and server settings; settings in the environment apply too.
+    Raises `InputError`.
     """
     given = dict(args)
     plan = read_cluster_config(given)
@@ -42,9 +43,9 @@ def from_config(args: dict[str, Any]) -> Application:
 def build_application(
     config: ClusterConfig, base_settings: Settings, *, awaits_reference: bool = False
 ) -> Application:
-    """The application, with those settings that are not left at their defaults.
+    """Build the application with those settings that are not left at their defaults.
 
-    `awaits_reference`: whoever deploys it gives it a first portrait, and it is not ready before.
+    `awaits_reference`: the caller will upload a first portrait, and the service is not ready before that.
     """
     settings = {name: getattr(base_settings, name) for name in base_settings.model_fields_set}
     settings["max_sessions"] = config.sessions_per_replica
@@ -77,7 +78,7 @@ def build_application(
 
 
 def _make_app_factory(given: Mapping[str, Any]) -> Any:
-    """What makes the web application, on the ingress's own machine."""
+    """Return the function that makes the web application on the ingress's machine."""
 
     def make() -> FastAPI:
         settings = Settings(**given)

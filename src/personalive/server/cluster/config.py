@@ -1,4 +1,4 @@
-"""How large the cluster's service is: replicas, what each takes of its machine, when there are more or fewer."""
+"""The size of the cluster's service: replicas, the resources of each, and when there are more or fewer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from personalive.errors import InputError
 from personalive.pipelines.parameters import build_parameters
 
 TARGET_UTILIZATION = 0.8
-"""The share of its slots that a replica is meant to use: the rest is for those who come while another starts."""
+"""The share of its slots that a replica should use; the rest serves new sessions while another replica starts."""
 LOOK_BACK_PERIOD_S = 15.0
-"""Used slots are averaged over so long before it is decided how many replicas there should be."""
+"""Seconds over which used slots are averaged to decide how many replicas there should be."""
 
 
 class ClusterConfig(BaseModel):
-    """Numbers of `personalive cluster serve`. Times are in seconds. Made by `read_cluster_config`."""
+    """The options of `personalive cluster serve`, made by `read_cluster_config`. Times are in seconds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -45,9 +45,9 @@ class ClusterConfig(BaseModel):
     )
 
     def to_deployment_options(self) -> dict[str, Any]:
-        """The options of the replicas' deployment, by the names that Ray Serve has for them.
+        """Return the options of the replicas' deployment, by Ray Serve's names.
 
-        A session is one call that lasts, so used slots are ongoing requests.
+        A session is one long call, so used slots are ongoing requests.
         """
         told: dict[str, Any] = {
             "max_ongoing_requests": self.sessions_per_replica,
@@ -69,9 +69,9 @@ class ClusterConfig(BaseModel):
 
 
 def read_cluster_config(given: MutableMapping[str, object]) -> ClusterConfig:
-    """The plan among what was given; its names are taken out of there. `replicas` is both least and most.
+    """Take the cluster's options out of `given` and return them. `replicas` sets both the minimum and the maximum.
 
-    Raises `InputError`: one sentence.
+    Raises `InputError` with a message of one sentence.
     """
     replicas = given.pop("replicas", None)
     own = {name: given.pop(name) for name in list(given) if name in ClusterConfig.model_fields}

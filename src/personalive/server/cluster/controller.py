@@ -1,7 +1,7 @@
-"""What all replicas must agree on, in one place: the references, the pipeline to have, who is there.
+"""The state that all replicas share: the references, the desired pipeline, and the list of replicas.
 
-It runs as a deployment of one replica that needs no machine of its own. If it is lost, it starts again empty: the
-replicas tell it within a second who they are and what pipeline was asked for; references have to be given again.
+The controller runs as a deployment of one replica that needs no separate machine. If it is lost, it starts again
+empty. The replicas report themselves and the desired pipeline within a second; references must be uploaded again.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from personalive.server.cluster.messages import (
 MAX_REFERENCES = 1024
 MAX_REFERENCE_BYTES = 1024 * 2**20
 REPLICA_TIMEOUT_S = 5.0
-"""A replica that says nothing for so long is gone."""
+"""Seconds without a heartbeat after which a replica counts as gone."""
 
 
 class ClusterController:
-    """Keeps the `MAX_REFERENCES` references used last, `MAX_REFERENCE_BYTES` at most, and always the default."""
+    """The shared state. It keeps the last `MAX_REFERENCES` references up to `MAX_REFERENCE_BYTES`, and the default."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class ClusterController:
         awaits_reference: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`wanted` is what to begin with. `is_awaiting_reference`: a first one is about to be given."""
+        """`desired` is the initial state. `awaits_reference`: a first reference is about to be uploaded."""
         self._desired = desired or DesiredState(1)
         self._replicas: dict[str, tuple[ReplicaStatus, float]] = {}
         self._references: OrderedDict[str, StoredClusterReference] = OrderedDict()  # used last comes last
@@ -47,11 +47,11 @@ class ClusterController:
     # -- who is there
 
     async def heartbeat(self, replica: ReplicaStatus) -> HeartbeatReply:
-        """A replica tells of itself, and hears what to do."""
+        """Record a replica's status, and return what it has to do."""
         if replica.stage == "serving" and replica.id not in self._replicas:
-            self._awaits_reference = False  # this controller has been started anew: nobody gives it once more
+            self._awaits_reference = False  # this controller was restarted: the reference is not sent twice
         self._replicas[replica.id] = (replica, self._clock())
-        if replica.applied_state.version > self._desired.version:  # this controller has been started anew
+        if replica.applied_state.version > self._desired.version:  # this controller was restarted
             self._desired = replica.applied_state
         elsewhere = any(
             other.can_open_sessions
@@ -62,11 +62,11 @@ class ClusterController:
         return HeartbeatReply(self._desired, elsewhere, self._stopping)
 
     async def remove_replica(self, id: str) -> None:
-        """A replica goes."""
+        """Forget a replica that leaves."""
         self._replicas.pop(id, None)
 
     async def list_replicas(self) -> list[ReplicaStatus]:
-        """Every replica that was heard of lately, in the order of their coming."""
+        """Return every replica that sent a heartbeat lately, in the order in which they registered."""
         now = self._clock()
         silent = [id for id, (_, at) in self._replicas.items() if now - at > REPLICA_TIMEOUT_S]
         for id in silent:
@@ -76,16 +76,16 @@ class ClusterController:
     # -- what they are to do
 
     async def set_desired(self, pipeline_id: str | None, load_params: Mapping[str, Any]) -> DesiredState:
-        """Every replica is to have this pipeline, also those that come later; None: none."""
+        """Make this the pipeline of every replica, also of later ones; None unloads it."""
         self._desired = DesiredState(self._desired.version + 1, pipeline_id, dict(load_params))
         return self._desired
 
     async def get_desired(self) -> DesiredState:
-        """What every replica is to have."""
+        """Return the state that every replica should have."""
         return self._desired
 
     async def drain(self) -> None:
-        """Every replica is to end its sessions and to take no more."""
+        """Make every replica end its sessions and take no more."""
         self._stopping = True
 
     # -- references
@@ -101,33 +101,33 @@ class ClusterController:
             del self._references[next(id for id in self._references if id != self._default)]
 
     async def get_default_reference(self) -> str | None:
-        """The reference of sessions that name none: the one given last."""
+        """Return the id of the reference for sessions that name none: the one added last."""
         return self._default
 
     async def is_awaiting_reference(self) -> bool:
-        """Whether the reference that the service was started with has not been taken yet."""
+        """Return whether the reference that the service was started with has not been added yet."""
         return self._awaits_reference
 
     async def get_reference(self, id: str) -> StoredClusterReference | None:
-        """All of a reference; it counts as used now."""
+        """Return a reference with its picture, and count it as used now."""
         kept = self._references.get(id)
         if kept is not None:
             self._references.move_to_end(id)
         return kept
 
     async def get_reference_info(self, id: str) -> StoredClusterReference | None:
-        """What is known of a reference, without the picture's own bytes."""
+        """Return a reference without the picture's bytes."""
         kept = self._references.get(id)
         return None if kept is None else self._without_data(kept)
 
     async def list_references(self) -> list[StoredClusterReference]:
-        """What is known of every reference, the one used last first; neither pictures nor thumbnails."""
+        """Return every reference without pictures and thumbnails, the one used last first."""
         return [
             replace(self._without_data(kept), thumbnail=b"") for kept in reversed(self._references.values())
         ]
 
     async def remove_reference(self, id: str) -> bool:
-        """Drop a reference. Whether there was one."""
+        """Drop a reference. Return whether there was one."""
         if self._default == id:
             self._default = None
         return self._references.pop(id, None) is not None

@@ -1,4 +1,4 @@
-"""What the ingress's routes are given."""
+"""The dependencies of the ingress's routes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from personalive.server.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class IngressDependencies:
-    """Of one ingress."""
+    """The parts of one ingress."""
 
     settings: Settings
     controller: DeploymentHandle[Any]
@@ -35,12 +35,12 @@ class IngressDependencies:
     def create(
         cls, settings: Settings, controller: DeploymentHandle[Any], replicas: DeploymentHandle[Any]
     ) -> IngressDependencies:
-        """Made on the event loop that uses them."""
+        """Make the parts. Call it on the event loop that uses them."""
         wire = ReplicaClient()
         return cls(settings, controller, wire, ReplicaSet(controller, wire), SessionAdmission(replicas))
 
     async def require_reference(self) -> None:
-        """Raise `BusyError` where the portrait that the service was started with has not been taken yet."""
+        """Raise `ServiceUnavailableError` while the portrait that the service was started with is not added yet."""
         if await self.controller.is_awaiting_reference.remote():
             raise ServiceUnavailableError(
                 "The portrait that the service was started with has not been taken yet.",
@@ -65,15 +65,15 @@ async def _read_proxy_request(request: Request) -> ProxyRequest:
 
 DependenciesDep = Annotated[IngressDependencies, Depends(_get_dependencies)]
 ProxyRequestDep = Annotated[ProxyRequest, Depends(_read_proxy_request)]
-"""The request, to be passed on as it came."""
+"""The request, unchanged, to be passed on to a replica."""
 
 
 def make_response(answer: ProxyResponse) -> Response:
-    """A replica's answer as the ingress's own."""
+    """Return a replica's answer as a response of the ingress."""
     headers = dict(answer.headers)
     links = headers.pop("Link", "")
     response = Response(answer.body, answer.status, headers)
-    for link in links.split(LINK_SEPARATOR):  # a field each, as broadcasters read them
+    for link in links.split(LINK_SEPARATOR):  # one field each, as broadcasting programs expect
         if link:
             response.headers.append("Link", link)
     return response

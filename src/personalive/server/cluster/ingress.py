@@ -1,4 +1,4 @@
-"""The cluster's web application: the single server's contract and guards, answered by the replicas together."""
+"""The cluster's web application: the single server's API and middleware, with answers from the replicas."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from personalive.server.settings import Settings
 from personalive.server.static_files import load_assets as page_files
 
 ROUTE_MODULES = (health, pipeline, reference, sessions, page, proxy)
-"""The last one takes whatever the others do not."""
+"""The last module takes every path that the others do not."""
 
 
 def create_ingress(settings: Settings, make_dependencies: Callable[[], IngressDependencies]) -> FastAPI:
-    """The application. Its lifespan makes its `IngressDependencies`, in `app.state.parts`, on the event loop that uses them."""
+    """Return the application.
+
+    Its lifespan makes the `IngressDependencies`, as `app.state.parts`, on the event loop that uses them.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:

@@ -1,4 +1,4 @@
-"""What the parts of the cluster tell each other: plain values that any process can hold."""
+"""The messages between the parts of the cluster: plain values that any process can unpickle."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """The pipeline that every replica is to have; None is none. A higher `version` was asked for later.
+    """The pipeline that every replica should have, or None. A higher `version` was requested later.
 
-    Version 0 is that of a replica that has not been told yet.
+    Version 0 means that a replica has not received a desired state yet.
     """
 
     version: int = 0
@@ -21,10 +21,11 @@ class DesiredState:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """A replica as it tells of itself: where it is reached, and what it is at.
+    """A replica's report on itself: its address and its state.
 
-    `address` is an URL within the cluster, `key` what its requests must carry. `wanted` is what it was told last,
-    and `load_error` why it cannot even begin to load that. `slots` of one that is leaving are those in use.
+    `address` is a URL within the cluster, and `key` the API key for requests to it. `applied_state` is the desired
+    state that it applied last, and `load_error` the reason why it could not even begin to load that. The `slots` of
+    a leaving replica are those in use.
     """
 
     id: str
@@ -40,15 +41,15 @@ class ReplicaStatus:
 
     @property
     def can_open_sessions(self) -> bool:
-        """Whether it can open sessions."""
+        """Whether the replica can open sessions."""
         return self.stage == "serving" and self.status == "loaded"
 
 
 @dataclass(frozen=True, slots=True)
 class HeartbeatReply:
-    """What a replica is told in return.
+    """The controller's answer to a heartbeat.
 
-    `loaded_elsewhere`: another replica has loaded what is wanted. `stopping`: all sessions are to end.
+    `loaded_elsewhere`: another replica has loaded the desired pipeline. `stopping`: all sessions have to end.
     """
 
     desired_state: DesiredState
@@ -58,9 +59,9 @@ class HeartbeatReply:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredClusterReference:
-    """A reference as the whole cluster keeps it: the bytes that were given, how, and what came of them.
+    """A reference as the controller keeps it: the uploaded bytes, the upload's options, and the result.
 
-    `info` is what `GET /api/v1/personalive/reference/ID` answers.
+    `info` is the answer of `GET /api/v1/personalive/reference/ID`.
     """
 
     id: str
@@ -72,10 +73,10 @@ class StoredClusterReference:
 
 
 def parse_replica_id(session_id: str) -> str:
-    """The replica that a session's, or a viewer's, id names."""
+    """Return the replica's id from the id of a session or of a viewer."""
     return session_id.partition(".")[0]
 
 
 def make_id_prefix(replica_id: str) -> str:
-    """What the ids of a replica's sessions begin with."""
+    """Return the prefix of the ids of a replica's sessions."""
     return f"{replica_id}."

@@ -1,4 +1,4 @@
-"""A replica as Ray Serve runs it: one engine, the calls that are its sessions, and its talk with the controller."""
+"""A replica as Ray Serve runs it: one server, one call per session, and heartbeats to the controller."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ _HEALTH_TIMEOUT_S = 5.0
 _LEAVE_TIMEOUT_S = 2.0
 _STOP_TIMEOUT_S = 12.0
 _DRAIN_DETECTION_S = 20.0
-"""Serve asks for the health of replicas that it sends calls to, every few seconds: one that it has not asked for so
-long is being drained. It tells a replica itself only when the last call has ended."""
+"""Serve checks the health of replicas that get calls every few seconds: a replica that it has not checked for this
+many seconds is being drained. Serve notifies the replica only after the last call has ended."""
 
 
 class ServerReplica:
-    """Holds one pipeline and its sessions. `open_session` is a call that lasts as long as its session."""
+    """One pipeline and its sessions. `open_session` is a call that lasts as long as its session."""
 
     def __init__(self, given: Mapping[str, Any], controller: DeploymentHandle[Any]) -> None:
-        """`given` are the settings that were deployed; what is a host's own may come from its environment."""
+        """`given` are the deployed settings; the host's environment may override those that differ by host."""
         self._id = serve.get_replica_context().replica_id.unique_id
         self._key = secrets.token_urlsafe(32)
         node = ray.util.get_node_ip_address()
@@ -76,7 +76,7 @@ class ServerReplica:
     async def open_session(
         self, proxy_request: ProxyRequest, default: str | None
     ) -> AsyncIterator[str | ProxyResponse]:
-        """Open a session by this request: this replica's id at once, the answer, then nothing until it has ended.
+        """Open a session: yield this replica's id at once, then the answer, and end when the session ends.
 
         `default` is the reference for an offer that names none.
         """
@@ -91,7 +91,7 @@ class ServerReplica:
             await asyncio.wrap_future(self._server_thread.submit(self._server_thread.wait_ended(session)))
 
     async def check_health(self) -> None:
-        """Raises where the engine does not answer: Serve then replaces this replica."""
+        """Raise `RuntimeError` if the server does not answer: Serve then replaces this replica."""
         self._last_health_check_at = time.monotonic()
         if not self._server_thread.is_alive or self._heartbeat_task.done():
             raise RuntimeError("the replica's server has ended")
@@ -99,23 +99,23 @@ class ServerReplica:
         answers = self._server_thread.server.pipelines.is_responsive(_HEALTH_TIMEOUT_S)
         if not await asyncio.wrap_future(self._server_thread.submit(answers)):
             if self._server_thread.server.pipelines.get_status().status == "loading":
-                return  # the worker loads, and answers when it is done
+                return  # a worker that loads answers when it is done
             raise RuntimeError("the replica's worker does not answer")
 
     async def __del__(self) -> None:
-        """Serve calls it when the replica is drained and no call is left."""
+        """Stop the server. Serve calls this when the replica is drained and no call is left."""
         self._stage = "leaving"
         with contextlib.suppress(Exception):
             await asyncio.wrap_future(self._server_thread.submit(self._server_thread.wait_empty()))
         self._heartbeat_task.cancel()
-        with contextlib.suppress(Exception):  # the controller may have gone first: nobody would ever answer
+        with contextlib.suppress(Exception):  # the controller may be gone already and would never answer
             async with asyncio.timeout(_LEAVE_TIMEOUT_S):
                 await self._controller.remove_replica.remote(self._id)
         await self._client.close()
         await asyncio.to_thread(self._server_thread.stop, _STOP_TIMEOUT_S)
 
     def _wait_until_loaded(self) -> None:
-        """Serve sends calls to a replica that is made: not before the pipeline is loaded, or could not be."""
+        """Wait until the pipeline is loaded or has failed to: Serve sends calls as soon as `__init__` returns."""
         while (
             self._applied.version == 0
             or self._server_thread.server.pipelines.get_status().status == "loading"
@@ -127,15 +127,15 @@ class ServerReplica:
         self._server_thread.submit(self._send_heartbeat()).result(_HEALTH_TIMEOUT_S)
 
     def _require_usable(self) -> None:
-        """Raises where others have what is wanted and this one could not load it: empty, it would get every call.
+        """Raise `RuntimeError` if others have loaded what this replica could not: empty, it would get every call.
 
-        Where nobody could, all of them stay, to say why, and to load what is asked for next.
+        If no replica could load it, all of them stay to report the error and to load the next pipeline.
         """
         error = self._load_error or self._server_thread.server.pipelines.get_status().error
         if error is not None and self._loaded_elsewhere:
             raise RuntimeError(f"this replica cannot load what others have loaded: {error}")
 
-    # -- on the engine's event loop
+    # -- on the server's event loop
 
     def _make_references(self, host: PipelineManager) -> SharedReferenceStore:
         return SharedReferenceStore(host, self._fetch_reference)
@@ -145,11 +145,11 @@ class ServerReplica:
         return kept
 
     async def _heartbeat_loop(self) -> None:
-        """Tell the controller every second, and do what it says."""
+        """Send a heartbeat to the controller every second, and act on its answer."""
         while True:
             try:
                 await self._send_heartbeat()
-            except Exception as error:  # the controller is being started anew, say
+            except Exception as error:  # such as while the controller restarts
                 logs.event("ledger_silent", level=logging.WARNING, error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
@@ -181,12 +181,12 @@ class ServerReplica:
         )
 
     async def _apply_desired(self, desired: DesiredState) -> None:
-        """Load or unload as wanted, also under sessions: the ingress has asked whether that may be."""
+        """Load or unload the pipeline, even if sessions are open: the ingress has checked that this is allowed."""
         host = self._server_thread.server.pipelines
         self._load_error = None
         try:
             if desired.pipeline_id is not None:
-                # The replica that was asked first has begun already, and then finds that it is done.
+                # The replica that the ingress asked first is loading already: the load below then does nothing.
                 while host.get_status().status == "loading":
                     await asyncio.sleep(_POLL_S)
                 await host.load(desired.pipeline_id, desired.load_params, force=True)
@@ -197,7 +197,7 @@ class ServerReplica:
             logs.event(
                 "pipeline_refused", level=logging.ERROR, pipeline=desired.pipeline_id, error=str(error)
             )
-            await host.unload()  # what was there before is not what is wanted
+            await host.unload()  # the previous pipeline is not the desired one
         self._applied, self._apply_task = desired, None
 
 

@@ -1,7 +1,7 @@
-"""Requests from the ingress to a replica, which answers as the single server does, under a key of its own.
+"""Requests from the ingress to a replica, which has the single server's API and a separate key.
 
-They go straight to the replica, past Ray Serve: a replica that is being drained gets no calls from Serve any more,
-and its sessions must be reached all the same. Nor do they wait for a session's slot, or take one.
+They go directly to the replica and not through Ray Serve: Serve sends no more calls to a replica that is being
+drained, but its sessions must remain reachable. The requests neither wait for a session's slot nor take one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import aiohttp
 from yarl import URL
 
 CONNECT_TIMEOUT_S = 2.0
-"""Seconds: within a cluster a machine that does not take a connection by then is gone."""
+"""Seconds after which a machine of the cluster that accepts no connection counts as gone."""
 RESPONSE_TIMEOUT_S = 60.0
 _REQUEST_HEADERS = frozenset({"content-type", "range", "if-match", "if-range", "if-none-match", "accept"})
 _RESPONSE_HEADERS = frozenset(
@@ -36,17 +36,17 @@ _RESPONSE_HEADERS = frozenset(
     }
 )
 LINK_SEPARATOR = ", "
-"""Between the values of several Link fields, kept as one."""
+"""Separates the values of several Link fields that are kept as one."""
 _CHUNK_BYTES = 1 << 16
 
 
 class ReplicaUnreachableError(Exception):
-    """The other side is gone, or does not answer."""
+    """The replica is gone, or does not answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProxyRequest:
-    """A request: `path` begins with a slash, `query` has no question mark, both are still quoted."""
+    """A request. `path` begins with a slash, `query` has no question mark, and both are still percent-encoded."""
 
     method: str
     path: str
@@ -57,7 +57,7 @@ class ProxyRequest:
 
 @dataclass(frozen=True, slots=True)
 class ProxyResponse:
-    """What came back."""
+    """A replica's complete answer."""
 
     status: int
     headers: Mapping[str, str]
@@ -65,13 +65,13 @@ class ProxyResponse:
 
     @property
     def ok(self) -> bool:
-        """Whether it was done."""
+        """Whether the request succeeded."""
         return self.status < 400
 
 
 @dataclass(frozen=True, slots=True)
 class StreamingProxyResponse:
-    """An answer whose body still comes, in pieces."""
+    """An answer whose body is still arriving, in pieces."""
 
     status: int
     headers: Mapping[str, str]
@@ -80,7 +80,7 @@ class StreamingProxyResponse:
 
 
 def get_session_id(answer: ProxyResponse) -> str | None:
-    """The session that an answer says was opened."""
+    """Return the id of the session that an answer says was opened, or None."""
     if not answer.ok:
         return None
     named = answer.headers.get("X-Session-Id")
@@ -94,7 +94,7 @@ def get_session_id(answer: ProxyResponse) -> str | None:
 
 
 class ReplicaClient:
-    """Use it on one event loop only, and close it there."""
+    """A client for all replicas. Use it on one event loop only, and close it there."""
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
@@ -102,7 +102,7 @@ class ReplicaClient:
     async def request(
         self, address: str, key: str, proxy_request: ProxyRequest, *, timeout: float = RESPONSE_TIMEOUT_S
     ) -> ProxyResponse:
-        """The whole answer. Raises `ReplicaUnreachableError` where none comes within so many seconds."""
+        """Return the whole answer. Raises `ReplicaUnreachableError` if none comes within `timeout` seconds."""
         async with self.stream(address, key, proxy_request, timeout=timeout) as answer:
             try:
                 body = b"".join([piece async for piece in answer.body])
@@ -114,7 +114,7 @@ class ReplicaClient:
     async def stream(
         self, address: str, key: str, proxy_request: ProxyRequest, *, timeout: float | None = None
     ) -> AsyncIterator[StreamingProxyResponse]:
-        """The answer as it comes. Raises `ReplicaUnreachableError` where it does not begin."""
+        """Yield the answer as it arrives. Raises `ReplicaUnreachableError` if it does not begin."""
         headers = {
             name: value for name, value in proxy_request.headers.items() if name.lower() in _REQUEST_HEADERS
         }
@@ -144,7 +144,7 @@ class ReplicaClient:
             response.release()
 
     async def close(self) -> None:
-        """End its connections."""
+        """Close the connections."""
         if self._session is not None:
             await self._session.close()
 

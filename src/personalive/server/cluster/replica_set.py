@@ -1,4 +1,4 @@
-"""The replicas as the ingress sees them: who is there, and asking one, the one that has a session, or all."""
+"""The replicas as the ingress sees them: list them, and send requests to one, to a session's owner, or to all."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 RETRY_AFTER_S = 5
 _AGGREGATE_TIMEOUT_S = 5.0
-"""Seconds that one slow replica may keep an answer waiting that is put together from all."""
+"""Seconds that one slow replica may delay an answer that is merged from all."""
 
 
 class NoReplicaError(ServiceUnavailableError):
-    """Nobody is there to ask."""
+    """No replica can be reached."""
 
     def __init__(self) -> None:
         super().__init__("No replica is up yet: try again in a moment.", retry_after=RETRY_AFTER_S)
@@ -37,18 +37,18 @@ class NoReplicaError(ServiceUnavailableError):
 
 @dataclass(frozen=True, slots=True)
 class ReplicaReply:
-    """What one replica answered."""
+    """The answer of one replica."""
 
     replica: ReplicaStatus
     response: ProxyResponse
 
     def json(self) -> Any:
-        """The answer's JSON."""
+        """Return the decoded JSON of the answer."""
         return json.loads(self.response.body)
 
 
 class ReplicaSet:
-    """Use it on one event loop only."""
+    """All replicas. Use it on one event loop only."""
 
     def __init__(self, controller: DeploymentHandle[Any], client: ReplicaClient) -> None:
         self._controller = controller
@@ -56,30 +56,30 @@ class ReplicaSet:
         self._known: dict[str, ReplicaStatus] = {}
 
     async def list_replicas(self) -> list[ReplicaStatus]:
-        """Every replica that was heard of in the last seconds; those that can open sessions come first."""
+        """Return every replica with a recent heartbeat; those that can open sessions come first."""
         found: list[ReplicaStatus] = await self._controller.list_replicas.remote()
         self._known = {member.id: member for member in found}
         return sorted(found, key=lambda member: not member.can_open_sessions)
 
     async def request(self, replica: ReplicaStatus, proxy_request: ProxyRequest) -> ProxyResponse:
-        """What it answers. Raises `ReplicaUnreachableError`."""
+        """Return the replica's answer. Raises `ReplicaUnreachableError`."""
         return await self._wire.request(replica.address, replica.key, proxy_request)
 
     async def request_any(self, proxy_request: ProxyRequest) -> ProxyResponse:
-        """What one of them answers, if possible one that is loaded. Raises `NoReplicaError`."""
+        """Return the answer of one replica, if possible a loaded one. Raises `NoReplicaError`."""
         members = await self.list_replicas()
         best = [member for member in members if member.can_open_sessions] or members
         for member in random.sample(best, len(best)):
             try:
                 return await self.request(member, proxy_request)
-            except ReplicaUnreachableError:  # gone, and not missed yet
+            except ReplicaUnreachableError:  # it is gone, but still listed
                 continue
         raise NoReplicaError
 
     async def request_all(
         self, proxy_request: ProxyRequest, predicate: Callable[[ReplicaStatus], bool] = lambda _: True
     ) -> list[ReplicaReply]:
-        """What each of them answers that does so within some seconds."""
+        """Return the answers of all matching replicas that answer within `_AGGREGATE_TIMEOUT_S`."""
         return await self.request_each(
             [member for member in await self.list_replicas() if predicate(member)], proxy_request
         )
@@ -87,7 +87,7 @@ class ReplicaSet:
     async def request_each(
         self, replicas: Iterable[ReplicaStatus], proxy_request: ProxyRequest
     ) -> list[ReplicaReply]:
-        """What each of these answers that does so within some seconds."""
+        """Return the answers of those of `replicas` that answer within `_AGGREGATE_TIMEOUT_S`."""
 
         async def one(member: ReplicaStatus) -> ReplicaReply | None:
             try:
@@ -101,7 +101,7 @@ class ReplicaSet:
         return [said for said in await asyncio.gather(*map(one, replicas)) if said is not None]
 
     async def find_owner(self, session_id: str) -> ReplicaStatus:
-        """The replica that a session's id names. Raises `NotFoundError` where it is gone."""
+        """Return the replica that a session's id names. Raises `NotFoundError` if it is gone."""
         id = parse_replica_id(session_id)
         if id not in self._known:
             await self.list_replicas()
@@ -111,7 +111,7 @@ class ReplicaSet:
         return found
 
     async def request_owner(self, session_id: str, proxy_request: ProxyRequest) -> ProxyResponse:
-        """What the replica answers that has this session. Raises `NotFoundError` where it is gone."""
+        """Return the answer of the replica that has this session. Raises `NotFoundError` if it is gone."""
         member = await self.find_owner(session_id)
         try:
             return await self.request(member, proxy_request)
@@ -124,6 +124,6 @@ class ReplicaSet:
     async def stream(
         self, replica: ReplicaStatus, proxy_request: ProxyRequest
     ) -> AsyncIterator[StreamingProxyResponse]:
-        """Its answer as it comes. Raises `ReplicaUnreachableError`."""
+        """Yield the replica's answer as it arrives. Raises `ReplicaUnreachableError`."""
         async with self._wire.stream(replica.address, replica.key, proxy_request) as answer:
             yield answer

@@ -1,4 +1,4 @@
-"""The settings of a replica: what was deployed for all, and what its own host's environment says."""
+"""The settings of a replica: the deployed ones, and those from its host's environment."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 from personalive.server.settings import ENV_PREFIX, Settings
 
 HOST_SETTINGS = ("public_ip", "udp_ports", "recordings_dir")
-"""What differs from host to host: a variable in the environment of a host's `ray start` weighs more there than
-what was deployed for all."""
+"""Settings that differ between hosts: a variable in the environment of a host's `ray start` overrides the deployed
+value there."""
 _INGRESS_ONLY = {"port": 0, "cors_origins": (), "insecure": False, "pipeline": None, "reference": None}
-"""What only the ingress needs, as a replica has it whatever its environment says."""
+"""Settings that only the ingress needs, and their values in a replica, which its environment cannot change."""
 
 
 def make_replica_settings(given: Mapping[str, Any], *, host: str, key: str) -> Settings:
-    """For the replica's own server: it listens at `host` for requests that carry `key`, and begins with nothing.
+    """Return the settings of a replica's server. It listens at `host`, requires `key`, and loads nothing at start.
 
-    Paths that load parameters name stay known, so that they may be loaded from.
+    Load parameters that are paths are kept, so that pipelines may be loaded from these paths.
     """
     own = {name for name in HOST_SETTINGS if ENV_PREFIX + name.upper() in os.environ}
     taken = {name: value for name, value in given.items() if name not in own}

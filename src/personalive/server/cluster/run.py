@@ -1,4 +1,4 @@
-"""`personalive cluster serve` as it runs: deploy, wait until it answers, and take it down at a signal."""
+"""`personalive cluster serve`: deploy the service, wait until it answers, and remove it at a signal."""
 
 from __future__ import annotations
 
@@ -37,16 +37,20 @@ _REFERENCE_TIMEOUT_S = 120
 
 
 class DeployError(PersonaLiveError):
-    """The cluster could not bring the service up."""
+    """The cluster could not start the service."""
 
 
 def serve_cluster(
     config: ClusterConfig, settings: Settings, address: str | None, report: ReportProgress
 ) -> None:
-    """Deploy on the Ray cluster at `address`, None for the one that this machine belongs to, until a signal comes.
+    """Serve on the Ray cluster at `address` until a signal comes; None is the cluster of this machine.
 
-    `report` is told how far it is. Raises `InputError` where there is no cluster, or what the settings name cannot be
-    used, and `DeployError` where the replicas cannot be brought up.
+    Args:
+        report: Is called with sentences about the progress.
+
+    Raises:
+        InputError: There is no cluster, or the pipeline or portrait of the settings cannot be used.
+        DeployError: The replicas cannot be started.
     """
     check_settings(settings)
     connect_to_ray(address)
@@ -65,7 +69,7 @@ def serve_cluster(
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise a `PersonaLiveError` for what no replica could load; each machine has weights of its own."""
+    """Raise a `PersonaLiveError` for settings that no replica could load; weights depend on the machine."""
     if settings.port == 0:
         raise InputError(
             "A cluster's port cannot be 0: name one that is free on the head, such as --port 8000."
@@ -76,7 +80,7 @@ def check_settings(settings: Settings) -> None:
 
 
 def connect_to_ray(address: str | None) -> None:
-    """Join a Ray cluster that runs. Raises `InputError` where none answers."""
+    """Join a running Ray cluster. Raises `InputError` if none answers."""
     try:
         ray.init(address=address or "auto", namespace=APPLICATION_NAME)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
@@ -98,7 +102,7 @@ def _deploy(config: ClusterConfig, settings: Settings) -> None:
 
 
 def _wait_until_up(config: ClusterConfig, stop_event: threading.Event, report: ReportProgress) -> bool:
-    """Returns whether it is up; False where a signal came first. Raises `DeployError`."""
+    """Return True once the service is up, and False if a signal came first. Raises `DeployError`."""
     tell_at = time.monotonic() + _REPORT_INTERVAL_S
     while not stop_event.wait(_POLL_S):
         application = serve.status().applications.get(APPLICATION_NAME)
@@ -121,8 +125,8 @@ def _describe_state(application: ApplicationStatusOverview) -> str:
 
 
 def remove_service(timeout: float) -> None:
-    """End all sessions, their clients are told, and remove the service; Ray itself goes on."""
-    with contextlib.suppress(Exception):  # a service that is half there has no controller to tell
+    """Notify the clients, end all sessions and remove the service. Ray keeps running."""
+    with contextlib.suppress(Exception):  # a service that is only partly deployed has no controller
         asyncio.run(_drain_replicas(timeout))
     with contextlib.suppress(RayActorError):  # another such command has removed it, and Serve with it
         serve.delete(APPLICATION_NAME)
@@ -149,7 +153,7 @@ def _service_url(settings: Settings) -> str:
 def _report_ready(settings: Settings, report: ReportProgress) -> None:
     url = _service_url(settings)
     if not _is_reachable(url):
-        # Serve is the cluster's: whoever starts it first chooses its port, and it need not be on this machine.
+        # Serve belongs to the cluster: its first start sets the port, and it need not run on this machine.
         report(f"it runs, but not at {url}: Ray Serve listens on the head, where it was first started to")
         return
     _upload_reference(settings, url, report)
@@ -183,7 +187,7 @@ def _upload_reference(settings: Settings, url: str, report: ReportProgress) -> N
 
 @contextlib.contextmanager
 def _catch_signals() -> Iterator[threading.Event]:
-    """Set by the first SIGINT, SIGTERM, or SIGHUP of a closed terminal; the second ends the process at once."""
+    """Yield an event that the first SIGINT, SIGTERM or SIGHUP sets. A second signal ends the process at once."""
     told = threading.Event()
     ends = [signal.SIGINT, signal.SIGTERM]
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as with nohup

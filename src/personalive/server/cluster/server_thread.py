@@ -1,4 +1,4 @@
-"""A whole server on a thread of its own: its event loop takes UDP ports from a range, which Ray's own does not."""
+"""A server on a separate thread, whose event loop takes UDP ports from a range, which Ray's loop does not."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _POLL_S = 0.25
 
 
 class ServerThread:
-    """Start it, and stop it in the end. Its methods may be called from any thread."""
+    """A server and its thread: start it, and stop it at the end. Any thread may call the methods."""
 
     def __init__(self, settings: Settings, make_server: Callable[[Settings], Server]) -> None:
-        """`make_server` is called on the engine's event loop. It listens at the settings' host, at a free port."""
+        """`make_server` is called on the thread's event loop. `settings.host` is used, and a free port."""
         self._settings = settings
         self._app = create_app(settings, make_server)
         self._started_loop: Future[asyncio.AbstractEventLoop] = Future()
@@ -37,34 +37,34 @@ class ServerThread:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     def start(self) -> None:
-        """Returns when it answers. Raises what kept it from starting."""
+        """Start the server, and return when it answers. Raises the error that kept it from starting."""
         self._listener = bind_socket(self._settings.host, 0)
         self._thread.start()
         self._started_loop.result(_START_TIMEOUT_S)
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The TCP port of the server."""
         assert self._listener is not None
         return int(self._listener.getsockname()[1])
 
     @property
     def is_alive(self) -> bool:
-        """Whether its thread runs."""
+        """Whether the thread runs."""
         return self._thread.is_alive()
 
     @property
     def server(self) -> Server:
-        """Its parts: to be used on its event loop only, see `submit`."""
+        """The server. Use it on its event loop only: see `submit`."""
         server: Server = self._app.state.server
         return server
 
     def submit(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run it on the engine's event loop."""
+        """Run a coroutine on the server's event loop."""
         return asyncio.run_coroutine_threadsafe(coroutine, self._started_loop.result(0))
 
     async def wait_ended(self, session_id: str) -> None:
-        """Returns when that session has ended; at once if there is none. On the engine's event loop."""
+        """Wait until that session has ended, if there is one. Call it on the server's event loop."""
         stream = self.server.sessions.get(session_id)
         if stream is None:
             return
@@ -78,17 +78,17 @@ class ServerThread:
         await done.wait()
 
     async def wait_empty(self) -> None:
-        """Returns when no session streams. On the engine's event loop."""
+        """Wait until no session is open. Call it on the server's event loop."""
         while len(self.server.sessions):
             await asyncio.sleep(_POLL_S)
 
     async def drain(self) -> None:
-        """Take no more offers, and end all sessions: their clients are told. On the engine's event loop."""
+        """Take no more offers, notify the clients and end all sessions. Call it on the server's event loop."""
         self.server.draining = True
         await self.server.sessions.end_all("The server is stopping.", "shutdown")
 
     def stop(self, timeout: float) -> None:
-        """End its sessions and all else, or give up after so many seconds."""
+        """Stop the server and its sessions, or give up after `timeout` seconds."""
         if self._http_server is not None and self.is_alive:
             self._http_server.should_exit = True
             self._thread.join(timeout)

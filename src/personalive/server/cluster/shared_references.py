@@ -1,4 +1,4 @@
-"""A replica's references: those of the whole cluster, each fetched when a session first needs it here."""
+"""A replica's references: those of the whole cluster, each fetched when a session on the replica first needs it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FetchReference = Callable[[str], Awaitable[StoredClusterReference | None]]
 
 
 class SharedReferenceStore(ReferenceStore):
-    """As `ReferenceStore`, but what is not here may be elsewhere, and the default is the cluster's."""
+    """A `ReferenceStore` that fetches missing references from the controller and has the cluster's default."""
 
     def __init__(self, pipelines: PipelineManager, fetch: FetchReference) -> None:
-        """`fetch` gives the reference of an id, or None where there is none."""
+        """`fetch` returns the reference of an id, or None if there is none."""
         self._default: str | None = None
         self._fetch = fetch
         self._fetching = asyncio.Lock()
@@ -26,19 +26,19 @@ class SharedReferenceStore(ReferenceStore):
 
     @property
     def default_id(self) -> str | None:
-        """The reference of sessions that name none, as the controller said last."""
+        """The id of the reference for sessions that name none, as last set by `set_cluster_default`."""
         return self._default
 
     @default_id.setter
     def default_id(self, id: str | None) -> None:
-        """Keeping a reference here does not make it the cluster's default: see `set_cluster_default`."""
+        """Ignore the value: keeping a reference here does not make it the default. See `set_cluster_default`."""
 
     def set_cluster_default(self, id: str | None) -> None:
-        """The controller says what the default is. Any thread."""
+        """Set the cluster's default reference. Any thread may call it."""
         self._default = id
 
     async def get_fused(self, id: str | None = None, pipeline: Pipeline[Any, Any] | None = None) -> Reference:
-        """As `ReferenceStore.get_fused`; a reference that another replica was given is fetched and looked at first."""
+        """Return a fused reference, as `ReferenceStore.get_fused` does; fetch and validate a missing one first."""
         chosen = self.default_id if id is None else id
         if chosen is not None and not self._has(chosen):
             async with self._fetching:
@@ -55,5 +55,5 @@ class SharedReferenceStore(ReferenceStore):
 
     async def _fetch_missing(self, id: str) -> None:
         kept = await self._fetch(id)
-        if kept is not None:  # what there is none of, is refused by `get`
+        if kept is not None:  # an unknown id makes `get` raise
             await self.add(kept.data, allow_no_face=kept.allow_no_face, crop=kept.crop)

@@ -1,1 +1,1 @@
-"""The pipeline in a separate process: it shares no interpreter lock with the server, and may die alone."""
+"""The pipeline in a separate process: it has its own interpreter lock, and its crash does not end the server."""

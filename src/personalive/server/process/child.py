@@ -1,8 +1,8 @@
-"""The process of one pipeline: `python -m personalive.server.process.child`, started by `remote.py`.
+"""The process of one pipeline: `python -m personalive.server.process.child`, started by `launch.py`.
 
-Requests come on standard input and are done in turn on the main thread; a thread receives them, so that driving
-frames arrive during a step. Other threads look at the sessions' frames as they arrive. The process ends
-as soon as its input does: then the server is gone.
+Requests arrive on standard input and are handled in order on the main thread. Another thread receives them, so that
+driving frames arrive during a step. Further threads prepare the sessions' frames as they arrive. The process ends
+when its input ends, since the server is then gone.
 """
 
 from __future__ import annotations
@@ -43,19 +43,19 @@ from personalive.server.telemetry import logs
 
 _MAX_PREPARE_THREADS = 4
 EXIT_BROKEN = 70
-"""The exit code of a process whose pipeline does nothing any more but fail (EX_SOFTWARE of sysexits.h)."""
+"""The exit code of a process whose pipeline only fails any more (EX_SOFTWARE of sysexits.h)."""
 _MAX_CONSECUTIVE_FAILURES = 2
-"""After this number of unexpected ones the pipeline counts as broken where no session can be tried."""
+"""After this number of unexpected failures the pipeline counts as broken if no session can be tried."""
 _log = logging.getLogger(__name__)
 
 
 class SessionSlot:
-    """A session with the driving frames it has been sent and not been stepped by."""
+    """A session with the driving frames that it was sent and that no step has used yet."""
 
     def __init__(
         self, session: Session[Any], executor: ThreadPoolExecutor, on_prepared: Callable[[float], None]
     ) -> None:
-        """`executor` is of one thread, which several sessions may share; `on_prepared` is called on it."""
+        """`executor` has one thread, which several sessions may share. `on_prepared` is called on it."""
         self.session = session
         self.prepares_frames = type(session).prepare is not Session.prepare
         self._frames: deque[tuple[float, Image, Future[None] | None]] = deque()
@@ -64,7 +64,7 @@ class SessionSlot:
         self._lock = threading.Lock()
 
     def prepare(self, image: Image, at: float) -> None:
-        """Keep a frame for its step and look at it meanwhile."""
+        """Keep a frame for its step, and prepare it meanwhile."""
         with self._lock:
             looked = self._executor.submit(self._prepare_frame, image, at) if self.prepares_frames else None
             self._frames.append((at, image, looked))
@@ -74,7 +74,7 @@ class SessionSlot:
         self._on_prepared(at)
 
     def discard(self, at: float) -> None:
-        """Drop a frame; if it was looked at already, drop the result after those of earlier frames are there."""
+        """Drop a frame. If it was prepared already, drop the result once the results of earlier frames exist."""
         with self._lock:
             for item in self._frames:
                 if item[0] == at:
@@ -84,9 +84,9 @@ class SessionSlot:
                     return
 
     def take_chunk(self, times: tuple[float, ...]) -> FrameChunk:
-        """Return the frames of those times once they were looked at; earlier ones are dropped.
+        """Return the frames of those times once they are prepared, and drop earlier ones.
 
-        Frames of one time are one frame.
+        Frames with the same time count as one frame. Raises `RuntimeError` if a frame never arrived.
         """
         wanted = set(times)
         with self._lock:
@@ -103,7 +103,7 @@ class SessionSlot:
         return FrameChunk([taken[at][0] for at in times], np.array(times, np.float64))
 
     def close(self) -> None:
-        """Look at no more frames, then close the session."""
+        """Cancel the preparation of frames, then close the session."""
         with self._lock:
             looks = [looked for _, _, looked in self._frames if looked is not None]
             self._frames.clear()
@@ -112,7 +112,7 @@ class SessionSlot:
 
 
 class PipelineServer:
-    """Does what it is asked, and tells when the pipeline is beyond use."""
+    """The handler of the server's requests, which detects when the pipeline is broken."""
 
     def __init__(self, pipe: MessagePipe) -> None:
         self._pipe = pipe
@@ -123,7 +123,7 @@ class PipelineServer:
         self._probe_reference: Reference | None = None
         self._unsent_frames: deque[messages.StepFrames] = deque()
         self._sender = ThreadPoolExecutor(1, "frames")
-        # A thread for each session would leave few cores to the server when there are many.
+        # A thread for each of many sessions would leave few cores to the server.
         count = min(max((os.cpu_count() or 1) // 2, 1), _MAX_PREPARE_THREADS)
         self._prepare_executors = itertools.cycle([ThreadPoolExecutor(1, "looker") for _ in range(count)])
         self._failures = 0
@@ -148,7 +148,7 @@ class PipelineServer:
                 self._pipe.send(answer)
             except (OSError, ValueError):
                 return 0  # the server is gone
-            # The next request need not wait until all pixels are through.
+            # The next request need not wait until all pixels are sent.
             while self._unsent_frames:
                 self._sender.submit(self._send, self._unsent_frames.popleft())
             if self._broken:
@@ -165,7 +165,7 @@ class PipelineServer:
             try:
                 message = self._pipe.receive()
             except EOFError:
-                # At once: the step at hand may take long, and its result has nobody to go to.
+                # At once: the current step may take long, and nobody would receive its result.
                 os._exit(0)
             except BaseException:  # such as a pipeline's module that cannot be imported
                 _log.exception("what the server sent cannot be read")
@@ -201,7 +201,7 @@ class PipelineServer:
             if not isinstance(request, messages.CallSession):
                 self._failures = 0
             return messages.RequestResult(value, gpu_memory_bytes())
-        # Here, since the exception's traceback kept alive what the request had made.
+        # After the handler, since the exception's traceback kept alive what the request had made.
         if full:
             release_memory()
         if unexpected and not isinstance(request, messages.LoadPipeline):
@@ -209,7 +209,7 @@ class PipelineServer:
         return messages.RequestFailure(told, fatal=self._broken)
 
     def _is_broken(self) -> bool:
-        """Return whether a new session fails too, as after a fault that spoils a CUDA context for good."""
+        """Return whether a new session fails too, as after a fault that makes a CUDA context unusable."""
         self._failures += 1
         if self._pipeline is None or self._probe_reference is None:
             return self._failures >= _MAX_CONSECUTIVE_FAILURES
@@ -313,7 +313,7 @@ def main() -> int:
     else:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     pipe = _open_pipe()
-    # Nothing else may read or write there: a library's print would break the protocol.
+    # Nothing else may use standard input and output: a library's print would break the protocol.
     nowhere = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nowhere, 0)
     os.close(nowhere)
@@ -321,14 +321,14 @@ def main() -> int:
     sys.setswitchinterval(0.001)
     code = PipelineServer(pipe).run()
     if code == EXIT_BROKEN:
-        # Without the interpreter's own end: destructors on a spoiled device may never return.
+        # Skip the interpreter's shutdown: destructors on an unusable device may never return.
         logging.shutdown()
         os._exit(code)
     return code
 
 
 def _open_pipe() -> MessagePipe:
-    """Standard input and output as the server made them: one socket, or two pipes."""
+    """Return the message pipe on standard input and output, which are one socket or two pipes."""
     if stat.S_ISSOCK(os.fstat(0).st_mode):
         stream = SocketStream(socket.socket(fileno=os.dup(0)))
         return MessagePipe(stream, stream)

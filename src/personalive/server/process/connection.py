@@ -1,4 +1,4 @@
-"""The server's end of a pipeline's process: requests, their answers, the frames that follow, and its exit."""
+"""The server's connection to a pipeline's process: requests, answers, frames that follow them, and the exit."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from personalive.server.process.launch import describe_exit_code, start_process
 T = TypeVar("T")
 
 EXIT_TIMEOUT_S = 5.0
-"""Seconds that a process has to end after it was asked to, or after it said that it will."""
+"""Seconds that a process has to end after it was asked to, or after it announced its end."""
 _PROGRESS_POLL_S = 1.0
 _log = logging.getLogger(__name__)
 
 
 class ProcessConnection:
-    """Start the process of a pipeline and talk to it.
+    """A pipeline's process, which it starts, and the messages to and from it.
 
-    Any thread may send requests and notices; requests are done and answered in their order.
+    Any thread may send requests and notices. Requests are handled and answered in order.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class ProcessConnection:
     ) -> None:
         """`on_exit` is called on a thread, with a sentence, once the process ended without `kill` or `close`.
 
-        `on_notice` is called on the thread that receives, which it must not hold up.
+        `on_notice` is called on the receiving thread, which it must not block.
         """
         self._process, self._pipe = start_process(environment)
         self._on_exit, self._on_notice = on_exit, on_notice
@@ -53,7 +53,7 @@ class ProcessConnection:
         self._pending_frames: dict[int, Future[Frames]] = {}
         self._exit_expected = False
         self.gpu_memory_bytes = 0
-        """Bytes that tensors held of the device at the last answer."""
+        """Bytes of device memory that tensors held at the last answer."""
         self._reader = threading.Thread(target=self._receive_loop, name="pipeline-answers", daemon=True)
         self._reader.start()
         threading.Thread(target=self._enforce_timeouts, name="pipeline-limits", daemon=True).start()
@@ -69,9 +69,10 @@ class ProcessConnection:
         return self._process.poll() is None
 
     def submit(self, request: messages.Request[T], timeout: float | None) -> Future[T]:
-        """Ask, and return what will hold the answer: what the request raised, or `PipelineLostError`, as well.
+        """Send a request, and return a future of its answer.
 
-        A process that takes longer than `timeout` seconds, once it has answered what was asked before, is killed.
+        The future raises what the request raised, or `PipelineLostError`. A process that takes longer than `timeout`
+        seconds, counted from its answer to the previous request, is killed.
         """
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()
@@ -100,31 +101,31 @@ class ProcessConnection:
         return loaded.result()
 
     def notify(self, notice: messages.Notification) -> None:
-        """Say something that is not answered."""
+        """Send a notice, which is not answered."""
         self._send(notice)
 
     def release_reference_later(self, reference: int) -> None:
-        """Say with the next request that a reference is not needed any more.
+        """Release a reference in the process along with the next request.
 
-        Nothing is locked or sent now, so that a finalizer may call it, which runs in the middle of anything.
+        Nothing is locked or sent now, so that a finalizer, which may interrupt any code, can call it.
         """
         self._released_references.put(reference)
 
     def expect_frames(self, number: int) -> Future[Frames]:
-        """Return what will hold the frames of that number. Raises `PipelineLostError` in it if they never come."""
+        """Return a future of the frames with that number. It raises `PipelineLostError` if they never arrive."""
         return self._pending_frames.setdefault(number, Future())
 
     def cancel_frames(self, number: int) -> None:
-        """Take the frames of that number as never coming."""
+        """Forget the frames of that number, which will not arrive."""
         self._pending_frames.pop(number, None)
 
     def kill(self) -> None:
-        """End the process at once; who waits for it gets a `PipelineLostError`. May be called twice."""
+        """End the process at once; pending requests raise `PipelineLostError`. May be called twice."""
         self._exit_expected = True
         self._process.kill()
 
     def close(self) -> None:
-        """End the process in order, by force where it does not leave. May be called twice."""
+        """Close the pipeline and end the process, by force if it does not end in time. May be called twice."""
         self._exit_expected = True
         if self.is_alive:
             with contextlib.suppress(PipelineLostError):  # it is gone then as well
@@ -143,7 +144,7 @@ class ProcessConnection:
             self.gpu_memory_bytes = answer.gpu_memory_bytes
             future.set_result(answer.value)
         elif answer.fatal:
-            # It ends now; what a spoiled device keeps from ending is ended by force.
+            # The process ends now. If an unusable device keeps it from ending, it is killed.
             threading.Timer(EXIT_TIMEOUT_S, self._process.kill).start()
             lost = PipelineLostError("The pipeline does nothing any more but fail.")
             lost.__cause__ = answer.error
@@ -152,7 +153,7 @@ class ProcessConnection:
             future.set_exception(answer.error)
 
     def _enforce_timeouts(self) -> None:
-        """Kill the process when it takes too long for what it was asked. On a thread."""
+        """Kill the process when a request takes too long. Runs on a separate thread."""
         while (asked := self._timeouts.get()) is not None:
             future, limit = asked
             if not wait([future], limit).done:
@@ -162,7 +163,7 @@ class ProcessConnection:
         try:
             self._pipe.send(message)
         except (OSError, ValueError):
-            # Half a message may be through, and no other can follow it. The end is told by the answers.
+            # A part of the message may be sent, so no other can follow. The pending answers report the end.
             self._process.kill()
 
     def _send_released_references(self) -> None:
@@ -171,7 +172,7 @@ class ProcessConnection:
                 self._send(messages.ReleaseReference(self._released_references.get_nowait()))
 
     def _receive_loop(self) -> None:
-        """Take what the process sends until it ends, then say so. On a thread."""
+        """Receive messages until the process ends, then report its end. Runs on a separate thread."""
         try:
             while True:
                 self._on_message(self._pipe.receive())

@@ -1,4 +1,4 @@
-"""Start the process of a pipeline, and say how it ended."""
+"""Start the process of a pipeline, and describe how it ended."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from personalive.server.process.message_pipe import MessagePipe, SocketStream
 
 _SEND_TIMEOUT_S = 30
-"""A process that takes nothing for this time is stopped or hangs."""
+"""Seconds after which a process that reads nothing counts as stopped or hung."""
 _PYTHON_ARGUMENTS = ("-P", "-m", "personalive.server.process.child")
 
 
 def start_process(environment: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], MessagePipe]:
-    """Start it with these variables added to the environment; return it and the pipe to it."""
+    """Start the process with these variables added to the environment; return it and the pipe to it."""
     # What can be imported here can be imported there, a plugin's folder included.
     path = os.pathsep.join(entry for entry in sys.path if entry)
     variables = {**os.environ, **environment, "PYTHONPATH": path}
@@ -39,7 +39,7 @@ def start_process(environment: Mapping[str, str]) -> tuple[subprocess.Popen[byte
 
 
 def describe_exit_code(code: int) -> str:
-    """Return how a process ended, by its return code as `subprocess` gives it."""
+    """Describe how a process ended, by its return code as `subprocess` gives it."""
     if code >= 0:
         return f"exit code {code}"
     try:

@@ -1,4 +1,4 @@
-"""Python objects between two processes, with the pixels of arrays beside the pickle so that they are not copied.
+"""Send Python objects between two processes, with arrays beside the pickle so that pixels are not copied.
 
 A message is a header (the count and the sizes of its parts), the pickle, then the buffers that pickle protocol 5
 (PEP 574) left out of it.
@@ -15,11 +15,11 @@ from typing import Any, Protocol
 
 _LENGTH_STRUCT = struct.Struct("<I")
 _SOCKET_BUFFER_BYTES = 2**22
-"""What a socket is asked to hold; systems grant less. Fewer switches between processes then carry a frame."""
+"""The requested buffer size; systems grant less. A larger buffer needs fewer process switches per frame."""
 
 
 class ByteStream(Protocol):
-    """What messages travel on. Files of pipes are such streams."""
+    """A stream that carries messages, such as the file of a pipe."""
 
     def readinto(self, buffer: bytearray, /) -> int | None:
         """Fill the buffer; return how many bytes there were before the end."""
@@ -28,21 +28,21 @@ class ByteStream(Protocol):
         """Write all of it, or keep it until `flush`."""
 
     def flush(self) -> None:
-        """Write what was kept."""
+        """Write the data that was kept."""
 
     def close(self) -> None:
-        """Close it; whoever reads sees the end."""
+        """Close the stream; a reader then sees its end."""
 
 
 class SocketStream:
     """A connected socket as a stream.
 
-    A whole frame is one call of the system: the interpreter lock is left and taken once, which in a busy server may
-    wait for milliseconds each time. A pipe gives it in dozens of pieces.
+    A whole frame takes one system call, so the interpreter lock is released and taken once; in a busy server each
+    acquisition may wait for milliseconds. A pipe transfers a frame in dozens of pieces.
     """
 
     def __init__(self, sock: socket.socket, *, send_timeout: int = 0) -> None:
-        """With a `send_timeout`, seconds, `write` raises `OSError` when the other end takes nothing for that time."""
+        """With `send_timeout`, in seconds, `write` raises `OSError` if the other end reads nothing for so long."""
         self._socket = sock
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             with contextlib.suppress(OSError):  # more than this system grants
@@ -55,7 +55,7 @@ class SocketStream:
         """Fill the buffer; return how many bytes there were before the end."""
         view, done = memoryview(buffer), 0
         while done < len(view):
-            # It may come in parts all the same: a signal ends a call early.
+            # Data may still arrive in parts, since a signal ends a call early.
             count = self._socket.recv_into(view[done:], 0, socket.MSG_WAITALL)
             if not count:
                 break
@@ -71,16 +71,16 @@ class SocketStream:
         """Do nothing: nothing is kept."""
 
     def close(self) -> None:
-        """Close it; a thread that reads sees the end."""
+        """Close the socket; a thread that reads sees the end."""
         with contextlib.suppress(OSError):  # the other end is gone
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
 
 class MessagePipe:
-    """Send and receive objects. One thread receives; any thread may send.
+    """A pipe for objects. One thread receives; any thread may send.
 
-    Both ends must trust each other: receiving runs what a pickle says.
+    Both ends must trust each other, since unpickling can run any code.
     """
 
     def __init__(self, incoming: ByteStream, outgoing: ByteStream) -> None:
@@ -88,7 +88,7 @@ class MessagePipe:
         self._send_lock = threading.Lock()
 
     def send(self, message: object) -> None:
-        """Send an object. Raises `OSError` or `ValueError` where the other end is gone."""
+        """Send an object. Raises `OSError` or `ValueError` if the other end is gone."""
         buffers: list[pickle.PickleBuffer] = []
         body = pickle.dumps(message, protocol=5, buffer_callback=buffers.append)
         parts = [memoryview(body), *(buffer.raw() for buffer in buffers)]
@@ -100,14 +100,14 @@ class MessagePipe:
             self._outgoing.flush()
 
     def receive(self) -> Any:
-        """Wait for the next object. Raises `EOFError` where the other end is gone."""
+        """Wait for the next object. Raises `EOFError` if the other end is gone."""
         (count,) = _LENGTH_STRUCT.unpack(self._read(_LENGTH_STRUCT.size))
         sizes = struct.unpack(f"<{count}Q", self._read(8 * count))
         body, *buffers = (self._read(size) for size in sizes)
         return pickle.loads(body, buffers=buffers)
 
     def close(self) -> None:
-        """Close both streams; the other end's `receive` raises then. May be called twice."""
+        """Close both streams, so that the other end's `receive` raises. May be called twice."""
         for stream in (self._outgoing, self._incoming):
             with contextlib.suppress(OSError, ValueError):  # what was not flushed has nobody to read it
                 stream.close()

@@ -1,7 +1,7 @@
-"""What a pipeline's process is asked and what it answers. `Request[T]` is answered by a `RequestResult` with a T.
+"""The messages to and from a pipeline's process. The answer to a `Request[T]` is a `RequestResult` with a T.
 
-Sessions, references and frames have numbers that the asking side chooses. `Notification`s are not answered. Failures of a
-notice show at the next step of its session.
+The server chooses the numbers of sessions, references and frames. `Notification`s are not answered: their failures
+show at the next step of the session.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ T = TypeVar("T")
 
 
 class Request(Generic[T]):
-    """Asks for a T."""
+    """A request that is answered with a T."""
 
 
 class Notification:
-    """Says something and waits for nothing."""
+    """A message without an answer."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPipeline:
-    """What a pipeline says of itself once it is loaded."""
+    """The properties of a loaded pipeline."""
 
     info: PipelineInfo
     parameters: LoadParameters
@@ -57,7 +57,7 @@ class LoadPipeline(Request[LoadedPipeline]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FusedReferenceInfo:
-    """A fused reference as its owner sees it."""
+    """The properties of a fused reference."""
 
     id: str
     image: Image
@@ -75,14 +75,14 @@ class FuseReference(Request[FusedReferenceInfo]):
 
 @dataclass(frozen=True, slots=True)
 class ReleaseReference(Notification):
-    """Nobody uses that reference any more; sessions on it keep it."""
+    """Release a reference that is no longer used; sessions that animate it keep it."""
 
     reference: int
 
 
 @dataclass(frozen=True, slots=True)
 class OpenedSession:
-    """The run parameters in force, and whether `FramePrepared` will tell which frames the session has looked at."""
+    """The run parameters in force, and whether `FramePrepared` will report which frames were prepared."""
 
     parameters: RunParameters
     prepares_frames: bool
@@ -90,7 +90,7 @@ class OpenedSession:
 
 @dataclass(frozen=True, slots=True)
 class OpenSession(Request[OpenedSession]):
-    """Open number `session`."""
+    """Open the session with the number `session`."""
 
     session: int
     reference: int
@@ -100,7 +100,7 @@ class OpenSession(Request[OpenedSession]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PrepareFrame(Notification):
-    """A driving frame of a session: kept for its step, and looked at meanwhile."""
+    """A driving frame of a session, which is kept for its step and prepared meanwhile."""
 
     session: int
     image: Image
@@ -117,7 +117,7 @@ class DiscardFrame(Notification):
 
 @dataclass(frozen=True, slots=True)
 class FramePrepared(Notification):
-    """A session has looked at the frame of that time, and at all before it. From the pipeline's process."""
+    """A session has prepared the frame of that time and all before it. Sent by the pipeline's process."""
 
     session: int
     time: float
@@ -125,9 +125,9 @@ class FramePrepared(Notification):
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """A session's step that is done: all of an `AnimatedChunk` but the frames, which follow as `StepFrames`.
+    """The result of a session's step: an `AnimatedChunk` without its frames, which follow as `StepFrames`.
 
-    `figures`: the pipeline's own counts.
+    `figures`: the pipeline's figures for the session.
     """
 
     times: NDArray[np.float64]
@@ -138,7 +138,7 @@ class StepResult:
 
 @dataclass(frozen=True, slots=True)
 class SessionChunk:
-    """What to step a session by: prepared frames, by their times. `frames_number` is that of the frames made of them."""
+    """The frames of a session's step, by their times. `frames_number` identifies the resulting `StepFrames`."""
 
     session: int
     times: tuple[float, ...]
@@ -154,7 +154,7 @@ class StepSessions(Request[list[StepResult]]):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepFrames:
-    """The frames of a step, uint8 RGB (frames, height, width, 3), some time after it was answered."""
+    """The frames of a step, uint8 RGB (frames, height, width, 3), sent some time after its answer."""
 
     number: int
     images: Frames
@@ -184,7 +184,7 @@ class ClosePipeline(Request[None]):
 
 @dataclass(frozen=True, slots=True)
 class LoadProgressUpdate:
-    """How far a load is."""
+    """The progress of a load."""
 
     stage: str
     fraction: float
@@ -192,7 +192,7 @@ class LoadProgressUpdate:
 
 @dataclass(frozen=True, slots=True)
 class RequestResult:
-    """The answer to a request; `gpu_memory_bytes` in bytes is what tensors hold of the device."""
+    """The answer to a request. `gpu_memory_bytes` is the device memory that tensors hold."""
 
     value: Any
     gpu_memory_bytes: int
@@ -200,7 +200,7 @@ class RequestResult:
 
 @dataclass(frozen=True, slots=True)
 class RequestFailure:
-    """A request raised `error`. `fatal`: nothing works any more, and the process ends."""
+    """The answer to a request that raised `error`. `fatal`: the pipeline is broken, and the process ends."""
 
     error: Exception
     fatal: bool

@@ -1,4 +1,4 @@
-"""Frames that are still on their way from the pipeline's process."""
+"""Frames that are still arriving from the pipeline's process."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from personalive.server.process import messages
 
 
 class PendingChunk(AnimatedChunk):
-    """A chunk whose frames may still be on their way: `images` waits for them.
+    """A chunk whose frames may still be arriving: `images` waits for them.
 
-    Raises `PipelineLostError` where the process ended before they came.
+    `images` raises `PipelineLostError` if the process ended before they arrived.
     """
 
-    __slots__ = ("_arriving",)
+    __slots__ = ("_pending_images",)
     _pending_images: Future[Frames]
 
     def __init__(self, images: Future[Frames], stepped: messages.StepResult) -> None:
@@ -26,5 +26,5 @@ class PendingChunk(AnimatedChunk):
 
     @property
     def images(self) -> Frames:
-        """The frames, once they are there."""
+        """The frames, once they have arrived."""
         return self._pending_images.result()

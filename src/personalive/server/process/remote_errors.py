@@ -1,4 +1,4 @@
-"""Exceptions that cross from one process to another."""
+"""Exceptions that are passed from one process to another."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from personalive.out_of_memory import is_out_of_memory
 
 
 class RemoteError(Exception):
-    """An exception of a type that only its own process knows. Its text begins with that type's name."""
+    """An exception of a type that only the other process knows. Its text begins with that type's name."""
 
 
 class OutOfMemoryError(RuntimeError):
-    """The device has no memory left. It has the name of PyTorch's, which tells it apart where PyTorch is not."""
+    """The device has no memory left. Named like PyTorch's error, so that it is recognised without PyTorch."""
 
 
 def make_portable(error: Exception) -> Exception:
-    """Return an exception that any process can read: ours as it is, others by their name and text."""
+    """Return an exception that any process can unpickle.
+
+    Exceptions of this package and built-in ones are unchanged; others become a `RemoteError` with name and text.
+    """
     name, text = type(error).__name__, str(error)
     if not isinstance(error, PersonaLiveError | MemoryError) and is_out_of_memory(error):
         return OutOfMemoryError(text or name)

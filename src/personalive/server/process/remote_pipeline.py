@@ -1,7 +1,7 @@
 """A pipeline class whose loaded pipelines each live in a separate process.
 
-Requests are done in their order. All but `submit_steps` wait for their answer. Driving frames are sent ahead with
-`prepare` from any thread.
+Requests are handled in order. All methods but `submit_steps` wait for the answer. Any thread may send driving
+frames ahead with `prepare`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 CALL_TIMEOUT_S = 60.0
 _STEP_TIMEOUT_FACTOR = 10.0
-"""How many times as long as a step is estimated to take any request may take, where there is an estimate."""
+"""The limit of a request grows by this multiple of a step's estimated time, if there is an estimate."""
 
 
 OnExit = Callable[["RemotePipeline", str], None]
@@ -75,7 +75,7 @@ def make_remote_class(
 
 @dataclass(frozen=True, slots=True)
 class _LaunchOptions:
-    """What `make_remote_class` was given."""
+    """The arguments of `make_remote_class`."""
 
     pipeline: AnyPipeline
     environment: dict[str, str]
@@ -89,7 +89,7 @@ def _ignore_exit(pipeline: RemotePipeline, reason: str) -> None:
 
 
 class RemoteReference(Reference):
-    """A reference that was fused in the pipeline's process, which forgets it when this object is gone."""
+    """A reference that was fused in the pipeline's process, which releases it when this object is deleted."""
 
     def __init__(self, owner: RemotePipeline, number: int, fused: messages.FusedReferenceInfo) -> None:
         self.id = fused.id
@@ -150,12 +150,12 @@ class RemotePipeline(Pipeline[Any, Any]):
         return self.connection.is_alive
 
     def kill(self) -> None:
-        """End the process at once; who waits for it gets a `PipelineLostError`. May be called twice."""
+        """End the process at once; pending requests raise `PipelineLostError`. May be called twice."""
         self.connection.kill()
 
     @property
     def gpu_memory_bytes(self) -> int:
-        """Bytes that its tensors held of the device at the last answer."""
+        """Bytes of device memory that its tensors held at the last answer."""
         return self.connection.gpu_memory_bytes
 
     @property
@@ -243,24 +243,24 @@ class RemotePipeline(Pipeline[Any, Any]):
 
     @override
     def close(self) -> None:
-        """Close the pipeline and end the process, by force where it does not leave."""
+        """Close the pipeline and end the process, by force if it does not end in time."""
         self.connection.close()
 
     def call(self, request: messages.Request[T]) -> T:
-        """Ask and wait for the answer; a process that takes too long for it counts as hung and is killed.
+        """Send a request and wait for the answer. A process that takes too long counts as hung and is killed.
 
         Raises what the request raised, or `PipelineLostError`.
         """
         return self.connection.submit(request, self._timeout()).result()
 
     def require_reference(self, reference: Reference) -> RemoteReference:
-        """Return a reference of this pipeline as such. Raises `InputError` for another's."""
+        """Return the reference if this pipeline fused it. Raises `InputError` for one of another pipeline."""
         if not isinstance(reference, RemoteReference) or reference.owner is not self:
             raise InputError("This reference was fused by another pipeline. Fuse the image with this one.")
         return reference
 
     def _timeout(self) -> float:
-        """Seconds that a request may take."""
+        """Return the seconds that a request may take."""
         slow = (self.seconds_per_frame() or 0.0) * self.info.chunk_frames
         return CALL_TIMEOUT_S + _STEP_TIMEOUT_FACTOR * slow
 

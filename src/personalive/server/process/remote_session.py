@@ -18,7 +18,7 @@ from personalive.server.process.connection import ProcessConnection
 
 
 class SessionOwner(Protocol):
-    """What a session needs of the pipeline that opened it."""
+    """The part of the pipeline that a session needs."""
 
     connection: ProcessConnection
 
@@ -38,9 +38,9 @@ class RemoteSession(Session[Any]):
     def __init__(self, owner: SessionOwner, number: int, opened: messages.OpenedSession) -> None:
         self.number = number
         self.last_figures: dict[str, float] = {}
-        """What `stats` gives: the pipeline's counts at the last step."""
+        """The result of `stats`: the pipeline's figures at the last step."""
         self.last_prepared_time = -math.inf if opened.prepares_frames else math.inf
-        """What `prepared_until` gives."""
+        """The result of `prepared_until`."""
         self._owner = owner
         self._parameters = opened.parameters
         self._sent: set[float] = set()
@@ -56,7 +56,7 @@ class RemoteSession(Session[Any]):
     @override
     def prepare(self, image: Image, time: float) -> None:
         with self._send_lock:
-            # Else its step was asked for meanwhile: that has the frame or does without it.
+            # Otherwise its step was submitted meanwhile, with or without the frame.
             if time > self._last_stepped_time:
                 self._send_frame(image, time)
 
@@ -80,7 +80,7 @@ class RemoteSession(Session[Any]):
     def send_chunk(self, chunk: FrameChunk) -> tuple[float, ...]:
         """Send the frames of a chunk that were not prepared; return the times of all.
 
-        The process keeps none of them, nor any before them, after the step that is asked for next.
+        After the next step the process keeps neither these frames nor earlier ones.
         """
         times = tuple(chunk.times.tolist())
         with self._send_lock:
@@ -130,7 +130,7 @@ class RemoteSession(Session[Any]):
     def close(self) -> None:
         if not self._closed:
             self._closed = True
-            with contextlib.suppress(PipelineLostError):  # and the session with it
+            with contextlib.suppress(PipelineLostError):  # the session is gone too
                 self._call_remote("close")
 
     def _call_remote(self, method: str, *arguments: object) -> Any:

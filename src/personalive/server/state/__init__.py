@@ -1,1 +1,1 @@
-"""What the server has: the pipeline, references, weights, the machine."""
+"""The server's state: the pipeline, references, downloads and hardware."""

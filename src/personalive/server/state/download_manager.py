@@ -1,4 +1,4 @@
-"""Fetching a pipeline's weights in the background: one download at a time, which the page can watch."""
+"""Download a pipeline's weights in the background, one download at a time, with progress for the page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class DownloadProgress(BaseModel):
-    """How far a download is. Bytes that were there before it began count as done."""
+    """The progress of a download. Bytes that were there before it began count as done."""
 
     percentage: float = Field(ge=0, le=100)
     current_file: str
@@ -29,7 +29,7 @@ class DownloadProgress(BaseModel):
 
 
 class ModelsStatus(BaseModel):
-    """Whether a pipeline's weights are there."""
+    """The state of a pipeline's weights."""
 
     pipeline_id: str
     downloaded: bool = Field(description="Whether nothing is missing. True for a pipeline without weights.")
@@ -39,23 +39,23 @@ class ModelsStatus(BaseModel):
 
 
 class _StoppedError(Exception):
-    """Ends a download because the server stops."""
+    """Raised to end a download because the server stops."""
 
 
 class _DownloadMonitor:
-    """What a download tells on the way. Its thread writes, others read."""
+    """The receiver of a download's progress. The download's thread writes, and other threads read."""
 
     def __init__(self) -> None:
         self.progress = DownloadProgress(percentage=0, current_file="", bytes_done=0, bytes_total=0)
         self.stopped = False
 
     def note(self, text: str) -> None:
-        """A sentence on what comes next."""
+        """Log a sentence on what comes next."""
         logs.event("download_note", text=text)
         self._raise_if_stopped()
 
     def step(self, step: DownloadStep) -> None:
-        """Some bytes more."""
+        """Record the progress after some more bytes."""
         self._raise_if_stopped()
         done, size = (step.all_done, step.all_size) if step.all_size else (step.done, step.size)
         percentage = min(100 * done / size, 100.0) if size else 0.0
@@ -72,7 +72,7 @@ class _DownloadMonitor:
 
 
 class DownloadManager:
-    """May be used from any thread; all of it reads the disk, so not on the event loop, but for `stop`."""
+    """The downloads. Any thread may use it, but not the event loop, except for `stop`: all else reads the disk."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -80,7 +80,7 @@ class DownloadManager:
         self._error: str | None = None
 
     def get_status(self, pipeline_id: str, *, tiny: bool = False) -> ModelsStatus:
-        """Whether a pipeline's weights are there. `tiny`: those of the tiny autoencoder too.
+        """Return whether a pipeline's weights are there. `tiny`: those of the tiny autoencoder too.
 
         Raises `UnknownPipelineError`; `PipelineUnavailableError` for a pipeline that cannot be imported.
         """
@@ -99,10 +99,10 @@ class DownloadManager:
         )
 
     def start(self, pipeline_id: str, *, tiny: bool = False) -> str:
-        """Begin to fetch what is missing; returns what to tell the user.
+        """Begin to download the missing files, and return a message for the user.
 
-        Raises `UnknownPipelineError`, `ConflictError` while a download runs, and `PipelineUnavailableError` where
-        the pipeline's weights are its own matter and it is not ready.
+        Raises `UnknownPipelineError`, `ConflictError` while a download runs, and `PipelineUnavailableError` if the
+        pipeline's weights cannot be downloaded here and it is not ready.
         """
         _require_known(pipeline_id)
         if pipeline_id != registry.DIFFUSION:
@@ -114,7 +114,7 @@ class DownloadManager:
             if self._monitor is not None:
                 raise ConflictError("A download is running: GET /api/v1/models/status says how far it is.")
             self._monitor, self._error = _DownloadMonitor(), None
-            # A daemon: a server that stalls must not keep this one from stopping. What was fetched is kept.
+            # A daemon thread: a stalled download must not keep the server from stopping. Fetched parts are kept.
             threading.Thread(
                 target=self._run, args=(self._monitor, tiny), name="download", daemon=True
             ).start()
@@ -122,7 +122,7 @@ class DownloadManager:
         return f"Downloading the weights of the {pipeline_id} pipeline."
 
     async def stop(self) -> None:
-        """End a download at its next piece, without waiting for it; the next one goes on from there."""
+        """End a download at its next piece, without waiting for it. The next download continues from there."""
         watch = self._monitor
         if watch is not None:
             watch.stopped = True

@@ -1,4 +1,4 @@
-"""What the server runs on. Quick: PyTorch is asked where it is imported already, else the driver's own program."""
+"""Read the machine's hardware quickly: from PyTorch if it is imported already, else from nvidia-smi."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _QUERY_TIMEOUT_S = 5
 
 
 class HardwareInfo(BaseModel):
-    """The machine, as far as it matters for speed. Memory in GiB."""
+    """The properties of the machine that matter for speed. Memory is in GiB."""
 
     vram_gb: float | None = Field(None, description="Memory of the first GPU; null without one.")
     device: Literal["cuda", "cpu"]
@@ -35,7 +35,7 @@ class HardwareInfo(BaseModel):
 
 
 def read_hardware_info() -> HardwareInfo:
-    """Look at the machine. Takes milliseconds, the first time some more; blocks meanwhile."""
+    """Read the machine's properties. Blocks for some milliseconds, and for longer the first time."""
     gpus = _list_torch_gpus()
     if gpus is None:
         gpus = _list_driver_gpus()
@@ -80,16 +80,17 @@ def resolve_gpus(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def make_gpu_environment(gpu: str) -> dict[str, str]:
-    """Return the variables that leave a process that GPU of a `resolve_gpus` only; none for an empty name."""
+    """Return the variables that restrict a process to one GPU of `resolve_gpus`; none for an empty name."""
     if not gpu:
         return {}
-    # Without it CUDA numbers the fastest first, and nvidia-smi by bus. Who set numbers before meant CUDA's.
+    # By default CUDA numbers the fastest GPU first, nvidia-smi by bus. An existing CUDA_VISIBLE_DEVICES
+    # uses CUDA's numbers.
     order = {} if _VISIBLE_DEVICES in os.environ else {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return {_VISIBLE_DEVICES: gpu, **order}
 
 
 def _list_torch_gpus() -> tuple[tuple[str, float], ...] | None:
-    """Name and GiB of each GPU that PyTorch can use; None where it is not imported, which would take seconds."""
+    """Return name and GiB of each GPU that PyTorch can use; None if it is not imported: importing takes seconds."""
     torch: Any = sys.modules.get("torch")
     cuda = getattr(torch, "cuda", None)
     if cuda is None or not hasattr(cuda, "get_device_properties"):

@@ -1,4 +1,4 @@
-"""What is asked of the pipeline host: a pipeline with checked parameters, and how far its loading is."""
+"""A requested load, with checked parameters, and the status of the pipeline."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from personalive.pipelines.registry import AnyPipeline
 
 
 class PipelineStatus(BaseModel):
-    """What is loaded, or on its way. An error stays until the next load."""
+    """The pipeline that is loaded or being loaded. An error remains until the next load."""
 
     status: Literal["not_loaded", "loading", "loaded", "error"]
     pipeline_id: str | None = Field(None, description="What is loaded, is being loaded, or failed to.")
@@ -39,7 +39,7 @@ class PipelineStatus(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """A pipeline and its checked parameters."""
+    """A pipeline and its checked load parameters."""
 
     id: str
     pipeline: AnyPipeline
@@ -52,7 +52,8 @@ def plan_load(
 ) -> LoadPlan:
     """Return a load that can be tried. Imports the pipeline, which may take seconds.
 
-    Raises `UnknownPipelineError`, and `InputError` for parameters that cannot be.
+    `path_values` are the load parameters that name files or folders, which only the settings may choose.
+    Raises `UnknownPipelineError`, and `InputError` for parameters that are not valid.
     """
     if pipeline_id not in registry.pipeline_names():
         known = ", ".join(registry.pipeline_names())
@@ -69,13 +70,13 @@ def plan_load(
     try:
         availability = pipeline.availability_with(parameters.model_dump())
     except (OSError, RuntimeError, ValueError) as error:
-        # A path of nobody's home, or one longer than paths may be.
+        # Such as the home folder of an unknown user, or a path that is too long.
         raise InputError(f"The {pipeline_id} pipeline cannot be loaded with these: {error}.") from error
     return LoadPlan(pipeline_id, pipeline, parameters, availability)
 
 
 def list_path_parameters() -> list[str]:
-    """The load parameters of all pipelines that name files or folders. Imports every pipeline."""
+    """Return the load parameters of all pipelines that name files or folders. Imports every pipeline."""
     names: dict[str, None] = {}
     for pipeline_id in registry.pipeline_names():
         with contextlib.suppress(PipelineUnavailableError):
@@ -84,6 +85,6 @@ def list_path_parameters() -> list[str]:
 
 
 def _list_path_fields(pipeline: AnyPipeline) -> set[str]:
-    """The load parameters that name files or folders."""
+    """Return the load parameters that name files or folders."""
     fields = pipeline.load_parameters.model_fields
     return {name for name, field in fields.items() if Path in (field.annotation, *get_args(field.annotation))}

@@ -1,4 +1,4 @@
-"""A load on its way: how far it is, whether anybody waits for it, and why it failed in words for a user."""
+"""The progress of a load, its cancellation, and its errors as messages for a user."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from personalive.server.state.load_plan import LoadPlan
 
 
 class LoadCancelledError(Exception):
-    """Ends a load that nobody waits for any more."""
+    """Raised to end a load that was cancelled."""
 
 
 class LoadProgress:
-    """How far a load is. The worker's thread writes, the event loop reads."""
+    """The progress of a load. The worker's thread writes, and the event loop reads."""
 
     def __init__(self) -> None:
         self.stage, self.progress = "waiting for the worker", 0.0
         self.is_cancelled = False
 
     def report(self, stage: str, progress: float) -> None:
-        """Note what the pipeline says, `progress` in 0 to 1. Raises to end a load that was given up."""
+        """Record the stage and the progress, 0 to 1. Raises `LoadCancelledError` if the load was cancelled."""
         if self.is_cancelled:
             raise LoadCancelledError
         self.stage, self.progress = stage, min(max(float(progress), 0.0), 1.0)
 
 
 def explain_load_error(plan: LoadPlan, error: Exception) -> str:
-    """Return why the load failed, as a user is told."""
+    """Return a message for the user that says why the load failed."""
     if isinstance(error, RemoteError):
         return f"Loading the {plan.id} pipeline failed: {error}"
     if isinstance(error, PersonaLiveError):

@@ -1,4 +1,4 @@
-"""The pipeline that is loaded: load it in the background, replace it, start it again, and say how far that is."""
+"""The loaded pipeline: load it in the background, replace it, restart it, and report the progress."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _log = logging.getLogger(__name__)
 
 _END_POLL_S = 0.05
 _RESTART_DELAY_S = 1.0
-"""After a start that failed: what the process before held of the device may still be given back."""
+"""Seconds after a failed start: the device may still be freeing the memory of the previous process."""
 
 Isolate = Callable[[AnyPipeline, PipelineWorker], AnyPipeline]
 """Turns a pipeline class into one whose pipelines live in processes with that worker's environment."""
 
 
 class PipelineManager:
-    """Load, replace and unload the pipeline, on each worker's thread. Use it on the event loop only.
+    """The loader of the pipeline, which works on each worker's thread. Use it on the event loop only.
 
-    With several workers each has its pipeline, all the same. One whose process ends is started again.
+    Each of several workers has a copy of the same pipeline. A pipeline whose process ends is started again.
     """
 
     def __init__(
@@ -45,15 +45,15 @@ class PipelineManager:
         path_parameters: Mapping[str, object] | None = None,
         isolate: Isolate | None = None,
     ) -> None:
-        """`path_parameters` are load parameters that name places on this machine: no client may choose those.
+        """`path_parameters` are load parameters that name paths on this machine: no client may choose those.
 
         `isolate` turns a pipeline class into one whose pipelines live in processes; None keeps them in this one.
         """
         self._path_parameters = dict(path_parameters or {})
         self.on_loaded: list[Callable[[], Awaitable[None]]] = []
-        """Called after each load that went well."""
+        """Called after each successful load."""
         self.on_unloading: list[Callable[[], None]] = []
-        """Called before a pipeline is closed: let go of whatever it made."""
+        """Called before a pipeline is closed: drop all references to objects that it made."""
         self._workers = list(workers)
         self._sessions = sessions
         self._isolate = isolate
@@ -73,12 +73,12 @@ class PipelineManager:
 
     @property
     def is_restarting(self) -> bool:
-        """Whether no pipeline is ready, and one that ended is being started again."""
+        """Whether no pipeline is ready, and one whose process ended is being started again."""
         return not self._ready and bool(self._restarting)
 
     @property
     def is_idle(self) -> bool:
-        """Whether no session streams, or is being opened."""
+        """Whether no session is open or being opened."""
         return not len(self._sessions)
 
     def is_ready(self, pipeline: Pipeline[Any, Any]) -> bool:
@@ -86,11 +86,11 @@ class PipelineManager:
         return any(ready is pipeline for ready in self._ready.values())
 
     def get_worker(self, pipeline: Pipeline[Any, Any]) -> PipelineWorker | None:
-        """Return the worker that steps that pipeline's sessions, None where it is not ready any more."""
+        """Return the worker that steps that pipeline's sessions, or None if the pipeline is no longer ready."""
         return next((worker for worker, ready in self._ready.items() if ready is pipeline), None)
 
     async def is_responsive(self, timeout: float) -> bool:
-        """Return whether a worker, with a pipeline where there is one, answers within `timeout` seconds."""
+        """Return whether a worker answers within `timeout` seconds; ask those with a ready pipeline, if any."""
         asked = [
             worker.is_responsive(timeout) for worker in (self._ready or self._workers) if worker.is_alive
         ]
@@ -104,7 +104,7 @@ class PipelineManager:
         return gpu_memory_bytes() + sum(remote)
 
     def get_status(self) -> PipelineStatus:
-        """What is loaded, or how far the loading is. Changes nothing."""
+        """Return what is loaded, or how far loading is. Changes nothing."""
         asked = self._requested
         if asked is None:
             return PipelineStatus(status="not_loaded")
@@ -133,15 +133,18 @@ class PipelineManager:
     async def load(
         self, pipeline_id: str, load_params: Mapping[str, object] | None, *, force: bool = False
     ) -> str:
-        """Begin to load a pipeline in place of the one that is loaded; returns what to tell the user.
+        """Begin to load a pipeline in place of the current one, and return a message for the user.
 
-        The same with the same parameters is left alone, sessions and all. `force` ends sessions that stream.
+        A pipeline that is loaded already with these parameters and its sessions are kept. `force` ends sessions.
 
-        Raises `UnknownPipelineError`, `InputError` for parameters that cannot be, `PipelineUnavailableError` where
-        something is missing, `ConflictError` while another load runs or, without `force`, sessions stream.
+        Raises:
+            UnknownPipelineError: There is no such pipeline.
+            InputError: The parameters are not valid.
+            PipelineUnavailableError: Something that the pipeline needs is missing.
+            ConflictError: Another load runs or, without `force`, sessions are open.
         """
         asked = await asyncio.to_thread(plan_load, pipeline_id, load_params or {}, self._path_parameters)
-        # No await from here on: two loads cannot both find the way free.
+        # No await between here and the assignment of `_loading`: two loads must not both pass these checks.
         self._require_idle()
         if self.pipeline is not None and self._error is None and self._is_loaded(asked):
             return f"The {asked.id} pipeline is loaded already, with these parameters."
@@ -158,9 +161,9 @@ class PipelineManager:
         return f"Loading the {asked.id} pipeline: GET /api/v1/pipeline/status says how far it is."
 
     async def unload(self, *, force: bool = True) -> str:
-        """Close the pipeline, or give up its loading, and give its memory back; returns what to tell the user.
+        """Close the pipeline or cancel its loading, free its memory, and return a message for the user.
 
-        Raises `ConflictError` when not forced to and sessions stream or a load runs.
+        Raises `ConflictError` if, without `force`, sessions are open or a load runs.
         """
         if not force:
             self._require_idle()
@@ -180,7 +183,7 @@ class PipelineManager:
         return message
 
     async def _cancel_loading(self) -> None:
-        """Give up what is being loaded or started again."""
+        """Cancel the loads and restarts that are running, and wait until they have ended."""
         for loading in self._loading:
             loading.is_cancelled = True
         for loading, _ in self._restarting.values():
@@ -257,7 +260,7 @@ class PipelineManager:
     async def _load_on_worker(
         self, worker: PipelineWorker, asked: LoadPlan, loading: LoadProgress
     ) -> Pipeline[Any, Any] | str:
-        """A new pipeline on that worker, or why there is none."""
+        """Load a pipeline on that worker. Return it, or a message on why it failed."""
         try:
             return await worker.call(self._replace_pipeline, worker, asked, loading)
         except PersonaLiveError as error:  # the worker has stopped
@@ -265,7 +268,7 @@ class PipelineManager:
 
     async def _end_sessions(self, message: str, reason: str) -> None:
         while len(self._sessions):
-            # One that was being opened meanwhile appears a little later.
+            # A session that was just being opened appears a little later.
             await self._sessions.end_all(message, reason)
             if len(self._sessions):
                 await asyncio.sleep(_END_POLL_S)
@@ -275,14 +278,17 @@ class PipelineManager:
     def _replace_pipeline(
         self, worker: PipelineWorker, asked: LoadPlan, loading: LoadProgress
     ) -> Pipeline[Any, Any] | str:
-        """The new pipeline, or why there is none. On the worker's thread."""
+        """Close the old pipeline and load the new one. Return it, or a message on why it failed.
+
+        Runs on the worker's thread.
+        """
         self._close_pipeline(worker)
         try:
             loading.report("loading", 0.0)
             kind = asked.pipeline if self._isolate is None else self._isolate(asked.pipeline, worker)
             pipeline = kind.load(asked.parameters, loading.report)
         except Exception as error:
-            # As text, and not passed on: its traceback keeps alive whatever had been loaded.
+            # Only the text is passed on: the traceback would keep alive everything that had been loaded.
             failure = explain_load_error(asked, error)
             if not isinstance(error, PersonaLiveError | LoadCancelledError):
                 _log.error("loading the %s pipeline failed\n%s", asked.id, traceback.format_exc())
@@ -308,9 +314,9 @@ class PipelineManager:
     # -- a pipeline whose process has ended
 
     def on_process_exit(self, worker: PipelineWorker, pipeline: RemotePipeline, reason: str) -> None:
-        """Start that worker's pipeline again, whose process has ended. Its sessions end."""
+        """Restart that worker's pipeline, whose process has ended, and end its sessions."""
         if self._ready.get(worker) is not pipeline or self._requested is None:
-            return  # it is being replaced or unloaded, or is not ready yet: see `_check_processes`
+            return  # it is replaced, unloaded, or not ready yet: see `_check_processes`
         del self._ready[worker]
         logs.event("pipeline_lost", level=logging.ERROR, pipeline=self._requested.id, error=reason)
         loading = LoadProgress()
@@ -320,7 +326,7 @@ class PipelineManager:
         self._restarting[worker] = loading, task
 
     def _check_processes(self) -> None:
-        """Look after pipelines that ended before all the others were ready."""
+        """Restart pipelines whose process ended before all the others were ready."""
         for worker, ready in list(self._ready.items()):
             if isinstance(ready, RemotePipeline) and not ready.is_alive:
                 self.on_process_exit(worker, ready, "The pipeline's process ended unexpectedly.")

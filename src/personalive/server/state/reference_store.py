@@ -1,4 +1,4 @@
-"""The references that clients gave: kept as pictures, fused for whatever pipeline is loaded."""
+"""The references that clients uploaded: kept as pictures, and fused for the loaded pipeline."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from personalive.server.telemetry import logs
 MAX_REFERENCES = 64
 MAX_REFERENCE_BYTES = 512 * 2**20
 _MAX_FUSED = 8
-"""A fused reference may hold many megabytes on the device."""
+"""Per pipeline: a fused reference may hold many megabytes on the device."""
 _MAX_CONCURRENT_VALIDATIONS = 2
-"""Pictures looked at at the same time: each may take 120 MB once decoded."""
+"""Pictures that are validated at the same time: each may take 120 MB once decoded."""
 _RETRY_AFTER_S = 10
 _PENDING_RETRY_S = 2
 _TRIM_DELAY_S = 2.0
@@ -30,27 +30,30 @@ _REPLACED_MESSAGE = "Another pipeline was loaded meanwhile: try again."
 
 
 class UnknownReferenceError(NotFoundError):
-    """An id that no reference has, or has any more."""
+    """No reference has this id, or it was removed."""
 
 
 class NoReferenceError(ConflictError):
-    """A reference is needed, and none was given yet."""
+    """A reference is needed, and none was added yet."""
 
 
 _Key = tuple[str, int]
-"""A reference's id, and the `id` of the pipeline that fused it, which is forgotten when that is unloaded."""
+"""A reference's id, and the `id` of the pipeline that fused it; entries are dropped when that is unloaded."""
 
 
 class ReferenceStore:
-    """Use it on the event loop only. Holds the `MAX_REFERENCES` used last, `MAX_REFERENCE_BYTES` at most, and always the default."""
+    """The references, with the `MAX_REFERENCES` used last. Use it on the event loop only.
+
+    It keeps `MAX_REFERENCE_BYTES` at most, and always the default.
+    """
 
     def __init__(self, pipelines: PipelineManager) -> None:
         self.default_id: str | None = None
-        """The reference of sessions that name none: the one given last."""
+        """The id of the reference for sessions that name none: the one added last."""
         self.pending_message: str | None = None
-        """Why there is no default yet, while one is being prepared that the settings name."""
+        """Why there is no default yet, while the portrait that the settings name is being prepared."""
         self.default_error: str | None = None
-        """Why the one that the settings name could not be used."""
+        """Why the portrait that the settings name could not be used."""
         self._pipelines = pipelines
         self._stored: OrderedDict[str, StoredReference] = OrderedDict()  # used last comes last
         self._fused: OrderedDict[_Key, Reference] = OrderedDict()
@@ -63,11 +66,11 @@ class ReferenceStore:
         return len(self._stored)
 
     def all(self) -> list[StoredReference]:
-        """Every reference, the one used last first."""
+        """Return every reference, the one used last first."""
         return list(reversed(self._stored.values()))
 
     def get(self, id: str) -> StoredReference:
-        """The reference of that id. Raises `UnknownReferenceError`."""
+        """Return the reference with that id. Raises `UnknownReferenceError`."""
         try:
             return self._stored[id]
         except KeyError:
@@ -84,7 +87,10 @@ class ReferenceStore:
         self._schedule_trim()
 
     def require_default(self) -> str:
-        """The id of the default. Raises `BusyError` while it is being prepared, `NoReferenceError` without one."""
+        """Return the id of the default reference.
+
+        Raises `ServiceUnavailableError` while it is being prepared, and `NoReferenceError` if there is none.
+        """
         if self.default_id is not None:
             return self.default_id
         if self.pending_message is not None:
@@ -116,10 +122,10 @@ class ReferenceStore:
         return stored
 
     async def get_fused(self, id: str | None = None, pipeline: Pipeline[Any, Any] | None = None) -> Reference:
-        """A reference, by default the default, for that pipeline, by default the one that is loaded.
+        """Return a reference, fused by a pipeline. None means the default reference, and the loaded pipeline.
 
-        Raises `UnknownReferenceError`, `NoReferenceError`, `NoFaceError` where this pipeline finds no face in it,
-        and `ConflictError` where no pipeline is loaded.
+        Raises `UnknownReferenceError`, `NoReferenceError`, `NoFaceError` if this pipeline finds no face in it, and
+        `ConflictError` if no pipeline is loaded.
         """
         chosen = self.require_default() if id is None else id
         stored = self.get(chosen)
@@ -151,7 +157,7 @@ class ReferenceStore:
         else:
             self._cache_fused(stored.id, pipeline, reference)
             return reference
-        # Here, since the error's traceback keeps alive what filled the memory.
+        # After the handler, since the error's traceback keeps alive what filled the memory.
         await worker.call(release_memory)
         raise ServiceUnavailableError(message, retry_after=_RETRY_AFTER_S)
 
@@ -159,7 +165,7 @@ class ReferenceStore:
     def _fuse_on_worker(
         worker: PipelineWorker, pipeline: Pipeline[Any, Any], framed: Image, lenient: bool
     ) -> Reference:
-        """On the worker's thread."""
+        """Fuse a reference. Runs on the worker's thread."""
         if worker.pipeline is not pipeline:
             raise ConflictError(_REPLACED_MESSAGE)
         return pipeline.fuse(framed, allow_no_face=lenient)
@@ -190,7 +196,7 @@ class ReferenceStore:
             self._evict_fused(oldest)
 
     def _schedule_trim(self) -> None:
-        """Give back what pictures took, when no more of them come; it would keep a session's frames waiting."""
+        """Free the memory of pictures later, when no more arrive: freeing it now would delay a session's frames."""
         if self._trim_timer is not None:
             self._trim_timer.cancel()
         self._trim_timer = asyncio.get_running_loop().call_later(_TRIM_DELAY_S, self._trim_memory)

@@ -1,4 +1,4 @@
-"""A stranger's picture, looked at: is there one face to animate, and what of the picture is shown."""
+"""Validate an uploaded picture: whether it has one face to animate, and which part of it is shown."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from personalive.pipelines.base import DetectedFace
 
 THUMBNAIL_SIDE = 256
 _RIVAL_MIN_SIZE, _RIVAL_MAX_OFFSET = 0.8, 0.2
-"""A second face rivals the first from that share of its size on, unless it is farther from the middle by that
-share of half the diagonal."""
+"""A second face rivals the first if it has at least this share of its size, unless it is farther from the middle by
+this share of half the diagonal."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredReference:
-    """A picture that was given as a reference: its bytes, not its pixels, which take many times as much.
+    """A picture that was uploaded as a reference: its bytes, since its pixels take many times as much memory.
 
-    `face` is in the pixels of the upright picture, of `width` × `height`, for which what the bytes say is turned
-    clockwise by `rotation` degrees. `sha256` is of the bytes. `allow_no_face`: it was accepted only because `allow_no_face`
-    was said.
+    `face` is in the pixels of the upright picture of `width` × `height`, which is the decoded picture turned
+    clockwise by `rotation` degrees. `sha256` is the hash of the bytes. `allow_no_face`: the picture was accepted
+    only because the request allowed pictures without a clear face.
     """
 
     id: str
@@ -49,31 +49,37 @@ class StoredReference:
     rotation: int = 0
 
     def frame_image(self, size: ImageSize) -> Image:
-        """What is animated, uint8 RGB at `size` (width, height). Decodes the picture: not for the event loop."""
+        """Decode the picture and return the image to animate, uint8 RGB at `size` (width, height).
+
+        Do not call it on the event loop.
+        """
         picture = rotate_image(decode_image(self.data), self.rotation)
         return _frame_picture(picture, self.detected_face, size, cropped=self.cropped)[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ValidatedReference:
-    """A picture to store, and what of it is animated at the size that was asked for."""
+    """A picture to store, and the part of it that is animated, at the requested size."""
 
     stored: StoredReference
     image: Image
 
 
 def make_reference_id(data: bytes, *, cropped: bool) -> str:
-    """The id of a picture's bytes: 16 hex digits, others where the whole picture is shown."""
+    """Return the id of a picture's bytes: 16 hex digits, which differ if the whole picture is shown."""
     return hashlib.sha256(data + (b"" if cropped else b" whole")).hexdigest()[:16]
 
 
 def validate_picture(
     data: bytes, size: ImageSize, *, allow_no_face: bool, cropped: bool
 ) -> ValidatedReference:
-    """Decode a picture, find its face and frame it at `size` (width, height). Takes up to some seconds.
+    """Decode a picture, find its face and frame it at `size` (width, height). May take seconds.
 
-    Raises `MediaError` and its kinds for what is no usable picture, `NoFaceError` where there is no upright face
-    or several and none that stands out, unless that is allowed: then it is shown whole, or with the likeliest.
+    With `allow_no_face`, a picture without a face is shown whole, and one of several faces is chosen.
+
+    Raises:
+        MediaError: The picture cannot be used (also its subclasses).
+        NoFaceError: There is no upright face, or there are several and no dominant one.
     """
     picture = decode_image(data, name="The picture")
     lenient, notes = False, []
@@ -126,7 +132,7 @@ def _frame_picture(
 
 
 def _describe_rival_faces(faces: list[Face], portrait: ReferenceImage) -> str | None:
-    """A sentence where no face stands out from the others."""
+    """Return a message if no face stands out from the others, else None."""
     size = portrait.size
     first = select_dominant_face(faces, size)
     others = [face for face in faces if face is not first]
@@ -146,7 +152,7 @@ def _describe_rival_faces(faces: list[Face], portrait: ReferenceImage) -> str | 
 
 
 def _distance_from_center(face: Face, size: ImageSize) -> float:
-    """How far from the picture's middle, as a share of half its diagonal."""
+    """Return the distance from the picture's middle, as a share of half its diagonal."""
     x, y = face.centre
     return math.hypot(x - size[0] / 2, y - size[1] / 2) / (math.hypot(*size) / 2)
 

@@ -1,4 +1,4 @@
-"""What the settings say to begin with: a pipeline, and a portrait to animate."""
+"""Load what the settings name at the start: a pipeline, and a portrait to animate."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from personalive.server.telemetry import logs
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise a `PersonaLiveError` for what cannot be loaded, before anything is begun."""
+    """Raise a `PersonaLiveError` for settings that cannot be loaded, before the server starts."""
     resolve_gpus(settings.gpus)
     check_load_parameters(settings)
     if settings.pipeline is None:
@@ -30,13 +30,13 @@ def check_settings(settings: Settings) -> None:
 
 
 def check_load_parameters(settings: Settings) -> None:
-    """Raise `InputError` for load parameters that the pipeline does not have, or that none is named for.
+    """Raise `InputError` for load parameters that the pipeline does not have, or that need a named pipeline.
 
-    Without a pipeline those make sense that name places on this machine: whoever loads one may not choose them.
+    Without a pipeline only parameters that name paths are useful: clients that load a pipeline may not choose them.
     """
     given = settings.load_params
     if settings.pipeline is not None:
-        if settings.pipeline != "auto":  # which depends on them
+        if settings.pipeline != "auto":  # the choice depends on them
             build_parameters(registry.get_pipeline(settings.pipeline).load_parameters, given)
         return
     if not given:
@@ -51,7 +51,7 @@ def check_load_parameters(settings: Settings) -> None:
 
 
 async def start_loading(settings: Settings, pipelines: PipelineManager, references: ReferenceStore) -> None:
-    """Start to load the pipeline; the portrait is prepared when that is done. What fails later is logged."""
+    """Begin to load the pipeline, and prepare the portrait when that is done. Later failures are logged."""
     if settings.pipeline is None:
         return
     portrait = None if settings.reference is None else await asyncio.to_thread(settings.reference.read_bytes)

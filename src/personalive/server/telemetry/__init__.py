@@ -1,1 +1,1 @@
-"""What a server tells of itself: log lines, metrics, figures of a session, stalls."""
+"""The server's log lines, metrics, session statistics, and event loop lag."""

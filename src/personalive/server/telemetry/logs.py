@@ -1,4 +1,4 @@
-"""One line per event, for people or for programs, and everything else that logs in the same form.
+"""Log one line per event, for people or for programs, and other loggers' records in the same form.
 
 2026-03-01T12:00:00.123Z info session_opened session=Zk3… pipeline=preview
 {"time": "2026-03-01T12:00:00.123Z", "level": "info", "event": "session_opened", "session": "Zk3…", …}
@@ -34,15 +34,15 @@ LogFormat = Literal["text", "json"]
 
 
 def event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
-    """Log that something happened. What belongs to a session names it as `session`; None fields are left out."""
+    """Log an event. Events of a session name it in the field `session`; fields that are None are left out."""
     told = {key: value for key, value in fields.items() if value is not None}
     _log.log(level, name, extra={_FIELDS_ATTRIBUTE: told})
 
 
 def configure_logging(log_format: LogFormat, level: str, session: TextIO | None = None) -> None:
-    """Send everything that is logged to `session` (stderr by default), one line each, from `level` up.
+    """Write all log records from `level` up to the text stream `session`, by default stderr, one line each.
 
-    `level` is debug, info, warning or error. Libraries are heard from warning up, unless it is debug.
+    `level` is debug, info, warning or error. Libraries are logged from warning up, unless it is debug.
     """
     handler = logging.StreamHandler(session or sys.stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
@@ -70,7 +70,7 @@ def _format_time(record: logging.LogRecord) -> str:
 
 
 class _TextFormatter(logging.Formatter):
-    """Fields as name=value; a traceback follows on lines that are set in."""
+    """A formatter that writes fields as name=value, and a traceback on indented lines below."""
 
     def format(self, record: logging.LogRecord) -> str:
         name, fields = _split_record(record)
@@ -83,7 +83,7 @@ class _TextFormatter(logging.Formatter):
 
 
 class _JsonFormatter(logging.Formatter):
-    """One JSON object a line, the traceback in it."""
+    """A formatter that writes one JSON object per line, with any traceback in it."""
 
     def format(self, record: logging.LogRecord) -> str:
         name, fields = _split_record(record)
@@ -99,7 +99,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 def _format_value(value: object) -> str:
-    """Whatever a stranger sent stays within its quotes and its line."""
+    """Return a field's value as text, quoted and escaped so that input of clients cannot forge fields or lines."""
     text = f"{value:g}" if isinstance(value, float) else str(value)
     return text if _UNQUOTED.fullmatch(text) else json.dumps(text, ensure_ascii=not text.isprintable())
 

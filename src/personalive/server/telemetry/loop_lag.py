@@ -1,4 +1,4 @@
-"""How long the event loop was kept from its work: measured in test builds, by a clock that should tick evenly."""
+"""Measure how long the event loop was blocked, for tests, by the delay of ticks that should be regular."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ TICK_S = 0.005
 
 
 class LoopLagMonitor:
-    """Remembers by how much a tick was late at most, in seconds."""
+    """A monitor that records the largest delay of a tick, in seconds."""
 
     def __init__(self, is_relevant: Callable[[], bool] = lambda: True) -> None:
-        """`is_relevant` says whether it matters now: while nobody streams, nobody is kept waiting."""
+        """`is_relevant` returns whether a tick counts: without a session, a blocked loop delays no frames."""
         self.max_lag_s = 0.0
         self.over_20_ms = 0
         self.ticks = 0
@@ -21,11 +21,11 @@ class LoopLagMonitor:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to watch the running loop."""
+        """Begin to monitor the running event loop."""
         self._task = asyncio.get_running_loop().create_task(self._measure(), name="stall-watch")
 
     async def stop(self) -> None:
-        """Watch no longer."""
+        """Stop monitoring."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

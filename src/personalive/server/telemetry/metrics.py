@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus. Rates, such as frames per second, are `rate()` of the counters."""
+"""The server's metrics for Prometheus. Rates, such as frames per second, are `rate()` of the counters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _BATCH_SIZE_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
 
 
 class Metrics:
-    """One server's figures, in a registry of their own. May be called from any thread. Times in seconds."""
+    """One server's metrics, in a separate registry. Any thread may call the methods. Times are in seconds."""
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
@@ -86,51 +86,51 @@ class Metrics:
         )
 
     def bind(self, count_sessions: Callable[[], int], read_gpu_memory: Callable[[], float]) -> None:
-        """Where to look up, whenever the figures are asked for, the open sessions and GPU memory in bytes."""
+        """Set the functions that are called at each `render` for the open sessions and the GPU memory in bytes."""
         self._live.set_function(count_sessions)
         self._memory.set_function(read_gpu_memory)
 
     def count_session_opened(self) -> None:
-        """A session was opened."""
+        """Count a session that was opened."""
         self._opened.inc()
 
     def count_session_ended(self, reason: str) -> None:
-        """A session has ended; `reason` is one of a few words."""
+        """Count a session that has ended; `reason` is a word from a small fixed set."""
         self._ended.labels(reason).inc()
 
     def count_frames_in(self, count: int) -> None:
-        """Driving frames came."""
+        """Count driving frames that arrived."""
         self._in.inc(count)
 
     def count_frames_out(self, count: int) -> None:
-        """Animated frames were sent."""
+        """Count animated frames that were sent."""
         self._out.inc(count)
 
     def count_dropped(self, reason: str, count: int) -> None:
-        """Frames were left out."""
+        """Count frames that were dropped; `reason` is `in`, before the pipeline, or `out`, after it."""
         self._dropped.labels(reason).inc(count)
 
     def count_no_face(self, count: int) -> None:
-        """Animated frames show a driver without a face."""
+        """Count animated frames whose driving frame has no face."""
         self._no_face.inc(count)
 
     def observe_chunk(self, seconds: float, sessions: int) -> None:
-        """A session's chunk was made in a step that took `seconds` for `sessions` together."""
+        """Record a session's chunk from a step that took `seconds` for `sessions` sessions together."""
         self._chunk.observe(seconds)
         self._batch_size.observe(sessions)
 
     def observe_queue_wait(self, seconds: float) -> None:
-        """A chunk waited so long for its step."""
+        """Record the seconds that a chunk waited for its step."""
         self._queue.observe(seconds)
 
     def observe_latency(self, seconds: float) -> None:
-        """A frame was sent so long after the frame that it shows had come."""
+        """Record the seconds from a driving frame's arrival to sending the frame that shows it."""
         self._latency.observe(seconds)
 
     def count_error(self, kind: str) -> None:
-        """Something broke down; `kind` is one of a few words."""
+        """Count an error; `kind` is a word from a small fixed set."""
         self._errors.labels(kind).inc()
 
     def render(self) -> bytes:
-        """All figures in Prometheus's text format, `CONTENT_TYPE`."""
+        """Return all metrics in Prometheus's text format, of type `CONTENT_TYPE`."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""What a session's stream is like: rates, delay, losses. Written and read on the event loop's thread."""
+"""A session's statistics: rates, delay, and losses. Written and read on the event loop's thread."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ _RATE_WINDOW_S = 3.0
 _DELAY_WINDOW_S = 10.0
 
 DELAY_PARTS = ("chunk", "window", "step", "send")
-"""Where a frame spends its delay, in order: until its chunk is complete and taken, in the pipeline's window,
-in the step that finishes it, until its turn to be sent comes.
+"""The parts of a frame's delay, in order: until its chunk is complete and taken, in the pipeline's window,
+in the step that finishes it, and until the frame is sent.
 """
 
 
 class RateCounter:
-    """Events per second over the last seconds."""
+    """The rate of events over the last `_RATE_WINDOW_S` seconds."""
 
     def __init__(self) -> None:
         self._started_at = time.monotonic()
         self._times: deque[float] = deque()
 
     def count(self, now: float) -> None:
-        """One happened."""
+        """Count an event at the time `now`."""
         self._times.append(now)
         self._drop_old(now)
 
     def per_second(self, now: float) -> float:
-        """Events per second."""
+        """Return the events per second."""
         self._drop_old(now)
         return len(self._times) / max(min(_RATE_WINDOW_S, now - self._started_at), 0.1)
 
@@ -40,19 +40,19 @@ class RateCounter:
 
 
 class DelayStats:
-    """Delays of the last seconds, in seconds."""
+    """The delays of the last `_DELAY_WINDOW_S` seconds, in seconds."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, float]] = deque()
 
     def add(self, delay: float, now: float) -> None:
-        """One more."""
+        """Add a frame's delay, in seconds."""
         self._samples.append((now, delay))
         while self._samples[0][0] < now - _DELAY_WINDOW_S:
             self._samples.popleft()
 
     def quantile(self, share: float) -> float | None:
-        """The delay that this share of frames stays below; None while there is none."""
+        """Return the delay below which this share of frames stays, in seconds, or None without frames."""
         if not self._samples:
             return None
         ordered = sorted(delay for _, delay in self._samples)
@@ -60,13 +60,13 @@ class DelayStats:
 
 
 class DelayBreakdown:
-    """Where the frames of the last seconds spent their delay, in seconds."""
+    """The parts of the delays of the last `_DELAY_WINDOW_S` seconds, in seconds."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, dict[str, float]]] = deque()
 
     def add(self, parts: Mapping[str, float], now: float) -> None:
-        """Add what one frame spent, in seconds by the names of `DELAY_PARTS`; leave out what is unknown.
+        """Add the parts of one frame's delay, in seconds, by the names of `DELAY_PARTS`; omit unknown parts.
 
         Raises `ValueError` for another name.
         """
@@ -87,17 +87,17 @@ class DelayBreakdown:
 
 @dataclass(slots=True)
 class SessionStats:
-    """Of one session. Counts are since its beginning, delays are capture to send in seconds."""
+    """The statistics of one session. Counts start at its beginning; delays are seconds from capture to send."""
 
     fps_in: RateCounter = field(default_factory=RateCounter)
     fps_out: RateCounter = field(default_factory=RateCounter)
     delays: DelayStats = field(default_factory=DelayStats)
     parts: DelayBreakdown = field(default_factory=DelayBreakdown)
-    """Of `delays`, frame by frame."""
+    """The parts of `delays`, frame by frame."""
     frames_in: int = 0
     frames_out: int = 0
     frames_without_face: int = 0
     chunk_seconds: float = 0.0
-    """Of the last step."""
+    """The duration of the last step."""
     pipeline_figures: dict[str, float] = field(default_factory=dict)
-    """What the pipeline counts of a session, by name."""
+    """The pipeline's figures for the session, by name."""

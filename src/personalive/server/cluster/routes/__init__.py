@@ -1,1 +1,1 @@
-"""The ingress's routes: those of the single server, each asked of one replica, of the right one, or of all."""
+"""The ingress's routes: the single server's, passed to any replica, to the session's replica, or to all."""

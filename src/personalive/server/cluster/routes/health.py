@@ -1,4 +1,4 @@
-"""Whether the service lives, and whether it can serve; its figures; its replicas."""
+"""Liveness and readiness of the service, its metrics, and its replicas."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ router = APIRouter()
 
 
 class ReplicaList(BaseModel):
-    """Every replica, and their slots together."""
+    """Every replica, and the sums of their sessions and slots."""
 
     replicas: list[aggregate.ReplicaInfo]
     sessions: int
@@ -27,13 +27,13 @@ class ReplicaList(BaseModel):
 @router.get("/health")
 @router.get("/health/live", operation_id="live_health")
 async def health(request: Request) -> Health:
-    """The ingress is up; says nothing about replicas."""
+    """Answer that the ingress is up, regardless of the state of the replicas."""
     return Health(timestamp=datetime.now(UTC), version=request.app.version)
 
 
 @router.get("/health/ready")
 async def ready(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
-    """A replica has a pipeline, its worker answers, and the start's portrait is taken; else 503 with a reason."""
+    """Answer 200 if a replica's pipeline and worker are ready and the start's portrait is added, else 503."""
     await deps.require_reference()
     said = await deps.replicas.request_all(proxy_request)
     if not said:
@@ -43,7 +43,7 @@ async def ready(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Respon
 
 @router.get("/metrics")
 async def metrics(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
-    """Every replica's figures, each under the replica's name."""
+    """Return every replica's metrics, labelled with the replica's id."""
     members = await deps.replicas.list_replicas()
     said = await deps.replicas.request_each(members, proxy_request)
     return Response(aggregate.merge_metrics(said, members), media_type=CONTENT_TYPE)
@@ -51,7 +51,7 @@ async def metrics(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Resp
 
 @router.get("/api/v1/cluster")
 async def cluster(deps: DependenciesDep) -> ReplicaList:
-    """Which replicas there are, where, and how full."""
+    """List the replicas with their machines, sessions and slots."""
     members = await deps.replicas.list_replicas()
     return ReplicaList(
         replicas=[aggregate.make_replica_info(member) for member in members],

@@ -1,4 +1,4 @@
-"""One pipeline for all replicas: one of them says whether it can be, and then all are told."""
+"""One pipeline for all replicas: one replica checks the request, and then the controller passes it to all."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def unload(
     proxy_request: ProxyRequestDep, deps: DependenciesDep, request: UnloadRequest | None = None
 ) -> Response:
     """Close the pipeline on every replica."""
-    del request  # checked here, so that all of them get one that is right
+    del request  # validated here, so that all replicas get a valid request
     answer = await _request_busiest(deps.replicas, proxy_request)
     if answer.ok:
         nothing: dict[str, Any] = {}
@@ -40,13 +40,16 @@ async def unload(
 
 @router.get("/status")
 async def status(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> aggregate.ClusterStatus:
-    """What is loaded, how far the loading is, or why it failed: of all, and of each."""
+    """Return what is loaded, how far loading is, or why it failed, for the cluster and for each replica."""
     wanted = await deps.controller.get_desired.remote()
     return aggregate.merge_status(await deps.replicas.request_all(proxy_request), wanted)
 
 
 async def _request_busiest(fleet: ReplicaSet, proxy_request: ProxyRequest) -> ProxyResponse:
-    """What the replica says that has most sessions: if it may be, it may be on the others too."""
+    """Return the answer of the replica with most sessions: what it accepts, the others accept too.
+
+    Raises `NoReplicaError`.
+    """
     for member in sorted(await fleet.list_replicas(), key=_session_count_key, reverse=True):
         try:
             return await fleet.request(member, proxy_request)

@@ -1,4 +1,4 @@
-"""What any replica can answer, what each machine has of its own, and whatever the single server answers besides."""
+"""Routes that any replica can answer, those for files of each machine, and all others of the single server."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def recordings(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> R
 
 @router.get("/api/v1/recordings/{recording_id}")
 async def fetch(recording_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
-    """A recording, from the machine that has it, as it comes from there."""
+    """Stream a recording from the machine that has it."""
     del recording_id
     for member in await deps.replicas.list_replicas():
         opened = AsyncExitStack()
@@ -76,20 +76,20 @@ async def delete(recording_id: str, proxy_request: ProxyRequestDep, deps: Depend
     said = await deps.replicas.request_all(proxy_request)
     if not said:
         raise NoReplicaError
-    # One that is being written refuses with 409, a machine without it with 404.
+    # A recording that is being written is refused with 409; a machine without it answers 404.
     answers = [each.response for each in said if each.response.status != 404] or [said[0].response]
     return make_response(answers[0])
 
 
 @router.api_route("/{path:path}", methods=_ALL_METHODS, include_in_schema=False)
 async def anything(path: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
-    """Schemas, hardware, and what there is not, in the single server's words."""
+    """Answer other paths, such as schemas, hardware and unknown ones, as the single server does."""
     del path
     return make_response(await deps.replicas.request_any(proxy_request))
 
 
 async def _request_each_node(deps: IngressDependencies, proxy_request: ProxyRequest) -> list[ReplicaReply]:
-    """What one replica of each machine answers. Raises `NoReplicaError`."""
+    """Return the answer of one replica of each machine. Raises `NoReplicaError`."""
     machines: dict[str, ReplicaStatus] = {
         member.node: member for member in await deps.replicas.list_replicas()
     }

@@ -1,4 +1,4 @@
-"""References of the whole cluster: one replica looks at a picture, the controller keeps it for all."""
+"""References of the whole cluster: one replica validates a picture, and the controller keeps it for all."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TRUE_VALUES = frozenset({"true", "1", "on", "yes", "t", "y"})
 
 @router.post("")
 async def add(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
-    """Give a picture as the body; it becomes the default reference."""
+    """Add the picture in the body, which becomes the default reference."""
     for member in await deps.replicas.list_replicas():
         try:
             answer = await deps.replicas.request(member, proxy_request)
@@ -44,7 +44,7 @@ async def add(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response
                 await deps.controller.add_reference.remote(
                     _make_stored_reference(id, proxy_request, info, thumbnail)
                 )
-        except ReplicaUnreachableError:  # gone, and not missed yet
+        except ReplicaUnreachableError:  # it is gone, but still listed
             continue
         return make_response(answer)
     raise NoReplicaError
@@ -52,7 +52,7 @@ async def add(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response
 
 @router.get("")
 async def every(deps: DependenciesDep) -> ReferenceList:
-    """All references that are kept."""
+    """List all references that are kept."""
     kept: list[StoredClusterReference] = await deps.controller.list_references.remote()
     told = [ReferenceInfo.model_validate(each.info) for each in kept]
     return ReferenceList(
@@ -62,19 +62,19 @@ async def every(deps: DependenciesDep) -> ReferenceList:
 
 @router.get("/{reference_id}")
 async def one(reference_id: str, deps: DependenciesDep) -> ReferenceInfo:
-    """One reference."""
+    """Return one reference."""
     return ReferenceInfo.model_validate((await _require_reference_info(deps, reference_id)).info)
 
 
 @router.get("/{reference_id}/thumbnail")
 async def thumbnail(reference_id: str, deps: DependenciesDep) -> Response:
-    """The picture, made small."""
+    """Return a small version of the picture."""
     return Response((await _require_reference_info(deps, reference_id)).thumbnail, media_type="image/jpeg")
 
 
 @router.delete("/{reference_id}", status_code=204)
 async def forget(reference_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
-    """Forget a reference everywhere. Sessions that animate it go on."""
+    """Remove a reference from all replicas. Sessions that animate it go on."""
     if not await deps.controller.remove_reference.remote(reference_id):
         raise UnknownReferenceError(_UNKNOWN_MESSAGE)
     await deps.replicas.request_all(proxy_request)

@@ -1,4 +1,4 @@
-"""Sessions: opened where a slot is free, and from then on reached where they are."""
+"""Sessions: opened on a replica with a free slot; later requests go to that replica."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _LIST_SESSIONS = ProxyRequest("GET", "/api/v1/sessions")
 
 @router.get("/api/v1/webrtc/ice-servers")
 async def servers(deps: DependenciesDep) -> IceServers:
-    """STUN and TURN servers, as the settings have them."""
+    """Return the STUN and TURN servers of the settings."""
     return IceServers(iceServers=make_ice_servers(deps.settings, time.time()))
 
 
 @router.post("/api/v1/webrtc/offer")
 @router.post("/whip", operation_id="push")
 async def offer(request: Request, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
-    """Open a session on a replica that has a slot."""
+    """Open a session on a replica with a free slot."""
 
     async def close_again(answer: ProxyResponse) -> None:
         session = get_session_id(answer)
@@ -56,7 +56,7 @@ async def offer(request: Request, proxy_request: ProxyRequestDep, deps: Dependen
 
 @router.delete("/api/v1/webrtc/offer/{session_id}")
 async def close(session_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
-    """Close a session; one that is gone already is no error."""
+    """Close a session. It is no error if the session has already ended."""
     try:
         return make_response(await deps.replicas.request_owner(session_id, proxy_request))
     except NotFoundError:
@@ -65,7 +65,7 @@ async def close(session_id: str, proxy_request: ProxyRequestDep, deps: Dependenc
 
 @router.get("/api/v1/sessions")
 async def live(deps: DependenciesDep) -> SessionList:
-    """Every live session of every replica."""
+    """List the live sessions of all replicas."""
     return aggregate.merge_sessions(await deps.replicas.request_all(_LIST_SESSIONS))
 
 
@@ -96,7 +96,7 @@ async def pull(proxy_request: ProxyRequestDep, deps: DependenciesDep, session: s
 @router.patch("/whep/{session_id}")
 @router.delete("/whep/{session_id}")
 async def about(session_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
-    """Whatever else is said about a session goes to the replica that has it."""
+    """Pass any other request about a session to the replica that has it."""
     return make_response(await deps.replicas.request_owner(session_id, proxy_request))
 
 
