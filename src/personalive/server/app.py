@@ -1,4 +1,4 @@
-"""The web application: all routes, what stands before them, and the server that lives as long as it does."""
+"""The web application: all routes, their middleware, and the server that lives as long as the application."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _ROUTERS = tuple(
 
 
 class ServerLifecycle:
-    """A server that is stopped once, however many ask for it."""
+    """A server that is stopped only once, however often `stop` is called."""
 
     def __init__(self, server: Server) -> None:
         self.server = server
@@ -68,7 +68,7 @@ class ServerLifecycle:
 
 
 def create_app(settings: Settings, make_server: Callable[[Settings], Server] = Server) -> FastAPI:
-    """The application. Its lifespan makes and starts the `Server`, in `app.state.server`, and stops it."""
+    """Return the application. Its lifespan makes and starts the `Server` in `app.state.server`, and stops it."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -86,7 +86,7 @@ def create_app(settings: Settings, make_server: Callable[[Settings], Server] = S
         version=personalive.__version__,
         description=_DESCRIPTION,
         lifespan=lifespan,
-        docs_url=None,  # FastAPI's own fetches its viewer from a CDN; ours is routes/page.py
+        docs_url=None,  # FastAPI's page fetches its viewer from a CDN; routes/page.py serves a packaged one
         redoc_url=None,
         redirect_slashes=False,
         responses=errors.COMMON_RESPONSES,
@@ -95,7 +95,7 @@ def create_app(settings: Settings, make_server: Callable[[Settings], Server] = S
     middleware.install_middleware(app, settings)
     for router in _ROUTERS:
         app.include_router(router)
-    # Made now: it takes a tenth of a second, in which no frame could be sent later.
+    # Made now, since it takes a tenth of a second, during which no frame could be sent.
     app.openapi()
     page_files()
     return app

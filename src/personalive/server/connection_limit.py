@@ -1,7 +1,7 @@
-"""Who is connected by HTTP, and who has to go where there are too many.
+"""Limits on HTTP connections, in all and for each address.
 
-Nobody is kept out by those who only hold a connection open: a newcomer takes the place of the oldest one that asks
-for nothing, at its own address where that has its share already, else at the address that has most of all.
+Clients that only hold a connection open keep nobody out: a new connection replaces the oldest one that has no
+request in progress, at the same address if that has used its share, else at the address with most connections.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ class ClientConnection(Protocol):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether no answer is being made for it: it is idle, or its request is still coming."""
+        """Whether no answer is being made for it: it is idle, or its request is still arriving."""
 
     @property
     def is_idle(self) -> bool:
-        """Whether none of a request's headers, or only a part of them, are there."""
+        """Whether no request's headers, or only a part of them, have arrived."""
 
     def abort(self) -> None:
         """Close it."""
 
 
 class ConnectionLimiter:
-    """Counts connections by address. Use it on the event loop only."""
+    """Counter of connections by address. Use it on the event loop only."""
 
     def __init__(self, max_connections: int, max_per_address: int) -> None:
-        """`max_connections` in all, and of one address."""
+        """Set the limits on connections, in all and for one address."""
         self._max_connections = max_connections
         self._max_per_address = max_per_address
         self._by_address: dict[str, dict[ClientConnection, None]] = {}  # the oldest first
@@ -45,7 +45,7 @@ class ConnectionLimiter:
         return sum(map(len, self._by_address.values()))
 
     def add(self, connection: ClientConnection, host: str) -> None:
-        """A client has connected. Another one may have to go, or this one where all others are being answered."""
+        """Add a connection. If there are too many, abort another one, or this one if all others are being answered."""
         of_one = self._by_address.setdefault(_network_of(host), {})
         of_one[connection] = None
         if len(of_one) > self._max_per_address:
@@ -57,7 +57,7 @@ class ConnectionLimiter:
                 connection.abort()
 
     def remove(self, connection: ClientConnection, host: str) -> None:
-        """It has gone; it may have before."""
+        """Remove a connection. This may be called again for the same one."""
         network = _network_of(host)
         of_one = self._by_address.get(network, {})
         of_one.pop(connection, None)
@@ -65,7 +65,7 @@ class ConnectionLimiter:
             self._by_address.pop(network, None)
 
     def is_over_limit(self, host: str) -> bool:
-        """Whether more requests of an address are being answered than it may have connections."""
+        """Return whether more requests of an address are being answered than it may have connections."""
         of_one = self._by_address.get(_network_of(host), {})
         return (
             len(of_one) > self._max_per_address
@@ -73,7 +73,7 @@ class ConnectionLimiter:
         )
 
     def _abort_oldest(self, connections: dict[ClientConnection, None], exclude: ClientConnection) -> bool:
-        """The oldest that asks for nothing, or else that is still asking. Whether there is one."""
+        """Abort the oldest idle connection, else the oldest whose request is incomplete; return whether there was one."""
         others = [each for each in connections if each is not exclude]
         chosen = next((each for each in others if each.is_idle), None) or next(
             (each for each in others if each.is_waiting), None
@@ -86,7 +86,7 @@ class ConnectionLimiter:
 
 
 class ConnectionLimitMiddleware:
-    """Refuses what an address asks for beyond its share, but for its question whether the server is well."""
+    """Middleware that refuses requests of an address beyond its share, except those for the server's health."""
 
     def __init__(self, app: ASGIApp, limiter: ConnectionLimiter) -> None:
         self._app = app
@@ -107,7 +107,7 @@ class ConnectionLimitMiddleware:
 
 
 def _network_of(host: str) -> str:
-    """The address, or the network that one client of IPv6 has to itself."""
+    """Return the address, or for IPv6 the network that a single client has."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:  # a socket of this machine

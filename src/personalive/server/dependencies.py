@@ -1,4 +1,4 @@
-"""What routes are given."""
+"""Dependencies of the routes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work for a client that may leave before it is done."""
+"""Cancel work when the client disconnects before it is done."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 class ClientDisconnectedError(HttpError):
-    """The client closed its connection: nobody reads the answer."""
+    """Raised when the client has closed its connection, so that nobody reads the answer."""
 
-    status = 499  # nginx's word for it
+    status = 499  # nginx's status for a client that has left
 
     def __init__(self) -> None:
         super().__init__("The client left before there was an answer.")
@@ -25,7 +25,7 @@ class ClientDisconnectedError(HttpError):
 async def run_until_disconnect(
     request: Request, work: Coroutine[Any, Any, T], on_disconnect: Callable[[T], Awaitable[object]]
 ) -> T:
-    """Do the work for whoever sent the request, whose body has been read.
+    """Run the work for the client that sent the request, whose body has been read.
 
     Where the client leaves, the work is cancelled, or undone if it was done already, and `ClientDisconnectedError` raised.
     """

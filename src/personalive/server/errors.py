@@ -1,4 +1,4 @@
-"""Errors as the server answers them: `{"detail": …}` with the status that fits, documented as such."""
+"""Errors as HTTP answers: `{"detail": …}` with the fitting status, as the API's documentation describes them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _STATUS: Mapping[type[PersonaLiveError], int] = {
 
 
 class HttpError(PersonaLiveError):
-    """What only a server has to refuse. `headers` go with the answer."""
+    """An error that only the server raises. `headers` are sent with the answer."""
 
     status = 500
 
@@ -65,25 +65,25 @@ class HttpError(PersonaLiveError):
 
 
 class BadRequestError(HttpError):
-    """The request cannot be understood."""
+    """Raised when the request is malformed."""
 
     status = 400
 
 
 class NotFoundError(HttpError):
-    """Nothing of that name is here."""
+    """Raised when there is nothing with that name."""
 
     status = 404
 
 
 class ConflictError(HttpError):
-    """Not as things stand now."""
+    """Raised when the server's current state does not allow the request."""
 
     status = 409
 
 
 class ServiceUnavailableError(HttpError):
-    """Not now; the client may try again after `retry_after` seconds."""
+    """Raised when the request cannot be served now; the client may try again after `retry_after` seconds."""
 
     status = 503
 
@@ -100,13 +100,13 @@ class FieldError(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """Why a request was refused: a sentence, or what is wrong field by field."""
+    """The reason why a request was refused: a sentence, or one error for each field."""
 
     detail: str | list[FieldError]
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """A route's `responses=` for these statuses."""
+    """Return a route's `responses=` for these statuses."""
     return {
         status: {"model": ErrorResponse, "description": HTTPStatus(status).phrase}
         for status in sorted(statuses)
@@ -118,7 +118,7 @@ COMMON_RESPONSES = error_responses(400, 401, 403, 408, 413, 422)
 
 
 def get_status_code(error: PersonaLiveError) -> int:
-    """The status that an error is answered with."""
+    """Return the status with which an error is answered."""
     if isinstance(error, HttpError):
         return error.status
     return next(_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS)
@@ -127,12 +127,12 @@ def get_status_code(error: PersonaLiveError) -> int:
 def make_error_response(
     status: int, detail: str | list[dict[str, object]], headers: Mapping[str, str] | None = None
 ) -> JSONResponse:
-    """An error as a response."""
+    """Return an error as a response."""
     return JSONResponse({"detail": _replace_surrogates(detail)}, status, dict(headers or {}))
 
 
 def install_error_handlers(app: FastAPI, on_error: Callable[[], None] | None = None) -> None:
-    """Make `app` answer every error in this form. `on_error` is called when one is our own fault.
+    """Make `app` answer every error in this form. `on_error` is called for internal errors.
 
     Call it before any middleware is added: those then see the answers too.
     """
@@ -142,14 +142,14 @@ def install_error_handlers(app: FastAPI, on_error: Callable[[], None] | None = N
 
 
 class ServerErrorMiddleware:
-    """Answers 500 without a word about the cause, which goes into the log."""
+    """Middleware that answers 500 without naming the cause, which it logs."""
 
     def __init__(self, app: ASGIApp, on_error: Callable[[], None] | None = None) -> None:
         self._app = app
         self._on_error = on_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and answer where it breaks down."""
+        """Pass the request on, and answer 500 if that raises."""
         begun = False
 
         async def watched(message: Message) -> None:
@@ -165,7 +165,7 @@ class ServerErrorMiddleware:
             _log.exception("%s %s broke down", scope["method"], scope["path"])
             if self._on_error is not None:
                 self._on_error()
-            if begun:  # half an answer is out: only cutting the connection says that it is not whole
+            if begun:  # a part of the answer was sent: only closing the connection shows that it is incomplete
                 raise
             await make_error_response(500, "internal error")(scope, receive, send)
 
@@ -180,7 +180,7 @@ async def _handle_personalive_error(request: Request, error: Exception) -> JSONR
 
 
 async def _handle_validation_error(request: Request, error: Exception) -> JSONResponse:
-    """Without the value that is wrong: it may be secret, huge, or nothing that JSON can carry."""
+    """Answer without the invalid value, which may be secret, huge, or not representable in JSON."""
     del request
     assert isinstance(error, RequestValidationError)
     faults: list[dict[str, object]] = [
@@ -190,7 +190,7 @@ async def _handle_validation_error(request: Request, error: Exception) -> JSONRe
 
 
 def _replace_surrogates(value: Any) -> Any:
-    """Half a surrogate pair, which JSON may carry in, cannot go out as UTF-8."""
+    """Replace lone surrogates, which JSON input may contain but UTF-8 cannot encode."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, list):

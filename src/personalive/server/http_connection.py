@@ -1,7 +1,7 @@
-"""A client's HTTP connection, which cannot keep the server waiting, nor busy.
+"""An HTTP connection with limits, so that a client can neither block the server nor keep it busy.
 
-Uvicorn waits without an end for a request's headers and for a client that does not read its answer, and takes a
-chunked body in one go, however many chunks of it are there.
+Uvicorn waits for ever for a request's headers and for a client that does not read its answer, and parses a chunked
+body at once, however many of its chunks have arrived.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _MAX_HEADERS = 128
 
 
 class TaskQueue:
-    """Pieces of work of all connections, one in each turn of the event loop."""
+    """A queue of tasks of all connections, of which one runs in each iteration of the event loop."""
 
     def __init__(self) -> None:
         self._pending: deque[Callable[[], None]] = deque()
 
     def schedule(self, work: Callable[[], None]) -> None:
-        """Do it when its turn comes."""
+        """Run the task when its turn comes."""
         self._pending.append(work)
         if len(self._pending) == 1:
             asyncio.get_running_loop().call_soon(self._run_next)
@@ -76,33 +76,33 @@ class HttpConnection(H11Protocol):
         self._chunked_content = 0
         self._is_rejected = False
 
-    # -- what the crowd asks
+    # -- what the connection limiter calls
 
     @property
     def is_idle(self) -> bool:
-        """Whether none of a request's headers, or only a part of them, are there."""
+        """Whether no request's headers, or only a part of them, have arrived."""
         return self.cycle is None or self.cycle.response_complete
 
     @property
     def is_waiting(self) -> bool:
-        """Whether no answer is being made for it: it is idle, or its request is still coming."""
+        """Whether no answer is being made for it: it is idle, or its request is still arriving."""
         return self.is_idle or self.cycle.more_body
 
     def abort(self) -> None:
         """Close it at once."""
         self.transport.abort()
 
-    # -- what the event loop tells
+    # -- what the event loop calls
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """A client has connected."""
+        """Register a client that has connected."""
         super().connection_made(transport)
         self._start_header_timeout()
         if self._limiter is not None:
             self._limiter.add(self, self._client_host)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """It has gone."""
+        """Clean up after the connection was lost."""
         super().connection_lost(exc)
         self._cancel_timeout()
         self.resume_writing()
@@ -111,7 +111,7 @@ class HttpConnection(H11Protocol):
             self._limiter.remove(self, self._client_host)
 
     def data_received(self, data: bytes) -> None:
-        """Take some of it now, and the rest when others have had their turn."""
+        """Parse a part of the data now, and the rest after other connections had their turn."""
         if self._is_rejected:
             return
         if self._pending or self._is_chunked:
@@ -120,20 +120,20 @@ class HttpConnection(H11Protocol):
             self._feed(data)
 
     def pause_writing(self) -> None:
-        """The client does not read, or not fast enough."""
+        """Stop writing, since the client does not read fast enough."""
         super().pause_writing()
         if self._write_timer is None:
             self._start_write_timeout(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
-        """It reads again."""
+        """Continue to write, since the client reads again."""
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
         super().resume_writing()
 
     def _start_write_timeout(self, unread: int) -> None:
-        """End the connection of a client that reads nothing of `unread` bytes for too long."""
+        """Close the connection of a client that reads none of `unread` bytes for too long."""
 
         def look() -> None:
             left = self.transport.get_write_buffer_size()
@@ -144,28 +144,28 @@ class HttpConnection(H11Protocol):
 
         self._write_timer = self.loop.call_later(_WRITE_TIMEOUT_S, look)
 
-    # -- what uvicorn tells
+    # -- what uvicorn calls
 
     def on_response_complete(self) -> None:
-        """An answer is out: the next request's headers may come, or the rest of a body that nobody wants."""
+        """Wait for the next request's headers, or discard the rest of a body, after an answer was sent."""
         before = self.cycle
         self._start_header_timeout()
         super().on_response_complete()
-        if self.cycle is not before:  # the next request was here already
+        if self.cycle is not before:  # the next request had already arrived
             self._on_head_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """What came is no HTTP."""
+        """Reject data that is not HTTP."""
         self._reject(400, msg)
 
     def shutdown(self) -> None:
-        """The server ends, when requests that are being answered have been."""
+        """Close the connection once the requests in progress are answered."""
         if self._is_rejected or self.conn.our_state is h11.ERROR:
             self.transport.abort()
         else:
             super().shutdown()
 
-    # -- within
+    # -- internals
 
     @property
     def _client_host(self) -> str:
@@ -173,11 +173,11 @@ class HttpConnection(H11Protocol):
 
     @property
     def _is_in_body(self) -> bool:
-        """Whether a body comes; one whose request has been answered is of no use any more."""
+        """Whether a body is arriving whose request has not been answered yet."""
         return self.conn.their_state is h11.SEND_BODY
 
     def _feed(self, data: bytes) -> None:
-        """Give the beginning to HTTP's parser, and keep the rest for later."""
+        """Pass the beginning to the HTTP parser, and keep the rest for later."""
         before = self.cycle
         now, later = data[: self._piece_size()], data[self._piece_size() :]
         if self.is_idle and not self._is_in_body and not self._check_head(now):
@@ -212,14 +212,14 @@ class HttpConnection(H11Protocol):
             self.transport.resume_reading()
 
     def _piece_size(self) -> int:
-        """How many bytes to look at in one go."""
+        """Return the number of bytes to parse at once."""
         if self.is_idle and not self._is_in_body:
             return _HEAD_PIECE_BYTES
-        # Of a body with a length, all that is there is one piece.
+        # A body with a length is passed on in one piece.
         return _CHUNKED_PIECE_BYTES if self._is_chunked else 2**30
 
     def _check_chunked_content(self, count: int, content: int) -> bool:
-        """Whether a chunked body may go on after `count` more bytes; if not, the client is told."""
+        """Return whether a chunked body may continue after `count` more bytes; if not, answer with an error."""
         if self.is_idle:
             self._discard(self._header_timeout_s)
             return False
@@ -231,7 +231,7 @@ class HttpConnection(H11Protocol):
         return True
 
     def _check_head(self, data: bytes) -> bool:
-        """Whether headers may go on; if not, the client is told."""
+        """Return whether headers may continue; if not, answer with an error."""
         self._line_ends += data.partition(b"\r\n\r\n")[0].count(b"\n")
         if self._line_ends > _MAX_HEADERS:
             self._reject(431, f"A request may have {_MAX_HEADERS} headers.")
@@ -239,7 +239,7 @@ class HttpConnection(H11Protocol):
         return True
 
     def _on_head_complete(self) -> None:
-        """A request's headers are there: how long its body may take is said elsewhere."""
+        """Stop the header timeout, as the headers are complete; `BodyLimitMiddleware` limits the body's time."""
         self._cancel_timeout()
         self._head_complete = False
         self._line_ends = 0
@@ -276,7 +276,7 @@ class HttpConnection(H11Protocol):
             (b"content-length", str(len(body)).encode()),
             (b"connection", b"close"),
         ]
-        # Where an answer is out already, there is nothing to be said.
+        # If an answer was already sent, no other can follow.
         with contextlib.suppress(h11.LocalProtocolError):
             for event in (
                 h11.Response(status_code=status, headers=headers),
@@ -287,7 +287,7 @@ class HttpConnection(H11Protocol):
         self._discard(_LINGER_TIMEOUT_S)
 
     def _discard(self, seconds: float) -> None:
-        """Take what still comes for so long, unread: closed at once, it would take an answer with it."""
+        """Discard arriving data for a while: closing at once could lose the answer that was just sent."""
         self._is_rejected = True
         self._pending.clear()
         if self.transport.can_write_eof():

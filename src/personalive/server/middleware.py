@@ -1,6 +1,6 @@
-"""What stands before every route: the key, foreign web pages, the size and pace of bodies, headers, the access log.
+"""Middleware of every route: API key, checks of the origin, limits on bodies, security headers, and access log.
 
-Plain ASGI, from the outside in: access log, security headers, CORS, foreign pages, key, body.
+All are plain ASGI. Their order, from the outside in: access log, security headers, CORS, origin, key, body.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ ASSETS_PATH = "/assets/"
 _FOREIGN_SITES = frozenset({"cross-site", "same-site"})
 """What browsers say of requests that a page of another origin makes; another port of this machine is one."""
 
-_CLIENT_CLOSED_REQUEST = 499  # nginx's word for a client that left before there was an answer
+_CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that left before there was an answer
 _API_CSP = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _PAGE_CSP = (
     "default-src 'self'; connect-src 'self'; img-src 'self' data: blob:; media-src 'self' blob: mediastream:; "
     "object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
-# The API's viewer sets styles as it goes.
+# The API's viewer sets inline styles.
 _DOCS_CSP = _PAGE_CSP + "; style-src 'self' 'unsafe-inline'"
 
 
 def install_middleware(app: FastAPI, settings: Settings) -> None:
-    """Put the guards that the settings ask for before `app`. Call it after `answers.install_middleware`."""
+    """Add the middleware that the settings ask for to `app`. Call it after `errors.install_error_handlers`."""
     app.add_middleware(BodyLimitMiddleware, timeout_s=settings.body_timeout_s)
     app.add_middleware(UploadLimitMiddleware, path=REFERENCE_PATH)
     if settings.api_key is not None:
@@ -78,7 +78,7 @@ def install_middleware(app: FastAPI, settings: Settings) -> None:
 
 
 class ApiKeyMiddleware:
-    """Lets through who sends the key; the page's static files and the health routes are for everybody."""
+    """Middleware that demands the API key, except for the page's static files and the health routes."""
 
     def __init__(self, app: ASGIApp, key: str) -> None:
         self._app = app
@@ -100,16 +100,16 @@ class ApiKeyMiddleware:
 
 
 def is_public(scope: Scope) -> bool:
-    """Whether a request needs no key."""
+    """Return whether a request needs no key."""
     path: str = scope["path"]
     reads = scope["type"] == "http" and scope["method"] in {"GET", "HEAD"}
     return reads and (path in PUBLIC_PATHS or path.startswith(ASSETS_PATH))
 
 
 class OriginMiddleware:
-    """Keeps web pages of others from using a server that trusts whoever runs on this machine.
+    """Middleware that keeps foreign web pages from using a server that trusts all programs on this machine.
 
-    A page may send requests to 127.0.0.1, or call it by a name of its own. The first shows in `Origin`, or for
+    A page may send requests to 127.0.0.1, or make a name of its domain resolve there. The first shows in `Origin`, or for
     pictures and the like in `Sec-Fetch-Site`; the second in `Host`, which must be an IP address or a name of this
     machine.
     """
@@ -155,15 +155,15 @@ class OriginMiddleware:
 
 
 def _is_navigation(headers: Mapping[str, str]) -> bool:
-    """Whether somebody follows a link, which shows the answer to them and to no page."""
+    """Return whether the request follows a link, so that only the user, and no page, sees the answer."""
     return headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
 
 
 class BodyLimitMiddleware:
-    """Reads a body before the route sees it: cut off when it grows too large, or comes too slowly.
+    """Middleware that reads a body before the route, and refuses one that is too large or arrives too slowly.
 
-    It may have `timeout_s` to begin with, a second more for every `LEAST_RATE` bytes that have come, and no silence
-    of `timeout_s`.
+    A body may take `timeout_s`, and a second more for every `LEAST_RATE` bytes that have arrived. It may not pause
+    for `timeout_s`.
     """
 
     def __init__(self, app: ASGIApp, timeout_s: float) -> None:
@@ -189,9 +189,9 @@ class BodyLimitMiddleware:
     async def _read_checked(
         self, headers: Headers, length: str, is_picture: bool, receive: Receive
     ) -> bytes | JSONResponse | None:
-        """The body, why it is refused, or None where the client left."""
+        """Return the body, the reason for its refusal, or None if the client left."""
         most = MAX_IMAGE_BYTES if is_picture else MAX_BODY_BYTES
-        # The connection stays open for what is still coming: closed, it would take the answer with it.
+        # The connection stays open for the rest of the body: closing it could lose the answer.
         too_large = make_error_response(
             413, f"The body is too large: {_format_size(most)} are accepted here."
         )
@@ -226,18 +226,18 @@ def _is_json(headers: Headers) -> bool:
 
 
 def _count_json_values(body: bytes) -> int:
-    """At least as many as a JSON text has: counted unread, since reading thousands takes its time."""
+    """Return an upper bound of the values in a JSON text. It is not parsed, as parsing many values takes long."""
     return sum(map(body.count, (b",", b"[", b"{")))
 
 
 class _TooLargeError(Exception):
-    """A body over its limit."""
+    """Raised for a body over its limit."""
 
 
 async def _read_body(receive: Receive, most: int, seconds: float) -> bytes | None:
-    """The body, or None where the client left.
+    """Return the body, or None if the client left.
 
-    Raises `_TooLargeError` as soon as it is, and `TimeoutError` where it comes too slowly.
+    Raises `_TooLargeError` as soon as the body is too large, and `TimeoutError` if it arrives too slowly.
     """
     body = bytearray()
     clock = asyncio.get_running_loop().time
@@ -269,13 +269,13 @@ def _replay_body(content: bytes, receive: Receive) -> Receive:
 
 
 class SecurityHeadersMiddleware:
-    """Headers that keep browsers from reading more into an answer than it is."""
+    """Middleware that adds security headers, which stop browsers from guessing types and embedding answers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and add to its answer."""
+        """Pass the request on, and add the headers to its answer."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -297,7 +297,7 @@ def _csp_for(path: str) -> str:
 
 
 class AccessLogMiddleware:
-    """One line a request: method, path, status, milliseconds. Never queries, headers or bodies."""
+    """Middleware that logs each request's method, path, status and milliseconds; never queries, headers or bodies."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

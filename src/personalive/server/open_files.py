@@ -1,4 +1,4 @@
-"""How many files, sockets among them, a process may have open."""
+"""The limit on a process's open files, which include sockets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _UNLIMITED = 1_000_000
 def raise_open_file_limit(wanted: int) -> int:
     """Let this process open `wanted` files, or as many as the system grants; return how many these are.
 
-    macOS begins with 256, many Linux systems with 1024, and both grant more to whoever asks.
+    macOS begins with 256, many Linux systems with 1024, and both grant more on request.
     """
     if sys.platform == "win32":
         return _UNLIMITED

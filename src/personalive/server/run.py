@@ -1,4 +1,4 @@
-"""The running process: its socket, its event loop, and how signals end it."""
+"""The server's process: its socket, its event loop, and the signals that end it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def run_server(settings: Settings, on_start: Callable[[str], None] | None = None
 def make_http_config(
     app: ASGIApp, limiter: ConnectionLimiter | None = None, header_timeout_s: float = 10.0
 ) -> uvicorn.Config:
-    """How an application is served: our own log lines, no WebSockets.
+    """Return uvicorn's configuration for an application: with this package's logs and without WebSockets.
 
     `limiter` counts the connections and limits them; `header_timeout_s`: seconds for a request's headers.
     """
@@ -83,9 +83,9 @@ def make_http_config(
 
 
 def _max_connections() -> int:
-    """How many HTTP connections there may be, with as many files left for media and all else."""
+    """Return the limit of HTTP connections, which leaves as many open files for media and everything else."""
     most = min(_MAX_CONNECTIONS, raise_open_file_limit(4 * _MAX_CONNECTIONS) // 2)
-    # A few more are accepted before others have gone.
+    # A few more are accepted before others are closed.
     return (
         most
         if port_range_loop.MAX_SOCKETS_PER_KIND is None
@@ -94,9 +94,9 @@ def _max_connections() -> int:
 
 
 class _HttpServer(uvicorn.Server):
-    """Ends in order at a signal: first the sessions, while HTTP still tells that it is not ready, then HTTP.
+    """An HTTP server that stops in order at a signal: first sessions, while HTTP reports "not ready", then HTTP.
 
-    Uvicorn's own way is the other way round, and raises the signal again when it is done.
+    Uvicorn stops in the opposite order, and raises the signal again when it is done.
     """
 
     def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
@@ -106,7 +106,7 @@ class _HttpServer(uvicorn.Server):
         self._stop_task: asyncio.Task[None] | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until told to end."""
+        """Serve until a signal ends it."""
         self._loop = asyncio.get_running_loop()
         if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self.handle_exit)
@@ -114,7 +114,7 @@ class _HttpServer(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """A terminal that is closed ends the server as SIGTERM does, unless it was told to stay (`nohup`)."""
+        """Handle SIGHUP (a closed terminal) like SIGTERM, unless it is ignored, as with `nohup`."""
         with super().capture_signals():
             if (
                 sys.platform == "win32"
@@ -130,7 +130,7 @@ class _HttpServer(uvicorn.Server):
                 signal.signal(signal.SIGHUP, before)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal came; a second one is in a hurry."""
+        """Begin to stop at the first signal; exit at once at the second."""
         del frame
         if self._loop is None or not self.started or self._stop_task is not None:
             self.should_exit = True
@@ -152,14 +152,14 @@ class _HttpServer(uvicorn.Server):
 
 
 class LimitedSocket(socket.socket):
-    """A listening socket that hangs up on clients beyond `MAX_SOCKETS_PER_KIND`."""
+    """A listening socket that closes connections beyond `MAX_SOCKETS_PER_KIND`."""
 
     def __init__(self, family: int, kind: int) -> None:
         super().__init__(family, kind)
         self._accepted: WeakSet[socket.socket] = WeakSet()
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """As any socket's. Raises `ConnectionAbortedError` where it has hung up."""
+        """Accept like any socket. Raises `ConnectionAbortedError` for a connection beyond the limit."""
         connected, address = super().accept()
         if port_range_loop.MAX_SOCKETS_PER_KIND is not None:
             if sum(other.fileno() != -1 for other in self._accepted) >= port_range_loop.MAX_SOCKETS_PER_KIND:
@@ -170,7 +170,7 @@ class LimitedSocket(socket.socket):
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
-    """A listening TCP socket. Raises `InputError` in words: the port is taken, may not be had, is no address."""
+    """Return a listening TCP socket. Raises `InputError` if the port is taken or reserved, or the address invalid."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -202,7 +202,7 @@ def _explain_bind_error(error: OSError, host: str, port: int) -> str:
 
 
 def local_url(bound: socket.socket, host: str) -> str:
-    """Where a browser on this machine finds the server."""
+    """Return the URL of the server for a browser on this machine."""
     port = bound.getsockname()[1]
     name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{name}:{port}"

@@ -1,4 +1,4 @@
-"""All parts of a running server, made and ended together."""
+"""All parts of a running server, which are made and stopped together."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SWITCH_INTERVAL_S = 0.0005
 
 
 class Server:
-    """Made on the event loop; `start` it, and `stop` it whatever happened in between."""
+    """A running server. Make it on the event loop, call `start`, and always call `stop` afterwards."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Server:
 
     @property
     def worker(self) -> PipelineWorker:
-        """The first worker, which is the only one where no GPUs are named."""
+        """The first worker, which is the only one if no GPUs are named."""
         return self.workers[0]
 
     def _run_in_process(self, pipeline: AnyPipeline, worker: PipelineWorker) -> AnyPipeline:
@@ -82,7 +82,7 @@ class Server:
 
     @property
     def draining(self) -> bool:
-        """Whether it is about to stop: it takes no offers any more."""
+        """Whether the server is about to stop, and accepts no more offers."""
         return self.signaling.draining
 
     @draining.setter
@@ -90,7 +90,7 @@ class Server:
         self.signaling.draining = draining
 
     async def start(self) -> None:
-        """Begin to work, and to load what the settings name."""
+        """Start to work, and to load the pipeline and portrait that the settings name."""
         self._loop = asyncio.get_running_loop()
         # Threads of many sessions share the interpreter lock: what waits for it shall not wait 5 ms each time.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
@@ -103,12 +103,12 @@ class Server:
         await startup.start_loading(self.settings, self.pipelines, self.references)
 
     async def stop(self) -> None:
-        """Tell the clients, end the sessions and give everything back, within the settings' `drain_s`."""
+        """Notify the clients, end the sessions and free all resources, within the settings' `drain_s`."""
         self.draining = True
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._shut_down(), self.settings.drain_s)
         for worker in self.workers:
-            if isinstance(worker.pipeline, RemotePipeline):  # it did not leave in time
+            if isinstance(worker.pipeline, RemotePipeline):  # it did not end in time
                 worker.pipeline.kill()
         for worker in self.workers:
             worker.stop(timeout=1.0)
@@ -118,7 +118,7 @@ class Server:
 
     async def _shut_down(self) -> None:
         await self.sessions.end_all("The server is stopping.", "shutdown")
-        await asyncio.sleep(0.3)  # for the last messages to leave
+        await asyncio.sleep(0.3)  # so that the last messages are sent
         await self.signaling.close()
         await self.downloads.stop()
         await self.recordings.stop()

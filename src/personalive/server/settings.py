@@ -1,4 +1,4 @@
-"""What the server is told: by flags, the environment, a TOML file, or not at all, in this order of weight."""
+"""The server's settings. Flags override the environment, which overrides a TOML file, which overrides defaults."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MASKED = "(set, not shown)"
 
 
 def _split_list(value: object) -> object:
-    """Lists come from the environment as text with commas."""
+    """Split a list that the environment gives as text with commas."""
     return (
         tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
     )
@@ -97,9 +97,9 @@ _List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
 
 
 class Settings(BaseSettings):
-    """Everything the server can be told. Times are in seconds. Made by `read_settings`, or by name in tests.
+    """All settings of the server. Times are in seconds. `read_settings` makes it; tests make it by name.
 
-    Refuses to listen beyond this machine with neither a key nor `insecure`.
+    It is invalid to listen beyond this machine with neither a key nor `insecure`.
     """
 
     model_config = SettingsConfigDict(
@@ -195,7 +195,7 @@ class Settings(BaseSettings):
         return range(low, high + 1)
 
     def describe(self) -> dict[str, str]:
-        """Every setting by name, to be shown: secrets are not."""
+        """Return every setting by name, for display; secrets are hidden."""
         return {name: _format_value(getattr(self, name)) for name in type(self).model_fields}
 
     @classmethod
@@ -207,15 +207,15 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then the environment."""
+        """Return the sources by priority: flags, then the environment."""
         del settings_cls, dotenv_settings, file_secret_settings
         return init_settings, env_settings
 
 
 def read_settings(flags: Mapping[str, object] | None = None, config: Path | None = None) -> Settings:
-    """The settings in force. `flags` are those given, by name; `config` a TOML file.
+    """Return the settings. `flags` are those given, by name; `config` is a TOML file.
 
-    Where `config` is None the variable PERSONALIVE_CONFIG may name the file. Raises `InputError`: one sentence.
+    If `config` is None, the variable PERSONALIVE_CONFIG may name the file. Raises `InputError` with one sentence.
     """
     named = os.environ.get(CONFIG_VARIABLE)
     config = config or (Path(named) if named else None)
@@ -247,7 +247,7 @@ def _read_toml(config: Path) -> dict[str, Any]:
 
 
 def _format_errors(error: ValidationError, contents: Mapping[str, object], config: Path | None) -> str:
-    """One sentence for all that is wrong. Values are not repeated: they may be secret."""
+    """Return one sentence about all errors, without the values, which may be secret."""
     wrong = []
     for item in error.errors(include_url=False, include_input=False):
         name = ".".join(map(str, item["loc"]))

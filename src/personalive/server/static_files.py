@@ -37,7 +37,7 @@ class Asset:
 
 @cache
 def load_assets() -> dict[str, Asset]:
-    """Every packaged file by its path below `load_assets`, parts joined by `/`."""
+    """Return every packaged file by its path below `web/`, with parts joined by `/`."""
     package = files("personalive")
     own = _load_folder(package / "server" / "web", "") + _load_folder(package / "samples", SAMPLES_PREFIX)
     viewer = files("fastapi_offline") / "static"
@@ -65,7 +65,7 @@ def _make_asset(name: str, content: bytes) -> Asset:
 
 
 def render_index(version: str) -> bytes:
-    """The page, with the server's version filled in."""
+    """Return the page with the server's version filled in."""
     return (
         Template(load_assets()[INDEX_FILE].content.decode()).substitute(version=html.escape(version)).encode()
     )

@@ -1,4 +1,4 @@
-"""How much of pictures that are being sent the server holds at a time, all clients together."""
+"""A limit on the bytes of pictures that all clients together are uploading at a time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _RETRY_AFTER_S = 5
 
 
 class UploadLimitMiddleware:
-    """Counts the bytes of requests to `path` while they last; who brings too many is told to come later."""
+    """Middleware that counts the bytes of requests to `path` in progress, and answers 503 beyond the limit."""
 
     def __init__(self, app: ASGIApp, path: str, max_bytes: int = MAX_BYTES) -> None:
         self._app = app
@@ -48,4 +48,4 @@ class UploadLimitMiddleware:
 
 
 class _LimitExceededError(Exception):
-    """There is no room for more."""
+    """Raised when the limit is reached."""
