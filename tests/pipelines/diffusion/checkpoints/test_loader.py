@@ -193,7 +193,7 @@ def test_an_unusual_set_loads_and_says_what_is_unusual(own_set: Path) -> None:
     counted = wrap(layout.REFERENCE_UNET, lambda entries: {**entries, "step": np.int64(7), "lr": 1e-5})
     after = load_components(own_set)
     assert after.warnings == (
-        f"{counted}: passed over, being no tensors: step, lr.",
+        f"{counted}: skipped, as they are no tensors: step, lr.",
         f"{parallel}: 'module.' in its entries' names is taken off.",
         f"{compiled}: '_orig_mod.' in its entries' names is taken off.",
         f"{lightning}: the network is taken from 'state_dict' in it.",

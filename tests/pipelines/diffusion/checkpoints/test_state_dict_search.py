@@ -83,7 +83,7 @@ SCALARS = [
 def test_numbers_of_numpy_beside_tensors_are_skipped(tmp_path: Path, scalar: Any, new: bool) -> None:
     before = set(torch.serialization.get_safe_globals())  # told in no order
     file = opened(tmp_path, {"step": scalar, **tiny_weights(), "loss": scalar}, new)
-    assert file.notes == (f"{tmp_path / 'unet.pth'}: passed over, being no tensors: step, loss.",)
+    assert file.notes == (f"{tmp_path / 'unet.pth'}: skipped, as they are no tensors: step, loss.",)
     assert set(torch.serialization.get_safe_globals()) == before
 
 

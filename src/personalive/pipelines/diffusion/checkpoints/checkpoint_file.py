@@ -100,7 +100,7 @@ class CheckpointFile:
         if self.key_path:
             said.append(f"{self.path}: the network is taken from {'.'.join(self.key_path)!r} in it.")
         if self.skipped:
-            said.append(f"{self.path}: passed over, being no tensors: {format_names(self.skipped)}.")
+            said.append(f"{self.path}: skipped, as they are no tensors: {format_names(self.skipped)}.")
         return tuple(said)
 
     def stream(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:

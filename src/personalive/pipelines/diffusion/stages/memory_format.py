@@ -39,7 +39,7 @@ def optimize(components: Components, operations: Operations, size: StepSize | No
     decoder, on an H100). But PyTorch's group norm converts pictures back, so without our group norm the format
     would only cost copies. Gates are paired with the linears before them where that is faster at the step's size.
     """
-    # The autoencoder's encoder stays as it is, in float32: it runs once a reference.
+    # The autoencoder's encoder stays as it is, in float32, since it runs once per reference.
     networks = components.networks() | {"vae": components.vae.decoder}
     for network in networks.values():
         set_operations(network, operations)

@@ -157,10 +157,10 @@ def secured(tmp_path: Path) -> Iterator[tuple[str, Path]]:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        (None, "where a company looks into connections, set SSL_CERT_FILE to a file with its certificate"),
-        ("REQUESTS_CA_BUNDLE", "REQUESTS_CA_BUNDLE is not looked at; set SSL_CERT_FILE to the same file"),
-        ("CURL_CA_BUNDLE", "CURL_CA_BUNDLE is not looked at; set SSL_CERT_FILE to the same file"),
-        ("SSL_CERT_FILE", "SSL_CERT_FILE is set to '.*other.pem', which does not vouch for it"),
+        (None, "where a company inspects connections, set SSL_CERT_FILE to a file with its certificate"),
+        ("REQUESTS_CA_BUNDLE", "REQUESTS_CA_BUNDLE is not used; set SSL_CERT_FILE to the same file"),
+        ("CURL_CA_BUNDLE", "CURL_CA_BUNDLE is not used; set SSL_CERT_FILE to the same file"),
+        ("SSL_CERT_FILE", "SSL_CERT_FILE is set to '.*other.pem', which does not cover it"),
     ],
 )
 def test_a_certificate_that_is_not_trusted_says_what_to_set(
@@ -181,7 +181,7 @@ def test_a_certificate_that_is_not_trusted_says_what_to_set(
     if setting:
         monkeypatch.setenv(setting, str(certificate))
     with pytest.raises(
-        OfflineError, match=f"The certificate of {address} is not one that is trusted here: {words}"
+        OfflineError, match=f"The certificate of {address} is not trusted on this machine: {words}"
     ):
         download_weights(root, retry=patience)
     assert naps == []
@@ -203,9 +203,9 @@ def test_a_company_s_certificate_is_trusted_when_it_is_named(
     [
         ("hf_secret\nhf_more", "holds line breaks: copy it again"),
         ("hf_secret\r\nmore", "holds line breaks"),
-        ("'hf_secret'", "holds spaces, quotes or other signs"),
+        ("'hf_secret'", "holds spaces, quotes or other invalid"),
         ("Bearer hf_secret", "holds spaces"),
-        ("hf_sécret", "holds spaces, quotes or other signs that none has"),
+        ("hf_sécret", "holds spaces, quotes or other invalid characters"),
     ],
 )
 def test_a_token_that_is_none_is_said_to_be_and_not_shown(

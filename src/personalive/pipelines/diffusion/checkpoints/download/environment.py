@@ -61,7 +61,7 @@ def _check_token() -> None:
         ) from error
     if given and not _TOKEN.fullmatch(given):
         broken = (
-            "line breaks" if "\n" in given or "\r" in given else "spaces, quotes or other signs that none has"
+            "line breaks" if "\n" in given or "\r" in given else "spaces, quotes or other invalid characters"
         )
         raise InputError(f"The token in {name or 'the file of hf auth login'} holds {broken}: copy it again.")
 
@@ -74,14 +74,14 @@ def explain_untrusted_certificate(error: BaseException, host: str) -> str | None
         return None
     other = next((name for name in _REQUESTS_CERTIFICATES if os.environ.get(name)), None)
     own = next((name for name in _CERTIFICATES if os.environ.get(name)), None)
-    hint = f"{other} is not looked at; set SSL_CERT_FILE to the same file" if other else _HINT
+    hint = f"{other} is not used; set SSL_CERT_FILE to the same file" if other else _HINT
     if own:
-        hint = f"{own} is set to {os.environ[own]!r}, which does not vouch for it"
-    return f"The certificate of {host} is not one that is trusted here: {hint}."
+        hint = f"{own} is set to {os.environ[own]!r}, which does not cover it"
+    return f"The certificate of {host} is not trusted on this machine: {hint}."
 
 
 _HINT = (
-    "where a company looks into connections, set SSL_CERT_FILE to a file with its certificate; otherwise check "
+    "where a company inspects connections, set SSL_CERT_FILE to a file with its certificate; otherwise check "
     "this machine's clock and its list of certificates (ca-certificates)"
 )
 
