@@ -1,4 +1,4 @@
 """`personalive serve`: REST and WebRTC around one pipeline.
 
-Needs the `server` extra; nothing outside this package imports it but the command itself, when it runs.
+It needs the `server` extra. Outside this package only the command imports it, and only when it runs.
 """

@@ -60,7 +60,7 @@ class ServerLifecycle:
         self._stop_task: asyncio.Task[None] | None = None
 
     async def stop(self) -> None:
-        """Stop the server; returns when it has stopped."""
+        """Stop the server, and return when it has stopped."""
         if self._stop_task is None:
             self.server.draining = True
             self._stop_task = asyncio.create_task(self.server.stop(), name="stop-server")

@@ -29,7 +29,7 @@ class ClientConnection(Protocol):
         """Whether no request's headers, or only a part of them, have arrived."""
 
     def abort(self) -> None:
-        """Close it."""
+        """Close the connection."""
 
 
 class ConnectionLimiter:
@@ -45,7 +45,7 @@ class ConnectionLimiter:
         return sum(map(len, self._by_address.values()))
 
     def add(self, connection: ClientConnection, host: str) -> None:
-        """Add a connection. If there are too many, abort another one, or this one if all others are being answered."""
+        """Add a connection. If there are too many, abort another, or this one if all others are being answered."""
         of_one = self._by_address.setdefault(_network_of(host), {})
         of_one[connection] = None
         if len(of_one) > self._max_per_address:
@@ -73,7 +73,7 @@ class ConnectionLimiter:
         )
 
     def _abort_oldest(self, connections: dict[ClientConnection, None], exclude: ClientConnection) -> bool:
-        """Abort the oldest idle connection, else the oldest whose request is incomplete; return whether there was one."""
+        """Abort the oldest idle connection, else the oldest with an incomplete request; return whether one was."""
         others = [each for each in connections if each is not exclude]
         chosen = next((each for each in others if each.is_idle), None) or next(
             (each for each in others if each.is_waiting), None
@@ -110,7 +110,7 @@ def _network_of(host: str) -> str:
     """Return the address, or for IPv6 the network that a single client has."""
     try:
         address = ipaddress.ip_address(host)
-    except ValueError:  # a socket of this machine
+    except ValueError:  # a local socket
         return host
     if isinstance(address, ipaddress.IPv4Address):
         return host

@@ -27,7 +27,8 @@ async def run_until_disconnect(
 ) -> T:
     """Run the work for the client that sent the request, whose body has been read.
 
-    Where the client leaves, the work is cancelled, or undone if it was done already, and `ClientDisconnectedError` raised.
+    If the client disconnects, the work is cancelled, or undone by `on_disconnect` if it was done already, and
+    `ClientDisconnectedError` is raised.
     """
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_wait_for_disconnect(request))

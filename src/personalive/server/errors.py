@@ -92,7 +92,7 @@ class ServiceUnavailableError(HttpError):
 
 
 class FieldError(BaseModel):
-    """One thing that is wrong in a request."""
+    """One invalid field of a request."""
 
     loc: list[str | int] = Field(description="Where: body, query or path, and the field.")
     msg: str
@@ -114,7 +114,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 COMMON_RESPONSES = error_responses(400, 401, 403, 408, 413, 422)
-"""What any route may answer: a body that cannot be used, or came too slowly, no key, or a foreign page."""
+"""The error responses of any route: for an unusable or slow body, a missing key, or a foreign page."""
 
 
 def get_status_code(error: PersonaLiveError) -> int:
@@ -165,7 +165,7 @@ class ServerErrorMiddleware:
             _log.exception("%s %s broke down", scope["method"], scope["path"])
             if self._on_error is not None:
                 self._on_error()
-            if begun:  # a part of the answer was sent: only closing the connection shows that it is incomplete
+            if begun:  # only closing the connection shows that the sent part is incomplete
                 raise
             await make_error_response(500, "internal error")(scope, receive, send)
 

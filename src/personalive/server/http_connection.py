@@ -18,14 +18,14 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from personalive.server.connection_limit import ConnectionLimiter
 
 _LINGER_TIMEOUT_S = 2.0
-"""Seconds for a connection that is closed to send what is left, and to take what is on its way."""
+"""Seconds that a closing connection has to send the remaining data and to receive data in flight."""
 _WRITE_TIMEOUT_S = 30.0
-"""Seconds for a client to read on."""
+"""Seconds after which a client that reads nothing is disconnected."""
 _HEAD_PIECE_BYTES = 4096
 _CHUNKED_PIECE_BYTES = 512
-"""Bytes that are looked at in one go: a chunk may have six of them, and takes some 20 µs."""
+"""Bytes that are parsed at once: a chunk may be as short as six bytes, and takes some 20 µs."""
 _CHUNKED_ALLOWANCE_BYTES = 8192
-"""Bytes of a chunked body after which at least half of all must have been content."""
+"""Bytes of a chunked body after which at least half of all bytes must be content."""
 _MAX_HEADERS = 128
 
 
@@ -51,7 +51,7 @@ class TaskQueue:
 
 
 class HttpConnection(H11Protocol):
-    """One connection; made by the server for each."""
+    """One connection, made by the HTTP server."""
 
     def __init__(
         self,
@@ -61,7 +61,10 @@ class HttpConnection(H11Protocol):
         header_timeout_s: float,
         **kwargs: Any,
     ) -> None:
-        """`limiter` counts it, and may close it; `task_queue` are shared; `header_timeout_s`: seconds for a request's headers."""
+        """`limiter` counts the connection and may close it; all connections share `task_queue`.
+
+        `header_timeout_s` is the limit for a request's headers, in seconds.
+        """
         super().__init__(*args, **kwargs)
         self._task_queue = task_queue
         self._limiter = limiter
@@ -89,7 +92,7 @@ class HttpConnection(H11Protocol):
         return self.is_idle or self.cycle.more_body
 
     def abort(self) -> None:
-        """Close it at once."""
+        """Close the connection at once."""
         self.transport.abort()
 
     # -- what the event loop calls
@@ -269,7 +272,7 @@ class HttpConnection(H11Protocol):
             self._close_transport()
 
     def _reject(self, status: int, reason: str) -> None:
-        """Answer in the form of all errors, without the application, and close."""
+        """Answer with an error in the usual form, without the application, and close the connection."""
         body = f'{{"detail":"{reason}"}}'.encode()
         headers = [
             (b"content-type", b"application/json"),

@@ -28,16 +28,16 @@ from personalive.server.upload_limit import UploadLimitMiddleware
 
 REFERENCE_PATH = "/api/v1/personalive/reference"
 MAX_BODY_BYTES = 64_000
-"""Of all but pictures: an offer has 20,000 at most, and what is parsed keeps everybody waiting."""
+"""The limit of all bodies but pictures: an offer has 20,000 bytes at most, and parsing blocks the event loop."""
 MAX_JSON_VALUES = 1000
 LEAST_RATE = 32_000
-"""Bytes a second: what a slow line's upload brings."""
+"""Bytes per second, as over a slow connection."""
 PAGE_PATHS = frozenset({"/", "/stage", "/docs"})
 HEALTH_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 PUBLIC_PATHS = PAGE_PATHS | HEALTH_PATHS
 ASSETS_PATH = "/assets/"
 _FOREIGN_SITES = frozenset({"cross-site", "same-site"})
-"""What browsers say of requests that a page of another origin makes; another port of this machine is one."""
+"""`Sec-Fetch-Site` of requests by pages of another origin; another port of this machine is another origin."""
 
 _CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that left before there was an answer
 _API_CSP = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -95,7 +95,7 @@ class ApiKeyMiddleware:
     def _is_authorized(self, scope: Scope) -> bool:
         given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
         scheme, _, token = given.partition(b" ")
-        # Compared even when the scheme is wrong, so that all refusals take the same time.
+        # Compare even if the scheme is wrong, so that all refusals take the same time.
         return hmac.compare_digest(token.strip(b" \t"), self._key) & (scheme.lower() == b"bearer")
 
 
@@ -109,8 +109,8 @@ def is_public(scope: Scope) -> bool:
 class OriginMiddleware:
     """Middleware that keeps foreign web pages from using a server that trusts all programs on this machine.
 
-    A page may send requests to 127.0.0.1, or make a name of its domain resolve there. The first shows in `Origin`, or for
-    pictures and the like in `Sec-Fetch-Site`; the second in `Host`, which must be an IP address or a name of this
+    A page may send requests to 127.0.0.1, or make a name of its domain resolve there. The first shows in `Origin`,
+    or for pictures and the like in `Sec-Fetch-Site`; the second in `Host`, which must be an IP address or a name of this
     machine.
     """
 
@@ -297,13 +297,13 @@ def _csp_for(path: str) -> str:
 
 
 class AccessLogMiddleware:
-    """Middleware that logs each request's method, path, status and milliseconds; never queries, headers or bodies."""
+    """Middleware that logs a request's method, path, status and milliseconds; never queries, headers or bodies."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and log how it was answered."""
+        """Pass the request on, and log the status of its response."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

@@ -33,14 +33,15 @@ from personalive.server.webrtc import port_range_loop
 _SHUTDOWN_TIMEOUT_S = 1
 _MAX_CONNECTIONS = 512
 _BACKLOG = 128
-"""Connections that are accepted in one go, too."""
+"""The length of the accept queue, and the number of connections that are accepted at once."""
 
 
 def run_server(settings: Settings, on_start: Callable[[str], None] | None = None) -> None:
-    """Serve until SIGINT, SIGTERM or SIGHUP. `on_start` is called with the address, once it is the server's.
+    """Serve until SIGINT, SIGTERM or SIGHUP. `on_start` is called with the URL once the socket is bound.
 
-    Raises `InputError` where the address cannot be listened at, or the pipeline or portrait that the settings name
-    cannot be used, and `PipelineUnavailableError` where that pipeline cannot run here.
+    Raises:
+        InputError: The address cannot be bound, or the settings' pipeline or portrait cannot be used.
+        PipelineUnavailableError: The pipeline cannot run here.
     """
     startup.check_settings(settings)
     with bind_socket(settings.host, settings.port) as listener:
@@ -170,7 +171,7 @@ class LimitedSocket(socket.socket):
 
 
 def bind_socket(host: str, port: int) -> socket.socket:
-    """Return a listening TCP socket. Raises `InputError` if the port is taken or reserved, or the address invalid."""
+    """Return a listening TCP socket. Raises `InputError` for a taken or reserved port, or an invalid address."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -180,7 +181,7 @@ def bind_socket(host: str, port: int) -> socket.socket:
         raise InputError(f"{host} is no address to listen at: {error.strerror or error}.") from None
     try:
         if sys.platform != "win32":
-            # A server that is started again need not wait for its old connections to time out.
+            # A restarted server need not wait until its old connections time out.
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(socket.SOMAXCONN)

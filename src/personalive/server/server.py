@@ -38,7 +38,7 @@ class Server:
         id_prefix: str = "",
         in_process: bool = False,
     ) -> None:
-        """`make_references` makes what keeps the portraits; every session's id begins with `id_prefix`.
+        """`make_references` makes the store of the portraits; every session's id begins with `id_prefix`.
 
         `in_process` keeps the pipeline in this process, where a debugger can follow it.
         """
@@ -92,7 +92,7 @@ class Server:
     async def start(self) -> None:
         """Start to work, and to load the pipeline and portrait that the settings name."""
         self._loop = asyncio.get_running_loop()
-        # Threads of many sessions share the interpreter lock: what waits for it shall not wait 5 ms each time.
+        # Threads of many sessions share the interpreter lock: none should wait 5 ms for it each time.
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         set_mmap_threshold()
         for worker in self.workers:

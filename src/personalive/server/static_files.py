@@ -1,4 +1,4 @@
-"""The packaged web page. Its files are read once and found by their exact names, so no request reaches the disk."""
+"""The packaged web page. Its files are read once and found by exact name, so no request reads the disk."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from string import Template
 
 INDEX_FILE, STAGE_FILE, DOCS_FILE = "index.html", "stage.html", "docs.html"
 SAMPLES_PREFIX = "samples/"
-"""Below this name the page finds the package's sample portrait and driving clip."""
+"""The prefix of the package's sample portrait and driving clip."""
 _API_VIEWER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css")
-"""Of the API's viewer, found below `docs/`."""
+"""The files of the API viewer, which are found below `docs/`."""
 _MEDIA_TYPES = {
     ".html": "text/html",
     ".css": "text/css",

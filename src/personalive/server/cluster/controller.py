@@ -26,7 +26,7 @@ REPLICA_TIMEOUT_S = 5.0
 
 
 class ClusterController:
-    """The shared state. It keeps the last `MAX_REFERENCES` references up to `MAX_REFERENCE_BYTES`, and the default."""
+    """State with the last `MAX_REFERENCES` references, `MAX_REFERENCE_BYTES` at most, and the default."""
 
     def __init__(
         self,

@@ -71,8 +71,8 @@ class ProcessConnection:
     def submit(self, request: messages.Request[T], timeout: float | None) -> Future[T]:
         """Send a request, and return a future of its answer.
 
-        The future raises what the request raised, or `PipelineLostError`. A process that takes longer than `timeout`
-        seconds, counted from its answer to the previous request, is killed.
+        The future raises what the request raised, or `PipelineLostError`. A process that takes longer than
+        `timeout` seconds, counted from its answer to the previous request, is killed.
         """
         future: Future[T] = Future()
         future.set_running_or_notify_cancel()
