@@ -41,7 +41,7 @@ async def health(request: Request) -> Health:
 
 @router.get("/health/ready", responses=error_responses(503))
 async def ready(server: ServerDep) -> Ready:
-    """Report that a pipeline is loaded, its worker answers and the settings' portrait is prepared; else 503."""
+    """Report that a pipeline is loaded, its worker answers and the set portrait is ready; else 503 and why."""
     if server.draining:
         raise ServiceUnavailableError("The server is stopping.", retry_after=_RETRY_S)
     status = server.pipelines.get_status()

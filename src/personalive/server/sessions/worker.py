@@ -69,7 +69,7 @@ class PipelineWorker:
     """A worker thread. Start it first and stop it last. A server has one for each GPU that it uses."""
 
     def __init__(self, name: str = "", environment: Mapping[str, str] | None = None) -> None:
-        """Set the `name`, shown if there are several, and additions to the environment of the pipeline's process."""
+        """Set the `name`, shown if there are several, and what to add to the pipeline process's `environment`."""
         self.name = name
         self.environment = dict(environment or {})
         self.pipeline: Pipeline[Any, Any] | None = None

@@ -1,4 +1,4 @@
-"""The data channel `parameters`: a client's wishes in, the session's messages out, one JSON object each."""
+"""The data channel `parameters`: a client's requests in, the session's messages out, one JSON object each."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from personalive.server.sessions.session import Message, ServerSession
 LABEL = "parameters"
 _MAX_MESSAGE_BYTES = 16 * 1024
 _MAX_PENDING = 32
-"""Messages of a client that may wait for their turn: more is a client gone wild."""
+"""Messages of a client that may wait to be processed; further ones are dropped."""
 
 SwitchReference = Callable[[ServerSession, str], Awaitable[None]]
 
 
 class DataChannel:
-    """Serves one data channel until it closes. Its messages are worked off in order."""
+    """The server's side of one data channel, until it closes. Messages are processed in order."""
 
     def __init__(
         self, channel: RTCDataChannel, session: ServerSession, switch_reference: SwitchReference
@@ -38,7 +38,7 @@ class DataChannel:
         channel.on("close", self.close)
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop processing messages."""
         self._remove_listener()
         self._task.cancel()
 
@@ -85,14 +85,14 @@ class DataChannel:
         self._send({"type": "error", "message": message})
 
     def _send(self, message: Message) -> None:
-        # A channel that is closing, or whose client reads nothing any more, must not hold anything up.
+        # A channel that is closing, or whose client does not read any more, must not block the session.
         if self._channel.readyState == "open" and self._channel.bufferedAmount < _MAX_MESSAGE_BYTES * 4:
             with contextlib.suppress(InvalidStateError, ConnectionError):
                 self._channel.send(json.dumps(message))
 
 
 def read_text(values: Mapping[str, object], name: str) -> str:
-    """What is wished by that name. Raises `InputError` for all but text: it may be nested thousandfold."""
+    """Return the text with that name. Raises `InputError` for other types, which may be nested very deeply."""
     wish = values[name]
     if not isinstance(wish, str):
         raise InputError(f"{name} is text.")
@@ -106,7 +106,7 @@ def _read_bool(values: dict[str, Any], name: str) -> bool:
 
 
 def _parse_message(message: str | bytes) -> dict[str, Any]:
-    """Raises `InputError` for anything but a JSON object of moderate size."""
+    """Parse a message. Raises `InputError` if it is not a JSON object of at most `_MAX_MESSAGE_BYTES`."""
     if len(message) > _MAX_MESSAGE_BYTES:
         raise InputError(f"A message may have {_MAX_MESSAGE_BYTES} bytes, not {len(message)}.")
     try:

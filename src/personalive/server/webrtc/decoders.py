@@ -1,7 +1,7 @@
-"""VP9 and AV1 from RTP, which aiortc does not know: packets to frames by RFC 9628 and AV1's RTP specification.
+"""Decode VP9 and AV1 from RTP, which aiortc does not support, by RFC 9628 and AV1's RTP specification.
 
-aiortc joins what `depayload` makes of the packets of a frame, and hands that to a decoder. Both formats need to
-know where each packet ends, so a packet goes in with its length before it.
+aiortc joins what `depayload` returns for the packets of a frame, and passes the result to a decoder. Both formats
+need to know where each packet ends, so each packet is prefixed with its length.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from av.frame import Frame
 _CLOCK_RATE = 90_000
 _TIME_BASE = Fraction(1, _CLOCK_RATE)
 _DECODER_NAMES = {"VP9": ("vp9", "libvpx-vp9"), "AV1": ("libdav1d", "libaom-av1")}
-"""FFmpeg's own AV1 decoder is none: it needs hardware."""
+"""FFmpeg decoders by codec. FFmpeg's own AV1 decoder is left out, since it needs hardware."""
 _FEEDBACK = (("nack", None), ("nack", "pli"), ("goog-remb", None))
 _LENGTH_PREFIX = struct.Struct("!I")
 _OBU_EXTENSION, _OBU_HAS_SIZE = 0x04, 0x02
@@ -33,7 +33,7 @@ _TEMPORAL_DELIMITER, _TILE_LIST = 2, 8
 
 def _is_available(name: str) -> str | None:
     for decoder in _DECODER_NAMES[name]:
-        with contextlib.suppress(Exception):  # another class of error with each version of PyAV
+        with contextlib.suppress(Exception):  # the class of the error depends on PyAV's version
             av.codec.Codec(decoder, "r")
             return decoder
     return None
@@ -43,12 +43,12 @@ _AVAILABLE_DECODERS = {
     name: decoder for name in _DECODER_NAMES if (decoder := _is_available(name)) is not None
 }
 DECODABLE_CODECS = frozenset({"H264", "VP8", *_AVAILABLE_DECODERS})
-"""Video that can be decoded here, by the names that offers have for it."""
+"""The video codecs that can be decoded here, by their names in offers."""
 
 
 @cache
 def register_decoders() -> None:
-    """Teach aiortc VP9 and AV1, and payload types below 64, which browsers use since 96 to 127 ran out."""
+    """Add VP9, AV1 and payload types below 64 to aiortc; browsers use those since 96 to 127 do not suffice."""
     rtp.DYNAMIC_PAYLOAD_TYPES = cast(range, frozenset({*range(35, 64), *range(96, 128)}))
     for number, name in enumerate(_AVAILABLE_DECODERS):
         feedback = [RTCRtcpFeedback(type=kind, parameter=parameter) for kind, parameter in _FEEDBACK]
@@ -77,30 +77,33 @@ def register_decoders() -> None:
 
 
 class PacketDecoder(Decoder):
-    """Decodes frames that come as packets, each with its length before it."""
+    """A decoder of frames given as packets, each prefixed with its length."""
 
     def __init__(self, decoder: str, assemble: Callable[[list[bytes]], bytes]) -> None:
         self._codec = cast(av.VideoCodecContext, av.CodecContext.create(decoder, "r"))
-        # A thread for each frame would hold frames back.
+        # Decoding with a thread for each frame would delay frames.
         self._codec.thread_type = "SLICE"
         if decoder == "libdav1d":
             self._codec.options = {"max_frame_delay": "1"}
         self._assemble = assemble
 
     def decode(self, encoded_frame: JitterFrame) -> list[Frame]:
-        """The frame, or nothing for one that is damaged. Raises `av.FFmpegError`, after which aiortc asks again."""
+        """Decode the frame, or return nothing for a damaged one.
+
+        Raises `av.FFmpegError`, after which aiortc asks for a key frame.
+        """
         try:
             data = self._assemble(list(_split_packets(encoded_frame.data)))
         except (ValueError, IndexError, struct.error):
             return []
         packet = av.Packet(data)
         packet.pts, packet.time_base = encoded_frame.timestamp, _TIME_BASE
-        # Of several layers of one picture the last is the largest.
+        # If a picture has several layers, the last one is the largest.
         return [cast(Frame, frame) for frame in self._codec.decode(packet)[-1:]]
 
 
 def extract_vp9_payload(payload: bytes) -> bytes:
-    """A packet without its descriptor, after its spatial layer. Raises `ValueError` for one that is cut off."""
+    """Return a packet's length, spatial layer and data. Raises `ValueError` where its descriptor is cut off."""
     try:
         layer, begin = _parse_vp9_descriptor(payload)
     except IndexError:
@@ -109,7 +112,7 @@ def extract_vp9_payload(payload: bytes) -> bytes:
 
 
 def _parse_vp9_descriptor(payload: bytes) -> tuple[int, int]:
-    """The spatial layer, and where the frame's data begins."""
+    """Return the spatial layer, and the offset at which the frame's data begins."""
     flags, at, layer = payload[0], 1, 0
     flexible = flags & 0x10
     if flags & 0x80:  # picture id
@@ -143,7 +146,7 @@ def _skip_vp9_structure(payload: bytes, at: int) -> int:
 
 
 def assemble_vp9_frame(packets: list[bytes]) -> bytes:
-    """The frame of these packets; with several spatial layers a superframe (VP9's annex B)."""
+    """Return the frame of these packets; with several spatial layers, a superframe (VP9's annex B)."""
     layers: dict[int, bytearray] = {}
     for packet in packets:
         layers.setdefault(packet[0], bytearray()).extend(packet[1:])
@@ -156,7 +159,7 @@ def assemble_vp9_frame(packets: list[bytes]) -> bytes:
 
 
 def assemble_av1_frame(packets: list[bytes]) -> bytes:
-    """The temporal unit of these packets, each OBU with its size. Raises `ValueError` for one that is damaged."""
+    """Return the temporal unit of these packets, each OBU with its size. Raises `ValueError` if it is damaged."""
     units: list[bytearray] = []
     open_unit = False
     for packet in packets:

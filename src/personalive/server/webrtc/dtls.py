@@ -1,4 +1,4 @@
-"""Why a connection was not encrypted: aiortc says only that it failed."""
+"""Log why a DTLS handshake failed: aiortc says only that it did."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ _ALERTS = {
     116: "certificate_required",
     120: "no_application_protocol",
 }
-"""Descriptions of alerts (RFC 8446)."""
+"""Names of alerts by number (RFC 8446)."""
 
 
 def log_failed_handshakes(connection: RTCPeerConnection, session: str) -> None:
-    """Log each DTLS handshake of a connection that fails. Call it when the offer is set, before the answer is."""
+    """Log each failed DTLS handshake of a connection. Call it after the offer is set and before the answer is."""
     found = {transceiver.receiver.transport for transceiver in connection.getTransceivers()}
     if connection.sctp is not None:
         found.add(connection.sctp.transport)
@@ -66,7 +66,7 @@ def _watch_transport(transport: RTCDtlsTransport, session: str) -> None:
         elif transport.state == "failed":
             reason = said.get("reason") or (_FINGERPRINT_MISMATCH if transport.encrypted else None)
             if reason is None:
-                return  # one of the two has gone meanwhile
+                return  # one of the two peers has left meanwhile
             logs.event(
                 "dtls_failed",
                 level=logging.WARNING,
@@ -81,7 +81,7 @@ def _watch_transport(transport: RTCDtlsTransport, session: str) -> None:
 
 
 def _observe_handshake(ssl: Any, record: dict[str, str]) -> None:
-    """Hear what the library does with a handshake: its first error, and the alerts that come and go."""
+    """Record a handshake's first error, and the first alert received and sent."""
     if not isinstance(ssl, SSL.Connection):
         return
 
@@ -121,7 +121,7 @@ def _observe_handshake(ssl: Any, record: dict[str, str]) -> None:
 
 
 def _openssl_reason(error: SSL.Error) -> str | None:
-    """OpenSSL's own words, None where it has none."""
+    """Return OpenSSL's reasons for the error, None where it gives none."""
     stack = error.args[0] if error.args else None
     if not isinstance(stack, list) or not stack:
         return None
@@ -137,7 +137,7 @@ def _note_alert(record: dict[str, str], direction: str, datagram: object) -> Non
 
 
 def parse_alert(datagram: bytes) -> str | None:
-    """The name of the first alert in a datagram of DTLS records that are not encrypted yet, None without one."""
+    """Return the name of the first unencrypted alert in a datagram of DTLS records, None where there is none."""
     at = 0
     while at + _RECORD_HEADER_BYTES <= len(datagram):
         kind, epoch = datagram[at], datagram[at + 3 : at + 5]

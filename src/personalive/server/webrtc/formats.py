@@ -1,4 +1,4 @@
-"""Media formats as offers name them: which can be received, which can be sent, and as what aiortc knows them."""
+"""Media formats in offers: which can be received, which can be sent, and how they are described to aiortc."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _H264_PROFILES = frozenset({0x42, 0x4D, 0x64, 0x6E, 0x7A, 0xF4, 0x2C})
 """Baseline, Main, High, High 10, High 4:2:2, High 4:4:4 and CAVLC 4:4:4, which FFmpeg decodes."""
 _H264_EXTENDED, _CONSTRAINT_BASELINE = 0x58, 0xC0
 _DYNAMIC_PAYLOAD_TYPES = frozenset({*range(35, 64), *range(96, 128)})
-"""Payload types that may mean anything, beside RTCP on one port (RFC 5761)."""
+"""Payload types that may be assigned to any format where RTP and RTCP share a port (RFC 5761)."""
 _HEVC = frozenset({"H265", "HEVC"})
 _DISPLAY_NAMES = {"H264": "H.264", "H265": "HEVC (H.265)", "HEVC": "HEVC (H.265)"}
 
@@ -36,11 +36,11 @@ class PayloadFormat:
 
     @property
     def codec(self) -> str:
-        """Its name in capitals."""
+        """The format's name in capitals."""
         return self.name.upper()
 
     def get_parameter(self, name: str) -> str | None:
-        """One of the parameters, None where it is not set."""
+        """Return a parameter's value, None where it is not set."""
         for part in (self.parameters or "").split(";"):
             key, _, value = part.partition("=")
             if key.strip().lower() == name:
@@ -49,7 +49,7 @@ class PayloadFormat:
 
     @property
     def is_receivable(self) -> bool:
-        """Whether frames of this format can be taken apart and decoded here."""
+        """Whether the server can depacketize and decode frames of this format."""
         if self.payload_type not in _DYNAMIC_PAYLOAD_TYPES and self.kind == "video":
             return False
         if self.kind == "audio":
@@ -62,7 +62,7 @@ class PayloadFormat:
 
     @property
     def is_sendable(self) -> bool:
-        """Whether the server's encoders make this format: VP8, and H.264 in fragments."""
+        """Whether the server can encode this format: VP8, or H.264 with packetization-mode=1."""
         return self.is_receivable and (
             self.codec == "VP8" or (self.codec == "H264" and self._is_packetization_supported == "1")
         )
@@ -82,7 +82,7 @@ class PayloadFormat:
 
     @property
     def _is_h264_supported(self) -> bool:
-        """Whether FFmpeg decodes the profile, and the packets are of a kind that can be taken apart."""
+        """Whether FFmpeg decodes the profile, and the packetization mode is supported."""
         if self._is_packetization_supported not in {"0", "1"}:
             return False
         given = self.get_parameter("profile-level-id")
@@ -100,14 +100,14 @@ class PayloadFormat:
         return f"{self.name}/{self.clock}" + ("/2" if self.channels == 2 else "")
 
     def to_sdp_lines(self) -> list[str]:
-        """Its SDP lines as aiortc takes them: one H.264 for all, and no parameters that it knows nothing of."""
+        """Return the format's SDP lines for aiortc: one H.264 profile for all, and no unknown parameters."""
         told = [f"a=rtpmap:{self.payload_type} {self._rtpmap}"]
         if self.codec == "H264":
             told.append(f"a=fmtp:{self.payload_type} {_H264_NORMALIZED}")
         return told + [f"a=rtcp-fb:{self.payload_type} {value}" for value in self.feedback]
 
     def __str__(self) -> str:
-        """As a sentence names it."""
+        """Return the format's name for messages."""
         name = _DISPLAY_NAMES.get(self.codec, self.name)
         if self.codec == "H264" and not self.is_receivable:
             return f"{name} ({self.parameters})" if self.parameters else name
@@ -115,7 +115,7 @@ class PayloadFormat:
 
 
 def parse_formats(section: MediaSection) -> list[PayloadFormat]:
-    """The formats of a section in their order, repairs (RTX, RED, FEC) left out, and what has no sense."""
+    """Return a section's formats in their order, without invalid ones and those for repair (RTX, RED, FEC)."""
     maps = _map_by_payload_type(section, "rtpmap")
     parameters = _map_by_payload_type(section, "fmtp")
     found: dict[int, PayloadFormat] = {}
@@ -139,7 +139,7 @@ def parse_formats(section: MediaSection) -> list[PayloadFormat]:
 
 
 def find_rtx_formats(section: MediaSection, formats: Iterable[PayloadFormat]) -> list[tuple[int, list[str]]]:
-    """RTX formats that belong to `formats` ones: payload types, with their SDP lines."""
+    """Return the RTX formats that belong to `formats`, as payload types with their SDP lines."""
     maps, parameters = _map_by_payload_type(section, "rtpmap"), _map_by_payload_type(section, "fmtp")
     known = {str(one.payload_type) for one in formats}
     found = []
@@ -152,13 +152,13 @@ def find_rtx_formats(section: MediaSection, formats: Iterable[PayloadFormat]) ->
 
 
 def describe_accepted_formats() -> str:
-    """Which video is taken, as a part of a sentence."""
+    """Return the video formats that are accepted, as a part of a sentence."""
     names = ["H.264", *(name for name in ("VP8", "VP9", "AV1") if name in DECODABLE_CODECS)]
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def describe_remedy(offered: Iterable[PayloadFormat]) -> str:
-    """What the user of a broadcaster changes so that the video can be taken."""
+    """Return what the user of a broadcaster must change so that the video can be accepted."""
     if any(one.codec == "H264" for one in offered):
         return "In OBS, Settings > Output > Streaming: set the video encoder's profile to high, main or baseline."
     hevc = any(one.codec in _HEVC for one in offered)

@@ -1,4 +1,4 @@
-"""Looking up names beside the event loop's own threads, which would all be waiting where no name server answers."""
+"""Look up host names in separate threads; if no name server answers, the event loop's own would all be blocked."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _CACHE_TTL_S = 60.0
 
 
 class HostResolver:
-    """Finds hosts' IPv4 addresses, each in a thread of its own, of which there is one at a time for each host."""
+    """A resolver of hosts' IPv4 addresses, with at most one thread at a time for each host."""
 
     def __init__(self) -> None:
         self._cache: dict[str, tuple[str, float]] = {}
         self._running: dict[str, asyncio.Future[str]] = {}
 
     async def resolve(self, host: str, timeout: float) -> str | None:
-        """An IPv4 address of the host; None where there is none, or it takes longer than `timeout` seconds.
+        """Return an IPv4 address of the host; None where there is none, or it takes longer than `timeout` seconds.
 
-        A lookup that takes longer goes on, and its outcome serves the next one who asks.
+        A lookup that takes longer goes on, and later calls use its result.
         """
         with contextlib.suppress(ValueError):
             return str(ipaddress.IPv4Address(host))
@@ -44,7 +44,7 @@ class HostResolver:
             self._running.pop(host, None)
             if address is None:
                 done.set_exception(error or OSError(f"{host} has no address"))
-                done.exception()  # nobody may be waiting any more
+                done.exception()  # marks the error as retrieved, since nobody may be waiting any more
             else:
                 self._cache[host] = (address, time.monotonic() + _CACHE_TTL_S)
                 done.set_result(address)
@@ -58,6 +58,6 @@ class HostResolver:
             with contextlib.suppress(RuntimeError):  # the event loop has ended
                 loop.call_soon_threadsafe(settle, address, error)
 
-        # A daemon, since a process that ends waits for other threads, and this one may take minutes.
+        # It is a daemon thread, since a process waits for other threads before it ends, and this may take minutes.
         threading.Thread(target=look, name="lookup", daemon=True).start()
         return done

@@ -1,7 +1,7 @@
-"""STUN and TURN servers as a browser's `RTCPeerConnection` takes them.
+"""The STUN and TURN servers, in the form of a browser's `RTCPeerConnection` configuration.
 
-Credentials that end are made as TURN servers with a shared secret expect them (draft-uberti-behave-turn-rest):
-the user's name begins with the time at which it ends, the password is its HMAC-SHA1 in base64.
+Credentials that expire have the form that TURN servers with a shared secret expect (draft-uberti-behave-turn-rest):
+the user name begins with the time at which it expires, and the password is its HMAC-SHA1 in base64.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _DEFAULT_USER = "personalive"
 
 
 def make_ice_servers(settings: Settings, unix_time: float) -> list[dict[str, Any]]:
-    """The servers to use, for a request made at `unix_time` (seconds since 1970); empty if none are set."""
+    """Return the servers for a request made at `unix_time` (seconds since 1970); empty if none are set."""
     servers: list[dict[str, Any]] = []
     if settings.stun_urls:
         servers.append({"urls": list(settings.stun_urls)})

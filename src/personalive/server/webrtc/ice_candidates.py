@@ -1,8 +1,9 @@
-"""The addresses at which the other side may be reached: checked, counted, and tried one after the other.
+"""The remote peer's ICE candidates: checked, counted, and tried one after the other.
 
-An address that is of no use never fails a connection. The other side knows ours and comes to us, which is how peers
-behind mDNS names connect where nobody answers for such names. So the ICE library is never told that all candidates
-are known either: it would give up where none of them can be used, and the time to connect has a limit anyway.
+A candidate that cannot be used never makes a connection fail. The remote peer knows the server's addresses and
+sends checks to them, so peers behind mDNS names connect even where such names cannot be resolved. For the same
+reason the ICE library never gets the end of candidates: it would give up if none could be used. Connecting has a
+time limit anyway.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ _MAX_CHARACTERS = 500
 _CANDIDATE_PREFIX = "a=candidate:"
 _DISCARDED_LINES = (_CANDIDATE_PREFIX, "a=end-of-candidates")
 _MDNS_SUFFIX = ".local"
-"""The end of names that browsers give instead of addresses, to be resolved by mDNS."""
+"""The suffix of the names that browsers give instead of addresses, to be resolved by mDNS."""
 
 
 def parse_candidate(text: str) -> RTCIceCandidate | None:
-    """A candidate as SDP has it, with or without `candidate:`; None for one that could never be used here.
+    """Parse a candidate in SDP form, with or without `candidate:`; return None for one that can never be used here.
 
-    Raises `BadRequestError` for what is no candidate.
+    Raises `BadRequestError` for text that is no candidate.
     """
     candidate = _parse_fields(text.removeprefix("a=").removeprefix("candidate:"))
     if candidate is None:
@@ -58,9 +59,9 @@ def _is_usable(candidate: RTCIceCandidate) -> bool:
         return True
     try:
         address = ipaddress.ip_address(candidate.ip)
-    except ValueError:  # a name: it would have to be looked up, for whoever asks
+    except ValueError:  # a name, which is not looked up on behalf of a client
         return False
-    # What is sent to many at once, or to nobody.
+    # Exclude addresses of many hosts, or of none.
     return not (address.is_multicast or address.is_unspecified or address == _BROADCAST)
 
 
@@ -68,9 +69,9 @@ _BROADCAST = ipaddress.ip_address("255.255.255.255")
 
 
 def split_candidates(sdp: str) -> tuple[str, list[RTCIceCandidate]]:
-    """The SDP without its candidates, and those that could be used, each with its media section's number.
+    """Return the SDP without its candidates, and the usable ones, each with its media section's number.
 
-    Those that cannot be read are left out: the other side may be reached all the same.
+    Candidates that cannot be parsed are left out, since the remote peer may be reachable nevertheless.
     """
     kept: list[str] = []
     found: list[RTCIceCandidate] = []
@@ -88,10 +89,10 @@ def split_candidates(sdp: str) -> tuple[str, list[RTCIceCandidate]]:
 
 
 class RemoteCandidates:
-    """Gives one connection what its other side says about its addresses, up to `MAX_CANDIDATES`."""
+    """The remote candidates of one connection, which gets up to `MAX_CANDIDATES` of them."""
 
     def __init__(self, connection: RTCPeerConnection, session_id: str) -> None:
-        """`session_id` is the id of the session that the connection belongs to, for the log."""
+        """Set the connection, and the id of the session that it belongs to, which is used for logging."""
         self._connection = connection
         self._session_id = session_id
         self._known: set[tuple[str, int, str | None, int | None]] = set()
@@ -99,7 +100,7 @@ class RemoteCandidates:
         self._resolve_tasks: set[asyncio.Task[None]] = set()
 
     async def add(self, candidates: Iterable[RTCIceCandidate]) -> None:
-        """Try these too; others get their turn between any two of them. Names are resolved meanwhile."""
+        """Add candidates, and let other tasks run between any two. Names are resolved in the background."""
         for candidate in candidates:
             if not self._is_new(candidate):
                 continue
@@ -113,7 +114,7 @@ class RemoteCandidates:
             await asyncio.sleep(0)
 
     def close(self) -> None:
-        """Resolve no more names."""
+        """Stop resolving names."""
         for task in self._resolve_tasks:
             task.cancel()
 
@@ -132,7 +133,7 @@ class RemoteCandidates:
     async def _add(self, candidate: RTCIceCandidate) -> None:
         try:
             await self._connection.addIceCandidate(candidate)
-        except Exception as error:  # sockets, or what the library does not like about it
+        except Exception as error:  # from sockets, or from the library's own checks
             logs.event(
                 "candidate_unusable",
                 session=self._session_id,

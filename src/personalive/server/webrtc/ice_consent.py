@@ -1,7 +1,7 @@
-"""Consent to send (RFC 7675): a peer that answers late is still there.
+"""Consent to send (RFC 7675) with more patience for peers that answer late.
 
-A peer is gone when it has answered no check for 30 seconds. The ICE library gives each check half a second, so
-behind a mobile link whose buffers are full, or with a browser on a busy machine, it closes a connection that works.
+By the RFC, a peer is lost when it has answered no check for 30 seconds. The ICE library gives each check half a
+second, so it closes working connections if a mobile link's buffers are full, or a browser's machine is busy.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from typing import Any
 from aioice import ice, stun
 
 RETRANSMISSIONS = 3
-"""Checks are sent again after 0.5, 1.5 and 3.5 seconds, and end after 7.5 without an answer to any."""
+"""Retransmissions of a check, after 0.5, 1.5 and 3.5 seconds; it fails after 7.5 seconds without an answer."""
 FAILURES = 3
-"""Checks in a row that may fail: with the 4 to 6 seconds between them, 35 to 41 seconds without an answer."""
+"""Failed checks in a row after which a peer is lost: 35 to 41 seconds, with the 4 to 6 seconds between checks."""
 
 
 def accept_late_answers() -> None:
-    """Let every ICE connection of this process wait longer for the answers to its checks.
+    """Make every ICE connection of this process wait longer for the answers to its checks.
 
     Calling it again is harmless.
     """
@@ -31,7 +31,7 @@ def accept_late_answers() -> None:
     async def request(
         self: ice.StunProtocol, *args: Any, **options: Any
     ) -> tuple[stun.Message, tuple[str, int]]:
-        # Only checks of consent are sent once; those that look for a way are sent again as they are.
+        # Only consent checks are sent once by default; connectivity checks are retransmitted anyway.
         if options.get("retransmissions") == 0:
             options["retransmissions"] = RETRANSMISSIONS
         return await send(self, *args, **options)

@@ -1,7 +1,7 @@
-"""Finding this side's addresses before an offer is answered, however long STUN and TURN servers take.
+"""Gather the server's own ICE candidates before an offer is answered, in limited time.
 
-The ICE library waits five seconds for them, on each of the machine's addresses, also for one from which a server
-cannot be reached. What has not answered soon is left out of the answer.
+The ICE library waits five seconds for STUN and TURN servers on each of the machine's addresses, even on one from
+which a server cannot be reached. Servers that do not answer in the times below are left out of the answer.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from personalive.server.telemetry import logs
 from personalive.server.webrtc.host_resolver import HostResolver
 
 STUN_TIMEOUT_S = 0.4
-"""Seconds for a STUN server, its name's lookup included: one round trip."""
+"""Seconds for a STUN server, including the lookup of its name; it takes one round trip."""
 TURN_TIMEOUT_S = 2.0
 """Seconds for a TURN server, which takes several round trips."""
 _UNREACHABLE_TTL_S = 60.0
@@ -26,19 +26,19 @@ _UNREACHABLE_TTL_S = 60.0
 
 
 class IceGathering:
-    """How all connections of a server look for their own addresses. Use it on the event loop only."""
+    """The time limits with which all connections of a server gather candidates. Use it on the event loop only."""
 
     def __init__(self) -> None:
         self._resolver = HostResolver()
         self._unreachable_until: dict[tuple[str, int], float] = {}
 
     def limit_time(self, connection: RTCPeerConnection) -> None:
-        """Limit how long this connection looks for its addresses. Call it between the two descriptions."""
+        """Limit how long a connection gathers candidates. Call it between the remote and the local description."""
         for ice in _ice_connections(connection):
             self._limit_connection(ice)
 
     def _limit_connection(self, ice: Connection) -> None:
-        """Ask the two kinds of servers one after the other, each for its own time."""
+        """Ask STUN and TURN servers one after the other, each with its own time limit."""
         gather: Any = ice.get_component_candidates
         stun, turn = ice.stun_server, ice.turn_server
 
@@ -61,7 +61,7 @@ class IceGathering:
             begun = time.monotonic()
             if begun < self._unreachable_until.get(turn, 0.0):
                 return []
-            # Its certificate is for the name.
+            # With TLS the name is kept, since the server's certificate is for it.
             ice.stun_server = None
             ice.turn_server = turn if ice.turn_ssl else await self._resolve(turn, TURN_TIMEOUT_S)
             found: list[Candidate] = await gather(component, [], timeout=TURN_TIMEOUT_S)
@@ -80,7 +80,7 @@ class IceGathering:
 
 
 def has_candidates(connection: RTCPeerConnection) -> bool:
-    """Whether each of the connection's transports has found an address; call it after the local description."""
+    """Return whether each transport of a connection has a candidate. Call it after the local description is set."""
     return all(ice.local_candidates for ice in _ice_connections(connection))
 
 
@@ -88,7 +88,7 @@ def _ice_connections(connection: RTCPeerConnection) -> Iterable[Connection]:
     transports = [transceiver.receiver.transport for transceiver in connection.getTransceivers()]
     if connection.sctp is not None:
         transports.append(connection.sctp.transport)
-    # What is bundled has one transport.
+    # Bundled sections share one transport.
     gatherers = {transport.transport.iceGatherer for transport in transports}
     return [gatherer._connection for gatherer in gatherers]
 

@@ -1,8 +1,8 @@
-"""Putting a video's packets into order without waiting for those that will not come.
+"""Order a video's packets without waiting for those that will not arrive.
 
-The WebRTC library's buffer waits for a missing packet until 512 others are there, which is many seconds of a small
-picture. So after the network, or this process, stood still for a while the picture would stand still for as long
-again. What is lost is asked for once, and should be there within a round trip; after that the newest frame wins.
+The WebRTC library's buffer waits for a missing packet until 512 others have arrived, which is many seconds of a
+small picture. So after a pause of the network, or of this process, the picture would stand still for as long again.
+Lost packets are requested once and should arrive within a round trip; after that the newest frame is used.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from aiortc.jitterbuffer import JitterBuffer, JitterFrame
 from aiortc.rtp import RtpPacket
 
 MAX_WAIT_S = 0.3
-"""Seconds that a missing packet is waited for."""
+"""Seconds to wait for a missing packet."""
 _LONG_PAUSE_TICKS = 90_000
-"""Ticks of a video's clock, a second of it: what is missing for so long was never kept to be sent again."""
+"""Ticks of a video's clock in a second: senders do not keep packets that are older, so they are not sent again."""
 _CAPACITY = 512
 _JITTER_BUFFER_ATTRIBUTE = "_RTCRtpReceiver__jitter_buffer"
 
 
 class LowLatencyJitterBuffer(JitterBuffer):
-    """Gives up what is missing after `MAX_WAIT_S`, or at once where it is old; goes on with the newest frame."""
+    """A buffer that skips to the newest frame if packets are missing for `MAX_WAIT_S`, or at once if they are old."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(capacity=_CAPACITY, is_video=True)
         self._clock = clock
         self._newest: RtpPacket | None = None
         self._gap_since: float | None = None
-        self._given_up: int | None = None  # the timestamp of a frame that cannot be whole any more
+        self._given_up: int | None = None  # the timestamp of a frame that can no longer be complete
 
     def add(self, packet: RtpPacket) -> tuple[bool, JitterFrame | None]:
-        """Take a packet; whether a key frame is to be asked for, and the next frame if it is complete."""
+        """Add a packet; return whether to request a key frame, and the next frame if it is complete."""
         if packet.timestamp == self._given_up:
             self._restart_after(packet)
             return False, None
@@ -59,7 +59,7 @@ class LowLatencyJitterBuffer(JitterBuffer):
         return wants_key, None
 
     def _has_gap(self, newest: int) -> bool:
-        """Whether there is a gap before the newest packet."""
+        """Return whether a packet before the newest one is missing."""
         assert self._origin is not None
         return any(
             self._packets[(self._origin + offset) % _CAPACITY] is None
@@ -67,14 +67,14 @@ class LowLatencyJitterBuffer(JitterBuffer):
         )
 
     def _is_after_pause(self, newest: RtpPacket) -> bool:
-        """Whether what is missing comes before a long pause."""
+        """Return whether there is a long pause between the missing packets and the newest one."""
         assert self._origin is not None
         packets = (self._packets[(self._origin + offset) % _CAPACITY] for offset in range(_CAPACITY))
         before = next((packet for packet in packets if packet is not None), newest)
         return (newest.timestamp - before.timestamp) % 2**32 in range(_LONG_PAUSE_TICKS, 2**31)
 
     def _skip_to_newest(self, newest: RtpPacket) -> None:
-        """Forget all that comes before the newest frame, and that one too where its beginning is missing."""
+        """Drop all packets before the newest frame, and that frame too if its beginning is missing."""
         assert self._origin is not None
         self._gap_since = None
         begin = newest
@@ -92,7 +92,7 @@ class LowLatencyJitterBuffer(JitterBuffer):
 
 
 def use_low_latency_jitter_buffer(connection: RTCPeerConnection) -> None:
-    """Let the connection's video go through `LowLatencyJitterBuffer`. Call it before the first packet comes."""
+    """Use `LowLatencyJitterBuffer` for the connection's video. Call it before the first packet arrives."""
     for receiver in connection.getReceivers():
         held: Any = getattr(receiver, _JITTER_BUFFER_ATTRIBUTE, None)
         if isinstance(held, JitterBuffer) and held._is_video:
@@ -100,5 +100,5 @@ def use_low_latency_jitter_buffer(connection: RTCPeerConnection) -> None:
 
 
 def _sequence_distance(one: int, other: int) -> int:
-    """By how many packets `one` is later than `other`; negative where it is earlier."""
+    """Return by how many packets `one` is later than `other`; negative if it is earlier."""
     return (one - other + 2**15) % 2**16 - 2**15

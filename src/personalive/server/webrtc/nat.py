@@ -1,4 +1,4 @@
-"""The address that the world sees, put into answers of a server behind a one-to-one NAT."""
+"""Add the public address to the answers of a server behind a one-to-one NAT."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import ipaddress
 
 
 def add_public_candidates(sdp: str, public_ip: str | None) -> str:
-    """The SDP with each private host candidate offered at `public_ip` too, at the same port.
+    """Return the SDP with a candidate at `public_ip`, with the same port, for each host candidate.
 
-    Clouds map a public address to a machine's private one, port by port; the machine itself does not know it.
+    Cloud providers map a public address to a machine's private one, port by port; the machine does not know it.
     """
     if public_ip is None:
         return sdp
@@ -31,6 +31,6 @@ def add_public_candidates(sdp: str, public_ip: str | None) -> str:
 def _is_same_family(address: str, public_ip: str) -> bool:
     try:
         own, public = ipaddress.ip_address(address), ipaddress.ip_address(public_ip)
-    except ValueError:  # a name of mDNS
+    except ValueError:  # an mDNS name
         return False
     return own.version == public.version and own != public

@@ -1,8 +1,8 @@
-"""What of an offer is taken, put to aiortc in the one form that it understands, and the answer in the offer's form.
+"""Choose the sections of an offer to accept, write them for aiortc, and write its answer in the offer's form.
 
-aiortc refuses a whole offer for one section that it cannot use, matches H.264 by profile, and needs everything that
-SDP lets out. So each section is looked at here: those that can be used go to aiortc, the others are answered with
-port 0 (RFC 9429, RFC 8843).
+aiortc refuses a whole offer because of one section that it cannot use, matches H.264 by profile, and needs lines
+that SDP allows to be omitted. So each section is checked here: usable ones are passed to aiortc, the others are
+answered with port 0 (RFC 9429, RFC 8843).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ NO_VIDEO_RECEIVED = "The offer receives no video: add a transceiver that does."
 
 @dataclass(slots=True)
 class _AcceptedSection:
-    """A section that is taken, under the name that aiortc is given for it."""
+    """A section that is accepted, with the mid that it has for aiortc."""
 
     section: MediaSection
     mid: str
@@ -56,18 +56,19 @@ class _AcceptedSection:
 
 
 class Negotiation:
-    """An offer, looked at: `sdp` is what aiortc is to answer, `build_answer` makes the client's answer of that."""
+    """The negotiation of an offer: `sdp` is the offer for aiortc, `build_answer` makes the client's answer."""
 
     def __init__(self, text: str, *, receive: bool, send: bool) -> None:
-        """`receive` its video, and `send` it one.
+        """Parse an offer, to `receive` its video, to `send` it video, or both.
 
-        Raises `BadRequestError`, with what came, what is taken and what to do, where that cannot be.
+        Raises `BadRequestError` where that is not possible; it says what was offered, what is accepted and what to
+        do.
         """
         self._offer = parse_sdp(text)
         self._transports = TransportAttributes(self._offer)
         self._require_unique_mids()
         self.notes: list[str] = []
-        """Why sections were left out."""
+        """The reasons for which sections were left out."""
         self._accepted: list[_AcceptedSection] = []
         sent = self._choose_video(_RECEIVING_DIRECTIONS, sendable=True) if send else None
         taken = self._choose_video(_SENDING_DIRECTIONS, sendable=sent is not None) if receive else None
@@ -79,10 +80,10 @@ class Negotiation:
         self._add_audio_and_data(taken)
         self._accepted.sort(key=lambda part: part.section.index)
         self.simulcast_layers = 1 if taken is None else _count_simulcast_layers(taken.section)
-        """How many layers of its video the client would send; without a word of them in the answer, it is one."""
+        """How many simulcast layers the client offers. The answer names none, so it should send only one."""
         self.sdp = self._build_offer()
 
-    # -- what is taken
+    # -- choosing sections
 
     def _require_unique_mids(self) -> None:
         counts = Counter(section.mid for section in self._offer.sections if section.mid is not None)
@@ -93,7 +94,10 @@ class Negotiation:
             )
 
     def _choose_video(self, directions: frozenset[str], *, sendable: bool) -> _AcceptedSection:
-        """The first video section of these directions that can be used."""
+        """Return the first usable video section with one of these directions.
+
+        Raises `BadRequestError` where there is none.
+        """
         receiving = directions is _RECEIVING_DIRECTIONS
         objections: list[str] = []
         for section in self._offer.sections:
@@ -120,7 +124,7 @@ class Negotiation:
         raise BadRequestError(NO_VIDEO_RECEIVED if receiving else NO_VIDEO_SENT)
 
     def _add_audio_and_data(self, taken: _AcceptedSection | None) -> None:
-        """The first sound section and the first data channel, where they can be used; all else is left out."""
+        """Accept the first usable sound section and the first usable data channel; the others are left out."""
         kinds: set[str] = set()
         used = {part.section.index for part in self._accepted}
         for section in self._offer.sections:
@@ -137,7 +141,7 @@ class Negotiation:
     def _rejection_reason(
         self, section: MediaSection, kinds: set[str], taken: _AcceptedSection | None
     ) -> str | None:
-        """Why a section is answered with port 0, None where it is taken."""
+        """Return why a section is answered with port 0, None where it is accepted."""
         if not self._transports.is_active(section):
             return "it is switched off"
         if section.kind not in {"audio", "application"} or section.kind in kinds:
@@ -159,17 +163,17 @@ class Negotiation:
                     return name
         return _DIRECTIONS[0]
 
-    # -- what aiortc is given
+    # -- the offer for aiortc
 
     @property
     def _bundle(self) -> list[str]:
-        """The mids that share a transport, of those that are taken."""
+        """The mids of the accepted sections that share a transport."""
         taken = {part.mid for part in self._accepted if part.section.mid is not None}
         return [mid for mid in dict.fromkeys(self._offer.bundle) if mid in taken]
 
     @property
     def ice_usernames(self) -> frozenset[str]:
-        """The user names of the client's ICE."""
+        """The client's ICE user names."""
         sections = (section.attributes for section in self._offer.sections)
         return frozenset(
             name
@@ -178,9 +182,9 @@ class Negotiation:
         )
 
     def resolve_mid(self, mid: str | None, index: int | None) -> str | None:
-        """Return the section of aiortc's that a candidate is for, None where that was left out.
+        """Return the mid of aiortc's section that a candidate is for, None where that section was left out.
 
-        The client names its section, or says which it is; where it does neither, it has one transport.
+        The client gives its section's mid or index; if it gives neither, it has one transport.
         """
         offered = self._offer.sections
         section = next((each for each in offered if mid is not None and each.mid == mid), None)
@@ -217,10 +221,10 @@ class Negotiation:
             lines += one.to_sdp_lines()
         return [head, "c=IN IP4 0.0.0.0", *lines, *(line for _, given in fixed for line in given)]
 
-    # -- what the client is answered
+    # -- the answer for the client
 
     def build_answer(self, answer: str) -> str:
-        """The client's answer: each of its sections, in its order and under its names."""
+        """Return the answer for the client: all its sections, in its order and with its mids."""
         session, *answered = split_sections(answer)
         by_index = {
             part.section.index: (part, lines) for part, lines in zip(self._accepted, answered, strict=True)
@@ -242,7 +246,10 @@ def _explain_no_format(section: MediaSection, *, receiving: bool) -> str:
             f"The offer receives video as {_list_formats(offered)} only; this server sends VP8 and H.264 "
             "(packetization-mode=1): offer one of them too."
         )
-    return f"The offer's video is {_list_formats(offered)}; this server takes {describe_accepted_formats()}. {describe_remedy(offered)}"
+    return (
+        f"The offer's video is {_list_formats(offered)}; this server takes {describe_accepted_formats()}. "
+        f"{describe_remedy(offered)}"
+    )
 
 
 def _audio_objection(section: MediaSection, taken: _AcceptedSection | None) -> str | None:
@@ -261,7 +268,7 @@ def _list_formats(formats: Iterable[PayloadFormat]) -> str:
 
 
 def _count_simulcast_layers(section: MediaSection) -> int:
-    """How many layers a simulcast offer sends, 1 where it is none."""
+    """Return how many layers a simulcast section sends, 1 where it is not simulcast."""
     given = section.get_first("simulcast") or ""
     found = re.search(r"\bsend (\S+)", given)
     return 1 if found is None else len(found[1].split(";"))
@@ -275,7 +282,7 @@ def _extension_lines(section: MediaSection) -> list[str]:
 
 
 def _source_lines(section: MediaSection) -> list[str]:
-    """The names of a section's RTP streams, by which a repaired packet finds the stream that it belongs to."""
+    """Return the SDP lines that name a section's RTP streams, by which RTX packets are matched to their stream."""
     if _count_simulcast_layers(section) > 1:
         return []
     lines = [
@@ -305,7 +312,7 @@ def _application_lines(section: MediaSection) -> list[str]:
 
 
 def _answer_section(part: _AcceptedSection, lines: list[str]) -> list[str]:
-    """aiortc's answer to a section, with the offer's protocol, names and parameters."""
+    """Return aiortc's answer to a section, with the offer's protocol, names and parameters."""
     section, out = part.section, list(lines)
     if section.kind != "application":
         out[0] = re.sub(r"^(m=\w+ \d+) \S+", rf"\1 {section.protocol}", out[0])

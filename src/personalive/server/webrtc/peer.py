@@ -1,4 +1,4 @@
-"""A WebRTC connection: what it takes from its other side, and what it sends there."""
+"""A WebRTC connection to a client: the media that it receives and sends."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _PORTS_RETRY_S = 10
 
 
 class Candidate(BaseModel):
-    """A remote ICE candidate, as browsers give it. Empty: there are no more."""
+    """A remote ICE candidate in the browsers' form. An empty one says that there are no more."""
 
     candidate: str = ""
     sdpMid: str | None = None  # noqa: N815 - the browsers' name
@@ -47,7 +47,7 @@ class Candidate(BaseModel):
 
 
 class OutputTrack(MediaStreamTrack):
-    """A stream's frames for one viewer: the newest, if the encoder is slower than they come."""
+    """A track of a session's frames for one viewer; if the encoder is too slow, only the newest frame is kept."""
 
     kind = "video"
 
@@ -63,7 +63,7 @@ class OutputTrack(MediaStreamTrack):
         self._frame_ready.set()
 
     async def recv(self) -> av.VideoFrame:
-        """The next frame, with the stream's own timestamps. Raises `MediaStreamError` once stopped."""
+        """Return the next frame, with the session's own timestamps. Raises `MediaStreamError` once stopped."""
         while self._frame is None:
             if self.readyState != "live":
                 raise MediaStreamError
@@ -76,14 +76,14 @@ class OutputTrack(MediaStreamTrack):
         return frame
 
     def stop(self) -> None:
-        """Take no more frames."""
+        """Stop the track: it takes no more frames."""
         super().stop()
         self._unsubscribe()
         self._frame_ready.set()
 
 
 class Peer:
-    """One connection that belongs to a stream. Use it on the event loop only."""
+    """One connection that belongs to a session. Use it on the event loop only."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Peer:
         gathering: IceGathering,
         on_gone: Callable[[str], Awaitable[None]],
     ) -> None:
-        """`on_gone` hears, with the reason, when the other side has closed or cannot be reached any more."""
+        """Make a connection. `on_gone` is called with the reason when the client has closed it or is lost."""
         decoders.register_decoders()
         self._session = session
         self._negotiation: Negotiation | None = None
@@ -107,24 +107,25 @@ class Peer:
         self._output: OutputTrack | None = None
         self.connected = asyncio.Event()
         self.etag = f'"{secrets.token_urlsafe(9)}"'
-        """Names the ICE session, as HTTP names a version of a resource."""
+        """The HTTP entity tag of the ICE session."""
         self._connection.on("connectionstatechange", self._on_connection_state)
 
     def receive_media(self) -> None:
-        """Feed the video that comes to the stream; sound is taken and dropped."""
+        """Pass the video that arrives to the session; sound is received and dropped."""
         self._connection.on("track", self._on_track)
 
     def accept_channels(self, on_channel: Callable[[RTCDataChannel], None]) -> None:
-        """Hand over the data channels that the other side opens."""
+        """Call `on_channel` for each data channel that the client opens."""
         self._connection.on("datachannel", on_channel)
 
     async def answer(self, sdp: str, *, receive: bool, send: bool) -> str:
-        """Answer an offer, which sends video if we `receive` it, and receives the stream's frames if we `send` them.
+        """Answer an offer, to `receive` the client's video, to `send` it the session's frames, or both.
 
-        Raises `BadRequestError` for one that does not, or is malformed, and `BusyError` where this side has no
-        port left.
+        Raises:
+            BadRequestError: The offer does not allow that, or is malformed.
+            ServiceUnavailableError: The server has no UDP port left.
         """
-        # Sockets that are being opened when it is cancelled would stay open: `close` waits for them.
+        # Cancelling it would leave sockets open that are just being opened, so it goes on and `close` waits for it.
         self._answering = asyncio.get_running_loop().create_task(
             self._make_answer(sdp, receive=receive, send=send)
         )
@@ -134,7 +135,7 @@ class Peer:
         try:
             sdp, candidates = split_candidates(sdp)
             self._negotiation = negotiation = Negotiation(sdp, receive=receive, send=send)
-            await asyncio.sleep(0)  # others get their turn
+            await asyncio.sleep(0)  # lets other tasks run
             await self._connection.setRemoteDescription(RTCSessionDescription(negotiation.sdp, "offer"))
             use_low_latency_jitter_buffer(self._connection)
             self._attach_tracks(negotiation)
@@ -147,7 +148,7 @@ class Peer:
                 await self._add_remote_candidate(candidate, None, candidate.sdpMLineIndex)
         except HttpError:
             raise
-        except Exception as error:  # the parser raises whatever comes
+        except Exception as error:  # the parser raises errors of many classes
             logs.event("offer_refused", session=self._session.id, error=f"{type(error).__name__}: {error}")
             raise BadRequestError("The offer's SDP cannot be used: it is malformed.") from error
         if negotiation.notes:
@@ -163,7 +164,7 @@ class Peer:
             )
 
     def _attach_tracks(self, negotiation: Negotiation) -> None:
-        """Send the stream's frames where the offer wants them, and take one layer where it has several."""
+        """Send the session's frames on the offer's section for them, and receive one layer where it has several."""
         for transceiver in self._connection.getTransceivers():
             if transceiver.mid == negotiation.sent_mid:
                 self._output = OutputTrack(self._session)
@@ -179,11 +180,11 @@ class Peer:
                 )
 
     def is_ice_restart(self, username: str) -> bool:
-        """Whether the client's ICE user name is another than its offer's: it wants to begin ICE anew."""
+        """Return whether an ICE user name differs from the offer's: then the client asks for an ICE restart."""
         return self._negotiation is not None and username not in self._negotiation.ice_usernames
 
     async def add_candidate(self, candidate_init: Candidate) -> None:
-        """A candidate that came after the offer. Raises `BadRequestError` for a bad one."""
+        """Add a candidate that came after the offer. Raises `BadRequestError` for an invalid one."""
         if not candidate_init.candidate.removeprefix("a=").removeprefix("candidate:").strip():
             return  # there are no more
         candidate = parse_candidate(candidate_init.candidate)
@@ -193,25 +194,23 @@ class Peer:
     async def _add_remote_candidate(
         self, candidate: RTCIceCandidate, mid: str | None, index: int | None
     ) -> None:
-        """Try a candidate of that section of the offer, unless the section was left out."""
+        """Add a candidate of that section of the offer, unless the section was left out."""
         candidate.sdpMid = None if self._negotiation is None else self._negotiation.resolve_mid(mid, index)
         candidate.sdpMLineIndex = None
         if candidate.sdpMid is not None:
             await self._remote_candidates.add([candidate])
 
     async def close(self) -> None:
-        """End the connection. May be called twice."""
+        """Close the connection. It may be called twice."""
         self._remote_candidates.close()
-        self.connected.set()  # whoever waits for it need not any more
+        self.connected.set()  # releases tasks that wait for it
         if self._answering is not None:
             await asyncio.gather(self._answering, return_exceptions=True)
         for task in self._tasks:
             task.cancel()
         if self._output is not None:
             self._output.stop()
-        with contextlib.suppress(
-            Exception
-        ):  # half-open connections fail in closing, and are gone all the same
+        with contextlib.suppress(Exception):  # half-open connections fail to close, but end nevertheless
             await self._connection.close()
 
     async def _on_connection_state(self) -> None:
@@ -235,7 +234,7 @@ class Peer:
                     self._session.put_frame(frame)
 
     async def _discard_frames(self, track: MediaStreamTrack) -> None:
-        """Unread, a track's queue grows without end."""
+        """Read and drop frames: the queue of a track that is not read grows without limit."""
         with contextlib.suppress(MediaStreamError):
             while True:
                 await track.recv()

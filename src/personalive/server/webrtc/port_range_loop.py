@@ -1,6 +1,6 @@
-"""The event loop: how many sockets it can watch, and UDP sockets within a range of ports, for firewalls.
+"""Event loops that limit the number of UDP sockets, or keep them within a range of ports, for firewalls.
 
-The ICE library asks its loop for any port; there is no setting for it, so the loop is where the range is kept.
+The ICE library asks its loop for any port and has no setting for a range, so the loop chooses a port of the range.
 """
 
 from __future__ import annotations
@@ -16,17 +16,18 @@ from weakref import WeakSet
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 
 
-# On Windows too, where asyncio's own choice is the proactor. That one waits for any number of sockets, but closes
-# the listening one when a client goes before it is accepted, and before Python 3.13 a datagram socket receives
-# nothing more once it has sent to a port where nobody listens, as ICE does while it looks for a way. Neither the
-# ICE nor the WebRTC library needs what only one of the two has, and no subprocess is started on the loop.
+# The selector loop is used on Windows too, where asyncio's default is the proactor loop. That one can watch any
+# number of sockets, but it closes the listening socket if a client disconnects before it is accepted. Before Python
+# 3.13 it also stops receiving on a datagram socket that has sent to a closed port, as ICE does while it checks
+# candidates. Neither the ICE nor the WebRTC library needs what only the proactor loop has, and no subprocess is
+# started on the loop.
 MAX_SOCKETS_PER_KIND = 248 if sys.platform == "win32" else None
-"""The most UDP sockets, and the most HTTP connections. One call of `select` takes 512 sockets on Windows, some of
-which are the loop's own, and one more would end the loop."""
+"""The maximum of UDP sockets, and of HTTP connections. On Windows `select` takes 512 sockets, some of which are the
+loop's own, and one more would end the loop."""
 
 
 class LimitedEventLoop(asyncio.SelectorEventLoop):
-    """Refuses datagram sockets beyond `MAX_SOCKETS_PER_KIND`."""
+    """An event loop that refuses datagram sockets beyond `MAX_SOCKETS_PER_KIND`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class LimitedEventLoop(asyncio.SelectorEventLoop):
         remote_addr: tuple[str, int] | None = None,
         **options: Any,
     ) -> tuple[asyncio.DatagramTransport, P]:
-        """As any loop's. Raises `OSError` where there would be too many."""
+        """Create a datagram endpoint as usual. Raises `OSError` where too many are open."""
         used = sum(not transport.is_closing() for transport in self._opened)
         if MAX_SOCKETS_PER_KIND is not None and used >= MAX_SOCKETS_PER_KIND:
             raise OSError(errno.EMFILE, "too many UDP sockets are open")
@@ -49,7 +50,7 @@ class LimitedEventLoop(asyncio.SelectorEventLoop):
 
 
 class PortRangeEventLoop(LimitedEventLoop):
-    """Where a datagram endpoint asks for any port of an address, it gets one of `ports`."""
+    """An event loop that uses one of `ports` for a datagram endpoint if any port was asked for."""
 
     def __init__(self, ports: range) -> None:
         super().__init__()
@@ -62,12 +63,12 @@ class PortRangeEventLoop(LimitedEventLoop):
         remote_addr: tuple[str, int] | None = None,
         **options: Any,
     ) -> tuple[asyncio.DatagramTransport, P]:
-        """As any loop's. Raises `OSError` when every port of the range is in use."""
+        """Create a datagram endpoint as usual. Raises `OSError` when every port of the range is in use."""
         if local_addr is None or local_addr[1] != 0:
             return await super().create_datagram_endpoint(
                 protocol_factory, local_addr, remote_addr, **options
             )
-        # Beginning anywhere keeps a port that was just given back from being taken again at once.
+        # Starting at a random port avoids reusing a port at once that was just released.
         begin = random.randrange(len(self._ports))
         for port in (*self._ports[begin:], *self._ports[:begin]):
             try:
@@ -82,5 +83,5 @@ class PortRangeEventLoop(LimitedEventLoop):
 
 
 def make_loop_factory(ports: range | None) -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes the server's event loop; `ports` are the UDP ports for media, None for any."""
+    """Return the factory of the server's event loop; `ports` are the UDP ports for media, None for any."""
     return LimitedEventLoop if ports is None else lambda: PortRangeEventLoop(ports)

@@ -1,4 +1,4 @@
-"""An SDP text as sections with attributes: what the rules of offers and answers are about."""
+"""Parse an SDP text into media sections with attributes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from personalive.server.errors import BadRequestError
 
 Attributes = dict[str, list[str]]
-"""Values of `a=` lines by name, in their order; empty text where a line has no value."""
+"""The values of `a=` lines by name, in their order; an empty text where a line has no value."""
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 _MEDIA_LINE = re.compile(r"m=([\w-]+) (\d{1,5})(?:/\d+)? ([\w/]+)((?: [\w./+-]+)*)")
@@ -18,7 +18,7 @@ _MEDIA_LINE = re.compile(r"m=([\w-]+) (\d{1,5})(?:/\d+)? ([\w/]+)((?: [\w./+-]+)
 
 @dataclass(slots=True)
 class MediaSection:
-    """A media section: what its `m=` line says, and its attributes."""
+    """A media section: the parts of its `m=` line, and its attributes."""
 
     index: int
     kind: str
@@ -28,32 +28,32 @@ class MediaSection:
     attributes: Attributes = field(default_factory=dict)
 
     def get_first(self, name: str) -> str | None:
-        """The first value of an attribute, None where there is no such line."""
+        """Return the first value of an attribute, None where there is no such line."""
         return next(iter(self.attributes.get(name, ())), None)
 
     def has_attribute(self, name: str) -> bool:
-        """Whether there is such a line."""
+        """Return whether the section has a line with this attribute."""
         return name in self.attributes
 
     @property
     def mid(self) -> str | None:
-        """Its name, None where it has none."""
+        """The section's mid, None where it has none."""
         return self.get_first("mid") or None
 
 
 @dataclass(slots=True)
 class SessionDescription:
-    """A whole SDP text."""
+    """A parsed SDP text: the session's attributes and the media sections."""
 
     attributes: Attributes
     sections: list[MediaSection]
 
     def get_all(self, section: MediaSection, name: str) -> list[str]:
-        """A section's values of an attribute, else those that the session has for all sections."""
+        """Return a section's values of an attribute, or else the session's, which hold for all sections."""
         return section.attributes.get(name) or self.attributes.get(name, [])
 
     def get_first(self, section: MediaSection, name: str) -> str | None:
-        """The first of them."""
+        """Return the first value that `get_all` returns, None where there is none."""
         return next(iter(self.get_all(section, name)), None)
 
     @property
@@ -64,7 +64,7 @@ class SessionDescription:
 
 
 def parse_sdp(text: str) -> SessionDescription:
-    """Read an SDP text, whatever ends its lines. Raises `BadRequestError` for what is none."""
+    """Parse an SDP text with any kind of line ends. Raises `BadRequestError` where it is no SDP."""
     lines = [line.strip() for line in _LINE_END.split(text) if line.strip()]
     if not lines or lines[0] != "v=0":
         raise BadRequestError("The offer is no SDP: it does not begin with v=0.")
@@ -89,7 +89,7 @@ def _parse_media_line(index: int, line: str) -> MediaSection:
 
 
 def split_sections(text: str) -> Iterator[list[str]]:
-    """The lines of a well-formed SDP text: those of the session, then those of each section."""
+    """Yield the lines of a well-formed SDP text: those of the session, then those of each section."""
     lines = text.splitlines()
     begins = [0, *(index for index, line in enumerate(lines) if line.startswith("m=")), len(lines)]
     for begin, end in itertools.pairwise(begins):

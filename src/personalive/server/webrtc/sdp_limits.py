@@ -1,7 +1,7 @@
-"""How much an offer, or a fragment of one, may hold, looked at before anything parses it.
+"""Limits on the size of an SDP offer or fragment, checked before it is parsed.
 
-The parser is the WebRTC library's. It runs on the event loop, goes through all codecs for each line about one, and
-makes a transport of each media section, so what a browser never sends could keep everybody waiting for minutes.
+The WebRTC library's parser runs on the event loop, searches all codecs for each line about one, and makes a
+transport for each media section. So an SDP that no browser sends could block the server for minutes.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from personalive.server.errors import BadRequestError
 
 MAX_SDP_CHARACTERS = 64_000
-"""Browsers' offers have 5,000 to 20,000."""
+"""Characters of an SDP. Browsers' offers have 5,000 to 20,000."""
 MAX_CANDIDATES = 50
-"""ICE candidates of a session that are tried, and of one body: each is sent packets for half a minute."""
+"""ICE candidates of a session, and of one request: packets are sent to each for half a minute."""
 
 _MAX_LINES = 1200
 _MAX_LINE_CHARACTERS = 2000
@@ -27,18 +27,18 @@ _MAX_ATTRIBUTES_PER_SECTION = {
     "ssrc-group": 32,
     "extmap": 64,
 }
-"""Lines of an attribute in a media section: payload types have seven bits, and browsers use up to fifty."""
+"""Lines of each attribute in a media section. Payload types have seven bits, and browsers use up to fifty."""
 _MAX_PAYLOAD_TYPES = 128
 _MAX_OTHER_ATTRIBUTES = 128
 """Lines of any other attribute in a media section."""
 _MAX_CODEC_LOOKUPS = 32_000
-"""Lines about codecs times codecs, of all sections together."""
+"""Lines about codecs times codecs, summed over all sections."""
 
 
 def check_sdp(sdp: str) -> None:
-    """Raise `BadRequestError` for an SDP, or a fragment, that is larger than any that a client has use for."""
+    """Raise `BadRequestError` for an SDP, or a fragment, that is larger than any client needs."""
     _require_at_most(len(sdp), MAX_SDP_CHARACTERS, "characters")
-    # As the parser does: it also takes a line's end to be what only Unicode calls so.
+    # Split as the parser does, which also takes Unicode's further line ends.
     lines = sdp.splitlines()
     _require_at_most(len(lines), _MAX_LINES, "lines")
     _require_at_most(max(map(len, lines), default=0), _MAX_LINE_CHARACTERS, "characters in a line")
@@ -58,12 +58,12 @@ def check_candidates(count: int) -> None:
 
 
 def _count_codec_lookups(section: list[str]) -> int:
-    """How often the parser looks at a codec. Raises `BadRequestError` where a section has too much of something."""
+    """Return how often the parser compares codecs. Raises `BadRequestError` where a section has too many lines."""
     if section and section[0].startswith("m="):
         _require_at_most(len(section[0].split()) - 3, _MAX_PAYLOAD_TYPES, "payload types in a media section")
     counts = Counter(_count_attributes(section))
     for name, count in counts.items():
-        # Candidates are taken out, and counted by themselves.
+        # Candidates are removed before parsing, and counted separately.
         if name != "candidate":
             most = _MAX_ATTRIBUTES_PER_SECTION.get(name, _MAX_OTHER_ATTRIBUTES)
             _require_at_most(count, most, f"lines of a={name[:40]} in a media section")

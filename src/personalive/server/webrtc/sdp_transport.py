@@ -1,4 +1,4 @@
-"""How an offer's sections are to be reached and encrypted: what of that is missing, and aiortc's lines for it."""
+"""The transport attributes (ICE, DTLS) of an offer's sections: problems with them, and their lines for aiortc."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class TransportAttributes:
         self._bundle = frozenset(offer.bundle)
 
     def is_bundled(self, section: MediaSection) -> bool:
-        """Whether it shares a transport with others of the offer."""
+        """Return whether the section shares a transport with others of the offer."""
         return section.mid in self._bundle
 
     def is_active(self, section: MediaSection) -> bool:
-        """Whether the section is there: port 0 switches one off, unless it lives in its bundle's first alone."""
+        """Return whether the section is active: port 0 disables one, unless it is bundle-only in a bundle."""
         return section.port != 0 or (section.has_attribute("bundle-only") and self.is_bundled(section))
 
     def find_objection(self, section: MediaSection) -> str | None:
-        """A sentence that says why no connection could come about, None where it can."""
+        """Return a sentence that says why the section cannot connect, None where it can."""
         return next(self._iter_objections(section), None)
 
     def _iter_objections(self, section: MediaSection) -> Iterator[str]:
@@ -55,7 +55,7 @@ class TransportAttributes:
             )
 
     def to_sdp_lines(self, section: MediaSection, *, first: bool) -> list[str]:
-        """A section's SDP lines for aiortc. `first` is the one whose transport the others of its bundle use."""
+        """Return a section's SDP lines for aiortc. The `first` of a bundle has the transport of the others too."""
         lines = [f"a=ice-{name}:{self._get_first(section, f'ice-{name}')}" for name in ("ufrag", "pwd")]
         lines += [
             f"a=fingerprint:{value}" for value in _usable_fingerprints(self._get_all(section, "fingerprint"))

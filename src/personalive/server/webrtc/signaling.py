@@ -1,4 +1,4 @@
-"""Who connects to which session: offers of browsers, and of WHIP and WHEP clients such as OBS."""
+"""Answer the offers of browsers, and of WHIP and WHEP clients such as OBS, and connect them to sessions."""
 
 from __future__ import annotations
 
@@ -27,17 +27,20 @@ from personalive.server.webrtc.peer import Candidate, Peer
 from personalive.server.webrtc.sdp_limits import check_sdp
 
 CLIENT_DISCONNECTED = "client_left"
-"""The reason of sessions whose client was gone before its offer was answered."""
+"""The reason with which a session ends if its client disconnects before its offer is answered."""
 _IDLE_POLL_S = 1.0
 _RESTART_RETRY_S = 2
 _LOADING_RETRY_S = 5
 _VIEWERS_RETRY_S = 10
 _MAX_CHANNELS = 4
-"""Data channels of one peer that are served: a client needs one."""
+"""Data channels of one peer that are served. A client needs one."""
 
 
 class Signaling:
-    """Opens sessions for those who offer, and ends them when they are gone. Use it on the event loop only."""
+    """The signaling of a server: it opens sessions for offers, and ends them when their clients are gone.
+
+    Use it on the event loop only.
+    """
 
     def __init__(
         self,
@@ -61,17 +64,21 @@ class Signaling:
     async def answer_offer(
         self, sdp: str, parameters: Mapping[str, object], *, send: bool, timeout: float | None = None
     ) -> tuple[ServerSession, str]:
-        """Open a session for this offer, and answer it.
+        """Open a session for an offer, and answer it: return the session and the answer's SDP.
 
-        `given` may hold `reference_id` and run parameters; what other pipelines of the Scope family know is
-        ignored. With `send` the animated frames go back on the same connection.
+        `parameters` may hold `reference_id` and run parameters; parameters of other pipelines of the Scope family
+        are ignored. With `send` the animated frames go back on the same connection.
 
-        Where the session is not there `timeout` so many seconds, as a portrait is still being prepared, that is a
-        `BusyError`; what was begun goes on, and is done for the next offer. Where all slots are taken, a session
-        without video for two seconds ends for this one. Where this is cancelled, the session ends.
+        If the session is not open within `timeout` seconds, since a portrait is still being prepared, preparing it
+        goes on for the next offer. If all slots are taken, a session without video for two seconds ends to make
+        room. If the call is cancelled, the session ends.
 
-        Raises `BusyError`, `ConflictError` where no pipeline or reference is there, `NotFoundError` for an
-        unknown reference, `InputError` for a bad parameter, `BadRequestError` for a bad SDP.
+        Raises:
+            ServiceUnavailableError: The session cannot be opened now or within `timeout`; offer again later.
+            ConflictError: No pipeline or reference is there.
+            NotFoundError: The reference is unknown.
+            InputError: A parameter is invalid.
+            BadRequestError: The SDP is invalid or cannot be used.
         """
         check_sdp(sdp)
         if self.draining:
@@ -109,7 +116,7 @@ class Signaling:
         except BaseException:
             await stream.end("bad_offer")
             raise
-        stream.last_frame_at = time.monotonic()  # from now on its silence is the client's
+        stream.last_frame_at = time.monotonic()  # idle time counts from now on
         self._spawn(self._watch_session(stream, peer))
         return stream, add_public_candidates(answer, self._settings.public_ip)
 
@@ -136,7 +143,7 @@ class Signaling:
             return await self._sessions.open(pipeline, reference_id, reference, parameters)
 
     async def _get_fused(self, reference_id: str, pipeline: Pipeline[Any, Any]) -> Reference:
-        """The fused reference. Fusing goes on when nobody waits for it any more."""
+        """Return the fused reference. Fusing goes on even if the caller is cancelled."""
         key = (reference_id, id(pipeline))
         if key not in self._fusing:
             self._fusing[key] = asyncio.ensure_future(self._references.get_fused(reference_id, pipeline))
@@ -146,12 +153,12 @@ class Signaling:
     def _on_fused(self, key: tuple[str, int], done: asyncio.Future[Reference]) -> None:
         del self._fusing[key]
         if not done.cancelled():
-            done.exception()  # whoever still waited has heard of it
+            done.exception()  # marks the error as retrieved; callers that wait get it
 
     async def answer_viewer(self, sdp: str, session: ServerSession) -> tuple[str, str]:
-        """Answer the offer of somebody who only watches: the viewer's id and the answer.
+        """Answer the offer of a viewer, who only watches: return the viewer's id and the answer's SDP.
 
-        Raises `BadRequestError` for a bad SDP, and `BusyError` where there are as many viewers as may be.
+        Raises `BadRequestError` for an invalid SDP, and `ServiceUnavailableError` where there are `max_viewers`.
         """
         check_sdp(sdp)
         most = self._settings.max_viewers
@@ -177,27 +184,27 @@ class Signaling:
         return viewer, add_public_candidates(answer, self._settings.public_ip)
 
     async def remove_viewer(self, viewer_id: str) -> bool:
-        """A viewer has left. Whether there was one."""
+        """Disconnect a viewer; return whether there was one."""
         found = self._viewers.pop(viewer_id, None)
         if found is not None:
             await found[0].close()
         return found is not None
 
     def get_peer(self, id: str) -> Peer:
-        """The peer that drives the session, or the viewer, of that id. Raises `NotFoundError`."""
+        """Return the peer of the session, or of the viewer, with that id. Raises `NotFoundError` without one."""
         found = self._peers.get(id) or self._viewers.get(id, (None, ""))[0]
         if found is None:
             raise UnknownSessionError
         return found
 
     async def add_candidates(self, id: str, candidates: list[Candidate]) -> None:
-        """Candidates that came after the offer. Raises `NotFoundError`, `BadRequestError`."""
+        """Add candidates that came after the offer. Raises `NotFoundError`, `BadRequestError`."""
         peer = self.get_peer(id)
         for candidate in candidates:
             await peer.add_candidate(candidate)
 
     async def close(self) -> None:
-        """Let everybody go."""
+        """Stop all tasks and disconnect all viewers."""
         for task in list(self._tasks):
             task.cancel()
         for viewer in list(self._viewers):
@@ -207,7 +214,7 @@ class Signaling:
         return Peer(session, make_ice_servers(self._settings, time.time()), self._gathering, on_gone)
 
     def _make_channel_handler(self, session: ServerSession) -> Callable[[RTCDataChannel], None]:
-        """What serves the data channels of a session's peer."""
+        """Return the function that serves the data channels of a session's peer."""
         served = 0
 
         def serve(channel: RTCDataChannel) -> None:
@@ -223,7 +230,7 @@ class Signaling:
         await session.switch_reference(reference_id, reference)
 
     async def _watch_session(self, session: ServerSession, peer: Peer) -> None:
-        """End the session if its client never connects, or sends nothing any more."""
+        """End the session if its client never connects, or stops sending video."""
         limit = self._settings.connect_timeout_s
         try:
             await asyncio.wait_for(peer.connected.wait(), limit)
@@ -238,7 +245,7 @@ class Signaling:
                 await session.end("idle", f"No video came for {limit:g} s.")
 
     async def _watch_viewer(self, viewer: str, peer: Peer) -> None:
-        """Let a viewer go who never connects; one who is lost later is noticed by the connection."""
+        """Disconnect a viewer who never connects; the connection itself notices one who is lost later."""
         try:
             await asyncio.wait_for(peer.connected.wait(), self._settings.connect_timeout_s)
         except TimeoutError:
@@ -250,7 +257,7 @@ class Signaling:
             await self.remove_viewer(viewer)
         peer = self._peers.pop(stream.id, None)
         if peer is not None:
-            # What was said last must still leave, and closing a connection may take seconds.
+            # The last messages must still be sent, and closing a connection may take seconds.
             self._spawn(self._close_later(peer))
 
     async def _close_later(self, peer: Peer) -> None:

@@ -1,4 +1,4 @@
-"""One RTP stream of several that a client sends on one section, as broadcasters do with simulcast."""
+"""Accept one of the RTP streams that a client sends on one section, as broadcasters do with simulcast."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from aiortc import RTCRtpReceiver
 from aiortc.rtp import RtpPacket
 
 SILENCE_TIMEOUT_S = 1.0
-"""A stream that has sent nothing for so long makes way for another."""
+"""Seconds without packets after which another stream replaces the accepted one."""
 
 
 def accept_one_ssrc(receiver: RTCRtpReceiver) -> None:
-    """Let only the first stream reach `receiver`, until it falls silent.
+    """Pass only the first stream to `receiver`, until it is silent for `SILENCE_TIMEOUT_S`.
 
-    The answer to a simulcast offer names no layers, so that one is to be sent; OBS sends all of them nevertheless,
-    and the receiver would put packets of different layers together.
+    The answer to a simulcast offer names no layers, which asks for one; OBS sends all of them nevertheless, and the
+    receiver would mix packets of different layers.
     """
     inner: Any = receiver
     take = inner._handle_rtp_packet
