@@ -176,7 +176,7 @@ class HttpConnection(H11Protocol):
 
     @property
     def _is_in_body(self) -> bool:
-        """Whether a body is arriving whose request has not been answered yet."""
+        """Whether a request's body is arriving. Once the request is answered, the rest of the body is useless."""
         return self.conn.their_state is h11.SEND_BODY
 
     def _feed(self, data: bytes) -> None:

@@ -1,1 +1,1 @@
-"""Who is connected: WebRTC peers, their channels, and the way through the network."""
+"""WebRTC: signaling, peers, data channels, and ICE."""

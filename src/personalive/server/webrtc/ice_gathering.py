@@ -43,7 +43,7 @@ class IceGathering:
         stun, turn = ice.stun_server, ice.turn_server
 
         async def gather_soon(component: int, addresses: list[str], **options: Any) -> list[Candidate]:
-            del options  # how long the library would wait
+            del options  # the library's timeout
             begun = time.monotonic()
             ice.stun_server, ice.turn_server = await self._resolve(stun, STUN_TIMEOUT_S), None
             left = max(STUN_TIMEOUT_S - (time.monotonic() - begun), 0.05)
