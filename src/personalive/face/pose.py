@@ -1,4 +1,4 @@
-"""Head pose, and the shape of a face in the coordinates of its own head, with the pose removed.
+"""Head pose, and the shape of a face in head coordinates, with the pose removed.
 
 Landmarks are read as a scaled orthographic picture: P = s·R·X + t with P = (x, -y, -z) in pixels and X in cm
 of the canonical face. R, s, t come from a weighted least-squares fit to the points that expressions move least

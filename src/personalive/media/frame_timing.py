@@ -121,8 +121,8 @@ def make_increasing(
 def sort_timestamps(stamped: Iterable[tuple[Item, float | None]]) -> Iterator[tuple[Item, float | None]]:
     """Yield items in the given order with their timestamps sorted, where these are slightly out of order.
 
-    Each takes the earliest of its own stamp and those of the next 8 items, which are held. Stamps after a jump are
-    not mixed with those before.
+    Each takes the earliest stamp among itself and the next 8 items, which are held. Stamps after a jump are not
+    mixed with those before.
     """
     items: deque[tuple[Item, bool]] = deque()
     stamps: list[float] = []
