@@ -132,12 +132,14 @@ class Settings(BaseSettings):
     turn_secret: _Secret | None = Field(
         None, description="Secret shared with the TURN servers, to make credentials that end."
     )
-    turn_ttl_s: int = Field(3600, ge=60, le=86_400, description="How long such credentials are good for.")
+    turn_ttl_s: int = Field(
+        3600, ge=60, le=86_400, description="Seconds for which such credentials are valid."
+    )
     udp_ports: Annotated[str, AfterValidator(_parse_port_range)] | None = Field(
         None, description="UDP ports for media, as A-B; any by default."
     )
     public_ip: Annotated[str, AfterValidator(_parse_ip_address)] | None = Field(
-        None, description="Address that the world sees, if the machine has another one itself."
+        None, description="Public IP address of the server, if the machine has a different one."
     )
     recordings_dir: Path = Field(
         default_factory=lambda: cache_dir() / "recordings", description="Folder of the recordings."
@@ -146,22 +148,27 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] = Field("text", description="How log lines look.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
     connect_timeout_s: float = Field(
-        20, gt=0, le=600, description="A session that is not connected by then ends."
+        20, gt=0, le=600, description="Seconds after which a session that is not connected ends."
     )
     idle_timeout_s: float = Field(
-        30, gt=0, le=86_400, description="A session without video for so long ends."
+        30, gt=0, le=86_400, description="Seconds without video after which a session ends."
     )
     body_timeout_s: float = Field(
-        20, gt=0, le=600, description="A request's body may begin so late, or pause so long."
+        20,
+        gt=0,
+        le=600,
+        description="Seconds within which a request's body must begin, and its longest pause.",
     )
     header_timeout_s: float = Field(
-        10, gt=0, le=600, description="A request's headers must have come by then."
+        10, gt=0, le=600, description="Seconds within which a request's headers must arrive."
     )
     max_connections: int = Field(
         128, ge=4, le=4096, description="HTTP connections at a time from one address; idle ones make room."
     )
-    drain_s: float = Field(7, ge=0.5, le=600, description="How long sessions get to end when it is stopped.")
-    debug_stalls: bool = Field(False, description="Measure how long the event loop is kept busy.")
+    drain_s: float = Field(
+        7, ge=0.5, le=600, description="Seconds that sessions have to end when the server stops."
+    )
+    debug_stalls: bool = Field(False, description="Measure how long the event loop is blocked.")
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -21,7 +21,7 @@ Json = Mapping[str, Any]
 class ReplicaInfo(BaseModel):
     """A replica, as it last reported itself."""
 
-    id: str = Field(description="What its sessions' ids begin with, before the dot.")
+    id: str = Field(description="The prefix of its sessions' ids, before the dot.")
     node: str = Field(description="Address of its machine within the cluster.")
     stage: Literal["starting", "serving", "leaving"]
     pipeline: str = Field(description="not_loaded, loading, loaded or error.")

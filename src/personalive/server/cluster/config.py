@@ -29,10 +29,10 @@ class ClusterConfig(BaseModel):
     cpus_per_replica: float = Field(1.0, ge=0.0, le=512.0, description="Cores that a replica reserves.")
     sessions_per_replica: int = Field(1, ge=1, le=256, description="Sessions at a time on one replica.")
     upscale_delay_s: float = Field(
-        5.0, ge=0, le=86_400, description="Too few replicas for so long, and more are started."
+        5.0, ge=0, le=86_400, description="Seconds with too few replicas before more are started."
     )
     downscale_delay_s: float = Field(
-        300.0, ge=0, le=86_400, description="Too many for so long, and some are drained."
+        300.0, ge=0, le=86_400, description="Seconds with too many replicas before some are drained."
     )
     drain_limit_s: float = Field(
         86_400.0,

@@ -28,7 +28,7 @@ class HardwareInfo(BaseModel):
     gpu_name: str | None = None
     gpu_count: int = 0
     cpu_count: int = Field(description="Cores that this process may use.")
-    memory_gb: float | None = Field(None, description="Main memory; null where the system does not tell.")
+    memory_gb: float | None = Field(None, description="Main memory; null if the system does not report it.")
     torch: str | None = Field(None, description="Version of PyTorch; null if it is not installed.")
     python: str
     system: str

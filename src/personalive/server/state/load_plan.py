@@ -21,19 +21,21 @@ class PipelineStatus(BaseModel):
     """The pipeline that is loaded or being loaded. An error remains until the next load."""
 
     status: Literal["not_loaded", "loading", "loaded", "error"]
-    pipeline_id: str | None = Field(None, description="What is loaded, is being loaded, or failed to.")
+    pipeline_id: str | None = Field(
+        None, description="The pipeline that is loaded, is being loaded, or failed to load."
+    )
     load_params: dict[str, Any] | None = Field(
         None, description="All of its load parameters, defaults included."
     )
-    stage: str | None = Field(None, description="What the loading is at.")
+    stage: str | None = Field(None, description="The current stage of the loading.")
     progress: float | None = Field(None, ge=0, le=1, description="How much of the loading is done.")
     error: str | None = Field(None, description="Why the last load failed.")
     warnings: list[str] = Field(
-        default_factory=list, description="What may be wrong with the results as it was loaded."
+        default_factory=list, description="Possible problems with the results, given how it was loaded."
     )
     notes: list[str] = Field(
         default_factory=list,
-        description="How it runs on this machine, such as what is given up for its memory.",
+        description="How it runs on this machine, such as restrictions because of its memory.",
     )
 
 
