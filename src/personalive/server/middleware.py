@@ -110,8 +110,8 @@ class OriginMiddleware:
     """Middleware that keeps foreign web pages from using a server that trusts all programs on this machine.
 
     A page may send requests to 127.0.0.1, or make a name of its domain resolve there. The first shows in `Origin`,
-    or for pictures and the like in `Sec-Fetch-Site`; the second in `Host`, which must be an IP address or a name of
-    this machine.
+    or for pictures and similar requests in `Sec-Fetch-Site`; the second shows in `Host`, which must be an IP
+    address or a name of this machine.
     """
 
     def __init__(self, app: ASGIApp, host: str, origins: tuple[str, ...]) -> None:

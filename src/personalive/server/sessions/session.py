@@ -117,7 +117,7 @@ class ServerSession:
         self._run_on_converter(self._prepare_next)
 
     def _reject_frame(self, frame: av.VideoFrame, reason: str) -> None:
-        """Drop a frame of a shape that cannot be used; the client is told once."""
+        """Drop a frame of a shape that cannot be used; the client gets one message about it."""
         self._frame_queue.count_dropped()
         if not self._rejection_sent:
             self._rejection_sent = True
@@ -177,7 +177,7 @@ class ServerSession:
         elif is_out_of_memory(error):
             kind, message = "out_of_memory", "The GPU ran out of memory; this session was ended to free it."
         else:
-            kind, message = "defect", "The session broke down by an error of the server's; see its log."
+            kind, message = "defect", "The session ended because of an error in the server; see its log."
         self._metrics.count_error(kind)
         logs.event("session_failed", session=self.id, error=f"{type(error).__name__}: {error}", kind=kind)
         asyncio.run_coroutine_threadsafe(self.end(kind, message), self._loop)
@@ -237,7 +237,7 @@ class ServerSession:
 
     @property
     def state(self) -> str:
-        """The state that the client is told: waiting_for_face, streaming or paused."""
+        """The state that is reported to the client: waiting_for_face, streaming or paused."""
         return "paused" if self.paused else self._state
 
     @property

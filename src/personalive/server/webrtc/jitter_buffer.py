@@ -24,7 +24,7 @@ _JITTER_BUFFER_ATTRIBUTE = "_RTCRtpReceiver__jitter_buffer"
 
 
 class LowLatencyJitterBuffer(JitterBuffer):
-    """A buffer that skips to the newest frame if packets are missing for `MAX_WAIT_S`, or at once if they are old."""
+    """A buffer that skips to the newest frame if packets are missing for `MAX_WAIT_S`, or if they are old."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__(capacity=_CAPACITY, is_video=True)

@@ -1,4 +1,4 @@
-/** @file One WebRTC connection to the server: a driver goes out, the animated portrait comes back. */
+/** @file One WebRTC connection to the server, which sends a driver and receives the animated portrait. */
 
 import { sleep } from "./time.js";
 
@@ -16,7 +16,7 @@ const SENT_LOOKS = 20;
  *   `close`. `left` resolves when it has ended the session
  */
 
-/** `offer` opens it, `close` ends it, whatever it is at. */
+/** A connection. `offer` opens it, and `close` ends it in any state. */
 export class Call {
   /** @type {string | null} */ id = null;
   /** @type {RTCIceCandidate[]} */ #found = [];
@@ -52,7 +52,7 @@ export class Call {
   }
 
   /**
-   * Tell the server something, at once or as soon as that can be.
+   * Send the server a message, at once or as soon as the channel is open.
    * @param {Record<string, unknown>} wish
    */
   send(wish) {
@@ -80,7 +80,7 @@ export class Call {
     return seconds;
   }
 
-  /** Resolves when a frame of the driver that is sent now has left, or none leaves. */
+  /** Resolves when a frame of the current driver was sent, or when none can be sent. */
   async frameSent() {
     const before = await this.#framesSent();
     for (let look = 0; look < SENT_LOOKS && (await this.#framesSent()) === before; look++) await sleep(SENT_LOOK_MS);
@@ -107,7 +107,7 @@ export class Call {
     this.peer.addTransceiver(driver.getVideoTracks()[0], { direction: "sendrecv", streams: [driver] });
     const { sdp } = await this.peer.createOffer();
     await this.peer.setLocalDescription({ type: "offer", sdp });
-    // Not to be aborted: the server would open the session all the same, and its place would stay taken.
+    // Not abortable: the server would open the session nevertheless, and its slot would stay taken.
     const asked = this.api.post(SESSIONS, { sdp, type: "offer", initialParameters });
     this.#answered = asked.then(({ sessionId }) => void (this.id = sessionId), () => {});
     const answer = await asked;
@@ -145,7 +145,7 @@ export class Call {
     if (state === "disconnected") this.#unstable = setTimeout(() => this.#lose(), UNSTABLE_MS);
   }
 
-  /** The server speaks once a second. */
+  /** The server sends a message once a second. */
   #listen() {
     clearTimeout(this.#silence);
     this.#silence = setTimeout(() => this.#lose(), SILENCE_MS);

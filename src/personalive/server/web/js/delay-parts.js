@@ -1,11 +1,11 @@
-/** @file Where the delay comes from: its parts side by side, in words, and what can be done about the largest. */
+/** @file The parts of the delay, side by side and in words, with advice about the largest. */
 
 import { byId, make } from "./dom.js";
 import { say, text } from "./strings.js";
 
 /** In the order in which a frame goes through them; the last one is added by this browser. */
 const NAMES = /** @type {const} */ (["chunk", "window", "step", "send", "network"]);
-/** By how much another part must be larger before the advice changes: nobody can read one that flickers. */
+/** How much larger another part must be before the advice changes, so that it does not flicker. */
 const CLEARLY = 1.2;
 
 /** @typedef {typeof NAMES[number]} Name */
@@ -34,7 +34,7 @@ export class DelayParts {
     this.clear();
   }
 
-  /** Nothing is known. */
+  /** Forget all parts. */
   clear() {
     this.#largest = this.#chunkFrames = null;
     this.#draw(new Map(NAMES.filter((name) => name !== "window").map((name) => [name, null])));

@@ -1,4 +1,4 @@
-/** @file Making and finding elements, and putting the texts into the HTML. */
+/** @file Make and find elements, and fill the texts into the HTML. */
 
 import { text } from "./strings.js";
 
@@ -81,7 +81,7 @@ export function fill(root) {
 }
 
 /**
- * Show a sentence that says what is wrong, with something to do about it if there is; hide it for null.
+ * Show a sentence that says what is wrong, with a remedy if there is one; hide it for null.
  * @param {HTMLElement} place with role="alert"
  * @param {string | null} sentence
  * @param {{label: string, act: () => void}} [remedy]

@@ -12,7 +12,7 @@ const SAMPLE = "/assets/samples/driving.mp4";
 /** Holds the chosen driver. Calls `onChoose` with one that has just been chosen, or null when it is gone. */
 export class DriverPicker {
   /** @type {Driver | null} */ chosen = null;
-  /** What the browser said of the camera that cannot be had. @type {string} */
+  /** The browser's error about the camera that cannot be opened. @type {string} */
   #cause = "";
   #turn = 0;
 
@@ -47,23 +47,23 @@ export class DriverPicker {
     else this.complain(say.videoNotKept(name));
   }
 
-  /** What a reload must not lose. */
+  /** The choices that a reload must keep. */
   get kept() {
     const { chosen } = this;
     return chosen && { kind: chosen.kind, name: chosen.name, deviceId: chosen.deviceId, key: chosen.key };
   }
 
   /**
-   * Say why the driver cannot be had; null takes that back.
+   * Show why the driver cannot be opened; null hides that.
    * @param {string | null} sentence
-   * @param {string} [cause] what the browser said
+   * @param {string} [cause] the browser's error name
    */
   complain(sentence, cause = "") {
     this.#cause = sentence === null ? "" : cause;
     complain(this.problem, sentence);
   }
 
-  /** Give the camera back until the next start. */
+  /** Release the camera until the next start. */
   release() {
     this.chosen?.release();
     this.show();
@@ -129,7 +129,7 @@ export class DriverPicker {
     if (this.chosen?.deviceId) this.devices.value = this.chosen.deviceId;
   }
 
-  /** Take back what was said of the camera as soon as it is allowed, or one is connected. */
+  /** Hide the camera's error as soon as the camera is allowed, or one is connected. */
   #watchCameras() {
     const forget = (/** @type {string[]} */ ...causes) => causes.includes(this.#cause) && this.complain(null);
     navigator.mediaDevices?.addEventListener("devicechange", () => {

@@ -1,8 +1,8 @@
-/** @file What drives the portrait: a camera, or a video that is played as if it were one. */
+/** @file Drivers of the portrait: a camera, or a video file that is played like a camera. */
 
 import { say, text } from "./strings.js";
 
-/** A driver that cannot be had, in a sentence. `cause` names what the browser said, such as "NotAllowedError". */
+/** A driver that cannot be opened, as a sentence. `cause` is the browser's error name, such as "NotAllowedError". */
 export class DriverError extends Error {
   /**
    * @param {string} message
@@ -17,8 +17,8 @@ export class DriverError extends Error {
 /** @typedef {"camera" | "file" | "sample"} Kind */
 
 /**
- * A picture that moves. It has a `stream` from `open` on. `release` gives the camera back until `open` is called
- * again; `stop` ends it for good. `onEnded` is called when it ends by itself.
+ * A source of driving frames. It has a `stream` from `open` on. `release` gives the camera back until `open` is called
+ * again; `stop` ends it for good. `onEnded` is called when it ends without `stop`.
  * @typedef {object} Driver
  * @property {Kind} kind
  * @property {string} name
@@ -94,7 +94,7 @@ export class Camera {
   }
 }
 
-/** A video file that is played over and over. @implements {Driver} */
+/** A video file that is played in a loop. @implements {Driver} */
 export class Clip {
   deviceId = null;
   mirrored = false;
@@ -154,7 +154,7 @@ export class Clip {
   }
 }
 
-/** The cameras there are; without names until one has been allowed. */
+/** Returns the available cameras; without names until one has been allowed. */
 export async function cameras() {
   const devices = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
   return devices
@@ -188,7 +188,7 @@ function whyNoCamera(cause, message) {
 }
 
 /**
- * Safari has no `captureStream` of a video; a canvas there does instead.
+ * Safari has no `captureStream` of a video; a canvas replaces it there.
  * @param {HTMLVideoElement} player
  * @returns {MediaStream}
  */

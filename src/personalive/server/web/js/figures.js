@@ -1,11 +1,11 @@
-/** @file The strip of figures: what a person wants to know of a running session. */
+/** @file The strip of figures about a running session. */
 
 import { DelayParts } from "./delay-parts.js";
 import { byId, make } from "./dom.js";
 import { say, text } from "./strings.js";
 
 /**
- * What the server says once a second.
+ * The figures that the server sends once a second.
  * @typedef {object} Stats
  * @property {number} fps_in
  * @property {number} fps_out
@@ -20,12 +20,12 @@ import { say, text } from "./strings.js";
 
 /** The share of skipped frames is a warning from the first of these on, until it is below the second. */
 const [MANY, FEW] = [0.1, 0.05];
-/** Over so many seconds: one alone may have a hundred reasons. */
+/** Seconds over which it is measured, since a single second varies too much. */
 const REMEMBERED = 5;
 
 /** @typedef {"yes" | "no" | "unknown"} Seen whether the driver's face is found */
 
-/** Shows the figures, and finds in them what one message alone does not say. */
+/** Shows the figures, and derives from them what a single message does not contain. */
 export class Figures {
   /** The last seconds, oldest first. @type {Stats[]} */ #seen = [];
   #parts = new DelayParts();
@@ -42,7 +42,7 @@ export class Figures {
     this.#parts.use(pipeline);
   }
 
-  /** Begin anew, with nothing known. */
+  /** Forget all figures. */
   clear() {
     this.#seen = [];
     this.#warn(null);
@@ -53,7 +53,7 @@ export class Figures {
   /**
    * @param {Stats} stats
    * @param {number} onTheWay seconds on the network and in this browser, to be added to the server's delay
-   * @param {string} state what the server said of the session last
+   * @param {string} state the session's state that the server sent last
    * @returns {Seen}
    */
   show(stats, onTheWay, state) {

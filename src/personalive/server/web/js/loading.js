@@ -1,4 +1,4 @@
-/** @file Having the wanted pipeline loaded, whatever the server holds now. */
+/** @file Load the wanted pipeline, regardless of what the server has loaded now. */
 
 import { ApiError } from "./api.js";
 import { sleep } from "./time.js";
@@ -8,7 +8,7 @@ const LOOK_AGAIN_MS = 250;
 /**
  * @typedef {object} Wanted
  * @property {string} id
- * @property {Record<string, unknown>} params load parameters that must be so; all others do not matter
+ * @property {Record<string, unknown>} params load parameters that must have these values; all others may have any
  */
 
 /**
@@ -25,7 +25,7 @@ const LOOK_AGAIN_MS = 250;
  * Load the pipeline unless it is loaded like that, and wait until it is. Throws `ApiError`.
  * @param {import("./api.js").Api} api
  * @param {Wanted} wanted
- * @param {(status: Status) => void} report called with each look at a pipeline that is being loaded
+ * @param {(status: Status) => void} report called with each status while the pipeline is being loaded
  * @param {AbortSignal} signal
  * @returns {Promise<Status>}
  */

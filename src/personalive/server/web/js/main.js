@@ -1,4 +1,4 @@
-/** @file The page: its parts, and what each does to the others. */
+/** @file The page: it connects all parts. */
 
 import { Api, ApiError } from "./api.js";
 import { byId, fill } from "./dom.js";
@@ -37,7 +37,7 @@ const portraits = new PortraitPicker(usePortrait);
 const drivers = new DriverPicker(useDriver);
 const go = /** @type {HTMLButtonElement} */ (byId("go"));
 
-/** What the server said of the session last. */
+/** The session's state that the server sent last. */
 let state = "";
 /** Whether a frame of the result has been seen. @type {boolean} */
 let shown = false;
@@ -227,7 +227,7 @@ async function heard(message) {
 }
 
 /**
- * Say how a running session does.
+ * Show the status of a running session.
  * @param {import("./figures.js").Seen} [seen]
  * @param {number} [rate] driving frames per second
  */
@@ -310,13 +310,13 @@ function showError(sentence, cause) {
   if (cause?.status === 0) void untilReachable().then(() => failure === failures && forgetError());
 }
 
-/** What the last session failed by does not count any more. */
+/** Hide the error of the last session. */
 function forgetError() {
   failures++;
   if (!session.active) screen.tell("");
 }
 
-/** Resolves when the server answers. */
+/** Resolves when the server responds. */
 async function untilReachable() {
   for (;;) {
     const answer = await fetch("/health/live").catch(() => null);
@@ -325,7 +325,7 @@ async function untilReachable() {
   }
 }
 
-/** What is still to be chosen, beside the button that waits for it. */
+/** Show what is still to be chosen, beside the start button. */
 function showWhatIsMissing() {
   const next = !portraits.chosen ? say.needPortrait : !drivers.chosen ? say.needDriver : say.ready;
   const ready = portraits.chosen && drivers.chosen && pipelines.chosen;

@@ -1,4 +1,4 @@
-/** @file How the motion is carried over: sliders made from the pipeline's schema, in force at once. */
+/** @file How motion is transferred: sliders made from the pipeline's schema, which apply at once. */
 
 import { byId } from "./dom.js";
 import { SchemaForm } from "./schema-form.js";
@@ -34,7 +34,7 @@ export class Motion {
   }
 
   /**
-   * Show these values, as if they had been chosen one by one.
+   * Show these values, as if a person had set them one by one.
    * @param {Record<string, unknown>} given
    */
   restore(given) {
@@ -49,7 +49,7 @@ export class Motion {
   }
 
   /**
-   * A slider that is dragged tells a hundred values: what counts is sent ten times a second.
+   * A dragged slider reports many values; the latest is sent ten times a second.
    * @param {Record<string, unknown>} changed
    */
   #note(changed) {

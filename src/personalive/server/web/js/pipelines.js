@@ -1,4 +1,4 @@
-/** @file Which pipeline makes the pictures: what there is, what it needs, what it is loaded with. */
+/** @file The choice of the pipeline: which exist, what they need, and their load parameters. */
 
 import { ApiError } from "./api.js";
 import { byId, complain, make } from "./dom.js";
@@ -51,7 +51,7 @@ export class Pipelines {
   }
 
   /**
-   * Ask the server what there is, and choose. Errors are said in place, and taken back as soon as the server answers.
+   * Get the pipelines from the server, and choose one. Errors are shown in place until the server answers.
    * @param {string | null} [preferred] the pipeline to choose if that can be
    */
   async look(preferred = null) {
@@ -92,7 +92,7 @@ export class Pipelines {
   }
 
   /**
-   * Show these load parameters, as if they had been chosen one by one.
+   * Show these load parameters, as if a person had set them one by one.
    * @param {Record<string, unknown>} given
    */
   restore(given) {
@@ -144,7 +144,7 @@ export class Pipelines {
 }
 
 /**
- * Whether more is there than can be seen at once.
+ * Returns whether there is more than can be seen at once.
  * @param {HTMLElement} element
  */
 function tall(element) {

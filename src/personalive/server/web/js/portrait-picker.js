@@ -39,7 +39,7 @@ export class PortraitPicker {
   }
 
   /**
-   * Say what is wrong with the chosen portrait; null takes that back.
+   * Show what is wrong with the chosen portrait; null hides that.
    * @param {string | null} sentence
    * @param {{label: string, act: () => void}} [remedy]
    */
@@ -74,7 +74,7 @@ export class PortraitPicker {
     this.#tiles.get(portrait)?.toggleAttribute("data-refused", refused);
   }
 
-  /** What a reload must not lose. */
+  /** The choices that a reload must keep. */
   get kept() {
     const own = [...this.#tiles.keys()].filter((portrait) => portrait !== this.#sample);
     return {

@@ -1,11 +1,11 @@
-/** @file The portraits of this visit: pictures, and what the server calls them. */
+/** @file The portraits of this visit: pictures, and their ids on the server. */
 
 import { ApiError } from "./api.js";
 import { say } from "./strings.js";
 
 const MOST_BYTES = 100_000_000;
 const HEIF_BRANDS = ["heic", "heix", "heim", "heis", "mif1", "miaf", "avif", "avis", "msf1", "hevc", "hevx"];
-/** What stands for a picture that this browser cannot show, until the server has made one that it can. */
+/** The placeholder of a picture that this browser cannot show, until the server has made one that it can. */
 const NOT_SHOWN =
   "data:image/svg+xml," +
   encodeURIComponent(
@@ -31,7 +31,7 @@ export class Portrait {
     this.lenient = false;
     /** @type {string | null} */
     this.referenceId = null;
-    /** By what name the browser keeps the picture. @type {string | null} */
+    /** The name under which the browser keeps the picture. @type {string | null} */
     this.key = null;
   }
 
@@ -61,7 +61,7 @@ export class Portrait {
   }
 
   /**
-   * Find out whether the server still has it: one that was started again has forgotten everything.
+   * Find out whether the server still has it, since a restarted server has lost all portraits.
    * @param {import("./api.js").Api} api
    * @param {AbortSignal} signal
    */

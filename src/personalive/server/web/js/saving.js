@@ -1,5 +1,5 @@
 /**
- * @file Keeping what is seen: a picture, or a recording. The server makes both, so that both carry the mark which says
+ * @file Saving a picture or a recording of the result. The server makes both, so that both carry the mark that says
  * that they are synthetic; this browser saves them.
  */
 
@@ -17,8 +17,8 @@ const PATIENCE_MS = 60_000;
  * @typedef {object} Info
  * @property {string} recording_id
  * @property {"recording" | "finished" | "failed"} state
- * @property {string | null} url where what there is of it is fetched
- * @property {string | null} note why it ended by itself, or failed
+ * @property {string | null} url from where the recorded part is fetched
+ * @property {string | null} note why it ended before it was stopped, or failed
  */
 
 /**
@@ -40,7 +40,7 @@ export class Recording {
    * Throws `ApiError`.
    * @param {import("./api.js").Api} api
    * @param {string} session its id
-   * @param {() => void} onEnded called when it has ended by itself: its session has, or the server's disk is full
+   * @param {() => void} onEnded called when it ended without `stop`, as its session ended or the server's disk is full
    */
   static async start(api, session, onEnded) {
     const info = await api.post(`/api/v1/sessions/${session}/recording`, {});
@@ -67,8 +67,8 @@ export class Recording {
   }
 
   /**
-   * End it and save the file, which the server keeps no longer then. Throws `ApiError`.
-   * @returns {Promise<{name: string, note: string | null}>} the file's name, and what there is to know of it
+   * End the recording, save the file, and delete it on the server. Throws `ApiError`.
+   * @returns {Promise<{name: string, note: string | null}>} the file's name, and a note about it
    */
   async stop() {
     this.#over = true;
@@ -76,7 +76,7 @@ export class Recording {
     if (info.url === null) throw new ApiError(info.note ?? "", 500);
     const path = `${RECORDINGS}/${this.id}`;
     const name = save(await (await this.api.request(path)).blob(), "mp4");
-    await this.api.request(path, { method: "DELETE" }).catch(() => {}); // then the server has it still
+    await this.api.request(path, { method: "DELETE" }).catch(() => {}); // then the server keeps it
     return { name, note: info.note };
   }
 

@@ -28,7 +28,7 @@ const MANY_STEPS = 64;
 
 let count = 0;
 
-/** A form over the properties of a schema. Tells of each change by `onChange(name, value)`. */
+/** A form over the properties of a schema. Reports each change by `onChange(name, value)`. */
 export class SchemaForm {
   /** @type {Map<string, Control>} */ #controls = new Map();
   /** @type {Record<string, unknown>} */ values = {};
@@ -64,7 +64,7 @@ export class SchemaForm {
   }
 
   /**
-   * Show these values, defaults elsewhere. Tells of no change.
+   * Show these values, and defaults elsewhere, without calling `onChange`.
    * @param {Record<string, unknown>} given
    */
   show(given) {
@@ -117,7 +117,7 @@ function caption(name, property) {
 }
 
 /**
- * A row: its name, its control, and its description for who asks.
+ * A row: its name, its control, and its description on demand.
  * @param {string} kind
  * @param {string} name
  * @param {Property} property

@@ -1,4 +1,4 @@
-/** @file The stage: the result, before it the still portrait, the driver beside it, and what there is to say. */
+/** @file The stage: the result (the still portrait before it runs), the driver beside it, and messages. */
 
 import { byId, make } from "./dom.js";
 import { text } from "./strings.js";
@@ -79,7 +79,7 @@ export class Screen {
   /**
    * A large sentence while something is on its way; null for none.
    * @param {string | null} sentence
-   * @param {number | null} [progress] 0…1, null where nobody knows
+   * @param {number | null} [progress] 0…1, null if it is unknown
    */
   showStep(sentence, progress = null) {
     byId("step").hidden = sentence === null;
@@ -90,7 +90,7 @@ export class Screen {
   }
 
   /**
-   * Say how things stand, below the picture and to screen readers.
+   * Show the status below the picture, and announce it to screen readers.
    * @param {string} sentence
    * @param {Tone} [tone]
    * @param {{label: string, act: () => void} | null} [remedy]

@@ -1,6 +1,6 @@
 /**
  * @file A visit's session with the server, through lost connections and restarts: it has one phase at a time, and
- * goes on by itself for as long as there is hope.
+ * continues automatically as long as trying again may help.
  */
 
 import { ApiError } from "./api.js";
@@ -11,15 +11,15 @@ import { say } from "./strings.js";
 import { aborted, isAbort, sleep } from "./time.js";
 
 const WAITS_S = [1, 2, 4, 8, 15];
-/** What was sent of one driver may still be on its way when frames of the next one leave. */
+/** Frames of one driver may still be on their way when frames of the next one are sent. */
 const SWAP_MS = 300;
-/** A server that does not end the session before is not waited for. */
+/** How long to wait for the server to end the previous session. */
 const LEAVING_MS = 10_000;
-/** Where the server said that it would be back soon: after this number of tries in vain a person is to decide. */
+/** Failed attempts after which a person must decide, if the server said that it would be back soon. */
 const MOST_TRIES = 12;
 
 /**
- * idle → starting → live ⇄ retrying, busy; any → idle by `stop`, or by an error that trying again does not mend.
+ * idle → starting → live ⇄ retrying, busy; any → idle by `stop`, or by an error that trying again does not fix.
  * @typedef {"idle" | "starting" | "live" | "retrying" | "busy"} Phase
  */
 
@@ -32,8 +32,8 @@ const MOST_TRIES = 12;
  */
 
 /**
- * Tells by events: `phase`, `step` (what starting is at: {text, progress}), `wait` (seconds until the next try),
- * `stream` (the result's MediaStream), `message` (what the server says), `driver` (it has just been opened), `error` (a
+ * Reports by events: `phase`, `step` (progress of starting: {text, progress}), `wait` (seconds until the next try),
+ * `stream` (the result's MediaStream), `message` (from the server), `driver` (it has just been opened), `error` (a
  * sentence; the session is idle then; `cause` is the ApiError or DriverError).
  */
 export class Session extends EventTarget {
@@ -44,7 +44,7 @@ export class Session extends EventTarget {
   why = null;
   /** @type {Call | null} */ #call = null;
   /** @type {AbortController | null} */ #work = null;
-  /** Resolves when the server has ended the session before. @type {Promise<unknown>} */
+  /** Resolves when the server has ended the previous session. @type {Promise<unknown>} */
   #leaving = Promise.resolve();
   /** Counts swaps of the driver. */
   #swap = 0;
@@ -73,7 +73,7 @@ export class Session extends EventTarget {
   }
 
   /**
-   * Begin. What it comes to is told by events.
+ * Start the session. Events report the outcome.
    * @param {Plan} plan
    */
   start(plan) {

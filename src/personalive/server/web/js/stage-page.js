@@ -1,5 +1,5 @@
 /**
- * @file The stage view, for OBS's browser source: the result alone, which comes back by itself whatever happens.
+ * @file The stage view, for OBS's browser source: only the result, which reconnects automatically.
  *
  * Its address says how: ?background=transparent|%23rrggbb, ?session=ID (the newest otherwise), ?mirror=1,
  * #key=KEY (behind the #, so that it is never sent as part of an address).

@@ -30,7 +30,7 @@ export function keepChoices(choices) {
   try {
     sessionStorage.setItem(CHOICES, JSON.stringify(choices));
   } catch {
-    // Full, or switched off: then a reload begins anew.
+    // Storage is full or disabled: then a reload starts with nothing chosen.
   }
 }
 

@@ -103,7 +103,7 @@ export const text = {
   pictureHint: "Look straight ahead, mouth closed: the portrait moves from there.",
 
   keyTitle: "This server wants its key",
-  keyText: "Whoever runs the server has it. It is kept until this tab is closed.",
+  keyText: "The person who runs the server has it. It is kept until this tab is closed.",
   keyLabel: "API key",
   keyGo: "Continue",
   keyWrong: "The server does not accept this key.",
@@ -226,9 +226,9 @@ export const say = {
   notInView: "Not in view",
 
   stageKey: "This server wants its key: add #key=… to this page's address.",
-  stageWaiting: "Nothing is shown yet. The result appears here by itself as soon as it runs.",
+  stageWaiting: "Nothing is shown yet. The result appears here automatically as soon as a session runs.",
   stageNoSession:
-    "The session that this address names is not running. Without ?session=… the newest result appears here by itself.",
+    "The session that this address names is not running. Without ?session=…, the newest result appears here.",
 };
 
 /**
