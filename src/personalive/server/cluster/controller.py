@@ -26,7 +26,10 @@ REPLICA_TIMEOUT_S = 5.0
 
 
 class ClusterController:
-    """State with the last `MAX_REFERENCES` references, `MAX_REFERENCE_BYTES` at most, and the default."""
+    """The shared state. Of the references it keeps the default and those used last.
+
+    It keeps at most `MAX_REFERENCES` of them, with at most `MAX_REFERENCE_BYTES` in all.
+    """
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ class SocketStream:
     """
 
     def __init__(self, sock: socket.socket, *, send_timeout: int = 0) -> None:
-        """With `send_timeout`, in seconds, `write` raises `OSError` if the other end reads nothing for so long."""
+        """With `send_timeout`, in seconds, `write` raises `OSError` if the other end reads nothing in that time."""
         self._socket = sock
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             with contextlib.suppress(OSError):  # more than this system grants

@@ -42,9 +42,9 @@ _Key = tuple[str, int]
 
 
 class ReferenceStore:
-    """The references, with the `MAX_REFERENCES` used last. Use it on the event loop only.
+    """The store of references. Use it on the event loop only.
 
-    It keeps `MAX_REFERENCE_BYTES` at most, and always the default.
+    It keeps the default and the `MAX_REFERENCES` used last, with at most `MAX_REFERENCE_BYTES` in all.
     """
 
     def __init__(self, pipelines: PipelineManager) -> None:

@@ -27,7 +27,7 @@ class ReplicaList(BaseModel):
 @router.get("/health")
 @router.get("/health/live", operation_id="live_health")
 async def health(request: Request) -> Health:
-    """Answer that the ingress is up, regardless of the state of the replicas."""
+    """Answer that the ingress is up. This says nothing about replicas."""
     return Health(timestamp=datetime.now(UTC), version=request.app.version)
 
 
