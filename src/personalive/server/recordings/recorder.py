@@ -192,10 +192,10 @@ def _describe_os_error(error: Exception) -> str:
 
 def _describe_loss(error: Exception) -> str:
     if isinstance(error, MediaError):
-        return "Nothing of it reached the disk."
+        return "No part of it reached the disk."
     return (
-        f"The recordings' folder cannot be used ({_describe_os_error(error)}); what reached it is listed when it "
-        "can."
+        f"The recordings' folder cannot be used ({_describe_os_error(error)}); the part that reached it will be "
+        "listed when it can be used."
     )
 
 

@@ -31,7 +31,7 @@ MAX_FILES = 100
 _ID = re.compile(r"[0-9]{8}-[0-9]{6}-[0-9a-f]{8}")
 _TIME_FORMAT = "%Y%m%d-%H%M%S"
 _SUFFIX = recovery.SUFFIX
-_RECOVERED_NOTE = "The server ended before this recording did: what reached the disk is kept."
+_RECOVERED_NOTE = "The server ended before this recording did; the part that reached the disk is kept."
 
 
 class InsufficientStorageError(HttpError):
@@ -54,7 +54,7 @@ class RecordingInfo(BaseModel):
     width: int | None = None
     height: int | None = None
     bytes: int | None = Field(None, description="Size of the complete file.")
-    url: str | None = Field(None, description="Where the complete file is fetched.")
+    url: str | None = Field(None, description="Address of the complete file.")
     note: str | None = Field(None, description="Why it ended early, or failed.")
 
 

@@ -53,9 +53,9 @@ class PipelineSchema(BaseModel):
     id: str
     name: str
     description: str
-    ready: bool = Field(description="Whether it can be loaded here and now.")
-    reason: str = Field(description="Why it is ready, or is not.")
-    remedy: str | None = Field(description="What makes it ready.")
+    ready: bool = Field(description="Whether it can be loaded on this machine now.")
+    reason: str = Field(description="Why it is ready, or why it is not.")
+    remedy: str | None = Field(description="How to make it ready.")
     generative: bool = Field(description="Whether a generative model makes the pixels.")
     chunk_frames: int
     delay_frames: int = Field(description="By how many frames the output trails the input.")
@@ -129,7 +129,7 @@ def _check_availability(pipeline: AnyPipeline) -> Availability:
     try:
         return pipeline.availability()
     except Exception as error:
-        return Availability(False, f"it cannot say whether it is ready: {type(error).__name__}: {error}")
+        return Availability(False, f"checking whether it is ready failed: {type(error).__name__}: {error}")
 
 
 def _make_unusable_schema(name: str, reason: str) -> PipelineSchema:

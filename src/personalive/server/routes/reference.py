@@ -82,7 +82,7 @@ async def add(
     data = await request.body()
     if request.headers.get("content-type", "").lower().startswith("multipart/"):
         raise UnsupportedMediaError(
-            "The picture must be the body itself, not a form: curl --data-binary @portrait.jpg, say."
+            "The picture must be the body itself, not a form, as with: curl --data-binary @portrait.jpg."
         )
     stored = await server.references.add(data, allow_no_face=allow_no_face, crop=crop)
     return ReferenceAdded(

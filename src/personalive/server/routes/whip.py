@@ -182,7 +182,7 @@ async def stop(id: str, server: ServerDep) -> Response:
 async def leave(id: str, server: ServerDep) -> Response:
     """Stop watching."""
     if not await server.signaling.remove_viewer(id):
-        raise NotFoundError("Nobody watches under that name; the session may have ended.")
+        raise NotFoundError("There is no such viewer; the session may have ended.")
     return Response()
 
 

@@ -116,7 +116,7 @@ class SessionManager:
         ]
         if silent:
             longest = max(silent, key=lambda stream: stream.silent_for_s)
-            await longest.end("taken_over", "No video came any more, and another client took this place.")
+            await longest.end("taken_over", "No video arrived any more, and another client needed the slot.")
 
     def _count_sessions(self, worker: PipelineWorker) -> int:
         live = sum(stream.worker is worker for stream in self._sessions.values())
@@ -199,7 +199,7 @@ class SessionManager:
         )
         for error in ended:
             if isinstance(error, Exception):  # the other sessions have ended nevertheless
-                _log.error("a session did not end in order", exc_info=error)
+                _log.error("ending a session failed", exc_info=error)
 
     async def _on_session_end(self, session: ServerSession) -> None:
         self._sessions.pop(session.id, None)
@@ -232,4 +232,4 @@ async def _open_cancellable(
 
 def _log_close_error(done: asyncio.Future[None]) -> None:
     if not done.cancelled() and isinstance(error := done.exception(), Exception):
-        _log.debug("a session that nobody waited for did not close in order: %s", error)
+        _log.debug("closing a session whose client had left failed: %s", error)

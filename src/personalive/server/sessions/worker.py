@@ -242,7 +242,7 @@ class PipelineWorker:
             self._fail_client(step.clients[0], error)
             return
         # One session can make the step fail for all. Stepped alone, each gets its own result or its own error.
-        _log.warning("a step of %d sessions failed, each is stepped alone: %s", len(step.clients), error)
+        _log.warning("a step of %d sessions failed, so each is stepped alone: %s", len(step.clients), error)
         release_memory()
         for client, chunk in zip(step.clients, step.chunks, strict=True):
             self._step_alone(client, chunk)

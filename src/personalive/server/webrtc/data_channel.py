@@ -95,20 +95,20 @@ def read_text(values: Mapping[str, object], name: str) -> str:
     """Return the text with that name. Raises `InputError` for other types, which may be nested very deeply."""
     wish = values[name]
     if not isinstance(wish, str):
-        raise InputError(f"{name} is text.")
+        raise InputError(f"{name} must be text.")
     return wish
 
 
 def _read_bool(values: dict[str, Any], name: str) -> bool:
     if not isinstance(values[name], bool):
-        raise InputError(f"{name} is true or false.")
+        raise InputError(f"{name} must be true or false.")
     return bool(values[name])
 
 
 def _parse_message(message: str | bytes) -> dict[str, Any]:
     """Parse a message. Raises `InputError` if it is not a JSON object of at most `_MAX_MESSAGE_BYTES`."""
     if len(message) > _MAX_MESSAGE_BYTES:
-        raise InputError(f"A message may have {_MAX_MESSAGE_BYTES} bytes, not {len(message)}.")
+        raise InputError(f"A message may have at most {_MAX_MESSAGE_BYTES} bytes, not {len(message)}.")
     try:
         wishes = json.loads(message)
     except (ValueError, RecursionError):

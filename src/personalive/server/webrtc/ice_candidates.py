@@ -34,7 +34,7 @@ def parse_candidate(text: str) -> RTCIceCandidate | None:
     """
     candidate = _parse_fields(text.removeprefix("a=").removeprefix("candidate:"))
     if candidate is None:
-        raise BadRequestError(f"This is no ICE candidate: {text[:120]!r}.")
+        raise BadRequestError(f"This is not an ICE candidate: {text[:120]!r}.")
     return candidate if _is_usable(candidate) else None
 
 

@@ -158,7 +158,7 @@ class Peer:
     def _require_ports(self) -> None:
         if not has_candidates(self._connection):
             raise ServiceUnavailableError(
-                "No UDP port is left for media: try again when a session or a viewer has gone, or serve with "
+                "No UDP port is left for media: try again when a session or a viewer has ended, or serve with "
                 "more --udp-ports.",
                 retry_after=_PORTS_RETRY_S,
             )

@@ -54,7 +54,9 @@ def check_sdp(sdp: str) -> None:
 def check_candidates(count: int) -> None:
     """Raise `BadRequestError` for more candidates in one body than a session takes."""
     if count > MAX_CANDIDATES:
-        raise BadRequestError(f"These are {count} candidates: a session takes {MAX_CANDIDATES}.")
+        raise BadRequestError(
+            f"The request has {count} candidates, and a session takes at most {MAX_CANDIDATES}."
+        )
 
 
 def _count_codec_lookups(section: list[str]) -> int:
@@ -76,4 +78,6 @@ def _count_attributes(section: Iterable[str]) -> Iterable[str]:
 
 def _require_at_most(count: int, limit: int, what: str) -> None:
     if count > limit:
-        raise BadRequestError(f"The SDP is too large: it has {count} {what}, and {limit} are taken.")
+        raise BadRequestError(
+            f"The SDP is too large: it has {count} {what}, and at most {limit} are accepted."
+        )

@@ -235,14 +235,14 @@ class Signaling:
         try:
             await asyncio.wait_for(peer.connected.wait(), limit)
         except TimeoutError:
-            await session.end("connect_timeout", f"No connection came about within {limit:g} s.")
+            await session.end("connect_timeout", f"The connection was not established within {limit:g} s.")
             return
         session.last_frame_at = time.monotonic()
         limit = self._settings.idle_timeout_s
         while not session.ended:
             await asyncio.sleep(_IDLE_POLL_S)
             if not session.paused and time.monotonic() - session.last_frame_at > limit:
-                await session.end("idle", f"No video came for {limit:g} s.")
+                await session.end("idle", f"No video arrived for {limit:g} s.")
 
     async def _watch_viewer(self, viewer: str, peer: Peer) -> None:
         """Disconnect a viewer who never connects; the connection itself notices one who is lost later."""
