@@ -211,6 +211,6 @@ def test_a_reference_that_is_no_text_is_refused(tmp_path: Path, depth: int) -> N
                 nested = [nested]
             body = {"sdp": "v=0", "type": "offer", "initialParameters": {"reference_id": nested}}
             answer = await client.post("/api/v1/webrtc/offer", json=body)
-            assert (answer.status_code, answer.json()["detail"]) == (422, "reference_id is text.")
+            assert (answer.status_code, answer.json()["detail"]) == (422, "reference_id must be text.")
 
     run(act)
