@@ -65,7 +65,7 @@ def test_so_is_all_of_it_together() -> None:
 
 def test_candidates_of_one_body_are_counted() -> None:
     check_candidates(MAX_CANDIDATES)
-    with pytest.raises(BadRequestError, match=f"a session takes {MAX_CANDIDATES}"):
+    with pytest.raises(BadRequestError, match=f"a session takes at most {MAX_CANDIDATES}"):
         check_candidates(MAX_CANDIDATES + 1)
 
 
