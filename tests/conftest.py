@@ -37,7 +37,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 PLUGIN = Path(__file__).parent / "plugin"
-LASTING = Path(__file__).parent / "offline" / "lasting_plugin"
+LASTING = Path(__file__).parent / "jobs" / "lasting_plugin"
 CLIP_FRAMES = 30
 CLIP_FPS = 25
 

@@ -43,7 +43,7 @@ def sent(grey: int, time: float, side: int = 64) -> SentFrame:
 
 def record(path: Path, frames: Sequence[SentFrame], fps: float = 25.0, **limits: Any) -> SessionRecorder:
     done = threading.Event()
-    limits.setdefault("longest_s", 60.0)
+    limits.setdefault("max_duration_s", 60.0)
     recorder = SessionRecorder(path, PROVENANCE, fps=fps, on_end=done.set, **limits)
     for frame in frames:
         recorder.put_frame(frame)
@@ -100,7 +100,7 @@ def test_another_size_midway_is_fitted(tmp_path: Path) -> None:
 
 def test_an_hour_is_the_most(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
-    recorder = record(path, [sent(k, k / 10) for k in range(30)], fps=10, longest_s=2.0)
+    recorder = record(path, [sent(k, k / 10) for k in range(30)], fps=10, max_duration_s=2.0)
     assert recorder.progress.frames == 20
     assert "after 2 s" in str(recorder.progress.note)
     assert len(greys(path)) == 20
@@ -109,7 +109,7 @@ def test_an_hour_is_the_most(tmp_path: Path) -> None:
 def test_a_disk_that_fills_up_ends_it_with_a_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     frames = [sent(k, k / 10) for k in range(60)]
-    recorder = record(path, frames, fps=10, least_free_bytes=10**18)
+    recorder = record(path, frames, fps=10, min_free_bytes=10**18)
     assert "nearly full" in str(recorder.progress.note)
     assert recorder.progress.error is None
     assert len(greys(path)) == recorder.progress.frames == 20
@@ -181,7 +181,7 @@ import time
 from pathlib import Path
 from tests.server.recordings.test_recording_manager import PROVENANCE, noise
 from personalive.server.recordings.recorder import SessionRecorder
-recorder = SessionRecorder(Path({str(path)!r}), PROVENANCE, fps=30, longest_s=60, on_end=lambda: None)
+recorder = SessionRecorder(Path({str(path)!r}), PROVENANCE, fps=30, max_duration_s=60, on_end=lambda: None)
 for frame in noise(150):
     recorder.put(frame)
 while recorder.tally.frames < 140:

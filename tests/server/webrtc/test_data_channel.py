@@ -45,24 +45,24 @@ class OneStream:
     """What a channel uses of a stream, and what was done to it."""
 
     def __init__(self) -> None:
-        self.session, self.done, self.reference_id = OneSession(), list[object](), "first"
+        self.pipeline_session, self.done, self.reference_id = OneSession(), list[object](), "first"
         self.listener: Callable[[Message], None] = lambda message: None
 
-    def listen(self, listener: Callable[[Message], None]) -> Callable[[], None]:
+    def add_message_listener(self, listener: Callable[[Message], None]) -> Callable[[], None]:
         self.listener = listener
         return lambda: None
 
-    def tell(self, message: Message) -> None:
+    def send_message(self, message: Message) -> None:
         self.listener(message)
 
-    async def pause(self, paused: bool) -> None:
+    async def set_paused(self, paused: bool) -> None:
         self.done.append(("pause", paused))
 
     async def reset(self) -> None:
         self.done.append("reset")
 
-    async def update(self, given: dict[str, object]) -> Parameters:
-        checked = build_parameters(Parameters, {**self.session.parameters.model_dump(), **given})
+    async def update_parameters(self, given: dict[str, object]) -> Parameters:
+        checked = build_parameters(Parameters, {**self.pipeline_session.parameters.model_dump(), **given})
         self.done.append(checked)
         return checked
 

@@ -39,12 +39,12 @@ def event(name: str, *, level: int = logging.INFO, **fields: object) -> None:
     _log.log(level, name, extra={_FIELDS_ATTRIBUTE: told})
 
 
-def configure_logging(log_format: LogFormat, level: str, session: TextIO | None = None) -> None:
-    """Write all log records from `level` up to the text stream `session`, by default stderr, one line each.
+def configure_logging(log_format: LogFormat, level: str, stream: TextIO | None = None) -> None:
+    """Write all log records from `level` up to the text stream `stream`, by default stderr, one line each.
 
     `level` is debug, info, warning or error. Libraries are logged from warning up, unless it is debug.
     """
-    handler = logging.StreamHandler(session or sys.stderr)
+    handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
