@@ -75,7 +75,9 @@ class _Faulty:
         return None
 
 
-@pytest.mark.parametrize(("surplus", "message"), [(1, "more frames than it was given"), (-1, "did not return 1 frames")])
+@pytest.mark.parametrize(
+    ("surplus", "message"), [(1, "more frames than it was given"), (-1, "did not return 1 frames")]
+)
 def test_a_pipeline_that_loses_count_is_found_out(surplus: int, message: str) -> None:
     info = PipelineInfo("faulty", "faulty", "", chunk_frames=4)
     session: Session[Any] = _Faulty(surplus)  # type: ignore[assignment]

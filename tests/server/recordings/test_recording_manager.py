@@ -183,8 +183,8 @@ from tests.server.recordings.test_recording_manager import PROVENANCE, noise
 from personalive.server.recordings.recorder import SessionRecorder
 recorder = SessionRecorder(Path({str(path)!r}), PROVENANCE, fps=30, max_duration_s=60, on_end=lambda: None)
 for frame in noise(150):
-    recorder.put(frame)
-while recorder.tally.frames < 140:
+    recorder.put_frame(frame)
+while recorder.progress.frames < 140:
     time.sleep(0.01)
 print("recording", flush=True)
 time.sleep(60)

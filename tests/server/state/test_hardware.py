@@ -38,7 +38,8 @@ def test_this_machine() -> None:
 
 def test_it_does_not_import_pytorch() -> None:
     check = (
-        "import sys; from personalive.server.state.hardware import read_hardware_info; print(read_hardware_info()); "
+        "import sys; from personalive.server.state.hardware import read_hardware_info; "
+        "print(read_hardware_info()); "
         "assert 'torch' not in sys.modules"
     )
     done = subprocess.run(

@@ -43,10 +43,13 @@ class DeployError(PersonaLiveError):
 def serve_cluster(
     config: ClusterConfig, settings: Settings, address: str | None, report: ReportProgress
 ) -> None:
-    """Serve on the Ray cluster at `address` until a signal comes; None is the cluster of this machine.
+    """Serve on a Ray cluster until a signal comes.
 
     Args:
-        report: Is called with sentences about the progress.
+        config: How many replicas there are, and what each takes of its machine.
+        settings: Settings of the service and of its replicas' servers.
+        address: Address of the cluster; None for the one of this machine.
+        report: Called with sentences about the progress.
 
     Raises:
         InputError: There is no cluster, or the pipeline or portrait of the settings cannot be used.

@@ -20,7 +20,11 @@ class PendingChunk(AnimatedChunk):
 
     def __init__(self, images: Future[Frames], stepped: messages.StepResult) -> None:
         # The base is frozen: its fields are set as its own constructor sets them.
-        for name, value in (("_pending_images", images), ("times", stepped.times), ("states", stepped.states)):
+        for name, value in (
+            ("_pending_images", images),
+            ("times", stepped.times),
+            ("states", stepped.states),
+        ):
             object.__setattr__(self, name, value)
         object.__setattr__(self, "seconds", stepped.seconds)
 

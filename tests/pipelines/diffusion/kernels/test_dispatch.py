@@ -28,7 +28,8 @@ def test_without_a_gpu_operations_are_pytorchs() -> None:
 def test_without_a_gpu_triton_is_not_asked_though_it_may_be_there() -> None:
     run(
         "import sys, torch\n"
-        "from personalive.pipelines.diffusion import pipeline\nfrom personalive.pipelines.diffusion.sampling import engine\n"
+        "from personalive.pipelines.diffusion import pipeline\n"
+        "from personalive.pipelines.diffusion.sampling import engine\n"
         "from personalive.pipelines.diffusion.kernels.dispatch import select_operations\n"
         "select_operations(torch.device('cpu'))\n"
         "assert 'triton' not in sys.modules\n"
@@ -41,7 +42,8 @@ def test_without_triton_the_pipeline_is_there_and_operations_are_pytorchs() -> N
         "import sys; sys.modules['triton'] = None\n"
         "import torch\n"
         "from unittest import mock\n"
-        "from personalive.pipelines.diffusion import pipeline\nfrom personalive.pipelines.diffusion.sampling import engine\n"
+        "from personalive.pipelines.diffusion import pipeline\n"
+        "from personalive.pipelines.diffusion.sampling import engine\n"
         "from personalive.pipelines.diffusion.kernels.dispatch import select_operations\n"
         "from personalive.pipelines.diffusion.kernels.operations import PLAIN_OPERATIONS\n"
         "with mock.patch('torch.cuda.get_device_capability', return_value=(9, 0)):\n"

@@ -38,7 +38,8 @@ handler.emit = lambda record: said.append(record.getMessage())
 logging.getLogger().addHandler(handler)
 parameters = PersonaLiveLoadParameters(batch_sessions=sessions)
 try:
-    result = run_benchmark(BenchmarkConfig(parameters, "released", whole=False, sessions=(sessions,), steps=3, warmup=1))
+    config = BenchmarkConfig(parameters, "released", whole=False, sessions=(sessions,), steps=3, warmup=1)
+    result = run_benchmark(config)
 except PipelineUnavailableError as error:
     print(json.dumps({"refused": str(error)}))
 else:
