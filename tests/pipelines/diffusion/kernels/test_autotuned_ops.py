@@ -90,11 +90,11 @@ def test_pictures(form: str, channels: int, side: int, count: int) -> None:
     x, update = random(count, channels, side, side), random(count, channels, side, side)
     bias, shift = random(channels), random(count, channels)
     with torch.no_grad():
-        summed, exact = (each.add_with_stats(x, update, bias) for each in (own, PLAIN_OPERATIONS))
+        summed, plain = (each.add_with_stats(x, update, bias) for each in (own, PLAIN_OPERATIONS))
         results = [
-            (summed.tensor, exact.tensor),
+            (summed.tensor, plain.tensor),
             (own.group_norm(summed, norm, silu=True, shift=shift),
-             PLAIN_OPERATIONS.group_norm(exact, norm, silu=True, shift=shift)),
+             PLAIN_OPERATIONS.group_norm(plain, norm, silu=True, shift=shift)),
             (own.batch_norm_relu(x, batch), PLAIN_OPERATIONS.batch_norm_relu(x, batch)),
         ]  # fmt: skip
         close(own.conv_relu(x, layer), PLAIN_OPERATIONS.conv_relu(x, layer))
