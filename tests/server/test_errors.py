@@ -158,4 +158,4 @@ def test_the_documented_schema_is_what_is_answered() -> None:
     told = application().openapi()["paths"]["/takes"]["post"]["responses"]
     assert {"200", "400", "401", "403", "408", "413", "422"} == set(told)
     reference = told["422"]["content"]["application/json"]["schema"]["$ref"]
-    assert reference.endswith("/Problem")
+    assert reference.endswith("/ErrorResponse")

@@ -191,7 +191,7 @@ def test_a_breakdown_is_told_and_frees_the_slot(capsys: pytest.CaptureFixture[st
         await live.feed(12)
         await asyncio.sleep(0.2)
         (stopped,) = live.said("stream_stopped")
-        assert "broke down" in stopped["error_message"]
+        assert "an error in the server" in stopped["error_message"]
         assert "as told" not in stopped["error_message"]  # the defect's own words are for the log
         assert live.stream.ended
         assert len(live.streams) == 0
