@@ -267,7 +267,9 @@ async def test_a_reference_that_is_forgotten_stays_where_it_streams(server: Runn
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"), [("fail_at", "an error in the server"), ("oom_at", "out of memory")], ids=["defect", "memory"]
+    ("fault", "said"),
+    [("fail_at", "an error in the server"), ("oom_at", "out of memory")],
+    ids=["defect", "memory"],
 )
 @alive
 async def test_a_session_that_breaks_down_ends_alone(server: RunningServer, fault: str, said: str) -> None:

@@ -43,13 +43,13 @@ class _JobCancelled(BaseException):
 class _Attempt:
     """A job between its phases. `next_phase` comes next; `result` is set when the job has ended."""
 
-    def __init__(self, bench: WorkerContext, task: JobTask) -> None:
+    def __init__(self, context: WorkerContext, task: JobTask) -> None:
         self.task = task
         self.next_phase: Phase | None = None
         self.result: JobResult | None = None
         self.background_call: BackgroundCall[None] | None = None
         """The call on another thread that runs the current phase."""
-        self._phases = bench.run_in_phases(task)
+        self._phases = context.run_in_phases(task)
 
     def advance(self) -> None:
         """Run one phase."""
@@ -82,8 +82,8 @@ class JobRunner:
     Call its methods only on the thread that made it.
     """
 
-    def __init__(self, bench: WorkerContext, jobs: JobSource) -> None:
-        self._context = bench
+    def __init__(self, context: WorkerContext, jobs: JobSource) -> None:
+        self._context = context
         self._source = jobs
         self._prepared: _Attempt | None = None
         self._running: _Attempt | None = None
@@ -91,7 +91,7 @@ class JobRunner:
         self._is_animating = self._stopped = False
         self._prefetched_at = 0.0
         self._thread = threading.current_thread()
-        bench.on_progress = self._on_progress
+        context.on_progress = self._on_progress
 
     def _on_progress(self, standing: JobProgress) -> None:
         if threading.current_thread() is not self._thread:

@@ -21,8 +21,8 @@ def run_locally(
 ) -> None:
     """Run all waiting jobs. `on_progress` is called often with the batch's stage or "", `on_result` per job."""
     with (
-        open_worker_context(cache_bytes, lambda standing: None) as bench,
-        open_runner(bench, _LocalJobSource(tracker, bench, on_progress, on_result)) as runner,
+        open_worker_context(cache_bytes, lambda standing: None) as context,
+        open_runner(context, _LocalJobSource(tracker, context, on_progress, on_result)) as runner,
     ):
         while not tracker.finished:
             if runner.run_next():
@@ -38,10 +38,10 @@ class _LocalJobSource:
     """Takes the jobs of a batch from the tracker for this process, and records their results."""
 
     def __init__(
-        self, batch: JobTracker, bench: WorkerContext, tell: Callable[[str], None], keep: ResultCallback
+        self, batch: JobTracker, context: WorkerContext, tell: Callable[[str], None], keep: ResultCallback
     ) -> None:
         self._tracker = batch
-        self._context = bench
+        self._context = context
         self._notify = tell
         self._store_result = keep
 

@@ -69,14 +69,14 @@ def run_on_ray(
     """
     on_progress("connecting to Ray")
     with connect(settings.address, settings.total_cpus) as ray:
-        crew = _RayExecutor(ray, tracker, settings, on_result)
+        executor = _RayExecutor(ray, tracker, settings, on_result)
         try:
             while not tracker.finished:
-                on_progress(crew.poll())
+                on_progress(executor.poll())
                 tracker.save()
-            crew.close()
+            executor.close()
         finally:
-            crew.kill()
+            executor.kill()
 
 
 class _WorkerHandle:

@@ -148,16 +148,16 @@ def open_worker_context(
 ) -> Iterator[WorkerContext]:
     """Yield a worker's context. Raises `MediaError` where no temporary files can be written."""
     with Workspace() as scratch, PipelineCache() as shared:
-        bench = WorkerContext(
+        context = WorkerContext(
             scratch, InputCache(scratch.make_folder("inputs"), cache_bytes), shared, on_progress
         )
-        yield bench
-        bench.remove_checkpoints()
+        yield context
+        context.remove_checkpoints()
 
 
 class _JobAttempt:
-    def __init__(self, bench: WorkerContext, task: JobTask) -> None:
-        self._context = bench
+    def __init__(self, context: WorkerContext, task: JobTask) -> None:
+        self._context = context
         self._task = task
         self._segments = 0
         self._frames = 0

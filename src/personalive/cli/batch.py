@@ -147,7 +147,7 @@ def batch(
     named = {"pipeline": pipeline, "weights": weights, "size": size, "segment_frames": segment_frames}
     defaults = {name: value for name, value in named.items() if value is not None} | parse_settings(settings)
     target = storage.resolve_uri(out, here)
-    crew = RayExecutorSettings(
+    ray_settings = RayExecutorSettings(
         address=ray,
         workers=workers,
         gpus=gpus_per_worker,
@@ -155,7 +155,11 @@ def batch(
         cache_bytes=round(cache_gb * _BYTES_PER_GB),
     )
     chosen = BatchSettings(
-        out=target, ray=crew, max_attempts=max_attempts, retry_failed=retry_failed, overwrite=overwrite
+        out=target,
+        ray=ray_settings,
+        max_attempts=max_attempts,
+        retry_failed=retry_failed,
+        overwrite=overwrite,
     )
     read = read_jobs([storage.resolve_uri(place, here) for place in jobs], target, defaults, pair.value)
     try:

@@ -56,8 +56,8 @@ class Components:
     @contextmanager
     def onloaded(self, name: str) -> Iterator[None]:
         """Keep the network of that name on the device for the time of the block."""
-        shelf = self.offloaded.get(name)
-        with shelf.onloaded(self.device) if shelf is not None else nullcontext():
+        module = self.offloaded.get(name)
+        with module.onloaded(self.device) if module is not None else nullcontext():
             yield
 
     def networks(self) -> dict[str, nn.Module]:

@@ -36,8 +36,8 @@ class IngressDependencies:
         cls, settings: Settings, controller: DeploymentHandle[Any], replicas: DeploymentHandle[Any]
     ) -> IngressDependencies:
         """Make the parts. Call it on the event loop that uses them."""
-        wire = ReplicaClient()
-        return cls(settings, controller, wire, ReplicaSet(controller, wire), SessionAdmission(replicas))
+        client = ReplicaClient()
+        return cls(settings, controller, client, ReplicaSet(controller, client), SessionAdmission(replicas))
 
     async def require_reference(self) -> None:
         """Raise `ServiceUnavailableError` while the portrait that the service was started with is not added yet."""

@@ -52,7 +52,7 @@ class ReplicaSet:
 
     def __init__(self, controller: DeploymentHandle[Any], client: ReplicaClient) -> None:
         self._controller = controller
-        self._wire = client
+        self._client = client
         self._known: dict[str, ReplicaStatus] = {}
 
     async def list_replicas(self) -> list[ReplicaStatus]:
@@ -63,7 +63,7 @@ class ReplicaSet:
 
     async def request(self, replica: ReplicaStatus, proxy_request: ProxyRequest) -> ProxyResponse:
         """Return the replica's answer. Raises `ReplicaUnreachableError`."""
-        return await self._wire.request(replica.address, replica.key, proxy_request)
+        return await self._client.request(replica.address, replica.key, proxy_request)
 
     async def request_any(self, proxy_request: ProxyRequest) -> ProxyResponse:
         """Return the answer of one replica, if possible a loaded one. Raises `NoReplicaError`."""
@@ -91,7 +91,7 @@ class ReplicaSet:
 
         async def one(member: ReplicaStatus) -> ReplicaReply | None:
             try:
-                answer = await self._wire.request(
+                answer = await self._client.request(
                     member.address, member.key, proxy_request, timeout=_AGGREGATE_TIMEOUT_S
                 )
             except ReplicaUnreachableError:
@@ -125,5 +125,5 @@ class ReplicaSet:
         self, replica: ReplicaStatus, proxy_request: ProxyRequest
     ) -> AsyncIterator[StreamingProxyResponse]:
         """Yield the replica's answer as it arrives. Raises `ReplicaUnreachableError`."""
-        async with self._wire.stream(replica.address, replica.key, proxy_request) as answer:
+        async with self._client.stream(replica.address, replica.key, proxy_request) as answer:
             yield answer

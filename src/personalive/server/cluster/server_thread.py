@@ -65,16 +65,16 @@ class ServerThread:
 
     async def wait_ended(self, session_id: str) -> None:
         """Wait until that session has ended, if there is one. Call it on the server's event loop."""
-        stream = self.server.sessions.get(session_id)
-        if stream is None:
+        session = self.server.sessions.get(session_id)
+        if session is None:
             return
         done = asyncio.Event()
 
-        async def tell(stream: ServerSession) -> None:
-            del stream
+        async def tell(session: ServerSession) -> None:
+            del session
             done.set()
 
-        stream.on_end.append(tell)
+        session.on_end.append(tell)
         await done.wait()
 
     async def wait_empty(self) -> None:

@@ -73,10 +73,10 @@ class SessionManager:
 
     def require(self, id: str) -> ServerSession:
         """Return the live session with that id. Raises `UnknownSessionError` where there is none."""
-        stream = self.get(id)
-        if stream is None:
+        session = self.get(id)
+        if session is None:
             raise UnknownSessionError
-        return stream
+        return session
 
     @contextlib.contextmanager
     def reserve_slot(self, is_ready: Callable[[Pipeline[Any, Any]], bool]) -> Iterator[Pipeline[Any, Any]]:
@@ -110,16 +110,16 @@ class SessionManager:
         if any(self._count_taken(worker) < self._limit_per_worker for worker in serving):
             return
         silent = [
-            stream
-            for stream in self._sessions.values()
-            if stream.worker in serving and not stream.paused and stream.silent_for_s >= _SILENCE_TIMEOUT_S
+            session
+            for session in self._sessions.values()
+            if session.worker in serving and not session.paused and session.silent_for_s >= _SILENCE_TIMEOUT_S
         ]
         if silent:
-            longest = max(silent, key=lambda stream: stream.silent_for_s)
+            longest = max(silent, key=lambda session: session.silent_for_s)
             await longest.end("taken_over", "No video arrived any more, and another client needed the slot.")
 
     def _count_sessions(self, worker: PipelineWorker) -> int:
-        live = sum(stream.worker is worker for stream in self._sessions.values())
+        live = sum(session.worker is worker for session in self._sessions.values())
         return live + self._opening[worker]
 
     def _count_taken(self, worker: PipelineWorker) -> int:
@@ -155,23 +155,23 @@ class SessionManager:
             raise self._capacity_error()
         self._opening[worker] += 1
         try:
-            session = await self._open_pipeline_session(worker, pipeline, reference, checked)
-            stream = ServerSession(
+            pipeline_session = await self._open_pipeline_session(worker, pipeline, reference, checked)
+            session = ServerSession(
                 self._id_prefix + secrets.token_urlsafe(12),
-                session,
+                pipeline_session,
                 pipeline.info,
                 reference_id,
                 worker=worker,
                 metrics=self._metrics,
                 watermark=self._watermark,
             )
-            stream.on_end.append(self._on_session_end)
-            self._sessions[stream.id] = stream
+            session.on_end.append(self._on_session_end)
+            self._sessions[session.id] = session
         finally:
             self._opening[worker] -= 1
         self._metrics.count_session_opened()
-        logs.event("session_opened", session=stream.id, pipeline=pipeline.info.id, reference=reference_id)
-        return stream
+        logs.event("session_opened", session=session.id, pipeline=pipeline.info.id, reference=reference_id)
+        return session
 
     @staticmethod
     async def _open_pipeline_session(
@@ -193,9 +193,9 @@ class SessionManager:
         self, message: str, reason: str = "server", *, worker: PipelineWorker | None = None
     ) -> None:
         """End every session, or those of one worker, and send `message` to their clients."""
-        ending = [stream for stream in self.all() if worker is None or stream.worker is worker]
+        ending = [session for session in self.all() if worker is None or session.worker is worker]
         ended = await asyncio.gather(
-            *(stream.end(reason, message) for stream in ending), return_exceptions=True
+            *(session.end(reason, message) for session in ending), return_exceptions=True
         )
         for error in ended:
             if isinstance(error, Exception):  # the other sessions have ended nevertheless

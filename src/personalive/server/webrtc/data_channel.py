@@ -57,24 +57,24 @@ class DataChannel:
                 self._send_error(str(error))
 
     async def _apply(self, values: dict[str, Any]) -> None:
-        stream = self._session
+        session = self._session
         done: dict[str, Any] = {}
-        fields = type(stream.pipeline_session.parameters).model_fields
+        fields = type(session.pipeline_session.parameters).model_fields
         parameters = {name: value for name, value in values.items() if name in fields}
         if "paused" in values:
             done["paused"] = _read_bool(values, "paused")
-            await stream.set_paused(done["paused"])
+            await session.set_paused(done["paused"])
         if "reset_cache" in values and _read_bool(values, "reset_cache"):
-            await stream.reset()
+            await session.reset()
             done["reset_cache"] = True
         if "reference_id" in values:
-            await self._switch_reference(stream, read_text(values, "reference_id"))
-            done["reference_id"] = stream.reference_id
+            await self._switch_reference(session, read_text(values, "reference_id"))
+            done["reference_id"] = session.reference_id
         if parameters:
-            checked = await stream.update_parameters(parameters)
+            checked = await session.update_parameters(parameters)
             done |= checked.model_dump(mode="json", include=set(parameters))
         if done:
-            stream.send_message({"type": "parameters_updated", **done})
+            session.send_message({"type": "parameters_updated", **done})
         unknown = sorted(set(values) - set(fields) - {"paused", "reset_cache", "reference_id"})
         if unknown:
             known = ", ".join(["paused", "reset_cache", "reference_id", *fields])

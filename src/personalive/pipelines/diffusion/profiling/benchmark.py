@@ -102,16 +102,16 @@ def run_benchmark(config: BenchmarkConfig, report: LoadProgressCallback | None =
     pipeline, read, warmed = load_and_build(config, device, warmed_up)
     with pipeline:
         engine = pipeline.engine
-        bench = EngineBenchmark(engine)
+        benchmark = EngineBenchmark(engine)
         fused = time.perf_counter()
-        first = bench.measure_first_chunk()
+        first = benchmark.measure_first_chunk()
         whole = SessionBenchmark(pipeline) if config.whole else None
         steps = tuple(
-            _measure_row(config, bench, whole, sessions, keyframes)
+            _measure_row(config, benchmark, whole, sessions, keyframes)
             for sessions in config.sessions
             for keyframes in config.keyframes
         )
-        bench.close()
+        benchmark.close()
         return BenchmarkResult(
             device=device_name(device),
             torch=torch.__version__,
@@ -128,7 +128,7 @@ def run_benchmark(config: BenchmarkConfig, report: LoadProgressCallback | None =
             memory_note=engine.plan.description,
             planned_gb=engine.plan.need / 1e9,
             recorded=stages.count_graphs()
-            if isinstance(stages := bench.untimed_stages, GraphedStages)
+            if isinstance(stages := benchmark.untimed_stages, GraphedStages)
             else {},
             faces=None if whole is None else _compute_face_share(whole),
             steps=steps,
@@ -137,7 +137,7 @@ def run_benchmark(config: BenchmarkConfig, report: LoadProgressCallback | None =
 
 def _measure_row(
     config: BenchmarkConfig,
-    bench: EngineBenchmark,
+    benchmark: EngineBenchmark,
     whole: SessionBenchmark | None,
     sessions: int,
     keyframes: int,
@@ -149,7 +149,7 @@ def _measure_row(
     def measured(one: EngineBenchmark | SessionBenchmark) -> StepTimes:
         return one.measure(sessions=sessions, keyframes=keyframes, steps=config.steps, warmup=warmup)
 
-    networks = measured(bench)
+    networks = measured(benchmark)
     return BenchmarkRow(None if whole is None else measured(whole), networks)
 
 

@@ -45,14 +45,14 @@ async def status(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> aggre
     return aggregate.merge_status(await deps.replicas.request_all(proxy_request), wanted)
 
 
-async def _request_busiest(fleet: ReplicaSet, proxy_request: ProxyRequest) -> ProxyResponse:
+async def _request_busiest(replicas: ReplicaSet, proxy_request: ProxyRequest) -> ProxyResponse:
     """Return the answer of the replica with most sessions: what it accepts, the others accept too.
 
     Raises `NoReplicaError`.
     """
-    for member in sorted(await fleet.list_replicas(), key=_session_count_key, reverse=True):
+    for member in sorted(await replicas.list_replicas(), key=_session_count_key, reverse=True):
         try:
-            return await fleet.request(member, proxy_request)
+            return await replicas.request(member, proxy_request)
         except ReplicaUnreachableError:
             continue
     raise NoReplicaError
