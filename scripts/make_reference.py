@@ -261,7 +261,7 @@ def rest_page() -> str:
 
 The server itself shows this under `/docs`, to try, and as an OpenAPI document under `/openapi.json`. With an
 API key, send `Authorization: Bearer KEY`. Any request may be answered with {", ".join(sorted(everywhere))}; the
-body of an error is a [Problem](#problem).
+body of an error is a [ErrorResponse](#errorresponse).
 """
     rows = (
         (

@@ -184,7 +184,7 @@ def test_times_never_decrease_from_call_to_call(session: LiveSession, frames: Im
 
 def test_sizes_do_not_mix_within_a_chunk(session: LiveSession, frames: Image) -> None:
     session.step(frames[0])
-    with pytest.raises(InputError, match="one size"):
+    with pytest.raises(InputError, match="the same size"):
         session.step(frames[1, :100])
 
 

@@ -57,13 +57,13 @@ def test_a_home_that_may_not_be_entered_is_none(homeless: Path, monkeypatch: pyt
 def test_others_may_write_there(homeless: Path) -> None:
     homeless.mkdir()
     homeless.chmod(0o777)
-    with pytest.raises(InputError, match=r"not yours alone.*PERSONALIVE_HOME"):
+    with pytest.raises(InputError, match=r"open to others.*PERSONALIVE_HOME"):
         cache_dir()
 
 
 def test_a_link_leads_to_somebody_elses(homeless: Path, tmp_path: Path) -> None:
     homeless.symlink_to(tmp_path)
-    with pytest.raises(InputError, match="not yours alone"):
+    with pytest.raises(InputError, match="open to others"):
         cache_dir()
 
 
@@ -72,7 +72,7 @@ def test_somebody_else_made_it(homeless: Path) -> None:
     homeless.mkdir(mode=0o700)
     if sys.platform != "win32":
         os.chown(homeless, 12345, 0)
-    with pytest.raises(InputError, match="not yours alone"):
+    with pytest.raises(InputError, match="open to others"):
         cache_dir()
 
 

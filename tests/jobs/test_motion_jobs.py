@@ -95,7 +95,7 @@ def test_ctrl_c_leaves_nothing(
         ({"output": "nonesuch/out.safetensors"}, "does not exist"),
         ({"size": 100}, "multiple of 64"),
         ({"start": 2.0, "end": 1.0}, "must come after"),
-        ({"parameters": {"expression": 1.0}}, "expression matters when"),
+        ({"parameters": {"expression": 1.0}}, "expression is a parameter for animating"),
         ({"parameters": {"nonesuch": 1.0}}, "no parameter 'nonesuch'"),
         ({"driving": "nonesuch.mp4"}, "does not exist"),
     ],
