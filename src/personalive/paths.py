@@ -87,5 +87,6 @@ def _temporary_cache_dir() -> Path:
 def _require_private(folder: Path) -> None:
     if not is_private_dir(folder, forbidden_mode=_GROUP_OR_OTHER_WRITE):
         raise InputError(
-            f"{folder} belongs to another user or is open to others: set PERSONALIVE_HOME to a folder that only you can use."
+            f"{folder} belongs to another user or is open to others: "
+            "set PERSONALIVE_HOME to a folder that only you can use."
         )
