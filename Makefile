@@ -34,7 +34,7 @@ numerics: $(TESTABLE)
 lint: $(TESTABLE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/python scripts/check_types.py
 	$(BIN)/python scripts/make_reference.py --check
 	$(BIN)/python scripts/make_badges.py --check
