@@ -26,14 +26,14 @@ _PNG_RESPONSE = {"image/png": {"schema": {"type": "string", "format": "binary"}}
 )
 async def picture(session_id: str, server: ServerDep) -> Response:
     """Return the frame that a session sent last, as a PNG that says it is synthetic; 409 before the first."""
-    stream = server.sessions.require(session_id)
-    frame = stream.last_sent
+    session = server.sessions.require(session_id)
+    frame = session.last_sent
     if frame is None:
         raise ConflictError("No frame has been sent yet: try again in a moment.")
     sha256 = None
     with contextlib.suppress(NotFoundError):  # the reference was deleted after the session was opened
-        sha256 = server.references.get(stream.reference_id).sha256
-    png = await asyncio.to_thread(_encode_png, frame.image, make_provenance(stream.pipeline_info, sha256))
+        sha256 = server.references.get(session.reference_id).sha256
+    png = await asyncio.to_thread(_encode_png, frame.image, make_provenance(session.pipeline_info, sha256))
     return Response(png, media_type="image/png")
 
 

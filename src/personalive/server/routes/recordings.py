@@ -34,12 +34,12 @@ class RecordingList(BaseModel):
 )
 async def start(session_id: str, server: ServerDep, request: RecordingRequest | None = None) -> RecordingInfo:
     """Record what a session sends, from its next frame on, as an H.264 file that says it is synthetic."""
-    stream = server.sessions.require(session_id)
+    session = server.sessions.require(session_id)
     sha256 = None
     with contextlib.suppress(NotFoundError):  # the reference was deleted after the session was opened
-        sha256 = server.references.get(stream.reference_id).sha256
+        sha256 = server.references.get(session.reference_id).sha256
     fps = DEFAULT_FPS if request is None else request.fps
-    return await server.recordings.start(stream, fps=fps, reference_sha256=sha256)
+    return await server.recordings.start(session, fps=fps, reference_sha256=sha256)
 
 
 @router.delete("/sessions/{session_id}/recording", responses=error_responses(404))

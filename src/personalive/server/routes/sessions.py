@@ -65,7 +65,7 @@ async def live(server: ServerDep) -> SessionList:
     """Return every live session with its figures."""
     stalls = server.loop_lag
     return SessionList(
-        sessions=[_make_session_info(stream) for stream in server.sessions.all()],
+        sessions=[_make_session_info(session) for session in server.sessions.all()],
         max_sessions=server.sessions.limit,
         longest_stall_ms=None if stalls is None else round(1000 * stalls.max_lag_s, 2),
     )

@@ -14,7 +14,7 @@ from personalive.server.errors import error_responses
 from personalive.server.webrtc.ice import make_ice_servers
 from personalive.server.webrtc.peer import Candidate
 from personalive.server.webrtc.sdp_limits import MAX_CANDIDATES, MAX_SDP_CHARACTERS
-from personalive.server.webrtc.signaling import CLIENT_DISCONNECTED
+from personalive.server.webrtc.signaling import CLIENT_LEFT_EARLY
 
 router = APIRouter(prefix="/api/v1/webrtc", tags=["webrtc"])
 
@@ -63,12 +63,12 @@ async def servers(server: ServerDep) -> IceServers:
 @router.post("/offer", responses=error_responses(400, 404, 409, 503))
 async def offer(offered: Offer, server: ServerDep, request: Request) -> Answer:
     """Open a session: video in, animated video back, and a data channel named `parameters`."""
-    stream, sdp = await run_until_disconnect(
+    session, sdp = await run_until_disconnect(
         request,
         server.signaling.answer_offer(offered.sdp, offered.initialParameters or {}, send=True),
-        on_disconnect=lambda opened: opened[0].end(CLIENT_DISCONNECTED),
+        on_disconnect=lambda opened: opened[0].end(CLIENT_LEFT_EARLY),
     )
-    return Answer(sdp=sdp, sessionId=stream.id)
+    return Answer(sdp=sdp, sessionId=session.id)
 
 
 @router.patch("/offer/{session_id}", status_code=204, responses=error_responses(400, 404))
@@ -81,7 +81,7 @@ async def trickle(session_id: str, found: Candidates, server: ServerDep) -> Resp
 @router.delete("/offer/{session_id}", status_code=204)
 async def close(session_id: str, server: ServerDep) -> Response:
     """Close a session. It is no error if the session has ended already or never existed."""
-    stream = server.sessions.get(session_id)
-    if stream is not None:
-        await stream.end("client_closed")
+    session = server.sessions.get(session_id)
+    if session is not None:
+        await session.end("client_closed")
     return Response(status_code=204)

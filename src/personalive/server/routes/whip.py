@@ -28,7 +28,7 @@ from personalive.server.sessions.session import ServerSession
 from personalive.server.webrtc.ice import make_ice_servers
 from personalive.server.webrtc.peer import Candidate
 from personalive.server.webrtc.sdp_limits import check_candidates, check_sdp
-from personalive.server.webrtc.signaling import CLIENT_DISCONNECTED
+from personalive.server.webrtc.signaling import CLIENT_LEFT_EARLY
 
 router = APIRouter(tags=["broadcast"])
 
@@ -107,12 +107,12 @@ Fragment = Annotated[str, Depends(_read_fragment)]
 async def push(request: Request, server: ServerDep, sdp: Sdp, reference_id: str | None = None) -> Response:
     """Push a camera: open a session."""
     given = {} if reference_id is None else {"reference_id": reference_id}
-    stream, answer = await run_until_disconnect(
+    session, answer = await run_until_disconnect(
         request,
         server.signaling.answer_offer(sdp, given, send=False, timeout=_ANSWER_TIMEOUT_S),
-        on_disconnect=lambda opened: opened[0].end(CLIENT_DISCONNECTED),
+        on_disconnect=lambda opened: opened[0].end(CLIENT_LEFT_EARLY),
     )
-    return _make_created_response(answer, f"/whip/{stream.id}", stream, server)
+    return _make_created_response(answer, f"/whip/{session.id}", session, server)
 
 
 @router.post(
@@ -127,13 +127,13 @@ async def pull(request: Request, server: ServerDep, sdp: Sdp, session: str | Non
     live = server.sessions.all()
     if session is None and not live:
         raise ConflictError("No session streams: push a camera to /whip first.")
-    stream = live[-1] if session is None else server.sessions.require(session)
+    watched = live[-1] if session is None else server.sessions.require(session)
     viewer, answer = await run_until_disconnect(
         request,
-        server.signaling.answer_viewer(sdp, stream),
+        server.signaling.answer_viewer(sdp, watched),
         on_disconnect=lambda opened: server.signaling.remove_viewer(opened[0]),
     )
-    return _make_created_response(answer, f"/whep/{viewer}", stream, server)
+    return _make_created_response(answer, f"/whep/{viewer}", watched, server)
 
 
 @router.options("/whip", status_code=204, operation_id="whip_options")

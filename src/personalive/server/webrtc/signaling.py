@@ -26,7 +26,7 @@ from personalive.server.webrtc.nat import add_public_candidates
 from personalive.server.webrtc.peer import Candidate, Peer
 from personalive.server.webrtc.sdp_limits import check_sdp
 
-CLIENT_DISCONNECTED = "client_left"
+CLIENT_LEFT_EARLY = "client_left"
 """The reason with which a session ends if its client disconnects before its offer is answered."""
 _IDLE_POLL_S = 1.0
 _RESTART_RETRY_S = 2
@@ -94,31 +94,31 @@ class Signaling:
         )
         try:
             async with asyncio.timeout(timeout):
-                stream = await self._open_session(reference_id, parameters)
+                session = await self._open_session(reference_id, parameters)
         except TimeoutError:
             raise ServiceUnavailableError(
                 "The portrait is still being prepared, or the pipeline is busy: offer again.",
                 retry_after=_LOADING_RETRY_S,
             ) from None
-        peer = self._make_peer(stream, stream.end)
-        self._peers[stream.id] = peer
-        stream.on_end.append(self._on_session_end)
+        peer = self._make_peer(session, session.end)
+        self._peers[session.id] = peer
+        session.on_end.append(self._on_session_end)
         try:
             peer.receive_media()
-            peer.accept_channels(self._make_channel_handler(stream))
+            peer.accept_channels(self._make_channel_handler(session))
             answer = await peer.answer(sdp, receive=True, send=send)
         except asyncio.CancelledError:
-            await asyncio.shield(stream.end(CLIENT_DISCONNECTED))
+            await asyncio.shield(session.end(CLIENT_LEFT_EARLY))
             raise
         except ServiceUnavailableError:
-            await stream.end("no_ports")
+            await session.end("no_ports")
             raise
         except BaseException:
-            await stream.end("bad_offer")
+            await session.end("bad_offer")
             raise
-        stream.last_frame_at = time.monotonic()  # idle time counts from now on
-        self._spawn(self._watch_session(stream, peer))
-        return stream, add_public_candidates(answer, self._settings.public_ip)
+        session.last_frame_at = time.monotonic()  # idle time counts from now on
+        self._spawn(self._watch_session(session, peer))
+        return session, add_public_candidates(answer, self._settings.public_ip)
 
     def _require_pipeline(self) -> None:
         if self._pipelines.pipeline is not None:
@@ -251,11 +251,11 @@ class Signaling:
         except TimeoutError:
             await self.remove_viewer(viewer)
 
-    async def _on_session_end(self, stream: ServerSession) -> None:
-        viewers = [viewer for viewer, (_, session) in self._viewers.items() if session == stream.id]
+    async def _on_session_end(self, session: ServerSession) -> None:
+        viewers = [viewer for viewer, (_, watched) in self._viewers.items() if watched == session.id]
         for viewer in viewers:
             await self.remove_viewer(viewer)
-        peer = self._peers.pop(stream.id, None)
+        peer = self._peers.pop(session.id, None)
         if peer is not None:
             # The last messages must still be sent, and closing a connection may take seconds.
             self._spawn(self._close_later(peer))

@@ -152,8 +152,8 @@ class DiffusionEngine:
         self.mode, self.warning = check_compiler(mode, components.device)
         """The acceleration (off, graphs or full), and why it is not the one asked for, or None."""
         # A recording can copy from page-locked host memory only.
-        as_they_are = () if streamed is None or streamed.pinned else ("predict",)
-        self.stages: Stages = accelerate(self.eager_stages, self.mode, as_they_are)
+        uncaptured = () if streamed is None or streamed.pinned else ("predict",)
+        self.stages: Stages = accelerate(self.eager_stages, self.mode, uncaptured)
         """The parts of a step that run on the device; may be replaced between two steps."""
 
     def noise_shape(self, frames: int) -> tuple[int, ...]:
@@ -172,29 +172,30 @@ class DiffusionEngine:
 
         Sessions beyond the number that was prepared for are stepped in turn, so that nobody waits for compiling.
         """
-        anybody = self.mode == "off" and self.plan.recorded
-        most = len(inputs) if anybody else self.plan.batch_sessions
-        if len(inputs) > most:
-            parts = (inputs[begin : begin + most] for begin in range(0, len(inputs), most))
+        any_batch_size = self.mode == "off" and self.plan.recorded
+        batch_size = len(inputs) if any_batch_size else self.plan.batch_sessions
+        if len(inputs) > batch_size:
+            parts = (inputs[begin : begin + batch_size] for begin in range(0, len(inputs), batch_size))
             return [output for part in parts for output in self.step(part)]
-        looked = iter(
+        extracted = iter(
             self.extract_motion_features(
                 [each.driving for each in inputs if isinstance(each.driving, DrivingFrames)]
             )
         )
         with exact_float32(), self._attention_backend():
-            perceived = [
-                each.driving if isinstance(each.driving, MotionFeatures) else next(looked) for each in inputs
+            features = [
+                each.driving if isinstance(each.driving, MotionFeatures) else next(extracted)
+                for each in inputs
             ]
             ready = [
                 index
                 for index, each in enumerate(inputs)
-                if each.state.driver is not None or bool(perceived[index].valid.any())
+                if each.state.driver is not None or bool(features[index].valid.any())
             ]
             outputs: list[StepOutput | None] = [None] * len(inputs)
             if ready:
                 stepped = self._animate_ready(
-                    [inputs[index] for index in ready], [perceived[index] for index in ready]
+                    [inputs[index] for index in ready], [features[index] for index in ready]
                 )
                 for index, output in zip(ready, stepped, strict=True):
                     outputs[index] = output
@@ -227,8 +228,8 @@ class DiffusionEngine:
             )
             for each, (_, motion, _), pose, noise in zip(inputs, driven, poses, noises, strict=True)
         ]
-        most = self.parameters.max_keyframes
-        outputs = denoise(self.components, self.stages, self.scheduler, windows, most)
+        batch_size = self.parameters.max_keyframes
+        outputs = denoise(self.components, self.stages, self.scheduler, windows, batch_size)
         images = self._decode_outputs(outputs, [each.trace for each in inputs])
         return [
             StepOutput(SessionState(output.state, driver), image, seen.valid)

@@ -76,14 +76,14 @@ def download_weights(
     """
     root, retry = root or layout.default_weights_dir(), retry or RetryPolicy()
     files = files_of_set(tiny=tiny, revisions=revisions)
-    open_before = undecided_files(root, files)
-    outcome = _fetch_missing(root, needed_files(root, files), open_before, progress, retry)
-    if not open_before or not decide_base_unet(root):
+    undecided = undecided_files(root, files)
+    outcome = _fetch_missing(root, needed_files(root, files), undecided, progress, retry)
+    if not undecided or not decide_base_unet(root):
         return outcome
     ProgressTracker(progress).note(
         "the denoising UNet leaves entries to the base UNet, so that is fetched too"
     )
-    files = tuple(dict.fromkeys((*needed_files(root, files), *open_before)))
+    files = tuple(dict.fromkeys((*needed_files(root, files), *undecided)))
     more = _fetch_missing(root, files, (), progress, retry, first=False)
     return replace(
         more,
@@ -104,18 +104,18 @@ def _fetch_missing(
 ) -> DownloadResult:
     """Fetch those files that are missing; `later` may have to follow. Raises the errors of `download_weights`."""
     tally = ProgressTracker(progress)
-    open_questions = unverified(root, files)
-    if not open_questions:
+    unverified_files = unverified(root, files)
+    if not unverified_files:
         return DownloadResult(root, kept=present_files(root, files), asked=False)
     hub = HubClient()
     try:
-        listings = _list_repositories(hub, open_questions, tally, retry)
+        listings = _list_repositories(hub, unverified_files, tally, retry)
     except OfflineError as error:
-        _check_present(root, open_questions, error)
+        _check_present(root, unverified_files, error)
         tally.note(str(error))
         return DownloadResult(root, kept=present_files(root, files), asked=False, checked=False)
     with lock_folder(root, tally) as staging:
-        _check_still_verified(root, files, open_questions)
+        _check_still_verified(root, files, unverified_files)
         plan = compare(root, files, listings, tally, later=_total_size(later))
         if first and plan.items:
             tally.note(layout.LICENCES)
@@ -153,15 +153,15 @@ def plan_download(
     )
     every = files_of_set(tiny=tiny, revisions=revisions)
     files = needed_files(root, every)
-    open_questions = unverified(root, files)
-    later = _total_size(undecided_files(root, every)) if open_questions else 0
+    unverified_files = unverified(root, files)
+    later = _total_size(undecided_files(root, every)) if unverified_files else 0
     try:
-        listings = _list_repositories(HubClient(), open_questions, tally, retry) if open_questions else {}
+        listings = _list_repositories(HubClient(), unverified_files, tally, retry) if unverified_files else {}
     except OfflineError as error:
-        _check_present(root, open_questions, error)
+        _check_present(root, unverified_files, error)
         tally.note(str(error))
         return DownloadPlan(root, present_files(root, files), later=later)
-    _check_still_verified(root, files, open_questions)
+    _check_still_verified(root, files, unverified_files)
     return compare(root, files, listings, tally, thorough=False, later=later)
 
 
@@ -173,11 +173,11 @@ def _check_present(root: Path, files: Sequence[PublishedFile], error: OfflineErr
 
 
 def _check_still_verified(
-    root: Path, files: Sequence[PublishedFile], undecided: Sequence[PublishedFile]
+    root: Path, files: Sequence[PublishedFile], unverified_before: Sequence[PublishedFile]
 ) -> None:
     """Raise `DownloadError` when a file changed during the request for others, or while waiting for the lock."""
     for file in unverified(root, files):
-        if file not in undecided:
+        if file not in unverified_before:
             changed = file.find_in(root) or root / file.folder / file.names[-1]
             raise DownloadError(f"{changed} was changed meanwhile: run the same command again.")
 
