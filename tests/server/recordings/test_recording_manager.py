@@ -157,7 +157,7 @@ from tests.server.recordings.test_recording_manager import noise, record
 frames = noise(90)
 resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000))
 recorder = record(Path({str(path)!r}), frames, fps=30)
-print(recorder.tally.error, recorder.tally.note, recorder.tally.frames, sep="\\n")
+print(recorder.progress.error, recorder.progress.note, recorder.progress.frames, sep="\\n")
 """
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT
