@@ -84,7 +84,7 @@ class Noted(OffloadedModule):
         super().__init__(network)
         self.times = 0
 
-    def taken(self, device: torch.device):  # type: ignore[no-untyped-def]
+    def onloaded(self, device: torch.device):  # type: ignore[no-untyped-def]
         self.times += 1
         return super().onloaded(device)
 
