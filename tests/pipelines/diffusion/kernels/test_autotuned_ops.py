@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from personalive.pipelines.diffusion.kernels.autotuned_ops import (
     AutotunedOperations,
     FusedOperations,
-    LinearGegluKernel,
 )
 from personalive.pipelines.diffusion.kernels.choice_cache import KernelChoiceCache
 from personalive.pipelines.diffusion.kernels.operations import (
     PLAIN_OPERATIONS,
+    LinearGegluKernel,
     PlainOperations,
     TensorWithStats,
 )
@@ -38,7 +38,7 @@ class Fused(PlainOperations):
 
     fuses_residual_matmul = True
 
-    def products(self, tokens: Tensor, weight: Tensor) -> dict[str, LinearGegluKernel]:
+    def linear_geglu_kernels(self, tokens: Tensor, weight: Tensor) -> dict[str, LinearGegluKernel]:
         return {"pointers": PLAIN_OPERATIONS.linear_geglu} if weight.shape[1] == tokens.shape[-1] else {}
 
 

@@ -19,15 +19,15 @@ from personalive.pipelines.diffusion.kernels.fp8 import (
 from personalive.pipelines.diffusion.kernels.operations import (
     PLAIN_OPERATIONS,
     ConvLayer,
+    Kernels,
     LayerNormOutput,
+    LinearGegluKernel,
     Operations,
     TensorWithStats,
 )
 from personalive.pipelines.diffusion.kernels.selector import PYTORCH, KernelSelector, ProblemKey
 
 Result = TypeVar("Result")
-LinearGegluKernel = Callable[..., Tensor]
-Kernels = dict[str, Callable[[], Tensor]]
 
 _FUSED = "fused"
 _WORTH_MS = 0.02

@@ -23,6 +23,10 @@ from personalive.pipelines.diffusion.kernels.fp8 import (
 )
 
 ConvLayer = nn.Conv2d | nn.ConvTranspose2d | Float8Convolution
+Kernels = dict[str, Callable[[], Tensor]]
+"""Kernels that compute the same, by name, with the one that is probably fastest first."""
+LinearGegluKernel = Callable[..., Tensor]
+"""Tokens, an interleaved weight and bias and, for codes, factors and a gain → GEGLU; see `linear_geglu`."""
 
 
 class LayerNormOutput(NamedTuple):

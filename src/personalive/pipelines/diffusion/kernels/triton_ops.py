@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,7 +28,10 @@ from personalive.pipelines.diffusion.kernels.layer_norm import layer_norm
 from personalive.pipelines.diffusion.kernels.operations import (
     PLAIN_OPERATIONS,
     ConvLayer,
+    Kernels,
     LayerNormOutput,
+    LinearGegluKernel,
+    PlainOperations,
     TensorWithStats,
 )
 from personalive.pipelines.diffusion.kernels.token_ops import (
@@ -40,22 +41,17 @@ from personalive.pipelines.diffusion.kernels.token_ops import (
     temporal_attention,
 )
 
-LinearGegluKernel = Callable[..., Tensor]
-"""Tokens, an interleaved weight and bias and, for codes, factors and a gain → GEGLU; see `linear_geglu`."""
-Forms = dict[str, Callable[[], Tensor]]
-"""Kernels that compute the same, by name, with the one that is probably fastest first."""
-
 
 def _is_supported(tensor: Tensor) -> bool:
     return tensor.is_cuda or IS_INTERPRETED
 
 
-class TritonOperations:
+class TritonOperations(PlainOperations):
     """Operations with fewer kernels than PyTorch's, and without its intermediate results.
 
     Group norm takes three kernels, attention in a wide head one between two products, all others one. PyTorch
-    computes what a kernel does not support: tensors on a CPU, too many frames, norms without weights, this family
-    of GPUs.
+    computes what a kernel does not support (tensors on a CPU, too many frames, norms without weights, this family
+    of GPUs) and the operations that no kernel here surpasses.
     """
 
     fuses_residual_matmul = True
@@ -105,9 +101,9 @@ class TritonOperations:
             return pixels.transpose(1, 2).unflatten(2, x.shape[2:]), None
         return F.conv2d(x, layer.weight, None, layer.stride, layer.padding), layer.bias
 
-    def fp8_conv_kernels(self, codes: Tensor, layer: Float8Convolution) -> Forms:
+    def fp8_conv_kernels(self, codes: Tensor, layer: Float8Convolution) -> Kernels:
         """Return the kernels that compute such a convolution on this device, without its bias."""
-        found: Forms = {}
+        found: Kernels = {}
         weight, factors, dtype = layer.weight, layer.factors, layer.dtype
         if self._supports_codes(codes, "_fp8_conv_kernel") and fp8_convolution.is_supported(codes, weight):
             if fp8_convolution.is_wide_supported(weight):
@@ -174,10 +170,6 @@ class TritonOperations:
         )
         return LayerNormOutput(total if len(total) else tokens, normed)
 
-    def add_matmul(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
-        """See `Operations`. It is a library's product, which no kernel here surpasses."""
-        return PLAIN_OPERATIONS.add_matmul(total, values, weight)
-
     def geglu(self, projected: Tensor) -> Tensor:
         """See `Operations`."""
         if not _is_supported(projected):
@@ -213,7 +205,7 @@ class TritonOperations:
             return form()
         return PLAIN_OPERATIONS.geglu_fp8(codes, layer)
 
-    def fp8_geglu_kernels(self, codes: Tensor, layer: Float8GEGLU) -> Forms:
+    def fp8_geglu_kernels(self, codes: Tensor, layer: Float8GEGLU) -> Kernels:
         """Return the kernels for `geglu_fp8` on this device."""
         if not self._codes or layer.bias is None:
             return {}
@@ -221,24 +213,10 @@ class TritonOperations:
         forms = self.linear_geglu_kernels(codes, layer.weight)
         return {name: lambda form=form: form(*given) for name, form in forms.items()}  # type: ignore[misc]
 
-    def prefers_replacement(
-        self,
-        change: str,
-        given: tuple[Hashable, ...],
-        changed: Callable[[], object],
-        plain: Callable[[], object],
-    ) -> bool:
-        """See `Operations`. Nothing is measured: the change is always made."""
-        return PLAIN_OPERATIONS.prefers_replacement(change, given, changed, plain)
-
     def prefers_interleaved(self, rows: int, linear: nn.Linear) -> bool:
         """See `Operations`. True if there is a kernel for it."""
         del rows
         return bool(self.linear_geglu_kernels(linear.weight, linear.weight))
-
-    def attention(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-        """See `Operations`. It is a library's, which no kernel here matches."""
-        return PLAIN_OPERATIONS.attention(query, key, value, heads)
 
     def single_head_attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """See `Operations`."""
