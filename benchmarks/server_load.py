@@ -31,7 +31,7 @@ WARM_UP = 60
 
 
 def together(server: RunningServer, sessions: int, fps: float, seconds: float) -> list[Report]:
-    """Return what so many clients saw that streamed at the same time for `seconds`."""
+    """Return what that number of clients saw that streamed at the same time for `seconds`."""
     longer = seconds + CONNECT * sessions
     with contextlib.ExitStack() as stack:
         arguments = ("--fps", fps, "--seconds", longer, "--face")
@@ -49,7 +49,7 @@ def shared(reports: Sequence[Report], seconds: float) -> list[Report]:
 
 
 def rates(report: Report, parts: int) -> list[float]:
-    """Frames per second in so many equal parts of the time."""
+    """Frames per second in equal parts of the time."""
     if len(report.seen) < 2:
         return [0.0] * parts
     begin, end = report.seen[0].received, report.seen[-1].received

@@ -114,16 +114,16 @@ class JobTracker:
         self, job: BatchJob, key: str, output: storage.FileVersion | None, *, overwrite: bool, retry: bool
     ) -> JobRecord:
         known = self._manifest.get(job.name)
-        anew = JobRecord(name=job.name, key=key)
+        record = JobRecord(name=job.name, key=key)
         if known.attempts == 0 and output is not None and not overwrite:
             reason = f"{job.output} exists already: name another output, or allow overwriting (-y)."
-            return anew.model_copy(update={"state": JobState.FAILED, "reason": reason})
+            return record.model_copy(update={"state": JobState.FAILED, "reason": reason})
         if known.key != key or known.attempts == 0:
             # A record with attempts means that this batch made the output, and may replace it.
-            return anew.model_copy(update={"attempts": known.attempts})
+            return record.model_copy(update={"attempts": known.attempts})
         if known.state is JobState.DONE:
             same = output is not None and output.size == known.size
-            return known if same else anew.model_copy(update={"attempts": known.attempts})
+            return known if same else record.model_copy(update={"attempts": known.attempts})
         if known.state is JobState.FAILED:
             again = known.model_copy(update={"state": JobState.PENDING, "reason": None, "crashes": 0})
             return again if retry else known
