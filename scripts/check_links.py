@@ -8,6 +8,7 @@ counts as lost.
 
 from __future__ import annotations
 
+import argparse
 import re
 import sys
 from collections.abc import Iterator
@@ -177,6 +178,7 @@ def texts_of(path: Path, known: dict[Path, Page]) -> list[tuple[int, str]]:
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0]).parse_args()
     dead = list(dead_links(ROOT))
     for sentence in dead:
         print(sentence, file=sys.stderr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ PLATFORMS = ("linux", "win32", "darwin")
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0]).parse_args()
     command = [sys.executable, "-m", "mypy"]
     running = {
         platform: subprocess.Popen(

@@ -5,7 +5,7 @@ python3 scripts/list_requirements.py server,diffusion
 
 from __future__ import annotations
 
-import sys
+import argparse
 import tomllib
 from pathlib import Path
 
@@ -21,4 +21,6 @@ def list_requirements(project: Path, extras: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    print("\n".join(list_requirements(Path("pyproject.toml"), sys.argv[1].split(","))))
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("extras", help="names of extras, with commas between them")
+    print("\n".join(list_requirements(Path("pyproject.toml"), parser.parse_args().extras.split(","))))

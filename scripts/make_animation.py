@@ -5,6 +5,7 @@ python scripts/make_animation.py          # writes docs/images/animation.webp
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from personalive.media import Image, VideoReader
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "src/personalive/samples"
-TARGET = ROOT / "docs/images/animation.webp"
 SIDE, GAP = 256, 6
 FPS = 12.5
 START, END = 1.0, 8.0
@@ -24,6 +24,9 @@ START, END = 1.0, 8.0
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/images/animation.webp", help="file to write")
+    target: Path = parser.parse_args().out
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "result.mp4"
         animate(
@@ -38,9 +41,9 @@ def main() -> None:
     rows = [joined([portrait, *pair]) for pair in zip(driving, result, strict=True)]
     first, *others = [Pillow.fromarray(row) for row in rows]
     first.save(
-        TARGET, save_all=True, append_images=others, duration=round(1000 / FPS), loop=0, quality=60, method=6
+        target, save_all=True, append_images=others, duration=round(1000 / FPS), loop=0, quality=60, method=6
     )
-    print(f"{TARGET.relative_to(ROOT)}: {len(rows)} frames, {TARGET.stat().st_size / 1e6:.2f} MB")
+    print(f"{target}: {len(rows)} frames, {target.stat().st_size / 1e6:.2f} MB")
 
 
 def frames_of(path: Path) -> list[Image]:

@@ -5,6 +5,7 @@ python scripts/make_pictures.py          # writes docs/images/
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from personalive.media import Image, VideoReader
 
 ROOT = Path(__file__).resolve().parent.parent
 SAMPLES = ROOT / "src/personalive/samples"
-TARGET = ROOT / "docs/images"
 
 
 def frames_of(path: Path) -> list[Image]:
@@ -34,7 +34,10 @@ def tiled(frames: list[Image], columns: int, tile: int) -> Image:
 
 
 def main() -> None:
-    TARGET.mkdir(parents=True, exist_ok=True)
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "docs/images", help="folder to write to")
+    target: Path = parser.parse_args().out
+    target.mkdir(parents=True, exist_ok=True)
     driving = frames_of(SAMPLES / "driving.mp4")
     with tempfile.TemporaryDirectory() as folder:
         for motion in ("relative", "absolute"):
@@ -49,7 +52,7 @@ def main() -> None:
             result = frames_of(output)
             moments = [0, 36, 50, 80, 102, 130, 155, 186]
             strip = [driving[k] for k in moments] + [result[k] for k in moments]
-            Pillow.fromarray(tiled(strip, len(moments), 200)).save(TARGET / f"strip-{motion}.jpg", quality=88)
+            Pillow.fromarray(tiled(strip, len(moments), 200)).save(target / f"strip-{motion}.jpg", quality=88)
             every = np.linspace(0, len(result) - 1, 24).astype(int)
             pairs = [
                 frames[k]
@@ -57,8 +60,8 @@ def main() -> None:
                 for frames in (driving, result)
                 for k in every[start : start + 8]
             ]
-            Pillow.fromarray(tiled(pairs, 8, 160)).save(TARGET / f"contact-sheet-{motion}.jpg", quality=85)
-    print(*sorted(str(path) for path in TARGET.iterdir()), sep="\n")
+            Pillow.fromarray(tiled(pairs, 8, 160)).save(target / f"contact-sheet-{motion}.jpg", quality=85)
+    print(*sorted(str(path) for path in target.iterdir()), sep="\n")
 
 
 if __name__ == "__main__":
