@@ -5,6 +5,7 @@ python -m benchmarks.encoding
 
 from __future__ import annotations
 
+import argparse
 import sys
 import time
 from fractions import Fraction
@@ -18,7 +19,7 @@ from tests.server.camera import footage
 from tests.server.client import CLIP
 
 
-def cost(codec: str, seconds: float = 10.0, fps: int = 25, side: int = 512) -> tuple[float, float]:
+def cost(codec: str, seconds: float, fps: int = 25, side: int = 512) -> tuple[float, float]:
     """Seconds of a core for one second of video: encoding as the server does, and decoding what it made."""
     kind = RTCRtpCodecParameters(mimeType=f"video/{codec}", clockRate=90_000, payloadType=97)
     encoder, decoder = get_encoder(kind), get_decoder(kind)
@@ -40,8 +41,11 @@ def cost(codec: str, seconds: float = 10.0, fps: int = 25, side: int = 512) -> t
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of the video (default 10)")
+    seconds: float = parser.parse_args().seconds
     for codec in ("H264", "VP8"):
-        encoding, decoding = cost(codec)
+        encoding, decoding = cost(codec, seconds)
         print(
             f"{codec}: {encoding:.3f} cores to encode 25 frames per second of 512², {decoding:.3f} to decode"
         )
