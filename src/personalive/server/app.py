@@ -91,7 +91,7 @@ def create_app(settings: Settings, make_server: Callable[[Settings], Server] = S
         redirect_slashes=False,
         responses=errors.COMMON_RESPONSES,
     )
-    errors.install_error_handlers(app, lambda: app.state.server.metrics.count_error("http"))
+    errors.install_error_handlers(app, lambda: app.state.server.metrics.errors.labels("http").inc())
     middleware.install_middleware(app, settings)
     for router in _ROUTERS:
         app.include_router(router)

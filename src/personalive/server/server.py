@@ -60,7 +60,8 @@ class Server:
         self.recordings = RecordingManager(settings.recordings_dir)
         self.signaling = Signaling(settings, self.pipelines, self.references, self.sessions)
         self.loop_lag = LoopLagMonitor(lambda: len(self.sessions) > 0) if settings.debug_stalls else None
-        self.metrics.bind(lambda: len(self.sessions), self.pipelines.gpu_memory_bytes)
+        self.metrics.sessions.set_function(lambda: len(self.sessions))
+        self.metrics.gpu_memory_bytes.set_function(self.pipelines.gpu_memory_bytes)
 
     @property
     def worker(self) -> PipelineWorker:
