@@ -46,7 +46,7 @@ def run_server(settings: Settings, on_start: Callable[[str], None] | None = None
     startup.check_settings(settings)
     with bind_socket(settings.host, settings.port) as listener:
         logs.configure_logging(settings.log_format, settings.log_level)
-        address = local_url(listener, settings.host)
+        address = local_url(settings.host, listener.getsockname()[1])
         if on_start is not None:
             on_start(address)
         app = create_app(settings)
@@ -202,8 +202,7 @@ def _explain_bind_error(error: OSError, host: str, port: int) -> str:
     return f"{host} port {port} cannot be listened at: {error.strerror or error}."
 
 
-def local_url(bound: socket.socket, host: str) -> str:
-    """Return the URL of the server for a browser on this machine."""
-    port = bound.getsockname()[1]
+def local_url(host: str, port: int) -> str:
+    """Return the URL of a server that listens at `host`, for a browser on this machine."""
     name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{name}:{port}"

@@ -110,7 +110,7 @@ class Server:
             await asyncio.wait_for(self._shut_down(), self.settings.drain_s)
         for worker in self.workers:
             if isinstance(worker.pipeline, RemotePipeline):  # it did not end in time
-                worker.pipeline.kill()
+                worker.pipeline.connection.kill()
         for worker in self.workers:
             worker.stop(timeout=1.0)
         if self.loop_lag is not None:
