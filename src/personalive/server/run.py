@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import signal
 import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -107,28 +105,11 @@ class _HttpServer(uvicorn.Server):
         self._stop_task: asyncio.Task[None] | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until a signal ends it."""
+        """Serve until a signal ends it: also SIGHUP (a closed terminal), unless it is ignored, as with `nohup`."""
         self._loop = asyncio.get_running_loop()
         if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self.handle_exit)
         await super().serve(sockets)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handle SIGHUP (a closed terminal) like SIGTERM, unless it is ignored, as with `nohup`."""
-        with super().capture_signals():
-            if (
-                sys.platform == "win32"
-                or threading.current_thread() is not threading.main_thread()
-                or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-            ):
-                yield
-                return
-            before = signal.signal(signal.SIGHUP, self.handle_exit)
-            try:
-                yield
-            finally:
-                signal.signal(signal.SIGHUP, before)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop at the first signal; exit at once at the second."""

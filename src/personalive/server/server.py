@@ -63,11 +63,6 @@ class Server:
         self.metrics.sessions.set_function(lambda: len(self.sessions))
         self.metrics.gpu_memory_bytes.set_function(self.pipelines.gpu_memory_bytes)
 
-    @property
-    def worker(self) -> PipelineWorker:
-        """The first worker, which is the only one if no GPUs are named."""
-        return self.workers[0]
-
     def _run_in_process(self, pipeline: AnyPipeline, worker: PipelineWorker) -> AnyPipeline:
         def exited(lost: RemotePipeline, reason: str) -> None:
             with contextlib.suppress(RuntimeError):  # the event loop has ended

@@ -89,7 +89,7 @@ def test_what_it_says_of_itself(paced: RemotePipeline) -> None:
     assert (paced.session_batch_size, paced.seconds_per_frame(), paced.warnings) == (1, None, ())
     assert paced.notes == ()
     assert paced.connection.is_alive
-    assert paced.connection.pid != os.getpid()
+    assert paced.connection._process.pid != os.getpid()
 
 
 def test_a_session_takes_prepared_and_unprepared_frames(paced: RemotePipeline) -> None:
@@ -229,7 +229,7 @@ def test_a_killed_process_is_told_to_callers_and_to_its_owner(plugged: None) -> 
     told: list[tuple[RemotePipeline, str]] = []
     pipeline = loaded("paced", on_exit=lambda lost, reason: told.append((lost, reason)), cost=1.0)
     session = pipeline.open_session(pipeline.fuse(grey(7)))
-    timer = threading.Timer(0.2, os.kill, (pipeline.connection.pid, KILL))
+    timer = threading.Timer(0.2, os.kill, (pipeline.connection._process.pid, KILL))
     timer.start()
     with pytest.raises(PipelineLostError, match="SIGKILL"):
         session.step(FrameChunk([grey(1)], np.array([0.0])))
@@ -249,7 +249,7 @@ def test_a_step_that_hangs_ends_the_process(plugged: None, monkeypatch: pytest.M
     pipeline = loaded("paced", on_exit=lambda lost, reason: told.append(reason))
     with pipeline.open_session(pipeline.fuse(grey(7))) as session:
         session.step(FrameChunk([grey(1)], np.array([0.0])))
-        freeze(pipeline.connection.pid)
+        freeze(pipeline.connection._process.pid)
         with pytest.raises(PipelineLostError, match="SIGKILL"):
             session.step(FrameChunk([grey(1)], np.array([0.1])))
     wait_until(lambda: bool(told))
@@ -261,7 +261,7 @@ def test_anything_that_hangs_ends_the_process(plugged: None, monkeypatch: pytest
     monkeypatch.setattr(remote_pipeline, "CALL_TIMEOUT_S", 0.5)
     pipeline = loaded("paced")
     session = pipeline.open_session(pipeline.fuse(grey(7)))
-    freeze(pipeline.connection.pid)
+    freeze(pipeline.connection._process.pid)
     with pytest.raises(PipelineLostError, match="SIGKILL"):
         pipeline.fuse(grey(7))
     with pytest.raises(PipelineLostError):
@@ -273,7 +273,7 @@ def test_a_process_that_takes_no_frames_is_killed(plugged: None, monkeypatch: py
     monkeypatch.setattr(launch, "_SEND_TIMEOUT_S", 1)
     pipeline = loaded("paced")
     session = pipeline.open_session(pipeline.fuse(grey(7)))
-    freeze(pipeline.connection.pid)
+    freeze(pipeline.connection._process.pid)
     large = np.zeros((1080, 1920, 3), np.uint8)
     for k in range(4):  # more than any socket holds
         session.prepare(large, float(k))
@@ -312,7 +312,7 @@ def made_of(chunk: AnimatedChunk) -> messages.StepResult:
 def test_closing_is_no_death(plugged: None) -> None:
     told: list[str] = []
     pipeline = loaded("paced", on_exit=lambda lost, reason: told.append(reason))
-    pid = pipeline.connection.pid
+    pid = pipeline.connection._process.pid
     pipeline.close()
     pipeline.close()
     assert not pipeline.connection._reader.is_alive()
