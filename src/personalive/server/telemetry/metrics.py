@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -47,46 +49,38 @@ class Metrics:
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        self.sessions = Gauge("personalive_sessions", "Sessions that are open now.", registry=registry)
-        self.sessions_opened = Counter("personalive_sessions_opened", "Sessions opened.", registry=registry)
-        self.sessions_ended = Counter(
-            "personalive_sessions_ended", "Sessions ended, by reason.", ["reason"], registry=registry
-        )
-        self.frames_in = Counter("personalive_frames_in", "Driving frames that came.", registry=registry)
-        self.frames_out = Counter(
-            "personalive_frames_out", "Animated frames that were sent.", registry=registry
-        )
-        self.frames_dropped = Counter(
+        gauge = partial(Gauge, registry=registry)
+        counter = partial(Counter, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        self.sessions = gauge("personalive_sessions", "Sessions that are open now.")
+        self.sessions_opened = counter("personalive_sessions_opened", "Sessions opened.")
+        self.sessions_ended = counter("personalive_sessions_ended", "Sessions ended, by reason.", ["reason"])
+        self.frames_in = counter("personalive_frames_in", "Driving frames that came.")
+        self.frames_out = counter("personalive_frames_out", "Animated frames that were sent.")
+        self.frames_dropped = counter(
             "personalive_frames_dropped",
             "Frames left out: in, before the pipeline; out, after it.",
             ["reason"],
-            registry=registry,
         )
-        self.frames_without_face = Counter(
-            "personalive_frames_without_face", "Animated frames whose driver has no face.", registry=registry
+        self.frames_without_face = counter(
+            "personalive_frames_without_face", "Animated frames whose driver has no face."
         )
-        self.chunk_seconds = Histogram(
-            "personalive_chunk_seconds", "Time of one step.", buckets=_STEP_BUCKETS, registry=registry
+        self.chunk_seconds = histogram(
+            "personalive_chunk_seconds", "Time of one step.", buckets=_STEP_BUCKETS
         )
-        self.chunk_sessions = Histogram(
-            "personalive_chunk_sessions",
-            "Sessions in one step.",
-            buckets=_BATCH_SIZE_BUCKETS,
-            registry=registry,
+        self.chunk_sessions = histogram(
+            "personalive_chunk_sessions", "Sessions in one step.", buckets=_BATCH_SIZE_BUCKETS
         )
-        self.queue_seconds = Histogram(
-            "personalive_queue_seconds", "Wait before a step.", buckets=_LATENCY_BUCKETS, registry=registry
+        self.queue_seconds = histogram(
+            "personalive_queue_seconds", "Wait before a step.", buckets=_LATENCY_BUCKETS
         )
-        self.latency_seconds = Histogram(
+        self.latency_seconds = histogram(
             "personalive_latency_seconds",
             "From a driving frame's arrival to sending the frame that shows it.",
             buckets=_LATENCY_BUCKETS,
-            registry=registry,
         )
-        self.errors = Counter("personalive_errors", "Errors, by kind.", ["kind"], registry=registry)
-        self.gpu_memory_bytes = Gauge(
-            "personalive_gpu_memory_bytes", "GPU memory that this process holds.", registry=registry
-        )
+        self.errors = counter("personalive_errors", "Errors, by kind.", ["kind"])
+        self.gpu_memory_bytes = gauge("personalive_gpu_memory_bytes", "GPU memory that this process holds.")
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus's text format, of type `CONTENT_TYPE`."""
