@@ -34,7 +34,7 @@ def with_options(options: Mapping[str, OptionSpec]) -> Callable[[Command], Comma
 
 
 def _annotate(name: str, spec: OptionSpec) -> Any:
-    flag = spec.flag or f"--{name.replace('_', '-')}"
+    flag = spec.flag or f"--{name.removesuffix('_s').replace('_', '-')}"
     if spec.type is bool and spec.flag is None:
         flag += f"/--no-{flag.removeprefix('--')}"
     flags = [flag] if spec.short_flag is None else [flag, spec.short_flag]

@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class OptionSpec:
-    """An option. `type` is that of its flag, and `flag` the flag's name, by default that of the option.
+    """An option. `type` is that of its flag, and `flag` the flag's name, by default the option's without `_s`.
 
     `description` describes the setting where `text` says too little without the flag beside it.
     """
@@ -52,8 +52,8 @@ def _strings(text: str, flag: str, metavar: str, description: str | None = None)
     return OptionSpec(list[str], text, (), metavar, flag, description=description)
 
 
-def _seconds(text: str, flag: str, default: float, description: str | None = None) -> OptionSpec:
-    return OptionSpec(type(default), text, default, "SECONDS", flag, description=description)
+def _seconds(text: str, default: float, description: str | None = None) -> OptionSpec:
+    return OptionSpec(type(default), text, default, "SECONDS", description=description)
 
 
 SERVER_OPTIONS: Mapping[str, OptionSpec] = {
@@ -84,7 +84,7 @@ SERVER_OPTIONS: Mapping[str, OptionSpec] = {
     "turn_username": OptionSpec(str, "User name for the TURN servers."),
     "turn_password": OptionSpec(str, "Fixed password for the TURN servers."),
     "turn_secret": OptionSpec(str, "Secret shared with the TURN servers, for temporary credentials."),
-    "turn_ttl_s": _seconds("Lifetime of temporary TURN credentials.", "--turn-ttl", 3600),
+    "turn_ttl_s": _seconds("Lifetime of temporary TURN credentials.", 3600),
     "udp_ports": OptionSpec(str, "UDP ports for media. Default: any.", metavar="A-B"),
     "public_ip": OptionSpec(str, "The public address of a server behind NAT.", metavar="IP"),
     "recordings_dir": OptionSpec(
@@ -93,15 +93,14 @@ SERVER_OPTIONS: Mapping[str, OptionSpec] = {
     "watermark": OptionSpec(bool, 'Write "AI generated" into a corner of every frame.', False),
     "log_format": OptionSpec(str, "text or json.", "text", description="How log lines look."),
     "log_level": OptionSpec(str, "debug, info, warning or error.", "info", description="What is logged."),
-    "connect_timeout_s": _seconds("End a session that never connects.", "--connect-timeout", 20.0),
-    "idle_timeout_s": _seconds("End a session without video.", "--idle-timeout", 30.0),
+    "connect_timeout_s": _seconds("End a session that never connects.", 20.0),
+    "idle_timeout_s": _seconds("End a session without video.", 30.0),
     "body_timeout_s": _seconds(
         "Longest pause in a request's body.",
-        "--body-timeout",
         20.0,
         "Seconds within which a request's body must begin, and its longest pause.",
     ),
-    "header_timeout_s": _seconds("Time for a request's headers.", "--header-timeout", 10.0),
+    "header_timeout_s": _seconds("Time for a request's headers.", 10.0),
     "max_connections": OptionSpec(
         int,
         "Concurrent HTTP connections from one address.",
@@ -109,7 +108,7 @@ SERVER_OPTIONS: Mapping[str, OptionSpec] = {
         "N",
         description="HTTP connections at a time from one address; idle ones make room.",
     ),
-    "drain_s": _seconds("Time for sessions to end when the server stops.", "--drain", 7.0),
+    "drain_s": _seconds("Time for sessions to end when the server stops.", 7.0),
     "debug_stalls": OptionSpec(
         bool, "Measure how long the event loop is blocked.", False, flag="--debug-stalls", hidden=True
     ),
@@ -122,15 +121,9 @@ CLUSTER_OPTIONS: Mapping[str, OptionSpec] = {
     "gpus_per_replica": OptionSpec(float, "GPUs per replica; 0.5 puts two on one GPU.", 0.0),
     "cpus_per_replica": OptionSpec(float, "CPU cores reserved per replica.", 1.0),
     "sessions_per_replica": OptionSpec(int, "Concurrent sessions per replica.", 1),
-    "upscale_delay_s": _seconds(
-        "Add replicas after this long without enough free slots.", "--upscale-delay", 5.0
-    ),
-    "downscale_delay_s": _seconds(
-        "Remove replicas after this long with idle slots.", "--downscale-delay", 300.0
-    ),
-    "drain_limit_s": _seconds(
-        "How long a replica that stops waits for its last session.", "--drain-limit", 86_400.0
-    ),
+    "upscale_delay_s": _seconds("Add replicas after this long without enough free slots.", 5.0),
+    "downscale_delay_s": _seconds("Remove replicas after this long with idle slots.", 300.0),
+    "drain_limit_s": _seconds("How long a replica that stops waits for its last session.", 86_400.0),
     "every_node": OptionSpec(
         bool, "Listen on every node, for a load balancer. Default: on the head.", False, flag="--every-node"
     ),
