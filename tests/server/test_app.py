@@ -242,6 +242,6 @@ def test_it_is_stopped_once_however_many_ask(settings: Settings) -> None:
         lifetime = app.state.lifetime
         await asyncio.gather(lifetime.stop(), lifetime.stop())
         assert lifetime.server.draining
-        assert not lifetime.server.worker.is_alive
+        assert not lifetime.server.workers[0].is_alive
 
     with_client(test, settings)

@@ -63,7 +63,7 @@ def test_an_offer_whose_client_has_left_keeps_no_place(
     wait(lambda: is_free(running))
     go_on = threading.Event()
     if worker_is_busy:
-        occupied = running.begin(running.server.worker.call(go_on.wait, LATE))
+        occupied = running.begin(running.server.workers[0].call(go_on.wait, LATE))
     with connected(running.address) as client:
         client.sendall(request(path))
         if worker_is_busy:

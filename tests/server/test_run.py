@@ -19,7 +19,7 @@ def test_it_listens_where_it_is_told(host: str) -> None:
             pytest.skip(f"no IPv6 here: {error}")
         raise
     with listener:
-        address = local_url(listener, host)
+        address = local_url(host, listener.getsockname()[1])
         assert address.startswith("http://")
         assert address.endswith(f":{listener.getsockname()[1]}")
         assert "0.0.0.0" not in address

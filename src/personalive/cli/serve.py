@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from personalive.cli import server_options as options
+from personalive.cli.server_options import CONFIG, read_flags, with_options
 from personalive.errors import InputError
+from personalive.server.options import SERVER_OPTIONS
 
 if TYPE_CHECKING:
     from personalive.server.settings import Settings
@@ -35,62 +36,18 @@ of it; docs/how-to/https-and-turn.md explains both, and how media gets through f
 SERVER_PACKAGES = ("aiortc", "fastapi", "uvicorn", "pydantic_settings", "prometheus_client")
 
 
-def serve(
-    *,
-    config: options.Config = None,
-    host: options.Host = None,
-    port: options.Port = None,
-    api_key: options.Key = None,
-    insecure: options.Insecure = None,
-    cors_origins: options.Origins = None,
-    max_sessions: options.Sessions = None,
-    max_viewers: options.Viewers = None,
-    gpus: options.Gpus = None,
-    pipeline: options.Pipeline = None,
-    load_params: options.Parameters = None,
-    reference: options.Reference = None,
-    stun_urls: options.Stun = None,
-    turn_urls: options.Turn = None,
-    turn_username: options.TurnUser = None,
-    turn_password: options.TurnPassword = None,
-    turn_secret: options.TurnSecret = None,
-    turn_ttl_s: options.TurnTtl = None,
-    udp_ports: options.Ports = None,
-    public_ip: options.PublicIp = None,
-    recordings_dir: options.Recordings = None,
-    watermark: options.Watermark = None,
-    log_format: options.LogFormat = None,
-    log_level: options.LogLevel = None,
-    connect_timeout_s: options.Connect = None,
-    idle_timeout_s: options.Idle = None,
-    body_timeout_s: options.Body = None,
-    header_timeout_s: options.Header = None,
-    max_connections: options.Connections = None,
-    drain_s: options.Drain = None,
-    debug_stalls: options.Stalls = None,
-) -> None:
+@with_options({"config": CONFIG, **SERVER_OPTIONS})
+def serve(*, config: Path | None = None, **given: Any) -> None:
     """Serve portraits that follow a live camera, over HTTP and WebRTC.
 
     It prints the address of its page, which shows how to load a pipeline, choose a portrait and open a session.
     """
-    given = dict(locals())
-    from personalive.cli.set_options import parse_settings
-
     require_server_packages()
     from personalive.server.run import run_server
     from personalive.server.settings import read_settings
 
-    del given["config"]
-    if gpus:
-        given["gpus"] = ",".join(gpus)
-    flags = drop_unset(given) | ({"load_params": parse_settings(load_params)} if load_params else {})
-    settings = read_settings(flags, config)
+    settings = read_settings(read_flags(given), config)
     run_server(settings, on_start=lambda url: print_startup(settings, url))
-
-
-def drop_unset(flags: Mapping[str, object]) -> dict[str, object]:
-    """Return the flags that were given."""
-    return {name: value for name, value in flags.items() if value is not None and value != []}
 
 
 def require_server_packages() -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 
 import personalive
 from personalive.server import errors, middleware
@@ -81,6 +81,24 @@ def create_app(settings: Settings, make_server: Callable[[Settings], Server] = S
         finally:
             await lifetime.stop()
 
+    app = make_fastapi(
+        settings, lifespan, _ROUTERS, lambda: app.state.server.metrics.errors.labels("http").inc()
+    )
+    # Made now, since it takes a tenth of a second, during which no frame could be sent.
+    app.openapi()
+    return app
+
+
+def make_fastapi(
+    settings: Settings,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]],
+    routers: Iterable[APIRouter],
+    on_error: Callable[[], None] | None = None,
+) -> FastAPI:
+    """Return an application with these routes, and with the errors' form and the middleware of the API.
+
+    `on_error` is called for internal errors.
+    """
     app = FastAPI(
         title="PersonaLive",
         version=personalive.__version__,
@@ -91,11 +109,9 @@ def create_app(settings: Settings, make_server: Callable[[Settings], Server] = S
         redirect_slashes=False,
         responses=errors.COMMON_RESPONSES,
     )
-    errors.install_error_handlers(app, lambda: app.state.server.metrics.count_error("http"))
+    errors.install_error_handlers(app, on_error)
     middleware.install_middleware(app, settings)
-    for router in _ROUTERS:
+    for router in routers:
         app.include_router(router)
-    # Made now, since it takes a tenth of a second, during which no frame could be sent.
-    app.openapi()
     page_files()
     return app

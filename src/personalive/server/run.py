@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import signal
 import socket
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -46,7 +44,7 @@ def run_server(settings: Settings, on_start: Callable[[str], None] | None = None
     startup.check_settings(settings)
     with bind_socket(settings.host, settings.port) as listener:
         logs.configure_logging(settings.log_format, settings.log_level)
-        address = local_url(listener, settings.host)
+        address = local_url(settings.host, listener.getsockname()[1])
         if on_start is not None:
             on_start(address)
         app = create_app(settings)
@@ -107,28 +105,11 @@ class _HttpServer(uvicorn.Server):
         self._stop_task: asyncio.Task[None] | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Serve until a signal ends it."""
+        """Serve until a signal ends it: also SIGHUP (a closed terminal), unless it is ignored, as with `nohup`."""
         self._loop = asyncio.get_running_loop()
         if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
             signal.signal(signal.SIGHUP, self.handle_exit)
         await super().serve(sockets)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Handle SIGHUP (a closed terminal) like SIGTERM, unless it is ignored, as with `nohup`."""
-        with super().capture_signals():
-            if (
-                sys.platform == "win32"
-                or threading.current_thread() is not threading.main_thread()
-                or signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-            ):
-                yield
-                return
-            before = signal.signal(signal.SIGHUP, self.handle_exit)
-            try:
-                yield
-            finally:
-                signal.signal(signal.SIGHUP, before)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to stop at the first signal; exit at once at the second."""
@@ -202,8 +183,7 @@ def _explain_bind_error(error: OSError, host: str, port: int) -> str:
     return f"{host} port {port} cannot be listened at: {error.strerror or error}."
 
 
-def local_url(bound: socket.socket, host: str) -> str:
-    """Return the URL of the server for a browser on this machine."""
-    port = bound.getsockname()[1]
+def local_url(host: str, port: int) -> str:
+    """Return the URL of a server that listens at `host`, for a browser on this machine."""
     name = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
     return f"http://{name}:{port}"

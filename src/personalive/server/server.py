@@ -60,12 +60,8 @@ class Server:
         self.recordings = RecordingManager(settings.recordings_dir)
         self.signaling = Signaling(settings, self.pipelines, self.references, self.sessions)
         self.loop_lag = LoopLagMonitor(lambda: len(self.sessions) > 0) if settings.debug_stalls else None
-        self.metrics.bind(lambda: len(self.sessions), self.pipelines.gpu_memory_bytes)
-
-    @property
-    def worker(self) -> PipelineWorker:
-        """The first worker, which is the only one if no GPUs are named."""
-        return self.workers[0]
+        self.metrics.sessions.set_function(lambda: len(self.sessions))
+        self.metrics.gpu_memory_bytes.set_function(self.pipelines.gpu_memory_bytes)
 
     def _run_in_process(self, pipeline: AnyPipeline, worker: PipelineWorker) -> AnyPipeline:
         def exited(lost: RemotePipeline, reason: str) -> None:
@@ -109,7 +105,7 @@ class Server:
             await asyncio.wait_for(self._shut_down(), self.settings.drain_s)
         for worker in self.workers:
             if isinstance(worker.pipeline, RemotePipeline):  # it did not end in time
-                worker.pipeline.kill()
+                worker.pipeline.connection.kill()
         for worker in self.workers:
             worker.stop(timeout=1.0)
         if self.loop_lag is not None:

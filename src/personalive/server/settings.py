@@ -7,10 +7,11 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -22,6 +23,7 @@ from pydantic_settings import (
 
 from personalive.errors import InputError
 from personalive.paths import cache_dir, expand_user
+from personalive.server.options import SERVER_OPTIONS, make_field
 
 ENV_PREFIX = "PERSONALIVE_"
 CONFIG_VARIABLE = ENV_PREFIX + "CONFIG"
@@ -77,14 +79,6 @@ def _check_gpus(given: tuple[str, ...]) -> tuple[str, ...]:
     return given
 
 
-def _check_stun_urls(given: tuple[str, ...]) -> tuple[str, ...]:
-    return _check_urls(given, ("stun:", "stuns:"))
-
-
-def _check_turn_urls(given: tuple[str, ...]) -> tuple[str, ...]:
-    return _check_urls(given, ("turn:", "turns:"))
-
-
 def _check_urls(given: tuple[str, ...], schemes: tuple[str, ...]) -> tuple[str, ...]:
     for url in given:
         if not url.startswith(schemes) or len(url.split(":")[1]) == 0:
@@ -94,6 +88,9 @@ def _check_urls(given: tuple[str, ...], schemes: tuple[str, ...]) -> tuple[str, 
 
 _Secret = Annotated[SecretStr, AfterValidator(_check_secret)]
 _List = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_list)]
+
+
+_field = partial(make_field, SERVER_OPTIONS)
 
 
 class Settings(BaseSettings):
@@ -106,69 +103,40 @@ class Settings(BaseSettings):
         env_prefix=ENV_PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=False
     )
 
-    host: str = Field("127.0.0.1", min_length=1, description="Address to listen at; 0.0.0.0 is every one.")
-    port: int = Field(8000, ge=0, le=65535, description="TCP port; 0 takes a free one.")
-    api_key: _Secret | None = Field(None, description="Key that clients send as `Authorization: Bearer KEY`.")
-    insecure: bool = Field(False, description="Serve without a key even beyond this machine.")
-    cors_origins: Annotated[_List, AfterValidator(_check_origins)] = Field(
-        (), description="Web origins whose pages may call the server; none by default."
+    host: str = _field("host", min_length=1)
+    port: int = _field("port", ge=0, le=65535)
+    api_key: _Secret | None = _field("api_key")
+    insecure: bool = _field("insecure")
+    cors_origins: Annotated[_List, AfterValidator(_check_origins)] = _field("cors_origins")
+    max_sessions: int = _field("max_sessions", ge=1, le=256)
+    max_viewers: int = _field("max_viewers", ge=0, le=1024)
+    gpus: Annotated[_List, AfterValidator(_check_gpus)] = _field("gpus")
+    pipeline: str | None = _field("pipeline", min_length=1)
+    load_params: dict[str, Any] = _field("load_params", default_factory=dict)
+    reference: Path | None = _field("reference")
+    stun_urls: Annotated[_List, AfterValidator(partial(_check_urls, schemes=("stun:", "stuns:")))] = _field(
+        "stun_urls"
     )
-    max_sessions: int = Field(1, ge=1, le=256, description="Sessions at a time, on each GPU.")
-    max_viewers: int = Field(16, ge=0, le=1024, description="Viewers by WHEP at a time, of all sessions.")
-    gpus: Annotated[_List, AfterValidator(_check_gpus)] = Field(
-        (), description="GPUs to serve from, by number, or all; the first by default. Each has its sessions."
+    turn_urls: Annotated[_List, AfterValidator(partial(_check_urls, schemes=("turn:", "turns:")))] = _field(
+        "turn_urls"
     )
-    pipeline: str | None = Field(None, min_length=1, description="Pipeline to load at the start.")
-    load_params: dict[str, Any] = Field(default_factory=dict, description="Its load parameters, by name.")
-    reference: Path | None = Field(None, description="Portrait to begin with; goes with a pipeline.")
-    stun_urls: Annotated[_List, AfterValidator(_check_stun_urls)] = Field(
-        (), description="STUN servers, as stun:HOST:PORT."
-    )
-    turn_urls: Annotated[_List, AfterValidator(_check_turn_urls)] = Field(
-        (), description="TURN servers, as turn:HOST:PORT."
-    )
-    turn_username: str | None = Field(None, min_length=1, description="User of the TURN servers.")
-    turn_password: _Secret | None = Field(None, description="That user's password, if it is a fixed one.")
-    turn_secret: _Secret | None = Field(
-        None, description="Secret shared with the TURN servers, to make credentials that end."
-    )
-    turn_ttl_s: int = Field(
-        3600, ge=60, le=86_400, description="Seconds for which such credentials are valid."
-    )
-    udp_ports: Annotated[str, AfterValidator(_parse_port_range)] | None = Field(
-        None, description="UDP ports for media, as A-B; any by default."
-    )
-    public_ip: Annotated[str, AfterValidator(_parse_ip_address)] | None = Field(
-        None, description="Public IP address of the server, if the machine has a different one."
-    )
-    recordings_dir: Path = Field(
-        default_factory=lambda: cache_dir() / "recordings", description="Folder of the recordings."
-    )
-    watermark: bool = Field(False, description='Write "AI generated" into a corner of every frame.')
-    log_format: Literal["text", "json"] = Field("text", description="How log lines look.")
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged.")
-    connect_timeout_s: float = Field(
-        20, gt=0, le=600, description="Seconds after which a session that is not connected ends."
-    )
-    idle_timeout_s: float = Field(
-        30, gt=0, le=86_400, description="Seconds without video after which a session ends."
-    )
-    body_timeout_s: float = Field(
-        20,
-        gt=0,
-        le=600,
-        description="Seconds within which a request's body must begin, and its longest pause.",
-    )
-    header_timeout_s: float = Field(
-        10, gt=0, le=600, description="Seconds within which a request's headers must arrive."
-    )
-    max_connections: int = Field(
-        128, ge=4, le=4096, description="HTTP connections at a time from one address; idle ones make room."
-    )
-    drain_s: float = Field(
-        7, ge=0.5, le=600, description="Seconds that sessions have to end when the server stops."
-    )
-    debug_stalls: bool = Field(False, description="Measure how long the event loop is blocked.")
+    turn_username: str | None = _field("turn_username", min_length=1)
+    turn_password: _Secret | None = _field("turn_password")
+    turn_secret: _Secret | None = _field("turn_secret")
+    turn_ttl_s: int = _field("turn_ttl_s", ge=60, le=86_400)
+    udp_ports: Annotated[str, AfterValidator(_parse_port_range)] | None = _field("udp_ports")
+    public_ip: Annotated[str, AfterValidator(_parse_ip_address)] | None = _field("public_ip")
+    recordings_dir: Path = _field("recordings_dir", default_factory=lambda: cache_dir() / "recordings")
+    watermark: bool = _field("watermark")
+    log_format: Literal["text", "json"] = _field("log_format")
+    log_level: Literal["debug", "info", "warning", "error"] = _field("log_level")
+    connect_timeout_s: float = _field("connect_timeout_s", gt=0, le=600)
+    idle_timeout_s: float = _field("idle_timeout_s", gt=0, le=86_400)
+    body_timeout_s: float = _field("body_timeout_s", gt=0, le=600)
+    header_timeout_s: float = _field("header_timeout_s", gt=0, le=600)
+    max_connections: int = _field("max_connections", ge=4, le=4096)
+    drain_s: float = _field("drain_s", ge=0.5, le=600)
+    debug_stalls: bool = _field("debug_stalls")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -204,19 +172,6 @@ class Settings(BaseSettings):
     def describe(self) -> dict[str, str]:
         """Return every setting by name, for display; secrets are hidden."""
         return {name: _format_value(getattr(self, name)) for name in type(self).model_fields}
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources by priority: flags, then the environment."""
-        del settings_cls, dotenv_settings, file_secret_settings
-        return init_settings, env_settings
 
 
 def read_settings(flags: Mapping[str, object] | None = None, config: Path | None = None) -> Settings:

@@ -73,10 +73,10 @@ def test_it_is_unloaded_when_all_are() -> None:
 
 def test_figures_keep_their_kinds_under_their_replica_s_name() -> None:
     metrics = Metrics()
-    metrics.count_session_ended("idle")
-    metrics.observe_latency(0.2)
+    metrics.sessions_ended.labels("idle").inc()
+    metrics.latency_seconds.observe(0.2)
     body = metrics.render()
-    text = aggregate.merge_metrics([said(ONE, body), said(TWO, body)], [ONE, TWO])
+    text = aggregate.merge_metrics([said(ONE, body), said(TWO, body)], [ONE, TWO]).decode()
     families = {family.name: family for family in text_string_to_metric_families(text)}
     ended = families["personalive_sessions_ended"]
     assert ended.type == "counter"

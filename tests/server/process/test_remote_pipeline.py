@@ -88,8 +88,8 @@ def test_what_it_says_of_itself(paced: RemotePipeline) -> None:
     assert paced.parameters.model_dump()["chunk_frames"] == 2
     assert (paced.session_batch_size, paced.seconds_per_frame(), paced.warnings) == (1, None, ())
     assert paced.notes == ()
-    assert paced.is_alive
-    assert paced.pid != os.getpid()
+    assert paced.connection.is_alive
+    assert paced.connection._process.pid != os.getpid()
 
 
 def test_a_session_takes_prepared_and_unprepared_frames(paced: RemotePipeline) -> None:
@@ -183,7 +183,7 @@ def test_what_was_asked_of_a_killed_process_ends(plugged: None) -> None:
         pipeline.submit_steps([session], [FrameChunk([grey(1)] * 2, np.array([k, k + 0.5]))])
         for k in range(3)
     ]
-    pipeline.kill()
+    pipeline.connection.kill()
     for future in made:
         with pytest.raises(PipelineLostError, match="SIGKILL"):
             future.result(5)
@@ -212,7 +212,7 @@ def test_errors_are_those_of_the_pipeline_and_it_goes_on(paced: RemotePipeline) 
     session.step(FrameChunk([grey(1)] * 2, np.array([0.0, 0.1])))
     session.close()
     session.close()
-    assert paced.is_alive
+    assert paced.connection.is_alive
 
 
 def test_a_reference_of_another_process_is_refused(paced: RemotePipeline, plugged: None) -> None:
@@ -229,7 +229,7 @@ def test_a_killed_process_is_told_to_callers_and_to_its_owner(plugged: None) -> 
     told: list[tuple[RemotePipeline, str]] = []
     pipeline = loaded("paced", on_exit=lambda lost, reason: told.append((lost, reason)), cost=1.0)
     session = pipeline.open_session(pipeline.fuse(grey(7)))
-    timer = threading.Timer(0.2, os.kill, (pipeline.pid, KILL))
+    timer = threading.Timer(0.2, os.kill, (pipeline.connection._process.pid, KILL))
     timer.start()
     with pytest.raises(PipelineLostError, match="SIGKILL"):
         session.step(FrameChunk([grey(1)], np.array([0.0])))
@@ -249,7 +249,7 @@ def test_a_step_that_hangs_ends_the_process(plugged: None, monkeypatch: pytest.M
     pipeline = loaded("paced", on_exit=lambda lost, reason: told.append(reason))
     with pipeline.open_session(pipeline.fuse(grey(7))) as session:
         session.step(FrameChunk([grey(1)], np.array([0.0])))
-        freeze(pipeline.pid)
+        freeze(pipeline.connection._process.pid)
         with pytest.raises(PipelineLostError, match="SIGKILL"):
             session.step(FrameChunk([grey(1)], np.array([0.1])))
     wait_until(lambda: bool(told))
@@ -261,7 +261,7 @@ def test_anything_that_hangs_ends_the_process(plugged: None, monkeypatch: pytest
     monkeypatch.setattr(remote_pipeline, "CALL_TIMEOUT_S", 0.5)
     pipeline = loaded("paced")
     session = pipeline.open_session(pipeline.fuse(grey(7)))
-    freeze(pipeline.pid)
+    freeze(pipeline.connection._process.pid)
     with pytest.raises(PipelineLostError, match="SIGKILL"):
         pipeline.fuse(grey(7))
     with pytest.raises(PipelineLostError):
@@ -273,7 +273,7 @@ def test_a_process_that_takes_no_frames_is_killed(plugged: None, monkeypatch: py
     monkeypatch.setattr(launch, "_SEND_TIMEOUT_S", 1)
     pipeline = loaded("paced")
     session = pipeline.open_session(pipeline.fuse(grey(7)))
-    freeze(pipeline.pid)
+    freeze(pipeline.connection._process.pid)
     large = np.zeros((1080, 1920, 3), np.uint8)
     for k in range(4):  # more than any socket holds
         session.prepare(large, float(k))
@@ -299,7 +299,7 @@ def test_frames_that_never_arrive_are_told(paced: RemotePipeline, plugged: None)
     # As where the process ends between a step's answer and its frames.
     waiting = PendingChunk(pipeline.connection.expect_frames(-1), made_of(made))
     assert len(waiting) == 1
-    pipeline.kill()
+    pipeline.connection.kill()
     with pytest.raises(PipelineLostError, match="SIGKILL"):
         _ = waiting.images
     pipeline.close()
@@ -312,7 +312,7 @@ def made_of(chunk: AnimatedChunk) -> messages.StepResult:
 def test_closing_is_no_death(plugged: None) -> None:
     told: list[str] = []
     pipeline = loaded("paced", on_exit=lambda lost, reason: told.append(reason))
-    pid = pipeline.pid
+    pid = pipeline.connection._process.pid
     pipeline.close()
     pipeline.close()
     assert not pipeline.connection._reader.is_alive()
@@ -359,7 +359,7 @@ def test_a_pipeline_that_does_nothing_but_fail_ends_its_process(
         session.step(FrameChunk([portrait], np.array([0.1])))
     assert "illegal memory access" in str(caught.value.__cause__)
     pipeline.connection._process.wait(5)
-    assert not pipeline.is_alive
+    assert not pipeline.connection.is_alive
     pipeline.close()
 
 

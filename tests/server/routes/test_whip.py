@@ -121,7 +121,9 @@ def test_who_has_much_to_do_says_so_in_time_and_goes_on(
 
     async def act() -> None:
         async with serving(tmp_path) as (server, client):
-            held = asyncio.ensure_future(server.worker.call(time.sleep, 2.0))  # as a load on the GPU would
+            held = asyncio.ensure_future(
+                server.workers[0].call(time.sleep, 2.0)
+            )  # as a load on the GPU would
             for _ in range(2):
                 busy = await client.post("/whip", content=CAMERA, headers=SDP)
                 assert (busy.status_code, busy.headers["retry-after"]) == (503, "5")

@@ -97,7 +97,7 @@ def test_loading_goes_on_in_the_background_and_says_how_far_it_is(slow: type[Any
         slow.go.set()
         await ended(host)
         assert host.get_status().status == "loaded"
-        assert host.pipeline is server.worker.pipeline
+        assert host.pipeline is server.workers[0].pipeline
         await until(lambda: told == ["loaded"])
 
     in_server(test)
@@ -251,7 +251,7 @@ def test_the_old_pipeline_is_closed_before_the_next_is_loaded(slow: type[Any]) -
         gc.collect()
         assert slow.weights[1]() is None
         assert server.pipelines.get_status().status == "not_loaded"
-        assert server.worker.pipeline is None
+        assert server.workers[0].pipeline is None
 
     in_server(test)
 
@@ -288,7 +288,7 @@ def test_of_many_loads_at_once_one_wins(slow: type[Any]) -> None:
 def test_weights_named_in_the_parameters_are_looked_for_there(tmp_path: Path) -> None:
     async def test(server: Server) -> None:
         with pytest.raises(PipelineUnavailableError, match=f"no weights in {tmp_path}"):
-            await PipelineManager([server.worker], server.sessions, {"weights": str(tmp_path)}).load(
+            await PipelineManager([server.workers[0]], server.sessions, {"weights": str(tmp_path)}).load(
                 "personalive", {}
             )
 
@@ -297,7 +297,7 @@ def test_weights_named_in_the_parameters_are_looked_for_there(tmp_path: Path) ->
 
 def test_loading_without_the_worker_fails_in_words() -> None:
     async def test(server: Server) -> None:
-        server.worker.stop()
+        server.workers[0].stop()
         await loaded(server.pipelines)
         assert server.pipelines.get_status().error == "The server is stopping."
 
@@ -306,7 +306,7 @@ def test_loading_without_the_worker_fails_in_words() -> None:
 
 def test_the_diffusion_pipeline_is_loaded(test_weights: Path) -> None:
     async def test(server: Server) -> None:
-        host = PipelineManager([server.worker], server.sessions, {"weights": str(test_weights)})
+        host = PipelineManager([server.workers[0]], server.sessions, {"weights": str(test_weights)})
         await loaded(host, "personalive", device="cpu")
         status = host.get_status()
         assert (status.status, status.error) == ("loaded", None)

@@ -90,7 +90,7 @@ def test_a_portrait_without_a_face_is_logged_and_the_server_goes_on(
             if "reference_refused" in caplog.text:
                 break
             await asyncio.sleep(0.1)
-        alive = await server.worker.is_responsive()
+        alive = await server.workers[0].is_responsive()
         await server.stop()
         return alive
 

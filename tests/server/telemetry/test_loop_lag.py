@@ -23,5 +23,3 @@ def test_what_keeps_the_loop_busy_is_measured() -> None:
 
     watch = asyncio.run(work())
     assert 0.06 < watch.max_lag_s < 0.25
-    assert watch.over_20_ms >= 1
-    assert watch.ticks > 2

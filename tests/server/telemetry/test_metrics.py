@@ -20,14 +20,15 @@ def figures(metrics: Metrics) -> dict[str, float]:
 
 def test_what_is_told_is_counted() -> None:
     metrics = Metrics()
-    metrics.count_session_opened()
-    metrics.count_session_ended("client_closed")
-    metrics.count_frames_in(4)
-    metrics.count_frames_out(3)
-    metrics.count_dropped("in", 2)
-    metrics.count_no_face(1)
-    metrics.count_error("defect")
-    metrics.bind(lambda: 5, lambda: 2.5e9)
+    metrics.sessions_opened.inc()
+    metrics.sessions_ended.labels("client_closed").inc()
+    metrics.frames_in.inc(4)
+    metrics.frames_out.inc(3)
+    metrics.frames_dropped.labels("in").inc(2)
+    metrics.frames_without_face.inc(1)
+    metrics.errors.labels("defect").inc()
+    metrics.sessions.set_function(lambda: 5)
+    metrics.gpu_memory_bytes.set_function(lambda: 2.5e9)
     found = figures(metrics)
     for name, value in {
         "personalive_sessions{}": 5,
@@ -46,9 +47,10 @@ def test_what_is_told_is_counted() -> None:
 def test_times_go_into_buckets_that_tell_them_apart() -> None:
     metrics = Metrics()
     for seconds in (0.005, 0.012, 0.09, 0.35, 4.0, 60.0):
-        metrics.observe_latency(seconds)
-        metrics.observe_queue_wait(seconds)
-    metrics.observe_chunk(0.02, 3)
+        metrics.latency_seconds.observe(seconds)
+        metrics.queue_seconds.observe(seconds)
+    metrics.chunk_seconds.observe(0.02)
+    metrics.chunk_sessions.observe(3)
     found = figures(metrics)
     below = {
         float(re.findall(r"le=([\d.]+|\+Inf)", name)[0].replace("+", "")): value
@@ -63,7 +65,7 @@ def test_times_go_into_buckets_that_tell_them_apart() -> None:
 
 def test_servers_count_for_themselves_and_the_process_is_there() -> None:
     first, second = Metrics(), Metrics()
-    first.count_frames_in(1)
+    first.frames_in.inc()
     assert figures(second)["personalive_frames_in_total{}"] == 0
     assert figures(second)["process_resident_memory_bytes{}"] > 1e6
 
@@ -73,7 +75,7 @@ def test_any_thread_may_count() -> None:
 
     def count() -> None:
         for _ in range(500):
-            metrics.count_frames_out(1)
+            metrics.frames_out.inc()
 
     threads = [threading.Thread(target=count) for _ in range(4)]
     for thread in threads:

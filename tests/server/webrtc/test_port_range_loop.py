@@ -89,10 +89,14 @@ def test_connections_offer_candidates_within_the_range() -> None:
     assert found
 
 
-def test_without_a_range_any_loop_will_do() -> None:
-    loop = make_loop_factory(None)()
-    assert not isinstance(loop, PortRangeEventLoop)
-    loop.close()
+def test_without_a_range_any_port_will_do() -> None:
+    async def run() -> None:
+        transport, _ = await open_one(("127.0.0.1", 0))
+        assert transport.get_extra_info("sockname")[1] != 0
+        transport.close()
+
+    with asyncio.Runner(loop_factory=make_loop_factory(None)) as runner:
+        runner.run(run())
 
 
 def test_no_more_sockets_are_taken_than_can_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from prometheus_client import Metric
+from prometheus_client import Metric, generate_latest
+from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 from pydantic import BaseModel, Field
 
 from personalive.server.cluster.messages import DesiredState, ReplicaStatus
@@ -129,7 +130,18 @@ def merge_models_status(replies: list[ReplicaReply]) -> Json:
     }
 
 
-def merge_metrics(replies: Iterable[ReplicaReply], replicas: Iterable[ReplicaStatus]) -> str:
+class _MergedMetrics(Collector):
+    """Metrics that were collected elsewhere."""
+
+    def __init__(self, metrics: Iterable[Metric]) -> None:
+        self._metrics = metrics
+
+    def collect(self) -> Iterable[Metric]:
+        """Return the metrics."""
+        return self._metrics
+
+
+def merge_metrics(replies: Iterable[ReplicaReply], replicas: Iterable[ReplicaStatus]) -> bytes:
     """Return every replica's metrics with the label `replica`, and the numbers of replicas and slots."""
     families: dict[str, Metric] = {}
     for each in replies:
@@ -140,37 +152,16 @@ def merge_metrics(replies: Iterable[ReplicaReply], replicas: Iterable[ReplicaSta
             for sample in family.samples:
                 labels = {"replica": each.replica.id, **sample.labels}
                 whole.add_sample(sample.name, labels, sample.value)
-    lines = [line for family in families.values() for line in _format_family(family)]
-    return "\n".join([*lines, *_cluster_metric_lines(list(replicas))]) + "\n"
+    return generate_latest(_MergedMetrics([*families.values(), *_make_cluster_metrics(list(replicas))]))
 
 
-def _cluster_metric_lines(replicas: list[ReplicaStatus]) -> list[str]:
-    stages = ("starting", "serving", "leaving")
-    counts = {stage: sum(member.stage == stage for member in replicas) for stage in stages}
-    return [
-        "# HELP personalive_replicas Replicas, by what they are at.",
-        "# TYPE personalive_replicas gauge",
-        *(f'personalive_replicas{{stage="{stage}"}} {count}' for stage, count in counts.items()),
-        "# HELP personalive_slots Sessions that there may be, on each replica.",
-        "# TYPE personalive_slots gauge",
-        *(f'personalive_slots{{replica="{member.id}"}} {member.slots}' for member in replicas),
-    ]
-
-
-def _format_family(family: Metric) -> list[str]:
-    # Prometheus's text format names a counter with its suffix, which the parser removes.
-    name = family.name + ("_total" if family.type == "counter" else "")
-    told = [f"# HELP {name} {family.documentation}", f"# TYPE {name} {family.type}"]
-    for sample in family.samples:
-        labels = ",".join(f'{key}="{_escape_label(value)}"' for key, value in sample.labels.items())
-        told.append(f"{sample.name}{{{labels}}} {_format_number(sample.value)}")
-    return told
-
-
-def _format_number(value: float) -> str:
-    """Format a number as Prometheus does."""
-    return {math.inf: "+Inf", -math.inf: "-Inf"}.get(value, repr(float(value)).replace("nan", "NaN"))
-
-
-def _escape_label(value: str) -> str:
-    return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+def _make_cluster_metrics(replicas: list[ReplicaStatus]) -> list[Metric]:
+    count = GaugeMetricFamily("personalive_replicas", "Replicas, by what they are at.", labels=["stage"])
+    for stage in ("starting", "serving", "leaving"):
+        count.add_metric([stage], sum(member.stage == stage for member in replicas))
+    slots = GaugeMetricFamily(
+        "personalive_slots", "Sessions that there may be, on each replica.", labels=["replica"]
+    )
+    for member in replicas:
+        slots.add_metric([member.id], member.slots)
+    return [count, slots]

@@ -23,10 +23,15 @@ APPLICATION_NAME = "personalive"
 _MAX_ONGOING_REQUESTS = 1000
 """How many requests the ingress, and how many calls the controller, may handle at the same time."""
 _HEALTH_CHECK_PERIOD_S = 2.0
-_HEAD_NODE_OPTIONS = {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
-"""Place these on the head, beside the proxy, so that losing or releasing another machine does not end them."""
 _LOGGING_CONFIG = {"enable_access_log": False}
 """Serve's access log is off: the ingress logs requests, without their queries."""
+_HEAD_DEPLOYMENT: dict[str, Any] = {
+    "num_replicas": 1,
+    "max_ongoing_requests": _MAX_ONGOING_REQUESTS,
+    "ray_actor_options": {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}},
+    "logging_config": _LOGGING_CONFIG,
+}
+"""Options of one replica on the head, beside the proxy: losing or releasing another machine does not end it."""
 
 
 def from_config(args: dict[str, Any]) -> Application:
@@ -49,14 +54,7 @@ def build_application(
     """
     settings = {name: getattr(base_settings, name) for name in base_settings.model_fields_set}
     settings["max_sessions"] = config.sessions_per_replica
-    controller = serve.deployment(
-        ClusterController,
-        name="Controller",
-        num_replicas=1,
-        max_ongoing_requests=_MAX_ONGOING_REQUESTS,
-        ray_actor_options=_HEAD_NODE_OPTIONS,
-        logging_config=_LOGGING_CONFIG,
-    ).bind(
+    controller = serve.deployment(ClusterController, name="Controller", **_HEAD_DEPLOYMENT).bind(
         DesiredState(1, settings.get("pipeline"), settings.get("load_params", {})),
         awaits_reference=awaits_reference,
     )
@@ -68,12 +66,7 @@ def build_application(
         **config.to_deployment_options(),
     ).bind(settings, controller)
     return serve.deployment(
-        serve.ingress(_make_app_factory(settings))(),
-        name="Ingress",
-        num_replicas=1,
-        max_ongoing_requests=_MAX_ONGOING_REQUESTS,
-        ray_actor_options=_HEAD_NODE_OPTIONS,
-        logging_config=_LOGGING_CONFIG,
+        serve.ingress(_make_app_factory(settings))(), name="Ingress", **_HEAD_DEPLOYMENT
     ).bind(replicas, controller)
 
 

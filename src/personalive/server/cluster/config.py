@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from functools import partial
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from personalive.errors import InputError
 from personalive.pipelines.parameters import build_parameters
+from personalive.server.options import CLUSTER_OPTIONS, make_field
 
 TARGET_UTILIZATION = 0.8
 """The share of its slots that a replica should use; the rest serves new sessions while another replica starts."""
@@ -16,33 +18,23 @@ LOOK_BACK_PERIOD_S = 15.0
 """Seconds over which used slots are averaged to decide how many replicas there should be."""
 
 
+_field = partial(make_field, CLUSTER_OPTIONS)
+
+
 class ClusterConfig(BaseModel):
     """The options of `personalive cluster serve`, made by `read_cluster_config`. Times are in seconds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    min_replicas: int = Field(1, ge=1, le=10_000, description="Replicas that are always there.")
-    max_replicas: int = Field(1, ge=1, le=10_000, description="Replicas that there may be.")
-    gpus_per_replica: float = Field(
-        0.0, ge=0.0, le=16.0, description="GPUs of one replica; 0.5 is half a GPU."
-    )
-    cpus_per_replica: float = Field(1.0, ge=0.0, le=512.0, description="Cores that a replica reserves.")
-    sessions_per_replica: int = Field(1, ge=1, le=256, description="Sessions at a time on one replica.")
-    upscale_delay_s: float = Field(
-        5.0, ge=0, le=86_400, description="Seconds with too few replicas before more are started."
-    )
-    downscale_delay_s: float = Field(
-        300.0, ge=0, le=86_400, description="Seconds with too many replicas before some are drained."
-    )
-    drain_limit_s: float = Field(
-        86_400.0,
-        ge=1,
-        le=2_592_000,
-        description="How long a replica that is no longer needed waits for its last session to end.",
-    )
-    every_node: bool = Field(
-        False, description="Listen on every node that has a replica, not on the head only."
-    )
+    min_replicas: int = _field("min_replicas", default=1, ge=1, le=10_000)
+    max_replicas: int = _field("max_replicas", default=1, ge=1, le=10_000)
+    gpus_per_replica: float = _field("gpus_per_replica", ge=0.0, le=16.0)
+    cpus_per_replica: float = _field("cpus_per_replica", ge=0.0, le=512.0)
+    sessions_per_replica: int = _field("sessions_per_replica", ge=1, le=256)
+    upscale_delay_s: float = _field("upscale_delay_s", ge=0, le=86_400)
+    downscale_delay_s: float = _field("downscale_delay_s", ge=0, le=86_400)
+    drain_limit_s: float = _field("drain_limit_s", ge=1, le=2_592_000)
+    every_node: bool = _field("every_node")
 
     def to_deployment_options(self) -> dict[str, Any]:
         """Return the options of the replicas' deployment, by Ray Serve's names.

@@ -7,14 +7,11 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-import personalive
-from personalive.server import errors, middleware
-from personalive.server.app import create_app
+from personalive.server.app import create_app, make_fastapi
 from personalive.server.cluster.dependencies import IngressDependencies
 from personalive.server.cluster.routes import health, pipeline, proxy, reference, sessions
 from personalive.server.routes import page
 from personalive.server.settings import Settings
-from personalive.server.static_files import load_assets as page_files
 
 ROUTE_MODULES = (health, pipeline, reference, sessions, page, proxy)
 """The last module takes every path that the others do not."""
@@ -34,20 +31,7 @@ def create_ingress(settings: Settings, make_dependencies: Callable[[], IngressDe
         finally:
             await app.state.parts.client.close()
 
-    app = FastAPI(
-        title="PersonaLive",
-        version=personalive.__version__,
-        lifespan=lifespan,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        responses=errors.COMMON_RESPONSES,
-    )
-    errors.install_error_handlers(app)
-    middleware.install_middleware(app, settings)
-    for part in ROUTE_MODULES:
-        app.include_router(part.router)
+    app = make_fastapi(settings, lifespan, [part.router for part in ROUTE_MODULES])
     contract = create_app(settings).openapi()
     app.openapi = lambda: contract  # type: ignore[method-assign]
-    page_files()
     return app

@@ -32,6 +32,7 @@ from personalive.server.cluster.replica_client import (
 from personalive.server.cluster.replica_settings import make_replica_settings
 from personalive.server.cluster.server_thread import ServerThread
 from personalive.server.cluster.shared_references import SharedReferenceStore
+from personalive.server.run import local_url
 from personalive.server.server import Server
 from personalive.server.state.pipeline_manager import PipelineManager
 from personalive.server.telemetry import logs
@@ -68,7 +69,7 @@ class ServerReplica:
             partial(Server, make_references=self._make_references, id_prefix=make_id_prefix(self._id)),
         )
         self._server_thread.start()
-        self._address = f"http://{_bracket_ipv6(node)}:{self._server_thread.port}"
+        self._address = local_url(node, self._server_thread.port)
         self._apply_task: asyncio.Task[None] | None = None
         self._heartbeat_task = self._server_thread.submit(self._heartbeat_loop())
         self._wait_until_loaded()
@@ -199,7 +200,3 @@ class ServerReplica:
             )
             await host.unload()  # the previous pipeline is not the desired one
         self._applied, self._apply_task = desired, None
-
-
-def _bracket_ipv6(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from personalive.server.cluster.replica_client import (
     StreamingProxyResponse,
 )
 from personalive.server.errors import NotFoundError, ServiceUnavailableError
+from personalive.server.sessions.session_manager import UnknownSessionError
 
 if TYPE_CHECKING:
     from ray.serve.handle import DeploymentHandle
@@ -69,20 +71,20 @@ class ReplicaSet:
         """Return the answer of one replica, if possible a loaded one. Raises `NoReplicaError`."""
         members = await self.list_replicas()
         best = [member for member in members if member.can_open_sessions] or members
-        for member in random.sample(best, len(best)):
-            try:
+        return await self.request_first(random.sample(best, len(best)), proxy_request)
+
+    async def request_first(
+        self, replicas: Iterable[ReplicaStatus], proxy_request: ProxyRequest
+    ) -> ProxyResponse:
+        """Return the answer of the first of `replicas` that can be reached. Raises `NoReplicaError`."""
+        for member in replicas:
+            with contextlib.suppress(ReplicaUnreachableError):  # it is gone, but still listed
                 return await self.request(member, proxy_request)
-            except ReplicaUnreachableError:  # it is gone, but still listed
-                continue
         raise NoReplicaError
 
-    async def request_all(
-        self, proxy_request: ProxyRequest, predicate: Callable[[ReplicaStatus], bool] = lambda _: True
-    ) -> list[ReplicaReply]:
-        """Return the answers of all matching replicas that answer within `_AGGREGATE_TIMEOUT_S`."""
-        return await self.request_each(
-            [member for member in await self.list_replicas() if predicate(member)], proxy_request
-        )
+    async def request_all(self, proxy_request: ProxyRequest) -> list[ReplicaReply]:
+        """Return the answers of all replicas that answer within `_AGGREGATE_TIMEOUT_S`."""
+        return await self.request_each(await self.list_replicas(), proxy_request)
 
     async def request_each(
         self, replicas: Iterable[ReplicaStatus], proxy_request: ProxyRequest
@@ -107,7 +109,7 @@ class ReplicaSet:
             await self.list_replicas()
         found = self._known.get(id)
         if found is None:
-            raise NotFoundError("There is no such session; it may have ended.")
+            raise UnknownSessionError
         return found
 
     async def request_owner(self, session_id: str, proxy_request: ProxyRequest) -> ProxyResponse:

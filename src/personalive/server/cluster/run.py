@@ -25,6 +25,7 @@ from personalive.media import read_image
 from personalive.server.cluster.application import APPLICATION_NAME, build_application
 from personalive.server.cluster.config import ClusterConfig
 from personalive.server.cluster.messages import ReplicaStatus
+from personalive.server.run import local_url
 from personalive.server.settings import Settings
 from personalive.server.state.startup import check_load_parameters
 
@@ -148,13 +149,8 @@ async def _drain_replicas(timeout: float) -> None:
         await asyncio.sleep(_POLL_S)
 
 
-def _service_url(settings: Settings) -> str:
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(settings.host, settings.host)
-    return f"http://{host}:{settings.port}"
-
-
 def _report_ready(settings: Settings, report: ReportProgress) -> None:
-    url = _service_url(settings)
+    url = local_url(settings.host, settings.port)
     if not _is_reachable(url):
         # Serve belongs to the cluster: its first start sets the port, and it need not run on this machine.
         report(f"it runs, but not at {url}: Ray Serve listens on the head, where it was first started to")

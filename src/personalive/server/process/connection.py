@@ -59,11 +59,6 @@ class ProcessConnection:
         threading.Thread(target=self._enforce_timeouts, name="pipeline-limits", daemon=True).start()
 
     @property
-    def pid(self) -> int:
-        """The process's id."""
-        return self._process.pid
-
-    @property
     def is_alive(self) -> bool:
         """Whether the process runs."""
         return self._process.poll() is None

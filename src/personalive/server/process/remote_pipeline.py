@@ -140,25 +140,6 @@ class RemotePipeline(Pipeline[Any, Any]):
         return remote
 
     @property
-    def pid(self) -> int:
-        """The process's id."""
-        return self.connection.pid
-
-    @property
-    def is_alive(self) -> bool:
-        """Whether the process runs."""
-        return self.connection.is_alive
-
-    def kill(self) -> None:
-        """End the process at once; pending requests raise `PipelineLostError`. May be called twice."""
-        self.connection.kill()
-
-    @property
-    def gpu_memory_bytes(self) -> int:
-        """Bytes of device memory that its tensors held at the last answer."""
-        return self.connection.gpu_memory_bytes
-
-    @property
     @override
     def parameters(self) -> Any:
         return self._require_loaded().parameters

@@ -12,6 +12,8 @@ from personalive.server.dependencies import ServerDep
 from personalive.server.errors import ServiceUnavailableError, error_responses
 
 router = APIRouter(tags=["health"])
+live_router = APIRouter()
+"""The routes that every process can answer."""
 
 _RESPONSE_TIMEOUT_S = 2.0
 _RETRY_S = 5
@@ -32,11 +34,14 @@ class Ready(BaseModel):
     pipeline_id: str
 
 
-@router.get("/health")
-@router.get("/health/live", operation_id="live_health")
+@live_router.get("/health")
+@live_router.get("/health/live", operation_id="live_health")
 async def health(request: Request) -> Health:
     """Report that the process is up. This says nothing about pipelines."""
     return Health(timestamp=datetime.now(UTC), version=request.app.version)
+
+
+router.include_router(live_router)
 
 
 @router.get("/health/ready", responses=error_responses(503))

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
 from personalive.server.dependencies import ServerDep
 from personalive.server.errors import error_responses
+from personalive.server.routes.pipeline import MessageResponse
 from personalive.server.state.download_manager import ModelsStatus
 
 router = APIRouter(prefix="/api/v1/models", tags=["models"])
@@ -23,12 +24,6 @@ class DownloadRequest(BaseModel):
     tiny: StrictBool = Field(False, description="Download the tiny autoencoder too, for `vae` = tiny.")
 
 
-class DownloadStarted(BaseModel):
-    """A sentence that says what was done."""
-
-    message: str
-
-
 @router.get("/status", responses=error_responses(404, 409, 422))
 async def status(pipeline_id: str, server: ServerDep, tiny: bool = False) -> ModelsStatus:
     """Return whether a pipeline's weights are there (with `tiny`, the tiny autoencoder's too), and any progress."""
@@ -36,7 +31,7 @@ async def status(pipeline_id: str, server: ServerDep, tiny: bool = False) -> Mod
 
 
 @router.post("/download", responses=error_responses(400, 404, 409, 422))
-async def download(request: DownloadRequest, server: ServerDep) -> DownloadStarted:
+async def download(request: DownloadRequest, server: ServerDep) -> MessageResponse:
     """Download the missing weights in the background. An earlier download is resumed."""
     message = await asyncio.to_thread(server.downloads.start, request.pipeline_id, tiny=request.tiny)
-    return DownloadStarted(message=message)
+    return MessageResponse(message=message)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
 from personalive.errors import PipelineUnavailableError
 from personalive.pipelines import registry
-from personalive.pipelines.base import Availability
+from personalive.pipelines.base import Availability, PipelineInfo
 from personalive.pipelines.registry import AnyPipeline
 from personalive.server.dependencies import ServerDep
 from personalive.server.errors import error_responses
@@ -102,14 +102,28 @@ def _make_schemas() -> PipelineSchemas:
     found: dict[str, PipelineSchema] = {}
     for name in registry.pipeline_names():
         try:
-            found[name] = _make_schema(name, registry.get_pipeline(name))
+            pipeline = registry.get_pipeline(name)
         except PipelineUnavailableError as error:
-            found[name] = _make_unusable_schema(name, str(error))
+            unknown = PipelineInfo(name, name, "", chunk_frames=1)
+            found[name] = _make_schema(name, unknown, Availability(False, str(error)), {}, {})
+        else:
+            found[name] = _make_schema(
+                name,
+                pipeline.info,
+                _check_availability(pipeline),
+                pipeline.load_parameters.model_json_schema(),
+                pipeline.run_parameters.model_json_schema(),
+            )
     return PipelineSchemas(pipelines=found)
 
 
-def _make_schema(name: str, pipeline: AnyPipeline) -> PipelineSchema:
-    info, state = pipeline.info, _check_availability(pipeline)
+def _make_schema(
+    name: str,
+    info: PipelineInfo,
+    state: Availability,
+    load_parameters: dict[str, Any],
+    run_parameters: dict[str, Any],
+) -> PipelineSchema:
     return PipelineSchema(
         id=name,
         name=info.name,
@@ -120,8 +134,8 @@ def _make_schema(name: str, pipeline: AnyPipeline) -> PipelineSchema:
         generative=info.generative,
         chunk_frames=info.chunk_frames,
         delay_frames=info.delay_frames,
-        load_parameters=pipeline.load_parameters.model_json_schema(),
-        run_parameters=pipeline.run_parameters.model_json_schema(),
+        load_parameters=load_parameters,
+        run_parameters=run_parameters,
     )
 
 
@@ -130,19 +144,3 @@ def _check_availability(pipeline: AnyPipeline) -> Availability:
         return pipeline.availability()
     except Exception as error:
         return Availability(False, f"checking whether it is ready failed: {type(error).__name__}: {error}")
-
-
-def _make_unusable_schema(name: str, reason: str) -> PipelineSchema:
-    return PipelineSchema(
-        id=name,
-        name=name,
-        description="",
-        ready=False,
-        reason=reason,
-        remedy=None,
-        generative=False,
-        chunk_frames=1,
-        delay_frames=0,
-        load_parameters={},
-        run_parameters={},
-    )

@@ -44,8 +44,14 @@ _PATCH_RESPONSES: dict[str, Any] = {
     "responses": error_responses(400, 404, 412, 415, 422),
     "openapi_extra": _FRAGMENT_REQUEST_BODY,
 }
-_SDP_RESPONSE: dict[int | str, dict[str, Any]] = {
-    201: {"content": {_SDP_TYPE: {"schema": {"type": "string"}}}, "description": "The answer"}
+_OFFER_RESPONSES: dict[str, Any] = {
+    "status_code": 201,
+    "response_class": Response,
+    "responses": {
+        201: {"content": {_SDP_TYPE: {"schema": {"type": "string"}}}, "description": "The answer"},
+        **error_responses(400, 404, 409, 415, 503),
+    },
+    "openapi_extra": _SDP_REQUEST_BODY,
 }
 
 
@@ -97,13 +103,7 @@ Sdp = Annotated[str, Depends(_read_offer)]
 Fragment = Annotated[str, Depends(_read_fragment)]
 
 
-@router.post(
-    "/whip",
-    status_code=201,
-    response_class=Response,
-    responses={**_SDP_RESPONSE, **error_responses(400, 404, 409, 415, 503)},
-    openapi_extra=_SDP_REQUEST_BODY,
-)
+@router.post("/whip", **_OFFER_RESPONSES)
 async def push(request: Request, server: ServerDep, sdp: Sdp, reference_id: str | None = None) -> Response:
     """Push a camera: open a session."""
     given = {} if reference_id is None else {"reference_id": reference_id}
@@ -115,13 +115,7 @@ async def push(request: Request, server: ServerDep, sdp: Sdp, reference_id: str 
     return _make_created_response(answer, f"/whip/{session.id}", session, server)
 
 
-@router.post(
-    "/whep",
-    status_code=201,
-    response_class=Response,
-    responses={**_SDP_RESPONSE, **error_responses(400, 404, 409, 415, 503)},
-    openapi_extra=_SDP_REQUEST_BODY,
-)
+@router.post("/whep", **_OFFER_RESPONSES)
 async def pull(request: Request, server: ServerDep, sdp: Sdp, session: str | None = None) -> Response:
     """Pull a session's animated frames: watch it."""
     live = server.sessions.all()

@@ -37,31 +37,29 @@ Planes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PlayoutFrame:
-    """An animated frame that waits to be sent.
+class SentFrame:
+    """A frame as it is sent: its `time` is in seconds since the session's beginning, on the source's clock.
 
     `image` is uint8 RGB (height, width, 3); `planes` is the same for encoders, uint8 YUV 4:2:0 (1.5 × height,
-    width). The frame is due at `time` on the source's clock. `captured_at` is the time of `time.monotonic` at which
-    the driving frame that it shows arrived, None where it shows none; `delay_parts` are the parts of that frame's
-    delay so far, in seconds by name.
+    width).
     """
 
     image: Image
     planes: Planes
     time: float
     state: FrameState
-    captured_at: float | None
-    delay_parts: dict[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SentFrame:
-    """A frame as it is sent: its `time` is in seconds since the session's beginning, on the source's clock."""
+class PlayoutFrame(SentFrame):
+    """An animated frame that waits to be sent.
 
-    image: Image
-    planes: Planes
-    time: float
-    state: FrameState
+    `captured_at` is the time of `time.monotonic` at which the driving frame that it shows arrived, None where it
+    shows none; `delay_parts` are the parts of that frame's delay so far, in seconds by name.
+    """
+
+    captured_at: float | None
+    delay_parts: dict[str, float] | None = None
 
 
 FrameCallback = Callable[[SentFrame], None]
@@ -192,7 +190,7 @@ class PlayoutBuffer:
 
     def _send(self, frame: PlayoutFrame) -> None:
         now = time.monotonic()
-        self._notify(SentFrame(frame.image, frame.planes, frame.time, frame.state), now)
+        self._notify(frame, now)
         self._on_sent(frame, now)
 
     def _notify(self, sent: SentFrame, now: float) -> None:

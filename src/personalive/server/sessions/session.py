@@ -105,7 +105,7 @@ class ServerSession:
         self.last_frame_at = now
         self.frame_stats.fps_in.count(now)
         self.frame_stats.frames_in += 1
-        self._metrics.count_frames_in(1)
+        self._metrics.frames_in.inc()
         if self.paused or self.ended:
             return
         if reason := describe_shape_problem(frame.width, frame.height):
@@ -143,7 +143,7 @@ class ServerSession:
             self._captured[frame.time] = CapturedFrame(frame.arrived_at, now)
         while len(self._captured) > _MAX_CAPTURED:
             self._captured.popitem(last=False)
-        self._metrics.observe_queue_wait(now - arrived[-1].arrived_at)
+        self._metrics.queue_seconds.observe(now - arrived[-1].arrived_at)
         images = [frame.image for frame in arrived if frame.image is not None]
         return FrameChunk(images, np.array([frame.time for frame in arrived], np.float64))
 
@@ -162,7 +162,8 @@ class ServerSession:
         step = StepTiming(
             seconds, started_at=now - seconds, ended_at=now, figures=dict(self.pipeline_session.stats())
         )
-        self._metrics.observe_chunk(seconds, batch_size)
+        self._metrics.chunk_seconds.observe(seconds)
+        self._metrics.chunk_sessions.observe(batch_size)
         self._run_on_converter(self._encode_frames, animated, due.tolist(), captured, step)
 
     def on_error(self, error: Exception) -> None:
@@ -178,7 +179,7 @@ class ServerSession:
             kind, message = "out_of_memory", "The GPU ran out of memory; this session was ended to free it."
         else:
             kind, message = "defect", "The session ended because of an error in the server; see its log."
-        self._metrics.count_error(kind)
+        self._metrics.errors.labels(kind).inc()
         logs.event("session_failed", session=self.id, error=f"{type(error).__name__}: {error}", kind=kind)
         asyncio.run_coroutine_threadsafe(self.end(kind, message), self._loop)
 
@@ -315,7 +316,7 @@ class ServerSession:
             "latency_ms": {"p50": milliseconds(0.5), "p95": milliseconds(0.95)},
             "delay_ms": {
                 name: None if part is None else round(1000 * part, 1)
-                for name, part in figures.parts.medians().items()
+                for name, part in figures.delays.medians().items()
             },
             "chunk_frames": self._chunk_frames,
             "chunk_ms": round(1000 * figures.chunk_seconds, 1),
@@ -350,7 +351,7 @@ class ServerSession:
         await self.worker.call(self.pipeline_session.close)
         if reason == "out_of_memory":
             await self.worker.call(release_memory)
-        self._metrics.count_session_ended(reason)
+        self._metrics.sessions_ended.labels(reason).inc()
         logs.event("session_ended", session=self.id, reason=reason, frames=self.frame_stats.frames_out)
 
     # -- within
@@ -363,7 +364,7 @@ class ServerSession:
         faceless = sum(frame.state in {FrameState.HELD, FrameState.WAITING} for frame in frames)
         if faceless:
             self.frame_stats.frames_without_face += faceless
-            self._metrics.count_no_face(faceless)
+            self._metrics.frames_without_face.inc(faceless)
         if frames:
             waiting = frames[-1].state is FrameState.WAITING
             self._set_state("waiting_for_face" if waiting else "streaming")
@@ -372,14 +373,13 @@ class ServerSession:
     def _on_sent(self, frame: PlayoutFrame, now: float) -> None:
         self.frame_stats.fps_out.count(now)
         self.frame_stats.frames_out += 1
-        self._metrics.count_frames_out(1)
+        self._metrics.frames_out.inc()
         if frame.captured_at is not None and frame.delay_parts is not None:
             delay = now - frame.captured_at
-            self.frame_stats.delays.add(delay, now)
-            self.frame_stats.parts.add(
+            self.frame_stats.delays.add(
                 frame.delay_parts | {"send": delay - sum(frame.delay_parts.values())}, now
             )
-            self._metrics.observe_latency(delay)
+            self._metrics.latency_seconds.observe(delay)
 
     def _set_state(self, state: str) -> None:
         if state != self._state:
@@ -402,4 +402,4 @@ class ServerSession:
         before, self._seen_dropped = self._seen_dropped, (self._frame_queue.dropped, self._playout.dropped)
         for name, old, new in zip(("in", "out"), before, self._seen_dropped, strict=True):
             if new > old:
-                self._metrics.count_dropped(name, new - old)
+                self._metrics.frames_dropped.labels(name).inc(new - old)

@@ -169,7 +169,7 @@ class SessionManager:
             self._sessions[session.id] = session
         finally:
             self._opening[worker] -= 1
-        self._metrics.count_session_opened()
+        self._metrics.sessions_opened.inc()
         logs.event("session_opened", session=session.id, pipeline=pipeline.info.id, reference=reference_id)
         return session
 

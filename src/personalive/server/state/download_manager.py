@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, Field
 
-from personalive.errors import PersonaLiveError, PipelineUnavailableError, UnknownPipelineError
+from personalive.errors import PersonaLiveError, PipelineUnavailableError
 from personalive.pipelines import registry
 from personalive.server.errors import ConflictError
+from personalive.server.state.load_plan import require_known_pipeline
 from personalive.server.telemetry import logs
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class DownloadManager:
 
         Raises `UnknownPipelineError`; `PipelineUnavailableError` for a pipeline that cannot be imported.
         """
-        _require_known(pipeline_id)
+        require_known_pipeline(pipeline_id)
         if pipeline_id != registry.DIFFUSION:
             state = registry.get_pipeline(pipeline_id).availability()
             error = None if state.ready else state.message
@@ -104,7 +105,7 @@ class DownloadManager:
         Raises `UnknownPipelineError`, `ConflictError` while a download runs, and `PipelineUnavailableError` if the
         pipeline's weights cannot be downloaded here and it is not ready.
         """
-        _require_known(pipeline_id)
+        require_known_pipeline(pipeline_id)
         if pipeline_id != registry.DIFFUSION:
             state = registry.get_pipeline(pipeline_id).availability()
             if not state.ready:
@@ -143,12 +144,6 @@ class DownloadManager:
         with self._lock:
             self._monitor, self._error = None, error
         logs.event("download_ended", level=logging.ERROR if error else logging.INFO, error=error)
-
-
-def _require_known(pipeline_id: str) -> None:
-    if pipeline_id not in registry.pipeline_names():
-        known = ", ".join(registry.pipeline_names())
-        raise UnknownPipelineError(f"There is no pipeline {pipeline_id!r}. Known: {known}.")
 
 
 def _find_missing(tiny: bool) -> list[str]:

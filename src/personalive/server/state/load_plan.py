@@ -49,6 +49,13 @@ class LoadPlan:
     availability: Availability
 
 
+def require_known_pipeline(pipeline_id: str) -> None:
+    """Raise `UnknownPipelineError` for anything but a registered name."""
+    if pipeline_id not in registry.pipeline_names():
+        known = ", ".join(registry.pipeline_names())
+        raise UnknownPipelineError(f"There is no pipeline {pipeline_id!r}. Known: {known}.")
+
+
 def plan_load(
     pipeline_id: str, load_params: Mapping[str, object], path_values: Mapping[str, object]
 ) -> LoadPlan:
@@ -57,9 +64,7 @@ def plan_load(
     `path_values` are the load parameters that name files or folders, which only the settings may choose.
     Raises `UnknownPipelineError`, and `InputError` for parameters that are not valid.
     """
-    if pipeline_id not in registry.pipeline_names():
-        known = ", ".join(registry.pipeline_names())
-        raise UnknownPipelineError(f"There is no pipeline {pipeline_id!r}. Known: {known}.")
+    require_known_pipeline(pipeline_id)
     pipeline = registry.get_pipeline(pipeline_id)
     own = _list_path_fields(pipeline)
     for name in own & set(load_params):

@@ -99,7 +99,9 @@ class PipelineManager:
     def gpu_memory_bytes(self) -> int:
         """Return how much GPU memory tensors hold, in this process and in those of pipelines."""
         remote = (
-            ready.gpu_memory_bytes for ready in self._ready.values() if isinstance(ready, RemotePipeline)
+            ready.connection.gpu_memory_bytes
+            for ready in self._ready.values()
+            if isinstance(ready, RemotePipeline)
         )
         return gpu_memory_bytes() + sum(remote)
 
@@ -328,7 +330,7 @@ class PipelineManager:
     def _check_processes(self) -> None:
         """Restart pipelines whose process ended before all the others were ready."""
         for worker, ready in list(self._ready.items()):
-            if isinstance(ready, RemotePipeline) and not ready.is_alive:
+            if isinstance(ready, RemotePipeline) and not ready.connection.is_alive:
                 self.on_process_exit(worker, ready, "The pipeline's process ended unexpectedly.")
 
     async def _restart_pipeline(

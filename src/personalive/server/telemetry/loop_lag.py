@@ -15,8 +15,6 @@ class LoopLagMonitor:
     def __init__(self, is_relevant: Callable[[], bool] = lambda: True) -> None:
         """`is_relevant` returns whether a tick counts: without a session, a blocked loop delays no frames."""
         self.max_lag_s = 0.0
-        self.over_20_ms = 0
-        self.ticks = 0
         self._is_relevant = is_relevant
         self._task: asyncio.Task[None] | None = None
 
@@ -37,6 +35,4 @@ class LoopLagMonitor:
             if not self._is_relevant():
                 continue
             late = time.perf_counter() - begun - TICK_S
-            self.ticks += 1
             self.max_lag_s = max(self.max_lag_s, late)
-            self.over_20_ms += late > 0.020

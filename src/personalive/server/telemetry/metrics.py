@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from functools import partial
 
 from prometheus_client import (
     CollectorRegistry,
@@ -40,96 +40,47 @@ _BATCH_SIZE_BUCKETS = (1, 2, 3, 4, 6, 8, 12, 16, 32)
 
 
 class Metrics:
-    """One server's metrics, in a separate registry. Any thread may call the methods. Times are in seconds."""
+    """One server's metrics, in a separate registry, each named like its attribute. Any thread may change them.
+
+    Times are in seconds. `reason` and `kind` are words from a small fixed set.
+    """
 
     def __init__(self) -> None:
         registry = self._registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         PlatformCollector(registry=registry)
-        self._live = Gauge("personalive_sessions", "Sessions that are open now.", registry=registry)
-        self._opened = Counter("personalive_sessions_opened", "Sessions opened.", registry=registry)
-        self._ended = Counter(
-            "personalive_sessions_ended", "Sessions ended, by reason.", ["reason"], registry=registry
-        )
-        self._in = Counter("personalive_frames_in", "Driving frames that came.", registry=registry)
-        self._out = Counter("personalive_frames_out", "Animated frames that were sent.", registry=registry)
-        self._dropped = Counter(
+        gauge = partial(Gauge, registry=registry)
+        counter = partial(Counter, registry=registry)
+        histogram = partial(Histogram, registry=registry)
+        self.sessions = gauge("personalive_sessions", "Sessions that are open now.")
+        self.sessions_opened = counter("personalive_sessions_opened", "Sessions opened.")
+        self.sessions_ended = counter("personalive_sessions_ended", "Sessions ended, by reason.", ["reason"])
+        self.frames_in = counter("personalive_frames_in", "Driving frames that came.")
+        self.frames_out = counter("personalive_frames_out", "Animated frames that were sent.")
+        self.frames_dropped = counter(
             "personalive_frames_dropped",
             "Frames left out: in, before the pipeline; out, after it.",
             ["reason"],
-            registry=registry,
         )
-        self._no_face = Counter(
-            "personalive_frames_without_face", "Animated frames whose driver has no face.", registry=registry
+        self.frames_without_face = counter(
+            "personalive_frames_without_face", "Animated frames whose driver has no face."
         )
-        self._chunk = Histogram(
-            "personalive_chunk_seconds", "Time of one step.", buckets=_STEP_BUCKETS, registry=registry
+        self.chunk_seconds = histogram(
+            "personalive_chunk_seconds", "Time of one step.", buckets=_STEP_BUCKETS
         )
-        self._batch_size = Histogram(
-            "personalive_chunk_sessions",
-            "Sessions in one step.",
-            buckets=_BATCH_SIZE_BUCKETS,
-            registry=registry,
+        self.chunk_sessions = histogram(
+            "personalive_chunk_sessions", "Sessions in one step.", buckets=_BATCH_SIZE_BUCKETS
         )
-        self._queue = Histogram(
-            "personalive_queue_seconds", "Wait before a step.", buckets=_LATENCY_BUCKETS, registry=registry
+        self.queue_seconds = histogram(
+            "personalive_queue_seconds", "Wait before a step.", buckets=_LATENCY_BUCKETS
         )
-        self._latency = Histogram(
+        self.latency_seconds = histogram(
             "personalive_latency_seconds",
             "From a driving frame's arrival to sending the frame that shows it.",
             buckets=_LATENCY_BUCKETS,
-            registry=registry,
         )
-        self._errors = Counter("personalive_errors", "Errors, by kind.", ["kind"], registry=registry)
-        self._memory = Gauge(
-            "personalive_gpu_memory_bytes", "GPU memory that this process holds.", registry=registry
-        )
-
-    def bind(self, count_sessions: Callable[[], int], read_gpu_memory: Callable[[], float]) -> None:
-        """Set the functions that are called at each `render` for the open sessions and the GPU memory in bytes."""
-        self._live.set_function(count_sessions)
-        self._memory.set_function(read_gpu_memory)
-
-    def count_session_opened(self) -> None:
-        """Count a session that was opened."""
-        self._opened.inc()
-
-    def count_session_ended(self, reason: str) -> None:
-        """Count a session that has ended; `reason` is a word from a small fixed set."""
-        self._ended.labels(reason).inc()
-
-    def count_frames_in(self, count: int) -> None:
-        """Count driving frames that arrived."""
-        self._in.inc(count)
-
-    def count_frames_out(self, count: int) -> None:
-        """Count animated frames that were sent."""
-        self._out.inc(count)
-
-    def count_dropped(self, reason: str, count: int) -> None:
-        """Count frames that were dropped; `reason` is `in`, before the pipeline, or `out`, after it."""
-        self._dropped.labels(reason).inc(count)
-
-    def count_no_face(self, count: int) -> None:
-        """Count animated frames whose driving frame has no face."""
-        self._no_face.inc(count)
-
-    def observe_chunk(self, seconds: float, sessions: int) -> None:
-        """Record a session's chunk from a step that took `seconds` for `sessions` sessions together."""
-        self._chunk.observe(seconds)
-        self._batch_size.observe(sessions)
-
-    def observe_queue_wait(self, seconds: float) -> None:
-        """Record the seconds that a chunk waited for its step."""
-        self._queue.observe(seconds)
-
-    def observe_latency(self, seconds: float) -> None:
-        """Record the seconds from a driving frame's arrival to sending the frame that shows it."""
-        self._latency.observe(seconds)
-
-    def count_error(self, kind: str) -> None:
-        """Count an error; `kind` is a word from a small fixed set."""
-        self._errors.labels(kind).inc()
+        self.errors = counter("personalive_errors", "Errors, by kind.", ["kind"])
+        self.gpu_memory_bytes = gauge("personalive_gpu_memory_bytes", "GPU memory that this process holds.")
 
     def render(self) -> bytes:
         """Return all metrics in Prometheus's text format, of type `CONTENT_TYPE`."""

@@ -40,27 +40,7 @@ class RateCounter:
 
 
 class DelayStats:
-    """The delays of the last `_DELAY_WINDOW_S` seconds, in seconds."""
-
-    def __init__(self) -> None:
-        self._samples: deque[tuple[float, float]] = deque()
-
-    def add(self, delay: float, now: float) -> None:
-        """Add a frame's delay, in seconds."""
-        self._samples.append((now, delay))
-        while self._samples[0][0] < now - _DELAY_WINDOW_S:
-            self._samples.popleft()
-
-    def quantile(self, share: float) -> float | None:
-        """Return the delay below which this share of frames stays, in seconds, or None without frames."""
-        if not self._samples:
-            return None
-        ordered = sorted(delay for _, delay in self._samples)
-        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
-
-
-class DelayBreakdown:
-    """The parts of the delays of the last `_DELAY_WINDOW_S` seconds, in seconds."""
+    """The delays of the last `_DELAY_WINDOW_S` seconds and their parts, in seconds."""
 
     def __init__(self) -> None:
         self._samples: deque[tuple[float, dict[str, float]]] = deque()
@@ -75,6 +55,13 @@ class DelayBreakdown:
         self._samples.append((now, dict(parts)))
         while self._samples[0][0] < now - _DELAY_WINDOW_S:
             self._samples.popleft()
+
+    def quantile(self, share: float) -> float | None:
+        """Return the delay below which this share of frames stays, in seconds, or None without frames."""
+        if not self._samples:
+            return None
+        ordered = sorted(sum(parts.values()) for _, parts in self._samples)
+        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
 
     def medians(self) -> dict[str, float | None]:
         """Return the median of each part in seconds, None where no frame of the last seconds had it."""
@@ -92,8 +79,6 @@ class SessionStats:
     fps_in: RateCounter = field(default_factory=RateCounter)
     fps_out: RateCounter = field(default_factory=RateCounter)
     delays: DelayStats = field(default_factory=DelayStats)
-    parts: DelayBreakdown = field(default_factory=DelayBreakdown)
-    """The parts of `delays`, frame by frame."""
     frames_in: int = 0
     frames_out: int = 0
     frames_without_face: int = 0

@@ -9,11 +9,13 @@ import asyncio
 import errno
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
+T = TypeVar("T")
 
 
 # The selector loop is used on Windows too, where asyncio's default is the proactor loop. That one can watch any
@@ -26,11 +28,15 @@ MAX_SOCKETS_PER_KIND = 248 if sys.platform == "win32" else None
 loop's own, and one more would end the loop."""
 
 
-class LimitedEventLoop(asyncio.SelectorEventLoop):
-    """An event loop that refuses datagram sockets beyond `MAX_SOCKETS_PER_KIND`."""
+class PortRangeEventLoop(asyncio.SelectorEventLoop):
+    """An event loop that refuses datagram sockets beyond `MAX_SOCKETS_PER_KIND`.
 
-    def __init__(self) -> None:
+    If any port is asked for, it uses one of `ports`, or any if that is None.
+    """
+
+    def __init__(self, ports: range | None = None) -> None:
         super().__init__()
+        self._ports = ports
         self._opened: WeakSet[asyncio.DatagramTransport] = WeakSet()
 
     async def create_datagram_endpoint(  # type: ignore[override]
@@ -40,48 +46,33 @@ class LimitedEventLoop(asyncio.SelectorEventLoop):
         remote_addr: tuple[str, int] | None = None,
         **options: Any,
     ) -> tuple[asyncio.DatagramTransport, P]:
-        """Create a datagram endpoint as usual. Raises `OSError` where too many are open."""
+        """Create a datagram endpoint as usual. Raises `OSError` where too many are open, or no port is free."""
         used = sum(not transport.is_closing() for transport in self._opened)
         if MAX_SOCKETS_PER_KIND is not None and used >= MAX_SOCKETS_PER_KIND:
             raise OSError(errno.EMFILE, "too many UDP sockets are open")
-        made = await super().create_datagram_endpoint(protocol_factory, local_addr, remote_addr, **options)
+        create = partial(
+            super().create_datagram_endpoint, protocol_factory, remote_addr=remote_addr, **options
+        )
+        if self._ports is None or local_addr is None or local_addr[1] != 0:
+            made = await create(local_addr=local_addr)
+        else:
+            made = await _bind_to_one(create, local_addr[0], self._ports)
         self._opened.add(made[0])
         return made
 
 
-class PortRangeEventLoop(LimitedEventLoop):
-    """An event loop that uses one of `ports` for a datagram endpoint if any port was asked for."""
-
-    def __init__(self, ports: range) -> None:
-        super().__init__()
-        self._ports = ports
-
-    async def create_datagram_endpoint(  # type: ignore[override]
-        self,
-        protocol_factory: Callable[[], P],
-        local_addr: tuple[str, int] | None = None,
-        remote_addr: tuple[str, int] | None = None,
-        **options: Any,
-    ) -> tuple[asyncio.DatagramTransport, P]:
-        """Create a datagram endpoint as usual. Raises `OSError` when every port of the range is in use."""
-        if local_addr is None or local_addr[1] != 0:
-            return await super().create_datagram_endpoint(
-                protocol_factory, local_addr, remote_addr, **options
-            )
-        # Starting at a random port avoids reusing a port at once that was just released.
-        begin = random.randrange(len(self._ports))
-        for port in (*self._ports[begin:], *self._ports[:begin]):
-            try:
-                return await super().create_datagram_endpoint(
-                    protocol_factory, (local_addr[0], port), remote_addr, **options
-                )
-            except OSError as error:
-                if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
-                    raise
-        low, high = self._ports[0], self._ports[-1]
-        raise OSError(errno.EADDRINUSE, f"all UDP ports of {low}-{high} are in use at {local_addr[0]}")
+async def _bind_to_one(create: Callable[..., Awaitable[T]], host: str, ports: range) -> T:
+    # Starting at a random port avoids reusing a port at once that was just released.
+    begin = random.randrange(len(ports))
+    for port in (*ports[begin:], *ports[:begin]):
+        try:
+            return await create(local_addr=(host, port))
+        except OSError as error:
+            if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
+                raise
+    raise OSError(errno.EADDRINUSE, f"all UDP ports of {ports[0]}-{ports[-1]} are in use at {host}")
 
 
 def make_loop_factory(ports: range | None) -> Callable[[], asyncio.AbstractEventLoop]:
     """Return the factory of the server's event loop; `ports` are the UDP ports for media, None for any."""
-    return LimitedEventLoop if ports is None else lambda: PortRangeEventLoop(ports)
+    return partial(PortRangeEventLoop, ports)

@@ -52,10 +52,6 @@ class SessionDescription:
         """Return a section's values of an attribute, or else the session's, which hold for all sections."""
         return section.attributes.get(name) or self.attributes.get(name, [])
 
-    def get_first(self, section: MediaSection, name: str) -> str | None:
-        """Return the first value that `get_all` returns, None where there is none."""
-        return next(iter(self.get_all(section, name)), None)
-
     @property
     def bundle(self) -> list[str]:
         """The mids of the first BUNDLE group, the tagged one first."""

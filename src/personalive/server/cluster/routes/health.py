@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
 from personalive.server.cluster import aggregate
 from personalive.server.cluster.dependencies import DependenciesDep, ProxyRequestDep, make_response
 from personalive.server.cluster.replica_set import NoReplicaError
-from personalive.server.routes.health import Health
+from personalive.server.routes.health import live_router
 from personalive.server.telemetry.metrics import CONTENT_TYPE
 
 router = APIRouter()
+router.include_router(live_router)
 
 
 class ReplicaList(BaseModel):
@@ -22,13 +21,6 @@ class ReplicaList(BaseModel):
     replicas: list[aggregate.ReplicaInfo]
     sessions: int
     slots: int
-
-
-@router.get("/health")
-@router.get("/health/live", operation_id="live_health")
-async def health(request: Request) -> Health:
-    """Answer that the ingress is up. This says nothing about replicas."""
-    return Health(timestamp=datetime.now(UTC), version=request.app.version)
 
 
 @router.get("/health/ready")

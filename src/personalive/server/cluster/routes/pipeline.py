@@ -9,8 +9,8 @@ from fastapi import APIRouter, Response
 from personalive.server.cluster import aggregate
 from personalive.server.cluster.dependencies import DependenciesDep, ProxyRequestDep, make_response
 from personalive.server.cluster.messages import ReplicaStatus
-from personalive.server.cluster.replica_client import ProxyRequest, ProxyResponse, ReplicaUnreachableError
-from personalive.server.cluster.replica_set import NoReplicaError, ReplicaSet
+from personalive.server.cluster.replica_client import ProxyRequest, ProxyResponse
+from personalive.server.cluster.replica_set import ReplicaSet
 from personalive.server.routes.pipeline import LoadRequest, UnloadRequest
 
 router = APIRouter(prefix="/api/v1/pipeline")
@@ -50,12 +50,8 @@ async def _request_busiest(replicas: ReplicaSet, proxy_request: ProxyRequest) ->
 
     Raises `NoReplicaError`.
     """
-    for member in sorted(await replicas.list_replicas(), key=_session_count_key, reverse=True):
-        try:
-            return await replicas.request(member, proxy_request)
-        except ReplicaUnreachableError:
-            continue
-    raise NoReplicaError
+    members = sorted(await replicas.list_replicas(), key=_session_count_key, reverse=True)
+    return await replicas.request_first(members, proxy_request)
 
 
 def _session_count_key(replica: ReplicaStatus) -> tuple[int, bool]:
