@@ -20,7 +20,7 @@ from personalive.batch.report import BatchTotals, save_thumbnail, write_report
 from personalive.batch.worker import JobResult, JobTask
 from personalive.errors import InputError, OutputLockedError, PersonaLiveError
 from personalive.locking import ProcessLock
-from personalive.media.output import write_error
+from personalive.media.output import translate_write_errors
 
 _LOCK = ".batch.lock"
 
@@ -125,10 +125,8 @@ def _lock_output_folder(out: str) -> Iterator[None]:
         yield
         return
     lock = ProcessLock(Path(out) / _LOCK)
-    try:
+    with translate_write_errors(Path(out)):
         taken = lock.acquire()
-    except OSError as error:
-        raise write_error(Path(out), error) from error
     if not taken:
         raise OutputLockedError(f"Another batch is running in {out}: wait for it to end.")
     try:

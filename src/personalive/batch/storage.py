@@ -19,8 +19,13 @@ from typing import Any
 
 from personalive.errors import InputError, MediaError, RemoteStorageError
 from personalive.installation import install_command
-from personalive.media.output import OutputFile, write_error
-from personalive.media.user_paths import check_is_file, check_name, describe_special_file
+from personalive.media.output import OutputFile, translate_write_errors
+from personalive.media.user_paths import (
+    check_is_file,
+    check_name,
+    describe_special_file,
+    translate_read_errors,
+)
 from personalive.paths import expand_user
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
@@ -117,28 +122,23 @@ def read_version(uri: str) -> FileVersion | None:
 
 
 def _read_local_version(path: Path) -> FileVersion | None:
-    try:
+    with translate_read_errors(path), contextlib.suppress(FileNotFoundError):
         facts = path.stat()
         if not path.is_dir():
             check_is_file(path)
             return FileVersion(facts.st_size, str(facts.st_mtime_ns))
         files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
         listed = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
-    digest = hashlib.sha256(repr(listed).encode()).hexdigest()
-    return FileVersion(sum(size for _, size, _ in listed), digest)
+        digest = hashlib.sha256(repr(listed).encode()).hexdigest()
+        return FileVersion(sum(size for _, size, _ in listed), digest)
+    return None
 
 
 def list_files(uri: str) -> list[str]:
     """Return the sorted names of the files in a folder. Raises `MediaError` where there is no such folder."""
     if not is_remote(uri):
-        try:
+        with translate_read_errors(uri):
             return sorted(path.name for path in Path(uri).iterdir() if path.is_file())
-        except OSError as error:
-            raise MediaError(f"{uri} cannot be read: {error.strerror or error}.") from error
     with _translate_errors(uri):
         store, path = _open_store(uri)
         try:
@@ -162,14 +162,11 @@ def is_folder(uri: str) -> bool:
 def read_bytes(uri: str) -> bytes | None:
     """Read a small file; return None where there is none. Raises `MediaError` or `RemoteStorageError`."""
     if not is_remote(uri):
-        try:
+        with translate_read_errors(uri), contextlib.suppress(FileNotFoundError):
             if describe_special_file(Path(uri)) is not None:
                 check_is_file(Path(uri))
             return Path(uri).read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise MediaError(f"{uri} cannot be read: {error.strerror or error}.") from error
+        return None
     with _translate_errors(uri):
         store, path = _open_store(uri)
         try:
@@ -184,11 +181,8 @@ def write_bytes(uri: str, data: bytes) -> None:
     if not is_remote(uri):
         path = Path(uri)
         make_folder(parent_uri(uri))
-        with OutputFile(path, overwrite=True) as output:
-            try:
-                output.partial.write_bytes(data)
-            except OSError as error:
-                raise write_error(path, error) from error
+        with OutputFile(path, overwrite=True) as output, translate_write_errors(path):
+            output.partial.write_bytes(data)
         return
     with _translate_errors(uri):
         store, path_there = _open_store(uri)
@@ -229,10 +223,8 @@ def remove(uri: str) -> None:
 def make_folder(uri: str) -> None:
     """Create a folder if it does not exist; most stores need none."""
     if not is_remote(uri):
-        try:
+        with translate_write_errors(Path(uri)):
             Path(uri).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(Path(uri), error) from error
 
 
 @contextlib.contextmanager

@@ -34,8 +34,6 @@ from personalive.jobs.checkpoint_dir import CheckpointDir
 from personalive.jobs.phases import Phases
 from personalive.jobs.pipeline_cache import PipelineCache
 
-_LAST_LINES = 6
-
 
 @dataclass(frozen=True, slots=True)
 class JobTask:

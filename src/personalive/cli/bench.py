@@ -120,13 +120,11 @@ def bench(
     if share:
         from personalive.cli import share_results
 
-        for row in share_results.table_rows(result, share_results.describe_machine(parameters.device)):
-            typer.echo(row)
-        console.print_status(
-            share_results.ADVICE.format(
-                columns=share_results.table_header(), place=share_results.issue_tracker()
-            )
-        )
+        rows = share_results.table_rows(result, share_results.describe_machine(parameters.device))
+        for row in rows:
+            typer.echo(share_results.format_row(row.values()))
+        header, place = share_results.format_header(rows[0]), share_results.issue_tracker()
+        console.print_status(share_results.ADVICE.format(columns=header, place=place))
     else:
         typer.echo(format_result(result))
     if json_file is not None:
