@@ -17,7 +17,7 @@ from personalive.batch.manifest import JobState, Manifest
 from personalive.batch.ray_executor import RayExecutorSettings, run_on_ray
 from personalive.batch.remote_workdir import remove_checkpoint
 from personalive.batch.report import BatchTotals, save_thumbnail, write_report
-from personalive.batch.worker import JobResult, JobTask
+from personalive.batch.worker import JobResult
 from personalive.errors import InputError, OutputLockedError, PersonaLiveError
 from personalive.locking import ProcessLock
 from personalive.media.output import translate_write_errors
@@ -92,7 +92,7 @@ def run_batch(
 
 
 def _execute(batch: JobTracker, settings: BatchSettings, tell: Callable[[str], None]) -> None:
-    def keep(task: JobTask, outcome: JobResult) -> None:
+    def keep(task: BatchJob, outcome: JobResult) -> None:
         if outcome.thumbnail is not None:
             with contextlib.suppress(PersonaLiveError):  # the report can do without it
                 save_thumbnail(settings.out, task.name, outcome.thumbnail)

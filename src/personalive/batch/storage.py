@@ -108,8 +108,7 @@ def read_version(uri: str) -> FileVersion | None:
     """
     if not is_remote(uri):
         return _read_local_version(Path(uri))
-    with _translate_errors(uri):
-        store, path = _open_store(uri)
+    with _open_store(uri) as (store, path):
         try:
             facts = store.info(path)
         except FileNotFoundError:
@@ -139,8 +138,7 @@ def list_files(uri: str) -> list[str]:
     if not is_remote(uri):
         with translate_read_errors(uri):
             return sorted(path.name for path in Path(uri).iterdir() if path.is_file())
-    with _translate_errors(uri):
-        store, path = _open_store(uri)
+    with _open_store(uri) as (store, path):
         try:
             listed = store.ls(path, detail=True)
         except FileNotFoundError:
@@ -154,8 +152,7 @@ def is_folder(uri: str) -> bool:
     """Return whether the URI is an existing folder."""
     if not is_remote(uri):
         return Path(uri).is_dir()
-    with _translate_errors(uri):
-        store, path = _open_store(uri)
+    with _open_store(uri) as (store, path):
         return bool(store.isdir(path))
 
 
@@ -167,8 +164,7 @@ def read_bytes(uri: str) -> bytes | None:
                 check_is_file(Path(uri))
             return Path(uri).read_bytes()
         return None
-    with _translate_errors(uri):
-        store, path = _open_store(uri)
+    with _open_store(uri) as (store, path):
         try:
             data: bytes = store.cat_file(path)
         except FileNotFoundError:
@@ -184,28 +180,24 @@ def write_bytes(uri: str, data: bytes) -> None:
         with OutputFile(path, overwrite=True) as output, translate_write_errors(path):
             output.partial.write_bytes(data)
         return
-    with _translate_errors(uri):
-        store, path_there = _open_store(uri)
-        with _temporary_upload(store, path_there) as target:
-            store.pipe_file(target, data)
+    with _open_store(uri) as (store, path_there), _temporary_upload(store, path_there) as target:
+        store.pipe_file(target, data)
 
 
 def download(uri: str, path: Path) -> None:
     """Copy a file to a path of this machine. Raises `MediaError` where there is none, or `RemoteStorageError`."""
-    with _translate_errors(uri):
-        if not is_remote(uri):
+    if not is_remote(uri):
+        with _translate_errors(uri):
             shutil.copyfile(uri, path)
-            return
-        store, there = _open_store(uri)
+        return
+    with _open_store(uri) as (store, there):
         store.get_file(there, str(path))
 
 
 def upload(path: Path, uri: str) -> None:
     """Copy a file of this machine to a store, atomically as far as the store supports it."""
-    with _translate_errors(uri):
-        store, there = _open_store(uri)
-        with _temporary_upload(store, there) as target:
-            store.put_file(str(path), target)
+    with _open_store(uri) as (store, there), _temporary_upload(store, there) as target:
+        store.put_file(str(path), target)
 
 
 def remove(uri: str) -> None:
@@ -214,10 +206,8 @@ def remove(uri: str) -> None:
         path = Path(uri)
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return
-    with _translate_errors(uri):
-        store, there = _open_store(uri)
-        with contextlib.suppress(FileNotFoundError):
-            store.rm(there, recursive=True)
+    with _open_store(uri) as (store, there), contextlib.suppress(FileNotFoundError):
+        store.rm(there, recursive=True)
 
 
 def make_folder(uri: str) -> None:
@@ -249,7 +239,14 @@ def _temporary_upload(store: Any, path: str) -> Iterator[str]:
         raise
 
 
-def _open_store(uri: str) -> tuple[Any, str]:
+@contextlib.contextmanager
+def _open_store(uri: str) -> Iterator[tuple[Any, str]]:
+    """Yield the store of a URI and the path in it; translate the exceptions of the block."""
+    with _translate_errors(uri):
+        yield _find_store(uri)
+
+
+def _find_store(uri: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:

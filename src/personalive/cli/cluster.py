@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Annotated
+from typing import Any
 
 import typer
 
@@ -27,46 +27,50 @@ app = typer.Typer(
     name="cluster", help="Serve from a Ray cluster.", no_args_is_help=True, rich_markup_mode="rich"
 )
 
-_Address = Annotated[
-    str | None,
-    typer.Option(metavar="HOST:PORT", help="A node of the cluster. Default: this machine's cluster."),
-]
-_Replicas = Annotated[int | None, typer.Option(help="Fixed number of replicas. Default: 1.")]
-_MinReplicas = Annotated[int | None, typer.Option("--min-replicas", help="Lowest number of replicas.")]
-_MaxReplicas = Annotated[
-    int | None, typer.Option("--max-replicas", help="Highest number of replicas, scaled with the sessions.")
-]
-_Gpus = Annotated[float | None, typer.Option(help="GPUs per replica; 0.5 puts two on one GPU. Default: 0.")]
-_Cpus = Annotated[float | None, typer.Option(help="CPU cores reserved per replica. Default: 1.")]
-_Sessions = Annotated[int | None, typer.Option(help="Concurrent sessions per replica. Default: 1.")]
-_UpscaleDelay = Annotated[
-    float | None,
-    typer.Option(
+_FLAGS = {
+    "address": options.flag(
+        str, metavar="HOST:PORT", help="A node of the cluster. Default: this machine's cluster."
+    ),
+    "replicas": options.flag(int, help="Fixed number of replicas. Default: 1."),
+    "min_replicas": options.flag(int, "--min-replicas", help="Lowest number of replicas."),
+    "max_replicas": options.flag(
+        int, "--max-replicas", help="Highest number of replicas, scaled with the sessions."
+    ),
+    "gpus_per_replica": options.flag(float, help="GPUs per replica; 0.5 puts two on one GPU. Default: 0."),
+    "cpus_per_replica": options.flag(float, help="CPU cores reserved per replica. Default: 1."),
+    "sessions_per_replica": options.flag(int, help="Concurrent sessions per replica. Default: 1."),
+    "upscale_delay_s": options.flag(
+        float,
         "--upscale-delay",
         metavar="SECONDS",
         help="Add replicas after this long without enough free slots. Default: 5.",
     ),
-]
-_DownscaleDelay = Annotated[
-    float | None,
-    typer.Option(
+    "downscale_delay_s": options.flag(
+        float,
         "--downscale-delay",
         metavar="SECONDS",
         help="Remove replicas after this long with idle slots. Default: 300.",
     ),
-]
-_DrainLimit = Annotated[
-    float | None,
-    typer.Option(
+    "drain_limit_s": options.flag(
+        float,
         "--drain-limit",
         metavar="SECONDS",
         help="How long a replica that stops waits for its last session. Default: 86400.",
     ),
-]
-_EveryNode = Annotated[
-    bool,
-    typer.Option("--every-node", help="Listen on every node, for a load balancer. Default: on the head."),
-]
+    "every_node": options.flag(
+        bool, "--every-node", help="Listen on every node, for a load balancer. Default: on the head."
+    ),
+}
+_OF_ONE_MACHINE = {
+    "max_sessions",
+    "gpus",
+    "public_ip",
+    "recordings_dir",
+    "header_timeout_s",
+    "max_connections",
+    "debug_stalls",
+}
+"""Flags of `personalive serve` that a cluster does not take."""
 
 
 @app.callback()
@@ -75,52 +79,16 @@ def _group() -> None:
 
 
 @app.command(epilog=EPILOG)
-def serve(
-    *,
-    address: _Address = None,
-    replicas: _Replicas = None,
-    min_replicas: _MinReplicas = None,
-    max_replicas: _MaxReplicas = None,
-    gpus_per_replica: _Gpus = None,
-    cpus_per_replica: _Cpus = None,
-    sessions_per_replica: _Sessions = None,
-    upscale_delay_s: _UpscaleDelay = None,
-    downscale_delay_s: _DownscaleDelay = None,
-    drain_limit_s: _DrainLimit = None,
-    every_node: _EveryNode = False,
-    config: options.Config = None,
-    host: options.Host = None,
-    port: options.Port = None,
-    api_key: options.Key = None,
-    insecure: options.Insecure = None,
-    cors_origins: options.Origins = None,
-    max_viewers: options.Viewers = None,
-    pipeline: options.Pipeline = None,
-    load_params: options.Parameters = None,
-    reference: options.Reference = None,
-    stun_urls: options.Stun = None,
-    turn_urls: options.Turn = None,
-    turn_username: options.TurnUser = None,
-    turn_password: options.TurnPassword = None,
-    turn_secret: options.TurnSecret = None,
-    turn_ttl_s: options.TurnTtl = None,
-    udp_ports: options.Ports = None,
-    watermark: options.Watermark = None,
-    log_format: options.LogFormat = None,
-    log_level: options.LogLevel = None,
-    connect_timeout_s: options.Connect = None,
-    idle_timeout_s: options.Idle = None,
-    body_timeout_s: options.Body = None,
-    drain_s: options.Drain = None,
-) -> None:
+@options.take_flags(
+    _FLAGS | {name: flag for name, flag in options.FLAGS.items() if name not in _OF_ONE_MACHINE}
+)
+def serve(**flags: Any) -> None:
     """Serve from all machines of a Ray cluster at one address, as `personalive serve` does from one machine.
 
     Video goes directly between a client and the machine that animates it. Runs until Ctrl-C.
     """
-    given = dict(locals())
     from personalive.cli import console
-    from personalive.cli.serve import drop_unset, require_server_packages
-    from personalive.cli.set_options import parse_settings
+    from personalive.cli.serve import require_server_packages
 
     require_server_packages()
     if importlib.util.find_spec("ray") is None:
@@ -133,8 +101,7 @@ def serve(
     from personalive.server.cluster.run import serve_cluster
     from personalive.server.settings import read_settings
 
-    for name in ("config", "address"):
-        del given[name]
-    flags = drop_unset(given) | ({"load_params": parse_settings(load_params)} if load_params else {})
-    plan = read_cluster_config(flags)
-    serve_cluster(plan, read_settings(flags, config), address, console.print_status)
+    address = flags.pop("address")
+    given = options.drop_unset(flags)
+    plan = read_cluster_config(given)
+    serve_cluster(plan, read_settings(given, flags["config"]), address, console.print_status)
