@@ -8,11 +8,11 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, metadata, version
 from typing import TYPE_CHECKING
 
 import personalive
 from personalive.cli.gpu_info import query_driver
+from personalive.installation import find_distribution
 
 if TYPE_CHECKING:
     from personalive.pipelines.diffusion.profiling.benchmark import BenchmarkResult, BenchmarkRow
@@ -53,6 +53,7 @@ def describe_machine(device: str) -> dict[str, str]:
         memory = f"{about.total_memory / 2**30:.1f}"
         told = query_driver()
         driver = told.gpus[0].driver if told is not None and told.gpus else None
+    triton = find_distribution("triton") or find_distribution("triton-windows")
     return {
         "card": card,
         "capability": capability,
@@ -61,7 +62,7 @@ def describe_machine(device: str) -> dict[str, str]:
         "system": _SYSTEMS.get(platform.system(), platform.system()),
         "Python": platform.python_version(),
         "PyTorch": torch.__version__,
-        "Triton": _package_version("triton") or _package_version("triton-windows") or "–",
+        "Triton": triton.version if triton else "–",
     }
 
 
@@ -105,11 +106,8 @@ def format_row(cells: Iterable[str]) -> str:
 
 def issue_tracker() -> str:
     """Return where to send a row, by the URLs of the installed package."""
-    try:
-        urls = metadata("personalive").get_all("Project-URL") or []
-    except PackageNotFoundError:
-        return _UNKNOWN_TRACKER
-    return pick_tracker_url(urls)
+    found = find_distribution()
+    return pick_tracker_url(found.metadata.get_all("Project-URL") or []) if found else _UNKNOWN_TRACKER
 
 
 def pick_tracker_url(urls: Sequence[str]) -> str:
@@ -118,10 +116,3 @@ def pick_tracker_url(urls: Sequence[str]) -> str:
         label.strip().lower(): address.strip() for label, _, address in (each.partition(",") for each in urls)
     }
     return next((known[label] for label in _URL_LABELS if label in known), _UNKNOWN_TRACKER)
-
-
-def _package_version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

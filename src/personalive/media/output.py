@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -215,8 +214,3 @@ class OutputFile:
             self.commit()
         else:
             self.discard()
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder and all in it, as far as possible."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -73,7 +73,7 @@ class StillSource(FrameSource):
 
     def frames(self, start: float) -> Iterator[TimedImage]:
         """Yield the picture, which is shown at any time."""
-        yield TimedImage(0.0, max(start, 0.0) + 1 / DEFAULT_FPS, partial(_return_image, self._image))
+        yield TimedImage(0.0, max(start, 0.0) + 1 / DEFAULT_FPS, lambda: self._image)
 
 
 class SequenceSource(FrameSource):
@@ -196,10 +196,6 @@ def shape_change_warning(name: str, count: int, size: tuple[int, int]) -> str:
     if count == 1:
         return f"One picture in {name} has another shape than the first: it is {fitted}."
     return f"{count} of the pictures in {name} have another shape than the first: they are {fitted}."
-
-
-def _return_image(image: Image) -> Image:
-    return image
 
 
 def _is_animated(path: Path) -> bool:

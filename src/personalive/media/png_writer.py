@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 
 from personalive.errors import MediaError
@@ -13,7 +14,6 @@ from personalive.media.output import (
     numbered_files,
     picture_pattern,
     pictures_exist_error,
-    remove_folder,
     translate_write_errors,
 )
 from personalive.media.partial_files import PartialFileLock, partial_path, remove_stale_partials
@@ -54,7 +54,7 @@ class PngWriter(VideoWriter):
         encode_image(self._partial / (self._pattern % (self._count + 1)), image, "PNG", self._provenance)
 
     def _discard(self) -> None:
-        remove_folder(self._partial)
+        shutil.rmtree(self._partial, ignore_errors=True)
         self._lock.release()
 
     def _complete(self) -> None:
@@ -76,4 +76,4 @@ class PngWriter(VideoWriter):
             if file.name not in written and _is_our_file(file):
                 with contextlib.suppress(OSError):
                     file.unlink()
-        remove_folder(self._partial)
+        shutil.rmtree(self._partial, ignore_errors=True)
