@@ -6,17 +6,18 @@ from personalive.closing import Closing
 
 
 class Thing(Closing):
-    closed = 0
+    closed = False
 
     def close(self) -> None:
-        self.closed += 1
+        self.closed = True
 
 
 def test_it_is_closed_when_the_block_is_left_by_an_error_too() -> None:
     thing = Thing()
     with thing as inner:
         assert inner is thing
-        assert not thing.closed
-    with pytest.raises(KeyError), thing:
+    assert thing.closed
+    other = Thing()
+    with pytest.raises(KeyError), other:
         raise KeyError
-    assert thing.closed == 2
+    assert other.closed
