@@ -101,7 +101,7 @@ def test_an_environment_without_pip(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_broken_opencv_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(installation, "_is_installed", lambda name: name == "opencv-python")
+    monkeypatch.setattr(installation, "find_distribution", lambda name: name == "opencv-python" or None)
     broken = ImportError("libxcb.so.1: cannot open shared object file", name="cv2")
     pip = f"{shlex.quote(sys.executable)} -m pip"
     assert installation.import_remedy(broken) == (

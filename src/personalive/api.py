@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from personalive.closing import Closing
 from personalive.errors import InputError, SessionClosedError
 from personalive.image_inputs import FilePath, ImageInput, to_frames, to_reference, to_rgb
 from personalive.jobs import AnimateJob, ProgressCallback, Report, run
@@ -42,7 +43,7 @@ _DEFAULT_FRAME_SECONDS = 1 / 25
 """Time between frames whose times are not given, in seconds."""
 
 
-class PersonaLive:
+class PersonaLive(Closing):
     """The loaded diffusion pipeline. Close it when done, or use it in a `with` block."""
 
     def __init__(self, pipeline: PersonaLivePipeline) -> None:
@@ -172,14 +173,8 @@ class PersonaLive:
         """Release the networks. Close the sessions first. May be called twice."""
         self._pipeline.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-class LiveSession:
+class LiveSession(Closing):
     """One driver animating one reference, a few frames at a time. Not thread-safe.
 
     The output trails the input by `delay_frames`, and frames wait until there is a whole chunk of them. The first
@@ -300,12 +295,6 @@ class LiveSession:
             self._session.close()
             self._session = None
         self._images = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _require_open(self) -> PersonaLiveSession:
         if self._session is None:

@@ -31,14 +31,14 @@ def install_command(*extras: str) -> str:
 
     Without extras, it installs the required packages.
     """
-    found = _distribution()
+    found = find_distribution()
     source = _source_arguments(found, extras)
     return pip_command(*(source or _extra_requirements(found, extras)))
 
 
 def reinstall_command() -> str | None:
     """Return the command that reinstalls this package; None where its source is not known."""
-    source = _source_arguments(_distribution(), ())
+    source = _source_arguments(find_distribution(), ())
     return pip_command("--force-reinstall", "--no-deps", *source) if source else None
 
 
@@ -47,17 +47,9 @@ def import_remedy(error: ImportError) -> str:
     if isinstance(error, ModuleNotFoundError) or not (error.name or "").startswith("cv2"):
         return install_command()
     # All OpenCV packages install the same module; those with windows need a desktop's libraries.
-    rivals = [name for name in _OTHER_OPENCVS if _is_installed(name)]
+    rivals = [name for name in _OTHER_OPENCVS if find_distribution(name)]
     remove = f"{pip_command(*rivals, action='uninstall')} && " if rivals else ""
     return remove + pip_command("--force-reinstall", _OPENCV)
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        distribution(name)
-    except PackageNotFoundError:
-        return False
-    return True
 
 
 def pip_command(*arguments: str, action: str = "install") -> str:
@@ -72,9 +64,10 @@ def _quote_command(words: list[str]) -> str:
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
-def _distribution() -> Distribution | None:
+def find_distribution(name: str = _NAME) -> Distribution | None:
+    """Return an installed package's metadata, by default this one's; None if it is not installed."""
     try:
-        return distribution(_NAME)
+        return distribution(name)
     except PackageNotFoundError:
         return None
 

@@ -19,11 +19,6 @@ class ProcessLock:
         # Shared between threads: a job is opened on one and completed on another.
         self._lock = FileLock(path, thread_local=False)
 
-    @property
-    def is_held(self) -> bool:
-        """Whether this object holds the lock."""
-        return self._lock.is_locked
-
     def acquire(self, *, blocking: bool = False) -> bool:
         """Acquire the lock and return True; return False where another holds it and `blocking` is False.
 

@@ -58,7 +58,7 @@ def test_other_files_are_refused(data: bytes) -> None:
 
 def test_it_is_kept_beside_the_results(tmp_path: Path) -> None:
     manifest = Manifest.read(str(tmp_path))
-    assert len(manifest) == 0
+    assert not list(manifest)
     manifest.set(JobRecord(name="a.mp4", state=JobState.RUNNING))
     manifest.set(JobRecord(name="b.mp4"))
     manifest.set(JobRecord(name="a.mp4", state=JobState.DONE, size=3))

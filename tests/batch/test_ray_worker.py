@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from personalive.batch.job_list import BatchJob
 from personalive.batch.ray_worker import MAX_ASSIGNED_JOBS, RayWorker
-from personalive.batch.worker import JobProgress, JobResult, JobTask, ResultStatus
+from personalive.batch.worker import JobProgress, JobResult, ResultStatus
 from personalive.errors import ClusterError
 from tests.batch.conftest import TINY_FRAMES
 from tests.batch.counted import Log
@@ -38,11 +39,11 @@ def do(worker: RayWorker) -> Iterator[Do]:
 
 
 @pytest.fixture
-def task(portraits: Path, clips: Path, tmp_path: Path) -> Callable[..., JobTask]:
-    def make(name: str, **parameters: Any) -> JobTask:
+def task(portraits: Path, clips: Path, tmp_path: Path) -> Callable[..., BatchJob]:
+    def make(name: str, **parameters: Any) -> BatchJob:
         options = {"pipeline": "counted", "size": 256, "segment_frames": 8, "parameters": parameters}
         places = (f"{portraits}/ada.png", f"{clips}/nod.mp4", str(tmp_path / name))
-        return JobTask(name, *places, is_resumable=True, options=options)
+        return BatchJob(name, *places, options=options)
 
     return make
 
@@ -56,7 +57,7 @@ def begun(worker: RayWorker, name: str) -> None:
 
 @pytest.mark.slow
 def test_a_job_that_comes_while_another_animates_is_opened_then(
-    worker: RayWorker, do: Do, task: Callable[..., JobTask], monkeypatch: pytest.MonkeyPatch
+    worker: RayWorker, do: Do, task: Callable[..., BatchJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: set[str] = set()
     first = do(task("first.mp4", pause=0.5))
@@ -77,7 +78,7 @@ def test_a_job_that_comes_while_another_animates_is_opened_then(
 
 @pytest.mark.slow
 def test_what_is_kept_of_a_job_is_removed_once_the_worker_knows(
-    worker: RayWorker, do: Do, counted: Log, task: Callable[..., JobTask], tmp_path: Path
+    worker: RayWorker, do: Do, counted: Log, task: Callable[..., BatchJob], tmp_path: Path
 ) -> None:
     def kept() -> set[str]:
         return {path.name for path in tmp_path.glob(".*.resume")}
@@ -94,7 +95,7 @@ def test_what_is_kept_of_a_job_is_removed_once_the_worker_knows(
 
 @pytest.mark.slow
 def test_another_pipeline_is_loaded_when_no_job_needs_the_old_one(
-    do: Do, counted: Log, task: Callable[..., JobTask]
+    do: Do, counted: Log, task: Callable[..., BatchJob]
 ) -> None:
     middle = task("1.mp4")
     other = replace(middle, options={**middle.options, "size": 320})
@@ -104,7 +105,7 @@ def test_another_pipeline_is_loaded_when_no_job_needs_the_old_one(
 
 
 def test_a_worker_that_breaks_down_says_so_and_goes_on(
-    worker: RayWorker, do: Do, counted: Log, task: Callable[..., JobTask], monkeypatch: pytest.MonkeyPatch
+    worker: RayWorker, do: Do, counted: Log, task: Callable[..., BatchJob], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(standing: JobProgress) -> None:
         if standing.frames:

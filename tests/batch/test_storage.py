@@ -125,7 +125,7 @@ class Broken:
 
 def test_a_store_that_can_only_rename_never_shows_half_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
     broken = Broken()
-    monkeypatch.setattr(storage, "_open_store", lambda place: (broken, "dir/a.txt"))
+    monkeypatch.setattr(storage, "_find_store", lambda place: (broken, "dir/a.txt"))
     storage.write_bytes("slow://dir/a.txt", b"one")
     assert broken.files == {"dir/a.txt": b"one"}
     broken.fail = True

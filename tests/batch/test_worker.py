@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from personalive.batch import storage
+from personalive.batch.job_list import BatchJob
 from personalive.batch.worker import (
     JobProgress,
     JobResult,
-    JobTask,
     ResultStatus,
     WorkerContext,
     open_worker_context,
@@ -43,21 +43,20 @@ def expected(counted: Log, portraits: Path, clips: Path, tmp_path: Path) -> byte
     return output.read_bytes()
 
 
-def task(portraits: Path | str, clips: Path | str, to: Path | str, **changes: Any) -> JobTask:
+def task(portraits: Path | str, clips: Path | str, to: Path | str, **changes: Any) -> BatchJob:
     output = str(changes.pop("output", to))
     name = storage.file_name(output)
     made = {
         "reference": f"{portraits}/ada.png",
         "driving": f"{clips}/nod.mp4",
         "output": output,
-        "is_resumable": not name.endswith((".gif", ".png")),
         "options": {**OPTIONS, **changes.pop("options", {})},
         **changes,
     }
-    return JobTask(name=name, **made)
+    return BatchJob(name=name, **made)
 
 
-def do(bench: WorkerContext, task: JobTask) -> JobResult:
+def do(bench: WorkerContext, task: BatchJob) -> JobResult:
     """All phases of a job on this thread, as if it was known that the job before is done."""
     bench.remove_checkpoints()
     outcome = run_all_phases(bench.run_in_phases(task))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -146,3 +147,9 @@ def test_this_machine_is_looked_at_without_complaint() -> None:
     facts = gpu_info.inspect_gpu_environment()
     assert facts.system == sys.platform
     assert facts.python == sys.version_info[:2]
+
+
+def test_pytorchs_process_tells_only_what_is_known_here() -> None:
+    told = set(re.findall(r'told\["(\w+)"\]', gpu_info._TORCH_QUERY_SCRIPT))
+    assert "plans_error" in told
+    assert told <= set(gpu_info.TorchInfo.__dataclass_fields__)

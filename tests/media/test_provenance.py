@@ -119,11 +119,11 @@ def test_extra_keys_must_be_plain(key: str) -> None:
         Provenance("s", "p", extra={key: "x"})
 
 
-def test_package_imports_nothing_of_ours_but_errors_and_what_files_are_named_and_replaced_by() -> None:
+def test_package_imports_of_ours_only_the_layers_below_it() -> None:
     script = (
         "import sys, personalive.media;"
         "print([m for m in sys.modules if m.startswith('personalive.') and not m.startswith("
-        "('personalive.media', 'personalive.errors', 'personalive.file_names', 'personalive.file_replace'))])"
+        "('personalive.media', 'personalive.closing', 'personalive.errors', 'personalive.file_'))])"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from personalive.batch.worker import JobProgress, JobResult, JobTask, WorkerContext
+from personalive.batch.job_list import BatchJob
+from personalive.batch.worker import JobProgress, JobResult, WorkerContext
 from personalive.jobs.background_io import BackgroundCall
 from personalive.jobs.phases import Phase
 
@@ -23,16 +24,16 @@ _PREFETCH_INTERVAL_S = 0.1
 class JobSource(Protocol):
     """Where the jobs come from. All methods are called on the thread on which the jobs animate."""
 
-    def next_task(self, *, ahead: bool) -> JobTask | None:
+    def next_task(self, *, ahead: bool) -> BatchJob | None:
         """Return the next job or None. With `ahead`, it is opened while another animates: do not wait for one."""
 
-    def may_run_in_background(self, task: JobTask) -> bool:
+    def may_run_in_background(self, task: BatchJob) -> bool:
         """Return whether the job may be opened and completed on another thread."""
 
     def on_progress(self, progress: JobProgress) -> None:
         """Take the progress of the job that animates."""
 
-    def on_result(self, task: JobTask, result: JobResult) -> None:
+    def on_result(self, task: BatchJob, result: JobResult) -> None:
         """Take the result of a job."""
 
 
@@ -43,7 +44,7 @@ class _JobCancelled(BaseException):
 class _Attempt:
     """A job between its phases. `next_phase` comes next; `result` is set when the job has ended."""
 
-    def __init__(self, context: WorkerContext, task: JobTask) -> None:
+    def __init__(self, context: WorkerContext, task: BatchJob) -> None:
         self.task = task
         self.next_phase: Phase | None = None
         self.result: JobResult | None = None

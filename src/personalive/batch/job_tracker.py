@@ -18,7 +18,7 @@ from personalive.batch.job_list import BatchJob
 from personalive.batch.manifest import JobRecord, JobState, Manifest
 from personalive.batch.remote_workdir import count_finished_segments
 from personalive.batch.scheduler import JobScheduler
-from personalive.batch.worker import JobProgress, JobResult, JobTask, ResultStatus
+from personalive.batch.worker import JobProgress, JobResult, ResultStatus
 
 LOCAL_WORKER = "this process"
 """The worker's name where a batch runs in the tracker's own process."""
@@ -144,7 +144,7 @@ class JobTracker:
         """How many jobs wait for a worker."""
         return len(self._scheduler)
 
-    def take(self, worker: str, node: str, *, ahead: bool = False) -> JobTask | None:
+    def take(self, worker: str, node: str, *, ahead: bool = False) -> BatchJob | None:
         """Take the next job for a worker on a node; None where there is none for it now.
 
         With `ahead`, the job is begun beside the one that the worker has. A job that may kill its worker never runs
@@ -169,7 +169,7 @@ class JobTracker:
         )
         # A job in this process may kill the tracker too: the manifest must name the job before it begins.
         self._manifest.save(now=worker == LOCAL_WORKER)
-        return JobTask(job.name, job.reference, job.driving, job.output, job.is_resumable, job.options)
+        return job
 
     def _may_kill_worker(self, job: BatchJob) -> bool:
         """Return whether the job must not share a worker: it has crashed before, or its first crash is its last."""

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 
 from personalive.batch import storage
+from personalive.batch.job_list import BatchJob
 from personalive.batch.job_runner import open_runner
 from personalive.batch.job_tracker import LOCAL_WORKER, JobTracker
-from personalive.batch.worker import JobProgress, JobResult, JobTask, WorkerContext, open_worker_context
+from personalive.batch.worker import JobProgress, JobResult, WorkerContext, open_worker_context
 
 _RETRY_SECONDS = 0.2
 
-ResultCallback = Callable[[JobTask, JobResult], None]
+ResultCallback = Callable[[BatchJob, JobResult], None]
 """Called with each job and its result."""
 
 
@@ -45,10 +46,10 @@ class _LocalJobSource:
         self._notify = tell
         self._store_result = keep
 
-    def next_task(self, *, ahead: bool) -> JobTask | None:
+    def next_task(self, *, ahead: bool) -> BatchJob | None:
         return self._tracker.take(LOCAL_WORKER, LOCAL_WORKER, ahead=ahead)
 
-    def may_run_in_background(self, task: JobTask) -> bool:
+    def may_run_in_background(self, task: BatchJob) -> bool:
         # A request to a store may never return, and only the main thread receives Ctrl-C.
         return not any(map(storage.is_remote, (task.reference, task.driving, task.output)))
 
@@ -57,7 +58,7 @@ class _LocalJobSource:
         self._tracker.save()
         self._notify("")
 
-    def on_result(self, task: JobTask, result: JobResult) -> None:
+    def on_result(self, task: BatchJob, result: JobResult) -> None:
         self._store_result(task, result)
         self._tracker.on_result(task.name, LOCAL_WORKER, result)
         self._tracker.fail_unschedulable([LOCAL_WORKER])

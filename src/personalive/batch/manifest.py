@@ -104,9 +104,6 @@ class Manifest:
     def __iter__(self) -> Iterator[JobRecord]:
         return iter(self._records.values())
 
-    def __len__(self) -> int:
-        return len(self._records)
-
     def save(self, *, now: bool = False) -> None:
         """Write the manifest if it has changed and was not written just before; `now` does not wait.
 

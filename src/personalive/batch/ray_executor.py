@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from personalive.batch.job_list import BatchJob
 from personalive.batch.job_tracker import JobTracker
 from personalive.batch.ray_client import connect
 from personalive.batch.ray_worker import MAX_ASSIGNED_JOBS, MAX_CONCURRENT_CALLS, RayWorker, WorkerInfo
 from personalive.batch.remote_workdir import remove_checkpoint
-from personalive.batch.worker import JobProgress, JobResult, JobTask, ResultStatus
+from personalive.batch.worker import JobProgress, JobResult, ResultStatus
 from personalive.errors import ClusterError, InputError, PersonaLiveError
 
 _POLL_SECONDS = 0.2
@@ -61,7 +62,7 @@ def run_on_ray(
     settings: RayExecutorSettings,
     *,
     on_progress: Callable[[str], None],
-    on_result: Callable[[JobTask, JobResult], None],
+    on_result: Callable[[BatchJob, JobResult], None],
 ) -> None:
     """Run all waiting jobs. `on_progress` is called often with the batch's stage or "", `on_result` per job.
 
@@ -121,7 +122,7 @@ class _RayExecutor:
         ray: Any,
         batch: JobTracker,
         settings: RayExecutorSettings,
-        keep: Callable[[JobTask, JobResult], None],
+        keep: Callable[[BatchJob, JobResult], None],
     ) -> None:
         self._ray = ray
         self._tracker = batch
@@ -255,7 +256,7 @@ class _RayExecutor:
         for standing in standings:
             self._tracker.on_progress(worker.name, standing)
 
-    def _on_job_result(self, worker: _WorkerHandle, task: JobTask, outcome: JobResult) -> None:
+    def _on_job_result(self, worker: _WorkerHandle, task: BatchJob, outcome: JobResult) -> None:
         worker.assigned -= 1
         if outcome.status is ResultStatus.DONE:
             worker.unacknowledged_outputs.append(task.output)

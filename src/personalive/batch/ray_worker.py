@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from queue import Empty, SimpleQueue
 
+from personalive.batch.job_list import BatchJob
 from personalive.batch.job_runner import open_runner
-from personalive.batch.worker import JobProgress, JobResult, JobTask, open_worker_context
+from personalive.batch.worker import JobProgress, JobResult, open_worker_context
 from personalive.errors import ClusterError
 
 MAX_ASSIGNED_JOBS = 2
@@ -69,7 +70,7 @@ class RayWorker:
         """Return the progress of its jobs that have begun to animate."""
         return self._job_queue.progress()
 
-    def run_job(self, task: JobTask, acknowledged_outputs: Sequence[str] = ()) -> JobResult:
+    def run_job(self, task: BatchJob, acknowledged_outputs: Sequence[str] = ()) -> JobResult:
         """Run a job and return its result.
 
         `acknowledged_outputs`: outputs of earlier jobs whose results the executor has received. Their checkpoints
@@ -90,7 +91,7 @@ class _JobQueue:
     """The jobs of the calls in progress, for the thread that runs them."""
 
     def __init__(self) -> None:
-        self._waiting: SimpleQueue[tuple[JobTask, Future[JobResult]] | None] = SimpleQueue()
+        self._waiting: SimpleQueue[tuple[BatchJob, Future[JobResult]] | None] = SimpleQueue()
         self._results: dict[str, Future[JobResult]] = {}
         """Results of the jobs that were taken, by job name; so are the entries of progress."""
         self._progress: dict[str, JobProgress] = {}
@@ -98,7 +99,7 @@ class _JobQueue:
 
     # For the threads of actor calls
 
-    def put(self, task: JobTask) -> Future[JobResult]:
+    def put(self, task: BatchJob) -> Future[JobResult]:
         outcome = Future[JobResult]()
         self._waiting.put((task, outcome))
         return outcome
@@ -112,7 +113,7 @@ class _JobQueue:
 
     # For the thread that runs the jobs
 
-    def next_task(self, *, ahead: bool) -> JobTask | None:
+    def next_task(self, *, ahead: bool) -> BatchJob | None:
         try:
             taken = self._waiting.get(block=not ahead)
         except Empty:
@@ -122,7 +123,7 @@ class _JobQueue:
         task, self._results[taken[0].name] = taken
         return task
 
-    def may_run_in_background(self, task: JobTask) -> bool:
+    def may_run_in_background(self, task: BatchJob) -> bool:
         # Jobs with files in stores as well: a worker need not handle Ctrl-C, since it is killed.
         del task
         return True
@@ -130,7 +131,7 @@ class _JobQueue:
     def on_progress(self, progress: JobProgress) -> None:
         self._progress[progress.name] = progress
 
-    def on_result(self, task: JobTask, result: JobResult) -> None:
+    def on_result(self, task: BatchJob, result: JobResult) -> None:
         self._progress.pop(task.name, None)
         self._results.pop(task.name).set_result(result)
 

@@ -17,10 +17,10 @@ from personalive.batch.manifest import JobState, Manifest
 from personalive.batch.ray_executor import RayExecutorSettings, run_on_ray
 from personalive.batch.remote_workdir import remove_checkpoint
 from personalive.batch.report import BatchTotals, save_thumbnail, write_report
-from personalive.batch.worker import JobResult, JobTask
+from personalive.batch.worker import JobResult
 from personalive.errors import InputError, OutputLockedError, PersonaLiveError
 from personalive.locking import ProcessLock
-from personalive.media.output import write_error
+from personalive.media.output import translate_write_errors
 
 _LOCK = ".batch.lock"
 
@@ -92,7 +92,7 @@ def run_batch(
 
 
 def _execute(batch: JobTracker, settings: BatchSettings, tell: Callable[[str], None]) -> None:
-    def keep(task: JobTask, outcome: JobResult) -> None:
+    def keep(task: BatchJob, outcome: JobResult) -> None:
         if outcome.thumbnail is not None:
             with contextlib.suppress(PersonaLiveError):  # the report can do without it
                 save_thumbnail(settings.out, task.name, outcome.thumbnail)
@@ -125,10 +125,8 @@ def _lock_output_folder(out: str) -> Iterator[None]:
         yield
         return
     lock = ProcessLock(Path(out) / _LOCK)
-    try:
+    with translate_write_errors(Path(out)):
         taken = lock.acquire()
-    except OSError as error:
-        raise write_error(Path(out), error) from error
     if not taken:
         raise OutputLockedError(f"Another batch is running in {out}: wait for it to end.")
     try:

@@ -19,8 +19,13 @@ from typing import Any
 
 from personalive.errors import InputError, MediaError, RemoteStorageError
 from personalive.installation import install_command
-from personalive.media.output import OutputFile, write_error
-from personalive.media.user_paths import check_is_file, check_name, describe_special_file
+from personalive.media.output import OutputFile, translate_write_errors
+from personalive.media.user_paths import (
+    check_is_file,
+    check_name,
+    describe_special_file,
+    translate_read_errors,
+)
 from personalive.paths import expand_user
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
@@ -103,8 +108,7 @@ def read_version(uri: str) -> FileVersion | None:
     """
     if not is_remote(uri):
         return _read_local_version(Path(uri))
-    with _translate_errors(uri):
-        store, path = _open_store(uri)
+    with _open_store(uri) as (store, path):
         try:
             facts = store.info(path)
         except FileNotFoundError:
@@ -117,30 +121,24 @@ def read_version(uri: str) -> FileVersion | None:
 
 
 def _read_local_version(path: Path) -> FileVersion | None:
-    try:
+    with translate_read_errors(path), contextlib.suppress(FileNotFoundError):
         facts = path.stat()
         if not path.is_dir():
             check_is_file(path)
             return FileVersion(facts.st_size, str(facts.st_mtime_ns))
         files = sorted(file for file in path.iterdir() if file.is_file() and not file.name.startswith("."))
         listed = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
-    digest = hashlib.sha256(repr(listed).encode()).hexdigest()
-    return FileVersion(sum(size for _, size, _ in listed), digest)
+        digest = hashlib.sha256(repr(listed).encode()).hexdigest()
+        return FileVersion(sum(size for _, size, _ in listed), digest)
+    return None
 
 
 def list_files(uri: str) -> list[str]:
     """Return the sorted names of the files in a folder. Raises `MediaError` where there is no such folder."""
     if not is_remote(uri):
-        try:
+        with translate_read_errors(uri):
             return sorted(path.name for path in Path(uri).iterdir() if path.is_file())
-        except OSError as error:
-            raise MediaError(f"{uri} cannot be read: {error.strerror or error}.") from error
-    with _translate_errors(uri):
-        store, path = _open_store(uri)
+    with _open_store(uri) as (store, path):
         try:
             listed = store.ls(path, detail=True)
         except FileNotFoundError:
@@ -154,24 +152,19 @@ def is_folder(uri: str) -> bool:
     """Return whether the URI is an existing folder."""
     if not is_remote(uri):
         return Path(uri).is_dir()
-    with _translate_errors(uri):
-        store, path = _open_store(uri)
+    with _open_store(uri) as (store, path):
         return bool(store.isdir(path))
 
 
 def read_bytes(uri: str) -> bytes | None:
     """Read a small file; return None where there is none. Raises `MediaError` or `RemoteStorageError`."""
     if not is_remote(uri):
-        try:
+        with translate_read_errors(uri), contextlib.suppress(FileNotFoundError):
             if describe_special_file(Path(uri)) is not None:
                 check_is_file(Path(uri))
             return Path(uri).read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise MediaError(f"{uri} cannot be read: {error.strerror or error}.") from error
-    with _translate_errors(uri):
-        store, path = _open_store(uri)
+        return None
+    with _open_store(uri) as (store, path):
         try:
             data: bytes = store.cat_file(path)
         except FileNotFoundError:
@@ -184,34 +177,27 @@ def write_bytes(uri: str, data: bytes) -> None:
     if not is_remote(uri):
         path = Path(uri)
         make_folder(parent_uri(uri))
-        with OutputFile(path, overwrite=True) as output:
-            try:
-                output.partial.write_bytes(data)
-            except OSError as error:
-                raise write_error(path, error) from error
+        with OutputFile(path, overwrite=True) as output, translate_write_errors(path):
+            output.partial.write_bytes(data)
         return
-    with _translate_errors(uri):
-        store, path_there = _open_store(uri)
-        with _temporary_upload(store, path_there) as target:
-            store.pipe_file(target, data)
+    with _open_store(uri) as (store, path_there), _temporary_upload(store, path_there) as target:
+        store.pipe_file(target, data)
 
 
 def download(uri: str, path: Path) -> None:
     """Copy a file to a path of this machine. Raises `MediaError` where there is none, or `RemoteStorageError`."""
-    with _translate_errors(uri):
-        if not is_remote(uri):
+    if not is_remote(uri):
+        with _translate_errors(uri):
             shutil.copyfile(uri, path)
-            return
-        store, there = _open_store(uri)
+        return
+    with _open_store(uri) as (store, there):
         store.get_file(there, str(path))
 
 
 def upload(path: Path, uri: str) -> None:
     """Copy a file of this machine to a store, atomically as far as the store supports it."""
-    with _translate_errors(uri):
-        store, there = _open_store(uri)
-        with _temporary_upload(store, there) as target:
-            store.put_file(str(path), target)
+    with _open_store(uri) as (store, there), _temporary_upload(store, there) as target:
+        store.put_file(str(path), target)
 
 
 def remove(uri: str) -> None:
@@ -220,19 +206,15 @@ def remove(uri: str) -> None:
         path = Path(uri)
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         return
-    with _translate_errors(uri):
-        store, there = _open_store(uri)
-        with contextlib.suppress(FileNotFoundError):
-            store.rm(there, recursive=True)
+    with _open_store(uri) as (store, there), contextlib.suppress(FileNotFoundError):
+        store.rm(there, recursive=True)
 
 
 def make_folder(uri: str) -> None:
     """Create a folder if it does not exist; most stores need none."""
     if not is_remote(uri):
-        try:
+        with translate_write_errors(Path(uri)):
             Path(uri).mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise write_error(Path(uri), error) from error
 
 
 @contextlib.contextmanager
@@ -257,7 +239,14 @@ def _temporary_upload(store: Any, path: str) -> Iterator[str]:
         raise
 
 
-def _open_store(uri: str) -> tuple[Any, str]:
+@contextlib.contextmanager
+def _open_store(uri: str) -> Iterator[tuple[Any, str]]:
+    """Yield the store of a URI and the path in it; translate the exceptions of the block."""
+    with _translate_errors(uri):
+        yield _find_store(uri)
+
+
+def _find_store(uri: str) -> tuple[Any, str]:
     try:
         import fsspec
     except ImportError:

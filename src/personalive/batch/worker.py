@@ -9,14 +9,14 @@ import contextlib
 import hashlib
 import shutil
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from personalive.batch import storage
+from personalive.batch.job_list import BatchJob
 from personalive.batch.remote_workdir import RemoteWorkdir, remove_checkpoint
 from personalive.batch.thumbnail import make_thumbnail
 from personalive.batch.workspace import InputCache, Workspace
@@ -33,20 +33,6 @@ from personalive.jobs.animate import run_in_phases
 from personalive.jobs.checkpoint_dir import CheckpointDir
 from personalive.jobs.phases import Phases
 from personalive.jobs.pipeline_cache import PipelineCache
-
-_LAST_LINES = 6
-
-
-@dataclass(frozen=True, slots=True)
-class JobTask:
-    """A job as it is sent to a worker. URIs are absolute; `options` are fields of `AnimateJob`."""
-
-    name: str
-    reference: str
-    driving: str
-    output: str
-    is_resumable: bool
-    options: Mapping[str, Any]
 
 
 class ResultStatus(StrEnum):
@@ -118,7 +104,7 @@ class WorkerContext:
             with contextlib.suppress(Exception):
                 self.pipeline_cache.close()
 
-    def run_in_phases(self, task: JobTask) -> Phases[JobResult]:
+    def run_in_phases(self, task: BatchJob) -> Phases[JobResult]:
         """Run a job in phases and return its result. Only exceptions like `KeyboardInterrupt` are raised.
 
         The caller must call `remove_checkpoints`, and `reset_pipeline` if `pipeline_failed` is True afterwards.
@@ -156,7 +142,7 @@ def open_worker_context(
 
 
 class _JobAttempt:
-    def __init__(self, context: WorkerContext, task: JobTask) -> None:
+    def __init__(self, context: WorkerContext, task: BatchJob) -> None:
         self._context = context
         self._task = task
         self._segments = 0

@@ -16,7 +16,7 @@ from personalive.errors import MediaError
 from personalive.file_names import make_portable
 from personalive.file_replace import replace_file
 from personalive.locking import ProcessLock
-from personalive.media.output import write_error
+from personalive.media.output import translate_write_errors
 from personalive.paths import is_owned_by_other_user, user_tag
 
 _LOCK = "lock"
@@ -31,7 +31,7 @@ class Workspace:
         self.path = self._root
 
     def __enter__(self) -> Workspace:
-        try:
+        with translate_write_errors(self._root):
             self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
             if is_owned_by_other_user(self._root):
                 raise MediaError(f"{self._root} belongs to another user: set TMPDIR to another folder.")
@@ -39,8 +39,6 @@ class Workspace:
             self.path = Path(tempfile.mkdtemp(prefix="worker-", dir=self._root))
             self._lock = ProcessLock(self.path / _LOCK)
             self._lock.acquire(blocking=True)
-        except OSError as error:
-            raise write_error(self._root, error) from error
         return self
 
     def __exit__(self, *exc: object) -> None:

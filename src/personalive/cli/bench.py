@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ import typer
 
 from personalive.cli.set_options import parse_settings
 from personalive.cli.text_layout import format_table, terminal_width, wrap
+from personalive.cli.weights import RandomSetSize
 from personalive.errors import InputError, PipelineUnavailableError
 
 if TYPE_CHECKING:
@@ -41,17 +41,10 @@ your machine or its folders, no serial numbers.
 """
 
 
-class RandomWeightsSize(StrEnum):
-    """Sizes of random weights."""
-
-    SMALL = "small"
-    RELEASED = "released"
-
-
 def bench(
     *,
     random: Annotated[
-        RandomWeightsSize | None,
+        RandomSetSize | None,
         typer.Option(
             help="Use random weights of this size. Default: the downloaded weights; without them random ones, "
             "released on a GPU and small elsewhere.",
@@ -120,13 +113,11 @@ def bench(
     if share:
         from personalive.cli import share_results
 
-        for row in share_results.table_rows(result, share_results.describe_machine(parameters.device)):
-            typer.echo(row)
-        console.print_status(
-            share_results.ADVICE.format(
-                columns=share_results.table_header(), place=share_results.issue_tracker()
-            )
-        )
+        rows = share_results.table_rows(result, share_results.describe_machine(parameters.device))
+        for row in rows:
+            typer.echo(share_results.format_row(row.values()))
+        header, place = share_results.format_header(rows[0]), share_results.issue_tracker()
+        console.print_status(share_results.ADVICE.format(columns=header, place=place))
     else:
         typer.echo(format_result(result))
     if json_file is not None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from personalive.cli import console
+from personalive.cli.progress import fixed_column, make_bars
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
@@ -22,36 +23,14 @@ _SECONDS_BETWEEN_LINES = 10.0
 @contextmanager
 def show_download(*, quiet: bool) -> Iterator[DownloadObserver | None]:
     """Yield an observer that shows notes and steps during the block; the bars are removed afterwards."""
-    if quiet:
-        yield None
-    elif sys.stderr.isatty():
-        with _make_bars() as bars:
-            yield _BarProgress(bars)
-    else:
-        yield _LineProgress()
+    if quiet or not sys.stderr.isatty():
+        yield None if quiet else _LineProgress()
+        return
+    from rich.progress import DownloadColumn, TransferSpeedColumn
 
-
-def _make_bars() -> RichProgress:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.table import Column
-
-    name = Column(ratio=1, no_wrap=True, overflow="ellipsis")  # it shrinks on a narrow terminal
-    columns = (
-        TextColumn("{task.description}", markup=False, table_column=name),
-        BarColumn(bar_width=20),
-        DownloadColumn(table_column=Column(no_wrap=True)),
-        TransferSpeedColumn(table_column=Column(no_wrap=True)),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True), transient=True, expand=True)
+    sizes = (DownloadColumn(table_column=fixed_column()), TransferSpeedColumn(table_column=fixed_column()))
+    with make_bars(*sizes) as bars:
+        yield _BarProgress(bars)
 
 
 class _BarProgress:

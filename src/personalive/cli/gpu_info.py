@@ -53,7 +53,7 @@ if sys.argv[1:] or told["available"]:
         from personalive.cli.memory_plans import count_memory_plans
         told["plans"] = count_memory_plans()
     except Exception as error:
-        told["plans_trouble"] = f"{type(error).__name__}: {error}"
+        told["plans_error"] = f"{type(error).__name__}: {error}"
 print(json.dumps(told))
 """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from personalive.cli import console
 from personalive.cli.text_layout import terminal_width
 
 if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
     from rich.progress import ProgressColumn
     from rich.table import Column
 
@@ -19,43 +20,55 @@ if TYPE_CHECKING:
     from personalive.jobs import ProgressCallback
 
 _SECONDS_BETWEEN_LINES = 10.0
-_BAR_WIDTH = 20
 _MIN_WIDTH_FOR_BAR = 70
 """Fewest terminal columns with room for a bar and the remaining time."""
 
 
-def _shrinking_column() -> Column:
-    """Return a column that is truncated on a narrow terminal, so that the others are not."""
-    from rich.table import Column
-
-    return Column(ratio=1, no_wrap=True, overflow="ellipsis")
-
-
-def _fixed_column() -> Column:
+def fixed_column() -> Column:
+    """Return a column that is not truncated on a narrow terminal."""
     from rich.table import Column
 
     return Column(no_wrap=True)
 
 
-def _fit_columns(all_columns: Sequence[ProgressColumn]) -> list[ProgressColumn]:
-    """Return the columns that fit the terminal."""
-    from rich.progress import BarColumn, TimeRemainingColumn
+def make_bars(*figures: ProgressColumn | str, remaining: bool = True) -> RichProgress:
+    """Return bars on stderr: description, bar, `figures`, and the time that is left if `remaining`.
 
+    The description is truncated on a narrow terminal; on a very narrow one, bar and time are left out.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
+
+    shrinking = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+    columns = [TextColumn("{task.description}", markup=False, table_column=shrinking), *figures]
     if (terminal_width(sys.stderr) or _MIN_WIDTH_FOR_BAR) >= _MIN_WIDTH_FOR_BAR:
-        return list(all_columns)
-    return [each for each in all_columns if not isinstance(each, BarColumn | TimeRemainingColumn)]
+        columns.insert(1, BarColumn(20))
+        if remaining:
+            columns.append(TimeRemainingColumn(table_column=fixed_column()))
+    return Progress(*columns, console=Console(stderr=True), transient=True, expand=True)
 
 
 @contextmanager
 def show_progress(*, quiet: bool) -> Iterator[ProgressCallback | None]:
     """Yield a progress callback for the block; the bar is removed afterwards."""
-    if quiet:
-        yield None
-    elif sys.stderr.isatty():
-        with _open_frames_bar() as report:
-            yield report
-    else:
-        yield _LineProgress()
+    if quiet or not sys.stderr.isatty():
+        yield None if quiet else _LineProgress()
+        return
+    from rich.progress import MofNCompleteColumn
+
+    with make_bars(MofNCompleteColumn(table_column=fixed_column()), "{task.fields[rate]}") as bar:
+        task = bar.add_task("starting", total=None, rate="")
+        begun = 0.0
+
+        def report(stage: str, done: int, total: int | None) -> None:
+            nonlocal begun
+            now = time.monotonic()
+            begun = begun if done > 1 else now
+            rate = f"{(done - 1) / (now - begun):.1f} fps" if done > 1 and now > begun + 0.5 else ""
+            bar.update(task, description=stage, completed=done, total=total, rate=rate)
+
+        yield report
 
 
 @contextmanager
@@ -64,17 +77,10 @@ def show_bytes(*, quiet: bool) -> Iterator[Callable[[str, int, int], None] | Non
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
-    from rich.progress import Progress as RichProgress
+    from rich.progress import DownloadColumn, TransferSpeedColumn
 
-    shown = (
-        TextColumn("{task.description}", table_column=_shrinking_column()),
-        BarColumn(_BAR_WIDTH),
-        DownloadColumn(table_column=_fixed_column()),
-        TransferSpeedColumn(table_column=_fixed_column()),
-    )
-    with RichProgress(*_fit_columns(shown), console=Console(stderr=True), transient=True, expand=True) as bar:
+    sizes = (DownloadColumn(table_column=fixed_column()), TransferSpeedColumn(table_column=fixed_column()))
+    with make_bars(*sizes, remaining=False) as bar:
         task = bar.add_task("starting", total=None)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
 
@@ -82,29 +88,12 @@ def show_bytes(*, quiet: bool) -> Iterator[Callable[[str, int, int], None] | Non
 @contextmanager
 def show_jobs(*, quiet: bool) -> Iterator[Callable[[BatchProgress], None] | None]:
     """Yield a callback for the progress of a batch."""
-    if quiet:
-        yield None
-    elif sys.stderr.isatty():
-        with _open_jobs_bar() as report:
-            yield report
-    else:
-        yield _BatchLineProgress()
+    if quiet or not sys.stderr.isatty():
+        yield None if quiet else _BatchLineProgress()
+        return
+    from rich.progress import MofNCompleteColumn
 
-
-@contextmanager
-def _open_jobs_bar() -> Iterator[Callable[[BatchProgress], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    shown = (
-        TextColumn("{task.description}", table_column=_shrinking_column()),
-        BarColumn(_BAR_WIDTH),
-        MofNCompleteColumn(table_column=_fixed_column()),
-        TextColumn("{task.fields[standing]}", table_column=_fixed_column()),
-        TimeRemainingColumn(table_column=_fixed_column()),
-    )
-    with RichProgress(*_fit_columns(shown), console=Console(stderr=True), transient=True, expand=True) as bar:
+    with make_bars(MofNCompleteColumn(table_column=fixed_column()), "{task.fields[standing]}") as bar:
         task = bar.add_task("starting", total=None, standing="")
 
         def report(course: BatchProgress) -> None:
@@ -129,63 +118,29 @@ def _format_progress(course: BatchProgress) -> str:
     return ", ".join(parts)
 
 
-class _BatchLineProgress:
-    """Prints a line for each stage of a batch, and one now and then."""
+class _StageLines:
+    """Prints a line for each stage, and one now and then within it."""
 
     def __init__(self) -> None:
         self._stage: str | None = None
         self._last = 0.0
 
+    def _print(self, stage: str, course: str) -> None:
+        """Print the stage where it is another one, else `course` where the last line was long ago."""
+        now = time.monotonic()
+        same = stage == self._stage
+        if not same or now - self._last >= _SECONDS_BETWEEN_LINES:
+            console.print_status(course if same or not stage else stage)
+            self._stage, self._last = stage, now
+
+
+class _BatchLineProgress(_StageLines):
     def __call__(self, course: BatchProgress) -> None:
-        now = time.monotonic()
-        if course.stage == self._stage and now - self._last < _SECONDS_BETWEEN_LINES:
-            return
-        if course.stage and course.stage != self._stage:
-            console.print_status(course.stage)
-        else:
-            more = f", {standing}" if (standing := _format_progress(course)) else ""
-            console.print_status(f"{course.done + course.failed} of {course.total} jobs{more}")
-        self._stage, self._last = course.stage, now
+        more = f", {standing}" if (standing := _format_progress(course)) else ""
+        self._print(course.stage, f"{course.done + course.failed} of {course.total} jobs{more}")
 
 
-@contextmanager
-def _open_frames_bar() -> Iterator[ProgressCallback]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-    from rich.progress import Progress as RichProgress
-
-    shown = (
-        TextColumn("{task.description}", table_column=_shrinking_column()),
-        BarColumn(_BAR_WIDTH),
-        MofNCompleteColumn(table_column=_fixed_column()),
-        TextColumn("{task.fields[rate]}", table_column=_fixed_column()),
-        TimeRemainingColumn(table_column=_fixed_column()),
-    )
-    with RichProgress(*_fit_columns(shown), console=Console(stderr=True), transient=True, expand=True) as bar:
-        task = bar.add_task("starting", total=None, rate="")
-        begun = 0.0
-
-        def report(stage: str, done: int, total: int | None) -> None:
-            nonlocal begun
-            now = time.monotonic()
-            begun = begun if done > 1 else now
-            rate = f"{(done - 1) / (now - begun):.1f} fps" if done > 1 and now > begun + 0.5 else ""
-            bar.update(task, description=stage, completed=done, total=total, rate=rate)
-
-        yield report
-
-
-class _LineProgress:
-    """Prints a line for each stage, and one now and then within it."""
-
-    def __init__(self) -> None:
-        self._stage = ""
-        self._last = 0.0
-
+class _LineProgress(_StageLines):
     def __call__(self, stage: str, done: int, total: int | None) -> None:
-        now = time.monotonic()
-        if stage == self._stage and now - self._last < _SECONDS_BETWEEN_LINES:
-            return
         count = f": {done} of {total} frames" if total else (f": {done} frames" if done else "")
-        console.print_status(stage + (count if stage == self._stage else ""))
-        self._stage, self._last = stage, now
+        self._print(stage, stage + count)

@@ -33,7 +33,7 @@ By default it serves this machine only; with another --host it needs a key. For 
 of it; docs/how-to/https-and-turn.md explains both, and how media gets through firewalls.
 """
 
-SERVER_PACKAGES = ("aiortc", "fastapi", "uvicorn", "pydantic_settings", "prometheus_client")
+_SERVER_PACKAGES = ("aiortc", "fastapi", "uvicorn", "pydantic_settings", "prometheus_client")
 
 
 @with_options({"config": CONFIG, **SERVER_OPTIONS})
@@ -50,10 +50,14 @@ def serve(*, config: Path | None = None, **given: Any) -> None:
     run_server(settings, on_start=lambda url: print_startup(settings, url))
 
 
+def missing_server_packages() -> list[str]:
+    """Return the server's packages that are not installed."""
+    return [name for name in _SERVER_PACKAGES if importlib.util.find_spec(name) is None]
+
+
 def require_server_packages() -> None:
     """Raise `InputError` where the server's packages are missing."""
-    missing = [name for name in SERVER_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing_server_packages():
         from personalive.installation import install_command
 
         raise InputError(

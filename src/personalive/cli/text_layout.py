@@ -53,14 +53,11 @@ def format_definition(term: str, text: str, width: int | None, *, indent: int) -
     return wrap(line, width, hanging=indent - (len(line) - len(line.lstrip())))
 
 
-def format_table(rows: Sequence[Sequence[str]], width: int | None, *, right: bool = False) -> str:
-    """Format rows, the first being the header, in columns; where they do not fit, each as a list of its cells.
-
-    `right`: align all columns except the first to the right.
-    """
+def format_table(rows: Sequence[Sequence[str]], width: int | None) -> str:
+    """Format rows, the first being the header, in columns; where they do not fit, each as a list of its cells."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     if width is None or sum(widths) + 2 * (len(widths) - 1) <= width:
-        return "\n".join(_format_row(row, widths, right=right) for row in rows)
+        return "\n".join(_format_row(row, widths) for row in rows)
     head, *others = rows
     lists = []
     for first, *cells in others:
@@ -70,9 +67,5 @@ def format_table(rows: Sequence[Sequence[str]], width: int | None, *, right: boo
     return "\n".join(lists)
 
 
-def _format_row(cells: Sequence[str], widths: Sequence[int], *, right: bool) -> str:
-    placed = [
-        cell.rjust(width) if right and index else cell.ljust(width)
-        for index, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    ]
-    return "  ".join(placed).rstrip()
+def _format_row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()

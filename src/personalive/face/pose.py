@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -105,9 +106,4 @@ def rotation_vector(rotation: Double) -> Double:
 
 def rotation_matrix(vector: Double) -> Double:
     """Return the rotation, float64 (3, 3), about `vector` (3,) by its length in radians (Rodrigues)."""
-    angle = float(np.linalg.norm(vector))
-    x, y, z = vector
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    first = 1.0 if angle < 1e-8 else np.sin(angle) / angle
-    second = 0.5 if angle < 1e-8 else (1 - np.cos(angle)) / angle**2
-    return np.asarray(np.eye(3) + first * cross + second * (cross @ cross))
+    return np.asarray(cv2.Rodrigues(vector)[0], np.float64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from personalive.closing import Closing
 from personalive.face.blendshapes import BlendshapeScorer
 from personalive.face.face import Face, FaceMesh, is_same_face, select_dominant_face
 from personalive.face.landmark_filter import LandmarkFilter
@@ -19,7 +20,7 @@ _SEARCH_EVERY = 10
 """Frames between two searches for a far face while none is seen: a search costs several detections."""
 
 
-class FaceDetector:
+class FaceDetector(Closing):
     """A detector of faces in stills. Not thread-safe."""
 
     def __init__(self) -> None:
@@ -57,14 +58,8 @@ class FaceDetector:
         self._landmarker.close()
         self._scorer.close()
 
-    def __enter__(self) -> FaceDetector:
-        return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-
-class FaceTracker:
+class FaceTracker(Closing):
     """A tracker of the dominant face of a video, one face at a time. Not thread-safe.
 
     The face to follow is chosen among all visible faces when the tracking starts and after it was lost; from then
@@ -138,12 +133,6 @@ class FaceTracker:
         self._landmarker.close()
         if self._scorer is not None:
             self._scorer.close()
-
-    def __enter__(self) -> FaceTracker:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def _window_around(face: FaceMesh, frame_size: tuple[int, int]) -> Window:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from personalive.errors import InputError
-from personalive.jobs.animate_job import AnimateJob, ProgressCallback, Report
+from personalive.jobs.animate_job import AnimateJob, ProgressCallback, Report, ignore_progress
 from personalive.jobs.background_io import BackgroundReader, BackgroundWriter
 from personalive.jobs.driving_clip import open_driving_clip
 from personalive.jobs.job_context import WRITER_QUEUE_FRAMES, JobContext, RenderResult
@@ -23,7 +23,7 @@ from personalive.jobs.pipeline_cache import PipelineCache
 from personalive.jobs.plan import check_start, is_still, make_layout, make_plan, read_driving_frames
 from personalive.jobs.segments import SegmentCallback, animate_in_segments, check_resumable
 from personalive.jobs.session_runner import AnimatedFrame, prefetch_frames, run_session
-from personalive.media import DrivingSource
+from personalive.media import VideoReader
 from personalive.pipelines import registry
 from personalive.pipelines.base import FrameState, Pipeline
 from personalive.pipelines.parameters import split_parameters
@@ -84,7 +84,7 @@ def run_in_phases(
     `progress` and `on_segment` are called in the thread of the phase, and an exception that they raise ends the
     job.
     """
-    tell = progress or _ignore_progress
+    tell = progress or ignore_progress
     job.check()
     check_output_path(job.output, job.overwrite)
     if job.resume:
@@ -135,11 +135,7 @@ def _report_estimate(loaded: JobContext, tell: ProgressCallback) -> None:
     tell(f"animating without a GPU, roughly {took}", 0, None)
 
 
-def _ignore_progress(stage: str, done: int, total: int | None) -> None:
-    del stage, done, total
-
-
-def _check_single_image(job: AnimateJob, source: DrivingSource) -> None:
+def _check_single_image(job: AnimateJob, source: VideoReader) -> None:
     if is_single_image(job.output) and not is_still(source) and job.max_frames != 1:
         raise InputError(
             f"{job.output.name} is one picture, but {job.driving.name} has many frames: name the output "

@@ -14,6 +14,12 @@ from personalive.pipelines.base import FrameState
 ProgressCallback = Callable[[str, int, int | None], None]
 """Called in the caller's thread with the stage's name, frames done, and how many there will be, if known."""
 
+
+def ignore_progress(stage: str, done: int, total: int | None) -> None:
+    """Do nothing: the progress of a job whose caller wants none."""
+    del stage, done, total
+
+
 MIN_SEGMENT_FRAMES = 8
 """Fewest frames of a segment: more than an encoder reorders. Only the last segment may be shorter."""
 

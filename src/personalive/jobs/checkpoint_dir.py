@@ -16,7 +16,6 @@ import json
 import os
 import re
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -25,7 +24,7 @@ from personalive.errors import InputError, OutputLockedError
 from personalive.file_names import shorten
 from personalive.jobs.fingerprint import Fingerprint, differing_keys
 from personalive.locking import ProcessLock
-from personalive.media.output import OutputFile, write_error
+from personalive.media.output import OutputFile, translate_write_errors
 from personalive.pipelines.base import FrameState
 
 _FORMAT = 1
@@ -144,12 +143,10 @@ class CheckpointDir:
     def add_segment(self, frames: int) -> tuple[SegmentInfo, ...]:
         """Flush the next segment's file to the disk; return all segments for the next `state`."""
         path = self.next_segment
-        try:
+        with translate_write_errors(path):
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             return (*self.state.segments, SegmentInfo(frames=frames, size=path.stat().st_size))
-        except OSError as error:
-            raise write_error(path, error) from error
 
     def save(self, state: CheckpointState, snapshot: bytes) -> None:
         """Replace the state atomically."""
@@ -162,43 +159,23 @@ class CheckpointDir:
         _remove(self.path)
 
     def __enter__(self) -> Self:
-        try:
+        with translate_write_errors(self.path, self._lock.release):
             self.path.mkdir(exist_ok=True)
-            self._acquire_lock()
+            if not self._lock.acquire():
+                raise OutputLockedError(f"Another run is using {self.path}: wait for it to end.")
             self._load_or_reset()
-        except OSError as error:
-            self._release_lock()
-            raise write_error(self.path, error) from error
-        except BaseException:
-            self._release_lock()
-            raise
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         try:
             if not self.state.segments:
                 self.remove()
         finally:
-            self._release_lock()
+            self._lock.release()
             if not self.state.segments:
-                self._remove_empty()
-
-    def _acquire_lock(self) -> None:
-        if not self._lock.acquire():
-            raise OutputLockedError(f"Another run is using {self.path}: wait for it to end.")
-
-    def _release_lock(self) -> None:
-        self._lock.release()
-
-    def _remove_empty(self) -> None:
-        # On Windows the lock file could not be removed before it was released.
-        with contextlib.suppress(OSError):
-            self.path.rmdir()
+                # On Windows the lock file could not be removed before it was released.
+                with contextlib.suppress(OSError):
+                    self.path.rmdir()
 
     def _load_or_reset(self) -> None:
         manifest, state = self.path / "manifest.json", self.path / "state"
@@ -241,11 +218,12 @@ class CheckpointDir:
         return InputError(f"{self.path} is damaged: remove that folder to start over.")
 
     def _write(self, name: str, data: bytes) -> None:
-        with OutputFile(self.path / name, overwrite=True) as output:
-            try:
-                with output.partial.open("wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-            except OSError as error:
-                raise write_error(self.path / name, error) from error
+        path = self.path / name
+        with (
+            OutputFile(path, overwrite=True) as output,
+            translate_write_errors(path),
+            output.partial.open("wb") as file,
+        ):
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())

@@ -10,7 +10,7 @@ from pathlib import Path
 from personalive.face.tracker import FaceDetector
 from personalive.face.upright import UprightImage, find_upright_frame
 from personalive.jobs.reference_image import is_face_cut_off, rotation_note
-from personalive.media import DrivingSource, Image, Rotation, open_driving
+from personalive.media import Image, Rotation, VideoReader, open_driving
 
 _SAMPLE_COUNT, _SAMPLE_INTERVAL = 5, 10
 """How many frames are searched to find which way up the clip is, and how many frames apart they are."""
@@ -23,7 +23,7 @@ class DrivingClip:
     `notes` say what was chosen, `warnings` what may be wrong with the clip, one sentence each.
     """
 
-    source: DrivingSource
+    source: VideoReader
     rotation_degrees: int
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -49,7 +49,7 @@ def _detect_orientation(path: Path, start: float, end: float | None) -> UprightI
         return find_upright_frame(detector, _sample_frames(source))
 
 
-def _sample_frames(source: DrivingSource) -> Iterator[Image]:
+def _sample_frames(source: VideoReader) -> Iterator[Image]:
     for frame in itertools.islice(source, 0, _SAMPLE_COUNT * _SAMPLE_INTERVAL, _SAMPLE_INTERVAL):
         yield frame.image
 

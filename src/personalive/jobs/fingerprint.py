@@ -8,9 +8,10 @@ from pathlib import Path
 
 import av
 
-from personalive.errors import MediaError
 from personalive.jobs.job_context import JobContext
+from personalive.jobs.output import hash_file
 from personalive.media import Provenance
+from personalive.media.user_paths import translate_read_errors
 from personalive.pipelines import registry
 from personalive.pipelines.base import PipelineInfo
 
@@ -68,17 +69,9 @@ def _pipeline_version(info: PipelineInfo) -> str:
 
 def _hash_path(path: Path) -> str:
     """Return a hash of a file, or of the files in a folder with their names."""
-    try:
-        if path.is_dir():
-            shown = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != ".")
-            return hashlib.sha256(
-                "\n".join(f"{_hash_file(file)} {file.name}" for file in shown).encode()
-            ).hexdigest()
-        return _hash_file(path)
-    except OSError as error:
-        raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if not path.is_dir():
+        return hash_file(path)
+    with translate_read_errors(path):
+        shown = sorted(file for file in path.iterdir() if file.is_file() and file.name[0] != ".")
+    listed = "\n".join(f"{hash_file(file)} {file.name}" for file in shown)
+    return hashlib.sha256(listed.encode()).hexdigest()

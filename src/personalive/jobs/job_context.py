@@ -11,7 +11,7 @@ from typing import Any
 
 from personalive.jobs.layouts import Layout
 from personalive.jobs.plan import AnimatePlan
-from personalive.media import DrivingSource
+from personalive.media import VideoReader
 from personalive.pipelines.base import FrameState, Pipeline, Reference, Session
 
 WRITER_QUEUE_FRAMES = 4
@@ -23,7 +23,7 @@ class JobContext:
     """A plan, with everything that it needs opened."""
 
     plan: AnimatePlan
-    source: DrivingSource
+    source: VideoReader
     pipeline: Pipeline[Any, Any]
     reference: Reference
     layout: Layout

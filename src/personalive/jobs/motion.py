@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from personalive.errors import InputError
 from personalive.face.crop import ImageSize
-from personalive.jobs.animate_job import AnimateJob, ProgressCallback, Report
+from personalive.jobs.animate_job import AnimateJob, ProgressCallback, Report, ignore_progress
 from personalive.jobs.background_io import BackgroundWriter
 from personalive.jobs.driving_clip import open_driving_clip
 from personalive.jobs.output import OutputWriter, check_output_path, is_single_image
 from personalive.jobs.plan import check_start, crop_reference, resolve_frame_size
 from personalive.jobs.reference_image import read_reference
-from personalive.media import DrivingSource, Rotation, VideoFrame, exact_rate, resample
-from personalive.media.output import check_parent, output_exists_error
+from personalive.media import Rotation, VideoFrame, VideoReader, exact_rate, resample
+from personalive.media.output import check_new_output, check_parent
 from personalive.pipelines import registry
 from personalive.pipelines.base import AnimatedChunk, FrameState
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
@@ -68,8 +68,7 @@ class ExtractMotionJob:
                 f"{self.output} cannot hold a motion: give it a name that ends in {MOTION_SUFFIX}."
             )
         check_parent(self.output)
-        if self.output.exists() and not self.overwrite:
-            raise output_exists_error(self.output)
+        check_new_output(self.output, self.overwrite)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +112,7 @@ def extract_motion(job: ExtractMotionJob, progress: ProgressCallback | None = No
     Raises `InputError` or a subclass for what cannot be used, `PipelineUnavailableError` where the pipeline cannot
     run here. After an exception, nothing is written.
     """
-    tell = progress or _ignore_progress
+    tell = progress or ignore_progress
     job.check()
     registry.choose_pipeline(registry.DIFFUSION, job.parameters)
     load = build_parameters(
@@ -128,21 +127,20 @@ def extract_motion(job: ExtractMotionJob, progress: ProgressCallback | None = No
         tell("loading", 0, None)
         with PersonaLivePipeline.load(load, lambda stage, share: tell(stage, 0, None)) as pipeline:
             motion = extract_from_source(pipeline, source, tell)
-    if job.output.exists() and not job.overwrite:  # another process has made it meanwhile
-        raise output_exists_error(job.output)
+    check_new_output(job.output, job.overwrite)  # another process may have made it meanwhile
     motion.save(job.output)
     return motion
 
 
 def extract_from_source(
-    pipeline: PersonaLivePipeline, source: DrivingSource, progress: ProgressCallback | None = None
+    pipeline: PersonaLivePipeline, source: VideoReader, progress: ProgressCallback | None = None
 ) -> DrivingMotion:
     """Extract the motion of an open clip, at the clip's average rate, as an animation with it would.
 
     Raises `InputError` for a clip without a frame or without a face.
     """
     fps = float(exact_rate(source.info.fps))
-    frames = _with_progress(resample(source, fps), progress or _ignore_progress)
+    frames = _with_progress(resample(source, fps), progress or ignore_progress)
     return pipeline.extract_motion(frames, fps)
 
 
@@ -152,7 +150,7 @@ def animate_motion(job: AnimateMotionJob, progress: ProgressCallback | None = No
     Raises `InputError` or a subclass for what cannot be used, `PipelineUnavailableError` where the pipeline cannot
     run here. After an exception the output is as it was before.
     """
-    tell, animation = progress or _ignore_progress, job.animate_job
+    tell, animation = progress or ignore_progress, job.animate_job
     animation.check()
     check_output_path(job.output, job.overwrite)
     pipeline_class = registry.choose_pipeline(registry.DIFFUSION, job.parameters).pipeline
@@ -278,7 +276,3 @@ def _quality_warnings(states: Counter[FrameState]) -> list[str]:
         f"No face was found in {without} of {states.total()} frames of the clip: the still portrait or the last "
         "motion is shown there."
     ]
-
-
-def _ignore_progress(stage: str, done: int, total: int | None) -> None:
-    del stage, done, total

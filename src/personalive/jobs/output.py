@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from personalive.errors import InputError, MediaError
+from personalive.errors import InputError
 from personalive.face.crop import ImageSize
 from personalive.file_names import shorten
 from personalive.jobs.animate_job import AnimateJob
@@ -23,8 +23,8 @@ from personalive.media import (
     open_writer,
     save_image,
 )
-from personalive.media.output import check_parent, output_exists_error
-from personalive.media.user_paths import check_is_file, is_folder
+from personalive.media.output import check_new_output, check_parent
+from personalive.media.user_paths import check_is_file, is_folder, translate_read_errors
 from personalive.pipelines.base import PipelineInfo
 
 _MAX_STEM_BYTES = 240
@@ -43,8 +43,7 @@ def check_output_path(path: Path, overwrite: bool) -> None:
         check_output(path, overwrite)
         return
     check_parent(path)
-    if path.exists() and not overwrite:
-        raise output_exists_error(path)
+    check_new_output(path, overwrite)
 
 
 class OutputWriter:
@@ -103,17 +102,18 @@ class OutputWriter:
 def build_provenance(job: AnimateJob, pipeline: PipelineInfo) -> Provenance:
     """Return the provenance mark of a job's output. Raises `MediaError` where the reference cannot be read."""
     check_is_file(job.reference)
-    try:
-        with job.reference.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise MediaError(f"{job.reference} cannot be read: {error.strerror or error}.") from error
     return Provenance(
         software=f"personalive {version('personalive')}",
         pipeline=pipeline.id,
-        reference_sha256=digest,
+        reference_sha256=hash_file(job.reference),
         digital_source_type=TRAINED_ALGORITHMIC_MEDIA if pipeline.generative else COMPOSITE_SYNTHETIC,
     )
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file in hex. Raises `MediaError` where it cannot be read."""
+    with translate_read_errors(path), path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def default_output(reference: Path, driving: Path) -> Path:

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
 
+from personalive.closing import Closing
 from personalive.media import Image
 from personalive.pipelines.base import LoadParameters, LoadProgressCallback, Pipeline, Reference
 from personalive.pipelines.registry import AnyPipeline
@@ -16,7 +17,7 @@ _MAX_REFERENCES = 4
 """A fused reference of the diffusion pipeline holds some hundred megabytes, and jobs come sorted by reference."""
 
 
-class PipelineCache:
+class PipelineCache(Closing):
     """Keeps the last loaded pipeline and the last references that it fused, for the next `run`.
 
     One pipeline is loaded at a time: loading another, or with other load parameters, closes it first. Of jobs on
@@ -68,9 +69,3 @@ class PipelineCache:
         pipeline, self._pipeline, self._load_parameters = self._pipeline, None, None
         if pipeline is not None:
             pipeline.close()
-
-    def __enter__(self) -> PipelineCache:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

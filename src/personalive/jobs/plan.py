@@ -19,7 +19,7 @@ from personalive.jobs.reference_image import (
     read_reference,
     size_for_aspect,
 )
-from personalive.media import DrivingSource, VideoFrame, exact_rate, resample
+from personalive.media import VideoFrame, VideoReader, exact_rate, resample
 from personalive.pipelines import registry
 from personalive.pipelines.base import LoadParameters, Reference, RunParameters
 from personalive.pipelines.parameters import build_parameters, split_parameters
@@ -47,12 +47,12 @@ class AnimatePlan:
     warnings: tuple[str, ...]
 
 
-def is_still(source: DrivingSource) -> bool:
+def is_still(source: VideoReader) -> bool:
     """Return whether the driving clip is a single picture."""
     return source.info.frames == 1
 
 
-def check_start(source: DrivingSource, start: float) -> None:
+def check_start(source: VideoReader, start: float) -> None:
     """Raise `MediaError`, with the clip's length, where nothing can be read from `start` (seconds) on."""
     if start > 0:
         next(iter(source))
@@ -105,7 +105,7 @@ def crop_reference(job: AnimateJob, portrait: ReferenceImage, size: ImageSize) -
     return crop_to_face(portrait, size) if job.crop else fit_whole_image(portrait, size)
 
 
-def _count_frames(job: AnimateJob, source: DrivingSource, fps: float) -> int | None:
+def _count_frames(job: AnimateJob, source: VideoReader, fps: float) -> int | None:
     info = source.info
     length = info.duration if info.duration is not None else (info.frames / info.fps if info.frames else None)
     if is_still(source):
@@ -118,14 +118,14 @@ def _count_frames(job: AnimateJob, source: DrivingSource, fps: float) -> int | N
     return frames if job.max_frames is None else min(frames, job.max_frames)
 
 
-def read_driving_frames(plan: AnimatePlan, source: DrivingSource) -> Iterator[VideoFrame]:
+def read_driving_frames(plan: AnimatePlan, source: VideoReader) -> Iterator[VideoFrame]:
     """Yield the driving frames at the output's rate: frame i drives output frame i."""
     # A still lasts one frame at the rate of stills, which would be several frames at a higher rate.
     limit = 1 if is_still(source) else plan.job.max_frames
     return itertools.islice(resample(source, plan.fps), limit)
 
 
-def make_layout(plan: AnimatePlan, source: DrivingSource, reference: Reference) -> Layout:
+def make_layout(plan: AnimatePlan, source: VideoReader, reference: Reference) -> Layout:
     """Return the layout of the job's frames."""
     still, framing = plan.reference.image, plan.crop
     height, width = framing.image.shape[:2]

@@ -65,7 +65,7 @@ def animate_in_segments(
         length = job.segment_frames or DEFAULT_SEGMENT_FRAMES
         facts = compute_fingerprint(context, mark, length)
         folder = stack.enter_context(CheckpointDir(job.output, facts, overwrite=job.overwrite))
-        say = on_segment or _ignore_segment
+        say = on_segment or (lambda folder: None)
         say(folder)
         lost = []
         if folder.discarded_frames:
@@ -94,10 +94,6 @@ def _take_snapshot(loaded: JobContext, session: Session[Any]) -> bytes:
             f"The {loaded.pipeline.info.id} pipeline cannot resume a run: leave that out (--resume, resume=True)."
         )
     return snapshot
-
-
-def _ignore_segment(folder: CheckpointDir) -> None:
-    del folder
 
 
 def _join_segments(loaded: JobContext, folder: CheckpointDir, mark: Provenance) -> list[str]:

@@ -1,5 +1,6 @@
 """Reading and writing of images, video and sound, and the mark of synthetic media."""
 
+from personalive.media.atomic_writer import VideoWriter
 from personalive.media.audio import AudioTrack
 from personalive.media.concat import concat_videos
 from personalive.media.fragmented_writer import FragmentedWriter, finalize_fragments
@@ -22,9 +23,9 @@ from personalive.media.provenance import (
 )
 from personalive.media.resample import resample
 from personalive.media.rotation import Rotation
-from personalive.media.types import DrivingSource, Frames, Image, VideoFrame, VideoInfo
+from personalive.media.types import Frames, Image, VideoFrame, VideoInfo
 from personalive.media.video_reader import VideoReader, open_driving
-from personalive.media.video_writer import VideoWriter, exact_rate, open_writer
+from personalive.media.video_writer import exact_rate, open_writer
 
 __all__ = [
     "COMPOSITE_SYNTHETIC",
@@ -33,7 +34,6 @@ __all__ = [
     "PICTURES",
     "TRAINED_ALGORITHMIC_MEDIA",
     "AudioTrack",
-    "DrivingSource",
     "FragmentedWriter",
     "Frames",
     "Image",

@@ -8,19 +8,16 @@ from collections.abc import Iterator
 DEFAULT_DURATION = 0.1
 """Seconds for a picture that states no duration, as in browsers and FFmpeg."""
 
-_WEBP_FRAME = b"ANMF"
-_PNG_FRAME, _PNG_SIGNATURE = b"fcTL", 8
+_PNG_SIGNATURE = 8
 
 
 def read_frame_durations(data: bytes) -> list[float]:
     """Return the seconds of each picture in the order of the file `data`; fewer if the file breaks off."""
     if data[:4] == b"RIFF":
-        return [
-            _webp_seconds(body)
-            for name, body in _riff_chunks(data)
-            if name == _WEBP_FRAME and len(body) >= 16
-        ]
-    return [_png_seconds(body) for name, body in _png_chunks(data) if name == _PNG_FRAME and len(body) >= 26]
+        frames = (body for name, body in _chunks(data, 12, riff=True) if name == b"ANMF")
+        return [_webp_seconds(body) for body in frames if len(body) >= 16]
+    frames = (body for name, body in _chunks(data, _PNG_SIGNATURE) if name == b"fcTL")
+    return [_png_seconds(body) for body in frames if len(body) >= 26]
 
 
 def _webp_seconds(frame: memoryview) -> float:
@@ -32,17 +29,11 @@ def _png_seconds(control: memoryview) -> float:
     return float(parts / (whole or 100)) or DEFAULT_DURATION
 
 
-def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    view, place = memoryview(data), 12
+def _chunks(data: bytes, place: int, *, riff: bool = False) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield the name and body of each chunk from `place` on; without `riff`, they are laid out as in PNG."""
+    view = memoryview(data)
     while place + 8 <= len(data):
-        size = int.from_bytes(view[place + 4 : place + 8], "little")
-        yield bytes(view[place : place + 4]), view[place + 8 : place + 8 + size]
-        place += 8 + size + size % 2
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
-    view, place = memoryview(data), _PNG_SIGNATURE
-    while place + 8 <= len(data):
-        size = int.from_bytes(view[place : place + 4], "big")
-        yield bytes(view[place + 4 : place + 8]), view[place + 8 : place + 8 + size]
-        place += 12 + size
+        first, second, begin = view[place : place + 4], view[place + 4 : place + 8], place + 8
+        size = int.from_bytes(second, "little") if riff else int.from_bytes(first, "big")
+        yield bytes(first if riff else second), view[begin : begin + size]
+        place = begin + size + (size % 2 if riff else 4)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
-import av.error
 import numpy as np
 
 from personalive.errors import MediaError
-from personalive.media.output import write_error
+from personalive.media.output import translate_write_errors
 from personalive.media.types import Image
 
 
-class AtomicWriter(ABC):
-    """A writer of frames of one size, (width, height), which its subclass gets until it is closed or aborted."""
+class VideoWriter(ABC):
+    """A writer of frames of one size, (width, height), one at a time. Nothing appears at the target before `close`.
+
+    As a context manager it closes on exit, and aborts on an exception, an interrupt included.
+    """
 
     def __init__(self, path: Path, size: tuple[int, int]) -> None:
         self._path = path
@@ -38,14 +39,8 @@ class AtomicWriter(ABC):
         width, height = self._size
         if image.shape != (height, width, 3) or image.dtype != np.uint8:
             raise ValueError(f"expected ({height}, {width}, 3) uint8, got {image.shape} {image.dtype}")
-        try:
+        with translate_write_errors(self._path, self.abort):
             self._add(np.ascontiguousarray(image))
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            self.abort()
-            raise write_error(self._path, error) from error
-        except BaseException:
-            self.abort()
-            raise
         self._count += 1
 
     def close(self) -> None:
@@ -58,16 +53,10 @@ class AtomicWriter(ABC):
         """
         if self._done:
             return
-        try:
+        with translate_write_errors(self._path, self.abort):
             if not self._count:
-                self._refuse_empty()
+                raise MediaError(f"{self._path} was not written: there were no frames.")
             self._complete()
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            self.abort()
-            raise write_error(self._path, error) from error
-        except BaseException:
-            self.abort()
-            raise
         self._done = True
 
     def abort(self) -> None:
@@ -79,19 +68,11 @@ class AtomicWriter(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *exc: object) -> None:
         if exc_type is None:
             self.close()
         else:
             self.abort()
-
-    def _refuse_empty(self) -> None:
-        raise MediaError(f"{self._path} was not written: there were no frames.")
 
     @abstractmethod
     def _add(self, image: Image) -> None:

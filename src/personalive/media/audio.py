@@ -7,11 +7,12 @@ read, and a warning says so.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
 import av
 import av.container
@@ -46,21 +47,6 @@ class AudioTrack:
 
     path: Path
     start: float = 0.0
-
-
-class AudioFeed(Protocol):
-    """A source of sound that writes to an output container."""
-
-    warnings: list[str]
-
-    def advance(self, until: float) -> None:
-        """Mux the sound before `until` (seconds of the output). Raises what muxing raises."""
-
-    def finish(self) -> None:
-        """Mux what the encoder still buffers."""
-
-    def close(self) -> None:
-        """Close the source."""
 
 
 class AudioInput:
@@ -120,13 +106,31 @@ class AudioInput:
         self._container.close()
 
 
-class AudioCopier:
-    """A feed that copies packets unchanged, cut at packet boundaries (about 20 ms)."""
+class AudioFeed(ABC):
+    """A source of sound that writes to an output container. `warnings` are those of the source."""
 
-    def __init__(self, source: AudioInput, output: av.container.OutputContainer, kind: str) -> None:
+    def __init__(self, source: AudioInput, output: av.container.OutputContainer) -> None:
         self._source = source
         self._output = output
         self.warnings = source.warnings
+
+    @abstractmethod
+    def advance(self, until: float) -> None:
+        """Mux the sound before `until` (seconds of the output). Raises what muxing raises."""
+
+    def finish(self) -> None:  # noqa: B027  (few hold anything back)
+        """Mux what is still held back, if anything."""
+
+    def close(self) -> None:
+        """Close the source."""
+        self._source.close()
+
+
+class AudioCopier(AudioFeed):
+    """A feed that copies packets unchanged, cut at packet boundaries (about 20 ms)."""
+
+    def __init__(self, source: AudioInput, output: av.container.OutputContainer, kind: str) -> None:
+        super().__init__(source, output)
         self._stream = output.add_stream_from_template(source.stream)
         self._shift = round(source.offset / source.time_base)
         # MP4 can hide the start of a packet; WebM would delay the picture instead.
@@ -163,21 +167,12 @@ class AudioCopier:
         packet.stream = self._stream
         self._output.mux(packet)
 
-    def finish(self) -> None:
-        """Do nothing: no packet is held back."""
 
-    def close(self) -> None:
-        """Close the source."""
-        self._source.close()
-
-
-class AudioEncoder:
+class AudioEncoder(AudioFeed):
     """A feed that decodes, cuts to the sample and re-encodes, in mono or stereo. Gaps become silence."""
 
     def __init__(self, source: AudioInput, output: av.container.OutputContainer, kind: str) -> None:
-        self._source = source
-        self._output = output
-        self.warnings = source.warnings
+        super().__init__(source, output)
         encoder = _ENCODERS[kind]
         given = source.stream.codec_context
         self._rate = (
@@ -226,7 +221,7 @@ class AudioEncoder:
                 f"The sound of {name} is damaged: {self._lost} pieces of it are left silent."
             )
             self._lost = 0
-        self._source.close()
+        super().close()
 
     def _encode(self, samples: NDArray[np.float32]) -> None:
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(samples), format="fltp", layout=self._layout)

@@ -15,7 +15,7 @@ from personalive.errors import MediaError
 from personalive.media.audio import AudioTrack
 from personalive.media.containers import open_container
 from personalive.media.muxer import Muxer
-from personalive.media.output import check_output, write_error
+from personalive.media.output import check_output, translate_write_errors
 from personalive.media.provenance import Provenance
 from personalive.media.ratios import to_fraction
 from personalive.media.tracks import select_video_stream
@@ -58,17 +58,11 @@ def concat_videos(
             overwrite=overwrite,
             staging=staging,
         )
-        try:
+        with translate_write_errors(path, output.discard):
             for number, packet in enumerate(_read_packets(parts, rate, template.codec_context.extradata)):
                 packet.stream = output.video
                 output.mux([packet], float((number + 1) / rate))
             output.complete()
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            output.discard()
-            raise write_error(path, error) from error
-        except BaseException:
-            output.discard()
-            raise
     return output.warnings
 
 

@@ -19,6 +19,7 @@ from personalive.media.dolby_vision import find_incompatible_profile
 from personalive.media.frame_shape import MAX_IMAGE_PIXELS, check_shape, describe_shape_problem
 from personalive.media.ratios import to_fraction
 from personalive.media.tracks import select_audio_stream, select_video_stream
+from personalive.media.user_paths import translate_read_errors
 
 # FFmpeg's own decoders of these ignore transparency.
 _WITH_ALPHA = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
@@ -68,10 +69,8 @@ class ContainerDecoder:
             check_shape(width, height, self._path.name)
 
     def _refuse_dolby_vision(self) -> None:
-        try:
+        with translate_read_errors(self._path):
             profile = find_incompatible_profile(self._path)
-        except OSError as error:
-            raise MediaError(f"{self._path} cannot be read: {error.strerror or error}.") from error
         if profile is not None:
             raise MediaError(
                 f"{self._path.name} is Dolby Vision profile {profile}, whose colours only Dolby's decoders know: "

@@ -26,7 +26,7 @@ from personalive.media.frame_timing import (
 )
 from personalive.media.image import fit_size, fit_within
 from personalive.media.packet_scan import PacketScan, scan_packets
-from personalive.media.picture_sources import TimedImage, shape_change_warning
+from personalive.media.picture_sources import FrameSource, TimedImage, shape_change_warning
 from personalive.media.ratios import to_fraction
 from personalive.media.tracks import describe_audio_choice, describe_video_choice, select_audio_stream
 from personalive.media.types import Image, VideoInfo
@@ -39,13 +39,12 @@ _TIME_ROUNDING = 0.0011
 _REORDERING_CODECS = {"h264", "hevc", "vvc", "mpeg4", "mpeg2video", "mpeg1video", "vc1", "wmv3", "msmpeg4v3"}
 
 
-class ContainerSource:
+class ContainerSource(FrameSource):
     """An opened video file. Its first frame is decoded on opening, since it has the true size and orientation."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self._path = path
-        self.warnings: list[str] = []
-        self.ended_early = False
         self._decoder = ContainerDecoder(path)
         try:
             stream = self._decoder.stream

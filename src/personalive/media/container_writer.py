@@ -12,7 +12,7 @@ import numpy as np
 from av.video.stream import VideoStream
 
 from personalive.media import colour
-from personalive.media.atomic_writer import AtomicWriter
+from personalive.media.atomic_writer import VideoWriter
 from personalive.media.audio import AudioTrack
 from personalive.media.muxer import Muxer
 from personalive.media.provenance import Provenance
@@ -32,7 +32,7 @@ _MACROBLOCK_TREE_WIDTH = 256
 _THREADS = 4
 
 
-class ContainerWriter(AtomicWriter):
+class ContainerWriter(VideoWriter):
     """A writer of frames of one size to a video file; see `open_writer`."""
 
     def __init__(

@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from personalive.errors import MediaError, UnsupportedMediaError
 from personalive.media.frame_shape import MAX_IMAGE_PIXELS
 from personalive.media.ratios import to_fraction
-from personalive.media.user_paths import check_is_file
+from personalive.media.user_paths import check_is_file, translate_read_errors
 
 FORMATS = ("mov", "matroska", "avi", "gif")
 """FFmpeg's names of the supported containers: MP4, MOV and M4V; MKV and WebM; AVI; GIF."""
@@ -46,11 +46,8 @@ def open_container(path: Path) -> av.container.InputContainer:
 
     """
     check_is_file(path)
-    try:
-        with path.open("rb") as file:
-            empty = not file.read(1)
-    except OSError as error:
-        raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
+    with translate_read_errors(path), path.open("rb") as file:
+        empty = not file.read(1)
     if empty:
         raise MediaError(f"{path.name} is empty.")
     options = {

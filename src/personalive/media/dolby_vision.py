@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import BinaryIO
+
+from personalive.media.iso_boxes import iter_boxes
 
 # The record is in a box of 32 bytes in MP4's index, or follows its name in Matroska's track header.
 _RECORD = re.compile(rb"(?:\x00\x00\x00\x20dv[cvw]C|dv[cvw]C\x41\xed\x98)(.{5})", re.DOTALL)
@@ -27,26 +28,14 @@ def find_incompatible_profile(path: Path) -> int | None:
 
 
 def _read_header(path: Path) -> bytes:
+    """Return what may hold the record: Matroska's track header, or the `moov` box of an MP4 file."""
     with path.open("rb") as file:
         head = file.read(8)
         file.seek(0)
-        return file.read(_MATROSKA_HEADER_BYTES) if head[:4] == b"\x1a\x45\xdf\xa3" else _read_index(file)
-
-
-def _read_index(file: BinaryIO) -> bytes:
-    """Return the `moov` box of an MP4 file, empty if there is none."""
-    place = 0
-    while True:
-        file.seek(place)
-        head = file.read(16)
-        if len(head) < 8:
-            return b""
-        size = int.from_bytes(head[:4], "big")
-        if size == 1:
-            size = int.from_bytes(head[8:16], "big")
-        if head[4:8] == b"moov":
-            file.seek(place)
-            return file.read(min(size or _MAX_INDEX_BYTES, _MAX_INDEX_BYTES))
-        if size < 8:
-            return b""
-        place += size
+        if head[:4] == b"\x1a\x45\xdf\xa3":
+            return file.read(_MATROSKA_HEADER_BYTES)
+        for box in iter_boxes(file):
+            if box.kind == b"moov":
+                file.seek(box.start)
+                return file.read(min(box.length or _MAX_INDEX_BYTES, _MAX_INDEX_BYTES))
+        return b""

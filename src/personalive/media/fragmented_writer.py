@@ -17,6 +17,7 @@ from personalive.media import colour, xmp
 from personalive.media.concat import concat_videos
 from personalive.media.container_writer import add_video_stream, pad_to_stream
 from personalive.media.containers import open_container
+from personalive.media.iso_boxes import iter_boxes
 from personalive.media.provenance import TRAINED_ALGORITHMIC_MEDIA, Provenance
 from personalive.media.ratios import to_fraction
 from personalive.media.tracks import select_video_stream
@@ -29,8 +30,6 @@ _OPTIONS = {
     "frag_duration": str(_FRAGMENT_US),
     "flush_packets": "1",
 }
-_BOX_HEADER = 8
-_LARGE_BOX_HEADER = 16
 
 
 class FragmentedWriter:
@@ -100,22 +99,13 @@ def finalize_fragments(partial: Path, target: Path, provenance: Provenance | Non
 
 def _cut_to_fragments(path: Path) -> None:
     """Cut off what follows the last whole fragment: a `moof` box with its `mdat`."""
-    end = kept = 0
-    before = b""
+    kept, before = 0, b""
     with path.open("r+b") as file:
         size = file.seek(0, os.SEEK_END)
-        while end + _BOX_HEADER <= size:
-            file.seek(end)
-            head = file.read(_LARGE_BOX_HEADER)
-            length, kind = int.from_bytes(head[:4], "big"), head[4:8]
-            if length == 1:
-                length = int.from_bytes(head[8:], "big")
-            if length < _BOX_HEADER or end + length > size:
-                break
-            end += length
-            if kind == b"mdat" and before == b"moof":
-                kept = end
-            before = kind
+        for box in iter_boxes(file):
+            if box.length and box.start + box.length <= size and box.kind == b"mdat" and before == b"moof":
+                kept = box.start + box.length
+            before = box.kind
         file.truncate(kept)
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import cast
 
 import av
-import av.error
 import numpy as np
 import PIL.Image
 
 from personalive.media import gif_metadata, xmp
-from personalive.media.atomic_writer import AtomicWriter
-from personalive.media.output import OutputFile, write_error
+from personalive.media.atomic_writer import VideoWriter
+from personalive.media.output import OutputFile, translate_write_errors
 from personalive.media.provenance import Provenance
 from personalive.media.types import Image
 
@@ -23,7 +22,7 @@ from personalive.media.types import Image
 _MAX_RATE = 50
 
 
-class GifWriter(AtomicWriter):
+class GifWriter(VideoWriter):
     """A writer of frames of one size to a looping GIF; see `open_writer`. At most 50 per second are kept."""
 
     def __init__(
@@ -37,14 +36,8 @@ class GifWriter(AtomicWriter):
         if rate > _MAX_RATE:
             self.warnings.append(f"GIF shows at most {_MAX_RATE} frames per second: the others are left out.")
         self._output = OutputFile(path, overwrite=overwrite)
-        try:
+        with translate_write_errors(path, self._output.discard):
             self._start()
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            self._output.discard()
-            raise write_error(path, error) from error
-        except BaseException:
-            self._output.discard()
-            raise
 
     def _add(self, image: Image) -> None:
         tick = int(self._count * self._shown_rate / self._rate)

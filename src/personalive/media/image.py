@@ -32,7 +32,7 @@ from personalive.media.picture_header import (
     read_stored_size,
 )
 from personalive.media.types import Image
-from personalive.media.user_paths import check_is_file
+from personalive.media.user_paths import check_is_file, translate_read_errors
 
 MAX_IMAGE_BYTES = 100_000_000
 MAX_JPEG_PIXELS = 250_000_000
@@ -102,13 +102,10 @@ def read_image(path: str | Path) -> Image:
     """
     path = Path(path)
     check_is_file(path)
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_IMAGE_BYTES + 1)
-            if len(data) > MAX_IMAGE_BYTES:
-                check_byte_count(max(path.stat().st_size, len(data)), path.name)
-    except OSError as error:
-        raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
+    with translate_read_errors(path), path.open("rb") as file:
+        data = file.read(MAX_IMAGE_BYTES + 1)
+        if len(data) > MAX_IMAGE_BYTES:
+            check_byte_count(max(path.stat().st_size, len(data)), path.name)
     return decode_image(data, name=path.name)
 
 

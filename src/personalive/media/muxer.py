@@ -24,7 +24,7 @@ from personalive.media.audio import (
     can_copy,
     open_audio,
 )
-from personalive.media.output import OutputFile, write_error
+from personalive.media.output import OutputFile, translate_write_errors
 from personalive.media.provenance import Provenance
 
 AddVideo = Callable[[av.container.OutputContainer], VideoStream]
@@ -120,11 +120,9 @@ class Muxer:
         if source is not None:
             source.close()
             self.warnings.append(f"The sound of {source.name} cannot be used: the output has none.")
-        try:
+        with translate_write_errors(self._path):
             self._open_container()
             self._container.start_encoding()
-        except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise write_error(self._path, error) from error
 
     def _open_audio(self, track: AudioTrack | None) -> AudioInput | None:
         if track is None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, Self, TypeAlias
+
+import av.error
 
 from personalive.errors import InputError, MediaError, OutputExistsError
 from personalive.file_names import windows_name_error
@@ -77,25 +78,33 @@ def check_output(path: str | Path, overwrite: bool = False) -> OutputKind:
         if folder.exists() and not is_folder(folder):
             raise MediaError(f"{folder} is a file: numbered pictures need a folder.")
         if not overwrite and numbered_files(folder, pattern):
-            raise OutputExistsError(
-                f"{folder} holds pictures already: choose another folder, or allow "
-                "overwriting (-y, overwrite=True)."
-            )
+            raise pictures_exist_error(folder)
     else:
         check_parent(path)
-        if path.exists() and not overwrite:
-            raise output_exists_error(path)
+        check_new_output(path, overwrite)
     return kind
 
 
-def output_exists_error(path: Path) -> OutputExistsError:
-    """Return the error that says that `path` exists."""
+def check_new_output(path: Path, overwrite: bool) -> None:
+    """Raise `OutputExistsError` where something is at `path` that may not be overwritten."""
+    if path.exists() and not overwrite:
+        raise _exists_error(path)
+
+
+def _exists_error(path: Path) -> OutputExistsError:
     return OutputExistsError(
         f"{path} exists already: choose another name, or allow overwriting (-y, overwrite=True)."
     )
 
 
-def write_error(path: Path, error: BaseException) -> MediaError:
+def pictures_exist_error(folder: Path) -> OutputExistsError:
+    """Return the error that says that a folder holds numbered pictures."""
+    return OutputExistsError(
+        f"{folder} holds pictures already: choose another folder, or allow overwriting (-y, overwrite=True)."
+    )
+
+
+def _write_error(path: Path, error: BaseException) -> MediaError:
     """Return the error that says why `path` cannot be written."""
     if is_file_in_use(error):
         return MediaError(
@@ -104,6 +113,19 @@ def write_error(path: Path, error: BaseException) -> MediaError:
         )
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return MediaError(f"{path} could not be written: {reason}.")
+
+
+@contextlib.contextmanager
+def translate_write_errors(path: Path, undo: Callable[[], None] | None = None) -> Iterator[None]:
+    """Translate what writing to `path` raises to `MediaError`; after any exception call `undo` first."""
+    try:
+        yield
+    except BaseException as error:
+        if undo is not None:
+            undo()
+        if isinstance(error, av.error.FFmpegError | OSError | ValueError):
+            raise _write_error(path, error) from error
+        raise
 
 
 def check_parent(path: Path) -> None:
@@ -147,27 +169,22 @@ class OutputFile:
         check_parent(path)
         if is_folder(path):
             raise MediaError(f"{path} is a folder, not a file.")
-        if path.exists() and not overwrite:
-            raise output_exists_error(path)
+        check_new_output(path, overwrite)
         self._target = path.resolve()
         remove_stale_partials(self._target.parent)
         self.partial = partial_path(self._target, staging)
-        try:
-            with self.partial.open("xb"):
-                pass
+        with translate_write_errors(path):
+            self.partial.open("xb").close()
             self._lock = PartialFileLock(self.partial)
-        except OSError as error:
-            raise write_error(self.path, error) from error
 
     def commit(self) -> None:
         """Rename the file to its target. Raises `OutputExistsError` if the name was taken meanwhile."""
         try:
-            if self._overwrite:
-                replace_file(self.partial, self._target)
-            else:
-                self._place()
-        except OSError as error:
-            raise write_error(self.path, error) from error
+            with translate_write_errors(self.path):
+                if self._overwrite:
+                    replace_file(self.partial, self._target)
+                else:
+                    self._place()
         finally:
             self.discard()
 
@@ -176,11 +193,11 @@ class OutputFile:
         try:
             self._target.hardlink_to(self.partial)
         except FileExistsError:
-            raise output_exists_error(self.path) from None
+            raise _exists_error(self.path) from None
         except OSError:
             # Not every file system has hard links.
             if self._target.exists():
-                raise output_exists_error(self.path) from None
+                raise _exists_error(self.path) from None
             self.partial.rename(self._target)
 
     def discard(self) -> None:
@@ -192,18 +209,8 @@ class OutputFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exc_type: type[BaseException] | None, *exc: object) -> None:
         if exc_type is None:
             self.commit()
         else:
             self.discard()
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder and all in it, as far as possible."""
-    shutil.rmtree(folder, ignore_errors=True)

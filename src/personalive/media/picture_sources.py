@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import io
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import PIL.Image
@@ -25,6 +25,7 @@ from personalive.media.frame_timing import DEFAULT_FPS, estimate_rate, estimate_
 from personalive.media.image import PICTURES, fit_size, fit_within, read_image, suppress_pillow_warnings
 from personalive.media.picture_header import HEAD_BYTES, detect_image_type, read_stored_size
 from personalive.media.types import Image, VideoInfo
+from personalive.media.user_paths import translate_read_errors
 
 MAX_ANIMATION_BYTES = 200_000_000
 _TIMESTAMP_TICK = 0.001
@@ -40,52 +41,49 @@ class TimedImage:
     image: Callable[[], Image]
 
 
-class FrameSource(Protocol):
+class FrameSource(ABC):
     """One opened input. `ended_early` turns True if the data stopped before the header said."""
 
     info: VideoInfo
-    warnings: list[str]
-    ended_early: bool
+    ended_early = False
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
 
     @property
     def lost_frames(self) -> int:
         """Number of frames that could not be decoded."""
+        return 0
 
+    @abstractmethod
     def frames(self, start: float) -> Iterator[TimedImage]:
         """Yield frames with strictly increasing times, beginning no later than the one shown at `start`."""
 
-    def close(self) -> None:
-        """Close the file."""
+    def close(self) -> None:  # noqa: B027  (few hold a file open)
+        """Close the file, if one is open."""
 
 
-class StillSource:
+class StillSource(FrameSource):
     """A picture as a clip of one frame."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self._image = read_image(path)
         self.info = _picture_info(self._image, DEFAULT_FPS, 1)
-        self.warnings: list[str] = []
-        self.ended_early = False
-        self.lost_frames = 0
 
     def frames(self, start: float) -> Iterator[TimedImage]:
         """Yield the picture, which is shown at any time."""
-        yield TimedImage(0.0, max(start, 0.0) + 1 / DEFAULT_FPS, partial(_return_image, self._image))
-
-    def close(self) -> None:
-        """Do nothing: no file is open."""
+        yield TimedImage(0.0, max(start, 0.0) + 1 / DEFAULT_FPS, lambda: self._image)
 
 
-class SequenceSource:
+class SequenceSource(FrameSource):
     """A folder of numbered pictures, in the order of their numbers, at 25 per second."""
 
     def __init__(self, folder: Path) -> None:
         self._paths = _numbered_pictures(folder)
         if not self._paths:
             raise MediaError(f"{folder} holds no {PICTURES} pictures.")
-        self.warnings: list[str] = []
-        self.ended_early = False
-        self.lost_frames = 0
+        super().__init__()
         self._name = folder.name
         first = self._first_readable()
         self._size = (first.shape[1], first.shape[0])
@@ -121,25 +119,18 @@ class SequenceSource:
                 f"(the first is {lost[0]}): the ones before them are held."
             )
 
-    def close(self) -> None:
-        """Do nothing: no file is open."""
 
-
-class AnimationSource:
+class AnimationSource(FrameSource):
     """An animated WebP or PNG. Frames are composed on white."""
 
     def __init__(self, path: Path) -> None:
+        super().__init__()
         self._name = path.name
-        self.warnings: list[str] = []
-        self.ended_early = False
-        self.lost_frames = 0
-        try:
+        with translate_read_errors(path):
             if path.stat().st_size > MAX_ANIMATION_BYTES:
                 limit = MAX_ANIMATION_BYTES // 1_000_000
                 raise MediaTooLargeError(f"{path.name} is over {limit} MB, the most for an animated picture.")
             self._data = path.read_bytes()
-        except OSError as error:
-            raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
         with suppress_pillow_warnings():
             picture = self._open()
             count = int(getattr(picture, "n_frames", 1))
@@ -207,10 +198,6 @@ def shape_change_warning(name: str, count: int, size: tuple[int, int]) -> str:
     return f"{count} of the pictures in {name} have another shape than the first: they are {fitted}."
 
 
-def _return_image(image: Image) -> Image:
-    return image
-
-
 def _is_animated(path: Path) -> bool:
     try:
         with path.open("rb") as file:
@@ -236,10 +223,8 @@ def _check_header(data: bytes, name: str) -> None:
 
 
 def _numbered_pictures(folder: Path) -> list[Path]:
-    try:
+    with translate_read_errors(folder):
         entries = [path for path in folder.iterdir() if path.suffix.lower() in _SEQUENCE_SUFFIXES]
-    except OSError as error:
-        raise MediaError(f"{folder} cannot be read: {error.strerror or error}.") from error
     visible = [path for path in entries if not path.name.startswith(".") and path.is_file()]
     return sorted(visible, key=_natural_sort_key)
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path
 
-from personalive.errors import MediaError, OutputExistsError
+from personalive.errors import MediaError
 from personalive.file_replace import replace_file
-from personalive.media.atomic_writer import AtomicWriter
+from personalive.media.atomic_writer import VideoWriter
 from personalive.media.output import (
     check_parent,
     numbered_files,
     picture_pattern,
-    remove_folder,
-    write_error,
+    pictures_exist_error,
+    translate_write_errors,
 )
 from personalive.media.partial_files import PartialFileLock, partial_path, remove_stale_partials
 from personalive.media.provenance import Provenance, encode_image, read_provenance
@@ -27,7 +28,7 @@ def _is_our_file(file: Path) -> bool:
         return False
 
 
-class PngWriter(AtomicWriter):
+class PngWriter(VideoWriter):
     """A writer of frames of one size to numbered files, from 1 on; see `open_writer`.
 
     The files are written to a hidden folder and moved at the end. When pictures of an earlier run are overwritten,
@@ -45,17 +46,15 @@ class PngWriter(AtomicWriter):
         exists = self._folder.is_dir()
         remove_stale_partials(self._folder if exists else self._folder.parent)
         self._partial = partial_path(self._folder / "frames" if exists else self._folder)
-        try:
+        with translate_write_errors(path):
             self._partial.mkdir()
             self._lock = PartialFileLock(self._partial)
-        except OSError as error:
-            raise write_error(path, error) from error
 
     def _add(self, image: Image) -> None:
         encode_image(self._partial / (self._pattern % (self._count + 1)), image, "PNG", self._provenance)
 
     def _discard(self) -> None:
-        remove_folder(self._partial)
+        shutil.rmtree(self._partial, ignore_errors=True)
         self._lock.release()
 
     def _complete(self) -> None:
@@ -68,10 +67,7 @@ class PngWriter(AtomicWriter):
             return
         earlier = numbered_files(self._folder, self._pattern)
         if earlier and not self._overwrite:
-            raise OutputExistsError(
-                f"{self._path} holds pictures already: choose another folder, or allow "
-                "overwriting (-y, overwrite=True)."
-            )
+            raise pictures_exist_error(self._path)
         written = {file.name for file in self._partial.iterdir()}
         for name in sorted(written):
             replace_file(self._partial / name, self._folder / name)
@@ -80,4 +76,4 @@ class PngWriter(AtomicWriter):
             if file.name not in written and _is_our_file(file):
                 with contextlib.suppress(OSError):
                     file.unlink()
-        remove_folder(self._partial)
+        shutil.rmtree(self._partial, ignore_errors=True)

@@ -20,10 +20,10 @@ from personalive.errors import InputError, MediaError
 from personalive.media import gif_metadata, xmp
 from personalive.media.containers import open_container
 from personalive.media.image import suppress_pillow_warnings
-from personalive.media.output import OutputFile, write_error
+from personalive.media.output import OutputFile, translate_write_errors
 from personalive.media.picture_header import detect_image_type
 from personalive.media.types import Image
-from personalive.media.user_paths import check_is_file_or_folder, is_folder
+from personalive.media.user_paths import check_is_file_or_folder, is_folder, translate_read_errors
 
 _SOURCE_TYPE_PREFIX = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 TRAINED_ALGORITHMIC_MEDIA = _SOURCE_TYPE_PREFIX + "trainedAlgorithmicMedia"
@@ -100,11 +100,8 @@ def read_provenance(path: str | Path) -> dict[str, str] | None:
     if is_folder(path):
         pictures = sorted(path.glob("*.png"))
         return read_provenance(pictures[0]) if pictures else None
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
+    with translate_read_errors(path), path.open("rb") as file:
+        head = file.read(16)
     if detect_image_type(head) in {"JPEG", "PNG", "WEBP"}:
         return _only_if_marked(_read_image_metadata(path))
     if head[:3] == b"GIF":
@@ -125,11 +122,8 @@ def save_image(path: str | Path, image: Image, provenance: Provenance, *, overwr
     kind = _IMAGE_FORMATS.get(path.suffix.lower())
     if kind is None:
         raise InputError(f"{path.name}: pictures are written as .png, .jpg, .jpeg or .webp.")
-    with OutputFile(path, overwrite=overwrite) as output:
-        try:
-            encode_image(output.partial, image, kind, provenance)
-        except (OSError, ValueError) as error:
-            raise write_error(path, error) from error
+    with OutputFile(path, overwrite=overwrite) as output, translate_write_errors(path):
+        encode_image(output.partial, image, kind, provenance)
 
 
 def encode_image(

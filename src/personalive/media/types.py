@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Protocol, Self, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,29 +49,3 @@ class VideoFrame:
     time: float
     index: int
     duration: float
-
-
-class DrivingSource(Protocol):
-    """A source of driving frames: a video file, an animation, a folder of pictures or a still."""
-
-    @property
-    def info(self) -> VideoInfo:
-        """Size, rate and length, known as soon as the source is open."""
-
-    @property
-    def warnings(self) -> list[str]:
-        """One sentence per problem that the user should know of; filled while iterating."""
-
-    def __iter__(self) -> Iterator[VideoFrame]: ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
-
-    def close(self) -> None:
-        """Close the file. Closing twice is harmless."""

@@ -6,6 +6,8 @@ import os
 import re
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from personalive.errors import MediaError
@@ -38,6 +40,15 @@ def check_is_file(path: Path) -> None:
     if not stat.S_ISREG(mode):
         kind = _KINDS.get(stat.S_IFMT(mode), "no regular file")
         raise MediaError(f"{path} is {kind}: save what comes from it to a file first.")
+
+
+@contextmanager
+def translate_read_errors(path: str | Path) -> Iterator[None]:
+    """Translate what reading `path` raises to `MediaError`."""
+    try:
+        yield
+    except OSError as error:
+        raise MediaError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
 def check_is_file_or_folder(path: Path) -> None:

@@ -6,9 +6,8 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from personalive.closing import Closing
 from personalive.errors import InputError, MediaError
 from personalive.media.container_source import ContainerSource
 from personalive.media.image import is_image_file
@@ -20,14 +19,14 @@ from personalive.media.picture_sources import (
     open_picture_source,
 )
 from personalive.media.rotation import QUARTERS, rotate_image
-from personalive.media.types import DrivingSource, VideoFrame, VideoInfo
+from personalive.media.types import VideoFrame, VideoInfo
 from personalive.media.user_paths import check_is_file_or_folder, is_folder
 
 # Seconds: containers round times, Matroska to the millisecond.
 _TOLERANCE = 0.001
 
 
-class VideoReader:
+class VideoReader(Closing):
     """A reader of the frames shown from `start` until `end`, one at a time: memory does not grow with length.
 
     It takes MP4, MOV, M4V, WebM, MKV, AVI and GIF files, animated WebP and PNG, a folder of numbered PNG, JPEG
@@ -100,17 +99,6 @@ class VideoReader:
         if not count:
             raise MediaError(self._describe_empty_span())
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
     def close(self) -> None:
         """Close the file. Closing twice is harmless."""
         self._closed = True
@@ -150,19 +138,11 @@ class VideoReader:
         return f"{self._path.name} is damaged after {time:.1f} s: {frames} used."
 
 
-def open_driving(
-    path: str | Path,
-    *,
-    start: float = 0.0,
-    end: float | None = None,
-    max_frames: int | None = None,
-    rotate: int = 0,
-) -> DrivingSource:
-    """Open a video, an animation, a folder of pictures or a still to drive from; see `VideoReader`.
+open_driving = VideoReader
+"""Opens a video, an animation, a folder of pictures or a still to drive from.
 
-    A still is a clip of one frame, at time 0 of 25 frames per second.
-    """
-    return VideoReader(path, start=start, end=end, max_frames=max_frames, rotate=rotate)
+A still is a clip of one frame, at time 0 of 25 frames per second.
+"""
 
 
 def _open_source(path: Path) -> FrameSource:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
 
 from personalive.errors import InputError, MediaError, MediaTooLargeError
+from personalive.media.atomic_writer import VideoWriter
 from personalive.media.audio import AudioTrack, open_audio
 from personalive.media.container_writer import ContainerWriter
 from personalive.media.frame_shape import MAX_IMAGE_PIXELS
@@ -16,39 +15,11 @@ from personalive.media.gif_writer import GifWriter
 from personalive.media.output import check_output
 from personalive.media.png_writer import PngWriter
 from personalive.media.provenance import Provenance
-from personalive.media.types import Image
 
 _MAX_FPS = 1000
 _MAX_QUALITY = {"mp4": 51, "mov": 51, "webm": 63}
 # A number this close to a television rate means that rate: 29.97 is 30000/1001.
 _NTSC_TOLERANCE = 5e-4
-
-
-class VideoWriter(Protocol):
-    """A writer of frames, one at a time. Nothing appears at the target before `close`.
-
-    As a context manager it closes on exit, and aborts on an exception, an interrupt included.
-    """
-
-    warnings: list[str]
-
-    def write(self, image: Image) -> None:
-        """Add a frame, (height, width, 3) uint8 RGB. Raises `MediaError` if it cannot be written."""
-
-    def close(self) -> None:
-        """Complete the output and move it to its path."""
-
-    def abort(self) -> None:
-        """Discard the output and remove what has been written."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
 
 
 def open_writer(

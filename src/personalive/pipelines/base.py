@@ -10,17 +10,18 @@ sessions never disturb each other. Command line, server and batch use pipelines 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from personalive.closing import Closing
 from personalive.errors import InputError
 from personalive.media.types import Frames, Image
 
@@ -157,7 +158,7 @@ class Reference:
 R = TypeVar("R", bound=RunParameters)
 
 
-class Session(ABC, Generic[R]):
+class Session(Closing, Generic[R]):
     """One driver animating one reference. Not thread-safe: one thread steps it at a time."""
 
     @property
@@ -231,17 +232,11 @@ class Session(ABC, Generic[R]):
     def close(self) -> None:
         """Release what the session holds. May be called twice."""
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
 
 L = TypeVar("L", bound=LoadParameters)
 
 
-class Pipeline(ABC, Generic[L, R]):
+class Pipeline(Closing, Generic[L, R]):
     """A loaded pipeline. Subclasses name their parameter models in class attributes.
 
     `info` is an attribute of the class; a loaded pipeline may have another, where parameters decide chunks and
@@ -331,9 +326,3 @@ class Pipeline(ABC, Generic[L, R]):
     @abstractmethod
     def close(self) -> None:
         """Release what the pipeline holds. Its sessions must be closed first."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
