@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.kernels.operations import (
     PLAIN_OPERATIONS,
+    Operations,
     OperationsModule,
-    PlainOperations,
 )
 from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNetParams
 from personalive.pipelines.diffusion.networks.layers import GEGLU
@@ -39,7 +39,7 @@ def own(models: Components) -> Components:
     return replace(models, **{name: deepcopy(network) for name, network in models.networks().items()})  # type: ignore[arg-type]
 
 
-class Pairing(PlainOperations):
+class Pairing(Operations):
     """Fused as far as the layout is concerned."""
 
     def prefers_interleaved(self, rows: int, linear: nn.Linear) -> bool:
@@ -58,7 +58,7 @@ def paired(models: Components) -> set[str]:
 
 
 def test_gates_are_paired_where_operations_want_them_so(own: Components) -> None:
-    optimize(own, PlainOperations())
+    optimize(own, Operations())
     assert paired(own) == set()
     optimize(own, Pairing())
     assert paired(own) == {"denoising_unet", "reference_unet", "motion_encoder"}
@@ -120,7 +120,7 @@ def test_however_networks_are_laid_out_their_weights_are_known_by_the_same_name(
 
 
 def test_with_fused_operations_convolutions_lie_channels_last(own: Components) -> None:
-    fused = PlainOperations()
+    fused = Operations()
     weight = own.denoising_unet.conv_in.weight
     before = weight.clone()
     optimize(own, fused)
