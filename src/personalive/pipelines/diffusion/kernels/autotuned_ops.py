@@ -62,8 +62,8 @@ def _fastest(
             return fused() if is_fused and not self.selector.has_failed(name, _FUSED) else plain()
         forms: Kernels[Result] = {_FUSED: fused} if is_fused else {}
         if kernels is not None:
-            forms = getattr(self.fused, kernels.__name__)(*args, **kwargs)
-        return self.selector.run(
+            forms = cast("Kernels[Result]", getattr(self.fused, kernels.__name__)(*args, **kwargs))
+        result: Result = self.selector.run(
             name,
             (_describe(args), *((option, _describe(value)) for option, value in kwargs.items())),
             forms,
@@ -71,6 +71,7 @@ def _fastest(
             libraries={each: with_backend(each, plain) for each in self.backends} if uses_backends else None,
             consumer=None if consumer is None else partial(consumer, self),
         )
+        return result
 
     return run
 
