@@ -19,6 +19,7 @@ from personalive.pipelines.diffusion.networks.layers import GEGLU
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.diffusion.sampling.engine import DiffusionEngine
 from personalive.pipelines.diffusion.stages.memory_format import StepSize, optimize
+from tests.pipelines.diffusion.conditioning import build_conditioning
 
 _ALIKE = 1e-6
 """Merged weights are summed in float32."""
@@ -53,7 +54,7 @@ def paired(models: Components) -> set[str]:
         name
         for name, network in models.networks().items()
         for module in network.modules()
-        if isinstance(module, GEGLU) and module.deinterleaved_linear() is not module.proj
+        if isinstance(module, GEGLU) and module.is_interleaved
     }
 
 
@@ -153,7 +154,8 @@ def test_laid_out_networks_compute_the_same(models: Components, own: Components)
     banks = plain_reference(latents, cross)
     width = cast("DenoisingUNetParams", unet.params).motion_width
     window = drawn(1, 4, 4, 8, 8)
-    conditions = plain_unet.build_conditioning(
+    conditions = build_conditioning(
+        plain_unet,
         timesteps=torch.tensor([0, 333, 666, 999]),
         motion=drawn(1, 4, 32, width),
         pose=drawn(1, unet.params.block_out_channels[0], 4, 8, 8),
