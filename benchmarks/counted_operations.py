@@ -17,7 +17,7 @@ from personalive.pipelines.diffusion.kernels.fp8 import Float8Convolution, Float
 from personalive.pipelines.diffusion.kernels.operations import (
     ConvLayer,
     LayerNormOutput,
-    PlainOperations,
+    Operations,
     TensorWithStats,
 )
 
@@ -67,7 +67,7 @@ class Ledger:
             self._paused = before
 
 
-class CountedOperations(PlainOperations):
+class CountedOperations(Operations):
     """The operations with the bytes of fused kernels; what is not told here is counted as PyTorch does it.
 
     `pairs`: gates are opened in the kernel of the product before them.

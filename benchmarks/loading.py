@@ -24,11 +24,11 @@ def load(directory: Path, dtype: str, device: str) -> None:
     """Load the set here and print what it took."""
     import torch
 
-    from personalive.pipelines.diffusion.checkpoints.loader import load_components
+    from personalive.pipelines.diffusion.checkpoints.loader import build_components, prepare_networks
     from personalive.process_memory import peak_rss_bytes
 
     begun = time.perf_counter()
-    models = load_components(directory, device=device, dtype=getattr(torch, dtype))
+    models = build_components(prepare_networks(directory), device=device, dtype=getattr(torch, dtype))
     seconds = time.perf_counter() - begun
     print(json.dumps({"seconds": seconds, "peak": peak_rss_bytes() / 1e9, "weights": models.nbytes / 1e9}))
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, random_state_dict
 from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNet
 from personalive.pipelines.diffusion.networks.reference_unet import ReferenceUNet
+from tests.pipelines.diffusion.conditioning import build_conditioning
 
 TIMESTEPS = (0, 333, 666, 999)
 CHUNK = 4
@@ -47,8 +48,8 @@ def noise_predictions(size: str, latent: int, device: torch.device, dtype: torch
     timesteps = torch.tensor(TIMESTEPS, device=device).repeat_interleave(CHUNK)
 
     def predict(seen: list[tuple[Tensor, ...]]) -> Tensor:
-        conditions = unet.build_conditioning(
-            timesteps=timesteps, motion=motion, pose=pose, image_embeds=image_embeds, banks=seen
+        conditions = build_conditioning(
+            unet, timesteps=timesteps, motion=motion, pose=pose, image_embeds=image_embeds, banks=seen
         )
         noise: Tensor = unet(latents, conditions).float()
         return noise

@@ -12,6 +12,7 @@ from personalive.pipelines.diffusion.networks.unet import UNetParams
 from tests.parity.cases import case_files
 from tests.parity.networks import bank_statistics
 from tests.pipelines.diffusion import recipe
+from tests.pipelines.diffusion.conditioning import build_conditioning
 from tests.pipelines.diffusion.figures import TOLERANCE, Case, filled, relative_errors
 
 TIMESTEPS = torch.tensor([0, 333, 666, 999]).repeat_interleave(4)
@@ -37,7 +38,8 @@ def test_full_size_unets_compute_the_published_figures(path: Path) -> None:
     unet = filled(lambda: DenoisingUNet(DenoisingUNetParams()), f"{case.salt}denoising_unet")
     sources = {"noise_pred": [banks], "noise_pred_keyframe": [banks, keyframe]}
     for name, seen in sources.items():
-        conditions = unet.build_conditioning(
+        conditions = build_conditioning(
+            unet,
             timesteps=TIMESTEPS,
             motion=array("motion", 1, 16, 32, 16),
             pose=0.1 * array("pose", 1, 320, 16, 16, 16),

@@ -13,12 +13,14 @@ def count_memory_plans() -> list[dict[str, Any]]:
     """Count the plans with all defaults, as JSON values. Imports PyTorch, and takes 2 s besides."""
     import torch
 
-    from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS
-    from personalive.pipelines.diffusion.memory.planner import make_plans_for_variant
+    from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, build_meta_networks
+    from personalive.pipelines.diffusion.memory.planner import make_plans_for_set
     from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 
     parameters = PersonaLiveLoadParameters()
-    plans = make_plans_for_variant(VARIANTS["released"], parameters, torch.float16, torch.device("cuda"))
+    plans = make_plans_for_set(
+        build_meta_networks(VARIANTS["released"]), parameters, torch.float16, torch.device("cuda")
+    )
     return [dataclasses.asdict(plan) for plan in plans]
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from personalive.pipelines.diffusion.kernels.operations import PlainOperations
+from personalive.pipelines.diffusion.kernels.operations import Operations
 
 
-class Accumulating(PlainOperations):
+class Accumulating(Operations):
     fuses_residual_matmul = True

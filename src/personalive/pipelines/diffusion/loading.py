@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
@@ -10,7 +10,6 @@ import torch
 from personalive.pipelines.base import LoadProgressCallback
 from personalive.pipelines.diffusion.checkpoints import layout
 from personalive.pipelines.diffusion.checkpoints.loader import (
-    PreparedNetwork,
     build_components,
     prepare_networks,
 )
@@ -19,7 +18,7 @@ from personalive.pipelines.diffusion.device.devices import resolve_dtype
 from personalive.pipelines.diffusion.memory.allocator import enable_expandable_segments
 from personalive.pipelines.diffusion.memory.fallback import build_with_fallback
 from personalive.pipelines.diffusion.memory.plan import MemoryPlan
-from personalive.pipelines.diffusion.memory.planner import make_plans_for_networks
+from personalive.pipelines.diffusion.memory.planner import make_plans_for_set
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.diffusion.stages.quantization import require_float8
 
@@ -48,7 +47,8 @@ def load_with_plan(
     root = layout.find_weights_dir(parameters.weights)
     # Only the first plan uses these networks. They are filled by then, so later plans prepare their own.
     waiting = [prepare_networks(root)]
-    plans = _count_plans(waiting[0], parameters, dtype, device)
+    networks = {each.spec.name: each.module for each in waiting[0]}
+    plans = make_plans_for_set(networks, parameters, dtype, device)
 
     def progress(network: str, done: int, total: int) -> None:
         if report is not None:
@@ -66,20 +66,3 @@ def load_with_plan(
         return build(models, plan)
 
     return build_with_fallback(device, plans, parameters.low_vram, made)
-
-
-def _count_plans(
-    prepared: Sequence[PreparedNetwork],
-    parameters: PersonaLiveLoadParameters,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> tuple[MemoryPlan, ...]:
-    """Return all memory plans for a set of weights, counted from the headers of its files."""
-    networks = {each.spec.name: each for each in prepared}
-    return make_plans_for_networks(
-        {name: each.module for name, each in networks.items()},
-        lambda name, entry: networks[name].spec.resolve_dtype(entry, dtype),
-        parameters,
-        dtype,
-        device,
-    )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from personalive.pipelines.base import LoadProgressCallback
 from personalive.pipelines.diffusion.networks.denoising_unet import concat_banks
@@ -16,6 +17,7 @@ from personalive.pipelines.diffusion.sampling.engine import (
     DrivingFrames,
     SessionState,
     StepInput,
+    StepOutput,
 )
 from personalive.pipelines.diffusion.sampling.noise import SeededNoise
 from personalive.pipelines.diffusion.sampling.reference import FusedReference, fuse_reference
@@ -109,19 +111,37 @@ def _run_step(
     size = (engine.parameters.height, engine.parameters.width)
     frames = torch.randint(0, 256, (chunk, *size, 3), dtype=torch.uint8, device=device)
     look = DrivingFrames(frames, torch.ones(chunk, dtype=torch.bool, device=device))
-    # The motion extractor may find no face in noise. A recording does not depend on that, but the step does.
-    seen = [with_faces(each, reference) for each in engine.extract_motion_features([look] * sessions)]
     noise = SeededNoise(1).draw(engine.noise_shape(chunk))
-    run = PersonaLiveRunParameters()
-    outputs = engine.step([StepInput(reference, state, each, noise, run) for each in seen])
-    assert outputs[0] is not None
-    return outputs[0].state
+    return step_with_faces(engine, reference, [state] * sessions, [look] * sessions, noise)[0].state
 
 
-def with_faces(features: MotionFeatures, reference: FusedReference) -> MotionFeatures:
+def step_with_faces(
+    engine: DiffusionEngine,
+    reference: FusedReference,
+    states: Sequence[SessionState],
+    driving: Sequence[DrivingFrames],
+    noise: Tensor,
+    parameters: PersonaLiveRunParameters | None = None,
+) -> list[StepOutput]:
+    """Step each state once on its driving frames, as if all of them showed the reference's own face.
+
+    The motion networks run on synthetic frames all the same, but may find no face in them, which changes a step.
+    """
+    seen = engine.extract_motion_features(driving)
+    run = parameters or PersonaLiveRunParameters()
+    outputs = engine.step(
+        [
+            StepInput(reference, state, _with_faces(each, reference), noise, run)
+            for state, each in zip(states, seen, strict=True)
+        ]
+    )
+    return [output for output in outputs if output is not None]
+
+
+def _with_faces(features: MotionFeatures, reference: FusedReference) -> MotionFeatures:
     """Return the features as if every frame had shown the reference's own face."""
     count = len(features.valid)
-    head = type(reference.head)(*(value.expand(count, *value.shape[1:]) for value in reference.head))
+    head = reference.head.map(lambda value: value.expand(count, *value.shape[1:]))
     return features._replace(
         head=head, tokens=reference.motion.expand(count, -1, -1), valid=torch.ones_like(features.valid)
     )

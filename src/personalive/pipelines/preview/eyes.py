@@ -128,9 +128,8 @@ def build_eye(image: Image, landmarks: Float, eye: Eye) -> EyeLayers:
     lashes = meeting + (meeting - crease) * np.float32(_LASH_REACH)
     top = crease + np.float32(_LID_SKIN_HEIGHT) * (crease - upper)
     n = len(crease)
-    strips = [(row * n + k, row * n + k + 1, (row + 1) * n + k) for row in (0, 1) for k in range(n - 1)] + [
-        (row * n + k + 1, (row + 1) * n + k + 1, (row + 1) * n + k) for row in (0, 1) for k in range(n - 1)
-    ]
+    corners = [row * n + k for row in (0, 1) for k in range(n - 1)]
+    strips = [(k, k + 1, k + n) for k in corners] + [(k + 1, k + n + 1, k + n) for k in corners]
     triangles = np.array(strips, np.int32)
     if landmarks[eye.outer, 0] > landmarks[eye.inner, 0]:
         triangles = triangles[:, ::-1].copy()
@@ -216,28 +215,17 @@ def _lash_line(meeting: Float, away: Float, width: float, whole: PixelRect) -> F
     down = -np.column_stack([np.interp(fine, index, away[:, k]) for k in (0, 1)])
     swell = np.sin(np.pi * np.linspace(0.03, 0.97, 40)) ** 0.6
     for k in range(39):
-        a, b = (curve[k] * scale).astype(int), (curve[k + 1] * scale).astype(int)
-        cv2.line(
-            big,
-            (int(a[0]), int(a[1])),
-            (int(b[0]), int(b[1])),
-            255,
-            max(int(0.055 * width * scale * swell[k]), 1),
-        )
+        thickness = max(int(0.055 * width * scale * swell[k]), 1)
+        begin, end = (curve[k : k + 2] * scale).astype(int).tolist()
+        cv2.line(big, begin, end, 255, thickness)
     outward = np.linspace(-0.35, 0.35, 40)
     across = curve[-1] - curve[0]
     across = across / max(float(np.linalg.norm(across)), 1e-3)
     for k in range(2, 38, 2):
         tip = curve[k] + (down[k] + across * outward[k]) * width * 0.07 * swell[k]
-        a, b = curve[k] * scale, tip * scale
-        cv2.line(
-            big,
-            (int(a[0]), int(a[1])),
-            (int(b[0]), int(b[1])),
-            150,
-            max(int(0.008 * width * scale), 1),
-            cv2.LINE_AA,
-        )
+        thickness = max(int(0.008 * width * scale), 1)
+        begin, end = (np.stack([curve[k], tip]) * scale).astype(int).tolist()
+        cv2.line(big, begin, end, 150, thickness, cv2.LINE_AA)
     small = cv2.resize(big, (whole.width, whole.height), interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.GaussianBlur(small, (0, 0), 0.5), np.float32) / np.float32(255) * np.float32(0.85)
 

@@ -12,7 +12,7 @@ from personalive.errors import InputError, OutputExistsError, WeightsError
 from personalive.pipelines.diffusion.checkpoints import layout
 from personalive.pipelines.diffusion.checkpoints.atomic_dir import atomic_dir
 from personalive.pipelines.diffusion.checkpoints.convert import convert
-from personalive.pipelines.diffusion.checkpoints.loader import load_components
+from personalive.pipelines.diffusion.checkpoints.loader import build_components, prepare_networks
 from personalive.pipelines.diffusion.checkpoints.model_config import read_model_config
 from personalive.pipelines.diffusion.checkpoints.network_specs import list_networks
 from tests.pipelines.diffusion.checkpoints.sets import as_kept, edit, stored
@@ -90,7 +90,7 @@ def test_leftovers_of_others_are_neither_in_the_way_nor_removed(tmp_path: Path) 
 
 
 def test_a_converted_set_loads(converted: Path) -> None:
-    networks = load_components(converted).networks()
+    networks = build_components(prepare_networks(converted)).networks()
     for name, entries in written(converted).items():
         stored_as = {network.name: network.restore_name for network in list_networks(converted)}[name]
         state = {stored_as(entry): value for entry, value in networks[name].state_dict().items()}

@@ -18,8 +18,8 @@ from personalive.pipelines.diffusion.checkpoints.checkpoint_file import Checkpoi
 from personalive.pipelines.diffusion.checkpoints.layout import PublishedFile
 from personalive.pipelines.diffusion.checkpoints.loader import (
     PreparedNetwork,
+    build_components,
     fill_networks,
-    load_components,
     needs_base_unet,
     prepare_networks,
 )
@@ -60,7 +60,9 @@ def refusal(root: Path, name: str, dtype: torch.dtype = torch.float32) -> str:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_every_number_of_a_set_is_in_its_network(small_set: Path, dtype: torch.dtype) -> None:
     told: list[tuple[str, int, int]] = []
-    models = load_components(small_set, dtype=dtype, progress=lambda *report: told.append(report))
+    models = build_components(
+        prepare_networks(small_set), dtype=dtype, progress=lambda *report: told.append(report)
+    )
     networks = models.networks()
     assert networks.keys() == NAMED.keys()
     assert (models.device, models.dtype) == (CPU, dtype)
@@ -93,7 +95,7 @@ def test_every_number_of_a_set_is_in_its_network(small_set: Path, dtype: torch.d
 @pytest.mark.slow
 def test_the_tiny_autoencoder_may_be_left_out(own_set: Path) -> None:
     (own_set / "taesd" / "diffusion_pytorch_model.bin").unlink()
-    models = load_components(own_set)
+    models = build_components(prepare_networks(own_set))
     assert models.tiny_vae is None
     assert list(models.networks()) == [network.name for network in NETWORKS]
 
@@ -149,7 +151,7 @@ def test_temporal_lies_over_denoising_over_base(own_set: Path) -> None:
 def test_entries_that_belong_nowhere_are_warned_of_and_left_out(own_set: Path) -> None:
     path = base(own_set, {"time_proj.weight": torch.zeros(1)})
     warning = f"{path}: left out, as nothing in the denoising_unet has such a name: time_proj.weight."
-    assert load_components(own_set).warnings == (warning,)
+    assert build_components(prepare_networks(own_set)).warnings == (warning,)
     with pytest.raises(WeightsError, match=f"{path}: time_proj.weight belongs to no entry of this network"):
         prepare_networks(own_set, strict=True)
 
@@ -160,7 +162,7 @@ def test_position_codes_that_went_through_half_precision_are_warned_of_and_taken
             entries[name] = value.half().float() if name.endswith(".pe") else value
 
     path = edit(own_set, layout.TEMPORAL_MODULE, once_rounded)
-    models = load_components(own_set)
+    models = build_components(prepare_networks(own_set))
     (warning,) = models.warnings
     assert warning.startswith(f"{path}: the file's values are taken for ")
     assert " more, off by up to 0.0002 from what the method computes" in warning
@@ -180,7 +182,7 @@ def test_an_unusual_set_loads_and_says_what_is_unusual(own_set: Path) -> None:
         torch.save(change(entries), path)
         return path
 
-    before = load_components(own_set)
+    before = build_components(prepare_networks(own_set))
     lightning = wrap(
         layout.POSE_GUIDER, lambda entries: {"state_dict": entries, "epoch": np.float64(3), "optimizer": {}}
     )
@@ -191,7 +193,7 @@ def test_an_unusual_set_loads_and_says_what_is_unusual(own_set: Path) -> None:
         layout.MOTION_ENCODER, lambda entries: {f"_orig_mod.{name}": value for name, value in entries.items()}
     )
     counted = wrap(layout.REFERENCE_UNET, lambda entries: {**entries, "step": np.int64(7), "lr": 1e-5})
-    after = load_components(own_set)
+    after = build_components(prepare_networks(own_set))
     assert after.warnings == (
         f"{counted}: skipped, as they are no tensors: step, lr.",
         f"{parallel}: 'module.' in its entries' names is taken off.",
@@ -354,7 +356,7 @@ from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNe
 from personalive.pipelines.diffusion.networks.unet import UNetParams
 from personalive.pipelines.diffusion.networks.pose_guider import PoseGuiderParams
 from personalive.pipelines.diffusion.checkpoints import checkpoint_file, random_weights
-from personalive.pipelines.diffusion.checkpoints.loader import load_components
+from personalive.pipelines.diffusion.checkpoints.loader import build_components, prepare_networks
 
 folder, action = Path(sys.argv[1]), sys.argv[2]
 if action == "write":
@@ -370,9 +372,9 @@ if action == "write":
 else:
     checkpoint_file._BYTES_PER_MAPPING = 32 << 20
     peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    load_components(folder / "small", dtype=torch.float16)
+    build_components(prepare_networks(folder / "small"), dtype=torch.float16)
     before = peak()
-    models = load_components(folder / "larger", dtype=torch.float16)
+    models = build_components(prepare_networks(folder / "larger"), dtype=torch.float16)
     print(models.nbytes, peak() - before)
 """
 

@@ -17,6 +17,7 @@ from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
 from personalive.pipelines.diffusion.sampling import engine
 from personalive.pipelines.diffusion.stages.memory_format import fuse_upsampling
 from personalive.pipelines.diffusion.stages.stages import EagerStages
+from tests.pipelines.diffusion.conditioning import build_conditioning
 from tests.pipelines.diffusion.streams import chunk, picture
 
 CPU = torch.device("cpu")
@@ -42,7 +43,8 @@ def run(network: DenoisingUNet) -> list[torch.Tensor]:
     channels = [layer.attention.norm.num_channels for layer in network.layers if layer.attention]
     places = [64, 16, 64, 64]
     banks = [torch.randn(1, count, width) for count, width in zip(places, channels, strict=True)]
-    conditions = network.build_conditioning(
+    conditions = build_conditioning(
+        network,
         timesteps=torch.tensor([3, 9]),
         motion=torch.randn(1, 2, 4, 16),
         pose=torch.randn(1, 32, 2, 8, 8),

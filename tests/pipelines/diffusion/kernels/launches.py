@@ -57,7 +57,7 @@ def _group_norm(dtype: torch.dtype, count: int, channels: int, side: int) -> Non
     x = _given(count, channels, side, side, dtype=dtype).contiguous(memory_format=torch.channels_last)
     weight, shift = _given(channels, dtype=dtype), _given(count, channels, dtype=dtype)
     group_norm.add_with_stats(x, x, weight)
-    group_norm.group_norm(x, None, weight, weight, _GROUPS, 1e-6, True, shift)
+    group_norm.group_norm(x, None, weight, weight, _GROUPS, 1e-6, True, shift, None)
 
 
 def _plain_norms(dtype: torch.dtype) -> None:
@@ -66,17 +66,17 @@ def _plain_norms(dtype: torch.dtype) -> None:
     weight = _given(640, dtype=dtype)
     group_norm.add_with_stats(x, x, None)
     group_norm.add_with_stats(x, None, weight)
-    group_norm.group_norm(x, None, weight, weight, _GROUPS, 1e-6, False, None)
+    group_norm.group_norm(x, None, weight, weight, _GROUPS, 1e-6, False, None, None)
     batch_norm.batch_norm_relu(x, weight, weight, weight, weight, 1e-5)
     flat = _given(_FRAMES, 1024, 640, dtype=dtype)
-    layer_norm.layer_norm(flat, weight, weight, 1e-5, None, None, None, None)
-    layer_norm.layer_norm(flat, weight, weight, 1e-5, flat, None, None, None)
+    layer_norm.layer_norm(flat, weight, weight, 1e-5, None, None, None, None, None)
+    layer_norm.layer_norm(flat, weight, weight, 1e-5, flat, None, None, None, None)
 
 
 def _tokens(dtype: torch.dtype, channels: int, length: int) -> None:
     whole, weight = _given(_FRAMES, length, channels, dtype=dtype), _given(channels, dtype=dtype)
     shift, code = _given(1, 1, channels, dtype=dtype), _given(_FRAMES, channels, dtype=dtype)
-    layer_norm.layer_norm(whole, weight, weight, 1e-5, whole, shift, code, weight)
+    layer_norm.layer_norm(whole, weight, weight, 1e-5, whole, shift, code, weight, None)
     token_ops.concat_kv(whole, _given(1, length, channels, dtype=dtype))
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -12,15 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from personalive.pipelines.diffusion.kernels.autotuned_ops import (
-    AutotunedOperations,
-    FusedOperations,
-)
+from personalive.pipelines.diffusion.kernels.autotuned_ops import AutotunedOperations
 from personalive.pipelines.diffusion.kernels.choice_cache import KernelChoiceCache
 from personalive.pipelines.diffusion.kernels.operations import (
     PLAIN_OPERATIONS,
-    LinearGegluKernel,
-    PlainOperations,
+    Kernels,
+    Operations,
     TensorWithStats,
 )
 from personalive.pipelines.diffusion.kernels.selector import PYTORCH, KernelSelector
@@ -33,13 +31,13 @@ KERNELS = INTERPRETED or torch.cuda.is_available()
 EXAMPLES = 1 if INTERPRETED else 5
 
 
-class Fused(PlainOperations):
+class Fused(Operations):
     """PyTorch's, with a gated product of its own: what is chosen between without a GPU."""
 
     fuses_residual_matmul = True
 
-    def linear_geglu_kernels(self, tokens: Tensor, weight: Tensor) -> dict[str, LinearGegluKernel]:
-        return {"pointers": PLAIN_OPERATIONS.linear_geglu} if weight.shape[1] == tokens.shape[-1] else {}
+    def linear_geglu_kernels(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Kernels[Tensor]:
+        return {"pointers": partial(PLAIN_OPERATIONS.linear_geglu, tokens, weight, bias)}
 
 
 class Preferring:
@@ -53,13 +51,13 @@ class Preferring:
 
 
 def measuring(form: str, **options: Any) -> AutotunedOperations:
-    fused: object = Fused()
+    fused: Operations = Fused()
     if KERNELS:
         from personalive.pipelines.diffusion.kernels.triton_ops import TritonOperations
 
         fused = TritonOperations()
     return AutotunedOperations(
-        cast("FusedOperations", fused),
+        fused,
         KernelSelector(Preferring(form), KernelChoiceCache(), lambda: False),
         **options,
     )

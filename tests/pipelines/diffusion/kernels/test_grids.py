@@ -78,7 +78,7 @@ def test_pictures(grids: list[tuple[int, ...]], side: int, count: int, channels:
     x = empty(count, channels, side, side)
     weight = empty(channels)
     _, sums = group_norm.add_with_stats(x, x, weight)
-    group_norm.group_norm(x, sums, weight, weight, 32, 1e-5, True, None)
+    group_norm.group_norm(x, sums, weight, weight, 32, 1e-5, True, None, None)
     batch_norm.batch_norm_relu(x, weight, weight, weight, weight, 1e-5)
     codes, taps = empty(count, channels, side, side, dtype=FLOAT8), empty(9, channels, channels, dtype=FLOAT8)
     fp8_convolution.fp8_conv(codes, taps, weight, x.dtype, False)
@@ -102,7 +102,7 @@ def test_token_kernels(
     shared = empty(sessions, (1 + KEYFRAMES) * pixels, channels)
     weight, paired = empty(channels), empty(8 * channels, channels)
     token_ops.concat_kv(own, shared)
-    layer_norm.layer_norm(own, weight, weight, 1e-5, own, shared[:, :1], None, weight)
+    layer_norm.layer_norm(own, weight, weight, 1e-5, own, shared[:, :1], None, weight, None)
     token_ops.geglu(empty(sessions * frames, pixels, 8 * channels))
     apart = own.unflatten(0, (sessions, frames))
     token_ops.temporal_attention(apart, apart, apart, 8)
@@ -114,5 +114,5 @@ def test_token_kernels(
 def test_the_largest_picture_by_itself(grids: list[tuple[int, ...]]) -> None:
     single_head_attention.exp_scores(torch.empty(2, 16384, 8192, device="meta"), 1.0, torch.float16)
     x = empty(16, 128, LARGEST, LARGEST)
-    group_norm.group_norm(x, None, empty(128), empty(128), 32, 1e-5, True, None)
+    group_norm.group_norm(x, None, empty(128), empty(128), 32, 1e-5, True, None, None)
     assert max(grid[0] for grid in grids) > MOST[1]

@@ -11,7 +11,7 @@ from personalive.errors import PipelineUnavailableError
 from personalive.pipelines.diffusion.checkpoints.network_specs import NETWORKS, TINY_VAE
 from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, build_meta_networks
 from personalive.pipelines.diffusion.memory.plan import RESERVED_BYTES, MemoryPlan, select_plans
-from personalive.pipelines.diffusion.memory.planner import make_plans_for_networks, make_plans_for_variant
+from personalive.pipelines.diffusion.memory.planner import make_plans_for_networks, make_plans_for_set
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 
 CUDA = torch.device("cuda")
@@ -97,7 +97,7 @@ def test_two_sessions_have_room_on_a_card_of_twelve() -> None:
 
 def test_what_is_counted_without_weights_is_the_same() -> None:
     variant, parameters = VARIANTS["released"], PersonaLiveLoadParameters()
-    assert make_plans_for_variant(variant, parameters, torch.float16, CUDA) == found()
+    assert make_plans_for_set(build_meta_networks(variant), parameters, torch.float16, CUDA) == found()
 
 
 def test_fewer_sessions_at_once_come_before_streaming_which_does_not_go_with_compiling() -> None:

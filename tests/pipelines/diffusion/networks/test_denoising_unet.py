@@ -15,7 +15,9 @@ from personalive.pipelines.diffusion.networks.denoising_unet import (
     concat_banks,
 )
 from personalive.pipelines.diffusion.networks.reference_unet import ReferenceUNet
+from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue
 from personalive.pipelines.diffusion.networks.unet import UNetParams
+from tests.pipelines.diffusion.conditioning import build_conditioning
 from tests.pipelines.diffusion.figures import entries, filled, released_entries
 
 CONTEXT, FRAMES = 6, 4
@@ -49,7 +51,8 @@ class Inputs:
         self.image_embeds = normal(1, CONTEXT)
         cross = references.compute_cross_constants(self.image_embeds)
         self.banks = [references(normal(4, 8, 8), cross) for _ in range(1 + keyframes)]
-        self.conditions = unet.build_conditioning(
+        self.conditions = build_conditioning(
+            unet,
             timesteps=TIMESTEPS,
             motion=self.motion,
             pose=self.pose,
@@ -65,7 +68,7 @@ def plain(unet: DenoisingUNet, inputs: Inputs) -> Tensor:
 
     def run(number: int, before: TensorWithStats) -> TensorWithStats:
         layer, modules = unet.layers[number], unet.motion_temporal_modules[number]
-        x = layer.resnet(before.tensor, layer.resnet.time_emb_proj(F.silu(embedding)))
+        x = layer.resnet(before, layer.resnet.time_emb_proj(F.silu(embedding))).tensor
         if layer.attention is not None:
             block, tokens = layer.attention.block, layer.attention.project_in(TensorWithStats(x))
             own = block.norm1(tokens)
@@ -77,7 +80,9 @@ def plain(unet: DenoisingUNet, inputs: Inputs) -> Tensor:
             tokens = tokens + cross(block.norm2(tokens), cross.to_k(context), cross.to_v(context))
             x = layer.attention.project_out(x, tokens + block.ff(block.norm3(tokens))).tensor
         if modules is not None:
-            x = modules[1](modules[0](x, modules[0].project(motion)), FRAMES)
+            first, second = (modules[0].temporal_transformer.attention(index) for index in range(2))
+            keys = [KeyValue(each.to_k(motion), each.to_v(motion)) for each in (first, second)]
+            x = modules[1](modules[0](TensorWithStats(x), keys), FRAMES).tensor
         return TensorWithStats(x)
 
     frames = inputs.latents[0].transpose(0, 1)
@@ -108,7 +113,8 @@ def test_sessions_in_a_batch_do_not_see_each_other(
 ) -> None:
     inputs = Inputs(unet, reference_unet, sessions=2, keyframes=1)
     together = unet(inputs.latents, inputs.conditions)
-    alone = unet.build_conditioning(
+    alone = build_conditioning(
+        unet,
         timesteps=TIMESTEPS,
         motion=inputs.motion[1:],
         pose=inputs.pose[1:],
@@ -161,7 +167,8 @@ def test_half_precision_stays_near(
     half = filled(lambda: DenoisingUNet(SIZES), "small/denoising_unet").to(dtype)
 
     banks = [[bank.to(dtype) for bank in banks] for banks in exact.banks]
-    conditions = half.build_conditioning(
+    conditions = build_conditioning(
+        half,
         timesteps=TIMESTEPS,
         motion=exact.motion.to(dtype),
         pose=exact.pose.to(dtype),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from personalive.pipelines.diffusion.kernels.operations import TensorWithStats
 from personalive.pipelines.diffusion.networks.layers import Attention, AttentionStack
 from personalive.pipelines.diffusion.networks.motion_module import (
     MotionModule,
@@ -14,6 +15,7 @@ from personalive.pipelines.diffusion.networks.motion_module import (
     TemporalModule,
     TemporalPositionalEncoding,
 )
+from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue
 
 CHANNELS, HEADS, MOTION = 16, 4, 6
 
@@ -39,10 +41,12 @@ def test_motion_module_attends_from_each_pixel_to_its_frames_motion() -> None:
     module = MotionModule(CHANNELS, HEADS, MOTION, groups=4)
     x, motion = torch.randn(3, CHANNELS, 4, 5), torch.randn(3, 7, MOTION)
     tokens, block = enter(module, x)
+    pairs = []
     for norm, attention in zip(block.norms, block.attention_blocks, strict=True):
         assert isinstance(attention, Attention)
-        tokens = tokens + attention(norm(tokens), attention.to_k(motion), attention.to_v(motion))
-    torch.testing.assert_close(module(x, module.project(motion)), leave(module, x, tokens))
+        pairs.append(KeyValue(attention.to_k(motion), attention.to_v(motion)))
+        tokens = tokens + attention(norm(tokens), *pairs[-1])
+    torch.testing.assert_close(module(TensorWithStats(x), pairs).tensor, leave(module, x, tokens))
 
 
 @pytest.mark.parametrize("sessions", [1, 2])
@@ -61,13 +65,14 @@ def test_temporal_module_attends_along_time_at_each_pixel(sessions: int) -> None
                 track = normed[own, pixel][None] + attention.pos_encoder.pe[:, :frames]
                 out[own, pixel] = attention(track, attention.to_k(track), attention.to_v(track))[0]
         tokens = tokens + out
-    torch.testing.assert_close(module(x, frames), leave(module, x, tokens))
+    torch.testing.assert_close(module(TensorWithStats(x), frames).tensor, leave(module, x, tokens))
 
 
 def test_sessions_in_a_batch_do_not_see_each_other() -> None:
     module = TemporalModule(CHANNELS, HEADS, length=8, groups=4)
     x = torch.randn(2 * 4, CHANNELS, 2, 2)
-    torch.testing.assert_close(module(x, 4)[:4], module(x[:4], 4))
+    together, alone = (module(TensorWithStats(each), 4).tensor for each in (x, x[:4]))
+    torch.testing.assert_close(together[:4], alone)
 
 
 def test_positions_alternate_sine_and_cosine() -> None:

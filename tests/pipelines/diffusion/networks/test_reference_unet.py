@@ -30,10 +30,10 @@ def test_banks_are_what_enters_self_attention_of_a_full_run(unet: ReferenceUNet)
 
     def run(number: int, x: TensorWithStats) -> TensorWithStats:
         layer = unet.layers[number]
-        x = layer.resnet.forward_with_stats(x, time[number])
+        x = layer.resnet(x, time[number])
         if layer.attention is not None:
             expected.append(layer.attention.block.norm1(layer.attention.project_in(x)))
-            x = layer.attention.forward_with_stats(x, cross[layer.bank])
+            x = layer.attention(x, cross[layer.bank])
         return x
 
     unet.run_layers(unet.conv_in(latents), run)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from personalive.pipelines.diffusion.kernels.operations import TensorWithStats
 from personalive.pipelines.diffusion.networks.resnet import Downsample, ResnetBlock, Upsample
 
 
@@ -17,7 +18,7 @@ def test_residual_block_is_its_formula(out_channels: int) -> None:
     hidden = block.conv1(normed * normed.sigmoid()) + feature[:, :, None, None]
     normed = F.group_norm(hidden, 4, block.norm2.weight, block.norm2.bias, eps=1e-5)
     expected = block.conv_shortcut(x) + block.conv2(normed * normed.sigmoid())
-    torch.testing.assert_close(block(x, feature), expected)
+    torch.testing.assert_close(block(TensorWithStats(x), feature).tensor, expected)
 
 
 def test_shortcut_is_a_convolution_only_where_widths_differ() -> None:
@@ -28,15 +29,17 @@ def test_shortcut_is_a_convolution_only_where_widths_differ() -> None:
 def test_frames_do_not_share_statistics() -> None:
     block = ResnetBlock(8, 8, 6, 4)
     x, feature = torch.randn(2, 8, 4, 4), torch.randn(2, 8)
-    together = block(x, feature)
-    torch.testing.assert_close(together[:1], block(x[:1], feature[:1]))
+    together = block(TensorWithStats(x), feature).tensor
+    alone = block(TensorWithStats(x[:1]), feature[:1]).tensor
+    torch.testing.assert_close(together[:1], alone)
 
 
 def test_memory_stays_channels_last() -> None:
     block = ResnetBlock(8, 16, 6, 4)
     block = block.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = torch.randn(2, 8, 4, 4).to(memory_format=torch.channels_last)
-    assert block(x, torch.zeros(1, 16)).is_contiguous(memory_format=torch.channels_last)
+    out = block(TensorWithStats(x), torch.zeros(1, 16)).tensor
+    assert out.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_down_and_up_resampling() -> None:

@@ -46,7 +46,7 @@ def test_projected_banks_and_constant_cross_attention_give_the_plain_formula(
     shared = KeyValue(
         torch.cat([pair.key for pair in pairs], 1), torch.cat([pair.value for pair in pairs], 1)
     )
-    ours = transformer(x, transformer.cross_constant(context), shared)
+    ours = transformer(TensorWithStats(x), transformer.cross_constant(context), shared).tensor
     for index in range(sessions * frames):
         session = index // frames
         own = slice(session, session + 1)
@@ -61,14 +61,14 @@ def test_keys_joined_for_some_frames_at_a_time_give_the_same(
     sessions, frames, pixels = 2, 5, 16
     x, cross = torch.randn(sessions * frames, CHANNELS, 4, 4), torch.randn(sessions, 1, CHANNELS)
     shared = transformer.project_bank(torch.randn(sessions, 3 * pixels, CHANNELS))
-    expected = transformer(x, cross, shared)
+    expected = transformer(TensorWithStats(x), cross, shared).tensor
     monkeypatch.setattr(spatial_transformer, "_MAX_JOINED_ELEMENTS", most * 4 * pixels * CHANNELS)
-    torch.testing.assert_close(transformer(x, cross, shared), expected)
+    torch.testing.assert_close(transformer(TensorWithStats(x), cross, shared).tensor, expected)
 
 
 def test_without_banks_a_frame_sees_itself(transformer: SpatialTransformer) -> None:
     x, context = torch.randn(1, CHANNELS, 4, 4), torch.randn(1, 1, CONTEXT)
-    ours = transformer(x, transformer.cross_constant(context))
+    ours = transformer(TensorWithStats(x), transformer.cross_constant(context)).tensor
     torch.testing.assert_close(ours, plain(transformer, x, context, []))
 
 
@@ -79,9 +79,10 @@ def test_bank_is_what_enters_self_attention(transformer: SpatialTransformer) -> 
 
 def test_channels_last_gives_the_same_numbers(transformer: SpatialTransformer) -> None:
     x, cross = torch.randn(2, CHANNELS, 4, 4), torch.randn(1, 1, CHANNELS)
-    expected = transformer(x, cross)
+    expected = transformer(TensorWithStats(x), cross).tensor
     transformer = transformer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    torch.testing.assert_close(transformer(x.to(memory_format=torch.channels_last), cross), expected)
+    x = x.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(transformer(TensorWithStats(x), cross).tensor, expected)
 
 
 @torch.no_grad()

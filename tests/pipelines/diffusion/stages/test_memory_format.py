@@ -11,14 +11,15 @@ from torch import Tensor, nn
 from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.kernels.operations import (
     PLAIN_OPERATIONS,
+    Operations,
     OperationsModule,
-    PlainOperations,
 )
 from personalive.pipelines.diffusion.networks.denoising_unet import DenoisingUNetParams
 from personalive.pipelines.diffusion.networks.layers import GEGLU
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.diffusion.sampling.engine import DiffusionEngine
 from personalive.pipelines.diffusion.stages.memory_format import StepSize, optimize
+from tests.pipelines.diffusion.conditioning import build_conditioning
 
 _ALIKE = 1e-6
 """Merged weights are summed in float32."""
@@ -39,7 +40,7 @@ def own(models: Components) -> Components:
     return replace(models, **{name: deepcopy(network) for name, network in models.networks().items()})  # type: ignore[arg-type]
 
 
-class Pairing(PlainOperations):
+class Pairing(Operations):
     """Fused as far as the layout is concerned."""
 
     def prefers_interleaved(self, rows: int, linear: nn.Linear) -> bool:
@@ -53,12 +54,12 @@ def paired(models: Components) -> set[str]:
         name
         for name, network in models.networks().items()
         for module in network.modules()
-        if isinstance(module, GEGLU) and module.deinterleaved_linear() is not module.proj
+        if isinstance(module, GEGLU) and module.is_interleaved
     }
 
 
 def test_gates_are_paired_where_operations_want_them_so(own: Components) -> None:
-    optimize(own, PlainOperations())
+    optimize(own, Operations())
     assert paired(own) == set()
     optimize(own, Pairing())
     assert paired(own) == {"denoising_unet", "reference_unet", "motion_encoder"}
@@ -120,7 +121,7 @@ def test_however_networks_are_laid_out_their_weights_are_known_by_the_same_name(
 
 
 def test_with_fused_operations_convolutions_lie_channels_last(own: Components) -> None:
-    fused = PlainOperations()
+    fused = Operations()
     weight = own.denoising_unet.conv_in.weight
     before = weight.clone()
     optimize(own, fused)
@@ -153,7 +154,8 @@ def test_laid_out_networks_compute_the_same(models: Components, own: Components)
     banks = plain_reference(latents, cross)
     width = cast("DenoisingUNetParams", unet.params).motion_width
     window = drawn(1, 4, 4, 8, 8)
-    conditions = plain_unet.build_conditioning(
+    conditions = build_conditioning(
+        plain_unet,
         timesteps=torch.tensor([0, 333, 666, 999]),
         motion=drawn(1, 4, 32, width),
         pose=drawn(1, unet.params.block_out_channels[0], 4, 8, 8),

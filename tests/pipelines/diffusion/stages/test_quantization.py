@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping
 from copy import deepcopy
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from personalive.errors import InputError
 from personalive.pipelines.diffusion.components import Components
-from personalive.pipelines.diffusion.kernels.autotuned_ops import AutotunedOperations, FusedOperations
+from personalive.pipelines.diffusion.kernels.autotuned_ops import AutotunedOperations
 from personalive.pipelines.diffusion.kernels.choice_cache import KernelChoiceCache
 from personalive.pipelines.diffusion.kernels.fp8 import (
     FLOAT8,
@@ -29,7 +29,7 @@ from personalive.pipelines.diffusion.kernels.fp8 import (
 from personalive.pipelines.diffusion.kernels.gpu_support import MIN_FLOAT8_CAPABILITY as CAPABILITY
 from personalive.pipelines.diffusion.kernels.operations import (
     PLAIN_OPERATIONS,
-    PlainOperations,
+    Operations,
     TensorWithStats,
 )
 from personalive.pipelines.diffusion.kernels.selector import PYTORCH, KernelSelector
@@ -193,7 +193,7 @@ def frames(pipeline: PersonaLivePipeline) -> Tensor:
     return torch.cat([torch.from_numpy(part.images) for part in parts]).float() - 128
 
 
-class Preferring(PlainOperations):
+class Preferring(Operations):
     """Says that some changes are worth it."""
 
     def __init__(self, *changes: str) -> None:
@@ -248,15 +248,6 @@ class Stopwatch:
         return {name: self.ms.get(name, 5.0) for name in calls}
 
 
-class Fused(PlainOperations):
-    """PyTorch's, without kernels of codes."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("fp8_conv_kernels", "fp8_geglu_kernels", "linear_geglu_kernels"):
-            return lambda *_: {}
-        raise AttributeError(name)
-
-
 @pytest.mark.parametrize(
     ("changed", "plain", "exchanged"), [(1.0, 2.0, True), (2.0, 1.0, False), (0.005, 0.01, False)]
 )
@@ -264,10 +255,8 @@ def test_forms_are_timed_where_there_is_something_to_gain(
     own: Components, changed: float, plain: float, exchanged: bool
 ) -> None:
     stopwatch = Stopwatch(changed=changed, **{PYTORCH: plain})
-    fused: object = Fused()
-    operations = AutotunedOperations(
-        cast("FusedOperations", fused), KernelSelector(stopwatch, KernelChoiceCache(), lambda: False)
-    )
+    selector = KernelSelector(stopwatch, KernelChoiceCache(), lambda: False)
+    operations = AutotunedOperations(Operations(), selector)
     optimize(own, operations)
     quantize(own, operations, "decoder")
     assert bool(eights(own.vae.decoder)) == exchanged

@@ -8,7 +8,7 @@ megabytes, since pages that were touched count as the process's memory until the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,33 +108,27 @@ class CheckpointFile:
         pending = list(names)
         while pending:
             mapped = 0
-            with _open_mapped(self) as tensors:
+            with _open_mapped(self) as read:
                 while pending and mapped < _BYTES_PER_MAPPING:
                     name = pending.pop(0)
-                    yield name, tensors[name]
+                    yield name, read(name)
                     mapped += self.entries[name].nbytes
 
 
-class _PickleReader:
-    """The tensors of a file that `torch.load` reads."""
-
-    def __init__(self, file: CheckpointFile) -> None:
-        # The constructors of numpy's scalars, which are harmless, as the inspector has accepted the file.
-        allowed = _numpy_globals() if file.has_numpy_scalars else []
-        with torch.serialization.safe_globals(allowed):
-            content = torch.load(
-                file.path, map_location="cpu", weights_only=True, mmap=zip_archive.is_zip(file.path)
-            )
-        content = state_dict_search.get_nested(content, file.key_path)
-        self._content: dict[str, Tensor] = {}
-        for name in file.entries:
-            tensor = Tensor.detach(content[name])
-            if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
-                raise WeightsError(f"{file.path}: {name} is not a plain tensor.")
-            self._content[name] = tensor
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self._content[name]
+def _load_pickle(file: CheckpointFile) -> dict[str, Tensor]:
+    """Return the tensors of a file that `torch.load` reads."""
+    # The constructors of numpy's scalars, which are harmless, as the inspector has accepted the file.
+    allowed = _numpy_globals() if file.has_numpy_scalars else []
+    with torch.serialization.safe_globals(allowed):
+        content = torch.load(
+            file.path, map_location="cpu", weights_only=True, mmap=zip_archive.is_zip(file.path)
+        )
+    content = state_dict_search.get_nested(content, file.key_path)
+    tensors = {name: Tensor.detach(content[name]) for name in file.entries}
+    for name, tensor in tensors.items():
+        if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise WeightsError(f"{file.path}: {name} is not a plain tensor.")
+    return tensors
 
 
 def _numpy_globals() -> list[Any]:
@@ -144,17 +138,6 @@ def _numpy_globals() -> list[Any]:
     make = np.float64(0).__reduce__()[0]
     kinds = [kind for kind in vars(np.dtypes).values() if isinstance(kind, type)]
     return [(make, "numpy.core.multiarray.scalar"), (make, "numpy._core.multiarray.scalar"), np.dtype, *kinds]
-
-
-class _SafetensorsReader:
-    """An open safetensors file."""
-
-    def __init__(self, opened: Any) -> None:
-        self._opened = opened
-
-    def __getitem__(self, name: str) -> Tensor:
-        tensor: Tensor = self._opened.get_tensor(name)
-        return tensor
 
 
 def _read_safetensors_entries(path: Path) -> Iterator[tuple[str, TensorEntry]]:
@@ -172,14 +155,14 @@ def _is_safetensors(path: Path) -> bool:
 
 
 @contextmanager
-def _open_mapped(file: CheckpointFile) -> Iterator[_PickleReader | _SafetensorsReader]:
-    """Map the file's tensors for the time of the block."""
+def _open_mapped(file: CheckpointFile) -> Iterator[Callable[[str], Tensor]]:
+    """Map the file's tensors for the time of the block; yields a function that returns the tensor of a name."""
     with _naming_file(file.path):
         if _is_safetensors(file.path):
             with safe_open(file.path, framework="pt", device="cpu") as opened:
-                yield _SafetensorsReader(opened)
+                yield opened.get_tensor
         else:
-            yield _PickleReader(file)
+            yield _load_pickle(file).__getitem__
 
 
 @contextmanager

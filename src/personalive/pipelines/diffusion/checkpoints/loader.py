@@ -118,8 +118,8 @@ def needs_base_unet(directory: Path) -> bool:
     return any(not _NOT_IN_BASE_UNET.search(name) for name in lacking)
 
 
-def load_components(
-    directory: Path,
+def build_components(
+    networks: list[PreparedNetwork],
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -127,32 +127,13 @@ def load_components(
     offloaded: Collection[str] = (),
     on_host: Collection[str] = (),
 ) -> Components:
-    """Load the set in `directory`: every network on `device` and in `dtype`, with the exceptions of `Components`.
+    """Fill networks that `prepare_networks` returned, which is possible once.
 
-    Networks named in `offloaded` wait on the host until they are needed; those in `on_host` stay there, for the
-    caller to move. Memory stays near one copy of the weights in `dtype`. Raises `WeightsError` naming the file and
-    the entry that cannot be used.
+    Every network is on `device` and in `dtype`, with the exceptions of `Components`. Networks named in `offloaded`
+    wait on the host until they are needed; those in `on_host` stay there, for the caller to move. Memory stays near
+    one copy of the weights in `dtype`. Raises `WeightsError` naming the file and the entry that cannot be used.
     """
-    return build_components(
-        prepare_networks(directory),
-        device=torch.device(device),
-        dtype=dtype,
-        progress=progress,
-        offloaded=offloaded,
-        on_host=on_host,
-    )
-
-
-def build_components(
-    networks: list[PreparedNetwork],
-    *,
-    device: torch.device,
-    dtype: torch.dtype,
-    progress: LoadProgress | None = None,
-    offloaded: Collection[str] = (),
-    on_host: Collection[str] = (),
-) -> Components:
-    """Fill networks that `prepare_networks` returned, which is possible once; see `load_components`."""
+    device = torch.device(device)
     loaded: dict[str, nn.Module | None] = {"tiny_vae": None}
     warnings: list[str] = []
     for prepared in fill_networks(networks, device, dtype, progress, (*offloaded, *on_host)):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,8 +27,6 @@ from personalive.pipelines.diffusion.networks.motion_extractor import MotionExtr
 from personalive.pipelines.diffusion.networks.pose_guider import PoseGuider
 from personalive.pipelines.diffusion.networks.reference_unet import ReferenceUNet
 from personalive.pipelines.diffusion.networks.tiny_autoencoder import TinyAutoencoder
-
-Params = TypeVar("Params")
 
 _LEGACY_ATTENTION_KEY = re.compile(
     r"(mid_block\.attentions\.\d+)\.(query|key|value|proj_attn)\.(weight|bias)$"
@@ -104,31 +102,41 @@ class NetworkSpec:
         return [root / file.folder / file.names[-1] for file in self.files if file.find_in(root) is None]
 
 
-def _build_from_hf_config(
-    file: PublishedFile, read: Callable[[hf_config.Config], Params], construct: Callable[[Params], nn.Module]
-) -> Callable[[Path, ModelConfig], nn.Module]:
-    """Return a function that builds a network whose sizes are in a config.json."""
+def _library_network(
+    name: str,
+    file: PublishedFile,
+    config: PublishedFile,
+    construct: Callable[[hf_config.Config], nn.Module],
+    **options: Any,
+) -> NetworkSpec:
+    """Describe a network that a library defines, whose sizes are in a config.json."""
 
     def build(root: Path, sizes: ModelConfig) -> nn.Module:
         del sizes
-        path = file.find_in(root)
+        path = config.find_in(root)
         if path is None:
-            raise MissingWeightsError(f"{root / file.folder / file.names[0]} is missing.")
-        config = read_json_object(path)
+            raise MissingWeightsError(f"{root / config.folder / config.names[0]} is missing.")
+        content = read_json_object(path)
         with _on_meta_device(path):
-            return construct(read(config))
+            return construct(content)
 
-    return build
+    return NetworkSpec(name, file, (file,), build, config=config, **options)
 
 
-def _build_from_model_config(
-    construct: Callable[[ModelConfig], nn.Module],
-) -> Callable[[Path, ModelConfig], nn.Module]:
+def _sized_network(
+    name: str,
+    file: PublishedFile,
+    construct: Callable[[Any], nn.Module],
+    files: tuple[PublishedFile, ...] = (),
+    **options: Any,
+) -> NetworkSpec:
+    """Describe a network whose sizes are those of its name in the set's `ModelConfig`."""
+
     def build(root: Path, sizes: ModelConfig) -> nn.Module:
         with _on_meta_device(root / layout.MODEL_CONFIG):
-            return construct(sizes)
+            return construct(getattr(sizes, name))
 
-    return build
+    return NetworkSpec(name, file, files or (file,), build, **options)
 
 
 class _Uninitialized(TorchFunctionMode):
@@ -158,71 +166,52 @@ def _on_meta_device(path: Path) -> Iterator[None]:
 
 
 NETWORKS = (
-    NetworkSpec(
-        "reference_unet",
-        layout.REFERENCE_UNET,
-        (layout.REFERENCE_UNET,),
-        _build_from_model_config(lambda sizes: ReferenceUNet(sizes.reference_unet)),
-    ),
-    NetworkSpec(
+    _sized_network("reference_unet", layout.REFERENCE_UNET, ReferenceUNet),
+    _sized_network(
         "denoising_unet",
         layout.DENOISING_UNET,
-        (layout.BASE_UNET, layout.DENOISING_UNET, layout.TEMPORAL_MODULE),
-        _build_from_model_config(lambda sizes: DenoisingUNet(sizes.denoising_unet)),
+        DenoisingUNet,
+        files=(layout.BASE_UNET, layout.DENOISING_UNET, layout.TEMPORAL_MODULE),
     ),
-    NetworkSpec(
-        "motion_encoder",
-        layout.MOTION_ENCODER,
-        (layout.MOTION_ENCODER,),
-        _build_from_model_config(lambda sizes: MotionEncoder(sizes.motion_encoder)),
-    ),
-    NetworkSpec(
+    _sized_network("motion_encoder", layout.MOTION_ENCODER, MotionEncoder),
+    _sized_network(
         "motion_extractor",
         layout.MOTION_EXTRACTOR,
-        (layout.MOTION_EXTRACTOR,),
-        _build_from_model_config(lambda sizes: MotionExtractor(sizes.motion_extractor)),
+        MotionExtractor,
         ignored_prefixes=("",),  # the published file also holds entries of a larger model
         float32_prefixes=(
             "",
         ),  # keypoints are truncated to pixels, and half precision moves them into others
     ),
-    NetworkSpec(
-        "pose_guider",
-        layout.POSE_GUIDER,
-        (layout.POSE_GUIDER,),
-        _build_from_model_config(lambda sizes: PoseGuider(sizes.pose_guider)),
-    ),
-    NetworkSpec(
+    _sized_network("pose_guider", layout.POSE_GUIDER, PoseGuider),
+    _library_network(
         "image_encoder",
         layout.IMAGE_ENCODER,
-        (layout.IMAGE_ENCODER,),
-        _build_from_hf_config(layout.IMAGE_ENCODER_CONFIG, hf_config.read_image_encoder_params, ImageEncoder),
-        config=layout.IMAGE_ENCODER_CONFIG,
+        layout.IMAGE_ENCODER_CONFIG,
+        lambda config: ImageEncoder(hf_config.read_image_encoder_params(config)),
     ),
-    NetworkSpec(
+    _library_network(
         "vae",
         layout.VAE,
-        (layout.VAE,),
-        _build_from_hf_config(layout.VAE_CONFIG, hf_config.read_autoencoder_params, Autoencoder),
+        layout.VAE_CONFIG,
+        lambda config: Autoencoder(hf_config.read_autoencoder_params(config)),
         rename=_rename_legacy_vae_key,
         # A session's first frames inherit the rounding errors of the reference.
         float32_prefixes=("encoder.", "quant_conv."),
-        config=layout.VAE_CONFIG,
     ),
 )
 """Every network that a set must have."""
 
 DENOISING_UNET = next(network for network in NETWORKS if network.converted_file is layout.DENOISING_UNET)
 
-TINY_VAE = NetworkSpec(
+TINY_VAE = _library_network(
     "tiny_vae",
     layout.TINY_VAE,
-    (layout.TINY_VAE,),
-    _build_from_hf_config(layout.TINY_VAE_CONFIG, hf_config.read_tiny_autoencoder_params, TinyAutoencoder),
+    layout.TINY_VAE_CONFIG,
+    lambda config: TinyAutoencoder(hf_config.read_tiny_autoencoder_params(config)),
     rename=_rename_tiny_vae_key,
     restore_name=_restore_tiny_vae_key,
     ignored_prefixes=("encoder.",),
-    config=layout.TINY_VAE_CONFIG,
 )
 
 

@@ -214,17 +214,13 @@ def build_random_components(
     moved to the host as soon as they are made, and wait there until they are needed; those in `on_host` are made on
     the host and stay there.
     """
-    networks = {}
-    with tempfile.TemporaryDirectory() as name:
-        write_config_files(Path(name), variant)
-        for network in (*NETWORKS, TINY_VAE):
-            module = network.build(Path(name), variant.sizes)
-            # The device's generator is faster, but networks that never go to the device may not fit there.
-            _fill_random(
-                module, network, seed, dtype, torch.device("cpu") if network.name in on_host else device
-            )
-            place = torch.device("cpu") if network.name in (*offloaded, *on_host) else device
-            networks[network.name] = module.to(place).requires_grad_(False).eval()
+    networks = build_meta_networks(variant)
+    for network in (*NETWORKS, TINY_VAE):
+        module = networks[network.name]
+        # The device's generator is faster, but networks that never go to the device may not fit there.
+        _fill_random(module, network, seed, dtype, torch.device("cpu") if network.name in on_host else device)
+        place = torch.device("cpu") if network.name in (*offloaded, *on_host) else device
+        module.to(place).requires_grad_(False).eval()
     models = Components(**networks, device=device, dtype=dtype)  # type: ignore[arg-type]
     return models.offload(offloaded)
 

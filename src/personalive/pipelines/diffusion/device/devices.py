@@ -42,17 +42,19 @@ class _Tf32Guard:
         self._users = 0
         self._restore: Callable[[], None] = lambda: None
 
-    def acquire(self) -> None:
+    @contextmanager
+    def hold(self) -> Iterator[None]:
         with self._lock:
             if self._users == 0:
                 self._restore = _disable_tf32()
             self._users += 1
-
-    def release(self) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._restore()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self._restore()
 
 
 _tf32_guard = _Tf32Guard()
@@ -88,11 +90,8 @@ def exact_float32() -> Iterator[None]:
     By default PyTorch uses TensorFloat-32 for convolutions, but not for matrix products. It has no more digits than
     float16, while what is in float32 here needs the digits. Blocks may be nested, and run on several threads.
     """
-    _tf32_guard.acquire()
-    try:
+    with _tf32_guard.hold():
         yield
-    finally:
-        _tf32_guard.release()
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

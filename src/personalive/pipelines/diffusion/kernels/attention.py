@@ -5,11 +5,12 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+Result = TypeVar("Result")
 
 BACKENDS = {
     "math": SDPBackend.MATH,
@@ -40,14 +41,14 @@ def prefer_backend(device: torch.device, attention: str = "auto") -> AbstractCon
     return ordered
 
 
-def with_backend(name: str, call_attention: Callable[[], Tensor]) -> Callable[[], Tensor]:
+def with_backend(name: str, call_attention: Callable[[], Result]) -> Callable[[], Result]:
     """Return `call_attention` with the named kernel, which raises RuntimeError for a shape that it does not take.
 
     The allowed kernels are a setting of the whole process: only one thread may run attention at a time.
     """
     backend = BACKENDS[name]
 
-    def call() -> Tensor:
+    def call() -> Result:
         with sdpa_kernel(backend):
             return call_attention()
 

@@ -4,51 +4,79 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import Protocol, TypeVar
+from functools import partial
+from typing import Concatenate, ParamSpec, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from personalive.pipelines.diffusion.kernels.attention import MEMORY_EFFICIENT_BACKENDS, with_backend
-from personalive.pipelines.diffusion.kernels.fp8 import (
-    Float8Convolution,
-    Float8GEGLU,
-    output_gain,
-)
+from personalive.pipelines.diffusion.kernels.fp8 import Float8Convolution, output_gain
 from personalive.pipelines.diffusion.kernels.operations import (
     PLAIN_OPERATIONS,
     ConvLayer,
     Kernels,
-    LayerNormOutput,
-    LinearGegluKernel,
     Operations,
     TensorWithStats,
 )
 from personalive.pipelines.diffusion.kernels.selector import PYTORCH, KernelSelector, ProblemKey
 
+Params = ParamSpec("Params")
 Result = TypeVar("Result")
 
 _FUSED = "fused"
 _WORTH_MS = 0.02
 """Milliseconds: an operation that takes less is not worth compiling kernels for a replacement."""
 _GROUPS = 32
+_LAYER_SETTINGS = ("num_groups", "stride", "padding", "dilation", "groups")
+"""The settings of norms and convolutions on which their time depends, besides the weights."""
 
 
-class FusedOperations(Operations, Protocol):
-    """Operations some of which have several forms; see `TritonOperations`."""
+def _fastest(
+    name: str,
+    operation: Callable[Concatenate[Operations, Params], Result],
+    *,
+    kernels: Callable[..., Kernels[Result]] | None = None,
+    is_fused: bool = True,
+    uses_backends: bool = False,
+    channels_last: bool = False,
+    consumer: Callable[[AutotunedOperations, Result], object] | None = None,
+) -> Callable[Concatenate[AutotunedOperations, Params], Result]:
+    """Return a method that runs an operation in its fastest form, which is measured under that name.
 
-    def linear_geglu_kernels(self, tokens: Tensor, weight: Tensor) -> dict[str, LinearGegluKernel]:
-        """Return the kernels that take such tokens and such an interleaved weight, by name."""
+    The forms are PyTorch's, with its result in channels-last memory if `channels_last`; the kernels that a method
+    of `Operations` lists, or the fused operation if `is_fused`; and, with `uses_backends`, PyTorch's kernels for
+    attention. `consumer` is what follows the operation, and is timed with it.
+    """
 
-    def fp8_conv_kernels(self, codes: Tensor, layer: Float8Convolution) -> Kernels:
-        """Return the kernels for `conv` of codes, without the bias."""
+    def run(self: AutotunedOperations, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
+        def fused() -> Result:
+            return cast("Result", getattr(self.fused, operation.__name__)(*args, **kwargs))
 
-    def fp8_geglu_kernels(self, codes: Tensor, layer: Float8GEGLU) -> Kernels:
-        """Return the kernels for `geglu_fp8`."""
+        def plain() -> Result:
+            result = operation(PLAIN_OPERATIONS, *args, **kwargs)
+            return _to_channels_last(result) if channels_last else result
+
+        if torch.compiler.is_compiling():
+            return fused() if is_fused and not self.selector.has_failed(name, _FUSED) else plain()
+        forms: Kernels[Result] = {_FUSED: fused} if is_fused else {}
+        if kernels is not None:
+            forms = cast("Kernels[Result]", getattr(self.fused, kernels.__name__)(*args, **kwargs))
+        result: Result = self.selector.run(
+            name,
+            (_describe(args), *((option, _describe(value)) for option, value in kwargs.items())),
+            forms,
+            plain,
+            libraries={each: with_backend(each, plain) for each in self.backends} if uses_backends else None,
+            consumer=None if consumer is None else partial(consumer, self),
+        )
+        return result
+
+    return run
 
 
-class AutotunedOperations:
+class AutotunedOperations(Operations):
     """Operations for which a `selector` chooses between `fused` and PyTorch's; results have the fused ones' layout.
 
     `backends` are PyTorch's attention kernels to choose between, none where another is set. While a network is
@@ -59,45 +87,16 @@ class AutotunedOperations:
 
     def __init__(
         self,
-        fused: FusedOperations,
+        fused: Operations,
         selector: KernelSelector,
         backends: Sequence[str] = MEMORY_EFFICIENT_BACKENDS,
     ) -> None:
         self.fused = fused
         self.selector = selector
-        self._backends = tuple(backends)
+        self.backends = tuple(backends)
 
-    def group_norm(
-        self, x: TensorWithStats, norm: nn.GroupNorm, *, silu: bool = False, shift: Tensor | None = None
-    ) -> Tensor:
-        """See `Operations`. With given statistics the fused norm reads the picture once less."""
-        return self._select(
-            "group norm",
-            lambda: (
-                _layout_key(x.tensor),
-                _layout_key(x.stats),
-                norm.num_groups,
-                silu,
-                _layout_key(shift),
-                *_output_kinds(norm),
-            ),
-            lambda: self.fused.group_norm(x, norm, silu=silu, shift=shift),
-            lambda: _to_channels_last(PLAIN_OPERATIONS.group_norm(x, norm, silu=silu, shift=shift)),
-        )
-
-    def add_with_stats(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> TensorWithStats:
-        """See `Operations`. It is timed with a norm after it, since only a norm uses the statistics."""
-        if update is None and bias is None:
-            return PLAIN_OPERATIONS.add_with_stats(x, update, bias)
-        return self._select(
-            "add",
-            lambda: (_layout_key(x), _layout_key(update), _layout_key(bias)),
-            lambda: self.fused.add_with_stats(x, update, bias),
-            lambda: TensorWithStats(
-                _to_channels_last(PLAIN_OPERATIONS.add_with_stats(x, update, bias).tensor)
-            ),
-            consumer=self._group_norm_for_timing,
-        )
+    # With given statistics the fused norm reads the picture once less.
+    group_norm = _fastest("group norm", Operations.group_norm, channels_last=True)
 
     def _group_norm_for_timing(self, x: TensorWithStats) -> Tensor:
         channels = x.tensor.shape[1]
@@ -106,106 +105,39 @@ class AutotunedOperations:
         norm.weight = norm.bias = nn.Parameter(weight, requires_grad=False)
         return self.group_norm(x, norm)
 
+    # Timed with a norm after it, since only a norm uses the statistics.
+    _add = _fastest("add", Operations.add_with_stats, channels_last=True, consumer=_group_norm_for_timing)
+
+    def add_with_stats(self, x: Tensor, update: Tensor | None, bias: Tensor | None = None) -> TensorWithStats:
+        """See `Operations`."""
+        if update is None and bias is None:
+            return super().add_with_stats(x, update, bias)
+        return self._add(x, update, bias)
+
+    _conv_codes = _fastest("convolution of codes", Operations.conv, kernels=Operations.fp8_conv_kernels)
+
     def conv(self, x: Tensor, layer: ConvLayer) -> tuple[Tensor, Tensor | None]:
         """See `Operations`. For values it is always a library's; forms differ in where the bias is added."""
-        if not isinstance(layer, Float8Convolution) or torch.compiler.is_compiling():
-            return self.fused.conv(x, layer)
-        forms = self.fused.fp8_conv_kernels(x, layer)
-        return self.selector.run(
-            "convolution of codes",
-            (_layout_key(x), _layout_key(layer.weight)),
-            {name: lambda form=form: (form(), layer.bias) for name, form in forms.items()},  # type: ignore[misc]
-            lambda: PLAIN_OPERATIONS.conv(x, layer),
-        )
+        if isinstance(layer, Float8Convolution):
+            return self._conv_codes(x, layer)
+        return self.fused.conv(x, layer)
 
-    def conv_relu(self, x: Tensor, layer: nn.Conv2d, residual: Tensor | None = None) -> Tensor:
-        """See `Operations`."""
-        how = (layer.stride, layer.padding, layer.dilation, layer.groups)
-        return self._select(
-            "rectified convolution",
-            lambda: (_layout_key(x), _layout_key(layer.weight), how, residual is not None),
-            lambda: self.fused.conv_relu(x, layer, residual),
-            lambda: PLAIN_OPERATIONS.conv_relu(x, layer, residual),
-        )
-
-    def batch_norm_relu(self, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-        """See `Operations`."""
-        return self._select(
-            "rectified norm",
-            lambda: (_layout_key(x),),
-            lambda: self.fused.batch_norm_relu(x, norm),
-            lambda: _to_channels_last(PLAIN_OPERATIONS.batch_norm_relu(x, norm)),
-        )
-
-    def concat_kv(self, own: Tensor, shared: Tensor) -> Tensor:
-        """See `Operations`."""
-        return self._select(
-            "join",
-            lambda: (_layout_key(own), _layout_key(shared)),
-            lambda: self.fused.concat_kv(own, shared),
-            lambda: PLAIN_OPERATIONS.concat_kv(own, shared),
-        )
-
-    def layer_norm(
-        self,
-        tokens: Tensor,
-        norm: nn.LayerNorm,
-        update: Tensor | None = None,
-        shift: Tensor | None = None,
-        position_code: Tensor | None = None,
-        bias: Tensor | None = None,
-    ) -> LayerNormOutput:
-        """See `Operations`."""
-        return self._select(
-            "layer norm",
-            lambda: (
-                *(
-                    _layout_key(tokens),
-                    _layout_key(update),
-                    _layout_key(shift),
-                    _layout_key(position_code),
-                    bias is not None,
-                ),
-                *_output_kinds(norm),
-            ),
-            lambda: self.fused.layer_norm(tokens, norm, update, shift, position_code, bias),
-            lambda: PLAIN_OPERATIONS.layer_norm(tokens, norm, update, shift, position_code, bias),
-        )
+    conv_relu = _fastest("rectified convolution", Operations.conv_relu)
+    batch_norm_relu = _fastest("rectified norm", Operations.batch_norm_relu, channels_last=True)
+    concat_kv = _fastest("join", Operations.concat_kv)
+    layer_norm = _fastest("layer norm", Operations.layer_norm)
+    geglu = _fastest("gated", Operations.geglu)
+    linear_geglu = _fastest("gated product", Operations.linear_geglu, kernels=Operations.linear_geglu_kernels)
+    geglu_fp8 = _fastest("gated product of codes", Operations.geglu_fp8, kernels=Operations.geglu_fp8_kernels)
+    attention = _fastest("attention", Operations.attention, is_fused=False, uses_backends=True)
+    single_head_attention = _fastest(
+        "attention in one head", Operations.single_head_attention, uses_backends=True
+    )
+    temporal_attention = _fastest("attention along time", Operations.temporal_attention)
 
     def add_matmul(self, total: Tensor, values: Tensor, weight: Tensor) -> Tensor:
         """See `Operations`. It is always a library's."""
         return self.fused.add_matmul(total, values, weight)
-
-    def geglu(self, projected: Tensor) -> Tensor:
-        """See `Operations`."""
-        return self._select(
-            "gated",
-            lambda: (_layout_key(projected),),
-            lambda: self.fused.geglu(projected),
-            lambda: PLAIN_OPERATIONS.geglu(projected),
-        )
-
-    def linear_geglu(self, tokens: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        """See `Operations`."""
-        if torch.compiler.is_compiling():
-            return self.fused.linear_geglu(tokens, weight, bias)
-        return self.selector.run(
-            "gated product",
-            (_layout_key(tokens), _layout_key(weight)),
-            self._linear_geglu_calls(tokens, weight, bias),
-            lambda: PLAIN_OPERATIONS.linear_geglu(tokens, weight, bias),
-        )
-
-    def geglu_fp8(self, codes: Tensor, layer: Float8GEGLU) -> Tensor:
-        """See `Operations`."""
-        if torch.compiler.is_compiling():
-            return self.fused.geglu_fp8(codes, layer)
-        return self.selector.run(
-            "gated product of codes",
-            (_layout_key(codes), _layout_key(layer.weight)),
-            self.fused.fp8_geglu_kernels(codes, layer),
-            lambda: PLAIN_OPERATIONS.geglu_fp8(codes, layer),
-        )
 
     def prefers_replacement(
         self,
@@ -221,91 +153,38 @@ class AutotunedOperations:
     def prefers_interleaved(self, rows: int, linear: nn.Linear) -> bool:
         """See `Operations`. It times both, on random tokens."""
         weight, bias = linear.weight.detach(), linear.bias.detach()
-        if not self.fused.linear_geglu_kernels(weight, weight):
+        if not self.fused.linear_geglu_kernels(weight, weight, bias):
             return False
         random = torch.Generator(weight.device).manual_seed(0)
         tokens = torch.empty(1, rows, weight.shape[1], dtype=weight.dtype, device=weight.device)
         tokens.normal_(generator=random)
         fastest = self.selector.select_fastest(
             "paired gate",
-            (_layout_key(tokens), _layout_key(weight)),
-            self._linear_geglu_calls(tokens, weight, bias),
+            (_describe(tokens), _describe(weight)),
+            self.fused.linear_geglu_kernels(tokens, weight, bias),
             lambda: self.geglu(F.linear(tokens, weight, bias)),
         )
         return fastest != PYTORCH
 
-    def _linear_geglu_calls(
-        self, tokens: Tensor, weight: Tensor, bias: Tensor
-    ) -> dict[str, Callable[[], Tensor]]:
-        forms = self.fused.linear_geglu_kernels(tokens, weight)
-        return {name: lambda form=form: form(tokens, weight, bias) for name, form in forms.items()}  # type: ignore[misc]
 
-    def attention(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-        """See `Operations`."""
-        return self._select_attention(
-            "attention",
-            (heads,),
-            {},
-            lambda: PLAIN_OPERATIONS.attention(query, key, value, heads),
-            query,
-            key,
-            value,
-        )
+def _describe(value: object) -> Hashable:
+    """Return what an operation's time depends on of one of its arguments.
 
-    def single_head_attention(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """See `Operations`."""
-        return self._select_attention(
-            "attention in one head",
-            (),
-            {_FUSED: lambda: self.fused.single_head_attention(query, key, value)},
-            lambda: PLAIN_OPERATIONS.single_head_attention(query, key, value),
-            query, key, value,
-        )  # fmt: skip
-
-    def _select_attention(
-        self,
-        operation: str,
-        options: tuple[Hashable, ...],
-        kernels: dict[str, Callable[[], Tensor]],
-        plain: Callable[[], Tensor],
-        *tensors: Tensor,
-    ) -> Tensor:
-        if torch.compiler.is_compiling():
-            return kernels.get(_FUSED, plain)()
-        return self.selector.run(
-            operation,
-            (*map(_layout_key, tensors), *options),
-            kernels,
-            plain,
-            libraries={name: with_backend(name, plain) for name in self._backends},
-        )
-
-    def temporal_attention(self, query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-        """See `Operations`."""
-        return self._select(
-            "attention along time",
-            lambda: (_layout_key(query), _layout_key(key), _layout_key(value), heads),
-            lambda: self.fused.temporal_attention(query, key, value, heads),
-            lambda: PLAIN_OPERATIONS.temporal_attention(query, key, value, heads),
-        )
-
-    def _select(
-        self,
-        operation: str,
-        problem: Callable[[], ProblemKey],
-        fused: Callable[[], Result],
-        plain: Callable[[], Result],
-        consumer: Callable[[Result], object] | None = None,
-    ) -> Result:
-        if torch.compiler.is_compiling():
-            return plain() if self.selector.has_failed(operation, _FUSED) else fused()
-        return self.selector.run(operation, problem(), {_FUSED: fused}, plain, consumer=consumer)
+    That is a tensor's shape and type and, unless it is contiguous or channels-last, its strides; the weight and the
+    settings of a layer; and of a norm also whether it outputs codes.
+    """
+    if isinstance(value, Tensor):
+        return _layout(value)
+    if isinstance(value, tuple):
+        return tuple(map(_describe, value))
+    if isinstance(value, nn.Module):
+        settings = (vars(value).get(name) for name in _LAYER_SETTINGS)
+        return (_describe(value.weight), output_gain(value) is not None, *settings)
+    assert isinstance(value, Hashable)
+    return value
 
 
-def _layout_key(tensor: Tensor | None) -> Hashable:
-    """Return a tensor's shape and type and, unless it is contiguous or channels-last, its strides."""
-    if tensor is None:
-        return None
+def _layout(tensor: Tensor) -> Hashable:
     if tensor.is_contiguous():
         return (tensor.shape, tensor.dtype)
     if tensor.ndim == 4 and tensor.is_contiguous(memory_format=torch.channels_last):
@@ -313,10 +192,7 @@ def _layout_key(tensor: Tensor | None) -> Hashable:
     return (tensor.shape, tensor.dtype, tensor.stride())
 
 
-def _output_kinds(norm: nn.Module) -> tuple[str, ...]:
-    """Return what a norm outputs, if it is not values."""
-    return () if output_gain(norm) is None else ("codes",)
-
-
-def _to_channels_last(picture: Tensor) -> Tensor:
-    return picture.contiguous(memory_format=torch.channels_last)
+def _to_channels_last(result: Result) -> Result:
+    if isinstance(result, TensorWithStats):
+        return cast("Result", result._replace(tensor=_to_channels_last(result.tensor)))
+    return cast("Result", cast("Tensor", result).contiguous(memory_format=torch.channels_last))

@@ -8,7 +8,8 @@ import importlib.metadata
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections import UserDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -29,7 +30,7 @@ class KernelChoice:
     ms: Mapping[str, float]
 
 
-class KernelChoiceCache(MutableMapping[str, KernelChoice]):
+class KernelChoiceCache(UserDict[str, KernelChoice]):
     """A mapping from operation and shape to choice, kept in a file if a folder is given, and written on changes.
 
     The file's name has a hash of the versions of all that computes. A file that cannot be read is ignored, and
@@ -37,39 +38,27 @@ class KernelChoiceCache(MutableMapping[str, KernelChoice]):
     """
 
     def __init__(self, cache_dir: Path | None = None) -> None:
+        super().__init__()
         self.path = None if cache_dir is None else cache_dir / f"choices-{hash_versions()}.json"
-        self._choices: dict[str, KernelChoice] = {} if self.path is None else _read_choices(self.path)
+        self.data = {} if self.path is None else _read_choices(self.path)
         self._unsaved: set[str] = set()
-
-    def __getitem__(self, key: str) -> KernelChoice:
-        return self._choices[key]
 
     def __setitem__(self, key: str, choice: KernelChoice) -> None:
         self._unsaved.discard(key)
-        self._choices[key] = choice
+        self.data[key] = choice
         self._write()
-
-    def __delitem__(self, key: str) -> None:
-        del self._choices[key]
-        self._unsaved.discard(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._choices)
-
-    def __len__(self) -> int:
-        return len(self._choices)
 
     def set_unsaved(self, key: str, choice: KernelChoice) -> None:
         """Set a choice for this process alone: the next start measures again."""
         self._unsaved.add(key)
-        self._choices[key] = choice
+        self.data[key] = choice
 
     def _write(self) -> None:
         if self.path is None:
             return
         kept = {
             key: {"form": choice.implementation, "ms": {name: round(ms, 5) for name, ms in choice.ms.items()}}
-            for key, choice in sorted(self._choices.items())
+            for key, choice in sorted(self.data.items())
             if key not in self._unsaved
         }
         beside = self.path.with_name(f".{self.path.name}.{os.getpid()}")

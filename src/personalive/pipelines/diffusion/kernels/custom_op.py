@@ -30,6 +30,6 @@ class CustomOp(Generic[Params, Result]):
             return result
         return self._function(*args, **kwargs)
 
-    def register_fake(self, fake: Callable[Params, Result]) -> Any:
-        """Decorate a function that returns an empty result of the right shape, type and layout, for a compiler."""
+    def register_fake(self, fake: Callable[..., Result]) -> Any:
+        """Take a function that returns an empty result of the right shape, type and layout, for a compiler."""
         return self._op.register_fake(fake)

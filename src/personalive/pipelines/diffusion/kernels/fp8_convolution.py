@@ -92,8 +92,9 @@ def is_wide_supported(weight: Tensor) -> bool:
     return covered <= _MOST_COVERED * outputs
 
 
-def empty_output(codes: Tensor, weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """Allocate the output for such codes and weight, (N, C, h, w) channels-last."""
+def empty_output(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dtype, *_: bool) -> Tensor:
+    """Allocate the output of a convolution with these arguments, (N, C, h, w) channels-last."""
+    del factors
     size = (len(codes), weight.shape[1], *codes.shape[2:])
     return torch.empty(size, dtype=dtype, device=codes.device, memory_format=torch.channels_last)
 
@@ -105,7 +106,7 @@ def fp8_conv(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dtype,
     Each output channel is multiplied by its factor, float32 (C,). `wide`: use tiles with twice the outputs.
     """
     codes, weight = codes.contiguous(memory_format=torch.channels_last), weight.contiguous()
-    out = empty_output(codes, weight, dtype)
+    out = empty_output(codes, weight, factors, dtype)
     tiles, processors = _tile_config(codes.device, wide)
     count, channels, height, width = codes.shape
     outputs = weight.shape[1]
@@ -126,10 +127,7 @@ def fp8_conv(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dtype,
     return out
 
 
-@fp8_conv.register_fake
-def _(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dtype, wide: bool) -> Tensor:
-    del factors, wide
-    return empty_output(codes, weight, dtype)
+fp8_conv.register_fake(empty_output)
 
 
 def _pixels(pictures: Tensor) -> Tensor:

@@ -81,7 +81,7 @@ def is_supported(codes: Tensor, weight: Tensor) -> bool:
 def fp8_conv_pointers(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dtype) -> Tensor:
     """See `fp8_conv`."""
     codes = codes.contiguous(memory_format=torch.channels_last)
-    out = fp8_convolution.empty_output(codes, weight, dtype)
+    out = fp8_convolution.empty_output(codes, weight, factors, dtype)
     count, channels, height, width = codes.shape
     pixels, outputs = count * height * width, weight.shape[1]
     _fp8_conv_pointer_kernel[
@@ -94,7 +94,4 @@ def fp8_conv_pointers(codes: Tensor, weight: Tensor, factors: Tensor, dtype: tor
     return out
 
 
-@fp8_conv_pointers.register_fake
-def _(codes: Tensor, weight: Tensor, factors: Tensor, dtype: torch.dtype) -> Tensor:
-    del factors
-    return fp8_convolution.empty_output(codes, weight, dtype)
+fp8_conv_pointers.register_fake(fp8_convolution.empty_output)

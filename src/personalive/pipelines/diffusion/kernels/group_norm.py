@@ -172,9 +172,13 @@ def add_with_stats(x: Tensor, update: Tensor | None, bias: Tensor | None) -> tup
 
 
 @add_with_stats.register_fake
-def _(x: Tensor, update: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    del update, bias
+def _(x: Tensor, *_: Tensor | None) -> tuple[Tensor, Tensor]:
     return torch.empty_like(x, memory_format=torch.channels_last), _allocate_stats(x)
+
+
+def _empty_norm(x: Tensor, gain: object) -> Tensor:
+    dtype = x.dtype if gain is None else FLOAT8
+    return torch.empty_like(x, dtype=dtype, memory_format=torch.channels_last)
 
 
 @CustomOp
@@ -187,7 +191,7 @@ def group_norm(
     eps: float,
     silu: bool,
     shift: Tensor | None,
-    gain: float | None = None,
+    gain: float | None,
 ) -> Tensor:
     """Return the group norm of x (N, C, h, w) + shift (N or 1, C), and SiLU; channels-last in memory, in and out.
 
@@ -210,7 +214,7 @@ def group_norm(
         channels if shift is not None and len(shift) > 1 else 0, eps, SHIFTED=shift is not None,
         CHUNKS=triton.next_power_of_2(chunks), WIDTH=triton.next_power_of_2(channels // groups),
     )  # fmt: skip
-    out = torch.empty_like(x, dtype=x.dtype if gain is None else FLOAT8)
+    out = _empty_norm(x, gain)
     _scale_shift_kernel[
         lambda meta: (triton.cdiv(pixels, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]), count)
     ](x, factors, terms, out, channels, pixels, gain or 1.0, SILU=silu, CODES=gain is not None)
@@ -218,17 +222,5 @@ def group_norm(
 
 
 @group_norm.register_fake
-def _(
-    x: Tensor,
-    sums: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    groups: int,
-    eps: float,
-    silu: bool,
-    shift: Tensor | None,
-    gain: float | None = None,
-) -> Tensor:
-    del sums, weight, bias, groups, eps, silu, shift
-    dtype = x.dtype if gain is None else FLOAT8
-    return torch.empty_like(x, dtype=dtype, memory_format=torch.channels_last)
+def _(x: Tensor, *rest: Tensor | float | None) -> Tensor:
+    return _empty_norm(x, rest[-1])

@@ -5,7 +5,8 @@ Statistics are float32; the variance is computed from differences from the mean.
 
 from __future__ import annotations
 
-import torch
+from typing import Any
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -57,6 +58,11 @@ def _layer_norm_kernel(
     tl.store(normed + place, out.to(normed.dtype.element_ty), mask=here)
 
 
+def _empty_outputs(tokens: Tensor, *, added: bool, gain: float | None) -> tuple[Tensor, Tensor]:
+    dtype = tokens.dtype if gain is None else FLOAT8
+    return tokens.new_empty(tokens.shape if added else 0), tokens.new_empty(tokens.shape, dtype=dtype)
+
+
 @CustomOp
 def layer_norm(
     tokens: Tensor,
@@ -67,7 +73,7 @@ def layer_norm(
     shift: Tensor | None,
     code: Tensor | None,
     extra: Tensor | None,
-    gain: float | None = None,
+    gain: float | None,
 ) -> tuple[Tensor, Tensor]:
     """Return tokens (B, T, C) + update (B, T, C) + shift (S, 1, C), and its layer norm plus code (F, C): one pass.
 
@@ -78,8 +84,7 @@ def layer_norm(
     channels = tokens.shape[-1]
     rows = tokens.numel() // channels
     added = update is not None or shift is not None or extra is not None
-    total = torch.empty_like(tokens) if added else tokens.new_empty(0)
-    normed = torch.empty_like(tokens, dtype=tokens.dtype if gain is None else FLOAT8)
+    total, normed = _empty_outputs(tokens, added=added, gain=gain)
     _layer_norm_kernel[lambda meta: (triton.cdiv(rows, meta["ROWS"]),)](
         tokens,
         tokens if update is None else update.contiguous(),
@@ -97,19 +102,7 @@ def layer_norm(
 
 
 @layer_norm.register_fake
-def _(
-    tokens: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    update: Tensor | None,
-    shift: Tensor | None,
-    code: Tensor | None,
-    extra: Tensor | None,
-    gain: float | None = None,
-) -> tuple[Tensor, Tensor]:
-    del weight, bias, eps, code
+def _(tokens: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    _, _, _, update, shift, _, extra, gain = rest
     added = update is not None or shift is not None or extra is not None
-    return tokens.new_empty(tokens.shape if added else 0), torch.empty_like(
-        tokens, dtype=tokens.dtype if gain is None else FLOAT8, memory_format=torch.contiguous_format
-    )
+    return _empty_outputs(tokens, added=added, gain=gain)

@@ -83,6 +83,11 @@ def is_supported(tokens: Tensor, weight: Tensor) -> bool:
     )
 
 
+def empty_output(tokens: Tensor, weight: Tensor, *_: object) -> Tensor:
+    """Allocate the GEGLU (…, C) of tokens (…, K) by a weight (2·C, K)."""
+    return tokens.new_empty(*tokens.shape[:-1], len(weight) // 2)
+
+
 @CustomOp
 def linear_geglu(
     tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
@@ -93,8 +98,8 @@ def linear_geglu(
     factors float32 (2·C,); the result is then codes too, with that gain.
     """
     given, weight = tokens.contiguous().flatten(0, -2), weight.contiguous()
-    (rows, width), outputs = given.shape, len(weight) // 2
-    out = given.new_empty(rows, outputs)
+    out = empty_output(given, weight)
+    (rows, outputs), width = out.shape, given.shape[1]
     tiles, processors = _device_config(tokens.device)
     inputs = tiles.inputs * 2 // tokens.element_size()
     most = triton.cdiv(rows, tiles.rows) * triton.cdiv(outputs, tiles.outputs)
@@ -112,12 +117,7 @@ def linear_geglu(
     return out.view(*tokens.shape[:-1], outputs)
 
 
-@linear_geglu.register_fake
-def _(
-    tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
-) -> Tensor:
-    del bias, factors, gain
-    return tokens.new_empty(*tokens.shape[:-1], len(weight) // 2)
+linear_geglu.register_fake(empty_output)
 
 
 @cache

@@ -16,6 +16,7 @@ from torch import Tensor
 from personalive.pipelines.diffusion.kernels.autotune import LaunchConfig, autotune
 from personalive.pipelines.diffusion.kernels.custom_op import CustomOp
 from personalive.pipelines.diffusion.kernels.fp8 import FLOAT8
+from personalive.pipelines.diffusion.kernels.linear_geglu import empty_output
 from personalive.pipelines.diffusion.kernels.triton_utils import codes, gelu
 
 _INPUT_MULTIPLE = 64
@@ -96,8 +97,8 @@ def linear_geglu_pointers(
 ) -> Tensor:
     """See `linear_geglu`."""
     given, weight = tokens.contiguous().flatten(0, -2), weight.contiguous()
-    (rows, width), outputs = given.shape, len(weight) // 2
-    out = given.new_empty(rows, outputs)
+    out = empty_output(given, weight)
+    (rows, outputs), width = out.shape, given.shape[1]
     _linear_geglu_pointers_kernel[
         lambda meta: (triton.cdiv(rows, meta["ROWS"]) * triton.cdiv(outputs, meta["OUTPUTS"]),)
     ](
@@ -107,9 +108,4 @@ def linear_geglu_pointers(
     return out.view(*tokens.shape[:-1], outputs)
 
 
-@linear_geglu_pointers.register_fake
-def _(
-    tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
-) -> Tensor:
-    del bias, factors, gain
-    return tokens.new_empty(*tokens.shape[:-1], len(weight) // 2)
+linear_geglu_pointers.register_fake(empty_output)

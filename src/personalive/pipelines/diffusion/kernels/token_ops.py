@@ -35,22 +35,24 @@ def _geglu_kernel(projected, out, rows, channels, ROWS: tl.constexpr, WIDTH: tl.
     tl.store(out + written, (value * gelu(gate)).to(out.dtype.element_ty), mask=here)
 
 
+def _empty_geglu(projected: Tensor) -> Tensor:
+    return projected.new_empty(*projected.shape[:-1], projected.shape[-1] // 2)
+
+
 @CustomOp
 def geglu(projected: Tensor) -> Tensor:
     """Return GEGLU (Shazeer, 2020, https://arxiv.org/abs/2002.05202) with exact GELU: (…, 2·C) → (…, C)."""
     projected = projected.contiguous()
     channels = projected.shape[-1] // 2
     rows = projected.numel() // (2 * channels)
-    out = projected.new_empty(*projected.shape[:-1], channels)
+    out = _empty_geglu(projected)
     _geglu_kernel[lambda meta: (triton.cdiv(rows, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]))](
         projected, out, rows, channels
     )
     return out
 
 
-@geglu.register_fake
-def _(projected: Tensor) -> Tensor:
-    return projected.new_empty(*projected.shape[:-1], projected.shape[-1] // 2)
+geglu.register_fake(_empty_geglu)
 
 
 @autotune(
@@ -124,10 +126,7 @@ def is_temporal_attention_supported(query: Tensor, heads: int) -> bool:
     return frames <= MAX_FRAMES and nbytes <= _MAX_QUERY_BYTES.get(query.dtype, 0)
 
 
-@temporal_attention.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    del key, value, heads
-    return query.new_empty(query.shape)
+temporal_attention.register_fake(lambda query, *_: query.new_empty(query.shape))
 
 
 @autotune([({"ROWS": 16, "WIDTH": 128}, 4), ({"ROWS": 32, "WIDTH": 64}, 4), ({"ROWS": 8, "WIDTH": 256}, 4)],
@@ -152,6 +151,10 @@ def _concat_kv_kernel(
     tl.store(out + written, value, mask=mine | theirs)
 
 
+def _empty_kv(own: Tensor, shared: Tensor) -> Tensor:
+    return own.new_empty(own.shape[0], own.shape[1] + shared.shape[1], own.shape[2])
+
+
 @CustomOp
 def concat_kv(own: Tensor, shared: Tensor) -> Tensor:
     """Concatenate own (S·F, L, C) and shared (S, M, C) to (S·F, L + M, C): a session's shared tokens come last."""
@@ -159,13 +162,11 @@ def concat_kv(own: Tensor, shared: Tensor) -> Tensor:
     shared = shared.contiguous()
     count, length, channels = own.shape
     more = shared.shape[1]
-    out = own.new_empty(count, length + more, channels)
+    out = _empty_kv(own, shared)
     _concat_kv_kernel[
         lambda meta: (count, triton.cdiv(length + more, meta["ROWS"]), triton.cdiv(channels, meta["WIDTH"]))
     ](own, shared, out, length, more, channels, count // len(shared), own.stride(0), own.stride(1))
     return out
 
 
-@concat_kv.register_fake
-def _(own: Tensor, shared: Tensor) -> Tensor:
-    return own.new_empty(own.shape[0], own.shape[1] + shared.shape[1], own.shape[2])
+concat_kv.register_fake(_empty_kv)

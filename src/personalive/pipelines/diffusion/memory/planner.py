@@ -16,10 +16,6 @@ import torch
 from torch import nn
 
 from personalive.pipelines.diffusion.checkpoints.network_specs import NETWORKS, TINY_VAE
-from personalive.pipelines.diffusion.checkpoints.random_weights import (
-    RandomWeightsVariant,
-    build_meta_networks,
-)
 from personalive.pipelines.diffusion.device.unet_streaming import BUFFER_COUNT, select_evenly
 from personalive.pipelines.diffusion.memory.footprint import (
     EntryDtype,
@@ -91,20 +87,16 @@ def make_plans_for_networks(
     return (replace(found[0], waiting=()), *found[1:])
 
 
-def make_plans_for_variant(
-    variant: RandomWeightsVariant,
+def make_plans_for_set(
+    networks: Mapping[str, nn.Module],
     parameters: PersonaLiveLoadParameters,
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[MemoryPlan, ...]:
-    """Return all plans for networks of those sizes, without weights. The first call takes 2 s, mostly imports."""
-    kept = {network.name: network for network in (*NETWORKS, TINY_VAE)}
+    """Return all plans for the networks of a set by name, before any weights are read."""
+    specs = {network.name: network for network in (*NETWORKS, TINY_VAE)}
     return make_plans_for_networks(
-        build_meta_networks(variant),
-        lambda name, entry: kept[name].resolve_dtype(entry, dtype),
-        parameters,
-        dtype,
-        device,
+        networks, lambda name, entry: specs[name].resolve_dtype(entry, dtype), parameters, dtype, device
     )
 
 

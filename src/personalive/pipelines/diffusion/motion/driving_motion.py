@@ -45,24 +45,18 @@ class DrivingMotion:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def select(self, frames: slice) -> DrivingMotion:
+    def select(self, frames: slice | NDArray[np.intp]) -> DrivingMotion:
         """Return the motion of some of the frames."""
-        head = HeadMotion(*(value[frames] for value in self.head))
-        return DrivingMotion(
-            head, self.tokens[frames], self.valid[frames], self.times[frames], self.fps, self.weights
-        )
+        own = (self.tokens[frames], self.valid[frames], self.times[frames])
+        return DrivingMotion(self.head.select(frames), *own, self.fps, self.weights)
 
     def pad(self, frames: int) -> DrivingMotion:
         """Return the motion of that number of frames: the first ones, then the last one repeated as needed."""
-        index = torch.arange(frames).clamp(max=len(self) - 1)
-        head = HeadMotion(*(value[index] for value in self.head))
-        return DrivingMotion(
-            head, self.tokens[index], self.valid[index], self.times[index.numpy()], self.fps, self.weights
-        )
+        return self.select(np.arange(frames).clip(max=len(self) - 1))
 
     def to_features(self, device: torch.device, dtype: torch.dtype) -> MotionFeatures:
         """Return the motion as the features that a session takes, on the device and in that type."""
-        head = HeadMotion(*(value.to(device) for value in self.head))
+        head = self.head.map(lambda value: value.to(device))
         boxes = torch.zeros(len(self), 4, dtype=torch.int64, device=device)
         return MotionFeatures(head, self.tokens.to(device, dtype), boxes, self.valid.to(device))
 

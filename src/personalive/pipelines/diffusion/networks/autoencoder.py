@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -46,7 +45,7 @@ class MidBlockAttention(OperationsModule):
         self.to_q, self.to_k, self.to_v = (nn.Linear(channels, channels) for _ in range(3))
         self.to_out = nn.ModuleList([nn.Linear(channels, channels)])
 
-    def forward_with_stats(self, x: TensorWithStats) -> TensorWithStats:
+    def forward(self, x: TensorWithStats) -> TensorWithStats:
         """Map (N, C, h, w) with its group-norm statistics to the same shape, with statistics."""
         tokens = self.operations.group_norm(x, self.group_norm).flatten(2).transpose(1, 2)
         attended = self.operations.single_head_attention(
@@ -64,12 +63,10 @@ class _MidBlock(nn.Module):
         self.resnets = nn.ModuleList(ResnetBlock(channels, channels, None, groups, EPS) for _ in range(2))
         self.attentions = nn.ModuleList([MidBlockAttention(channels, groups)])
 
-    def forward_with_stats(self, x: TensorWithStats) -> TensorWithStats:
-        first, last = (cast("ResnetBlock", block) for block in self.resnets)
-        attended = cast("MidBlockAttention", self.attentions[0]).forward_with_stats(
-            first.forward_with_stats(x)
-        )
-        return last.forward_with_stats(attended)
+    def forward(self, x: TensorWithStats) -> TensorWithStats:
+        first, last = self.resnets
+        out: TensorWithStats = last(self.attentions[0](first(x)))
+        return out
 
 
 class _Downsample(nn.Module):
@@ -79,7 +76,7 @@ class _Downsample(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(channels, channels, 3, stride=2)
 
-    def forward_with_stats(self, x: Tensor) -> TensorWithStats:
+    def forward(self, x: Tensor) -> TensorWithStats:
         return TensorWithStats(self.conv(F.pad(x, (0, 1, 0, 1))))
 
 
@@ -94,11 +91,12 @@ class _ResolutionBlock(nn.Module):
         self.downsamplers = nn.ModuleList([resample] if isinstance(resample, _Downsample) else [])
         self.upsamplers = nn.ModuleList([resample] if isinstance(resample, Upsample) else [])
 
-    def forward_with_stats(self, x: TensorWithStats) -> TensorWithStats:
+    def forward(self, x: TensorWithStats) -> TensorWithStats:
         for resnet in self.resnets:
-            x = cast("ResnetBlock", resnet).forward_with_stats(x)
+            x = resnet(x)
         for resample in (*self.downsamplers, *self.upsamplers):
-            x = cast("_Downsample | Upsample", resample).forward_with_stats(x.tensor)
+            enlarges = isinstance(resample, Upsample)
+            x = resample.forward_with_stats(x.tensor) if enlarges else resample(x.tensor)
         return x
 
 
@@ -120,11 +118,10 @@ class Encoder(OperationsModule):
         """Map pictures (N, 3, H, W) in [-1, 1] to (N, 2 · latent_channels, H/8, W/8)."""
         x = TensorWithStats(self.conv_in(pixels))
         for level in self.down_blocks:
-            x = cast("_ResolutionBlock", level).forward_with_stats(x)
-        normed = self.operations.group_norm(
-            self.mid_block.forward_with_stats(x), self.conv_norm_out, silu=True
+            x = level(x)
+        out: Tensor = self.conv_out(
+            self.operations.group_norm(self.mid_block(x), self.conv_norm_out, silu=True)
         )
-        out: Tensor = self.conv_out(normed)
         return out
 
 
@@ -143,9 +140,9 @@ class Decoder(OperationsModule):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Map latents (N, latent_channels, h, w) to pictures (N, 3, 8h, 8w), about [-1, 1]."""
-        x = self.mid_block.forward_with_stats(TensorWithStats(self.conv_in(latents)))
+        x = self.mid_block(TensorWithStats(self.conv_in(latents)))
         for level in self.up_blocks:
-            x = cast("_ResolutionBlock", level).forward_with_stats(x)
+            x = level(x)
         out: Tensor = self.conv_out(self.operations.group_norm(x, self.conv_norm_out, silu=True))
         return out
 

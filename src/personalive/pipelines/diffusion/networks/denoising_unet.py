@@ -2,8 +2,7 @@
 
 What does not change between calls is a separate input, so that it is computed once: time features of a schedule's
 levels, keys and values of the reference's banks, the cross-attention constants, and the motion tokens' keys and
-values, which move through the window with their frames. `DenoisingUNet.build_conditioning` computes all of them
-from plain inputs.
+values, which move through the window with their frames.
 """
 
 from __future__ import annotations
@@ -80,13 +79,11 @@ class DenoisingUNet(UNet, OperationsModule):
 
         def run(number: int, x: TensorWithStats) -> TensorWithStats:
             layer, modules = self.layers[number], self.motion_temporal_modules[number]
-            x = layer.resnet.forward_with_stats(x, time[number])
+            x = layer.resnet(x, time[number])
             if layer.attention is not None:
-                x = layer.attention.forward_with_stats(
-                    x, conditioning.cross[layer.bank], conditioning.banks[layer.bank]
-                )
+                x = layer.attention(x, conditioning.cross[layer.bank], conditioning.banks[layer.bank])
             if modules is not None:
-                x = modules[1].forward_with_stats(modules[0].forward_with_stats(x, next(motion)), frames)
+                x = modules[1](modules[0](x, next(motion)), frames)
             return x
 
         x = self.run_layers(
@@ -94,30 +91,6 @@ class DenoisingUNet(UNet, OperationsModule):
         )
         noise = self.conv_out(self.operations.group_norm(x, self.conv_norm_out, silu=True))
         return cast("Tensor", noise.unflatten(0, (sessions, frames)).transpose(1, 2))
-
-    def build_conditioning(
-        self,
-        *,
-        timesteps: Tensor,
-        motion: Tensor,
-        pose: Tensor,
-        image_embeds: Tensor,
-        banks: Sequence[Sequence[Tensor]],
-    ) -> Conditioning:
-        """Compute the conditioning from plain inputs.
-
-        timesteps (F,); motion tokens (S, F, tokens, motion_width); pose features (S, C, F, h, w);
-        image_embeds (S, 1, width); banks: the reference's, then each history keyframe's in the order they
-        were added, each as `ReferenceUNet` returns them.
-        """
-        projected = [self.project_banks(bank) for bank in banks]
-        return Conditioning(
-            time=self.compute_time_features(timesteps),
-            motion=self.project_motion(motion.flatten(0, 1)),
-            pose=pose,
-            banks=concat_banks(projected),
-            cross=self.compute_cross_constants(image_embeds),
-        )
 
     def project_banks(self, banks: Sequence[Tensor]) -> tuple[KeyValue, ...]:
         """Project one reference's or keyframe's banks to keys and values, one pair per spatial transformer."""

@@ -109,14 +109,6 @@ class GEGLU(OperationsModule):
             _permute_outputs(self.proj, (2, -1))
             self._is_interleaved = True
 
-    def deinterleaved_linear(self) -> nn.Linear:
-        """Return the linear as in files, with all values before all gates; a copy if it is interleaved."""
-        if not self._is_interleaved:
-            return self.proj
-        linear = deepcopy(self.proj)
-        _permute_outputs(linear, (-1, 2))
-        return linear
-
     def in_pairs(self) -> nn.Linear:
         """Return the linear with interleaved outputs, each value before its gate; a copy if it has others."""
         if self._is_interleaved:

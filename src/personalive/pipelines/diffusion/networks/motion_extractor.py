@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,6 +30,14 @@ class HeadMotion(NamedTuple):
     yaw: Tensor
     roll: Tensor
     translation: Tensor
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> HeadMotion:
+        """Return the motion with a function applied to every field."""
+        return HeadMotion(*map(function, self))
+
+    def select(self, frames: slice | Tensor | NDArray[np.intp]) -> HeadMotion:
+        """Return the motion of some of the frames."""
+        return self.map(lambda value: value[frames])
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,20 +71,8 @@ class MotionModule(nn.Module):
         first, second = (self.temporal_transformer.attention(index) for index in range(ATTENTION_LAYERS))
         return first.to_k.weight, first.to_v.weight, second.to_k.weight, second.to_v.weight
 
-    def project(self, motion: Tensor) -> MotionKeyValues:
-        """Project motion tokens (N, tokens, motion_width) to keys and values (N, tokens, C) of both attentions."""
-        first, second = (self.temporal_transformer.attention(index) for index in range(ATTENTION_LAYERS))
-        return (
-            KeyValue(first.to_k(motion), first.to_v(motion)),
-            KeyValue(second.to_k(motion), second.to_v(motion)),
-        )
-
-    def forward(self, x: Tensor, motion: MotionKeyValues) -> Tensor:
+    def forward(self, x: TensorWithStats, motion: MotionKeyValues) -> TensorWithStats:
         """Map x (N, C, h, w) and the projected motion tokens of the same N frames to (N, C, h, w)."""
-        return self.forward_with_stats(TensorWithStats(x), motion).tensor
-
-    def forward_with_stats(self, x: TensorWithStats, motion: MotionKeyValues) -> TensorWithStats:
-        """Compute `forward` on a feature map with its group-norm statistics; the result has statistics too."""
         transformer = self.temporal_transformer
 
         def attention(index: int, normed: Tensor) -> Tensor:
@@ -135,12 +123,8 @@ class TemporalModule(nn.Module):
         ]
         self.temporal_transformer = StackedTransformer(channels, groups, attentions)
 
-    def forward(self, x: Tensor, frames: int) -> Tensor:
+    def forward(self, x: TensorWithStats, frames: int) -> TensorWithStats:
         """Map x (S·frames, C, h, w), with the frames of a session together, to the same shape."""
-        return self.forward_with_stats(TensorWithStats(x), frames).tensor
-
-    def forward_with_stats(self, x: TensorWithStats, frames: int) -> TensorWithStats:
-        """Compute `forward` on a feature map with its group-norm statistics; the result has statistics too."""
         transformer = self.temporal_transformer
 
         def attention(index: int, normed: Tensor) -> Tensor:

@@ -26,7 +26,7 @@ class ReferenceUNet(UNet):
 
         def run(number: int, x: TensorWithStats) -> TensorWithStats:
             layer = self.layers[number]
-            x = layer.resnet.forward_with_stats(x, layer.resnet.project_time(embedding))
+            x = layer.resnet(x, layer.resnet.project_time(embedding))
             if layer.attention is None:
                 return x
             tokens = layer.attention.project_in(x)

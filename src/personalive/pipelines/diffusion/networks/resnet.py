@@ -39,12 +39,8 @@ class ResnetBlock(OperationsModule):
         feature: Tensor = self.time_emb_proj(F.silu(embedding))
         return feature
 
-    def forward(self, x: Tensor, time_feature: Tensor | None = None) -> Tensor:
+    def forward(self, x: TensorWithStats, time_feature: Tensor | None = None) -> TensorWithStats:
         """Map x (N, in_channels, h, w) and a time_feature (N or 1, out_channels) to (N, out_channels, h, w)."""
-        return self.forward_with_stats(TensorWithStats(x), time_feature).tensor
-
-    def forward_with_stats(self, x: TensorWithStats, time_feature: Tensor | None = None) -> TensorWithStats:
-        """Compute `forward` on a feature map with its group-norm statistics; the result has statistics too."""
         operations = self.operations
         hidden, bias = operations.conv(operations.group_norm(x, self.norm1, silu=True), self.conv1)
         shift = _add_optional(time_feature, None if bias is None else bias[None])

@@ -107,14 +107,8 @@ class SpatialTransformer(OperationsModule):
         """Return the input of self-attention (N, L, C); for a reference this is its bank."""
         return self.operations.layer_norm(tokens, self.block.norm1).normed
 
-    def forward(self, x: Tensor, cross: Tensor, shared: KeyValue | None = None) -> Tensor:
+    def forward(self, x: TensorWithStats, cross: Tensor, shared: KeyValue | None = None) -> TensorWithStats:
         """Map x (S·F, C, h, w) to the same shape; see `SpatialTransformerBlock.forward` for the rest."""
-        return self.forward_with_stats(TensorWithStats(x), cross, shared).tensor
-
-    def forward_with_stats(
-        self, x: TensorWithStats, cross: Tensor, shared: KeyValue | None = None
-    ) -> TensorWithStats:
-        """Compute `forward` on a feature map with its group-norm statistics; the result has statistics too."""
         tokens = self.project_in(x)
         return self.project_out(x.tensor, self.block(tokens, self.compute_bank(tokens), cross, shared))
 

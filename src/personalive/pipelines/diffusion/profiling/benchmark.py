@@ -10,12 +10,16 @@ from typing import TypeVar
 import torch
 
 from personalive.pipelines.base import FrameState, LoadProgressCallback
-from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, build_random_components
+from personalive.pipelines.diffusion.checkpoints.random_weights import (
+    VARIANTS,
+    build_meta_networks,
+    build_random_components,
+)
 from personalive.pipelines.diffusion.device.devices import resolve_device, resolve_dtype
 from personalive.pipelines.diffusion.memory.allocator import enable_expandable_segments
 from personalive.pipelines.diffusion.memory.fallback import build_with_fallback
 from personalive.pipelines.diffusion.memory.plan import MemoryPlan
-from personalive.pipelines.diffusion.memory.planner import make_plans_for_variant
+from personalive.pipelines.diffusion.memory.planner import make_plans_for_set
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
 from personalive.pipelines.diffusion.profiling.engine_benchmark import (
@@ -174,7 +178,7 @@ def load_and_build(
         )
         return build(PersonaLivePipeline(models, parameters, memory))
 
-    plans = make_plans_for_variant(variant, parameters, dtype, device)
+    plans = make_plans_for_set(build_meta_networks(variant), parameters, dtype, device)
     return build_with_fallback(device, plans, parameters.low_vram, made)
 
 

@@ -23,7 +23,6 @@ from personalive.pipelines.diffusion.sampling.engine import (
     DiffusionEngine,
     DrivingFrames,
     SessionState,
-    StepInput,
 )
 from personalive.pipelines.diffusion.sampling.noise import SeededNoise
 from personalive.pipelines.diffusion.sampling.reference import FusedReference
@@ -31,7 +30,7 @@ from personalive.pipelines.diffusion.stages.stages import Stages
 from personalive.pipelines.diffusion.warmup import (
     make_synthetic_reference,
     start_state,
-    with_faces,
+    step_with_faces,
     with_keyframes,
 )
 from personalive.process_memory import peak_rss_bytes
@@ -101,18 +100,9 @@ class EngineBenchmark:
         place = chunk * number % len(self._clip)
         frames = self._clip[place : place + chunk]
         found = to_device(torch.ones(chunk, dtype=torch.bool), device)
-        seen = engine.extract_motion_features(
-            [DrivingFrames(frames_to_device(frames, device), found) for _ in states]
-        )
+        driving = [DrivingFrames(frames_to_device(frames, device), found) for _ in states]
         noise = SeededNoise(number).draw(engine.noise_shape(chunk))
-        outputs = engine.step(
-            [
-                # Synthetic frames may show no face, but the motion networks have run on them all the same.
-                StepInput(self.reference, state, with_faces(each, self.reference), noise, _NO_KEYFRAMES)
-                for state, each in zip(states, seen, strict=True)
-            ]
-        )
-        done = [output for output in outputs if output is not None]
+        done = step_with_faces(engine, self.reference, states, driving, noise, _NO_KEYFRAMES)
         for fetched in [to_host(output.images) for output in done]:
             fetched().numpy().copy()
         # The number of earlier chunks does not affect the time; at 0, no keyframe can follow.

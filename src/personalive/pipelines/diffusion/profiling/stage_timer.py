@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
-from torch import Tensor
 
 from personalive.pipelines.diffusion.sampling.engine import DiffusionEngine
-from personalive.pipelines.diffusion.stages.motion_features import MotionFeatures
 from personalive.pipelines.diffusion.stages.stages import Stages
 
 STAGE_NAMES = {
@@ -21,52 +20,45 @@ STAGE_NAMES = {
 }
 """The description of each stage."""
 
+Params = ParamSpec("Params")
+Result = TypeVar("Result")
 TimePoint = torch.cuda.Event | float
+
+
+def _timed(
+    name: str, stage: Callable[Concatenate[Stages, Params], Result]
+) -> Callable[Concatenate[TimedStages, Params], Result]:
+    """Return a method that runs a stage, and records its time under that name."""
+
+    def run(self: TimedStages, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
+        begun = _record_time(self.device)
+        result: Result = getattr(self.stages, stage.__name__)(*args, **kwargs)
+        self.spans.append((name, begun, _record_time(self.device)))
+        return result
+
+    return run
 
 
 class TimedStages:
     """Stages that are timed; see `Stages`. `collect` returns the time that each took since its last call."""
 
     def __init__(self, stages: Stages, device: torch.device) -> None:
-        self._stages = stages
-        self._device = device
-        self._spans: list[tuple[str, TimePoint, TimePoint]] = []
+        self.stages = stages
+        self.device = device
+        self.spans: list[tuple[str, TimePoint, TimePoint]] = []
 
     def collect(self) -> dict[str, float]:
         """Wait for the device, and return the seconds of each stage since the last call."""
         took = dict.fromkeys(STAGE_NAMES, 0.0)
-        for name, begun, ended in self._spans:
+        for name, begun, ended in self.spans:
             took[name] += _elapsed_seconds(begun, ended)
-        self._spans.clear()
+        self.spans.clear()
         return took
 
-    def encode_motion(self, frames: Tensor, has_face: Tensor) -> MotionFeatures:
-        """See `Stages`."""
-        with self._measure("see"):
-            return self._stages.encode_motion(frames, has_face)
-
-    def encode_pose(self, keypoints: Tensor) -> Tensor:
-        """See `Stages`."""
-        with self._measure("pose"):
-            return self._stages.encode_pose(keypoints)
-
-    def denoise(
-        self, latents: Tensor, motion: Tensor, pose: Tensor, attention: Sequence[Sequence[Tensor]]
-    ) -> Tensor:
-        """See `Stages`."""
-        with self._measure("predict"):
-            return self._stages.denoise(latents, motion, pose, attention)
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """See `Stages`."""
-        with self._measure("show"):
-            return self._stages.decode(latents)
-
-    @contextmanager
-    def _measure(self, name: str) -> Iterator[None]:
-        begun = _record_time(self._device)
-        yield
-        self._spans.append((name, begun, _record_time(self._device)))
+    encode_motion = _timed("see", Stages.encode_motion)
+    encode_pose = _timed("pose", Stages.encode_pose)
+    denoise = _timed("predict", Stages.denoise)
+    decode = _timed("show", Stages.decode)
 
 
 @contextmanager

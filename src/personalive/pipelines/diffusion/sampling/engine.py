@@ -26,7 +26,6 @@ from personalive.pipelines.diffusion.kernels.dispatch import select_operations
 from personalive.pipelines.diffusion.kernels.operations import PLAIN_OPERATIONS
 from personalive.pipelines.diffusion.memory.plan import MemoryPlan, select_plans
 from personalive.pipelines.diffusion.memory.planner import make_plans_for_components
-from personalive.pipelines.diffusion.networks.motion_extractor import HeadMotion
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.diffusion.preprocessing.keypoints import (
     MotionTransfer,
@@ -52,6 +51,8 @@ from personalive.pipelines.diffusion.stages.motion_features import (
 from personalive.pipelines.diffusion.stages.quantization import quantize
 from personalive.pipelines.diffusion.stages.stages import EagerStages, Stages
 from personalive.pipelines.diffusion.tracking.driver_tracker import TrackedFrame
+
+_FIRST, _LAST = slice(0, 1), slice(-1, None)
 
 Trace = Callable[[str, Tensor], None]
 """A function for tests and tools, called with each stage's name and result."""
@@ -244,7 +245,7 @@ class DiffusionEngine:
         reference, before, set_to = each.reference, each.state.driver, each.parameters
         head, tokens = hold_last(features, before)
         calm = smooth(head, before.calm if before else None, set_to.smoothing)
-        first = before.first if before else _select_frame(calm, 0)
+        first = before.first if before else calm.select(_FIRST)
         transfer = MotionTransfer(set_to.pose, set_to.translation, set_to.scale)
         drawn = retarget(reference.head, calm, first, transfer)
         points = transform_keypoints(drawn)
@@ -252,7 +253,7 @@ class DiffusionEngine:
         if before is None:
             steps = self.scheduler.initial_frames
             points = torch.cat(
-                [transform_keypoints(make_transition(reference.head, _select_frame(drawn, 0), steps)), points]
+                [transform_keypoints(make_transition(reference.head, drawn.select(_FIRST), steps)), points]
             )
             motion = torch.cat([interpolate(reference.motion, motion[:1], steps), motion])
         if each.trace:
@@ -262,7 +263,7 @@ class DiffusionEngine:
         return (
             points,
             motion,
-            DriverState(first, _select_frame(head, -1), tokens[-1:], _select_frame(calm, -1)),
+            DriverState(first, head.select(_LAST), tokens[-1:], calm.select(_LAST)),
         )
 
     def _encode_poses(self, points: list[Tensor], traces: list[Trace | None]) -> list[Tensor]:
@@ -326,8 +327,3 @@ def _step_size(parameters: PersonaLiveLoadParameters, plan: MemoryPlan) -> StepS
     chunk, height, width = parameters.temporal_window_size, parameters.height, parameters.width
     decoded = min(plan.frames_at_once or frames_at_once("full", height * width), chunk)
     return StepSize(height, width, chunk * parameters.temporal_adaptive_step, chunk, decoded)
-
-
-def _select_frame(head: HeadMotion, index: int) -> HeadMotion:
-    """Return one of the frames as a batch of one."""
-    return HeadMotion(*(value[index][None] for value in head))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from personalive.pipelines.diffusion.networks.denoising_unet import concat_banks
 from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue
 from personalive.pipelines.diffusion.sampling.reference import FusedReference
 from personalive.pipelines.diffusion.sampling.scheduler import DDIMScheduler
+from personalive.pipelines.diffusion.stages.cuda_graphs import concat_sessions
 from personalive.pipelines.diffusion.stages.stages import Stages, flatten_attention
 
 MIN_KEYFRAME_CHUNK = 9
@@ -130,21 +132,13 @@ def _extend_window(added: WindowInput, scheduler: DDIMScheduler) -> WindowState:
 
 
 def _predict_noise(stages: Stages, windows: list[WindowState], references: list[FusedReference]) -> Tensor:
-    return stages.denoise(
-        _concat_sessions([window.latents for window in windows]),
-        _concat_sessions([window.motion for window in windows]),
-        _concat_sessions([window.pose for window in windows]),
-        [
-            flatten_attention(window.banks, reference.cross_attention)
-            for window, reference in zip(windows, references, strict=True)
-        ],
-    )
-
-
-def _concat_sessions(parts: Sequence[Tensor | None]) -> Tensor:
-    """Concatenate the sessions' tensors; a single one is not copied."""
-    there = [part for part in parts if part is not None]
-    return there[0] if len(there) == 1 else torch.cat(there)
+    parts = [(window.latents, window.motion, window.pose) for window in windows]
+    latents, motion, pose = concat_sessions(cast("list[tuple[Tensor, Tensor, Tensor]]", parts))
+    attention = [
+        flatten_attention(window.banks, reference.cross_attention)
+        for window, reference in zip(windows, references, strict=True)
+    ]
+    return stages.denoise(latents, motion, pose, attention)
 
 
 def _finish_step(

@@ -64,11 +64,13 @@ class GraphedStages:
     @contextmanager
     def raising_out_of_memory(self) -> Iterator[None]:
         """Have stages raise out-of-memory errors within the block, instead of running unrecorded."""
+        for each in self._graphed.values():
+            each.raise_out_of_memory = True
         try:
-            self._set_raise_out_of_memory(True)
             yield
         finally:
-            self._set_raise_out_of_memory(False)
+            for each in self._graphed.values():
+                each.raise_out_of_memory = False
 
     @contextmanager
     def warming_up(self) -> Iterator[None]:
@@ -82,10 +84,6 @@ class GraphedStages:
         finally:
             self._is_warming_up = False
             self._capturer.release_unused()
-
-    def _set_raise_out_of_memory(self, enabled: bool) -> None:
-        for each in self._graphed.values():
-            each.raise_out_of_memory = enabled
 
     def _drop_all_graphs(self) -> bool:
         """Drop every stage's recordings, since their shared memory is freed only when no recording is left."""

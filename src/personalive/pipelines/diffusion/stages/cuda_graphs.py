@@ -189,7 +189,7 @@ class GraphedCallable:
         self, inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]] = ()
     ) -> tuple[Tensor, ...]:
         """Return the function's results without recording it."""
-        return self._function(*inputs, *_concat_residents(resident))
+        return self._function(*inputs, *concat_sessions(resident))
 
     def warm_up(
         self, inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]] = ()
@@ -260,7 +260,7 @@ class GraphedCallable:
         if key not in self._result_shapes:
             self.warm_up(inputs, resident)
         places = self._input_buffers.copy_in(inputs)
-        columns = self._resident_buffers.copy_in(_concat_residents(resident))
+        columns = self._resident_buffers.copy_in(concat_sessions(resident))
         device = inputs[0].device
         # Allocated outside of the recording, since the next one overwrites the memory of this one.
         outputs = [torch.empty_like(each, device=device) for each in self._result_shapes[key]]
@@ -272,11 +272,11 @@ class GraphedCallable:
         return _CapturedGraph(places, columns, outputs, self._capturer.capture(run), [[] for _ in resident])
 
 
-def _concat_residents(resident: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Concatenate each resident tensor over all sessions."""
-    if len(resident) == 1:
-        return list(resident[0])
-    return [torch.cat(column) for column in zip(*resident, strict=True)]
+def concat_sessions(rows: Sequence[Sequence[Tensor]]) -> list[Tensor]:
+    """Concatenate each tensor of the sessions' rows over all sessions; those of a single one are not copied."""
+    if len(rows) == 1:
+        return list(rows[0])
+    return [torch.cat(column) for column in zip(*rows, strict=True)]
 
 
 def _graph_key(inputs: Sequence[Tensor], resident: Sequence[Sequence[Tensor]]) -> _Key:

@@ -32,9 +32,7 @@ class MotionFeatures(NamedTuple):
 
     def select(self, frames: slice) -> MotionFeatures:
         """Return the features of some of the frames."""
-        return MotionFeatures(
-            _select_frames(self.head, frames), self.tokens[frames], self.boxes[frames], self.valid[frames]
-        )
+        return MotionFeatures(self.head.select(frames), *(value[frames] for value in self[1:]))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -67,10 +65,9 @@ def extract_motion_features(components: Components, frames: Tensor, has_face: Te
 
 def repeat_last(driver: DriverState, frames: int) -> MotionFeatures:
     """Return the features of frames without a face, on which a step holds the driver's last motion."""
-    head = HeadMotion(*(value.expand(frames, *value.shape[1:]) for value in driver.head))
     device = driver.tokens.device
     return MotionFeatures(
-        head,
+        driver.head.map(lambda value: value.expand(frames, *value.shape[1:])),
         driver.tokens.expand(frames, -1, -1),
         torch.zeros(frames, 4, dtype=torch.int64, device=device),
         torch.zeros(frames, dtype=torch.bool, device=device),
@@ -88,9 +85,9 @@ def hold_last(features: MotionFeatures, before: DriverState | None) -> tuple[Hea
     if before is None:
         first = torch.where(valid, place, len(valid) + 1).min()
         source = torch.where(source > 0, source, first) - 1
-        return _gather_frames(features.head, source), features.tokens[source]
+        return features.head.select(source), features.tokens[source]
     head = HeadMotion(*(torch.cat(pair) for pair in zip(before.head, features.head, strict=True)))
-    return _gather_frames(head, source), torch.cat([before.tokens, features.tokens])[source]
+    return head.select(source), torch.cat([before.tokens, features.tokens])[source]
 
 
 def smooth(head: HeadMotion, before: HeadMotion | None, smoothing: float) -> HeadMotion:
@@ -113,16 +110,8 @@ def smooth(head: HeadMotion, before: HeadMotion | None, smoothing: float) -> Hea
         )
         return (share[..., None] * values).sum(dim=1).view_as(now)
 
-    past = before if before is not None else _select_frames(head, slice(0, 1))
+    past = before if before is not None else head.select(slice(0, 1))
     angles = {name: mean(getattr(head, name), getattr(past, name)) for name in ("pitch", "yaw", "roll")}
     return head._replace(
         scale=mean(head.scale, past.scale), translation=mean(head.translation, past.translation), **angles
     )
-
-
-def _select_frames(head: HeadMotion, frames: slice) -> HeadMotion:
-    return HeadMotion(*(value[frames] for value in head))
-
-
-def _gather_frames(head: HeadMotion, index: Tensor) -> HeadMotion:
-    return HeadMotion(*(value[index] for value in head))

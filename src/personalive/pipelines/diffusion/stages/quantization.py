@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,7 @@ from personalive.pipelines.diffusion.stages.memory_format import LATENT, StepSiz
 
 _WIDEST = 1280
 """Quantizing only feed-forwards from this width on gives a small error: 55 dB, as against 43 dB for all of them."""
+_CONVOLUTION = "convolution"
 _NORMED, _GATED = 8.0, 2.0
 """Root mean squares of the codes after a norm and after a gate."""
 _SINES = 0.5
@@ -70,6 +71,12 @@ _PARTS: dict[str, frozenset[str]] = {
     "decoder": frozenset({"widest", "feed-forwards", "convolutions", "decoder"}),
     "all": frozenset({"widest", "feed-forwards", "convolutions", "decoder", "projections"}),
 }
+
+
+_Place = tuple[nn.Module, str]
+"""A module, and the attribute of it that holds another."""
+_Pictures = tuple[int, tuple[int, int]]
+"""The number of pictures, and their height and width."""
 
 
 class Float8FeedForward(OperationsModule):
@@ -91,30 +98,57 @@ class Float8FeedForward(OperationsModule):
         return update.add_(total)
 
 
-Norm = TypeVar("Norm", nn.GroupNorm, nn.LayerNorm)
-Given = tuple[int, ...]
+Norm = nn.GroupNorm | nn.LayerNorm
 
 
 @dataclass(frozen=True)
-class _NormLayerPair(Generic[Norm]):
-    """A norm and the layer after it, with functions that run and replace them.
+class _NormLayerPair:
+    """A norm and the layer after it.
 
-    `given`: the shape of the norm's input. `run`: runs a norm and a layer on an input of the norm, on the device;
-    `quantized`: returns the 8-bit versions of both; `install`: puts those in place of the originals.
+    `given`: the shape of the norm's input; `install` puts other modules in place of both; `added`: the mean square
+    of what is added to the norm's output.
     """
 
     kind: str
     norm: Norm
     layer: nn.Module
-    given: Given
-    run: Callable[[Operations, nn.Module, nn.Module, Tensor], object]
-    quantized: Callable[[Norm, nn.Module], tuple[nn.Module, nn.Module]]
+    given: tuple[int, ...]
     install: Callable[[nn.Module, nn.Module], None]
+    added: float = 0.0
 
     @property
     def key(self) -> tuple[Hashable, ...]:
         shapes = tuple(tuple(each.shape) for each in self.layer.parameters() if each.ndim > 1)
         return self.kind, self.given, shapes
+
+    def quantized(self) -> tuple[nn.Module, nn.Module]:
+        """Return the 8-bit versions of both."""
+        norm, layer = self.norm, self.layer
+        gain = power_of_two_gain(norm_output_rms(norm, self.added), _NORMED)
+        if isinstance(norm, nn.LayerNorm):
+            eight: nn.Module = Float8LayerNorm(norm, gain)
+            if isinstance(layer, FeedForward):
+                return eight, Float8FeedForward(layer, norm, gain)
+        else:
+            eight = Float8GroupNorm(norm, gain)
+            if self.kind == _CONVOLUTION:
+                return eight, Float8Convolution(cast("nn.Conv2d", layer), gain)
+        weight, bias = cast("Tensor", layer.weight), cast("Tensor | None", layer.bias)
+        return eight, Float8Linear(weight.flatten(1), bias, gain)
+
+    def run(self, operations: Operations, norm: nn.Module, layer: nn.Module, x: Tensor) -> object:
+        """Run a norm and a layer, these or their 8-bit versions, on an input of the norm, on the device."""
+        if isinstance(norm, nn.LayerNorm):
+            if not isinstance(layer, FeedForward | Float8FeedForward):
+                return layer(operations.layer_norm(x, norm, x).normed)
+            both = operations.layer_norm(x, norm, x, bias=layer.residual_bias)
+            return layer.add_to(both.sum, both.normed)
+        silu = self.kind == _CONVOLUTION
+        normed = operations.group_norm(TensorWithStats(x), cast("nn.GroupNorm", norm), silu=silu)
+        if silu:
+            return operations.conv(normed, cast("nn.Conv2d", layer))
+        tokens = normed.flatten(2).transpose(1, 2)
+        return pointwise(tokens, layer) if isinstance(layer, nn.Conv2d) else layer(tokens)
 
 
 def quantize(
@@ -128,7 +162,7 @@ def quantize(
     size, known = size or StepSize(), dict[tuple[Hashable, ...], bool]()
     for pair in list(_find_pairs(components, _PARTS[layers], size)):
         with _moved_to(pair, components.device) as home:
-            eight = pair.quantized(pair.norm, pair.layer)
+            eight = pair.quantized()
             for each in eight:
                 set_operations(each, operations)
             if pair.key not in known:
@@ -138,7 +172,7 @@ def quantize(
 
 
 @contextmanager
-def _moved_to(pair: _NormLayerPair[Any], device: torch.device) -> Iterator[torch.device]:
+def _moved_to(pair: _NormLayerPair, device: torch.device) -> Iterator[torch.device]:
     """Keep the pair's modules on the device for the time of the block; yields the device they return to.
 
     That is the host for a network that will be streamed.
@@ -155,7 +189,7 @@ def _moved_to(pair: _NormLayerPair[Any], device: torch.device) -> Iterator[torch
 
 
 def _is_faster(
-    pair: _NormLayerPair[Any], operations: Operations, eight: tuple[nn.Module, nn.Module], models: Components
+    pair: _NormLayerPair, operations: Operations, eight: tuple[nn.Module, nn.Module], models: Components
 ) -> bool:
     x = torch.empty(pair.given, dtype=models.dtype, device=models.device)
     if len(pair.given) == 4:
@@ -194,7 +228,7 @@ def require_float8(device: torch.device) -> None:
         raise refusal from None
 
 
-def _find_pairs(models: Components, parts: frozenset[str], size: StepSize) -> Iterator[_NormLayerPair[Any]]:
+def _find_pairs(models: Components, parts: frozenset[str], size: StepSize) -> Iterator[_NormLayerPair]:
     unet = models.denoising_unet
     height, width = size.height // LATENT, size.width // LATENT
     for level, block in levels(unet):
@@ -212,155 +246,77 @@ def _find_pairs(models: Components, parts: frozenset[str], size: StepSize) -> It
             yield from _pairs_of(module, size.decoded, (height << doubled, width << doubled))
 
 
-def _is_selected(pair: _NormLayerPair[Any], parts: frozenset[str]) -> bool:
+def _is_selected(pair: _NormLayerPair, parts: frozenset[str]) -> bool:
     if isinstance(pair.layer, FeedForward):
         return "feed-forwards" in parts or ("widest" in parts and pair.layer.width >= _WIDEST)
-    return ("convolutions" if pair.kind == "convolution" else "projections") in parts
+    return ("convolutions" if pair.kind == _CONVOLUTION else "projections") in parts
 
 
-def _pairs_of(module: nn.Module, frames: int, side: tuple[int, int]) -> Iterator[_NormLayerPair[Any]]:
+def _pairs_of(module: nn.Module, frames: int, side: tuple[int, int]) -> Iterator[_NormLayerPair]:
     """Yield a module's direct pairs, for pictures of that size; those whose widths are not aligned are left out."""
+    pictures = (frames, side)
     if isinstance(module, ResnetBlock):
         for number in ("1", "2"):
-            yield from _convolution_pair(module, f"norm{number}", f"conv{number}", (frames, side))
+            yield from _pair(_CONVOLUTION, (module, f"norm{number}"), (module, f"conv{number}"), pictures)
     elif isinstance(module, SpatialTransformer | StackedTransformer):
-        yield from _projection_pair(module, (frames, side))
+        yield from _pair("projection in", (module, "norm"), (module, "proj_in"), pictures)
     elif isinstance(module, SpatialTransformerBlock):
-        given = (frames, side[0] * side[1])
-        yield from _self_attention_pairs(module, "norm1", module.attn1, given, alone=False)
-        yield from _feed_forward_pairs(module, "norm3", given)
+        yield from _self_attention_pair((module, "norm1"), module.attn1, pictures, alone=False)
+        yield from _pair("feed-forward", (module, "norm3"), (module, "ff"), pictures)
     elif isinstance(module, AttentionStack):
-        given = (frames, side[0] * side[1])
         for index, attention in enumerate(module.attention_blocks):
+            norm = (module.norms, str(index))
             if isinstance(attention, TemporalAttention):
-                yield from _self_attention_pairs(module.norms, str(index), attention, given, alone=True)
+                yield from _self_attention_pair(norm, attention, pictures, alone=True)
             else:
-                yield from _query_pairs(module.norms, str(index), cast("Attention", attention), given)
-        yield from _feed_forward_pairs(module, "ff_norm", given)
+                yield from _pair("query", norm, (attention, "to_q"), pictures)
+        yield from _pair("feed-forward", (module, "ff_norm"), (module, "ff"), pictures)
 
 
-def _convolution_pair(
-    block: ResnetBlock, norm: str, layer: str, pictures: tuple[int, tuple[int, int]]
-) -> Iterator[_NormLayerPair[Any]]:
-    plain, before = getattr(block, layer), getattr(block, norm)
-    if not isinstance(plain, nn.Conv2d) or not _is_aligned(plain.in_channels, plain.out_channels):
+def _pair(kind: str, norm: _Place, layer: _Place, pictures: _Pictures) -> Iterator[_NormLayerPair]:
+    before, plain = getattr(*norm), getattr(*layer)
+
+    def install(its_norm: nn.Module, its_layer: nn.Module) -> None:
+        setattr(*norm, its_norm)
+        setattr(*layer, its_layer)
+
+    if _is_aligned(plain):
+        yield _NormLayerPair(kind, before, plain, _input_shape(before, pictures), install)
+
+
+def _self_attention_pair(
+    norm: _Place, attention: Attention, pictures: _Pictures, *, alone: bool
+) -> Iterator[_NormLayerPair]:
+    if attention.takes_codes or not _is_aligned(attention.to_q):
         return
-
-    def quantized(norm: nn.GroupNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
-        gain = power_of_two_gain(norm_output_rms(norm), _NORMED)
-        return Float8GroupNorm(norm, gain), Float8Convolution(cast("nn.Conv2d", layer), gain)
-
-    def run(operations: Operations, norm: nn.Module, layer: nn.Module, x: Tensor) -> object:
-        normed = operations.group_norm(TensorWithStats(x), cast("nn.GroupNorm", norm), silu=True)
-        return operations.conv(normed, cast("nn.Conv2d", layer))
-
-    given = (pictures[0], plain.in_channels, *pictures[1])
-    yield _NormLayerPair(
-        "convolution", before, plain, given, run, quantized, _make_setter(block, norm, block, layer)
-    )
-
-
-def _projection_pair(
-    transformer: SpatialTransformer | StackedTransformer, pictures: tuple[int, tuple[int, int]]
-) -> Iterator[_NormLayerPair[Any]]:
-    plain, channels = transformer.proj_in, transformer.norm.num_channels
-    if isinstance(plain, Float8Linear) or not _is_aligned(channels):
-        return
-
-    def quantized(norm: nn.GroupNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
-        gain = power_of_two_gain(norm_output_rms(norm), _NORMED)
-        return Float8GroupNorm(norm, gain), _quantize_linear(layer, gain)
-
-    def run(operations: Operations, norm: nn.Module, layer: nn.Module, x: Tensor) -> object:
-        tokens = (
-            operations.group_norm(TensorWithStats(x), cast("nn.GroupNorm", norm)).flatten(2).transpose(1, 2)
-        )
-        return pointwise(tokens, layer) if isinstance(layer, nn.Conv2d) else layer(tokens)
-
-    given = (pictures[0], channels, *pictures[1])
-    install = _make_setter(transformer, "norm", transformer, "proj_in")
-    yield _NormLayerPair("projection in", transformer.norm, plain, given, run, quantized, install)
-
-
-def _query_pairs(
-    norms: nn.Module, name: str, attention: Attention, given: Given
-) -> Iterator[_NormLayerPair[Any]]:
-    plain = attention.to_q
-    if not isinstance(plain, nn.Linear) or not _is_aligned(plain.in_features, plain.out_features):
-        return
-
-    def quantized(norm: nn.LayerNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
-        gain = power_of_two_gain(norm_output_rms(norm), _NORMED)
-        return Float8LayerNorm(norm, gain), _quantize_linear(layer, gain)
-
-    install = _make_setter(norms, name, attention, "to_q")
-    shape = (*given, plain.in_features)
-    yield _NormLayerPair("query", getattr(norms, name), plain, shape, _normed_product, quantized, install)
-
-
-def _self_attention_pairs(
-    norms: nn.Module, name: str, attention: Attention, given: Given, *, alone: bool
-) -> Iterator[_NormLayerPair[Any]]:
-    if attention.takes_codes or not _is_aligned(attention.to_q.in_features, attention.to_q.out_features):
-        return
-    weight = attention.together()
+    before, weight = getattr(*norm), attention.together()
     plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     plain.weight = nn.Parameter(weight, requires_grad=False)
 
-    def quantized(norm: nn.LayerNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
-        gain = power_of_two_gain(norm_output_rms(norm, _SINES if alone else 0.0), _NORMED)
-        return Float8LayerNorm(norm, gain), _quantize_linear(layer, gain)
-
-    def install(norm: nn.Module, layer: nn.Module) -> None:
-        setattr(norms, name, norm)
+    def install(its_norm: nn.Module, layer: nn.Module) -> None:
+        setattr(*norm, its_norm)
         attention.take_codes(cast("Float8Linear", layer), alone=alone)
 
-    shape = (*given, weight.shape[1])
-    yield _NormLayerPair(
-        "self-attention", getattr(norms, name), plain, shape, _normed_product, quantized, install
-    )
+    shape = _input_shape(before, pictures)
+    yield _NormLayerPair("self-attention", before, plain, shape, install, _SINES if alone else 0.0)
 
 
-def _normed_product(operations: Operations, norm: nn.Module, layer: nn.Module, x: Tensor) -> object:
-    return layer(operations.layer_norm(x, cast("nn.LayerNorm", norm), x).normed)
+def _input_shape(norm: Norm, pictures: _Pictures) -> tuple[int, ...]:
+    """Return the shape of a norm's input: pictures, or their pixels as tokens."""
+    frames, (height, width) = pictures
+    if isinstance(norm, nn.GroupNorm):
+        return frames, norm.num_channels, height, width
+    return frames, height * width, *norm.normalized_shape
 
 
-def _feed_forward_pairs(
-    block: SpatialTransformerBlock | AttentionStack, norm: str, given: Given
-) -> Iterator[_NormLayerPair[Any]]:
-    plain = block.ff
-    if not isinstance(plain, FeedForward) or not _is_aligned(plain.width):
-        return
-
-    def quantized(norm: nn.LayerNorm, layer: nn.Module) -> tuple[nn.Module, nn.Module]:
-        gain = power_of_two_gain(norm_output_rms(norm), _NORMED)
-        return Float8LayerNorm(norm, gain), Float8FeedForward(cast("FeedForward", layer), norm, gain)
-
-    def run(operations: Operations, norm: nn.Module, layer: nn.Module, x: Tensor) -> object:
-        network = cast("FeedForward", layer)
-        both = operations.layer_norm(x, cast("nn.LayerNorm", norm), x, bias=network.residual_bias)
-        return network.add_to(both.sum, both.normed)
-
-    install = _make_setter(block, norm, block, "ff")
-    shape = (*given, plain.width)
-    yield _NormLayerPair("feed-forward", getattr(block, norm), plain, shape, run, quantized, install)
-
-
-def _make_setter(
-    norms: nn.Module, norm: str, layers: nn.Module, layer: str
-) -> Callable[[nn.Module, nn.Module], None]:
-    def install(its_norm: nn.Module, its_layer: nn.Module) -> None:
-        setattr(norms, norm, its_norm)
-        setattr(layers, layer, its_layer)
-
-    return install
-
-
-def _quantize_linear(layer: nn.Module, gain: float) -> Float8Linear:
-    """Return the 8-bit version of a linear or a 1×1 convolution."""
-    weight = cast("Tensor", layer.weight)
-    return Float8Linear(weight.flatten(1), cast("Tensor | None", layer.bias), gain)
-
-
-def _is_aligned(*widths: int) -> bool:
+def _is_aligned(layer: nn.Module) -> bool:
+    """Return whether a product of codes can have the layer's widths; False for a layer that takes codes already."""
+    if isinstance(layer, FeedForward):
+        widths = [layer.width]
+    elif isinstance(layer, nn.Conv2d):
+        widths = [layer.in_channels, layer.out_channels]
+    elif isinstance(layer, nn.Linear):
+        widths = [layer.in_features, layer.out_features]
+    else:
+        return False
     return all(width % MULTIPLE == 0 for width in widths)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from personalive.pipelines.diffusion.components import Components
@@ -17,6 +16,7 @@ from personalive.pipelines.diffusion.networks.denoising_unet import Conditioning
 from personalive.pipelines.diffusion.networks.motion_extractor import HeadMotion
 from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue
 from personalive.pipelines.diffusion.preprocessing.pose_image import draw_pose_image
+from personalive.pipelines.diffusion.stages.cuda_graphs import concat_sessions
 from personalive.pipelines.diffusion.stages.frame_decoder import FrameDecoder, to_images
 from personalive.pipelines.diffusion.stages.motion_features import MotionFeatures, extract_motion_features
 
@@ -80,9 +80,7 @@ class EagerStages:
         self, latents: Tensor, motion: Tensor, pose: Tensor, attention: Sequence[Sequence[Tensor]]
     ) -> Tensor:
         """See `Stages`."""
-        return self.denoise_batch(
-            latents, motion, pose, *(_concat_sessions(row) for row in zip(*attention, strict=True))
-        )
+        return self.denoise_batch(latents, motion, pose, *concat_sessions(attention))
 
     def denoise_batch(self, latents: Tensor, motion: Tensor, pose: Tensor, *attention: Tensor) -> Tensor:
         """Predict the noise, given the sessions' attention tensors concatenated along their first axis."""
@@ -115,8 +113,3 @@ def unflatten_features(tensors: Sequence[Tensor]) -> MotionFeatures:
     """Return the features that `flatten_features` turned into these tensors."""
     tokens, boxes, valid = tensors[_HEADS:]
     return MotionFeatures(HeadMotion(*tensors[:_HEADS]), tokens, boxes, valid)
-
-
-def _concat_sessions(row: Sequence[Tensor]) -> Tensor:
-    """Concatenate the sessions' tensors; a single one is not copied."""
-    return row[0] if len(row) == 1 else torch.cat(list(row))

@@ -26,7 +26,7 @@ from personalive.pipelines.diffusion.checkpoints.download.downloader import down
 from personalive.pipelines.diffusion.checkpoints.download.hub import HubClient, RepositoryListing
 from personalive.pipelines.diffusion.checkpoints.download.retry import RetryPolicy
 from personalive.pipelines.diffusion.checkpoints.download.verified_files import VERIFIED_FILES
-from personalive.pipelines.diffusion.checkpoints.loader import load_components
+from personalive.pipelines.diffusion.checkpoints.loader import build_components, prepare_networks
 from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_weights
 from tests.pipelines.diffusion.checkpoints.download.hub_server import (
     COMMIT,
@@ -355,7 +355,10 @@ def test_what_was_downloaded_can_be_loaded(
     shutil.copy(published / layout.MODEL_CONFIG, root)  # the released sizes need none
     download_weights(root, tiny=True)
     assert_complete(root, hub, tiny=True)
-    fetched, original = load_components(root), load_components(published)
+    fetched, original = (
+        build_components(prepare_networks(root)),
+        build_components(prepare_networks(published)),
+    )
     for name, network in original.networks().items():
         stored = network.state_dict()
         for key, value in fetched.networks()[name].state_dict().items():
@@ -379,7 +382,7 @@ def test_the_base_is_fetched_where_the_others_leave_entries_open(
     assert outcome.size == sum((root / name).stat().st_size for name in outcome.fetched)
     assert watcher.notes.count(layout.LICENCES) == 1
     assert "the denoising UNet leaves entries to the base UNet, so that is fetched too" in watcher.notes
-    load_components(root)
+    build_components(prepare_networks(root))
     assert not download_weights(root).asked
     (root / "sd-image-variations-diffusers/unet/diffusion_pytorch_model.bin").unlink()
     assert [item.name for item in plan_download(root).items] == [
