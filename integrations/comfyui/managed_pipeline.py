@@ -1,8 +1,8 @@
 """A pipeline whose memory ComfyUI manages: unloaded when ComfyUI needs its memory, loaded again when it is used.
 
 ComfyUI's `model_management` keeps a list of the models on a device. Before it loads one it unloads others, and the
-page's "Unload models" unloads all. It knows a model by its `ModelPatcher`, of which only what concerns memory applies
-to a pipeline.
+page's "Unload Models" unloads all. It knows a model by its `ModelPatcher`, of which only what concerns memory
+applies to a pipeline.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from comfy import model_management
 from comfy.model_patcher import ModelPatcher
+
 from personalive.pipelines.base import LoadParameters, LoadProgressCallback, Pipeline
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 from personalive.pipelines.registry import AnyPipeline
@@ -32,8 +33,8 @@ _logger = logging.getLogger(__name__)
 def plain_tensors() -> Iterator[None]:
     """Leave inference mode, in which ComfyUI runs nodes.
 
-    A loaded pipeline outlives the node and is used by threads, which are not in that mode and could not write to its
-    tensors.
+    A loaded pipeline outlives the node and is used by threads, which are not in that mode and could not write to
+    its tensors.
     """
     with torch.inference_mode(False), torch.no_grad():
         yield
@@ -51,8 +52,8 @@ class ManagedPipeline:
             device = torch.device(str(requested))
         self.pipeline_class = pipeline_class
         self.parameters = parameters
-        self._holder = _PipelineHolder(pipeline_class, parameters)
-        self._patcher = _PipelinePatcher(self._holder, device, estimate_bytes(parameters, device))
+        self._module = _PipelineModule(pipeline_class, parameters)
+        self._patcher = _PipelinePatcher(self._module, device, estimate_bytes(parameters, device))
 
     def load(self) -> Pipeline[Any, Any]:
         """Return the loaded pipeline; load it first if ComfyUI has unloaded it.
@@ -61,16 +62,16 @@ class ManagedPipeline:
         """
         with plain_tensors():
             model_management.load_models_gpu([self._patcher])
-            return self._holder.load()
+            return self._module.load()
 
     @property
     def loaded(self) -> bool:
         """Whether the pipeline is loaded now."""
-        return self._holder.pipeline is not None
+        return self._module.pipeline is not None
 
 
-class _PipelineHolder(torch.nn.Module):
-    """The module that ComfyUI believes to load: holds the pipeline while it is loaded."""
+class _PipelineModule(torch.nn.Module):
+    """The module that ComfyUI loads and unloads: it has the pipeline while that is loaded, and no tensors."""
 
     def __init__(self, pipeline_class: AnyPipeline, parameters: LoadParameters) -> None:
         super().__init__()
@@ -98,10 +99,10 @@ class _PipelineHolder(torch.nn.Module):
 class _PipelinePatcher(ModelPatcher):
     """The pipeline as `model_management` sees it: a model that is loaded as a whole or not at all."""
 
-    model: _PipelineHolder
+    model: _PipelineModule
 
-    def __init__(self, holder: _PipelineHolder, device: torch.device, size: int) -> None:
-        super().__init__(holder, load_device=device, offload_device=torch.device("cpu"), size=size)
+    def __init__(self, module: _PipelineModule, device: torch.device, size: int) -> None:
+        super().__init__(module, load_device=device, offload_device=torch.device("cpu"), size=size)
 
     def loaded_size(self) -> int:
         return self.model_size() if self.model.pipeline is not None else 0

@@ -6,17 +6,17 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from personalive.errors import InputError, PersonaLiveError
+
+from personalive.errors import InputError
 from personalive.jobs.motion import iter_motion_frames
 from personalive.jobs.reference_image import crop_to_face, detect_reference, fit_whole_image
 from personalive.jobs.session_runner import prefetch_frames, run_session
 from personalive.media import Image, VideoFrame
 from personalive.pipelines import registry
 from personalive.pipelines.base import Pipeline, RunParameters, Session
-from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
 from personalive.pipelines.parameters import build_parameters
 from personalive.pipelines.registry import AnyPipeline
@@ -25,6 +25,9 @@ from .managed_pipeline import ManagedPipeline, plain_tensors
 from .progress import FrameProgress
 from .schema_inputs import InputSpec, build_inputs, read_inputs
 from .tensors import FrameCollector, check_images, iter_video_frames, to_portrait
+
+if TYPE_CHECKING:
+    from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
 
 CATEGORY = "PersonaLive"
 PIPELINE, REFERENCE, MOTION, PARAMETERS = (
@@ -73,18 +76,8 @@ def make_loader(pipeline: AnyPipeline) -> type:
         FUNCTION: ClassVar[str] = "load"
 
         @classmethod
-        def INPUT_TYPES(cls) -> Inputs:  # noqa: N802 - ComfyUI's name
+        def INPUT_TYPES(cls) -> Inputs:
             return {"required": {**build_inputs(pipeline.load_parameters, {_SESSION_INPUT})}}
-
-        @classmethod
-        def VALIDATE_INPUTS(cls, **values: object) -> str | Literal[True]:  # noqa: N802
-            try:
-                given = read_inputs(pipeline.load_parameters, values)
-                build_parameters(pipeline.load_parameters, given)
-                registry.choose_pipeline(pipeline.info.id, given)
-            except PersonaLiveError as error:
-                return str(error)
-            return True
 
         def load(self, **values: object) -> tuple[ManagedPipeline]:
             given = read_inputs(pipeline.load_parameters, values)
@@ -107,7 +100,7 @@ def make_parameters(pipeline: AnyPipeline) -> type:
         FUNCTION: ClassVar[str] = "build"
 
         @classmethod
-        def INPUT_TYPES(cls) -> Inputs:  # noqa: N802
+        def INPUT_TYPES(cls) -> Inputs:
             return {"required": {**build_inputs(pipeline.run_parameters)}}
 
         def build(self, **values: object) -> tuple[RunParameters]:
@@ -127,8 +120,10 @@ class FuseReference:
     FUNCTION = "fuse"
 
     @classmethod
-    def INPUT_TYPES(cls) -> Inputs:  # noqa: N802
-        crop = "Cut the picture to head and shoulders. Otherwise as much of it is taken as the frames' shape allows."
+    def INPUT_TYPES(cls) -> Inputs:
+        crop = (
+            "Cut the picture to head and shoulders; otherwise take as much of it as the frames' shape allows."
+        )
         return {
             "required": {
                 "pipeline": (PIPELINE,),
@@ -170,7 +165,7 @@ class ExtractMotion:
     FUNCTION = "extract"
 
     @classmethod
-    def INPUT_TYPES(cls) -> Inputs:  # noqa: N802
+    def INPUT_TYPES(cls) -> Inputs:
         return {"required": {"pipeline": (PIPELINE,), **_clip_inputs()}}
 
     def extract(self, pipeline: ManagedPipeline, images: torch.Tensor, fps: float) -> tuple[DrivingMotion]:
@@ -192,7 +187,7 @@ class Animate:
     FUNCTION = "animate"
 
     @classmethod
-    def INPUT_TYPES(cls) -> Inputs:  # noqa: N802
+    def INPUT_TYPES(cls) -> Inputs:
         return _animate_inputs(_clip_inputs())
 
     def animate(
@@ -231,7 +226,7 @@ class AnimateMotion:
     FUNCTION = "animate"
 
     @classmethod
-    def INPUT_TYPES(cls) -> Inputs:  # noqa: N802
+    def INPUT_TYPES(cls) -> Inputs:
         return _animate_inputs({"motion": (MOTION,)})
 
     def animate(

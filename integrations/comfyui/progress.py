@@ -20,6 +20,8 @@ class LoadProgress:
         self._bar = ProgressBar(_PERCENT)
 
     def __call__(self, stage: str, done: float) -> None:
+        """Show that the share `done` of the whole, 0…1, is done."""
+        del stage
         throw_exception_if_processing_interrupted()
         self._bar.update_absolute(round(done * _PERCENT))
 

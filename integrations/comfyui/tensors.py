@@ -1,7 +1,7 @@
 """Conversion between ComfyUI's images and the package's frames.
 
-ComfyUI's IMAGE is a float tensor (frames, height, width, channels), 0…1, its MASK (frames, height, width), where 1 is
-transparent. The package's frames are uint8 RGB (height, width, 3).
+ComfyUI's IMAGE is a float tensor (frames, height, width, channels), 0…1; its MASK is (frames, height, width), and 1
+is transparent. The package's frames are uint8 RGB (height, width, 3).
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
+
 from personalive.errors import InputError
 from personalive.media import Image, VideoFrame
 from personalive.media.frame_shape import check_shape
-from torch import Tensor
 
 _RGBA_CHANNELS = 4
 
