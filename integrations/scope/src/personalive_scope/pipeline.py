@@ -59,8 +59,8 @@ class AnimatingPipeline(ScopePipeline):
     def __call__(self, **values: Any) -> dict[str, Any]:
         """Animate the next frames.
 
-        `video`: a chunk of them. Without a portrait there is no output. What is wrong with a portrait or a parameter
-        is logged once, and the one before stays: Scope calls again with the same values for every chunk.
+        `video`: a chunk of them. Without a portrait there is no output. What is wrong with a portrait or a
+        parameter is logged once, and the one before stays: Scope calls with the same values for every chunk.
         """
         if values.get("init_cache") and self._session is not None:
             self._session.reset()
