@@ -110,13 +110,9 @@ def test_errors_are_sentences(
 
 @pytest.mark.slow
 def test_a_motion_gives_the_frames_of_its_clip(
-    comfy: Any, portrait_tensor: torch.Tensor, clip_tensor: torch.Tensor, tmp_path: Path
+    comfy: Any, portrait_tensor: torch.Tensor, clip_tensor: torch.Tensor, test_weights: Path
 ) -> None:
-    from personalive.pipelines.diffusion.checkpoints.random_weights import write_random_weights
-
-    weights = tmp_path / "weights"
-    write_random_weights(weights)
-    given = {"weights": str(weights), "width": 64, "height": 64, "device": "cpu", "latency": "lowest"}
+    given = {"weights": str(test_weights), "width": 64, "height": 64, "device": "cpu", "latency": "lowest"}
     pipeline = run(comfy, "PersonaLiveLoad_personalive", **given)[0]
     reference, _ = run(comfy, "PersonaLiveFuseReference", pipeline=pipeline, image=portrait_tensor, crop=True)
     # Five frames, so that the last chunk of four is filled up.

@@ -64,6 +64,7 @@ class AnimatingPipeline(ScopePipeline):
         """
         if values.get("init_cache") and self._session is not None:
             self._session.reset()
+            self._clock = Clock()
         self._choose_reference(values.get(REFERENCE_FIELD))
         video = values.get("video")
         if self._reference is None or not video:
