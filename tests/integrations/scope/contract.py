@@ -1,4 +1,4 @@
-"""What Scope publishes of its plugin interface, restated: docs/plugins.md and docs/architecture of its repository.
+"""What Scope publishes of its plugin interface, restated from its guides of plugins and of pipelines.
 
 Scope itself needs an NVIDIA GPU's libraries and Python 3.12. `modules()` returns stand-ins for the modules that a
 plugin imports, with what the documents promise of them and nothing else.

@@ -83,6 +83,11 @@ class AnimatingPipeline(ScopePipeline):
             self._session = None
         self._pipeline.close()
 
+    def __del__(self) -> None:
+        # Scope unloads a pipeline by dropping it.
+        if hasattr(self, "_pipeline"):
+            self.shutdown()
+
     def _describe(self, chunk: AnimatedChunk) -> dict[str, Any]:
         kept = np.array([state is not FrameState.TRANSITION for state in chunk.states], bool)
         if not kept.any():
