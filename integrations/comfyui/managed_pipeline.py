@@ -108,7 +108,8 @@ class _PipelinePatcher(ModelPatcher):
         return self.model_size() if self.model.pipeline is not None else 0
 
     def current_loaded_device(self) -> torch.device:
-        return self.load_device if self.model.pipeline is not None else self.offload_device
+        loaded: torch.device = self.load_device if self.model.pipeline is not None else self.offload_device
+        return loaded
 
     def partially_load(self, device_to: torch.device, extra_memory: float = 0, **options: Any) -> int:
         del device_to, extra_memory, options
