@@ -37,8 +37,9 @@ PIPELINE, REFERENCE, MOTION, PARAMETERS = (
     "PERSONALIVE_PARAMETERS",
 )
 _PREFETCHED_FRAMES = 8
-_SESSION_INPUT = "seed"
-"""The load parameter that a session may replace, so that the animating nodes have it."""
+_SEED = "seed"
+_NOT_LOADED_WITH = frozenset({_SEED, "batch_sessions"})
+"""Load parameters that a loader has no input for: animating nodes have the seed, and one session runs at a time."""
 
 Inputs = dict[str, dict[str, InputSpec | tuple[str]]]
 _logger = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def make_loader(pipeline: AnyPipeline) -> type:
 
         @classmethod
         def INPUT_TYPES(cls) -> Inputs:
-            return {"required": {**build_inputs(pipeline.load_parameters, {_SESSION_INPUT})}}
+            return {"required": {**build_inputs(pipeline.load_parameters, _NOT_LOADED_WITH)}}
 
         def load(self, **values: object) -> tuple[ManagedPipeline]:
             given = read_inputs(pipeline.load_parameters, values)
@@ -260,7 +261,7 @@ def _clip_inputs() -> dict[str, InputSpec | tuple[str]]:
 
 
 def _animate_inputs(driver: dict[str, InputSpec | tuple[str]]) -> Inputs:
-    seed = build_inputs(registry.get_pipeline(registry.FALLBACK).load_parameters)[_SESSION_INPUT]
+    seed = build_inputs(registry.get_pipeline(registry.FALLBACK).load_parameters)[_SEED]
     parameters = "From the Parameters node of the same pipeline; without it, the defaults."
     return {
         "required": {

@@ -31,7 +31,7 @@ def run(comfy: Any, name: str, **inputs: Any) -> Any:
 def test_every_pipeline_has_a_loader_and_parameters(comfy: Any) -> None:
     for name, pipeline in registry.all_pipelines().items():
         inputs = comfy.get_node_info(f"PersonaLiveLoad_{name}")["input_types"]["required"]
-        assert set(inputs) == set(pipeline.load_parameters.model_fields) - {"seed"}
+        assert set(inputs) == set(pipeline.load_parameters.model_fields) - {"seed", "batch_sessions"}
         inputs = comfy.get_node_info(f"PersonaLiveParameters_{name}")["input_types"]["required"]
         assert list(inputs) == list(pipeline.run_parameters.model_fields)
 
