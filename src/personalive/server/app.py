@@ -22,6 +22,7 @@ from personalive.server.routes import (
     reference,
     sessions,
     webrtc,
+    websocket,
     whip,
 )
 from personalive.server.server import Server
@@ -41,6 +42,7 @@ _ROUTERS = tuple(
         models,
         reference,
         webrtc,
+        websocket,
         whip,
         sessions,
         recordings,
