@@ -255,7 +255,7 @@ class WebSocketConnection:
         if encoded is None:
             self._wants_keyframe = self._wants_keyframe or keyframe
             return
-        self._flow.on_sent(timestamp, time.monotonic())
+        self._flow.on_sent(timestamp, len(encoded.data), time.monotonic())
         message = MediaMessage(MediaKind.VIDEO, timestamp, encoded.data, encoded.is_keyframe)
         await self._send(message.pack())
 

@@ -2,13 +2,16 @@
 
 A proxy, an SSH tunnel and the operating system each buffer what is written, so the socket's own buffer says little
 about what the client has. The client acknowledges each frame that it has shown. The time from sending a frame to
-its acknowledgement, less the least such time of the last seconds, is spent in queues.
+its acknowledgement, less the least such time of the last seconds, is spent in queues. Until the first acknowledgement
+comes back, what is in flight is bounded by the rate at which frames arrived lately, as in BBR
+(https://dl.acm.org/doi/10.1145/3012426.3022184).
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
+from dataclasses import dataclass
 
 MIN_BITRATE, START_BITRATE, MAX_BITRATE = 100_000, 1_000_000, 3_000_000
 """Bits per second."""
@@ -17,6 +20,7 @@ _MAX_QUEUE_S = 0.1
 _LONG_QUEUE_S = 0.05
 """Seconds in queues above which the bitrate does not grow."""
 _MIN_ROUND_TRIP_WINDOW_S = 20.0
+_MAX_RATE_WINDOW_S = 10.0
 _DECREASE, _INCREASE = 0.75, 1.25
 _DECREASE_INTERVAL_S, _INCREASE_INTERVAL_S = 1.0, 4.0
 _MAX_SKIPPED_SHARE = 0.1
@@ -25,12 +29,25 @@ _MIN_FRAMES = 5
 _MAX_UNACKNOWLEDGED = 64
 
 
+@dataclass(frozen=True, slots=True)
+class _FrameInFlight:
+    """A frame of `bits`, and how many bits had arrived by which time when it was sent."""
+
+    sent_at: float
+    bits: int
+    arrived_bits: int
+    arrived_at: float
+
+
 class FlowControl:
     """The frames in flight to one receiver. All times are in seconds of one monotonic clock."""
 
     def __init__(self) -> None:
         self.bitrate = START_BITRATE
-        self._in_flight: OrderedDict[int, float] = OrderedDict()
+        self._in_flight: OrderedDict[int, _FrameInFlight] = OrderedDict()
+        self._arrived_bits = self._bits_in_flight = 0
+        self._arrived_at = 0.0
+        self._rates: deque[tuple[float, float]] = deque()  # decreasing, so that the first is the largest
         self._round_trips: deque[tuple[float, float]] = deque()  # increasing, so that the first is the least
         self._queued = 0.0
         self._sent = self._skipped = 0
@@ -45,7 +62,7 @@ class FlowControl:
 
     def get_unacknowledged_s(self, now: float) -> float:
         """Return the seconds for which the oldest frame in flight has been there; 0 where there is none."""
-        return now - next(iter(self._in_flight.values())) if self._in_flight else 0.0
+        return now - next(iter(self._in_flight.values())).sent_at if self._in_flight else 0.0
 
     def may_send(self, now: float) -> bool:
         """Return whether a frame may be sent now. If not, leave it out before it is encoded; this counts it."""
@@ -63,27 +80,44 @@ class FlowControl:
             return True
         # The first frame is a keyframe, and how long the way is is not known yet.
         most = 0.0 if self.round_trip is None else self.round_trip + _MAX_QUEUE_S
-        if len(self._in_flight) >= _MAX_UNACKNOWLEDGED or self.get_unacknowledged_s(now) > most:
+        rate = self._rates[0][1] if self._rates else 0.0
+        is_full = self._bits_in_flight > most * max(rate, MIN_BITRATE)
+        if is_full or len(self._in_flight) >= _MAX_UNACKNOWLEDGED or self.get_unacknowledged_s(now) > most:
             # Until all queues are empty: the next frame then measures the way without them. Otherwise queues that
             # never empty would be taken for a part of the way, and grow.
             self._is_draining = True
         return not self._is_draining
 
-    def on_sent(self, timestamp: int, now: float) -> None:
-        """Note that a frame was written to the socket."""
-        self._in_flight[timestamp] = now
+    def on_sent(self, timestamp: int, size: int, now: float) -> None:
+        """Note that a frame of `size` bytes is written to the socket."""
+        if not self._in_flight:
+            self._arrived_at = now
+        self._in_flight[timestamp] = _FrameInFlight(now, 8 * size, self._arrived_bits, self._arrived_at)
+        self._bits_in_flight += 8 * size
 
     def on_acknowledged(self, timestamp: int, now: float) -> bool:
         """Note that a frame, and those before it, arrived. Return False where that frame is not in flight."""
-        sent_at = self._in_flight.get(timestamp)
-        if sent_at is None:
+        frame = self._in_flight.get(timestamp)
+        if frame is None:
             return False
         while self._in_flight and next(iter(self._in_flight)) <= timestamp:
-            self._in_flight.popitem(last=False)
-        self._observe(now - sent_at, now)
+            _, arrived = self._in_flight.popitem(last=False)
+            self._arrived_bits += arrived.bits
+            self._bits_in_flight -= arrived.bits
+        self._arrived_at = now
+        self._observe_round_trip(now - frame.sent_at, now)
+        if now > frame.arrived_at:
+            self._observe_rate((self._arrived_bits - frame.arrived_bits) / (now - frame.arrived_at), now)
         return True
 
-    def _observe(self, round_trip: float, now: float) -> None:
+    def _observe_rate(self, rate: float, now: float) -> None:
+        while self._rates and self._rates[-1][1] <= rate:
+            self._rates.pop()
+        self._rates.append((now, rate))
+        while self._rates[0][0] < now - _MAX_RATE_WINDOW_S:
+            self._rates.popleft()
+
+    def _observe_round_trip(self, round_trip: float, now: float) -> None:
         while self._round_trips and self._round_trips[-1][1] >= round_trip:
             self._round_trips.pop()
         self._round_trips.append((now, round_trip))

@@ -171,7 +171,7 @@ export class WebSocketCall {
     const { byteLength, timestamp } = chunk;
     const frame = { byteLength, isKeyframe: chunk.type === "key", copyTo: (/** @type {Uint8Array} */ to) => chunk.copyTo(to) };
     this.#socket.send(packMessage(KINDS.video, timestamp, frame));
-    this.#flow.sent(timestamp, performance.now());
+    this.#flow.sent(timestamp, byteLength, performance.now());
     this.#framesSent++;
   }
 
