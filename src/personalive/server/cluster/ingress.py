@@ -11,12 +11,12 @@ import personalive
 from personalive.server import errors, middleware
 from personalive.server.app import create_app
 from personalive.server.cluster.dependencies import IngressDependencies
-from personalive.server.cluster.routes import health, pipeline, proxy, reference, sessions
+from personalive.server.cluster.routes import health, pipeline, proxy, reference, sessions, websocket
 from personalive.server.routes import page
 from personalive.server.settings import Settings
 from personalive.server.static_files import load_assets as page_files
 
-ROUTE_MODULES = (health, pipeline, reference, sessions, page, proxy)
+ROUTE_MODULES = (health, pipeline, reference, sessions, websocket, page, proxy)
 """The last module takes every path that the others do not."""
 
 

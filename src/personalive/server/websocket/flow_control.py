@@ -2,8 +2,8 @@
 
 A proxy, an SSH tunnel and the operating system each buffer what is written, so the socket's own buffer says little
 about what the client has. The client acknowledges each frame that it has shown. The time from sending a frame to
-its acknowledgement, less the least such time of the last seconds, is spent in queues. Until the first acknowledgement
-comes back, what is in flight is bounded by the rate at which frames arrived lately, as in BBR
+its acknowledgement, less the least such time of the last seconds, is spent in queues. Since that is known a round
+trip later only, what is in flight is bounded by the rate at which frames arrived lately too, as in BBR
 (https://dl.acm.org/doi/10.1145/3012426.3022184).
 """
 
