@@ -13,6 +13,7 @@ from tests.server.running import RunningServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+KEY = "open-sesame"
 BLOCK_WEBRTC = "RTCPeerConnection.prototype.setRemoteDescription = async () => {};"
 """As where UDP does not get through: an answer comes, and no connection."""
 NO_TRACK_PROCESSING = "delete window.MediaStreamTrackProcessor; delete window.MediaStreamTrackGenerator;"
@@ -43,7 +44,7 @@ def begin(visit: Visit, *scripts: str, transport: str = "automatic") -> None:
 
 def test_webrtc_is_used_where_it_gets_through(live: Visit) -> None:
     expect(live.page.locator("#transport-used")).to_have_text("Connected by WebRTC.")
-    assert not any("/websocket" in url for url in live.requests)
+    assert not any("/api/v1/websocket" in url for url in live.requests)
     assert live.errors == []
 
 
@@ -112,14 +113,14 @@ def test_a_lost_websocket_is_opened_again(again: Visit, server: RunningServer) -
 
 
 def test_a_key_is_used_for_the_websocket_too(browser: Browser) -> None:
-    with running({"api_key": "secret"}) as server:
-        server.identify("secret")
+    with running({"api_key": KEY}) as server:
+        server.identify(KEY)
         server.load("preview")
         with visiting(browser, server.url) as visit:
-            visit.page.get_by_label("API key").fill("secret")
+            visit.page.get_by_label("API key").fill(KEY)
             visit.page.get_by_role("button", name="Continue").click()
             visit.page.select_option("#transport", "websocket")
             visit.start()
             visit.wait_until_live()
             expect(visit.page.locator("#transport-used")).to_have_text("Connected by WebSocket.")
-            assert "secret" not in server.log
+            assert KEY not in server.log
