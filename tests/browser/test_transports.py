@@ -19,6 +19,12 @@ BLOCK_WEBRTC = "RTCPeerConnection.prototype.setRemoteDescription = async () => {
 NO_TRACK_PROCESSING = "delete window.MediaStreamTrackProcessor; delete window.MediaStreamTrackGenerator;"
 """As Firefox and Safari are."""
 NO_WEB_CODECS = "delete window.VideoEncoder;"
+BREAK_DECODER = """window.decoded = 0;
+const decode = VideoDecoder.prototype.decode;
+VideoDecoder.prototype.decode = function (chunk) {
+  if (++window.decoded % 40 === 0) this.close();
+  else decode.call(this, chunk);
+};"""
 BLOCK_WEBSOCKET = """window.WebSocket = class {
   constructor() { setTimeout(() => this.onclose(), 50); }
   close() {}
@@ -77,6 +83,14 @@ def test_browsers_without_track_processing(again: Visit) -> None:
     begin(again, NO_TRACK_PROCESSING, transport="websocket")
     again.wait_until_live()
     again.told("Following the face")
+    assert again.is_moving()
+    assert again.errors == []
+
+
+def test_a_decoder_that_breaks_down_is_replaced(again: Visit) -> None:
+    begin(again, BREAK_DECODER, transport="websocket")
+    again.wait_until_live()
+    wait_for(lambda: again.page.evaluate("window.decoded") > 100, 30)
     assert again.is_moving()
     assert again.errors == []
 

@@ -91,7 +91,7 @@ export class AnimatedDecoder {
   decode({ isKeyframe, timestamp, payload }) {
     if (this.#decoder === null || this.#decoder.state === "closed") {
       if (!isKeyframe) return this.onKeyframeNeeded();
-      this.#decoder = new VideoDecoder({ output: this.onFrame, error: () => {} });
+      this.#decoder = new VideoDecoder({ output: this.onFrame, error: () => this.onKeyframeNeeded() });
       this.#decoder.configure(decoderConfig(this.codec));
     }
     this.#decoder.decode(new EncodedVideoChunk({ type: isKeyframe ? "key" : "delta", timestamp, data: payload }));

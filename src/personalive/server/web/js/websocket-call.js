@@ -36,6 +36,8 @@ export class WebSocketCall {
   /** @type {string[]} */ #unsent = [];
   #over = false;
   #framesSent = 0;
+  /** The timestamp of the last frame that came. */
+  #received = 0;
   /** When a keyframe was asked for. */
   #requestedAt = -Infinity;
   #flow = new FlowControl();
@@ -152,8 +154,10 @@ export class WebSocketCall {
     this.#listen();
     if (typeof data === "string") return this.heard.message(JSON.parse(data));
     const message = parseMessage(data);
-    if (message.kind === KINDS.video) this.#decoder?.decode(message);
-    else if (message.kind === KINDS.acknowledgement) this.#flow.acknowledged(message.timestamp, performance.now());
+    if (message.kind === KINDS.video) {
+      this.#received = message.timestamp;
+      this.#decoder?.decode(message);
+    } else if (message.kind === KINDS.acknowledgement) this.#flow.acknowledged(message.timestamp, performance.now());
     else if (message.kind === KINDS.keyframeRequest) this.#encoder?.requestKeyframe();
   }
 
@@ -183,7 +187,9 @@ export class WebSocketCall {
     this.#sendHeader(KINDS.acknowledgement, timestamp);
   }
 
+  /** None of the frames until now will be shown, so they must not count as being on their way. */
   #requestKeyframe() {
+    this.#sendHeader(KINDS.acknowledgement, this.#received);
     const now = performance.now();
     if (now - this.#requestedAt < KEYFRAME_EVERY_MS) return;
     this.#requestedAt = now;
