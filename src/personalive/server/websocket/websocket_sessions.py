@@ -22,7 +22,7 @@ TOKEN_PREFIX = "token."
 
 
 @dataclass(frozen=True, slots=True)
-class OpenedSession:
+class SessionOffer:
     """A session that waits for its WebSocket, or has it."""
 
     session: ServerSession
@@ -37,12 +37,12 @@ class WebSocketSessions:
 
     def __init__(self, signaling: Signaling) -> None:
         self._signaling = signaling
-        self._opened: dict[str, OpenedSession] = {}
+        self._opened: dict[str, SessionOffer] = {}
         self.codecs = check_codecs()
 
     async def open(
         self, parameters: Mapping[str, object], driving_codec: VideoCodec, animated_codec: VideoCodec
-    ) -> OpenedSession:
+    ) -> SessionOffer:
         """Open a session, which ends if its WebSocket does not come in time.
 
         `parameters` and errors are those of `Signaling.answer_offer`; an unavailable codec is a `BadRequestError`.
@@ -51,7 +51,7 @@ class WebSocketSessions:
             if codec not in self.codecs:
                 raise BadRequestError(f"{codec} is not available here: offer {' or '.join(self.codecs)}.")
         session = await self._signaling.open_session(parameters)
-        opened = self._opened[session.id] = OpenedSession(session, driving_codec, animated_codec)
+        opened = self._opened[session.id] = SessionOffer(session, driving_codec, animated_codec)
         session.on_end.append(self._on_session_end)
         self._signaling.watch_session(session, opened.connected)
         return opened
