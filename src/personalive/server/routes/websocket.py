@@ -50,7 +50,7 @@ class WebSocketAnswer(BaseModel):
 
 @router.get("")
 async def websocket_info(server: ServerDep) -> WebSocketInfo:
-    """Return what a WebSocket may carry; 404 where the server offers WebRTC only."""
+    """Return what a WebSocket of this server may carry."""
     return WebSocketInfo.model_validate({"codecs": list(server.websockets.codecs)})
 
 
