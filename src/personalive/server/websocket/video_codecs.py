@@ -59,7 +59,8 @@ class VideoDecoder:
             frames = []
         frame = frames[-1] if frames else None
         if frame is None:
-            return self._on_failure()
+            self._on_failure()
+            return None
         if frame.width * frame.height > MAX_PIXELS:
             raise UndecodableVideoError(f"Driving frames may have {MAX_PIXELS} pixels at most.")
         self._failures = 0
