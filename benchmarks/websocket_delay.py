@@ -123,7 +123,7 @@ def describe(delays: Sequence[float], seconds: float) -> str:
     if not delays:
         return "no frames were recognized"
     return (
-        f"p50 {1000 * statistics.median(delays):.0f} ms, p95 {1000 * quantile(delays, 0.95):.0f} ms, "
+        f"p50 {1000 * statistics.median(delays):.0f} ms, p95 {1000 * quantile(list(delays), 0.95):.0f} ms, "
         f"{len(delays) / seconds:.1f} frames/s"
     )
 
