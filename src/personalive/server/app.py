@@ -32,7 +32,8 @@ from personalive.server.static_files import load_assets as page_files
 _DESCRIPTION = """Animate a portrait with the expressions and head motion of a live video.
 
 Load a pipeline, post a portrait, open a session by WebRTC, or by a WebSocket where UDP does not get through: see
-`/api/v1/pipeline/load`, `/api/v1/personalive/reference`, `/api/v1/webrtc/offer` and `/api/v1/websocket/offer`. Errors are `{"detail": …}`."""
+`/api/v1/pipeline/load`, `/api/v1/personalive/reference`, `/api/v1/webrtc/offer` and
+`/api/v1/websocket/offer`. Errors are `{"detail": …}`."""
 
 _ROUTERS = tuple(
     part.router

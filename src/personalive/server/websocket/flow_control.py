@@ -1,4 +1,4 @@
-"""How much may be in flight: frames that were sent and not acknowledged bound the delay, through any buffers between.
+"""How much may be in flight: frames that were sent and not acknowledged bound the delay through any buffers.
 
 A proxy, an SSH tunnel and the operating system each buffer what is written, so the socket's own buffer says little
 about what the client has. The client acknowledges each frame that it has shown. The time from sending a frame to

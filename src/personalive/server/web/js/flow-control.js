@@ -1,5 +1,5 @@
 /**
- * @file How much may be in flight: frames that were sent and not acknowledged bound the delay, through any buffers between.
+ * @file How much may be in flight: frames that were sent and not acknowledged bound the delay through any buffers.
  * `server/websocket/flow_control.py` does the same on the way back, and says why.
  */
 
