@@ -141,7 +141,8 @@ class WebSocketClient:
                 grey = np.ascontiguousarray(frame.reformat(format="gray8").to_ndarray())
                 self.seen.append(barcode.read(np.asarray(grey, np.uint8)))
             if self.acknowledges:
-                await self.socket.send(MediaMessage(MediaKind.ACKNOWLEDGEMENT, message.timestamp).pack())
+                with contextlib.suppress(ConnectionClosed):  # messages before the end may still be there
+                    await self.socket.send(MediaMessage(MediaKind.ACKNOWLEDGEMENT, message.timestamp).pack())
 
     async def __aenter__(self) -> Self:
         return self
