@@ -37,6 +37,7 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         self._limiter = limiter
         self._task_queue = task_queue
         self._unparsed = bytearray()
+        self._fragments = 0
         self._write_timer: asyncio.TimerHandle | None = None
 
     # -- what the connection limiter calls
@@ -100,10 +101,21 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.close":
             self.loop.call_later(_UNREAD_TIMEOUT_S, self.transport.abort)
 
+    def handle_text(self, event: Frame) -> None:
+        """Take a message, or its first fragment."""
+        self._fragments = 0
+        super().handle_text(event)
+
+    def handle_bytes(self, event: Frame) -> None:
+        """Take a message, or its first fragment."""
+        self._fragments = 0
+        super().handle_bytes(event)
+
     def handle_cont(self, event: Frame) -> None:
-        """Take a fragment of a message."""
+        """Take a further fragment of a message."""
         super().handle_cont(event)
-        if len(self.frames) > _MAX_FRAGMENTS:
+        self._fragments += 1
+        if self._fragments > _MAX_FRAGMENTS and not self.close_sent:
             self.conn.fail(1008, f"A message may have {_MAX_FRAGMENTS} fragments.")
             self.handle_parser_exception()
 

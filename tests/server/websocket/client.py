@@ -58,11 +58,11 @@ class WebSocketClient:
 
     @property
     def close_code(self) -> int | None:
-        return self.socket.close_code
+        return self.socket.protocol.close_code
 
     @property
     def close_reason(self) -> str | None:
-        return self.socket.close_reason
+        return self.socket.protocol.close_reason
 
     async def offer(self, **changes: Any) -> httpx.Response:
         """Open a session, if the server lets it."""
