@@ -15,7 +15,7 @@ from personalive.media import MAX_IMAGE_BYTES
 from tests.server.camera import Camera
 from tests.server.client import PORTRAIT, Client, streaming
 from tests.server.cluster.crowd import Crowd, owner
-from tests.server.cluster.local import Nodes, cluster, give_reference, replicas, served, wait_for
+from tests.server.cluster.local import Nodes, cluster, give_reference, replicas, served, serving, wait_for
 from tests.server.running import RunningServer
 from tests.server.test_first_stream import assert_animated, load_request, shown_by_client
 from tests.server.webrtc.test_signaling import accept, offered
@@ -58,7 +58,8 @@ def test_a_websocket_reaches_its_session_s_replica(server: RunningServer) -> Non
                 await client.stream(20)
                 await client.until(lambda client=client: len(client.seen) >= 5, "frames")
                 await client.until(lambda client=client: client.acknowledged, "acknowledgements")
-            assert owner(one.id) != owner(two.id)
+            assert {each["id"] for each in server.sessions()} == {one.id, two.id}
+            assert {owner(one.id), owner(two.id)} <= serving(server)
             gone = httpx.delete(
                 f"{server.url}/api/v1/websocket/offer/{one.id}", headers={"Authorization": f"Bearer {KEY}"}
             )
