@@ -261,7 +261,8 @@ def rest_page() -> str:
 
 The server itself shows this under `/docs`, to try, and as an OpenAPI document under `/openapi.json`. With an
 API key, send `Authorization: Bearer KEY`. Any request may be answered with {", ".join(sorted(everywhere))}; the
-body of an error is a [ErrorResponse](#errorresponse).
+body of an error is a [ErrorResponse](#errorresponse). What a WebSocket carries, at `/api/v1/websocket/SESSION`, has
+[another page](websocket.md).
 """
     rows = (
         (

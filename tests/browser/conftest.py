@@ -60,8 +60,9 @@ def visit(browser: Browser, server: RunningServer) -> Iterator[Visit]:
 
 
 @pytest.fixture
-def live(visit: Visit) -> Visit:
-    """The sample portrait, driven by the sample clip."""
+def live(visit: Visit, request: pytest.FixtureRequest) -> Visit:
+    """The sample portrait, driven by the sample clip, by the transport that `over_both_transports` names."""
+    visit.page.select_option("#transport", getattr(request, "param", "automatic"))
     visit.start()
     visit.wait_until_live()
     return visit

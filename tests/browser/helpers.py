@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import PIL.Image
+import pytest
 
 from personalive.media import Image
 from tests.browser.chrome import Visit
@@ -16,6 +17,8 @@ from tests.server import running as processes
 from tests.server.running import RunningServer
 
 Shoot = Callable[[Visit, str], None]
+
+over_both_transports = pytest.mark.parametrize("live", ["webrtc", "websocket"], indirect=True)
 
 
 def running(settings: Mapping[str, object] | None = None) -> AbstractContextManager[RunningServer]:

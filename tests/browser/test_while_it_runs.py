@@ -10,12 +10,13 @@ from playwright.sync_api import expect
 
 from personalive.media import Image
 from tests.browser.chrome import Visit
-from tests.browser.helpers import Shoot, upload, wait_for, write_picture
+from tests.browser.helpers import Shoot, over_both_transports, upload, wait_for, write_picture
 from tests.server.running import RunningServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
+@over_both_transports
 def test_another_portrait_while_it_runs(live: Visit, tmp_path: Path, portrait: Image, shoot: Shoot) -> None:
     before = live.frame().astype(float).mean((0, 1))
     upload(live, write_picture(tmp_path / "blue.png", np.ascontiguousarray(portrait[..., ::-1])))
@@ -30,6 +31,7 @@ def test_another_portrait_while_it_runs(live: Visit, tmp_path: Path, portrait: I
     assert live.errors == []
 
 
+@over_both_transports
 def test_another_driver_while_it_runs(live: Visit) -> None:
     live.page.get_by_role("button", name="Camera", exact=True).click()
     expect(live.page.get_by_role("button", name="Camera", exact=True)).to_have_attribute(
@@ -39,6 +41,7 @@ def test_another_driver_while_it_runs(live: Visit) -> None:
     assert live.errors == []
 
 
+@over_both_transports
 def test_pause_and_resume(live: Visit, shoot: Shoot) -> None:
     live.page.get_by_role("button", name="Pause").click()
     live.told("Paused")
@@ -85,6 +88,7 @@ def test_compare_mirror_and_full_screen(live: Visit, shoot: Shoot) -> None:
     assert live.errors == []
 
 
+@over_both_transports
 def test_sliders_set_the_sessions_parameters(live: Visit, server: RunningServer) -> None:
     live.page.get_by_role("slider", name="Expression").focus()
     live.page.keyboard.press("Home")

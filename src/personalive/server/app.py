@@ -22,6 +22,7 @@ from personalive.server.routes import (
     reference,
     sessions,
     webrtc,
+    websocket,
     whip,
 )
 from personalive.server.server import Server
@@ -30,8 +31,9 @@ from personalive.server.static_files import load_assets as page_files
 
 _DESCRIPTION = """Animate a portrait with the expressions and head motion of a live video.
 
-Load a pipeline, post a portrait, open a session by WebRTC: see `/api/v1/pipeline/load`,
-`/api/v1/personalive/reference` and `/api/v1/webrtc/offer`. Errors are `{"detail": …}`."""
+Load a pipeline, post a portrait, open a session by WebRTC, or by a WebSocket where UDP does not get through: see
+`/api/v1/pipeline/load`, `/api/v1/personalive/reference`, `/api/v1/webrtc/offer` and
+`/api/v1/websocket/offer`. Errors are `{"detail": …}`."""
 
 _ROUTERS = tuple(
     part.router
@@ -41,6 +43,7 @@ _ROUTERS = tuple(
         models,
         reference,
         webrtc,
+        websocket,
         whip,
         sessions,
         recordings,

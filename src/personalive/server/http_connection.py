@@ -78,6 +78,7 @@ class HttpConnection(H11Protocol):
         self._chunked_bytes = 0
         self._chunked_content = 0
         self._is_rejected = False
+        self._is_upgraded = False
 
     # -- what the connection limiter calls
 
@@ -157,6 +158,14 @@ class HttpConnection(H11Protocol):
         if self.cycle is not before:  # the next request had already arrived
             self._on_head_complete()
 
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Let another protocol continue on this connection; it counts it too."""
+        self._is_upgraded = True
+        self._cancel_timeout()
+        if self._limiter is not None:
+            self._limiter.remove(self, self._client_host)
+        super().handle_websocket_upgrade(event)
+
     def send_400_response(self, msg: str) -> None:
         """Reject data that is not HTTP."""
         self._reject(400, msg)
@@ -188,6 +197,8 @@ class HttpConnection(H11Protocol):
         self._head_complete = True
         had = 0 if before is None else len(before.body)
         super().data_received(now)
+        if self._is_upgraded:
+            return  # what a client sends before there was an answer is no WebSocket's
         if self.cycle is not before:
             self._on_head_complete()
         elif (

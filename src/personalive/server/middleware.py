@@ -36,6 +36,7 @@ PAGE_PATHS = frozenset({"/", "/stage", "/docs"})
 HEALTH_PATHS = frozenset({"/health", "/health/live", "/health/ready"})
 PUBLIC_PATHS = PAGE_PATHS | HEALTH_PATHS
 ASSETS_PATH = "/assets/"
+WEBSOCKET_PATH = "/api/v1/websocket/"
 _FOREIGN_SITES = frozenset({"cross-site", "same-site"})
 """`Sec-Fetch-Site` of requests by pages of another origin; another port of this machine is another origin."""
 
@@ -100,8 +101,10 @@ class ApiKeyMiddleware:
 
 
 def is_public(scope: Scope) -> bool:
-    """Return whether a request needs no key."""
+    """Return whether a request needs no key. A WebSocket shows a token, which an offer with the key has got."""
     path: str = scope["path"]
+    if scope["type"] == "websocket":
+        return path.startswith(WEBSOCKET_PATH)
     reads = scope["type"] == "http" and scope["method"] in {"GET", "HEAD"}
     return reads and (path in PUBLIC_PATHS or path.startswith(ASSETS_PATH))
 

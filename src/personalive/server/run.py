@@ -27,6 +27,12 @@ from personalive.server.settings import Settings
 from personalive.server.state import startup
 from personalive.server.telemetry import logs
 from personalive.server.webrtc import port_range_loop
+from personalive.server.websocket_protocol import (
+    MAX_MESSAGE_BYTES,
+    PING_INTERVAL_S,
+    PING_TIMEOUT_S,
+    WebSocketProtocol,
+)
 
 _SHUTDOWN_TIMEOUT_S = 1
 _MAX_CONNECTIONS = 512
@@ -61,19 +67,24 @@ def run_server(settings: Settings, on_start: Callable[[str], None] | None = None
 def make_http_config(
     app: ASGIApp, limiter: ConnectionLimiter | None = None, header_timeout_s: float = 10.0
 ) -> uvicorn.Config:
-    """Return uvicorn's configuration for an application: with this package's logs and without WebSockets.
+    """Return uvicorn's configuration for an application, with this package's logs and connections.
 
     `limiter` counts the connections and limits them; `header_timeout_s`: seconds for a request's headers.
     """
+    task_queue = TaskQueue()
     return uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        ws="none",
+        ws=partial(WebSocketProtocol, limiter=limiter, task_queue=task_queue),  # type: ignore[arg-type]
+        ws_max_size=MAX_MESSAGE_BYTES,
+        ws_ping_interval=PING_INTERVAL_S,
+        ws_ping_timeout=PING_TIMEOUT_S,
+        ws_per_message_deflate=False,
         http=partial(
-            HttpConnection, limiter=limiter, task_queue=TaskQueue(), header_timeout_s=header_timeout_s
+            HttpConnection, limiter=limiter, task_queue=task_queue, header_timeout_s=header_timeout_s
         ),  # type: ignore[arg-type]
         lifespan="on",
         backlog=_BACKLOG,

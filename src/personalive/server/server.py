@@ -23,6 +23,7 @@ from personalive.server.telemetry import logs
 from personalive.server.telemetry.loop_lag import LoopLagMonitor
 from personalive.server.telemetry.metrics import Metrics
 from personalive.server.webrtc.signaling import Signaling
+from personalive.server.websocket.websocket_sessions import WebSocketSessions
 
 _SWITCH_INTERVAL_S = 0.0005
 
@@ -59,6 +60,7 @@ class Server:
         self.downloads = DownloadManager()
         self.recordings = RecordingManager(settings.recordings_dir)
         self.signaling = Signaling(settings, self.pipelines, self.references, self.sessions)
+        self.websockets = WebSocketSessions(self.signaling)
         self.loop_lag = LoopLagMonitor(lambda: len(self.sessions) > 0) if settings.debug_stalls else None
         self.metrics.sessions.set_function(lambda: len(self.sessions))
         self.metrics.gpu_memory_bytes.set_function(self.pipelines.gpu_memory_bytes)

@@ -9,15 +9,18 @@ from pathlib import Path
 import httpx
 import pytest
 from aiortc import MediaStreamTrack, RTCPeerConnection
+from websockets.exceptions import InvalidStatus
 
 from personalive.media import MAX_IMAGE_BYTES
 from tests.server.camera import Camera
 from tests.server.client import PORTRAIT, Client, streaming
 from tests.server.cluster.crowd import Crowd, owner
-from tests.server.cluster.local import Nodes, cluster, give_reference, replicas, served, wait_for
+from tests.server.cluster.local import Nodes, cluster, give_reference, replicas, served, serving, wait_for
 from tests.server.running import RunningServer
 from tests.server.test_first_stream import assert_animated, load_request, shown_by_client
 from tests.server.webrtc.test_signaling import accept, offered
+from tests.server.websocket.client import WebSocketClient
+from tests.server.websocket.client import connected as connected_websocket
 
 pytestmark = [
     pytest.mark.cluster,
@@ -41,6 +44,34 @@ def server(nodes: Nodes) -> Iterator[RunningServer]:
     arguments = ("--replicas", 2, "--gpus-per-replica", 1, "--sessions-per-replica", 2)
     with served(nodes, *arguments, key=KEY) as one:
         yield one
+
+
+def test_a_websocket_reaches_its_session_s_replica(server: RunningServer) -> None:
+    give_reference(server)
+
+    async def scene() -> None:
+        async with (
+            connected_websocket(server.url, key=KEY) as one,
+            connected_websocket(server.url, "VP8", key=KEY) as two,
+        ):
+            for client in (one, two):
+                await client.stream(20)
+                await client.until(lambda client=client: len(client.seen) >= 5, "frames")
+                await client.until(lambda client=client: client.acknowledged, "acknowledgements")
+            assert {each["id"] for each in server.sessions()} == {one.id, two.id}
+            assert {owner(one.id), owner(two.id)} <= serving(server)
+            gone = httpx.delete(
+                f"{server.url}/api/v1/websocket/offer/{one.id}", headers={"Authorization": f"Bearer {KEY}"}
+            )
+            assert gone.status_code == 204
+            assert (await one.closed())[0] == 1000
+            stranger = WebSocketClient(server.url)
+            stranger.id, stranger.token = two.id, "wrong"
+            with pytest.raises(InvalidStatus):
+                await stranger.connect()
+
+    asyncio.run(scene())
+    wait_for(lambda: not server.sessions(), 10)
 
 
 def test_sessions_are_spread_and_each_is_reached_where_it_is(server: RunningServer) -> None:

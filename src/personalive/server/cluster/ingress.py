@@ -9,11 +9,11 @@ from fastapi import FastAPI
 
 from personalive.server.app import create_app, make_fastapi
 from personalive.server.cluster.dependencies import IngressDependencies
-from personalive.server.cluster.routes import health, pipeline, proxy, reference, sessions
+from personalive.server.cluster.routes import health, pipeline, proxy, reference, sessions, websocket
 from personalive.server.routes import page
 from personalive.server.settings import Settings
 
-ROUTE_MODULES = (health, pipeline, reference, sessions, page, proxy)
+ROUTE_MODULES = (health, pipeline, reference, sessions, websocket, page, proxy)
 """The last module takes every path that the others do not."""
 
 

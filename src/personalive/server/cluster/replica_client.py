@@ -7,12 +7,14 @@ drained, but its sessions must remain reachable. The requests neither wait for a
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import aiohttp
 from yarl import URL
+
+from personalive.server.websocket_protocol import MAX_MESSAGE_BYTES
 
 CONNECT_TIMEOUT_S = 2.0
 """Seconds after which a machine of the cluster that accepts no connection counts as gone."""
@@ -142,6 +144,20 @@ class ReplicaClient:
             )
         finally:
             response.release()
+
+    @asynccontextmanager
+    async def open_websocket(
+        self, address: str, path: str, protocols: Sequence[str]
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+        """Yield a WebSocket to a replica. Raises `ReplicaUnreachableError` if it does not accept one."""
+        try:
+            opened = await self._get_session().ws_connect(
+                URL(f"{address}{path}", encoded=True), protocols=protocols, max_msg_size=MAX_MESSAGE_BYTES
+            )
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ReplicaUnreachableError(f"{type(error).__name__}: {error}") from error
+        async with opened:
+            yield opened
 
     async def close(self) -> None:
         """Close the connections."""

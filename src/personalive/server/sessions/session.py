@@ -75,6 +75,7 @@ class ServerSession:
         self.last_frame_at = time.monotonic()
         self.paused = False
         self.ended = False
+        self.end_reason: str | None = None
         self._failed = False
         self._rejection_sent = False
         self.on_end: list[Callable[[ServerSession], Awaitable[None]]] = []
@@ -334,7 +335,7 @@ class ServerSession:
         """End the session: stop it, tell the client, and free its resources. It may be called twice."""
         if self.ended:
             return
-        self.ended = True
+        self.ended, self.end_reason = True, reason
         self.worker.remove(self)
         self._stats_task.cancel()
         stopped: Message = {"type": "stream_stopped"}

@@ -1,4 +1,7 @@
-"""The data channel `parameters`: a client's requests in, the session's messages out, one JSON object each."""
+"""The channel of a session: a client's requests in, the session's messages out, one JSON object each.
+
+It is WebRTC's data channel `parameters`, or the text messages of a WebSocket.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,8 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from aiortc import RTCDataChannel
 from aiortc.exceptions import InvalidStateError
 
 from personalive.errors import InputError, PersonaLiveError
@@ -22,11 +24,29 @@ _MAX_PENDING = 32
 SwitchReference = Callable[[ServerSession, str], Awaitable[None]]
 
 
+class MessageChannel(Protocol):
+    """What carries the messages: aiortc's `RTCDataChannel`, or what has its interface."""
+
+    @property
+    def readyState(self) -> str:  # noqa: N802 - WebRTC's name
+        """Whether messages can be sent: then it is `open`."""
+
+    @property
+    def bufferedAmount(self) -> int:  # noqa: N802
+        """Bytes of messages that are not sent yet."""
+
+    def send(self, data: str) -> None:
+        """Send a message, or raise `InvalidStateError` or `ConnectionError`."""
+
+    def on(self, event: str, f: Callable[..., object]) -> object:
+        """Call `f` for the events `message`, with its text or bytes, and `close`."""
+
+
 class DataChannel:
-    """The server's side of one data channel, until it closes. Messages are processed in order."""
+    """The server's side of one channel, until it closes. Messages are processed in order."""
 
     def __init__(
-        self, channel: RTCDataChannel, session: ServerSession, switch_reference: SwitchReference
+        self, channel: MessageChannel, session: ServerSession, switch_reference: SwitchReference
     ) -> None:
         self._channel = channel
         self._session = session

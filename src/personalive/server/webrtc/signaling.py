@@ -81,25 +81,7 @@ class Signaling:
             BadRequestError: The SDP is invalid or cannot be used.
         """
         check_sdp(sdp)
-        if self.draining:
-            raise ServiceUnavailableError("The server is stopping.", retry_after=30)
-        if self._pipelines.is_restarting:
-            raise ServiceUnavailableError(
-                "The pipeline is being started again.", retry_after=_RESTART_RETRY_S
-            )
-        self._require_pipeline()
-        chosen = parameters.get("reference_id")
-        reference_id = (
-            self._references.require_default() if chosen is None else read_text(parameters, "reference_id")
-        )
-        try:
-            async with asyncio.timeout(timeout):
-                session = await self._open_session(reference_id, parameters)
-        except TimeoutError:
-            raise ServiceUnavailableError(
-                "The portrait is still being prepared, or the pipeline is busy: offer again.",
-                retry_after=_LOADING_RETRY_S,
-            ) from None
+        session = await self.open_session(parameters, timeout=timeout)
         peer = self._make_peer(session, session.end)
         self._peers[session.id] = peer
         session.on_end.append(self._on_session_end)
@@ -116,9 +98,37 @@ class Signaling:
         except BaseException:
             await session.end("bad_offer")
             raise
-        session.last_frame_at = time.monotonic()  # idle time counts from now on
-        self._spawn(self._watch_session(session, peer))
+        self.watch_session(session, peer.connected)
         return session, add_public_candidates(answer, self._settings.public_ip)
+
+    async def open_session(
+        self, parameters: Mapping[str, object], *, timeout: float | None = None
+    ) -> ServerSession:
+        """Open a session that has no connection yet. Errors and `timeout` are those of `answer_offer`."""
+        if self.draining:
+            raise ServiceUnavailableError("The server is stopping.", retry_after=30)
+        if self._pipelines.is_restarting:
+            raise ServiceUnavailableError(
+                "The pipeline is being started again.", retry_after=_RESTART_RETRY_S
+            )
+        self._require_pipeline()
+        chosen = parameters.get("reference_id")
+        reference_id = (
+            self._references.require_default() if chosen is None else read_text(parameters, "reference_id")
+        )
+        try:
+            async with asyncio.timeout(timeout):
+                return await self._open_session(reference_id, parameters)
+        except TimeoutError:
+            raise ServiceUnavailableError(
+                "The portrait is still being prepared, or the pipeline is busy: offer again.",
+                retry_after=_LOADING_RETRY_S,
+            ) from None
+
+    def watch_session(self, session: ServerSession, connected: asyncio.Event) -> None:
+        """End the session if `connected` is not set in time, or its client stops sending video later."""
+        session.last_frame_at = time.monotonic()  # idle time counts from now on
+        self._spawn(self._watch_session(session, connected))
 
     def _require_pipeline(self) -> None:
         if self._pipelines.pipeline is not None:
@@ -221,19 +231,19 @@ class Signaling:
             nonlocal served
             if channel.label == LABEL and served < _MAX_CHANNELS:
                 served += 1
-                DataChannel(channel, session, self._switch_reference)
+                DataChannel(channel, session, self.switch_reference)
 
         return serve
 
-    async def _switch_reference(self, session: ServerSession, reference_id: str) -> None:
+    async def switch_reference(self, session: ServerSession, reference_id: str) -> None:
+        """Animate another reference in a session. Raises `NotFoundError` for an unknown one."""
         reference = await self._references.get_fused(reference_id, session.worker.pipeline)
         await session.switch_reference(reference_id, reference)
 
-    async def _watch_session(self, session: ServerSession, peer: Peer) -> None:
-        """End the session if its client never connects, or stops sending video."""
+    async def _watch_session(self, session: ServerSession, connected: asyncio.Event) -> None:
         limit = self._settings.connect_timeout_s
         try:
-            await asyncio.wait_for(peer.connected.wait(), limit)
+            await asyncio.wait_for(connected.wait(), limit)
         except TimeoutError:
             await session.end("connect_timeout", f"The connection was not established within {limit:g} s.")
             return

@@ -34,6 +34,7 @@ async def servers(deps: DependenciesDep) -> IceServers:
 
 
 @router.post("/api/v1/webrtc/offer")
+@router.post("/api/v1/websocket/offer", operation_id="websocket_offer")
 @router.post("/whip", operation_id="push")
 async def offer(request: Request, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Open a session on a replica with a free slot."""
@@ -55,6 +56,7 @@ async def offer(request: Request, proxy_request: ProxyRequestDep, deps: Dependen
 
 
 @router.delete("/api/v1/webrtc/offer/{session_id}")
+@router.delete("/api/v1/websocket/offer/{session_id}", operation_id="close_websocket_session")
 async def close(session_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Close a session. It is no error if the session has already ended."""
     try:

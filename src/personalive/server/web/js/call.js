@@ -22,6 +22,9 @@ export class Call {
   /** @type {RTCIceCandidate[]} */ #found = [];
   /** @type {Record<string, unknown>[]} */ #unsent = [];
   #over = false;
+  /** @type {(connected: boolean) => void} */ #settle = () => {};
+  /** Whether it got through: resolves when it is connected, or closed before that. @type {Promise<boolean>} */
+  connected = new Promise((resolve) => (this.#settle = resolve));
   /** Resolves when the server has answered the offer, or never will. @type {Promise<void>} */
   #answered = Promise.resolve();
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #silence;
@@ -86,9 +89,15 @@ export class Call {
     for (let look = 0; look < SENT_LOOKS && (await this.#framesSent()) === before; look++) await sleep(SENT_LOOK_MS);
   }
 
+  /** Whether it was closed, or lost. */
+  get isClosed() {
+    return this.#over;
+  }
+
   /** Hang up, and tell the server. Resolves when the server has ended the session. */
   async close() {
     this.#over = true;
+    this.#settle(false);
     clearTimeout(this.#silence);
     clearTimeout(this.#unstable);
     this.peer.close();
@@ -141,6 +150,7 @@ export class Call {
   #watchState() {
     clearTimeout(this.#unstable);
     const state = this.peer.connectionState;
+    if (state === "connected") this.#settle(true);
     if (state === "failed" || state === "closed") this.#lose();
     if (state === "disconnected") this.#unstable = setTimeout(() => this.#lose(), UNSTABLE_MS);
   }

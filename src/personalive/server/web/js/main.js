@@ -15,6 +15,7 @@ import { keepChoices, keptChoices, sweepFiles } from "./storage.js";
 import { say, text } from "./strings.js";
 import { sleep } from "./time.js";
 import { Toolbar } from "./toolbar.js";
+import { Transports } from "./transports.js";
 
 const SLOW_MS = 5000;
 const LOOK_AGAIN_MS = 2000;
@@ -22,7 +23,8 @@ const PREVIEW = "preview";
 
 fill(document);
 const api = new Api(readKey, askForKey);
-const session = new Session(api);
+const transports = new Transports(api);
+const session = new Session(api, transports);
 const screen = new Screen();
 const figures = new Figures();
 const motion = new Motion((changed, all) => session.setParameters(changed, all));
@@ -73,6 +75,7 @@ session.on("driver", (driver) => {
   toolbar.useDriver(driver);
   drivers.show();
 });
+session.on("fallback", () => announce(say.fallingBack));
 session.on("error", (detail) => showError(detail.sentence, detail.cause));
 window.addEventListener("pagehide", () => {
   keep();
@@ -96,6 +99,7 @@ void restore();
 async function restore() {
   const kept = keptChoices();
   void sweepFiles();
+  transports.restore(kept?.transport);
   const looked = pipelines.look(kept?.pipeline);
   if (kept?.driver) void drivers.restore(kept.driver);
   if (kept) await portraits.restore(kept);
@@ -115,6 +119,7 @@ function keep() {
     ...portraits.kept,
     driver: drivers.kept,
     recording: toolbar.kept,
+    transport: transports.wanted,
     pipeline: pipelines.chosen?.id ?? null,
     load: pipelines.changed,
     run: motion.values,

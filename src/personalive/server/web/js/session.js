@@ -4,11 +4,12 @@
  */
 
 import { ApiError } from "./api.js";
-import { Call } from "./call.js";
 import { DriverError } from "./drivers.js";
 import { ensureLoaded } from "./loading.js";
 import { say } from "./strings.js";
 import { aborted, isAbort, sleep } from "./time.js";
+
+/** @typedef {import("./transports.js").AnyCall} AnyCall */
 
 const WAITS_S = [1, 2, 4, 8, 15];
 /** Frames of one driver may still be on their way when frames of the next one are sent. */
@@ -33,7 +34,8 @@ const MOST_TRIES = 12;
 
 /**
  * Reports by events: `phase`, `step` (progress of starting: {text, progress}), `wait` (seconds until the next try),
- * `stream` (the result's MediaStream), `message` (from the server), `driver` (it has just been opened), `error` (a
+ * `stream` (the result's MediaStream), `message` (from the server), `driver` (it has just been opened), `fallback` (WebRTC
+ * does not get through, and a WebSocket is tried), `error` (a
  * sentence; the session is idle then; `cause` is the ApiError or DriverError).
  */
 export class Session extends EventTarget {
@@ -42,7 +44,7 @@ export class Session extends EventTarget {
   /** @type {Plan | null} */ plan = null;
   /** Why it is tried again, in the server's words; null where the connection was lost. @type {string | null} */
   why = null;
-  /** @type {Call | null} */ #call = null;
+  /** @type {AnyCall | null} */ #call = null;
   /** @type {AbortController | null} */ #work = null;
   /** Resolves when the server has ended the previous session. @type {Promise<unknown>} */
   #leaving = Promise.resolve();
@@ -52,15 +54,19 @@ export class Session extends EventTarget {
   /** What the server asked to wait before the next try, in seconds. @type {number | null} */
   #retryAfter = null;
 
-  /** @param {import("./api.js").Api} api */
-  constructor(api) {
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {import("./transports.js").Transports} transports
+   */
+  constructor(api, transports) {
     super();
     this.api = api;
+    this.transports = transports;
   }
 
   /**
    * Listen to one kind of event.
-   * @param {"phase" | "step" | "wait" | "driver" | "stream" | "message" | "error"} type
+   * @param {"phase" | "step" | "wait" | "driver" | "fallback" | "stream" | "message" | "error"} type
    * @param {(detail: any) => void} hear
    */
   on(type, hear) {
@@ -256,20 +262,37 @@ export class Session extends EventTarget {
     await plan.portrait.recheck(this.api, signal);
     const reference_id = await plan.portrait.reference(this.api, signal);
     this.#step(say.connecting, null);
-    const { iceServers } = await this.api.get("/api/v1/webrtc/ice-servers", { signal });
     await Promise.race([this.#leaving, sleep(LEAVING_MS, signal)]);
     signal.throwIfAborted();
-    const call = (this.#call = new Call(this.api, this.#heard(), iceServers));
-    try {
-      await call.offer(/** @type {MediaStream} */ (plan.driver.stream), { ...plan.parameters, reference_id });
-    } catch (error) {
-      if (this.#call === call) this.#hangUp();
-      throw error;
-    }
+    const call = await this.#open(plan, reference_id, signal);
     if (signal.aborted) return;
+    this.transports.show(call);
     if (this.paused) call.send({ paused: true });
     this.why = null;
     this.#enter("live");
+  }
+
+  /**
+   * @param {Plan} plan
+   * @param {string} reference_id
+   * @param {AbortSignal} signal
+   */
+  async #open(plan, reference_id, signal) {
+    /** @type {AnyCall | null} */
+    let last = null;
+    try {
+      return await this.transports.open({
+        driver: /** @type {MediaStream} */ (plan.driver.stream),
+        parameters: { ...plan.parameters, reference_id },
+        heard: this.#heard(),
+        onCall: (call) => (this.#call = last = call),
+        onFallback: () => this.#tell("fallback", null),
+        signal,
+      });
+    } catch (error) {
+      if (last !== null && this.#call === last) this.#hangUp();
+      throw error;
+    }
   }
 
   /**
@@ -364,6 +387,7 @@ export class Session extends EventTarget {
   /** @param {Phase} phase */
   #enter(phase) {
     this.phase = phase;
+    if (phase !== "live") this.transports.show(null);
     if (phase === "idle") this.plan?.driver.release();
     this.#tell("phase", phase);
   }

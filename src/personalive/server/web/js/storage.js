@@ -20,6 +20,7 @@ const MOST_BYTES = 300_000_000;
  * @property {string | null} sampleId the sample's reference on the server
  * @property {{kind: import("./drivers.js").Kind, name: string, deviceId: string | null, key: string | null} | null} driver
  * @property {{session: string, id: string} | null} [recording] what was being recorded
+ * @property {import("./transports.js").Wanted} [transport]
  * @property {string | null} pipeline
  * @property {Record<string, unknown>} load load parameters that differ from their defaults
  * @property {Record<string, unknown>} run run parameters that differ from their defaults

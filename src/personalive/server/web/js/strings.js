@@ -52,6 +52,12 @@ export const text = {
   motion: "Movement",
   defaults: "Defaults",
 
+  transport: "Connection",
+  transportHint: "Automatic: WebRTC, or a WebSocket where that does not get through, which has a little more delay.",
+  automatic: "Automatic",
+  webRtc: "WebRTC",
+  webSocket: "WebSocket",
+
   start: "Start",
   stop: "Stop",
   cancel: "Cancel",
@@ -159,6 +165,14 @@ export const say = {
   noFaceYet: "No face in view. The still portrait is shown until one appears.",
   noFace: "No face in view. The last expression is held.",
   noFrames: "No frames of the video reach the server.",
+  connectedBy: (/** @type {string} */ transport) => `Connected by ${transport}.`,
+  fallingBack: "WebRTC does not get through. Connecting by a WebSocket…",
+  noWebSocketHere: "This server cannot be reached by a WebSocket, only by WebRTC.",
+  noWebCodecs:
+    "This browser cannot encode video for a WebSocket here: WebCodecs is missing. Open this page by https or on this "
+    + "machine, in a recent Chrome, Edge, Safari or Firefox.",
+  webSocketBlocked:
+    "The WebSocket to the server cannot be opened. A proxy between may not pass it on; choose WebRTC as the connection.",
   lost: (/** @type {number} */ seconds) => `Connection lost. Trying again in ${seconds} s.`,
   retrying: "Connection lost. Trying again…",
   interrupted: (/** @type {string} */ why, /** @type {number} */ seconds) => `${why} Trying again in ${seconds} s.`,

@@ -1,0 +1,217 @@
+/** @file One WebSocket to the server, with the interface of `Call`, for where WebRTC does not get through. */
+
+import { ApiError } from "./api.js";
+import { FlowControl } from "./flow-control.js";
+import { KINDS, packMessage, parseMessage } from "./media-message.js";
+import { say } from "./strings.js";
+import { sleep } from "./time.js";
+import { chooseCodecs } from "./video-codecs.js";
+import { AnimatedDecoder, DrivingEncoder } from "./video-coding.js";
+import { FrameSink, FrameSource } from "./video-frames.js";
+
+const PATH = "/api/v1/websocket";
+const SILENCE_MS = 8000;
+const OPENING_MS = 10_000;
+const KEYFRAME_EVERY_MS = 500;
+const MOST_BUFFERED_BYTES = 64 * 1024;
+const [SENT_LOOK_MS, SENT_LOOKS] = [50, 20];
+
+/**
+ * The codecs for a WebSocket to this server. Throws `ApiError` with the reason why there can be none.
+ * @param {import("./api.js").Api} api
+ */
+export async function websocketCodecs(api) {
+  const { codecs } = await api.get(PATH).catch((error) => {
+    throw error.status === 404 ? new ApiError(say.noWebSocketHere, 404) : error;
+  });
+  const chosen = await chooseCodecs(codecs);
+  if (chosen === null) throw new ApiError(say.noWebCodecs, 400);
+  return chosen;
+}
+
+/** A connection. `offer` opens it, and `close` ends it in any state. */
+export class WebSocketCall {
+  /** @type {string | null} */ id = null;
+  /** @type {WebSocket | null} */ #socket = null;
+  /** @type {string[]} */ #unsent = [];
+  #over = false;
+  #framesSent = 0;
+  /** The timestamp of the last frame that came. */
+  #received = 0;
+  /** When a keyframe was asked for. */
+  #requestedAt = -Infinity;
+  #flow = new FlowControl();
+  /** Resolves when the server has answered the offer, or never will. @type {Promise<void>} */
+  #answered = Promise.resolve();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #silence;
+  #source = new FrameSource((frame) => this.#encode(frame));
+  /** @type {FrameSink | null} */ #sink = null;
+  /** @type {DrivingEncoder | null} */ #encoder = null;
+  /** @type {AnimatedDecoder | null} */ #decoder = null;
+
+  /**
+   * @param {import("./api.js").Api} api
+   * @param {import("./call.js").Heard} heard
+   */
+  constructor(api, heard) {
+    this.api = api;
+    this.heard = heard;
+  }
+
+  /**
+   * Send the server a message, at once or as soon as the socket is open.
+   * @param {Record<string, unknown>} wish
+   */
+  send(wish) {
+    const text = JSON.stringify(wish);
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(text);
+    else this.#unsent.push(text);
+  }
+
+  /**
+   * Send another driver from now on.
+   * @param {MediaStream} driver
+   */
+  async drive(driver) {
+    this.#source.use(driver);
+  }
+
+  /** Seconds that a frame spends on the network and in this browser. */
+  async delay() {
+    return (this.#flow.recent ?? 0) / 1000;
+  }
+
+  /** Resolves when a frame of the current driver was sent, or when none can be sent. */
+  async frameSent() {
+    const before = this.#framesSent;
+    for (let look = 0; look < SENT_LOOKS && this.#framesSent === before; look++) await sleep(SENT_LOOK_MS);
+  }
+
+  /** Hang up. Resolves when the server has ended the session. */
+  async close() {
+    this.#over = true;
+    clearTimeout(this.#silence);
+    this.#source.stop();
+    this.#encoder?.close();
+    this.#decoder?.close();
+    this.#sink?.stop();
+    this.#socket?.close();
+    if (this.id === null) await this.#answered;
+    if (this.id === null) return;
+    // Also when the page is being left.
+    await this.api.request(`${PATH}/offer/${this.id}`, { method: "DELETE", keepalive: true }).catch(() => {});
+  }
+
+  /**
+   * Offer to the server; resolves when the socket is open. Throws `ApiError`.
+   * @param {MediaStream} driver
+   * @param {Record<string, unknown>} initialParameters `reference_id` and run parameters
+   */
+  async offer(driver, initialParameters) {
+    const { driving, animated } = await websocketCodecs(this.api);
+    if (this.#over) return;
+    this.#encoder = new DrivingEncoder(driving, (chunk) => this.#sendChunk(chunk));
+    this.#decoder = new AnimatedDecoder(animated, (frame) => this.#show(frame), () => this.#requestKeyframe());
+    // Not abortable: the server would open the session nevertheless, and its slot would stay taken.
+    const asked = this.api.post(`${PATH}/offer`, { drivingCodec: driving, animatedCodec: animated, initialParameters });
+    this.#answered = asked.then(({ sessionId }) => void (this.id = sessionId), () => {});
+    const { sessionId, token } = await asked;
+    if (this.#over) return;
+    await this.#open(sessionId, token);
+    if (this.#over) return;
+    this.#sink = new FrameSink();
+    this.heard.stream(this.#sink.stream);
+    this.#source.use(driver);
+  }
+
+  /**
+   * @param {string} id
+   * @param {string} token
+   */
+  async #open(id, token) {
+    const address = new URL(`${PATH}/${id}`, location.href);
+    address.protocol = address.protocol.replace("http", "ws");
+    const socket = (this.#socket = new WebSocket(address, ["personalive.v1", `token.${token}`]));
+    socket.binaryType = "arraybuffer";
+    socket.onmessage = ({ data }) => this.#take(data);
+    const opened = await Promise.race([
+      new Promise((resolve) => {
+        socket.onopen = () => resolve(true);
+        socket.onclose = () => resolve(false);
+      }),
+      sleep(OPENING_MS),
+    ]);
+    if (this.#over) return;
+    if (opened !== true) throw new ApiError(say.webSocketBlocked, 0);
+    socket.onclose = () => this.#lose();
+    for (const text of this.#unsent.splice(0)) socket.send(text);
+    this.#listen();
+  }
+
+  /** @param {string | ArrayBuffer} data */
+  #take(data) {
+    if (this.#over) return;
+    this.#listen();
+    if (typeof data === "string") return this.heard.message(JSON.parse(data));
+    const message = parseMessage(data);
+    if (message.kind === KINDS.video) {
+      this.#received = message.timestamp;
+      this.#decoder?.decode(message);
+    } else if (message.kind === KINDS.acknowledgement) this.#flow.acknowledged(message.timestamp, performance.now());
+    else if (message.kind === KINDS.keyframeRequest) this.#encoder?.requestKeyframe();
+  }
+
+  /** @param {VideoFrame} frame */
+  #encode(frame) {
+    const encoder = this.#encoder;
+    const behind = !encoder || encoder.isBehind || (this.#socket?.bufferedAmount ?? 0) > MOST_BUFFERED_BYTES;
+    if (!this.#over && !behind && this.#flow.maySend(performance.now())) encoder.encode(frame, this.#flow.bitrate);
+    frame.close();
+  }
+
+  /** @param {EncodedVideoChunk} chunk */
+  #sendChunk(chunk) {
+    if (this.#over || this.#socket?.readyState !== WebSocket.OPEN) return;
+    const { byteLength, timestamp } = chunk;
+    const frame = { byteLength, isKeyframe: chunk.type === "key", copyTo: (/** @type {Uint8Array} */ to) => chunk.copyTo(to) };
+    this.#socket.send(packMessage(KINDS.video, timestamp, frame));
+    this.#flow.sent(timestamp, byteLength, performance.now());
+    this.#framesSent++;
+  }
+
+  /** @param {VideoFrame} frame */
+  #show(frame) {
+    const { timestamp } = frame;
+    if (this.#over || this.#sink === null) return frame.close();
+    this.#sink.show(frame);
+    this.#sendHeader(KINDS.acknowledgement, timestamp);
+  }
+
+  /** None of the frames until now will be shown, so they must not count as being on their way. */
+  #requestKeyframe() {
+    this.#sendHeader(KINDS.acknowledgement, this.#received);
+    const now = performance.now();
+    if (now - this.#requestedAt < KEYFRAME_EVERY_MS) return;
+    this.#requestedAt = now;
+    this.#sendHeader(KINDS.keyframeRequest, 0);
+  }
+
+  /**
+   * @param {number} kind
+   * @param {number} timestamp
+   */
+  #sendHeader(kind, timestamp) {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(packMessage(kind, timestamp));
+  }
+
+  /** The server sends a message once a second. */
+  #listen() {
+    clearTimeout(this.#silence);
+    this.#silence = setTimeout(() => this.#lose(), SILENCE_MS);
+  }
+
+  #lose() {
+    if (this.#over) return;
+    this.heard.lost(this.close());
+  }
+}
