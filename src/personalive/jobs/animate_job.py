@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from personalive.errors import InputError
+from personalive.face.choice import FaceChoice, parse_face_box, parse_face_choice
+from personalive.face.face import Box
 from personalive.media.rotation import Rotation, check_rotation
 from personalive.pipelines.base import FrameState
 
@@ -42,6 +44,11 @@ class AnimateJob:
     """How far the driving clip is turned clockwise: 0, 90, 180 or 270 degrees, "auto" by the face in it."""
     rotate_reference: Rotation = "auto"
     """How far the reference is turned clockwise, with the same values."""
+    face: str | int = "auto"
+    """Which of the reference's faces is animated: auto, largest, left, right, its number from the left, or x,y in
+    pixels of the upright picture."""
+    face_box: str | None = None
+    """Where the reference's face is, "x,y,width,height" in pixels of the picture: for a face that is not found."""
     side_by_side: bool = False
     """Show reference, driving and result next to each other."""
     fps: float | None = None
@@ -63,6 +70,16 @@ class AnimateJob:
     parameters: Mapping[str, object] = field(default_factory=dict)
     """Run and load parameters of the pipeline by name; those not given keep their defaults."""
 
+    @property
+    def face_choice(self) -> FaceChoice:
+        """Which of the reference's faces is animated. Raises `InputError` where `face` is not valid."""
+        return parse_face_choice(self.face)
+
+    @property
+    def reference_face_box(self) -> Box | None:
+        """Where the reference's face is, if that was given. Raises `InputError` where `face_box` is not valid."""
+        return None if self.face_box is None else parse_face_box(self.face_box)
+
     def check(self) -> None:
         """Raise `InputError` for invalid numbers and combinations, before any file is touched."""
         if not (256 <= self.size <= 1024 and self.size % 64 == 0):
@@ -79,6 +96,9 @@ class AnimateJob:
             raise InputError(
                 f"A segment must have {MIN_SEGMENT_FRAMES} frames or more, not {self.segment_frames}."
             )
+        choice, box = self.face_choice, self.reference_face_box
+        if box is not None and not choice.is_auto:
+            raise InputError("Give either the face to choose or the box of a face, not both.")
         check_rotation(self.rotate)
         check_rotation(self.rotate_reference, "reference's rotation")
         for name, path in (("reference", self.reference), ("driving clip", self.driving)):
