@@ -15,7 +15,7 @@ FaceOption = Annotated[
     typer.Option(
         "--face",
         metavar="FACE",
-        help="Which of several faces in the portrait: left, right, largest, its number from the left, or x,y in pixels.",
+        help="Which of several faces in the portrait: left, right, largest, its number from the left, or x,y.",
     ),
 ]
 FaceBoxOption = Annotated[
@@ -52,6 +52,7 @@ def show_faces(job: AnimateJob, path: Path) -> None:
     from personalive.face.outline import draw_faces, write_picture
     from personalive.jobs.output import check_output_path, is_single_image
     from personalive.jobs.reference_image import list_reference_faces
+
     if not is_single_image(path):
         raise InputError(f"{path} cannot hold a picture: name it .png, .jpg or .webp.")
     check_output_path(path, job.overwrite)

@@ -85,10 +85,14 @@ def parse_face_box(value: str | Sequence[float]) -> Box:
     text = value if isinstance(value, str) else ",".join(f"{float(number):f}" for number in value)
     match = _BOX.fullmatch(text.strip())
     if match is None:
-        raise InputError(f"A face's box is x,y,width,height in pixels, such as 120,80,200,220; not {text[:40]!r}.")
+        raise InputError(
+            f"A face's box is x,y,width,height in pixels, such as 120,80,200,220; not {text[:40]!r}."
+        )
     x, y, width, height = map(float, match.groups())
     if min(width, height) < _MIN_BOX_SIDE:
-        raise InputError(f"A face's box must be {_MIN_BOX_SIDE} pixels wide and high or larger, not {text[:40]}.")
+        raise InputError(
+            f"A face's box must be {_MIN_BOX_SIDE} pixels wide and high or larger, not {text[:40]}."
+        )
     return x, y, x + width, y + height
 
 
@@ -104,7 +108,9 @@ def check_box_inside(box: Box, frame_size: tuple[int, int]) -> None:
     width, height = frame_size
     inside = max(min(right, width) - left, 0) * max(min(bottom, height) - top, 0)
     if inside < 0.5 * (right - left) * (bottom - top):
-        raise InputError(f"The face's box {format_face_box(box)} is not in the picture of {width}×{height} pixels.")
+        raise InputError(
+            f"The face's box {format_face_box(box)} is not in the picture of {width}×{height} pixels."
+        )
 
 
 def order_faces(faces: Iterable[AnyFace]) -> list[AnyFace]:

@@ -44,9 +44,7 @@ class FaceDetector:
         a tenth of the picture are found from "far" on, which takes a third of a second where there is no face; the
         smallest, down to 1 % of the longer side, by "very far", which takes several times as long.
         """
-        meshes = self._landmarker.detect(image) or search(
-            self._landmarker, image, reach, every=True
-        )
+        meshes = self._landmarker.detect(image) or search(self._landmarker, image, reach, every=True)
         return [self._scorer.score(mesh) for mesh in sorted(meshes, key=lambda mesh: -mesh.size)]
 
     def detect_dominant(self, image: Image) -> Face | None:

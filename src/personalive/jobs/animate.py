@@ -96,7 +96,9 @@ def run_in_phases(
     run, _ = split_parameters(choice.pipeline, job.parameters)
     followed = parse_driver_face(run)
     tell("looking for the face", 0, None)
-    driver = open_driving_clip(job.driving, start=job.start, end=job.end, rotation=job.rotate, choice=followed)
+    driver = open_driving_clip(
+        job.driving, start=job.start, end=job.end, rotation=job.rotate, choice=followed
+    )
     with driver.source as source:
         _check_single_image(job, source)
         check_start(source, job.start)

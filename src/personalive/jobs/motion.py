@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from personalive.errors import InputError
+from personalive.face.choice import FaceChoice, parse_face_choice
 from personalive.face.crop import ImageSize
 from personalive.jobs.animate_job import AnimateJob, ProgressCallback, Report
 from personalive.jobs.background_io import BackgroundWriter
 from personalive.jobs.driving_clip import open_driving_clip
 from personalive.jobs.output import OutputWriter, check_output_path, is_single_image
 from personalive.jobs.plan import check_start, crop_reference, resolve_frame_size
-from personalive.face.choice import FaceChoice, parse_face_choice
 from personalive.jobs.reference_image import read_reference
 from personalive.media import DrivingSource, Rotation, VideoFrame, exact_rate, resample
 from personalive.media.output import check_parent, output_exists_error
@@ -129,9 +129,7 @@ def extract_motion(job: ExtractMotionJob, progress: ProgressCallback | None = No
         {"width": job.size, "height": job.size, **_require_load_parameters(job.parameters)},
     )
     choice = parse_face_choice(job.driver_face)
-    driver = open_driving_clip(
-        job.driving, start=job.start, end=job.end, rotation=job.rotate, choice=choice
-    )
+    driver = open_driving_clip(job.driving, start=job.start, end=job.end, rotation=job.rotate, choice=choice)
     with driver.source as source:
         check_start(source, job.start)
         for word in (*driver.notes, *driver.warnings):

@@ -13,7 +13,15 @@ from personalive.face.face import Box, Face
 from personalive.face.search import SearchReach
 from personalive.face.tracker import FaceDetector
 from personalive.face.upright import UprightImage, is_upright, turn_upright
-from personalive.media import PICTURES, DrivingSource, Image, Rotation, is_image_file, open_driving, read_image
+from personalive.media import (
+    PICTURES,
+    DrivingSource,
+    Image,
+    Rotation,
+    is_image_file,
+    open_driving,
+    read_image,
+)
 from personalive.media.rotation import rotate_image
 from personalive.media.user_paths import is_folder
 
@@ -244,15 +252,13 @@ def _build_reference(
         problem = f"{name} shows {len(boxes)} faces and none of them stands out: {listed}."
     if face is None or problem is not None:
         assert problem is not None
-        raise FaceChoiceError(
-            problem, _CHOICE_ADVICE, boxes=boxes, size=found.size, rotation=found.rotation
-        )
+        raise FaceChoiceError(problem, _CHOICE_ADVICE, boxes=boxes, size=found.size, rotation=found.rotation)
     if choice.is_auto and len(boxes) > 1:
         number = boxes.index(face.box) + 1
         notes = (
             *notes,
             f"{name} shows more than one face, and number {number} is animated: {listed}. "
-            "Another is chosen by its number (--face).",
+            "Another is chosen by its number (face).",
         )
     chosen = len(boxes) > 1 and not choice.is_auto
     return ReferenceImage(found.image, face, notes, found.rotation, tuple(found.faces), chosen)

@@ -35,9 +35,7 @@ def split_parameters(
     )
 
 
-def build_run_parameters(
-    model: type[R], values: Mapping[str, object], now: RunParameters | None = None
-) -> R:
+def build_run_parameters(model: type[R], values: Mapping[str, object], now: RunParameters | None = None) -> R:
     """Return the checked run parameters: `now`, by default the pipeline's own, changed by `values`.
 
     Among these, `preset` stands for what it sets. Raises `InputError`, one sentence for all that is wrong.

@@ -107,7 +107,11 @@ class PreviewPipeline(Pipeline[PreviewLoadParameters, PreviewRunParameters]):
         method = cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
         picture = np.ascontiguousarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
         picture.setflags(write=False)
-        placed = None if face_box is None else _scale_box(face_box, width / image.shape[1], height / image.shape[0])
+        placed = (
+            None
+            if face_box is None
+            else _scale_box(face_box, width / image.shape[1], height / image.shape[0])
+        )
         facts = f"preview {width}x{height}" + (f" {placed}" if placed else "")
         identity = hashlib.sha256(picture.tobytes() + facts.encode()).hexdigest()[:16]
         faces = self._detector.detect(picture)

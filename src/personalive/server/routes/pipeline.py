@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 from personalive.errors import PipelineUnavailableError
 from personalive.pipelines import registry
 from personalive.pipelines.base import Availability
+from personalive.pipelines.presets import list_presets
 from personalive.pipelines.registry import AnyPipeline
 from personalive.server.dependencies import ServerDep
 from personalive.server.errors import error_responses
@@ -47,6 +48,14 @@ class MessageResponse(BaseModel):
     message: str
 
 
+class PresetInfo(BaseModel):
+    """A named set of run parameters, which is given as the parameter `preset`."""
+
+    name: str
+    description: str
+    values: dict[str, float | str | bool] = Field(description="The run parameters that it sets.")
+
+
 class PipelineSchema(BaseModel):
     """A pipeline and its parameters."""
 
@@ -61,6 +70,7 @@ class PipelineSchema(BaseModel):
     delay_frames: int = Field(description="By how many frames the output trails the input.")
     load_parameters: dict[str, Any] = Field(description="JSON schema.")
     run_parameters: dict[str, Any] = Field(description="JSON schema.")
+    presets: list[PresetInfo] = Field([], description="Named sets of run parameters.")
 
 
 class PipelineSchemas(BaseModel):
@@ -122,6 +132,12 @@ def _make_schema(name: str, pipeline: AnyPipeline) -> PipelineSchema:
         delay_frames=info.delay_frames,
         load_parameters=pipeline.load_parameters.model_json_schema(),
         run_parameters=pipeline.run_parameters.model_json_schema(),
+        presets=[
+            PresetInfo.model_validate(
+                {"name": preset.name, "description": preset.description, "values": values}
+            )
+            for preset, values in list_presets(pipeline.run_parameters)
+        ],
     )
 
 

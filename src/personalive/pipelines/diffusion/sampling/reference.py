@@ -62,7 +62,7 @@ class FusedReference(Reference):
 def compute_reference_id(
     image: Image, height: int, width: int, weights: str, face_box: Box | None = None
 ) -> str:
-    """Return a hash of a picture, the size it is fused for, the hash of the weights and the box of a chosen face."""
+    """Return a hash of a picture, the size it is fused for, the hash of the weights and a chosen face's box."""
     facts = f"{image.shape} {height}x{width} {weights}{'' if face_box is None else f' {face_box}'}".encode()
     return hashlib.sha256(facts + image.tobytes()).hexdigest()[:16]
 

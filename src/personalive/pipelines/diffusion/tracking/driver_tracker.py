@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from personalive.face.crop import CropBox, FollowCrop, ImageSize, extract_crop
 from personalive.face.choice import FaceChoice
+from personalive.face.crop import CropBox, FollowCrop, ImageSize, extract_crop
 from personalive.face.tracker import FaceTracker
 from personalive.media.types import Image
 
