@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from personalive.errors import InputError, SessionClosedError
-from personalive.face.choice import parse_face_box, parse_face_choice
+from personalive.face.choice import parse_face_choice, parse_reference_face
 from personalive.image_inputs import FilePath, ImageInput, to_frames, to_reference, to_rgb
 from personalive.jobs import AnimateJob, ProgressCallback, Report, run
 from personalive.jobs.driving_clip import open_driving_clip
@@ -106,9 +106,7 @@ class PersonaLive:
         `MediaError` for a file that cannot be read, `InputError` for an array of another shape or dtype.
         """
         check_rotation(rotate)
-        choice, box = parse_face_choice(face), None if face_box is None else parse_face_box(face_box)
-        if box is not None and not choice.is_auto:
-            raise InputError("Give either the face to choose or the box of a face, not both.")
+        choice, box = parse_reference_face(face, face_box)
         if not crop and box is None and choice.is_auto:
             return self._pipeline.fuse(rotate_image(to_rgb(image), 0 if rotate == "auto" else rotate))
         size = (self.parameters.width, self.parameters.height)

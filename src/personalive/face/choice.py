@@ -96,6 +96,16 @@ def parse_face_box(value: str | Sequence[float]) -> Box:
     return x, y, x + width, y + height
 
 
+def parse_reference_face(
+    face: Choice, face_box: str | Sequence[float] | None
+) -> tuple[FaceChoice, Box | None]:
+    """Return which face of a reference is meant, or the box where it is. Raises `InputError` for both at once."""
+    choice, box = parse_face_choice(face), None if face_box is None else parse_face_box(face_box)
+    if box is not None and not choice.is_auto:
+        raise InputError("Give either the face to choose or the box of a face, not both.")
+    return choice, box
+
+
 def format_face_box(box: Box) -> str:
     """Return a box, left, top, right and bottom, in the form that `parse_face_box` takes."""
     left, top, right, bottom = box

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from personalive.errors import InputError
-from personalive.face.choice import FaceChoice, parse_face_box, parse_face_choice
+from personalive.face.choice import FaceChoice, parse_reference_face
 from personalive.face.face import Box
 from personalive.media.rotation import Rotation, check_rotation
 from personalive.pipelines.base import FrameState
@@ -73,12 +73,12 @@ class AnimateJob:
     @property
     def face_choice(self) -> FaceChoice:
         """Which of the reference's faces is animated. Raises `InputError` where `face` is not valid."""
-        return parse_face_choice(self.face)
+        return parse_reference_face(self.face, self.face_box)[0]
 
     @property
     def reference_face_box(self) -> Box | None:
         """Where the reference's face is, if that was given. Raises `InputError` where `face_box` is not valid."""
-        return None if self.face_box is None else parse_face_box(self.face_box)
+        return parse_reference_face(self.face, self.face_box)[1]
 
     def check(self) -> None:
         """Raise `InputError` for invalid numbers and combinations, before any file is touched."""
@@ -96,9 +96,7 @@ class AnimateJob:
             raise InputError(
                 f"A segment must have {MIN_SEGMENT_FRAMES} frames or more, not {self.segment_frames}."
             )
-        choice, box = self.face_choice, self.reference_face_box
-        if box is not None and not choice.is_auto:
-            raise InputError("Give either the face to choose or the box of a face, not both.")
+        parse_reference_face(self.face, self.face_box)
         check_rotation(self.rotate)
         check_rotation(self.rotate_reference, "reference's rotation")
         for name, path in (("reference", self.reference), ("driving clip", self.driving)):

@@ -6,7 +6,7 @@ import asyncio
 from collections import OrderedDict
 from typing import Any
 
-from personalive.face.choice import parse_face_box, parse_face_choice
+from personalive.face.choice import parse_reference_face
 from personalive.face.crop import ImageSize
 from personalive.jobs.reference_image import ReferenceCrop
 from personalive.out_of_memory import is_out_of_memory
@@ -115,7 +115,7 @@ class ReferenceStore:
         Raises `MediaError` and its kinds, `NoFaceError`, `InputError` for a face that cannot be chosen, and
         `ConflictError` where no pipeline is loaded.
         """
-        choice, box = parse_face_choice(face), None if face_box is None else parse_face_box(face_box)
+        choice, box = parse_reference_face(face, face_box)
         size = _portrait_size(self._require_pipeline())
         known = self._stored.get(make_reference_id(data, cropped=crop, choice=choice, face_box=box))
         if known is not None and (allow_no_face or not known.allow_no_face):

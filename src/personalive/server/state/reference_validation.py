@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import PIL.Image
 
-from personalive.errors import FaceChoiceError, InputError, NoFaceError
+from personalive.errors import FaceChoiceError, NoFaceError
 from personalive.face.choice import FaceChoice, format_face_box, has_rivals
 from personalive.face.crop import CropBox, ImageSize, extract_crop
 from personalive.face.face import Box, Face
@@ -103,10 +103,8 @@ def validate_picture(
     Raises:
         MediaError: The picture cannot be used (also its subclasses).
         FaceChoiceError: There is no upright face, no such face, or there are several and no dominant one.
-        InputError: Both a choice and a box are given, or the box is outside of the picture.
+        InputError: The box is outside of the picture.
     """
-    if face_box is not None and not choice.is_auto:
-        raise InputError("Give either the face to choose or the box of a face, not both.")
     picture = decode_image(data, name="The picture")
     lenient, notes = False, []
     try:
