@@ -47,12 +47,11 @@ def test_a_choice_is_written_as_it_is_read(text: str | int) -> None:
 
 @given(st.text(max_size=12))
 def test_any_other_text_is_refused_with_what_is_possible(text: str) -> None:
-    try:
-        choice = parse_face_choice(text)
-    except InputError as error:
-        assert "left, right, largest" in str(error)
-    else:
-        assert parse_face_choice(str(choice)) == choice
+    words = {"auto", "largest", "left", "right"}
+    if text.strip().casefold() in words or set(text) & set("0123456789"):
+        return  # it may be a choice
+    with pytest.raises(InputError, match="left, right, largest"):
+        parse_face_choice(text)
 
 
 @given(faces, choices)

@@ -59,6 +59,22 @@ def search(
     return []
 
 
+def find_more(landmarker: FaceLandmarker, image: Image, known: Sequence[FaceMesh]) -> list[FaceMesh]:
+    """Return known faces and those that the detector misses beside them: in the largest windows it sees more."""
+    found = list(known)
+    side = int(max(image.shape[:2]) * _FAR[0])
+    if side < 2 * _SMALLEST:
+        return found
+    copy = _copy(image, (image.shape[1], image.shape[0]), side)
+    across, down = image.shape[1] / copy.shape[1], image.shape[0] / copy.shape[0]
+    for left, top in _corners(copy):
+        boxes = landmarker.box_detector.detect(copy[top : top + SIDE, left : left + SIDE])
+        for face in landmarker.look_at(image, [box.placed((left, top), (across, down)) for box in boxes]):
+            if not any(is_same_face(face, other) or is_same_face(other, face) for other in found):
+                found.append(face)
+    return found
+
+
 def _sides(longest: int, shares: Sequence[float]) -> list[int]:
     """Return the windows' sides in pixels of the picture, decreasing and without repeats."""
     sides = (max(int(longest * share), _SMALLEST) for share in shares)

@@ -6,6 +6,8 @@ import { say, text } from "./strings.js";
 const WIDEST = 720;
 const SMALLEST_BOX = 16;
 const KEY_STEP = 0.02;
+/** The share of the picture above a face that its number needs. */
+const ROOM_ABOVE = 0.12;
 
 /**
  * What the server says of a picture whose face must be chosen.
@@ -96,6 +98,7 @@ function outline(frame, { faces, picture }, choose) {
       width: (right - left) / picture.width,
       height: (bottom - top) / picture.height,
     });
+    button.classList.toggle("high", top < ROOM_ABOVE * picture.height);
     button.onclick = () => choose({ face: String(number) });
     frame.append(button);
   }
