@@ -17,7 +17,8 @@ from personalive.face.face import AnyFace, Box, FaceMesh, select_dominant_face
 Choice: TypeAlias = "str | int"
 """auto, largest, left, right, a number from 1, or x,y in pixels of the upright picture."""
 
-_WORDS = ("auto", "largest", "left", "right")
+_Word: TypeAlias = Literal["auto", "largest", "left", "right"]
+_WORDS: tuple[_Word, ...] = ("auto", "largest", "left", "right")
 _NUMBER = re.compile(r"[1-9][0-9]{0,2}")
 _COORDINATE = r"\s*([0-9]{1,6}(?:\.[0-9]{1,6})?)\s*"
 _POINT = re.compile(rf"{_COORDINATE},{_COORDINATE}")
@@ -34,7 +35,7 @@ this share of half the diagonal."""
 class FaceChoice:
     """Which face is meant: by a word, by its `number` from the left, or by a `point` (x, y) in pixels."""
 
-    word: Literal["auto", "largest", "left", "right"] | None = "auto"
+    word: _Word | None = "auto"
     number: int | None = None
     point: tuple[float, float] | None = None
 

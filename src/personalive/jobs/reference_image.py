@@ -147,7 +147,7 @@ def _place_face(detector: FaceDetector, image: Image, rotation: Rotation, face_b
     image = rotate_image(image, degrees)
     check_box_inside(face_box, (image.shape[1], image.shape[0]))
     face, recognized = detector.find_in_box(image, face_box)
-    notes = ()
+    notes: tuple[str, ...] = ()
     if not recognized:
         notes = (
             "No face is recognized in the given box: eyes and mouth are taken to be where a face that fills it "
