@@ -21,6 +21,8 @@ from typer.main import get_command
 
 from personalive.cli.app import app as cli
 from personalive.pipelines import registry
+from personalive.pipelines.base import RunParameters
+from personalive.pipelines.presets import list_presets
 from personalive.server.app import create_app
 from personalive.server.settings import Settings
 
@@ -212,6 +214,15 @@ use them is in [Run the server](../how-to/server.md).
     return page("Settings of the server", introduction, [table(header, rows)])
 
 
+def presets_section(name: str, model: type[RunParameters]) -> str:
+    """Return the presets of a pipeline: the parameter `preset` stands for what they set."""
+    rows = []
+    for preset, values in list_presets(model):
+        sets = ", ".join(f"{key} {value:g}" for key, value in values.items() if isinstance(value, float))
+        rows.append((code(preset.name), preset.description, sets))
+    return f"### Presets of {name} (`preset`)\n\n{table(('preset', 'what it does', 'sets'), rows)}"
+
+
 def parameters_page() -> str:
     introduction = """
 *Load parameters* are fixed when a pipeline is loaded, *run parameters* may change between two chunks of a
@@ -231,6 +242,7 @@ pipeline that is installed.
             )
             header = ("name", "values", "default", "what it does")
             sections.append(f"### {title} parameters of {name}\n\n{table(header, rows)}")
+        sections.append(presets_section(name, pipeline.run_parameters))
     return page("Parameters of the pipelines", introduction, sections)
 
 

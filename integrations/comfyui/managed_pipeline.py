@@ -133,11 +133,11 @@ def estimate_bytes(parameters: LoadParameters, device: torch.device) -> int:
     """Return the device's bytes that the pipeline will take; 1 where it takes next to none."""
     if device.type == "cpu" or not isinstance(parameters, PersonaLiveLoadParameters):
         return _UNKNOWN_BYTES
-    from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS
+    from personalive.pipelines.diffusion.checkpoints.random_weights import VARIANTS, build_meta_networks
     from personalive.pipelines.diffusion.device.devices import resolve_dtype
-    from personalive.pipelines.diffusion.memory.planner import make_plans_for_variant
+    from personalive.pipelines.diffusion.memory.planner import make_plans_for_set
 
     dtype = resolve_dtype(parameters.dtype, device)
-    plans = make_plans_for_variant(VARIANTS["released"], parameters, dtype, device)
+    plans = make_plans_for_set(build_meta_networks(VARIANTS["released"]), parameters, dtype, device)
     chosen = next((plan for plan in plans if plan.name == parameters.low_vram), plans[0])
     return chosen.need

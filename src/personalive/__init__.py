@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from personalive.errors import (
+    FaceChoiceError,
     InputError,
     MediaError,
     MediaTooLargeError,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "FaceChoiceError",
     "InputError",
     "LiveSession",
     "MediaError",

@@ -10,7 +10,7 @@ A `PersonaLive` holds the networks and may have many sessions; each session anim
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from personalive.closing import Closing
 from personalive.errors import InputError, SessionClosedError
+from personalive.face.choice import parse_face_choice, parse_reference_face
 from personalive.image_inputs import FilePath, ImageInput, to_frames, to_reference, to_rgb
 from personalive.jobs import AnimateJob, ProgressCallback, Report, run
 from personalive.jobs.driving_clip import open_driving_clip
@@ -30,7 +31,7 @@ from personalive.media.types import Frames
 from personalive.pipelines.base import AnimatedChunk, FrameChunk, FrameState
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters, PersonaLiveRunParameters
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
-from personalive.pipelines.parameters import build_parameters, split_parameters
+from personalive.pipelines.parameters import build_parameters, build_run_parameters, split_parameters
 
 if TYPE_CHECKING:
     from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
@@ -83,22 +84,38 @@ class PersonaLive(Closing):
         """What may be wrong with the results as the pipeline was loaded, one sentence each."""
         return self._pipeline.warnings
 
-    def fuse(self, image: ImageInput, *, crop: bool = True, rotate: Rotation = "auto") -> FusedReference:
+    def fuse(
+        self,
+        image: ImageInput,
+        *,
+        crop: bool = True,
+        rotate: Rotation = "auto",
+        face: str | int = "auto",
+        face_box: str | Sequence[float] | None = None,
+    ) -> FusedReference:
         """Prepare a portrait. The result is immutable, for any number of sessions.
 
         `image`: the path of a picture, or with `crop` of a video whose first frame with a face is taken; a Pillow
         image; or uint8 RGB (height, width, 3), any size. `crop`: cut it to head and shoulders; otherwise the whole
         picture is resized to the loaded size, without keeping its aspect. `rotate`: how far it is turned clockwise,
-        0, 90, 180 or 270 degrees; "auto" turns the face upright, but only with `crop`.
+        0, 90, 180 or 270 degrees; "auto" turns the face upright, but only with `crop`, `face` or `face_box`.
+        `face`: which one of several, "left", "right", "largest", its number from the left, or "x,y" in pixels.
+        `face_box`: where the face is, x, y, width and height in pixels, for one that is not found: a painting, a
+        cartoon, an animal.
 
-        Raises `NoFaceError` where no face is found, `MediaError` for a file that cannot be read, `InputError` for
-        an array of another shape or dtype.
+        Raises `NoFaceError` where no face is found, `FaceChoiceError` where one of several must be chosen,
+        `MediaError` for a file that cannot be read, `InputError` for an array of another shape or dtype.
         """
         check_rotation(rotate)
-        if not crop:
+        choice, box = parse_reference_face(face, face_box)
+        if not crop and box is None and choice.is_auto:
             return self._pipeline.fuse(rotate_image(to_rgb(image), 0 if rotate == "auto" else rotate))
         size = (self.parameters.width, self.parameters.height)
-        return self._pipeline.fuse(crop_to_face(to_reference(image, rotate), size).image)
+        portrait = to_reference(image, rotate, choice=choice, face_box=box)
+        if not crop:
+            return self._pipeline.fuse(portrait.image, face_box=portrait.face.box)
+        framing = crop_to_face(portrait, size)
+        return self._pipeline.fuse(framing.image, face_box=framing.face_box)
 
     def session(
         self, reference: FusedReference, *, seed: int | None = None, **run_parameters: Any
@@ -111,7 +128,7 @@ class PersonaLive(Closing):
         Raises `InputError` for a parameter that is unknown or out of bounds, and for a reference that another
         pipeline fused.
         """
-        checked = build_parameters(PersonaLiveRunParameters, run_parameters)
+        checked = build_run_parameters(PersonaLiveRunParameters, run_parameters)
         return LiveSession(self._pipeline.open_session(reference, checked, seed=seed), self.parameters)
 
     def animate(
@@ -156,18 +173,22 @@ class PersonaLive(Closing):
         start: float = 0.0,
         end: float | None = None,
         rotate: Rotation = "auto",
+        driver_face: str | int = "auto",
     ) -> DrivingMotion:
         """Extract the motion of the clip `driving` from `start` to `end`, in seconds, for any reference.
 
         `rotate`: how far the clip is turned clockwise, 0, 90, 180 or 270 degrees; "auto" turns its face upright.
+        `driver_face`: which of its faces is followed, as the run parameter of that name.
 
         Save the motion with its `save(path)` and read it with `DrivingMotion.load(path)`.
 
         Raises `MediaError` for a file that cannot be read, `InputError` for a clip without a frame or a face.
         """
         check_rotation(rotate)
-        with open_driving_clip(Path(driving), start=start, end=end, rotation=rotate).source as source:
-            return extract_from_source(self._pipeline, source)
+        choice = parse_face_choice(driver_face)
+        clip = open_driving_clip(Path(driving), start=start, end=end, rotation=rotate, choice=choice)
+        with clip.source as source:
+            return extract_from_source(self._pipeline, source, choice=choice)
 
     def close(self) -> None:
         """Release the networks. Close the sessions first. May be called twice."""
@@ -273,9 +294,7 @@ class LiveSession(Closing):
         Raises `InputError` for one that is unknown or out of bounds, and then changes none.
         """
         session = self._require_open()
-        session.update(
-            build_parameters(PersonaLiveRunParameters, {**session.parameters.model_dump(), **run_parameters})
-        )
+        session.update(build_run_parameters(PersonaLiveRunParameters, run_parameters, session.parameters))
 
     def switch_reference(self, reference: FusedReference) -> None:
         """Animate another reference from the next chunk on; frames of the old one that are held back are dropped.

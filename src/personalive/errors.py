@@ -39,6 +39,30 @@ class NoFaceError(InputError):
     """No usable face where one is needed."""
 
 
+class FaceChoiceError(NoFaceError):
+    """A picture whose face must be chosen: several faces, a choice that fits none of them, or no face at all.
+
+    `boxes`: left, top, right and bottom of each face in pixels of the upright picture, in the order of their
+    numbers; `size`: width and height of that picture, which is the given one turned clockwise by `rotation`
+    degrees. `summary` is the message without its advice.
+    """
+
+    def __init__(
+        self,
+        summary: str,
+        advice: str = "",
+        *,
+        boxes: tuple[tuple[float, float, float, float], ...] = (),
+        size: tuple[int, int] = (0, 0),
+        rotation: int = 0,
+    ) -> None:
+        super().__init__(f"{summary} {advice}".strip())
+        self.summary = summary
+        self.boxes = boxes
+        self.size = size
+        self.rotation = rotation
+
+
 class CannotResumeError(InputError):
     """A job in segments with a pipeline whose sessions cannot be continued."""
 

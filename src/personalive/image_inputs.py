@@ -9,6 +9,8 @@ import numpy as np
 import PIL.Image
 
 from personalive.errors import InputError
+from personalive.face.choice import FaceChoice
+from personalive.face.face import Box
 from personalive.jobs.reference_image import ReferenceImage, detect_reference, read_reference
 from personalive.media import Image, Rotation, check_shape, read_image
 from personalive.media.flatten import flatten
@@ -52,11 +54,19 @@ def to_rgb(image: ImageInput) -> Image:
     return np.ascontiguousarray(array)
 
 
-def to_reference(image: ImageInput, rotation: Rotation = "auto") -> ReferenceImage:
+def to_reference(
+    image: ImageInput,
+    rotation: Rotation = "auto",
+    *,
+    choice: FaceChoice | None = None,
+    face_box: Box | None = None,
+) -> ReferenceImage:
     """Read a picture, or a video's first frame with a face, turned clockwise by `rotation`, and find its face.
 
-    Raises `NoFaceError` where there is none, and the errors of `to_rgb`.
+    `choice` and `face_box` are those of `detect_reference`. Raises `NoFaceError` where there is none, and the
+    errors of `to_rgb`.
     """
+    choice = choice or FaceChoice()
     if isinstance(image, str | os.PathLike):
-        return read_reference(Path(image), rotation)
-    return detect_reference(to_rgb(image), rotation=rotation)
+        return read_reference(Path(image), rotation, choice=choice, face_box=face_box)
+    return detect_reference(to_rgb(image), rotation=rotation, choice=choice, face_box=face_box)

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import json
+
 import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from personalive.face.choice import parse_face_choice
 from personalive.face.tracker import FaceDetector, FaceTracker
 from personalive.media.types import Image
 
@@ -216,3 +219,69 @@ def test_frames_of_any_size_in_turn_give_numbers_or_nothing(
                 face = tracker.track(frame)
                 assert face is None or np.isfinite(face.landmarks).all()
                 assert face is None or np.isfinite(face.blendshapes).all()
+
+
+@pytest.mark.parametrize(
+    ("choice", "x"),
+    [("left", 250), ("right", 700), ("1", 250), ("2", 700), ("largest", 700), ("260,240", 250)],
+)
+def test_the_chosen_face_is_followed(portrait: Image, choice: str, x: int) -> None:
+    frame = placed(portrait, (1000, 500), (250, 250, 0.9), (700, 250, 1.3))
+    with FaceTracker(parse_face_choice(choice)) as tracker:
+        for _ in range(3):
+            face = tracker.track_mesh(frame)
+            assert face is not None
+            assert face.centre[0] == pytest.approx(x, abs=25)
+
+
+def test_a_hidden_face_is_waited_for_and_not_replaced(portrait: Image) -> None:
+    both = placed(portrait, (1000, 500), (250, 250, 0.9), (700, 250, 1.3))
+    other = placed(portrait, (1000, 500), (700, 250, 1.3))
+    with FaceTracker(parse_face_choice("left")) as tracker:
+        assert tracker.track_mesh(both) is not None
+        assert [tracker.track_mesh(other) for _ in range(12)] == [None] * 12
+        again = [tracker.track_mesh(both) for _ in range(3)]
+        assert again[-1] is not None
+        assert again[-1].centre[0] == pytest.approx(250, abs=25)
+        long_away = [tracker.track_mesh(other) for _ in range(100)]
+        assert long_away[-1] is not None, "it does not come back"
+
+
+def test_a_choice_may_change_while_it_tracks(portrait: Image) -> None:
+    both = placed(portrait, (1000, 500), (250, 250, 0.9), (700, 250, 1.3))
+    with FaceTracker(parse_face_choice("left")) as tracker:
+        assert tracker.track_mesh(both) is not None
+        tracker.choice = parse_face_choice("right")
+        face = tracker.track_mesh(both)
+        assert face is not None
+        assert face.centre[0] == pytest.approx(700, abs=25)
+
+
+def test_a_number_is_waited_for(portrait: Image) -> None:
+    one = placed(portrait, (1000, 500), (250, 250, 0.9))
+    both = placed(portrait, (1000, 500), (250, 250, 0.9), (700, 250, 1.3))
+    with FaceTracker(parse_face_choice("2")) as tracker:
+        assert tracker.track_mesh(one) is None
+        face = tracker.track_mesh(both)
+        assert face is not None
+        assert face.centre[0] == pytest.approx(700, abs=25)
+
+
+def test_a_continued_tracking_keeps_the_person(portrait: Image) -> None:
+    crossed = placed(portrait, (1000, 500), (560, 250, 0.9), (250, 250, 0.9))
+    with FaceTracker(parse_face_choice("left")) as tracker, FaceTracker(parse_face_choice("left")) as later:
+        for x in (250, 600):
+            tracker.reset()
+            assert tracker.track_mesh(placed(portrait, (1000, 500), (x, 250, 0.9))) is not None
+        later.restore(json.loads(json.dumps(tracker.state())))
+        tracker.restore(tracker.state())
+        for each in (tracker, later):
+            face = each.track_mesh(crossed)
+            assert face is not None
+            assert face.centre[0] == pytest.approx(560, abs=25), (
+                "the person is where it was, not the leftmost"
+            )
+        later.restore({})
+        leftmost = later.track_mesh(crossed)
+        assert leftmost is not None
+        assert leftmost.centre[0] == pytest.approx(250, abs=25)

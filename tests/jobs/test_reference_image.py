@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.errors import MediaError, NoFaceError, UnsupportedMediaError
+from personalive.errors import FaceChoiceError, InputError, MediaError, NoFaceError, UnsupportedMediaError
+from personalive.face.choice import parse_face_choice
 from personalive.face.tracker import FaceDetector
 from personalive.jobs.reference_image import crop_to_face, fit_whole_image, read_reference, size_for_aspect
 from personalive.media.rotation import rotate_image
@@ -47,10 +48,47 @@ def test_a_video_that_begins_without_a_face(tmp_path: Path, portrait: Image) -> 
         read_reference(folder)
 
 
-def test_several_faces_are_noted(tmp_path: Path, portrait: Image) -> None:
+def test_of_several_faces_one_must_be_chosen(tmp_path: Path, portrait: Image) -> None:
     head = portrait[0:260, 95:355]
     two = saved(tmp_path / "two.png", np.hstack([head, head[:, ::-1]]))
-    assert "shows more than one face" in read_reference(two).notes[0]
+    with pytest.raises(
+        FaceChoiceError, match=r"2 faces .*1: left, \d+×\d+ px at .*; 2: right.*--face"
+    ) as caught:
+        read_reference(two)
+    assert [box[0] < 260 for box in caught.value.boxes] == [True, False]
+    assert caught.value.size == (520, 260)
+    with pytest.raises(FaceChoiceError, match="no face 3, but these"):
+        read_reference(two, choice=parse_face_choice(3))
+    for choice, on_the_right in (("left", False), ("2", True), ("390,120", True)):
+        found = read_reference(two, choice=parse_face_choice(choice))
+        assert (found.face.centre[0] > 260) == on_the_right
+        crop = fit_whole_image(found, (512, 256))
+        assert crop.face_box is not None
+        assert (crop.face_box[0] > 256) == on_the_right
+
+
+def test_a_face_that_stands_out_is_taken_and_noted(tmp_path: Path, portrait: Image) -> None:
+    head = portrait[0:260, 95:355]
+    small = np.full_like(head, 128)
+    small[40:240, 30:230] = cv2.resize(head, (200, 200))
+    two = read_reference(saved(tmp_path / "two.png", np.hstack([head, small])))
+    assert "shows more than one face, and number 1 is animated" in two.notes[0]
+    assert not two.chosen
+
+
+def test_a_box_stands_for_a_face_that_is_not_found(tmp_path: Path, portrait: Image) -> None:
+    grey = saved(tmp_path / "grey.png", np.full((300, 400, 3), 128, np.uint8))
+    with pytest.raises(FaceChoiceError, match="--face-box"):
+        read_reference(grey)
+    placed = read_reference(grey, face_box=(150, 100, 250, 200))
+    assert placed.face.box == pytest.approx((150, 100, 250, 200), abs=0.01)
+    assert "No face is recognized" in placed.notes[0]
+    assert crop_to_face(placed, (256, 256)).face_box is not None
+    with pytest.raises(InputError, match="not in the picture"):
+        read_reference(grey, face_box=(900, 100, 1000, 200))
+    real = read_reference(saved(tmp_path / "face.png", portrait), face_box=(175, 60, 275, 190))
+    assert real.notes == ()
+    assert real.face.centre == pytest.approx((225, 125), abs=8)
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270])

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from personalive.errors import NoFaceError, SessionClosedError
+from personalive.face.face import Box
 from personalive.media.types import Image
 from personalive.pipelines.base import (
     AnimatedChunk,
@@ -125,7 +126,10 @@ class EchoPipeline(Pipeline[LoadParameters, EchoParameters]):
     def parameters(self) -> LoadParameters:
         return self._parameters
 
-    def fuse(self, image: Image, *, allow_no_face: bool = False) -> EchoReference:
+    def fuse(
+        self, image: Image, *, allow_no_face: bool = False, face_box: Box | None = None
+    ) -> EchoReference:
+        del face_box  # it looks for no face
         if not image.any() and not allow_no_face:
             raise NoFaceError("All is black.")
         assert image.shape == (self._parameters.height, self._parameters.width, 3)

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from personalive.errors import NoFaceError, SessionClosedError
+from personalive.face.face import Box
 from personalive.media.types import Image
 from personalive.pipelines.base import (
     AnimatedChunk,
@@ -164,7 +165,10 @@ class PacedPipeline(Pipeline[PacedLoadParameters, PacedParameters]):
     def parameters(self) -> PacedLoadParameters:
         return self._parameters
 
-    def fuse(self, image: Image, *, allow_no_face: bool = False) -> PacedReference:
+    def fuse(
+        self, image: Image, *, allow_no_face: bool = False, face_box: Box | None = None
+    ) -> PacedReference:
+        del face_box  # it looks for no face
         if not image.any() and not allow_no_face:
             raise NoFaceError("All is black.")
         width, height = self._parameters.width, self._parameters.height

@@ -19,6 +19,8 @@ _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 _SEP_LINE = re.compile(r'"?sep=(.)"?', re.IGNORECASE)
 _REQUIRED_COLUMNS = ("reference", "driving")
 _DEFAULT_COLUMNS = (*_REQUIRED_COLUMNS, "output")
+_TEXT_COLUMNS = {*_DEFAULT_COLUMNS, "face", "face_box", "driver_face"}
+"""Columns whose commas are none of decimal numbers: files, and places in a picture."""
 _FILE_NAME = re.compile(r".+\.\w{2,5}|.*[/\\].*", re.DOTALL)
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+")
 
@@ -149,7 +151,7 @@ def _row(cells: Sequence[str], columns: Sequence[str], where: str, separator: st
     # Where commas do not separate cells, they may be decimal commas.
     return {
         column: cell.replace(",", ".")
-        if column not in _DEFAULT_COLUMNS and _DECIMAL_COMMA.fullmatch(cell)
+        if column not in _TEXT_COLUMNS and _DECIMAL_COMMA.fullmatch(cell)
         else cell
         for column, cell in values.items()
     }

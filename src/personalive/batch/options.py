@@ -17,6 +17,7 @@ from personalive.jobs import AnimateJob
 from personalive.media.rotation import QUARTERS, Rotation
 from personalive.pipelines import registry
 from personalive.pipelines.parameters import build_parameters, split_parameters
+from personalive.pipelines.presets import PRESET
 
 _EXCLUDED_FIELDS = {"reference", "driving", "output", "overwrite", "resume", "parameters"}
 _WORDS = {"int": "a whole number", "float": "a number", "finite": "a finite number", "bool": "true or false"}
@@ -57,7 +58,7 @@ def _parameter_names() -> frozenset[str]:
         for one in registry.all_pipelines().values()
         for model in (one.run_parameters, one.load_parameters)
     ]
-    return frozenset(name for model in models for name in model.model_fields)
+    return frozenset({PRESET, *(name for model in models for name in model.model_fields)})
 
 
 def validate_options(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def validate_options(values: Mapping[str, Any]) -> dict[str, Any]:
 def select_load_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Return those parameters that are load parameters, as far as the pipelines installed here know them."""
     pipelines = registry.all_pipelines().values()
-    run = {name for one in pipelines for name in one.run_parameters.model_fields}
+    run = {PRESET, *(name for one in pipelines for name in one.run_parameters.model_fields)}
     load = {name for one in pipelines for name in one.load_parameters.model_fields}
     return {name: value for name, value in parameters.items() if name in load or name not in run}
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli.error_handling import EXIT_INTERRUPTED
+from personalive.cli.faces import DriverFaceOption, FaceBoxOption, FaceOption, ShowFacesOption
+from personalive.cli.presets import PresetOption
 from personalive.cli.rotation import DrivingRotation, ReferenceRotation, RotateOption
 from personalive.cli.set_options import parse_settings
 
@@ -21,7 +23,7 @@ personalive animate portrait.jpg talking.mp4
 
 personalive animate portrait.jpg talking.mp4 -o out.webm --start 2 --end 7 --expression 1.3
 
-personalive animate group.jpg talking.mp4 --paste-back
+personalive animate group.jpg talking.mp4 --face 2 --paste-back
 
 personalive animate portrait.jpg smiling.jpg -o smiling-portrait.png
 
@@ -96,6 +98,11 @@ def animate(
     side_by_side: _SideBySide = False,
     rotate: DrivingRotation = RotateOption.AUTO,
     rotate_reference: ReferenceRotation = RotateOption.AUTO,
+    face: FaceOption = "auto",
+    face_box: FaceBoxOption = None,
+    driver_face: DriverFaceOption = None,
+    show_faces: ShowFacesOption = None,
+    preset: PresetOption = None,
     motion: _Motion = None,
     expression: _Expression = None,
     pose: _Pose = None,
@@ -114,10 +121,18 @@ def animate(
 
     Frame for frame, the output shows the portrait with the motion of the driving clip, and has its sound.
     """
+    from personalive.cli.faces import show_faces as write_outlined_faces
     from personalive.jobs import AnimateJob
     from personalive.jobs.output import default_output
 
-    named = {"motion": motion, "expression": expression, "pose": pose, "weights": weights}
+    named = {
+        "preset": preset,
+        "motion": motion,
+        "expression": expression,
+        "pose": pose,
+        "driver_face": driver_face,
+        "weights": weights,
+    }
     job = AnimateJob(
         reference=reference,
         driving=driving,
@@ -129,6 +144,8 @@ def animate(
         side_by_side=side_by_side,
         rotate=rotate.rotation,
         rotate_reference=rotate_reference.rotation,
+        face=face,
+        face_box=face_box,
         fps=fps,
         start=start,
         end=end,
@@ -140,7 +157,10 @@ def animate(
         parameters={name: value for name, value in named.items() if value is not None}
         | parse_settings(settings),
     )
-    _run(job, quiet)
+    if show_faces is None:
+        _run(job, quiet)
+    else:
+        write_outlined_faces(job, show_faces)
 
 
 def _run(job: AnimateJob, quiet: bool) -> None:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli import console
+from personalive.cli.faces import DriverFaceOption, FaceBoxOption, FaceOption
+from personalive.cli.presets import PresetOption
 from personalive.cli.rotation import DrivingRotation, ReferenceRotation, RotateOption
 from personalive.cli.set_options import parse_settings
 
@@ -62,6 +64,7 @@ def extract(
     start: Annotated[float, typer.Option(help="Start this many seconds into the clip.")] = 0.0,
     end: Annotated[float | None, typer.Option(help="End this many seconds into the clip.")] = None,
     rotate: DrivingRotation = RotateOption.AUTO,
+    driver_face: DriverFaceOption = None,
     size: _Size = 512,
     settings: _Settings = None,
     overwrite: _Overwrite = False,
@@ -79,6 +82,7 @@ def extract(
         start=start,
         end=end,
         rotate=rotate.rotation,
+        driver_face=driver_face or "auto",
         overwrite=overwrite,
         parameters=_build_parameters(weights, settings),
     )
@@ -108,6 +112,9 @@ def drive(
         bool, typer.Option("--crop/--no-crop", help="Crop the portrait to head and shoulders.")
     ] = True,
     rotate_reference: ReferenceRotation = RotateOption.AUTO,
+    face: FaceOption = "auto",
+    face_box: FaceBoxOption = None,
+    preset: PresetOption = None,
     seed: Annotated[int, typer.Option(help="Seed of the pipeline's random numbers.")] = 42,
     settings: _Settings = None,
     overwrite: _Overwrite = False,
@@ -128,9 +135,11 @@ def drive(
         size=size,
         crop=crop,
         rotate_reference=rotate_reference.rotation,
+        face=face,
+        face_box=face_box,
         seed=seed,
         overwrite=overwrite,
-        parameters=_build_parameters(weights, settings),
+        parameters=({} if preset is None else {"preset": preset}) | _build_parameters(weights, settings),
     )
     with show_progress(quiet=quiet) as progress:
         report = animate_motion(job, progress)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Self, TypeVar
+from typing import Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,8 +81,20 @@ class Face(FaceMesh):
 AnyFace = TypeVar("AnyFace", bound=FaceMesh)
 
 
+class FacePlace(Protocol):
+    """Where a face is: its centre and size in pixels."""
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Centre of the face's box."""
+
+    @property
+    def size(self) -> float:
+        """Geometric mean of the box's sides."""
+
+
 def select_dominant_face(
-    faces: Sequence[AnyFace], frame_size: tuple[int, int], previous: FaceMesh | None = None
+    faces: Sequence[AnyFace], frame_size: tuple[int, int], previous: FacePlace | None = None
 ) -> AnyFace | None:
     """Return the dominant face of several: the one followed before, else a large and central one.
 
@@ -100,7 +112,7 @@ def select_dominant_face(
     return max(faces, key=lambda face: face.size * (1.0 - 0.5 * _distance(face, middle) / reach))
 
 
-def is_same_face(face: FaceMesh, previous: FaceMesh) -> bool:
+def is_same_face(face: FaceMesh, previous: FacePlace) -> bool:
     """Return whether a face is where another was a frame ago: within half its size."""
     return _distance(face, previous.centre) < 0.5 * previous.size
 

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias, cast
 import cv2
 
 from personalive.face.box_detector import SIDE
-from personalive.face.face import FaceMesh
+from personalive.face.face import FaceMesh, is_same_face
 from personalive.face.landmarker import FaceLandmarker
 from personalive.media.types import Image
 
@@ -31,11 +31,13 @@ _SMALLEST = 64
 """Smallest window side in pixels: enlarging a window to more than twice its size shows nothing new."""
 
 
-def search(landmarker: FaceLandmarker, image: Image, reach: SearchReach) -> list[FaceMesh]:
+def search(
+    landmarker: FaceLandmarker, image: Image, reach: SearchReach, *, every: bool = False
+) -> list[FaceMesh]:
     """Return the faces of the first window that holds any, in an image, uint8 RGB (H, W, 3).
 
     For images in which detection on the whole found none. Larger faces are found first. `reach` says how small the
-    windows become.
+    windows become. With `every`, the faces of all windows of that size are returned.
     """
     height, width = image.shape[:2]
     sides = _sides(max(width, height), _SHARES[reach])
@@ -43,12 +45,34 @@ def search(landmarker: FaceLandmarker, image: Image, reach: SearchReach) -> list
     for side in sides:
         copy = _copy(source, (width, height), side)
         across, down = width / copy.shape[1], height / copy.shape[0]
+        found: list[FaceMesh] = []
         for left, top in _corners(copy):
             boxes = landmarker.box_detector.detect(copy[top : top + SIDE, left : left + SIDE])
             placed = [box.placed((left, top), (across, down)) for box in boxes]
-            if faces := landmarker.look_at(image, placed):
-                return faces
+            for face in landmarker.look_at(image, placed):
+                if not any(is_same_face(face, other) for other in found):
+                    found.append(face)
+            if found and not every:
+                break
+        if found:
+            return found
     return []
+
+
+def find_more(landmarker: FaceLandmarker, image: Image, known: Sequence[FaceMesh]) -> list[FaceMesh]:
+    """Return known faces and those that the detector misses beside them: in the largest windows it sees more."""
+    found = list(known)
+    side = int(max(image.shape[:2]) * _FAR[0])
+    if side < 2 * _SMALLEST:
+        return found
+    copy = _copy(image, (image.shape[1], image.shape[0]), side)
+    across, down = image.shape[1] / copy.shape[1], image.shape[0] / copy.shape[0]
+    for left, top in _corners(copy):
+        boxes = landmarker.box_detector.detect(copy[top : top + SIDE, left : left + SIDE])
+        for face in landmarker.look_at(image, [box.placed((left, top), (across, down)) for box in boxes]):
+            if not any(is_same_face(face, other) or is_same_face(other, face) for other in found):
+                found.append(face)
+    return found
 
 
 def _sides(longest: int, shares: Sequence[float]) -> list[int]:

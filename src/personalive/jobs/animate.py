@@ -14,7 +14,7 @@ from typing import Any
 from personalive.errors import InputError
 from personalive.jobs.animate_job import AnimateJob, ProgressCallback, Report, ignore_progress
 from personalive.jobs.background_io import BackgroundReader, BackgroundWriter
-from personalive.jobs.driving_clip import open_driving_clip
+from personalive.jobs.driving_clip import open_driving_clip, parse_driver_face
 from personalive.jobs.job_context import WRITER_QUEUE_FRAMES, JobContext, RenderResult
 from personalive.jobs.layouts import Layout
 from personalive.jobs.output import OutputWriter, check_output_path, is_single_image
@@ -93,9 +93,12 @@ def run_in_phases(
         choice = registry.choose_pipeline(job.pipeline, job.parameters)
     else:
         choice = registry.PipelineChoice(type(pipeline), "it was loaded already")
-    split_parameters(choice.pipeline, job.parameters)
+    run, _ = split_parameters(choice.pipeline, job.parameters)
+    followed = parse_driver_face(run)
     tell("looking for the face", 0, None)
-    driver = open_driving_clip(job.driving, start=job.start, end=job.end, rotation=job.rotate)
+    driver = open_driving_clip(
+        job.driving, start=job.start, end=job.end, rotation=job.rotate, choice=followed
+    )
     with driver.source as source:
         _check_single_image(job, source)
         check_start(source, job.start)
@@ -108,7 +111,7 @@ def run_in_phases(
             used = pipeline or ours.load(
                 choice.pipeline, plan.load_parameters, lambda stage, share: tell(stage, 0, None)
             )
-            reference = ours.fuse(used, plan.crop.image)
+            reference = ours.fuse(used, plan.crop.image, plan.crop.face_box)
             loaded = JobContext(
                 plan, source, used, reference, make_layout(plan, source, reference), ours.call_lock
             )

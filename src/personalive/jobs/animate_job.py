@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from personalive.errors import InputError
+from personalive.face.choice import FaceChoice, parse_reference_face
+from personalive.face.face import Box
 from personalive.media.rotation import Rotation, check_rotation
 from personalive.pipelines.base import FrameState
 
@@ -48,6 +50,11 @@ class AnimateJob:
     """How far the driving clip is turned clockwise: 0, 90, 180 or 270 degrees, "auto" by the face in it."""
     rotate_reference: Rotation = "auto"
     """How far the reference is turned clockwise, with the same values."""
+    face: str | int = "auto"
+    """Which of the reference's faces is animated: auto, largest, left, right, its number from the left, or x,y in
+    pixels of the upright picture."""
+    face_box: str | None = None
+    """Where the reference's face is, "x,y,width,height" in pixels of the picture: for a face that is not found."""
     side_by_side: bool = False
     """Show reference, driving and result next to each other."""
     fps: float | None = None
@@ -69,6 +76,16 @@ class AnimateJob:
     parameters: Mapping[str, object] = field(default_factory=dict)
     """Run and load parameters of the pipeline by name; those not given keep their defaults."""
 
+    @property
+    def face_choice(self) -> FaceChoice:
+        """Which of the reference's faces is animated. Raises `InputError` where `face` is not valid."""
+        return parse_reference_face(self.face, self.face_box)[0]
+
+    @property
+    def reference_face_box(self) -> Box | None:
+        """Where the reference's face is, if that was given. Raises `InputError` where `face_box` is not valid."""
+        return parse_reference_face(self.face, self.face_box)[1]
+
     def check(self) -> None:
         """Raise `InputError` for invalid numbers and combinations, before any file is touched."""
         if not (256 <= self.size <= 1024 and self.size % 64 == 0):
@@ -85,6 +102,7 @@ class AnimateJob:
             raise InputError(
                 f"A segment must have {MIN_SEGMENT_FRAMES} frames or more, not {self.segment_frames}."
             )
+        parse_reference_face(self.face, self.face_box)
         check_rotation(self.rotate)
         check_rotation(self.rotate_reference, "reference's rotation")
         for name, path in (("reference", self.reference), ("driving clip", self.driving)):

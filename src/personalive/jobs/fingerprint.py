@@ -30,6 +30,8 @@ def compute_fingerprint(loaded: JobContext, mark: Provenance, segment_frames: in
         "crop": job.crop,
         "paste_back": job.paste_back,
         "side_by_side": job.side_by_side,
+        "face": str(job.face_choice),
+        "face_box": job.face_box,
         "rotate": plan.rotation_degrees,
         "rotate_reference": plan.reference.rotation_degrees,
         "fps": plan.fps,

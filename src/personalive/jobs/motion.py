@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from personalive.errors import InputError
+from personalive.face.choice import FaceChoice, parse_face_choice
 from personalive.face.crop import ImageSize
 from personalive.jobs.animate_job import AnimateJob, ProgressCallback, Report, ignore_progress
 from personalive.jobs.background_io import BackgroundWriter
@@ -48,11 +49,14 @@ class ExtractMotionJob:
     start: float = 0.0
     end: float | None = None
     rotate: Rotation = "auto"
+    driver_face: str | int = "auto"
+    """Which of the clip's faces is followed, as the run parameter of that name."""
     overwrite: bool = False
     parameters: Mapping[str, object] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise `InputError` for invalid values, before any file is touched."""
+        parse_face_choice(self.driver_face)
         # The checks of an animation apply here too.
         AnimateJob(
             reference=self.driving,
@@ -75,7 +79,7 @@ class ExtractMotionJob:
 class AnimateMotionJob:
     """Animates the portrait in the file `reference` with the file `motion`; `output` is as in `AnimateJob`.
 
-    `size`, `crop`, `rotate_reference`, `seed` and `parameters` have the same meaning as there.
+    `size`, `crop`, `rotate_reference`, `face`, `face_box`, `seed` and `parameters` have the same meaning as there.
     """
 
     reference: Path
@@ -84,6 +88,8 @@ class AnimateMotionJob:
     size: int = 512
     crop: bool = True
     rotate_reference: Rotation = "auto"
+    face: str | int = "auto"
+    face_box: str | None = None
     seed: int = 42
     overwrite: bool = False
     parameters: Mapping[str, object] = field(default_factory=dict)
@@ -99,6 +105,8 @@ class AnimateMotionJob:
             size=self.size,
             crop=self.crop,
             rotate_reference=self.rotate_reference,
+            face=self.face,
+            face_box=self.face_box,
             audio=False,
             seed=self.seed,
             overwrite=self.overwrite,
@@ -119,29 +127,36 @@ def extract_motion(job: ExtractMotionJob, progress: ProgressCallback | None = No
         PersonaLiveLoadParameters,
         {"width": job.size, "height": job.size, **_require_load_parameters(job.parameters)},
     )
-    driver = open_driving_clip(job.driving, start=job.start, end=job.end, rotation=job.rotate)
+    choice = parse_face_choice(job.driver_face)
+    driver = open_driving_clip(job.driving, start=job.start, end=job.end, rotation=job.rotate, choice=choice)
     with driver.source as source:
         check_start(source, job.start)
         for word in (*driver.notes, *driver.warnings):
             tell(word, 0, None)
         tell("loading", 0, None)
         with PersonaLivePipeline.load(load, lambda stage, share: tell(stage, 0, None)) as pipeline:
-            motion = extract_from_source(pipeline, source, tell)
+            motion = extract_from_source(pipeline, source, tell, choice=choice)
     check_new_output(job.output, job.overwrite)  # another process may have made it meanwhile
     motion.save(job.output)
     return motion
 
 
 def extract_from_source(
-    pipeline: PersonaLivePipeline, source: VideoReader, progress: ProgressCallback | None = None
+    pipeline: PersonaLivePipeline,
+    source: VideoReader,
+    progress: ProgressCallback | None = None,
+    *,
+    choice: FaceChoice | None = None,
 ) -> DrivingMotion:
     """Extract the motion of an open clip, at the clip's average rate, as an animation with it would.
+
+    `choice`: which of its faces is followed.
 
     Raises `InputError` for a clip without a frame or without a face.
     """
     fps = float(exact_rate(source.info.fps))
     frames = _with_progress(resample(source, fps), progress or ignore_progress)
-    return pipeline.extract_motion(frames, fps)
+    return pipeline.extract_motion(frames, fps, choice)
 
 
 def animate_motion(job: AnimateMotionJob, progress: ProgressCallback | None = None) -> Report:
@@ -159,13 +174,18 @@ def animate_motion(job: AnimateMotionJob, progress: ProgressCallback | None = No
     base = build_parameters(PersonaLiveLoadParameters, {"seed": job.seed, **load})
     motion = _read_motion(job)
     tell("looking for the face", 0, None)
-    portrait = read_reference(job.reference, job.rotate_reference)
+    portrait = read_reference(
+        job.reference,
+        job.rotate_reference,
+        choice=animation.face_choice,
+        face_box=animation.reference_face_box,
+    )
     width, height = size = resolve_frame_size(animation, load, base, portrait.size)
     framing = crop_reference(animation, portrait, size)
     tell("loading", 0, None)
     sized = base.model_copy(update={"width": width, "height": height})
     with PersonaLivePipeline.load(sized, lambda stage, share: tell(stage, 0, None)) as pipeline:
-        reference = pipeline.fuse(framing.image)
+        reference = pipeline.fuse(framing.image, face_box=framing.face_box)
         with pipeline.open_session(reference, checked, seed=job.seed) as session:
             states, seconds, warnings = _write_frames(
                 animation, motion, session, (width, height), sized.temporal_window_size, tell

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from personalive.closing import Closing
+from personalive.face.face import Box
 from personalive.media import Image
 from personalive.pipelines.base import LoadParameters, LoadProgressCallback, Pipeline, Reference
 from personalive.pipelines.registry import AnyPipeline
@@ -48,13 +49,20 @@ class PipelineCache(Closing):
         self._pipeline, self._load_parameters = pipeline_class.load(parameters, report), parameters
         return self._pipeline
 
-    def fuse(self, pipeline: Pipeline[Any, Any], image: Image) -> Reference:
-        """Return the fused reference of the image, uint8 RGB (H, W, 3), from the cache if it is there."""
-        key = hashlib.sha256(repr(image.shape).encode() + image.tobytes()).hexdigest()
+    def fuse(self, pipeline: Pipeline[Any, Any], image: Image, face_box: Box | None = None) -> Reference:
+        """Return the fused reference of the image, uint8 RGB (H, W, 3), from the cache if it is there.
+
+        `face_box`: where the chosen face is: see `Pipeline.fuse`.
+        """
+        key = hashlib.sha256(repr((image.shape, face_box)).encode() + image.tobytes()).hexdigest()
+
+        def make() -> Reference:
+            return pipeline.fuse(image) if face_box is None else pipeline.fuse(image, face_box=face_box)
+
         with self.call_lock:
             if pipeline is not self._pipeline:
-                return pipeline.fuse(image)
-            return self._cached_reference(key, lambda: pipeline.fuse(image))
+                return make()
+            return self._cached_reference(key, make)
 
     def _cached_reference(self, key: str, make: Callable[[], Reference]) -> Reference:
         found = self._references.pop(key, None) or make()

@@ -69,7 +69,9 @@ def make_plan(job: AnimateJob, choice: registry.PipelineChoice, driver: DrivingC
         notes.append(f"{job.driving.name} is a still: its pose and expression are taken as they are.")
     checked = build_parameters(choice.pipeline.run_parameters, run)
     base = build_parameters(choice.pipeline.load_parameters, {"seed": job.seed, **load})
-    portrait = read_reference(job.reference, job.rotate_reference)
+    portrait = read_reference(
+        job.reference, job.rotate_reference, choice=job.face_choice, face_box=job.reference_face_box
+    )
     size = resolve_frame_size(job, load, base, portrait.size)
     framing = crop_reference(job, portrait, size)
     carried = job.audio and not is_single_image(job.output)

@@ -19,10 +19,12 @@ from typing import Annotated, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from personalive.closing import Closing
 from personalive.errors import InputError
+from personalive.face.choice import parse_face_choice
+from personalive.face.face import Box
 from personalive.media.types import Frames, Image
 
 LoadProgressCallback = Callable[[str, float], None]
@@ -48,6 +50,27 @@ class LoadParameters(Parameters):
 
 class RunParameters(Parameters):
     """Parameters that may change between two chunks of a running session."""
+
+
+def _normalize_face_choice(value: object) -> str:
+    """Return a face's choice as text: JSON has numbers for some."""
+    try:
+        return str(parse_face_choice(str(value)[:100]))
+    except InputError as error:
+        raise ValueError(str(error)) from error
+
+
+DriverFace = Annotated[
+    str,
+    BeforeValidator(_normalize_face_choice),
+    Field(
+        description="Whose face is followed where the driving frames show several: auto, largest, left, right, "
+        "its number from the left, or x,y in pixels. It is chosen in the first frame that shows it, and then "
+        "followed.",
+        examples=["auto", "largest", "left", "right", "1", "2", "3", "4"],
+    ),
+]
+"""A run parameter of pipelines that follow one face of the driving frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,8 +306,11 @@ class Pipeline(Closing, Generic[L, R]):
         return None
 
     @abstractmethod
-    def fuse(self, image: Image, *, allow_no_face: bool = False) -> Reference:
+    def fuse(self, image: Image, *, allow_no_face: bool = False, face_box: Box | None = None) -> Reference:
         """Prepare a portrait, uint8 RGB (H, W, 3) of any size. It is resized to the loaded size, so crop it first.
+
+        With `face_box`, in pixels of the image, the face there is animated, and the box counts as a face where
+        none is found in it. It is only given where somebody has chosen the face.
 
         Raises `NoFaceError` where no face is found, unless allowed.
         """

@@ -8,18 +8,22 @@ from typing import TypeVar
 from pydantic import BaseModel, ValidationError
 
 from personalive.errors import InputError
+from personalive.pipelines.base import RunParameters
+from personalive.pipelines.presets import expand_preset
 from personalive.pipelines.registry import AnyPipeline
 
 M = TypeVar("M", bound=BaseModel)
+R = TypeVar("R", bound=RunParameters)
 
 
 def split_parameters(
     pipeline: AnyPipeline, values: Mapping[str, object]
 ) -> tuple[dict[str, object], dict[str, object]]:
-    """Split values by name into run parameters and load parameters.
+    """Split values by name into run parameters and load parameters. A `preset` becomes what it sets.
 
     Raises `InputError` for a name that the pipeline does not know.
     """
+    values = expand_preset(values, pipeline.run_parameters)
     run, load = pipeline.run_parameters.model_fields, pipeline.load_parameters.model_fields
     for name in values:
         if name not in run and name not in load:
@@ -29,6 +33,14 @@ def split_parameters(
         {name: value for name, value in values.items() if name in run},
         {name: value for name, value in values.items() if name not in run},
     )
+
+
+def build_run_parameters(model: type[R], values: Mapping[str, object], now: RunParameters | None = None) -> R:
+    """Return the checked run parameters: `now`, by default the pipeline's own, changed by `values`.
+
+    Among these, `preset` stands for what it sets. Raises `InputError`, one sentence for all that is wrong.
+    """
+    return build_parameters(model, {**(now.model_dump() if now else {}), **expand_preset(values, model)})
 
 
 def build_parameters(model: type[M], values: Mapping[str, object]) -> M:

@@ -17,6 +17,7 @@ from personalive.errors import (
     AccessDeniedError,
     DiskFullError,
     DownloadError,
+    FaceChoiceError,
     InputError,
     MediaError,
     MediaTooLargeError,
@@ -99,10 +100,27 @@ class FieldError(BaseModel):
     type: str
 
 
+class ListedFace(BaseModel):
+    """A face to choose by its number. `box` is left, top, right and bottom in pixels of the upright picture."""
+
+    number: int
+    box: tuple[float, float, float, float]
+
+
+class PictureSize(BaseModel):
+    """The size of the upright picture, which is the sent one turned clockwise by `rotation` degrees."""
+
+    width: int
+    height: int
+    rotation: int
+
+
 class ErrorResponse(BaseModel):
     """The reason why a request was refused: a sentence, or one error for each field."""
 
     detail: str | list[FieldError]
+    faces: list[ListedFace] | None = Field(None, description="Where a face must be chosen: those there are.")
+    picture: PictureSize | None = Field(None, description="With `faces`: what their boxes refer to.")
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -125,10 +143,14 @@ def get_status_code(error: PersonaLiveError) -> int:
 
 
 def make_error_response(
-    status: int, detail: str | list[dict[str, object]], headers: Mapping[str, str] | None = None
+    status: int,
+    detail: str | list[dict[str, object]],
+    headers: Mapping[str, str] | None = None,
+    more: Mapping[str, object] | None = None,
 ) -> JSONResponse:
-    """Return an error as a response."""
-    return JSONResponse({"detail": _replace_surrogates(detail)}, status, dict(headers or {}))
+    """Return an error as a response, with `more` beside its detail."""
+    body = {"detail": _replace_surrogates(detail), **(more or {})}
+    return JSONResponse(body, status, dict(headers or {}))
 
 
 def install_error_handlers(app: FastAPI, on_error: Callable[[], None] | None = None) -> None:
@@ -176,7 +198,16 @@ async def _handle_personalive_error(request: Request, error: Exception) -> JSONR
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not isinstance(error, HttpError):
         _log.error("%s %s: %s", request.method, request.url.path, error)
     headers = error.headers if isinstance(error, HttpError) else None
-    return make_error_response(status, str(error), headers)
+    faces = _list_faces(error) if isinstance(error, FaceChoiceError) else None
+    return make_error_response(status, str(error), headers, faces)
+
+
+def _list_faces(error: FaceChoiceError) -> dict[str, object]:
+    """Return what a client needs to let a person choose a face."""
+    faces = [ListedFace(number=number, box=box) for number, box in enumerate(error.boxes, 1)]
+    width, height = error.size
+    picture = PictureSize(width=width, height=height, rotation=error.rotation)
+    return {"faces": [face.model_dump() for face in faces], "picture": picture.model_dump()}
 
 
 async def _handle_validation_error(request: Request, error: Exception) -> JSONResponse:

@@ -12,6 +12,7 @@ import time
 from pydantic import Field
 from typing_extensions import override
 
+from personalive.face.face import Box
 from personalive.media.types import Image
 from personalive.pipelines.base import (
     AnimatedChunk,
@@ -60,9 +61,11 @@ class CountedPipeline(PreviewPipeline):
         return cls(parameters)
 
     @override
-    def fuse(self, image: Image, *, allow_no_face: bool = False) -> PreviewReference:
+    def fuse(
+        self, image: Image, *, allow_no_face: bool = False, face_box: Box | None = None
+    ) -> PreviewReference:
         note("fuse")
-        return super().fuse(image, allow_no_face=allow_no_face)
+        return super().fuse(image, allow_no_face=allow_no_face, face_box=face_box)
 
     @override
     def open_session(

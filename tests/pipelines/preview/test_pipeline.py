@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -390,3 +391,25 @@ def test_a_snapshot_of_something_else_is_refused(
         assert session.snapshot() == kept
     with pytest.raises(SessionClosedError):
         session.snapshot()
+
+
+def test_a_continued_session_follows_the_same_person(portrait: Image) -> None:
+    """Of two people in the frame, the right one."""
+    two = np.hstack([portrait, portrait[:, ::-1]])
+
+    with PreviewPipeline.load(PreviewLoadParameters(height=256, width=256)) as own:
+        reference = own.fuse(portrait)
+        with (
+            own.open_session(reference, PreviewRunParameters(driver_face="2")) as one,
+            own.open_session(reference) as other,
+        ):
+            one.step(FrameChunk(two[None], np.array([0.0])))
+            other.restore(one.snapshot())
+            assert other.parameters.driver_face == "2"
+            rolled = FrameChunk(np.roll(two, 40, axis=1)[None], np.array([0.04]))
+            assert np.array_equal(one.step(rolled).images, other.step(rolled).images)
+            assert one.snapshot() == other.snapshot()
+            assert json.loads(one.snapshot())["driver"]["centre"][0] > 512
+            one.update(PreviewRunParameters(driver_face="left"))
+            one.step(FrameChunk(two[None], np.array([0.08])))
+            assert json.loads(one.snapshot())["driver"]["centre"][0] < 512

@@ -91,6 +91,43 @@ def test_a_form_is_answered_with_what_to_do() -> None:
 
 
 @pytest.mark.slow
+def test_one_of_several_faces_is_chosen_by_the_list_in_the_error() -> None:
+    async def test(client: httpx.AsyncClient, server: Server) -> None:
+        picture = encoded(two_faces())
+        refused = (await client.post(URL, content=picture)).json()
+        assert [face["number"] for face in refused["faces"]] == [1, 2]
+        assert refused["picture"] == {"width": 580, "height": 300, "rotation": 0}
+        ids = set()
+        for face in refused["faces"]:
+            left, top, right, bottom = face["box"]
+            for choice in (face["number"], f"{(left + right) / 2:.0f},{(top + bottom) / 2:.0f}"):
+                answer = (await client.post(f"{URL}?face={choice}", content=picture)).json()
+                assert answer["face"]["box"] == pytest.approx(face["box"], abs=1)
+                ids.add(answer["reference_id"])
+        assert len(ids) == 4
+        answer = await client.post(f"{URL}?face=3", content=picture)
+        assert (answer.status_code, len(answer.json()["faces"])) == (422, 2)
+        assert (await client.post(f"{URL}?face=middle", content=picture)).status_code == 422
+
+    with_client(test)
+
+
+@pytest.mark.slow
+def test_a_box_is_taken_for_the_face() -> None:
+    async def test(client: httpx.AsyncClient, server: Server) -> None:
+        refused = (await client.post(URL, content=encoded(GREY))).json()
+        assert refused["faces"] == []
+        assert refused["picture"]["width"] == GREY.shape[1]
+        answer = await client.post(f"{URL}?face_box=20,20,60,60", content=encoded(GREY))
+        assert answer.status_code == 200
+        assert answer.json()["face"]["box"] == pytest.approx([20, 20, 80, 80], abs=0.1)
+        for wrong in ("face_box=1,2,3", "face_box=9999,9999,50,50", "face_box=20,20,60,60&face=1"):
+            assert (await client.post(f"{URL}?{wrong}", content=encoded(GREY))).status_code == 422
+
+    with_client(test)
+
+
+@pytest.mark.slow
 def test_overrides() -> None:
     async def test(client: httpx.AsyncClient, server: Server) -> None:
         answer = await client.post(f"{URL}?allow_no_face=true", content=encoded(GREY))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from personalive.pipelines.base import LoadParameters, RunParameters
+from personalive.pipelines.base import DriverFace, LoadParameters, RunParameters
 
 TRAINED_CHUNK_FRAMES, TRAINED_LEVELS = 4, 4
 TRAINED_SIDE = 512
@@ -189,3 +189,4 @@ class PersonaLiveRunParameters(RunParameters):
         ge=0.0,
         description="How different an expression must be from all before to become a history keyframe.",
     )
+    driver_face: DriverFace = "auto"

@@ -15,7 +15,8 @@ from PIL import Image as Pillow
 from typing_extensions import override
 
 from personalive.errors import DeviceOutOfMemoryError, InputError, NoFaceError, PipelineUnavailableError
-from personalive.face.face import select_dominant_face
+from personalive.face.choice import FaceChoice
+from personalive.face.face import Box, select_dominant_face
 from personalive.face.tracker import FaceDetector
 from personalive.installation import install_command
 from personalive.media.types import Image
@@ -208,18 +209,21 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
         return estimate_seconds_per_frame(self._require_engine())
 
     @override
-    def fuse(self, image: Image, *, allow_no_face: bool = False) -> FusedReference:
+    def fuse(
+        self, image: Image, *, allow_no_face: bool = False, face_box: Box | None = None
+    ) -> FusedReference:
         from personalive.pipelines.diffusion.sampling.reference import compute_reference_id, fuse_reference
 
         engine = self._require_engine()
         width, height = self._parameters.width, self._parameters.height
-        name = compute_reference_id(image, height, width, self._weights_hash)
+        name = compute_reference_id(image, height, width, self._weights_hash, face_box)
         lenient = allow_no_face or not self._parameters.face_detection
         if (name, lenient) in self._references:
             self._references.move_to_end((name, lenient))
             return self._references[name, lenient]
-        face = self._find_face(image) if self._parameters.face_detection else None
-        if face is None and self._parameters.face_detection and not allow_no_face:
+        looks = self._parameters.face_detection or face_box is not None
+        face = self._find_face(image, face_box) if looks else None
+        if face is None and looks and not allow_no_face:
             raise NoFaceError(
                 "No face was found in the reference. Use a picture in which one face is clearly visible."
             )
@@ -233,6 +237,7 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             reference_id=name,
             display_image=shown,
             face=face,
+            face_box=None if face_box is None or face is None else face.box,
             allow_no_face=lenient,
         )
         self._references[name, lenient] = reference
@@ -240,9 +245,13 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
             self._references.popitem(last=False)
         return reference
 
-    def _find_face(self, image: Image) -> DetectedFace | None:
+    def _find_face(self, image: Image, face_box: Box | None) -> DetectedFace | None:
+        """Return the dominant face, or the one in `face_box`, which is a face itself where none is found."""
         self._detector = self._detector or FaceDetector()
-        face = select_dominant_face(self._detector.detect(image), (image.shape[1], image.shape[0]))
+        if face_box is None:
+            face = select_dominant_face(self._detector.detect(image), (image.shape[1], image.shape[0]))
+        else:
+            face, _ = self._detector.find_in_box(image, face_box)
         if face is None:
             return None
         left, top, right, bottom = (float(value) for value in face.box)
@@ -295,14 +304,18 @@ class PersonaLivePipeline(Pipeline[PersonaLiveLoadParameters, PersonaLiveRunPara
                 f"needed and {free / 1e9:.2f} GB are free."
             )
 
-    def extract_motion(self, frames: Iterable[VideoFrame], fps: float) -> DrivingMotion:
+    def extract_motion(
+        self, frames: Iterable[VideoFrame], fps: float, choice: FaceChoice | None = None
+    ) -> DrivingMotion:
         """Extract the motion of a driving clip, which can be saved and applied to any reference.
+
+        `choice`: which face of the clip is followed; the dominant one by default.
 
         Raises `InputError` for a clip without a frame.
         """
         from personalive.pipelines.diffusion.motion.extraction import extract_motion
 
-        return extract_motion(self._require_engine(), frames, fps, self._weights_hash)
+        return extract_motion(self._require_engine(), frames, fps, self._weights_hash, choice)
 
     @property
     @override

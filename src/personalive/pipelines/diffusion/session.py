@@ -18,6 +18,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from personalive.errors import InputError, SessionClosedError
+from personalive.face.choice import FaceChoice, parse_face_choice
 from personalive.media.types import Frames, Image
 from personalive.pipelines.base import AnimatedChunk, FrameChunk, FrameState, Reference, Session
 from personalive.pipelines.diffusion import snapshots
@@ -67,7 +68,9 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
         self._reference = reference
         self._make_noise = noise
         self._trace = trace
-        self._tracker = Prefetcher(DriverTracker(size, detect=engine.parameters.face_detection))
+        self._detects = engine.parameters.face_detection
+        self._driver = DriverTracker(size, detect=self._detects, choice=self._parse_choice(parameters))
+        self._tracker = Prefetcher(self._driver)
         self._start(engine)
 
     def _start(self, engine: DiffusionEngine) -> None:
@@ -133,6 +136,7 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
 
     @override
     def update(self, parameters: PersonaLiveRunParameters) -> None:
+        self._driver.choose(self._parse_choice(parameters))
         self._parameters = parameters
 
     @override
@@ -176,6 +180,7 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
         self._pending = deque(kept.pending)
         self._noise.restore(kept.noise)
         self._next_noise = kept.next_noise
+        self._driver.choose(self._parse_choice(kept.parameters))
         self._tracker.restore_state(kept.tracker)
 
     @override
@@ -191,6 +196,13 @@ class PersonaLiveSession(Session[PersonaLiveRunParameters]):
     def closed(self) -> bool:
         """Whether the session was closed."""
         return self._engine is None
+
+    def _parse_choice(self, parameters: PersonaLiveRunParameters) -> FaceChoice:
+        """Return which face of the driving frames is followed. Raises `InputError` where none is looked for."""
+        choice = parse_face_choice(parameters.driver_face)
+        if not (self._detects or choice.is_auto):
+            raise InputError("driver_face needs face_detection, which this pipeline was loaded without.")
+        return choice
 
     def _require_engine(self) -> DiffusionEngine:
         if self._engine is None:

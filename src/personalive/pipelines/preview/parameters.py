@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from personalive.pipelines.base import LoadParameters, RunParameters
+from personalive.pipelines.base import DriverFace, LoadParameters, RunParameters
 
 
 class PreviewLoadParameters(LoadParameters):
@@ -28,3 +28,4 @@ class PreviewRunParameters(RunParameters):
     smoothing: float = Field(
         0.5, ge=0.0, le=1.0, description="0 is unfiltered, 1 is the steadiest; more smoothing lags more."
     )
+    driver_face: DriverFace = "auto"

@@ -13,7 +13,8 @@ import numpy as np
 from typing_extensions import override
 
 from personalive.errors import InputError, NoFaceError, SessionClosedError
-from personalive.face.face import Face, select_dominant_face
+from personalive.face.choice import FaceChoice, parse_face_choice
+from personalive.face.face import Box, Face, is_same_face, select_dominant_face
 from personalive.face.tracker import FaceDetector, FaceTracker
 from personalive.media.types import Image
 from personalive.pipelines.base import (
@@ -98,15 +99,27 @@ class PreviewPipeline(Pipeline[PreviewLoadParameters, PreviewRunParameters]):
         return self._parameters
 
     @override
-    def fuse(self, image: Image, *, allow_no_face: bool = False) -> PreviewReference:
+    def fuse(
+        self, image: Image, *, allow_no_face: bool = False, face_box: Box | None = None
+    ) -> PreviewReference:
         width, height = self._parameters.width, self._parameters.height
         shrinking = image.shape[1] > width or image.shape[0] > height
         method = cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
         picture = np.ascontiguousarray(cv2.resize(image, (width, height), interpolation=method), np.uint8)
         picture.setflags(write=False)
-        identity = hashlib.sha256(picture.tobytes() + f"preview {width}x{height}".encode()).hexdigest()[:16]
+        placed = (
+            None
+            if face_box is None
+            else _scale_box(face_box, width / image.shape[1], height / image.shape[0])
+        )
+        facts = f"preview {width}x{height}" + (f" {placed}" if placed else "")
+        identity = hashlib.sha256(picture.tobytes() + facts.encode()).hexdigest()[:16]
         faces = self._detector.detect(picture)
-        face = select_dominant_face(faces, (width, height))
+        if placed is None:
+            face = select_dominant_face(faces, (width, height))
+        else:
+            face, _ = self._detector.find_in_box(picture, placed)
+            faces = [face, *(other for other in faces if not is_same_face(other, face))]
         if face is None:
             if not allow_no_face:
                 raise NoFaceError(
@@ -115,9 +128,8 @@ class PreviewPipeline(Pipeline[PreviewLoadParameters, PreviewRunParameters]):
             return PreviewReference(identity, picture, None, None, None)
         others = [other.landmarks for other in faces if other is not face]
         portrait = LayeredPortrait.build(picture, face.landmarks, others)
-        to_image = np.array([image.shape[1] / width, image.shape[0] / height] * 2)
-        left, top, right, bottom = (float(v) for v in np.array(face.box) * to_image)
-        found = DetectedFace((left, top, right, bottom), self._detector.confidence(picture, face))
+        box = _scale_box(face.box, image.shape[1] / width, image.shape[0] / height)
+        found = DetectedFace(box, self._detector.confidence(picture, face))
         return PreviewReference(identity, picture, found, portrait, face)
 
     @override
@@ -140,7 +152,8 @@ class PreviewSession(Session[PreviewRunParameters]):
 
     def __init__(self, reference: PreviewReference, parameters: PreviewRunParameters) -> None:
         self._parameters = parameters
-        self._prefetch = Prefetcher(_FaceAnalyzer())
+        self._analyzer = _FaceAnalyzer(parse_face_choice(parameters.driver_face))
+        self._prefetch = Prefetcher(self._analyzer)
         self._closed = False
         self._draw_executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="preview-draw")
         self._reference = reference
@@ -187,6 +200,7 @@ class PreviewSession(Session[PreviewRunParameters]):
 
     @override
     def update(self, parameters: PreviewRunParameters) -> None:
+        self._analyzer.tracker.choice = parse_face_choice(parameters.driver_face)
         self._parameters = parameters
 
     @override
@@ -212,13 +226,14 @@ class PreviewSession(Session[PreviewRunParameters]):
         Afterwards the face is detected again, in this session and in the restored one alike.
         """
         self._require_open()
-        self._prefetch.save_state()
+        driver = self._prefetch.save_state()
         state = {
             "format": _SNAPSHOT_FORMAT,
             "reference": self._reference.id,
             "parameters": self._parameters.model_dump(mode="json"),
             "last": None if self._last is None else self._last.to_dict(),
             "retargeter": None if self._retargeter is None else self._retargeter.state(),
+            "driver": driver,
         }
         return json.dumps(state).encode()
 
@@ -234,9 +249,10 @@ class PreviewSession(Session[PreviewRunParameters]):
             retargeter = _build_retargeter(self._reference)
             if retargeter is not None:
                 retargeter.restore(state["retargeter"])
+            self._analyzer.tracker.choice = parse_face_choice(parameters.driver_face)
+            self._prefetch.restore_state(state.get("driver", {}))
         except (ValueError, KeyError, TypeError, AttributeError) as error:  # any bytes may be given
             raise InputError("These bytes are no snapshot of a session.") from error
-        self._prefetch.restore_state({})
         self._parameters, self._last, self._retargeter = parameters, last, retargeter
 
     @override
@@ -252,32 +268,36 @@ class PreviewSession(Session[PreviewRunParameters]):
 
 
 class _FaceAnalyzer:
-    """A tracker of the driver's face; the tracking starts again where a session is continued."""
+    """A tracker of the driver's face; the face is detected again where a session is continued."""
 
-    def __init__(self) -> None:
-        self._tracker = FaceTracker()
+    def __init__(self, choice: FaceChoice) -> None:
+        self.tracker = FaceTracker(choice)
 
     def analyze(self, image: Image, time: float) -> Face | None:
         """Return the driver's face in the next frame."""
         del time
-        return self._tracker.track(image)
+        return self.tracker.track(image)
 
     def state(self) -> dict[str, Any]:
-        """Return nothing: no state of the tracking is kept."""
-        return {}
+        """Return where a chosen face was."""
+        return self.tracker.state()
 
     def restore(self, state: dict[str, Any]) -> None:
         """Detect the face again."""
-        del state
-        self._tracker.reset()
+        self.tracker.restore(state)
 
     def reset(self) -> None:
         """Forget the driver."""
-        self._tracker.reset()
+        self.tracker.reset()
 
     def close(self) -> None:
         """Release the networks."""
-        self._tracker.close()
+        self.tracker.close()
+
+
+def _scale_box(box: Box, across: float, down: float) -> Box:
+    left, top, right, bottom = box
+    return float(left * across), float(top * down), float(right * across), float(bottom * down)
 
 
 def _require_preview_reference(reference: Reference) -> PreviewReference:

@@ -70,6 +70,8 @@ class StoredClusterReference:
     crop: bool
     info: dict[str, Any]
     thumbnail: bytes
+    face: str = "auto"
+    face_box: str | None = None
 
 
 def parse_replica_id(session_id: str) -> str:

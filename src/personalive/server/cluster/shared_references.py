@@ -56,4 +56,10 @@ class SharedReferenceStore(ReferenceStore):
     async def _fetch_missing(self, id: str) -> None:
         kept = await self._fetch(id)
         if kept is not None:  # an unknown id makes `get` raise
-            await self.add(kept.data, allow_no_face=kept.allow_no_face, crop=kept.crop)
+            await self.add(
+                kept.data,
+                allow_no_face=kept.allow_no_face,
+                crop=kept.crop,
+                face=kept.face,
+                face_box=kept.face_box,
+            )

@@ -253,7 +253,9 @@ class PipelineServer:
         )
 
     def _fuse(self, request: messages.FuseReference) -> messages.FusedReferenceInfo:
-        reference = self._require_pipeline().fuse(request.image, allow_no_face=request.allow_no_face)
+        # A pipeline of another package may not know the box: it is passed where there is one.
+        extra = {} if request.face_box is None else {"face_box": request.face_box}
+        reference = self._require_pipeline().fuse(request.image, allow_no_face=request.allow_no_face, **extra)
         self._references[request.reference] = self._probe_reference = reference
         return messages.FusedReferenceInfo(reference.id, reference.image, reference.face)
 

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from personalive.face.face import Box
 from personalive.media.types import Frames, Image
 from personalive.pipelines.base import (
     DetectedFace,
@@ -66,11 +67,12 @@ class FusedReferenceInfo:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FuseReference(Request[FusedReferenceInfo]):
-    """Fuse a portrait, uint8 RGB (H, W, 3), as number `reference`."""
+    """Fuse a portrait, uint8 RGB (H, W, 3), as number `reference`; `face_box` is that of `Pipeline.fuse`."""
 
     reference: int
     image: Image
     allow_no_face: bool
+    face_box: Box | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TypeVar
 from typing_extensions import override
 
 from personalive.errors import InputError
+from personalive.face.face import Box
 from personalive.media.types import Image
 from personalive.pipelines.base import (
     AnimatedChunk,
@@ -164,9 +165,11 @@ class RemotePipeline(Pipeline[Any, Any]):
         return self._require_loaded().seconds_per_frame
 
     @override
-    def fuse(self, image: Image, *, allow_no_face: bool = False) -> RemoteReference:
+    def fuse(
+        self, image: Image, *, allow_no_face: bool = False, face_box: Box | None = None
+    ) -> RemoteReference:
         number = next(self._numbers)
-        fused = self.call(messages.FuseReference(number, image, allow_no_face))
+        fused = self.call(messages.FuseReference(number, image, allow_no_face, face_box))
         return RemoteReference(self, number, fused)
 
     @override

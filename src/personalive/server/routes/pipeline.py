@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 from personalive.errors import PipelineUnavailableError
 from personalive.pipelines import registry
 from personalive.pipelines.base import Availability, PipelineInfo
+from personalive.pipelines.presets import list_presets
 from personalive.pipelines.registry import AnyPipeline
 from personalive.server.dependencies import ServerDep
 from personalive.server.errors import error_responses
@@ -47,6 +48,14 @@ class MessageResponse(BaseModel):
     message: str
 
 
+class PresetInfo(BaseModel):
+    """A named set of run parameters, which is given as the parameter `preset`."""
+
+    name: str
+    description: str
+    values: dict[str, float | str | bool] = Field(description="The run parameters that it sets.")
+
+
 class PipelineSchema(BaseModel):
     """A pipeline and its parameters."""
 
@@ -61,6 +70,7 @@ class PipelineSchema(BaseModel):
     delay_frames: int = Field(description="By how many frames the output trails the input.")
     load_parameters: dict[str, Any] = Field(description="JSON schema.")
     run_parameters: dict[str, Any] = Field(description="JSON schema.")
+    presets: list[PresetInfo] = Field([], description="Named sets of run parameters.")
 
 
 class PipelineSchemas(BaseModel):
@@ -105,7 +115,7 @@ def _make_schemas() -> PipelineSchemas:
             pipeline = registry.get_pipeline(name)
         except PipelineUnavailableError as error:
             unknown = PipelineInfo(name, name, "", chunk_frames=1)
-            found[name] = _make_schema(name, unknown, Availability(False, str(error)), {}, {})
+            found[name] = _make_schema(name, unknown, Availability(False, str(error)), {}, {}, [])
         else:
             found[name] = _make_schema(
                 name,
@@ -113,6 +123,7 @@ def _make_schemas() -> PipelineSchemas:
                 _check_availability(pipeline),
                 pipeline.load_parameters.model_json_schema(),
                 pipeline.run_parameters.model_json_schema(),
+                _make_presets(pipeline),
             )
     return PipelineSchemas(pipelines=found)
 
@@ -123,6 +134,7 @@ def _make_schema(
     state: Availability,
     load_parameters: dict[str, Any],
     run_parameters: dict[str, Any],
+    presets: list[PresetInfo],
 ) -> PipelineSchema:
     return PipelineSchema(
         id=name,
@@ -136,7 +148,15 @@ def _make_schema(
         delay_frames=info.delay_frames,
         load_parameters=load_parameters,
         run_parameters=run_parameters,
+        presets=presets,
     )
+
+
+def _make_presets(pipeline: AnyPipeline) -> list[PresetInfo]:
+    return [
+        PresetInfo(name=preset.name, description=preset.description, values=values)
+        for preset, values in list_presets(pipeline.run_parameters)
+    ]
 
 
 def _check_availability(pipeline: AnyPipeline) -> Availability:

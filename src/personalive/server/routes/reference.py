@@ -77,14 +77,38 @@ async def add(
     crop: Annotated[
         bool, Query(description="Show head and shoulders; false shows the whole picture.")
     ] = True,
+    face: Annotated[
+        str,
+        Query(
+            max_length=40,
+            description="Which of several faces: left, right, largest, its number from the left, or x,y in "
+            "pixels of the upright picture.",
+            examples=["2"],
+        ),
+    ] = "auto",
+    face_box: Annotated[
+        str | None,
+        Query(
+            max_length=80,
+            description="Where the face is, x,y,width,height in pixels of the picture as it is shown: for a "
+            "painting, a cartoon or an animal, in which none is found.",
+            examples=["120,80,200,220"],
+        ),
+    ] = None,
 ) -> ReferenceAdded:
-    """Add the picture in the body, which becomes the default reference. Its content type is not used."""
+    """Add the picture in the body, which becomes the default reference. Its content type is not used.
+
+    Where a face must be chosen first, the error has `faces`, their boxes by number, and `picture`, the size that
+    the boxes refer to.
+    """
     data = await request.body()
     if request.headers.get("content-type", "").lower().startswith("multipart/"):
         raise UnsupportedMediaError(
             "The picture must be the body itself, not a form, as with: curl --data-binary @portrait.jpg."
         )
-    stored = await server.references.add(data, allow_no_face=allow_no_face, crop=crop)
+    stored = await server.references.add(
+        data, allow_no_face=allow_no_face, crop=crop, face=face, face_box=face_box
+    )
     return ReferenceAdded(
         message=" ".join(["The reference is ready.", *stored.notes]),
         reference_id=stored.id,

@@ -29,7 +29,7 @@ from personalive.pipelines.base import (
     RunParameters,
     Session,
 )
-from personalive.pipelines.parameters import build_parameters
+from personalive.pipelines.parameters import build_run_parameters
 from personalive.server.sessions.delay import CapturedFrame, StepTiming
 from personalive.server.sessions.frame_queue import FrameQueue, QueuedFrame, SourceClock, to_image
 from personalive.server.sessions.memory import release_memory
@@ -265,7 +265,7 @@ class ServerSession:
         Parameters that `values` does not name stay. Raises `InputError` for invalid ones.
         """
         now = self.pipeline_session.parameters
-        checked: RunParameters = build_parameters(type(now), {**now.model_dump(), **values})
+        checked: RunParameters = build_run_parameters(type(now), values, now)
         await self.worker.call(self.pipeline_session.update, checked)
         return checked
 

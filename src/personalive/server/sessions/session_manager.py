@@ -13,7 +13,7 @@ from typing import Any
 from personalive.errors import DeviceOutOfMemoryError
 from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.base import Pipeline, Reference, RunParameters, Session
-from personalive.pipelines.parameters import build_parameters
+from personalive.pipelines.parameters import build_run_parameters
 from personalive.server.errors import ConflictError, NotFoundError, ServiceUnavailableError
 from personalive.server.sessions.memory import malloc_trim, release_memory
 from personalive.server.sessions.session import ServerSession
@@ -147,7 +147,7 @@ class SessionManager:
             ConflictError: The pipeline was replaced meanwhile.
             InputError: A parameter is invalid.
         """
-        checked = build_parameters(pipeline.run_parameters, parameters)
+        checked = build_run_parameters(pipeline.run_parameters, parameters)
         worker = next((each for each in self._workers if each.pipeline is pipeline), None)
         if worker is None:
             raise ConflictError("The pipeline was replaced meanwhile: try again.")

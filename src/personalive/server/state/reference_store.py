@@ -6,8 +6,9 @@ import asyncio
 from collections import OrderedDict
 from typing import Any
 
+from personalive.face.choice import parse_reference_face
 from personalive.face.crop import ImageSize
-from personalive.media import Image
+from personalive.jobs.reference_image import ReferenceCrop
 from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.base import Pipeline, Reference
 from personalive.server.errors import ConflictError, NotFoundError, ServiceUnavailableError
@@ -98,13 +99,25 @@ class ReferenceStore:
         why = "There is no reference yet" if self.default_error is None else self.default_error.rstrip(".")
         raise NoReferenceError(f"{why}: POST a picture to /api/v1/personalive/reference.")
 
-    async def add(self, data: bytes, *, allow_no_face: bool = False, crop: bool = True) -> StoredReference:
+    async def add(
+        self,
+        data: bytes,
+        *,
+        allow_no_face: bool = False,
+        crop: bool = True,
+        face: str = "auto",
+        face_box: str | None = None,
+    ) -> StoredReference:
         """Check a picture's bytes, fuse it, and make it the default. `crop`: show head and shoulders only.
 
-        Raises `MediaError` and its kinds, `NoFaceError`, and `ConflictError` where no pipeline is loaded.
+        `face` and `face_box` are those of `AnimateJob`.
+
+        Raises `MediaError` and its kinds, `NoFaceError`, `InputError` for a face that cannot be chosen, and
+        `ConflictError` where no pipeline is loaded.
         """
+        choice, box = parse_reference_face(face, face_box)
         size = _portrait_size(self._require_pipeline())
-        known = self._stored.get(make_reference_id(data, cropped=crop))
+        known = self._stored.get(make_reference_id(data, cropped=crop, choice=choice, face_box=box))
         if known is not None and (allow_no_face or not known.allow_no_face):
             await self.get_fused(known.id)
             self._store(known)
@@ -112,11 +125,17 @@ class ReferenceStore:
         self._schedule_trim()
         async with self._validation_slots:
             examined = await asyncio.to_thread(
-                validate_picture, data, size, allow_no_face=allow_no_face, cropped=crop
+                validate_picture,
+                data,
+                size,
+                allow_no_face=allow_no_face,
+                cropped=crop,
+                choice=choice,
+                face_box=box,
             )
         stored = examined.stored
         async with self._fuse_lock:
-            await self._fuse(stored, examined.image, self._require_pipeline())
+            await self._fuse(stored, examined.crop, self._require_pipeline())
         self._store(stored)
         logs.event("reference_added", reference=stored.id, width=stored.width, height=stored.height)
         return stored
@@ -139,12 +158,14 @@ class ReferenceStore:
                 self._fused.move_to_end(key)
                 return known
             async with self._validation_slots:
-                framed = await asyncio.to_thread(stored.frame_image, _portrait_size(pipeline))
+                framed = await asyncio.to_thread(stored.frame, _portrait_size(pipeline))
             return await self._fuse(stored, framed, pipeline)
 
-    async def _fuse(self, stored: StoredReference, framed: Image, pipeline: Pipeline[Any, Any]) -> Reference:
+    async def _fuse(
+        self, stored: StoredReference, framed: ReferenceCrop, pipeline: Pipeline[Any, Any]
+    ) -> Reference:
         worker = self._pipelines.get_worker(pipeline)
-        if worker is None or (framed.shape[1], framed.shape[0]) != _portrait_size(pipeline):
+        if worker is None or framed.image.shape[1::-1] != _portrait_size(pipeline):
             raise ConflictError(_REPLACED_MESSAGE)
         try:
             reference = await worker.call(
@@ -163,12 +184,14 @@ class ReferenceStore:
 
     @staticmethod
     def _fuse_on_worker(
-        worker: PipelineWorker, pipeline: Pipeline[Any, Any], framed: Image, lenient: bool
+        worker: PipelineWorker, pipeline: Pipeline[Any, Any], framed: ReferenceCrop, lenient: bool
     ) -> Reference:
         """Fuse a reference. Runs on the worker's thread."""
         if worker.pipeline is not pipeline:
             raise ConflictError(_REPLACED_MESSAGE)
-        return pipeline.fuse(framed, allow_no_face=lenient)
+        if framed.face_box is None:
+            return pipeline.fuse(framed.image, allow_no_face=lenient)
+        return pipeline.fuse(framed.image, allow_no_face=lenient, face_box=framed.face_box)
 
     def _cache_fused(self, id: str, pipeline: Pipeline[Any, Any], reference: Reference) -> None:
         if not self._pipelines.is_ready(pipeline):

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from aiortc.exceptions import InvalidStateError
 
 from personalive.errors import InputError, PersonaLiveError
+from personalive.pipelines.presets import PRESET, expand_preset
 from personalive.server.sessions.session import Message, ServerSession
 
 LABEL = "parameters"
@@ -79,7 +80,8 @@ class DataChannel:
     async def _apply(self, values: dict[str, Any]) -> None:
         session = self._session
         done: dict[str, Any] = {}
-        fields = type(session.pipeline_session.parameters).model_fields
+        model = type(session.pipeline_session.parameters)
+        fields = [*model.model_fields, PRESET]
         parameters = {name: value for name, value in values.items() if name in fields}
         if "paused" in values:
             done["paused"] = _read_bool(values, "paused")
@@ -91,8 +93,9 @@ class DataChannel:
             await self._switch_reference(session, read_text(values, "reference_id"))
             done["reference_id"] = session.reference_id
         if parameters:
-            checked = await session.update_parameters(parameters)
-            done |= checked.model_dump(mode="json", include=set(parameters))
+            given = expand_preset(parameters, model)
+            checked = await session.update_parameters(given)
+            done |= checked.model_dump(mode="json", include=set(given))
         if done:
             session.send_message({"type": "parameters_updated", **done})
         unknown = sorted(set(values) - set(fields) - {"paused", "reset_cache", "reference_id"})

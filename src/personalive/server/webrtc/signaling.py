@@ -12,6 +12,7 @@ from aiortc import RTCDataChannel
 
 from personalive.errors import PersonaLiveError
 from personalive.pipelines.base import Pipeline, Reference
+from personalive.pipelines.presets import PRESET
 from personalive.server.errors import ConflictError, ServiceUnavailableError
 from personalive.server.sessions.session import ServerSession
 from personalive.server.sessions.session_manager import SessionManager, UnknownSessionError
@@ -148,7 +149,7 @@ class Signaling:
                 raise ConflictError(
                     "Another pipeline is being loaded: wait until it is there, and offer again."
                 )
-            known = pipeline.run_parameters.model_fields
+            known = {PRESET, *pipeline.run_parameters.model_fields}
             parameters = {name: value for name, value in values.items() if name in known}
             return await self._sessions.open(pipeline, reference_id, reference, parameters)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from personalive.errors import InputError
+from personalive.face.choice import FaceChoice
 from personalive.media import VideoFrame
 from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
 from personalive.pipelines.diffusion.sampling.engine import DiffusionEngine, to_driving_frames
@@ -16,14 +17,21 @@ from personalive.pipelines.diffusion.tracking.driver_tracker import DriverTracke
 
 
 def extract_motion(
-    engine: DiffusionEngine, frames: Iterable[VideoFrame], fps: float, weights: str
+    engine: DiffusionEngine,
+    frames: Iterable[VideoFrame],
+    fps: float,
+    weights: str,
+    choice: FaceChoice | None = None,
 ) -> DrivingMotion:
     """Extract the motion features of all frames in chunks, as a session would, and keep them.
+
+    `choice`: which face of the frames is followed; the dominant one by default.
 
     Raises `InputError` where there is no frame, or none with a face.
     """
     parameters, device = engine.parameters, engine.components.device
-    tracker = DriverTracker((parameters.width, parameters.height), detect=parameters.face_detection)
+    size = (parameters.width, parameters.height)
+    tracker = DriverTracker(size, detect=parameters.face_detection, choice=choice)
     source, parts, times = iter(frames), list[MotionFeatures](), list[float]()
     try:
         while batch := list(itertools.islice(source, engine.scheduler.chunk_frames)):

@@ -92,7 +92,7 @@ def _make_stored_reference(
     id: str, proxy_request: ProxyRequest, info: ProxyResponse, thumbnail: ProxyResponse
 ) -> StoredClusterReference:
     told: Mapping[str, Any] = json.loads(info.body)
-    given = parse_qs(proxy_request.query)
+    given: Mapping[str, list[Any]] = parse_qs(proxy_request.query)
     return StoredClusterReference(
         id=id,
         data=proxy_request.body,
@@ -100,4 +100,6 @@ def _make_stored_reference(
         crop=bool(told["cropped"]),
         info=dict(told),
         thumbnail=thumbnail.body,
+        face=given.get("face", ["auto"])[-1],
+        face_box=given.get("face_box", [None])[-1],
     )

@@ -8,11 +8,13 @@ export class ApiError extends Error {
    * @param {string} message
    * @param {number} status
    * @param {number | null} [retryAfter] seconds
+   * @param {import("./face-choice.js").Faces | null} [faces] of a picture whose face must be chosen
    */
-  constructor(message, status, retryAfter = null) {
+  constructor(message, status, retryAfter = null, faces = null) {
     super(message);
     this.status = status;
     this.retryAfter = retryAfter;
+    this.faces = faces;
   }
 
   /** Whether the same request may go through later, with nothing changed. */
@@ -80,8 +82,8 @@ export class Api {
  * @returns {Promise<ApiError>}
  */
 async function refusal(answer) {
-  const { detail } = await answer.json().catch(() => ({ detail: null }));
+  const { detail, faces, picture } = await answer.json().catch(() => ({ detail: null }));
   const said = Array.isArray(detail) ? detail.map((fault) => fault.msg).join("; ") : detail;
   const after = Number(answer.headers.get("Retry-After"));
-  return new ApiError(said ?? say.answered(answer.status), answer.status, after > 0 ? after : null);
+  return new ApiError(said ?? say.answered(answer.status), answer.status, after > 0 ? after : null, picture ? { faces, picture } : null);
 }

@@ -62,7 +62,7 @@ export function changeIcon(element, name) {
  * @param {ParentNode} root
  */
 export function fill(root) {
-  const texts = /** @type {Record<string, string>} */ (text);
+  const texts = /** @type {Record<string, any>} */ (text);
   for (const element of root.querySelectorAll("[data-icon]")) {
     element.prepend(icon(element.getAttribute("data-icon") ?? ""));
   }

@@ -4,6 +4,7 @@ import { Api, ApiError } from "./api.js";
 import { byId, fill } from "./dom.js";
 import { DriverPicker } from "./driver-picker.js";
 import { DriverError } from "./drivers.js";
+import { FaceChoice } from "./face-choice.js";
 import { Figures } from "./figures.js";
 import { askForKey, readKey, watchKey } from "./key.js";
 import { Motion } from "./motion.js";
@@ -11,6 +12,7 @@ import { Pipelines } from "./pipelines.js";
 import { PortraitPicker } from "./portrait-picker.js";
 import { Screen } from "./screen.js";
 import { Session } from "./session.js";
+import { defaultSettings, forgetSettings, keepSettings, keptSettings } from "./settings.js";
 import { keepChoices, keptChoices, sweepFiles } from "./storage.js";
 import { say, text } from "./strings.js";
 import { sleep } from "./time.js";
@@ -27,10 +29,17 @@ const transports = new Transports(api);
 const session = new Session(api, transports);
 const screen = new Screen();
 const figures = new Figures();
-const motion = new Motion((changed, all) => session.setParameters(changed, all));
+const faceChoice = new FaceChoice();
+let settings = keptSettings();
+const motion = new Motion((changed, all) => {
+  session.setParameters(changed, all);
+  keep();
+});
 const toolbar = new Toolbar(screen, { pause, reset, announce, api, session: () => session.id });
 const pipelines = new Pipelines(api, (pipeline) => {
-  motion.use(pipeline.run_parameters);
+  motion.use(pipeline.run_parameters, pipeline.presets);
+  motion.restore(settings.run[pipeline.id] ?? {});
+  if (!pipelines.isLoaded) pipelines.restore(settings.load[pipeline.id] ?? {}); // what is loaded serves others too
   figures.use(pipeline);
   forgetError();
   showWhatIsMissing();
@@ -93,6 +102,8 @@ watchKey((key) => {
 
 figures.clear();
 showPhase("idle");
+toolbar.restoreView(settings);
+byId("forget-settings").onclick = resetSettings;
 void restore();
 
 /** Show what was chosen before the page was loaded again. */
@@ -100,7 +111,7 @@ async function restore() {
   const kept = keptChoices();
   void sweepFiles();
   transports.restore(kept?.transport);
-  const looked = pipelines.look(kept?.pipeline);
+  const looked = pipelines.look(kept?.pipeline ?? settings.pipeline);
   if (kept?.driver) void drivers.restore(kept.driver);
   if (kept) await portraits.restore(kept);
   await looked;
@@ -115,6 +126,13 @@ async function restore() {
 /** Keep what is chosen, for when the page is loaded again. */
 function keep() {
   if (!restored) return; // what was kept before is all there is
+  const pipeline = pipelines.chosen?.id ?? null;
+  if (pipeline !== null) {
+    const { load, run } = settings;
+    const changed = { load: { ...load, [pipeline]: pipelines.changed }, run: { ...run, [pipeline]: motion.values } };
+    settings = { pipeline, ...changed, ...toolbar.view };
+    keepSettings(settings);
+  }
   keepChoices({
     ...portraits.kept,
     driver: drivers.kept,
@@ -124,6 +142,17 @@ function keep() {
     load: pipelines.changed,
     run: motion.values,
   });
+}
+
+/** Set everything that is kept between visits to its default. */
+function resetSettings() {
+  forgetSettings();
+  settings = defaultSettings();
+  pipelines.restore({});
+  motion.backToDefaults();
+  toolbar.restoreView(settings);
+  if (drivers.chosen) toolbar.useDriver(drivers.chosen);
+  announce(text.settingsForgotten);
 }
 
 function start() {
@@ -144,6 +173,7 @@ function start() {
 /** @param {import("./portraits.js").Portrait | null} portrait */
 async function usePortrait(portrait) {
   forgetError();
+  faceChoice.hide();
   showWhatIsMissing();
   keep();
   if (portrait === null) return session.active ? undefined : screen.showInvite();
@@ -187,7 +217,19 @@ function refusePortrait(portrait, error) {
     portraits.mark(portrait);
     void usePortrait(portrait);
   };
-  portraits.complain(error.message, error.status === 422 ? { label: text.noFaceAnyway, act: again } : undefined);
+  const { faces } = error;
+  const count = faces?.faces.length ?? 0;
+  const sentence = !faces ? error.message : count ? say.manyFaces(count) : say.noFaceInPicture;
+  portraits.complain(sentence, error.status === 422 ? { label: text.noFaceAnyway, act: again } : undefined);
+  if (faces) {
+    void faceChoice.show(portrait.picture, faces, (query) => {
+      Object.assign(portrait, { face: query, referenceId: null });
+      portraits.complain(null);
+      portraits.setRefused(portrait, false);
+      portraits.mark(portrait);
+      void usePortrait(portrait);
+    });
+  }
   showWhatIsMissing();
 }
 

@@ -1,6 +1,7 @@
 /** @file How motion is transferred: sliders made from the pipeline's schema, which apply at once. */
 
 import { byId } from "./dom.js";
+import { Presets } from "./presets.js";
 import { SchemaForm } from "./schema-form.js";
 
 const SEND_EVERY_MS = 100;
@@ -14,16 +15,20 @@ export class Motion {
   /** @param {(changed: Record<string, unknown>, all: Record<string, unknown>) => void} onChange */
   constructor(onChange) {
     this.onChange = onChange;
-    byId("defaults").onclick = () => this.#backToDefaults();
+    this.presets = new Presets((values) => this.#apply(values));
+    byId("defaults").onclick = () => this.backToDefaults();
   }
 
   /**
    * Show the parameters of a pipeline, as they are by default.
    * @param {Record<string, any>} schema
+   * @param {import("./presets.js").Preset[]} [presets]
    */
-  use(schema) {
+  use(schema, presets = []) {
     const form = new SchemaForm(schema, (name, value) => this.#note({ [name]: value }));
     this.#form = form;
+    this.presets.use(presets);
+    this.presets.mark(form.values);
     byId("motion-fields").replaceChildren(...form.elements(form.names));
     byId("motion").hidden = form.names.length === 0;
   }
@@ -40,12 +45,23 @@ export class Motion {
   restore(given) {
     const known = this.#form?.names ?? [];
     this.#form?.show(Object.fromEntries(Object.entries(given).filter(([name]) => known.includes(name))));
+    this.presets.mark(this.#form?.values ?? {});
   }
 
-  #backToDefaults() {
+  /**
+   * Set these values and show them.
+   * @param {Record<string, unknown>} given
+   */
+  #apply(given) {
     if (!this.#form) return;
-    this.#note(Object.fromEntries(Object.keys(this.#form.changed()).map((name) => [name, this.#form?.defaults[name]])));
-    this.#form.show({});
+    this.#form.show({ ...this.#form.values, ...given });
+    this.#note(given);
+  }
+
+  /** Show the defaults, as if a person had set them one by one. */
+  backToDefaults() {
+    const form = this.#form;
+    if (form) this.#apply(Object.fromEntries(Object.keys(form.changed()).map((name) => [name, form.defaults[name]])));
   }
 
   /**
@@ -54,6 +70,7 @@ export class Motion {
    */
   #note(changed) {
     Object.assign(this.#changed, changed);
+    this.presets.mark(this.#form?.values ?? {});
     this.#timer ??= setTimeout(() => {
       const sent = this.#changed;
       this.#changed = {};

@@ -78,7 +78,7 @@ export class PortraitPicker {
   get kept() {
     const own = [...this.#tiles.keys()].filter((portrait) => portrait !== this.#sample);
     return {
-      portraits: own.map(({ name, key, lenient, referenceId }) => ({ name, key: key ?? "", lenient, referenceId })),
+      portraits: own.map(({ name, key, lenient, face, referenceId }) => ({ name, key: key ?? "", lenient, face, referenceId })),
       portrait: this.chosen === this.#sample && this.chosen ? SAMPLE_KEY : (this.chosen?.key ?? null),
       sampleId: this.#sample?.referenceId ?? null,
     };
@@ -89,12 +89,12 @@ export class PortraitPicker {
    * @param {import("./storage.js").Choices} kept
    */
   async restore(kept) {
-    for (const { name, key, lenient, referenceId } of kept.portraits) {
+    for (const { name, key, lenient, face, referenceId } of kept.portraits) {
       const picture = await keptFile(key);
       const portrait = picture && (await readPortrait(picture, name).catch(() => null));
       if (portrait === null) continue;
       // One that this browser cannot show is sent again, since the server's picture of it comes with that.
-      Object.assign(portrait, { key, lenient, referenceId: portrait.shown ? referenceId : null });
+      Object.assign(portrait, { key, lenient, face: face ?? {}, referenceId: portrait.shown ? referenceId : null });
       this.#add(portrait);
       if (key === kept.portrait) await this.#offer(async () => portrait);
     }

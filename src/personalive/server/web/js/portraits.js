@@ -29,6 +29,8 @@ export class Portrait {
     /** Called when `url` has become another. @type {() => void} */
     this.onShown = () => {};
     this.lenient = false;
+    /** Which face is meant, as the server is asked for it. @type {Record<string, string>} */
+    this.face = {};
     /** @type {string | null} */
     this.referenceId = null;
     /** The name under which the browser keeps the picture. @type {string | null} */
@@ -43,7 +45,8 @@ export class Portrait {
    */
   async reference(api, signal) {
     if (this.referenceId === null) {
-      const path = this.lenient ? `${PATH}?allow_no_face=true` : PATH;
+      const query = new URLSearchParams({ ...(this.lenient && { allow_no_face: "true" }), ...this.face }).toString();
+      const path = query ? `${PATH}?${query}` : PATH;
       const sent = { method: "POST", body: this.picture, type: "application/octet-stream", signal };
       const answer = await (await api.request(path, sent)).json();
       this.referenceId = answer.reference_id;

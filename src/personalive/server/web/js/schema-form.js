@@ -14,6 +14,7 @@ const MANY_STEPS = 64;
  * @property {string} [type]
  * @property {unknown} [default]
  * @property {string[]} [enum]
+ * @property {string[]} [examples] of a text: then one of these is chosen
  * @property {number} [minimum]
  * @property {number} [maximum]
  * @property {number} [multipleOf]
@@ -100,6 +101,7 @@ function control(name, given, set) {
   const property = { ...given, ...given.anyOf?.find((option) => option.type !== "null") };
   const number = property.type === "number" || property.type === "integer";
   if (property.enum) return choice(name, property, property.enum, set);
+  if (property.type === "string" && property.examples) return choice(name, property, property.examples, set);
   if (property.type === "boolean") return toggle(name, property, set);
   if (number && property.minimum !== undefined && property.maximum !== undefined) {
     const step = property.multipleOf ?? (property.type === "integer" ? 1 : 0.05);

@@ -11,7 +11,7 @@ const FILES = "files";
 const LONGEST_MS = 24 * 60 * 60 * 1000;
 const MOST_BYTES = 300_000_000;
 
-/** @typedef {{name: string, key: string, lenient: boolean, referenceId: string | null}} KeptPortrait */
+/** @typedef {{name: string, key: string, lenient: boolean, face?: Record<string, string>, referenceId: string | null}} KeptPortrait */
 
 /**
  * @typedef {object} Choices

@@ -98,6 +98,24 @@ export class Toolbar {
     );
   }
 
+  /** What is kept between visits. */
+  get view() {
+    return { mirrored: { ...this.#mirrored }, compare: this.screen.stage.dataset.compare ?? "off" };
+  }
+
+  /**
+   * Show the result as in an earlier visit.
+   * @param {{mirrored: Partial<Record<string, boolean>>, compare: string}} view
+   */
+  restoreView({ mirrored, compare }) {
+    this.#mirrored = { ...mirrored };
+    for (const input of document.querySelectorAll("input[name=compare]")) {
+      const one = /** @type {HTMLInputElement} */ (input);
+      one.checked = one.value === compare;
+      if (one.checked) this.screen.compare(/** @type {import("./screen.js").Compare} */ (compare));
+    }
+  }
+
   /** @param {boolean} mirrored */
   #setMirrored(mirrored) {
     this.#mirrored[this.#kind] = mirrored;
