@@ -99,6 +99,11 @@ class PlayoutDelay:
         self._read_at = now
         return self._current
 
+    @property
+    def is_known(self) -> bool:
+        """Whether a chunk has been observed."""
+        return bool(self._observed)
+
     def cap(self, lag: float, now: float) -> None:
         """Cap the delay at `lag` because the queue overflowed; earlier observations are dropped."""
         self._observed.clear()
@@ -142,6 +147,10 @@ class PlayoutBuffer:
             self.dropped += surplus
             self._delay.cap(now - self._frames[0].time, now)
         self._changed.set()
+
+    def get_lag(self, now: float) -> float | None:
+        """Return the seconds from a frame's time until it is due, None before the first frame."""
+        return self._delay.get(now) if self._delay.is_known else None
 
     def add_listener(self, listener: FrameCallback) -> Callable[[], None]:
         """Call `listener` with the last frame at once and each later one; return a function that ends that."""

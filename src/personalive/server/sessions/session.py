@@ -34,6 +34,7 @@ from personalive.server.sessions.delay import CapturedFrame, StepTiming
 from personalive.server.sessions.frame_queue import FrameQueue, QueuedFrame, SourceClock, to_image
 from personalive.server.sessions.memory import release_memory
 from personalive.server.sessions.playout_buffer import FrameCallback, PlayoutBuffer, PlayoutFrame, SentFrame
+from personalive.server.sessions.session_audio import SessionAudio
 from personalive.server.sessions.watermark import add_watermark
 from personalive.server.sessions.worker import PipelineWorker
 from personalive.server.telemetry import logs
@@ -90,6 +91,7 @@ class ServerSession:
         self._frame_queue = FrameQueue(chunk)
         # Room for a chunk that is being sent, the next one, and a frame to absorb jitter.
         self._playout = PlayoutBuffer(2 * chunk + 1, self._on_sent)
+        self.audio = SessionAudio(self._playout.get_lag)
         self._captured: OrderedDict[float, CapturedFrame] = OrderedDict()
         self._listeners: list[Callable[[Message], None]] = []
         self._state = "waiting_for_face"
@@ -99,8 +101,11 @@ class ServerSession:
 
     # -- frames in: the event loop's thread
 
-    def put_frame(self, frame: av.VideoFrame) -> None:
-        """Take a driving frame that has arrived."""
+    def put_frame(self, frame: av.VideoFrame, source_time: float | None = None) -> None:
+        """Take a driving frame that has arrived.
+
+        `source_time` is when it was captured, by the clock by which the source tells that of its sound too.
+        """
         now = time.monotonic()
         self.last_frame_at = now
         self.frame_stats.fps_in.count(now)
@@ -113,6 +118,7 @@ class ServerSession:
             return
         at_source = None if frame.time is None else float(frame.time)
         arrived = QueuedFrame(frame, self._clock.read(at_source, now), now)
+        self.audio.note_frame(arrived.time, source_time, now)
         self._frame_queue.put(arrived)
         self._run_on_converter(self._prepare_next)
 
@@ -246,8 +252,8 @@ class ServerSession:
         return time.monotonic() - self.last_frame_at
 
     async def set_paused(self, paused: bool) -> None:
-        """Pause or continue. While paused, the session takes no frames and its picture stands still."""
-        self.paused = paused
+        """Pause or continue. While paused, no frames are taken: the picture stands still and sound is silent."""
+        self.paused = self.audio.paused = paused
         self._frame_queue.clear()
         self._send_state()
 
@@ -327,6 +333,7 @@ class ServerSession:
             "frames_out": figures.frames_out,
             "frames_without_face": figures.frames_without_face,
             "keyframes": int(figures.pipeline_figures.get("keyframes", 0)),
+            "audio": self.audio.stats(),
         }
 
     async def end(self, reason: str, message: str | None = None) -> None:
@@ -344,6 +351,7 @@ class ServerSession:
         self.send_message(stopped)
         for finish in self.on_end:
             await finish(self)
+        self.audio.close()
         await self._playout.close()
         self._listeners.clear()
         self._frame_queue.clear()
