@@ -37,6 +37,11 @@ class AudioClock:
         if source_time is not None:
             self._captured.observe(time - source_time)
 
+    @property
+    def ahead(self) -> float:
+        """The seconds to add to a time of `time.monotonic` to get the time of a frame that arrives then."""
+        return self._picture.value or 0.0
+
     def read(self, timestamp: float, source_time: float | None, now: float) -> float | None:
         """Return the time of sound with this `timestamp` that has arrived; None before the first driving frame."""
         behind = self._picture.value

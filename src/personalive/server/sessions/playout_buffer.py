@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import statistics
 import time
 from collections import deque
 from collections.abc import Callable
@@ -33,6 +34,9 @@ _STALL_THRESHOLD_S = 1.0
 """A chunk that is later than the lag by more than this many seconds is taken for a single stall and ignored, unless
 chunks stay so late for as long: then the pipeline has become slower."""
 
+_TRAIL_FRAMES = 9
+"""Frames whose median trail counts: one interval between frames of a source is not as long as another."""
+
 Planes = NDArray[np.uint8]
 
 
@@ -43,7 +47,8 @@ class PlayoutFrame:
     `image` is uint8 RGB (height, width, 3); `planes` is the same for encoders, uint8 YUV 4:2:0 (1.5 × height,
     width). The frame is due at `time` on the source's clock. `captured_at` is the time of `time.monotonic` at which
     the driving frame that it shows arrived, None where it shows none; `delay_parts` are the parts of that frame's
-    delay so far, in seconds by name.
+    delay so far, in seconds by name. `trail` is by how many seconds that driving frame is older than `time`, since
+    some pipelines trail their input; None where it shows none.
     """
 
     image: Image
@@ -52,6 +57,7 @@ class PlayoutFrame:
     state: FrameState
     captured_at: float | None
     delay_parts: dict[str, float] | None = None
+    trail: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,6 +68,17 @@ class SentFrame:
     planes: Planes
     time: float
     state: FrameState
+
+
+@dataclass(frozen=True, slots=True)
+class PictureLag:
+    """How late the picture is: a frame is due `due` seconds after its time, in seconds of `time.monotonic`.
+
+    What it shows was captured `trail` seconds before its time.
+    """
+
+    due: float
+    trail: float
 
 
 FrameCallback = Callable[[SentFrame], None]
@@ -123,6 +140,7 @@ class PlayoutBuffer:
         self._capacity = capacity
         self._on_sent = on_sent
         self._delay = PlayoutDelay()
+        self._trails: deque[float] = deque(maxlen=_TRAIL_FRAMES)
         self._listeners: list[FrameCallback] = []
         self._changed = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._play(), name="outlet")
@@ -148,9 +166,11 @@ class PlayoutBuffer:
             self._delay.cap(now - self._frames[0].time, now)
         self._changed.set()
 
-    def get_lag(self, now: float) -> float | None:
-        """Return the seconds from a frame's time until it is due, None before the first frame."""
-        return self._delay.get(now) if self._delay.is_known else None
+    def get_lag(self, now: float) -> PictureLag | None:
+        """Return how late the picture is at a time of `time.monotonic`, None before it shows a driving frame."""
+        if not (self._delay.is_known and self._trails):
+            return None
+        return PictureLag(self._delay.get(now), statistics.median(self._trails))
 
     def add_listener(self, listener: FrameCallback) -> Callable[[], None]:
         """Call `listener` with the last frame at once and each later one; return a function that ends that."""
@@ -201,6 +221,8 @@ class PlayoutBuffer:
 
     def _send(self, frame: PlayoutFrame) -> None:
         now = time.monotonic()
+        if frame.trail is not None:
+            self._trails.append(frame.trail)
         self._notify(SentFrame(frame.image, frame.planes, frame.time, frame.state), now)
         self._on_sent(frame, now)
 

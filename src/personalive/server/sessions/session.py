@@ -160,6 +160,10 @@ class ServerSession:
         # Usually as many come out as go in; then the output has the input's pace, during transitions too.
         even = len(animated) == len(driving)
         due = driving.times if even else animated.times
+        trails = [
+            None if state is FrameState.TRANSITION else float(later - at)
+            for later, at, state in zip(due, animated.times, animated.states, strict=True)
+        ]
         captured = [
             None if state is FrameState.TRANSITION else self._captured.get(float(at))
             for at, state in zip(animated.times, animated.states, strict=True)
@@ -169,7 +173,7 @@ class ServerSession:
             seconds, started_at=now - seconds, ended_at=now, figures=dict(self.pipeline_session.stats())
         )
         self._metrics.observe_chunk(seconds, batch_size)
-        self._run_on_converter(self._encode_frames, animated, due.tolist(), captured, step)
+        self._run_on_converter(self._encode_frames, animated, due.tolist(), trails, captured, step)
 
     def on_error(self, error: Exception) -> None:
         """End the session because of an error, and tell its client why."""
@@ -218,18 +222,22 @@ class ServerSession:
         self,
         animated: AnimatedChunk,
         due: list[float],
+        trails: list[float | None],
         captured: list[CapturedFrame | None],
         step: StepTiming,
     ) -> None:
         frames = []
-        for image, state, at, came in zip(animated.images, animated.states, due, captured, strict=True):
+        made = zip(animated.images, animated.states, due, trails, captured, strict=True)
+        for image, state, at, trail, came in made:
             shown = add_watermark(image) if self._watermark else image
             planes = np.asarray(cv2.cvtColor(shown, cv2.COLOR_RGB2YUV_I420), np.uint8)
             parts = (
                 None if came is None else came.delay_parts(step, trails=self.pipeline_info.delay_frames > 0)
             )
             frames.append(
-                PlayoutFrame(shown, planes, at, state, None if came is None else came.arrived_at, parts)
+                PlayoutFrame(
+                    shown, planes, at, state, None if came is None else came.arrived_at, parts, trail
+                )
             )
         self._loop.call_soon_threadsafe(self._on_encoded, frames, step)
 

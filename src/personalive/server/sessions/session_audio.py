@@ -20,6 +20,7 @@ import numpy as np
 
 from personalive.server.sessions.audio_clock import AudioClock
 from personalive.server.sessions.audio_delay import BLOCK_SAMPLES, CHANNELS, SAMPLE_RATE, AudioDelay, Samples
+from personalive.server.sessions.playout_buffer import PictureLag
 
 BLOCK_S = BLOCK_SAMPLES / SAMPLE_RATE
 _MAX_BEHIND_S = 0.2
@@ -38,8 +39,8 @@ _MAX_FRAME_S = 1.0
 class SentAudio:
     """A block of sound as it is sent.
 
-    `time` is in seconds since the session's beginning, on the source's clock, as a `SentFrame` has it; `position`
-    counts the samples that were sent before.
+    `time` is in seconds since the session's beginning, such that what was captured together is sent with the same
+    time as a `SentFrame` has; `position` counts the samples that were sent before.
     """
 
     samples: Samples
@@ -53,8 +54,8 @@ AudioCallback = Callable[[SentAudio], None]
 class SessionAudio:
     """The sound of one session, off until `set_enabled`. Use it on the event loop's thread only."""
 
-    def __init__(self, picture_lag: Callable[[float], float | None]) -> None:
-        """Set what returns the picture's lag, the seconds from a frame's time until it is due, at a time."""
+    def __init__(self, picture_lag: Callable[[float], PictureLag | None]) -> None:
+        """Set what returns the picture's lag at a time of `time.monotonic`."""
         self.paused = False
         self.dropped = 0
         """Frames of sound that could not be used."""
@@ -66,7 +67,8 @@ class SessionAudio:
         self._listeners: list[AudioCallback] = []
         self._position = 0
         self._expected = 0.0
-        self._lags: tuple[float, float] | None = None
+        self._sent_delay: tuple[float, float] | None = None
+        """The delay of the sound that was sent last, and by how much it was later than the picture's."""
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -81,7 +83,7 @@ class SessionAudio:
             self._task = asyncio.get_running_loop().create_task(self._send_blocks(), name="sound")
         elif not enabled and self._task is not None:
             self._task.cancel()
-            self._task = self._delay = self._resampler = self._lags = None
+            self._task = self._delay = self._resampler = self._sent_delay = None
             self._arrivals.clear()
 
     def close(self) -> None:
@@ -101,12 +103,12 @@ class SessionAudio:
 
     def stats(self) -> dict[str, float | int] | None:
         """Return the sound's delay, and how much later than the picture it is; None without sound."""
-        if self._lags is None:
+        if self._sent_delay is None:
             return None
-        sound, picture = self._lags
+        delay, offset = self._sent_delay
         return {
-            "delay_ms": round(1000 * sound, 1),
-            "offset_ms": round(1000 * (sound - picture), 1),
+            "delay_ms": round(1000 * delay, 1),
+            "offset_ms": round(1000 * offset, 1),
             "dropped": self.dropped,
         }
 
@@ -176,16 +178,16 @@ class SessionAudio:
         picture = self._picture_lag(now)
         if picture is None:  # no frame has been animated yet
             return
-        lag = self._choose_lag(picture)
-        at = due - lag
+        lag = picture.due + picture.trail
+        at = due - self._choose_lag(lag)
         if self.paused:
             self._delay.clear()
             samples = np.zeros((BLOCK_SAMPLES, CHANNELS), np.int16)
         else:
             samples = self._delay.read(at)
             at = at if self._delay.read_time is None else self._delay.read_time
-        self._lags = due - at, picture
-        sent = SentAudio(samples, at, self._position)
+        self._sent_delay = due + self._clock.ahead - at, due - at - lag
+        sent = SentAudio(samples, at + picture.trail, self._position)
         self._position += BLOCK_SAMPLES
         for listener in list(self._listeners):
             listener(sent)
