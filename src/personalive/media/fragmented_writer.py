@@ -6,7 +6,6 @@ import contextlib
 import os
 from fractions import Fraction
 from pathlib import Path
-from typing import cast
 
 import av
 import av.container
@@ -70,7 +69,7 @@ class FragmentedWriter:
             # Without B-frames the times of a fragment need no edit list.
             self._video = add_video_stream(self._container, "mp4", size, rate, {"bf": "0"})
             if audio_rate is not None:
-                self._audio = cast(AudioStream, self._container.add_stream("aac", rate=audio_rate))
+                self._audio = self._container.add_stream("aac", rate=audio_rate)
                 self._audio.codec_context.layout = "stereo"
                 self._audio.codec_context.bit_rate = _AUDIO_BIT_RATE
             self._container.start_encoding()

@@ -130,7 +130,7 @@ class SessionAudio:
             self.dropped += 1
             return
         now = time.monotonic()
-        begin = self._expected if frame.pts is None else float(frame.time)
+        begin = self._expected if frame.time is None else float(frame.time)
         self._expected = begin + frame.samples / frame.sample_rate
         at = self._clock.read(begin, source_time, now)
         if at is None:

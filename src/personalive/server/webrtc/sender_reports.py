@@ -34,12 +34,9 @@ class ReceivedClock:
         )  # RTP timestamps, with their time in seconds
         self._ssrc: int | None = None
         self._rate = 0
-        self._take_rtp, self._take_rtcp = (
-            self._receiver._handle_rtp_packet,
-            self._receiver._handle_rtcp_packet,
-        )
-        self._receiver._handle_rtp_packet = self._on_rtp
-        self._receiver._handle_rtcp_packet = self._on_rtcp
+        inner: Any = receiver
+        self._take_rtp, self._take_rtcp = inner._handle_rtp_packet, inner._handle_rtcp_packet
+        inner._handle_rtp_packet, inner._handle_rtcp_packet = self._on_rtp, self._on_rtcp
 
     def get_source_time(self, frame: Frame) -> float | None:
         """Return when a frame of the stream was captured, in seconds of the client's clock; None if unknown."""

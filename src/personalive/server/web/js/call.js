@@ -68,6 +68,15 @@ export class Call {
     await this.peer.getSenders()[0]?.replaceTrack(driver.getVideoTracks()[0]);
   }
 
+  /**
+   * Send this sound from now on, or none, and ask the server to send it back with the result.
+   * @param {MediaStreamTrack | null} track
+   */
+  async sound(track) {
+    await this.peer.getSenders()[1]?.replaceTrack(track);
+    this.send({ audio: track !== null });
+  }
+
   /** Seconds that a frame spends on the network and in this browser before it is shown. */
   async delay() {
     let seconds = 0;
@@ -101,14 +110,18 @@ export class Call {
   /**
    * Offer to the server; resolves when it has answered. Throws `ApiError`.
    * @param {MediaStream} driver
+   * @param {MediaStreamTrack | null} sound
    * @param {Record<string, unknown>} initialParameters `reference_id` and run parameters
    */
-  async offer(driver, initialParameters) {
+  async offer(driver, sound, initialParameters) {
     this.peer.addTransceiver(driver.getVideoTracks()[0], { direction: "sendrecv", streams: [driver] });
+    // A section for sound from the start, so that it can be switched on and off without another offer.
+    const audio = this.peer.addTransceiver("audio", { direction: "sendrecv", streams: [driver] });
+    if (sound) await audio.sender.replaceTrack(sound);
     const { sdp } = await this.peer.createOffer();
     await this.peer.setLocalDescription({ type: "offer", sdp });
     // Not abortable: the server would open the session nevertheless, and its slot would stay taken.
-    const asked = this.api.post(SESSIONS, { sdp, type: "offer", initialParameters });
+    const asked = this.api.post(SESSIONS, { sdp, type: "offer", initialParameters: { ...initialParameters, audio: sound !== null } });
     this.#answered = asked.then(({ sessionId }) => void (this.id = sessionId), () => {});
     const answer = await asked;
     if (this.#over) return;

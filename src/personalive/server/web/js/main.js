@@ -11,6 +11,7 @@ import { Pipelines } from "./pipelines.js";
 import { PortraitPicker } from "./portrait-picker.js";
 import { Screen } from "./screen.js";
 import { Session } from "./session.js";
+import { Sound } from "./sound.js";
 import { keepChoices, keptChoices, sweepFiles } from "./storage.js";
 import { say, text } from "./strings.js";
 import { sleep } from "./time.js";
@@ -35,6 +36,7 @@ const pipelines = new Pipelines(api, (pipeline) => {
 });
 const portraits = new PortraitPicker(usePortrait);
 const drivers = new DriverPicker(useDriver);
+const sound = new Sound(session, screen.result, announce);
 const go = /** @type {HTMLButtonElement} */ (byId("go"));
 
 /** The session's state that the server sent last. */
@@ -189,6 +191,7 @@ function refusePortrait(portrait, error) {
 /** @param {import("./drivers.js").Driver | null} driver */
 function useDriver(driver) {
   screen.showDriver(driver);
+  sound.useDriver(driver);
   forgetError();
   showWhatIsMissing();
   keep();
@@ -273,6 +276,7 @@ function begun() {
 function over() {
   clearTimeout(slow);
   toolbar.finish(false);
+  sound.end();
   toolbar.setPaused(false);
   drivers.release();
   screen.showDriver(drivers.chosen);

@@ -43,6 +43,7 @@ export class Session extends EventTarget {
   /** Why it is tried again, in the server's words; null where the connection was lost. @type {string | null} */
   why = null;
   /** @type {Call | null} */ #call = null;
+  /** @type {MediaStreamTrack | null} */ #sound = null;
   /** @type {AbortController | null} */ #work = null;
   /** Resolves when the server has ended the previous session. @type {Promise<unknown>} */
   #leaving = Promise.resolve();
@@ -156,6 +157,15 @@ export class Session extends EventTarget {
     this.#call?.send(changed);
   }
 
+  /**
+   * Send this sound from now on, now and in later connections, or none.
+   * @param {MediaStreamTrack | null} track
+   */
+  async useSound(track) {
+    this.#sound = track;
+    await this.#call?.sound(track);
+  }
+
   /** Seconds that a frame spends on the network and in this browser. */
   async delay() {
     return this.#call?.delay() ?? 0;
@@ -261,7 +271,8 @@ export class Session extends EventTarget {
     signal.throwIfAborted();
     const call = (this.#call = new Call(this.api, this.#heard(), iceServers));
     try {
-      await call.offer(/** @type {MediaStream} */ (plan.driver.stream), { ...plan.parameters, reference_id });
+      const stream = /** @type {MediaStream} */ (plan.driver.stream);
+      await call.offer(stream, this.#sound, { ...plan.parameters, reference_id });
     } catch (error) {
       if (this.#call === call) this.#hangUp();
       throw error;

@@ -17,6 +17,7 @@ export async function watch(api, session, onStream) {
   let place = null;
   try {
     peer.addTransceiver("video", { direction: "recvonly" });
+    peer.addTransceiver("audio", { direction: "recvonly" });
     peer.ontrack = ({ track, streams }) => onStream(streams[0] ?? new MediaStream([track]));
     await peer.setLocalDescription(await peer.createOffer());
     await gathered(peer);
@@ -50,7 +51,7 @@ async function silence(peer) {
   while (performance.now() - since < SILENCE_MS && !["failed", "closed"].includes(peer.connectionState)) {
     await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
     for (const report of (await peer.getStats()).values()) {
-      if (report.type !== "inbound-rtp" || report.framesReceived === frames) continue;
+      if (report.type !== "inbound-rtp" || report.kind !== "video" || report.framesReceived === frames) continue;
       frames = report.framesReceived;
       since = performance.now();
     }
