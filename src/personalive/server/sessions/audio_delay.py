@@ -58,6 +58,7 @@ class AudioDelay:
         self._reading = self._silent = False
         self._read_time: float | None = None
         self._last: _Signal = np.zeros(CHANNELS, np.float32)
+        self._broke_off = True
 
     def __len__(self) -> int:
         return self._end - self._start
@@ -127,7 +128,7 @@ class AudioDelay:
         if not self._reading:
             self._at, self._reading, self._silent = float(round(wanted)), True, True
         out = self._read_from(wanted, count)
-        self._last = out[-1]
+        self._last, self._broke_off = out[-1], self._silent or not self._has(int(self._at) - 1)
         # What is older than a fade can only be needed if the delay grows, and then silence is heard instead.
         self._start = min(max(self._start, int(self._at) - SAMPLE_RATE), self._end)
         return np.clip(np.rint(out), -32768, 32767).astype(np.int16)
@@ -146,52 +147,55 @@ class AudioDelay:
             return self._cut(old, float(round(wanted)), count)
         change = error / (_CORRECTION_S * SAMPLE_RATE) if abs(error) > _TOLERANCE else 0.0
         rate = 1 + min(max(change, -_MAX_RATE_CHANGE), _MAX_RATE_CHANGE)
-        out = old if rate == 1 else self._take(self._at, count, rate)
+        out = self._declick(old if rate == 1 else self._take(self._at, count, rate), self._at)
         self._at += count * rate
-        return self._declick(out)
+        return out
 
     def _wait(self, wanted: float, count: int) -> _Signal:
         """Return silence until the sound at which reading stopped is due."""
         assert self._offset is not None
         self._read_time = wanted / SAMPLE_RATE + self._offset
         out = np.zeros((count, CHANNELS), np.float32)
-        begin = min(int(self._at - wanted), count)
-        if begin < count:
+        begin = int(self._at - wanted)
+        if begin <= count - _DECLICK:  # else it begins with the next block, where there is time to fade in
             out[begin:] = _fade_in(self._take(self._at, count - begin))
             self._at += count - begin
             self._silent = False
-        return self._declick(out) if begin else out
+        return out
 
     def _stop(self, count: int) -> _Signal:
         """Return sound that fades, and stop there: the delay has grown."""
         out = self._take(self._at, count)
         out[:_FADE] *= np.linspace(1, 0, min(_FADE, count), dtype=np.float32)[:, None]
         out[_FADE:] = 0
+        out = self._declick(out, self._at)
         self._at += min(_FADE, count)
         self._silent = True
-        return self._declick(out)
+        return out
 
     def _cut(self, old: _Signal, to: float, count: int) -> _Signal:
         """Return a cross-fade from `old` to what lies elsewhere: the delay has shrunk, or nobody hears it."""
         assert self._offset is not None
         out = self._take(to, count)
         fade = np.linspace(0, 1, min(_FADE, count), dtype=np.float32)[:, None]
-        before = np.zeros_like(old) if self._silent else self._declick(old)
+        before = np.zeros_like(old) if self._silent else self._declick(old, self._at)
         out[:_FADE] = out[:_FADE] * fade + before[:_FADE] * (1 - fade)
         self._at = to + count
         self._read_time = to / SAMPLE_RATE + self._offset
         self._silent = False
         return out
 
-    def _declick(self, out: _Signal) -> _Signal:
-        """Let the last sample fade where sound breaks off, and fade in where it begins."""
-        length = min(_DECLICK, len(out))
-        ramp = np.linspace(0, 1, length, dtype=np.float32)[:, None]
-        if not out[:length].any():
-            out[:length] = self._last * (1 - ramp)
-        elif not self._last.any() and np.abs(out[0]).max() > _QUIET_LEVEL:
-            out[:length] *= ramp
+    def _declick(self, out: _Signal, at: float) -> _Signal:
+        """Let the last sample fade where `out`, which is what lies at `at`, is missing; fade in after a gap."""
+        ramp = np.linspace(0, 1, min(_DECLICK, len(out)), dtype=np.float32)[:, None]
+        if not self._has(int(at)):
+            out[: len(ramp)] += self._last * (1 - ramp)
+        elif self._broke_off:
+            out[: len(ramp)] *= ramp
         return out
+
+    def _has(self, place: int) -> bool:
+        return self._start <= place < self._end
 
     def _take(self, at: float, count: int, rate: float = 1.0) -> _Signal:
         """Return `count` samples from `at` on, interpolated (Catmull-Rom) where they lie between samples."""
