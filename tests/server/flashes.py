@@ -177,8 +177,11 @@ class Offsets:
 class FlashClient:
     """A client of one session that sends flashes and clicks. Use it in an `async with` block."""
 
-    def __init__(self, url: str, *, reports: bool = True, sound: bool = True) -> None:
-        """`reports`: say by RTCP when frames were captured, as browsers do. Without it, say nothing of that."""
+    def __init__(self, url: str, *, reports: bool = True, sends: bool = True) -> None:
+        """`reports`: say by RTCP when frames were captured, as browsers do. Without it, say nothing of that.
+
+        What does not send only watches.
+        """
         self.http = httpx.AsyncClient(base_url=url, timeout=20)
         self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.channel = self.peer.createDataChannel("parameters")
@@ -186,29 +189,42 @@ class FlashClient:
         self.answer = ""
         self.watchers: dict[str, Watcher] = {}
         begin = time.time()
-        self.tracks: list[FlashCamera | ClickMicrophone] = [FlashCamera(begin)]
-        if sound:
-            self.tracks.append(ClickMicrophone(begin))
+        self.tracks: list[FlashCamera | ClickMicrophone] = []
+        if sends:
+            self.tracks = [FlashCamera(begin), ClickMicrophone(begin)]
         self._reports = reports
         self._tasks: list[asyncio.Task[None]] = []
 
     async def connect(self, parameters: Mapping[str, object]) -> None:
         """Open a session with these initial parameters."""
+        body = {"sdp": await self._offer("sendrecv"), "type": "offer", "initialParameters": dict(parameters)}
+        answer = (await self.http.post("/api/v1/webrtc/offer", json=body)).raise_for_status().json()
+        self.id = answer["sessionId"]
+        await self._accept(answer["sdp"])
+
+    async def connect_by(self, path: str) -> None:
+        """Push by WHIP, or watch by WHEP, at this path."""
+        offer = await self._offer("sendonly" if self.tracks else "recvonly")
+        answer = await self.http.post(path, content=offer, headers={"Content-Type": "application/sdp"})
+        assert answer.status_code == 201, answer.text
+        self.id = answer.headers["x-session-id"]
+        await self._accept(answer.text)
+
+    async def _offer(self, direction: str) -> str:
         for track in self.tracks:
-            sender = self.peer.addTransceiver(track, direction="sendrecv").sender
+            sender = self.peer.addTransceiver(track, direction=direction).sender
             if self._reports:
                 align_reports(sender, track.get_time)
             else:
                 _silence_reports(sender)
+        for kind in () if self.tracks else ("video", "audio"):
+            self.peer.addTransceiver(kind, direction=direction)
         await self.peer.setLocalDescription(await self.peer.createOffer())
-        body = {
-            "sdp": self.peer.localDescription.sdp,
-            "type": "offer",
-            "initialParameters": dict(parameters),
-        }
-        answer = (await self.http.post("/api/v1/webrtc/offer", json=body)).raise_for_status().json()
-        self.id, self.answer = answer["sessionId"], answer["sdp"]
-        await self.peer.setRemoteDescription(RTCSessionDescription(self.answer, "answer"))
+        return self.peer.localDescription.sdp
+
+    async def _accept(self, sdp: str) -> None:
+        self.answer = sdp
+        await self.peer.setRemoteDescription(RTCSessionDescription(sdp, "answer"))
         for receiver in self.peer.getReceivers():
             if receiver.track is not None:
                 watcher = self.watchers[receiver.track.kind] = Watcher(receiver)
@@ -231,7 +247,8 @@ class FlashClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with contextlib.suppress(httpx.HTTPError):
-            await self.http.delete(f"/api/v1/webrtc/offer/{self.id}")
+            if self.tracks:
+                await self.http.delete(f"/api/v1/webrtc/offer/{self.id}")
         for track in self.tracks:
             track.stop()
         await self.peer.close()

@@ -133,12 +133,13 @@ class Peer:
 
     def _prepare_receivers(self) -> None:
         for receiver in self._connection.getReceivers():
-            # aiortc mixes up the packets of several streams.
-            if receiver.track.kind == "audio":
+            track = receiver.track
+            if track is None:  # the client only receives
+                continue
+            self._received_clocks[id(track)] = ReceivedClock(receiver)
+            if track.kind == "audio":
                 use_audio_jitter_buffer(receiver)
-            self._received_clocks[id(receiver.track)] = ReceivedClock(receiver)
-            if receiver.track.kind == "audio":
-                accept_one_ssrc(receiver)
+                accept_one_ssrc(receiver)  # the decoder cannot tell streams apart
 
     def _attach_tracks(self, negotiation: Negotiation) -> None:
         """Send on the offer's sections for that, and receive one layer where the video has several."""
