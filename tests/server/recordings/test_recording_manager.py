@@ -42,7 +42,7 @@ PROVENANCE = make_provenance(INFO, "ab" * 32)
 
 def sent(grey: int, time: float, side: int = 64) -> SentFrame:
     planes = np.zeros((side * 3 // 2, side), np.uint8)
-    return SentFrame(np.full((side, side, 3), grey, np.uint8), planes, time, FrameState.ANIMATED)
+    return SentFrame(np.full((side, side, 3), grey, np.uint8), planes, time, FrameState.ANIMATED, 0.0)
 
 
 def record(path: Path, frames: Sequence[SentFrame], fps: float = 25.0, **limits: Any) -> SessionRecorder:
@@ -255,7 +255,7 @@ def test_sound_is_recorded_where_its_picture_is(tmp_path: Path) -> None:
         recorder.put_frame(sent(200 if index % 25 == 0 else 20, 500 + index / 25))
         while blocks * 0.02 < (index + (index % 3 - 1)) / 25:
             samples = clicking(960 * blocks, 960, 48_000)
-            recorder.put_audio(SentAudio(samples, 500 + blocks * 0.02, 77_000 + 960 * blocks))
+            recorder.put_audio(SentAudio(samples, 500 + blocks * 0.02, 77_000 + 960 * blocks, 0.0))
             blocks += 1
     recorder.finish()
     assert done.wait(30)

@@ -62,12 +62,17 @@ class PlayoutFrame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SentFrame:
-    """A frame as it is sent: its `time` is in seconds since the session's beginning, on the source's clock."""
+    """A frame as it is sent.
+
+    Its `time` is in seconds since the session's beginning, on the source's clock. It was due at
+    `due_at`, in seconds of `time.monotonic`.
+    """
 
     image: Image
     planes: Planes
     time: float
     state: FrameState
+    due_at: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +193,7 @@ class PlayoutBuffer:
         """Send the last frame once more, for viewers of a session that has no new frames."""
         if self.last is not None:
             now = time.monotonic()
-            self._notify(replace(self.last, time=self.last.time + now - self._last_sent_at), now)
+            self._notify(replace(self.last, time=self.last.time + now - self._last_sent_at, due_at=now), now)
 
     def clear(self) -> None:
         """Drop all frames that wait, without counting them."""
@@ -217,13 +222,13 @@ class PlayoutBuffer:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), due - now)
                 continue
-            self._send(self._frames.popleft())
+            self._send(self._frames.popleft(), due)
 
-    def _send(self, frame: PlayoutFrame) -> None:
+    def _send(self, frame: PlayoutFrame, due_at: float) -> None:
         now = time.monotonic()
         if frame.trail is not None:
             self._trails.append(frame.trail)
-        self._notify(SentFrame(frame.image, frame.planes, frame.time, frame.state), now)
+        self._notify(SentFrame(frame.image, frame.planes, frame.time, frame.state, due_at), now)
         self._on_sent(frame, now)
 
     def _notify(self, sent: SentFrame, now: float) -> None:

@@ -72,7 +72,7 @@ class ServerSession:
         self.pipeline_info = pipeline_info
         self.reference_id = reference_id
         self.frame_stats = SessionStats()
-        self.opened_at = time.time()
+        self.opened_at, self.opened_monotonic = time.time(), time.monotonic()
         self.last_frame_at = time.monotonic()
         self.paused = False
         self.ended = False

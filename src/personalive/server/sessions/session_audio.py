@@ -40,12 +40,14 @@ class SentAudio:
     """A block of sound as it is sent.
 
     `time` is in seconds since the session's beginning, such that what was captured together is sent with the same
-    time as a `SentFrame` has; `position` counts the samples that were sent before.
+    time as a `SentFrame` has; it was due at `due_at`, in seconds of `time.monotonic`. `position` counts the samples
+    that were sent before.
     """
 
     samples: Samples
     time: float
     position: int
+    due_at: float
 
 
 AudioCallback = Callable[[SentAudio], None]
@@ -187,7 +189,7 @@ class SessionAudio:
             samples = self._delay.read(at)
             at = at if self._delay.read_time is None else self._delay.read_time
         self._sent_delay = due + self._clock.ahead - at, due - at - lag
-        sent = SentAudio(samples, at + picture.trail, self._position)
+        sent = SentAudio(samples, at + picture.trail, self._position, due)
         self._position += BLOCK_SAMPLES
         for listener in list(self._listeners):
             listener(sent)

@@ -1,4 +1,8 @@
-"""The tracks that carry a session's frames and its sound to one viewer."""
+"""The tracks that carry a session's frames and its sound to one viewer.
+
+Timestamps are on the clock by which both are sent, not on the source's: then their relation, which is reported by
+RTCP, stays the same when the delay changes. Receivers take many reports to follow one that changes.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,8 @@ from personalive.server.sessions.session import ServerSession
 from personalive.server.sessions.session_audio import SentAudio
 
 VIDEO_RATE = 90_000
+OPUS_DELAY_S = 312 / SAMPLE_RATE
+"""By how much later than its timestamp libopus has sound, the encoder of nearly all clients and of this server."""
 _MAX_PENDING_BLOCKS = 25
 """Blocks of sound, 20 ms each, that may wait for the encoder; the oldest are dropped."""
 
@@ -27,7 +33,7 @@ class OutputTrack(MediaStreamTrack):
 
     def __init__(self, session: ServerSession) -> None:
         super().__init__()
-        self._epoch = session.opened_at
+        self._begin = session.opened_at, session.opened_monotonic
         self._frame: SentFrame | None = None
         self._frame_ready = asyncio.Event()
         self._pts = -1
@@ -38,7 +44,7 @@ class OutputTrack(MediaStreamTrack):
         self._frame_ready.set()
 
     async def recv(self) -> av.VideoFrame:
-        """Return the next frame, with the session's own timestamps. Raises `MediaStreamError` once stopped."""
+        """Return the next frame, whose timestamp says when it was due. Raises `MediaStreamError` once stopped."""
         while self._frame is None:
             if self.readyState != "live":
                 raise MediaStreamError
@@ -46,13 +52,13 @@ class OutputTrack(MediaStreamTrack):
             await self._frame_ready.wait()
         taken, self._frame = self._frame, None
         frame = av.VideoFrame.from_ndarray(taken.planes, format="yuv420p")
-        self._pts = max(round(taken.time * VIDEO_RATE), self._pts + 1)
+        self._pts = max(round((taken.due_at - self._begin[1]) * VIDEO_RATE), self._pts + 1)
         frame.pts, frame.time_base = self._pts, Fraction(1, VIDEO_RATE)
         return frame
 
     def get_time(self, timestamp: int) -> float:
         """Return the time at which a frame with that timestamp was due, for RTCP."""
-        return self._epoch + timestamp / VIDEO_RATE
+        return self._begin[0] + timestamp / VIDEO_RATE
 
     def stop(self) -> None:
         """Stop the track: it takes no more frames."""
@@ -64,18 +70,18 @@ class OutputTrack(MediaStreamTrack):
 class OutputAudioTrack(MediaStreamTrack):
     """A track of a session's sound for one viewer, as long as the session sends sound.
 
-    Its timestamps count the samples that were taken, so they have no gaps; the reports follow the sound's delay.
+    Its timestamps count the samples that were taken, so they have no gaps.
     """
 
     kind = "audio"
 
     def __init__(self, session: ServerSession) -> None:
         super().__init__()
-        self._epoch = session.opened_at
+        self._begin = session.opened_at, session.opened_monotonic
         self._blocks: deque[SentAudio] = deque(maxlen=_MAX_PENDING_BLOCKS)
         self._block_ready = asyncio.Event()
         self._pts = 0
-        self._taken = (0, 0.0)  # the timestamp of the block that was taken last, and its time
+        self._taken = (0, 0.0)  # the timestamp of the block that was taken last, and when it was due
         self._unsubscribe = session.audio.add_listener(self._on_block)
 
     def _on_block(self, block: SentAudio) -> None:
@@ -93,14 +99,14 @@ class OutputAudioTrack(MediaStreamTrack):
         frame = av.AudioFrame.from_ndarray(block.samples.reshape(1, -1), format="s16", layout="stereo")
         frame.sample_rate = SAMPLE_RATE
         frame.pts, frame.time_base = self._pts, Fraction(1, SAMPLE_RATE)
-        self._taken = self._pts, block.time
+        self._taken = self._pts, block.due_at
         self._pts += len(block.samples)
         return frame
 
     def get_time(self, timestamp: int) -> float:
         """Return the time at which the sound with that timestamp was due, for RTCP."""
-        taken, time = self._taken
-        return self._epoch + time + (timestamp - taken) / SAMPLE_RATE
+        taken, due_at = self._taken
+        return self._begin[0] + due_at - self._begin[1] + (timestamp - taken) / SAMPLE_RATE - OPUS_DELAY_S
 
     def stop(self) -> None:
         """Stop the track: it takes no more sound."""

@@ -24,6 +24,7 @@ from av.frame import Frame
 from pydantic import BaseModel
 
 from personalive.server.errors import BadRequestError, HttpError, ServiceUnavailableError
+from personalive.server.sessions.audio_delay import SAMPLE_RATE
 from personalive.server.sessions.session import ServerSession
 from personalive.server.telemetry import logs
 from personalive.server.webrtc import decoders
@@ -33,7 +34,7 @@ from personalive.server.webrtc.ice_candidates import RemoteCandidates, parse_can
 from personalive.server.webrtc.ice_gathering import IceGathering, has_candidates
 from personalive.server.webrtc.jitter_buffer import use_low_latency_jitter_buffer
 from personalive.server.webrtc.negotiation import Negotiation
-from personalive.server.webrtc.output_tracks import OutputAudioTrack, OutputTrack
+from personalive.server.webrtc.output_tracks import OPUS_DELAY_S, OutputAudioTrack, OutputTrack
 from personalive.server.webrtc.sender_reports import ReceivedClock, align_reports
 from personalive.server.webrtc.ssrc_filter import accept_one_ssrc
 
@@ -230,4 +231,7 @@ class Peer:
 
     def _get_source_time(self, track: MediaStreamTrack, frame: Frame) -> float | None:
         clock = self._received_clocks.get(id(track))
-        return None if clock is None else clock.get_source_time(frame)
+        source_time = None if clock is None else clock.get_source_time(frame)
+        if source_time is not None and isinstance(frame, av.AudioFrame) and frame.sample_rate == SAMPLE_RATE:
+            source_time -= OPUS_DELAY_S  # the other formats have other rates
+        return source_time
