@@ -105,6 +105,26 @@ def test_no_source_makes_it_grow_or_fail(puts: list[tuple[int, float, int, float
         assert delay.read(read_at).shape == (BLOCK_SAMPLES, 2)
 
 
+@settings(deadline=None, max_examples=10)
+@given(st.floats(0.5, 200), st.booleans())
+def test_after_a_pause_sound_comes_when_it_is_due(pause: float, counted: bool) -> None:
+    """Whether or not the source has counted on meanwhile."""
+    delay = AudioDelay()
+    play(delay, [0.1] * 50)
+    begin = 1.0 + pause
+    for index in range(min(round(pause / BLOCK_S), 3000)):
+        delay.read(1.02 + index * BLOCK_S - 0.1)
+    first = round(begin * SAMPLE_RATE) if counted else 50 * BLOCK_SAMPLES
+    out = []
+    for index in range(40):
+        shift = index * BLOCK_SAMPLES
+        delay.put(click(shift, BLOCK_SAMPLES, 4800), first + shift, begin + index * BLOCK_S)
+        out.append(delay.read(begin + (index + 1) * BLOCK_S - 0.1))
+    loud = np.flatnonzero(np.concatenate(out)[:, 0] > 4000)
+    # The click is 0.1 s after the beginning, and the first block was read after 20 ms.
+    assert loud[0] / SAMPLE_RATE == pytest.approx(0.1 + 0.1 - BLOCK_S, abs=0.012)
+
+
 def test_without_sound_it_is_silent() -> None:
     delay = AudioDelay()
     assert not delay.read(0.0).any()

@@ -80,6 +80,8 @@ class AudioDelay:
 
         Positions that are missing are silent, and those that came before are dropped.
         """
+        if self._at >= self._end:
+            self.clear()  # all has been read: sound begins once more, and its clock may be another by now
         if self._offset is None:
             self._shift = self._end - position
         at = position + self._shift
