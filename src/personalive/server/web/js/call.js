@@ -37,7 +37,10 @@ export class Call {
     this.heard = heard;
     this.peer = new RTCPeerConnection({ iceServers });
     this.channel = this.peer.createDataChannel("parameters");
-    this.peer.ontrack = ({ track, streams }) => heard.stream(streams[0] ?? new MediaStream([track]));
+    this.peer.ontrack = ({ track, streams }) => {
+      // The sound comes in the same stream.
+      if (track.kind === "video") heard.stream(streams[0] ?? new MediaStream([track]));
+    };
     this.peer.onicecandidate = ({ candidate }) => this.#trickle(candidate);
     this.peer.onconnectionstatechange = () => this.#watchState();
     this.channel.onopen = () => {

@@ -1,4 +1,4 @@
-/** @file Watching a session, by WHEP: frames come, nothing goes. */
+/** @file Watching a session, by WHEP: frames and sound come, nothing goes. */
 
 const GATHERING_MS = 1000;
 const SILENCE_MS = 5000;
@@ -18,7 +18,10 @@ export async function watch(api, session, onStream) {
   try {
     peer.addTransceiver("video", { direction: "recvonly" });
     peer.addTransceiver("audio", { direction: "recvonly" });
-    peer.ontrack = ({ track, streams }) => onStream(streams[0] ?? new MediaStream([track]));
+    peer.ontrack = ({ track, streams }) => {
+      // The sound comes in the same stream.
+      if (track.kind === "video") onStream(streams[0] ?? new MediaStream([track]));
+    };
     await peer.setLocalDescription(await peer.createOffer());
     await gathered(peer);
     const path = session === null ? "/whep" : `/whep?session=${encodeURIComponent(session)}`;
