@@ -23,7 +23,7 @@ from personalive.server.sessions.audio_delay import BLOCK_SAMPLES, CHANNELS, SAM
 from personalive.server.sessions.playout_buffer import PictureLag
 
 BLOCK_S = BLOCK_SAMPLES / SAMPLE_RATE
-_MAX_BEHIND_S = 0.2
+_MAX_BEHIND_S = 1.0
 """Seconds by which blocks may be late; more are left out."""
 _MAX_EXTRA_S = 1.0
 """Seconds by which sound may be later than the picture because it arrives so late."""
@@ -171,7 +171,7 @@ class SessionAudio:
             if due > now:
                 await asyncio.sleep(due - now)
                 continue
-            due = max(due, now - _MAX_BEHIND_S)
+            due += max(math.ceil((now - _MAX_BEHIND_S - due) / BLOCK_S), 0) * BLOCK_S
             self._send_block(due, now)
             due += BLOCK_S
 

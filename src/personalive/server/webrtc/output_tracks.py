@@ -22,7 +22,7 @@ from personalive.server.sessions.session_audio import SentAudio
 VIDEO_RATE = 90_000
 OPUS_DELAY_S = 312 / SAMPLE_RATE
 """By how much later than its timestamp libopus has sound, the encoder of nearly all clients and of this server."""
-_MAX_PENDING_BLOCKS = 25
+_MAX_PENDING_BLOCKS = 75
 """Blocks of sound, 20 ms each, that may wait for the encoder; the oldest are dropped."""
 
 
@@ -68,10 +68,7 @@ class OutputTrack(MediaStreamTrack):
 
 
 class OutputAudioTrack(MediaStreamTrack):
-    """A track of a session's sound for one viewer, as long as the session sends sound.
-
-    Its timestamps count the samples that were taken, so they have no gaps.
-    """
+    """A track of a session's sound for one viewer, as long as the session sends sound."""
 
     kind = "audio"
 
@@ -98,9 +95,13 @@ class OutputAudioTrack(MediaStreamTrack):
         block = self._blocks.popleft()
         frame = av.AudioFrame.from_ndarray(block.samples.reshape(1, -1), format="s16", layout="stereo")
         frame.sample_rate = SAMPLE_RATE
+        taken, due_at = self._taken
+        if (
+            due_at
+        ):  # blocks that were left out leave a gap, so that timestamps stay in step with the picture's
+            self._pts = taken + max(round((block.due_at - due_at) * SAMPLE_RATE), len(block.samples))
         frame.pts, frame.time_base = self._pts, Fraction(1, SAMPLE_RATE)
         self._taken = self._pts, block.due_at
-        self._pts += len(block.samples)
         return frame
 
     def get_time(self, timestamp: int) -> float:
