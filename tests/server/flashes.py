@@ -125,8 +125,8 @@ class Watcher:
         self.packets = 0
         self._clock = ReceivedClock(receiver)
         self._receiver: Any = receiver
-        self._take = self._receiver._handle_rtp_packet
-        self._receiver._handle_rtp_packet = self._on_packet
+        inner: Any = receiver
+        self._take, inner._handle_rtp_packet = inner._handle_rtp_packet, self._on_packet
         self._arrived: dict[int, float] = {}
         if receiver.track.kind == "audio":
             use_audio_jitter_buffer(receiver)

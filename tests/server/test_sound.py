@@ -40,7 +40,7 @@ async def until(true: Callable[[], bool], within: float = 20.0) -> None:
 
 
 def run(act: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(act(), 60))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(act(), 60))
 
 
 def find_flashes_and_clicks(path: Path) -> tuple[list[float], list[float]]:

@@ -17,7 +17,7 @@ from personalive.server.sessions.session_audio import SentAudio, SessionAudio
 
 
 def run(act: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(act(), 30))  # type: ignore[arg-type]
+    asyncio.run(asyncio.wait_for(act(), 30))
 
 
 def block(
