@@ -47,6 +47,7 @@ class PacedLoadParameters(LoadParameters):
 
 class PacedParameters(RunParameters):
     gain: float = Field(1.0, ge=0.0, le=2.0, description="Factor on the brightness.")
+    pause: float = Field(0.0, ge=0.0, le=1.0, description="Seconds that a step takes longer.")
     fail_at: int | None = Field(None, ge=0, description="Break down at this frame.")
     oom_at: int | None = Field(None, ge=0, description="Run out of memory at this frame.")
 
@@ -92,7 +93,8 @@ class PacedSession(Session[PacedParameters]):
             self._inside.append((self._shown(image), float(at), FrameState.ANIMATED))
             self._taken += 1
         made = _chunk([self._inside.popleft() for _ in range(len(chunk))])
-        time.sleep(max(begun + self._load.cost * len(chunk) - time.perf_counter(), 0))
+        until = begun + self._load.cost * len(chunk) + self._parameters.pause
+        time.sleep(max(until - time.perf_counter(), 0))
         return made
 
     def flush(self) -> AnimatedChunk | None:

@@ -10,17 +10,21 @@ from pathlib import Path
 import av
 import av.container
 import av.error
+import numpy as np
+from av.audio.stream import AudioStream
+from numpy.typing import NDArray
 
 from personalive.errors import MediaError
 from personalive.file_replace import replace_file
 from personalive.media import colour, xmp
+from personalive.media.audio import AudioTrack
 from personalive.media.concat import concat_videos
 from personalive.media.container_writer import add_video_stream, pad_to_stream
 from personalive.media.containers import open_container
 from personalive.media.iso_boxes import iter_boxes
 from personalive.media.provenance import TRAINED_ALGORITHMIC_MEDIA, Provenance
 from personalive.media.ratios import to_fraction
-from personalive.media.tracks import select_video_stream
+from personalive.media.tracks import select_audio_stream, select_video_stream
 from personalive.media.types import Image
 
 _FRAGMENT_US = 1_000_000
@@ -30,15 +34,32 @@ _OPTIONS = {
     "frag_duration": str(_FRAGMENT_US),
     "flush_packets": "1",
 }
+_AUDIO_BIT_RATE = 160_000
+_AUDIO_PRIMING = 1024
+"""Samples with which AAC begins before the sound. Without an edit list they are a part of it."""
 
 
 class FragmentedWriter:
     """A writer of frames of one size to an H.264 file at `path`, which exists from the first frame on."""
 
-    def __init__(self, path: Path, *, size: tuple[int, int], rate: Fraction, provenance: Provenance) -> None:
-        """Open the file for frames of `size` (width, height) at `rate` per second. Raises what opening raises."""
+    def __init__(
+        self,
+        path: Path,
+        *,
+        size: tuple[int, int],
+        rate: Fraction,
+        provenance: Provenance,
+        audio_rate: int | None = None,
+    ) -> None:
+        """Open the file for frames of `size` (width, height) at `rate` per second.
+
+        With `audio_rate` it also has a track of stereo sound, of that many samples per second. Raises what opening
+        raises.
+        """
         self._rate = rate
         self._count = 0
+        self._audio: AudioStream | None = None
+        self._samples = 0
         self._container = av.open(
             "file:" + os.fspath(path), "w", format="mp4", container_options=dict(_OPTIONS)
         )
@@ -46,6 +67,10 @@ class FragmentedWriter:
             self._container.metadata.update(provenance.metadata())
             # Without B-frames the times of a fragment need no edit list.
             self._video = add_video_stream(self._container, "mp4", size, rate, {"bf": "0"})
+            if audio_rate is not None:
+                self._audio = self._container.add_stream("aac", rate=audio_rate)
+                self._audio.codec_context.layout = "stereo"
+                self._audio.codec_context.bit_rate = _AUDIO_BIT_RATE
             self._container.start_encoding()
         except BaseException:
             with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
@@ -60,11 +85,29 @@ class FragmentedWriter:
             self._container.mux(packet)
         self._count += 1
 
+    def write_audio(self, samples: NDArray[np.int16]) -> None:
+        """Add sound, (samples, 2), right after the sound before. Raises what writing raises."""
+        assert self._audio is not None
+        begin, end = self._samples, self._samples + len(samples)
+        self._samples = end
+        samples = samples[max(_AUDIO_PRIMING - begin, 0) :]
+        if not len(samples):
+            return
+        planes = np.ascontiguousarray(samples.T.astype(np.float32) / 32768)
+        frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout="stereo")
+        frame.sample_rate = self._audio.codec_context.sample_rate
+        frame.pts, frame.time_base = end - len(samples), Fraction(1, frame.sample_rate)
+        for packet in self._audio.encode(frame):
+            self._container.mux(packet)
+
     def close(self) -> None:
-        """Write what the encoder buffers, and close the file in any case. Raises what writing raises."""
+        """Write what the encoders buffer, and close the file in any case. Raises what writing raises."""
         try:
             for packet in self._video.encode(None):
                 self._container.mux(packet)
+            if self._audio is not None:
+                for packet in self._audio.encode(None):
+                    self._container.mux(packet)
         finally:
             self._container.close()
 
@@ -82,13 +125,13 @@ def finalize_fragments(partial: Path, target: Path, provenance: Provenance | Non
     """
     _cut_to_fragments(partial)
     try:
-        frames, rate, marks = _probe(partial)
+        frames, rate, marks, audio = _probe(partial)
     except MediaError:
         partial.unlink(missing_ok=True)
         raise
     mark = provenance or _parse_provenance(marks)
     try:
-        concat_videos(target, [partial], fps=float(rate), provenance=mark)
+        concat_videos(target, [partial], fps=float(rate), provenance=mark, audio=audio)
     except (MediaError, OSError):
         with contextlib.suppress(OSError):  # the disk is full
             xmp.append_to_iso_media(partial, xmp.build_packet(mark.metadata()))
@@ -109,8 +152,8 @@ def _cut_to_fragments(path: Path) -> None:
         file.truncate(kept)
 
 
-def _probe(path: Path) -> tuple[int, Fraction, dict[str, str]]:
-    """Return the frames, rate and tags of a fragmented file. Raises `MediaError` where it has no frame."""
+def _probe(path: Path) -> tuple[int, Fraction, dict[str, str], AudioTrack | None]:
+    """Return the frames, rate, tags and sound of a fragmented file. Raises `MediaError` where it has no frame."""
     frames, rate = 0, None
     with open_container(path) as container:
         video = select_video_stream(container)
@@ -121,9 +164,10 @@ def _probe(path: Path) -> tuple[int, Fraction, dict[str, str]]:
                 rate = rate or 1 / (packet.duration * to_fraction(packet.time_base))
                 frames += 1
         marks = {key.lower(): value for key, value in container.metadata.items()}
+        audio = None if select_audio_stream(container) is None else AudioTrack(path)
     if rate is None:
         raise MediaError("Nothing of the recording can be played.")
-    return frames, rate, marks
+    return frames, rate, marks, audio
 
 
 def _parse_provenance(marks: dict[str, str]) -> Provenance:

@@ -8,14 +8,17 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from personalive.errors import InputError
-from personalive.media import VideoReader, fit_image, read_provenance
+from personalive.media import FragmentedWriter, VideoReader, fit_image, read_provenance
 from personalive.media.types import Image
 from personalive.pipelines.base import FrameState, PipelineInfo
 from personalive.server.errors import ConflictError, NotFoundError
@@ -29,6 +32,7 @@ from personalive.server.recordings.recording_manager import (
 )
 from personalive.server.server import Server
 from personalive.server.sessions.playout_buffer import SentFrame
+from personalive.server.sessions.session_audio import SentAudio
 from tests.server.parts import drive, encoded, loaded, opened, portrait, running
 
 ROOT = Path(__file__).parents[3]
@@ -38,7 +42,7 @@ PROVENANCE = make_provenance(INFO, "ab" * 32)
 
 def sent(grey: int, time: float, side: int = 64) -> SentFrame:
     planes = np.zeros((side * 3 // 2, side), np.uint8)
-    return SentFrame(np.full((side, side, 3), grey, np.uint8), planes, time, FrameState.ANIMATED)
+    return SentFrame(np.full((side, side, 3), grey, np.uint8), planes, time, FrameState.ANIMATED, 0.0)
 
 
 def record(path: Path, frames: Sequence[SentFrame], fps: float = 25.0, **limits: Any) -> SessionRecorder:
@@ -216,6 +220,70 @@ time.sleep(60)
     assert marks is not None
     assert (marks["reference_sha256"], marks["pipeline"]) == ("ab" * 32, "preview")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def sounding(path: Path) -> list[float]:
+    """When clicks begin in the sound of a file, in seconds."""
+    found: list[float] = []
+    with av.open(str(path)) as container:
+        for frame in container.decode(audio=0):
+            assert frame.time is not None
+            for place in np.flatnonzero(np.abs(frame.to_ndarray()[0]) > 0.1):
+                at = frame.time + float(place) / frame.sample_rate
+                if not found or at - found[-1] > 0.05:
+                    found.append(at)
+                else:
+                    found[-1] = min(found[-1], at)
+    return found
+
+
+def clicking(begin: int, count: int, every: int) -> NDArray[np.int16]:
+    """Samples from `begin` on in which a short tone begins every so many samples."""
+    within = np.arange(begin, begin + count) % every
+    wave = np.where(within < 960, 12_000 * np.sin(2 * np.pi * 1000 * within / 48_000), 0)
+    return np.repeat(wave.astype(np.int16)[:, None], 2, axis=1)
+
+
+def test_sound_is_recorded_where_its_picture_is(tmp_path: Path) -> None:
+    """The clock of the session began long ago, and sound comes a little before or after its picture."""
+    done = threading.Event()
+    recorder = SessionRecorder(
+        tmp_path / "a.mp4", PROVENANCE, fps=25, max_duration_s=60, on_end=done.set, with_audio=True
+    )
+    blocks = 0
+    for index in range(100):
+        recorder.put_frame(sent(200 if index % 25 == 0 else 20, 500 + index / 25))
+        while blocks * 0.02 < (index + (index % 3 - 1)) / 25:
+            samples = clicking(960 * blocks, 960, 48_000)
+            recorder.put_audio(SentAudio(samples, 500 + blocks * 0.02, 77_000 + 960 * blocks, 0.0))
+            blocks += 1
+    recorder.finish()
+    assert done.wait(30)
+    assert recorder.progress.error is None
+    bright = [index / 25 for index, grey in enumerate(greys(tmp_path / "a.mp4")) if grey > 150]
+    assert bright == [0.0, 1.0, 2.0, 3.0]
+    # The first one is at the very beginning, where sound fades in.
+    assert [at for at in sounding(tmp_path / "a.mp4") if at > 0.5] == pytest.approx(bright[1:], abs=0.005)
+
+
+def test_what_is_left_of_a_recording_keeps_its_sound(tmp_path: Path) -> None:
+    path = tmp_path / "20260102-030405-0123abcd.mp4"
+    fragments = recovery.fragments_path(path)
+    writer = FragmentedWriter(
+        fragments, size=(64, 64), rate=Fraction(25), provenance=PROVENANCE, audio_rate=48_000
+    )
+    for index, frame in enumerate(noise(200)):
+        writer.write(frame.image)
+        writer.write_audio(clicking(1920 * index, 1920, 48_000))
+    writer.close()
+    whole = fragments.read_bytes()
+    fragments.write_bytes(whole[: len(whole) * 3 // 4])
+    assert recovery.recover(tmp_path) == [path.stem]
+    frames = len(greys(path))
+    assert 50 < frames < 200
+    heard = [at for at in sounding(path) if at > 0.5]
+    assert heard == pytest.approx(range(1, len(heard) + 1), abs=0.005)
+    assert len(heard) >= frames // 25 - 2
 
 
 def test_an_encoder_that_falls_behind_drops_and_counts(

@@ -111,7 +111,10 @@ def test_wishes_are_fulfilled_and_confirmed() -> None:
         ('{"expression": "big"}', "expression = 'big'"),
         ('{"reference_id": "unknown"}', "no reference unknown"),
         ('{"reference_id": ' + "[" * 900 + "]" * 900 + "}", "reference_id must be text"),
-        ('{"colour": 1}', "Unknown: colour. Known: paused, reset_cache, reference_id, expression, seed"),
+        (
+            '{"colour": 1}',
+            "Unknown: colour. Known: paused, audio, reset_cache, reference_id, expression, seed",
+        ),
     ],
 )
 def test_what_cannot_be_is_answered(message: str | bytes, answer: str) -> None:

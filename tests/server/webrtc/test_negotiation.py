@@ -148,6 +148,41 @@ def test_any_offer_of_the_page_is_answered_or_refused_in_words(offer: Offer) -> 
     assert {index for index, one in enumerate(sections) if one.kind == "video" and one.port} == wanted
 
 
+PCMU = Coding("PCMU", 8_000)
+
+
+@pytest.mark.parametrize(
+    ("sections", "accepted", "sent"),
+    [
+        ([("sendrecv", OPUS)], [0], 0),
+        ([("recvonly", OPUS)], [0], 0),
+        ([("sendonly", OPUS)], [0], None),
+        ([("inactive", OPUS)], [0], None),
+        ([("sendrecv", PCMU)], [0], None),
+        ([("sendonly", PCMU), ("recvonly", OPUS)], [0, 1], 1),
+        ([("sendrecv", OPUS), ("sendrecv", OPUS)], [0], 0),
+        ([("recvonly", AAC), ("recvonly", OPUS)], [1], 1),
+    ],
+)
+def test_sound_is_sent_as_opus_where_the_client_receives_it(
+    sections: list[tuple[str, Coding]], accepted: list[int], sent: int | None
+) -> None:
+    parts = [Part("video", [(96, VP8)], "sendrecv", mid="v")]
+    for index, (direction, coding) in enumerate(sections):
+        parts.append(Part("audio", [(100 + index, coding)], direction, mid=f"a{index}"))
+    negotiation, answer = answered(Offer(parts), send=True)
+    assert [index for index, one in enumerate(answer[1:]) if one.port] == accepted
+    assert negotiation.sent_audio_mid == (None if sent is None else f"a{sent}")
+    assert Negotiation(Offer(parts).text(), receive=True, send=False).sent_audio_mid is None
+
+
+def test_a_section_on_which_sound_is_sent_keeps_opus_alone() -> None:
+    sound = Part("audio", [(0, PCMU), (111, OPUS)], "sendrecv", mid="a")
+    offer = Offer([Part("video", [(96, VP8)], "sendrecv", mid="v"), sound])
+    assert answered(offer, send=True)[1][1].formats == ("111",)
+    assert answered(offer)[1][1].formats == ("0", "111")
+
+
 def camera(coding: Coding, *extra: str) -> Offer:
     return Offer([Part("video", [(96, coding)], mid="0", extra=list(extra))])
 

@@ -31,7 +31,10 @@ from personalive.media import (
     resample,
 )
 from personalive.server.recordings import recovery
+from personalive.server.recordings.recorded_audio import RecordedAudio
+from personalive.server.sessions.audio_delay import SAMPLE_RATE
 from personalive.server.sessions.playout_buffer import SentFrame
+from personalive.server.sessions.session_audio import SentAudio
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +45,8 @@ _MAX_PENDING_BYTES = 64 * 2**20
 _MAX_GAP_S = 5.0
 """Longest gap between two frames, in seconds; longer ones are shortened to it. A session without new frames
 repeats its last one each second, so a longer gap means that a clock has jumped."""
+_AUDIO_BEHIND_S = 1.0
+"""Seconds by which sound is written later than the picture, so that all of it has come."""
 _DISK_CHECK_INTERVAL_S = 2
 _MAX_ERRNO = 4096
 """FFmpeg's own errors have larger numbers, which the system does not know."""
@@ -76,6 +81,7 @@ class SessionRecorder:
         fps: float,
         max_duration_s: float,
         on_end: Callable[[], None],
+        with_audio: bool = False,
         min_free_bytes: int = MIN_FREE_BYTES,
     ) -> None:
         self.path = path
@@ -85,7 +91,8 @@ class SessionRecorder:
         self._max_duration_s = max_duration_s
         self._min_free_bytes = min_free_bytes
         self._on_end = on_end
-        self._queue: SimpleQueue[SentFrame | None] = SimpleQueue()
+        self._queue: SimpleQueue[SentFrame | SentAudio | None] = SimpleQueue()
+        self._audio = RecordedAudio() if with_audio else None
         self._budget = _ByteBudget(_MAX_PENDING_BYTES)
         self._finished = False
         self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
@@ -104,6 +111,11 @@ class SessionRecorder:
             self._queue.put(frame)
         else:
             self.progress.dropped += 1
+
+    def put_audio(self, sound: SentAudio) -> None:
+        """Add the next sound. It is dropped when the encoder is too far behind, or there is no track for it."""
+        if not self._finished and self._audio is not None and self._budget.acquire(sound.samples.nbytes):
+            self._queue.put(sound)
 
     def finish(self) -> None:
         """Take no more frames and complete the file."""
@@ -147,18 +159,29 @@ class SessionRecorder:
     def _write_frames(self, partial: Path, frames: Iterator[VideoFrame]) -> None:
         assert self.progress.size is not None
         writer = FragmentedWriter(
-            partial, size=self.progress.size, rate=exact_rate(self.fps), provenance=self._provenance
+            partial,
+            size=self.progress.size,
+            rate=exact_rate(self.fps),
+            provenance=self._provenance,
+            audio_rate=None if self._audio is None else SAMPLE_RATE,
         )
         with contextlib.closing(writer):
             for frame in frames:
                 writer.write(fit_image(frame.image, self.progress.size))
                 self.progress.frames += 1
+                self._write_audio(writer, self.seconds - _AUDIO_BEHIND_S)
                 if (
                     self.progress.frames % round(_DISK_CHECK_INTERVAL_S * self.fps) == 0
                     and not self._has_disk_space()
                 ):
                     self.progress.note = "The recording ended early: the disk is nearly full."
                     break
+            self._write_audio(writer, self.seconds)
+
+    def _write_audio(self, writer: FragmentedWriter, until: float) -> None:
+        if self._audio is not None:
+            for samples in self._audio.read_until(until):
+                writer.write_audio(samples)
 
     def _has_disk_space(self) -> bool:
         """Return whether the disk has enough free space. Raises `OSError` where the folder is gone."""
@@ -169,6 +192,11 @@ class SessionRecorder:
         time = last = 0.0
         index = 0
         while (frame := self._queue.get()) is not None:
+            if isinstance(frame, SentAudio):
+                self._budget.release(frame.samples.nbytes)
+                if self._audio is not None and index:
+                    self._audio.put(frame, time - last)
+                continue
             self._budget.release(frame.image.nbytes)
             if index:
                 time += min(max(frame.time - last, 0.0), _MAX_GAP_S)

@@ -8,6 +8,7 @@ import logging
 import re
 import secrets
 import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -190,26 +191,36 @@ class RecordingManager:
 
         def ended() -> None:  # on the recorder's thread
             with contextlib.suppress(RuntimeError):  # the loop may be gone by then
-                loop.call_soon_threadsafe(self._on_recorder_end, running, unsubscribe)
+                loop.call_soon_threadsafe(self._on_recorder_end, running, subscriptions)
 
         now = datetime.now(UTC)
         name = f"{now.strftime(_TIME_FORMAT)}-{secrets.token_hex(4)}"
         path = self._directory / (name + _SUFFIX)
         recorder = SessionRecorder(
-            path, provenance, fps=fps, max_duration_s=self._max_duration_s, on_end=ended
+            path,
+            provenance,
+            fps=fps,
+            max_duration_s=self._max_duration_s,
+            on_end=ended,
+            with_audio=session.audio.enabled,
         )
         running = _ActiveRecording(name, session.id, now, recorder, loop.create_future())
         self._running[session.id] = running
         self._unreported.pop(session.id, None)
-        unsubscribe = session.add_frame_listener(recorder.put_frame)
+        subscriptions = [
+            session.add_frame_listener(recorder.put_frame),
+            session.audio.add_listener(recorder.put_audio),
+        ]
         if session.id not in self._watched_sessions:
             self._watched_sessions.add(session.id)
             session.on_end.append(self._on_session_end)
         return running
 
-    def _on_recorder_end(self, running: _ActiveRecording, unsubscribe: object) -> None:
-        assert callable(unsubscribe)
-        unsubscribe()
+    def _on_recorder_end(
+        self, running: _ActiveRecording, subscriptions: Sequence[Callable[[], None]]
+    ) -> None:
+        for unsubscribe in subscriptions:
+            unsubscribe()
         self._running.pop(running.session_id, None)
         info = self._make_info(running, ended=True)
         self._ended[running.id] = info

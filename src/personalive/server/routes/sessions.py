@@ -22,6 +22,14 @@ class Latency(BaseModel):
     p95: float | None
 
 
+class AudioFigures(BaseModel):
+    """The delay of a session's sound. `offset_ms` is how much later than the picture it is."""
+
+    delay_ms: float
+    offset_ms: float
+    dropped: int
+
+
 class SessionFigures(BaseModel):
     """The figures of a running session."""
 
@@ -37,6 +45,8 @@ class SessionFigures(BaseModel):
     frames_out: int
     frames_without_face: int
     keyframes: int
+    audio: AudioFigures | None
+    """Null as long as no sound is sent."""
 
 
 class SessionInfo(BaseModel):

@@ -34,8 +34,8 @@ class Offer(BaseModel):
     type: Literal["offer"]
     initialParameters: dict[str, Any] | None = Field(  # noqa: N815 - fixed by the clients that exist
         None,
-        description="`reference_id`, run parameters, and `preset`, which stands for those that it sets. "
-        "Parameters of other pipelines are ignored.",
+        description="`reference_id`, `audio` (true sends the driver's sound back too), run parameters, and `preset`, "
+        "which stands for those that it sets. Parameters of other pipelines are ignored.",
     )
 
 
@@ -63,7 +63,7 @@ async def servers(server: ServerDep) -> IceServers:
 
 @router.post("/offer", responses=error_responses(400, 404, 409, 503))
 async def offer(offered: Offer, server: ServerDep, request: Request) -> Answer:
-    """Open a session: video in, animated video back, and a data channel named `parameters`."""
+    """Open a session: video and sound in, animated video and its sound back, a data channel named `parameters`."""
     session, sdp = await run_until_disconnect(
         request,
         server.signaling.answer_offer(offered.sdp, offered.initialParameters or {}, send=True),

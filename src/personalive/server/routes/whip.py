@@ -3,8 +3,8 @@
 Each resource that is created has an ETag for its ICE session, which a PATCH may name (`If-Match`). A connection
 does not restart ICE: the answer is 422, as the RFC says, and the client opens another connection.
 
-A WHIP client opens a session on the default reference, or on `?reference_id=`. Any number of WHEP clients may
-watch a session, by default the newest.
+A WHIP client opens a session on the default reference, or on `?reference_id=`; with `?audio=true` its sound goes
+out too. Any number of WHEP clients may watch a session, by default the newest.
 """
 
 from __future__ import annotations
@@ -104,9 +104,13 @@ Fragment = Annotated[str, Depends(_read_fragment)]
 
 
 @router.post("/whip", **_OFFER_RESPONSES)
-async def push(request: Request, server: ServerDep, sdp: Sdp, reference_id: str | None = None) -> Response:
-    """Push a camera: open a session."""
-    given = {} if reference_id is None else {"reference_id": reference_id}
+async def push(
+    request: Request, server: ServerDep, sdp: Sdp, reference_id: str | None = None, audio: bool = False
+) -> Response:
+    """Push a camera: open a session. With `audio` its sound goes out too."""
+    given: dict[str, object] = {"audio": audio}
+    if reference_id is not None:
+        given["reference_id"] = reference_id
     session, answer = await run_until_disconnect(
         request,
         server.signaling.answer_offer(sdp, given, send=False, timeout=_ANSWER_TIMEOUT_S),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import statistics
 import time
 from collections import deque
 from collections.abc import Callable
@@ -33,6 +34,9 @@ _STALL_THRESHOLD_S = 1.0
 """A chunk that is later than the lag by more than this many seconds is taken for a single stall and ignored, unless
 chunks stay so late for as long: then the pipeline has become slower."""
 
+_TRAIL_FRAMES = 9
+"""Frames whose median trail counts: one interval between frames of a source is not as long as another."""
+
 Planes = NDArray[np.uint8]
 
 
@@ -41,25 +45,46 @@ class SentFrame:
     """A frame as it is sent: its `time` is in seconds since the session's beginning, on the source's clock.
 
     `image` is uint8 RGB (height, width, 3); `planes` is the same for encoders, uint8 YUV 4:2:0 (1.5 × height,
-    width).
+    width). It was due at `due_at`, in seconds of `time.monotonic`. `captured_at` is when the driving frame that it
+    shows arrived, as in `PlayoutFrame`; None where the frame is repeated.
     """
 
     image: Image
     planes: Planes
     time: float
     state: FrameState
+    due_at: float
+    captured_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PlayoutFrame(SentFrame):
+class PlayoutFrame:
     """An animated frame that waits to be sent.
 
+    `image` and `planes` are those of `SentFrame`. The frame is due at `time` on the source's clock.
     `captured_at` is the time of `time.monotonic` at which the driving frame that it shows arrived, None where it
-    shows none; `delay_parts` are the parts of that frame's delay so far, in seconds by name.
+    shows none; `delay_parts` are the parts of that frame's delay so far, in seconds by name. `trail` is by how many
+    seconds that driving frame is older than `time`, since some pipelines trail their input; None where it shows none.
     """
 
+    image: Image
+    planes: Planes
+    time: float
+    state: FrameState
     captured_at: float | None
     delay_parts: dict[str, float] | None = None
+    trail: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PictureLag:
+    """How late the picture is: a frame is due `due` seconds after its time, in seconds of `time.monotonic`.
+
+    What it shows was captured `trail` seconds before its time.
+    """
+
+    due: float
+    trail: float
 
 
 FrameCallback = Callable[[SentFrame], None]
@@ -97,6 +122,11 @@ class PlayoutDelay:
         self._read_at = now
         return self._current
 
+    @property
+    def is_known(self) -> bool:
+        """Whether a chunk has been observed."""
+        return bool(self._observed)
+
     def cap(self, lag: float, now: float) -> None:
         """Cap the delay at `lag` because the queue overflowed; earlier observations are dropped."""
         self._observed.clear()
@@ -116,6 +146,7 @@ class PlayoutBuffer:
         self._capacity = capacity
         self._on_sent = on_sent
         self._delay = PlayoutDelay()
+        self._trails: deque[float] = deque(maxlen=_TRAIL_FRAMES)
         self._listeners: list[FrameCallback] = []
         self._changed = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._play(), name="outlet")
@@ -141,6 +172,12 @@ class PlayoutBuffer:
             self._delay.cap(now - self._frames[0].time, now)
         self._changed.set()
 
+    def get_lag(self, now: float) -> PictureLag | None:
+        """Return how late the picture is at a time of `time.monotonic`, None before it shows a driving frame."""
+        if not (self._delay.is_known and self._trails):
+            return None
+        return PictureLag(self._delay.get(now), statistics.median(self._trails))
+
     def add_listener(self, listener: FrameCallback) -> Callable[[], None]:
         """Call `listener` with the last frame at once and each later one; return a function that ends that."""
         self._listeners.append(listener)
@@ -157,7 +194,7 @@ class PlayoutBuffer:
         """Send the last frame once more, for viewers of a session that has no new frames."""
         if self.last is not None:
             now = time.monotonic()
-            self._notify(replace(self.last, time=self.last.time + now - self._last_sent_at), now)
+            self._notify(replace(self.last, time=self.last.time + now - self._last_sent_at, due_at=now), now)
 
     def clear(self) -> None:
         """Drop all frames that wait, without counting them."""
@@ -186,11 +223,14 @@ class PlayoutBuffer:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._changed.wait(), due - now)
                 continue
-            self._send(self._frames.popleft())
+            self._send(self._frames.popleft(), due)
 
-    def _send(self, frame: PlayoutFrame) -> None:
+    def _send(self, frame: PlayoutFrame, due_at: float) -> None:
         now = time.monotonic()
-        self._notify(frame, now)
+        if frame.trail is not None:
+            self._trails.append(frame.trail)
+        sent = SentFrame(frame.image, frame.planes, frame.time, frame.state, due_at, frame.captured_at)
+        self._notify(sent, now)
         self._on_sent(frame, now)
 
     def _notify(self, sent: SentFrame, now: float) -> None:

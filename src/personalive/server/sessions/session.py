@@ -34,6 +34,7 @@ from personalive.server.sessions.delay import CapturedFrame, StepTiming
 from personalive.server.sessions.frame_queue import FrameQueue, QueuedFrame, SourceClock, to_image
 from personalive.server.sessions.memory import release_memory
 from personalive.server.sessions.playout_buffer import FrameCallback, PlayoutBuffer, PlayoutFrame, SentFrame
+from personalive.server.sessions.session_audio import SessionAudio
 from personalive.server.sessions.watermark import add_watermark
 from personalive.server.sessions.worker import PipelineWorker
 from personalive.server.telemetry import logs
@@ -71,7 +72,7 @@ class ServerSession:
         self.pipeline_info = pipeline_info
         self.reference_id = reference_id
         self.frame_stats = SessionStats()
-        self.opened_at = time.time()
+        self.opened_at, self.opened_monotonic = time.time(), time.monotonic()
         self.last_frame_at = time.monotonic()
         self.paused = False
         self.ended = False
@@ -91,6 +92,7 @@ class ServerSession:
         self._frame_queue = FrameQueue(chunk)
         # Room for a chunk that is being sent, the next one, and a frame to absorb jitter.
         self._playout = PlayoutBuffer(2 * chunk + 1, self._on_sent)
+        self.audio = SessionAudio(self._playout.get_lag)
         self._captured: OrderedDict[float, CapturedFrame] = OrderedDict()
         self._listeners: list[Callable[[Message], None]] = []
         self._state = "waiting_for_face"
@@ -100,8 +102,11 @@ class ServerSession:
 
     # -- frames in: the event loop's thread
 
-    def put_frame(self, frame: av.VideoFrame) -> None:
-        """Take a driving frame that has arrived."""
+    def put_frame(self, frame: av.VideoFrame, source_time: float | None = None) -> None:
+        """Take a driving frame that has arrived.
+
+        `source_time` is when it was captured, by the clock by which the source tells that of its sound too.
+        """
         now = time.monotonic()
         self.last_frame_at = now
         self.frame_stats.fps_in.count(now)
@@ -114,6 +119,7 @@ class ServerSession:
             return
         at_source = None if frame.time is None else float(frame.time)
         arrived = QueuedFrame(frame, self._clock.read(at_source, now), now)
+        self.audio.note_frame(arrived.time, source_time, now)
         self._frame_queue.put(arrived)
         self._run_on_converter(self._prepare_next)
 
@@ -155,6 +161,10 @@ class ServerSession:
         # Usually as many come out as go in; then the output has the input's pace, during transitions too.
         even = len(animated) == len(driving)
         due = driving.times if even else animated.times
+        trails = [
+            None if state is FrameState.TRANSITION else float(later - at)
+            for later, at, state in zip(due, animated.times, animated.states, strict=True)
+        ]
         captured = [
             None if state is FrameState.TRANSITION else self._captured.get(float(at))
             for at, state in zip(animated.times, animated.states, strict=True)
@@ -165,7 +175,7 @@ class ServerSession:
         )
         self._metrics.chunk_seconds.observe(seconds)
         self._metrics.chunk_sessions.observe(batch_size)
-        self._run_on_converter(self._encode_frames, animated, due.tolist(), captured, step)
+        self._run_on_converter(self._encode_frames, animated, due.tolist(), trails, captured, step)
 
     def on_error(self, error: Exception) -> None:
         """End the session because of an error, and tell its client why."""
@@ -214,18 +224,22 @@ class ServerSession:
         self,
         animated: AnimatedChunk,
         due: list[float],
+        trails: list[float | None],
         captured: list[CapturedFrame | None],
         step: StepTiming,
     ) -> None:
         frames = []
-        for image, state, at, came in zip(animated.images, animated.states, due, captured, strict=True):
+        made = zip(animated.images, animated.states, due, trails, captured, strict=True)
+        for image, state, at, trail, came in made:
             shown = add_watermark(image) if self._watermark else image
             planes = np.asarray(cv2.cvtColor(shown, cv2.COLOR_RGB2YUV_I420), np.uint8)
             parts = (
                 None if came is None else came.delay_parts(step, trails=self.pipeline_info.delay_frames > 0)
             )
             frames.append(
-                PlayoutFrame(shown, planes, at, state, None if came is None else came.arrived_at, parts)
+                PlayoutFrame(
+                    shown, planes, at, state, None if came is None else came.arrived_at, parts, trail
+                )
             )
         self._loop.call_soon_threadsafe(self._on_encoded, frames, step)
 
@@ -248,8 +262,8 @@ class ServerSession:
         return time.monotonic() - self.last_frame_at
 
     async def set_paused(self, paused: bool) -> None:
-        """Pause or continue. While paused, the session takes no frames and its picture stands still."""
-        self.paused = paused
+        """Pause or continue. While paused, no frames are taken: the picture stands still and sound is silent."""
+        self.paused = self.audio.paused = paused
         self._frame_queue.clear()
         self._send_state()
 
@@ -329,6 +343,7 @@ class ServerSession:
             "frames_out": figures.frames_out,
             "frames_without_face": figures.frames_without_face,
             "keyframes": int(figures.pipeline_figures.get("keyframes", 0)),
+            "audio": self.audio.stats(),
         }
 
     async def end(self, reason: str, message: str | None = None) -> None:
@@ -346,6 +361,7 @@ class ServerSession:
         self.send_message(stopped)
         for finish in self.on_end:
             await finish(self)
+        self.audio.close()
         await self._playout.close()
         self._listeners.clear()
         self._frame_queue.clear()

@@ -18,6 +18,7 @@ from personalive.pipelines.presets import PRESET, expand_preset
 from personalive.server.sessions.session import Message, ServerSession
 
 LABEL = "parameters"
+_REQUESTS = ("paused", "audio", "reset_cache", "reference_id")
 _MAX_MESSAGE_BYTES = 16 * 1024
 _MAX_PENDING = 32
 """Messages of a client that may wait to be processed; further ones are dropped."""
@@ -84,9 +85,12 @@ class DataChannel:
         fields = [*model.model_fields, PRESET]
         parameters = {name: value for name, value in values.items() if name in fields}
         if "paused" in values:
-            done["paused"] = _read_bool(values, "paused")
+            done["paused"] = read_bool(values, "paused")
             await session.set_paused(done["paused"])
-        if "reset_cache" in values and _read_bool(values, "reset_cache"):
+        if "audio" in values:
+            done["audio"] = read_bool(values, "audio")
+            session.audio.set_enabled(done["audio"])
+        if "reset_cache" in values and read_bool(values, "reset_cache"):
             await session.reset()
             done["reset_cache"] = True
         if "reference_id" in values:
@@ -98,9 +102,9 @@ class DataChannel:
             done |= checked.model_dump(mode="json", include=set(given))
         if done:
             session.send_message({"type": "parameters_updated", **done})
-        unknown = sorted(set(values) - set(fields) - {"paused", "reset_cache", "reference_id"})
+        unknown = sorted(set(values) - set(fields) - set(_REQUESTS))
         if unknown:
-            known = ", ".join(["paused", "reset_cache", "reference_id", *fields])
+            known = ", ".join([*_REQUESTS, *fields])
             names = ", ".join(name[:40] for name in unknown[:8])
             self._send_error(f"Unknown: {names}. Known: {known}.")
 
@@ -122,7 +126,8 @@ def read_text(values: Mapping[str, object], name: str) -> str:
     return wish
 
 
-def _read_bool(values: dict[str, Any], name: str) -> bool:
+def read_bool(values: Mapping[str, object], name: str) -> bool:
+    """Return the truth value with that name. Raises `InputError` for other types."""
     if not isinstance(values[name], bool):
         raise InputError(f"{name} must be true or false.")
     return bool(values[name])

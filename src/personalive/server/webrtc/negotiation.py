@@ -41,6 +41,7 @@ _ANSWERED_PARAMETERS = {
     "AV1": ("profile", "level-idx", "tier"),
 }
 _SCTP_PORT, _MESSAGE_BYTES = "5000", "65536"
+_KIND_IS_USED = "one of its kind is used"
 NO_VIDEO_SENT = "The offer sends no video: add the track that is to drive the reference."
 NO_VIDEO_RECEIVED = "The offer receives no video: add a transceiver that does."
 
@@ -77,7 +78,9 @@ class Negotiation:
                 self._accepted.append(part)
         self.received_mid = None if taken is None else taken.mid
         self.sent_mid = None if sent is None else sent.mid
-        self._add_audio_and_data(taken)
+        self.sent_audio_mid: str | None = None
+        self._add_audio(taken, send=send)
+        self._add_data(taken)
         self._accepted.sort(key=lambda part: part.section.index)
         self.simulcast_layers = 1 if taken is None else _count_simulcast_layers(taken.section)
         """How many simulcast layers the client offers. The answer names none, so it should send only one."""
@@ -123,29 +126,54 @@ class Negotiation:
             raise BadRequestError(objections[0])
         raise BadRequestError(NO_VIDEO_RECEIVED if receiving else NO_VIDEO_SENT)
 
-    def _add_audio_and_data(self, taken: _AcceptedSection | None) -> None:
-        """Accept the first usable sound section and the first usable data channel; the others are left out."""
-        kinds: set[str] = set()
+    def _add_audio(self, taken: _AcceptedSection | None, *, send: bool) -> None:
+        """Accept the first usable section of sound, and another one for sound to `send` if the first cannot be."""
+        accepted = False
+        for section in self._offer.sections:
+            if section.kind != "audio":
+                continue
+            why = self._find_rejection(section, taken)
+            formats = [one for one in parse_formats(section) if one.is_receivable]
+            # The library sends the first format.
+            sendable = [one for one in formats if one.codec == "OPUS"]
+            wanted = (
+                send and self.sent_audio_mid is None and self._direction(section) in _RECEIVING_DIRECTIONS
+            )
+            sends = bool(wanted and sendable and why is None)
+            if why is None and accepted and not sends:
+                why = _KIND_IS_USED
+            if why is not None:
+                self._note_rejection(section, why)
+                continue
+            part = self._accept(section, sendable if sends else formats)
+            self._accepted.append(part)
+            accepted = True
+            if sends:
+                self.sent_audio_mid = part.mid
+
+    def _add_data(self, taken: _AcceptedSection | None) -> None:
+        """Accept the first usable data channel; the others, and what is left of the offer, are left out."""
+        accepted = False
         used = {part.section.index for part in self._accepted}
         for section in self._offer.sections:
-            if section.index in used:
+            if section.index in used or section.kind == "audio":
                 continue
-            why = self._rejection_reason(section, kinds, taken)
+            why = self._find_rejection(section, taken)
+            if why is None and (accepted or section.kind != "application"):
+                why = _KIND_IS_USED
             if why is not None:
-                self.notes.append(f"{section.kind} section {section.index}: {why}")
+                self._note_rejection(section, why)
                 continue
-            kinds.add(section.kind)
-            sound = [one for one in parse_formats(section) if one.is_receivable]
-            self._accepted.append(self._accept(section, sound if section.kind == "audio" else []))
+            accepted = True
+            self._accepted.append(self._accept(section, []))
 
-    def _rejection_reason(
-        self, section: MediaSection, kinds: set[str], taken: _AcceptedSection | None
-    ) -> str | None:
-        """Return why a section is answered with port 0, None where it is accepted."""
+    def _note_rejection(self, section: MediaSection, why: str) -> None:
+        self.notes.append(f"{section.kind} section {section.index}: {why}")
+
+    def _find_rejection(self, section: MediaSection, taken: _AcceptedSection | None) -> str | None:
+        """Return why a section is answered with port 0, None where it can be accepted."""
         if not self._transports.is_active(section):
             return "it is switched off"
-        if section.kind not in {"audio", "application"} or section.kind in kinds:
-            return "one of its kind is used"
         objection = self._transports.find_objection(section)
         return (
             _audio_objection(section, taken) if objection is None and section.kind == "audio" else objection

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
-from fractions import Fraction
 from typing import Any
 
 import av
@@ -17,24 +16,28 @@ from aiortc import (
     RTCIceCandidate,
     RTCIceServer,
     RTCPeerConnection,
+    RTCRtpTransceiver,
     RTCSessionDescription,
 )
 from aiortc.mediastreams import MediaStreamError
+from av.frame import Frame
 from pydantic import BaseModel
 
 from personalive.server.errors import BadRequestError, HttpError, ServiceUnavailableError
-from personalive.server.sessions.playout_buffer import SentFrame
+from personalive.server.sessions.audio_delay import SAMPLE_RATE
 from personalive.server.sessions.session import ServerSession
 from personalive.server.telemetry import logs
 from personalive.server.webrtc import decoders
+from personalive.server.webrtc.audio_jitter_buffer import use_audio_jitter_buffer
 from personalive.server.webrtc.dtls import log_failed_handshakes
 from personalive.server.webrtc.ice_candidates import RemoteCandidates, parse_candidate, split_candidates
 from personalive.server.webrtc.ice_gathering import IceGathering, has_candidates
 from personalive.server.webrtc.jitter_buffer import use_low_latency_jitter_buffer
 from personalive.server.webrtc.negotiation import Negotiation
+from personalive.server.webrtc.output_tracks import OPUS_DELAY_S, OutputAudioTrack, OutputTrack
+from personalive.server.webrtc.sender_reports import ReceivedClock, align_reports
 from personalive.server.webrtc.ssrc_filter import accept_one_ssrc
 
-_TIME_BASE = Fraction(1, 90_000)
 _PORTS_RETRY_S = 10
 
 
@@ -44,42 +47,6 @@ class Candidate(BaseModel):
     candidate: str = ""
     sdpMid: str | None = None  # noqa: N815 - the browsers' name
     sdpMLineIndex: int | None = None  # noqa: N815
-
-
-class OutputTrack(MediaStreamTrack):
-    """A track of a session's frames for one viewer; if the encoder is too slow, only the newest frame is kept."""
-
-    kind = "video"
-
-    def __init__(self, session: ServerSession) -> None:
-        super().__init__()
-        self._frame: SentFrame | None = None
-        self._frame_ready = asyncio.Event()
-        self._pts = -1
-        self._unsubscribe = session.add_frame_listener(self._on_frame)
-
-    def _on_frame(self, frame: SentFrame) -> None:
-        self._frame = frame
-        self._frame_ready.set()
-
-    async def recv(self) -> av.VideoFrame:
-        """Return the next frame, with the session's own timestamps. Raises `MediaStreamError` once stopped."""
-        while self._frame is None:
-            if self.readyState != "live":
-                raise MediaStreamError
-            self._frame_ready.clear()
-            await self._frame_ready.wait()
-        taken, self._frame = self._frame, None
-        frame = av.VideoFrame.from_ndarray(taken.planes, format="yuv420p")
-        self._pts = max(round(taken.time / _TIME_BASE), self._pts + 1)
-        frame.pts, frame.time_base = self._pts, _TIME_BASE
-        return frame
-
-    def stop(self) -> None:
-        """Stop the track: it takes no more frames."""
-        super().stop()
-        self._unsubscribe()
-        self._frame_ready.set()
 
 
 class Peer:
@@ -104,14 +71,15 @@ class Peer:
         self._on_gone = on_gone
         self._answering: asyncio.Task[str] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._output: OutputTrack | None = None
+        self._outputs: list[OutputTrack | OutputAudioTrack] = []
+        self._received_clocks: dict[int, ReceivedClock] = {}  # by the identity of their track
         self.connected = asyncio.Event()
         self.etag = f'"{secrets.token_urlsafe(9)}"'
         """The HTTP entity tag of the ICE session."""
         self._connection.on("connectionstatechange", self._on_connection_state)
 
     def receive_media(self) -> None:
-        """Pass the video that arrives to the session; sound is received and dropped."""
+        """Pass the video and the sound that arrive to the session, which drops sound unless it is switched on."""
         self._connection.on("track", self._on_track)
 
     def accept_channels(self, on_channel: Callable[[RTCDataChannel], None]) -> None:
@@ -138,6 +106,7 @@ class Peer:
             await asyncio.sleep(0)  # lets other tasks run
             await self._connection.setRemoteDescription(RTCSessionDescription(negotiation.sdp, "offer"))
             use_low_latency_jitter_buffer(self._connection)
+            self._prepare_receivers()
             self._attach_tracks(negotiation)
             log_failed_handshakes(self._connection, self._session.id)
             self._gathering.limit_time(self._connection)
@@ -163,13 +132,27 @@ class Peer:
                 retry_after=_PORTS_RETRY_S,
             )
 
+    def _prepare_receivers(self) -> None:
+        for receiver in self._connection.getReceivers():
+            track = receiver.track
+            if track is None:  # the client only receives
+                continue
+            self._received_clocks[id(track)] = ReceivedClock(receiver)
+            if track.kind == "audio":
+                use_audio_jitter_buffer(receiver)
+                accept_one_ssrc(receiver)  # the decoder cannot tell streams apart
+
     def _attach_tracks(self, negotiation: Negotiation) -> None:
-        """Send the session's frames on the offer's section for them, and receive one layer where it has several."""
+        """Send on the offer's sections for that, and receive one layer where the video has several."""
+        tracks: dict[str, type[OutputTrack | OutputAudioTrack]] = {}
+        if negotiation.sent_mid is not None:
+            tracks[negotiation.sent_mid] = OutputTrack
+        if negotiation.sent_audio_mid is not None:
+            tracks[negotiation.sent_audio_mid] = OutputAudioTrack
+        stream_id = secrets.token_urlsafe(12)
         for transceiver in self._connection.getTransceivers():
-            if transceiver.mid == negotiation.sent_mid:
-                self._output = OutputTrack(self._session)
-                transceiver.sender.replaceTrack(self._output)
-                transceiver.direction = "sendrecv"
+            if transceiver.mid in tracks:
+                self._send_track(transceiver, tracks[transceiver.mid](self._session), stream_id)
             if transceiver.mid == negotiation.received_mid and negotiation.simulcast_layers > 1:
                 accept_one_ssrc(transceiver.receiver)
                 logs.event(
@@ -178,6 +161,17 @@ class Peer:
                     offered=negotiation.simulcast_layers,
                     remedy="in OBS, Settings > Stream: switch Simulcast off, to send no more than is used",
                 )
+
+    def _send_track(
+        self, transceiver: RTCRtpTransceiver, track: OutputTrack | OutputAudioTrack, stream_id: str
+    ) -> None:
+        """Send a track. Receivers play tracks in time with each other that are of one stream."""
+        self._outputs.append(track)
+        sender: Any = transceiver.sender
+        sender.replaceTrack(track)
+        sender._stream_id = stream_id
+        align_reports(sender, track.get_time)
+        transceiver.direction = "sendrecv"
 
     def is_ice_restart(self, username: str) -> bool:
         """Return whether an ICE user name differs from the offer's: then the client asks for an ICE restart."""
@@ -208,8 +202,8 @@ class Peer:
             await asyncio.gather(self._answering, return_exceptions=True)
         for task in self._tasks:
             task.cancel()
-        if self._output is not None:
-            self._output.stop()
+        for output in self._outputs:
+            output.stop()
         with contextlib.suppress(Exception):  # half-open connections fail to close, but end nevertheless
             await self._connection.close()
 
@@ -221,20 +215,23 @@ class Peer:
             await self._on_gone("peer_closed" if state == "closed" else "peer_lost")
 
     def _on_track(self, track: MediaStreamTrack) -> None:
-        read = self._receive_frames if track.kind == "video" else self._discard_frames
-        task = asyncio.get_running_loop().create_task(read(track), name=f"{track.kind}-in")
+        task = asyncio.get_running_loop().create_task(self._receive(track), name=f"{track.kind}-in")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _receive_frames(self, track: MediaStreamTrack) -> None:
+    async def _receive(self, track: MediaStreamTrack) -> None:
+        """Pass a track's frames to the session. They must be read: the queue of a track grows without limit."""
         with contextlib.suppress(MediaStreamError):
             while True:
                 frame = await track.recv()
                 if isinstance(frame, av.VideoFrame):
-                    self._session.put_frame(frame)
+                    self._session.put_frame(frame, self._get_source_time(track, frame))
+                elif isinstance(frame, av.AudioFrame) and self._session.audio.enabled:
+                    self._session.audio.put(frame, self._get_source_time(track, frame))
 
-    async def _discard_frames(self, track: MediaStreamTrack) -> None:
-        """Read and drop frames: the queue of a track that is not read grows without limit."""
-        with contextlib.suppress(MediaStreamError):
-            while True:
-                await track.recv()
+    def _get_source_time(self, track: MediaStreamTrack, frame: Frame) -> float | None:
+        clock = self._received_clocks.get(id(track))
+        source_time = None if clock is None else clock.get_source_time(frame)
+        if source_time is not None and isinstance(frame, av.AudioFrame) and frame.sample_rate == SAMPLE_RATE:
+            source_time -= OPUS_DELAY_S  # the other formats have other rates
+        return source_time

@@ -19,7 +19,7 @@ from personalive.server.sessions.session_manager import SessionManager, UnknownS
 from personalive.server.settings import Settings
 from personalive.server.state.pipeline_manager import PipelineManager
 from personalive.server.state.reference_store import ReferenceStore
-from personalive.server.webrtc.data_channel import LABEL, DataChannel, read_text
+from personalive.server.webrtc.data_channel import LABEL, DataChannel, read_bool, read_text
 from personalive.server.webrtc.ice import make_ice_servers
 from personalive.server.webrtc.ice_consent import accept_late_answers
 from personalive.server.webrtc.ice_gathering import IceGathering
@@ -67,8 +67,9 @@ class Signaling:
     ) -> tuple[ServerSession, str]:
         """Open a session for an offer, and answer it: return the session and the answer's SDP.
 
-        `parameters` may hold `reference_id` and run parameters; parameters of other pipelines of the Scope family
-        are ignored. With `send` the animated frames go back on the same connection.
+        `parameters` may hold `reference_id`, `audio` (whether the driver's sound goes out too) and run
+        parameters; parameters of other pipelines of the Scope family are ignored. With `send` the animated frames
+        and the sound go back on the same connection.
 
         If the session is not open within `timeout` seconds, since a portrait is still being prepared, preparing it
         goes on for the next offer. If all slots are taken, a session without video for two seconds ends to make
@@ -142,6 +143,7 @@ class Signaling:
         raise ConflictError(status.error or "No pipeline is loaded: POST /api/v1/pipeline/load first.")
 
     async def _open_session(self, reference_id: str, values: Mapping[str, object]) -> ServerSession:
+        audio = "audio" in values and read_bool(values, "audio")
         await self._sessions.evict_silent_session(self._pipelines.is_ready)
         with self._sessions.reserve_slot(self._pipelines.is_ready) as pipeline:
             reference = await self._get_fused(reference_id, pipeline)
@@ -151,7 +153,9 @@ class Signaling:
                 )
             known = {PRESET, *pipeline.run_parameters.model_fields}
             parameters = {name: value for name, value in values.items() if name in known}
-            return await self._sessions.open(pipeline, reference_id, reference, parameters)
+            session = await self._sessions.open(pipeline, reference_id, reference, parameters)
+        session.audio.set_enabled(audio)
+        return session
 
     async def _get_fused(self, reference_id: str, pipeline: Pipeline[Any, Any]) -> Reference:
         """Return the fused reference. Fusing goes on even if the caller is cancelled."""

@@ -18,6 +18,7 @@ const SENT_LOOKS = 20;
 
 /** A connection. `offer` opens it, and `close` ends it in any state. */
 export class Call {
+  /** Whether sound goes with the picture. */ carriesSound = true;
   /** @type {string | null} */ id = null;
   /** @type {RTCIceCandidate[]} */ #found = [];
   /** @type {Record<string, unknown>[]} */ #unsent = [];
@@ -40,7 +41,10 @@ export class Call {
     this.heard = heard;
     this.peer = new RTCPeerConnection({ iceServers });
     this.channel = this.peer.createDataChannel("parameters");
-    this.peer.ontrack = ({ track, streams }) => heard.stream(streams[0] ?? new MediaStream([track]));
+    this.peer.ontrack = ({ track, streams }) => {
+      // The sound comes in the same stream.
+      if (track.kind === "video") heard.stream(streams[0] ?? new MediaStream([track]));
+    };
     this.peer.onicecandidate = ({ candidate }) => this.#trickle(candidate);
     this.peer.onconnectionstatechange = () => this.#watchState();
     this.channel.onopen = () => {
@@ -69,6 +73,15 @@ export class Call {
    */
   async drive(driver) {
     await this.peer.getSenders()[0]?.replaceTrack(driver.getVideoTracks()[0]);
+  }
+
+  /**
+   * Send this sound from now on, or none, and ask the server to send it back with the result.
+   * @param {MediaStreamTrack | null} track
+   */
+  async useSound(track) {
+    await this.peer.getSenders()[1]?.replaceTrack(track);
+    this.send({ audio: track !== null });
   }
 
   /** Seconds that a frame spends on the network and in this browser before it is shown. */
@@ -110,14 +123,18 @@ export class Call {
   /**
    * Offer to the server; resolves when it has answered. Throws `ApiError`.
    * @param {MediaStream} driver
+   * @param {MediaStreamTrack | null} sound
    * @param {Record<string, unknown>} initialParameters `reference_id` and run parameters
    */
-  async offer(driver, initialParameters) {
+  async offer(driver, sound, initialParameters) {
     this.peer.addTransceiver(driver.getVideoTracks()[0], { direction: "sendrecv", streams: [driver] });
+    // A section for sound from the start, so that it can be switched on and off without another offer.
+    const audio = this.peer.addTransceiver("audio", { direction: "sendrecv", streams: [driver] });
+    if (sound) await audio.sender.replaceTrack(sound);
     const { sdp } = await this.peer.createOffer();
     await this.peer.setLocalDescription({ type: "offer", sdp });
     // Not abortable: the server would open the session nevertheless, and its slot would stay taken.
-    const asked = this.api.post(SESSIONS, { sdp, type: "offer", initialParameters });
+    const asked = this.api.post(SESSIONS, { sdp, type: "offer", initialParameters: { ...initialParameters, audio: sound !== null } });
     this.#answered = asked.then(({ sessionId }) => void (this.id = sessionId), () => {});
     const answer = await asked;
     if (this.#over) return;

@@ -102,6 +102,8 @@ export class Clip {
   /** @type {MediaStream | null} */ stream = null;
   /** @type {(() => void) | null} */ onEnded = null;
   /** @type {HTMLVideoElement | null} */ #player = null;
+  /** @type {MediaStream | null} */ #heard = null;
+  #silent = false;
 
   /**
    * @param {Blob} file
@@ -128,6 +130,9 @@ export class Clip {
     }
     this.#player = player;
     this.stream = captured(player);
+    const audio = this.stream.getAudioTracks();
+    this.#silent = audio.length === 0 && Reflect.has(player, "captureStream");
+    for (const track of audio) this.stream.removeTrack(track);
     for (const track of this.stream.getVideoTracks()) {
       track.contentHint = "motion";
       track.onended = () => this.onEnded?.();
@@ -142,7 +147,18 @@ export class Clip {
 
   release() {}
 
+  /**
+   * The clip's sound, which is not played here; null where it has none, or the browser does not give it.
+   * @returns {Promise<MediaStreamTrack | null>}
+   */
+  async sound() {
+    if (this.#player !== null && !this.#silent) this.#heard ??= await heardFrom(this.#player);
+    return this.#heard?.getAudioTracks()[0] ?? null;
+  }
+
   stop() {
+    if (this.#heard) stop(this.#heard);
+    this.#heard = null;
     if (this.stream) stop(this.stream);
     this.stream = null;
     const player = this.#player;
@@ -152,6 +168,19 @@ export class Clip {
     URL.revokeObjectURL(player.src);
     player.removeAttribute("src");
   }
+}
+
+/**
+ * A video's sound, led past the speakers: a video that is muted gives silence.
+ * @param {HTMLVideoElement} player
+ */
+async function heardFrom(player) {
+  const context = new AudioContext();
+  const out = context.createMediaStreamDestination();
+  context.createMediaElementSource(player).connect(out);
+  player.muted = false;
+  await context.resume();
+  return out.stream;
 }
 
 /** Returns the available cameras; without names until one has been allowed. */
@@ -194,11 +223,7 @@ function whyNoCamera(cause, message) {
  */
 function captured(player) {
   const own = Reflect.get(player, "captureStream") ?? Reflect.get(player, "mozCaptureStream");
-  if (own) {
-    const stream = own.call(player);
-    for (const track of stream.getAudioTracks()) stream.removeTrack(track);
-    return stream;
-  }
+  if (own) return own.call(player);
   const canvas = document.createElement("canvas");
   const context = canvas.getContext("2d");
   if (!context || !canvas.captureStream || !player.requestVideoFrameCallback) throw new DriverError(say.noCapture);

@@ -13,6 +13,7 @@ import { PortraitPicker } from "./portrait-picker.js";
 import { Screen } from "./screen.js";
 import { Session } from "./session.js";
 import { defaultSettings, forgetSettings, keepSettings, keptSettings } from "./settings.js";
+import { Sound } from "./sound.js";
 import { keepChoices, keptChoices, sweepFiles } from "./storage.js";
 import { say, text } from "./strings.js";
 import { sleep } from "./time.js";
@@ -46,6 +47,7 @@ const pipelines = new Pipelines(api, (pipeline) => {
 });
 const portraits = new PortraitPicker(usePortrait);
 const drivers = new DriverPicker(useDriver);
+const sound = new Sound(session, screen.result, announce);
 const go = /** @type {HTMLButtonElement} */ (byId("go"));
 
 /** The session's state that the server sent last. */
@@ -236,6 +238,7 @@ function refusePortrait(portrait, error) {
 /** @param {import("./drivers.js").Driver | null} driver */
 function useDriver(driver) {
   screen.showDriver(driver);
+  sound.useDriver(driver);
   forgetError();
   showWhatIsMissing();
   keep();
@@ -308,6 +311,7 @@ function showPhase(phase) {
 }
 
 function begun() {
+  sound.checkConnection();
   figures.clear();
   toolbar.setPaused(session.paused);
   if (!shown) {
@@ -320,6 +324,7 @@ function begun() {
 function over() {
   clearTimeout(slow);
   toolbar.finish(false);
+  sound.end();
   toolbar.setPaused(false);
   drivers.release();
   screen.showDriver(drivers.chosen);

@@ -45,6 +45,7 @@ export class Session extends EventTarget {
   /** Why it is tried again, in the server's words; null where the connection was lost. @type {string | null} */
   why = null;
   /** @type {AnyCall | null} */ #call = null;
+  /** @type {MediaStreamTrack | null} */ #sound = null;
   /** @type {AbortController | null} */ #work = null;
   /** Resolves when the server has ended the previous session. @type {Promise<unknown>} */
   #leaving = Promise.resolve();
@@ -160,6 +161,20 @@ export class Session extends EventTarget {
   setParameters(changed, all) {
     if (this.plan) this.plan.parameters = all;
     this.#call?.send(changed);
+  }
+
+  /**
+   * Send this sound from now on, now and in later connections, or none.
+   * @param {MediaStreamTrack | null} track
+   */
+  async useSound(track) {
+    this.#sound = track;
+    await this.#call?.useSound(track);
+  }
+
+  /** Whether the connection carries sound; true while there is none. */
+  get carriesSound() {
+    return this.#call?.carriesSound ?? true;
   }
 
   /** Seconds that a frame spends on the network and in this browser. */
@@ -283,6 +298,7 @@ export class Session extends EventTarget {
     try {
       return await this.transports.open({
         driver: /** @type {MediaStream} */ (plan.driver.stream),
+        sound: this.#sound,
         parameters: { ...plan.parameters, reference_id },
         heard: this.#heard(),
         onCall: (call) => (this.#call = last = call),

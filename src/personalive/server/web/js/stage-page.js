@@ -1,7 +1,7 @@
 /**
  * @file The stage view, for OBS's browser source: only the result, which reconnects automatically.
  *
- * Its address says how: ?background=transparent|%23rrggbb, ?session=ID (the newest otherwise), ?mirror=1,
+ * Its address says how: ?background=transparent|%23rrggbb, ?session=ID (the newest otherwise), ?mirror=1, ?sound=1,
  * #key=KEY (behind the #, so that it is never sent as part of an address).
  */
 
@@ -29,6 +29,7 @@ document.documentElement.toggleAttribute("data-on-air", onAir);
 
 const video = /** @type {HTMLVideoElement} */ (byId("video"));
 const api = new Api(readKey, async () => false);
+video.muted = asked.get("sound") !== "1";
 video.addEventListener("loadeddata", () => (video.hidden = false));
 
 for (;;) {

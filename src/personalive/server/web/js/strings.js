@@ -83,6 +83,10 @@ export const text = {
   resume: "Resume",
   reset: "Reset",
   resetHint: "Start over: look straight ahead, mouth closed, then press it",
+  sound: "Sound",
+  soundHint: "Send your microphone, or the sound of the video file, with the result",
+  listen: "Listen",
+  listenHint: "Play the result's sound here. Use headphones with a microphone, or it hears itself",
   mirror: "Mirror",
   mirrorHint: "Mirror what you see; what you save stays as it is",
   compare: "Compare",
@@ -169,6 +173,16 @@ export const say = {
   openingCamera: "Opening the camera",
   unnamedCamera: (/** @type {number} */ index) => `Camera ${index}`,
   noCapture: "This browser cannot play a file as a camera. Use the camera, or another browser.",
+
+  soundOn: "The sound goes out with the result, as late as its picture.",
+  soundOff: "The result has no sound.",
+  noSoundByWebSocket: "Sound goes by WebRTC only, and this session uses a WebSocket.",
+  noSoundInVideo: "This video has no sound.",
+  microphoneBlocked:
+    "The microphone is blocked. Allow it for this page in the browser's address bar, then press Sound again.",
+  noMicrophone: "No microphone was found. Connect one, then press Sound again.",
+  microphoneInsecure: "Browsers give the microphone only to pages opened by https or on this machine.",
+  microphoneFailed: (/** @type {string} */ why) => `The microphone cannot be used: ${why}`,
 
   loading: (/** @type {string} */ name) => `Loading ${name}`,
   waitingForLoad: "The server is loading another method",

@@ -19,6 +19,7 @@ const WEBRTC_MS = 4000;
 /**
  * @typedef {object} Opening
  * @property {MediaStream} driver
+ * @property {MediaStreamTrack | null} sound sent besides, where the connection carries sound
  * @property {Record<string, unknown>} parameters `reference_id` and run parameters
  * @property {import("./call.js").Heard} heard
  * @property {(call: AnyCall) => void} onCall called with each connection before it is offered
@@ -74,7 +75,7 @@ export class Transports {
     const lost = (/** @type {Promise<void>} */ left) => isOpen && heard.lost(left);
     const call = new Call(this.api, { ...heard, lost }, iceServers);
     opening.onCall(call);
-    await call.offer(opening.driver, opening.parameters);
+    await call.offer(opening.driver, opening.sound, opening.parameters);
     if (isOpen) return call;
     const connected = await Promise.race([call.connected, sleep(WEBRTC_MS, opening.signal).then(() => false)]);
     opening.signal.throwIfAborted();

@@ -31,6 +31,7 @@ export async function websocketCodecs(api) {
 
 /** A connection. `offer` opens it, and `close` ends it in any state. */
 export class WebSocketCall {
+  /** Whether sound goes with the picture. */ carriesSound = false;
   /** @type {string | null} */ id = null;
   /** @type {WebSocket | null} */ #socket = null;
   /** @type {string[]} */ #unsent = [];
@@ -75,6 +76,9 @@ export class WebSocketCall {
   async drive(driver) {
     this.#source.use(driver);
   }
+
+  /** Without effect: no sound is carried. */
+  async useSound() {}
 
   /** Seconds that a frame spends on the network and in this browser. */
   async delay() {

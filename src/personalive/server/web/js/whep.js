@@ -1,4 +1,4 @@
-/** @file Watching a session, by WHEP: frames come, nothing goes. */
+/** @file Watching a session, by WHEP: frames and sound come, nothing goes. */
 
 const GATHERING_MS = 1000;
 const SILENCE_MS = 5000;
@@ -17,7 +17,11 @@ export async function watch(api, session, onStream) {
   let place = null;
   try {
     peer.addTransceiver("video", { direction: "recvonly" });
-    peer.ontrack = ({ track, streams }) => onStream(streams[0] ?? new MediaStream([track]));
+    peer.addTransceiver("audio", { direction: "recvonly" });
+    peer.ontrack = ({ track, streams }) => {
+      // The sound comes in the same stream.
+      if (track.kind === "video") onStream(streams[0] ?? new MediaStream([track]));
+    };
     await peer.setLocalDescription(await peer.createOffer());
     await gathered(peer);
     const path = session === null ? "/whep" : `/whep?session=${encodeURIComponent(session)}`;
@@ -50,7 +54,7 @@ async function silence(peer) {
   while (performance.now() - since < SILENCE_MS && !["failed", "closed"].includes(peer.connectionState)) {
     await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY_MS));
     for (const report of (await peer.getStats()).values()) {
-      if (report.type !== "inbound-rtp" || report.framesReceived === frames) continue;
+      if (report.type !== "inbound-rtp" || report.kind !== "video" || report.framesReceived === frames) continue;
       frames = report.framesReceived;
       since = performance.now();
     }
