@@ -93,15 +93,13 @@ def drop_unset(flags: Mapping[str, object]) -> dict[str, object]:
     return {name: value for name, value in flags.items() if value is not None and value != []}
 
 
-def require_server_packages() -> None:
-    """Raise `InputError` where the server's packages are missing."""
+def require_server_packages(extra: str = "server", name: str = "The server") -> None:
+    """Raise `InputError` where the server's packages are missing; `extra` brings them to what `name` names."""
     missing = [name for name in SERVER_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         from personalive.installation import install_command
 
-        raise InputError(
-            f"The server needs packages that are not installed. Run: {install_command('server')}"
-        )
+        raise InputError(f"{name} needs packages that are not installed. Run: {install_command(extra)}")
 
 
 def print_startup(settings: Settings, url: str) -> None:

@@ -56,12 +56,16 @@ class PlayoutFrame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SentFrame:
-    """A frame as it is sent: its `time` is in seconds since the session's beginning, on the source's clock."""
+    """A frame as it is sent: its `time` is in seconds since the session's beginning, on the source's clock.
+
+    `captured_at` is when the driving frame that it shows arrived, as in `PlayoutFrame`; None where it is repeated.
+    """
 
     image: Image
     planes: Planes
     time: float
     state: FrameState
+    captured_at: float | None = None
 
 
 FrameCallback = Callable[[SentFrame], None]
@@ -159,7 +163,8 @@ class PlayoutBuffer:
         """Send the last frame once more, for viewers of a session that has no new frames."""
         if self.last is not None:
             now = time.monotonic()
-            self._notify(replace(self.last, time=self.last.time + now - self._last_sent_at), now)
+            time_now = self.last.time + now - self._last_sent_at
+            self._notify(replace(self.last, time=time_now, captured_at=None), now)
 
     def clear(self) -> None:
         """Drop all frames that wait, without counting them."""
@@ -192,7 +197,7 @@ class PlayoutBuffer:
 
     def _send(self, frame: PlayoutFrame) -> None:
         now = time.monotonic()
-        self._notify(SentFrame(frame.image, frame.planes, frame.time, frame.state), now)
+        self._notify(SentFrame(frame.image, frame.planes, frame.time, frame.state, frame.captured_at), now)
         self._on_sent(frame, now)
 
     def _notify(self, sent: SentFrame, now: float) -> None:

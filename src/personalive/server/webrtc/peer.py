@@ -7,7 +7,7 @@ import contextlib
 import secrets
 from collections.abc import Awaitable, Callable
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol
 
 import av
 from aiortc import (
@@ -23,7 +23,7 @@ from aiortc.mediastreams import MediaStreamError
 from pydantic import BaseModel
 
 from personalive.server.errors import BadRequestError, HttpError, ServiceUnavailableError
-from personalive.server.sessions.playout_buffer import SentFrame
+from personalive.server.sessions.playout_buffer import FrameCallback, SentFrame
 from personalive.server.sessions.session import ServerSession
 from personalive.server.telemetry import logs
 from personalive.server.webrtc import decoders
@@ -46,12 +46,19 @@ class Candidate(BaseModel):
     sdpMLineIndex: int | None = None  # noqa: N815
 
 
+class FrameSender(Protocol):
+    """What an `OutputTrack` takes its frames from, such as a session."""
+
+    def add_frame_listener(self, listener: FrameCallback) -> Callable[[], None]:
+        """Call `listener` with each frame on the event loop; return a function that ends that."""
+
+
 class OutputTrack(MediaStreamTrack):
     """A track of a session's frames for one viewer; if the encoder is too slow, only the newest frame is kept."""
 
     kind = "video"
 
-    def __init__(self, session: ServerSession) -> None:
+    def __init__(self, session: FrameSender) -> None:
         super().__init__()
         self._frame: SentFrame | None = None
         self._frame_ready = asyncio.Event()
