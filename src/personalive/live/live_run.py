@@ -22,7 +22,7 @@ from personalive.live.compositor import Compositor
 from personalive.live.live_job import LiveJob
 from personalive.live.pipeline_host import PipelineHost
 from personalive.live.portraits import LivePortrait, read_portraits
-from personalive.live.source_spec import SourceKind, parse_source
+from personalive.live.source_spec import SourceKind, SourceSpec, parse_source
 from personalive.live.targets.opening import check_targets, make_target
 from personalive.live.targets.target import Target, TargetError
 from personalive.live.whep_source import WhepSource
@@ -138,20 +138,11 @@ class LiveRun:
         provenance = _add_references(provenance, self._portraits[1:])
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         async with AsyncExitStack() as stack:
+            await self._start_source(stack, spec)
             self._compositor = await self._open_targets(stack, canvas_size, provenance)
-            self._compositor.put(_make_still(portraits[0]))
-            if spec.kind is SourceKind.WHEP:
-                await self._start_source(
-                    stack, WhepSource(spec.value, self._put_frame, self._on_source_notice)
-                )
-            else:
-                newest = NewestFrame(self._put_frame)
-                opened = reader_factory(spec, job.rotate)
-                capture = CaptureThread(spec.name, opened, newest.put, self._on_source_notice)
-                await self._start_source(stack, capture)
             self._host = PipelineHost({**load_values, "seed": job.seed, "width": size[0], "height": size[1]})
             stack.push_async_callback(self._host.stop)
-            await self._host.load(choice.pipeline.info.id, self._on_stage)
+            await self._host.load(choice.pipeline.info.id, self._on_loading)
             self._show_all(self._host.notes)
             figures = self._loop.create_task(self._show_figures())
             stack.callback(figures.cancel)
@@ -161,8 +152,8 @@ class LiveRun:
         for notice in notices:
             self._display.show_notice(notice)
 
-    def _on_stage(self, stage: str) -> None:
-        self._display.show_notice(f"loading the pipeline: {stage}")
+    def _on_loading(self) -> None:
+        self._display.show_notice("loading the pipeline …")
 
     async def _open_targets(
         self, stack: AsyncExitStack, size: ImageSize, provenance: Provenance
@@ -180,6 +171,10 @@ class LiveRun:
             self._canvases[0], mirror=job.mirror, watermark=job.watermark, on_error=self._fail_from_thread
         )
         compositor.targets = tuple(opened)
+        still = compositor.compose(_make_still(self._portraits[0]))
+        for target in opened:
+            if target.wants_still:
+                target.put(still)
         compositor.start()
         stack.callback(compositor.stop)
         return compositor
@@ -189,8 +184,15 @@ class LiveRun:
         if written is not None:
             self._display.show_notice(written)
 
-    @staticmethod
-    async def _start_source(stack: AsyncExitStack, source: CaptureThread | WhepSource) -> None:
+    async def _start_source(self, stack: AsyncExitStack, spec: SourceSpec) -> None:
+        source: CaptureThread | WhepSource
+        if spec.kind is SourceKind.WHEP:
+            source = WhepSource(spec.value, self._put_frame, self._on_source_notice)
+        else:
+            opened = reader_factory(spec, self._job.rotate)
+            source = CaptureThread(
+                spec.name, opened, NewestFrame(self._put_frame).put, self._on_source_notice
+            )
         stack.push_async_callback(source.stop)
         await source.start()
 
@@ -199,7 +201,7 @@ class LiveRun:
         assert self._host is not None
         short = 0
         while True:
-            await self._host.wait_until_ready(self._on_stage)
+            await self._host.wait_until_ready(self._on_loading)
             opened_at = time.monotonic()
             self._session_problem = None
             try:
@@ -346,9 +348,10 @@ class LiveRun:
             return
         number = (self._shown + 1) % len(self._portraits)
         portrait = self._portraits[number]
-        if self._session is not None and self._host is not None:
+        session = self._session
+        if session is not None and self._host is not None:
             reference = await self._host.fuse(portrait)
-            await self._session.switch_reference(str(portrait.path), reference)
+            await session.switch_reference(str(portrait.path), reference)
         self._shown = number
         if self._compositor is not None:
             self._compositor.canvas = self._canvases[number]

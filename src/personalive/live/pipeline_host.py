@@ -20,9 +20,6 @@ from personalive.server.telemetry.metrics import Metrics
 _POLL_S = 0.05
 _STOP_TIMEOUT_S = 10.0
 
-ProgressHandler = Callable[[str], None]
-"""Called with the name of the stage of loading, each time it has changed."""
-
 
 class PipelineHost:
     """A pipeline and its one session. Use it on the event loop only."""
@@ -44,21 +41,24 @@ class PipelineHost:
 
         return make_remote_class(pipeline, on_exit=exited, log_level="warning")
 
-    async def load(self, pipeline_id: str, on_stage: ProgressHandler) -> None:
+    async def load(self, pipeline_id: str, on_loading: Callable[[], None]) -> None:
         """Load the pipeline. Raises `PersonaLiveError`, such as `PipelineUnavailableError`."""
         self._worker.start()
         await self._pipelines.load(pipeline_id, self._load_values)
-        await self.wait_until_ready(on_stage)
+        await self.wait_until_ready(on_loading)
 
-    async def wait_until_ready(self, on_stage: ProgressHandler) -> None:
-        """Wait until the pipeline is loaded, or is loaded again. Raises `PipelineUnavailableError`."""
-        shown = None
+    async def wait_until_ready(self, on_loading: Callable[[], None]) -> None:
+        """Wait until the pipeline is loaded, or is loaded again; call `on_loading` once where that takes a while.
+
+        Raises `PipelineUnavailableError`.
+        """
+        told = False
         while (status := self._pipelines.get_status()).status != "loaded":
             if status.status != "loading":
                 raise PipelineUnavailableError(status.error or "The pipeline is not loaded.")
-            if status.stage is not None and status.stage != shown:
-                shown = status.stage
-                on_stage(shown)
+            if not told:
+                on_loading()
+                told = True
             await asyncio.sleep(_POLL_S)
 
     @property

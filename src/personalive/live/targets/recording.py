@@ -20,6 +20,8 @@ SUFFIXES = (".mp4", ".m4v")
 class RecordingTarget:
     """Writes all frames to an MP4 file at a constant rate; the file appears when it is closed."""
 
+    wants_still = False
+
     def __init__(
         self, events: TargetEvents, path: Path, provenance: Provenance, *, fps: float, overwrite: bool
     ) -> None:

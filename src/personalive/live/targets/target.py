@@ -39,6 +39,8 @@ class Target(Protocol):
     """Takes the frames of a run."""
 
     name: str
+    wants_still: bool
+    """Whether to give it the portrait before the first animated frame: a viewer should not see nothing."""
 
     async def open(self) -> None:
         """Open it, and return once it takes frames. Raises `PersonaLiveError`."""
@@ -55,6 +57,8 @@ TargetFactory = Callable[[TargetEvents], Target]
 
 class TargetThread(ABC):
     """A target whose thread sends the newest frame, however long sending the one before took."""
+
+    wants_still = True
 
     def __init__(self, name: str, events: TargetEvents) -> None:
         self.name = name

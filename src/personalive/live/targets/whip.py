@@ -20,6 +20,8 @@ _RETRY_S = 2.0
 class WhipTarget:
     """Pushes frames to a WHIP server, and connects again when the connection is lost."""
 
+    wants_still = True
+
     def __init__(self, events: TargetEvents, url: str) -> None:
         self.name = f"whip:{url}"
         self._url = url
