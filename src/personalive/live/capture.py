@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -24,6 +25,8 @@ _RETRY_S = (0.5, 1.0, 2.0, 3.0)
 _STOP_TIMEOUT_S = 3.0
 
 FrameHandler = Callable[[av.VideoFrame], None]
+ArrivalHandler = Callable[[av.VideoFrame, float], None]
+"""Called with a frame and the time of `time.monotonic` at which it arrived."""
 NoticeHandler = Callable[[str | None], None]
 """Called with a sentence on what is wrong with the source, and with None once it delivers again."""
 
@@ -48,18 +51,18 @@ ReaderFactory = Callable[[threading.Event], FrameReader]
 class NewestFrame:
     """Hands frames of any thread to the event loop; one that it has not taken is replaced by the next."""
 
-    def __init__(self, handler: FrameHandler) -> None:
+    def __init__(self, handler: ArrivalHandler) -> None:
         """Call `handler` on the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._handler = handler
         self._lock = threading.Lock()
-        self._frame: av.VideoFrame | None = None
+        self._frame: tuple[av.VideoFrame, float] | None = None
 
     def put(self, frame: av.VideoFrame) -> None:
         """Hand over a frame."""
         with self._lock:
             is_scheduled = self._frame is not None
-            self._frame = frame
+            self._frame = frame, time.monotonic()
         if not is_scheduled:
             with contextlib.suppress(RuntimeError):  # the loop has ended
                 self._loop.call_soon_threadsafe(self._deliver)
@@ -68,7 +71,7 @@ class NewestFrame:
         with self._lock:
             frame, self._frame = self._frame, None
         if frame is not None:
-            self._handler(frame)
+            self._handler(*frame)
 
 
 class CaptureThread:

@@ -234,9 +234,9 @@ class LiveRun:
 
     # -- what comes in: the event loop's thread, unless it says otherwise
 
-    def _put_frame(self, frame: av.VideoFrame) -> None:
+    def _put_frame(self, frame: av.VideoFrame, arrived_at: float | None = None) -> None:
         if self._session is not None:
-            self._session.put_frame(frame)
+            self._session.put_frame(frame, arrived_at)
 
     def _on_frame(self, frame: SentFrame) -> None:
         if frame.state is not FrameState.TRANSITION:

@@ -99,9 +99,9 @@ class ServerSession:
 
     # -- frames in: the event loop's thread
 
-    def put_frame(self, frame: av.VideoFrame) -> None:
-        """Take a driving frame that has arrived."""
-        now = time.monotonic()
+    def put_frame(self, frame: av.VideoFrame, arrived_at: float | None = None) -> None:
+        """Take a driving frame that has arrived, now or at the time `arrived_at` of `time.monotonic`."""
+        now = time.monotonic() if arrived_at is None else arrived_at
         self.last_frame_at = now
         self.frame_stats.fps_in.count(now)
         self.frame_stats.frames_in += 1
