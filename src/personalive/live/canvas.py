@@ -44,7 +44,7 @@ def parse_background(text: str) -> Background:
     if match := _COLOUR.fullmatch(text):
         red, green, blue = bytes.fromhex(match[1])
         return Background("colour", (red, green, blue))
-    if text.startswith("#") or not Path(text).exists():
+    if text.startswith("#") or not Path(text).is_file():
         raise InputError(
             f"{text!r} is no background: use extend, blur, a colour such as #203040, or a picture's file."
         )

@@ -46,6 +46,8 @@ def parse_source(text: str) -> SourceSpec:
 
     Raises `SourceError` for an address of a kind that is not read.
     """
+    if not text.strip():
+        raise SourceError("--from names nothing: give a camera's number or name, a clip, or an address.")
     if text.startswith(_WHEP):
         return SourceSpec(SourceKind.WHEP, require_web_address(text.removeprefix(_WHEP), text))
     if scheme := _ADDRESS.match(text):
@@ -58,8 +60,6 @@ def parse_source(text: str) -> SourceSpec:
     is_device = text.startswith("/dev/") or text.isdecimal()
     if not is_device and (Path(text).exists() or _looks_like_path(text)):
         return SourceSpec(SourceKind.CLIP, text)
-    if not text.strip():
-        raise SourceError("--from names nothing: give a camera's number or name, a clip, or an address.")
     return SourceSpec(SourceKind.CAMERA, text)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import threading
 import time
 from collections.abc import Iterator
@@ -56,7 +57,7 @@ def _explain_open_error(spec: SourceSpec, error: Exception) -> str:
         return f"{spec.name} cannot be reached: nothing listens there. Check the address and its port."
     if isinstance(error, av.error.ExitError | TimeoutError):
         return f"{spec.name} does not answer within {_OPEN_TIMEOUT_S:g} s: check the address and the network."
-    if isinstance(error, av.error.InvalidDataError):
+    if _is_end(error) or isinstance(error, av.error.InvalidDataError):
         return f"{spec.name} is no video stream that can be read."
     return f"{spec.name} cannot be opened: {getattr(error, 'strerror', None) or error}."
 
@@ -146,7 +147,14 @@ def _decode(video: VideoStream, packet: Packet) -> list[av.VideoFrame]:
         return []
 
 
+def _is_end(error: Exception) -> bool:
+    """Return whether the other side closed the connection. FFmpeg calls that an I/O error where HTTP gave no length."""
+    return isinstance(error, av.error.EOFError) or getattr(error, "errno", None) == errno.EIO
+
+
 def _short_reason(error: Exception) -> str:
+    if _is_end(error):
+        return "the connection was closed"
     if isinstance(error, av.error.ExitError | TimeoutError):
         return "nothing came any more"
     return getattr(error, "strerror", None) or type(error).__name__
