@@ -44,17 +44,22 @@ def test_a_slow_reader_gets_the_newest_frame_not_the_next() -> None:
     assert later > 214
 
 
-def test_a_stream_with_references_is_decoded_in_full() -> None:
-    with (
-        serving(lambda number, send: send(mpegts(30)), "video/mp2t") as url,
-        contextlib.closing(opened(url)) as reader,
-    ):
-        seen: list[float] = []
+def test_a_stream_with_references_is_decoded_to_its_end() -> None:
+    """What FFmpeg looks at to know the stream is not shown: by then it is old."""
+    stream = mpegts(50)
+
+    def script(number: int, send: Send) -> None:
+        for start in range(0, len(stream), 564):
+            send(stream[start : start + 564])
+            time.sleep(0.005)
+
+    seen: list[float] = []
+    with serving(script, "video/mp2t") as url, contextlib.closing(opened(url)) as reader:
         with contextlib.suppress(SourceError):  # the server closes the connection
             seen.extend(brightness(frame) for frame in reader)
-    assert len(seen) >= 25
+        assert not reader.repeats
     assert seen == sorted(seen)
-    assert not reader.repeats
+    assert seen[-1] > 220
 
 
 def test_reading_ends_when_it_is_told_to() -> None:
@@ -94,7 +99,7 @@ def test_text_is_no_video() -> None:
         open_stream(parse_source(url))
 
 
-def test_a_playlist_cannot_name_a_local_file(tmp_path: object) -> None:
+def test_a_playlist_cannot_name_a_local_file() -> None:
     playlist = b"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfile:///etc/passwd\n#EXT-X-ENDLIST\n"
     with (
         serving(lambda number, send: send(playlist), "application/vnd.apple.mpegurl") as url,

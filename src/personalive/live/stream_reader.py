@@ -148,7 +148,8 @@ def _decode(video: VideoStream, packet: Packet) -> list[av.VideoFrame]:
 
 
 def _is_end(error: Exception) -> bool:
-    """Return whether the other side closed the connection. FFmpeg calls that an I/O error where HTTP gave no length."""
+    """Return whether the other side closed the connection."""
+    # FFmpeg calls that an I/O error where an answer gave no length.
     return isinstance(error, av.error.EOFError) or getattr(error, "errno", None) == errno.EIO
 
 

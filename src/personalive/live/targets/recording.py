@@ -8,9 +8,11 @@ import math
 import time
 from pathlib import Path
 
+from personalive.file_replace import replace_file
 from personalive.live.targets.target import TargetError, TargetEvents
 from personalive.media import Provenance
 from personalive.media.output import check_output
+from personalive.server.recordings import recovery
 from personalive.server.recordings.recorder import SessionRecorder
 from personalive.server.sessions.playout_buffer import SentFrame
 
@@ -28,6 +30,8 @@ class RecordingTarget:
         self.name = str(path)
         self._events = events
         self._path = path
+        # What exists is replaced once the new file is complete.
+        self._written = path.with_name(f".{path.stem}.new{path.suffix}") if path.exists() else path
         self._provenance = provenance
         self._fps = fps
         self._overwrite = overwrite
@@ -40,9 +44,13 @@ class RecordingTarget:
         """Check that the file can be written, and start to write. Raises `InputError` or a subclass."""
         if self._path.suffix.lower() not in SUFFIXES:
             raise TargetError(f"{self.name}: live video is written to an .mp4 file; name it so.")
+        if not self._path.exists() and await asyncio.to_thread(recovery.recover_file, self._path):
+            self._events.on_notice(
+                f"{self.name} was left unfinished by a run that was cut short; it is complete now."
+            )
         check_output(self._path, self._overwrite)
         self._recorder = SessionRecorder(
-            self._path,
+            self._written,
             self._provenance,
             fps=self._fps,
             max_duration_s=math.inf,
@@ -75,5 +83,10 @@ class RecordingTarget:
         progress = self._recorder.progress
         if progress.error is not None:
             return f"{self.name}: {progress.error}"
+        if self._written != self._path:
+            try:
+                await asyncio.to_thread(replace_file, self._written, self._path)
+            except OSError as error:
+                return f"{self.name} could not be replaced ({error.strerror}): the video is {self._written}."
         dropped = f", {progress.dropped} dropped as the encoder was behind" if progress.dropped else ""
         return f"{self.name}: {progress.frames} frames, {self._recorder.seconds:.1f} s{dropped}."

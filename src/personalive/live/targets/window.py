@@ -28,6 +28,7 @@ class WindowTarget(TargetThread):
         self._process: subprocess.Popen[bytes] | None = None
         self._shown = threading.Semaphore(0)
         self._gone = False
+        self._replies = threading.Thread(target=self._read_replies, name="window-replies", daemon=True)
 
     def _open(self) -> None:
         if importlib.util.find_spec("tkinter") is None:
@@ -45,14 +46,13 @@ class WindowTarget(TargetThread):
         )
         assert self._process.stdout is not None
         if self._process.stdout.read(1) != READY:
-            self._process.wait()
-            assert self._process.stderr is not None
-            reason = self._process.stderr.read().decode(errors="replace").strip().splitlines()
+            said = self._process.communicate()[1]
+            reason = said.decode(errors="replace").strip().splitlines()
             raise TargetError(
                 f"No window can be opened ({reason[-1] if reason else 'no reason given'}): run this on a machine "
                 "with a desktop, or use another --to."
             )
-        threading.Thread(target=self._read_replies, name="window-replies", daemon=True).start()
+        self._replies.start()
 
     def _read_replies(self) -> None:
         assert self._process is not None
@@ -91,3 +91,7 @@ class WindowTarget(TargetThread):
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        self._replies.join()
+        for stream in (self._process.stdout, self._process.stderr):
+            assert stream is not None
+            stream.close()
