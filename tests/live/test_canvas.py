@@ -50,7 +50,8 @@ def test_the_frame_is_in_its_place_and_the_ground_around_it(size: ImageSize, fra
     made = canvas(Background("colour", (10, 20, 30)), size, frame, grey, CropBox(0, 0, 64, 64)).compose(
         animated
     )
-    assert (made.shape, made.dtype) == ((size[1], size[0], 3), np.uint8)
+    assert made.shape == (size[1], size[0], 3)
+    assert made.dtype == np.uint8
     inside = np.zeros(made.shape[:2], bool)
     inside[place_frame(frame, size).region] = True
     assert np.all(made[inside] == 200)

@@ -94,7 +94,7 @@ def make_plan(job: AnimateJob, choice: registry.PipelineChoice, driver: DrivingC
 
 
 class FramingOptions(Protocol):
-    """The part of a job that decides what of the portrait is animated, and at which size."""
+    """The part of a job that decides which part of the portrait is animated, and at which size."""
 
     @property
     def size(self) -> int:

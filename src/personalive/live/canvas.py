@@ -144,18 +144,21 @@ def _make_edges(place: Placement, size: ImageSize, ground: Image) -> tuple[_Edge
     width, height = place.width, place.height
     reach = max(round(_FEATHER * min(width, height)), 1)
     ramp = (np.arange(reach) + 0.5) / reach
-    ramp = np.rint(256 * ramp * ramp * (3 - 2 * ramp)).astype(np.uint16)
+    shares: NDArray[np.uint16] = np.rint(256 * ramp * ramp * (3 - 2 * ramp)).astype(np.uint16)
     whole = slice(None)
     # The frame is as wide as the canvas or as high, so strips of two kinds do not meet.
     if width < size[0]:
-        across = ramp[None, :, None]
+        across = shares[None, :, None]
         strips = [((whole, slice(0, reach)), across)]
         strips.append(((whole, slice(width - reach, width)), across[:, ::-1]))
     else:
-        down = ramp[:, None, None]
+        down = shares[:, None, None]
         strips = [((slice(0, reach), whole), down)]
         strips.append(((slice(height - reach, height), whole), down[::-1]))
     inside = ground[place.region]
-    # At full shape, as broadcasting over three channels takes ten times as long.
-    shares = [(part, np.broadcast_to(share, inside[part].shape).copy()) for part, share in strips]
-    return tuple((part, share, inside[part] * (256 - share)) for part, share in shares)
+    edges: list[_Edge] = []
+    for part, share in strips:
+        # At full shape, as broadcasting over three channels takes ten times as long.
+        full: NDArray[np.uint16] = np.broadcast_to(share, inside[part].shape).copy()
+        edges.append((part, full, np.multiply(inside[part], 256 - full, dtype=np.uint16)))
+    return tuple(edges)

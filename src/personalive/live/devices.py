@@ -19,7 +19,7 @@ _READ_TIMEOUT_S = 5.0
 """Seconds without a frame after which a camera counts as gone."""
 _BUSY_ERRORS = {errno.EBUSY, errno.EAGAIN}
 _DENIED_ERRORS = {errno.EACCES, errno.EPERM}
-_WANTED = ({"video_size": "1280x720", "framerate": "30"}, {"framerate": "30"}, {})
+_WANTED: tuple[dict[str, str], ...] = ({"video_size": "1280x720", "framerate": "30"}, {"framerate": "30"}, {})
 """Options to open a camera with, best first: cameras refuse what they cannot deliver."""
 
 

@@ -96,7 +96,7 @@ class StreamReader:
 
     def _iter_newest(self) -> Iterator[av.VideoFrame]:
         codec = self._video.codec_context
-        queue: PacketQueue[Packet] = PacketQueue(intra_only=bool(codec.codec.intra_only))
+        queue: PacketQueue[Packet[VideoStream]] = PacketQueue(intra_only=bool(codec.codec.intra_only))
         self._drain = threading.Thread(target=self._read_packets, args=(queue,), name="packets", daemon=True)
         self._drain.start()
         while not self._stopping.is_set() and (packet := queue.get()) is not None:
@@ -105,7 +105,7 @@ class StreamReader:
                     frame.pts = None
                 yield frame
 
-    def _read_packets(self, queue: PacketQueue[Packet]) -> None:
+    def _read_packets(self, queue: PacketQueue[Packet[VideoStream]]) -> None:
         try:
             for packet in self._container.demux(self._video):
                 if self._stopping.is_set() or self._closed:
@@ -139,7 +139,7 @@ class StreamReader:
             self._container.close()
 
 
-def _decode(video: VideoStream, packet: Packet) -> list[av.VideoFrame]:
+def _decode(video: VideoStream, packet: Packet[VideoStream]) -> list[av.VideoFrame]:
     """Decode a packet; one that is damaged gives no frame, as the next may be whole."""
     try:
         return video.codec_context.decode(packet)

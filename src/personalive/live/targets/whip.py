@@ -53,6 +53,7 @@ class WhipTarget:
         await self._link.open()
 
     def _prepare(self, connection: RTCPeerConnection) -> None:
+        assert self._track is not None
         connection.addTransceiver(self._track, direction="sendonly")
 
     async def _disconnect(self) -> None:

@@ -72,7 +72,7 @@ class FrameWindow:
     def _show(self, image: PIL.Image.Image) -> None:
         if self._photo is None or (self._photo.width(), self._photo.height()) != image.size:
             self._photo = PIL.ImageTk.PhotoImage(image)
-            self._label.configure(image=self._photo)  # type: ignore[arg-type]
+            self._label.configure(image=self._photo)
         else:
             self._photo.paste(image)
         self._root.update_idletasks()
