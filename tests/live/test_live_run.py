@@ -34,7 +34,7 @@ class Display:
 
 def job_of(portrait: Path, clip: Path, **changes: Any) -> LiveJob:
     """The pipeline shows driving frames as they are, so that what comes out can be told apart."""
-    given = {
+    given: dict[str, Any] = {
         "portraits": (portrait,),
         "source": str(clip),
         "pipeline": "paced",
