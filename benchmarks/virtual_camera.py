@@ -7,7 +7,7 @@
 The whole command runs in this process as it does for a user: the sample clip, written again at `--fps`, loops as
 its source; its target is a virtual camera of pyvirtualcam's whose backend is registered here and takes every frame.
 The delay is from a driving frame's arrival to the end of the sending of the frame that shows it. The first seconds
-do not count. Exits with 1 where less than 99 % of the rate came, or the delay of the last sixth is more than a fifth
+do not count. Exits with 1 where less than 99 % of the rate came, or the delay of the last sixth is more than 20 %
 and 10 ms above that of the first.
 """
 

@@ -13,6 +13,7 @@ import pytest
 from personalive.live.capture import CaptureThread, NewestFrame, reader_factory
 from personalive.live.devices import SourceError
 from personalive.live.source_spec import parse_source
+from tests.live.rtsp_server import rtsp_camera
 from tests.live.streams import MJPEG, Send, jpeg, part, serving
 
 
@@ -53,6 +54,30 @@ def test_a_stream_that_drops_comes_back() -> None:
         told = [notice for notice in notices if notice is not None]
         assert len(told) >= 2
         assert all(notice.endswith("Trying again.") for notice in told)
+
+    asyncio.run(act())
+
+
+def test_an_rtsp_camera_that_drops_comes_back() -> None:
+    async def act() -> None:
+        notices: list[str | None] = []
+        times: list[float | None] = []
+        with rtsp_camera() as server:
+            spec = parse_source(server.url)
+            capture = CaptureThread(
+                spec.name, reader_factory(spec, "auto"), lambda got: times.append(got.time), notices.append
+            )
+            await capture.start()
+            await until(lambda: len(times) > 10)
+            assert all(time is not None for time in times)
+            server.cut()
+            await until(lambda: notices.count(None) == 2)
+            count = len(times)
+            await until(lambda: len(times) > count + 5)
+            await capture.stop()
+            assert server.started == 2
+        assert notices[1] is not None
+        assert notices[1].startswith(f"{server.url} ")
 
     asyncio.run(act())
 

@@ -78,7 +78,8 @@ def camera_system(platform: str = sys.platform) -> CameraSystem:
 def list_cameras(system: CameraSystem) -> list[CameraDevice]:
     """Return the cameras of this machine, in the system's order."""
     found: list[CameraDevice] = []
-    with contextlib.suppress(av.error.FFmpegError, ValueError, OSError):
+    # Not every FFmpeg, and no old PyAV, can list devices; what is named is opened all the same.
+    with contextlib.suppress(av.error.FFmpegError, ValueError, OSError, AttributeError):
         for device in av.enumerate_input_devices(system.format):
             if _delivers_video(device):
                 found.append(CameraDevice(device.name, device.description or device.name))
