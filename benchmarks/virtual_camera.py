@@ -32,8 +32,10 @@ from numpy.typing import NDArray
 
 from benchmarks.curves import Curve, draw
 from personalive.cli.live_terminal import format_figures
+from personalive.live.live_display import LiveFigures
 from personalive.live.live_job import LiveJob
-from personalive.live.live_run import LiveFigures, LiveRun
+from personalive.live.live_run import LiveRun
+from personalive.live.targets.target import Target
 from personalive.media import open_driving, open_writer
 from personalive.media.provenance import Provenance
 from personalive.server.sessions.playout_buffer import SentFrame
@@ -79,8 +81,8 @@ class MeasuredRun(LiveRun):
 
     deliveries: list[Delivery]
 
-    def on_delivered(self, frame: SentFrame, now: float) -> None:
-        super().on_delivered(frame, now)
+    def on_delivered(self, target: Target, frame: SentFrame, now: float) -> None:
+        super().on_delivered(target, frame, now)
         delay = None if frame.captured_at is None else now - frame.captured_at
         self.deliveries.append(Delivery(now, delay))
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from personalive.cli.live_terminal import StatusLine, format_figures, read_keys, stop_at_signal
-from personalive.live.live_run import LiveFigures
+from personalive.live.live_display import LiveFigures
 
 FIGURES = LiveFigures(
     fps=29.94,

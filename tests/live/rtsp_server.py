@@ -70,7 +70,7 @@ class _Connection(socketserver.StreamRequestHandler):
                     self._answer(sequence, "Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN")
 
     def _read_request(self) -> tuple[str, str] | None:
-        lines = []
+        lines: list[str] = []
         while (line := self.rfile.readline().decode().strip()) or not lines:
             if not line:
                 return None

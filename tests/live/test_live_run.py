@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from personalive.errors import InputError, PersonaLiveError
+from personalive.live.live_display import LiveFigures
 from personalive.live.live_job import LiveJob, parse_canvas
-from personalive.live.live_run import LiveFigures, LiveRun
+from personalive.live.live_run import LiveRun
 from personalive.media import open_driving, read_provenance
 from tests.live.targets.events import MemoryCamera
 

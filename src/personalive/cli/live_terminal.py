@@ -14,7 +14,8 @@ from typing import Self
 
 from personalive.cli import console
 from personalive.cli.text_layout import terminal_width
-from personalive.live.live_run import KEYS, LiveFigures
+from personalive.live.live_display import LiveFigures
+from personalive.live.live_run import KEYS
 
 _RARELY_S = 30.0
 """Seconds between two lines of figures where stderr is no terminal."""

@@ -22,7 +22,7 @@ class Events:
     notices: list[str] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
 
-    def on_delivered(self, frame: SentFrame, now: float) -> None:
+    def on_delivered(self, target: Target, frame: SentFrame, now: float) -> None:
         self.delivered.append(frame)
 
     def on_target_end(self, target: Target, problem: str | None) -> None:

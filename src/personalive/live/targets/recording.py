@@ -61,7 +61,7 @@ class RecordingTarget:
         """Take a frame."""
         if self._recorder is not None and not self._closing:
             self._recorder.put_frame(frame)
-            self._events.on_delivered(frame, time.monotonic())
+            self._events.on_delivered(self, frame, time.monotonic())
 
     def _on_recorder_end(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended

@@ -22,8 +22,8 @@ class TargetError(InputError):
 class TargetEvents(Protocol):
     """What a target reports. Its methods may be called on any thread."""
 
-    def on_delivered(self, frame: SentFrame, now: float) -> None:
-        """Take note that a frame was delivered at the time `now` of `time.monotonic`."""
+    def on_delivered(self, target: Target, frame: SentFrame, now: float) -> None:
+        """Take note that the target delivered a frame at the time `now` of `time.monotonic`."""
 
     def on_target_end(self, target: Target, problem: str | None) -> None:
         """Take note that the target takes no more frames, because of a `problem` or because its user closed it."""
@@ -104,7 +104,7 @@ class TargetThread(ABC):
         try:
             while (frame := self._next_frame()) is not None:
                 self._send(frame)
-                self._events.on_delivered(frame, time.monotonic())
+                self._events.on_delivered(self, frame, time.monotonic())
         except PersonaLiveError as error:
             self._events.on_target_end(self, str(error))
         except Exception as error:  # libraries of cameras and windows raise anything

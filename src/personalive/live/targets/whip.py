@@ -84,7 +84,7 @@ class WhipTarget:
     def _notify(self, frame: SentFrame) -> None:
         for listener in list(self._listeners):
             listener(frame)
-        self._events.on_delivered(frame, time.monotonic())
+        self._events.on_delivered(self, frame, time.monotonic())
 
     async def close(self) -> str | None:
         """End the connection, and tell the server."""
