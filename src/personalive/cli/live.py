@@ -40,7 +40,7 @@ up. WHIP and WHEP servers that want a token get that of the environment variable
 _Portraits = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="PORTRAIT...", help="The portrait: a picture, or a video that shows it. Key n shows the next."
+        metavar="PORTRAIT", help="The portrait: a picture, or a video that shows it. Key n shows the next."
     ),
 ]
 _Source = Annotated[

@@ -149,9 +149,19 @@ else:
     import termios
     import tty
 
+    def _is_in_foreground(terminal: int) -> bool:
+        """Return whether the terminal is ours: a job in the background is stopped when it changes its settings."""
+        try:
+            return os.tcgetpgrp(terminal) == os.getpgrp()
+        except OSError:  # it controls another session
+            return True
+
     @contextlib.contextmanager
     def _read_posix_keys(on_key: Callable[[str], None]) -> Iterator[None]:
         loop, terminal = asyncio.get_running_loop(), sys.stdin.fileno()
+        if not _is_in_foreground(terminal):
+            yield
+            return
         before = termios.tcgetattr(terminal)
 
         def read() -> None:
