@@ -69,6 +69,24 @@ def test_frames_are_composed_mirrored_and_marked_with_planes_to_match() -> None:
         assert np.abs(back.astype(int) - made.image).mean() < 8
 
 
+def test_no_frame_is_composed_between_two_portraits() -> None:
+    target = Kept()
+    target.go_on.set()
+    compositor = Compositor(make_canvas(), mirror=False, watermark=False, on_error=fail)
+    compositor.targets = (target,)
+    compositor.hold()
+    compositor.put(grey_frame(50, (64, 64)))
+    grey = np.full((64, 64, 3), 9, np.uint8)
+    blue = Background("colour", (0, 0, 255))
+    compositor.resume(Canvas((128, 64), (64, 64), blue, portrait=grey, box=CropBox(0, 0, 64, 64)))
+    compositor.start()
+    compositor.put(replace(grey_frame(100, (64, 64)), time=9))
+    assert target.last.wait(20)
+    compositor.stop()
+    assert [int(frame.image[0, 64, 0]) for frame in target.frames] == [100]
+    assert target.frames[0].image[0, 0].tolist() == [0, 0, 255]
+
+
 def test_the_newest_frame_wins_and_errors_are_told() -> None:
     target = Kept()
     errors: list[Exception] = []

@@ -19,13 +19,14 @@ _STOP_TIMEOUT_S = 3.0
 
 
 class Compositor:
-    """Composes frames on a separate thread. `canvas`, `mirror` and `targets` may be replaced at any time."""
+    """Composes frames on a separate thread. `mirror` and `targets` may be replaced at any time."""
 
     def __init__(
         self, canvas: Canvas, *, mirror: bool, watermark: bool, on_error: Callable[[Exception], None]
     ) -> None:
         """Prepare; `on_error` is called on the thread with an unexpected error, after which nothing is composed."""
-        self.canvas = canvas
+        self._canvas = canvas
+        self._held = False
         self.mirror = mirror
         self.targets: tuple[Target, ...] = ()
         self._watermark = watermark
@@ -44,9 +45,21 @@ class Compositor:
     def put(self, frame: SentFrame) -> None:
         """Take a frame; it replaces one that waits."""
         with self._changed:
+            if self._held:
+                return
             self.replaced += self._frame is not None
             self._frame = frame
             self._changed.notify()
+
+    def hold(self) -> None:
+        """Drop the frame that waits and those that follow, until `resume`: they may be of either portrait."""
+        with self._changed:
+            self._held, self._frame = True, None
+
+    def resume(self, canvas: Canvas) -> None:
+        """Compose the frames from now on, on this canvas."""
+        with self._changed:
+            self._held, self._canvas = False, canvas
 
     def stop(self) -> None:
         """Stop after the current frame."""
@@ -58,7 +71,7 @@ class Compositor:
 
     def compose(self, frame: SentFrame) -> SentFrame:
         """Return the frame as it goes out: on the canvas, mirrored and marked where that is wanted."""
-        image: Image = self.canvas.compose(frame.image)
+        image: Image = self._canvas.compose(frame.image)
         if self.mirror:
             image = np.asarray(cv2.flip(image, 1), np.uint8)
         if self._watermark:

@@ -264,8 +264,11 @@ class LiveRun:
         if len(self._portraits) == 1:
             self._display.show_notice("There is one portrait only: name more to change between them.")
             return
-        await self._keeper.show_next()
-        self._compositor.canvas = self._canvases[self._keeper.shown]
+        self._compositor.hold()
+        try:
+            await self._keeper.show_next()
+        finally:
+            self._compositor.resume(self._canvases[self._keeper.shown])
 
     # -- figures
 
