@@ -22,7 +22,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -191,7 +190,7 @@ def curve(outcome: Outcome) -> Curve:
 def table(job: LiveJob, camera: float, minutes: float, outcome: Outcome) -> str:
     """Markdown."""
     sixths = outcome.medians(_WINDOWS)
-    rows: Sequence[tuple[str, str]] = (
+    rows = [
         ("pipeline, size", f"{job.pipeline}, {job.size}"),
         ("camera", f"{camera:g} fps, {minutes:g} min"),
         ("rate", f"{outcome.fps:.2f} fps"),
@@ -202,8 +201,9 @@ def table(job: LiveJob, camera: float, minutes: float, outcome: Outcome) -> str:
         ("medians of sixths", ", ".join(f"{1000 * value:.1f}" for value in sixths) + " ms"),
         ("drift", f"{outcome.slope_ms_per_minute():+.2f} ms a minute"),
         ("CPU", f"{outcome.cpu:.2f} cores"),
-        ("load average", ", ".join(f"{value:.1f}" for value in os.getloadavg())),
-    )
+    ]
+    if sys.platform != "win32":
+        rows.append(("load average", ", ".join(f"{value:.1f}" for value in os.getloadavg())))
     return "\n".join(["| | |", "|---|--:|", *(f"| {name} | {value} |" for name, value in rows)])
 
 

@@ -17,7 +17,7 @@ from personalive.live.targets.whip import WhipTarget
 from personalive.live.webrtc_link import TOKEN_VARIABLE, LinkError, delete_resource, post_offer
 from personalive.live.whep_source import WhepSource
 from tests.live.targets.events import Events, grey_frame
-from tests.server.served import served
+from tests.server.served import Served, served
 
 
 def test_frames_go_out_by_whip_and_come_in_by_whep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,6 +46,26 @@ def test_frames_go_out_by_whip_and_come_in_by_whep(tmp_path: Path, monkeypatch: 
     with served(tmp_path, api_key="secret") as running:
         asyncio.run(act("http://{}:{}".format(*running.address)))
         assert running.call(_count_sessions(running.server.sessions)) == 0
+
+
+def test_a_whip_connection_that_is_lost_is_made_again(tmp_path: Path) -> None:
+    """The server ends the session; once it lets in again, the picture is pushed into a new one."""
+
+    async def act(running: Served) -> None:
+        events = Events()
+        pushing = WhipTarget(events, "http://{}:{}/whip".format(*running.address))
+        await pushing.open()
+        await asyncio.to_thread(running.call, running.server.sessions.end_all("enough"))
+        async with asyncio.timeout(60):
+            while len(events.notices) < 2:
+                await asyncio.sleep(0.02)
+        assert len(running.server.sessions) == 1
+        await pushing.close()
+        assert ["was lost" in events.notices[0], "again" in events.notices[1]] == [True, True]
+        assert len(events.notices) == 2
+
+    with served(tmp_path) as running:
+        asyncio.run(act(running))
 
 
 async def _count_sessions(sessions: object) -> int:

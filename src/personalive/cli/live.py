@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -175,6 +176,8 @@ async def _run(job: LiveJob) -> bool:
     from personalive.cli.live_terminal import StatusLine, read_keys, stop_at_signal
     from personalive.live.live_run import LiveRun
 
+    # A server's log lines would break the status line; what they say of errors is shown as sentences.
+    logging.getLogger("personalive").addHandler(logging.NullHandler())
     with StatusLine() as display:
         run = LiveRun(job, display)
         with stop_at_signal(run.stop) as received, read_keys(run.press_key):

@@ -67,14 +67,17 @@ class WhipTarget:
             assert self._link is not None
             await self._link.lost.wait()
             self._events.on_notice(f"The connection to {self._url} was lost. Trying again.")
-            await self._disconnect()
-            try:
-                await self._connect()
-            except LinkError:
+            while not await self._try_to_connect():
                 await asyncio.sleep(_RETRY_S)
-                self._link.lost.set()
-            else:
-                self._events.on_notice(f"Connected to {self._url} again.")
+            self._events.on_notice(f"Connected to {self._url} again.")
+
+    async def _try_to_connect(self) -> bool:
+        await self._disconnect()
+        try:
+            await self._connect()
+        except LinkError:
+            return False
+        return True
 
     def put(self, frame: SentFrame) -> None:
         """Take a frame, on any thread."""
