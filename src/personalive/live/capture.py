@@ -87,6 +87,7 @@ class CaptureThread:
         self._on_notice = on_notice
         self._stopping = threading.Event()
         self._opened: Future[None] = Future()
+        self._frames = 0
         self._thread = threading.Thread(target=self._run, name="capture", daemon=True)
 
     async def start(self) -> None:
@@ -104,45 +105,48 @@ class CaptureThread:
         attempts = 0
         while not self._stopping.is_set():
             problem: str | None = None
+            before = self._frames
             try:
-                frames = self._read()
+                self._read()
             except PersonaLiveError as error:
-                frames, problem = 0, str(error)
+                problem = str(error)
             except Exception as error:  # another thread waits for it
                 if not self._opened.done():
                     self._opened.set_exception(error)
                     return
-                frames, problem = 0, f"{self._name} failed: {type(error).__name__}: {error}"
+                problem = f"{self._name} failed: {type(error).__name__}: {error}"
             if self._stopping.is_set() or problem is None:
                 continue
             if not self._opened.done():
                 self._opened.set_exception(SourceError(problem))
                 return
-            attempts = 0 if frames else attempts
+            attempts = attempts if self._frames == before else 0
             self._on_notice(f"{problem.rstrip('.')}. Trying again.")
             self._stopping.wait(_RETRY_S[min(attempts, len(_RETRY_S) - 1)])
             attempts += 1
         if not self._opened.done():
             self._opened.cancel()
 
-    def _read(self) -> int:
-        """Read until the source ends; return how many frames came. Raises `PersonaLiveError` where it is lost."""
-        frames = 0
+    def _read(self) -> None:
+        """Read until the source ends. Raises `PersonaLiveError` where it is lost, or has no frame."""
+        fresh = True
         with contextlib.closing(self._open_reader(self._stopping)) as reader:
             if not self._opened.done():
                 self._opened.set_result(None)
             for frame in reader:
                 if self._stopping.is_set():
-                    return frames
-                if not frames:
+                    return
+                if fresh:
                     self._on_notice(None)
-                frames += 1
+                    fresh = False
+                self._frames += 1
                 self._on_frame(frame)
-            if not reader.repeats and not self._stopping.is_set():
-                raise SourceError(f"{self._name} has ended.")
-            if not frames:
+            if self._stopping.is_set():
+                return
+            if fresh:
                 raise SourceError(f"{self._name} has no frame that can be decoded.")
-        return frames
+            if not reader.repeats:
+                raise SourceError(f"{self._name} has ended.")
 
 
 def reader_factory(spec: SourceSpec, rotation: Rotation) -> ReaderFactory:
