@@ -13,7 +13,7 @@ import pytest
 
 from personalive.errors import InputError, PersonaLiveError
 from personalive.live.live_display import LiveFigures
-from personalive.live.live_job import LiveJob, parse_canvas
+from personalive.live.live_job import LiveJob
 from personalive.live.live_run import LiveRun
 from personalive.media import open_driving, read_provenance
 from tests.live.targets.events import MemoryCamera
@@ -143,27 +143,3 @@ def test_nothing_is_left_when_the_run_is_stopped_while_it_starts(
 
 async def _run(job: LiveJob, display: Display) -> None:
     await LiveRun(job, display).run()
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"portraits": ()},
-        {"targets": ()},
-        {"size": 100},
-        {"canvas": (321, 180)},
-        {"canvas": (32, 32)},
-        {"fps": 0.0},
-        {"rotate": 45},
-    ],
-)
-def test_jobs_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(InputError):
-        job_of(Path("portrait.png"), Path("clip.mp4"), **changes).check()
-
-
-@pytest.mark.parametrize("text", ["1280", "x720", "1280x", "a×b", "-2x4", "1280.5x720"])
-def test_sizes_that_are_none_are_refused(text: str) -> None:
-    with pytest.raises(InputError, match="WIDTHxHEIGHT"):
-        parse_canvas(text)
-    assert parse_canvas("640×360") == (640, 360)
