@@ -12,7 +12,13 @@ import pytest
 
 from personalive import installation
 
-REQUIRES = ["numpy>=2.0", "aiortc>=1.15; extra == 'server'", 'torch>=2.11; extra == "diffusion"']
+REQUIRES = [
+    "numpy>=2.0",
+    "aiortc>=1.15; extra == 'server'",
+    'torch>=2.11; extra == "diffusion"',
+    'personalive[server]; extra == "live"',
+    'pyvirtualcam>=0.12.1; extra == "live"',
+]
 
 
 class Installed(Distribution):
@@ -92,6 +98,7 @@ def test_packages_by_name_where_nobody_knows(origin: object, monkeypatch: pytest
     came_from(origin, monkeypatch)
     assert words(installation.install_command("server"))[4:] == ["aiortc>=1.15"]
     assert words(installation.install_command("server", "diffusion"))[4:] == ["aiortc>=1.15", "torch>=2.11"]
+    assert words(installation.install_command("live"))[4:] == ["aiortc>=1.15", "pyvirtualcam>=0.12.1"]
     assert installation.reinstall_command() is None
 
 

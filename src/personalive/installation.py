@@ -104,11 +104,20 @@ def _extra_requirements(found: Distribution | None, extras: tuple[str, ...]) -> 
     """Return the requirements of the extras."""
     requirements = (found.requires or []) if found is not None else []
     parts = [text.partition(";") for text in requirements]
-    return [
+    named = [
         requirement.strip()
         for requirement, _, marker in parts
         if _marker_applies(marker.replace("'", '"'), extras)
     ]
+    return [line for requirement in named for line in _expand_own_extras(found, requirement)]
+
+
+def _expand_own_extras(found: Distribution | None, requirement: str) -> list[str]:
+    """Return what a requirement such as `personalive[server]` of an extra stands for, others as they are."""
+    name, bracket, extras = requirement.partition("[")
+    if name != _NAME or not bracket:
+        return [requirement]
+    return _extra_requirements(found, tuple(extra.strip() for extra in extras.rstrip("]").split(",")))
 
 
 def _marker_applies(marker: str, extras: tuple[str, ...]) -> bool:

@@ -21,6 +21,8 @@ from personalive.cli.doctor import doctor
 from personalive.cli.download import EPILOG as DOWNLOAD_EPILOG
 from personalive.cli.download import download
 from personalive.cli.error_handling import EXIT_TERMINATED, run
+from personalive.cli.live import EPILOG as LIVE_EPILOG
+from personalive.cli.live import live
 from personalive.cli.motion import app as motion
 from personalive.cli.pipelines import pipelines
 from personalive.cli.serve import EPILOG as SERVE_EPILOG
@@ -32,6 +34,8 @@ _EPILOG = """Examples:
 personalive animate portrait.jpg talking.mp4
 
 personalive animate portrait.jpg talking.mp4 --side-by-side -o compare.mp4
+
+personalive live portrait.jpg
 
 personalive serve --pipeline preview
 
@@ -48,6 +52,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(epilog=ANIMATE_EPILOG)(animate)
+app.command(epilog=LIVE_EPILOG)(live)
 app.command(epilog=BATCH_EPILOG)(batch)
 app.command(epilog=DOWNLOAD_EPILOG)(download)
 app.command(epilog=DOCTOR_EPILOG)(doctor)

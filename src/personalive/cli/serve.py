@@ -55,14 +55,12 @@ def missing_server_packages() -> list[str]:
     return [name for name in _SERVER_PACKAGES if importlib.util.find_spec(name) is None]
 
 
-def require_server_packages() -> None:
-    """Raise `InputError` where the server's packages are missing."""
+def require_server_packages(extra: str = "server", name: str = "The server") -> None:
+    """Raise `InputError` where the server's packages are missing; `extra` brings them to what `name` names."""
     if missing_server_packages():
         from personalive.installation import install_command
 
-        raise InputError(
-            f"The server needs packages that are not installed. Run: {install_command('server')}"
-        )
+        raise InputError(f"{name} needs packages that are not installed. Run: {install_command(extra)}")
 
 
 def print_startup(settings: Settings, url: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 from personalive.face.crop import ImageSize
 from personalive.jobs.animate_job import AnimateJob
@@ -94,15 +95,27 @@ def make_plan(job: AnimateJob, choice: registry.PipelineChoice, driver: DrivingC
     )
 
 
+class FramingOptions(Protocol):
+    """The part of a job that decides which part of the portrait is animated, and at which size."""
+
+    @property
+    def size(self) -> int:
+        """Side of the animated square in pixels; without `crop`, the shorter side."""
+
+    @property
+    def crop(self) -> bool:
+        """Whether the portrait is cut to head and shoulders."""
+
+
 def resolve_frame_size(
-    job: AnimateJob, given: Mapping[str, object], checked: LoadParameters, image_size: ImageSize
+    job: FramingOptions, given: Mapping[str, object], checked: LoadParameters, image_size: ImageSize
 ) -> ImageSize:
     """Return the size to animate at: `given` as parameters, else the job's square, else the picture's aspect."""
     width, height = (job.size, job.size) if job.crop else size_for_aspect(image_size, job.size)
     return (checked.width if "width" in given else width, checked.height if "height" in given else height)
 
 
-def crop_reference(job: AnimateJob, portrait: ReferenceImage, size: ImageSize) -> ReferenceCrop:
+def crop_reference(job: FramingOptions, portrait: ReferenceImage, size: ImageSize) -> ReferenceCrop:
     """Return the part of the portrait that the job animates, at that size."""
     return crop_to_face(portrait, size) if job.crop else fit_whole_image(portrait, size)
 

@@ -60,11 +60,15 @@ def recover(directory: Path) -> list[str]:
     """
     completed = []
     for id in sorted(list_unfinished(directory)):
-        path = directory / (id + SUFFIX)
-        with hold_lock(path) as ours:
-            if ours and _complete_file(path):
-                completed.append(id)
+        if recover_file(directory / (id + SUFFIX)):
+            completed.append(id)
     return completed
+
+
+def recover_file(path: Path) -> bool:
+    """Complete the recording at `path` if a process that has ended left it unfinished; return whether it did."""
+    with hold_lock(path) as ours:
+        return ours and _complete_file(path)
 
 
 def _complete_file(path: Path) -> bool:

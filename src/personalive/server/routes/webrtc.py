@@ -34,8 +34,8 @@ class Offer(BaseModel):
     type: Literal["offer"]
     initialParameters: dict[str, Any] | None = Field(  # noqa: N815 - fixed by the clients that exist
         None,
-        description="`reference_id`, `audio` (true sends the driver's sound back too), run parameters, and `preset`, "
-        "which stands for those that it sets. Parameters of other pipelines are ignored.",
+        description="`reference_id`, `audio` (true sends the driver's sound back too), run parameters, and "
+        "`preset`, which stands for those that it sets. Parameters of other pipelines are ignored.",
     )
 
 

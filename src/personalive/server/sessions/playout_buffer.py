@@ -63,8 +63,9 @@ class PlayoutFrame:
 
     `image` and `planes` are those of `SentFrame`. The frame is due at `time` on the source's clock.
     `captured_at` is the time of `time.monotonic` at which the driving frame that it shows arrived, None where it
-    shows none; `delay_parts` are the parts of that frame's delay so far, in seconds by name. `trail` is by how many
-    seconds that driving frame is older than `time`, since some pipelines trail their input; None where it shows none.
+    shows none; `delay_parts` are the parts of that frame's delay so far, in seconds by name. `trail` is by how
+    many seconds that driving frame is older than `time`, since some pipelines trail their input; None where it
+    shows none.
     """
 
     image: Image
@@ -194,7 +195,8 @@ class PlayoutBuffer:
         """Send the last frame once more, for viewers of a session that has no new frames."""
         if self.last is not None:
             now = time.monotonic()
-            self._notify(replace(self.last, time=self.last.time + now - self._last_sent_at, due_at=now), now)
+            time_now = self.last.time + now - self._last_sent_at
+            self._notify(replace(self.last, time=time_now, due_at=now, captured_at=None), now)
 
     def clear(self) -> None:
         """Drop all frames that wait, without counting them."""

@@ -102,12 +102,14 @@ class ServerSession:
 
     # -- frames in: the event loop's thread
 
-    def put_frame(self, frame: av.VideoFrame, source_time: float | None = None) -> None:
-        """Take a driving frame that has arrived.
+    def put_frame(
+        self, frame: av.VideoFrame, source_time: float | None = None, *, arrived_at: float | None = None
+    ) -> None:
+        """Take a driving frame that has arrived, now or at the time `arrived_at` of `time.monotonic`.
 
         `source_time` is when it was captured, by the clock by which the source tells that of its sound too.
         """
-        now = time.monotonic()
+        now = time.monotonic() if arrived_at is None else arrived_at
         self.last_frame_at = now
         self.frame_stats.fps_in.count(now)
         self.frame_stats.frames_in += 1

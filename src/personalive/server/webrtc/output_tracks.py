@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from fractions import Fraction
+from typing import Protocol
 
 import av
 from aiortc import MediaStreamTrack
 from aiortc.mediastreams import MediaStreamError
 
 from personalive.server.sessions.audio_delay import SAMPLE_RATE
-from personalive.server.sessions.playout_buffer import SentFrame
+from personalive.server.sessions.playout_buffer import FrameCallback, SentFrame
 from personalive.server.sessions.session import ServerSession
 from personalive.server.sessions.session_audio import SentAudio
 
@@ -26,12 +28,23 @@ _MAX_PENDING_BLOCKS = 75
 """Blocks of sound, 20 ms each, that may wait for the encoder; the oldest are dropped."""
 
 
+class FrameSender(Protocol):
+    """What an `OutputTrack` takes its frames from, such as a session."""
+
+    opened_at: float
+    """When it was opened, in seconds since the epoch; `opened_monotonic` is the same by `time.monotonic`."""
+    opened_monotonic: float
+
+    def add_frame_listener(self, listener: FrameCallback) -> Callable[[], None]:
+        """Call `listener` with each frame on the event loop; return a function that ends that."""
+
+
 class OutputTrack(MediaStreamTrack):
     """A track of a session's frames for one viewer; if the encoder is too slow, only the newest frame is kept."""
 
     kind = "video"
 
-    def __init__(self, session: ServerSession) -> None:
+    def __init__(self, session: FrameSender) -> None:
         super().__init__()
         self._begin = session.opened_at, session.opened_monotonic
         self._frame: SentFrame | None = None
@@ -96,9 +109,7 @@ class OutputAudioTrack(MediaStreamTrack):
         frame = av.AudioFrame.from_ndarray(block.samples.reshape(1, -1), format="s16", layout="stereo")
         frame.sample_rate = SAMPLE_RATE
         taken, due_at = self._taken
-        if (
-            due_at
-        ):  # blocks that were left out leave a gap, so that timestamps stay in step with the picture's
+        if due_at:  # blocks that were left out leave a gap: timestamps stay in step with the picture's
             self._pts = taken + max(round((block.due_at - due_at) * SAMPLE_RATE), len(block.samples))
         frame.pts, frame.time_base = self._pts, Fraction(1, SAMPLE_RATE)
         self._taken = self._pts, block.due_at

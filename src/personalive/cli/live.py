@@ -1,0 +1,185 @@
+"""`personalive live`: a camera in, a virtual camera out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from personalive.cli.error_handling import EXIT_TERMINATED
+from personalive.cli.rotation import DrivingRotation, ReferenceRotation, RotateOption
+from personalive.cli.serve import require_server_packages
+from personalive.cli.set_options import parse_settings
+
+if TYPE_CHECKING:
+    from personalive.live.live_job import LiveJob
+
+EPILOG = """Examples:
+
+personalive live portrait.jpg
+
+personalive live portrait.jpg --from 1 --to camera --to window
+
+personalive live me.jpg friend.jpg --background blur --mirror
+
+personalive live portrait.jpg --from talking.mp4 --to out.mp4
+
+personalive live portrait.jpg --from rtsp://192.168.1.20/stream --to whip:https://example.com/whip/room
+
+personalive live --list-devices
+
+Keys while it runs: p pause, r reset, n next portrait, m mirror, q quit. Ctrl-C ends it too.
+
+A virtual camera is v4l2loopback's on Linux and OBS's on Windows and macOS; docs/tutorial/video-call.md sets one
+up. WHIP and WHEP servers that want a token get that of the environment variable PERSONALIVE_BEARER_TOKEN.
+"""
+
+_Portraits = Annotated[
+    list[Path] | None,
+    typer.Argument(
+        metavar="PORTRAIT", help="The portrait: a picture, or a video that shows it. Key n shows the next."
+    ),
+]
+_Source = Annotated[
+    str,
+    typer.Option(
+        "--from",
+        metavar="SOURCE",
+        help="A camera's number or name, a clip (looped), rtsp://…, http(s)://…, or whep:URL.",
+    ),
+]
+_Targets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--to",
+        metavar="TARGET",
+        help="camera, camera:DEVICE, window, a file (out.mp4), or whip:URL; may be repeated. Default: camera.",
+    ),
+]
+_ListDevices = Annotated[bool, typer.Option("--list-devices", help="List the cameras and exit.")]
+_Pipeline = Annotated[
+    str, typer.Option(help="auto, preview, personalive, or another that `personalive pipelines` lists.")
+]
+_Weights = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Weights of the diffusion pipeline. Default: the downloaded ones."),
+]
+_Size = Annotated[int, typer.Option(help="Side of the animated frame: 256 to 1024, a multiple of 64.")]
+_Crop = Annotated[bool, typer.Option("--crop/--no-crop", help="Crop the portrait to head and shoulders.")]
+_Canvas = Annotated[str, typer.Option(metavar="WxH", help="Size of the picture that goes out.")]
+_Square = Annotated[
+    bool, typer.Option("--square", help="Send the animated frame alone, without a canvas around it.")
+]
+_Background = Annotated[
+    str,
+    typer.Option(
+        metavar="BACKGROUND",
+        help="Around the frame: extend (the portrait's own), blur, a colour such as #203040, or a picture.",
+    ),
+]
+_Mirror = Annotated[bool, typer.Option("--mirror", help="Mirror the picture that goes out.")]
+_Motion = Annotated[
+    str | None,
+    typer.Option(help="relative: changes since the first frame. absolute: pose and expression themselves."),
+]
+_Expression = Annotated[float | None, typer.Option(help="Strength of the expression; 1 is unchanged.")]
+_Pose = Annotated[float | None, typer.Option(help="Strength of the head's rotation; 1 is unchanged.")]
+_Fps = Annotated[float, typer.Option(help="Rate of a file, and the one that a virtual camera is told.")]
+_Watermark = Annotated[
+    bool, typer.Option("--watermark", help='Write "AI generated" into a corner of every frame.')
+]
+_Seed = Annotated[int, typer.Option(help="Seed of the pipeline's random numbers.")]
+_Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter of the pipeline; may be repeated."),
+]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", "-y", help="Replace a file that exists.")]
+
+
+def live(
+    *,
+    portraits: _Portraits = None,
+    source: _Source = "0",
+    targets: _Targets = None,
+    list_devices: _ListDevices = False,
+    pipeline: _Pipeline = "auto",
+    weights: _Weights = None,
+    size: _Size = 512,
+    crop: _Crop = True,
+    canvas: _Canvas = "1280x720",
+    square: _Square = False,
+    background: _Background = "extend",
+    mirror: _Mirror = False,
+    rotate: DrivingRotation = RotateOption.AUTO,
+    rotate_reference: ReferenceRotation = RotateOption.AUTO,
+    motion: _Motion = None,
+    expression: _Expression = None,
+    pose: _Pose = None,
+    fps: _Fps = 30.0,
+    watermark: _Watermark = False,
+    seed: _Seed = 42,
+    settings: _Settings = None,
+    overwrite: _Overwrite = False,
+) -> None:
+    """Animate a portrait with a camera, as a camera for video calls.
+
+    Choose the virtual camera in the call. Nothing else needs to be started.
+    """
+    if list_devices:
+        _list_devices()
+        return
+    require_server_packages("live", "`personalive live`")
+    from personalive.live.live_job import LiveJob, parse_canvas
+
+    named = {"motion": motion, "expression": expression, "pose": pose, "weights": weights}
+    job = LiveJob(
+        portraits=tuple(portraits or ()),
+        source=source,
+        targets=tuple(targets or ("camera",)),
+        pipeline=pipeline,
+        size=size,
+        crop=crop,
+        canvas=None if square else parse_canvas(canvas),
+        background=background,
+        mirror=mirror,
+        rotate=rotate.rotation,
+        rotate_reference=rotate_reference.rotation,
+        fps=fps,
+        watermark=watermark,
+        seed=seed,
+        overwrite=overwrite,
+        parameters={name: value for name, value in named.items() if value is not None}
+        | parse_settings(settings),
+    )
+    job.check()
+    if asyncio.run(_run(job)):
+        sys.exit(EXIT_TERMINATED)
+
+
+def _list_devices() -> None:
+    from personalive.cli import console
+    from personalive.live.devices import camera_system, describe_cameras, list_cameras
+
+    cameras = list_cameras(camera_system())
+    if not cameras:
+        console.print_status(describe_cameras(cameras))
+    for number, camera in enumerate(cameras):
+        console.print_result(f"{number}: {camera.name}  ({camera.address})")
+
+
+async def _run(job: LiveJob) -> bool:
+    """Run until a key or a signal ends it, and return whether it was a signal other than Ctrl-C."""
+    from personalive.cli.live_terminal import StatusLine, read_keys, stop_at_signal
+    from personalive.live.live_run import LiveRun
+
+    # A server's log lines would break the status line; what they say of errors is shown as sentences.
+    logging.getLogger("personalive").addHandler(logging.NullHandler())
+    with StatusLine() as display:
+        run = LiveRun(job, display)
+        with stop_at_signal(run.stop) as received, read_keys(run.press_key):
+            await run.run()
+    return received.terminated

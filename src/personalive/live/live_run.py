@@ -1,0 +1,305 @@
+"""A live run: the source drives a session, whose frames go through the canvas to all targets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+import av
+import numpy as np
+
+from personalive.errors import PersonaLiveError
+from personalive.face.crop import ImageSize
+from personalive.live.canvas import Canvas, parse_background
+from personalive.live.capture import CaptureThread, NewestFrame, reader_factory
+from personalive.live.compositor import Compositor
+from personalive.live.live_display import LiveDisplay, LiveFigures
+from personalive.live.live_job import LiveJob
+from personalive.live.pipeline_host import PipelineHost
+from personalive.live.portraits import LivePortrait, read_portraits
+from personalive.live.session_keeper import SessionKeeper
+from personalive.live.source_spec import SourceKind, SourceSpec, parse_source
+from personalive.live.targets.opening import check_targets, make_target
+from personalive.live.targets.target import Target, TargetError
+from personalive.live.whep_source import WhepSource
+from personalive.media import Provenance
+from personalive.pipelines import registry
+from personalive.pipelines.base import FrameState
+from personalive.pipelines.parameters import build_parameters, split_parameters
+from personalive.server.recordings.recording_manager import make_provenance
+from personalive.server.sessions.playout_buffer import SentFrame
+from personalive.server.telemetry.session_stats import DelayStats, RateCounter
+
+KEYS = "p pause, r reset, n next portrait, m mirror, q quit"
+_FIGURES_INTERVAL_S = 0.5
+_SWITCH_INTERVAL_S = 0.0005
+"""As in the server: no thread should wait 5 ms for the interpreter lock."""
+
+
+class LiveRun:
+    """One run. `run` returns when it was stopped; `stop` and `press_key` may be called meanwhile."""
+
+    def __init__(self, job: LiveJob, display: LiveDisplay) -> None:
+        """Prepare on the running event loop."""
+        self._job = job
+        self._display = display
+        self._loop = asyncio.get_running_loop()
+        self._stopping = asyncio.Event()
+        self._failure: Exception | None = None
+        self._portraits: Sequence[LivePortrait] = ()
+        self._canvases: list[Canvas] = []
+        self._compositor: Compositor | None = None
+        self._keeper: SessionKeeper | None = None
+        self._fps = RateCounter()
+        self._delays = DelayStats()
+        self._has_face: bool | None = None
+        self._source_notice: str | None = None
+        self._actions = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    # -- the run
+
+    async def run(self) -> None:
+        """Run until `stop`. Raises `PersonaLiveError` for what cannot be used, or fails for good."""
+        work = self._loop.create_task(self._run(), name="live")
+        stopping = self._loop.create_task(self._stopping.wait())
+        await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        work.cancel()
+        stopping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await work
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Begin to end the run: files are completed, connections closed."""
+        self._stopping.set()
+
+    async def _run(self) -> None:
+        job = self._job
+        job.check()
+        spec = parse_source(job.source)
+        check_targets(job.targets)
+        background = await asyncio.to_thread(parse_background, job.background)
+        choice = registry.choose_pipeline(job.pipeline, job.parameters)
+        run_values, load_values = split_parameters(choice.pipeline, job.parameters)
+        build_parameters(choice.pipeline.run_parameters, run_values)
+        load_values = {"seed": job.seed, **load_values}
+        checked = build_parameters(choice.pipeline.load_parameters, load_values)
+        self._display.show_notice(f"running {choice.pipeline.info.name}: {choice.reason}")
+        portraits, size = await asyncio.to_thread(read_portraits, job, load_values, checked)
+        self._portraits = portraits
+        for portrait in portraits:
+            self._show_all(portrait.notes)
+        canvas_size = job.canvas or size
+        self._canvases = [
+            Canvas(canvas_size, size, background, portrait=each.image.image, box=each.crop.box)
+            for each in portraits
+        ]
+        provenance = _describe_origin(make_provenance(choice.pipeline.info, portraits[0].sha256), portraits)
+        sys.setswitchinterval(_SWITCH_INTERVAL_S)
+        async with AsyncExitStack() as stack:
+            await self._start_source(stack, spec)
+            self._compositor = await self._open_targets(stack, canvas_size, provenance)
+            host = PipelineHost({**load_values, "width": size[0], "height": size[1]})
+            stack.push_async_callback(host.stop)
+            await host.load(choice.pipeline.info.id, self._on_loading)
+            self._show_all(host.notes)
+            self._keeper = SessionKeeper(host, portraits, self._display, self._on_frame, self._on_loading)
+            figures = self._loop.create_task(self._show_figures())
+            stack.callback(figures.cancel)
+            await self._keeper.keep(run_values)
+
+    def _show_all(self, notices: tuple[str, ...]) -> None:
+        for notice in notices:
+            self._display.show_notice(notice)
+
+    def _on_loading(self) -> None:
+        self._display.show_notice("loading the pipeline …")
+
+    async def _start_source(self, stack: AsyncExitStack, spec: SourceSpec) -> None:
+        source: CaptureThread | WhepSource
+        if spec.kind is SourceKind.WHEP:
+            source = WhepSource(spec.value, self._put_frame, self._on_source_notice)
+        else:
+            opened = reader_factory(spec, self._job.rotate)
+            source = CaptureThread(
+                spec.name, opened, NewestFrame(self._put_frame).put, self._on_source_notice
+            )
+        stack.push_async_callback(source.stop)
+        await source.start()
+
+    async def _open_targets(
+        self, stack: AsyncExitStack, size: ImageSize, provenance: Provenance
+    ) -> Compositor:
+        job = self._job
+        opened = []
+        for text in job.targets:
+            target = make_target(
+                text, self, size=size, fps=job.fps, provenance=provenance, overwrite=job.overwrite
+            )
+            stack.push_async_callback(self._close_target, target)
+            await target.open()
+            opened.append(target)
+        compositor = Compositor(
+            self._canvases[0], mirror=job.mirror, watermark=job.watermark, on_error=self._fail_from_thread
+        )
+        compositor.targets = tuple(opened)
+        still = compositor.compose(_make_still(self._portraits[0]))
+        for target in opened:
+            if target.wants_still:
+                target.put(still)
+        compositor.start()
+        stack.callback(compositor.stop)
+        return compositor
+
+    async def _close_target(self, target: Target) -> None:
+        written = await target.close()
+        if written is not None:
+            self._display.show_notice(written)
+
+    # -- what comes in: the event loop's thread, unless it says otherwise
+
+    def _put_frame(self, frame: av.VideoFrame, arrived_at: float | None = None) -> None:
+        if self._keeper is not None:
+            self._keeper.put_frame(frame, arrived_at)
+
+    def _on_frame(self, frame: SentFrame) -> None:
+        if frame.state is not FrameState.TRANSITION:
+            self._has_face = frame.state is FrameState.ANIMATED
+        if self._compositor is not None:
+            self._compositor.put(frame)
+
+    def _on_source_notice(self, notice: str | None) -> None:
+        """Keep what is wrong with the source for the status line. Called on any thread."""
+        self._call(self._set_source_notice, notice)
+
+    def _set_source_notice(self, notice: str | None) -> None:
+        if notice is None and self._source_notice is not None:
+            self._display.show_notice("The source is back.")
+        elif notice is not None and notice != self._source_notice:
+            self._display.show_notice(notice)
+        self._source_notice = notice
+
+    # -- what targets report, on any thread: see `TargetEvents`
+
+    def on_delivered(self, target: Target, frame: SentFrame, now: float) -> None:
+        """Count a frame that was delivered; of several targets, the first one counts."""
+        compositor = self._compositor
+        if compositor is not None and compositor.targets[:1] == (target,):
+            self._call(self._count, frame.captured_at, now)
+
+    def on_target_end(self, target: Target, problem: str | None) -> None:
+        """Go on without the target; end the run if it was the last."""
+        self._call(self._remove_target, target, problem)
+
+    def on_notice(self, notice: str) -> None:
+        """Show a sentence."""
+        self._call(self._display.show_notice, notice)
+
+    def on_key(self, key: str) -> None:
+        """Act on a key that was pressed in a window."""
+        self._call(self.press_key, key)
+
+    def _call(self, function: Callable[..., None], *args: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(function, *args)
+
+    def _count(self, captured_at: float | None, now: float) -> None:
+        self._fps.count(now)
+        if captured_at is not None:
+            self._delays.add({"send": now - captured_at}, now)  # its parts are not told apart here
+
+    def _remove_target(self, target: Target, problem: str | None) -> None:
+        compositor = self._compositor
+        if compositor is None or target not in compositor.targets:
+            return
+        compositor.targets = tuple(other for other in compositor.targets if other is not target)
+        if compositor.targets:
+            if problem is not None:
+                self._display.show_notice(problem)
+            return
+        if problem is not None:
+            self._failure = TargetError(problem)
+        self.stop()
+
+    def _fail_from_thread(self, error: Exception) -> None:
+        self._call(self._fail, error)
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self.stop()
+
+    # -- keys
+
+    def press_key(self, key: str) -> None:
+        """Act on a key; other keys than those of `KEYS` do nothing."""
+        key, keeper = key.lower(), self._keeper
+        if key == "q":
+            self.stop()
+        elif key == "m" and self._compositor is not None:
+            self._compositor.mirror = not self._compositor.mirror
+        elif keeper is not None:
+            actions = {"p": keeper.toggle_pause, "r": keeper.reset, "n": self._show_next}
+            if key in actions:
+                task = self._loop.create_task(self._act(actions[key]()))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _act(self, action: Coroutine[None, None, None]) -> None:
+        async with self._actions:
+            try:
+                await action
+            except PersonaLiveError as error:
+                self._display.show_notice(str(error))
+
+    async def _show_next(self) -> None:
+        assert self._keeper is not None
+        assert self._compositor is not None
+        if len(self._portraits) == 1:
+            self._display.show_notice("There is one portrait only: name more to change between them.")
+            return
+        self._compositor.hold()
+        try:
+            await self._keeper.show_next()
+        finally:
+            self._compositor.resume(self._canvases[self._keeper.shown])
+
+    # -- figures
+
+    def figures(self) -> LiveFigures:
+        """Return how the run goes now, once it has a session."""
+        keeper = self._keeper
+        return LiveFigures(
+            fps=self._fps.per_second(time.monotonic()),
+            delay=self._delays.quantile(0.5),
+            has_face=self._has_face,
+            paused=keeper is not None and keeper.paused,
+            mirrored=self._compositor is not None and self._compositor.mirror,
+            portrait=self._portraits[0 if keeper is None else keeper.shown].path.name,
+            source_notice=self._source_notice,
+        )
+
+    async def _show_figures(self) -> None:
+        while True:
+            self._display.show_figures(self.figures())
+            await asyncio.sleep(_FIGURES_INTERVAL_S)
+
+
+def _make_still(portrait: LivePortrait) -> SentFrame:
+    """Return the portrait as a frame, for targets to show before the first one is animated."""
+    image = portrait.crop.image
+    return SentFrame(image, np.empty((0, 0), np.uint8), 0.0, FrameState.WAITING, time.monotonic())
+
+
+def _describe_origin(provenance: Provenance, portraits: Sequence[LivePortrait]) -> Provenance:
+    """Record the other portraits that may be shown, too."""
+    if len(portraits) == 1:
+        return provenance
+    others = " ".join(portrait.sha256 for portrait in portraits[1:])
+    return replace(provenance, extra={"other_references_sha256": others})

@@ -1,0 +1,1 @@
+"""Where the picture goes: a virtual camera, a window, a file, a WHIP server."""
