@@ -146,7 +146,7 @@ export class WebSocketCall {
       sleep(OPENING_MS),
     ]);
     if (this.#over) return;
-    if (opened !== true) throw new ApiError(say.webSocketBlocked, 0);
+    if (opened !== true) throw new ApiError(say.webSocketBlocked, 502); // 0 would say that the server does not answer
     socket.onclose = () => this.#lose();
     for (const text of this.#unsent.splice(0)) socket.send(text);
     this.#listen();
