@@ -143,7 +143,12 @@ def test_training_mode_changes_nothing(crops: Tensor) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_comes_near(small: MotionEncoder, crops: Tensor, dtype: torch.dtype) -> None:
+def test_half_precision_comes_near(
+    small: MotionEncoder, crops: Tensor, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # oneDNN of PyTorch 2.13 is wrong by 120 % on CPUs with AMX: bfloat16 patches of 16 channels, which no released
+    # network has.
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
     tokens = make_small().to(dtype)(crops.to(dtype))
     assert tokens.dtype == dtype
     assert relative_errors(tokens.float(), small(crops)).max() < 0.05
