@@ -75,7 +75,7 @@ def test_errors_are_one_sentence(
 def test_ctrl_c_leaves_nothing(
     personalive: Call, test_weights: Path, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(jobs, "extract_from_source", interrupted)

@@ -45,6 +45,7 @@ class WebSocketClient:
         self.messages: list[dict[str, Any]] = []
         self.acknowledged: list[int] = []
         self.keyframe_requests = 0
+        self.last_sent = -1
         self._socket: ClientConnection | None = None
         self._encoder, self._decoder = VideoEncoder(codec), VideoDecoder(codec)
         self._scene = numbers()
@@ -85,6 +86,7 @@ class WebSocketClient:
         timestamp = time.monotonic_ns() // 1000
         frame = self._encoder.encode(planes, timestamp, 1_000_000, keyframe=keyframe)
         assert frame is not None
+        self.last_sent = timestamp
         return MediaMessage(MediaKind.VIDEO, timestamp, frame.data, frame.is_keyframe).pack()
 
     async def stream(self, frames: int, fps: float = 30.0, first: int = 0) -> None:
