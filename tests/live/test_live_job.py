@@ -25,6 +25,9 @@ def test_a_portrait_is_all_that_is_needed() -> None:
         {"canvas": (32, 32)},
         {"fps": 0.0},
         {"rotate": 45},
+        {"face": "the tall one"},
+        {"face": 2, "face_box": "0,0,64,64"},
+        {"face_box": "0,0,64,64", "portraits": (Path("one.png"), Path("another.png"))},
     ],
 )
 def test_jobs_that_make_no_sense_are_refused(changes: dict[str, Any]) -> None:

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from personalive.errors import NoFaceError
+from personalive.errors import FaceChoiceError, NoFaceError
 from personalive.live.live_job import LiveJob
 from personalive.live.portraits import read_portraits
 from personalive.media import Image
 from personalive.pipelines.base import LoadParameters
+from tests.server.parts import two_faces
 
 
 def test_all_portraits_are_cut_to_the_size_that_the_first_decides(
@@ -46,3 +48,15 @@ def test_a_picture_without_a_face_is_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(path), np.full((200, 200, 3), 128, np.uint8))
     with pytest.raises(NoFaceError, match=r"grey\.png"):
         read_portraits(LiveJob(portraits=(path,)), {}, LoadParameters())
+
+
+def test_one_of_several_faces_is_chosen(tmp_path: Path) -> None:
+    path = tmp_path / "two.png"
+    cv2.imwrite(str(path), two_faces()[:, :, ::-1])
+    job = LiveJob(portraits=(path,), size=256)
+    with pytest.raises(FaceChoiceError):
+        read_portraits(job, {}, LoadParameters())
+    (left,), _ = read_portraits(replace(job, face="left"), {}, LoadParameters())
+    (right,), _ = read_portraits(replace(job, face="2"), {}, LoadParameters())
+    assert left.crop.face_box is not None
+    assert left.crop.box != right.crop.box

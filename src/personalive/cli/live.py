@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli.error_handling import EXIT_TERMINATED
+from personalive.cli.faces import DriverFaceOption, FaceBoxOption, FaceOption
+from personalive.cli.presets import PresetOption
 from personalive.cli.rotation import DrivingRotation, ReferenceRotation, RotateOption
 from personalive.cli.serve import require_server_packages
 from personalive.cli.set_options import parse_settings
@@ -25,6 +27,8 @@ personalive live portrait.jpg
 personalive live portrait.jpg --from 1 --to camera --to window
 
 personalive live me.jpg friend.jpg --background blur --mirror
+
+personalive live group.jpg --face 2 --preset calm
 
 personalive live portrait.jpg --from talking.mp4 --to out.mp4
 
@@ -116,6 +120,10 @@ def live(
     mirror: _Mirror = False,
     rotate: DrivingRotation = RotateOption.AUTO,
     rotate_reference: ReferenceRotation = RotateOption.AUTO,
+    face: FaceOption = "auto",
+    face_box: FaceBoxOption = None,
+    driver_face: DriverFaceOption = None,
+    preset: PresetOption = None,
     motion: _Motion = None,
     expression: _Expression = None,
     pose: _Pose = None,
@@ -135,7 +143,14 @@ def live(
     require_server_packages("live", "`personalive live`")
     from personalive.live.live_job import LiveJob, parse_canvas
 
-    named = {"motion": motion, "expression": expression, "pose": pose, "weights": weights}
+    named = {
+        "preset": preset,
+        "driver_face": driver_face,
+        "motion": motion,
+        "expression": expression,
+        "pose": pose,
+        "weights": weights,
+    }
     job = LiveJob(
         portraits=tuple(portraits or ()),
         source=source,
@@ -148,6 +163,8 @@ def live(
         mirror=mirror,
         rotate=rotate.rotation,
         rotate_reference=rotate_reference.rotation,
+        face=face,
+        face_box=face_box,
         fps=fps,
         watermark=watermark,
         seed=seed,

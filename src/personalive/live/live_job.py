@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from personalive.errors import InputError
+from personalive.face.choice import FaceChoice, parse_reference_face
 from personalive.face.crop import ImageSize
+from personalive.face.face import Box
 from personalive.live.canvas import CANVAS_SIZE
 from personalive.media import exact_rate
 from personalive.media.rotation import Rotation, check_rotation
@@ -32,6 +34,10 @@ class LiveJob:
     mirror: bool = False
     rotate: Rotation = "auto"
     rotate_reference: Rotation = "auto"
+    face: str | int = "auto"
+    """Which of a portrait's faces is animated, of every portrait; as of `AnimateJob`."""
+    face_box: str | None = None
+    """Where the one portrait's face is, "x,y,width,height" in pixels of the picture."""
     fps: float = 30.0
     """Rate of files, and the one that virtual cameras are told."""
     watermark: bool = False
@@ -39,6 +45,16 @@ class LiveJob:
     seed: int = 42
     parameters: Mapping[str, object] = field(default_factory=dict)
     """Run and load parameters of the pipeline by name; those not given keep their defaults."""
+
+    @property
+    def face_choice(self) -> FaceChoice:
+        """Which of a portrait's faces is animated. Raises `InputError` where `face` is not valid."""
+        return parse_reference_face(self.face, self.face_box)[0]
+
+    @property
+    def portrait_face_box(self) -> Box | None:
+        """Where the portrait's face is, if that was given. Raises `InputError` where `face_box` is not valid."""
+        return parse_reference_face(self.face, self.face_box)[1]
 
     def check(self) -> None:
         """Raise `InputError` for invalid numbers and combinations, before anything is opened."""
@@ -53,6 +69,9 @@ class LiveJob:
             raise InputError(
                 f"The canvas must have even sides from {_SIDES.start} to {_SIDES.stop - 1}, not {width}×{height}."
             )
+        if self.face_box is not None and len(self.portraits) > 1:
+            raise InputError("A face box is of one picture: name one portrait, or leave --face-box out.")
+        parse_reference_face(self.face, self.face_box)
         exact_rate(self.fps)
         check_rotation(self.rotate)
         check_rotation(self.rotate_reference, "reference's rotation")

@@ -80,7 +80,8 @@ class PipelineHost:
         pipeline = self._worker.pipeline
         if pipeline is None:
             raise PipelineUnavailableError("The pipeline is being loaded: try again in a moment.")
-        return pipeline.fuse(portrait.crop.image)
+        image, box = portrait.crop.image, portrait.crop.face_box
+        return pipeline.fuse(image) if box is None else pipeline.fuse(image, face_box=box)
 
     async def open_session(self, portrait: LivePortrait, values: Mapping[str, object]) -> ServerSession:
         """Open the session with these run parameters. Raises `PersonaLiveError`."""

@@ -40,7 +40,9 @@ def read_portraits(
     size: ImageSize | None = None
     portraits = []
     for path in job.portraits:
-        image = read_reference(path, job.rotate_reference)
+        image = read_reference(
+            path, job.rotate_reference, choice=job.face_choice, face_box=job.portrait_face_box
+        )
         size = size or resolve_frame_size(job, given, checked, image.size)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
