@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 from personalive.errors import InputError
+from personalive.face.choice import parse_face_choice
+from personalive.face.face import Box
 from personalive.jobs.motion import iter_motion_frames
 from personalive.jobs.reference_image import crop_to_face, detect_reference, fit_whole_image
 from personalive.jobs.session_runner import prefetch_frames, run_session
@@ -49,10 +51,12 @@ _logger = logging.getLogger(__name__)
 class PortraitReference:
     """A portrait as a pipeline of that size takes it, uint8 RGB (height, width, 3).
 
+    `face_box` is where its face is, in pixels, where somebody has chosen it.
     It holds no tensor of the pipeline, which ComfyUI may unload: a loaded pipeline remembers what it has fused.
     """
 
     image: Image
+    face_box: Box | None = None
 
     def fuse(self, managed: ManagedPipeline, pipeline: Pipeline[Any, Any]) -> Any:
         """Return the fused reference. Raises `InputError` for a pipeline of another size."""
@@ -63,7 +67,9 @@ class PortraitReference:
                 f"The reference was made for frames of {width}×{height} and this pipeline makes {size.width}×"
                 f"{size.height}: connect the same pipeline to Fuse Reference."
             )
-        return pipeline.fuse(self.image)
+        if self.face_box is None:
+            return pipeline.fuse(self.image)
+        return pipeline.fuse(self.image, face_box=self.face_box)
 
 
 def make_loader(pipeline: AnyPipeline) -> type:
@@ -125,11 +131,13 @@ class FuseReference:
         crop = (
             "Cut the picture to head and shoulders; otherwise take as much of it as the frames' shape allows."
         )
+        face = "Which of several faces: left, right, largest, its number from the left, or x,y in pixels."
         return {
             "required": {
                 "pipeline": (PIPELINE,),
                 "image": ("IMAGE", {"tooltip": "The portrait; of several pictures the first is taken."}),
                 "crop": ("BOOLEAN", {"default": True, "tooltip": crop}),
+                "face": ("STRING", {"default": "auto", "tooltip": face}),
             },
             "optional": {
                 "mask": (
@@ -140,15 +148,23 @@ class FuseReference:
         }
 
     def fuse(
-        self, pipeline: ManagedPipeline, image: torch.Tensor, crop: bool, mask: torch.Tensor | None = None
+        self,
+        pipeline: ManagedPipeline,
+        image: torch.Tensor,
+        crop: bool,
+        face: str = "auto",
+        mask: torch.Tensor | None = None,
     ) -> tuple[PortraitReference, torch.Tensor]:
-        """Run the node. Raises `NoFaceError` for a picture without a face."""
-        portrait = detect_reference(to_portrait(image, mask))
+        """Run the node.
+
+        Raises `NoFaceError` for a picture without a face, `FaceChoiceError` where one of several must be chosen.
+        """
+        portrait = detect_reference(to_portrait(image, mask), choice=parse_face_choice(face))
         size = (pipeline.parameters.width, pipeline.parameters.height)
         cut = crop_to_face(portrait, size) if crop else fit_whole_image(portrait, size)
         for sentence in (*portrait.notes, *cut.warnings):
             _logger.warning("%s", sentence)
-        reference = PortraitReference(cut.image)
+        reference = PortraitReference(cut.image, cut.face_box)
         with plain_tensors():
             fused = reference.fuse(pipeline, pipeline.load())
         shown = FrameCollector(1, *fused.image.shape[:2])

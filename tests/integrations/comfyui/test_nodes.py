@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 import torch
 
-from personalive.errors import InputError, NoFaceError
+from personalive.errors import FaceChoiceError, InputError, NoFaceError
 from personalive.jobs.session_runner import run_session
 from personalive.media import VideoFrame
 from personalive.pipelines import registry
 from tests.integrations.comfyui.conftest import FOLDER, FRAMES, progress_hook
+from tests.server.parts import two_faces
 
 WORKFLOWS = sorted((FOLDER / "workflows").glob("*.json"))
 
 
 def fuse(comfy: Any, pipeline: Any, portrait: torch.Tensor) -> Any:
-    return comfy.execute_node("PersonaLiveFuseReference", pipeline=pipeline, image=portrait, crop=True)
+    return comfy.execute_node(
+        "PersonaLiveFuseReference", pipeline=pipeline, image=portrait, crop=True, face="auto"
+    )
 
 
 def run(comfy: Any, name: str, **inputs: Any) -> Any:
@@ -34,6 +37,16 @@ def test_every_pipeline_has_a_loader_and_parameters(comfy: Any) -> None:
         assert set(inputs) == set(pipeline.load_parameters.model_fields) - {"seed", "batch_sessions"}
         inputs = comfy.get_node_info(f"PersonaLiveParameters_{name}")["input_types"]["required"]
         assert list(inputs) == list(pipeline.run_parameters.model_fields)
+
+
+def test_one_of_several_faces_is_chosen(comfy: Any, preview: Any) -> None:
+    image = torch.from_numpy(two_faces().astype(np.float32) / 255)[None]
+    given = {"pipeline": preview, "image": image, "crop": True}
+    with pytest.raises(FaceChoiceError):
+        run(comfy, "PersonaLiveFuseReference", **given, face="auto")
+    left, right = (run(comfy, "PersonaLiveFuseReference", **given, face=face) for face in ("left", "2"))
+    assert left[0].face_box is not None
+    assert not torch.equal(left[1], right[1])
 
 
 def test_a_clip_gives_the_pipelines_own_frames(

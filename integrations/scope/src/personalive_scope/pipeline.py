@@ -12,6 +12,7 @@ from scope.core.pipelines.interface import Pipeline as ScopePipeline
 from scope.core.pipelines.interface import Requirements
 
 from personalive.errors import InputError, PersonaLiveError
+from personalive.face.choice import parse_face_choice
 from personalive.jobs.reference_image import crop_to_face, read_reference
 from personalive.pipelines.base import AnimatedChunk, FrameChunk, FrameState, Reference, Session
 from personalive.pipelines.parameters import build_parameters
@@ -20,6 +21,8 @@ from personalive_scope.config import REFERENCE_FIELD, SEED_FIELD, load_fields, m
 from personalive_scope.frames import Clock, to_images, to_video
 
 _logger = logging.getLogger(__name__)
+_LARGEST_FACE = parse_face_choice("largest")
+"""Of several faces in a portrait: Scope has no input in which to choose one."""
 
 
 class AnimatingPipeline(ScopePipeline):
@@ -113,10 +116,10 @@ class AnimatingPipeline(ScopePipeline):
 
     def _fuse(self, path: str) -> Reference:
         size = (self._pipeline.parameters.width, self._pipeline.parameters.height)
-        portrait = crop_to_face(read_reference(Path(path)), size)
+        portrait = crop_to_face(read_reference(Path(path), choice=_LARGEST_FACE), size)
         for sentence in portrait.warnings:
             _logger.warning("%s", sentence)
-        return self._pipeline.fuse(portrait.image)
+        return self._pipeline.fuse(portrait.image, face_box=portrait.face_box)
 
     def _update(self, session: Session[Any], values: dict[str, Any]) -> None:
         model = self.source_pipeline.run_parameters
