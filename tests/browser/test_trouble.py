@@ -75,7 +75,7 @@ def test_files_that_are_no_pictures_and_no_videos(visit: Visit, tmp_path: Path, 
     for name, sentence in said.items():
         upload(visit, tmp_path / name)
         problem = visit.page.locator("#portrait-problem")
-        expect(problem).to_contain_text(sentence)
+        expect(problem).to_contain_text(sentence, timeout=20_000)
     visit.page.set_input_files("#video-file", tmp_path / "notes.txt")
     expect(visit.page.locator("#driver-problem")).to_contain_text("notes.txt is not a video")
     shoot(visit, "wrong-file")
