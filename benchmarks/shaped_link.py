@@ -23,7 +23,7 @@ class _Direction:
         self._free_at = 0.0
 
     def schedule(self, size: int, now: float) -> float:
-        """Return when so many bytes, given to it now, have arrived."""
+        """Return the time at which bytes that are given to it now have arrived."""
         self._free_at = max(now, self._free_at) + 8 * size / self._rate
         return self._free_at + self._delay_s
 

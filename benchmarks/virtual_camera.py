@@ -117,7 +117,7 @@ class Outcome:
         return float(np.quantile([delay for _, delay in self.delays], share))
 
     def medians(self, windows: int) -> list[float]:
-        """Medians of so many equal parts of the run."""
+        """Return the medians of equal parts of the run."""
         parts = np.array_split(np.array([delay for _, delay in self.delays]), windows)
         return [float(np.median(part)) for part in parts]
 
@@ -128,7 +128,7 @@ class Outcome:
 
 
 async def measure(job: LiveJob, seconds: float) -> Outcome:
-    """Run the job for so many seconds after the warm-up."""
+    """Run the job, for `seconds` after the warm-up."""
     display = Quiet()
     run = MeasuredRun(job, display)
     run.deliveries = []

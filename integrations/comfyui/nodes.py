@@ -20,6 +20,7 @@ from personalive.media import Image, VideoFrame
 from personalive.pipelines import registry
 from personalive.pipelines.base import Pipeline, RunParameters, Session
 from personalive.pipelines.diffusion.pipeline import PersonaLivePipeline
+from personalive.pipelines.fusing import fuse_reference
 from personalive.pipelines.parameters import build_parameters
 from personalive.pipelines.registry import AnyPipeline
 
@@ -67,9 +68,7 @@ class PortraitReference:
                 f"The reference was made for frames of {width}×{height} and this pipeline makes {size.width}×"
                 f"{size.height}: connect the same pipeline to Fuse Reference."
             )
-        if self.face_box is None:
-            return pipeline.fuse(self.image)
-        return pipeline.fuse(self.image, face_box=self.face_box)
+        return fuse_reference(pipeline, self.image, self.face_box)
 
 
 def make_loader(pipeline: AnyPipeline) -> type:

@@ -76,24 +76,18 @@ def test_the_faces_are_shown(personalive: Call, two: Path, clip: Path, tmp_path:
     assert personalive("animate", str(two), str(clip), "--show-faces", str(shown)).code == 2
 
 
+def preview(portrait: Path, clip: Path, out: Path) -> list[str]:
+    """The command that animates by the preview, at 256×256."""
+    return ["animate", str(portrait), str(clip), "-o", str(out), "--pipeline", "preview", "--size", "256"]
+
+
 def test_the_chosen_person_is_followed(
     personalive: Call, portrait_file: Path, duo: Path, tmp_path: Path
 ) -> None:
     moved = {}
     for choice in ("left", "right"):
         out = tmp_path / f"{choice}.mp4"
-        asked = [
-            "animate",
-            str(portrait_file),
-            str(duo),
-            "-o",
-            str(out),
-            "--pipeline",
-            "preview",
-            "--size",
-            "256",
-        ]
-        assert personalive(*asked, "--driver-face", choice).code == 0
+        assert personalive(*preview(portrait_file, duo, out), "--driver-face", choice).code == 0
         moved[choice] = motion_in(out)
     assert moved["right"] > 3 * moved["left"]
     refused = personalive(
@@ -107,18 +101,9 @@ def test_presets_by_name(personalive: Call, portrait_file: Path, duo: Path, tmp_
     moved = {}
     for preset in ("head-only", "expression-only"):
         out = tmp_path / f"{preset}.mp4"
-        asked = [
-            "animate",
-            str(portrait_file),
-            str(duo),
-            "-o",
-            str(out),
-            "--pipeline",
-            "preview",
-            "--size",
-            "256",
-        ]
-        assert personalive(*asked, "--driver-face", "2", "--preset", preset).code == 0
+        assert (
+            personalive(*preview(portrait_file, duo, out), "--driver-face", "2", "--preset", preset).code == 0
+        )
         moved[preset] = motion_in(out)
     assert moved["head-only"] > 2 * moved["expression-only"]
     refused = personalive(

@@ -10,9 +10,20 @@ import typer
 
 from personalive.cli.error_handling import EXIT_INTERRUPTED
 from personalive.cli.faces import DriverFaceOption, FaceBoxOption, FaceOption, ShowFacesOption
+from personalive.cli.pipeline_options import (
+    CropOption,
+    ExpressionOption,
+    MotionOption,
+    PipelineOption,
+    PoseOption,
+    SeedOption,
+    SetOption,
+    SizeOption,
+    WeightsOption,
+    merge_parameters,
+)
 from personalive.cli.presets import PresetOption
 from personalive.cli.rotation import DrivingRotation, ReferenceRotation, RotateOption
-from personalive.cli.set_options import parse_settings
 
 if TYPE_CHECKING:
     from personalive.jobs import AnimateJob
@@ -44,27 +55,12 @@ _Output = Annotated[
     Path | None,
     typer.Option("--output", "-o", help="Where to write. Default: both names and .mp4, in this folder."),
 ]
-_Pipeline = Annotated[
-    str, typer.Option(help="auto, preview, personalive, or another that `personalive pipelines` lists.")
-]
-_Weights = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Weights of the diffusion pipeline. Default: the downloaded ones."),
-]
-_Size = Annotated[int, typer.Option(help="Side of the animated frame: 256 to 1024, a multiple of 64.")]
-_Crop = Annotated[bool, typer.Option("--crop/--no-crop", help="Crop the portrait to head and shoulders.")]
 _PasteBack = Annotated[
     bool, typer.Option("--paste-back", help="Put the animated crop back into the whole portrait.")
 ]
 _SideBySide = Annotated[
     bool, typer.Option("--side-by-side", help="Show reference, driving and result next to each other.")
 ]
-_Motion = Annotated[
-    str | None,
-    typer.Option(help="relative: changes since the first frame. absolute: pose and expression themselves."),
-]
-_Expression = Annotated[float | None, typer.Option(help="Strength of the expression; 1 is unchanged.")]
-_Pose = Annotated[float | None, typer.Option(help="Strength of the head's rotation; 1 is unchanged.")]
 _Start = Annotated[float, typer.Option(help="Start this many seconds into the driving clip.")]
 _EndAt = Annotated[float | None, typer.Option(help="End this many seconds into the driving clip.")]
 _MaxFrames = Annotated[int | None, typer.Option(help="Write at most this many frames.")]
@@ -72,11 +68,6 @@ _Fps = Annotated[
     float | None, typer.Option(help="Frames per second of the output. Default: the driving clip's.")
 ]
 _Audio = Annotated[bool, typer.Option("--audio/--no-audio", help="Copy the driving clip's sound.")]
-_Seed = Annotated[int, typer.Option(help="Seed of the pipeline's random numbers.")]
-_Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter of the pipeline; may be repeated."),
-]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", "-y", help="Replace the output if it exists.")]
 _Resume = Annotated[
     bool,
@@ -90,10 +81,10 @@ def animate(
     reference: _Reference,
     driving: _Driving,
     output: _Output = None,
-    pipeline: _Pipeline = "auto",
-    weights: _Weights = None,
-    size: _Size = 512,
-    crop: _Crop = True,
+    pipeline: PipelineOption = "auto",
+    weights: WeightsOption = None,
+    size: SizeOption = 512,
+    crop: CropOption = True,
     paste_back: _PasteBack = False,
     side_by_side: _SideBySide = False,
     rotate: DrivingRotation = RotateOption.AUTO,
@@ -103,16 +94,16 @@ def animate(
     driver_face: DriverFaceOption = None,
     show_faces: ShowFacesOption = None,
     preset: PresetOption = None,
-    motion: _Motion = None,
-    expression: _Expression = None,
-    pose: _Pose = None,
+    motion: MotionOption = None,
+    expression: ExpressionOption = None,
+    pose: PoseOption = None,
     start: _Start = 0.0,
     end: _EndAt = None,
     max_frames: _MaxFrames = None,
     fps: _Fps = None,
     audio: _Audio = True,
-    seed: _Seed = 42,
-    settings: _Settings = None,
+    seed: SeedOption = 42,
+    settings: SetOption = None,
     overwrite: _Overwrite = False,
     resume: _Resume = False,
     quiet: _Quiet = False,
@@ -125,14 +116,6 @@ def animate(
     from personalive.jobs import AnimateJob
     from personalive.jobs.output import default_output
 
-    named = {
-        "preset": preset,
-        "motion": motion,
-        "expression": expression,
-        "pose": pose,
-        "driver_face": driver_face,
-        "weights": weights,
-    }
     job = AnimateJob(
         reference=reference,
         driving=driving,
@@ -154,8 +137,15 @@ def animate(
         seed=seed,
         overwrite=overwrite,
         resume=resume,
-        parameters={name: value for name, value in named.items() if value is not None}
-        | parse_settings(settings),
+        parameters=merge_parameters(
+            settings,
+            preset=preset,
+            motion=motion,
+            expression=expression,
+            pose=pose,
+            driver_face=driver_face,
+            weights=weights,
+        ),
     )
     if show_faces is None:
         _run(job, quiet)

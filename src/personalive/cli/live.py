@@ -12,10 +12,21 @@ import typer
 
 from personalive.cli.error_handling import EXIT_TERMINATED
 from personalive.cli.faces import DriverFaceOption, FaceBoxOption, FaceOption
+from personalive.cli.pipeline_options import (
+    CropOption,
+    ExpressionOption,
+    MotionOption,
+    PipelineOption,
+    PoseOption,
+    SeedOption,
+    SetOption,
+    SizeOption,
+    WeightsOption,
+    merge_parameters,
+)
 from personalive.cli.presets import PresetOption
 from personalive.cli.rotation import DrivingRotation, ReferenceRotation, RotateOption
 from personalive.cli.serve import require_server_packages
-from personalive.cli.set_options import parse_settings
 
 if TYPE_CHECKING:
     from personalive.live.live_job import LiveJob
@@ -65,15 +76,6 @@ _Targets = Annotated[
     ),
 ]
 _ListDevices = Annotated[bool, typer.Option("--list-devices", help="List the cameras and exit.")]
-_Pipeline = Annotated[
-    str, typer.Option(help="auto, preview, personalive, or another that `personalive pipelines` lists.")
-]
-_Weights = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", help="Weights of the diffusion pipeline. Default: the downloaded ones."),
-]
-_Size = Annotated[int, typer.Option(help="Side of the animated frame: 256 to 1024, a multiple of 64.")]
-_Crop = Annotated[bool, typer.Option("--crop/--no-crop", help="Crop the portrait to head and shoulders.")]
 _Canvas = Annotated[str, typer.Option(metavar="WxH", help="Size of the picture that goes out.")]
 _Square = Annotated[
     bool, typer.Option("--square", help="Send the animated frame alone, without a canvas around it.")
@@ -86,20 +88,9 @@ _Background = Annotated[
     ),
 ]
 _Mirror = Annotated[bool, typer.Option("--mirror", help="Mirror the picture that goes out.")]
-_Motion = Annotated[
-    str | None,
-    typer.Option(help="relative: changes since the first frame. absolute: pose and expression themselves."),
-]
-_Expression = Annotated[float | None, typer.Option(help="Strength of the expression; 1 is unchanged.")]
-_Pose = Annotated[float | None, typer.Option(help="Strength of the head's rotation; 1 is unchanged.")]
 _Fps = Annotated[float, typer.Option(help="Rate of a file, and the one that a virtual camera is told.")]
 _Watermark = Annotated[
     bool, typer.Option("--watermark", help='Write "AI generated" into a corner of every frame.')
-]
-_Seed = Annotated[int, typer.Option(help="Seed of the pipeline's random numbers.")]
-_Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter of the pipeline; may be repeated."),
 ]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", "-y", help="Replace a file that exists.")]
 
@@ -110,10 +101,10 @@ def live(
     source: _Source = "0",
     targets: _Targets = None,
     list_devices: _ListDevices = False,
-    pipeline: _Pipeline = "auto",
-    weights: _Weights = None,
-    size: _Size = 512,
-    crop: _Crop = True,
+    pipeline: PipelineOption = "auto",
+    weights: WeightsOption = None,
+    size: SizeOption = 512,
+    crop: CropOption = True,
     canvas: _Canvas = "1280x720",
     square: _Square = False,
     background: _Background = "extend",
@@ -124,13 +115,13 @@ def live(
     face_box: FaceBoxOption = None,
     driver_face: DriverFaceOption = None,
     preset: PresetOption = None,
-    motion: _Motion = None,
-    expression: _Expression = None,
-    pose: _Pose = None,
+    motion: MotionOption = None,
+    expression: ExpressionOption = None,
+    pose: PoseOption = None,
     fps: _Fps = 30.0,
     watermark: _Watermark = False,
-    seed: _Seed = 42,
-    settings: _Settings = None,
+    seed: SeedOption = 42,
+    settings: SetOption = None,
     overwrite: _Overwrite = False,
 ) -> None:
     """Animate a portrait with a camera, as a camera for video calls.
@@ -143,14 +134,6 @@ def live(
     require_server_packages("live", "`personalive live`")
     from personalive.live.live_job import LiveJob, parse_canvas
 
-    named = {
-        "preset": preset,
-        "driver_face": driver_face,
-        "motion": motion,
-        "expression": expression,
-        "pose": pose,
-        "weights": weights,
-    }
     job = LiveJob(
         portraits=tuple(portraits or ()),
         source=source,
@@ -169,8 +152,15 @@ def live(
         watermark=watermark,
         seed=seed,
         overwrite=overwrite,
-        parameters={name: value for name, value in named.items() if value is not None}
-        | parse_settings(settings),
+        parameters=merge_parameters(
+            settings,
+            preset=preset,
+            driver_face=driver_face,
+            motion=motion,
+            expression=expression,
+            pose=pose,
+            weights=weights,
+        ),
     )
     job.check()
     if asyncio.run(_run(job)):

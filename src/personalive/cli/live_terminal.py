@@ -9,11 +9,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import FrameType, TracebackType
-from typing import Self
+from types import FrameType
+
+from typing_extensions import override
 
 from personalive.cli import console
 from personalive.cli.text_layout import terminal_width
+from personalive.closing import Closing
 from personalive.live.live_display import LiveFigures
 from personalive.live.live_run import KEYS
 
@@ -36,7 +38,7 @@ def format_figures(figures: LiveFigures) -> str:
     return line if figures.source_notice is None else f"{line} · {figures.source_notice}"
 
 
-class StatusLine:
+class StatusLine(Closing):
     """Shows figures on one line of a terminal, which is rewritten; elsewhere as a line now and then."""
 
     def __init__(self) -> None:
@@ -64,24 +66,15 @@ class StatusLine:
 
     def show_notice(self, notice: str) -> None:
         """Print a sentence above the line of figures."""
-        self._clear()
+        self.close()
         console.print_status(notice)
 
-    def _clear(self) -> None:
+    @override
+    def close(self) -> None:
+        """Clear the line of figures."""
         if self._drawn:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
             self._drawn = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._clear()
 
 
 @dataclass(slots=True)

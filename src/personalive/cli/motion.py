@@ -9,9 +9,15 @@ import typer
 
 from personalive.cli import console
 from personalive.cli.faces import DriverFaceOption, FaceBoxOption, FaceOption
+from personalive.cli.pipeline_options import (
+    CropOption,
+    SeedOption,
+    SetOption,
+    SizeOption,
+    merge_parameters,
+)
 from personalive.cli.presets import PresetOption
 from personalive.cli.rotation import DrivingRotation, ReferenceRotation, RotateOption
-from personalive.cli.set_options import parse_settings
 
 if TYPE_CHECKING:
     from personalive.pipelines.diffusion.motion.driving_motion import DrivingMotion
@@ -43,11 +49,6 @@ The result is the same as that of `personalive animate` with the clip itself, wi
 _Weights = Annotated[
     Path | None, typer.Option(metavar="DIR", help="The weights. Default: the downloaded ones.")
 ]
-_Size = Annotated[int, typer.Option(help="Side of the animated frame: 256 to 1024, a multiple of 64.")]
-_Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="NAME=VALUE", help="Any other parameter of the pipeline; may be repeated."),
-]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", "-y", help="Replace the output if it exists.")]
 _Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print warnings and errors only.")]
 
@@ -65,8 +66,8 @@ def extract(
     end: Annotated[float | None, typer.Option(help="End this many seconds into the clip.")] = None,
     rotate: DrivingRotation = RotateOption.AUTO,
     driver_face: DriverFaceOption = None,
-    size: _Size = 512,
-    settings: _Settings = None,
+    size: SizeOption = 512,
+    settings: SetOption = None,
     overwrite: _Overwrite = False,
     quiet: _Quiet = False,
 ) -> None:
@@ -84,7 +85,7 @@ def extract(
         rotate=rotate.rotation,
         driver_face=driver_face or "auto",
         overwrite=overwrite,
-        parameters=_build_parameters(weights, settings),
+        parameters=merge_parameters(settings, weights=weights),
     )
     with show_progress(quiet=quiet) as progress:
         motion = extract_motion(job, progress)
@@ -107,16 +108,14 @@ def drive(
         typer.Option("--output", "-o", help="Where to write. Default: both names and .mp4, in this folder."),
     ] = None,
     weights: _Weights = None,
-    size: _Size = 512,
-    crop: Annotated[
-        bool, typer.Option("--crop/--no-crop", help="Crop the portrait to head and shoulders.")
-    ] = True,
+    size: SizeOption = 512,
+    crop: CropOption = True,
     rotate_reference: ReferenceRotation = RotateOption.AUTO,
     face: FaceOption = "auto",
     face_box: FaceBoxOption = None,
     preset: PresetOption = None,
-    seed: Annotated[int, typer.Option(help="Seed of the pipeline's random numbers.")] = 42,
-    settings: _Settings = None,
+    seed: SeedOption = 42,
+    settings: SetOption = None,
     overwrite: _Overwrite = False,
     quiet: _Quiet = False,
 ) -> None:
@@ -139,16 +138,11 @@ def drive(
         face_box=face_box,
         seed=seed,
         overwrite=overwrite,
-        parameters=({} if preset is None else {"preset": preset}) | _build_parameters(weights, settings),
+        parameters=merge_parameters(settings, preset=preset, weights=weights),
     )
     with show_progress(quiet=quiet) as progress:
         report = animate_motion(job, progress)
     console.print_report(report, quiet=quiet)
-
-
-def _build_parameters(weights: Path | None, settings: list[str] | None) -> dict[str, object]:
-    given: dict[str, object] = {} if weights is None else {"weights": weights}
-    return given | parse_settings(settings)
 
 
 def _print_motion(path: Path, motion: DrivingMotion) -> None:

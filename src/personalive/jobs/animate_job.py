@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from personalive.errors import InputError
-from personalive.face.choice import FaceChoice, parse_reference_face
-from personalive.face.face import Box
+from personalive.face.choice import parse_reference_face
 from personalive.media.rotation import Rotation, check_rotation
 from personalive.pipelines.base import FrameState
 
@@ -76,20 +75,9 @@ class AnimateJob:
     parameters: Mapping[str, object] = field(default_factory=dict)
     """Run and load parameters of the pipeline by name; those not given keep their defaults."""
 
-    @property
-    def face_choice(self) -> FaceChoice:
-        """Which of the reference's faces is animated. Raises `InputError` where `face` is not valid."""
-        return parse_reference_face(self.face, self.face_box)[0]
-
-    @property
-    def reference_face_box(self) -> Box | None:
-        """Where the reference's face is, if that was given. Raises `InputError` where `face_box` is not valid."""
-        return parse_reference_face(self.face, self.face_box)[1]
-
     def check(self) -> None:
         """Raise `InputError` for invalid numbers and combinations, before any file is touched."""
-        if not (256 <= self.size <= 1024 and self.size % 64 == 0):
-            raise InputError(f"The size must be a multiple of 64 from 256 to 1024, not {self.size}.")
+        check_size(self.size)
         if not math.isfinite(self.start) or self.start < 0:
             raise InputError(f"The start must be 0 seconds or later, not {self.start:g}.")
         if self.end is not None and not self.end > self.start:
@@ -108,6 +96,12 @@ class AnimateJob:
         for name, path in (("reference", self.reference), ("driving clip", self.driving)):
             if _is_same_file(path, self.output):
                 raise InputError(f"The output would overwrite the {name}, {path}: choose another name.")
+
+
+def check_size(size: int) -> None:
+    """Raise `InputError` for a `size` that no job may have."""
+    if not (256 <= size <= 1024 and size % 64 == 0):
+        raise InputError(f"The size must be a multiple of 64 from 256 to 1024, not {size}.")
 
 
 def _is_same_file(path: Path, other: Path) -> bool:

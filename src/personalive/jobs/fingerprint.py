@@ -8,6 +8,7 @@ from pathlib import Path
 
 import av
 
+from personalive.face.choice import parse_reference_face
 from personalive.jobs.job_context import JobContext
 from personalive.jobs.output import hash_file
 from personalive.media import Provenance
@@ -30,7 +31,7 @@ def compute_fingerprint(loaded: JobContext, mark: Provenance, segment_frames: in
         "crop": job.crop,
         "paste_back": job.paste_back,
         "side_by_side": job.side_by_side,
-        "face": str(job.face_choice),
+        "face": str(parse_reference_face(job.face, job.face_box)[0]),
         "face_box": job.face_box,
         "rotate": plan.rotation_degrees,
         "rotate_reference": plan.reference.rotation_degrees,

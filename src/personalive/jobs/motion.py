@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from personalive.errors import InputError
-from personalive.face.choice import FaceChoice, parse_face_choice
+from personalive.face.choice import FaceChoice, parse_face_choice, parse_reference_face
 from personalive.face.crop import ImageSize
 from personalive.jobs.animate_job import AnimateJob, ProgressCallback, Report, ignore_progress
 from personalive.jobs.background_io import BackgroundWriter
@@ -174,12 +174,8 @@ def animate_motion(job: AnimateMotionJob, progress: ProgressCallback | None = No
     base = build_parameters(PersonaLiveLoadParameters, {"seed": job.seed, **load})
     motion = _read_motion(job)
     tell("looking for the face", 0, None)
-    portrait = read_reference(
-        job.reference,
-        job.rotate_reference,
-        choice=animation.face_choice,
-        face_box=animation.reference_face_box,
-    )
+    face, face_box = parse_reference_face(job.face, job.face_box)
+    portrait = read_reference(job.reference, job.rotate_reference, choice=face, face_box=face_box)
     width, height = size = resolve_frame_size(animation, load, base, portrait.size)
     framing = crop_reference(animation, portrait, size)
     tell("loading", 0, None)

@@ -12,6 +12,7 @@ from personalive.closing import Closing
 from personalive.face.face import Box
 from personalive.media import Image
 from personalive.pipelines.base import LoadParameters, LoadProgressCallback, Pipeline, Reference
+from personalive.pipelines.fusing import fuse_reference
 from personalive.pipelines.registry import AnyPipeline
 
 _MAX_REFERENCES = 4
@@ -57,7 +58,7 @@ class PipelineCache(Closing):
         key = hashlib.sha256(repr((image.shape, face_box)).encode() + image.tobytes()).hexdigest()
 
         def make() -> Reference:
-            return pipeline.fuse(image) if face_box is None else pipeline.fuse(image, face_box=face_box)
+            return fuse_reference(pipeline, image, face_box)
 
         with self.call_lock:
             if pipeline is not self._pipeline:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from personalive.face.choice import parse_reference_face
 from personalive.face.crop import ImageSize
 from personalive.jobs.animate_job import AnimateJob
 from personalive.jobs.driving_clip import DrivingClip
@@ -70,9 +71,8 @@ def make_plan(job: AnimateJob, choice: registry.PipelineChoice, driver: DrivingC
         notes.append(f"{job.driving.name} is a still: its pose and expression are taken as they are.")
     checked = build_parameters(choice.pipeline.run_parameters, run)
     base = build_parameters(choice.pipeline.load_parameters, {"seed": job.seed, **load})
-    portrait = read_reference(
-        job.reference, job.rotate_reference, choice=job.face_choice, face_box=job.reference_face_box
-    )
+    face, face_box = parse_reference_face(job.face, job.face_box)
+    portrait = read_reference(job.reference, job.rotate_reference, choice=face, face_box=face_box)
     size = resolve_frame_size(job, load, base, portrait.size)
     framing = crop_reference(job, portrait, size)
     carried = job.audio and not is_single_image(job.output)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from personalive.errors import InputError
-from personalive.face.choice import FaceChoice, parse_reference_face
+from personalive.face.choice import parse_reference_face
 from personalive.face.crop import ImageSize
-from personalive.face.face import Box
+from personalive.jobs.animate_job import check_size
 from personalive.live.canvas import CANVAS_SIZE
 from personalive.media import exact_rate
 from personalive.media.rotation import Rotation, check_rotation
@@ -46,24 +46,13 @@ class LiveJob:
     parameters: Mapping[str, object] = field(default_factory=dict)
     """Run and load parameters of the pipeline by name; those not given keep their defaults."""
 
-    @property
-    def face_choice(self) -> FaceChoice:
-        """Which of a portrait's faces is animated. Raises `InputError` where `face` is not valid."""
-        return parse_reference_face(self.face, self.face_box)[0]
-
-    @property
-    def portrait_face_box(self) -> Box | None:
-        """Where the portrait's face is, if that was given. Raises `InputError` where `face_box` is not valid."""
-        return parse_reference_face(self.face, self.face_box)[1]
-
     def check(self) -> None:
         """Raise `InputError` for invalid numbers and combinations, before anything is opened."""
         if not self.portraits:
             raise InputError("No portrait is given: personalive live PORTRAIT. More than one may be named.")
         if not self.targets:
             raise InputError("No target is given: --to camera, window, out.mp4, or whip:URL.")
-        if not (256 <= self.size <= 1024 and self.size % 64 == 0):
-            raise InputError(f"The size must be a multiple of 64 from 256 to 1024, not {self.size}.")
+        check_size(self.size)
         if self.canvas is not None and any(side not in _SIDES or side % 2 for side in self.canvas):
             width, height = self.canvas
             raise InputError(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from personalive.errors import PipelineUnavailableError
 from personalive.live.portraits import LivePortrait
 from personalive.pipelines.base import Reference
+from personalive.pipelines.fusing import fuse_reference
 from personalive.pipelines.registry import AnyPipeline
 from personalive.server.process.remote_pipeline import RemotePipeline, make_remote_class
 from personalive.server.sessions.session import ServerSession
@@ -80,8 +81,7 @@ class PipelineHost:
         pipeline = self._worker.pipeline
         if pipeline is None:
             raise PipelineUnavailableError("The pipeline is being loaded: try again in a moment.")
-        image, box = portrait.crop.image, portrait.crop.face_box
-        return pipeline.fuse(image) if box is None else pipeline.fuse(image, face_box=box)
+        return fuse_reference(pipeline, portrait.crop.image, portrait.crop.face_box)
 
     async def open_session(self, portrait: LivePortrait, values: Mapping[str, object]) -> ServerSession:
         """Open the session with these run parameters. Raises `PersonaLiveError`."""

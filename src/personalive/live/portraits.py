@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from personalive.face.choice import parse_reference_face
 from personalive.face.crop import ImageSize
 from personalive.jobs.plan import crop_reference, resolve_frame_size
 from personalive.jobs.reference_image import ReferenceCrop, ReferenceImage, read_reference
@@ -37,12 +38,11 @@ def read_portraits(
     `given` and `checked` are the load parameters as they were given and with all defaults. Raises `InputError` or
     a subclass for a portrait that cannot be used.
     """
+    face, face_box = parse_reference_face(job.face, job.face_box)
     size: ImageSize | None = None
     portraits = []
     for path in job.portraits:
-        image = read_reference(
-            path, job.rotate_reference, choice=job.face_choice, face_box=job.portrait_face_box
-        )
+        image = read_reference(path, job.rotate_reference, choice=face, face_box=face_box)
         size = size or resolve_frame_size(job, given, checked, image.size)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -238,7 +238,7 @@ def sounding(path: Path) -> list[float]:
 
 
 def clicking(begin: int, count: int, every: int) -> NDArray[np.int16]:
-    """Samples from `begin` on in which a short tone begins every so many samples."""
+    """Samples from `begin` on, with a short tone at each multiple of `every`."""
     within = np.arange(begin, begin + count) % every
     wave = np.where(within < 960, 12_000 * np.sin(2 * np.pi * 1000 * within / 48_000), 0)
     return np.repeat(wave.astype(np.int16)[:, None], 2, axis=1)

@@ -23,7 +23,7 @@ def run(act: Callable[[], Awaitable[None]]) -> None:
 def block(
     index: int, rate: int = 48_000, layout: str = "stereo", samples: int | None = None
 ) -> av.AudioFrame:
-    """A fiftieth of a second of a tone, or so many samples."""
+    """A fiftieth of a second of a tone, or `samples` of it."""
     count = rate // 50 if samples is None else samples
     places = np.arange(index * count, (index + 1) * count)
     tone = (8000 * np.sin(2 * np.pi * 200 * places / rate)).astype(np.int16)

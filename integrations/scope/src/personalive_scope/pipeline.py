@@ -15,6 +15,7 @@ from personalive.errors import InputError, PersonaLiveError
 from personalive.face.choice import parse_face_choice
 from personalive.jobs.reference_image import crop_to_face, read_reference
 from personalive.pipelines.base import AnimatedChunk, FrameChunk, FrameState, Reference, Session
+from personalive.pipelines.fusing import fuse_reference
 from personalive.pipelines.parameters import build_parameters
 from personalive.pipelines.registry import AnyPipeline, choose_pipeline
 from personalive_scope.config import REFERENCE_FIELD, SEED_FIELD, load_fields, make_config
@@ -119,7 +120,7 @@ class AnimatingPipeline(ScopePipeline):
         portrait = crop_to_face(read_reference(Path(path), choice=_LARGEST_FACE), size)
         for sentence in portrait.warnings:
             _logger.warning("%s", sentence)
-        return self._pipeline.fuse(portrait.image, face_box=portrait.face_box)
+        return fuse_reference(self._pipeline, portrait.image, portrait.face_box)
 
     def _update(self, session: Session[Any], values: dict[str, Any]) -> None:
         model = self.source_pipeline.run_parameters

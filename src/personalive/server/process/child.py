@@ -30,6 +30,7 @@ from personalive.errors import PersonaLiveError
 from personalive.media.types import Image
 from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.base import FrameChunk, Pipeline, Reference, Session
+from personalive.pipelines.fusing import fuse_reference
 from personalive.server.process import messages
 from personalive.server.process.message_pipe import MessagePipe, SocketStream
 from personalive.server.process.remote_errors import make_portable
@@ -253,9 +254,9 @@ class PipelineServer:
         )
 
     def _fuse(self, request: messages.FuseReference) -> messages.FusedReferenceInfo:
-        # A pipeline of another package may not know the box: it is passed where there is one.
-        extra = {} if request.face_box is None else {"face_box": request.face_box}
-        reference = self._require_pipeline().fuse(request.image, allow_no_face=request.allow_no_face, **extra)
+        reference = fuse_reference(
+            self._require_pipeline(), request.image, request.face_box, allow_no_face=request.allow_no_face
+        )
         self._references[request.reference] = self._probe_reference = reference
         return messages.FusedReferenceInfo(reference.id, reference.image, reference.face)
 

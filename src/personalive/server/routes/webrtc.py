@@ -82,7 +82,5 @@ async def trickle(session_id: str, found: Candidates, server: ServerDep) -> Resp
 @router.delete("/offer/{session_id}", status_code=204)
 async def close(session_id: str, server: ServerDep) -> Response:
     """Close a session. It is no error if the session has ended already or never existed."""
-    session = server.sessions.get(session_id)
-    if session is not None:
-        await session.end("client_closed")
+    await server.sessions.close(session_id)
     return Response(status_code=204)

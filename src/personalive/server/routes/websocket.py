@@ -68,9 +68,7 @@ async def websocket_offer(offered: WebSocketOffer, server: ServerDep, request: R
 @router.delete("/offer/{session_id}", status_code=204)
 async def close_websocket_session(session_id: str, server: ServerDep) -> Response:
     """Close a session, as closing its WebSocket does. It is no error if the session has ended already."""
-    session = server.sessions.get(session_id)
-    if session is not None:
-        await session.end("client_closed")
+    await server.sessions.close(session_id)
     return Response(status_code=204)
 
 

@@ -78,6 +78,12 @@ class SessionManager:
             raise UnknownSessionError
         return session
 
+    async def close(self, id: str) -> None:
+        """End a session for its client. It is no error if it has ended already or never existed."""
+        session = self.get(id)
+        if session is not None:
+            await session.end("client_closed")
+
     @contextlib.contextmanager
     def reserve_slot(self, is_ready: Callable[[Pipeline[Any, Any]], bool]) -> Iterator[Pipeline[Any, Any]]:
         """Reserve a slot for a session that is about to be opened; yield the ready pipeline with the most room.

@@ -11,6 +11,7 @@ from personalive.face.crop import ImageSize
 from personalive.jobs.reference_image import ReferenceCrop
 from personalive.out_of_memory import is_out_of_memory
 from personalive.pipelines.base import Pipeline, Reference
+from personalive.pipelines.fusing import fuse_reference
 from personalive.server.errors import ConflictError, NotFoundError, ServiceUnavailableError
 from personalive.server.sessions.memory import malloc_trim, release_memory
 from personalive.server.sessions.worker import PipelineWorker
@@ -189,9 +190,7 @@ class ReferenceStore:
         """Fuse a reference. Runs on the worker's thread."""
         if worker.pipeline is not pipeline:
             raise ConflictError(_REPLACED_MESSAGE)
-        if framed.face_box is None:
-            return pipeline.fuse(framed.image, allow_no_face=lenient)
-        return pipeline.fuse(framed.image, allow_no_face=lenient, face_box=framed.face_box)
+        return fuse_reference(pipeline, framed.image, framed.face_box, allow_no_face=lenient)
 
     def _cache_fused(self, id: str, pipeline: Pipeline[Any, Any], reference: Reference) -> None:
         if not self._pipelines.is_ready(pipeline):

@@ -1,9 +1,9 @@
 /** @file One WebRTC connection to the server, which sends a driver and receives the animated portrait. */
 
+import { SilenceTimer } from "./silence-timer.js";
 import { sleep } from "./time.js";
 
 const SESSIONS = "/api/v1/webrtc/offer";
-const SILENCE_MS = 8000;
 const UNSTABLE_MS = 4000;
 const SENT_LOOK_MS = 50;
 const SENT_LOOKS = 20;
@@ -28,7 +28,7 @@ export class Call {
   connected = new Promise((resolve) => (this.#settle = resolve));
   /** Resolves when the server has answered the offer, or never will. @type {Promise<void>} */
   #answered = Promise.resolve();
-  /** @type {ReturnType<typeof setTimeout> | undefined} */ #silence;
+  #silence = new SilenceTimer(() => this.#lose());
   /** @type {ReturnType<typeof setTimeout> | undefined} */ #unstable;
 
   /**
@@ -49,10 +49,10 @@ export class Call {
     this.peer.onconnectionstatechange = () => this.#watchState();
     this.channel.onopen = () => {
       for (const wish of this.#unsent.splice(0)) this.send(wish);
-      this.#listen();
+      this.#silence.restart();
     };
     this.channel.onmessage = ({ data }) => {
-      this.#listen();
+      this.#silence.restart();
       heard.message(JSON.parse(data));
     };
     this.channel.onclose = () => this.#lose();
@@ -111,7 +111,7 @@ export class Call {
   async close() {
     this.#over = true;
     this.#settle(false);
-    clearTimeout(this.#silence);
+    this.#silence.stop();
     clearTimeout(this.#unstable);
     this.peer.close();
     if (this.id === null) await this.#answered;
@@ -170,12 +170,6 @@ export class Call {
     if (state === "connected") this.#settle(true);
     if (state === "failed" || state === "closed") this.#lose();
     if (state === "disconnected") this.#unstable = setTimeout(() => this.#lose(), UNSTABLE_MS);
-  }
-
-  /** The server sends a message once a second. */
-  #listen() {
-    clearTimeout(this.#silence);
-    this.#silence = setTimeout(() => this.#lose(), SILENCE_MS);
   }
 
   #lose() {

@@ -3,6 +3,7 @@
 import { ApiError } from "./api.js";
 import { FlowControl } from "./flow-control.js";
 import { KINDS, packMessage, parseMessage } from "./media-message.js";
+import { SilenceTimer } from "./silence-timer.js";
 import { say } from "./strings.js";
 import { sleep } from "./time.js";
 import { chooseCodecs } from "./video-codecs.js";
@@ -10,7 +11,6 @@ import { AnimatedDecoder, DrivingEncoder } from "./video-coding.js";
 import { FrameSink, FrameSource } from "./video-frames.js";
 
 const PATH = "/api/v1/websocket";
-const SILENCE_MS = 8000;
 const OPENING_MS = 10_000;
 const KEYFRAME_EVERY_MS = 500;
 const MOST_BUFFERED_BYTES = 64 * 1024;
@@ -44,7 +44,7 @@ export class WebSocketCall {
   #flow = new FlowControl();
   /** Resolves when the server has answered the offer, or never will. @type {Promise<void>} */
   #answered = Promise.resolve();
-  /** @type {ReturnType<typeof setTimeout> | undefined} */ #silence;
+  #silence = new SilenceTimer(() => this.#lose());
   #source = new FrameSource((frame) => this.#encode(frame));
   /** @type {FrameSink | null} */ #sink = null;
   /** @type {DrivingEncoder | null} */ #encoder = null;
@@ -94,7 +94,7 @@ export class WebSocketCall {
   /** Hang up. Resolves when the server has ended the session. */
   async close() {
     this.#over = true;
-    clearTimeout(this.#silence);
+    this.#silence.stop();
     this.#source.stop();
     this.#encoder?.close();
     this.#decoder?.close();
@@ -149,13 +149,13 @@ export class WebSocketCall {
     if (opened !== true) throw new ApiError(say.webSocketBlocked, 502); // 0 would say that the server does not answer
     socket.onclose = () => this.#lose();
     for (const text of this.#unsent.splice(0)) socket.send(text);
-    this.#listen();
+    this.#silence.restart();
   }
 
   /** @param {string | ArrayBuffer} data */
   #take(data) {
     if (this.#over) return;
-    this.#listen();
+    this.#silence.restart();
     if (typeof data === "string") return this.heard.message(JSON.parse(data));
     const message = parseMessage(data);
     if (message.kind === KINDS.video) {
@@ -206,12 +206,6 @@ export class WebSocketCall {
    */
   #sendHeader(kind, timestamp) {
     if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(packMessage(kind, timestamp));
-  }
-
-  /** The server sends a message once a second. */
-  #listen() {
-    clearTimeout(this.#silence);
-    this.#silence = setTimeout(() => this.#lose(), SILENCE_MS);
   }
 
   #lose() {
