@@ -115,7 +115,7 @@ def _merge_boxes(boxes: Float, keypoints: Float, scores: Float) -> list[tuple[Fl
     merged = []
     while order.size:
         best = order[0]
-        same = _intersection_over_union(boxes[order], boxes[best]) > _MIN_OVERLAP
+        same = compute_overlaps(boxes[order], boxes[best]) > _MIN_OVERLAP
         same[0] = True  # a box without area overlaps nothing, itself included
         group = order[same]
         weights = scores[group] / scores[group].sum()
@@ -130,7 +130,7 @@ def _sigmoid(logits: Float) -> Float:
     return np.asarray(1 / (1 + np.exp(-np.clip(logits, -_LARGEST_LOGIT, _LARGEST_LOGIT))), np.float32)
 
 
-def _intersection_over_union(boxes: Float, box: Float) -> Float:
+def compute_overlaps(boxes: Float, box: Float) -> Float:
     """Return the intersection over union of each of `boxes` (n, 4) with one box."""
     sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
     common = np.maximum(sides, 0).prod(1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from personalive.face.blendshapes import BlendshapeScorer
+from personalive.face.box_detector import compute_overlaps
 from personalive.face.canonical import load_canonical_face
 from personalive.face.face import BLENDSHAPES, Box, Face, FaceMesh, Float
 from personalive.face.landmarker import FaceLandmarker
@@ -61,11 +62,7 @@ def _place_iris(eye: Float) -> Float:
 
 def compute_overlap(one: Box, other: Box) -> float:
     """Return the intersection over union of two boxes."""
-    width = min(one[2], other[2]) - max(one[0], other[0])
-    height = min(one[3], other[3]) - max(one[1], other[1])
-    common = max(width, 0.0) * max(height, 0.0)
-    areas = [(right - left) * (bottom - top) for left, top, right, bottom in (one, other)]
-    return common / max(sum(areas) - common, 1e-9)
+    return float(compute_overlaps(np.array([one]), np.array(other))[0])
 
 
 def _detect_around(landmarker: FaceLandmarker, image: Image, box: Box) -> list[FaceMesh]:

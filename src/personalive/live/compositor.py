@@ -12,7 +12,7 @@ import numpy as np
 from personalive.live.canvas import Canvas
 from personalive.live.targets.target import Target
 from personalive.media import Image
-from personalive.server.sessions.playout_buffer import SentFrame
+from personalive.server.sessions.playout_buffer import SentFrame, to_planes
 from personalive.server.sessions.watermark import add_watermark
 
 _STOP_TIMEOUT_S = 3.0
@@ -76,8 +76,7 @@ class Compositor:
             image = np.asarray(cv2.flip(image, 1), np.uint8)
         if self._watermark:
             image = add_watermark(image)
-        planes = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), np.uint8)
-        return replace(frame, image=image, planes=planes)
+        return replace(frame, image=image, planes=to_planes(image))
 
     def _run(self) -> None:
         try:

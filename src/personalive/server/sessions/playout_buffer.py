@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -38,6 +39,11 @@ _TRAIL_FRAMES = 9
 """Frames whose median trail counts: one interval between frames of a source is not as long as another."""
 
 Planes = NDArray[np.uint8]
+
+
+def to_planes(image: Image) -> Planes:
+    """Return a frame, uint8 RGB (height, width, 3), for encoders: uint8 YUV 4:2:0 (1.5 × height, width)."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420), np.uint8)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

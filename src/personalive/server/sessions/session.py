@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, ParamSpec
 
 import av
-import cv2
 import numpy as np
 
 from personalive.errors import PersonaLiveError, PipelineLostError
@@ -33,7 +32,13 @@ from personalive.pipelines.parameters import build_run_parameters
 from personalive.server.sessions.delay import CapturedFrame, StepTiming
 from personalive.server.sessions.frame_queue import FrameQueue, QueuedFrame, SourceClock, to_image
 from personalive.server.sessions.memory import release_memory
-from personalive.server.sessions.playout_buffer import FrameCallback, PlayoutBuffer, PlayoutFrame, SentFrame
+from personalive.server.sessions.playout_buffer import (
+    FrameCallback,
+    PlayoutBuffer,
+    PlayoutFrame,
+    SentFrame,
+    to_planes,
+)
 from personalive.server.sessions.session_audio import SessionAudio
 from personalive.server.sessions.watermark import add_watermark
 from personalive.server.sessions.worker import PipelineWorker
@@ -234,7 +239,7 @@ class ServerSession:
         made = zip(animated.images, animated.states, due, trails, captured, strict=True)
         for image, state, at, trail, came in made:
             shown = add_watermark(image) if self._watermark else image
-            planes = np.asarray(cv2.cvtColor(shown, cv2.COLOR_RGB2YUV_I420), np.uint8)
+            planes = to_planes(shown)
             parts = (
                 None if came is None else came.delay_parts(step, trails=self.pipeline_info.delay_frames > 0)
             )
