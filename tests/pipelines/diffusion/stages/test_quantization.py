@@ -276,13 +276,31 @@ def test_norms_of_codes_share_the_weights_of_those_they_are_made_of() -> None:
     )
 
 
-def test_a_device_that_cannot_is_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failure", [RuntimeError, NotImplementedError, TypeError, ValueError])
+def test_a_device_that_cannot_is_refused_in_a_sentence(
+    failure: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some libraries know no such product, and some no such dtype."""
+
     def refuse(*_: object, **__: object) -> None:
-        raise RuntimeError("only on sm_89")
+        raise failure("only on sm_89")
+
+    monkeypatch.setattr(torch, "ones", refuse)
+    with pytest.raises(InputError, match=r"dtype=float8 needs a GPU .* and mps does not: take float16"):
+        quantization.require_float8(torch.device("mps"))
+
+
+def test_a_cpu_computes_codes_without_a_product_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a CPU's library multiplies depends on its instructions; codes are dequantized instead."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("could not create a primitive descriptor for the matmul primitive")
 
     monkeypatch.setattr(torch, "_scaled_mm", refuse)
-    with pytest.raises(InputError, match=r"dtype=float8 needs a GPU .* and cpu does not: take float16"):
-        quantization.require_float8(torch.device("cpu"))
+    quantization.require_float8(torch.device("cpu"))
+    linear = nn.Linear(64, 48).requires_grad_(False)
+    x = torch.randn(3, 64)
+    assert error(Float8Linear(linear.weight, linear.bias, 8.0)(quantize_fp8(x, 8.0)), linear(x)) < 0.06
 
 
 def test_a_gpu_below_the_capability_is_refused_without_a_trial(monkeypatch: pytest.MonkeyPatch) -> None:

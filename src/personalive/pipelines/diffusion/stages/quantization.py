@@ -207,10 +207,11 @@ def _is_faster(
 def require_float8(device: torch.device) -> None:
     """Raise `InputError` where the device cannot multiply 8-bit floats.
 
-    Its compute capability is checked, since a library may emulate what a GPU lacks; a product is tried as well,
-    since the library may lack what the GPU can do.
+    A GPU's compute capability is checked, since a library may emulate what a GPU lacks; a product is tried as well,
+    since the library may lack what the GPU can do. A CPU needs neither: `Float8Linear` and `Float8Convolution`
+    dequantize there, whatever its instructions.
     """
-    if device.type == "meta":
+    if device.type in {"meta", "cpu"}:
         return
     refusal = InputError(
         f"dtype=float8 needs a GPU that multiplies 8-bit floats (compute capability 8.9 or 9.0 and later), "
@@ -218,11 +219,11 @@ def require_float8(device: torch.device) -> None:
     )
     if device.type == "cuda" and torch.cuda.get_device_capability(device) < gpu_support.MIN_FLOAT8_CAPABILITY:
         raise refusal
-    sample = quantize_fp8(torch.ones(MULTIPLE, MULTIPLE, device=device), 1.0)
-    one = torch.ones((), device=device)
     try:
+        one = torch.ones((), device=device)
+        sample = quantize_fp8(torch.ones(MULTIPLE, MULTIPLE, device=device), 1.0)
         torch._scaled_mm(sample, sample.T, scale_a=one, scale_b=one, out_dtype=torch.float16)
-    except (RuntimeError, NotImplementedError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         if is_memory_failure(error):
             raise
         raise refusal from None
