@@ -126,6 +126,16 @@ def relative_errors(ours: Tensor, theirs: Tensor) -> Tensor:
     return errors
 
 
+def assert_near(ours: Tensor, theirs: Tensor, largest: float = 0.0) -> None:
+    """Compare two ways to compute the same float32 values.
+
+    Processors sum in different orders, and what they round has the size of the terms, not of a small sum of them.
+    So a value may be off by a share of the tensor's largest, or of the `largest` term where results are smaller.
+    """
+    bound = max(largest, float(theirs.detach().abs().max()))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-5 * bound)
+
+
 def on_meta(network: nn.Module, constants: Sequence[str]) -> bool:
     """Whether everything but those constants lies on the meta device, and they on the CPU."""
     tensors = [*network.named_parameters(), *network.named_buffers()]

@@ -18,7 +18,7 @@ from personalive.pipelines.diffusion.networks.reference_unet import ReferenceUNe
 from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue
 from personalive.pipelines.diffusion.networks.unet import UNetParams
 from tests.pipelines.diffusion.conditioning import build_conditioning
-from tests.pipelines.diffusion.figures import entries, filled, released_entries
+from tests.pipelines.diffusion.figures import assert_near, entries, filled, released_entries
 
 CONTEXT, FRAMES = 6, 4
 SIZES = DenoisingUNetParams(block_out_channels=(32, 64, 64), cross_attention_width=CONTEXT)
@@ -137,7 +137,7 @@ def test_projected_motion_may_be_kept_from_call_to_call(
         for pairs in zip(unet.project_motion(old), unet.project_motion(new), strict=True)
     ]
     conditions = replace(inputs.conditions, motion=tuple(kept))  # type: ignore[arg-type]
-    torch.testing.assert_close(unet(inputs.latents, conditions), unet(inputs.latents, inputs.conditions))
+    assert_near(unet(inputs.latents, conditions), unet(inputs.latents, inputs.conditions))
 
 
 def test_every_condition_matters(unet: DenoisingUNet, reference_unet: ReferenceUNet) -> None:

@@ -18,6 +18,7 @@ from personalive.pipelines.diffusion.networks.layers import (
     sincos_encoding,
 )
 from tests.pipelines.diffusion.accumulating import Accumulating
+from tests.pipelines.diffusion.figures import assert_near
 
 
 @given(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9), st.sampled_from([1, 2, 4]))
@@ -31,7 +32,7 @@ def test_attention_is_the_softmax_formula(batch: int, queries: int, keys: int, h
         own = slice(head * width // heads, (head + 1) * width // heads)
         scores = query[..., own] @ key[..., own].mT / math.sqrt(width // heads)
         parts.append(scores.softmax(-1) @ value[..., own])
-    torch.testing.assert_close(PLAIN_OPERATIONS.attention(query, key, value, heads), torch.cat(parts, -1))
+    assert_near(PLAIN_OPERATIONS.attention(query, key, value, heads), torch.cat(parts, -1))
 
 
 def test_attention_projects_contexts_of_another_width() -> None:
@@ -54,7 +55,7 @@ def test_feed_forward_gates_the_first_half_by_the_second() -> None:
     gate = projected[..., 16:]
     erf = gate * 0.5 * (1 + torch.erf(gate / math.sqrt(2)))
     expected = (projected[..., :16] * erf) @ state["net.2.weight"].T + state["net.2.bias"]
-    torch.testing.assert_close(layer(tokens), expected)
+    assert_near(layer(tokens), expected)
 
 
 @torch.no_grad()
@@ -69,7 +70,7 @@ def test_accumulating_changes_no_number_and_no_input(attentions: int) -> None:
 
     expected = stack(tokens, attention)
     set_operations(stack, Accumulating())
-    torch.testing.assert_close(stack(tokens, attention), expected)
+    assert_near(stack(tokens, attention), expected)
     assert torch.equal(tokens, before)
 
 
@@ -81,7 +82,7 @@ def test_pairing_values_and_gates_changes_no_number() -> None:
         gate.interleave()
         assert torch.equal(gate.proj.weight[0::2], weight[:6])
         assert torch.equal(gate.proj.weight[1::2], weight[6:])
-        torch.testing.assert_close(gate(tokens), expected)
+        assert_near(gate(tokens), expected)
 
 
 def test_stack_adds_each_attention_and_the_feed_forward_to_its_input() -> None:
@@ -96,7 +97,7 @@ def test_stack_adds_each_attention_and_the_feed_forward_to_its_input() -> None:
 
     raised = tokens + 1 + 2
     normed = F.layer_norm(raised, (4,))
-    torch.testing.assert_close(stack(tokens, attention), raised + stack.ff(normed))
+    assert_near(stack(tokens, attention), raised + stack.ff(normed))
     assert seen == [0, 1]
 
 

@@ -18,6 +18,7 @@ from personalive.pipelines.diffusion.preprocessing.face_crops import crop_faces
 from tests.pipelines.diffusion.figures import (
     TOLERANCE,
     Case,
+    assert_near,
     entries,
     filled,
     on_meta,
@@ -99,7 +100,7 @@ def test_constants_are_real_where_weights_are_not() -> None:
     for position in (0, 1, 31):
         angles = [position * 10000 ** (-index / 8) for index in range(8)]
         code = torch.tensor([*map(sin, angles), *map(cos, angles)])
-        torch.testing.assert_close(encoder.pe[0, position], code)
+        assert_near(encoder.pe[0, position], code)
 
 
 def test_the_position_code_is_its_formula() -> None:
@@ -110,7 +111,7 @@ def test_the_position_code_is_its_formula() -> None:
             for place in (column, row):
                 angles = [place * 10000 ** (-index / 2) for index in range(2)]
                 halves += [*map(sin, angles), *map(cos, angles)]
-            torch.testing.assert_close(code[0, 3 * row + column], torch.tensor(halves))
+            assert_near(code[0, 3 * row + column], torch.tensor(halves))
 
 
 def test_patches_go_back_to_where_they_came_from() -> None:
@@ -124,14 +125,14 @@ def test_patches_go_back_to_where_they_came_from() -> None:
     attention.pos_embed.proj.weight.copy_(rows)
     attention.proj_out.weight.copy_(torch.eye(3))
     x = torch.rand(2, 3, 8, 8)
-    torch.testing.assert_close(attention(x), x + attention.norm(x))
+    assert_near(attention(x), x + attention.norm(x))
 
 
 def test_crops_do_not_see_each_other(small: MotionEncoder, crops: Tensor) -> None:
     together = small(crops)
     assert together.shape == (3, 8, 6)
     for index in range(len(crops)):
-        torch.testing.assert_close(together[index], small(crops[index : index + 1])[0])
+        assert_near(together[index], small(crops[index : index + 1])[0])
 
 
 def test_training_mode_changes_nothing(crops: Tensor) -> None:
@@ -157,7 +158,7 @@ def test_half_precision_comes_near(
 def test_memory_format_does_not_matter(small: MotionEncoder, crops: Tensor) -> None:
     last = make_small().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     tokens = last(crops.contiguous(memory_format=torch.channels_last))
-    torch.testing.assert_close(tokens, small(crops))
+    assert_near(tokens, small(crops))
 
 
 def test_a_little_network_takes_crops_of_the_released_size() -> None:

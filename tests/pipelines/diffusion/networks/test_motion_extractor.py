@@ -12,7 +12,14 @@ from personalive.pipelines.diffusion.networks.motion_extractor import (
     MotionExtractor,
     MotionExtractorParams,
 )
-from tests.pipelines.diffusion.figures import entries, filled, on_meta, relative_errors, released_entries
+from tests.pipelines.diffusion.figures import (
+    assert_near,
+    entries,
+    filled,
+    on_meta,
+    relative_errors,
+    released_entries,
+)
 
 SMALL = MotionExtractorParams(depths=(1, 1, 2, 1), widths=(12, 24, 48, 96), image_size=64)
 
@@ -63,9 +70,10 @@ def test_frames_do_not_see_each_other(small: MotionExtractor, frames: Tensor) ->
 
 
 def test_memory_format_does_not_matter(small: MotionExtractor, frames: Tensor) -> None:
+    """An angle is a mean of degrees up to 97.5, so that is what it rounds with."""
     last = small(frames.contiguous(memory_format=torch.channels_last))
     for ours, theirs in zip(last, small(frames), strict=True):
-        torch.testing.assert_close(ours, theirs)
+        assert_near(ours, theirs, largest=97.5)
 
 
 @pytest.mark.parametrize(("place", "degrees"), [(0, -97.5), (33, 1.5), (65, 97.5)])
@@ -74,7 +82,7 @@ def test_an_angle_is_the_mean_of_its_bins(frames: Tensor, place: int, degrees: f
     head = extractor.detector.fc_yaw
     head.weight.zero_()
     head.bias.copy_(100 * F.one_hot(torch.tensor(place), 66))
-    torch.testing.assert_close(extractor(frames).yaw, torch.full((3,), degrees))
+    assert_near(extractor(frames).yaw, torch.full((3,), degrees), largest=97.5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
@@ -95,7 +103,7 @@ def test_response_norm_is_its_formula() -> None:
     for picture, ours in zip(x, norm(x), strict=True):
         energy = torch.stack([picture[..., channel].square().sum().sqrt() for channel in range(5)])
         share = energy / (energy.sum() / 5 + 1e-6)
-        torch.testing.assert_close(ours, norm.gamma[0] * picture * share + norm.beta[0] + picture)
+        assert_near(ours, norm.gamma[0] * picture * share + norm.beta[0] + picture)
 
 
 def test_response_norm_survives_energies_beyond_float16() -> None:

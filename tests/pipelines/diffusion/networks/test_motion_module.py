@@ -16,6 +16,7 @@ from personalive.pipelines.diffusion.networks.motion_module import (
     TemporalPositionalEncoding,
 )
 from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue
+from tests.pipelines.diffusion.figures import assert_near
 
 CHANNELS, HEADS, MOTION = 16, 4, 6
 
@@ -46,7 +47,7 @@ def test_motion_module_attends_from_each_pixel_to_its_frames_motion() -> None:
         assert isinstance(attention, Attention)
         pairs.append(KeyValue(attention.to_k(motion), attention.to_v(motion)))
         tokens = tokens + attention(norm(tokens), *pairs[-1])
-    torch.testing.assert_close(module(TensorWithStats(x), pairs).tensor, leave(module, x, tokens))
+    assert_near(module(TensorWithStats(x), pairs).tensor, leave(module, x, tokens))
 
 
 @pytest.mark.parametrize("sessions", [1, 2])
@@ -65,14 +66,14 @@ def test_temporal_module_attends_along_time_at_each_pixel(sessions: int) -> None
                 track = normed[own, pixel][None] + attention.pos_encoder.pe[:, :frames]
                 out[own, pixel] = attention(track, attention.to_k(track), attention.to_v(track))[0]
         tokens = tokens + out
-    torch.testing.assert_close(module(TensorWithStats(x), frames).tensor, leave(module, x, tokens))
+    assert_near(module(TensorWithStats(x), frames).tensor, leave(module, x, tokens))
 
 
 def test_sessions_in_a_batch_do_not_see_each_other() -> None:
     module = TemporalModule(CHANNELS, HEADS, length=8, groups=4)
     x = torch.randn(2 * 4, CHANNELS, 2, 2)
     together, alone = (module(TensorWithStats(each), 4).tensor for each in (x, x[:4]))
-    torch.testing.assert_close(together[:4], alone)
+    assert_near(together[:4], alone)
 
 
 def test_positions_alternate_sine_and_cosine() -> None:

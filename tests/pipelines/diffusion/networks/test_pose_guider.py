@@ -8,6 +8,7 @@ from personalive.pipelines.diffusion.preprocessing.pose_image import draw_pose_i
 from tests.pipelines.diffusion.figures import (
     TOLERANCE,
     Case,
+    assert_near,
     entries,
     filled,
     on_meta,
@@ -45,7 +46,7 @@ def test_sessions_and_frames_do_not_see_each_other(small: PoseGuider) -> None:
     for session in range(2):
         for frame in range(3):
             alone = small(canvas[session : session + 1, :, frame : frame + 1])
-            torch.testing.assert_close(together[session, :, frame], alone[0, :, 0])
+            assert_near(together[session, :, frame], alone[0, :, 0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -61,7 +62,7 @@ def test_memory_format_is_the_callers_choice(small: PoseGuider) -> None:
     canvas = torch.rand(2, 3, 32, 32)
     last = small.forward_frames(canvas.contiguous(memory_format=torch.channels_last))
     assert last.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(last, small.forward_frames(canvas))
+    assert_near(last, small.forward_frames(canvas))
 
 
 def test_it_is_built_on_the_meta_device() -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from personalive.pipelines.diffusion.kernels.operations import TensorWithStats
 from personalive.pipelines.diffusion.networks.reference_unet import ReferenceUNet
 from personalive.pipelines.diffusion.networks.unet import UNetParams
-from tests.pipelines.diffusion.figures import entries, filled, released_entries
+from tests.pipelines.diffusion.figures import assert_near, entries, filled, released_entries
 
 SMALL = UNetParams(block_out_channels=(32, 64, 64), cross_attention_width=6)
 
@@ -40,7 +40,7 @@ def test_banks_are_what_enters_self_attention_of_a_full_run(unet: ReferenceUNet)
     banks = unet(latents, cross)
     assert [bank.shape[1] for bank in banks] == [64, 64, 16, 16, 4, 16, 16, 16, 64, 64, 64]
     for bank, other in zip(banks, expected, strict=True):
-        torch.testing.assert_close(bank, other)
+        assert_near(bank, other)
 
 
 def test_references_in_a_batch_do_not_see_each_other(unet: ReferenceUNet) -> None:
@@ -48,4 +48,4 @@ def test_references_in_a_batch_do_not_see_each_other(unet: ReferenceUNet) -> Non
     together = unet(latents, unet.compute_cross_constants(context))
     alone = unet(latents[1:], unet.compute_cross_constants(context[1:]))
     for both, one in zip(together, alone, strict=True):
-        torch.testing.assert_close(both[1:], one)
+        assert_near(both[1:], one)

@@ -9,6 +9,7 @@ from personalive.pipelines.diffusion.kernels.operations import TensorWithStats, 
 from personalive.pipelines.diffusion.networks import spatial_transformer
 from personalive.pipelines.diffusion.networks.spatial_transformer import KeyValue, SpatialTransformer
 from tests.pipelines.diffusion.accumulating import Accumulating
+from tests.pipelines.diffusion.figures import assert_near
 
 CHANNELS, CONTEXT, HEADS = 16, 6, 4
 
@@ -51,7 +52,7 @@ def test_projected_banks_and_constant_cross_attention_give_the_plain_formula(
         session = index // frames
         own = slice(session, session + 1)
         expected = plain(transformer, x[index : index + 1], context[own], [bank[own] for bank in banks])
-        torch.testing.assert_close(ours[index : index + 1], expected)
+        assert_near(ours[index : index + 1], expected)
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 5])
@@ -63,18 +64,18 @@ def test_keys_joined_for_some_frames_at_a_time_give_the_same(
     shared = transformer.project_bank(torch.randn(sessions, 3 * pixels, CHANNELS))
     expected = transformer(TensorWithStats(x), cross, shared).tensor
     monkeypatch.setattr(spatial_transformer, "_MAX_JOINED_ELEMENTS", most * 4 * pixels * CHANNELS)
-    torch.testing.assert_close(transformer(TensorWithStats(x), cross, shared).tensor, expected)
+    assert_near(transformer(TensorWithStats(x), cross, shared).tensor, expected)
 
 
 def test_without_banks_a_frame_sees_itself(transformer: SpatialTransformer) -> None:
     x, context = torch.randn(1, CHANNELS, 4, 4), torch.randn(1, 1, CONTEXT)
     ours = transformer(TensorWithStats(x), transformer.cross_constant(context)).tensor
-    torch.testing.assert_close(ours, plain(transformer, x, context, []))
+    assert_near(ours, plain(transformer, x, context, []))
 
 
 def test_bank_is_what_enters_self_attention(transformer: SpatialTransformer) -> None:
     tokens = transformer.project_in(TensorWithStats(torch.randn(1, CHANNELS, 4, 4)))
-    torch.testing.assert_close(transformer.compute_bank(tokens), transformer.block.norm1(tokens))
+    assert_near(transformer.compute_bank(tokens), transformer.block.norm1(tokens))
 
 
 def test_channels_last_gives_the_same_numbers(transformer: SpatialTransformer) -> None:
@@ -82,7 +83,7 @@ def test_channels_last_gives_the_same_numbers(transformer: SpatialTransformer) -
     expected = transformer(TensorWithStats(x), cross).tensor
     transformer = transformer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = x.to(memory_format=torch.channels_last)
-    torch.testing.assert_close(transformer(TensorWithStats(x), cross).tensor, expected)
+    assert_near(transformer(TensorWithStats(x), cross).tensor, expected)
 
 
 @torch.no_grad()
@@ -91,5 +92,5 @@ def test_accumulating_changes_no_number_and_no_input(transformer: SpatialTransfo
     before, normed = tokens.clone(), transformer.compute_bank(tokens)
     expected = transformer.block(tokens, normed, cross, None)
     set_operations(transformer, Accumulating())
-    torch.testing.assert_close(transformer.block(tokens, normed, cross, None), expected)
+    assert_near(transformer.block(tokens, normed, cross, None), expected)
     assert torch.equal(tokens, before)

@@ -7,6 +7,7 @@ import torch
 
 from personalive.pipelines.diffusion.kernels.operations import TensorWithStats
 from personalive.pipelines.diffusion.networks.unet import TimeEmbedding, UNet, UNetParams
+from tests.pipelines.diffusion.figures import assert_near
 
 SMALL = UNetParams(block_out_channels=(8, 16, 16), cross_attention_width=6, heads=4, norm_groups=4)
 
@@ -58,7 +59,7 @@ def test_time_features_are_one_per_layer_and_timestep(trunk: UNet) -> None:
     ]
     embedding = trunk.time_embedding(timesteps[1:2])
     for layer, feature in zip(trunk.layers, features, strict=True):
-        torch.testing.assert_close(feature[2:3], layer.resnet.project_time(embedding))
+        assert_near(feature[2:3], layer.resnet.project_time(embedding))
 
 
 def test_cross_constants_need_one_token(trunk: UNet) -> None:
