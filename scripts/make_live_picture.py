@@ -101,7 +101,7 @@ def grab(display: str) -> Pillow.Image:
     """Return what the screen shows."""
     size = f"{SCREEN[0]}x{SCREEN[1]}"
     with av.open(display, format="x11grab", options={"video_size": size, "draw_mouse": "0"}) as screen:
-        return next(screen.decode(video=0)).to_image()
+        return Pillow.fromarray(next(screen.decode(video=0)).to_ndarray(format="rgb24"))
 
 
 if __name__ == "__main__":
