@@ -57,7 +57,11 @@ def main() -> None:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         environment = {**os.environ, "DISPLAY": display, "PATH": path}
         run = (environment, folder)
-        stack.enter_context(running(["openbox", "--config-file", str(folder / "openbox.xml")], *run))
+        ready = folder / "ready"
+        manager = ["openbox", "--config-file", str(folder / "openbox.xml"), "--startup", f"touch {ready}"]
+        stack.enter_context(running(manager, *run))
+        while not ready.exists():  # windows that come before the manager keep a place of their own choice
+            time.sleep(0.1)
         # bash itself prints the command that it runs.
         shell = ["bash", "-c", f"PS4='$ '; set -x; {COMMAND}"]
         stack.enter_context(running(["xterm", *XTERM, "-e", *shell], *run))
