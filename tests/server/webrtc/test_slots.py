@@ -197,7 +197,7 @@ def test_dead_servers_are_reported_and_not_waited_for(
         silent.bind(("0.0.0.0", 0))
         own = socket.gethostbyname(socket.gethostname())
         run(lambda: act(f"{own}:{silent.getsockname()[1]}"))
-    lines = [line for line in caplog.records if line.getMessage() == "ice_server_silent"]
+    lines = [line for line in caplog.records if line.getMessage() == "ice_server_timeout"]
     assert [line.__dict__["personalive_fields"]["kind"] for line in lines] == [kind] * reports
 
 

@@ -101,7 +101,7 @@ class RecordingManager:
         try:
             found = await asyncio.to_thread(recovery.recover, self._directory)
         except OSError as error:
-            logs.event("recordings_not_swept", level=logging.WARNING, error=error.strerror)
+            logs.event("recording_recovery_failed", level=logging.WARNING, error=error.strerror)
             return
         self._recovered.update(found)
         for id in found:
@@ -197,12 +197,7 @@ class RecordingManager:
         name = f"{now.strftime(_TIME_FORMAT)}-{secrets.token_hex(4)}"
         path = self._directory / (name + _SUFFIX)
         recorder = SessionRecorder(
-            path,
-            provenance,
-            fps=fps,
-            max_duration_s=self._max_duration_s,
-            on_end=ended,
-            with_audio=session.audio.enabled,
+            path, provenance, fps=fps, max_duration_s=self._max_duration_s, on_end=ended
         )
         running = _ActiveRecording(name, session.id, now, recorder, loop.create_future())
         self._running[session.id] = running
