@@ -167,13 +167,13 @@ def _build_jobs(rows: Iterable[TableRow], base: str, out: str, defaults: Mapping
 
 def _summarize_errors(wrong: Mapping[str, Sequence[str]]) -> str:
     """Describe what is wrong and in which rows: every error once, up to the limit."""
-    told = [
+    sentences = [
         f"{rows[0]}{f' and {len(rows) - 1} more' if len(rows) > 1 else ''}: {error}"
         for error, rows in itertools.islice(wrong.items(), _MAX_REPORTED)
     ]
     if rest := sum(len(rows) for rows in list(wrong.values())[_MAX_REPORTED:]):
-        told.append(f"And {rest} more rows.")
-    return " ".join(told)
+        sentences.append(f"And {rest} more rows.")
+    return " ".join(sentences)
 
 
 def _build_job(

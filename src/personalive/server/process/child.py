@@ -273,8 +273,8 @@ class PipelineServer:
         return messages.OpenedSession(session.parameters, entry.prepares_frames)
 
     def _step(self, request: messages.StepSessions) -> list[messages.StepResult]:
-        entries = [self._sessions[asked.session] for asked in request.chunks]
-        chunks = [entry.take_chunk(asked.times) for entry, asked in zip(entries, request.chunks, strict=True)]
+        entries = [self._sessions[item.session] for item in request.chunks]
+        chunks = [entry.take_chunk(item.times) for entry, item in zip(entries, request.chunks, strict=True)]
         begun = time.perf_counter()
         stepped = self._require_pipeline().step_many([entry.session for entry in entries], chunks)
         seconds = time.perf_counter() - begun
@@ -282,8 +282,8 @@ class PipelineServer:
             messages.StepResult(made.times, made.states, seconds, dict(entry.session.stats()))
             for entry, made in zip(entries, stepped, strict=True)
         ]
-        for asked, made in zip(request.chunks, stepped, strict=True):
-            self._unsent_frames.append(messages.StepFrames(asked.frames_number, made.images))
+        for item, made in zip(request.chunks, stepped, strict=True):
+            self._unsent_frames.append(messages.StepFrames(item.frames_number, made.images))
         return answers
 
     def _call_session(self, request: messages.CallSession) -> Any:

@@ -56,8 +56,8 @@ class GraphedStages:
             "decode": ("decoding", lambda latents: (eager.decode(latents),)),
         }
         self._graphed = {
-            name: GraphedCallable(said, function, capturer, limit, self._drop_all_graphs)
-            for name, (said, function) in functions.items()
+            name: GraphedCallable(description, function, capturer, limit, self._drop_all_graphs)
+            for name, (description, function) in functions.items()
         }
         self._uncaptured = frozenset(uncaptured)
 
