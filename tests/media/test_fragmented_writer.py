@@ -46,7 +46,7 @@ def brightness(path: Path) -> list[float]:
 
 
 def kept(whole: Path, folder: Path, length: int | None = None) -> tuple[int, list[float]]:
-    """How many frames are said to be kept of so many bytes, and how bright each is."""
+    """Return how many frames are said to be kept of the first `length` bytes, and how bright each is."""
     partial, target = folder / "partial.mp4", folder / "target.mp4"
     target.unlink(missing_ok=True)
     shutil.copyfile(whole, partial)

@@ -1,4 +1,4 @@
-"""Sound on its way through a server in a process of its own: by WebRTC, WHIP and WHEP, and into a recording.
+"""Sound on its way through a server in a separate process: by WebRTC, WHIP and WHEP, and into a recording.
 
 The bounds here are wide, for machines that are busy with other tests; benchmarks/lip_sync.py has the figures.
 """

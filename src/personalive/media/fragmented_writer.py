@@ -36,7 +36,7 @@ _OPTIONS = {
     "movflags": "+empty_moov+default_base_moof+use_metadata_tags",
     "frag_duration": str(_FRAGMENT_US),
     "flush_packets": "1",
-    # How long the picture waits for sound, in microseconds: there may be none.
+    # How long the picture waits for sound, in microseconds: often none ever comes.
     "max_interleave_delta": str(_FRAGMENT_US),
 }
 _AUDIO_BIT_RATE = 160_000

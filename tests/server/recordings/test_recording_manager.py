@@ -143,7 +143,7 @@ def test_a_folder_that_is_taken_away_meanwhile_ends_it_in_words(tmp_path: Path) 
     shutil.rmtree(folder)
     for k in range(60):
         recorder.put_frame(sent(k, 1 + k / 10))
-    assert done.wait(30)  # by itself
+    assert done.wait(30)  # without `finish`
     assert "cannot be used" in str(recorder.progress.error)
     assert str(tmp_path) not in str(recorder.progress.error)
 

@@ -209,7 +209,7 @@ def require_float8(device: torch.device) -> None:
 
     A GPU's compute capability is checked, since a library may emulate what a GPU lacks; a product is tried as well,
     since the library may lack what the GPU can do. A CPU needs neither: `Float8Linear` and `Float8Convolution`
-    dequantize there, whatever its instructions.
+    dequantize there, with any instructions.
     """
     if device.type in {"meta", "cpu"}:
         return
