@@ -37,13 +37,7 @@ _MAX_VARIANTS = 4 * MAX_GRAPHS
 class GraphedStages:
     """Stages that are recorded separately, except those named in `uncaptured`; see `Stages`."""
 
-    def __init__(
-        self,
-        eager: EagerStages,
-        capturer: GraphCapturer,
-        limit: int = MAX_GRAPHS,
-        uncaptured: Collection[str] = (),
-    ) -> None:
+    def __init__(self, eager: EagerStages, capturer: GraphCapturer, uncaptured: Collection[str] = ()) -> None:
         self._capturer = capturer
         self._is_warming_up = False
         functions: dict[str, tuple[str, TensorFunction]] = {
@@ -56,7 +50,7 @@ class GraphedStages:
             "decode": ("decoding", lambda latents: (eager.decode(latents),)),
         }
         self._graphed = {
-            name: GraphedCallable(description, function, capturer, limit, self._drop_all_graphs)
+            name: GraphedCallable(description, function, capturer, free_memory=self._drop_all_graphs)
             for name, (description, function) in functions.items()
         }
         self._uncaptured = frozenset(uncaptured)
