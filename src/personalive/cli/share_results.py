@@ -111,7 +111,7 @@ def issue_tracker() -> str:
 
 
 def pick_tracker_url(urls: Sequence[str]) -> str:
-    """Return the best URL of a package's metadata lines, "Label, address" each."""
+    """Return the issue tracker's address, or the next best, of metadata lines, "Label, address" each."""
     known = {
         label.strip().lower(): address.strip() for label, _, address in (each.partition(",") for each in urls)
     }
