@@ -139,13 +139,15 @@ def plan_download(
     tiny: bool = False,
     revisions: Mapping[str, str] | None = None,
     progress: DownloadObserver | None = None,
+    retry: RetryPolicy | None = None,
 ) -> DownloadPlan:
     """Return what `download_weights` would do. Nothing is written.
 
     A file of the right size counts as whole, and every existing file does where the hub cannot be reached. Raises
     the errors of `download_weights`.
     """
-    root, tally, retry = root or layout.default_weights_dir(), ProgressTracker(progress), RetryPolicy()
+    root, tally = root or layout.default_weights_dir(), ProgressTracker(progress)
+    retry = retry or RetryPolicy()
     every = files_of_set(tiny=tiny, revisions=revisions)
     files = needed_files(root, every)
     unverified_files = unverified(root, files)
