@@ -41,7 +41,7 @@ DECIDE = 5
 
 @dataclass(frozen=True)
 class World:
-    """What is assumed. Times in seconds, rates in Mbit/s, money in whatever `gpu_hour` is in."""
+    """What is assumed. Times in seconds, rates in Mbit/s, money in the currency of `gpu_hour`."""
 
     users: int = 1000
     length_median: float = 300.0

@@ -40,8 +40,8 @@ from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
 WRITTEN = Path(__file__).parents[1] / "src/personalive/cli/card_rates.json"
 CHUNK = 4
 
-H100_STAGES = {"see": 6.2, "pose": 0.8, "predict": 63.3, "show": 20.4}
-H200_STAGES = {"see": 6.0, "pose": 0.8, "predict": 59.7, "show": 18.0}
+H100_STAGES = {"encode_motion": 6.2, "encode_pose": 0.8, "denoise": 63.3, "decode": 20.4}
+H200_STAGES = {"encode_motion": 6.0, "encode_pose": 0.8, "denoise": 59.7, "decode": 18.0}
 """ms of a step's stages without keyframes (docs/internals/performance.md, "Where it goes")."""
 HOST = 2.3
 """ms of a step that belong to no stage, on both."""
@@ -149,7 +149,7 @@ def calibrated() -> Shares:
     """Return the shares with which an H100 takes what it took."""
     on, plain = card("H100"), counted("", 0, True)
     more, fast = counted("", 3, True), counted("dtype=float8 vae=tiny", 0, True)
-    large, shares = ("predict", "show"), Shares()
+    large, shares = ("denoise", "decode"), Shares()
 
     def fitted(name: str, wanted: float, took: Callable[[Shares], float]) -> None:
         nonlocal shares
@@ -159,7 +159,7 @@ def calibrated() -> Shares:
 
     keyframes = MEASURED["H100"]["keyframes"] - MEASURED["H100"]["exact"]
     for _ in range(8):
-        fitted("least", H100_STAGES["see"], lambda one: total(plain, on, one, ["see"]))
+        fitted("least", H100_STAGES["encode_motion"], lambda one: total(plain, on, one, ["encode_motion"]))
         fitted("products", H100_PRODUCTS, lambda one: total(plain, on, one, large, Kind.PRODUCTS))
         fitted("convolutions", H100_CONVOLUTIONS, lambda one: total(plain, on, one, large, Kind.CONVOLUTIONS))
         fitted("attention", keyframes, lambda one: total(more, on, one) - total(plain, on, one))

@@ -5,7 +5,7 @@
     python -m benchmarks.delay --chunk 1 --delay 0            # a pipeline that answers every frame at once
     python -m benchmarks.delay --png delay.png              # the delay over time as well
 
-Each case is a server of its own with a pipeline that takes a known time for each frame, and one client in another
+Each case is a separate server with a pipeline that takes a known time for each frame, and one client in another
 process whose frames carry readable numbers. Speed 1 is a pipeline exactly as fast as the camera, 0.5 half as fast.
 
 Columns: frames per second that came; p95 from capture (a frame's arrival at the server) to send, by the server, and

@@ -1,4 +1,4 @@
-"""Each fused operation by itself over the shapes of a step at 512×512, and the whole step, on a GPU.
+"""Each fused operation alone over the shapes of a step at 512×512, and the whole step, on a GPU.
 
     python -m benchmarks.kernels                       # every row
     python -m benchmarks.kernels --only attention      # which of PyTorch's kernels is fastest at which shape
@@ -145,7 +145,7 @@ def operations() -> tuple[dict[str, Operations], Noted | None]:
 
 @torch.inference_mode()
 def alone(only: list[str] | None) -> list[dict[str, Any]]:
-    """Every operation by itself."""
+    """Every operation alone."""
     ways, chooser = operations()
     rate = copy_rate()
     with prefer_backend(DEVICE):

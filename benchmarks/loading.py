@@ -4,7 +4,7 @@
     personalive weights convert /tmp/converted --from /tmp/released --dtype float16
     python -m benchmarks.loading /tmp/released /tmp/converted
 
-Each set is loaded in a process of its own, whose peak resident size the system keeps; the libraries' own
+Each set is loaded in a separate process, whose peak resident size the system keeps; the libraries' own
 share is in it. The first reading of a set also measures the disk: give `--repeat 2` and look at the second.
 """
 

@@ -3,7 +3,7 @@
     python -m benchmarks.memory                    # a whole animation with the preview pipeline
     python -m benchmarks.memory --job copy         # reading, resampling and writing alone
 
-Each job runs in a process of its own, whose peak resident size the system keeps. To measure another job, add
+Each job runs in a separate process, whose peak resident size the system keeps. To measure another job, add
 a function to `JOBS` that takes the paths of a clip and of its output.
 """
 

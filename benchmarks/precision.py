@@ -6,7 +6,7 @@
 
 Weights, noise and frames are seeded and the same for all. Printed are the largest relative errors ‖a - b‖/‖b‖ of
 any chunk of the predicted noise, the clean latents and the frames, and the lowest PSNR of any chunk's frames in dB.
-The first chunk has a row of its own: the motion networks' half precision shows there most. Another autoencoder is
+The first chunk has a separate row: the motion networks' half precision shows there most. Another autoencoder is
 another picture: of its rows only the latents are the same thing.
 """
 

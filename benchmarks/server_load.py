@@ -2,7 +2,7 @@
 
     python -m benchmarks.server_load                  # eight preview sessions for a minute, then 200 connections
 
-Every session has a client in a process of its own that shows the sample clip. The first table has frames per second
+Every session has a client in a separate process that shows the sample clip. The first table has frames per second
 of each by part of the run: they may be few where there are more sessions than the machine carries, but must be as
 many for all. The second has what the server's process holds before and after: sessions, threads, open handles, RSS.
 """
@@ -61,7 +61,7 @@ def rates(report: Report, parts: int) -> list[float]:
 
 
 async def come_and_go(url: str, cycles: int, reference: bytes | None = None) -> None:
-    """So many sessions after each other, of a few frames. Every other client leaves without a DELETE."""
+    """Run `cycles` sessions after each other, of a few frames. Every other client leaves without a DELETE."""
     for cycle in range(cycles):
         async with streaming(url, Camera(15), reference=reference) as client:
             await client.frames(3)

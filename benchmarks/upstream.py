@@ -9,7 +9,7 @@ medians over all of a side's chunks and their ratio. What is measured is a chunk
 memory: ours gives uint8, theirs floats, and neither looks for faces. A third row is our whole step as sessions run
 it, on the shipped clip, with faces looked for on a thread ahead of it; the research code leaves that to its caller.
 
-The research code needs packages of its own (diffusers, transformers, omegaconf, einops, torchvision, decord, …);
+The research code needs more packages (diffusers, transformers, omegaconf, einops, torchvision, decord, …);
 nothing of it is in here.
 """
 

@@ -38,6 +38,7 @@ from personalive.pipelines.diffusion.checkpoints.random_weights import (
 from personalive.pipelines.diffusion.components import Components
 from personalive.pipelines.diffusion.kernels.fp8 import FLOAT8
 from personalive.pipelines.diffusion.parameters import PersonaLiveLoadParameters
+from personalive.pipelines.diffusion.profiling.stage_timer import STAGE_NAMES
 from personalive.pipelines.diffusion.sampling.scheduler import DDIMScheduler
 from personalive.pipelines.diffusion.stages.frame_decoder import FrameDecoder
 from personalive.pipelines.diffusion.stages.memory_format import optimize
@@ -46,7 +47,6 @@ from personalive.pipelines.diffusion.stages.stages import EagerStages
 from personalive.pipelines.parameters import build_parameters
 
 META = torch.device("meta")
-STAGES = {"see": "motion networks", "pose": "pose guider", "predict": "denoising UNet", "show": "decoder"}
 
 
 class _Functions(TorchFunctionMode):
@@ -148,7 +148,7 @@ def count(
     keyframes: int = 0,
     pairs: bool = True,
 ) -> dict[str, list[Piece]]:
-    """Return the pieces of each stage of one session's step, by the stage's name in `STAGES`."""
+    """Return the pieces of each stage of one session's step, by the stage's name in `STAGE_NAMES`."""
     models, ledger = meta_models(variant), Ledger()
     operations = CountedOperations(ledger, pairs=pairs)
     optimize(models, operations)
@@ -186,17 +186,17 @@ def _calls(
     attended = _attended(models, small, 1 + keyframes, made)
     points = made(chunk, models.motion_extractor.params.keypoints, 3)
     return {
-        "see": lambda: stages.encode_motion(
+        "encode_motion": lambda: stages.encode_motion(
             made(chunk, *side, 3, kind=torch.uint8), made(chunk, kind=torch.bool)
         ),
-        "pose": lambda: stages.encode_pose(points),
-        "predict": lambda: stages.denoise(
+        "encode_pose": lambda: stages.encode_pose(points),
+        "denoise": lambda: stages.denoise(
             made(1, unet.params.in_channels, window, *small),
             motion,
             made(1, channels, window, *small, kind=dtype),
             [attended],
         ),
-        "show": lambda: stages.decode(made(chunk, unet.params.in_channels, *small)),
+        "decode": lambda: stages.decode(made(chunk, unet.params.in_channels, *small)),
     }
 
 
@@ -248,7 +248,9 @@ def table(stages: dict[str, list[Piece]]) -> str:
         for kind in Kind:
             if kind in sums:
                 flop, gigabytes, kernels = sums[kind]
-                lines.append(f"| {STAGES[name]} | {kind} | {flop:.3f} | {gigabytes:.2f} | {kernels:.0f} |")
+                lines.append(
+                    f"| {STAGE_NAMES[name]} | {kind} | {flop:.3f} | {gigabytes:.2f} | {kernels:.0f} |"
+                )
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Check the types for Linux, Windows and macOS, at the same time and each with a cache of its own."""
+"""Check the types for Linux, Windows and macOS, at the same time and each with a separate cache."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def cut(schema: Node, value: Any) -> Node:
 
 
 def merged(one: Any, other: Any) -> Any:
-    """Of two cuts of a schema whatever is in either."""
+    """Return all that is in either of two cuts of a schema."""
     if not (isinstance(one, dict) and isinstance(other, dict)):
         return one or other
     return {name: merged(one.get(name, {}), other.get(name, {})) for name in one | other}

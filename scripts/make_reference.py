@@ -349,7 +349,7 @@ def object_section(name: str, schema: Schema) -> str:
 
 
 def kind(schema: Schema) -> str:
-    """Return the type of a JSON value in words, with a link where it is an object of its own section."""
+    """Return the type of a JSON value in words, with a link where it is an object that has a section."""
     if "$ref" in schema:
         name = schema["$ref"].rsplit("/", maxsplit=1)[-1]
         return f"[{name}](#{slug(name)})"

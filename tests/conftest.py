@@ -44,7 +44,7 @@ CLIP_FPS = 25
 
 @pytest.fixture(scope="session", autouse=True)
 def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Whatever this machine has downloaded, no test sees it: the diffusion pipeline has no weights."""
+    """No test sees what this machine has downloaded: the diffusion pipeline has no weights."""
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PERSONALIVE_HOME", str(home))

@@ -57,7 +57,7 @@ def done(*words: str) -> str:
 
 
 def run(*words: str) -> subprocess.CompletedProcess[str]:
-    """A container that ends by itself. Without systemd nothing could ask for its health."""
+    """A container that ends without being stopped. Without systemd nothing could ask for its health."""
     return podman("run", "--rm", "--no-healthcheck", *words)
 
 

@@ -1,4 +1,4 @@
-"""How a batch with workers of its own ends: by our exit codes, and with nothing left of Ray."""
+"""How a batch that started workers ends: by our exit codes, and with nothing left of Ray."""
 
 from __future__ import annotations
 

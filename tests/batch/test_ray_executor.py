@@ -32,7 +32,7 @@ MakeCluster = Callable[[int], Any]
 
 @pytest.fixture
 def make_cluster(counted: Log, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeCluster]:
-    """Starts a cluster of so many nodes besides its head, each with two halves of a GPU that is none."""
+    """Starts a cluster of `count` nodes besides its head, each with two halves of a GPU that is none."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -70,7 +70,7 @@ def running(out: Path) -> list[JobRecord]:
 
 
 class Trouble:
-    """Kills a worker, and then a node, once so many jobs are done.
+    """Kills a worker, and then a node, once enough jobs are done.
 
     Of the manifest it keeps how many workers were at work at a time at most, and how many jobs one had in hand.
     """
@@ -111,7 +111,7 @@ def combinations(folder: Path, portraits: Path, clips: Path, count: int, **defau
 
 
 def repeated(jobs: list[BatchJob], out: Path, times: int) -> list[BatchJob]:
-    """Every job so many times, under a name of its own."""
+    """Every job several times, each time under another name."""
     return [
         BatchJob(
             name=f"{time}-{job.name}",

@@ -33,7 +33,7 @@ def worker(counted: Log) -> Iterator[RayWorker]:
 
 @pytest.fixture
 def do(worker: RayWorker) -> Iterator[Do]:
-    """Has the worker do a job on a thread of its own."""
+    """Has the worker do a job on a separate thread."""
     with ThreadPoolExecutor(MAX_ASSIGNED_JOBS) as pool:
         yield lambda task, known=(): pool.submit(worker.run_job, task, known)
 

@@ -75,13 +75,13 @@ def test_the_work_of_another_job_is_replaced(tmp_path: Path, kept: str) -> None:
     with CheckpointDir(output, {"seed": 2}, overwrite=True) as work:
         assert work.state == CheckpointState()
         mirror.upload(work)
-        add(work, b"anew")
+        add(work, b"again")
         mirror.upload(work)
     other = tmp_path / "other"
     other.mkdir()
     RemoteWorkdir(other / "out.mp4", kept).download()
     with CheckpointDir(other / "out.mp4", {"seed": 2}, overwrite=False) as work:
-        assert [path.read_bytes() for path in work.segments] == [b"anew"]
+        assert [path.read_bytes() for path in work.segments] == [b"again"]
 
 
 def test_nothing_there_is_no_error(tmp_path: Path, store: str) -> None:

@@ -42,13 +42,13 @@ def test_convolutions_of_the_pose_guider_and_the_decoder_are_what_pytorch_counts
     counted = counted_small()
     models = build_random_components(VARIANTS["small"], device=torch.device("cpu"))
     pose = by_pytorch(lambda: models.pose_guider.forward_frames(torch.zeros(4, 3, 64, 64)))
-    assert flop(counted["pose"]) == pose
+    assert flop(counted["encode_pose"]) == pose
     # Merged, as the counted ones are.
     for module in models.vae.decoder.modules():
         if isinstance(module, Upsample):
             module.fuse_conv_transpose()
     decoded = by_pytorch(lambda: models.vae.decode(torch.zeros(4, 4, 8, 8)))
-    assert flop(counted["show"]) == decoded
+    assert flop(counted["decode"]) == decoded
 
 
 def test_the_unet_is_what_pytorch_counts_of_the_same_call() -> None:
@@ -58,7 +58,7 @@ def test_the_unet_is_what_pytorch_counts_of_the_same_call() -> None:
     from personalive.pipelines.diffusion.stages.frame_decoder import FrameDecoder
     from personalive.pipelines.diffusion.stages.stages import EagerStages
 
-    counted = counted_small()["predict"]
+    counted = counted_small()["denoise"]
     models = build_random_components(VARIANTS["small"], device=torch.device("cpu"))
     unet = models.denoising_unet
     for module in unet.modules():
@@ -104,23 +104,23 @@ def _pixels(unet: torch.nn.Module, resnet: torch.nn.Module) -> int:
 @pytest.mark.slow
 def test_keyframes_add_attention_and_what_is_joined_for_it_and_nothing_else() -> None:
     none, three = (counted_small(keyframes=number) for number in (0, 3))
-    for stage in ("see", "pose", "show"):
+    for stage in ("encode_motion", "encode_pose", "decode"):
         assert none[stage] == three[stage]
     for kind in (Kind.PRODUCTS, Kind.CONVOLUTIONS):
-        assert flop(none["predict"], kind) == flop(three["predict"], kind)
+        assert flop(none["denoise"], kind) == flop(three["denoise"], kind)
     scores = [
-        sum(each.exponentials for each in one["predict"] if each.kind is Kind.ATTENTION)
+        sum(each.exponentials for each in one["denoise"] if each.kind is Kind.ATTENTION)
         for one in (none, three)
     ]
     # 32 motion tokens are attended to as well, so it is not quite five keys for two.
     assert 1.5 < scores[1] / scores[0] < 2.5
-    moved = [sum(each.nbytes for each in one["predict"]) for one in (none, three)]
+    moved = [sum(each.nbytes for each in one["denoise"]) for one in (none, three)]
     assert moved[1] > moved[0]
 
 
 @pytest.mark.slow
 def test_gates_apart_write_and_read_what_their_products_give() -> None:
-    paired, apart = (counted_small(pairs=pairs)["predict"] for pairs in (True, False))
+    paired, apart = (counted_small(pairs=pairs)["denoise"] for pairs in (True, False))
     assert flop(paired) == flop(apart)
     assert sum(each.nbytes for each in apart) > sum(each.nbytes for each in paired)
     assert len(apart) > len(paired)
@@ -129,7 +129,7 @@ def test_gates_apart_write_and_read_what_their_products_give() -> None:
 @pytest.mark.slow
 def test_the_released_unet_takes_what_was_counted_by_hand() -> None:
     """24.1 TFLOP by hand, before doublings took four products a pixel for nine."""
-    pieces = count(VARIANTS["released"], PersonaLiveLoadParameters())["predict"]
+    pieces = count(VARIANTS["released"], PersonaLiveLoadParameters())["denoise"]
     doubled = sum(
         2 * 16 * pixels * channels**2 * (36 - 16)
         for pixels, channels in ((8 * 8, 1280), (16 * 16, 1280), (32 * 32, 640))
@@ -141,9 +141,9 @@ def test_the_released_unet_takes_what_was_counted_by_hand() -> None:
 def test_float8_is_counted_as_the_product_quantizes() -> None:
     counted = count(VARIANTS["released"], PersonaLiveLoadParameters(dtype="float8", vae="tiny"))
     plain = count(VARIANTS["released"], PersonaLiveLoadParameters(vae="tiny"))
-    assert flop(counted["predict"], Kind.EIGHT_BITS) > 0
-    both = flop(counted["predict"], Kind.EIGHT_BITS, Kind.PRODUCTS)
-    assert both == pytest.approx(flop(plain["predict"], Kind.PRODUCTS))
+    assert flop(counted["denoise"], Kind.EIGHT_BITS) > 0
+    both = flop(counted["denoise"], Kind.EIGHT_BITS, Kind.PRODUCTS)
+    assert both == pytest.approx(flop(plain["denoise"], Kind.PRODUCTS))
 
 
 @pytest.mark.parametrize(

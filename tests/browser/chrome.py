@@ -192,7 +192,7 @@ def decoded_bytes(data: bytes) -> Image:
 def visiting(
     browser: Browser, url: str, size: tuple[int, int] = DESKTOP, path: str = "/", **options: Any
 ) -> Iterator[Visit]:
-    """The page of a server, opened in a profile of its own."""
+    """The page of a server, opened in a fresh profile."""
     context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
     visit = Visit(context.new_page(), context, url)
 

@@ -129,7 +129,7 @@ def test_a_portrait_that_is_refused_can_be_removed(visit: Visit, tmp_path: Path,
 
 @pytest.mark.parametrize("step", ["ice-servers", "offer", "reference", "status"])
 def test_cancel_and_start_again_works_at_once(visit: Visit, server: RunningServer, step: str) -> None:
-    """Whatever the start is at: the place that the first session took is free again before the second one asks."""
+    """At any point of the start: the place that the first session took is free again before the second one asks."""
     page = visit.page
     ready(page)
     page.get_by_role("button", name="Sample", exact=True).click()

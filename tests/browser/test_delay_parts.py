@@ -71,7 +71,7 @@ def test_a_pipeline_with_a_window(
 
 
 def width(visit: Visit, name: str) -> float:
-    # In one go: each second the pieces are made anew.
+    # In one go: each second the pieces are replaced.
     found = visit.page.evaluate(
         "(name) => document.querySelector(`#delay-bar [data-part=${name}]`).getBoundingClientRect().width",
         name,

@@ -1,4 +1,4 @@
-"""Nothing lies on anything, whatever the size of the window and however far the page is enlarged."""
+"""Nothing lies on anything, at any size of the window and however far the page is enlarged."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def run(personalive: Call) -> Run:
 
 
 def started(*arguments: object) -> Said:
-    """The same in a process of its own."""
+    """The same in a separate process."""
     ran = subprocess.run(
         [sys.executable, "-c", MAIN, "weights", *map(str, arguments)],
         check=False,

@@ -24,7 +24,7 @@ LEVELS = [20 + 5 * k for k in range(30)]
 
 @pytest.fixture(scope="session")
 def levels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 30 pictures, each grey of a level of its own, lossless; number 8 is black."""
+    """A folder of 30 pictures, each of another grey, lossless; number 8 is black."""
     folder = tmp_path_factory.mktemp("levels")
     for k, level in enumerate(LEVELS):
         cv2.imwrite(str(folder / f"{k:03d}.png"), np.full((48, 64, 3), 0 if k == 8 else level, np.uint8))

@@ -6,6 +6,7 @@ import shutil
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -45,7 +46,7 @@ def brightness(path: Path) -> list[float]:
 
 
 def kept(whole: Path, folder: Path, length: int | None = None) -> tuple[int, list[float]]:
-    """How many frames are said to be kept of so many bytes, and how bright each is."""
+    """Return how many frames are said to be kept of the first `length` bytes, and how bright each is."""
     partial, target = folder / "partial.mp4", folder / "target.mp4"
     target.unlink(missing_ok=True)
     shutil.copyfile(whole, partial)
@@ -91,3 +92,26 @@ def test_without_room_for_another_file_the_fragments_themselves_are_kept(
     monkeypatch.setattr(fragmented_writer, "concat_videos", full)
     count, seen = kept(whole, tmp_path)
     assert count == len(seen) == FRAMES
+    with av.open(str(tmp_path / "target.mp4")) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+
+
+@given(st.integers(0, 200_000))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_silence_before_the_sound_is_as_long_as_asked_for(tmp_path: Path, count: int) -> None:
+    """Neither shorter nor longer by a sample than silence that is encoded with the sound, at a few more bits."""
+    tone = np.repeat((12_000 * np.sin(np.arange(4800) / 5)).astype(np.int16)[:, None], 2, axis=1)
+    heard = []
+    for path, silence in ((tmp_path / "a.mp4", count), (tmp_path / "b.mp4", 0)):
+        writer = FragmentedWriter(path, size=(64, 48), rate=RATE, provenance=MARK)
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+        writer.write_silence(silence)
+        writer.write_audio(np.zeros((count - silence, 2), np.int16))
+        writer.write_audio(tone)
+        writer.close()
+        with av.open(str(path)) as container:
+            frames = list(container.decode(audio=0))
+        assert [frame.pts for frame in frames] == [1024 * number for number in range(len(frames))]
+        heard.append(np.concatenate([frame.to_ndarray()[0] for frame in frames]))
+    assert len(heard[0]) == len(heard[1])
+    assert np.corrcoef(heard)[0, 1] > 0.99  # a sample more or less gives 0.98

@@ -1,4 +1,4 @@
-"""Bytes from strangers: whatever they are, a `PersonaLiveError` or a success, and soon."""
+"""Bytes from strangers: any of them give a `PersonaLiveError` or a success, and soon."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def jpeg(picture: PIL.Image.Image, **options: object) -> bytes:
 
 
 def with_scans(data: bytes, count: int) -> bytes:
-    """A progressive JPEG with its last scan so many times more."""
+    """A progressive JPEG with its last scan repeated."""
     start = data.rindex(b"\xff\xda")
     return data[:-2] + data[start:-2] * count + data[-2:]
 

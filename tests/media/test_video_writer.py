@@ -243,7 +243,10 @@ def test_interrupted_overwrite_keeps_the_earlier_result(tmp_path: Path, name: st
 
 @pytest.mark.parametrize("width", [64, 256, 272])
 def test_the_same_frames_are_the_same_bytes(tmp_path: Path, width: int) -> None:
-    """Whatever lay in memory before. x264 has read past rows of macroblocks that fill no vector (272 is 17)."""
+    """The file does not depend on what lay in memory.
+
+    x264 has read past rows of macroblocks that fill no vector (272 is 17).
+    """
     random = np.random.default_rng(0)
     first, last = (
         np.asarray(PIL.Image.fromarray(cells).resize((width, 272), PIL.Image.Resampling.BICUBIC), np.float64)

@@ -127,12 +127,12 @@ class Client:
         return await self.told(kind, after=before)
 
     async def told(self, kind: str, *, after: int = 0, within: float = PATIENCE) -> Message:
-        """The message of that type that has so many others before it."""
+        """Return the message of that type that comes after `after` others."""
         await self.until(lambda: len(self.report.told(kind)) > after, f"a message {kind!r}", within)
         return self.report.told(kind)[after]
 
     async def frames(self, count: int, within: float = PATIENCE) -> list[Seen]:
-        """So many frames from now on."""
+        """Wait for that number of frames from now on."""
         begin = len(self.report.seen)
         await self.until(lambda: len(self.report.seen) >= begin + count, f"{count} frames", within)
         return self.report.seen[begin:]

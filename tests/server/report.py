@@ -37,7 +37,7 @@ class Report:
     messages: list[tuple[float, Message]] = field(default_factory=list)
     codec: str | None = None
     ended: str | None = None
-    """Why the client left: the peer's state, or None if it left by itself."""
+    """Why the client left: the peer's state, or None if it left as planned."""
 
     def told(self, kind: str) -> list[Message]:
         """Messages of that type, in order."""

@@ -1,4 +1,4 @@
-"""`personalive serve` in a process of its own, on a free port, and what that process holds."""
+"""`personalive serve` in a separate process, on a free port, and what that process holds."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ class RunningServer:
         return found
 
     def wait_for_sessions(self, count: int, limit: float = 60.0) -> None:
-        """Until so many stream. Raises `TimeoutError`.
+        """Wait until that number of sessions stream. Raises `TimeoutError`.
 
         A page that is torn away says no goodbye: its session ends when six checks of its connection, each after up
         to 6 s, went unanswered.
@@ -160,7 +160,7 @@ def running(
 ) -> Iterator[RunningServer]:
     """A server with those settings, by their names, that leaves with exit code 0 in the end.
 
-    `command` is what starts it. Whatever goes wrong meanwhile carries the end of the server's log with it.
+    `command` is what starts it. Any error meanwhile carries the end of the server's log with it.
     """
     with TemporaryDirectory() as folder:
         log = Path(folder) / "log"
@@ -205,7 +205,7 @@ def start(
 
 
 class ClientProcess:
-    """`tests.server.client` in a process of its own; `arguments` are its flags. Use it in a `with` block."""
+    """`tests.server.client` in a separate process; `arguments` are its flags. Use it in a `with` block."""
 
     def __init__(self, url: str, *arguments: object) -> None:
         self._folder = TemporaryDirectory()

@@ -21,7 +21,7 @@ HEADER_S = 1.0
 MOST_OF_ONE = 12
 HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 LATE = 20.0
-"""Seconds within which whatever should happen has happened on any machine."""
+"""Seconds within which what should happen has happened on any machine."""
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +168,7 @@ def test_an_endless_chunked_body_gets_its_reason(client: socket.socket) -> None:
 
 @given(st.lists(st.integers(1, 5), max_size=20))
 def test_connections_take_turns(work: list[int]) -> None:
-    """Each piece of work adds the next of its own; in one turn of the loop one is done, and none is left out."""
+    """Each piece of work adds the next one; in one turn of the loop one is done, and none is left out."""
     done: list[tuple[int, int]] = []
 
     async def run() -> list[int]:

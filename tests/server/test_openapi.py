@@ -1,4 +1,4 @@
-"""The HTTP side as strangers try it: every operation with whatever comes to mind, over real sockets."""
+"""The HTTP side as strangers try it: every operation with generated values, over real sockets."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def server() -> Iterator[RunningServer]:
 
 
 def prepare(server: RunningServer) -> None:
-    """Whatever was tried before: a pipeline is loaded, and a reference there."""
+    """After all that was tried before: a pipeline is loaded, and a reference there."""
     server.load("paced", **SMALL, force=True)
     server.post("/api/v1/personalive/reference", content=PORTRAIT.read_bytes()).raise_for_status()
 

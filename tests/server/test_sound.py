@@ -1,4 +1,4 @@
-"""Sound on its way through a server in a process of its own: by WebRTC, WHIP and WHEP, and into a recording.
+"""Sound on its way through a server in a separate process: by WebRTC, WHIP and WHEP, and into a recording.
 
 The bounds here are wide, for machines that are busy with other tests; benchmarks/lip_sync.py has the figures.
 """
@@ -90,6 +90,35 @@ def test_sound_comes_with_its_picture_and_is_recorded_with_it(server: RunningSer
     assert len(flashes) >= FLASHES - 1
     apart = [min((click - flash for click in clicks), key=abs) for flash in flashes]
     assert abs(statistics.median(apart)) < BUSY_S
+
+
+@pytest.mark.slow
+def test_sound_that_is_switched_on_during_a_recording_is_in_it(server: RunningServer, tmp_path: Path) -> None:
+    async def act() -> None:
+        async with FlashClient(server.url) as client:
+            await client.connect({})
+            video = client.watchers["video"]
+            await until(lambda: video.packets > 0)
+            recording = f"/api/v1/sessions/{client.id}/recording"
+            (await client.http.post(recording)).raise_for_status()
+            await until(lambda: len(video.events) > 1)
+            client.channel.send(json.dumps({"audio": True}))
+            await until(lambda: len(video.events) > 1 + FLASHES)
+            client.channel.send(json.dumps({"audio": False}))
+            await until(lambda: len(video.events) > 2 + FLASHES)
+            client.channel.send(json.dumps({"audio": True}))
+            await until(lambda: len(video.events) > 2 + 2 * FLASHES)
+            await asyncio.sleep(1)
+            ended = (await client.http.delete(recording)).raise_for_status().json()
+            (tmp_path / "a.mp4").write_bytes((await client.http.get(ended["url"])).content)
+
+    run(act)
+    flashes, clicks = find_flashes_and_clicks(tmp_path / "a.mp4")
+    apart = {flash: min((click - flash for click in clicks), key=abs) for flash in flashes}
+    with_sound = [flash for flash in flashes if abs(apart[flash]) < PERIOD_S / 2]
+    assert with_sound[0] > flashes[0]  # it was off
+    assert 2 * FLASHES - 2 <= len(with_sound) < len(flashes) - 1
+    assert abs(statistics.median(apart[flash] for flash in with_sound)) < BUSY_S
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""What of the standard library there is on other systems, and not on Windows, as its types in mypy say."""
+"""The parts of the standard library that other systems have and Windows lacks, as its types in mypy say."""
 
 from __future__ import annotations
 

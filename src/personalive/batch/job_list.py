@@ -151,10 +151,10 @@ def _build_jobs(rows: Iterable[TableRow], base: str, out: str, defaults: Mapping
     jobs: list[BatchJob] = []
     wrong: dict[str, list[str]] = {}
     where: list[str] = []
-    known: dict[str, dict[str, Any]] = {}
+    validated: dict[str, dict[str, Any]] = {}
     for row in rows:
         try:
-            jobs.append(_build_job(row, base, out, defaults, known))
+            jobs.append(_build_job(row, base, out, defaults, validated))
             where.append(row.where)
         except InputError as error:
             wrong.setdefault(str(error), []).append(row.where)
@@ -167,33 +167,34 @@ def _build_jobs(rows: Iterable[TableRow], base: str, out: str, defaults: Mapping
 
 def _summarize_errors(wrong: Mapping[str, Sequence[str]]) -> str:
     """Describe what is wrong and in which rows: every error once, up to the limit."""
-    told = [
+    sentences = [
         f"{rows[0]}{f' and {len(rows) - 1} more' if len(rows) > 1 else ''}: {error}"
         for error, rows in itertools.islice(wrong.items(), _MAX_REPORTED)
     ]
     if rest := sum(len(rows) for rows in list(wrong.values())[_MAX_REPORTED:]):
-        told.append(f"And {rest} more rows.")
-    return " ".join(told)
+        sentences.append(f"And {rest} more rows.")
+    return " ".join(sentences)
 
 
 def _build_job(
-    row: TableRow, base: str, out: str, defaults: Mapping[str, Any], known: dict[str, dict[str, Any]]
+    row: TableRow, base: str, out: str, defaults: Mapping[str, Any], validated: dict[str, dict[str, Any]]
 ) -> BatchJob:
+    """Build a row's job: its inputs are relative to `base`, its output to `out`; `validated` caches options."""
     values = {str(name): value for name, value in row.values.items()}
     for name in ("reference", "driving"):
         if not isinstance(values.get(name), str):
             raise InputError(f"it names no {name}: the column {name} must hold a path or URL.")
     given = {**defaults, **{name: value for name, value in values.items() if name not in _FILES}}
     key = _text(given)  # thousands of rows tend to have the same few options
-    if key not in known:
-        known[key] = options.validate_options(given)
+    if key not in validated:
+        validated[key] = options.validate_options(given)
     name = str(values.get("output", "")).strip()
     return BatchJob(
         name=name,
         reference=storage.resolve_uri(values["reference"], base),
         driving=storage.resolve_uri(values["driving"], base),
         output=_resolve_output(name, out) if name else "",
-        options=known[key],
+        options=validated[key],
     )
 
 

@@ -117,8 +117,8 @@ def _takes(name: str, error: ValidationError) -> str:
         wanted.append(str(kinds["literal"].get("ctx", {}).get("expected")))
     if wanted:
         return f"it must be {' or '.join(wanted)}"
-    said = str(error.errors()[0]["msg"])
-    return said[0].lower() + said[1:]
+    message = str(error.errors()[0]["msg"])
+    return message[0].lower() + message[1:]
 
 
 def _to_plain_value(value: Any) -> Any:

@@ -116,8 +116,8 @@ def _check_face_model() -> Iterator[CheckResult]:
     if face is not None:
         away = np.linalg.norm(face.landmarks[:468, :2] - places, axis=1).mean() / np.ptp(places[:, 1])
         problem = f"landmarks are {100 * away:.0f} % off" if away > _FACE_TOLERANCE else ""
-    told = problem or f"verified; finds a test face in {taken:.0f} ms"
-    yield CheckResult("face landmark model", not problem, told, remedy if problem else None, True)
+    detail = problem or f"verified; finds a test face in {taken:.0f} ms"
+    yield CheckResult("face landmark model", not problem, detail, remedy if problem else None, True)
 
 
 def _check_pipelines() -> Iterator[CheckResult]:

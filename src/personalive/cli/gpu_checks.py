@@ -211,13 +211,14 @@ def _check_triton(facts: GpuEnvironment, torch: TorchInfo) -> Iterator[CheckResu
             "C compiler, headers",
             None,
             f"{' and '.join(missing)} not found, which Triton needs: without them, {_NO_TRITON_COST}",
-            _compiler_command(facts),
+            _compiler_remedy(facts),
         )
     else:
         yield CheckResult("C compiler, headers", True, f"{facts.compiler}, {facts.python_headers}")
 
 
-def _compiler_command(facts: GpuEnvironment) -> str:
+def _compiler_remedy(facts: GpuEnvironment) -> str:
+    """Return how to install a C compiler and Python's headers: a command, with a note where it needs one."""
     command = _COMPILER_COMMANDS.get(facts.package_manager or "")
     if command is None:
         return f"Install both: {_ANY_COMPILER_COMMAND}"

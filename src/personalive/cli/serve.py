@@ -68,12 +68,12 @@ def print_startup(settings: Settings, url: str) -> None:
     from personalive.cli import console
     from personalive.server.telemetry import logs
 
-    told = settings.describe()
+    values = settings.describe()
     if settings.log_format == "json":
-        logs.event("settings", settings=told)
+        logs.event("settings", settings=values)
         return
     console.print_status("settings:")
-    width = max(map(len, told))
-    for name, value in told.items():
+    width = max(map(len, values))
+    for name, value in values.items():
         console.print_status(f"  {name:<{width}}  {value}")
     console.print_status(f"page {url}/   API {url}/docs   stop with Ctrl-C")

@@ -51,8 +51,8 @@ def describe_machine(device: str) -> dict[str, str]:
         about = torch.cuda.get_device_properties(place)
         card, capability = about.name, f"{about.major}.{about.minor}"
         memory = f"{about.total_memory / 2**30:.1f}"
-        told = query_driver()
-        driver = told.gpus[0].driver if told is not None and told.gpus else None
+        report = query_driver()
+        driver = report.gpus[0].driver if report is not None and report.gpus else None
     triton = find_distribution("triton") or find_distribution("triton-windows")
     return {
         "card": card,
@@ -111,7 +111,7 @@ def issue_tracker() -> str:
 
 
 def pick_tracker_url(urls: Sequence[str]) -> str:
-    """Return the best URL of a package's metadata lines, "Label, address" each."""
+    """Return the issue tracker's address, or the next best, of metadata lines, "Label, address" each."""
     known = {
         label.strip().lower(): address.strip() for label, _, address in (each.partition(",") for each in urls)
     }

@@ -82,23 +82,16 @@ def measure_head(face: FaceMesh) -> tuple[float, float, float]:
     return float(x), float(y), float(pose.scale * HEAD_HEIGHT)
 
 
-def compute_head_crop(
-    x: float, y: float, head: float, *, aspect: float = 1.0, scale: float = 1 / FACE_SHARE
-) -> CropBox:
-    """Return the crop of `aspect` (width / height) for a head of `head` pixels height centred at (x, y).
-
-    `scale` is the crop's height in heads. A narrow crop is made higher until the ears are in it.
-    """
-    return _place_head(x, y, head * max(scale, _MIN_WIDTH_IN_HEADS / aspect), aspect)
+def _crop_height(head: float, aspect: float) -> float:
+    """Return the height of a head's crop; a narrow crop is made higher until the ears are in it."""
+    return head * max(1 / FACE_SHARE, _MIN_WIDTH_IN_HEADS / aspect)
 
 
 def _place_head(x: float, y: float, height: float, aspect: float) -> CropBox:
     return CropBox(x - height * aspect / 2, y - FACE_CENTRE * height, height * aspect, height)
 
 
-def compute_reference_crop(
-    face: FaceMesh, image_size: ImageSize, aspect: float = 1.0, *, scale: float = 1 / FACE_SHARE
-) -> CropBox:
+def compute_reference_crop(face: FaceMesh, image_size: ImageSize, aspect: float = 1.0) -> CropBox:
     """Return the crop of a portrait that shows head and shoulders, of `aspect` (width / height).
 
     It stays within the image of `image_size` (width, height) as far as the framing allows: it is made smaller,
@@ -106,10 +99,9 @@ def compute_reference_crop(
     any part that still lies outside.
     """
     x, y, head = measure_head(face)
-    wanted = head * max(scale, _MIN_WIDTH_IN_HEADS / aspect)
     smallest = head * max(1 / _MAX_HEAD_SHARE, _MIN_HEIGHT_IN_HEADS / aspect)
     fitting = min(image_size[1], image_size[0] / aspect)
-    box = _place_head(x, y, min(wanted, max(fitting, smallest)), aspect)
+    box = _place_head(x, y, min(_crop_height(head, aspect), max(fitting, smallest)), aspect)
     left = _clamp_start(box.left, box.width, image_size[0])
     top = _clamp_start(box.top, box.height, image_size[1])
     return CropBox(left, top, box.width, box.height)
@@ -218,15 +210,9 @@ class FollowCrop:
     out. The crop's aspect never changes; while no face is found the crop stays where it is.
     """
 
-    def __init__(
-        self, aspect: float = 1.0, *, scale: float = 1 / FACE_SHARE, tolerance: float = 0.06
-    ) -> None:
-        """Create a crop of `aspect` and `scale`, as in `compute_head_crop`.
-
-        `tolerance` is how far a head may stray, in head heights.
-        """
+    def __init__(self, aspect: float = 1.0, *, tolerance: float = 0.06) -> None:
+        """Create a crop of `aspect` (width / height); `tolerance` is how far a head may stray, in head heights."""
         self._aspect = aspect
-        self._scale = scale
         self._tolerance = tolerance
         self._filter = OneEuroFilter(min_cutoff=0.8, beta=1.5, gap=1.0)
         self._image_size: ImageSize = (0, 0)
@@ -252,9 +238,8 @@ class FollowCrop:
             return CropBox.largest(image_size, self._aspect)
         x, y, size = self._filter.filter(self._target, time)
         head = self._head_unit * math.exp(size)
-        return compute_head_crop(
-            x * self._head_unit, y * self._head_unit, head, aspect=self._aspect, scale=self._scale
-        )
+        x, y = x * self._head_unit, y * self._head_unit
+        return _place_head(x, y, _crop_height(head, self._aspect), self._aspect)
 
     def _update_target(self, seen: NDArray[np.float64]) -> None:
         """Move the target just far enough to bring the head within the tolerance, if it is not within."""

@@ -46,13 +46,13 @@ def _silence_runtime() -> Iterator[None]:
 class LiteRTNetwork:
     """One network of the bundle. Not thread-safe."""
 
-    def __init__(self, name: str, *, threads: int = 1) -> None:
-        """Load the network from the file `name` of the bundle; one run may use `threads` threads."""
+    def __init__(self, name: str) -> None:
+        """Load the network from the file `name` of the bundle. A run uses one thread."""
         data = read_bundle_member(name)
         with _silence_runtime():
             from ai_edge_litert.interpreter import Interpreter
 
-            interpreter: Any = Interpreter(model_content=data, num_threads=threads)
+            interpreter: Any = Interpreter(model_content=data, num_threads=1)
             interpreter.allocate_tensors()
         (source,) = interpreter.get_input_details()
         self._interpreter = interpreter

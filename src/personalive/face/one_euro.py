@@ -20,32 +20,25 @@ Float64 = NDArray[np.float64]
 
 _SAME_TIME = 1e-6
 """Seconds: samples closer than this count as one, because their difference says nothing about speed."""
+_SPEED_CUTOFF = 1.0
+"""Hz: the cut-off with which the speed is smoothed."""
 
 
 class OneEuroFilter:
     """A filter for an array of any shape; every element is filtered independently.
 
     `min_cutoff` Hz: the cut-off at rest; lower is steadier and lags more. `beta` Hz per (unit of the signal
-    per second): how fast the cut-off rises with speed, so it depends on the signal's unit.
-    `derivative_cutoff` Hz smooths the speed. After more than `gap` seconds without a sample, or when time
-    runs backwards, the filter restarts from the sample it is given.
+    per second): how fast the cut-off rises with speed, so it depends on the signal's unit. After more than
+    `gap` seconds without a sample, or when time runs backwards, the filter restarts from the sample it is given.
 
     Every output lies between the previous output and the input, so it never leaves the input's range.
     """
 
-    def __init__(
-        self,
-        *,
-        min_cutoff: float = 1.0,
-        beta: float = 0.0,
-        derivative_cutoff: float = 1.0,
-        gap: float = 0.5,
-    ) -> None:
-        if not (min_cutoff > 0 and derivative_cutoff > 0 and beta >= 0 and gap > 0):
+    def __init__(self, *, min_cutoff: float = 1.0, beta: float = 0.0, gap: float = 0.5) -> None:
+        if not (min_cutoff > 0 and beta >= 0 and gap > 0):
             raise ValueError("cut-offs and gap must be positive and beta not negative")
         self._min_cutoff = min_cutoff
         self._beta = beta
-        self._derivative_cutoff = derivative_cutoff
         self._gap = gap
         self._time = 0.0
         self._value: Float64 | None = None
@@ -68,9 +61,7 @@ class OneEuroFilter:
             raise ValueError(f"the sample's shape is {sample.shape}, the filter's {self._value.shape}")
         if elapsed > _SAME_TIME:
             speed = (sample - self._value) / elapsed
-            self._speed = self._speed + _smoothing_factor(self._derivative_cutoff, elapsed) * (
-                speed - self._speed
-            )
+            self._speed = self._speed + _smoothing_factor(_SPEED_CUTOFF, elapsed) * (speed - self._speed)
             cutoff = self._min_cutoff + self._beta * np.abs(self._speed)
             self._value = self._value + _smoothing_factor(cutoff, elapsed) * (sample - self._value)
             self._time = time

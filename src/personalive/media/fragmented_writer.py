@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from fractions import Fraction
+from functools import lru_cache
 from pathlib import Path
 
 import av
@@ -12,6 +14,7 @@ import av.container
 import av.error
 import numpy as np
 from av.audio.stream import AudioStream
+from av.packet import Packet
 from numpy.typing import NDArray
 
 from personalive.errors import MediaError
@@ -33,10 +36,12 @@ _OPTIONS = {
     "movflags": "+empty_moov+default_base_moof+use_metadata_tags",
     "frag_duration": str(_FRAGMENT_US),
     "flush_packets": "1",
+    # How long the picture waits for sound, in microseconds: often none ever comes.
+    "max_interleave_delta": str(_FRAGMENT_US),
 }
 _AUDIO_BIT_RATE = 160_000
-_AUDIO_PRIMING = 1024
-"""Samples with which AAC begins before the sound. Without an edit list they are a part of it."""
+_AAC_FRAME = 1024
+"""Samples of a packet of AAC. It begins with one before the sound, which without an edit list is a part of it."""
 
 
 class FragmentedWriter:
@@ -49,16 +54,15 @@ class FragmentedWriter:
         size: tuple[int, int],
         rate: Fraction,
         provenance: Provenance,
-        audio_rate: int | None = None,
+        audio_rate: int = 48_000,
     ) -> None:
         """Open the file for frames of `size` (width, height) at `rate` per second.
 
-        With `audio_rate` it also has a track of stereo sound, of that many samples per second. Raises what opening
-        raises.
+        It may get stereo sound at `audio_rate`; only if it does, the complete file has a track for it. Raises what
+        opening raises.
         """
         self._rate = rate
         self._count = 0
-        self._audio: AudioStream | None = None
         self._samples = 0
         self._container = av.open(
             "file:" + os.fspath(path), "w", format="mp4", container_options=dict(_OPTIONS)
@@ -67,10 +71,7 @@ class FragmentedWriter:
             self._container.metadata.update(provenance.metadata())
             # Without B-frames the times of a fragment need no edit list.
             self._video = add_video_stream(self._container, "mp4", size, rate, {"bf": "0"})
-            if audio_rate is not None:
-                self._audio = self._container.add_stream("aac", rate=audio_rate)
-                self._audio.codec_context.layout = "stereo"
-                self._audio.codec_context.bit_rate = _AUDIO_BIT_RATE
+            self._audio = _add_audio_stream(self._container, audio_rate)
             self._container.start_encoding()
         except BaseException:
             with contextlib.suppress(av.error.FFmpegError, OSError, ValueError):
@@ -87,29 +88,64 @@ class FragmentedWriter:
 
     def write_audio(self, samples: NDArray[np.int16]) -> None:
         """Add sound, (samples, 2), right after the sound before. Raises what writing raises."""
-        assert self._audio is not None
         begin, end = self._samples, self._samples + len(samples)
         self._samples = end
-        samples = samples[max(_AUDIO_PRIMING - begin, 0) :]
-        if not len(samples):
-            return
-        planes = np.ascontiguousarray(samples.T.astype(np.float32) / 32768)
-        frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout="stereo")
-        frame.sample_rate = self._audio.codec_context.sample_rate
-        frame.pts, frame.time_base = end - len(samples), Fraction(1, frame.sample_rate)
-        for packet in self._audio.encode(frame):
+        samples = samples[max(_AAC_FRAME - begin, 0) :]
+        if len(samples):
+            for packet in _encode(self._audio, samples, end - len(samples)):
+                self._container.mux(packet)
+
+    def write_silence(self, count: int) -> None:
+        """Add `count` samples of silence, before any sound. Raises what writing raises.
+
+        An hour takes about a second: silent packets are all alike, so one is encoded and written many times.
+        """
+        assert self._samples == 0
+        rate = self._audio.codec_context.sample_rate
+        copies = count // _AAC_FRAME - 1  # the encoder begins with the last one
+        content = _encode_silent_packet(rate)
+        for index in range(copies):
+            packet = av.Packet(content)
+            packet.stream = self._audio
+            packet.pts = packet.dts = index * _AAC_FRAME
+            packet.duration, packet.time_base = _AAC_FRAME, Fraction(1, rate)
             self._container.mux(packet)
+        self._samples = max(copies + 1, 0) * _AAC_FRAME
+        self.write_audio(np.zeros((count - self._samples, 2), np.int16))
 
     def close(self) -> None:
         """Write what the encoders buffer, and close the file in any case. Raises what writing raises."""
         try:
             for packet in self._video.encode(None):
                 self._container.mux(packet)
-            if self._audio is not None:
-                for packet in self._audio.encode(None):
-                    self._container.mux(packet)
+            for sound in self._audio.encode(None):
+                self._container.mux(sound)
         finally:
             self._container.close()
+
+
+def _add_audio_stream(container: av.container.OutputContainer, rate: int) -> AudioStream:
+    stream = container.add_stream("aac", rate=rate)
+    stream.codec_context.layout = "stereo"
+    stream.codec_context.bit_rate = _AUDIO_BIT_RATE
+    return stream
+
+
+def _encode(stream: AudioStream, samples: NDArray[np.int16], position: int) -> list[Packet[AudioStream]]:
+    """Encode samples, (count, 2), that are at `position` in the track."""
+    planes = np.ascontiguousarray(samples.T.astype(np.float32) / 32768)
+    frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout="stereo")
+    frame.sample_rate = stream.codec_context.sample_rate
+    frame.pts, frame.time_base = position, Fraction(1, frame.sample_rate)
+    return stream.encode(frame)
+
+
+@lru_cache(maxsize=1)
+def _encode_silent_packet(rate: int) -> bytes:
+    """Return the content of a packet of silence that comes after silence."""
+    with av.open(io.BytesIO(), "w", format="mp4") as container:
+        stream = _add_audio_stream(container, rate)
+        return bytes(_encode(stream, np.zeros((8 * _AAC_FRAME, 2), np.int16), 0)[-1])
 
 
 def finalize_fragments(partial: Path, target: Path, provenance: Provenance | None = None) -> int:
@@ -134,6 +170,8 @@ def finalize_fragments(partial: Path, target: Path, provenance: Provenance | Non
         concat_videos(target, [partial], fps=float(rate), provenance=mark, audio=audio)
     except (MediaError, OSError):
         with contextlib.suppress(OSError):  # the disk is full
+            if audio is None:
+                _hide_audio_track(partial)
             xmp.append_to_iso_media(partial, xmp.build_packet(mark.metadata()))
         replace_file(partial, target)
     partial.unlink(missing_ok=True)
@@ -152,19 +190,36 @@ def _cut_to_fragments(path: Path) -> None:
         file.truncate(kept)
 
 
+def _hide_audio_track(path: Path) -> None:
+    """Turn the sound's track, of which nothing was written, into free space. Raises `OSError`."""
+    with path.open("r+b") as file:
+        for box in iter_boxes(file):
+            if box.kind != b"moov":
+                continue
+            tracks = [one for one in iter_boxes(file, box) if one.kind == b"trak"]
+            for track in tracks[1:]:
+                file.seek(track.start + 4)
+                file.write(b"free")
+            return
+
+
 def _probe(path: Path) -> tuple[int, Fraction, dict[str, str], AudioTrack | None]:
     """Return the frames, rate, tags and sound of a fragmented file. Raises `MediaError` where it has no frame."""
-    frames, rate = 0, None
+    frames, rate, audio = 0, None, None
     with open_container(path) as container:
         video = select_video_stream(container)
         if video is None:
             raise MediaError("Nothing of the recording can be played.")
-        for packet in container.demux(video):
+        sound = select_audio_stream(container)
+        streams = [video] if sound is None else [video, sound]
+        for packet in container.demux(streams):
             if packet.size and packet.duration:
+                if packet.stream is sound:
+                    audio = AudioTrack(path)
+                    continue
                 rate = rate or 1 / (packet.duration * to_fraction(packet.time_base))
                 frames += 1
         marks = {key.lower(): value for key, value in container.metadata.items()}
-        audio = None if select_audio_stream(container) is None else AudioTrack(path)
     if rate is None:
         raise MediaError("Nothing of the recording can be played.")
     return frames, rate, marks, audio

@@ -1,4 +1,4 @@
-"""The top-level boxes of ISO media files: MP4, MOV and their fragments."""
+"""The boxes of ISO media files: MP4, MOV and their fragments."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ class IsoBox:
     length: int
 
 
-def iter_boxes(file: BinaryIO) -> Iterator[IsoBox]:
-    """Yield the boxes, also one that the file cuts off; end at a header that is damaged. Raises `OSError`."""
-    start = 0
-    while True:
+def iter_boxes(file: BinaryIO, parent: IsoBox | None = None) -> Iterator[IsoBox]:
+    """Yield the file's boxes, or those in `parent`, which holds nothing else.
+
+    A box that the file cuts off is yielded too. They end at a header that is damaged. Raises `OSError`.
+    """
+    start = 0 if parent is None else parent.start + _HEADER_BYTES
+    while parent is None or start < parent.start + parent.length:
         file.seek(start)
         head = file.read(2 * _HEADER_BYTES)
         if len(head) < _HEADER_BYTES:

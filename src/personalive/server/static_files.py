@@ -37,7 +37,7 @@ class Asset:
 
 @cache
 def load_assets() -> dict[str, Asset]:
-    """Return every packaged file by its path below the assets' URL, with parts joined by `/`."""
+    """Return the files of the page, the samples and the API's viewer, by their paths below the assets' URL."""
     package = files("personalive")
     own = _load_folder(package / "server" / "web", "") + _load_folder(package / "samples", SAMPLES_PREFIX)
     viewer = files("fastapi_offline") / "static"

@@ -1,4 +1,4 @@
-"""The preview, and a file in which it notes whatever it does, in whichever process it runs.
+"""The preview, and a file in which it notes all that it does, in whichever process it runs.
 
 `COUNTED_LOG` names the file. A line is what was done (load, fuse, step), the process, and for a step how many
 frames it had. Lines of a few bytes are appended in one piece, so that processes do not mix theirs.

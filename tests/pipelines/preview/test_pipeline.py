@@ -319,7 +319,7 @@ def test_references_of_others_are_refused(
 
 @pytest.mark.slow
 def test_a_half_seen_face_is_a_reference_or_a_sentence(pipeline: PreviewPipeline, sample: Image) -> None:
-    """Whatever is cut off, the answer is a reference or `NoFaceError`."""
+    """For any part that is cut off, the answer is a reference or `NoFaceError`."""
     used = 0
     for left, top, right, bottom in (
         (258, 100, 512, 400),

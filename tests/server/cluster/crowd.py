@@ -44,7 +44,7 @@ class Crowd:
             self._do(client.close())
 
     def wait(self, client: Client, frames: int) -> None:
-        """Until it has seen so many more."""
+        """Wait until it has seen that number of frames more."""
         self._do(client.frames(frames))
 
     def wait_until_gone(self, clients: Sequence[Client], within: float) -> None:

@@ -32,7 +32,7 @@ _RAY = {
 
 
 class Nodes:
-    """The head and the nodes that join it. Each has the GPUs it says, whatever this machine has."""
+    """The head and the nodes that join it. Each has the GPUs it says, on any machine."""
 
     def __init__(self) -> None:
         from ray.cluster_utils import Cluster
@@ -86,7 +86,7 @@ class Nodes:
 
 @contextlib.contextmanager
 def cluster(nodes: int, gpus: int = 1) -> Iterator[Nodes]:
-    """A head without GPUs, and so many nodes with some. Their processes find this checkout and its plugins."""
+    """A head without GPUs, and nodes with some. Their processes find this checkout and its plugins."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in _RAY.items():
             patch.setenv(name, value)

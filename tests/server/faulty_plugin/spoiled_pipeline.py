@@ -1,6 +1,6 @@
 """The shipped pipelines with a fault on demand: as after an illegal access of a GPU, every call fails from then on.
 
-The fault begins in the process that finds the file named by `SPOIL`, and stays there whatever becomes of the file:
+The fault begins in the process that finds the file named by `SPOIL`, and stays there when the file is gone:
 only another process works again. Where the file says "exit", the process ends instead, also right after a load.
 """
 

@@ -143,7 +143,7 @@ def test_a_folder_that_is_taken_away_meanwhile_ends_it_in_words(tmp_path: Path) 
     shutil.rmtree(folder)
     for k in range(60):
         recorder.put_frame(sent(k, 1 + k / 10))
-    assert done.wait(30)  # by itself
+    assert done.wait(30)  # without `finish`
     assert "cannot be used" in str(recorder.progress.error)
     assert str(tmp_path) not in str(recorder.progress.error)
 
@@ -244,18 +244,22 @@ def clicking(begin: int, count: int, every: int) -> NDArray[np.int16]:
     return np.repeat(wave.astype(np.int16)[:, None], 2, axis=1)
 
 
-def test_sound_is_recorded_where_its_picture_is(tmp_path: Path) -> None:
-    """The clock of the session began long ago, and sound comes a little before or after its picture."""
+@pytest.mark.parametrize("spans", [[(0, 9)], [(1.5, 9)], [(0.5, 1.7), (2.6, 9)]])
+def test_sound_is_recorded_where_its_picture_is(tmp_path: Path, spans: list[tuple[float, float]]) -> None:
+    """The clock of the session began long ago, and sound comes a little before or after its picture.
+
+    It is on in `spans` of seconds, and takes no positions where it is off.
+    """
     done = threading.Event()
-    recorder = SessionRecorder(
-        tmp_path / "a.mp4", PROVENANCE, fps=25, max_duration_s=60, on_end=done.set, with_audio=True
-    )
-    blocks = 0
+    recorder = SessionRecorder(tmp_path / "a.mp4", PROVENANCE, fps=25, max_duration_s=60, on_end=done.set)
+    blocks = heard = 0
     for index in range(100):
         recorder.put_frame(sent(200 if index % 25 == 0 else 20, 500 + index / 25))
         while blocks * 0.02 < (index + (index % 3 - 1)) / 25:
             samples = clicking(960 * blocks, 960, 48_000)
-            recorder.put_audio(SentAudio(samples, 500 + blocks * 0.02, 77_000 + 960 * blocks, 0.0))
+            if any(begin <= blocks * 0.02 < end for begin, end in spans):
+                recorder.put_audio(SentAudio(samples, 500 + blocks * 0.02, 77_000 + 960 * heard, 0.0))
+                heard += 1
             blocks += 1
     recorder.finish()
     assert done.wait(30)
@@ -263,7 +267,17 @@ def test_sound_is_recorded_where_its_picture_is(tmp_path: Path) -> None:
     bright = [index / 25 for index, grey in enumerate(greys(tmp_path / "a.mp4")) if grey > 150]
     assert bright == [0.0, 1.0, 2.0, 3.0]
     # The first one is at the very beginning, where sound fades in.
-    assert [at for at in sounding(tmp_path / "a.mp4") if at > 0.5] == pytest.approx(bright[1:], abs=0.005)
+    clicks = [at for at in bright[1:] if any(begin <= at < end for begin, end in spans)]
+    assert [at for at in sounding(tmp_path / "a.mp4") if at > 0.5] == pytest.approx(clicks, abs=0.005)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        (track,) = container.streams.audio
+        assert (track.start_time, container.streams.video[0].start_time) == (0, 0)
+
+
+def test_a_recording_without_sound_has_no_track_for_it(tmp_path: Path) -> None:
+    record(tmp_path / "a.mp4", [sent(20, index / 25) for index in range(50)])
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        assert [stream.type for stream in container.streams] == ["video"]
 
 
 def test_what_is_left_of_a_recording_keeps_its_sound(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_any_text_is_an_unknown_id() -> None:
 
 @pytest.mark.slow
 def test_the_event_loop_goes_on_meanwhile() -> None:
-    """Nothing of a large picture's work is done on the loop, whatever the machine's other threads take of it."""
+    """Nothing of a large picture's work is done on the loop, however busy the machine's other threads are."""
 
     async def test(client: httpx.AsyncClient, server: Server) -> None:
         large = encoded(np.tile(portrait(), (4, 4, 1)), "JPEG")

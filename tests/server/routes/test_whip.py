@@ -68,7 +68,7 @@ def test_what_was_created_can_be_patched_by_its_own_etag_only(plugins: None, tmp
                     headers = FRAGMENT | ({} if given is None else {"If-Match": given})
                     patched = await client.patch(where, content=told, headers=headers)
                     assert (given, patched.status_code) == (given, status)
-                # ICE is not begun anew, which a client may ask for under any name.
+                # ICE is not restarted, which a client may ask for under any name.
                 anew = told.replace(username, "wxyz")
                 patched = await client.patch(where, content=anew, headers=FRAGMENT | {"If-Match": "*"})
                 assert (patched.status_code, "POST a new offer" in patched.json()["detail"]) == (422, True)
@@ -105,7 +105,7 @@ def test_a_session_tells_of_the_ice_servers_too(plugins: None, tmp_path: Path) -
     async def act() -> None:
         async with serving(tmp_path) as (server, client):
             assert "link" not in (await client.options("/whip")).headers
-            # Set later, so that this server does not ask them for addresses of its own.
+            # Set later, so that this server does not ask them for its addresses.
             server.settings = server.settings.model_copy(update=TURN | {"turn_password": None})
             pushed = await client.post("/whip", content=CAMERA, headers=SDP)
             assert len(pushed.headers.get_list("link")) == 2

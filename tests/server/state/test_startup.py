@@ -87,7 +87,7 @@ def test_a_portrait_without_a_face_is_logged_and_the_server_goes_on(
                 break
             await asyncio.sleep(0.1)
         for _ in range(300):
-            if "reference_refused" in caplog.text:
+            if "reference_rejected" in caplog.text:
                 break
             await asyncio.sleep(0.1)
         alive = await server.workers[0].is_responsive()
@@ -96,4 +96,4 @@ def test_a_portrait_without_a_face_is_logged_and_the_server_goes_on(
 
     with caplog.at_level("INFO"):
         assert asyncio.run(begin())
-    assert "reference_refused" in caplog.text
+    assert "reference_rejected" in caplog.text

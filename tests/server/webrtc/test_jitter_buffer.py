@@ -24,7 +24,7 @@ BEGIN = st.integers(0, 2**16 - 1)
 
 
 def packets(sizes: list[int], begin: int = 0, pause: int = 0) -> list[RtpPacket]:
-    """Frames of so many packets each; between the first half of them and the second come `pause` more frames."""
+    """Return frames of `sizes` packets each, with a gap of `pause` frames in the middle."""
     made = []
     number, at = begin, begin * 7
     for index, size in enumerate(sizes):
@@ -46,7 +46,7 @@ def whole(timestamp: int, sent: list[RtpPacket]) -> bytes:
 
 
 class Receiver:
-    """A buffer on a clock of its own; frames are sent at their own pace."""
+    """A buffer with a simulated clock; frames are sent at their own pace."""
 
     def __init__(self) -> None:
         self.now = 0.0

@@ -179,7 +179,7 @@ def test_names_that_nobody_resolves_keep_nobody_from_connecting(tmp_path: Path, 
 def test_dead_servers_are_reported_and_not_waited_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, reports: int
 ) -> None:
-    """The library by itself would wait for five seconds. A TURN server is not asked again soon."""
+    """The library alone would wait for five seconds. A TURN server is not asked again soon."""
 
     async def act(address: str) -> None:
         urls: dict[str, object] = {f"{kind}_urls": (f"{kind}:{address}",)}
@@ -197,7 +197,7 @@ def test_dead_servers_are_reported_and_not_waited_for(
         silent.bind(("0.0.0.0", 0))
         own = socket.gethostbyname(socket.gethostname())
         run(lambda: act(f"{own}:{silent.getsockname()[1]}"))
-    lines = [line for line in caplog.records if line.getMessage() == "ice_server_silent"]
+    lines = [line for line in caplog.records if line.getMessage() == "ice_server_timeout"]
     assert [line.__dict__["personalive_fields"]["kind"] for line in lines] == [kind] * reports
 
 

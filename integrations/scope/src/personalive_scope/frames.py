@@ -1,7 +1,7 @@
 """Conversion between Scope's frames and timestamps and the package's.
 
 Scope passes a list of tensors (1, height, width, 3), 0…255, and takes one tensor (frames, height, width, 3), 0…1. A
-timestamp is a number of ticks, `pts`, of `time_base` seconds each; either may be None.
+timestamp is a number of ticks, `pts`, of `time_base` seconds each; either is None where it is unknown.
 """
 
 from __future__ import annotations

@@ -127,8 +127,8 @@ def _face_coords(layout: HeadLayout, small: Image, scale: float) -> tuple[Double
 def _keep_main_part(mask: NDArray[np.uint8], face: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Keep the connected part that holds the face, with its small holes closed."""
     _, labels = cv2.connectedComponents(mask)
-    mine = np.bincount(labels[face > 0]).argmax()
-    part = (labels == mine).astype(np.uint8)
+    label = np.bincount(labels[face > 0]).argmax()
+    part = (labels == label).astype(np.uint8)
     count, holes, figures, _ = cv2.connectedComponentsWithStats(1 - part)
     for hole in range(1, count):
         if figures[hole, cv2.CC_STAT_AREA] < 0.01 * mask.size:

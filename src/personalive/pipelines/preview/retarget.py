@@ -179,8 +179,8 @@ class Retargeter:
         """Return the closure of each lid from the opening's height and, near shut, from the blendshape scores."""
         span = np.maximum(self._resting - _CLOSED_APERTURE, 0.05)
         closure = np.clip((self._resting - measured.aperture) / span, -1.0, 1.0)
-        said = np.clip((measured.blink - 0.40) / 0.22, 0.0, 1.0)
-        closure = np.where(said > 0, np.maximum(closure, said), closure)
+        blink = np.clip((measured.blink - 0.40) / 0.22, 0.0, 1.0)
+        closure = np.where(blink > 0, np.maximum(closure, blink), closure)
         # Both lids mostly move together, and their measurement errors are independent.
         return np.asarray(0.75 * closure + 0.25 * closure.mean())
 

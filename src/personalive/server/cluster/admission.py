@@ -56,7 +56,7 @@ class SessionAdmission:
             try:
                 answer = await _read_answer(call, timeout)
             except RayActorError as error:
-                logs.event("replica_gone", level=logging.WARNING, error=type(error).__name__)
+                logs.event("replica_unreachable", level=logging.WARNING, error=type(error).__name__)
                 continue
             except BaseException:
                 call.cancel()

@@ -52,9 +52,9 @@ def make_replica_info(replica: ReplicaStatus, pipeline_status: PipelineStatus | 
 
 def merge_status(replies: Iterable[ReplicaReply], desired: DesiredState) -> ClusterStatus:
     """Return the common status of all replicas. Replicas that are starting count only if no replica serves yet."""
-    told = [(each.replica, _replica_pipeline_status(each)) for each in replies if each.response.ok]
-    replicas = [make_replica_info(member, own) for member, own in told]
-    serving = [own for member, own in told if member.stage == "serving"] or [own for _, own in told]
+    statuses = [(each.replica, _replica_pipeline_status(each)) for each in replies if each.response.ok]
+    replicas = [make_replica_info(member, own) for member, own in statuses]
+    serving = [own for member, own in statuses if member.stage == "serving"] or [own for _, own in statuses]
     if not serving:
         waits = desired.pipeline_id is not None
         return ClusterStatus(
@@ -89,9 +89,9 @@ def _status_rank(own: PipelineStatus) -> tuple[int, float]:
 
 def merge_sessions(replies: Iterable[ReplicaReply]) -> SessionList:
     """Return all live sessions, oldest first. A leaving replica counts only the slots that are in use."""
-    told = [(each.replica, SessionList.model_validate(each.json())) for each in replies if each.response.ok]
-    every = sorted((one for _, part in told for one in part.sessions), key=lambda one: one.opened_at)
-    return SessionList(sessions=every, max_sessions=sum(member.slots for member, _ in told))
+    lists = [(each.replica, SessionList.model_validate(each.json())) for each in replies if each.response.ok]
+    every = sorted((one for _, part in lists for one in part.sessions), key=lambda one: one.opened_at)
+    return SessionList(sessions=every, max_sessions=sum(member.slots for member, _ in lists))
 
 
 def merge_recordings(replies: Iterable[ReplicaReply]) -> list[Json]:
@@ -113,17 +113,17 @@ def merge_models_status(replies: list[ReplicaReply]) -> Json:
 
     The weights count as downloaded when every machine has them; `progress` is that of the slowest machine.
     """
-    told = [each.json() for each in replies]
-    missing = sorted({name for one in told for name in one["missing"]})
-    loading = [one["progress"] for one in told if one["progress"] is not None]
+    statuses = [each.json() for each in replies]
+    missing = sorted({name for one in statuses for name in one["missing"]})
+    loading = [one["progress"] for one in statuses if one["progress"] is not None]
     errors = [
         f"{each.replica.node}: {one['error']}"
-        for each, one in zip(replies, told, strict=True)
+        for each, one in zip(replies, statuses, strict=True)
         if one["error"]
     ]
     return {
-        "pipeline_id": told[0]["pipeline_id"],
-        "downloaded": all(one["downloaded"] for one in told),
+        "pipeline_id": statuses[0]["pipeline_id"],
+        "downloaded": all(one["downloaded"] for one in statuses),
         "missing": missing,
         "progress": min(loading, key=lambda one: float(one["percentage"]), default=None),
         "error": "; ".join(errors) or None,

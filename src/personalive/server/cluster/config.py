@@ -41,14 +41,14 @@ class ClusterConfig(BaseModel):
 
         A session is one long call, so used slots are ongoing requests.
         """
-        told: dict[str, Any] = {
+        options: dict[str, Any] = {
             "max_ongoing_requests": self.sessions_per_replica,
             "graceful_shutdown_timeout_s": self.drain_limit_s,
             "ray_actor_options": {"num_gpus": self.gpus_per_replica, "num_cpus": self.cpus_per_replica},
         }
         if self.min_replicas == self.max_replicas:
-            return told | {"num_replicas": self.min_replicas}
-        return told | {
+            return options | {"num_replicas": self.min_replicas}
+        return options | {
             "autoscaling_config": {
                 "min_replicas": self.min_replicas,
                 "max_replicas": self.max_replicas,

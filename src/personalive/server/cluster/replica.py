@@ -151,7 +151,9 @@ class ServerReplica:
             try:
                 await self._send_heartbeat()
             except Exception as error:  # such as while the controller restarts
-                logs.event("ledger_silent", level=logging.WARNING, error=f"{type(error).__name__}: {error}")
+                logs.event(
+                    "controller_unreachable", level=logging.WARNING, error=f"{type(error).__name__}: {error}"
+                )
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
     async def _send_heartbeat(self) -> None:

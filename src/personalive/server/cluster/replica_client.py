@@ -89,10 +89,10 @@ def get_session_id(answer: ProxyResponse) -> str | None:
     if named is not None:
         return named
     try:
-        told = json.loads(answer.body)["sessionId"]
+        session_id = json.loads(answer.body)["sessionId"]
     except (ValueError, KeyError, TypeError):
         return None
-    return str(told)
+    return str(session_id)
 
 
 class ReplicaClient:

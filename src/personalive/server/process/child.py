@@ -67,8 +67,8 @@ class SessionSlot:
     def prepare(self, image: Image, at: float) -> None:
         """Keep a frame for its step, and prepare it meanwhile."""
         with self._lock:
-            looked = self._executor.submit(self._prepare_frame, image, at) if self.prepares_frames else None
-            self._frames.append((at, image, looked))
+            prepared = self._executor.submit(self._prepare_frame, image, at) if self.prepares_frames else None
+            self._frames.append((at, image, prepared))
 
     def _prepare_frame(self, image: Image, at: float) -> None:
         self.session.prepare(image, at)
@@ -91,24 +91,24 @@ class SessionSlot:
         """
         wanted = set(times)
         with self._lock:
-            taken = {at: (image, looked) for at, image, looked in self._frames if at in wanted}
-            for at, _, looked in self._frames:
-                if looked is not None and at < times[-1] and at not in wanted:
-                    looked.cancel()
+            chosen = {at: (image, prepared) for at, image, prepared in self._frames if at in wanted}
+            for at, _, prepared in self._frames:
+                if prepared is not None and at < times[-1] and at not in wanted:
+                    prepared.cancel()
             self._frames = deque(item for item in self._frames if item[0] > times[-1])
-        if missing := [at for at in times if at not in taken]:
+        if missing := [at for at in times if at not in chosen]:
             raise RuntimeError(f"{len(missing)} of {len(times)} driving frames never came")
-        for _, looked in taken.values():
-            if looked is not None:
-                looked.result()
-        return FrameChunk([taken[at][0] for at in times], np.array(times, np.float64))
+        for _, prepared in chosen.values():
+            if prepared is not None:
+                prepared.result()
+        return FrameChunk([chosen[at][0] for at in times], np.array(times, np.float64))
 
     def close(self) -> None:
         """Cancel the preparation of frames, then close the session."""
         with self._lock:
-            looks = [looked for _, _, looked in self._frames if looked is not None]
+            pending = [prepared for _, _, prepared in self._frames if prepared is not None]
             self._frames.clear()
-        wait([looked for looked in looks if not looked.cancel()])
+        wait([prepared for prepared in pending if not prepared.cancel()])
         self.session.close()
 
 
@@ -126,7 +126,7 @@ class PipelineServer:
         self._sender = ThreadPoolExecutor(1, "frames")
         # A thread for each of many sessions would leave few cores to the server.
         count = min(max((os.cpu_count() or 1) // 2, 1), _MAX_PREPARE_THREADS)
-        self._prepare_executors = itertools.cycle([ThreadPoolExecutor(1, "looker") for _ in range(count)])
+        self._prepare_executors = itertools.cycle([ThreadPoolExecutor(1, "prepare") for _ in range(count)])
         self._failures = 0
         self._broken = False
         self._handlers: dict[type, Callable[[Any], Any]] = {
@@ -264,17 +264,17 @@ class PipelineServer:
         reference = self._references[request.reference]
         session = self._require_pipeline().open_session(reference, request.parameters, seed=request.seed)
 
-        def looked(at: float) -> None:
+        def report_prepared(at: float) -> None:
             self._send(messages.FramePrepared(request.session, at))
 
-        entry = SessionSlot(session, next(self._prepare_executors), looked)
+        entry = SessionSlot(session, next(self._prepare_executors), report_prepared)
         self._sessions[request.session] = entry
         self._probe_reference = reference
         return messages.OpenedSession(session.parameters, entry.prepares_frames)
 
     def _step(self, request: messages.StepSessions) -> list[messages.StepResult]:
-        entries = [self._sessions[asked.session] for asked in request.chunks]
-        chunks = [entry.take_chunk(asked.times) for entry, asked in zip(entries, request.chunks, strict=True)]
+        entries = [self._sessions[item.session] for item in request.chunks]
+        chunks = [entry.take_chunk(item.times) for entry, item in zip(entries, request.chunks, strict=True)]
         begun = time.perf_counter()
         stepped = self._require_pipeline().step_many([entry.session for entry in entries], chunks)
         seconds = time.perf_counter() - begun
@@ -282,8 +282,8 @@ class PipelineServer:
             messages.StepResult(made.times, made.states, seconds, dict(entry.session.stats()))
             for entry, made in zip(entries, stepped, strict=True)
         ]
-        for asked, made in zip(request.chunks, stepped, strict=True):
-            self._unsent_frames.append(messages.StepFrames(asked.frames_number, made.images))
+        for item, made in zip(request.chunks, stepped, strict=True):
+            self._unsent_frames.append(messages.StepFrames(item.frames_number, made.images))
         return answers
 
     def _call_session(self, request: messages.CallSession) -> Any:

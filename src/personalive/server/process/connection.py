@@ -149,8 +149,8 @@ class ProcessConnection:
 
     def _enforce_timeouts(self) -> None:
         """Kill the process when a request takes too long. Runs on a separate thread."""
-        while (asked := self._timeouts.get()) is not None:
-            future, limit = asked
+        while (item := self._timeouts.get()) is not None:
+            future, limit = item
             if not wait([future], limit).done:
                 self._process.kill()
 

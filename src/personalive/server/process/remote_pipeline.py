@@ -202,17 +202,17 @@ class RemotePipeline(Pipeline[Any, Any]):
         if len(own) < len(sessions):
             made.set_exception(InputError("Only sessions of this pipeline can be stepped together."))
             return made
-        asked = tuple(
+        items = tuple(
             messages.SessionChunk(session.number, session.send_chunk(chunk), next(self._numbers))
             for session, chunk in zip(own, chunks, strict=True)
         )
-        arriving = [self.connection.expect_frames(each.frames_number) for each in asked]
+        arriving = [self.connection.expect_frames(each.frames_number) for each in items]
 
         def finish(answer: Future[list[messages.StepResult]]) -> None:
             try:
                 stepped = answer.result()
             except Exception as error:
-                for each in asked:
+                for each in items:
                     self.connection.cancel_frames(each.frames_number)
                 made.set_exception(error)
                 return
@@ -222,7 +222,7 @@ class RemotePipeline(Pipeline[Any, Any]):
                 [PendingChunk(frames, done) for frames, done in zip(arriving, stepped, strict=True)]
             )
 
-        self.connection.submit(messages.StepSessions(asked), self._timeout()).add_done_callback(finish)
+        self.connection.submit(messages.StepSessions(items), self._timeout()).add_done_callback(finish)
         return made
 
     @override

@@ -81,7 +81,6 @@ class SessionRecorder:
         fps: float,
         max_duration_s: float,
         on_end: Callable[[], None],
-        with_audio: bool = False,
         min_free_bytes: int = MIN_FREE_BYTES,
     ) -> None:
         self.path = path
@@ -92,7 +91,7 @@ class SessionRecorder:
         self._min_free_bytes = min_free_bytes
         self._on_end = on_end
         self._queue: SimpleQueue[SentFrame | SentAudio | None] = SimpleQueue()
-        self._audio = RecordedAudio() if with_audio else None
+        self._audio = RecordedAudio()
         self._budget = _ByteBudget(_MAX_PENDING_BYTES)
         self._finished = False
         self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
@@ -113,8 +112,8 @@ class SessionRecorder:
             self.progress.dropped += 1
 
     def put_audio(self, sound: SentAudio) -> None:
-        """Add the next sound. It is dropped when the encoder is too far behind, or there is no track for it."""
-        if not self._finished and self._audio is not None and self._budget.acquire(sound.samples.nbytes):
+        """Add the next sound. It is dropped when the encoder is too far behind."""
+        if not self._finished and self._budget.acquire(sound.samples.nbytes):
             self._queue.put(sound)
 
     def finish(self) -> None:
@@ -163,25 +162,20 @@ class SessionRecorder:
             size=self.progress.size,
             rate=exact_rate(self.fps),
             provenance=self._provenance,
-            audio_rate=None if self._audio is None else SAMPLE_RATE,
+            audio_rate=SAMPLE_RATE,
         )
         with contextlib.closing(writer):
             for frame in frames:
                 writer.write(fit_image(frame.image, self.progress.size))
                 self.progress.frames += 1
-                self._write_audio(writer, self.seconds - _AUDIO_BEHIND_S)
+                self._audio.write_until(writer, self.seconds - _AUDIO_BEHIND_S)
                 if (
                     self.progress.frames % round(_DISK_CHECK_INTERVAL_S * self.fps) == 0
                     and not self._has_disk_space()
                 ):
                     self.progress.note = "The recording ended early: the disk is nearly full."
                     break
-            self._write_audio(writer, self.seconds)
-
-    def _write_audio(self, writer: FragmentedWriter, until: float) -> None:
-        if self._audio is not None:
-            for samples in self._audio.read_until(until):
-                writer.write_audio(samples)
+            self._audio.write_until(writer, self.seconds)
 
     def _has_disk_space(self) -> bool:
         """Return whether the disk has enough free space. Raises `OSError` where the folder is gone."""
@@ -194,7 +188,7 @@ class SessionRecorder:
         while (frame := self._queue.get()) is not None:
             if isinstance(frame, SentAudio):
                 self._budget.release(frame.samples.nbytes)
-                if self._audio is not None and index:
+                if index:
                     self._audio.put(frame, time - last)
                 continue
             self._budget.release(frame.image.nbytes)

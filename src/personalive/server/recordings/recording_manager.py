@@ -101,7 +101,7 @@ class RecordingManager:
         try:
             found = await asyncio.to_thread(recovery.recover, self._directory)
         except OSError as error:
-            logs.event("recordings_not_swept", level=logging.WARNING, error=error.strerror)
+            logs.event("recording_recovery_failed", level=logging.WARNING, error=error.strerror)
             return
         self._recovered.update(found)
         for id in found:
@@ -159,10 +159,10 @@ class RecordingManager:
         found = await asyncio.to_thread(self._list_files)
         if await asyncio.to_thread(self._has_unfinished):
             self.start_recovery()
-        told = {id: self._make_file_info(id, size) for id, size in found.items()}
-        told |= {info.recording_id: info for info in self._ended.values() if info.state == "failed"}
-        told |= {running.id: self._make_info(running) for running in self._running.values()}
-        return sorted(told.values(), key=lambda info: info.started_at, reverse=True)
+        infos = {id: self._make_file_info(id, size) for id, size in found.items()}
+        infos |= {info.recording_id: info for info in self._ended.values() if info.state == "failed"}
+        infos |= {running.id: self._make_info(running) for running in self._running.values()}
+        return sorted(infos.values(), key=lambda info: info.started_at, reverse=True)
 
     async def get_path(self, id: str) -> Path:
         """Return the path of a complete file.
@@ -197,12 +197,7 @@ class RecordingManager:
         name = f"{now.strftime(_TIME_FORMAT)}-{secrets.token_hex(4)}"
         path = self._directory / (name + _SUFFIX)
         recorder = SessionRecorder(
-            path,
-            provenance,
-            fps=fps,
-            max_duration_s=self._max_duration_s,
-            on_end=ended,
-            with_audio=session.audio.enabled,
+            path, provenance, fps=fps, max_duration_s=self._max_duration_s, on_end=ended
         )
         running = _ActiveRecording(name, session.id, now, recorder, loop.create_future())
         self._running[session.id] = running
@@ -226,9 +221,9 @@ class RecordingManager:
         self._ended[running.id] = info
         if not running.is_awaited.is_set():
             self._unreported[running.session_id] = info
-        for told in (self._ended, self._unreported):
-            while len(told) > self._max_files:
-                del told[next(iter(told))]
+        for infos in (self._ended, self._unreported):
+            while len(infos) > self._max_files:
+                del infos[next(iter(infos))]
         logs.event(
             "recording_ended",
             session=running.session_id,
@@ -247,23 +242,23 @@ class RecordingManager:
             running.recorder.finish()
 
     def _make_info(self, running: _ActiveRecording, *, ended: bool = False) -> RecordingInfo:
-        recorder, tally = running.recorder, running.recorder.progress
-        whole = ended and tally.error is None
-        width, height = tally.size or (None, None)
+        recorder, progress = running.recorder, running.recorder.progress
+        whole = ended and progress.error is None
+        width, height = progress.size or (None, None)
         return RecordingInfo(
             recording_id=running.id,
             state="finished" if whole else "failed" if ended else "recording",
             session_id=running.session_id,
             started_at=running.started_at,
             fps=recorder.fps,
-            frames=tally.frames,
-            dropped=tally.dropped,
+            frames=progress.frames,
+            dropped=progress.dropped,
             seconds=round(recorder.seconds, 3),
             width=width,
             height=height,
             bytes=_file_size(recorder.path) if whole else None,
             url=_recording_url(running.id) if whole else None,
-            note=tally.error or tally.note,
+            note=progress.error or progress.note,
         )
 
     def _make_file_info(self, id: str, size: int) -> RecordingInfo:

@@ -10,6 +10,6 @@ router = APIRouter(prefix="/api/v1/hardware", tags=["hardware"])
 
 
 @router.get("/info")
-def info() -> HardwareInfo:
+def get_hardware_info() -> HardwareInfo:
     """Return the server's GPU, memory and cores."""
     return read_hardware_info()

@@ -25,13 +25,13 @@ class DownloadRequest(BaseModel):
 
 
 @router.get("/status", responses=error_responses(404, 409, 422))
-async def status(pipeline_id: str, server: ServerDep, tiny: bool = False) -> ModelsStatus:
+async def get_models_status(pipeline_id: str, server: ServerDep, tiny: bool = False) -> ModelsStatus:
     """Return whether a pipeline's weights are there (with `tiny`, the tiny autoencoder's too), and any progress."""
     return await asyncio.to_thread(server.downloads.get_status, pipeline_id, tiny=tiny)
 
 
 @router.post("/download", responses=error_responses(400, 404, 409, 422))
-async def download(request: DownloadRequest, server: ServerDep) -> MessageResponse:
+async def download_models(request: DownloadRequest, server: ServerDep) -> MessageResponse:
     """Download the missing weights in the background. An earlier download is resumed."""
     message = await asyncio.to_thread(server.downloads.start, request.pipeline_id, tiny=request.tiny)
     return MessageResponse(message=message)

@@ -24,7 +24,7 @@ _PNG_RESPONSE = {"image/png": {"schema": {"type": "string", "format": "binary"}}
     response_class=Response,
     responses={**error_responses(404, 409), 200: {"description": "The picture.", "content": _PNG_RESPONSE}},
 )
-async def picture(session_id: str, server: ServerDep) -> Response:
+async def get_picture(session_id: str, server: ServerDep) -> Response:
     """Return the frame that a session sent last, as a PNG that says it is synthetic; 409 before the first."""
     session = server.sessions.require(session_id)
     frame = session.last_sent

@@ -80,7 +80,7 @@ class PipelineSchemas(BaseModel):
 
 
 @router.post("/pipeline/load", responses=error_responses(400, 404, 409, 422))
-async def load(request: LoadRequest, server: ServerDep) -> MessageResponse:
+async def load_pipeline(request: LoadRequest, server: ServerDep) -> MessageResponse:
     """Load a pipeline in the background, in place of the one that is loaded.
 
     Nothing changes, and sessions go on, if the same pipeline is loaded with the same parameters.
@@ -90,19 +90,19 @@ async def load(request: LoadRequest, server: ServerDep) -> MessageResponse:
 
 
 @router.post("/pipeline/unload", responses=error_responses(400, 409, 422))
-async def unload(server: ServerDep, request: UnloadRequest | None = None) -> MessageResponse:
+async def unload_pipeline(server: ServerDep, request: UnloadRequest | None = None) -> MessageResponse:
     """Close the pipeline and free its memory. A pipeline that is still loading is stopped with `force` only."""
     return MessageResponse(message=await server.pipelines.unload(force=request is not None and request.force))
 
 
 @router.get("/pipeline/status")
-async def status(server: ServerDep) -> PipelineStatus:
+async def get_pipeline_status(server: ServerDep) -> PipelineStatus:
     """Return which pipeline is loaded, how far its loading is, or why it failed."""
     return server.pipelines.get_status()
 
 
 @router.get("/pipelines/schemas")
-async def schemas() -> PipelineSchemas:
+async def get_pipeline_schemas() -> PipelineSchemas:
     """Return every registered pipeline: whether it is ready, and the JSON schemas of its parameters."""
     return await asyncio.to_thread(_make_schemas)
 

@@ -32,7 +32,9 @@ class RecordingList(BaseModel):
 @router.post(
     "/sessions/{session_id}/recording", status_code=201, responses=error_responses(400, 404, 409, 422, 507)
 )
-async def start(session_id: str, server: ServerDep, request: RecordingRequest | None = None) -> RecordingInfo:
+async def start_recording(
+    session_id: str, server: ServerDep, request: RecordingRequest | None = None
+) -> RecordingInfo:
     """Record what a session sends, from its next frame on, as an H.264 file that says it is synthetic."""
     session = server.sessions.require(session_id)
     sha256 = None
@@ -43,13 +45,13 @@ async def start(session_id: str, server: ServerDep, request: RecordingRequest | 
 
 
 @router.delete("/sessions/{session_id}/recording", responses=error_responses(404))
-async def stop(session_id: str, server: ServerDep) -> RecordingInfo:
+async def finish_recording(session_id: str, server: ServerDep) -> RecordingInfo:
     """End a session's recording. The answer comes when the file is complete, with its address."""
     return await server.recordings.finish(session_id)
 
 
 @router.get("/recordings")
-async def every(server: ServerDep) -> RecordingList:
+async def list_recordings(server: ServerDep) -> RecordingList:
     """Return all recordings: running, complete and failed ones."""
     return RecordingList(recordings=await server.recordings.all())
 
@@ -64,14 +66,14 @@ async def every(server: ServerDep) -> RecordingList:
         416: {"description": "The file has no such part.", "content": {"text/plain": {}}},
     },
 )
-async def fetch(recording_id: str, server: ServerDep) -> FileResponse:
+async def get_recording(recording_id: str, server: ServerDep) -> FileResponse:
     """Return a complete recording, or a part of it if the request has a Range header."""
     path = await server.recordings.get_path(recording_id)
     return FileResponse(path, media_type="video/mp4", filename=path.name)
 
 
 @router.delete("/recordings/{recording_id}", status_code=204, responses=error_responses(404, 409))
-async def delete(recording_id: str, server: ServerDep) -> Response:
+async def delete_recording(recording_id: str, server: ServerDep) -> Response:
     """Delete a complete recording."""
     await server.recordings.delete(recording_id)
     return Response(status_code=204)

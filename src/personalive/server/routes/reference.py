@@ -68,7 +68,7 @@ class ReferenceList(BaseModel):
 
 
 @router.post("", responses=error_responses(400, 408, 409, 413, 415, 422, 503), openapi_extra=_REQUEST_BODY)
-async def add(
+async def add_reference(
     request: Request,
     server: ServerDep,
     allow_no_face: Annotated[
@@ -120,7 +120,7 @@ async def add(
 
 
 @router.get("")
-async def every(server: ServerDep) -> ReferenceList:
+async def list_references(server: ServerDep) -> ReferenceList:
     """Return all stored references."""
     default = server.references.default_id
     return ReferenceList(
@@ -130,7 +130,7 @@ async def every(server: ServerDep) -> ReferenceList:
 
 
 @router.get("/{reference_id}", responses=error_responses(404))
-async def one(reference_id: str, server: ServerDep) -> ReferenceInfo:
+async def get_reference(reference_id: str, server: ServerDep) -> ReferenceInfo:
     """Return a reference."""
     return _make_reference_info(server.references.get(reference_id), server.references.default_id)
 
@@ -143,14 +143,14 @@ async def one(reference_id: str, server: ServerDep) -> ReferenceInfo:
         200: {"description": "A small picture.", "content": {"image/jpeg": _PICTURE_CONTENT}},
     },
 )
-async def thumbnail(reference_id: str, server: ServerDep) -> Response:
+async def get_thumbnail(reference_id: str, server: ServerDep) -> Response:
     """Return the picture as a JPEG, 256 pixels wide or high at most, without its metadata."""
     stored = server.references.get(reference_id)
     return Response(stored.thumbnail, media_type="image/jpeg")
 
 
 @router.delete("/{reference_id}", status_code=204, responses=error_responses(404))
-async def forget(reference_id: str, server: ServerDep) -> Response:
+async def delete_reference(reference_id: str, server: ServerDep) -> Response:
     """Delete a reference. Sessions that animate it go on."""
     server.references.remove(reference_id)
     return Response(status_code=204)

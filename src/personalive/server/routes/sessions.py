@@ -71,7 +71,7 @@ class SessionList(BaseModel):
 
 
 @router.get("")
-async def live(server: ServerDep) -> SessionList:
+async def list_sessions(server: ServerDep) -> SessionList:
     """Return every live session with its figures."""
     stalls = server.loop_lag
     return SessionList(
@@ -82,7 +82,7 @@ async def live(server: ServerDep) -> SessionList:
 
 
 @router.get("/{session_id}", responses=error_responses(404))
-async def one(session_id: str, server: ServerDep) -> SessionInfo:
+async def get_session(session_id: str, server: ServerDep) -> SessionInfo:
     """Return a live session."""
     return _make_session_info(server.sessions.require(session_id))
 

@@ -56,7 +56,7 @@ class Candidates(BaseModel):
 
 
 @router.get("/ice-servers")
-async def servers(server: ServerDep) -> IceServers:
+async def get_ice_servers(server: ServerDep) -> IceServers:
     """Return the STUN and TURN servers. TURN credentials are made for this request and expire."""
     return IceServers(iceServers=make_ice_servers(server.settings, time.time()))
 
@@ -80,7 +80,7 @@ async def trickle(session_id: str, found: Candidates, server: ServerDep) -> Resp
 
 
 @router.delete("/offer/{session_id}", status_code=204)
-async def close(session_id: str, server: ServerDep) -> Response:
+async def close_session(session_id: str, server: ServerDep) -> Response:
     """Close a session. It is no error if the session has ended already or never existed."""
     await server.sessions.close(session_id)
     return Response(status_code=204)

@@ -104,7 +104,7 @@ Fragment = Annotated[str, Depends(_read_fragment)]
 
 
 @router.post("/whip", **_OFFER_RESPONSES)
-async def push(
+async def create_whip_session(
     request: Request, server: ServerDep, sdp: Sdp, reference_id: str | None = None, audio: bool = False
 ) -> Response:
     """Push a camera: open a session. With `audio` its sound goes out too."""
@@ -120,7 +120,9 @@ async def push(
 
 
 @router.post("/whep", **_OFFER_RESPONSES)
-async def pull(request: Request, server: ServerDep, sdp: Sdp, session: str | None = None) -> Response:
+async def create_whep_session(
+    request: Request, server: ServerDep, sdp: Sdp, session: str | None = None
+) -> Response:
     """Pull a session's animated frames: watch it."""
     live = server.sessions.all()
     if session is None and not live:
@@ -136,7 +138,7 @@ async def pull(request: Request, server: ServerDep, sdp: Sdp, session: str | Non
 
 @router.options("/whip", status_code=204, operation_id="whip_options")
 @router.options("/whep", status_code=204, operation_id="whep_options")
-async def offers_taken(server: ServerDep) -> Response:
+async def describe_offers(server: ServerDep) -> Response:
     """Return the content type of an offer, and the ICE servers."""
     response = Response(status_code=204, headers={"Accept-Post": _SDP_TYPE, "Allow": "OPTIONS, POST"})
     return _add_ice_server_links(response, server)
@@ -144,7 +146,7 @@ async def offers_taken(server: ServerDep) -> Response:
 
 @router.options("/whip/{id}", status_code=204, operation_id="whip_session_options")
 @router.options("/whep/{id}", status_code=204, operation_id="whep_session_options")
-async def fragments_taken(id: str) -> Response:
+async def describe_fragments(id: str) -> Response:
     """Return the content type of a patch."""
     del id
     headers = {"Accept-Patch": _SDP_FRAGMENT_TYPE, "Allow": "DELETE, OPTIONS, PATCH"}
@@ -170,14 +172,14 @@ async def trickle(
 
 
 @router.delete("/whip/{id}", status_code=200, response_class=Response, responses=error_responses(404))
-async def stop(id: str, server: ServerDep) -> Response:
+async def delete_whip_session(id: str, server: ServerDep) -> Response:
     """End the session that a push opened."""
     await server.sessions.require(id).end("client_closed")
     return Response()
 
 
 @router.delete("/whep/{id}", status_code=200, response_class=Response, responses=error_responses(404))
-async def leave(id: str, server: ServerDep) -> Response:
+async def delete_whep_session(id: str, server: ServerDep) -> Response:
     """Stop watching."""
     if not await server.signaling.remove_viewer(id):
         raise NotFoundError("There is no such viewer; the session may have ended.")

@@ -139,7 +139,7 @@ class ServerSession:
             self.send_message(
                 {"type": "error", "message": f"Frames of {size} pixels are left out: {reason}."}
             )
-            logs.event("frames_refused", session=self.id, size=size)
+            logs.event("frames_rejected", session=self.id, size=size)
 
     # -- the pipeline: the worker's thread
 

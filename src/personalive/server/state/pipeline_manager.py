@@ -91,10 +91,10 @@ class PipelineManager:
 
     async def is_responsive(self, timeout: float) -> bool:
         """Return whether a worker answers within `timeout` seconds; ask those with a ready pipeline, if any."""
-        asked = [
+        answers = [
             worker.is_responsive(timeout) for worker in (self._ready or self._workers) if worker.is_alive
         ]
-        return any(await asyncio.gather(*asked))
+        return any(await asyncio.gather(*answers))
 
     def gpu_memory_bytes(self) -> int:
         """Return how much GPU memory tensors hold, in this process and in those of pipelines."""
@@ -107,28 +107,28 @@ class PipelineManager:
 
     def get_status(self) -> PipelineStatus:
         """Return what is loaded, or how far loading is. Changes nothing."""
-        asked = self._requested
-        if asked is None:
+        plan = self._requested
+        if plan is None:
             return PipelineStatus(status="not_loaded")
-        told = PipelineStatus(
+        status = PipelineStatus(
             status="loaded",
-            pipeline_id=asked.id,
-            load_params=asked.parameters.model_dump(mode="json"),
+            pipeline_id=plan.id,
+            load_params=plan.parameters.model_dump(mode="json"),
         )
         under_way = self._loading or (
             [one for one, _ in self._restarting.values()] if self.is_restarting else []
         )
         if under_way:
             last = min(under_way, key=lambda loading: loading.progress)
-            return told.model_copy(
+            return status.model_copy(
                 update={"status": "loading", "stage": last.stage, "progress": last.progress}
             )
         if self._error is not None and self.pipeline is None:
-            return told.model_copy(update={"status": "error", "error": self._error})
+            return status.model_copy(update={"status": "error", "error": self._error})
         if self.pipeline is None:
             return PipelineStatus(status="not_loaded")
         warnings = [*self.pipeline.warnings, *([] if self._error is None else [self._error])]
-        return told.model_copy(
+        return status.model_copy(
             update={"progress": 1.0, "warnings": warnings, "notes": list(self.pipeline.notes)}
         )
 
@@ -145,22 +145,22 @@ class PipelineManager:
             PipelineUnavailableError: Something that the pipeline needs is missing.
             ConflictError: Another load runs or, without `force`, sessions are open.
         """
-        asked = await asyncio.to_thread(plan_load, pipeline_id, load_params or {}, self._path_parameters)
+        plan = await asyncio.to_thread(plan_load, pipeline_id, load_params or {}, self._path_parameters)
         # No await between here and the assignment of `_loading`: two loads must not both pass these checks.
         self._require_idle()
-        if self.pipeline is not None and self._error is None and self._is_loaded(asked):
-            return f"The {asked.id} pipeline is loaded already, with these parameters."
-        if not asked.availability.ready:
+        if self.pipeline is not None and self._error is None and self._is_loaded(plan):
+            return f"The {plan.id} pipeline is loaded already, with these parameters."
+        if not plan.availability.ready:
             raise PipelineUnavailableError(
-                f"The {asked.id} pipeline cannot be loaded: {asked.availability.message}"
+                f"The {plan.id} pipeline cannot be loaded: {plan.availability.message}"
             )
         if not force:
             self._require_no_sessions("loading another pipeline")
-        self._ready, self._requested, self._error = {}, asked, None
+        self._ready, self._requested, self._error = {}, plan, None
         self._restarts = {worker: RestartPolicy() for worker in self._workers}
         self._loading = [LoadProgress() for _ in self._workers]
-        self._task = asyncio.create_task(self._load_all(asked, self._loading), name="load-pipeline")
-        return f"Loading the {asked.id} pipeline: GET /api/v1/pipeline/status says how far it is."
+        self._task = asyncio.create_task(self._load_all(plan, self._loading), name="load-pipeline")
+        return f"Loading the {plan.id} pipeline: GET /api/v1/pipeline/status says how far it is."
 
     async def unload(self, *, force: bool = True) -> str:
         """Close the pipeline or cancel its loading, free its memory, and return a message for the user.
@@ -199,9 +199,9 @@ class PipelineManager:
     async def _close_all(self) -> None:
         await asyncio.gather(*(worker.call(self._close_pipeline, worker) for worker in self._workers))
 
-    def _is_loaded(self, asked: LoadPlan) -> bool:
+    def _is_loaded(self, plan: LoadPlan) -> bool:
         now = self._requested
-        return now is not None and now.id == asked.id and now.parameters == asked.parameters
+        return now is not None and now.id == plan.id and now.parameters == plan.parameters
 
     def _require_idle(self) -> None:
         if self._unloading:
@@ -221,13 +221,13 @@ class PipelineManager:
             many = "1 session streams" if count == 1 else f"{count} sessions stream"
             raise ConflictError(f'{many}: close them before {what}, or send "force": true to end them.')
 
-    async def _load_all(self, asked: LoadPlan, loading: list[LoadProgress]) -> None:
-        logs.event("pipeline_loading", pipeline=asked.id)
+    async def _load_all(self, plan: LoadPlan, loading: list[LoadProgress]) -> None:
+        logs.event("pipeline_loading", pipeline=plan.id)
         failure: str | None = None
         try:
             await self._end_sessions("Another pipeline is being loaded.", "pipeline_replaced")
             starting = (
-                self._load_on_worker(worker, asked, each)
+                self._load_on_worker(worker, plan, each)
                 for worker, each in zip(self._workers, loading, strict=True)
             )
             made = await asyncio.gather(*starting)
@@ -235,21 +235,21 @@ class PipelineManager:
             if failure is not None:
                 await self._close_all()
         except Exception as error:
-            failure = explain_load_error(asked, error)
+            failure = explain_load_error(plan, error)
             if not isinstance(error, PersonaLiveError):
-                _log.exception("loading the %s pipeline failed", asked.id)
+                _log.exception("loading the %s pipeline failed", plan.id)
         self._loading = []
         abandoned = any(each.is_cancelled for each in loading)
         if failure is not None:
             self._error = None if abandoned else failure
-            logs.event("pipeline_failed", level=logging.ERROR, pipeline=asked.id, error=failure)
+            logs.event("pipeline_failed", level=logging.ERROR, pipeline=plan.id, error=failure)
             return
         pairs = zip(self._workers, made, strict=True)
         self._ready = {worker: each for worker, each in pairs if not isinstance(each, str)}
         for restarts in self._restarts.values():
             restarts.on_started()
         notes = " ".join(self.pipeline.notes) if self.pipeline is not None else ""
-        logs.event("pipeline_loaded", pipeline=asked.id, notes=notes or None)
+        logs.event("pipeline_loaded", pipeline=plan.id, notes=notes or None)
         self._check_processes()
         if abandoned:
             return
@@ -260,13 +260,13 @@ class PipelineManager:
                 _log.exception("what follows a load failed")
 
     async def _load_on_worker(
-        self, worker: PipelineWorker, asked: LoadPlan, loading: LoadProgress
+        self, worker: PipelineWorker, plan: LoadPlan, loading: LoadProgress
     ) -> Pipeline[Any, Any] | str:
         """Load a pipeline on that worker. Return it, or a message on why it failed."""
         try:
-            return await worker.call(self._replace_pipeline, worker, asked, loading)
+            return await worker.call(self._replace_pipeline, worker, plan, loading)
         except PersonaLiveError as error:  # the worker has stopped
-            return explain_load_error(asked, error)
+            return explain_load_error(plan, error)
 
     async def _end_sessions(self, message: str, reason: str) -> None:
         while len(self._sessions):
@@ -278,7 +278,7 @@ class PipelineManager:
             let_go()
 
     def _replace_pipeline(
-        self, worker: PipelineWorker, asked: LoadPlan, loading: LoadProgress
+        self, worker: PipelineWorker, plan: LoadPlan, loading: LoadProgress
     ) -> Pipeline[Any, Any] | str:
         """Close the old pipeline and load the new one. Return it, or a message on why it failed.
 
@@ -287,13 +287,13 @@ class PipelineManager:
         self._close_pipeline(worker)
         try:
             loading.report("loading", 0.0)
-            kind = asked.pipeline if self._isolate is None else self._isolate(asked.pipeline, worker)
-            pipeline = kind.load(asked.parameters, loading.report)
+            kind = plan.pipeline if self._isolate is None else self._isolate(plan.pipeline, worker)
+            pipeline = kind.load(plan.parameters, loading.report)
         except Exception as error:
             # Only the text is passed on: the traceback would keep alive everything that had been loaded.
-            failure = explain_load_error(asked, error)
+            failure = explain_load_error(plan, error)
             if not isinstance(error, PersonaLiveError | LoadCancelledError):
-                _log.error("loading the %s pipeline failed\n%s", asked.id, traceback.format_exc())
+                _log.error("loading the %s pipeline failed\n%s", plan.id, traceback.format_exc())
         else:
             worker.pipeline = pipeline
             freeze_gc()
@@ -334,7 +334,7 @@ class PipelineManager:
                 self.on_process_exit(worker, ready, "The pipeline's process ended unexpectedly.")
 
     async def _restart_pipeline(
-        self, worker: PipelineWorker, asked: LoadPlan, loading: LoadProgress, reason: str
+        self, worker: PipelineWorker, plan: LoadPlan, loading: LoadProgress, reason: str
     ) -> None:
         try:
             await self._sessions.end_all(f"{reason} {RESTARTING_MESSAGE}", PIPELINE_LOST, worker=worker)
@@ -343,7 +343,7 @@ class PipelineManager:
             made: Pipeline[Any, Any] | str = reason
             restarts = self._restarts[worker]
             while isinstance(made, str) and restarts.should_restart() and not loading.is_cancelled:
-                made = await self._load_on_worker(worker, asked, loading)
+                made = await self._load_on_worker(worker, plan, loading)
                 if isinstance(made, str):
                     reason = made
                     await asyncio.sleep(_RESTART_DELAY_S)
@@ -352,9 +352,9 @@ class PipelineManager:
         if not isinstance(made, str):
             self._ready[worker] = made
             restarts.on_started()
-            logs.event("pipeline_restarted", pipeline=asked.id)
+            logs.event("pipeline_restarted", pipeline=plan.id)
             self._check_processes()
         elif not loading.is_cancelled:
             await worker.call(self._close_pipeline, worker)
             self._error = restarts.describe_failure(reason)
-            logs.event("pipeline_failed", level=logging.ERROR, pipeline=asked.id, error=self._error)
+            logs.event("pipeline_failed", level=logging.ERROR, pipeline=plan.id, error=self._error)

@@ -85,7 +85,7 @@ class ReferenceStore:
         self._evict_fused(id)
         if self.default_id == id:
             self.default_id = None
-        logs.event("reference_forgotten", reference=id)
+        logs.event("reference_deleted", reference=id)
         self._schedule_trim()
 
     def require_default(self) -> str:

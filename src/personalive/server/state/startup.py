@@ -62,7 +62,7 @@ async def start_loading(settings: Settings, pipelines: PipelineManager, referenc
         try:
             await references.add(portrait)
         except PersonaLiveError as error:
-            logs.event("reference_refused", level=logging.ERROR, file=settings.reference, error=str(error))
+            logs.event("reference_rejected", level=logging.ERROR, file=settings.reference, error=str(error))
             references.default_error = (
                 f"The portrait that the server was started with cannot be used: {error}"
             )

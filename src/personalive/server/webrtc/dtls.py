@@ -58,13 +58,13 @@ def log_failed_handshakes(connection: RTCPeerConnection, session: str) -> None:
 
 
 def _watch_transport(transport: RTCDtlsTransport, session: str) -> None:
-    said: dict[str, str] = {}
+    alerts: dict[str, str] = {}
 
     def changed() -> None:
         if transport.state == "connecting":
-            _observe_handshake(getattr(transport, "_ssl", None), said)
+            _observe_handshake(getattr(transport, "_ssl", None), alerts)
         elif transport.state == "failed":
-            reason = said.get("reason") or (_FINGERPRINT_MISMATCH if transport.encrypted else None)
+            reason = alerts.get("reason") or (_FINGERPRINT_MISMATCH if transport.encrypted else None)
             if reason is None:
                 return  # one of the two peers has left meanwhile
             logs.event(
@@ -72,8 +72,8 @@ def _watch_transport(transport: RTCDtlsTransport, session: str) -> None:
                 level=logging.WARNING,
                 session=session,
                 reason=reason,
-                alert_received=said.get("received"),
-                alert_sent=said.get("sent"),
+                alert_received=alerts.get("received"),
+                alert_sent=alerts.get("sent"),
                 remedy=_REMEDY,
             )
 

@@ -124,7 +124,7 @@ class RemoteCandidates:
             return False
         if len(self._known) >= MAX_CANDIDATES:
             if not self._limit_logged:
-                logs.event("candidates_ignored", session=self._session_id, taken=MAX_CANDIDATES)
+                logs.event("candidates_ignored", session=self._session_id, limit=MAX_CANDIDATES)
             self._limit_logged = True
             return False
         self._known.add(key)
@@ -135,7 +135,7 @@ class RemoteCandidates:
             await self._connection.addIceCandidate(candidate)
         except Exception as error:  # from sockets, or from the library's own checks
             logs.event(
-                "candidate_unusable",
+                "candidate_rejected",
                 session=self._session_id,
                 address=candidate.ip,
                 error=f"{type(error).__name__}: {error}",

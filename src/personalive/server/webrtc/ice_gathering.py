@@ -99,7 +99,7 @@ def _has_type(candidates: list[Candidate], kind: str) -> bool:
 
 def _log_silent_server(kind: str, server: tuple[str, int], begun: float) -> None:
     logs.event(
-        "ice_server_silent",
+        "ice_server_timeout",
         level=logging.WARNING,
         kind=kind,
         server=f"{server[0]}:{server[1]}",

@@ -281,6 +281,7 @@ def _explain_no_format(section: MediaSection, *, receiving: bool) -> str:
 
 
 def _audio_objection(section: MediaSection, taken: _AcceptedSection | None) -> str | None:
+    """Return why the section's sound cannot be accepted beside the accepted video, or None."""
     offered = parse_formats(section)
     usable = {one.payload_type for one in offered if one.is_receivable}
     if not usable:

@@ -118,10 +118,12 @@ class Peer:
         except HttpError:
             raise
         except Exception as error:  # the parser raises errors of many classes
-            logs.event("offer_refused", session=self._session.id, error=f"{type(error).__name__}: {error}")
+            logs.event("offer_rejected", session=self._session.id, error=f"{type(error).__name__}: {error}")
             raise BadRequestError("The offer's SDP cannot be used: it is malformed.") from error
         if negotiation.notes:
-            logs.event("offer_taken_in_part", session=self._session.id, left_out="; ".join(negotiation.notes))
+            logs.event(
+                "offer_partially_accepted", session=self._session.id, left_out="; ".join(negotiation.notes)
+            )
         return negotiation.build_answer(self._connection.localDescription.sdp)
 
     def _require_ports(self) -> None:
@@ -156,7 +158,7 @@ class Peer:
             if transceiver.mid == negotiation.received_mid and negotiation.simulcast_layers > 1:
                 accept_one_ssrc(transceiver.receiver)
                 logs.event(
-                    "one_layer_taken",
+                    "simulcast_layer_selected",
                     session=self._session.id,
                     offered=negotiation.simulcast_layers,
                     remedy="in OBS, Settings > Stream: switch Simulcast off, to send no more than is used",

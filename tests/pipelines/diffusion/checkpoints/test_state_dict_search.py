@@ -42,7 +42,7 @@ def opened(folder: Path, content: object, new: bool = True, name: str = "unet.pt
 
 
 @KINDS
-@pytest.mark.parametrize("wrapper", [*WRAPPER_KEYS, "unet", "whatever"])
+@pytest.mark.parametrize("wrapper", [*WRAPPER_KEYS, "unet", "anything"])
 def test_one_wrapper_is_taken_off_and_said(tmp_path: Path, wrapper: str, new: bool) -> None:
     file = opened(tmp_path, {wrapper: tiny_weights()}, new)
     assert file.key_path == (wrapper,)

@@ -108,7 +108,7 @@ def test_about_the_share_is_streamed_and_all_or_nothing_at_the_ends(sizes: list[
     assert sum(sizes[number] for number in select_evenly(sizes, 1.0)) == sum(sizes)
 
 
-@pytest.mark.parametrize(("locked", "left_out"), [(True, ()), (False, ("predict",))])
+@pytest.mark.parametrize(("locked", "left_out"), [(True, ()), (False, ("denoise",))])
 def test_copies_from_ordinary_memory_are_not_recorded(
     set_to: PersonaLiveLoadParameters,
     monkeypatch: pytest.MonkeyPatch,

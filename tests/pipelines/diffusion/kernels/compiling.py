@@ -3,7 +3,7 @@
     python -m tests.pipelines.diffusion.kernels.compiling 86
 
 The wrappers run with a driver that knows nothing but the family; what they launch is compiled, in every
-configuration between which it would be tuned. This is for a process of its own: Triton is changed, and must not be
+configuration between which it would be tuned. This is for a separate process: Triton is changed, and must not be
 interpreting.
 """
 
@@ -130,7 +130,7 @@ class Compiler:
                 return
             try:
                 results = kernel.warmup(*args, grid=(1,), **options)
-            except Exception as error:  # whatever a compiler may raise: the others are to be compiled
+            except Exception as error:  # a compiler may raise any: the others are to be compiled
                 said = f"{type(error).__name__}: {error}".strip()
                 self.found[f"{name} {said}"] = Compiled(name, _described(options), error=said[-1000:])
                 return

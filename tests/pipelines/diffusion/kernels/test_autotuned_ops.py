@@ -32,7 +32,7 @@ EXAMPLES = 1 if INTERPRETED else 5
 
 
 class Fused(Operations):
-    """PyTorch's, with a gated product of its own: what is chosen between without a GPU."""
+    """PyTorch's, with another gated product: what is chosen between without a GPU."""
 
     fuses_residual_matmul = True
 

@@ -13,7 +13,7 @@ from personalive.pipelines.diffusion.kernels.custom_op import CustomOp
 
 @CustomOp
 def halved_for_a_test(x: Tensor, times: int) -> tuple[Tensor, Tensor]:
-    """Half of x, and x so many times."""
+    """Half of x, and x several times."""
     return x / 2, x.repeat(times)
 
 
@@ -32,7 +32,7 @@ def test_it_is_the_function_where_it_is_run() -> None:
     half, repeated = halved_for_a_test(x, times=2)
     assert torch.equal(half, x / 2)
     assert torch.equal(repeated, torch.cat([x, x]))
-    assert halved_for_a_test.__doc__ == "Half of x, and x so many times."
+    assert halved_for_a_test.__doc__ == "Half of x, and x several times."
 
 
 def test_a_compiler_sees_one_operation_and_its_results_are_the_same() -> None:

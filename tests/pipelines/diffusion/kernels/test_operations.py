@@ -51,7 +51,7 @@ def normal(*shape: int, mean: float = 0.0, seed: int = 0) -> Tensor:
 
 
 def filled(norm: Norm) -> Norm:
-    """With weights and biases of its own."""
+    """With other weights and biases than the rest."""
     norm.requires_grad_(False)
     norm.weight.copy_(1 + 0.1 * normal(len(norm.weight), seed=7))
     norm.bias.copy_(normal(len(norm.bias), seed=8))

@@ -66,7 +66,12 @@ def capped(gib: float, sessions: int = 1) -> dict[str, object]:
 def test_a_smaller_card_records_every_stage_within_its_memory(gib: float, sessions: int) -> None:
     facts = capped(gib, sessions)
     assert facts["said"] == []
-    counts = {"see": sessions, "pose": 2 * sessions, "predict": 4 * sessions, "show": sessions}
+    counts = {
+        "encode_motion": sessions,
+        "encode_pose": 2 * sessions,
+        "denoise": 4 * sessions,
+        "decode": sessions,
+    }
     assert facts["recorded"] == counts
     assert isinstance(facts["held"], float)
     assert facts["held"] <= gib * 2**30 / 1e9

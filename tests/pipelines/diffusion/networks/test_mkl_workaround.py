@@ -1,4 +1,4 @@
-"""In a process of its own each: what is asked is what comes first in one."""
+"""Each case runs in a fresh process, since it is about the first call there."""
 
 from __future__ import annotations
 

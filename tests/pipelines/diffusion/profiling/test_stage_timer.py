@@ -22,6 +22,6 @@ def test_each_stage_is_timed_apart_and_forgotten_when_taken(
     passed = time.perf_counter() - begun
     took = timed.collect()
     assert set(took) == set(STAGE_NAMES)
-    assert 0 < took["pose"] + took["show"] <= passed
-    assert took["see"] == took["predict"] == 0
+    assert 0 < took["encode_pose"] + took["decode"] <= passed
+    assert took["encode_motion"] == took["denoise"] == 0
     assert set(timed.collect().values()) == {0.0}

@@ -37,9 +37,9 @@ def test_a_stage_that_needs_room_takes_it_from_the_others(
         stages = replaying(own, tape)
         with torch.inference_mode():
             stages.encode_pose(torch.zeros(1, 21, 3))
-            assert stages.count_graphs()["pose"] == 1
+            assert stages.count_graphs()["encode_pose"] == 1
             stages.decode(torch.zeros(1, 4, 8, 8))
-        assert stages.count_graphs() == {"see": 0, "pose": 0, "predict": 0, "show": 1}
+        assert stages.count_graphs() == {"encode_motion": 0, "encode_pose": 0, "denoise": 0, "decode": 1}
 
 
 def test_stages_that_cannot_be_recorded_run_as_they_are(
@@ -47,7 +47,7 @@ def test_stages_that_cannot_be_recorded_run_as_they_are(
 ) -> None:
     with PersonaLivePipeline(models, set_to) as own, torch.inference_mode():
         tape = Tape()
-        stages = GraphedStages(own.engine.eager_stages, tape, uncaptured=("show",))
+        stages = GraphedStages(own.engine.eager_stages, tape, uncaptured=("decode",))
         stages.decode(torch.zeros(1, 4, 8, 8))
         assert (tape.tried, tape.recorded) == (0, 0)
 
@@ -89,7 +89,7 @@ def test_where_memory_runs_out_while_warming_up_that_is_raised(
         with pytest.raises(torch.OutOfMemoryError, match="full"):
             own.warm_up()
         own.warm_up()
-        assert stages.count_graphs() == {"see": 1, "pose": 2, "predict": 4, "show": 1}
+        assert stages.count_graphs() == {"encode_motion": 1, "encode_pose": 2, "denoise": 4, "decode": 1}
 
 
 def test_auto_is_graphs_on_cuda_and_off_elsewhere() -> None:
@@ -129,7 +129,7 @@ def test_a_replayed_session_gives_the_same_bytes_with_a_recording_for_each_numbe
             with own.open_session(reference, run) as session:
                 assert content(drive(session, motion, range(14))) == expected
         # Poses: a first step's sixteen, and four.
-        assert stages.count_graphs() == {"see": 0, "pose": 2, "predict": 4, "show": 1}
+        assert stages.count_graphs() == {"encode_motion": 0, "encode_pose": 2, "denoise": 4, "decode": 1}
         recorded = tape.recorded
         with own.open_session(reference, run) as session:
             drive(session, motion, range(14))
@@ -149,7 +149,7 @@ def test_warming_up_leaves_nothing_to_record_for_a_users_first_frames(
         assert {stage for stage, _ in told} == {"preparing the first frames"}
         assert [done for _, done in told] == sorted(done for _, done in told)
         assert told[-1][1] == 1.0
-        assert stages.count_graphs() == {"see": 2, "pose": 4, "predict": 8, "show": 2}
+        assert stages.count_graphs() == {"encode_motion": 2, "encode_pose": 4, "denoise": 8, "decode": 2}
         recorded = tape.recorded
         with own.open_session(reference, PersonaLiveRunParameters(keyframe_threshold=0.0)) as session:
             drive(session, motion, range(14))

@@ -96,12 +96,12 @@ class CheckpointFile:
     @property
     def notes(self) -> tuple[str, ...]:
         """What was chosen or skipped to find the entries, one sentence each."""
-        said = []
+        notes = []
         if self.key_path:
-            said.append(f"{self.path}: the network is taken from {'.'.join(self.key_path)!r} in it.")
+            notes.append(f"{self.path}: the network is taken from {'.'.join(self.key_path)!r} in it.")
         if self.skipped:
-            said.append(f"{self.path}: skipped, as they are no tensors: {format_names(self.skipped)}.")
-        return tuple(said)
+            notes.append(f"{self.path}: skipped, as they are no tensors: {format_names(self.skipped)}.")
+        return tuple(notes)
 
     def stream(self, names: Iterable[str]) -> Iterator[tuple[str, Tensor]]:
         """Yield the named entries in turn. Copy each tensor: it is valid only until the next one is asked for."""

@@ -51,8 +51,8 @@ def diagnose_file(path: Path) -> str | None:
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
-    said = _diagnose(path, head, size)
-    return None if said is None else f"{path} {said}"
+    problem = _diagnose(path, head, size)
+    return None if problem is None else f"{path} {problem}"
 
 
 def _diagnose(path: Path, head: bytes, size: int) -> str | None:
@@ -62,9 +62,9 @@ def _diagnose(path: Path, head: bytes, size: int) -> str | None:
         return (
             f"begins with nothing but zeros, as a download does that has not come to its end. {_FETCH_AGAIN}"
         )
-    said = _diagnose_pointer(head) or _diagnose_archive(head) or _diagnose_markup(head)
-    if said is not None or path.suffix == ".json":
-        return said
+    problem = _diagnose_pointer(head) or _diagnose_archive(head) or _diagnose_markup(head)
+    if problem is not None or path.suffix == ".json":
+        return problem
     return (
         _diagnose_text(path, head, size)
         or _diagnose_suffix(path, head)

@@ -48,14 +48,14 @@ class PreparedNetwork:
         self, device: torch.device, dtype: torch.dtype, progress: Callable[[int], None]
     ) -> PreparedNetwork:
         """Read the network's weights into the module."""
-        said = fill_module(
+        notes = fill_module(
             self.module,
             self.plan,
             device=device,
             resolve_dtype=lambda entry: self.spec.resolve_dtype(entry, dtype),
             progress=progress,
         )
-        return replace(self, notes=(*self.notes, *said))
+        return replace(self, notes=(*self.notes, *notes))
 
 
 def prepare_networks(directory: Path, *, strict: bool = False) -> list[PreparedNetwork]:

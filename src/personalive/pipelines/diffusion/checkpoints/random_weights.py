@@ -204,7 +204,6 @@ def build_random_components(
     *,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
-    seed: int = 0,
     offloaded: Collection[str] = (),
     on_host: Collection[str] = (),
 ) -> Components:
@@ -218,22 +217,20 @@ def build_random_components(
     for network in (*NETWORKS, TINY_VAE):
         module = networks[network.name]
         # The device's generator is faster, but networks that never go to the device may not fit there.
-        _fill_random(module, network, seed, dtype, torch.device("cpu") if network.name in on_host else device)
+        _fill_random(module, network, dtype, torch.device("cpu") if network.name in on_host else device)
         place = torch.device("cpu") if network.name in (*offloaded, *on_host) else device
         module.to(place).requires_grad_(False).eval()
     models = Components(**networks, device=device, dtype=dtype)  # type: ignore[arg-type]
     return models.offload(offloaded)
 
 
-def _fill_random(
-    module: nn.Module, network: NetworkSpec, seed: int, dtype: torch.dtype, device: torch.device
-) -> None:
+def _fill_random(module: nn.Module, network: NetworkSpec, dtype: torch.dtype, device: torch.device) -> None:
     """Fill a network with random weights drawn on the device, and convert weights and constants to their types."""
 
     def kept(entry: str) -> torch.dtype:
         return network.resolve_dtype(entry, dtype)
 
-    weights = random_state_dict(network.name, module, seed=seed, resolve_dtype=kept, device=device)
+    weights = random_state_dict(network.name, module, seed=0, resolve_dtype=kept, device=device)
     module.load_state_dict(weights, assign=True)
     for entry, buffer in module.named_buffers():
         if buffer.dtype.is_floating_point:

@@ -126,12 +126,12 @@ class StreamedUNet:
 def select_evenly(sizes: Sequence[int], share: float) -> tuple[int, ...]:
     """Select the units to stream, so that about that share of all bytes is streamed, evenly over the run."""
     chosen: list[int] = []
-    owed = 0.0
+    pending_bytes = 0.0
     for number, size in enumerate(sizes):
-        owed += share * size
-        if size and owed >= size / 2:
+        pending_bytes += share * size
+        if size and pending_bytes >= size / 2:
             chosen.append(number)
-            owed -= size
+            pending_bytes -= size
     return tuple(chosen)
 
 

@@ -51,6 +51,7 @@ def _linear_geglu_kernel(
     CODES: tl.constexpr, WIDTH: tl.constexpr,
     ROWS: tl.constexpr, OUTPUTS: tl.constexpr, INPUTS: tl.constexpr, PROGRAMS: tl.constexpr,
 ):  # fmt: skip
+    """Compute tiles of value · gelu(gate); the rows of weight are those of values and gates in turn."""
     across = tl.cdiv(outputs, OUTPUTS)
     for tile in tl.range(tl.program_id(0), tl.cdiv(rows, ROWS) * across, PROGRAMS, flatten=True):
         row = (tile // across) * ROWS

@@ -95,7 +95,7 @@ def is_supported(tokens: Tensor, weight: Tensor) -> bool:
 def linear_geglu_pointers(
     tokens: Tensor, weight: Tensor, bias: Tensor, factors: Tensor | None = None, gain: float = 1.0
 ) -> Tensor:
-    """See `linear_geglu`."""
+    """Compute `linear_geglu` by ordinary loads."""
     given, weight = tokens.contiguous().flatten(0, -2), weight.contiguous()
     out = empty_output(given, weight)
     (rows, outputs), width = out.shape, given.shape[1]

@@ -78,14 +78,14 @@ def _temporal_attention_kernel(
             + head * width
             + channel[None, :]
         )
-        asked = tl.load(query + read, mask=here, other=0.0)
-        known = tl.load(key + read, mask=here, other=0.0)
-        given = tl.load(value + read, mask=here, other=0.0)
-        score = tl.dot(asked, tl.trans(known), input_precision="ieee") * scale
+        q = tl.load(query + read, mask=here, other=0.0)
+        k = tl.load(key + read, mask=here, other=0.0)
+        v = tl.load(value + read, mask=here, other=0.0)
+        score = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
         score = tl.where((frame < frames)[None, :], score, float("-inf"))
         share = tl.exp(score - tl.max(score, axis=1)[:, None])
         share = share / tl.sum(share, axis=1)[:, None]
-        result = tl.dot(share.to(given.dtype), given, input_precision="ieee")
+        result = tl.dot(share.to(v.dtype), v, input_precision="ieee")
         written = (
             ((session * frames + frame[:, None]).to(tl.int64) * length + pixel) * channels
             + head * width

@@ -45,11 +45,11 @@ def enable_expandable_segments(device: torch.device) -> None:
 
 
 def _try_allocator(device: torch.device) -> None:
-    with warnings.catch_warnings(record=True) as said:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         torch.empty(_TRIAL_BYTES, dtype=torch.uint8, device=device)
         torch.cuda.empty_cache()
-    for warning in said:
+    for warning in caught:
         if "expandable_segments" in str(warning.message):
             raise RuntimeError(str(warning.message))
         warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -52,12 +52,12 @@ class MemoryPlan:
         """A sentence part for people on what is given up."""
         if self.name == "off":
             return "nothing is given up"
-        said = "references wait on the host, frames are decoded one by one"
+        sentence = "references wait on the host, frames are decoded one by one"
         if self.in_turn:
-            said += ", sessions are stepped in turn"
+            sentence += ", sessions are stepped in turn"
         if self.streamed:
-            said += f", {100 * self.share:.0f} % of the denoising UNet is streamed from the host"
-        return said if self.recorded else f"{said}, steps are not recorded"
+            sentence += f", {100 * self.share:.0f} % of the denoising UNet is streamed from the host"
+        return sentence if self.recorded else f"{sentence}, steps are not recorded"
 
     def describe_for_card(self, total: int) -> str:
         """Describe the plan in one line for a GPU with that number of bytes."""
@@ -94,8 +94,8 @@ def select_plans(
 
 def describe_shortage(need: int, free: int, reason: str = "") -> str:
     """Return the message for a device with too little memory for any plan; `reason` is a library's last error."""
-    said = f" ({reason})" if reason else ""
+    detail = f" ({reason})" if reason else ""
     return (
         f"There is too little GPU memory: some {need / _GB:.1f} GB are needed as set and {free / _GB:.1f} GB are "
-        f"free{said}."
+        f"free{detail}."
     )

@@ -24,18 +24,16 @@ class Attention(OperationsModule):
     Queries have `width` channels, keys and values are projected from `context_width` (default: the same).
     """
 
-    def __init__(
-        self, width: int, heads: int, context_width: int | None = None, inner_width: int | None = None
-    ) -> None:
+    def __init__(self, width: int, heads: int, context_width: int | None = None) -> None:
         super().__init__()
-        context_width, inner_width = context_width or width, inner_width or width
-        if inner_width % heads:
-            raise ValueError(f"{inner_width} channels do not divide into {heads} heads")
+        context_width = context_width or width
+        if width % heads:
+            raise ValueError(f"{width} channels do not divide into {heads} heads")
         self.heads = heads
-        self.to_q = nn.Linear(width, inner_width, bias=False)
-        self.to_k = nn.Linear(context_width, inner_width, bias=False)
-        self.to_v = nn.Linear(context_width, inner_width, bias=False)
-        self.to_out = nn.ModuleList([nn.Linear(inner_width, width)])
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(context_width, width, bias=False)
+        self.to_v = nn.Linear(context_width, width, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(width, width)])
         self._qkv_weight: Tensor | None = None
         self._of_codes: Float8Linear | None = None
 
@@ -52,7 +50,7 @@ class Attention(OperationsModule):
         return self._of_codes is not None
 
     def together(self) -> Tensor:
-        """Return the weights of all three projections of self-attention, (3 · inner, width)."""
+        """Return the weights of all three projections of self-attention, (3 · width, width)."""
         if self._qkv_weight is not None:
             return self._qkv_weight
         return torch.cat([layer.weight.detach() for layer in (self.to_q, self.to_k, self.to_v)])
@@ -158,13 +156,13 @@ class FeedForward(OperationsModule):
         return self.operations.add_matmul(total, self.net[0](tokens), cast("nn.Linear", self.net[-1]).weight)
 
 
-def sincos_encoding(positions: Tensor, frequencies: int, period: float = 10000.0) -> tuple[Tensor, Tensor]:
-    """Return sine and cosine of position · period^(-i/frequencies), i = 0 … frequencies-1; both (…, frequencies).
+def sincos_encoding(positions: Tensor, frequencies: int) -> tuple[Tensor, Tensor]:
+    """Return sine and cosine of position · 10000^(-i/frequencies), i = 0 … frequencies-1; both (…, frequencies).
 
     They are computed in float32 on the positions' device.
     """
     exponent = torch.arange(frequencies, dtype=torch.float32, device=positions.device) / frequencies
-    angles = positions.float()[..., None] * torch.pow(period, -exponent)
+    angles = positions.float()[..., None] * torch.pow(10000.0, -exponent)
     return angles.sin(), angles.cos()
 
 

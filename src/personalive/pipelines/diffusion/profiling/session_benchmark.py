@@ -70,16 +70,14 @@ def load_sample_portrait() -> Image:
 class ChunkPreparer:
     """A thread that prepares a session's next chunks in order; it ends with the `with` block."""
 
-    def __init__(
-        self, session: Session[Any], chunks: Iterator[FrameChunk], ahead: int = PREPARED_CHUNKS
-    ) -> None:
-        self._session, self._chunks, self._ahead = session, chunks, ahead
+    def __init__(self, session: Session[Any], chunks: Iterator[FrameChunk]) -> None:
+        self._session, self._chunks = session, chunks
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="prepare")
         self._pending: deque[Future[FrameChunk]] = deque()
 
     def next_chunk(self) -> FrameChunk:
         """Return the next chunk once it is prepared, and start to prepare another one."""
-        while len(self._pending) <= self._ahead:
+        while len(self._pending) <= PREPARED_CHUNKS:
             self._pending.append(self._pool.submit(self._prepare))
         return self._pending.popleft().result()
 

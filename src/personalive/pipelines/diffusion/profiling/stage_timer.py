@@ -13,12 +13,12 @@ from personalive.pipelines.diffusion.sampling.engine import DiffusionEngine
 from personalive.pipelines.diffusion.stages.stages import Stages
 
 STAGE_NAMES = {
-    "see": "motion networks",
-    "pose": "pose guider",
-    "predict": "denoising UNet",
-    "show": "decoder",
+    "encode_motion": "motion networks",
+    "encode_pose": "pose guider",
+    "denoise": "denoising UNet",
+    "decode": "decoder",
 }
-"""The description of each stage."""
+"""The description of each stage, by the name of its method in `Stages`."""
 
 Params = ParamSpec("Params")
 Result = TypeVar("Result")
@@ -26,13 +26,14 @@ TimePoint = torch.cuda.Event | float
 
 
 def _timed(
-    name: str, stage: Callable[Concatenate[Stages, Params], Result]
+    stage: Callable[Concatenate[Stages, Params], Result],
 ) -> Callable[Concatenate[TimedStages, Params], Result]:
-    """Return a method that runs a stage, and records its time under that name."""
+    """Return a method that runs a stage, and records its time under the stage's name."""
+    name = stage.__name__
 
     def run(self: TimedStages, /, *args: Params.args, **kwargs: Params.kwargs) -> Result:
         begun = _record_time(self.device)
-        result: Result = getattr(self.stages, stage.__name__)(*args, **kwargs)
+        result: Result = getattr(self.stages, name)(*args, **kwargs)
         self.spans.append((name, begun, _record_time(self.device)))
         return result
 
@@ -55,10 +56,10 @@ class TimedStages:
         self.spans.clear()
         return took
 
-    encode_motion = _timed("see", Stages.encode_motion)
-    encode_pose = _timed("pose", Stages.encode_pose)
-    denoise = _timed("predict", Stages.denoise)
-    decode = _timed("show", Stages.decode)
+    encode_motion = _timed(Stages.encode_motion)
+    encode_pose = _timed(Stages.encode_pose)
+    denoise = _timed(Stages.denoise)
+    decode = _timed(Stages.decode)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from personalive.pipelines.diffusion.sampling.engine import DiffusionEngine
 
 _MIN_RELEASED_PARAMETERS = 1.6e9
 
-H100_FLOORS = {"predict": 73.3, "show": 26.2}
+H100_FLOORS = {"denoise": 73.3, "decode": 26.2}
 """The sums of the times in ms of the fastest library kernel for each layer, each run alone.
 
 Measured on one H100: float16, 512×512, no keyframe, the full autoencoder. UNet: convolutions 13.9, linears 27.2,

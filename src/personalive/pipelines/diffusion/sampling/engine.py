@@ -153,7 +153,7 @@ class DiffusionEngine:
         self.mode, self.warning = check_compiler(mode, components.device)
         """The acceleration (off, graphs or full), and why it is not the one asked for, or None."""
         # A recording can copy from page-locked host memory only.
-        uncaptured = () if streamed is None or streamed.pinned else ("predict",)
+        uncaptured = () if streamed is None or streamed.pinned else ("denoise",)
         self.stages: Stages = accelerate(self.eager_stages, self.mode, uncaptured)
         """The parts of a step that run on the device; may be replaced between two steps."""
 

@@ -37,27 +37,21 @@ _MAX_VARIANTS = 4 * MAX_GRAPHS
 class GraphedStages:
     """Stages that are recorded separately, except those named in `uncaptured`; see `Stages`."""
 
-    def __init__(
-        self,
-        eager: EagerStages,
-        capturer: GraphCapturer,
-        limit: int = MAX_GRAPHS,
-        uncaptured: Collection[str] = (),
-    ) -> None:
+    def __init__(self, eager: EagerStages, capturer: GraphCapturer, uncaptured: Collection[str] = ()) -> None:
         self._capturer = capturer
         self._is_warming_up = False
         functions: dict[str, tuple[str, TensorFunction]] = {
-            "see": (
+            "encode_motion": (
                 "looking at driving frames",
                 lambda *given: flatten_features(eager.encode_motion(*given)),
             ),
-            "pose": ("drawing poses", lambda points: (eager.encode_pose(points),)),
-            "predict": ("denoising", lambda *given: (eager.denoise_batch(*given),)),
-            "show": ("decoding", lambda latents: (eager.decode(latents),)),
+            "encode_pose": ("drawing poses", lambda points: (eager.encode_pose(points),)),
+            "denoise": ("denoising", lambda *given: (eager.denoise_batch(*given),)),
+            "decode": ("decoding", lambda latents: (eager.decode(latents),)),
         }
         self._graphed = {
-            name: GraphedCallable(said, function, capturer, limit, self._drop_all_graphs)
-            for name, (said, function) in functions.items()
+            name: GraphedCallable(description, function, capturer, free_memory=self._drop_all_graphs)
+            for name, (description, function) in functions.items()
         }
         self._uncaptured = frozenset(uncaptured)
 
@@ -102,21 +96,21 @@ class GraphedStages:
 
     def encode_motion(self, frames: Tensor, has_face: Tensor) -> MotionFeatures:
         """See `Stages`."""
-        return unflatten_features(self._run_stage("see", [frames, has_face]))
+        return unflatten_features(self._run_stage("encode_motion", [frames, has_face]))
 
     def encode_pose(self, keypoints: Tensor) -> Tensor:
         """See `Stages`."""
-        return self._run_stage("pose", [keypoints])[0]
+        return self._run_stage("encode_pose", [keypoints])[0]
 
     def denoise(
         self, latents: Tensor, motion: Tensor, pose: Tensor, attention: Sequence[Sequence[Tensor]]
     ) -> Tensor:
         """See `Stages`."""
-        return self._run_stage("predict", [latents, motion, pose], attention)[0]
+        return self._run_stage("denoise", [latents, motion, pose], attention)[0]
 
     def decode(self, latents: Tensor) -> Tensor:
         """See `Stages`."""
-        return self._run_stage("show", [latents])[0]
+        return self._run_stage("decode", [latents])[0]
 
     def count_graphs(self) -> dict[str, int]:
         """Return how many recordings each stage keeps."""

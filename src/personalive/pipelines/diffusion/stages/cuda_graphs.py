@@ -220,7 +220,7 @@ class GraphedCallable:
                 full = is_out_of_memory(error)
                 if full and self.raise_out_of_memory:
                     raise
-                said = str(error)
+                message = str(error)
             else:
                 while len(self._graphs) >= self._limit:
                     self._graphs.popitem(last=False)
@@ -230,7 +230,7 @@ class GraphedCallable:
             if not full:
                 self._disabled = True
                 self.drop_graphs()
-                _log.warning("%s is not accelerated, it could not be recorded: %s", self._name, said)
+                _log.warning("%s is not accelerated, it could not be recorded: %s", self._name, message)
                 return None
             if not self._free_memory():
                 if not self._memory_warning_logged:

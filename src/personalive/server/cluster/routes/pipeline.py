@@ -17,7 +17,9 @@ router = APIRouter(prefix="/api/v1/pipeline")
 
 
 @router.post("/load")
-async def load(request: LoadRequest, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
+async def load_pipeline(
+    request: LoadRequest, proxy_request: ProxyRequestDep, deps: DependenciesDep
+) -> Response:
     """Load a pipeline on every replica, and on those that start later."""
     answer = await _request_busiest(deps.replicas, proxy_request)
     if answer.ok:
@@ -26,7 +28,7 @@ async def load(request: LoadRequest, proxy_request: ProxyRequestDep, deps: Depen
 
 
 @router.post("/unload")
-async def unload(
+async def unload_pipeline(
     proxy_request: ProxyRequestDep, deps: DependenciesDep, request: UnloadRequest | None = None
 ) -> Response:
     """Close the pipeline on every replica."""
@@ -39,7 +41,9 @@ async def unload(
 
 
 @router.get("/status")
-async def status(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> aggregate.ClusterStatus:
+async def get_pipeline_status(
+    proxy_request: ProxyRequestDep, deps: DependenciesDep
+) -> aggregate.ClusterStatus:
     """Return what is loaded, how far loading is, or why it failed, for the cluster and for each replica."""
     wanted = await deps.controller.get_desired.remote()
     return aggregate.merge_status(await deps.replicas.request_all(proxy_request), wanted)

@@ -32,29 +32,31 @@ _ALL_METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
 @router.get("/api/v1/models/status", response_model=ModelsStatus)
-async def models(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response | aggregate.Json:
+async def get_models_status(
+    proxy_request: ProxyRequestDep, deps: DependenciesDep
+) -> Response | aggregate.Json:
     """Whether a pipeline's weights are on every machine."""
-    said = await _request_each_node(deps, proxy_request)
-    refused = next((each.response for each in said if not each.response.ok), None)
-    return aggregate.merge_models_status(said) if refused is None else make_response(refused)
+    replies = await _request_each_node(deps, proxy_request)
+    refused = next((each.response for each in replies if not each.response.ok), None)
+    return aggregate.merge_models_status(replies) if refused is None else make_response(refused)
 
 
 @router.post("/api/v1/models/download")
-async def download(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
+async def download_models(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Fetch the weights that are missing, on every machine."""
-    said = await _request_each_node(deps, proxy_request)
-    return make_response(min((each.response for each in said), key=lambda answer: answer.status))
+    replies = await _request_each_node(deps, proxy_request)
+    return make_response(min((each.response for each in replies), key=lambda answer: answer.status))
 
 
 @router.get("/api/v1/recordings")
-async def recordings(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> RecordingList:
+async def list_recordings(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> RecordingList:
     """All recordings of every machine."""
     found = aggregate.merge_recordings(await deps.replicas.request_all(proxy_request))
     return RecordingList.model_validate({"recordings": found})
 
 
 @router.get("/api/v1/recordings/{recording_id}")
-async def fetch(recording_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
+async def get_recording(recording_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Stream a recording from the machine that has it."""
     del recording_id
     for member in await deps.replicas.list_replicas():
@@ -70,19 +72,21 @@ async def fetch(recording_id: str, proxy_request: ProxyRequestDep, deps: Depende
 
 
 @router.delete("/api/v1/recordings/{recording_id}")
-async def delete(recording_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
+async def delete_recording(
+    recording_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep
+) -> Response:
     """Delete a recording on the machine that has it."""
     del recording_id
-    said = await deps.replicas.request_all(proxy_request)
-    if not said:
+    replies = await deps.replicas.request_all(proxy_request)
+    if not replies:
         raise NoReplicaError
     # A recording that is being written is refused with 409; a machine without it answers 404.
-    answers = [each.response for each in said if each.response.status != 404] or [said[0].response]
+    answers = [each.response for each in replies if each.response.status != 404] or [replies[0].response]
     return make_response(answers[0])
 
 
 @router.api_route("/{path:path}", methods=_ALL_METHODS, include_in_schema=False)
-async def anything(path: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
+async def proxy_to_any(path: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Answer other paths, such as schemas, hardware and unknown ones, as the single server does."""
     del path
     return make_response(await deps.replicas.request_any(proxy_request))
@@ -93,10 +97,10 @@ async def _request_each_node(deps: IngressDependencies, proxy_request: ProxyRequ
     machines: dict[str, ReplicaStatus] = {
         member.node: member for member in await deps.replicas.list_replicas()
     }
-    said = await deps.replicas.request_each(machines.values(), proxy_request)
-    if not said:
+    replies = await deps.replicas.request_each(machines.values(), proxy_request)
+    if not replies:
         raise NoReplicaError
-    return said
+    return replies
 
 
 def _make_streaming_response(answer: StreamingProxyResponse, opened: AsyncExitStack) -> StreamingResponse:

@@ -28,7 +28,7 @@ _TRUE_VALUES = frozenset({"true", "1", "on", "yes", "t", "y"})
 
 
 @router.post("")
-async def add(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
+async def add_reference(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Add the picture in the body, which becomes the default reference."""
     for member in await deps.replicas.list_replicas():
         try:
@@ -51,29 +51,31 @@ async def add(proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response
 
 
 @router.get("")
-async def every(deps: DependenciesDep) -> ReferenceList:
+async def list_references(deps: DependenciesDep) -> ReferenceList:
     """List all references that are kept."""
     kept: list[StoredClusterReference] = await deps.controller.list_references.remote()
-    told = [ReferenceInfo.model_validate(each.info) for each in kept]
+    infos = [ReferenceInfo.model_validate(each.info) for each in kept]
     return ReferenceList(
-        references=told, default=next((each.reference_id for each in told if each.default), None)
+        references=infos, default=next((each.reference_id for each in infos if each.default), None)
     )
 
 
 @router.get("/{reference_id}")
-async def one(reference_id: str, deps: DependenciesDep) -> ReferenceInfo:
+async def get_reference(reference_id: str, deps: DependenciesDep) -> ReferenceInfo:
     """Return one reference."""
     return ReferenceInfo.model_validate((await _require_reference_info(deps, reference_id)).info)
 
 
 @router.get("/{reference_id}/thumbnail")
-async def thumbnail(reference_id: str, deps: DependenciesDep) -> Response:
+async def get_thumbnail(reference_id: str, deps: DependenciesDep) -> Response:
     """Return a small version of the picture."""
     return Response((await _require_reference_info(deps, reference_id)).thumbnail, media_type="image/jpeg")
 
 
 @router.delete("/{reference_id}", status_code=204)
-async def forget(reference_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
+async def delete_reference(
+    reference_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep
+) -> Response:
     """Remove a reference from all replicas. Sessions that animate it go on."""
     if not await deps.controller.remove_reference.remote(reference_id):
         raise UnknownReferenceError(_UNKNOWN_MESSAGE)
@@ -91,14 +93,14 @@ async def _require_reference_info(deps: IngressDependencies, id: str) -> StoredC
 def _make_stored_reference(
     id: str, proxy_request: ProxyRequest, info: ProxyResponse, thumbnail: ProxyResponse
 ) -> StoredClusterReference:
-    told: Mapping[str, Any] = json.loads(info.body)
+    values: Mapping[str, Any] = json.loads(info.body)
     given: Mapping[str, list[Any]] = parse_qs(proxy_request.query)
     return StoredClusterReference(
         id=id,
         data=proxy_request.body,
         allow_no_face=given.get("allow_no_face", [""])[-1].lower() in _TRUE_VALUES,
-        crop=bool(told["cropped"]),
-        info=dict(told),
+        crop=bool(values["cropped"]),
+        info=dict(values),
         thumbnail=thumbnail.body,
         face=given.get("face", ["auto"])[-1],
         face_box=given.get("face_box", [None])[-1],

@@ -28,14 +28,14 @@ _LIST_SESSIONS = ProxyRequest("GET", "/api/v1/sessions")
 
 
 @router.get("/api/v1/webrtc/ice-servers")
-async def servers(deps: DependenciesDep) -> IceServers:
+async def get_ice_servers(deps: DependenciesDep) -> IceServers:
     """Return the STUN and TURN servers of the settings."""
     return IceServers(iceServers=make_ice_servers(deps.settings, time.time()))
 
 
 @router.post("/api/v1/webrtc/offer")
 @router.post("/api/v1/websocket/offer", operation_id="websocket_offer")
-@router.post("/whip", operation_id="push")
+@router.post("/whip", operation_id="create_whip_session")
 async def offer(request: Request, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Open a session on a replica with a free slot."""
 
@@ -57,7 +57,7 @@ async def offer(request: Request, proxy_request: ProxyRequestDep, deps: Dependen
 
 @router.delete("/api/v1/webrtc/offer/{session_id}")
 @router.delete("/api/v1/websocket/offer/{session_id}", operation_id="close_websocket_session")
-async def close(session_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
+async def close_session(session_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Close a session. It is no error if the session has already ended."""
     try:
         return make_response(await deps.replicas.request_owner(session_id, proxy_request))
@@ -66,13 +66,15 @@ async def close(session_id: str, proxy_request: ProxyRequestDep, deps: Dependenc
 
 
 @router.get("/api/v1/sessions")
-async def live(deps: DependenciesDep) -> SessionList:
+async def list_sessions(deps: DependenciesDep) -> SessionList:
     """List the live sessions of all replicas."""
     return aggregate.merge_sessions(await deps.replicas.request_all(_LIST_SESSIONS))
 
 
 @router.post("/whep")
-async def pull(proxy_request: ProxyRequestDep, deps: DependenciesDep, session: str | None = None) -> Response:
+async def create_whep_session(
+    proxy_request: ProxyRequestDep, deps: DependenciesDep, session: str | None = None
+) -> Response:
     """Watch a session, by default the newest of all."""
     if session is None:
         session = await _find_newest_session(deps)
@@ -97,7 +99,7 @@ async def pull(proxy_request: ProxyRequestDep, deps: DependenciesDep, session: s
 @router.delete("/whip/{session_id}")
 @router.patch("/whep/{session_id}")
 @router.delete("/whep/{session_id}")
-async def about(session_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
+async def proxy_to_owner(session_id: str, proxy_request: ProxyRequestDep, deps: DependenciesDep) -> Response:
     """Pass any other request about a session to the replica that has it."""
     return make_response(await deps.replicas.request_owner(session_id, proxy_request))
 

@@ -146,11 +146,8 @@ def plan_download(
     A file of the right size counts as whole, and every existing file does where the hub cannot be reached. Raises
     the errors of `download_weights`.
     """
-    root, tally, retry = (
-        root or layout.default_weights_dir(),
-        ProgressTracker(progress),
-        retry or RetryPolicy(),
-    )
+    root, tally = root or layout.default_weights_dir(), ProgressTracker(progress)
+    retry = retry or RetryPolicy()
     every = files_of_set(tiny=tiny, revisions=revisions)
     files = needed_files(root, every)
     unverified_files = unverified(root, files)

@@ -134,11 +134,11 @@ class HubClient:
 
     def _parse_listed_file(self, repository: Repository, commit: str, entry: Any) -> HubFile | None:
         """Return a listed file. Raises `DownloadError` where it differs from the file known to be published."""
-        told, known = _parse_listing_entry(entry), layout.KNOWN_DIGESTS.get((repository, entry.rfilename))
+        listed, known = _parse_listing_entry(entry), layout.KNOWN_DIGESTS.get((repository, entry.rfilename))
         if known is None:
-            return told or self._probe_file(repository, commit, entry)
+            return listed or self._probe_file(repository, commit, entry)
         whole = HubFile(entry.rfilename, known.size, Digest("sha256", known.sha256))
-        if told is not None and told.digest.algorithm == "sha256" and told != whole:
+        if listed is not None and listed.digest.algorithm == "sha256" and listed != whole:
             raise DownloadError(
                 f"{self.address} has another {whole.path} of {repository.name} than the one that is published at "
                 f"revision {repository.revision}: name another mirror in HF_ENDPOINT, or none. (--revision "
@@ -151,12 +151,12 @@ class HubClient:
         from huggingface_hub import get_hf_file_metadata, hf_hub_url
 
         url = hf_hub_url(repository.name, entry.rfilename, revision=commit, endpoint=self._endpoint)
-        told = get_hf_file_metadata(url, timeout=self._timeout, endpoint=self._endpoint)
-        tag = told.etag or ""
+        metadata = get_hf_file_metadata(url, timeout=self._timeout, endpoint=self._endpoint)
+        tag = metadata.etag or ""
         algorithm = next((kind for kind, form in _HASH_PATTERNS.items() if form.fullmatch(tag)), None)
-        if told.size is None or algorithm is None:
+        if metadata.size is None or algorithm is None:
             return None
-        return HubFile(entry.rfilename, told.size, Digest(algorithm, tag))
+        return HubFile(entry.rfilename, metadata.size, Digest(algorithm, tag))
 
     @contextmanager
     def open_file(self, listing: RepositoryListing, path: str, start: int) -> Iterator[ResponseBody]:
@@ -216,14 +216,14 @@ class HubClient:
         """Return the address that was asked last, as it may be shown."""
         answered = getattr(error, "response", None)
         try:
-            asked = environment.display_host(str((error if answered is None else answered).request.url))
+            host = environment.display_host(str((error if answered is None else answered).request.url))
         except (RuntimeError, AttributeError, ValueError):  # no request was made, or none is reported
             return self.address
-        return self.address if asked == environment.display_host(self._endpoint) else asked
+        return self.address if host == environment.display_host(self._endpoint) else host
 
     def _describe_error(self, error: Exception) -> str:
-        said = " ".join(str(error).split()).replace(self._endpoint, self.address)
-        return said or type(error).__name__
+        message = " ".join(str(error).split()).replace(self._endpoint, self.address)
+        return message or type(error).__name__
 
     def _status_error(self, error: HfHubHTTPError, repository: Repository) -> Exception:
         """Return the error for an answer of failure; the hub answers 401 for missing repositories too."""

@@ -43,7 +43,7 @@ class Digest:
 class VerifiedFile:
     """A file at the time of its verification. `digest` is None for one that is not published under its name.
 
-    `open`, for the denoising UNet only: whether it and the temporal module leave entries to a base UNet.
+    `needs_base_unet`, for the denoising UNet only: whether it and the temporal module leave entries to a base UNet.
     """
 
     size: int
@@ -52,7 +52,7 @@ class VerifiedFile:
     repository: str
     revision: str
     commit: str
-    open: bool | None = None
+    needs_base_unet: bool | None = None
 
 
 class VerifiedFiles:
@@ -85,13 +85,13 @@ class VerifiedFiles:
     def needs_base_unet(self) -> bool | None:
         """Return whether a base UNet is needed; None where that was not determined for the existing files."""
         entry = self._denoising_entry()
-        return None if entry is None else entry.open
+        return None if entry is None else entry.needs_base_unet
 
     def set_needs_base_unet(self, needed: bool) -> None:
         """Record whether a base UNet is needed, if the denoising UNet has an entry. Raises `OSError`."""
         path, entry = layout.DENOISING_UNET.find_in(self._root), self._denoising_entry()
         if path is not None and entry is not None:
-            self._entries[self._key(path)] = replace(entry, open=needed)
+            self._entries[self._key(path)] = replace(entry, needs_base_unet=needed)
             self._write()
 
     def _denoising_entry(self) -> VerifiedFile | None:

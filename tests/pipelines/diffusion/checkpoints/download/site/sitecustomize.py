@@ -1,4 +1,4 @@
-"""Processes that a test starts take a hub of its own for the hub, which has nothing of what is really published."""
+"""Processes that a test starts take the test's hub for the hub, which has nothing of what is really published."""
 
 from personalive.pipelines.diffusion.checkpoints import layout
 
