@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.chrome import PHONE, Visit, visiting
+from tests.browser.chrome import PHONE, Transport, Visit, visiting
 from tests.browser.helpers import Shoot
 from tests.server.running import RunningServer
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 AXE = "axe-core@4.14.1"
 
 
-def test_on_a_phone(browser: Browser, server: RunningServer, shoot: Shoot) -> None:
+def test_on_a_phone(transport: Transport, browser: Browser, server: RunningServer, shoot: Shoot) -> None:
     server.wait_for_sessions(0)
     for scheme in ("light", "dark"):
         with visiting(
@@ -27,6 +27,7 @@ def test_on_a_phone(browser: Browser, server: RunningServer, shoot: Shoot) -> No
         ) as visit:
             expect(visit.page.get_by_role("radio", name="Preview")).to_be_checked(timeout=60_000)
             shoot(visit, f"phone-{scheme}-first-visit")
+            visit.connect_by(transport)
             visit.page.get_by_role("button", name="Sample", exact=True).tap()
             visit.page.get_by_role("button", name="Sample clip").tap()
             visit.page.get_by_role("button", name="Start", exact=True).tap()
@@ -45,7 +46,7 @@ def test_on_a_phone(browser: Browser, server: RunningServer, shoot: Shoot) -> No
         server.wait_for_sessions(0)
 
 
-def test_with_the_keyboard_alone(visit: Visit) -> None:
+def test_with_the_keyboard_alone(transport: Transport, visit: Visit) -> None:
     expect(visit.page.get_by_role("radio", name="Preview")).to_be_checked(timeout=60_000)
     for name in ("Sample", "Sample clip", "Start"):
         if name == "Start":
@@ -95,10 +96,10 @@ def axe() -> str:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_serious_fault_of_accessibility(
-    browser: Browser, server: RunningServer, axe: str, scheme: str, shoot: Shoot
+    transport: Transport, browser: Browser, server: RunningServer, axe: str, scheme: str, shoot: Shoot
 ) -> None:
     server.wait_for_sessions(0)
-    with visiting(browser, server.url, color_scheme=scheme) as visit:
+    with visiting(browser, server.url, transport=transport, color_scheme=scheme) as visit:
         expect(visit.page.get_by_role("radio", name="Preview")).to_be_checked(timeout=60_000)
         visit.page.evaluate(axe)
         assert faults(visit) == []
