@@ -26,6 +26,7 @@ CAMERA_FPS = 15
 """Two cores run the camera, two encoders, two decoders, the pipeline and the screen."""
 DESKTOP, PHONE = (1280, 800), (390, 844)
 Transport = Literal["automatic", "webrtc", "websocket"]
+_NAMES = {"webrtc": "WebRTC", "websocket": "WebSocket"}
 
 
 def chromium() -> str:
@@ -99,8 +100,11 @@ class Visit:
         self.page.get_by_role("button", name="Start", exact=True).click()
 
     def wait_until_live(self, seconds: float = 60) -> None:
-        """Until frames of the result are shown."""
+        """Until frames of the result are shown, which have come as was chosen."""
         self.page.wait_for_selector("#stage[data-live]", timeout=1000 * seconds)
+        if self.transport != "automatic":
+            used = self.page.locator("#transport-used", has_text=f"Connected by {_NAMES[self.transport]}.")
+            used.wait_for(state="attached")
 
     def told(self, sentence: str, seconds: float = 30) -> None:
         """Wait until the stage says that, or more."""
