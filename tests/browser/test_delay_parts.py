@@ -44,8 +44,9 @@ def test_a_pipeline_with_a_window(
 ) -> None:
     server.wait_for_sessions(0)
     size = PHONE if phone else DESKTOP
-    options = {"is_mobile": phone, "has_touch": phone}
-    with visiting(browser, server.url, size, transport=transport, scripts=[TAP], **options) as visit:
+    with visiting(
+        browser, server.url, size, transport=transport, scripts=[TAP], is_mobile=phone, has_touch=phone
+    ) as visit:
         visit.start()
         visit.wait_until_live()
         visit.change_stats({"delay_ms": DIFFUSION, "chunk_frames": 4})
