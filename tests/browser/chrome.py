@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import av
 import cv2
@@ -25,6 +25,8 @@ CAMERA_SIZE = (480, 360)
 CAMERA_FPS = 15
 """Two cores run the camera, two encoders, two decoders, the pipeline and the screen."""
 DESKTOP, PHONE = (1280, 800), (390, 844)
+Transport = Literal["automatic", "webrtc", "websocket"]
+_NAMES = {"webrtc": "WebRTC", "websocket": "WebSocket"}
 
 
 def chromium() -> str:
@@ -87,6 +89,7 @@ class Visit:
     page: Page
     context: BrowserContext
     url: str
+    transport: Transport = "automatic"
     errors: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
 
@@ -97,20 +100,23 @@ class Visit:
         self.page.get_by_role("button", name="Start", exact=True).click()
 
     def wait_until_live(self, seconds: float = 60) -> None:
-        """Until frames of the result are shown."""
+        """Until frames of the result are shown, which have come as was chosen."""
         self.page.wait_for_selector("#stage[data-live]", timeout=1000 * seconds)
+        if self.transport != "automatic":
+            used = self.page.locator("#transport-used", has_text=f"Connected by {_NAMES[self.transport]}.")
+            used.wait_for(state="attached")
 
     def told(self, sentence: str, seconds: float = 30) -> None:
         """Wait until the stage says that, or more."""
         self.page.locator("#told", has_text=sentence).wait_for(timeout=1000 * seconds)
 
-    def tap_messages(self) -> None:
-        """Open the page once more, such that `hear` and `change_stats` work."""
-        self.context.add_init_script(_TAP)
-        self.page.reload()
+    def connect_by(self, transport: Transport) -> None:
+        """Choose how the next session is connected."""
+        self.page.select_option("#transport", transport)
+        self.transport = transport
 
     def hear(self, message: dict[str, object]) -> None:
-        """Let the page hear that on its data channel, as if the server had said it."""
+        """Let the page hear that, as if the server had said it. The page needs `TAP`, as for `change_stats`."""
         self.page.evaluate("(message) => window.tap.hear(message)", message)
 
     def change_stats(self, changes: dict[str, object]) -> None:
@@ -136,11 +142,9 @@ _DRAW = """async () => {
   await new Promise((resolve) => (reader.onload = resolve));
   return reader.result;
 }"""
-_TAP = """(() => {
+TAP = """(() => {
   const tap = (window.tap = { changes: {} });
-  const create = RTCPeerConnection.prototype.createDataChannel;
-  RTCPeerConnection.prototype.createDataChannel = function (...asked) {
-    const channel = create.apply(this, asked);
+  const listen = (channel) => {
     const ours = new WeakSet();
     tap.hear = (message) => {
       const event = new MessageEvent("message", { data: JSON.stringify(message) });
@@ -148,14 +152,26 @@ _TAP = """(() => {
       channel.dispatchEvent(event);
     };
     channel.addEventListener("message", (event) => {
+      if (ours.has(event) || typeof event.data !== "string") return;
       const message = JSON.parse(event.data);
-      if (ours.has(event) || message.type !== "stats") return;
+      if (message.type !== "stats") return;
       event.stopImmediatePropagation();
       tap.hear({ ...message, ...tap.changes });
     });
     return channel;
   };
+  const create = RTCPeerConnection.prototype.createDataChannel;
+  RTCPeerConnection.prototype.createDataChannel = function (...asked) {
+    return listen(create.apply(this, asked));
+  };
+  window.WebSocket = class extends WebSocket {
+    constructor(...given) {
+      super(...given);
+      listen(this);
+    }
+  };
 })();"""
+"""A script of the page by which `Visit.hear` and `Visit.change_stats` work."""
 _MOVES = """async (milliseconds) => {
   const video = document.getElementById("result-video");
   const look = () => {
@@ -190,10 +206,19 @@ def decoded_bytes(data: bytes) -> Image:
 
 @contextlib.contextmanager
 def visiting(
-    browser: Browser, url: str, size: tuple[int, int] = DESKTOP, path: str = "/", **options: Any
+    browser: Browser,
+    url: str,
+    size: tuple[int, int] = DESKTOP,
+    path: str = "/",
+    *,
+    transport: Transport = "automatic",
+    scripts: Sequence[str] = (),
+    **options: Any,
 ) -> Iterator[Visit]:
-    """The page of a server, opened in a fresh profile."""
+    """The page of a server, opened in a fresh profile. `scripts` run in it before the page's."""
     context = browser.new_context(viewport={"width": size[0], "height": size[1]}, **options)
+    for script in scripts:
+        context.add_init_script(script)
     visit = Visit(context.new_page(), context, url)
 
     def note(message: ConsoleMessage) -> None:
@@ -208,6 +233,8 @@ def visiting(
     visit.page.on("request", ask)
     try:
         visit.page.goto(url + path)
+        if transport != "automatic":
+            visit.connect_by(transport)
         yield visit
     finally:
         context.close()

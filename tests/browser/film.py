@@ -68,7 +68,7 @@ def faces(film: Film) -> list[tuple[float, Face]]:
     found = []
     with FaceDetector() as detector:
         for at, image in film:
-            seen = detector.detect(image, reach="far")
+            seen = detector.detect(image, reach="near")
             found += [(at, seen[0])] if seen else []
     assert len(found) > 0.8 * len(film), f"faces in {len(found)} of {len(film)} pictures"
     return found

@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import PIL.Image
-import pytest
 
 from personalive.media import Image
 from tests.browser.chrome import Visit
@@ -18,7 +17,8 @@ from tests.server.running import RunningServer
 
 Shoot = Callable[[Visit, str], None]
 
-over_both_transports = pytest.mark.parametrize("live", ["webrtc", "websocket"], indirect=True)
+FIRST_REQUEST = {"webrtc": "/api/v1/webrtc/ice-servers", "websocket": "/api/v1/websocket"}
+"""What the page asks the server for before it offers, by the transport."""
 
 
 def running(settings: Mapping[str, object] | None = None) -> AbstractContextManager[RunningServer]:

@@ -9,8 +9,8 @@ import pytest
 from playwright.sync_api import Page, Route, expect
 
 from personalive.media import Image
-from tests.browser.chrome import CLIP, Visit
-from tests.browser.helpers import Shoot, upload, wait_for, write_picture
+from tests.browser.chrome import CLIP, Transport, Visit
+from tests.browser.helpers import FIRST_REQUEST, Shoot, upload, wait_for, write_picture
 from tests.server.running import RunningServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
@@ -39,7 +39,7 @@ def uploads(visit: Visit) -> list[str]:
 
 
 def test_reload_and_back_keep_what_was_chosen(
-    visit: Visit, server: RunningServer, tmp_path: Path, portrait: Image
+    transport: Transport, visit: Visit, server: RunningServer, tmp_path: Path, portrait: Image
 ) -> None:
     page = visit.page
     ready(page)
@@ -75,7 +75,7 @@ def test_reload_and_back_keep_what_was_chosen(
     assert visit.errors == []
 
 
-def test_a_camera_is_kept_without_being_opened(visit: Visit) -> None:
+def test_a_camera_is_kept_without_being_opened(transport: Transport, visit: Visit) -> None:
     ready(visit.page)
     visit.page.get_by_role("button", name="Sample", exact=True).click()
     visit.page.get_by_role("button", name="Camera", exact=True).click()
@@ -91,7 +91,9 @@ def test_a_camera_is_kept_without_being_opened(visit: Visit) -> None:
     assert visit.errors == []
 
 
-def test_a_portrait_that_the_server_has_forgotten_is_sent_again(visit: Visit, server: RunningServer) -> None:
+def test_a_portrait_that_the_server_has_forgotten_is_sent_again(
+    transport: Transport, visit: Visit, server: RunningServer
+) -> None:
     visit.start()
     visit.wait_until_live()
     visit.page.reload()
@@ -127,8 +129,10 @@ def test_a_portrait_that_is_refused_can_be_removed(visit: Visit, tmp_path: Path,
     assert all("422" in error for error in visit.errors)
 
 
-@pytest.mark.parametrize("step", ["ice-servers", "offer", "reference", "status"])
-def test_cancel_and_start_again_works_at_once(visit: Visit, server: RunningServer, step: str) -> None:
+@pytest.mark.parametrize("step", ["first", "offer", "reference", "status"])
+def test_cancel_and_start_again_works_at_once(
+    transport: Transport, visit: Visit, server: RunningServer, step: str
+) -> None:
     """At any point of the start: the place that the first session took is free again before the second one asks."""
     page = visit.page
     ready(page)
@@ -144,8 +148,8 @@ def test_cancel_and_start_again_works_at_once(visit: Visit, server: RunningServe
         else:
             held.append(route)
 
-    pattern = {"offer": "**/webrtc/offer", "reference": "**/reference/*"}.get(step, f"**/{step}")
-    page.route(pattern, hold)
+    paths = {"first": FIRST_REQUEST[transport], "offer": f"/{transport}/offer", "reference": "/reference/*"}
+    page.route(f"**{paths.get(step, '/status')}", hold)
     page.get_by_role("button", name="Start", exact=True).click()
     while not held:
         page.wait_for_timeout(50)

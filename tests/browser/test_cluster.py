@@ -1,15 +1,17 @@
-"""The page before a cluster: it is told by WebRTC alone that its replica is gone, and goes on at another one."""
+"""The page before a cluster: it notices that its replica is gone, and goes on at another one."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
 from playwright.sync_api import Browser
 
-from tests.browser.chrome import visiting
+from tests.browser.chrome import Transport, visiting
 from tests.server.cluster.crowd import owner
-from tests.server.cluster.local import cluster, served, serving, wait_for
+from tests.server.cluster.local import Nodes, cluster, served, serving, wait_for
+from tests.server.running import RunningServer
 
 pytestmark = [
     pytest.mark.browser,
@@ -23,15 +25,22 @@ AGAIN = 30.0
 """Seconds in which a lost session is another one: eight until the page calls it lost, and then it tries again."""
 
 
-def test_the_page_goes_on_at_another_replica(browser: Browser) -> None:
+@pytest.fixture(scope="module")
+def replicated() -> Iterator[tuple[Nodes, RunningServer]]:
+    """Two replicas."""
     arguments = ("--replicas", 2, "--gpus-per-replica", 1)
     settings = {"pipeline": "preview", "load_params": {}}
-    with (
-        cluster(2) as nodes,
-        served(nodes, *arguments, settings=settings) as server,
-        visiting(browser, server.url) as visit,
-    ):
-        wait_for(lambda: len(serving(server)) == 2, 60)
+    with cluster(2) as nodes, served(nodes, *arguments, settings=settings) as server:
+        yield nodes, server
+
+
+def test_the_page_goes_on_at_another_replica(
+    transport: Transport, browser: Browser, replicated: tuple[Nodes, RunningServer]
+) -> None:
+    nodes, server = replicated
+    wait_for(lambda: len(serving(server)) == 2, 120)
+    server.wait_for_sessions(0)
+    with visiting(browser, server.url, transport=transport) as visit:
         visit.start()
         visit.wait_until_live()
         (session,) = server.sessions()

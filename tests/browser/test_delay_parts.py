@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.chrome import DESKTOP, PHONE, Visit, visiting
+from tests.browser.chrome import DESKTOP, PHONE, TAP, Transport, Visit, visiting
 from tests.browser.helpers import Shoot
 from tests.server.running import RunningServer
 
@@ -39,14 +39,14 @@ def test_the_parts_are_shown_while_it_runs(live: Visit) -> None:
 
 
 @pytest.mark.parametrize("phone", [False, True])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_pipeline_with_a_window(
-    browser: Browser, server: RunningServer, shoot: Shoot, scheme: str, phone: bool
+    transport: Transport, browser: Browser, server: RunningServer, shoot: Shoot, phone: bool
 ) -> None:
     server.wait_for_sessions(0)
     size = PHONE if phone else DESKTOP
-    with visiting(browser, server.url, size, color_scheme=scheme, is_mobile=phone, has_touch=phone) as visit:
-        visit.tap_messages()
+    with visiting(
+        browser, server.url, size, transport=transport, scripts=[TAP], is_mobile=phone, has_touch=phone
+    ) as visit:
         visit.start()
         visit.wait_until_live()
         visit.change_stats({"delay_ms": DIFFUSION, "chunk_frames": 4})
@@ -62,7 +62,9 @@ def test_a_pipeline_with_a_window(
         assert visit.page.evaluate("document.documentElement.scrollWidth") == visit.page.evaluate(
             "innerWidth"
         )
-        shoot(visit, f"{'phone' if phone else 'desktop'}-{scheme}-delay")
+        for scheme in ("light", "dark"):
+            visit.page.emulate_media(color_scheme=scheme)
+            shoot(visit, f"{'phone' if phone else 'desktop'}-{scheme}-delay")
         visit.change_stats({"delay_ms": dict.fromkeys(DIFFUSION)})
         expect(visit.page.locator("#delay-list [data-part=step]")).to_have_text("Computing–")
         expect(visit.page.locator("#delay-advice")).to_have_text("")

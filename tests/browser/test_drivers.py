@@ -14,14 +14,14 @@ from playwright.sync_api import Browser, Page, Playwright, expect
 from personalive.face.tracker import FaceDetector
 from personalive.media import Image, open_driving
 from tests.browser import chrome
-from tests.browser.chrome import CLIP, Visit, visiting
+from tests.browser.chrome import CLIP, Transport, Visit, visiting
 from tests.browser.film import jaw
-from tests.browser.helpers import running, upload, wait_for, write_picture
+from tests.browser.helpers import FIRST_REQUEST, running, upload, wait_for, write_picture
 from tests.server.running import RunningServer, free_port
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
-_LIVE_TRACKS = """() => {
+_LIVE_TRACKS = """(() => {
   const asked = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
   window.cameras = [];
   navigator.mediaDevices.getUserMedia = async (wish) => {
@@ -29,7 +29,7 @@ _LIVE_TRACKS = """() => {
     window.cameras.push(...stream.getTracks());
     return stream;
   };
-}"""
+})();"""
 
 
 def cameras_on(page: Page) -> int:
@@ -71,7 +71,7 @@ def mouth(visit: Visit) -> float:
 
 
 def test_another_video_begins_from_the_portraits_own_expression(
-    visit: Visit, mouths: tuple[Path, Path]
+    transport: Transport, visit: Visit, mouths: tuple[Path, Path]
 ) -> None:
     """Its first frame counts as the first: a mouth that is open from then on is not one that has opened."""
     shut, wide = mouths
@@ -100,12 +100,10 @@ def test_another_video_begins_from_the_portraits_own_expression(
 
 
 @pytest.fixture
-def counted(browser: Browser, server: RunningServer) -> Iterator[Visit]:
+def counted(transport: Transport, browser: Browser, server: RunningServer) -> Iterator[Visit]:
     """A visit whose cameras are counted."""
     server.wait_for_sessions(0)
-    with visiting(browser, server.url) as visit:
-        visit.context.add_init_script(f"({_LIVE_TRACKS})()")
-        visit.page.reload()
+    with visiting(browser, server.url, transport=transport, scripts=[_LIVE_TRACKS]) as visit:
         yield visit
     server.wait_for_sessions(0)
 
@@ -129,12 +127,12 @@ def test_stop_gives_the_camera_back_and_start_takes_it_again(counted: Visit) -> 
     assert counted.errors == []
 
 
-def test_a_start_that_is_cancelled_gives_the_camera_back(counted: Visit) -> None:
+def test_a_start_that_is_cancelled_gives_the_camera_back(counted: Visit, transport: Transport) -> None:
     page = counted.page
     page.get_by_role("button", name="Sample", exact=True).click()
     page.get_by_role("button", name="Camera", exact=True).click()
     expect(page.get_by_role("button", name="Start", exact=True)).to_be_enabled()
-    page.route("**/webrtc/ice-servers", lambda route: None)
+    page.route(f"**{FIRST_REQUEST[transport]}", lambda route: None)
     page.get_by_role("button", name="Start", exact=True).click()
     expect(page.locator("#step-text")).to_have_text("Connecting")
     assert cameras_on(page) == 1
@@ -185,7 +183,7 @@ def test_what_was_said_of_a_camera_goes_when_it_is_allowed(
 
 
 def test_what_was_said_of_the_server_goes_when_it_is_back(
-    browser: Browser, portrait: Image, tmp_path: Path
+    transport: Transport, browser: Browser, portrait: Image, tmp_path: Path
 ) -> None:
     at = {"port": free_port(), "pipeline": "preview"}
     with running(at) as first, visiting(browser, first.url) as visit:
@@ -193,6 +191,7 @@ def test_what_was_said_of_the_server_goes_when_it_is_back(
         page = visit.page
         page.reload()
         expect(page.get_by_role("radio", name="Preview")).to_be_checked(timeout=60_000)
+        visit.connect_by(transport)
         page.get_by_role("button", name="Sample clip").click()
         expect(page.locator("#inset")).to_be_visible()
         first.stop()
@@ -210,15 +209,17 @@ def test_what_was_said_of_the_server_goes_when_it_is_back(
             page.get_by_role("button", name="Stop", exact=True).click()
 
 
-def test_what_a_start_failed_by_goes_with_another_choice(visit: Visit) -> None:
+def test_what_a_start_failed_by_goes_with_another_choice(transport: Transport, visit: Visit) -> None:
     page = visit.page
-    page.route("**/webrtc/offer", lambda route: route.fulfill(status=400, json={"detail": "Not like that."}))
+    page.route(
+        f"**/{transport}/offer", lambda route: route.fulfill(status=400, json={"detail": "Not like that."})
+    )
     visit.start()
     visit.told("Not like that.")
     page.get_by_role("button", name="Camera", exact=True).click()
     expect(page.locator("#told")).to_be_hidden()
     page.get_by_role("button", name="Start", exact=True).click()
     visit.told("Not like that.")
-    page.unroute("**/webrtc/offer")
+    page.unroute(f"**/{transport}/offer")
     page.get_by_role("button", name="Start", exact=True).click()
     visit.wait_until_live()

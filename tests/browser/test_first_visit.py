@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.chrome import DESKTOP, PORTRAIT, Visit, visiting
+from tests.browser.chrome import PORTRAIT, Transport, Visit, visiting
 from tests.browser.film import faces, filmed, followed, jaw, yaw
 from tests.browser.helpers import Shoot, running, wait_for
 from tests.pipelines.diffusion.checkpoints.download.hub_server import serving as serving_hub
@@ -35,7 +35,9 @@ def follow(visit: Visit) -> tuple[float, float]:
     return followed(driver, result, yaw), followed(driver, result, jaw)
 
 
-def test_three_clicks_lead_to_a_result_that_follows_the_camera(browser: Browser, shoot: Shoot) -> None:
+def test_three_clicks_lead_to_a_result_that_follows_the_camera(
+    transport: Transport, browser: Browser, shoot: Shoot
+) -> None:
     with running() as server, visiting(browser, server.url) as visit:
         expect(visit.page.get_by_role("radio", name="Preview")).to_be_checked(timeout=60_000)
         expect(visit.page.get_by_role("button", name="Download")).to_be_visible()
@@ -45,6 +47,7 @@ def test_three_clicks_lead_to_a_result_that_follows_the_camera(browser: Browser,
         expect(visit.page.get_by_text("Ready.")).to_be_visible()
         time.sleep(1)
         shoot(visit, "ready")
+        visit.connect_by(transport)
         visit.page.get_by_role("button", name="Start", exact=True).click()
         visit.wait_until_live()
         visit.told("Following the face")
@@ -89,7 +92,9 @@ def test_pictures_come_by_drop_paste_and_camera(visit: Visit) -> None:
     assert visit.errors == []
 
 
-def test_values_chosen_before_the_start_are_in_force(visit: Visit, server: RunningServer) -> None:
+def test_values_chosen_before_the_start_are_in_force(
+    transport: Transport, visit: Visit, server: RunningServer
+) -> None:
     visit.page.get_by_text("Before start").click()
     visit.page.get_by_role("slider", name="Width").focus()
     visit.page.keyboard.press("Home")
@@ -135,14 +140,18 @@ def test_a_download_that_fails_says_why(
 
 @pytest.mark.timeout(600)
 def test_the_diffusion_pipeline_on_small_weights(
-    browser: Browser, tmp_path: Path, test_weights: Path, monkeypatch: pytest.MonkeyPatch
+    transport: Transport,
+    browser: Browser,
+    tmp_path: Path,
+    test_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     (tmp_path / "pretrained_weights").symlink_to(test_weights)
     monkeypatch.setenv("PERSONALIVE_HOME", str(tmp_path))
     given = {"pipeline": "personalive", "load_params": json.dumps({"width": 64, "height": 64})}
     with running(given) as server:
         server.wait_until_loaded()
-        with visiting(browser, server.url, DESKTOP) as visit:
+        with visiting(browser, server.url, transport=transport) as visit:
             expect(visit.page.get_by_role("radio", name="PersonaLive")).to_be_checked(timeout=60_000)
             visit.start()
             visit.wait_until_live(300)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browser.chrome import PHONE, Visit, visiting
+from tests.browser.chrome import PHONE, Transport, Visit, visiting
 from tests.browser.helpers import Shoot
 from tests.server.running import RunningServer
 
@@ -17,35 +18,40 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 AXE = "axe-core@4.14.1"
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 
 
-def test_on_a_phone(browser: Browser, server: RunningServer, shoot: Shoot) -> None:
+def test_on_a_phone(transport: Transport, browser: Browser, server: RunningServer, shoot: Shoot) -> None:
     server.wait_for_sessions(0)
-    for scheme in ("light", "dark"):
-        with visiting(
-            browser, server.url, PHONE, has_touch=True, is_mobile=True, color_scheme=scheme
-        ) as visit:
-            expect(visit.page.get_by_role("radio", name="Preview")).to_be_checked(timeout=60_000)
-            shoot(visit, f"phone-{scheme}-first-visit")
-            visit.page.get_by_role("button", name="Sample", exact=True).tap()
-            visit.page.get_by_role("button", name="Sample clip").tap()
-            visit.page.get_by_role("button", name="Start", exact=True).tap()
-            visit.wait_until_live()
-            visit.told("Following the face")
-            wide = visit.page.evaluate("document.documentElement.scrollWidth")
-            assert wide <= PHONE[0]
-            box = visit.page.locator("#result-video").bounding_box()
-            assert box is not None
-            assert 0 <= box["y"] < PHONE[1] / 2
-            shoot(visit, f"phone-{scheme}-live")
-            assert visit.is_moving()
-            visit.page.get_by_role("slider", name="Smoothing").scroll_into_view_if_needed()
-            shoot(visit, f"phone-{scheme}-sliders")
-            assert visit.errors == []
-        server.wait_for_sessions(0)
+    with visiting(browser, server.url, PHONE, has_touch=True, is_mobile=True) as visit:
+
+        def shoot_each(name: str) -> None:
+            for scheme in SCHEMES:
+                visit.page.emulate_media(color_scheme=scheme)
+                shoot(visit, f"phone-{scheme}-{name}")
+
+        expect(visit.page.get_by_role("radio", name="Preview")).to_be_checked(timeout=60_000)
+        shoot_each("first-visit")
+        visit.connect_by(transport)
+        visit.page.get_by_role("button", name="Sample", exact=True).tap()
+        visit.page.get_by_role("button", name="Sample clip").tap()
+        visit.page.get_by_role("button", name="Start", exact=True).tap()
+        visit.wait_until_live()
+        visit.told("Following the face")
+        wide = visit.page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= PHONE[0]
+        box = visit.page.locator("#result-video").bounding_box()
+        assert box is not None
+        assert 0 <= box["y"] < PHONE[1] / 2
+        shoot_each("live")
+        assert visit.is_moving()
+        visit.page.get_by_role("slider", name="Smoothing").scroll_into_view_if_needed()
+        shoot_each("sliders")
+        assert visit.errors == []
+    server.wait_for_sessions(0)
 
 
-def test_with_the_keyboard_alone(visit: Visit) -> None:
+def test_with_the_keyboard_alone(transport: Transport, visit: Visit) -> None:
     expect(visit.page.get_by_role("radio", name="Preview")).to_be_checked(timeout=60_000)
     for name in ("Sample", "Sample clip", "Start"):
         if name == "Start":
@@ -93,12 +99,12 @@ def axe() -> str:
     return script.read_text()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_no_serious_fault_of_accessibility(
-    browser: Browser, server: RunningServer, axe: str, scheme: str, shoot: Shoot
+    transport: Transport, browser: Browser, server: RunningServer, axe: str, shoot: Shoot
 ) -> None:
     server.wait_for_sessions(0)
-    with visiting(browser, server.url, color_scheme=scheme) as visit:
+    # Colours that are on their way from one scheme to the other are neither's.
+    with visiting(browser, server.url, transport=transport, reduced_motion="reduce") as visit:
         expect(visit.page.get_by_role("radio", name="Preview")).to_be_checked(timeout=60_000)
         visit.page.evaluate(axe)
         assert faults(visit) == []
@@ -109,17 +115,24 @@ def test_no_serious_fault_of_accessibility(
         visit.wait_until_live()
         visit.told("Following the face")
         assert faults(visit) == []
-        shoot(visit, f"{scheme}-live")
+        for scheme in SCHEMES:
+            visit.page.emulate_media(color_scheme=scheme)
+            shoot(visit, f"{scheme}-live")
     server.wait_for_sessions(0)
 
 
 def faults(visit: Visit) -> list[str]:
-    found = visit.page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
-    return [
-        f"{fault['id']}: {[node['html'] for node in fault['nodes']]}"
-        for fault in found["violations"]
-        if fault["impact"] in {"serious", "critical"}
-    ]
+    """What is wrong with the page as it is now, in either scheme."""
+    found: list[str] = []
+    for scheme in SCHEMES:
+        visit.page.emulate_media(color_scheme=scheme)
+        result = visit.page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
+        found += [
+            f"{scheme}: {fault['id']}: {[node['html'] for node in fault['nodes']]}"
+            for fault in result["violations"]
+            if fault["impact"] in {"serious", "critical"}
+        ]
+    return found
 
 
 def test_the_page_may_load_nothing_from_elsewhere_and_run_nothing_inline(server: RunningServer) -> None:

@@ -6,15 +6,20 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.browser import chrome
-from tests.browser.chrome import Visit, visiting
+from tests.browser.chrome import Transport, Visit, visiting
 from tests.browser.helpers import Shoot, running, wait_for
 from tests.server.running import RunningServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-def test_the_key_is_asked_for_and_kept_for_the_tab(browser: Browser, shoot: Shoot) -> None:
-    with running({"api_key": "open-sesame"}) as server, visiting(browser, server.url) as visit:
+def test_the_key_is_asked_for_and_kept_for_the_tab(
+    transport: Transport, browser: Browser, shoot: Shoot
+) -> None:
+    with (
+        running({"api_key": "open-sesame"}) as server,
+        visiting(browser, server.url, transport=transport) as visit,
+    ):
         field = visit.page.get_by_label("API key")
         field.fill("wrong")
         visit.page.keyboard.press("Enter")
@@ -30,10 +35,12 @@ def test_the_key_is_asked_for_and_kept_for_the_tab(browser: Browser, shoot: Shoo
         assert "open-sesame" not in visit.page.evaluate("JSON.stringify(localStorage)")
 
 
-def test_the_stage_view_of_a_server_with_a_key_needs_no_typing(browser: Browser) -> None:
+def test_the_stage_view_of_a_server_with_a_key_needs_no_typing(
+    transport: Transport, browser: Browser
+) -> None:
     """Its link carries the key where it is never sent; a window without the tab's storage gets it from there."""
     key = "open-sesame/&#?=+%"
-    with running({"api_key": key}) as server, visiting(browser, server.url) as visit:
+    with running({"api_key": key}) as server, visiting(browser, server.url, transport=transport) as visit:
         field = visit.page.get_by_label("API key")
         field.fill(key)
         visit.page.keyboard.press("Enter")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 
-from tests.browser.chrome import Visit
+from tests.browser.chrome import TAP, Transport, Visit, visiting
 from tests.browser.helpers import Shoot
+from tests.server.running import RunningServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -99,13 +100,15 @@ def test_what_can_be_chosen_before_the_start_is_shown(visit: Visit, shoot: Shoot
         before.click()
 
 
-def test_while_it_runs(visit: Visit, shoot: Shoot) -> None:
-    visit.tap_messages()
-    visit.start()
-    visit.wait_until_live()
-    visit.change_stats({"dropped_in": 0, "fps_in": 25})
-    visit.told("Following the face")
-    for name, size in SIZES.items():
-        look(visit, size)
-        visit.page.evaluate("scrollTo(0, 0)")
-        shoot(visit, f"size-{name}-live")
+def test_while_it_runs(transport: Transport, browser: Browser, server: RunningServer, shoot: Shoot) -> None:
+    server.wait_for_sessions(0)
+    with visiting(browser, server.url, transport=transport, scripts=[TAP]) as visit:
+        visit.start()
+        visit.wait_until_live()
+        visit.change_stats({"dropped_in": 0, "fps_in": 25})
+        visit.told("Following the face")
+        for name, size in SIZES.items():
+            look(visit, size)
+            visit.page.evaluate("scrollTo(0, 0)")
+            shoot(visit, f"size-{name}-live")
+    server.wait_for_sessions(0)

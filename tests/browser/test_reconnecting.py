@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
-from tests.browser.chrome import Visit, visiting
+from tests.browser.chrome import TAP, Transport, Visit, visiting
 from tests.browser.helpers import Shoot, wait_for
 from tests.server.running import RunningServer
 
@@ -16,27 +16,31 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 WHY = "The pipeline stopped unexpectedly and is being started again."
 GIVEN_UP = "The pipeline stopped three times within a minute; see the server's log."
-STATUS, OFFER, LOAD = "/api/v1/pipeline/status", "/api/v1/webrtc/offer", "/api/v1/pipeline/load"
+STATUS, LOAD = "/api/v1/pipeline/status", "/api/v1/pipeline/load"
 
 
 class Starting:
     """Answers of a server whose pipeline is being started again, before those of the one that runs."""
 
-    def __init__(self, page: Page, *, looks: int = 0, refusals: int = 0, wait: int = 1) -> None:
+    def __init__(
+        self, page: Page, transport: Transport, *, looks: int = 0, refusals: int = 0, wait: int = 1
+    ) -> None:
         """`looks`: how often the status is "loading"; after each of `refusals` offers it is so `looks` times more.
 
         A refusal asks to wait for `wait` seconds.
         """
         self.looks, self.refusals, self.wait = looks, refusals, wait
         self.left = looks
+        self.offer = f"/api/v1/{transport}/offer"
         self.asked: list[str] = []
         self.error: str | None = None
         page.route(f"**{STATUS}", self._status)
-        page.route(f"**{OFFER}", self._offer)
+        page.route(f"**{self.offer}", self._offer)
 
-    def count(self, path: str) -> int:
-        """How often it was asked for that."""
-        return self.asked.count(path)
+    @property
+    def offers(self) -> int:
+        """How often a session was asked for."""
+        return self.asked.count(self.offer)
 
     def _status(self, route: Route) -> None:
         self.asked.append(STATUS)
@@ -57,7 +61,7 @@ class Starting:
     def _offer(self, route: Route) -> None:
         if route.request.method != "POST":
             return route.continue_()
-        self.asked.append(OFFER)
+        self.asked.append(self.offer)
         if self.refusals <= 0:
             return route.continue_()
         self.refusals, self.left = self.refusals - 1, self.looks
@@ -66,11 +70,10 @@ class Starting:
 
 
 @pytest.fixture
-def tapped(browser: Browser, server: RunningServer) -> Iterator[Visit]:
+def tapped(transport: Transport, browser: Browser, server: RunningServer) -> Iterator[Visit]:
     """A session that runs."""
     server.wait_for_sessions(0)
-    with visiting(browser, server.url) as visit:
-        visit.tap_messages()
+    with visiting(browser, server.url, transport=transport, scripts=[TAP]) as visit:
         visit.start()
         visit.wait_until_live()
         yield visit
@@ -81,12 +84,14 @@ def stop_for_a_while(visit: Visit) -> None:
     visit.hear({"type": "stream_stopped", "error_message": WHY, "retry": True})
 
 
-def test_it_goes_on_as_before(tapped: Visit, server: RunningServer, shoot: Shoot) -> None:
+def test_it_goes_on_as_before(
+    transport: Transport, tapped: Visit, server: RunningServer, shoot: Shoot
+) -> None:
     tapped.page.get_by_role("slider", name="Expression").focus()
     tapped.page.keyboard.press("Home")
     wait_for(lambda: server.sessions()[0]["parameters"]["expression"] == 0)
     before = server.sessions()[0]
-    starting = Starting(tapped.page, looks=3, refusals=2, wait=7)
+    starting = Starting(tapped.page, transport, looks=3, refusals=2, wait=7)
     stop_for_a_while(tapped)
     tapped.told(f"{WHY} Trying again")
     expect(tapped.page.locator("#step-text")).to_have_text("Loading Preview")
@@ -95,7 +100,7 @@ def test_it_goes_on_as_before(tapped: Visit, server: RunningServer, shoot: Shoot
         tapped.told(f"{WHY} Trying again in 7 s.")
         tapped.page.get_by_role("button", name="Try now").click()
     tapped.told("Following the face", seconds=60)
-    assert starting.count(OFFER) == 3
+    assert starting.offers == 3
     after = server.sessions()[0]
     assert after["id"] != before["id"]
     assert after["parameters"] == before["parameters"]
@@ -105,25 +110,25 @@ def test_it_goes_on_as_before(tapped: Visit, server: RunningServer, shoot: Shoot
     assert tapped.is_moving(6)
 
 
-def test_it_waits_as_long_as_it_is_asked_to(tapped: Visit) -> None:
-    starting = Starting(tapped.page, looks=1, refusals=1, wait=2)
+def test_it_waits_as_long_as_it_is_asked_to(transport: Transport, tapped: Visit) -> None:
+    starting = Starting(tapped.page, transport, looks=1, refusals=1, wait=2)
     stop_for_a_while(tapped)
     tapped.told("Trying again in 2 s.")
     tapped.told("Following the face", seconds=60)
-    assert starting.count(OFFER) == 2
+    assert starting.offers == 2
 
 
-def test_a_start_while_the_pipeline_is_started_again(visit: Visit) -> None:
-    starting = Starting(visit.page, looks=1, refusals=1, wait=2)
+def test_a_start_while_the_pipeline_is_started_again(transport: Transport, visit: Visit) -> None:
+    starting = Starting(visit.page, transport, looks=1, refusals=1, wait=2)
     visit.start()
     visit.told(f"{WHY} Trying again in 2 s.")
     visit.told("Following the face", seconds=60)
-    assert starting.count(OFFER) == 2
+    assert starting.offers == 2
 
 
-def test_another_portrait_meanwhile(tapped: Visit, server: RunningServer) -> None:
+def test_another_portrait_meanwhile(transport: Transport, tapped: Visit, server: RunningServer) -> None:
     before = server.sessions()[0]["reference_id"]
-    Starting(tapped.page, looks=1, refusals=1, wait=60)
+    Starting(tapped.page, transport, looks=1, refusals=1, wait=60)
     stop_for_a_while(tapped)
     tapped.told("Trying again in 60 s.")
     tapped.page.evaluate(_MIRRORED)
@@ -148,8 +153,8 @@ _MIRRORED = """async () => {
 
 
 @pytest.mark.parametrize("looks", [0, 2])
-def test_a_pipeline_that_was_given_up(tapped: Visit, shoot: Shoot, looks: int) -> None:
-    starting = Starting(tapped.page, looks=looks)
+def test_a_pipeline_that_was_given_up(transport: Transport, tapped: Visit, shoot: Shoot, looks: int) -> None:
+    starting = Starting(tapped.page, transport, looks=looks)
     starting.error = GIVEN_UP
     stop_for_a_while(tapped)
     tapped.told(GIVEN_UP)
@@ -162,8 +167,8 @@ def test_a_pipeline_that_was_given_up(tapped: Visit, shoot: Shoot, looks: int) -
 
 
 @pytest.mark.parametrize("loading", [True, False])
-def test_stop_works_at_once(tapped: Visit, loading: bool) -> None:
-    starting = Starting(tapped.page, looks=10_000 if loading else 1, refusals=1, wait=600)
+def test_stop_works_at_once(transport: Transport, tapped: Visit, loading: bool) -> None:
+    starting = Starting(tapped.page, transport, looks=10_000 if loading else 1, refusals=1, wait=600)
     stop_for_a_while(tapped)
     if loading:
         expect(tapped.page.locator("#step-text")).to_have_text("Loading Preview")
@@ -178,9 +183,9 @@ def test_stop_works_at_once(tapped: Visit, loading: bool) -> None:
     assert len(starting.asked) <= asked + 1, "one may have been on its way"
 
 
-def test_tries_are_bounded(tapped: Visit) -> None:
-    starting = Starting(tapped.page, looks=1, refusals=1000)
+def test_tries_are_bounded(transport: Transport, tapped: Visit) -> None:
+    starting = Starting(tapped.page, transport, looks=1, refusals=1000)
     stop_for_a_while(tapped)
     tapped.told("It did not come back. Press Start to try once more.", seconds=90)
-    assert starting.count(OFFER) == 12
+    assert starting.offers == 12
     expect(tapped.page.get_by_role("button", name="Start", exact=True)).to_be_visible()

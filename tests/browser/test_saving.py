@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Download, expect
 
 from personalive.media import COMPOSITE_SYNTHETIC, read_provenance
-from tests.browser.chrome import PORTRAIT, Visit, visiting
+from tests.browser.chrome import PORTRAIT, Transport, Visit, visiting
 from tests.browser.helpers import Shoot, running, wait_for
 from tests.server.running import RunningServer
 
@@ -86,13 +86,13 @@ def test_what_is_saved_while_the_video_is_shown_beside_it_is_said(live: Visit, t
 
 
 def test_a_recording_is_saved_when_the_session_ends_by_itself(
-    live: Visit, server: RunningServer, tmp_path: Path
+    transport: Transport, live: Visit, server: RunningServer, tmp_path: Path
 ) -> None:
     live.page.get_by_role("button", name="Record", exact=True).click()
     expect(live.page.locator("#record-time")).to_have_text("0:02", timeout=15_000)
     with live.page.expect_download() as started:
         for session in server.sessions():
-            server.delete(f"/api/v1/webrtc/offer/{session['id']}")
+            server.delete(f"/api/v1/{transport}/offer/{session['id']}")
     check_mark(saved(started.value, tmp_path))
     expect(live.page.locator("#record-time")).to_have_text("")
 
@@ -108,11 +108,11 @@ def test_a_recording_is_saved_when_the_page_is_loaded_again(
     wait_for(lambda: kept(server) == [])
 
 
-def test_a_server_that_cannot_record_says_why(browser: Browser, tmp_path: Path) -> None:
+def test_a_server_that_cannot_record_says_why(transport: Transport, browser: Browser, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder")
     with (
         running({"recordings_dir": str(tmp_path / "file")}) as server,
-        visiting(browser, server.url) as visit,
+        visiting(browser, server.url, transport=transport) as visit,
     ):
         visit.start()
         visit.wait_until_live()

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Browser, Playwright, expect
 
 from tests.browser import chrome
-from tests.browser.chrome import CLIP, PORTRAIT, Visit, visiting
+from tests.browser.chrome import CLIP, PORTRAIT, Transport, Visit, visiting
 from tests.browser.helpers import Shoot, running, upload, write_picture
 from tests.server.running import RunningServer, free_port
 from tests.signals import freeze, thaw
@@ -18,9 +18,11 @@ from tests.signals import freeze, thaw
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-def test_the_page_recovers_from_a_server_that_is_started_again(browser: Browser, shoot: Shoot) -> None:
+def test_the_page_recovers_from_a_server_that_is_started_again(
+    transport: Transport, browser: Browser, shoot: Shoot
+) -> None:
     at = {"port": free_port()}
-    with running(at) as first, visiting(browser, first.url) as visit:
+    with running(at) as first, visiting(browser, first.url, transport=transport) as visit:
         visit.start()
         visit.wait_until_live()
         first.process.send_signal(signal.SIGTERM)
@@ -35,8 +37,8 @@ def test_the_page_recovers_from_a_server_that_is_started_again(browser: Browser,
             assert second.get("/api/v1/pipeline/status").json()["pipeline_id"] == "preview"
 
 
-def test_a_server_that_vanishes_is_noticed(browser: Browser) -> None:
-    with running() as server, visiting(browser, server.url) as visit:
+def test_a_server_that_vanishes_is_noticed(transport: Transport, browser: Browser) -> None:
+    with running() as server, visiting(browser, server.url, transport=transport) as visit:
         visit.start()
         visit.wait_until_live()
         freeze(server.process.pid)
@@ -100,11 +102,13 @@ def test_a_picture_without_a_face_is_refused_at_once_and_may_be_insisted_on(
     )
 
 
-def test_nobody_in_view(playwright: Playwright, folder: Path, server: RunningServer, shoot: Shoot) -> None:
+def test_nobody_in_view(
+    transport: Transport, playwright: Playwright, folder: Path, server: RunningServer, shoot: Shoot
+) -> None:
     chrome.write_camera(folder / "leaves.mjpeg", faceless=90)
     camera = chrome.launch(playwright, folder / "leaves.mjpeg")
     server.wait_for_sessions(0)
-    with visiting(camera, server.url) as visit:
+    with visiting(camera, server.url, transport=transport) as visit:
         visit.start("Camera")
         visit.wait_until_live()
         visit.told("No face in view.", seconds=60)
@@ -114,8 +118,10 @@ def test_nobody_in_view(playwright: Playwright, folder: Path, server: RunningSer
     camera.close()
 
 
-def test_a_busy_server_is_waited_for(live: Visit, browser: Browser, shoot: Shoot) -> None:
-    with visiting(browser, live.url) as second:
+def test_a_busy_server_is_waited_for(
+    transport: Transport, live: Visit, browser: Browser, shoot: Shoot
+) -> None:
+    with visiting(browser, live.url, transport=transport) as second:
         second.start()
         second.told("The server is busy")
         shoot(second, "busy")

@@ -6,17 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import FloatRect, expect
 
 from personalive.media import Image
 from tests.browser.chrome import Visit
-from tests.browser.helpers import Shoot, over_both_transports, upload, wait_for, write_picture
+from tests.browser.helpers import Shoot, upload, wait_for, write_picture
 from tests.server.running import RunningServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
-@over_both_transports
 def test_another_portrait_while_it_runs(live: Visit, tmp_path: Path, portrait: Image, shoot: Shoot) -> None:
     before = live.frame().astype(float).mean((0, 1))
     upload(live, write_picture(tmp_path / "blue.png", np.ascontiguousarray(portrait[..., ::-1])))
@@ -31,7 +30,6 @@ def test_another_portrait_while_it_runs(live: Visit, tmp_path: Path, portrait: I
     assert live.errors == []
 
 
-@over_both_transports
 def test_another_driver_while_it_runs(live: Visit) -> None:
     live.page.get_by_role("button", name="Camera", exact=True).click()
     expect(live.page.get_by_role("button", name="Camera", exact=True)).to_have_attribute(
@@ -41,7 +39,6 @@ def test_another_driver_while_it_runs(live: Visit) -> None:
     assert live.errors == []
 
 
-@over_both_transports
 def test_pause_and_resume(live: Visit, shoot: Shoot) -> None:
     live.page.get_by_role("button", name="Pause").click()
     live.told("Paused")
@@ -59,23 +56,28 @@ def test_pause_and_resume(live: Visit, shoot: Shoot) -> None:
 def test_compare_mirror_and_full_screen(live: Visit, shoot: Shoot) -> None:
     page = live.page
     page.locator("#stage").hover()
-    whole = page.locator("#result-video").bounding_box()
+
+    def boxes() -> tuple[FloatRect, FloatRect]:
+        result, driver = (page.locator(name).bounding_box() for name in ("#result-video", "#driver-video"))
+        assert result
+        assert driver
+        return result, driver
+
+    def is_side_by_side() -> bool:
+        result, driver = boxes()
+        apart = abs(result["x"] - driver["x"]) >= min(result["width"], driver["width"])
+        return apart and abs(driver["width"] - result["width"]) < 2
+
+    def is_overlaid() -> bool:
+        result, driver = boxes()
+        return all(abs(result[side] - driver[side]) < 3 for side in ("x", "y", "width", "height"))
+
     page.get_by_text("Side by side").click()
-    page.wait_for_timeout(500)
+    wait_for(is_side_by_side)
     shoot(live, "side-by-side")
-    half, driver = page.locator("#result-video").bounding_box(), page.locator("#driver-video").bounding_box()
-    assert whole
-    assert half
-    assert driver
-    assert half["width"] < whole["width"]
-    assert driver["width"] == pytest.approx(half["width"], abs=2)
     page.get_by_text("Overlay").click()
-    page.wait_for_timeout(500)
+    wait_for(is_overlaid)
     shoot(live, "overlay")
-    box, driver = page.locator("#result-video").bounding_box(), page.locator("#driver-video").bounding_box()
-    assert box
-    assert driver
-    assert all(abs(box[side] - driver[side]) < 3 for side in ("x", "y", "width", "height"))
     mirror = page.get_by_role("button", name="Mirror", exact=True)
     mirror.click()
     expect(mirror).to_have_attribute("aria-pressed", "true")
@@ -88,7 +90,6 @@ def test_compare_mirror_and_full_screen(live: Visit, shoot: Shoot) -> None:
     assert live.errors == []
 
 
-@over_both_transports
 def test_sliders_set_the_sessions_parameters(live: Visit, server: RunningServer) -> None:
     live.page.get_by_role("slider", name="Expression").focus()
     live.page.keyboard.press("Home")
