@@ -1,4 +1,7 @@
-"""The nodes. Two are generated for every registered pipeline: its loader and its run parameters."""
+"""The nodes. Two are generated for every registered pipeline: its loader and its run parameters.
+
+Inputs that have defaults are optional, so that saved prompts run after more are added.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,7 @@ def make_loader(pipeline: AnyPipeline) -> type:
 
         @classmethod
         def INPUT_TYPES(cls) -> Inputs:
-            return {"required": {**build_inputs(pipeline.load_parameters, _NOT_LOADED_WITH)}}
+            return {"optional": {**build_inputs(pipeline.load_parameters, _NOT_LOADED_WITH)}}
 
         def load(self, **values: object) -> tuple[ManagedPipeline]:
             given = read_inputs(pipeline.load_parameters, values)
@@ -107,7 +110,7 @@ def make_parameters(pipeline: AnyPipeline) -> type:
 
         @classmethod
         def INPUT_TYPES(cls) -> Inputs:
-            return {"required": {**build_inputs(pipeline.run_parameters)}}
+            return {"optional": {**build_inputs(pipeline.run_parameters)}}
 
         def build(self, **values: object) -> tuple[RunParameters]:
             given = read_inputs(pipeline.run_parameters, values)
@@ -136,13 +139,13 @@ class FuseReference:
                 "pipeline": (PIPELINE,),
                 "image": ("IMAGE", {"tooltip": "The portrait; of several pictures the first is taken."}),
                 "crop": ("BOOLEAN", {"default": True, "tooltip": crop}),
-                "face": ("STRING", {"default": "auto", "tooltip": face}),
             },
             "optional": {
+                "face": ("STRING", {"default": "auto", "tooltip": face}),
                 "mask": (
                     "MASK",
                     {"tooltip": "What it covers becomes white, such as a transparent background."},
-                )
+                ),
             },
         }
 

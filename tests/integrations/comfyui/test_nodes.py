@@ -33,10 +33,16 @@ def run(comfy: Any, name: str, **inputs: Any) -> Any:
 
 def test_every_pipeline_has_a_loader_and_parameters(comfy: Any) -> None:
     for name, pipeline in registry.all_pipelines().items():
-        inputs = comfy.get_node_info(f"PersonaLiveLoad_{name}")["input_types"]["required"]
+        inputs = comfy.get_node_info(f"PersonaLiveLoad_{name}")["input_types"]["optional"]
         assert set(inputs) == set(pipeline.load_parameters.model_fields) - {"seed", "batch_sessions"}
-        inputs = comfy.get_node_info(f"PersonaLiveParameters_{name}")["input_types"]["required"]
+        inputs = comfy.get_node_info(f"PersonaLiveParameters_{name}")["input_types"]["optional"]
         assert list(inputs) == list(pipeline.run_parameters.model_fields)
+
+
+def test_a_parameter_that_a_saved_prompt_lacks_has_its_default(comfy: Any) -> None:
+    for name, pipeline in registry.all_pipelines().items():
+        (built,) = run(comfy, f"PersonaLiveParameters_{name}")
+        assert built == pipeline.run_parameters()
 
 
 def test_one_of_several_faces_is_chosen(comfy: Any, preview: Any) -> None:
@@ -150,7 +156,7 @@ def test_the_workflows_fit_the_nodes(comfy: Any, path: Path) -> None:
     assert len(ours) == 4
     for node in ours:
         types = comfy.get_node_info(node["type"])["input_types"]
-        inputs = {**types["required"], **types.get("optional", {})}
+        inputs = {**types.get("required", {}), **types.get("optional", {})}
         assert {entry["name"] for entry in node["inputs"]} == set(inputs)
         widgets = [name for name, spec in inputs.items() if len(spec) > 1 and "default" in spec[1]]
         # The page adds a choice behind a seed: what becomes of it after a run.
