@@ -5,6 +5,8 @@ import { decoderConfig, encoderConfig } from "./video-codecs.js";
 const MOST_PIXELS = 1280 * 720;
 /** Frames that may wait for the encoder. */
 const MOST_WAITING = 1;
+/** A decoder that has given nothing for this long since it was given a frame has broken down without an error. */
+const MOST_DECODING_MS = 2000;
 
 /** Encodes the frames that it is given. */
 export class DrivingEncoder {
@@ -75,6 +77,9 @@ export class DrivingEncoder {
 /** Decodes the frames of the server. */
 export class AnimatedDecoder {
   /** @type {VideoDecoder | null} */ #decoder = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */ #timer;
+  /** The timestamp of the last frame that it was given. */
+  #last = 0;
 
   /**
    * @param {import("./video-codecs.js").CodecName} codec
@@ -91,15 +96,40 @@ export class AnimatedDecoder {
   decode({ isKeyframe, timestamp, payload }) {
     if (this.#decoder === null || this.#decoder.state === "closed") {
       if (!isKeyframe) return this.onKeyframeNeeded();
-      this.#decoder = new VideoDecoder({ output: this.onFrame, error: () => this.onKeyframeNeeded() });
+      this.#decoder = new VideoDecoder({ output: (frame) => this.#give(frame), error: () => this.#replace() });
       this.#decoder.configure(decoderConfig(this.codec));
     }
+    this.#last = timestamp;
+    this.#startTimer();
     this.#decoder.decode(new EncodedVideoChunk({ type: isKeyframe ? "key" : "delta", timestamp, data: payload }));
   }
 
   close() {
+    this.#stopTimer();
     if (this.#decoder && this.#decoder.state !== "closed") this.#decoder.close();
     this.#decoder = null;
+  }
+
+  /** @param {VideoFrame} frame */
+  #give(frame) {
+    this.#stopTimer();
+    if (frame.timestamp < this.#last) this.#startTimer();
+    this.onFrame(frame);
+  }
+
+  /** The server waits for the acknowledgement of a frame that will not come, so it may send nothing until it is asked. */
+  #replace() {
+    this.close();
+    this.onKeyframeNeeded();
+  }
+
+  #startTimer() {
+    this.#timer ??= setTimeout(() => this.#replace(), MOST_DECODING_MS);
+  }
+
+  #stopTimer() {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
   }
 }
 
