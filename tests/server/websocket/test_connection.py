@@ -126,7 +126,7 @@ def test_sound_comes_back_while_it_is_on(running: Served, url: str) -> None:
             assert session.audio.dropped == 0
             # The clocks of both are one: what is due at about the same time has about the same timestamp.
             assert abs(client.sound_timestamps[-1] - client.last_received) < 2_000_000
-            await client.socket.send(sound(b"\x03", client.last_sent + 1))  # one that cannot be decoded
+            await client.socket.send(sound(b"\x03", client.last_sent + 10**6))  # one that cannot be decoded
             await client.until(lambda: session.audio.dropped == 1, "a count")
             await client.say({"audio": False})
             await client.until(lambda: len(client.told("parameters_updated")) == 2, "an answer")

@@ -154,7 +154,7 @@ def test_a_line_that_takes_both_takes_all_sound(rate: float, round_trip: float) 
 def test_sound_does_not_creep_on_a_line_that_cannot_take_it(rate: float, round_trip: float) -> None:
     line = Line(rate, round_trip, sound_bitrate=64_000)
     line.run(120)
-    # Until an acknowledgement is late, sound is sent; it waits behind that, and behind a frame of the least bitrate.
+    # Until an acknowledgement is late, sound is sent; it waits behind that, and behind a frame of the least rate.
     longest = (round_trip + 0.1) * line.sound_bitrate / rate + 2 * START_BITRATE / FPS / rate
     for begin in (30, 90):
         late = [queue for at, queue in line.sound_queues if begin < at <= begin + 30]

@@ -27,8 +27,12 @@ export class AudioSource {
   async use(track) {
     this.stop();
     const context = (this.#context = new AudioContext({ sampleRate: RATE }));
-    await context.audioWorklet.addModule(new URL("./sound-worklet.js", import.meta.url));
-    if (context !== this.#context) return;
+    try {
+      await context.audioWorklet.addModule(new URL("./sound-worklet.js", import.meta.url));
+    } catch (error) {
+      if (context === this.#context) throw error;
+    }
+    if (context !== this.#context) return; // stopped meanwhile
     const blocks = new AudioWorkletNode(context, "sound-blocks", {
       numberOfOutputs: 0,
       channelCount: CHANNELS,
