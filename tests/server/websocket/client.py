@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 from personalive.server.sessions.audio_delay import BLOCK_SAMPLES, CHANNELS
 from personalive.server.sessions.playout_buffer import Planes
-from personalive.server.websocket.audio_codecs import AudioEncoder
+from personalive.server.websocket.audio_codecs import OpusEncoder
 from personalive.server.websocket.media_message import MediaKind, MediaMessage, parse_media_message
 from personalive.server.websocket.video_codecs import VideoCodec, VideoDecoder, VideoEncoder
 from personalive.server.websocket.websocket_sessions import SUBPROTOCOL, TOKEN_PREFIX
@@ -51,7 +51,7 @@ class WebSocketClient:
         self.last_sent = self.last_received = -1
         self._socket: ClientConnection | None = None
         self._encoder, self._decoder = VideoEncoder(codec), VideoDecoder(codec)
-        self._audio_encoder = AudioEncoder()
+        self._audio_encoder = OpusEncoder()
         self._scene = numbers()
         self._news = asyncio.Condition()
         self._reader: asyncio.Task[None] | None = None

@@ -14,7 +14,7 @@ import numpy as np
 
 from personalive.server.sessions.audio_delay import BLOCK_SAMPLES, SAMPLE_RATE
 from personalive.server.sessions.playout_buffer import Planes, to_planes
-from personalive.server.websocket.audio_codecs import OPUS_DELAY_US, AudioDecoder, AudioEncoder
+from personalive.server.websocket.audio_codecs import OPUS_DELAY_US, OpusDecoder, OpusEncoder
 from personalive.server.websocket.media_message import MediaKind, MediaMessage
 from personalive.server.websocket.video_codecs import VideoDecoder
 from tests.server.flashes import (
@@ -42,7 +42,7 @@ class FlashWebSocketClient(WebSocketClient):
         self.http = httpx.AsyncClient(base_url=url, timeout=20)
         self._begin = time.monotonic()
         self._scenes: dict[bool, Planes] = {white: to_planes(picture(white)) for white in (False, True)}
-        self._audio_encoder, self._audio_decoder = AudioEncoder(), AudioDecoder()
+        self._audio_encoder, self._audio_decoder = OpusEncoder(), OpusDecoder()
         self._flash_decoder = VideoDecoder("VP8")
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -9,8 +9,8 @@ from personalive.server.sessions.audio_delay import BLOCK_SAMPLES, SAMPLE_RATE, 
 from personalive.server.websocket.audio_codecs import (
     MAX_PACKET_BYTES,
     OPUS_DELAY_US,
-    AudioDecoder,
-    AudioEncoder,
+    OpusDecoder,
+    OpusEncoder,
     ReceivedAudio,
     UndecodableAudioError,
     check_audio_codecs,
@@ -27,11 +27,11 @@ def tone(index: int) -> Samples:
 
 
 def packets(count: int) -> list[bytes]:
-    encoder = AudioEncoder()
+    encoder = OpusEncoder()
     return [encoder.encode(tone(index)) for index in range(count)]
 
 
-def decode(decoder: AudioDecoder, packet: bytes, timestamp: int) -> ReceivedAudio:
+def decode(decoder: OpusDecoder, packet: bytes, timestamp: int) -> ReceivedAudio:
     received = decoder.decode(packet, timestamp)
     assert received is not None
     return received
@@ -42,7 +42,7 @@ def test_opus_is_there() -> None:
 
 
 def test_each_block_is_a_packet_and_comes_out_as_late_as_is_said() -> None:
-    encoder, decoder = AudioEncoder(), AudioDecoder()
+    encoder, decoder = OpusEncoder(), OpusDecoder()
     blocks = [np.zeros((BLOCK_SAMPLES, 2), np.int16) for _ in range(20)]
     blocks[10:] = [tone(index) for index in range(10)]
     heard = [
@@ -60,7 +60,7 @@ def test_each_block_is_a_packet_and_comes_out_as_late_as_is_said() -> None:
 def test_sound_without_gaps_is_continuous_however_its_timestamps_jitter(
     jitter: list[int], begin: int
 ) -> None:
-    decoder, packet = AudioDecoder(), packets(1)[0]
+    decoder, packet = OpusDecoder(), packets(1)[0]
     received = [
         decode(decoder, packet, max(begin + 5000 + k * BLOCK_US + by, 0)) for k, by in enumerate(jitter)
     ]
@@ -73,7 +73,7 @@ def test_sound_without_gaps_is_continuous_however_its_timestamps_jitter(
 @settings(max_examples=20, deadline=None)
 @given(st.integers(11_000, 10**9), st.floats(-200e-6, 200e-6))
 def test_a_gap_stays_one_and_another_clock_is_followed(gap: int, drift: float) -> None:
-    decoder, packet = AudioDecoder(), packets(1)[0]
+    decoder, packet = OpusDecoder(), packets(1)[0]
     timestamps = [10**6 + round(k * BLOCK_US * (1 + drift)) for k in range(400)]
     before = [decode(decoder, packet, timestamp) for timestamp in timestamps][-1]
     assert abs(before.source_time - timestamps[-1] / 1e6) < 0.001
@@ -87,7 +87,7 @@ def test_a_gap_stays_one_and_another_clock_is_followed(gap: int, drift: float) -
 
 
 def test_one_damaged_packet_is_left_out_and_more_are_refused() -> None:
-    decoder = AudioDecoder()
+    decoder = OpusDecoder()
     first, second = packets(2)
     assert decoder.decode(first, 0) is not None
     for round_ in range(3):
@@ -102,13 +102,13 @@ def test_one_damaged_packet_is_left_out_and_more_are_refused() -> None:
 
 def test_a_packet_that_is_too_large_is_refused() -> None:
     with pytest.raises(UndecodableAudioError, match="may have 8192 bytes, not 8193"):
-        AudioDecoder().decode(bytes(MAX_PACKET_BYTES + 1), 0)
+        OpusDecoder().decode(bytes(MAX_PACKET_BYTES + 1), 0)
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.binary(max_size=1500), max_size=20))
 def test_any_bytes_are_sound_or_refused(pieces: list[bytes]) -> None:
-    decoder = AudioDecoder()
+    decoder = OpusDecoder()
     for index, piece in enumerate(pieces):
         try:
             received = decoder.decode(piece, 1000 * index)

@@ -40,7 +40,7 @@ class ReceivedAudio:
     source_time: float
 
 
-class AudioDecoder:
+class OpusDecoder:
     """The decoder of one client's sound.
 
     Samples are counted, since timestamps are rounded and jitter; when they were captured is what the timestamps of
@@ -97,7 +97,7 @@ class AudioDecoder:
         return frames[-1] if frames else None
 
 
-class AudioEncoder:
+class OpusEncoder:
     """The encoder of a session's sound for one client: each block of samples is one packet."""
 
     def __init__(self) -> None:

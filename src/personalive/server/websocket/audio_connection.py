@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from personalive.errors import InputError
 from personalive.server.sessions.session import ServerSession
 from personalive.server.sessions.session_audio import SentAudio
-from personalive.server.websocket.audio_codecs import OPUS_DELAY_US, AudioDecoder, AudioEncoder
+from personalive.server.websocket.audio_codecs import OPUS_DELAY_US, OpusDecoder, OpusEncoder
 from personalive.server.websocket.flow_control import FlowControl
 from personalive.server.websocket.media_message import MediaKind, MediaMessage
 
@@ -27,7 +27,7 @@ class AudioConnection:
     ) -> None:
         """`flow` says whether the client can take more; `send` writes a message to the socket."""
         self._session, self._flow, self._send = session, flow, send
-        self._decoder, self._encoder = AudioDecoder(), AudioEncoder()
+        self._decoder, self._encoder = OpusDecoder(), OpusEncoder()
         # Not those of the video, behind whose frames sound would wait.
         self._decoder_thread = ThreadPoolExecutor(1, "websocket-sound-decoder")
         self._encoder_thread = ThreadPoolExecutor(1, "websocket-sound-encoder")
