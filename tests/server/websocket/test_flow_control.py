@@ -155,11 +155,11 @@ def test_sound_does_not_creep_on_a_line_that_cannot_take_it(rate: float, round_t
     line = Line(rate, round_trip, sound_bitrate=64_000)
     line.run(120)
     # Until an acknowledgement is late, sound is sent; it waits behind that, and behind a frame of the least rate.
-    longest = (round_trip + 0.1) * line.sound_bitrate / rate + 2 * START_BITRATE / FPS / rate
+    longest = (round_trip + 0.3) * line.sound_bitrate / rate + 2 * START_BITRATE / FPS / rate
     for begin in (30, 90):
         late = [queue for at, queue in line.sound_queues if begin < at <= begin + 30]
         assert late
-        assert statistics.median(late) < 0.1 + longest
+        assert statistics.median(late) < 0.3 + longest
 
 
 def test_sound_counts_in_what_is_in_flight() -> None:
@@ -169,13 +169,13 @@ def test_sound_counts_in_what_is_in_flight() -> None:
     assert flow.on_acknowledged(1, 0.05)
     assert flow.may_send_audio(0.06)
     flow.on_sent(2, 1000, 0.1)
-    assert flow.may_send_audio(0.2)
+    assert flow.may_send_audio(0.4)
     flow.on_audio_sent(160)
-    assert not flow.may_send_audio(0.26)
-    assert not flow.may_send(0.26)
-    assert flow.on_acknowledged(2, 0.3)
-    assert not flow.may_send_audio(0.31)  # a packet may still wait on the way
-    assert flow.may_send(0.32)
-    flow.on_sent(3, 1000, 0.32)
-    assert flow.on_acknowledged(3, 0.4)
-    assert flow.may_send_audio(0.41)
+    assert not flow.may_send_audio(0.46)
+    assert not flow.may_send(0.46)
+    assert flow.on_acknowledged(2, 0.5)
+    assert not flow.may_send_audio(0.51)  # a packet may still wait on the way
+    assert flow.may_send(0.52)
+    flow.on_sent(3, 1000, 0.52)
+    assert flow.on_acknowledged(3, 0.6)
+    assert flow.may_send_audio(0.61)

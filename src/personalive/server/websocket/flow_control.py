@@ -17,6 +17,8 @@ MIN_BITRATE, START_BITRATE, MAX_BITRATE = 100_000, 1_000_000, 3_000_000
 """Bits per second."""
 _MAX_QUEUE_S = 0.1
 """Seconds in queues up to which frames are sent."""
+_MAX_AUDIO_QUEUE_S = 0.3
+"""Seconds in queues up to which sound is sent: more, since a gap is heard, and sound takes little of the line."""
 _LONG_QUEUE_S = 0.05
 """Seconds in queues above which the bitrate does not grow."""
 _MIN_ROUND_TRIP_WINDOW_S = 20.0
@@ -82,12 +84,12 @@ class FlowControl:
     def may_send_audio(self, now: float) -> bool:
         """Return whether a packet of sound may be sent now; if not, leave it out.
 
-        Sound goes before frames: it is left out only where a frame's acknowledgement is late, and then until no
-        sound is in flight either, so that it does not keep the queue that delays it.
+        Sound goes before frames: it is left out only where a frame's acknowledgement is very late, and then until
+        no sound is in flight either, so that it does not keep the queue that delays it.
         """
         if self.round_trip is None:
             return False
-        if not self._is_audio_late and self.get_unacknowledged_s(now) > self._most_s:
+        if not self._is_audio_late and self.get_unacknowledged_s(now) > self.round_trip + _MAX_AUDIO_QUEUE_S:
             self._is_audio_late = self._is_draining = True
             self._audio_covered_by = None if self._audio_bits else next(reversed(self._in_flight))
         return not self._is_audio_late
@@ -96,17 +98,12 @@ class FlowControl:
         """Note that a packet of sound of `size` bytes is written to the socket."""
         self._audio_bits += 8 * size
 
-    @property
-    def _most_s(self) -> float:
-        """Seconds after which an acknowledgement is late."""
-        # The first frame is a keyframe, and how long the way is is not known yet.
-        return 0.0 if self.round_trip is None else self.round_trip + _MAX_QUEUE_S
-
     def _is_open(self, now: float) -> bool:
         if not self._in_flight:
             self._is_draining = False
             return True
-        most = self._most_s
+        # The first frame is a keyframe, and how long the way is is not known yet.
+        most = 0.0 if self.round_trip is None else self.round_trip + _MAX_QUEUE_S
         rate = self._rates[0][1] if self._rates else 0.0
         is_full = self._bits_in_flight + self._audio_bits > most * max(rate, MIN_BITRATE)
         if is_full or len(self._in_flight) >= _MAX_UNACKNOWLEDGED or self.get_unacknowledged_s(now) > most:

@@ -33,6 +33,10 @@ export class AudioSink {
 
   constructor() {
     [this.track] = this.#out.stream.getAudioTracks();
+    // Where nothing is connected, Chromium gives no silence but nothing.
+    const silence = new ConstantSourceNode(this.#context, { offset: 0 });
+    silence.connect(this.#out);
+    silence.start();
     void this.#context.resume();
   }
 

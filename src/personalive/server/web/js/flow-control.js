@@ -5,6 +5,7 @@
 
 const [MIN_BITRATE, START_BITRATE, MAX_BITRATE] = [100_000, 1_000_000, 2_500_000];
 const MOST_QUEUE_MS = 100;
+const MOST_SOUND_QUEUE_MS = 300;
 const LONG_QUEUE_MS = 50;
 const REMEMBERED_MS = 20_000;
 const RATE_REMEMBERED_MS = 10_000;
@@ -60,13 +61,13 @@ export class FlowControl {
 
   /**
    * Whether a packet of sound may be sent now; if not, it is to be left out. It goes before frames: it is left out only
-   * where an acknowledgement is late, and then until no sound is in flight either.
+   * where an acknowledgement is very late, and then until no sound is in flight either.
    * @param {number} now
    */
   maySendSound(now) {
     if (this.#roundTrips.length === 0) return false;
     const [oldest] = this.#inFlight.values();
-    if (!this.#soundLate && oldest && now - oldest.sentAt > this.#most) {
+    if (!this.#soundLate && oldest && now - oldest.sentAt > this.#roundTrips[0].took + MOST_SOUND_QUEUE_MS) {
       this.#soundLate = this.#draining = true;
       this.#soundCoveredBy = this.#soundBits > 0 ? null : [...this.#inFlight.keys()].at(-1) ?? null;
     }
@@ -143,11 +144,6 @@ export class FlowControl {
     this.recent = this.recent === null ? took : this.recent + SMOOTHING * (took - this.recent);
   }
 
-  /** Milliseconds after which an acknowledgement is late. */
-  get #most() {
-    return this.#roundTrips.length === 0 ? 0 : this.#roundTrips[0].took + MOST_QUEUE_MS;
-  }
-
   /** @param {number} now */
   #isOpen(now) {
     if (this.#inFlight.size === 0) {
@@ -156,7 +152,7 @@ export class FlowControl {
     }
     const [oldest] = this.#inFlight.values();
     const rate = Math.max(this.#rates[0]?.rate ?? 0, MIN_BITRATE / 1000);
-    const most = this.#most;
+    const most = this.#roundTrips.length === 0 ? 0 : this.#roundTrips[0].took + MOST_QUEUE_MS;
     const full = this.#inFlight.size >= MOST_IN_FLIGHT || this.#bitsInFlight + this.#soundBits > most * rate;
     if (full || now - oldest.sentAt > most) this.#draining = true;
     return !this.#draining;

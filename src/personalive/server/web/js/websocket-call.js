@@ -152,13 +152,17 @@ export class WebSocketCall {
   /** Take and play sound, if there is to be any and the socket is open. */
   async #applySound() {
     if (this.#over || this.#sink === null) return;
-    const { stream } = this.#sink;
-    if (this.#audioSink !== null) stream.removeTrack(this.#audioSink.track);
-    this.#audioSink?.stop();
-    this.#audioSink = null;
-    if (this.#sound === null) return this.#audioSource.stop();
-    this.#audioSink = new AudioSink();
-    stream.addTrack(this.#audioSink.track);
+    if (this.#sound === null) {
+      this.#audioSource.stop();
+      if (this.#audioSink !== null) this.#sink.stream.removeTrack(this.#audioSink.track);
+      this.#audioSink?.stop();
+      this.#audioSink = null;
+      return;
+    }
+    if (this.#audioSink === null) {
+      this.#audioSink = new AudioSink();
+      this.#sink.stream.addTrack(this.#audioSink.track);
+    }
     await this.#audioSource.use(this.#sound);
   }
 
