@@ -101,7 +101,7 @@ def test_sound_comes_with_its_picture_over_a_websocket(server: RunningServer) ->
             await client.connect()
             await client.drive()
             await until(lambda: len(client.flashes) > FLASHES)
-            await viewer.connect_by(f"/whep?session_id={client.id}")
+            await viewer.connect_by(f"/whep?session={client.id}")
             await until(lambda: len(viewer.watchers["audio"].events) > 0)
             figures = await client.figures()
             assert figures["audio"]["dropped"] == 0
