@@ -3,19 +3,20 @@
     python -m benchmarks.lip_sync                                    # ten minutes for each case
     python -m benchmarks.lip_sync --minutes 1 --case changing        # a try
 
-A driver's picture flashes every two seconds while a click sounds. It goes by WebRTC to `personalive serve` in
-another process, and what comes back is compared: when the first white frame arrived (its last packet), and when the
-first loud sample did. The server runs a pipeline of the tests that shows its driving frames: a portrait would not
-flash; so transport, timestamps and pacing are measured, not the animation.
+A driver's picture flashes every two seconds while a click sounds. It goes by WebRTC, or by a WebSocket, to
+`personalive serve` in another process, and what comes back is compared: when the first white frame arrived (its
+last packet), and when the first loud sample did. The server runs a pipeline of the tests that shows its driving
+frames: a portrait would not flash; so transport, timestamps and pacing are measured, not the animation.
 
 Columns, each with the median, p95 and largest size of the offset; a positive one means that the sound is late:
 `arrived` compares the times of arrival, as a program sees it that shows and plays what comes at once. `reported`
-compares by the server's RTCP sender reports, as browsers play it. The picture has 30 frames per second.
+compares by the server's RTCP sender reports, as browsers play it, or by the timestamps of the WebSocket's messages,
+as the page plays it. The picture has 30 frames per second.
 
 Cases: `steady`, chunks of four frames and a delay of twelve, as the diffusion pipeline has them; `changing`, the
 same, with each step 80 ms longer for twenty seconds out of forty; `quick`, each frame at once; `no reports`, as
 `steady` from a client that does not say when it captured sound and picture, so what arrives together counts as
-captured together.
+captured together; `websocket`, as `steady` over a WebSocket.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from dataclasses import dataclass
 from tests.server.client import PORTRAIT
 from tests.server.flashes import FlashClient, Offsets, describe
 from tests.server.running import running
+from tests.server.websocket.flashes import FlashWebSocketClient
 
 LIMIT_S = 0.045
 """What people do not notice, by ITU-R BT.1359."""
@@ -45,6 +47,7 @@ class Case:
     delay: int = 12
     pause: float = 0.0
     reports: bool = True
+    websocket: bool = False
 
 
 CASES = {
@@ -52,10 +55,11 @@ CASES = {
     "changing": Case(pause=0.08),
     "quick": Case(chunk=1, delay=0),
     "no reports": Case(reports=False),
+    "websocket": Case(websocket=True),
 }
 
 
-async def measure(url: str, case: Case, seconds: float) -> tuple[Offsets, float]:
+async def measure_by_webrtc(url: str, case: Case, seconds: float) -> tuple[Offsets, float]:
     """Run a case; return what came, and by how much the server says that sound was delayed."""
     async with FlashClient(url, reports=case.reports) as client:
         (
@@ -74,6 +78,20 @@ async def measure(url: str, case: Case, seconds: float) -> tuple[Offsets, float]
         return client.offsets(SKIP_S), delay
 
 
+async def measure_by_websocket(url: str, seconds: float) -> tuple[Offsets, float]:
+    """Run a case over a WebSocket; return what `measure_by_webrtc` does."""
+    async with FlashWebSocketClient(url) as client:
+        (
+            await client.http.post("/api/v1/personalive/reference", content=PORTRAIT.read_bytes())
+        ).raise_for_status()
+        (await client.offer(initialParameters={"audio": True})).raise_for_status()
+        await client.connect()
+        await client.drive()
+        await asyncio.sleep(seconds)
+        delay = (await client.figures())["audio"]["delay_ms"] / 1000
+        return client.offsets(SKIP_S), delay
+
+
 def run(case: Case, seconds: float) -> tuple[Offsets, float]:
     """Run a case on its own server."""
     load = {
@@ -85,7 +103,9 @@ def run(case: Case, seconds: float) -> tuple[Offsets, float]:
     }
     with running({"pipeline": "paced", "load_params": load}) as server:
         server.wait_until_loaded()
-        return asyncio.run(measure(server.url, case, seconds))
+        if case.websocket:
+            return asyncio.run(measure_by_websocket(server.url, seconds))
+        return asyncio.run(measure_by_webrtc(server.url, case, seconds))
 
 
 def main() -> int:

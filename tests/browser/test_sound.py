@@ -17,6 +17,8 @@ from tests.server.running import RunningServer
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
+NO_AUDIO_ENCODER = "delete window.AudioEncoder;"
+
 _LOUDEST = """async (milliseconds) => {
   const context = new AudioContext();
   const analyser = context.createAnalyser();
@@ -34,6 +36,11 @@ _LOUDEST = """async (milliseconds) => {
 }"""
 
 
+@pytest.fixture(params=["webrtc", "websocket"])
+def transport(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 def loudest(visit: Visit, seconds: float) -> float:
     """The loudest sample of what comes back, from 0 to 1; it ends as soon as there is any sound."""
     return float(visit.page.evaluate(_LOUDEST, 1000 * seconds))
@@ -43,12 +50,15 @@ def is_muted(visit: Visit) -> bool:
     return bool(visit.page.evaluate("document.getElementById('result-video').muted"))
 
 
-def test_the_microphone_goes_out_only_while_it_is_switched_on(visit: Visit, server: RunningServer) -> None:
+def test_the_microphone_goes_out_only_while_it_is_switched_on(
+    visit: Visit, server: RunningServer, transport: str
+) -> None:
     visit.page.add_init_script(
         "const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices); window.asked = [];"
         "navigator.mediaDevices.getUserMedia = (what) => (window.asked.push(Object.keys(what)), ask(what));"
     )
     visit.page.reload()
+    visit.page.select_option("#transport", transport)
     visit.start("Camera")
     visit.wait_until_live()
     sound = visit.page.get_by_role("button", name="Sound", exact=True)
@@ -92,9 +102,12 @@ def write_clip(path: Path) -> None:
         container.mux(audio.encode(None))
 
 
-def test_a_video_file_brings_its_own_sound(visit: Visit, server: RunningServer, tmp_path: Path) -> None:
+def test_a_video_file_brings_its_own_sound(
+    visit: Visit, server: RunningServer, tmp_path: Path, transport: str
+) -> None:
     write_clip(tmp_path / "clip.mp4")
     page = visit.page
+    page.select_option("#transport", transport)
     page.get_by_role("button", name="Sample", exact=True).click()
     page.set_input_files("#video-file", tmp_path / "clip.mp4")
     expect(page.get_by_role("button", name="Video file")).to_have_attribute("aria-pressed", "true")
@@ -108,3 +121,36 @@ def test_a_video_file_brings_its_own_sound(visit: Visit, server: RunningServer, 
     expect(page.locator("#announced")).to_have_text("This video has no sound.")
     expect(page.get_by_role("button", name="Sound", exact=True)).to_have_attribute("aria-pressed", "false")
     assert visit.errors == []
+
+
+def test_sound_goes_on_after_a_lost_websocket(visit: Visit, server: RunningServer) -> None:
+    visit.context.add_init_script(
+        "window.sockets = []; const Own = WebSocket;"
+        "window.WebSocket = class extends Own { constructor(...given) { super(...given); sockets.push(this); } };"
+    )
+    visit.page.reload()
+    visit.page.select_option("#transport", "websocket")
+    visit.start("Camera")
+    visit.wait_until_live()
+    visit.page.get_by_role("button", name="Sound", exact=True).click()
+    wait_for(lambda: server.sessions()[0]["figures"]["audio"] is not None)
+    (before,) = server.sessions()
+    visit.page.evaluate("sockets.at(-1).close()")
+    wait_for(lambda: [each["id"] for each in server.sessions()] not in ([], [before["id"]]), 60)
+    wait_for(lambda: server.sessions()[0]["figures"]["audio"] is not None, 60)
+    assert loudest(visit, 10) > 0.01
+    assert is_muted(visit)
+
+
+def test_browsers_without_an_encoder_of_sound_are_told_so(visit: Visit, server: RunningServer) -> None:
+    visit.context.add_init_script(NO_AUDIO_ENCODER)
+    visit.page.reload()
+    visit.page.select_option("#transport", "websocket")
+    visit.start("Camera")
+    visit.wait_until_live()
+    sound = visit.page.get_by_role("button", name="Sound", exact=True)
+    sound.click()
+    expect(visit.page.locator("#announced")).to_contain_text("AudioEncoder")
+    expect(sound).to_have_attribute("aria-pressed", "false")
+    assert server.sessions()[0]["figures"]["audio"] is None
+    assert visit.is_moving()

@@ -66,8 +66,8 @@ class FlashCamera(MediaStreamTrack):
         await asyncio.sleep(self._begin + self._index / self._fps - time.time())
         if self.readyState != "live":
             raise MediaStreamError
-        flashing = self._index % round(PERIOD_S * self._fps) < _FLASH_FRAMES
-        frame = av.VideoFrame.from_ndarray(_picture(flashing), format="rgb24").reformat(format="yuv420p")
+        shown = picture(is_flashing(self._index, self._fps))
+        frame = av.VideoFrame.from_ndarray(shown, format="rgb24").reformat(format="yuv420p")
         frame.pts, frame.time_base = round(self._index / self._fps * 90_000), Fraction(1, 90_000)
         return frame
 
@@ -111,7 +111,13 @@ def clicks(begin: int, count: int) -> NDArray[np.int16]:
     return np.where(within < _CLICK_S * RATE, tone, 0).astype(np.int16)
 
 
-def _picture(flashing: bool) -> Image:
+def is_flashing(index: int, fps: int) -> bool:
+    """Whether that frame of a camera is white."""
+    return index % round(PERIOD_S * fps) < _FLASH_FRAMES
+
+
+def picture(flashing: bool) -> Image:
+    """A frame of the camera, white or not."""
     picture = np.full((_SIZE[1], _SIZE[0], 3), 240 if flashing else 30, np.uint8)
     picture[::8] = 80
     return picture
@@ -143,7 +149,7 @@ class Watcher:
         with contextlib.suppress(MediaStreamError):
             while True:
                 frame = await self._receiver.track.recv()
-                begin = _find_begin(frame)
+                begin = find_begin(frame)
                 if begin is not None:
                     self._note(frame, begin)
 
@@ -153,12 +159,16 @@ class Watcher:
         if arrived is None:
             return
         reported = self._clock.get_source_time(frame)
-        event = Event(arrived + begin, None if reported is None else reported + begin)
-        if not self.events or event.arrived - self.events[-1].arrived > _APART_S:
-            self.events.append(event)
+        note_event(self.events, Event(arrived + begin, None if reported is None else reported + begin))
 
 
-def _find_begin(frame: av.VideoFrame | av.AudioFrame) -> float | None:
+def note_event(events: list[Event], event: Event) -> None:
+    """Add what is no part of the flash or click before it."""
+    if not events or event.arrived - events[-1].arrived > _APART_S:
+        events.append(event)
+
+
+def find_begin(frame: av.VideoFrame | av.AudioFrame) -> float | None:
     """Seconds into the frame at which it flashes or clicks, None where it does not."""
     if isinstance(frame, av.AudioFrame):
         loud = np.abs(frame.to_ndarray().reshape(-1, 2)[:, 0].astype(int)) > _LOUD

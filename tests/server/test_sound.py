@@ -1,4 +1,4 @@
-"""Sound on its way through a server in a separate process: by WebRTC, WHIP and WHEP, and into a recording.
+"""Sound on its way through a server in a separate process: by WebRTC, WebSocket, WHIP and WHEP, and recorded.
 
 The bounds here are wide, for machines that are busy with other tests; benchmarks/lip_sync.py has the figures.
 """
@@ -18,6 +18,7 @@ import pytest
 from tests.server.client import PORTRAIT
 from tests.server.flashes import PERIOD_S, FlashClient
 from tests.server.running import RunningServer, running
+from tests.server.websocket.flashes import FlashWebSocketClient
 
 BUSY_S = 0.3
 """Seconds that a machine with other work may part sound and picture by."""
@@ -119,6 +120,25 @@ def test_sound_that_is_switched_on_during_a_recording_is_in_it(server: RunningSe
     assert with_sound[0] > flashes[0]  # it was off
     assert 2 * FLASHES - 2 <= len(with_sound) < len(flashes) - 1
     assert abs(statistics.median(apart[flash] for flash in with_sound)) < BUSY_S
+
+
+@pytest.mark.slow
+def test_sound_comes_with_its_picture_over_a_websocket(server: RunningServer) -> None:
+    async def act() -> None:
+        async with FlashWebSocketClient(server.url) as client, FlashClient(server.url, sends=False) as viewer:
+            (await client.offer(initialParameters={"audio": True})).raise_for_status()
+            await client.connect()
+            await client.drive()
+            await until(lambda: len(client.flashes) > FLASHES)
+            await viewer.connect_by(f"/whep?session={client.id}")
+            await until(lambda: len(viewer.watchers["audio"].events) > 0)
+            figures = await client.figures()
+            assert figures["audio"]["dropped"] == 0
+            offsets = client.offsets(1.0)
+            assert abs(statistics.median(offsets.arrived)) < BUSY_S
+            assert abs(statistics.median(offsets.reported)) < BUSY_S
+
+    run(act)
 
 
 @pytest.mark.slow

@@ -85,6 +85,21 @@ async def opened(replica: Served) -> WebSocketClient:
     return client
 
 
+def test_sound_goes_both_ways(replica: Served, ingress: str) -> None:
+    async def act() -> None:
+        async with await opened(replica) as client:
+            session = replica.server.sessions.require(client.id)
+            client.url = ingress
+            await client.connect()
+            await client.say({"audio": True})
+            await client.until(lambda: client.told("parameters_updated"), "an answer")
+            await client.stream(30, with_sound=True)
+            await client.until(lambda: client.sounds > 10, "sound")
+            assert session.audio.dropped == 0
+
+    asyncio.run(asyncio.wait_for(act(), 60))
+
+
 def test_both_ways_and_the_close_code(replica: Served, ingress: str) -> None:
     async def act() -> None:
         async with await opened(replica) as client:

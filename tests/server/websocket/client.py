@@ -15,7 +15,9 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from personalive.server.sessions.audio_delay import BLOCK_SAMPLES, CHANNELS
 from personalive.server.sessions.playout_buffer import Planes
+from personalive.server.websocket.audio_codecs import OpusEncoder
 from personalive.server.websocket.media_message import MediaKind, MediaMessage, parse_media_message
 from personalive.server.websocket.video_codecs import VideoCodec, VideoDecoder, VideoEncoder
 from personalive.server.websocket.websocket_sessions import SUBPROTOCOL, TOKEN_PREFIX
@@ -45,9 +47,11 @@ class WebSocketClient:
         self.messages: list[dict[str, Any]] = []
         self.acknowledged: list[int] = []
         self.keyframe_requests = 0
-        self.last_sent = -1
+        self.sound_timestamps: list[int] = []
+        self.last_sent = self.last_received = -1
         self._socket: ClientConnection | None = None
         self._encoder, self._decoder = VideoEncoder(codec), VideoDecoder(codec)
+        self._audio_encoder = OpusEncoder()
         self._scene = numbers()
         self._news = asyncio.Condition()
         self._reader: asyncio.Task[None] | None = None
@@ -56,6 +60,11 @@ class WebSocketClient:
     def socket(self) -> ClientConnection:
         assert self._socket is not None
         return self._socket
+
+    @property
+    def sounds(self) -> int:
+        """How many packets of sound came."""
+        return len(self.sound_timestamps)
 
     @property
     def close_code(self) -> int | None:
@@ -89,9 +98,18 @@ class WebSocketClient:
         self.last_sent = timestamp
         return MediaMessage(MediaKind.VIDEO, timestamp, frame.data, frame.is_keyframe).pack()
 
-    async def stream(self, frames: int, fps: float = 30.0, first: int = 0) -> None:
+    def encode_sound(self) -> bytes:
+        """A message with 20 ms of silence."""
+        packet = self._audio_encoder.encode(np.zeros((BLOCK_SAMPLES, CHANNELS), np.int16))
+        return MediaMessage(MediaKind.AUDIO, time.monotonic_ns() // 1000, packet).pack()
+
+    async def stream(
+        self, frames: int, fps: float = 30.0, first: int = 0, *, with_sound: bool = False
+    ) -> None:
         for number in range(first, first + frames):
             await self.socket.send(self.encode(number, keyframe=number == first))
+            if with_sound:
+                await self.socket.send(self.encode_sound())
             await asyncio.sleep(1 / fps)
 
     async def say(self, message: object) -> None:
@@ -136,8 +154,11 @@ class WebSocketClient:
             self.acknowledged.append(message.timestamp)
         elif message.kind is MediaKind.KEYFRAME_REQUEST:
             self.keyframe_requests += 1
+        elif message.kind is MediaKind.AUDIO:
+            self.sound_timestamps.append(message.timestamp)
         elif message.kind is MediaKind.VIDEO:
             self.keyframes.append(message.is_keyframe)
+            self.last_received = message.timestamp
             frame = self._decoder.decode(message.payload, message.timestamp, is_keyframe=message.is_keyframe)
             if frame is not None:
                 grey = np.ascontiguousarray(frame.reformat(format="gray8").to_ndarray())

@@ -100,14 +100,89 @@ def test_keyframes_come_when_asked_for_and_are_asked_for(url: str) -> None:
     run(act)
 
 
-def test_reserved_sound_is_ignored(url: str) -> None:
+def test_sound_is_ignored_until_it_is_asked_for(running: Served, url: str) -> None:
     async def act() -> None:
         async with connected(url) as client:
-            await client.socket.send(MediaMessage(MediaKind.AUDIO, 1, b"opus").pack())
+            session = running.server.sessions.require(client.id)
+            for timestamp in (3, 2, 1):
+                await client.socket.send(sound(b"no opus", timestamp))
             await client.stream(5)
             await client.until(lambda: client.seen, "a frame")
+            assert (client.sounds, session.audio.dropped) == (0, 0)
 
     run(act)
+
+
+def test_sound_comes_back_while_it_is_on(running: Served, url: str) -> None:
+    async def act() -> None:
+        async with connected(url) as client:
+            session = running.server.sessions.require(client.id)
+            await client.stream(5)
+            await client.say({"audio": True})
+            await client.until(lambda: client.told("parameters_updated"), "an answer")
+            await client.stream(30, with_sound=True)
+            await client.until(lambda: client.sounds > 10, "sound")
+            assert client.sound_timestamps == sorted(set(client.sound_timestamps))
+            assert session.audio.dropped == 0
+            # The clocks of both are one: what is due at about the same time has about the same timestamp.
+            assert abs(client.sound_timestamps[-1] - client.last_received) < 2_000_000
+            await client.socket.send(sound(b"\x03", client.last_sent + 10**6))  # one that cannot be decoded
+            await client.until(lambda: session.audio.dropped == 1, "a count")
+            await client.say({"audio": False})
+            await client.until(lambda: len(client.told("parameters_updated")) == 2, "an answer")
+            before = client.sounds
+            await client.stream(10)
+            assert client.sounds <= before + 2
+
+    run(act)
+
+
+def test_an_offer_may_ask_for_sound(url: str) -> None:
+    async def act() -> None:
+        async with WebSocketClient(url) as client:
+            (await client.offer(initialParameters={"audio": True})).raise_for_status()
+            await client.connect()
+            await client.stream(30, with_sound=True)
+            await client.until(lambda: client.sounds > 10, "sound")
+
+    run(act)
+
+
+def test_a_client_that_acknowledges_nothing_gets_no_sound(url: str) -> None:
+    async def act() -> None:
+        async with WebSocketClient(url, acknowledges=False) as client:
+            (await client.offer(initialParameters={"audio": True})).raise_for_status()
+            await client.connect()
+            await client.stream(30, with_sound=True)
+            await client.until(lambda: len(client.told("stats")) >= 2, "figures")
+            assert client.sounds == 0
+
+    run(act)
+
+
+def test_sound_that_cannot_be_decoded_ends_the_session(running: Served, url: str) -> None:
+    cases = [
+        ([sound(b"\x03" * 3, k) for k in range(1, 4)], "cannot be decoded"),
+        ([sound(bytes(9000), 1)], "may have 8192 bytes"),
+        ([sound(b"\xfc", 7), sound(b"\xfc", 7)], "must increase"),
+    ]
+
+    async def act() -> None:
+        for messages, why in cases:
+            async with WebSocketClient(url) as client:
+                (await client.offer(initialParameters={"audio": True})).raise_for_status()
+                await client.connect()
+                for message in messages:
+                    await client.socket.send(message)
+                code, reason = await client.closed()
+                assert (code, why in (reason or "")) == (1007, True), (code, reason)
+            await no_sessions(running)
+
+    run(act)
+
+
+def sound(packet: bytes, timestamp: int) -> bytes:
+    return MediaMessage(MediaKind.AUDIO, timestamp, packet).pack()
 
 
 def test_closing_the_websocket_ends_the_session(running: Served, url: str) -> None:

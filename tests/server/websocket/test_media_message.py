@@ -63,6 +63,7 @@ def test_any_bytes_are_parsed_or_refused(data: bytes) -> None:
         (b"\x01\x00\x00\x01" + bytes(9), "unknown flags"),
         (b"\x01\x00\x00\x00\xff" + bytes(8), "timestamp"),
         (b"\x01" + bytes(11), "has no frame"),
+        (b"\x02" + bytes(11), "has no packet"),
         (b"\x03" + bytes(12), "header only"),
         (b"\x04" + bytes(12), "header only"),
     ],

@@ -12,6 +12,7 @@ from personalive.server.disconnect import run_until_disconnect
 from personalive.server.errors import error_responses, make_error_response
 from personalive.server.server import Server
 from personalive.server.webrtc.signaling import CLIENT_LEFT_EARLY
+from personalive.server.websocket.audio_codecs import AudioCodec
 from personalive.server.websocket.video_codecs import MAX_PIXELS, VideoCodec
 from personalive.server.websocket.websocket_sessions import SUBPROTOCOL
 from personalive.server.websocket_protocol import MAX_MESSAGE_BYTES
@@ -24,6 +25,9 @@ class WebSocketInfo(BaseModel):
 
     protocol: str = Field(SUBPROTOCOL, description="The subprotocol to name.")
     codecs: list[VideoCodec] = Field(description="Codecs of both directions, the preferred one first.")
+    audioCodecs: list[AudioCodec] = Field(  # noqa: N815
+        description="Codecs of sound, for both directions; none where the server cannot carry sound."
+    )
     maxMessageBytes: int = MAX_MESSAGE_BYTES  # noqa: N815 - as in offers
     maxPixels: int = Field(MAX_PIXELS, description="The most pixels of a driving frame.")  # noqa: N815
 
@@ -37,7 +41,8 @@ class WebSocketOffer(BaseModel):
     animatedCodec: VideoCodec = Field(description="The codec of the frames that it gets.")  # noqa: N815
     initialParameters: dict[str, Any] | None = Field(  # noqa: N815
         None,
-        description="`reference_id` and run parameters. Parameters of other pipelines are ignored.",
+        description="`reference_id`, `audio` (true sends the driver's sound back too) and run parameters. "
+        "Parameters of other pipelines are ignored.",
     )
 
 
@@ -51,7 +56,8 @@ class WebSocketAnswer(BaseModel):
 @router.get("")
 async def websocket_info(server: ServerDep) -> WebSocketInfo:
     """Return what a WebSocket of this server may carry."""
-    return WebSocketInfo.model_validate({"codecs": list(server.websockets.codecs)})
+    found = server.websockets
+    return WebSocketInfo.model_validate({"codecs": found.codecs, "audioCodecs": found.audio_codecs})
 
 
 @router.post("/offer", responses=error_responses(400, 404, 409, 503))

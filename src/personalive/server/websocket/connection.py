@@ -1,4 +1,4 @@
-"""One WebSocket of a session: driving frames and requests in, animated frames and messages out."""
+"""One WebSocket of a session: driving frames, sound and requests in, animated frames, sound and messages out."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from personalive.errors import InputError
 from personalive.server.sessions.playout_buffer import SentFrame
 from personalive.server.sessions.session import PIPELINE_LOST, Message, ServerSession
 from personalive.server.webrtc.data_channel import DataChannel, SwitchReference
+from personalive.server.websocket.audio_connection import AudioConnection
 from personalive.server.websocket.flow_control import FlowControl
 from personalive.server.websocket.media_message import MediaKind, MediaMessage, parse_media_message
 from personalive.server.websocket.rate_limit import MessageRateLimit
@@ -89,7 +90,9 @@ class WebSocketConnection:
         *,
         driving_codec: VideoCodec,
         animated_codec: VideoCodec,
+        carries_sound: bool,
     ) -> None:
+        """Without `carries_sound` sound is neither taken nor sent."""
         self._websocket = websocket
         self._session = session
         self._switch_reference = switch_reference
@@ -98,6 +101,7 @@ class WebSocketConnection:
         self._decoder_thread = ThreadPoolExecutor(1, "websocket-decoder")
         self._encoder_thread = ThreadPoolExecutor(1, "websocket-encoder")
         self._flow = FlowControl()
+        self._audio = AudioConnection(session, self._flow, self._send) if carries_sound else None
         self._rate_limit = MessageRateLimit(time.monotonic())
         self._wake = asyncio.Event()
         self._channel = _TextChannel(self._wake.set)
@@ -119,28 +123,33 @@ class WebSocketConnection:
         session.on_end.append(self._on_session_end)
         sender = asyncio.create_task(self._send_until_end(), name="websocket-out")
         receiver = asyncio.create_task(self._receive_until_end(), name="websocket-in")
+        tasks = {sender, receiver}
+        if self._audio is not None:
+            tasks.add(asyncio.create_task(self._audio.send_until_cancelled(), name="websocket-sound-out"))
         try:
-            await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
-            await self._end_session(sender, receiver)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            await self._end_session(tasks)
+            await asyncio.wait({sender, receiver}, timeout=_CLOSE_TIMEOUT_S)
         finally:
             unsubscribe()
             forget()
             self._channel.close()
-            for task in (sender, receiver):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(sender, receiver, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.shield(session.end("peer_closed"))
+            if self._audio is not None:
+                self._audio.close()
             self._decoder_thread.shutdown(wait=False)
             self._encoder_thread.shutdown(wait=False)
 
-    async def _end_session(self, *tasks: asyncio.Task[None]) -> None:
+    async def _end_session(self, tasks: set[asyncio.Task[None]]) -> None:
         for task in tasks:
             error = task.exception() if task.done() and not task.cancelled() else None
             if error is not None and not isinstance(error, WebSocketDisconnect):
                 _log.error("serving a WebSocket failed", exc_info=error)
                 await self._session.end("defect", _DEFECT)
         await self._session.end("peer_closed")
-        await asyncio.wait(tasks, timeout=_CLOSE_TIMEOUT_S, return_when=asyncio.ALL_COMPLETED)
 
     # -- from the session
 
@@ -182,6 +191,9 @@ class WebSocketConnection:
         now = time.monotonic()
         if message.kind is MediaKind.VIDEO:
             await self._receive_video(message)
+        elif message.kind is MediaKind.AUDIO:
+            if self._audio is not None:
+                await self._audio.receive(message)
         elif message.kind is MediaKind.ACKNOWLEDGEMENT:
             self._flow.on_acknowledged(message.timestamp, now)
         elif message.kind is MediaKind.KEYFRAME_REQUEST:
@@ -196,7 +208,7 @@ class WebSocketConnection:
             lambda: self._decoder.decode(message.payload, message.timestamp, is_keyframe=message.is_keyframe),
         )
         if frame is not None:
-            self._session.put_frame(frame)
+            self._session.put_frame(frame, message.timestamp / 1e6)
         else:
             now = time.monotonic()
             if now - self._keyframe_requested_at > _KEYFRAME_REQUEST_INTERVAL_S:
@@ -260,7 +272,8 @@ class WebSocketConnection:
         await self._send(message.pack())
 
     def _next_timestamp(self, frame: SentFrame) -> int:
-        self._sent_timestamp = max(round(1e6 * frame.time), self._sent_timestamp + 1)
+        due = round(1e6 * (frame.due_at - self._session.opened_monotonic))
+        self._sent_timestamp = max(due, self._sent_timestamp + 1)
         return self._sent_timestamp
 
     async def _close(self) -> None:

@@ -17,6 +17,8 @@ MIN_BITRATE, START_BITRATE, MAX_BITRATE = 100_000, 1_000_000, 3_000_000
 """Bits per second."""
 _MAX_QUEUE_S = 0.1
 """Seconds in queues up to which frames are sent."""
+_MAX_AUDIO_QUEUE_S = 0.3
+"""Seconds in queues up to which sound is sent: more, since a gap is heard, and sound takes little of the line."""
 _LONG_QUEUE_S = 0.05
 """Seconds in queues above which the bitrate does not grow."""
 _MIN_ROUND_TRIP_WINDOW_S = 20.0
@@ -31,7 +33,7 @@ _MAX_UNACKNOWLEDGED = 64
 
 @dataclass(frozen=True, slots=True)
 class _FrameInFlight:
-    """A frame of `bits`, and how many bits had arrived by which time when it was sent."""
+    """A frame and the sound before it, `bits` together, and how many had arrived by which time when it was sent."""
 
     sent_at: float
     bits: int
@@ -54,6 +56,11 @@ class FlowControl:
         self._longest_queued = 0.0
         self._adapted_at: float | None = None
         self._is_draining = False
+        self._audio_bits = 0
+        """Bits of sound that were sent since the last frame: the acknowledgement of the next one covers them."""
+        self._is_audio_late = False
+        self._audio_covered_by: int | None = None
+        """The frame whose acknowledgement says that all sound has arrived, where sound is late and it is sent."""
 
     @property
     def round_trip(self) -> float | None:
@@ -74,6 +81,23 @@ class FlowControl:
         self._adapt(now)
         return allowed
 
+    def may_send_audio(self, now: float) -> bool:
+        """Return whether a packet of sound may be sent now; if not, leave it out.
+
+        Sound goes before frames: it is left out only where a frame's acknowledgement is very late, and then until
+        no sound is in flight either, so that it does not keep the queue that delays it.
+        """
+        if self.round_trip is None:
+            return False
+        if not self._is_audio_late and self.get_unacknowledged_s(now) > self.round_trip + _MAX_AUDIO_QUEUE_S:
+            self._is_audio_late = self._is_draining = True
+            self._audio_covered_by = None if self._audio_bits else next(reversed(self._in_flight))
+        return not self._is_audio_late
+
+    def on_audio_sent(self, size: int) -> None:
+        """Note that a packet of sound of `size` bytes is written to the socket."""
+        self._audio_bits += 8 * size
+
     def _is_open(self, now: float) -> bool:
         if not self._in_flight:
             self._is_draining = False
@@ -81,7 +105,7 @@ class FlowControl:
         # The first frame is a keyframe, and how long the way is is not known yet.
         most = 0.0 if self.round_trip is None else self.round_trip + _MAX_QUEUE_S
         rate = self._rates[0][1] if self._rates else 0.0
-        is_full = self._bits_in_flight > most * max(rate, MIN_BITRATE)
+        is_full = self._bits_in_flight + self._audio_bits > most * max(rate, MIN_BITRATE)
         if is_full or len(self._in_flight) >= _MAX_UNACKNOWLEDGED or self.get_unacknowledged_s(now) > most:
             # Until all queues are empty: the next frame then measures the way without them. Otherwise queues that
             # never empty would be taken for a part of the way, and grow.
@@ -92,8 +116,11 @@ class FlowControl:
         """Note that a frame of `size` bytes is written to the socket."""
         if not self._in_flight:
             self._arrived_at = now
-        self._in_flight[timestamp] = _FrameInFlight(now, 8 * size, self._arrived_bits, self._arrived_at)
-        self._bits_in_flight += 8 * size
+        bits, self._audio_bits = 8 * size + self._audio_bits, 0
+        self._in_flight[timestamp] = _FrameInFlight(now, bits, self._arrived_bits, self._arrived_at)
+        self._bits_in_flight += bits
+        if self._is_audio_late and self._audio_covered_by is None:
+            self._audio_covered_by = timestamp
 
     def on_acknowledged(self, timestamp: int, now: float) -> bool:
         """Note that a frame, and those before it, arrived. Return False where that frame is not in flight."""
@@ -104,6 +131,8 @@ class FlowControl:
             _, arrived = self._in_flight.popitem(last=False)
             self._arrived_bits += arrived.bits
             self._bits_in_flight -= arrived.bits
+        if self._audio_covered_by is not None and timestamp >= self._audio_covered_by:
+            self._is_audio_late, self._audio_covered_by = False, None
         self._arrived_at = now
         self._observe_round_trip(now - frame.sent_at, now)
         if now > frame.arrived_at:

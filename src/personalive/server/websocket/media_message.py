@@ -1,4 +1,4 @@
-"""Binary messages of the WebSocket: a header of twelve bytes, and an encoded frame or nothing.
+"""Binary messages of the WebSocket: a header of twelve bytes, and an encoded frame, sound or nothing.
 
     kind, flags, two zero bytes, timestamp in microseconds (64 bits, big-endian), payload
 
@@ -26,7 +26,7 @@ class MediaKind(IntEnum):
     VIDEO = 1
     """An encoded frame of video. Its timestamp increases from frame to frame."""
     AUDIO = 2
-    """An Opus packet. Reserved: it is not sent, and ignored when it is received."""
+    """A packet of Opus. Its timestamp, that of its first sample, is on the clock of the video and increases too."""
     ACKNOWLEDGEMENT = 3
     """The video frame with that timestamp, and those before it, have been shown or used."""
     KEYFRAME_REQUEST = 4
@@ -35,7 +35,7 @@ class MediaKind(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class MediaMessage:
-    """A binary message. `timestamp` is in microseconds, on the clock of whoever sends the frame."""
+    """A binary message. `timestamp` is in microseconds, on the clock of whoever sends it."""
 
     kind: MediaKind
     timestamp: int = 0
@@ -64,6 +64,8 @@ def parse_media_message(data: bytes) -> MediaMessage:
     payload = data[HEADER_BYTES:]
     if kind is MediaKind.VIDEO and not payload:
         raise InputError("A video message has no frame.")
+    if kind is MediaKind.AUDIO and not payload:
+        raise InputError("A sound message has no packet.")
     if kind in {MediaKind.ACKNOWLEDGEMENT, MediaKind.KEYFRAME_REQUEST} and payload:
         raise InputError("An acknowledgement or a keyframe request has a header only.")
     return MediaMessage(kind, timestamp, payload, bool(flags & _KEYFRAME))

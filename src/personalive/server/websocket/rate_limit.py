@@ -7,7 +7,8 @@ class MessageRateLimit:
     """A token bucket: `PER_SECOND` messages a second, and as many more at once after a quiet time."""
 
     PER_SECOND = 250
-    """A camera of 60 frames a second, an acknowledgement of each frame that comes back, and room for a burst."""
+    """A camera of 60 frames a second, an acknowledgement of each frame that comes back, sound in packets of 10 or
+    20 ms, and room for a burst."""
 
     def __init__(self, now: float) -> None:
         """Begin with a full bucket. `now` is in seconds of a monotonic clock."""

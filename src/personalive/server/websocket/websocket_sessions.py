@@ -13,6 +13,7 @@ from fastapi import WebSocket
 from personalive.server.errors import BadRequestError
 from personalive.server.sessions.session import ServerSession
 from personalive.server.webrtc.signaling import Signaling
+from personalive.server.websocket.audio_codecs import check_audio_codecs
 from personalive.server.websocket.connection import WebSocketConnection
 from personalive.server.websocket.video_codecs import VideoCodec, check_codecs
 
@@ -39,6 +40,7 @@ class WebSocketSessions:
         self._signaling = signaling
         self._opened: dict[str, SessionOffer] = {}
         self.codecs = check_codecs()
+        self.audio_codecs = check_audio_codecs()
 
     async def open(
         self, parameters: Mapping[str, object], driving_codec: VideoCodec, animated_codec: VideoCodec
@@ -72,6 +74,7 @@ class WebSocketSessions:
             self._signaling.switch_reference,
             driving_codec=opened.driving_codec,
             animated_codec=opened.animated_codec,
+            carries_sound=bool(self.audio_codecs),
         ).run()
         return True
 

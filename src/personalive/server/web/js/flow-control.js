@@ -5,6 +5,7 @@
 
 const [MIN_BITRATE, START_BITRATE, MAX_BITRATE] = [100_000, 1_000_000, 2_500_000];
 const MOST_QUEUE_MS = 100;
+const MOST_SOUND_QUEUE_MS = 300;
 const LONG_QUEUE_MS = 50;
 const REMEMBERED_MS = 20_000;
 const RATE_REMEMBERED_MS = 10_000;
@@ -16,7 +17,7 @@ const MOST_IN_FLIGHT = 64;
 const SMOOTHING = 0.1;
 
 /**
- * A frame, and how many bits had arrived by which time when it was sent.
+ * A frame with the sound before it, and how many bits had arrived by which time when it was sent.
  * @typedef {{sentAt: number, bits: number, arrivedBits: number, arrivedAt: number}} InFlight
  */
 
@@ -40,6 +41,11 @@ export class FlowControl {
   /** @type {number | null} */ #adaptedAt = null;
   /** Nothing is sent until nothing is in flight: the next frame then measures the way without queues. */
   #draining = false;
+  /** Bits of sound that were sent since the last frame: the acknowledgement of the next one covers them. */
+  #soundBits = 0;
+  #soundLate = false;
+  /** The frame whose acknowledgement says that all sound has arrived. @type {number | null} */
+  #soundCoveredBy = null;
 
   /**
    * Whether a frame may be sent now. If not, it is to be left out before it is encoded; this counts it.
@@ -54,6 +60,29 @@ export class FlowControl {
   }
 
   /**
+   * Whether a packet of sound may be sent now; if not, it is to be left out. It goes before frames: it is left out only
+   * where an acknowledgement is very late, and then until no sound is in flight either.
+   * @param {number} now
+   */
+  maySendSound(now) {
+    if (this.#roundTrips.length === 0) return false;
+    const [oldest] = this.#inFlight.values();
+    if (!this.#soundLate && oldest && now - oldest.sentAt > this.#roundTrips[0].took + MOST_SOUND_QUEUE_MS) {
+      this.#soundLate = this.#draining = true;
+      this.#soundCoveredBy = this.#soundBits > 0 ? null : [...this.#inFlight.keys()].at(-1) ?? null;
+    }
+    return !this.#soundLate;
+  }
+
+  /**
+   * A packet of sound was given to the socket.
+   * @param {number} size in bytes
+   */
+  soundSent(size) {
+    this.#soundBits += 8 * size;
+  }
+
+  /**
    * A frame was given to the socket.
    * @param {number} timestamp
    * @param {number} size in bytes
@@ -61,7 +90,10 @@ export class FlowControl {
    */
   sent(timestamp, size, now) {
     if (this.#inFlight.size === 0) this.#arrivedAt = now;
-    const frame = { sentAt: now, bits: 8 * size, arrivedBits: this.#arrivedBits, arrivedAt: this.#arrivedAt };
+    const bits = 8 * size + this.#soundBits;
+    this.#soundBits = 0;
+    if (this.#soundLate) this.#soundCoveredBy ??= timestamp;
+    const frame = { sentAt: now, bits, arrivedBits: this.#arrivedBits, arrivedAt: this.#arrivedAt };
     this.#inFlight.set(timestamp, frame);
     this.#bitsInFlight += frame.bits;
   }
@@ -79,6 +111,9 @@ export class FlowControl {
       this.#inFlight.delete(other);
       this.#bitsInFlight -= bits;
       this.#arrivedBits += bits;
+    }
+    if (this.#soundCoveredBy !== null && timestamp >= this.#soundCoveredBy) {
+      [this.#soundLate, this.#soundCoveredBy] = [false, null];
     }
     this.#arrivedAt = now;
     this.#noteRoundTrip(now - frame.sentAt, now);
@@ -118,7 +153,7 @@ export class FlowControl {
     const [oldest] = this.#inFlight.values();
     const rate = Math.max(this.#rates[0]?.rate ?? 0, MIN_BITRATE / 1000);
     const most = this.#roundTrips.length === 0 ? 0 : this.#roundTrips[0].took + MOST_QUEUE_MS;
-    const full = this.#inFlight.size >= MOST_IN_FLIGHT || this.#bitsInFlight > most * rate;
+    const full = this.#inFlight.size >= MOST_IN_FLIGHT || this.#bitsInFlight + this.#soundBits > most * rate;
     if (full || now - oldest.sentAt > most) this.#draining = true;
     return !this.#draining;
   }

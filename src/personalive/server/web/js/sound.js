@@ -80,7 +80,13 @@ export class Sound {
     if (before !== this.#microphone) before?.stop();
     if (track && this.#microphone) track.onended = () => void this.#switch(false);
     this.#show();
-    await this.session.useSound(track);
+    await this.session.useSound(track).catch((error) => this.#fail(error));
+  }
+
+  /** @param {Error} error */
+  #fail(error) {
+    void this.#switch(false, false);
+    this.announce(say.microphoneFailed(error.message));
   }
 
   async #open() {

@@ -176,7 +176,7 @@ export const say = {
 
   soundOn: "The sound goes out with the result, as late as its picture.",
   soundOff: "The result has no sound.",
-  noSoundByWebSocket: "Sound goes by WebRTC only, and this session uses a WebSocket.",
+  noSoundByWebSocket: "Sound over a WebSocket needs Opus in the server and in this browser (AudioEncoder): use WebRTC, or a current browser.",
   noSoundInVideo: "This video has no sound.",
   microphoneBlocked:
     "The microphone is blocked. Allow it for this page in the browser's address bar, then press Sound again.",

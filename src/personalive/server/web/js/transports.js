@@ -99,7 +99,7 @@ export class Transports {
     const call = new WebSocketCall(this.api, opening.heard);
     opening.onCall(call);
     try {
-      await call.offer(opening.driver, opening.parameters);
+      await call.offer(opening.driver, opening.sound, opening.parameters);
     } catch (error) {
       if (error instanceof ApiError && error.message === say.webSocketBlocked) this.#blocked = false;
       throw error;

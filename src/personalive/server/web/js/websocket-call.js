@@ -1,6 +1,9 @@
 /** @file One WebSocket to the server, with the interface of `Call`, for where WebRTC does not get through. */
 
 import { ApiError } from "./api.js";
+import { hasOpus } from "./audio-codec.js";
+import { AudioSink } from "./audio-sink.js";
+import { AudioSource } from "./audio-source.js";
 import { FlowControl } from "./flow-control.js";
 import { KINDS, packMessage, parseMessage } from "./media-message.js";
 import { SilenceTimer } from "./silence-timer.js";
@@ -17,21 +20,22 @@ const MOST_BUFFERED_BYTES = 64 * 1024;
 const [SENT_LOOK_MS, SENT_LOOKS] = [50, 20];
 
 /**
- * The codecs for a WebSocket to this server. Throws `ApiError` with the reason why there can be none.
+ * The codecs for a WebSocket to this server, and whether it carries sound. Throws `ApiError` with the reason why there
+ * can be none.
  * @param {import("./api.js").Api} api
  */
 export async function websocketCodecs(api) {
-  const { codecs } = await api.get(PATH).catch((error) => {
+  const { codecs, audioCodecs } = await api.get(PATH).catch((error) => {
     throw error.status === 404 ? new ApiError(say.noWebSocketHere, 404) : error;
   });
   const chosen = await chooseCodecs(codecs);
   if (chosen === null) throw new ApiError(say.noWebCodecs, 400);
-  return chosen;
+  return { ...chosen, sound: audioCodecs.includes("opus") && (await hasOpus()) };
 }
 
 /** A connection. `offer` opens it, and `close` ends it in any state. */
 export class WebSocketCall {
-  /** Whether sound goes with the picture. */ carriesSound = false;
+  /** Whether sound goes with the picture; true until that is known. */ carriesSound = true;
   /** @type {string | null} */ id = null;
   /** @type {WebSocket | null} */ #socket = null;
   /** @type {string[]} */ #unsent = [];
@@ -49,6 +53,9 @@ export class WebSocketCall {
   /** @type {FrameSink | null} */ #sink = null;
   /** @type {DrivingEncoder | null} */ #encoder = null;
   /** @type {AnimatedDecoder | null} */ #decoder = null;
+  /** The sound that is sent. @type {MediaStreamTrack | null} */ #sound = null;
+  #audioSource = new AudioSource((chunk, timestamp) => this.#sendSound(chunk, timestamp));
+  /** @type {AudioSink | null} */ #audioSink = null;
 
   /**
    * @param {import("./api.js").Api} api
@@ -77,8 +84,15 @@ export class WebSocketCall {
     this.#source.use(driver);
   }
 
-  /** Without effect: no sound is carried. */
-  async useSound() {}
+  /**
+   * Send this sound from now on, or none, and ask the server to send it back with the result.
+   * @param {MediaStreamTrack | null} track
+   */
+  async useSound(track) {
+    this.#sound = track;
+    this.send({ audio: track !== null });
+    await this.#applySound();
+  }
 
   /** Seconds that a frame spends on the network and in this browser. */
   async delay() {
@@ -96,6 +110,8 @@ export class WebSocketCall {
     this.#over = true;
     this.#silence.stop();
     this.#source.stop();
+    this.#audioSource.stop();
+    this.#audioSink?.stop();
     this.#encoder?.close();
     this.#decoder?.close();
     this.#sink?.stop();
@@ -109,11 +125,15 @@ export class WebSocketCall {
   /**
    * Offer to the server; resolves when the socket is open. Throws `ApiError`.
    * @param {MediaStream} driver
-   * @param {Record<string, unknown>} initialParameters `reference_id` and run parameters
+   * @param {MediaStreamTrack | null} sound
+   * @param {Record<string, unknown>} parameters `reference_id` and run parameters
    */
-  async offer(driver, initialParameters) {
-    const { driving, animated } = await websocketCodecs(this.api);
+  async offer(driver, sound, parameters) {
+    const { driving, animated, sound: carriesSound } = await websocketCodecs(this.api);
     if (this.#over) return;
+    this.carriesSound = carriesSound;
+    this.#sound = carriesSound ? sound : null;
+    const initialParameters = { ...parameters, audio: this.#sound !== null };
     this.#encoder = new DrivingEncoder(driving, (chunk) => this.#sendChunk(chunk));
     this.#decoder = new AnimatedDecoder(animated, (frame) => this.#show(frame), () => this.#requestKeyframe());
     // Not abortable: the server would open the session nevertheless, and its slot would stay taken.
@@ -126,6 +146,24 @@ export class WebSocketCall {
     this.#sink = new FrameSink();
     this.heard.stream(this.#sink.stream);
     this.#source.use(driver);
+    await this.#applySound();
+  }
+
+  /** Take and play sound, if there is to be any and the socket is open. */
+  async #applySound() {
+    if (this.#over || this.#sink === null) return;
+    if (this.#sound === null) {
+      this.#audioSource.stop();
+      if (this.#audioSink !== null) this.#sink.stream.removeTrack(this.#audioSink.track);
+      this.#audioSink?.stop();
+      this.#audioSink = null;
+      return;
+    }
+    if (this.#audioSink === null) {
+      this.#audioSink = new AudioSink();
+      this.#sink.stream.addTrack(this.#audioSink.track);
+    }
+    await this.#audioSource.use(this.#sound);
   }
 
   /**
@@ -161,7 +199,8 @@ export class WebSocketCall {
     if (message.kind === KINDS.video) {
       this.#received = message.timestamp;
       this.#decoder?.decode(message);
-    } else if (message.kind === KINDS.acknowledgement) this.#flow.acknowledged(message.timestamp, performance.now());
+    } else if (message.kind === KINDS.audio) this.#audioSink?.decode(message);
+    else if (message.kind === KINDS.acknowledgement) this.#flow.acknowledged(message.timestamp, performance.now());
     else if (message.kind === KINDS.keyframeRequest) this.#encoder?.requestKeyframe();
   }
 
@@ -177,10 +216,21 @@ export class WebSocketCall {
   #sendChunk(chunk) {
     if (this.#over || this.#socket?.readyState !== WebSocket.OPEN) return;
     const { byteLength, timestamp } = chunk;
-    const frame = { byteLength, isKeyframe: chunk.type === "key", copyTo: (/** @type {Uint8Array} */ to) => chunk.copyTo(to) };
-    this.#socket.send(packMessage(KINDS.video, timestamp, frame));
+    this.#socket.send(packMessage(KINDS.video, timestamp, payload(chunk, chunk.type === "key")));
     this.#flow.sent(timestamp, byteLength, performance.now());
     this.#framesSent++;
+  }
+
+  /**
+   * @param {EncodedAudioChunk} chunk
+   * @param {number} timestamp
+   */
+  #sendSound(chunk, timestamp) {
+    const socket = this.#socket;
+    if (this.#over || socket?.readyState !== WebSocket.OPEN || socket.bufferedAmount > MOST_BUFFERED_BYTES) return;
+    if (!this.#flow.maySendSound(performance.now())) return;
+    socket.send(packMessage(KINDS.audio, timestamp, payload(chunk)));
+    this.#flow.soundSent(chunk.byteLength);
   }
 
   /** @param {VideoFrame} frame */
@@ -188,6 +238,7 @@ export class WebSocketCall {
     const { timestamp } = frame;
     if (this.#over || this.#sink === null) return frame.close();
     this.#sink.show(frame);
+    this.#audioSink?.noteShown(timestamp);
     this.#sendHeader(KINDS.acknowledgement, timestamp);
   }
 
@@ -212,4 +263,12 @@ export class WebSocketCall {
     if (this.#over) return;
     this.heard.lost(this.close());
   }
+}
+
+/**
+ * @param {EncodedVideoChunk | EncodedAudioChunk} chunk
+ * @param {boolean} [isKeyframe]
+ */
+function payload(chunk, isKeyframe = false) {
+  return { byteLength: chunk.byteLength, isKeyframe, copyTo: (/** @type {Uint8Array} */ to) => chunk.copyTo(to) };
 }
