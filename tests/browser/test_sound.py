@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from personalive.media import open_driving
-from tests.browser.chrome import CLIP, Visit
+from tests.browser.chrome import CLIP, Transport, Visit
 from tests.browser.helpers import wait_for
 from tests.server.running import RunningServer
 
@@ -36,11 +36,6 @@ _LOUDEST = """async (milliseconds) => {
 }"""
 
 
-@pytest.fixture(params=["webrtc", "websocket"])
-def transport(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 def loudest(visit: Visit, seconds: float) -> float:
     """The loudest sample of what comes back, from 0 to 1; it ends as soon as there is any sound."""
     return float(visit.page.evaluate(_LOUDEST, 1000 * seconds))
@@ -51,14 +46,13 @@ def is_muted(visit: Visit) -> bool:
 
 
 def test_the_microphone_goes_out_only_while_it_is_switched_on(
-    visit: Visit, server: RunningServer, transport: str
+    visit: Visit, server: RunningServer, transport: Transport
 ) -> None:
     visit.page.add_init_script(
         "const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices); window.asked = [];"
         "navigator.mediaDevices.getUserMedia = (what) => (window.asked.push(Object.keys(what)), ask(what));"
     )
     visit.page.reload()
-    visit.page.select_option("#transport", transport)
     visit.start("Camera")
     visit.wait_until_live()
     sound = visit.page.get_by_role("button", name="Sound", exact=True)
@@ -103,11 +97,10 @@ def write_clip(path: Path) -> None:
 
 
 def test_a_video_file_brings_its_own_sound(
-    visit: Visit, server: RunningServer, tmp_path: Path, transport: str
+    visit: Visit, server: RunningServer, tmp_path: Path, transport: Transport
 ) -> None:
     write_clip(tmp_path / "clip.mp4")
     page = visit.page
-    page.select_option("#transport", transport)
     page.get_by_role("button", name="Sample", exact=True).click()
     page.set_input_files("#video-file", tmp_path / "clip.mp4")
     expect(page.get_by_role("button", name="Video file")).to_have_attribute("aria-pressed", "true")
