@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli.error_handling import EXIT_TERMINATED
-from personalive.cli.faces import DriverFaceOption, FaceBoxOption, FaceOption
+from personalive.cli.faces import DriverFaceOption, FaceBoxOption, FaceOption, ShowFacesOption
 from personalive.cli.pipeline_options import (
     CropOption,
     ExpressionOption,
@@ -27,6 +27,7 @@ from personalive.cli.pipeline_options import (
 from personalive.cli.presets import PresetOption
 from personalive.cli.rotation import DrivingRotation, ReferenceRotation, RotateOption
 from personalive.cli.serve import require_server_packages
+from personalive.errors import InputError
 
 if TYPE_CHECKING:
     from personalive.live.live_job import LiveJob
@@ -114,6 +115,7 @@ def live(
     face: FaceOption = "auto",
     face_box: FaceBoxOption = None,
     driver_face: DriverFaceOption = None,
+    show_faces: ShowFacesOption = None,
     preset: PresetOption = None,
     motion: MotionOption = None,
     expression: ExpressionOption = None,
@@ -130,6 +132,13 @@ def live(
     """
     if list_devices:
         _list_devices()
+        return
+    if show_faces is not None:
+        from personalive.cli.faces import show_faces as write_outlined_faces
+
+        if portraits is None or len(portraits) != 1:
+            raise InputError("--show-faces is of one picture: name one portrait.")
+        write_outlined_faces(portraits[0], show_faces, rotate_reference.rotation, overwrite=overwrite)
         return
     require_server_packages("live", "`personalive live`")
     from personalive.live.live_job import LiveJob, parse_canvas
@@ -180,13 +189,19 @@ def _list_devices() -> None:
 
 async def _run(job: LiveJob) -> bool:
     """Run until a key or a signal ends it, and return whether it was a signal other than Ctrl-C."""
-    from personalive.cli.live_terminal import StatusLine, read_keys, stop_at_signal
+    from personalive.cli.live_terminal import StatusLine, read_keys
     from personalive.live.live_run import LiveRun
+    from personalive.signals import stop_at_signal
 
     # A server's log lines would break the status line; what they say of errors is shown as sentences.
     logging.getLogger("personalive").addHandler(logging.NullHandler())
     with StatusLine() as display:
         run = LiveRun(job, display)
-        with stop_at_signal(run.stop) as received, read_keys(run.press_key):
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            loop.call_soon_threadsafe(run.stop)
+
+        with stop_at_signal(stop) as received, read_keys(run.press_key):
             await run.run()
     return received.terminated

@@ -11,7 +11,6 @@ from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import av
-import numpy as np
 
 from personalive.errors import PersonaLiveError
 from personalive.face.crop import ImageSize
@@ -32,8 +31,8 @@ from personalive.pipelines import registry
 from personalive.pipelines.base import FrameState
 from personalive.pipelines.parameters import build_parameters, split_parameters
 from personalive.server.recordings.recording_manager import make_provenance
-from personalive.server.sessions.playout_buffer import SentFrame
-from personalive.server.telemetry.session_stats import DelayStats, RateCounter
+from personalive.server.sessions.playout_buffer import NO_PLANES, SentFrame
+from personalive.server.telemetry.session_stats import RateCounter, RecentDelays
 
 KEYS = "p pause, r reset, n next portrait, m mirror, q quit"
 _FIGURES_INTERVAL_S = 0.5
@@ -56,7 +55,7 @@ class LiveRun:
         self._compositor: Compositor | None = None
         self._keeper: SessionKeeper | None = None
         self._fps = RateCounter()
-        self._delays = DelayStats()
+        self._delays = RecentDelays()
         self._has_face: bool | None = None
         self._source_notice: str | None = None
         self._actions = asyncio.Lock()
@@ -213,7 +212,7 @@ class LiveRun:
     def _count(self, captured_at: float | None, now: float) -> None:
         self._fps.count(now)
         if captured_at is not None:
-            self._delays.add({"send": now - captured_at}, now)  # its parts are not told apart here
+            self._delays.add(now - captured_at, now)
 
     def _remove_target(self, target: Target, problem: str | None) -> None:
         compositor = self._compositor
@@ -294,7 +293,7 @@ class LiveRun:
 def _make_still(portrait: LivePortrait) -> SentFrame:
     """Return the portrait as a frame, for targets to show before the first one is animated."""
     image = portrait.crop.image
-    return SentFrame(image, np.empty((0, 0), np.uint8), 0.0, FrameState.WAITING, time.monotonic())
+    return SentFrame(image, NO_PLANES, 0.0, FrameState.WAITING, time.monotonic())
 
 
 def _describe_origin(provenance: Provenance, portraits: Sequence[LivePortrait]) -> Provenance:

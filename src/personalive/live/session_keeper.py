@@ -74,6 +74,7 @@ class SessionKeeper:
             ended.set()
 
         session = await self._host.open_session(self._portraits[self.shown], values)
+        session.makes_planes = False  # those of the canvas are sent
         session.on_end.append(on_end)
         session.add_message_listener(self._on_message)
         session.add_frame_listener(self._on_frame)
