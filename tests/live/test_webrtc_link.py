@@ -29,7 +29,7 @@ def test_frames_go_out_by_whip_and_come_in_by_whep(tmp_path: Path, monkeypatch: 
         came: list[av.VideoFrame] = []
         pushing = WhipTarget(events, f"{url}/whip")
         await pushing.open()
-        pulling = WhepSource(f"{url}/whep", came.append, notices.append)
+        pulling = WhepSource(f"{url}/whep", lambda frame, at: came.append(frame), notices.append)
         await pulling.start()
         async with asyncio.timeout(60):
             for number in range(10_000):

@@ -29,6 +29,7 @@ def format_figures(figures: LiveFigures) -> str:
         "delay –" if figures.delay is None else f"delay {1000 * figures.delay:.0f} ms",
         "paused" if figures.paused else face,
         *(["mirrored"] if figures.mirrored else []),
+        *(["muted" if figures.muted else "sound"] if figures.has_sound else []),
         figures.portrait,
     ]
     line = " · ".join(parts)

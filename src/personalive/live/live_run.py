@@ -12,20 +12,21 @@ from dataclasses import replace
 
 import av
 
-from personalive.errors import PersonaLiveError
+from personalive.errors import InputError, PersonaLiveError
 from personalive.face.crop import ImageSize
 from personalive.live.canvas import Canvas, parse_background
-from personalive.live.capture import CaptureThread, NewestFrame, reader_factory
 from personalive.live.compositor import Compositor
 from personalive.live.live_display import LiveDisplay, LiveFigures
 from personalive.live.live_job import LiveJob
+from personalive.live.live_sound import LiveSound
 from personalive.live.pipeline_host import PipelineHost
 from personalive.live.portraits import LivePortrait, read_portraits
 from personalive.live.session_keeper import SessionKeeper
-from personalive.live.source_spec import SourceKind, SourceSpec, parse_source
-from personalive.live.targets.opening import check_targets, make_target
-from personalive.live.targets.target import Target, TargetError
-from personalive.live.whep_source import WhepSource
+from personalive.live.source_spec import parse_source
+from personalive.live.sources import start_sources
+from personalive.live.targets.opening import check_targets, make_target, takes_sound
+from personalive.live.targets.speaker import Speaker
+from personalive.live.targets.target import AudioTarget, Target, TargetError
 from personalive.media import Provenance
 from personalive.pipelines import registry
 from personalive.pipelines.base import FrameState
@@ -34,7 +35,7 @@ from personalive.server.recordings.recording_manager import make_provenance
 from personalive.server.sessions.playout_buffer import NO_PLANES, SentFrame
 from personalive.server.telemetry.session_stats import RateCounter, RecentDelays
 
-KEYS = "p pause, r reset, n next portrait, m mirror, q quit"
+KEYS = "p pause, r reset, n next portrait, m mirror, s sound off and on, q quit"
 _FIGURES_INTERVAL_S = 0.5
 _SWITCH_INTERVAL_S = 0.0005
 """As in the server: no thread should wait 5 ms for the interpreter lock."""
@@ -57,7 +58,8 @@ class LiveRun:
         self._fps = RateCounter()
         self._delays = RecentDelays()
         self._has_face: bool | None = None
-        self._source_notice: str | None = None
+        self._notices: dict[str, str | None] = {"source": None, "microphone": None}
+        self._sound = LiveSound(self._update_lead) if job.has_sound else None
         self._actions = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -84,6 +86,11 @@ class LiveRun:
         job.check()
         spec = parse_source(job.source)
         check_targets(job.targets)
+        if job.has_sound and job.speaker is None and not any(map(takes_sound, job.targets)):
+            raise InputError(
+                "The sound would go nowhere: cameras and windows have none. Play it where the call hears it, with "
+                "--speaker NAME, or leave it out."
+            )
         background = await asyncio.to_thread(parse_background, job.background)
         choice = registry.choose_pipeline(job.pipeline, job.parameters)
         run_values, load_values = split_parameters(choice.pipeline, job.parameters)
@@ -103,13 +110,15 @@ class LiveRun:
         provenance = _describe_origin(make_provenance(choice.pipeline.info, portraits[0].sha256), portraits)
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         async with AsyncExitStack() as stack:
-            await self._start_source(stack, spec)
+            await start_sources(stack, job, spec, self)
             self._compositor = await self._open_targets(stack, canvas_size, provenance)
             host = PipelineHost({**load_values, "width": size[0], "height": size[1]})
             stack.push_async_callback(host.stop)
             await host.load(choice.pipeline.info.id, self._on_loading)
             self._show_all(host.notes)
-            self._keeper = SessionKeeper(host, portraits, self._display, self._on_frame, self._on_loading)
+            self._keeper = SessionKeeper(
+                host, portraits, self._display, self._on_frame, self._on_loading, self._sound
+            )
             figures = self._loop.create_task(self._show_figures())
             stack.callback(figures.cancel)
             await self._keeper.keep(run_values)
@@ -121,18 +130,6 @@ class LiveRun:
     def _on_loading(self) -> None:
         self._display.show_notice("loading the pipeline …")
 
-    async def _start_source(self, stack: AsyncExitStack, spec: SourceSpec) -> None:
-        source: CaptureThread | WhepSource
-        if spec.kind is SourceKind.WHEP:
-            source = WhepSource(spec.value, self._put_frame, self._on_source_notice)
-        else:
-            opened = reader_factory(spec, self._job.rotate)
-            source = CaptureThread(
-                spec.name, opened, NewestFrame(self._put_frame).put, self._on_source_notice
-            )
-        stack.push_async_callback(source.stop)
-        await source.start()
-
     async def _open_targets(
         self, stack: AsyncExitStack, size: ImageSize, provenance: Provenance
     ) -> Compositor:
@@ -140,11 +137,18 @@ class LiveRun:
         opened = []
         for text in job.targets:
             target = make_target(
-                text, self, size=size, fps=job.fps, provenance=provenance, overwrite=job.overwrite
+                text,
+                self,
+                size=size,
+                fps=job.fps,
+                provenance=provenance,
+                overwrite=job.overwrite,
+                with_audio=job.has_sound,
             )
             stack.push_async_callback(self._close_target, target)
             await target.open()
             opened.append(target)
+        await self._open_sound(stack, opened)
         compositor = Compositor(
             self._canvases[0], mirror=job.mirror, watermark=job.watermark, on_error=self._fail_from_thread
         )
@@ -157,6 +161,18 @@ class LiveRun:
         stack.callback(compositor.stop)
         return compositor
 
+    async def _open_sound(self, stack: AsyncExitStack, targets: Sequence[Target]) -> None:
+        """Open the speaker, and let sound go to all that takes it."""
+        if self._sound is None:
+            return
+        listeners = [target.put_audio for target in targets if isinstance(target, AudioTarget)]
+        if self._job.speaker is not None:
+            speaker = Speaker(self, self._job.speaker, lambda lead: self._call(self._set_lead, lead))
+            stack.push_async_callback(speaker.close)
+            await speaker.open()
+            listeners.append(speaker.put_audio)
+        self._sound.listeners = tuple(listeners)
+
     async def _close_target(self, target: Target) -> None:
         written = await target.close()
         if written is not None:
@@ -164,9 +180,28 @@ class LiveRun:
 
     # -- what comes in: the event loop's thread, unless it says otherwise
 
-    def _put_frame(self, frame: av.VideoFrame, arrived_at: float | None = None) -> None:
+    def put_frame(
+        self, frame: av.VideoFrame, source_time: float | None, *, arrived_at: float | None = None
+    ) -> None:
+        """Take a driving frame."""
         if self._keeper is not None:
-            self._keeper.put_frame(frame, arrived_at)
+            self._keeper.put_frame(frame, source_time, arrived_at=arrived_at)
+
+    def on_sound(self, frame: av.AudioFrame, source_time: float | None) -> None:
+        """Take the driver's sound. Called on any thread."""
+        self._call(self._put_sound, frame, source_time)
+
+    def _put_sound(self, frame: av.AudioFrame, source_time: float | None) -> None:
+        if self._keeper is not None:
+            self._keeper.put_sound(frame, source_time)
+
+    def _set_lead(self, lead: float) -> None:
+        if self._sound is not None:
+            self._sound.set_lead(lead)
+
+    def _update_lead(self) -> None:
+        if self._keeper is not None:
+            self._keeper.update_lead()
 
     def _on_frame(self, frame: SentFrame) -> None:
         if frame.state is not FrameState.TRANSITION:
@@ -174,16 +209,20 @@ class LiveRun:
         if self._compositor is not None:
             self._compositor.put(frame)
 
-    def _on_source_notice(self, notice: str | None) -> None:
+    def on_source_notice(self, notice: str | None) -> None:
         """Keep what is wrong with the source for the status line. Called on any thread."""
-        self._call(self._set_source_notice, notice)
+        self._call(self._set_notice, "source", notice)
 
-    def _set_source_notice(self, notice: str | None) -> None:
-        if notice is None and self._source_notice is not None:
-            self._display.show_notice("The source is back.")
-        elif notice is not None and notice != self._source_notice:
+    def on_microphone_notice(self, notice: str | None) -> None:
+        """Keep what is wrong with the microphone for the status line. Called on any thread."""
+        self._call(self._set_notice, "microphone", notice)
+
+    def _set_notice(self, name: str, notice: str | None) -> None:
+        before, self._notices[name] = self._notices[name], notice
+        if notice is None and before is not None:
+            self._display.show_notice(f"The {name} is back.")
+        elif notice is not None and notice != before:
             self._display.show_notice(notice)
-        self._source_notice = notice
 
     # -- what targets report, on any thread: see `TargetEvents`
 
@@ -243,6 +282,8 @@ class LiveRun:
             self.stop()
         elif key == "m" and self._compositor is not None:
             self._compositor.mirror = not self._compositor.mirror
+        elif key == "s" and self._sound is not None:
+            self._sound.muted = not self._sound.muted
         elif keeper is not None:
             actions = {"p": keeper.toggle_pause, "r": keeper.reset, "n": self._show_next}
             if key in actions:
@@ -281,7 +322,9 @@ class LiveRun:
             paused=keeper is not None and keeper.paused,
             mirrored=self._compositor is not None and self._compositor.mirror,
             portrait=self._portraits[0 if keeper is None else keeper.shown].path.name,
-            source_notice=self._source_notice,
+            source_notice=self._notices["source"] or self._notices["microphone"],
+            has_sound=self._sound is not None,
+            muted=self._sound is not None and self._sound.muted,
         )
 
     async def _show_figures(self) -> None:
