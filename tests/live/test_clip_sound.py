@@ -7,7 +7,8 @@ import pytest
 
 from personalive.errors import InputError
 from personalive.live.clip_sound import ClipSound
-from tests.live.streams import mpegts, write_flashes
+from tests.live.streams import write_flashes
+from tests.server.client import CLIP
 
 
 def test_sound_comes_piece_by_piece_and_once_more_after_the_end(tmp_path: Path) -> None:
@@ -32,9 +33,7 @@ def test_sound_comes_piece_by_piece_and_once_more_after_the_end(tmp_path: Path) 
     assert [frame.time for frame, _ in got] == pytest.approx(times, abs=1e-5)
 
 
-def test_what_has_no_sound_is_refused(portrait_file: Path, tmp_path: Path) -> None:
-    silent = tmp_path / "silent.ts"
-    silent.write_bytes(mpegts(10))
-    for path in (silent, portrait_file):
+def test_what_has_no_sound_is_refused(portrait_file: Path) -> None:
+    for path in (CLIP, portrait_file):
         with pytest.raises(InputError, match="has no sound: leave --sound out"):
             ClipSound(path, lambda frame, at: None)

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 
 import av
 
@@ -20,7 +19,7 @@ from personalive.live.live_display import LiveDisplay, LiveFigures
 from personalive.live.live_job import LiveJob
 from personalive.live.live_sound import LiveSound
 from personalive.live.pipeline_host import PipelineHost
-from personalive.live.portraits import LivePortrait, read_portraits
+from personalive.live.portraits import LivePortrait, describe_origin, make_still, read_portraits
 from personalive.live.session_keeper import SessionKeeper
 from personalive.live.source_spec import parse_source
 from personalive.live.sources import start_sources
@@ -32,11 +31,14 @@ from personalive.pipelines import registry
 from personalive.pipelines.base import FrameState
 from personalive.pipelines.parameters import build_parameters, split_parameters
 from personalive.server.recordings.recording_manager import make_provenance
-from personalive.server.sessions.playout_buffer import NO_PLANES, SentFrame
+from personalive.server.sessions.playout_buffer import SentFrame
 from personalive.server.telemetry.session_stats import RateCounter, RecentDelays
 
 KEYS = "p pause, r reset, n next portrait, m mirror, s sound off and on, q quit"
 _FIGURES_INTERVAL_S = 0.5
+_MAX_PICTURE_DELAY_S = 0.4
+_DELAY_STEP_S = 0.008
+"""Seconds by which the picture's delay may be wrong, so that motion does not jerk at every change."""
 _SWITCH_INTERVAL_S = 0.0005
 """As in the server: no thread should wait 5 ms for the interpreter lock."""
 
@@ -107,7 +109,7 @@ class LiveRun:
             Canvas(canvas_size, size, background, portrait=each.image.image, box=each.crop.box)
             for each in portraits
         ]
-        provenance = _describe_origin(make_provenance(choice.pipeline.info, portraits[0].sha256), portraits)
+        provenance = describe_origin(make_provenance(choice.pipeline.info, portraits[0].sha256), portraits)
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         async with AsyncExitStack() as stack:
             await start_sources(stack, job, spec, self)
@@ -153,7 +155,7 @@ class LiveRun:
             self._canvases[0], mirror=job.mirror, watermark=job.watermark, on_error=self._fail_from_thread
         )
         compositor.targets = tuple(opened)
-        still = compositor.compose(_make_still(self._portraits[0]))
+        still = compositor.compose(make_still(self._portraits[0]))
         for target in opened:
             if target.wants_still:
                 target.put(still)
@@ -327,21 +329,16 @@ class LiveRun:
             muted=self._sound is not None and self._sound.muted,
         )
 
+    def _follow_sound(self) -> None:
+        """Hold the picture back where its sound cannot be as early as it is."""
+        if self._sound is None or self._keeper is None or self._compositor is None:
+            return
+        delay = min(max(self._keeper.sound_offset, 0.0), _MAX_PICTURE_DELAY_S)
+        if abs(delay - self._compositor.delay) > _DELAY_STEP_S:
+            self._compositor.delay = delay
+
     async def _show_figures(self) -> None:
         while True:
             self._display.show_figures(self.figures())
+            self._follow_sound()
             await asyncio.sleep(_FIGURES_INTERVAL_S)
-
-
-def _make_still(portrait: LivePortrait) -> SentFrame:
-    """Return the portrait as a frame, for targets to show before the first one is animated."""
-    image = portrait.crop.image
-    return SentFrame(image, NO_PLANES, 0.0, FrameState.WAITING, time.monotonic())
-
-
-def _describe_origin(provenance: Provenance, portraits: Sequence[LivePortrait]) -> Provenance:
-    """Record the other portraits that may be shown, too."""
-    if len(portraits) == 1:
-        return provenance
-    others = " ".join(portrait.sha256 for portrait in portraits[1:])
-    return replace(provenance, extra={"other_references_sha256": others})

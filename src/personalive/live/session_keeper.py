@@ -108,6 +108,11 @@ class SessionKeeper:
         if self._session is not None:
             self._session.audio.put(frame, source_time)
 
+    @property
+    def sound_offset(self) -> float:
+        """By how many seconds sound is later than the picture, since it arrives or is needed so much later."""
+        return 0.0 if self._session is None else self._session.audio.offset
+
     def update_lead(self) -> None:
         """Let the session send sound as early as what plays it needs it."""
         if self._session is not None and self._sound is not None:

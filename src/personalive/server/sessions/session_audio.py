@@ -105,6 +105,11 @@ class SessionAudio:
 
         return unsubscribe
 
+    @property
+    def offset(self) -> float:
+        """By how many seconds the sound that was sent last was later than the picture; 0 without sound."""
+        return 0.0 if self._sent_delay is None else self._sent_delay[1]
+
     def stats(self) -> dict[str, float | int] | None:
         """Return the sound's delay, and how much later than the picture it is; None without sound."""
         if self._sent_delay is None:
