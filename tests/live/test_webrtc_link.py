@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from personalive.live.targets.whip import WhipTarget
-from personalive.live.webrtc_link import TOKEN_VARIABLE, LinkError, delete_resource, post_offer
+from personalive.live.webrtc_link import TOKEN_VARIABLE, LinkAnswer, LinkError, delete_resource, post_offer
 from personalive.live.whep_source import WhepSource
 from personalive.server.sessions.audio_delay import BLOCK_SAMPLES
 from personalive.server.sessions.session_audio import SentAudio
@@ -84,11 +84,21 @@ def test_sound_goes_out_by_whip_and_comes_in_by_whep(tmp_path: Path) -> None:
         asyncio.run(act("http://{}:{}".format(*running.address)))
 
 
-def test_a_whep_server_without_sound_is_refused_where_sound_is_wanted(tmp_path: Path) -> None:
+def test_a_whep_server_without_sound_is_refused_where_sound_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours takes the section for sound in any case, as sound may be switched on later; others answer inactive."""
+
+    def post(url: str, sdp: str, token: str | None = None) -> LinkAnswer:
+        answer = post_offer(url, sdp, token)
+        before, section, sound = answer.sdp.partition("m=audio")
+        return replace(answer, sdp=before + section + sound.replace("a=sendonly", "a=inactive"))
+
     async def act(url: str) -> None:
         pushing = WhipTarget(Events(), f"{url}/whip")
         await pushing.open()
         pushing.put(grey_frame(99, size=(320, 240)))
+        monkeypatch.setattr("personalive.live.webrtc_link.post_offer", post)
         pulling = WhepSource(
             f"{url}/whep", lambda frame, at: None, lambda notice: None, lambda frame, at: None
         )
