@@ -32,6 +32,8 @@ FIGURES = LiveFigures(
         mirrored=st.booleans(),
         portrait=st.just("me.jpg"),
         source_notice=st.none() | st.just("The camera was lost. Trying again."),
+        has_sound=st.booleans(),
+        muted=st.booleans(),
     )
 )
 def test_the_line_has_everything(figures: LiveFigures) -> None:
@@ -41,6 +43,8 @@ def test_the_line_has_everything(figures: LiveFigures) -> None:
     assert ("mirrored" in line) == figures.mirrored
     assert ("no face" in line) == (figures.has_face is False and not figures.paused)
     assert ("was lost" in line) == (figures.source_notice is not None)
+    assert ("sound" in line) == (figures.has_sound and not figures.muted)
+    assert ("muted" in line) == (figures.has_sound and figures.muted)
     assert "\n" not in line
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,14 @@ class AudioDevice:
     id: str
     name: str
     handle: Any
+
+
+def connect_to_sound() -> None:
+    """Connect to the system's sound; call it on the main thread first, whose connection outlives all others.
+
+    On Windows, a thread's connection to it ends with the thread. Raises `AudioDeviceError`.
+    """
+    _load_soundcard()
 
 
 def list_microphones() -> list[AudioDevice]:
@@ -75,6 +84,9 @@ def _load_soundcard() -> Any:
         raise AudioDeviceError(_explain_missing_sound(error)) from error
     with contextlib.suppress(Exception):  # only PulseAudio shows it
         soundcard.set_name("PersonaLive")
+    if (told := getattr(soundcard, "SoundcardRuntimeWarning", None)) is not None:
+        # A gap in what a microphone gave; it would be printed into the status line each time.
+        warnings.filterwarnings("ignore", category=told)
     return soundcard
 
 

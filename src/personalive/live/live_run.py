@@ -13,6 +13,7 @@ import av
 
 from personalive.errors import InputError, PersonaLiveError
 from personalive.face.crop import ImageSize
+from personalive.live.audio_devices import connect_to_sound
 from personalive.live.canvas import Canvas, parse_background
 from personalive.live.compositor import Compositor
 from personalive.live.live_display import LiveDisplay, LiveFigures
@@ -169,6 +170,7 @@ class LiveRun:
             return
         listeners = [target.put_audio for target in targets if isinstance(target, AudioTarget)]
         if self._job.speaker is not None:
+            connect_to_sound()
             speaker = Speaker(self, self._job.speaker, lambda lead: self._call(self._set_lead, lead))
             stack.push_async_callback(speaker.close)
             await speaker.open()

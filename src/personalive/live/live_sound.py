@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from personalive.server.sessions.audio_delay import Samples
 from personalive.server.sessions.session_audio import AudioCallback, SentAudio
 
 
@@ -36,10 +37,7 @@ class LiveSound:
         for listener in self.listeners:
             listener(block)
 
-    def _fade(self, block: SentAudio) -> np.ndarray[tuple[int, int], np.dtype[np.int16]]:
+    def _fade(self, block: SentAudio) -> Samples:
         """Return the block's samples faded in or out where it was just unmuted or muted, so that nothing clicks."""
         volume = np.linspace(not self._was_muted, not self.muted, len(block.samples), dtype=np.float32)
-        faded: np.ndarray[tuple[int, int], np.dtype[np.int16]] = np.rint(
-            block.samples * volume[:, None]
-        ).astype(np.int16)
-        return faded
+        return np.rint(block.samples * volume[:, None]).astype(np.int16)

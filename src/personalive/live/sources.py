@@ -7,7 +7,7 @@ from typing import Protocol
 
 import av
 
-from personalive.live.audio_devices import DEFAULT
+from personalive.live.audio_devices import DEFAULT, connect_to_sound
 from personalive.live.capture import CaptureThread, NewestFrame, reader_factory
 from personalive.live.live_job import LiveJob
 from personalive.live.microphone import MicrophoneReader
@@ -57,6 +57,7 @@ async def start_sources(stack: AsyncExitStack, job: LiveJob, spec: SourceSpec, e
     stack.push_async_callback(source.stop)
     await source.start()
     if microphone is not None:
+        connect_to_sound()
         await _start_microphone(stack, microphone, events)
 
 
