@@ -182,7 +182,7 @@ def test_the_sound_of_a_clip_goes_into_the_file_and_to_the_speaker(
         await until(lambda: loud(count))
         run.press_key("s")
         await until(lambda: run.figures().muted)
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(1.0)  # until what waits has been played
         count = len(cable.heard)
         await asyncio.sleep(2.5)  # more than from one click to the next
         assert not loud(count)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import statistics
 import threading
 import time
@@ -21,7 +22,7 @@ import numpy as np
 from personalive.live.audio_devices import AudioDeviceError, find_speaker
 from personalive.live.targets.target import TargetEvents
 from personalive.server.sessions.audio_clock import ClockOffset
-from personalive.server.sessions.audio_delay import CHANNELS, SAMPLE_RATE, AudioDelay
+from personalive.server.sessions.audio_delay import CHANNELS, SAMPLE_RATE, AudioDelay, Samples
 from personalive.server.sessions.session_audio import SentAudio
 
 _BLOCK = 480
@@ -40,6 +41,40 @@ _RETRY_S = 2.0
 _STOP_TIMEOUT_S = 3.0
 
 
+class SpeakerFeed:
+    """The samples that a device takes next: what is due when they are heard, by a clock that may be wrong.
+
+    `put` may be called on another thread than the rest. Times are of `time.monotonic`, in seconds.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._delay = AudioDelay(_CAPACITY_S)
+        self._clock = ClockOffset()
+        self._count = 0
+
+    def put(self, block: SentAudio) -> None:
+        """Take a block, which is heard when it is due."""
+        with self._lock:
+            self._delay.put(block.samples, block.position, block.due_at)
+
+    def start_over(self) -> None:
+        """Begin with a device that was opened again."""
+        self._clock, self._count = ClockOffset(), 0
+
+    def observe(self, heard_at: float) -> None:
+        """Note that the next samples will be heard at this time."""
+        self._clock.observe(heard_at - self._count / SAMPLE_RATE)
+
+    def read(self) -> Samples:
+        """Return the next samples. Call `observe` before the first time."""
+        assert self._clock.value is not None
+        with self._lock:
+            samples = self._delay.read(self._clock.value + self._count / SAMPLE_RATE, _BLOCK)
+        self._count += len(samples)
+        return samples
+
+
 class Speaker:
     """Plays sound when it is due, on a thread; the device is opened again when it is lost."""
 
@@ -52,8 +87,7 @@ class Speaker:
         self._wanted = wanted
         self._on_lead = on_lead
         self._lead = 0.0
-        self._lock = threading.Lock()
-        self._delay = AudioDelay(_CAPACITY_S)
+        self._feed = SpeakerFeed()
         self._opened: Future[None] = Future()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="speaker", daemon=True)
@@ -65,8 +99,7 @@ class Speaker:
 
     def put_audio(self, block: SentAudio) -> None:
         """Take a block, which is heard when it is due."""
-        with self._lock:
-            self._delay.put(block.samples, block.position, block.due_at)
+        self._feed.put(block)
 
     async def close(self) -> None:
         """Stop and close the device."""
@@ -109,18 +142,16 @@ class Speaker:
 
     def _play(self, player: Any) -> None:
         """Play until the end. Raises what SoundCard raises when the device is lost."""
-        clock, latencies = ClockOffset(), deque[float](maxlen=9)
-        count = 0
-        while not self._stopping.is_set():
-            if count % (_OBSERVED_EVERY * _BLOCK) == 0:
+        latencies = deque[float](maxlen=9)
+        self._feed.start_over()
+        for number in itertools.count():
+            if self._stopping.is_set():
+                return
+            if number % _OBSERVED_EVERY == 0:
                 latencies.append(_read_latency(player))
-                clock.observe(time.monotonic() + latencies[-1] - count / SAMPLE_RATE)
+                self._feed.observe(time.monotonic() + latencies[-1])
                 self._tell_lead(statistics.median(latencies))
-            assert clock.value is not None
-            with self._lock:
-                samples = self._delay.read(clock.value + count / SAMPLE_RATE, _BLOCK)
-            player.play(samples.astype(np.float32) / 32768)
-            count += _BLOCK
+            player.play(self._feed.read().astype(np.float32) / 32768)
 
     def _tell_lead(self, latency: float) -> None:
         lead = min(latency + _MARGIN_S, _MAX_LEAD_S)
