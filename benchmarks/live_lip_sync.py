@@ -121,7 +121,7 @@ class MeasuredRun(LiveRun):
         self, frame: av.VideoFrame, source_time: float | None, *, arrived_at: float | None = None
     ) -> None:
         super().put_frame(frame, source_time, arrived_at=arrived_at)
-        white = _is_white(frame.to_ndarray(format="gray").reshape(-1))
+        white = _is_white(np.asarray(frame.to_ndarray(format="gray"), np.uint8).reshape(-1))
         if MeasuredRun.flashed_at is None and white and source_time is not None and source_time > 0:
             # It may be any of a flash's frames; they lie on a grid of the clip's clock.
             into = source_time % PERIOD_S
@@ -166,7 +166,7 @@ def read_file(path: Path) -> tuple[list[float], list[float]]:
     with av.open(str(path)) as container:
         for frame in container.decode(audio=0):
             assert frame.time is not None
-            blocks.append((frame.time, frame.to_ndarray().T))
+            blocks.append((frame.time, np.asarray(frame.to_ndarray().T, np.float32)))
     return flashes_of(shown), clicks_of(blocks)
 
 
@@ -189,7 +189,7 @@ def measure(case: Case, seconds: float, folder: Path) -> tuple[list[float], int]
         if MeasuredRun.flashed_at is None:
             return np.zeros(count, np.float32)
         place = round((begin - MeasuredRun.flashed_at) * RATE)
-        return clicks(place, count).astype(np.float32) / 32768
+        return np.asarray(clicks(place, count) / 32768, np.float32)
 
     sys.modules["soundcard"] = make_soundcard([MemoryMicrophone(sound=hear)], [cable])
     FlashedCamera.shown = []

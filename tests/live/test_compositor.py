@@ -91,10 +91,15 @@ def test_no_frame_is_composed_between_two_portraits() -> None:
 def test_a_picture_that_is_held_back_for_its_sound_is_not_sent_before() -> None:
     """Frames wait for their time, and say when they were due then."""
     target, sent_at = Kept(), list[float]()
+
+    def put(frame: SentFrame) -> None:
+        sent_at.append(time.monotonic())
+        take(frame)
+
     target.go_on.set()
     compositor = Compositor(make_canvas(), mirror=False, watermark=False, on_error=fail)
     take = target.put
-    target.put = lambda frame: (sent_at.append(time.monotonic()), take(frame))[1]  # type: ignore[method-assign]
+    target.put = put  # type: ignore[method-assign]
     compositor.targets = (target,)
     compositor.delay = 0.3
     compositor.start()

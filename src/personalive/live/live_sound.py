@@ -40,4 +40,4 @@ class LiveSound:
     def _fade(self, block: SentAudio) -> Samples:
         """Return the block's samples faded in or out where it was just unmuted or muted, so that nothing clicks."""
         volume = np.linspace(not self._was_muted, not self.muted, len(block.samples), dtype=np.float32)
-        return np.rint(block.samples * volume[:, None]).astype(np.int16)
+        return np.asarray(np.rint(block.samples * volume[:, None]), np.int16)
