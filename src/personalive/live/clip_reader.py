@@ -46,6 +46,7 @@ class ClipReader:
             self._close_sound()
             raise
         self._length = self._clip.source.info.duration
+        self._rewound = False
         self.notes = (*self._clip.notes, *self._clip.warnings)
 
     @property
@@ -72,14 +73,26 @@ class ClipReader:
                     shown = av.VideoFrame.from_ndarray(frame.image, format="rgb24")
                     shown.pts, shown.time_base = round((offset + frame.time) / _TIME_BASE), _TIME_BASE
                     yield shown
-                if self._sound is not None:
-                    # Beyond the picture's end, sound would come instead of that of the beginning.
-                    self._sound.play_until(min(end + _SOUND_AHEAD_S, max(self._length or end, end)), offset)
+                self._play_sound(end, offset)
             # The clip begins again at its end, or now where decoding has fallen behind.
             offset = max(offset + end, time.monotonic() - begin)
-            self._length = end
-            if self._sound is not None:
+            if self._sound is not None and not self._rewound:
                 self._sound.rewind()
+            self._length, self._rewound = end, False
+
+    def _play_sound(self, end: float, offset: float) -> None:
+        """Pass sound on until some time after `end`, in the clip's seconds; after its end comes its beginning."""
+        if self._sound is None:
+            return
+        ahead, length = end + _SOUND_AHEAD_S, self._length
+        if length is None or ahead <= length:
+            self._sound.play_until(end if length is None else ahead, offset)
+            return
+        if not self._rewound:
+            self._sound.play_until(length, offset)
+            self._sound.rewind()
+            self._rewound = True
+        self._sound.play_until(min(ahead - length, length), offset + length)
 
     def _close_sound(self) -> None:
         if self._sound is not None:
