@@ -110,3 +110,17 @@ def test_presets_by_name(personalive: Call, portrait_file: Path, duo: Path, tmp_
         "animate", str(portrait_file), str(duo), "-o", str(tmp_path / "x.mp4"), "--preset", "wild"
     )
     assert "expression-only, head-only, calm, exaggerated" in refused.err
+
+
+def test_live_and_motion_files_show_the_faces_as_well(
+    personalive: Call, two: Path, clip: Path, tmp_path: Path
+) -> None:
+    for number, command in enumerate((["live", str(two)], ["motion", "drive", str(two), "any.motion"])):
+        shown = tmp_path / f"faces{number}.png"
+        told = personalive(*command, "--show-faces", str(shown))
+        assert told.code == 0
+        assert "1" in told.out
+        assert read_image(shown).shape == read_image(two).shape
+    refused = personalive("live", str(two), str(two), "--show-faces", str(tmp_path / "more.png"))
+    assert refused.code == 2
+    assert "one portrait" in refused.err

@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from personalive.cli.live_terminal import StatusLine, format_figures, read_keys, stop_at_signal
+from personalive.cli.live_terminal import StatusLine, format_figures, read_keys
 from personalive.live.live_display import LiveFigures
 
 FIGURES = LiveFigures(
@@ -33,6 +32,8 @@ FIGURES = LiveFigures(
         mirrored=st.booleans(),
         portrait=st.just("me.jpg"),
         source_notice=st.none() | st.just("The camera was lost. Trying again."),
+        has_sound=st.booleans(),
+        muted=st.booleans(),
     )
 )
 def test_the_line_has_everything(figures: LiveFigures) -> None:
@@ -42,6 +43,8 @@ def test_the_line_has_everything(figures: LiveFigures) -> None:
     assert ("mirrored" in line) == figures.mirrored
     assert ("no face" in line) == (figures.has_face is False and not figures.paused)
     assert ("was lost" in line) == (figures.source_notice is not None)
+    assert ("sound" in line) == (figures.has_sound and not figures.muted)
+    assert ("muted" in line) == (figures.has_sound and figures.muted)
     assert "\n" not in line
 
 
@@ -56,21 +59,6 @@ def test_without_a_terminal_figures_are_lines_now_and_then(capsys: pytest.Captur
         line.show_notice("The source is back.")
     said = capsys.readouterr().err.splitlines()
     assert said == ["running; Ctrl-C ends it", format_figures(FIGURES), "The source is back."]
-
-
-def test_the_first_signal_stops_and_the_second_acts_as_before() -> None:
-    async def act() -> None:
-        stopped = asyncio.Event()
-        before = signal.getsignal(signal.SIGTERM)
-        with stop_at_signal(stopped.set) as received:
-            assert signal.getsignal(signal.SIGTERM) is not before
-            signal.raise_signal(signal.SIGTERM)
-            await asyncio.wait_for(stopped.wait(), 10)
-            assert received.terminated
-            assert signal.getsignal(signal.SIGTERM) is before
-        assert signal.getsignal(signal.SIGTERM) is before
-
-    asyncio.run(act())
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a terminal of POSIX")

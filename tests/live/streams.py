@@ -6,13 +6,18 @@ import contextlib
 import io
 import threading
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 
+from tests.server.flashes import PERIOD_S, RATE, clicks
+
 BOUNDARY = "frame"
+_FLASH_SIZE, _FLASH_FPS, _FLASH_FRAMES = (320, 240), 30, 6
 Send = Callable[[bytes], None]
 Script = Callable[[int, Send], None]
 """Called for each request with its number, from 0, and what sends bytes; the answer ends when it returns."""
@@ -76,3 +81,23 @@ def serving(script: Script, content_type: str) -> Iterator[str]:
 
 
 MJPEG = f"multipart/x-mixed-replace;boundary={BOUNDARY}"
+
+
+def write_flashes(path: Path, seconds: float) -> None:
+    """Write a clip that flashes and clicks; both begin at once, every `PERIOD_S` seconds."""
+    with av.open(str(path), "w") as container:
+        video = container.add_stream("libx264", rate=_FLASH_FPS, options={"preset": "ultrafast", "crf": "20"})
+        video.width, video.height, video.pix_fmt = *_FLASH_SIZE, "yuv420p"
+        sound = container.add_stream("aac", rate=RATE)
+        sound.layout = "stereo"
+        for number in range(round(seconds * _FLASH_FPS)):
+            flashing = number % round(PERIOD_S * _FLASH_FPS) < _FLASH_FRAMES
+            picture = np.full((_FLASH_SIZE[1], _FLASH_SIZE[0], 3), 240 if flashing else 30, np.uint8)
+            container.mux(video.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            begin = number * RATE // _FLASH_FPS
+            block = clicks(begin, (number + 1) * RATE // _FLASH_FPS - begin).astype(np.float32) / 32768
+            frame = av.AudioFrame.from_ndarray(np.stack([block, block]), format="fltp", layout="stereo")
+            frame.sample_rate, frame.pts, frame.time_base = RATE, begin, Fraction(1, RATE)
+            container.mux(sound.encode(frame))
+        container.mux(video.encode(None))
+        container.mux(sound.encode(None))

@@ -5,6 +5,7 @@ import itertools
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import av
 import numpy as np
@@ -14,7 +15,7 @@ from personalive.live.capture import CaptureThread, NewestFrame, reader_factory
 from personalive.live.devices import SourceError
 from personalive.live.source_spec import parse_source
 from tests.live.rtsp_server import rtsp_camera
-from tests.live.streams import MJPEG, Send, jpeg, part, serving
+from tests.live.streams import MJPEG, Send, jpeg, part, serving, write_flashes
 
 
 def frame(brightness: int) -> av.VideoFrame:
@@ -161,3 +162,24 @@ def test_the_event_loop_gets_the_newest_frame_only() -> None:
         assert got[1][1] >= got[0][1]
 
     asyncio.run(act())
+
+
+def test_sound_of_a_stream_that_comes_back_has_later_times(tmp_path: Path) -> None:
+    """The stream begins once more at 0; what waits for sound would take it for what it has had."""
+    path = tmp_path / "flashes.ts"
+    write_flashes(path, 1.0)
+    stream = path.read_bytes()
+    times: list[float] = []
+
+    async def act() -> None:
+        with serving(lambda number, send: send(stream), "video/mp2t") as url:
+            opened = reader_factory(
+                parse_source(url), "auto", lambda frame, at: times.append(frame.time or 0)
+            )
+            capture = CaptureThread("the stream", opened, lambda got: None, lambda notice: None)
+            await capture.start()
+            await until(lambda: bool(times) and times[-1] > times[0] + 1000)
+            await capture.stop()
+
+    asyncio.run(act())
+    assert times == sorted(times)

@@ -5,10 +5,14 @@ import itertools
 import threading
 from pathlib import Path
 
+import av
+import numpy as np
 import pytest
 
 from personalive.errors import InputError
 from personalive.live.clip_reader import ClipReader
+from tests.live.streams import write_flashes
+from tests.server.client import CLIP
 
 
 def test_a_clip_is_looped_at_its_pace(clip: Path) -> None:
@@ -46,3 +50,25 @@ def test_what_cannot_be_read_is_an_error(tmp_path: Path) -> None:
     for name in ("text.mp4", "missing.mp4"):
         with pytest.raises(InputError, match=name):
             ClipReader(tmp_path / name, 0, threading.Event())
+
+
+def test_sound_comes_with_its_picture_through_the_loop(tmp_path: Path) -> None:
+    """A click at each flash, after the clip's end as well; times go on."""
+    path = tmp_path / "flashes.mp4"
+    write_flashes(path, 0.5)
+    sound: list[tuple[av.AudioFrame, float | None]] = []
+    reader = ClipReader(path, 0, threading.Event(), lambda frame, at: sound.append((frame, at)))
+    with contextlib.closing(reader):
+        for frame in reader:
+            if frame.time is not None and frame.time > 1.2:
+                break
+    times = [at for _, at in sound if at is not None]
+    assert times == sorted(times)
+    loud = [at for frame, at in sound if at is not None and np.abs(frame.to_ndarray()).max() > 0.3]
+    begins = [at for before, at in itertools.pairwise([-1.0, *loud]) if at - before > 0.2]
+    assert begins[:2] == pytest.approx([0.0, 0.5], abs=0.05)
+
+
+def test_a_clip_without_sound_is_refused_where_sound_is_wanted() -> None:
+    with pytest.raises(InputError, match="has no sound"):
+        ClipReader(CLIP, 0, threading.Event(), lambda frame, at: None)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 
 import cv2
@@ -85,6 +86,32 @@ def test_no_frame_is_composed_between_two_portraits() -> None:
     compositor.stop()
     assert [int(frame.image[0, 64, 0]) for frame in target.frames] == [100]
     assert target.frames[0].image[0, 0].tolist() == [0, 0, 255]
+
+
+def test_a_picture_that_is_held_back_for_its_sound_is_not_sent_before() -> None:
+    """Frames wait for their time, and say when they were due then."""
+    target, sent_at = Kept(), list[float]()
+
+    def put(frame: SentFrame) -> None:
+        sent_at.append(time.monotonic())
+        take(frame)
+
+    target.go_on.set()
+    compositor = Compositor(make_canvas(), mirror=False, watermark=False, on_error=fail)
+    take = target.put
+    target.put = put  # type: ignore[method-assign]
+    compositor.targets = (target,)
+    compositor.delay = 0.3
+    compositor.start()
+    begin = time.monotonic()
+    due = [begin, begin + 0.05, begin + 0.5]
+    for number, at in zip((0, 1, 9), due, strict=True):
+        compositor.put(replace(grey_frame(50, (64, 64)), time=number, due_at=at))
+    assert target.last.wait(20)
+    compositor.stop()
+    assert target.frames[-1].due_at == due[-1] + 0.3
+    for frame, at in zip(target.frames, sent_at, strict=True):
+        assert at >= frame.due_at >= begin + 0.3
 
 
 def test_the_newest_frame_wins_and_errors_are_told() -> None:

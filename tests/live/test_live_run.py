@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -16,7 +18,10 @@ from personalive.live.live_display import LiveFigures
 from personalive.live.live_job import LiveJob
 from personalive.live.live_run import LiveRun
 from personalive.media import open_driving, read_provenance
+from tests.live.sound_devices import MemorySpeaker, make_soundcard
+from tests.live.streams import write_flashes
 from tests.live.targets.events import MemoryCamera
+from tests.server.client import CLIP
 
 pytestmark = pytest.mark.usefixtures("plugins")
 
@@ -138,6 +143,87 @@ def test_nothing_is_left_when_the_run_is_stopped_while_it_starts(
         await asyncio.wait_for(running, 30)
 
     asyncio.run(act())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_sound_of_a_clip_goes_into_the_file_and_to_the_speaker(
+    memory_camera: type[MemoryCamera],
+    portrait_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The clip is looped once; sound stays through pause, reset and the next portrait, and is muted by a key."""
+    clip, path, second = tmp_path / "flashes.mp4", tmp_path / "out.mp4", tmp_path / "second.png"
+    write_flashes(clip, 4.0)
+    second.write_bytes(portrait_file.read_bytes())
+    cable = MemorySpeaker()
+    monkeypatch.setitem(sys.modules, "soundcard", make_soundcard([], [MemorySpeaker("Loud"), cable]))
+    job = job_of(
+        portrait_file,
+        clip,
+        portraits=(portrait_file, second),
+        targets=("camera", str(path)),
+        background="#000000",
+        sound=True,
+        speaker="memory",
+    )
+
+    def loud(since: int) -> bool:
+        return any(np.abs(block).max() > 0.2 for _, block in cable.heard[since:])
+
+    async def act() -> None:
+        run = LiveRun(job, Display())
+        running = asyncio.ensure_future(run.run())
+        await until(lambda: running.done() or (loud(0) and run.figures().has_sound))
+        for key in "prpn":
+            run.press_key(key)
+        await until(lambda: run.figures().portrait == "second.png")
+        count = len(cable.heard)
+        await until(lambda: loud(count))
+        run.press_key("s")
+        await until(lambda: run.figures().muted)
+        await asyncio.sleep(1.0)  # until what waits has been played
+        count = len(cable.heard)
+        await asyncio.sleep(2.5)  # more than from one click to the next
+        assert not loud(count)
+        run.press_key("s")
+        count = len(cable.heard)
+        await until(lambda: loud(count))
+        run.press_key("q")
+        await asyncio.wait_for(running, 30)
+
+    asyncio.run(act())
+    assert cable.closed == 1
+    with av.open(str(path)) as container:
+        sound = np.concatenate([frame.to_ndarray()[0] for frame in container.decode(audio=0)])
+        assert container.streams.video[0].frames > 60
+    assert np.abs(sound).max() > 0.2
+    assert len(sound) / 48_000 > 5
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"targets": ("window",), "sound": True}, "sound would go nowhere"),
+        ({"targets": ("camera",), "microphone": "default"}, "sound would go nowhere"),
+        ({"targets": ("camera",), "speaker": "Cable"}, "--speaker plays the driver's sound"),
+        ({"source": str(CLIP), "targets": ("out.mp4",), "sound": True}, "has no sound: leave --sound out"),
+        ({"targets": ("out.mp4",), "microphone": "default"}, "no microphone that is seen"),
+        ({"targets": ("out.mp4",), "sound": True, "speaker": "Black"}, "no speaker 'Black'"),
+    ],
+)
+def test_sound_that_cannot_be_had_is_said_before_anything_is_written(
+    portrait_file: Path,
+    clip: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(sys.modules, "soundcard", make_soundcard([], [MemorySpeaker()]))
+    with pytest.raises(InputError, match=message):
+        asyncio.run(asyncio.wait_for(_run(job_of(portrait_file, clip, **changes), Display()), 60))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,14 +3,16 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from personalive.live.devices import SourceError
 from personalive.live.source_spec import parse_source
 from personalive.live.stream_reader import StreamReader, open_stream
-from tests.live.streams import MJPEG, Send, jpeg, mpegts, part, serving
+from tests.live.streams import MJPEG, Send, jpeg, mpegts, part, serving, write_flashes
 
 
 def brightness(frame: av.VideoFrame) -> float:
@@ -106,3 +108,35 @@ def test_a_playlist_cannot_name_a_local_file() -> None:
         pytest.raises(SourceError),
     ):
         open_stream(parse_source(url))
+
+
+def test_the_sound_of_a_stream_is_passed_on_beside_its_picture(tmp_path: Path) -> None:
+    path = tmp_path / "flashes.ts"
+    write_flashes(path, 2.5)
+    stream = path.read_bytes()
+    sound: list[tuple[av.AudioFrame, float | None]] = []
+
+    def script(number: int, send: Send) -> None:
+        for start in range(0, len(stream), 5640):
+            send(stream[start : start + 5640])
+            time.sleep(0.005)
+
+    with serving(script, "video/mp2t") as url:
+        spec = parse_source(url)
+        reader = StreamReader(
+            open_stream(spec), spec.name, threading.Event(), lambda frame, at: sound.append((frame, at))
+        )
+        with contextlib.closing(reader), contextlib.suppress(SourceError):  # the server closes the connection
+            shown = [frame.time for frame in reader]
+            assert len(shown) > 20
+    times = [at for _, at in sound if at is not None]
+    assert len(times) == len(sound) > 50
+    assert times == sorted(times)
+    assert any(np.abs(frame.to_ndarray()).max() > 0.3 for frame, _ in sound)
+
+
+def test_a_stream_without_sound_is_refused_where_sound_is_wanted() -> None:
+    with serving(lambda number, send: send(mpegts(20)), "video/mp2t") as url:
+        spec = parse_source(url)
+        with pytest.raises(SourceError, match="has no sound: leave --sound out"):
+            StreamReader(open_stream(spec), spec.name, threading.Event(), lambda frame, at: None)

@@ -5,17 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
 import av
+import numpy as np
 import pytest
 
 from personalive.live.targets.whip import WhipTarget
-from personalive.live.webrtc_link import TOKEN_VARIABLE, LinkError, delete_resource, post_offer
+from personalive.live.webrtc_link import TOKEN_VARIABLE, LinkAnswer, LinkError, delete_resource, post_offer
 from personalive.live.whep_source import WhepSource
+from personalive.server.sessions.audio_delay import BLOCK_SAMPLES
+from personalive.server.sessions.session_audio import SentAudio
 from tests.live.targets.events import Events, grey_frame
 from tests.server.served import Served, served
 
@@ -29,7 +34,7 @@ def test_frames_go_out_by_whip_and_come_in_by_whep(tmp_path: Path, monkeypatch: 
         came: list[av.VideoFrame] = []
         pushing = WhipTarget(events, f"{url}/whip")
         await pushing.open()
-        pulling = WhepSource(f"{url}/whep", came.append, notices.append)
+        pulling = WhepSource(f"{url}/whep", lambda frame, at: came.append(frame), notices.append)
         await pulling.start()
         async with asyncio.timeout(60):
             for number in range(10_000):
@@ -46,6 +51,64 @@ def test_frames_go_out_by_whip_and_come_in_by_whep(tmp_path: Path, monkeypatch: 
     with served(tmp_path, api_key="secret") as running:
         asyncio.run(act("http://{}:{}".format(*running.address)))
         assert running.call(_count_sessions(running.server.sessions)) == 0
+
+
+def test_sound_goes_out_by_whip_and_comes_in_by_whep(tmp_path: Path) -> None:
+    """The server sends it back with the picture, and tells by its reports when both were captured."""
+
+    async def act(url: str) -> None:
+        sounds: list[tuple[int, float | None]] = []
+
+        def hear(frame: av.AudioFrame, at: float | None) -> None:
+            sounds.append((int(np.abs(frame.to_ndarray()).max()), at))
+
+        pushing = WhipTarget(Events(), f"{url}/whip?audio=true", with_audio=True)
+        await pushing.open()
+        pulling = WhepSource(f"{url}/whep", lambda frame, at: None, lambda notice: None, hear)
+        await pulling.start()
+        tone = (8000 * np.sin(np.arange(BLOCK_SAMPLES) / 8)).astype(np.int16).repeat(2).reshape(-1, 2)
+        begin = time.monotonic()
+        async with asyncio.timeout(60):
+            for number in range(10_000):
+                now = begin + number * 0.02
+                if number % 2 == 0:
+                    pushing.put(replace(grey_frame(number % 256, size=(320, 240), time=now), due_at=now))
+                pushing.put_audio(SentAudio(tone, now, number * BLOCK_SAMPLES, now))
+                if any(level > 4000 and at is not None for level, at in sounds):
+                    break
+                await asyncio.sleep(max(now + 0.02 - time.monotonic(), 0))
+        await pulling.stop()
+        await pushing.close()
+
+    with served(tmp_path) as running:
+        asyncio.run(act("http://{}:{}".format(*running.address)))
+
+
+def test_a_whep_server_without_sound_is_refused_where_sound_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours takes the section for sound in any case, as sound may be switched on later; others answer inactive."""
+
+    def post(url: str, sdp: str, token: str | None = None) -> LinkAnswer:
+        answer = post_offer(url, sdp, token)
+        before, section, sound = answer.sdp.partition("m=audio")
+        return replace(answer, sdp=before + section + sound.replace("a=sendonly", "a=inactive"))
+
+    async def act(url: str) -> None:
+        pushing = WhipTarget(Events(), f"{url}/whip")
+        await pushing.open()
+        pushing.put(grey_frame(99, size=(320, 240)))
+        monkeypatch.setattr("personalive.live.webrtc_link.post_offer", post)
+        pulling = WhepSource(
+            f"{url}/whep", lambda frame, at: None, lambda notice: None, lambda frame, at: None
+        )
+        with pytest.raises(LinkError, match="sends no sound: leave --sound out"):
+            await pulling.start()
+        await pulling.stop()
+        await pushing.close()
+
+    with served(tmp_path) as running:
+        asyncio.run(act("http://{}:{}".format(*running.address)))
 
 
 def test_a_whip_connection_that_is_lost_is_made_again(tmp_path: Path) -> None:

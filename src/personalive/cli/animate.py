@@ -150,7 +150,7 @@ def animate(
     if show_faces is None:
         _run(job, quiet)
     else:
-        write_outlined_faces(job, show_faces)
+        write_outlined_faces(job.reference, show_faces, job.rotate_reference, overwrite=job.overwrite)
 
 
 def _run(job: AnimateJob, quiet: bool) -> None:

@@ -28,6 +28,7 @@ from personalive.cli.pipelines import pipelines
 from personalive.cli.serve import EPILOG as SERVE_EPILOG
 from personalive.cli.serve import serve
 from personalive.cli.weights import app as weights
+from personalive.signals import ending_signals
 
 _EPILOG = """Examples:
 
@@ -92,12 +93,9 @@ def _start(
 
 def main() -> None:
     """Run the command line. Exits 0 when done, 2 for errors that the user can fix, 130 when interrupted."""
-    signal.signal(signal.SIGTERM, _terminate)
-    # SIGHUP: the terminal or its connection is gone; under `nohup` it stays ignored.
-    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        signal.signal(signal.SIGHUP, _terminate)
-    if sys.platform == "win32":  # Ctrl-Break, which another program can send to a process in a separate group
-        signal.signal(signal.SIGBREAK, _terminate)
+    for number in ending_signals():
+        if number is not signal.SIGINT:  # which interrupts
+            signal.signal(number, _terminate)
     sys.exit(run(app, "personalive"))
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from personalive.jobs import AnimateJob
+    from personalive.media import Rotation
 
 FaceOption = Annotated[
     str,
@@ -44,8 +44,8 @@ ShowFacesOption = Annotated[
 ]
 
 
-def show_faces(job: AnimateJob, path: Path) -> None:
-    """Write a picture of the job's portrait with numbered faces, and print the list of them."""
+def show_faces(reference: Path, path: Path, rotation: Rotation, *, overwrite: bool) -> None:
+    """Write a picture of the portrait with numbered faces to `path`, and print the list of them."""
     from personalive.cli import console
     from personalive.errors import FaceChoiceError, InputError
     from personalive.face.choice import describe_faces
@@ -55,11 +55,11 @@ def show_faces(job: AnimateJob, path: Path) -> None:
 
     if not is_single_image(path):
         raise InputError(f"{path} cannot hold a picture: name it .png, .jpg or .webp.")
-    check_output_path(path, job.overwrite)
-    image, boxes = list_reference_faces(job.reference, job.rotate_reference)
+    check_output_path(path, overwrite)
+    image, boxes = list_reference_faces(reference, rotation)
     if not boxes:
         raise FaceChoiceError(
-            f"No face was found in {job.reference.name}.", "Say where it is: --face-box X,Y,W,H in pixels."
+            f"No face was found in {reference.name}.", "Say where it is: --face-box X,Y,W,H in pixels."
         )
-    write_picture(path, draw_faces(image, boxes), overwrite=job.overwrite)
+    write_picture(path, draw_faces(image, boxes), overwrite=overwrite)
     console.print_result(f"{path}: {describe_faces(boxes)}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli.error_handling import EXIT_TERMINATED
-from personalive.cli.faces import DriverFaceOption, FaceBoxOption, FaceOption
+from personalive.cli.faces import DriverFaceOption, FaceBoxOption, FaceOption, ShowFacesOption
 from personalive.cli.pipeline_options import (
     CropOption,
     ExpressionOption,
@@ -27,6 +27,7 @@ from personalive.cli.pipeline_options import (
 from personalive.cli.presets import PresetOption
 from personalive.cli.rotation import DrivingRotation, ReferenceRotation, RotateOption
 from personalive.cli.serve import require_server_packages
+from personalive.errors import InputError
 
 if TYPE_CHECKING:
     from personalive.live.live_job import LiveJob
@@ -45,9 +46,13 @@ personalive live portrait.jpg --from talking.mp4 --to out.mp4
 
 personalive live portrait.jpg --from rtsp://192.168.1.20/stream --to whip:https://example.com/whip/room
 
+personalive live portrait.jpg --sound --speaker "CABLE Input"
+
+personalive live portrait.jpg --from talking.mp4 --sound --to out.mp4
+
 personalive live --list-devices
 
-Keys while it runs: p pause, r reset, n next portrait, m mirror, q quit. Ctrl-C ends it too.
+Keys while it runs: p pause, r reset, n next portrait, m mirror, s sound off and on, q quit. Ctrl-C ends it too.
 
 A virtual camera is v4l2loopback's on Linux and OBS's on Windows and macOS; docs/tutorial/video-call.md sets one
 up. WHIP and WHEP servers that want a token get that of the environment variable PERSONALIVE_BEARER_TOKEN.
@@ -75,7 +80,27 @@ _Targets = Annotated[
         help="camera, camera:DEVICE, window, a file (out.mp4), or whip:URL; may be repeated. Default: camera.",
     ),
 ]
-_ListDevices = Annotated[bool, typer.Option("--list-devices", help="List the cameras and exit.")]
+_ListDevices = Annotated[
+    bool, typer.Option("--list-devices", help="List cameras, microphones and speakers, and exit.")
+]
+_Sound = Annotated[
+    bool,
+    typer.Option(
+        "--sound",
+        help="Send the driver's sound too, as late as the picture: a camera's is the default microphone.",
+    ),
+]
+_Microphone = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Send the sound of this microphone; part of its name is enough."),
+]
+_Speaker = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Play the sound on this device, such as a virtual cable that the call listens to.",
+    ),
+]
 _Canvas = Annotated[str, typer.Option(metavar="WxH", help="Size of the picture that goes out.")]
 _Square = Annotated[
     bool, typer.Option("--square", help="Send the animated frame alone, without a canvas around it.")
@@ -100,6 +125,9 @@ def live(
     portraits: _Portraits = None,
     source: _Source = "0",
     targets: _Targets = None,
+    sound: _Sound = False,
+    microphone: _Microphone = None,
+    speaker: _Speaker = None,
     list_devices: _ListDevices = False,
     pipeline: PipelineOption = "auto",
     weights: WeightsOption = None,
@@ -114,6 +142,7 @@ def live(
     face: FaceOption = "auto",
     face_box: FaceBoxOption = None,
     driver_face: DriverFaceOption = None,
+    show_faces: ShowFacesOption = None,
     preset: PresetOption = None,
     motion: MotionOption = None,
     expression: ExpressionOption = None,
@@ -131,6 +160,13 @@ def live(
     if list_devices:
         _list_devices()
         return
+    if show_faces is not None:
+        from personalive.cli.faces import show_faces as write_outlined_faces
+
+        if portraits is None or len(portraits) != 1:
+            raise InputError("--show-faces is of one picture: name one portrait.")
+        write_outlined_faces(portraits[0], show_faces, rotate_reference.rotation, overwrite=overwrite)
+        return
     require_server_packages("live", "`personalive live`")
     from personalive.live.live_job import LiveJob, parse_canvas
 
@@ -138,6 +174,9 @@ def live(
         portraits=tuple(portraits or ()),
         source=source,
         targets=tuple(targets or ("camera",)),
+        sound=sound,
+        microphone=microphone,
+        speaker=speaker,
         pipeline=pipeline,
         size=size,
         crop=crop,
@@ -169,6 +208,12 @@ def live(
 
 def _list_devices() -> None:
     from personalive.cli import console
+    from personalive.live.audio_devices import (
+        AudioDeviceError,
+        describe_devices,
+        list_microphones,
+        list_speakers,
+    )
     from personalive.live.devices import camera_system, describe_cameras, list_cameras
 
     cameras = list_cameras(camera_system())
@@ -176,17 +221,31 @@ def _list_devices() -> None:
         console.print_status(describe_cameras(cameras))
     for number, camera in enumerate(cameras):
         console.print_result(f"{number}: {camera.name}  ({camera.address})")
+    try:
+        for kind, devices in (("microphone", list_microphones()), ("speaker", list_speakers())):
+            for device in devices:
+                console.print_result(f"{kind}: {device.name}")
+            if not devices:
+                console.print_status(describe_devices(devices, kind))
+    except AudioDeviceError as error:
+        console.print_status(str(error))
 
 
 async def _run(job: LiveJob) -> bool:
     """Run until a key or a signal ends it, and return whether it was a signal other than Ctrl-C."""
-    from personalive.cli.live_terminal import StatusLine, read_keys, stop_at_signal
+    from personalive.cli.live_terminal import StatusLine, read_keys
     from personalive.live.live_run import LiveRun
+    from personalive.signals import stop_at_signal
 
     # A server's log lines would break the status line; what they say of errors is shown as sentences.
     logging.getLogger("personalive").addHandler(logging.NullHandler())
     with StatusLine() as display:
         run = LiveRun(job, display)
-        with stop_at_signal(run.stop) as received, read_keys(run.press_key):
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            loop.call_soon_threadsafe(run.stop)
+
+        with stop_at_signal(stop) as received, read_keys(run.press_key):
             await run.run()
     return received.terminated

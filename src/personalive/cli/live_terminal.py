@@ -1,15 +1,12 @@
-"""The terminal of `personalive live`: a status line, keys, signals. All of it works without a terminal, too."""
+"""The terminal of `personalive live`: a status line and keys. All of it works without a terminal, too."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from types import FrameType
 
 from typing_extensions import override
 
@@ -32,6 +29,7 @@ def format_figures(figures: LiveFigures) -> str:
         "delay –" if figures.delay is None else f"delay {1000 * figures.delay:.0f} ms",
         "paused" if figures.paused else face,
         *(["mirrored"] if figures.mirrored else []),
+        *(["muted" if figures.muted else "sound"] if figures.has_sound else []),
         figures.portrait,
     ]
     line = " · ".join(parts)
@@ -75,41 +73,6 @@ class StatusLine(Closing):
         if self._drawn:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
             self._drawn = False
-
-
-@dataclass(slots=True)
-class ReceivedSignals:
-    """Whether a signal other than Ctrl-C's has come."""
-
-    terminated: bool = False
-
-
-@contextlib.contextmanager
-def stop_at_signal(stop: Callable[[], None]) -> Iterator[ReceivedSignals]:
-    """Call `stop` on the running event loop at the first SIGINT, SIGTERM or SIGHUP; the second acts as before."""
-    received = ReceivedSignals()
-    loop = asyncio.get_running_loop()
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if sys.platform == "win32":
-        numbers.append(signal.SIGBREAK)
-    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def handle(number: int, frame: FrameType | None) -> None:
-        del frame
-        received.terminated = received.terminated or number != signal.SIGINT
-        for other, handler in before.items():
-            signal.signal(other, handler)
-        loop.call_soon_threadsafe(stop)
-
-    for number in numbers:
-        signal.signal(number, handle)
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

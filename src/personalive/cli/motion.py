@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from personalive.cli import console
-from personalive.cli.faces import DriverFaceOption, FaceBoxOption, FaceOption
+from personalive.cli.faces import DriverFaceOption, FaceBoxOption, FaceOption, ShowFacesOption
 from personalive.cli.pipeline_options import (
     CropOption,
     SeedOption,
@@ -113,6 +113,7 @@ def drive(
     rotate_reference: ReferenceRotation = RotateOption.AUTO,
     face: FaceOption = "auto",
     face_box: FaceBoxOption = None,
+    show_faces: ShowFacesOption = None,
     preset: PresetOption = None,
     seed: SeedOption = 42,
     settings: SetOption = None,
@@ -123,10 +124,14 @@ def drive(
 
     The frames are those of `personalive animate` with the clip, but the clip is not analyzed again.
     """
+    from personalive.cli.faces import show_faces as write_outlined_faces
     from personalive.cli.progress import show_progress
     from personalive.jobs.motion import AnimateMotionJob, animate_motion
     from personalive.jobs.output import default_path
 
+    if show_faces is not None:
+        write_outlined_faces(reference, show_faces, rotate_reference.rotation, overwrite=overwrite)
+        return
     job = AnimateMotionJob(
         reference=reference,
         motion=motion,

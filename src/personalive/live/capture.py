@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import av
 
 from personalive.errors import PersonaLiveError
 from personalive.live.clip_reader import ClipReader
+from personalive.live.clip_sound import SoundHandler
 from personalive.live.devices import SourceError, camera_system, find_camera, list_cameras, open_camera
 from personalive.live.source_spec import SourceKind, SourceSpec
 from personalive.live.stream_reader import StreamReader, open_stream
@@ -23,28 +25,31 @@ from personalive.media import Rotation
 _RETRY_S = (0.5, 1.0, 2.0, 3.0)
 """Seconds between attempts to open a lost source again; the last one is repeated."""
 _STOP_TIMEOUT_S = 3.0
+_SHIFT_S = 86_400
+"""Seconds between the times of sound before and after a source was opened again."""
 
-FrameHandler = Callable[[av.VideoFrame], None]
+F_co = TypeVar("F_co", av.VideoFrame, av.AudioFrame, covariant=True)
+F = TypeVar("F", av.VideoFrame, av.AudioFrame)
 ArrivalHandler = Callable[[av.VideoFrame, float], None]
 """Called with a frame and the time of `time.monotonic` at which it arrived."""
 NoticeHandler = Callable[[str | None], None]
 """Called with a sentence on what is wrong with the source, and with None once it delivers again."""
 
 
-class FrameReader(Protocol):
-    """An open source. It is used on one thread."""
+class FrameReader(Protocol[F_co]):
+    """An open source of pictures or of sound. It is used on one thread."""
 
     @property
     def repeats(self) -> bool:
         """Whether reading it again at its end is expected, so that nothing need be said of it."""
 
-    def __iter__(self) -> Iterator[av.VideoFrame]: ...
+    def __iter__(self) -> Iterator[F_co]: ...
 
     def close(self) -> None:
         """Close it."""
 
 
-ReaderFactory = Callable[[threading.Event], FrameReader]
+ReaderFactory = Callable[[threading.Event], FrameReader[F]]
 """Opens a source that is read until the event is set. Raises `PersonaLiveError`."""
 
 
@@ -74,16 +79,20 @@ class NewestFrame:
             self._handler(*frame)
 
 
-class CaptureThread:
+class CaptureThread(Generic[F]):
     """A thread that reads a source, and opens it again when it is lost."""
 
     def __init__(
-        self, name: str, open_reader: ReaderFactory, on_frame: FrameHandler, on_notice: NoticeHandler
+        self,
+        name: str,
+        open_reader: ReaderFactory[F],
+        on_frame: Callable[[F], None],
+        on_notice: NoticeHandler,
     ) -> None:
         """Prepare to read. The handlers are called on the thread; `name` is what messages call the source."""
         self._name = name
-        self._open_reader = open_reader
-        self._on_frame = on_frame
+        self._open_reader: ReaderFactory[F] = open_reader
+        self._on_frame: Callable[[F], None] = on_frame
         self._on_notice = on_notice
         self._stopping = threading.Event()
         self._opened: Future[None] = Future()
@@ -149,20 +158,42 @@ class CaptureThread:
                 raise SourceError(f"{self._name} has ended.")
 
 
-def reader_factory(spec: SourceSpec, rotation: Rotation) -> ReaderFactory:
+def reader_factory(
+    spec: SourceSpec, rotation: Rotation, on_sound: SoundHandler | None = None
+) -> ReaderFactory[av.VideoFrame]:
     """Return what opens the source; only a clip is turned by `rotation`.
+
+    `on_sound` gets the sound of a clip or a stream, on the thread that reads it.
 
     Raises `SourceError` for a camera on a system whose cameras are not read.
     """
     if spec.kind is SourceKind.CLIP:
-        return lambda stopping: ClipReader(Path(spec.value), rotation, stopping)
+        return lambda stopping: ClipReader(Path(spec.value), rotation, stopping, on_sound)
     if spec.kind is SourceKind.STREAM:
-        return lambda stopping: StreamReader(open_stream(spec), spec.name, stopping)
+        opened = itertools.count()
+
+        def open_again(stopping: threading.Event) -> StreamReader:
+            return StreamReader(open_stream(spec), spec.name, stopping, _shifted(on_sound, next(opened)))
+
+        return open_again
     system = camera_system()
 
-    def open_found(stopping: threading.Event) -> FrameReader:
+    def open_found(stopping: threading.Event) -> FrameReader[av.VideoFrame]:
         # Found each time: a camera that returns may have another number.
         camera = find_camera(spec.value, list_cameras(system), system)
         return StreamReader(open_camera(camera, system), camera.name, stopping)
 
     return open_found
+
+
+def _shifted(on_sound: SoundHandler | None, opened: int) -> SoundHandler | None:
+    """Return a handler for the sound of a stream that was opened before: its times may begin once more."""
+    if on_sound is None or opened == 0:
+        return on_sound
+
+    def put(frame: av.AudioFrame, source_time: float | None) -> None:
+        if frame.pts is not None and frame.time_base is not None:
+            frame.pts += round(opened * _SHIFT_S / frame.time_base)
+        on_sound(frame, source_time)
+
+    return put

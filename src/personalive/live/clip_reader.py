@@ -11,23 +11,42 @@ from pathlib import Path
 import av
 
 from personalive.jobs.driving_clip import open_driving_clip
+from personalive.live.clip_sound import ClipSound, SoundHandler
 from personalive.media import Rotation
 from personalive.media.rotation import check_rotation
 
 _TIME_BASE = Fraction(1, 1_000_000)
 _MIN_LENGTH_S = 0.04
 """Seconds that a frame lasts where the clip says nothing, such as a still."""
+_SOUND_AHEAD_S = 0.5
+"""Seconds by which sound is read before its picture is shown: it waits in a buffer of the session."""
 
 
 class ClipReader:
     """Reads the frames of a file that is on this machine, in a loop."""
 
-    def __init__(self, path: Path, rotation: Rotation, stopping: threading.Event) -> None:
-        """Open the clip, turned by `rotation`, until `stopping` is set. Raises `InputError` or a subclass."""
+    def __init__(
+        self,
+        path: Path,
+        rotation: Rotation,
+        stopping: threading.Event,
+        on_sound: SoundHandler | None = None,
+    ) -> None:
+        """Open the clip, turned by `rotation`, until `stopping` is set; `on_sound` gets its sound while it is read.
+
+        Raises `InputError` or a subclass.
+        """
         check_rotation(rotation)
         self._path = path
         self._stopping = stopping
-        self._clip = open_driving_clip(path, start=0.0, end=None, rotation=rotation)
+        self._sound = None if on_sound is None else ClipSound(path, on_sound)
+        try:
+            self._clip = open_driving_clip(path, start=0.0, end=None, rotation=rotation)
+        except BaseException:
+            self._close_sound()
+            raise
+        self._length = self._clip.source.info.duration
+        self._rewound = False
         self.notes = (*self._clip.notes, *self._clip.warnings)
 
     @property
@@ -48,16 +67,38 @@ class ClipReader:
                 due = begin + offset + frame.time
                 length = max(frame.duration, _MIN_LENGTH_S)
                 end = frame.time + length
-                if now > due + length:
-                    continue
-                if self._stopping.wait(max(due - now, 0.0)):
-                    return
-                shown = av.VideoFrame.from_ndarray(frame.image, format="rgb24")
-                shown.pts, shown.time_base = round((offset + frame.time) / _TIME_BASE), _TIME_BASE
-                yield shown
+                if now <= due + length:
+                    if self._stopping.wait(max(due - now, 0.0)):
+                        return
+                    shown = av.VideoFrame.from_ndarray(frame.image, format="rgb24")
+                    shown.pts, shown.time_base = round((offset + frame.time) / _TIME_BASE), _TIME_BASE
+                    yield shown
+                self._play_sound(end, offset)
             # The clip begins again at its end, or now where decoding has fallen behind.
             offset = max(offset + end, time.monotonic() - begin)
+            if self._sound is not None and not self._rewound:
+                self._sound.rewind()
+            self._length, self._rewound = end, False
+
+    def _play_sound(self, end: float, offset: float) -> None:
+        """Pass sound on until some time after `end`, in the clip's seconds; after its end comes its beginning."""
+        if self._sound is None:
+            return
+        ahead, length = end + _SOUND_AHEAD_S, self._length
+        if length is None or ahead <= length:
+            self._sound.play_until(end if length is None else ahead, offset)
+            return
+        if not self._rewound:
+            self._sound.play_until(length, offset)
+            self._sound.rewind()
+            self._rewound = True
+        self._sound.play_until(min(ahead - length, length), offset + length)
+
+    def _close_sound(self) -> None:
+        if self._sound is not None:
+            self._sound.close()
 
     def close(self) -> None:
         """Close the file."""
+        self._close_sound()
         self._clip.source.close()

@@ -1,8 +1,10 @@
-"""A thread that puts animated frames on the canvas and hands them to all targets; the newest frame wins."""
+"""A thread that puts animated frames on the canvas and hands them to all targets; the newest due frame wins."""
 
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,10 +18,12 @@ from personalive.server.sessions.playout_buffer import SentFrame, to_planes
 from personalive.server.sessions.watermark import add_watermark
 
 _STOP_TIMEOUT_S = 3.0
+_MAX_WAITING = 32
+"""Frames that may wait until they are due, where the picture is held back for its sound."""
 
 
 class Compositor:
-    """Composes frames on a separate thread. `mirror` and `targets` may be replaced at any time."""
+    """Composes frames on a separate thread. `mirror`, `targets` and `delay` may be replaced at any time."""
 
     def __init__(
         self, canvas: Canvas, *, mirror: bool, watermark: bool, on_error: Callable[[Exception], None]
@@ -29,9 +33,11 @@ class Compositor:
         self._held = False
         self.mirror = mirror
         self.targets: tuple[Target, ...] = ()
+        self.delay = 0.0
+        """Seconds by which frames are later than they were due, so that they are in step with their sound."""
         self._watermark = watermark
         self._on_error = on_error
-        self._frame: SentFrame | None = None
+        self._frames: deque[SentFrame] = deque()
         self._changed = threading.Condition()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="compositor", daemon=True)
@@ -43,18 +49,21 @@ class Compositor:
         self._thread.start()
 
     def put(self, frame: SentFrame) -> None:
-        """Take a frame; it replaces one that waits."""
+        """Take a frame; it replaces one that is due already."""
         with self._changed:
             if self._held:
                 return
-            self.replaced += self._frame is not None
-            self._frame = frame
+            self._frames.append(frame)
+            if len(self._frames) > _MAX_WAITING:
+                self._frames.popleft()
+                self.replaced += 1
             self._changed.notify()
 
     def hold(self) -> None:
-        """Drop the frame that waits and those that follow, until `resume`: they may be of either portrait."""
+        """Drop the frames that wait and those that follow, until `resume`: they may be of either portrait."""
         with self._changed:
-            self._held, self._frame = True, None
+            self._held = True
+            self._frames.clear()
 
     def resume(self, canvas: Canvas) -> None:
         """Compose the frames from now on, on this canvas."""
@@ -88,7 +97,14 @@ class Compositor:
             self._on_error(error)
 
     def _next_frame(self) -> SentFrame | None:
+        """Wait for a frame that is due and return the newest one; None at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._frame is not None or self._stopping)
-            frame, self._frame = self._frame, None
-            return None if self._stopping else frame
+            while not self._stopping:
+                delay, now = self.delay, time.monotonic()
+                due = [frame for frame in self._frames if frame.due_at + delay <= now]
+                if due:
+                    while self._frames.popleft() is not due[-1]:
+                        self.replaced += 1
+                    return replace(due[-1], due_at=due[-1].due_at + delay)
+                self._changed.wait(self._frames[0].due_at + delay - now if self._frames else None)
+            return None

@@ -20,6 +20,8 @@ class LiveFigures:
     mirrored: bool
     portrait: str
     source_notice: str | None
+    has_sound: bool = False
+    muted: bool = False
 
 
 class LiveDisplay(Protocol):

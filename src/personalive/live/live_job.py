@@ -40,11 +40,22 @@ class LiveJob:
     """Where the one portrait's face is, "x,y,width,height" in pixels of the picture."""
     fps: float = 30.0
     """Rate of files, and the one that virtual cameras are told."""
+    sound: bool = False
+    """Whether the driver's sound goes out: that of the source, which of a camera is the default microphone."""
+    microphone: str | None = None
+    """A microphone whose sound goes out instead, by its name."""
+    speaker: str | None = None
+    """A device to play the sound on, by its name."""
     watermark: bool = False
     overwrite: bool = False
     seed: int = 42
     parameters: Mapping[str, object] = field(default_factory=dict)
     """Run and load parameters of the pipeline by name; those not given keep their defaults."""
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether sound goes out."""
+        return self.sound or self.microphone is not None
 
     def check(self) -> None:
         """Raise `InputError` for invalid numbers and combinations, before anything is opened."""
@@ -53,6 +64,10 @@ class LiveJob:
         if not self.targets:
             raise InputError("No target is given: --to camera, window, out.mp4, or whip:URL.")
         check_size(self.size)
+        if self.speaker is not None and not self.has_sound:
+            raise InputError(
+                "--speaker plays the driver's sound: say which, with --sound or --microphone NAME."
+            )
         if self.canvas is not None and any(side not in _SIDES or side % 2 for side in self.canvas):
             width, height = self.canvas
             raise InputError(

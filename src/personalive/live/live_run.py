@@ -8,35 +8,38 @@ import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 
 import av
-import numpy as np
 
-from personalive.errors import PersonaLiveError
+from personalive.errors import InputError, PersonaLiveError
 from personalive.face.crop import ImageSize
+from personalive.live.audio_devices import connect_to_sound
 from personalive.live.canvas import Canvas, parse_background
-from personalive.live.capture import CaptureThread, NewestFrame, reader_factory
 from personalive.live.compositor import Compositor
 from personalive.live.live_display import LiveDisplay, LiveFigures
 from personalive.live.live_job import LiveJob
+from personalive.live.live_sound import LiveSound
 from personalive.live.pipeline_host import PipelineHost
-from personalive.live.portraits import LivePortrait, read_portraits
+from personalive.live.portraits import LivePortrait, describe_origin, make_still, read_portraits
 from personalive.live.session_keeper import SessionKeeper
-from personalive.live.source_spec import SourceKind, SourceSpec, parse_source
-from personalive.live.targets.opening import check_targets, make_target
-from personalive.live.targets.target import Target, TargetError
-from personalive.live.whep_source import WhepSource
+from personalive.live.source_spec import parse_source
+from personalive.live.sources import start_sources
+from personalive.live.targets.opening import check_targets, make_target, takes_sound
+from personalive.live.targets.speaker import Speaker
+from personalive.live.targets.target import AudioTarget, Target, TargetError
 from personalive.media import Provenance
 from personalive.pipelines import registry
 from personalive.pipelines.base import FrameState
 from personalive.pipelines.parameters import build_parameters, split_parameters
 from personalive.server.recordings.recording_manager import make_provenance
 from personalive.server.sessions.playout_buffer import SentFrame
-from personalive.server.telemetry.session_stats import DelayStats, RateCounter
+from personalive.server.telemetry.session_stats import RateCounter, RecentDelays
 
-KEYS = "p pause, r reset, n next portrait, m mirror, q quit"
+KEYS = "p pause, r reset, n next portrait, m mirror, s sound off and on, q quit"
 _FIGURES_INTERVAL_S = 0.5
+_MAX_PICTURE_DELAY_S = 0.4
+_DELAY_STEP_S = 0.008
+"""Seconds by which the picture's delay may be wrong, so that motion does not jerk at every change."""
 _SWITCH_INTERVAL_S = 0.0005
 """As in the server: no thread should wait 5 ms for the interpreter lock."""
 
@@ -56,9 +59,10 @@ class LiveRun:
         self._compositor: Compositor | None = None
         self._keeper: SessionKeeper | None = None
         self._fps = RateCounter()
-        self._delays = DelayStats()
+        self._delays = RecentDelays()
         self._has_face: bool | None = None
-        self._source_notice: str | None = None
+        self._notices: dict[str, str | None] = {"source": None, "microphone": None}
+        self._sound = LiveSound(self._update_lead) if job.has_sound else None
         self._actions = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -85,6 +89,11 @@ class LiveRun:
         job.check()
         spec = parse_source(job.source)
         check_targets(job.targets)
+        if job.has_sound and job.speaker is None and not any(map(takes_sound, job.targets)):
+            raise InputError(
+                "The sound would go nowhere: cameras and windows have none. Play it where the call hears it, with "
+                "--speaker NAME, or leave it out."
+            )
         background = await asyncio.to_thread(parse_background, job.background)
         choice = registry.choose_pipeline(job.pipeline, job.parameters)
         run_values, load_values = split_parameters(choice.pipeline, job.parameters)
@@ -101,16 +110,18 @@ class LiveRun:
             Canvas(canvas_size, size, background, portrait=each.image.image, box=each.crop.box)
             for each in portraits
         ]
-        provenance = _describe_origin(make_provenance(choice.pipeline.info, portraits[0].sha256), portraits)
+        provenance = describe_origin(make_provenance(choice.pipeline.info, portraits[0].sha256), portraits)
         sys.setswitchinterval(_SWITCH_INTERVAL_S)
         async with AsyncExitStack() as stack:
-            await self._start_source(stack, spec)
+            await start_sources(stack, job, spec, self)
             self._compositor = await self._open_targets(stack, canvas_size, provenance)
             host = PipelineHost({**load_values, "width": size[0], "height": size[1]})
             stack.push_async_callback(host.stop)
             await host.load(choice.pipeline.info.id, self._on_loading)
             self._show_all(host.notes)
-            self._keeper = SessionKeeper(host, portraits, self._display, self._on_frame, self._on_loading)
+            self._keeper = SessionKeeper(
+                host, portraits, self._display, self._on_frame, self._on_loading, self._sound
+            )
             figures = self._loop.create_task(self._show_figures())
             stack.callback(figures.cancel)
             await self._keeper.keep(run_values)
@@ -122,18 +133,6 @@ class LiveRun:
     def _on_loading(self) -> None:
         self._display.show_notice("loading the pipeline …")
 
-    async def _start_source(self, stack: AsyncExitStack, spec: SourceSpec) -> None:
-        source: CaptureThread | WhepSource
-        if spec.kind is SourceKind.WHEP:
-            source = WhepSource(spec.value, self._put_frame, self._on_source_notice)
-        else:
-            opened = reader_factory(spec, self._job.rotate)
-            source = CaptureThread(
-                spec.name, opened, NewestFrame(self._put_frame).put, self._on_source_notice
-            )
-        stack.push_async_callback(source.stop)
-        await source.start()
-
     async def _open_targets(
         self, stack: AsyncExitStack, size: ImageSize, provenance: Provenance
     ) -> Compositor:
@@ -141,22 +140,42 @@ class LiveRun:
         opened = []
         for text in job.targets:
             target = make_target(
-                text, self, size=size, fps=job.fps, provenance=provenance, overwrite=job.overwrite
+                text,
+                self,
+                size=size,
+                fps=job.fps,
+                provenance=provenance,
+                overwrite=job.overwrite,
+                with_audio=job.has_sound,
             )
             stack.push_async_callback(self._close_target, target)
             await target.open()
             opened.append(target)
+        await self._open_sound(stack, opened)
         compositor = Compositor(
             self._canvases[0], mirror=job.mirror, watermark=job.watermark, on_error=self._fail_from_thread
         )
         compositor.targets = tuple(opened)
-        still = compositor.compose(_make_still(self._portraits[0]))
+        still = compositor.compose(make_still(self._portraits[0]))
         for target in opened:
             if target.wants_still:
                 target.put(still)
         compositor.start()
         stack.callback(compositor.stop)
         return compositor
+
+    async def _open_sound(self, stack: AsyncExitStack, targets: Sequence[Target]) -> None:
+        """Open the speaker, and let sound go to all that takes it."""
+        if self._sound is None:
+            return
+        listeners = [target.put_audio for target in targets if isinstance(target, AudioTarget)]
+        if self._job.speaker is not None:
+            connect_to_sound()
+            speaker = Speaker(self, self._job.speaker, lambda lead: self._call(self._set_lead, lead))
+            stack.push_async_callback(speaker.close)
+            await speaker.open()
+            listeners.append(speaker.put_audio)
+        self._sound.listeners = tuple(listeners)
 
     async def _close_target(self, target: Target) -> None:
         written = await target.close()
@@ -165,9 +184,28 @@ class LiveRun:
 
     # -- what comes in: the event loop's thread, unless it says otherwise
 
-    def _put_frame(self, frame: av.VideoFrame, arrived_at: float | None = None) -> None:
+    def put_frame(
+        self, frame: av.VideoFrame, source_time: float | None, *, arrived_at: float | None = None
+    ) -> None:
+        """Take a driving frame."""
         if self._keeper is not None:
-            self._keeper.put_frame(frame, arrived_at)
+            self._keeper.put_frame(frame, source_time, arrived_at=arrived_at)
+
+    def on_sound(self, frame: av.AudioFrame, source_time: float | None) -> None:
+        """Take the driver's sound. Called on any thread."""
+        self._call(self._put_sound, frame, source_time)
+
+    def _put_sound(self, frame: av.AudioFrame, source_time: float | None) -> None:
+        if self._keeper is not None:
+            self._keeper.put_sound(frame, source_time)
+
+    def _set_lead(self, lead: float) -> None:
+        if self._sound is not None:
+            self._sound.set_lead(lead)
+
+    def _update_lead(self) -> None:
+        if self._keeper is not None:
+            self._keeper.update_lead()
 
     def _on_frame(self, frame: SentFrame) -> None:
         if frame.state is not FrameState.TRANSITION:
@@ -175,16 +213,20 @@ class LiveRun:
         if self._compositor is not None:
             self._compositor.put(frame)
 
-    def _on_source_notice(self, notice: str | None) -> None:
+    def on_source_notice(self, notice: str | None) -> None:
         """Keep what is wrong with the source for the status line. Called on any thread."""
-        self._call(self._set_source_notice, notice)
+        self._call(self._set_notice, "source", notice)
 
-    def _set_source_notice(self, notice: str | None) -> None:
-        if notice is None and self._source_notice is not None:
-            self._display.show_notice("The source is back.")
-        elif notice is not None and notice != self._source_notice:
+    def on_microphone_notice(self, notice: str | None) -> None:
+        """Keep what is wrong with the microphone for the status line. Called on any thread."""
+        self._call(self._set_notice, "microphone", notice)
+
+    def _set_notice(self, name: str, notice: str | None) -> None:
+        before, self._notices[name] = self._notices[name], notice
+        if notice is None and before is not None:
+            self._display.show_notice(f"The {name} is back.")
+        elif notice is not None and notice != before:
             self._display.show_notice(notice)
-        self._source_notice = notice
 
     # -- what targets report, on any thread: see `TargetEvents`
 
@@ -213,7 +255,7 @@ class LiveRun:
     def _count(self, captured_at: float | None, now: float) -> None:
         self._fps.count(now)
         if captured_at is not None:
-            self._delays.add({"send": now - captured_at}, now)  # its parts are not told apart here
+            self._delays.add(now - captured_at, now)
 
     def _remove_target(self, target: Target, problem: str | None) -> None:
         compositor = self._compositor
@@ -244,6 +286,8 @@ class LiveRun:
             self.stop()
         elif key == "m" and self._compositor is not None:
             self._compositor.mirror = not self._compositor.mirror
+        elif key == "s" and self._sound is not None:
+            self._sound.muted = not self._sound.muted
         elif keeper is not None:
             actions = {"p": keeper.toggle_pause, "r": keeper.reset, "n": self._show_next}
             if key in actions:
@@ -282,24 +326,21 @@ class LiveRun:
             paused=keeper is not None and keeper.paused,
             mirrored=self._compositor is not None and self._compositor.mirror,
             portrait=self._portraits[0 if keeper is None else keeper.shown].path.name,
-            source_notice=self._source_notice,
+            source_notice=self._notices["source"] or self._notices["microphone"],
+            has_sound=self._sound is not None,
+            muted=self._sound is not None and self._sound.muted,
         )
+
+    def _follow_sound(self) -> None:
+        """Hold the picture back where its sound cannot be as early as it is."""
+        if self._sound is None or self._keeper is None or self._compositor is None:
+            return
+        delay = min(max(self._keeper.sound_offset, 0.0), _MAX_PICTURE_DELAY_S)
+        if abs(delay - self._compositor.delay) > _DELAY_STEP_S:
+            self._compositor.delay = delay
 
     async def _show_figures(self) -> None:
         while True:
             self._display.show_figures(self.figures())
+            self._follow_sound()
             await asyncio.sleep(_FIGURES_INTERVAL_S)
-
-
-def _make_still(portrait: LivePortrait) -> SentFrame:
-    """Return the portrait as a frame, for targets to show before the first one is animated."""
-    image = portrait.crop.image
-    return SentFrame(image, np.empty((0, 0), np.uint8), 0.0, FrameState.WAITING, time.monotonic())
-
-
-def _describe_origin(provenance: Provenance, portraits: Sequence[LivePortrait]) -> Provenance:
-    """Record the other portraits that may be shown, too."""
-    if len(portraits) == 1:
-        return provenance
-    others = " ".join(portrait.sha256 for portrait in portraits[1:])
-    return replace(provenance, extra={"other_references_sha256": others})

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from personalive.face.choice import parse_reference_face
@@ -12,7 +13,9 @@ from personalive.face.crop import ImageSize
 from personalive.jobs.plan import crop_reference, resolve_frame_size
 from personalive.jobs.reference_image import ReferenceCrop, ReferenceImage, read_reference
 from personalive.live.live_job import LiveJob
-from personalive.pipelines.base import LoadParameters
+from personalive.media import Provenance
+from personalive.pipelines.base import FrameState, LoadParameters
+from personalive.server.sessions.playout_buffer import NO_PLANES, SentFrame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,3 +52,17 @@ def read_portraits(
         portraits.append(LivePortrait(path, digest, image, crop_reference(job, image, size)))
     assert size is not None
     return portraits, size
+
+
+def make_still(portrait: LivePortrait) -> SentFrame:
+    """Return the portrait as a frame, for targets to show before the first one is animated."""
+    image = portrait.crop.image
+    return SentFrame(image, NO_PLANES, 0.0, FrameState.WAITING, time.monotonic())
+
+
+def describe_origin(provenance: Provenance, portraits: Sequence[LivePortrait]) -> Provenance:
+    """Record the other portraits that may be shown, too."""
+    if len(portraits) == 1:
+        return provenance
+    others = " ".join(portrait.sha256 for portrait in portraits[1:])
+    return replace(provenance, extra={"other_references_sha256": others})

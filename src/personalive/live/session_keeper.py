@@ -10,6 +10,7 @@ import av
 
 from personalive.errors import PersonaLiveError
 from personalive.live.live_display import LiveDisplay
+from personalive.live.live_sound import LiveSound
 from personalive.live.pipeline_host import PipelineHost
 from personalive.live.portraits import LivePortrait
 from personalive.server.sessions.playout_buffer import FrameCallback
@@ -31,13 +32,15 @@ class SessionKeeper:
         display: LiveDisplay,
         on_frame: FrameCallback,
         on_loading: Callable[[], None],
+        sound: LiveSound | None = None,
     ) -> None:
-        """Keep sessions of `host`; `on_frame` gets what they send."""
+        """Keep sessions of `host`; `on_frame` gets what they send, and `sound` their sound, None without sound."""
         self._host = host
         self._portraits = portraits
         self._display = display
         self._on_frame = on_frame
         self._on_loading = on_loading
+        self._sound = sound
         self._session: ServerSession | None = None
         self._problem: str | None = None
         self.shown = 0
@@ -74,12 +77,17 @@ class SessionKeeper:
             ended.set()
 
         session = await self._host.open_session(self._portraits[self.shown], values)
+        session.makes_planes = False  # those of the canvas are sent
         session.on_end.append(on_end)
         session.add_message_listener(self._on_message)
         session.add_frame_listener(self._on_frame)
+        if self._sound is not None:
+            session.audio.set_enabled(True)
+            session.audio.add_listener(self._sound.put)
         if self.paused:
             await session.set_paused(True)
         self._session = session
+        self.update_lead()
         await ended.wait()
 
     def _on_message(self, message: Message) -> None:
@@ -88,10 +96,27 @@ class SessionKeeper:
         elif message["type"] == "error":
             self._display.show_notice(str(message["message"]))
 
-    def put_frame(self, frame: av.VideoFrame, arrived_at: float | None = None) -> None:
-        """Take a driving frame; it is dropped while there is no session."""
+    def put_frame(
+        self, frame: av.VideoFrame, source_time: float | None = None, *, arrived_at: float | None = None
+    ) -> None:
+        """Take a driving frame, captured at `source_time`; it is dropped while there is no session."""
         if self._session is not None:
-            self._session.put_frame(frame, arrived_at=arrived_at)
+            self._session.put_frame(frame, source_time, arrived_at=arrived_at)
+
+    def put_sound(self, frame: av.AudioFrame, source_time: float | None = None) -> None:
+        """Take sound, captured at `source_time`; it is dropped while there is no session."""
+        if self._session is not None:
+            self._session.audio.put(frame, source_time)
+
+    @property
+    def sound_offset(self) -> float:
+        """By how many seconds sound is later than the picture, since it arrives or is needed so much later."""
+        return 0.0 if self._session is None else self._session.audio.offset
+
+    def update_lead(self) -> None:
+        """Let the session send sound as early as what plays it needs it."""
+        if self._session is not None and self._sound is not None:
+            self._session.audio.lead = self._sound.lead
 
     async def toggle_pause(self) -> None:
         """Pause, or go on."""

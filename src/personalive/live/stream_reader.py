@@ -7,17 +7,21 @@ import errno
 import threading
 import time
 from collections.abc import Iterator
+from typing import cast
 from urllib.parse import urlsplit
 
 import av
 import av.container
 import av.error
+from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.video.stream import VideoStream
 
+from personalive.live.clip_sound import SoundHandler
 from personalive.live.devices import SourceError
 from personalive.live.packet_queue import PacketQueue
 from personalive.live.source_spec import SourceSpec
+from personalive.media.tracks import select_audio_stream
 
 _OPEN_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 5.0
@@ -65,8 +69,17 @@ def _explain_open_error(spec: SourceSpec, error: Exception) -> str:
 class StreamReader:
     """Reads the frames of an open container. Use it on one thread, and call `close` there."""
 
-    def __init__(self, container: av.container.InputContainer, name: str, stopping: threading.Event) -> None:
-        """Read `container`, called `name` in messages, until `stopping` is set. Raises `SourceError`."""
+    def __init__(
+        self,
+        container: av.container.InputContainer,
+        name: str,
+        stopping: threading.Event,
+        on_sound: SoundHandler | None = None,
+    ) -> None:
+        """Read `container`, called `name` in messages, until `stopping` is set.
+
+        `on_sound` gets its sound meanwhile. Raises `SourceError`.
+        """
         self._container = container
         self._name = name
         self._stopping = stopping
@@ -74,6 +87,11 @@ class StreamReader:
             container.close()
             raise SourceError(f"{name} has no video.")
         self._video: VideoStream = container.streams.video[0]
+        self._on_sound = on_sound
+        self._audio = None if on_sound is None else select_audio_stream(container)
+        if on_sound is not None and self._audio is None:
+            container.close()
+            raise SourceError(f"{name} has no sound: leave --sound out, or take that of a --microphone.")
         self._drain: threading.Thread | None = None
         self._closed = False
         formats = set(container.format.name.split(","))
@@ -107,7 +125,7 @@ class StreamReader:
 
     def _read_packets(self, queue: PacketQueue[Packet[VideoStream]]) -> None:
         try:
-            for packet in self._container.demux(self._video):
+            for packet in self._video_packets():
                 if self._stopping.is_set() or self._closed:
                     break
                 if packet.size:
@@ -116,9 +134,21 @@ class StreamReader:
         except BaseException as error:
             queue.end(error)
 
+    def _video_packets(self) -> Iterator[Packet[VideoStream]]:
+        """Yield the packets of the picture; pass on the sound that lies between them."""
+        if self._audio is None or self._on_sound is None:
+            yield from self._container.demux(self._video)
+            return
+        for packet in self._container.demux(self._video, self._audio):
+            if isinstance(packet.stream, VideoStream):
+                yield cast("Packet[VideoStream]", packet)
+            elif packet.size:
+                for frame in _decode_sound(self._audio, cast("Packet[AudioStream]", packet)):
+                    self._on_sound(frame, frame.time)
+
     def _iter_paced(self) -> Iterator[av.VideoFrame]:
         start: float | None = None
-        for packet in self._container.demux(self._video):
+        for packet in self._video_packets():
             for frame in _decode(self._video, packet):
                 now = time.monotonic()
                 at = frame.time or 0.0
@@ -144,6 +174,13 @@ def _decode(video: VideoStream, packet: Packet[VideoStream]) -> list[av.VideoFra
     try:
         return video.codec_context.decode(packet)
     except av.error.InvalidDataError:
+        return []
+
+
+def _decode_sound(audio: AudioStream, packet: Packet[AudioStream]) -> list[av.AudioFrame]:
+    try:
+        return audio.codec_context.decode(packet)
+    except (av.error.FFmpegError, ValueError):  # what is damaged is left silent
         return []
 
 

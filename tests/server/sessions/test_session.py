@@ -139,6 +139,16 @@ def test_parameters_change_from_the_next_chunk_on() -> None:
     run(act)
 
 
+def test_planes_that_nobody_needs_are_not_made() -> None:
+    async def act(live: Live) -> None:
+        live.stream.makes_planes = False
+        await live.feed(8)
+        assert live.sent[-1].planes.size == 0
+        assert live.sent[-1].image.size > 0
+
+    run(act)
+
+
 def test_what_is_sent_is_what_an_encoder_takes() -> None:
     async def act(live: Live) -> None:
         await live.feed(16)

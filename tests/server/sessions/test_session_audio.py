@@ -123,3 +123,30 @@ def test_a_source_may_change_its_format() -> None:
         audio.close()
 
     run(act)
+
+
+@pytest.mark.parametrize(("lag", "late"), [(0.4, False), (0.03, True)])
+def test_blocks_come_before_they_are_due_where_that_is_asked_for(lag: float, late: bool) -> None:
+    """Where the picture is too early for that, sound is later than it, and says by how much."""
+
+    async def act() -> None:
+        begin = time.monotonic()
+        audio = SessionAudio(lambda now: PictureLag(begin + lag, 0.0))
+        audio.lead = 0.15
+        ahead: list[float] = []
+        loud: list[bool] = []
+
+        def take(one: SentAudio) -> None:
+            ahead.append(one.due_at - time.monotonic())
+            loud.append(bool(np.abs(one.samples).max() > 4000))
+
+        audio.add_listener(take)
+        audio.set_enabled(True)
+        await play(audio, 60)
+        assert audio.offset == pytest.approx(0.15 + 0.02 - lag if late else 0.0, abs=0.06)
+        audio.close()
+        assert audio.offset == 0
+        assert float(np.median(ahead)) == pytest.approx(0.15, abs=0.05)
+        assert sum(loud) > 15
+
+    run(act)

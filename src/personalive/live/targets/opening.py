@@ -40,6 +40,7 @@ def make_target(
     fps: float,
     provenance: Provenance,
     overwrite: bool,
+    with_audio: bool = False,
 ) -> Target:
     """Return the target that a `--to` stands for, for frames of `size` (width, height). It is not open yet."""
     if text == "window":
@@ -48,5 +49,12 @@ def make_target(
         device = text.removeprefix(_CAMERA) if text.startswith(_CAMERA) else None
         return VirtualCameraTarget(events, size=size, fps=fps, device=device)
     if text.startswith(_WHIP):
-        return WhipTarget(events, text.removeprefix(_WHIP))
-    return RecordingTarget(events, Path(text), provenance, fps=fps, overwrite=overwrite)
+        return WhipTarget(events, text.removeprefix(_WHIP), with_audio=with_audio)
+    return RecordingTarget(
+        events, Path(text), provenance, fps=fps, overwrite=overwrite, with_audio=with_audio
+    )
+
+
+def takes_sound(text: str) -> bool:
+    """Return whether a `--to` takes sound: files and WHIP servers do, cameras and windows do not."""
+    return text not in {"window", "camera"} and not text.startswith(_CAMERA)

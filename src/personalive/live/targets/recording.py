@@ -15,6 +15,7 @@ from personalive.media.output import check_output
 from personalive.server.recordings import recovery
 from personalive.server.recordings.recorder import SessionRecorder
 from personalive.server.sessions.playout_buffer import SentFrame
+from personalive.server.sessions.session_audio import SentAudio
 
 SUFFIXES = (".mp4", ".m4v")
 
@@ -25,7 +26,14 @@ class RecordingTarget:
     wants_still = False
 
     def __init__(
-        self, events: TargetEvents, path: Path, provenance: Provenance, *, fps: float, overwrite: bool
+        self,
+        events: TargetEvents,
+        path: Path,
+        provenance: Provenance,
+        *,
+        fps: float,
+        overwrite: bool,
+        with_audio: bool = False,
     ) -> None:
         self.name = str(path)
         self._events = events
@@ -35,6 +43,7 @@ class RecordingTarget:
         self._provenance = provenance
         self._fps = fps
         self._overwrite = overwrite
+        self._with_audio = with_audio
         self._recorder: SessionRecorder | None = None
         self._ended = asyncio.Event()
         self._closing = False
@@ -55,6 +64,7 @@ class RecordingTarget:
             fps=self._fps,
             max_duration_s=math.inf,
             on_end=self._on_recorder_end,
+            with_audio=self._with_audio,
         )
 
     def put(self, frame: SentFrame) -> None:
@@ -62,6 +72,11 @@ class RecordingTarget:
         if self._recorder is not None and not self._closing:
             self._recorder.put_frame(frame)
             self._events.on_delivered(self, frame, time.monotonic())
+
+    def put_audio(self, block: SentAudio) -> None:
+        """Take sound."""
+        if self._recorder is not None and not self._closing:
+            self._recorder.put_audio(block)
 
     def _on_recorder_end(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended

@@ -7,10 +7,11 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from personalive.errors import InputError, PersonaLiveError
 from personalive.server.sessions.playout_buffer import SentFrame
+from personalive.server.sessions.session_audio import SentAudio
 
 _STOP_TIMEOUT_S = 3.0
 
@@ -50,6 +51,14 @@ class Target(Protocol):
 
     async def close(self) -> str | None:
         """Take no more frames, complete what was written and return a sentence about it, if there is one."""
+
+
+@runtime_checkable
+class AudioTarget(Protocol):
+    """A target that takes sound too."""
+
+    def put_audio(self, block: SentAudio) -> None:
+        """Take sound, on the event loop; never wait."""
 
 
 TargetFactory = Callable[[TargetEvents], Target]

@@ -1,4 +1,4 @@
-"""A WHIP server: the picture is pushed to it as a broadcaster's camera would be."""
+"""A WHIP server: picture and sound are pushed to it as a broadcaster's camera would be."""
 
 from __future__ import annotations
 
@@ -12,9 +12,33 @@ from aiortc import RTCPeerConnection
 from personalive.live.targets.target import TargetEvents
 from personalive.live.webrtc_link import LinkError, WebRtcLink
 from personalive.server.sessions.playout_buffer import FrameCallback, SentFrame
-from personalive.server.webrtc.output_tracks import OutputTrack
+from personalive.server.sessions.session_audio import AudioCallback, SentAudio
+from personalive.server.webrtc.output_tracks import OutputAudioTrack, OutputTrack
+from personalive.server.webrtc.sender_reports import align_reports
 
 _RETRY_S = 2.0
+
+
+class WhipAudio:
+    """The sound of a `WhipTarget`, which outlives its connections. Use it on the event loop only."""
+
+    def __init__(self) -> None:
+        self._listeners: list[AudioCallback] = []
+
+    def add_listener(self, listener: AudioCallback) -> Callable[[], None]:
+        """Call `listener` with every block; return a function that ends that."""
+        self._listeners.append(listener)
+
+        def unsubscribe() -> None:
+            with contextlib.suppress(ValueError):
+                self._listeners.remove(listener)
+
+        return unsubscribe
+
+    def put(self, block: SentAudio) -> None:
+        """Take a block."""
+        for listener in list(self._listeners):
+            listener(block)
 
 
 class WhipTarget:
@@ -22,7 +46,7 @@ class WhipTarget:
 
     wants_still = True
 
-    def __init__(self, events: TargetEvents, url: str) -> None:
+    def __init__(self, events: TargetEvents, url: str, *, with_audio: bool = False) -> None:
         self.name = f"whip:{url}"
         self._url = url
         self._events = events
@@ -30,7 +54,9 @@ class WhipTarget:
         self.opened_at, self.opened_monotonic = time.time(), time.monotonic()
         self._listeners: list[FrameCallback] = []
         self._link: WebRtcLink | None = None
-        self._track: OutputTrack | None = None
+        self.audio = WhipAudio()
+        self._with_audio = with_audio
+        self._outputs: list[OutputTrack | OutputAudioTrack] = []
         self._task: asyncio.Task[None] | None = None
 
     def add_frame_listener(self, listener: FrameCallback) -> Callable[[], None]:
@@ -49,17 +75,18 @@ class WhipTarget:
         self._task = self._loop.create_task(self._reconnect(), name="whip")
 
     async def _connect(self) -> None:
-        self._track = OutputTrack(self)
+        self._outputs = [OutputTrack(self), *([OutputAudioTrack(self)] if self._with_audio else [])]
         self._link = WebRtcLink(self._url, self._prepare)
         await self._link.open()
 
     def _prepare(self, connection: RTCPeerConnection) -> None:
-        assert self._track is not None
-        connection.addTransceiver(self._track, direction="sendonly")
+        for track in self._outputs:
+            sender = connection.addTransceiver(track, direction="sendonly").sender
+            align_reports(sender, track.get_time)
 
     async def _disconnect(self) -> None:
-        if self._track is not None:
-            self._track.stop()
+        for track in self._outputs:
+            track.stop()
         if self._link is not None:
             await self._link.close()
 
@@ -84,6 +111,10 @@ class WhipTarget:
         """Take a frame, on any thread."""
         with contextlib.suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(self._notify, frame)
+
+    def put_audio(self, block: SentAudio) -> None:
+        """Take sound, on the event loop."""
+        self.audio.put(block)
 
     def _notify(self, frame: SentFrame) -> None:
         for listener in list(self._listeners):

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import ray
@@ -28,6 +25,7 @@ from personalive.server.cluster.messages import ReplicaStatus
 from personalive.server.run import local_url
 from personalive.server.settings import Settings
 from personalive.server.state.startup import check_load_parameters
+from personalive.signals import stop_at_signal
 
 ReportProgress = Callable[[str], None]
 
@@ -59,7 +57,8 @@ def serve_cluster(
     check_settings(settings)
     connect_to_ray(address)
     try:
-        with _catch_signals() as told:
+        told = threading.Event()
+        with stop_at_signal(told.set):
             _deploy(config, settings)
             try:
                 if _wait_until_up(config, told, report):
@@ -182,27 +181,3 @@ def _upload_reference(settings: Settings, url: str, report: ReportProgress) -> N
         report(f"the reference was refused: {error.read().decode(errors='replace')}")
     except OSError as error:
         report(f"the reference was not taken: {error}")
-
-
-@contextlib.contextmanager
-def _catch_signals() -> Iterator[threading.Event]:
-    """Yield an event that the first SIGINT, SIGTERM or SIGHUP sets. A second signal ends the process at once."""
-    told = threading.Event()
-    ends = [signal.SIGINT, signal.SIGTERM]
-    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as with nohup
-        ends.append(signal.SIGHUP)
-    before = {sign: signal.getsignal(sign) for sign in ends}
-
-    def hear(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        told.set()
-        for sign in before:
-            signal.signal(sign, signal.SIG_DFL)
-
-    for sign in before:
-        signal.signal(sign, hear)
-    try:
-        yield told
-    finally:
-        for sign, handler in before.items():
-            signal.signal(sign, handler)

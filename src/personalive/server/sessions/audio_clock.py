@@ -21,11 +21,11 @@ class AudioClock:
     """The clock of one session's sound. All times are in seconds; `now` is of `time.monotonic`."""
 
     def __init__(self) -> None:
-        self._picture = _Offset()
+        self._picture = ClockOffset()
         """From the local clock to the session's."""
-        self._captured = _Offset()
+        self._captured = ClockOffset()
         """From the source's clock to the session's."""
-        self._sound = _Offset()
+        self._sound = ClockOffset()
         """From the timestamps of the sound to the session's clock, by arrival."""
 
     def note_frame(self, time: float, source_time: float | None, now: float) -> None:
@@ -56,14 +56,16 @@ class AudioClock:
         return by_source if abs(by_source - by_arrival) <= _MAX_DISAGREEMENT_S else by_arrival
 
 
-class _Offset:
-    """The median of the last observations of a difference between two clocks."""
+class ClockOffset:
+    """The median of the last observations of a difference between two clocks, in seconds."""
 
     def __init__(self) -> None:
         self._observed: deque[float] = deque(maxlen=_KEPT)
         self.value: float | None = None
+        """The median, None before the first observation."""
 
     def observe(self, offset: float) -> None:
+        """Add an observation. One that differs much means that a clock was set: those before are forgotten."""
         if self.value is not None and abs(offset - self.value) > _JUMP_S:
             self._observed.clear()
         self._observed.append(offset)

@@ -39,6 +39,8 @@ _TRAIL_FRAMES = 9
 """Frames whose median trail counts: one interval between frames of a source is not as long as another."""
 
 Planes = NDArray[np.uint8]
+NO_PLANES: Planes = np.empty((0, 0), np.uint8)
+"""Stands for planes that nobody needs."""
 
 
 def to_planes(image: Image) -> Planes:

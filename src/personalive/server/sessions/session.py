@@ -33,6 +33,7 @@ from personalive.server.sessions.delay import CapturedFrame, StepTiming
 from personalive.server.sessions.frame_queue import FrameQueue, QueuedFrame, SourceClock, to_image
 from personalive.server.sessions.memory import release_memory
 from personalive.server.sessions.playout_buffer import (
+    NO_PLANES,
     FrameCallback,
     PlayoutBuffer,
     PlayoutFrame,
@@ -82,6 +83,8 @@ class ServerSession:
         self.paused = False
         self.ended = False
         self.end_reason: str | None = None
+        self.makes_planes = True
+        """Whether frames come with planes for encoders. Without them, `SentFrame.planes` is empty."""
         self._failed = False
         self._rejection_sent = False
         self.on_end: list[Callable[[ServerSession], Awaitable[None]]] = []
@@ -239,7 +242,7 @@ class ServerSession:
         made = zip(animated.images, animated.states, due, trails, captured, strict=True)
         for image, state, at, trail, came in made:
             shown = add_watermark(image) if self._watermark else image
-            planes = to_planes(shown)
+            planes = to_planes(shown) if self.makes_planes else NO_PLANES
             parts = (
                 None if came is None else came.delay_parts(step, trails=self.pipeline_info.delay_frames > 0)
             )

@@ -59,6 +59,8 @@ class SessionAudio:
     def __init__(self, picture_lag: Callable[[float], PictureLag | None]) -> None:
         """Set what returns the picture's lag at a time of `time.monotonic`."""
         self.paused = False
+        self.lead = 0.0
+        """Seconds by which blocks are sent before they are due, for outputs that play later than they take them."""
         self.dropped = 0
         """Frames of sound that could not be used."""
         self._picture_lag = picture_lag
@@ -102,6 +104,11 @@ class SessionAudio:
                 self._listeners.remove(listener)
 
         return unsubscribe
+
+    @property
+    def offset(self) -> float:
+        """By how many seconds the sound that was sent last was later than the picture; 0 without sound."""
+        return 0.0 if self._sent_delay is None else self._sent_delay[1]
 
     def stats(self) -> dict[str, float | int] | None:
         """Return the sound's delay, and how much later than the picture it is; None without sound."""
@@ -172,7 +179,7 @@ class SessionAudio:
                 await asyncio.sleep(due - now)
                 continue
             due += max(math.ceil((now - _MAX_BEHIND_S - due) / BLOCK_S), 0) * BLOCK_S
-            self._send_block(due, now)
+            self._send_block(due + self.lead, now)
             due += BLOCK_S
 
     def _send_block(self, due: float, now: float) -> None:
@@ -199,8 +206,8 @@ class SessionAudio:
         if not self._arrivals:
             return picture
         ordered = sorted(self._arrivals)
-        # A block must have arrived when its last sample is due, and so a block earlier than its first.
-        needed = ordered[math.ceil(_ARRIVAL_QUANTILE * (len(ordered) - 1))] + BLOCK_S
+        # A block must have arrived when its last sample is sent, and so a block earlier than its first.
+        needed = ordered[math.ceil(_ARRIVAL_QUANTILE * (len(ordered) - 1))] + BLOCK_S + self.lead
         return max(picture, min(needed, picture + _MAX_EXTRA_S))
 
 

@@ -39,10 +39,31 @@ class RateCounter:
             self._times.popleft()
 
 
+class RecentDelays:
+    """The delays of the last `_DELAY_WINDOW_S` seconds, in seconds."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, float]] = deque()
+
+    def add(self, delay: float, now: float) -> None:
+        """Add one frame's delay."""
+        self._samples.append((now, delay))
+        while self._samples[0][0] < now - _DELAY_WINDOW_S:
+            self._samples.popleft()
+
+    def quantile(self, share: float) -> float | None:
+        """Return the delay below which this share of frames stays, None without frames."""
+        if not self._samples:
+            return None
+        ordered = sorted(delay for _, delay in self._samples)
+        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+
+
 class DelayStats:
     """The delays of the last `_DELAY_WINDOW_S` seconds and their parts, in seconds."""
 
     def __init__(self) -> None:
+        self._totals = RecentDelays()
         self._samples: deque[tuple[float, dict[str, float]]] = deque()
 
     def add(self, parts: Mapping[str, float], now: float) -> None:
@@ -52,16 +73,14 @@ class DelayStats:
         """
         if unknown := parts.keys() - set(DELAY_PARTS):
             raise ValueError(f"There is no part of the delay called {', '.join(sorted(unknown))}.")
+        self._totals.add(sum(parts.values()), now)
         self._samples.append((now, dict(parts)))
         while self._samples[0][0] < now - _DELAY_WINDOW_S:
             self._samples.popleft()
 
     def quantile(self, share: float) -> float | None:
         """Return the delay below which this share of frames stays, in seconds, or None without frames."""
-        if not self._samples:
-            return None
-        ordered = sorted(sum(parts.values()) for _, parts in self._samples)
-        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+        return self._totals.quantile(share)
 
     def medians(self) -> dict[str, float | None]:
         """Return the median of each part in seconds, None where no frame of the last seconds had it."""

@@ -18,8 +18,7 @@ from aiortc.mediastreams import MediaStreamError
 
 from personalive.server.sessions.audio_delay import SAMPLE_RATE
 from personalive.server.sessions.playout_buffer import FrameCallback, SentFrame
-from personalive.server.sessions.session import ServerSession
-from personalive.server.sessions.session_audio import SentAudio
+from personalive.server.sessions.session_audio import AudioCallback, SentAudio
 
 VIDEO_RATE = 90_000
 OPUS_DELAY_S = 312 / SAMPLE_RATE
@@ -37,6 +36,24 @@ class FrameSender(Protocol):
 
     def add_frame_listener(self, listener: FrameCallback) -> Callable[[], None]:
         """Call `listener` with each frame on the event loop; return a function that ends that."""
+
+
+class AudioBlocks(Protocol):
+    """Sound that is sent in blocks, such as `SessionAudio`."""
+
+    def add_listener(self, listener: AudioCallback) -> Callable[[], None]:
+        """Call `listener` with each block on the event loop; return a function that ends that."""
+
+
+class AudioSender(Protocol):
+    """What an `OutputAudioTrack` takes its sound from, such as a session; the times are those of `FrameSender`."""
+
+    opened_at: float
+    opened_monotonic: float
+
+    @property
+    def audio(self) -> AudioBlocks:
+        """The sound."""
 
 
 class OutputTrack(MediaStreamTrack):
@@ -85,7 +102,7 @@ class OutputAudioTrack(MediaStreamTrack):
 
     kind = "audio"
 
-    def __init__(self, session: ServerSession) -> None:
+    def __init__(self, session: AudioSender) -> None:
         super().__init__()
         self._begin = session.opened_at, session.opened_monotonic
         self._blocks: deque[SentAudio] = deque(maxlen=_MAX_PENDING_BLOCKS)
