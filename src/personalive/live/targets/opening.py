@@ -50,9 +50,7 @@ def make_target(
         return VirtualCameraTarget(events, size=size, fps=fps, device=device)
     if text.startswith(_WHIP):
         return WhipTarget(events, text.removeprefix(_WHIP), with_audio=with_audio)
-    return RecordingTarget(
-        events, Path(text), provenance, fps=fps, overwrite=overwrite, with_audio=with_audio
-    )
+    return RecordingTarget(events, Path(text), provenance, fps=fps, overwrite=overwrite)
 
 
 def takes_sound(text: str) -> bool:

@@ -33,7 +33,6 @@ class RecordingTarget:
         *,
         fps: float,
         overwrite: bool,
-        with_audio: bool = False,
     ) -> None:
         self.name = str(path)
         self._events = events
@@ -43,7 +42,6 @@ class RecordingTarget:
         self._provenance = provenance
         self._fps = fps
         self._overwrite = overwrite
-        self._with_audio = with_audio
         self._recorder: SessionRecorder | None = None
         self._ended = asyncio.Event()
         self._closing = False
@@ -64,7 +62,6 @@ class RecordingTarget:
             fps=self._fps,
             max_duration_s=math.inf,
             on_end=self._on_recorder_end,
-            with_audio=self._with_audio,
         )
 
     def put(self, frame: SentFrame) -> None:
