@@ -58,7 +58,8 @@ def serve_cluster(
     connect_to_ray(address)
     try:
         told = threading.Event()
-        with stop_at_signal(told.set):
+        # On another thread: the signal may come while this one holds the event's lock.
+        with stop_at_signal(lambda: threading.Thread(target=told.set).start()):
             _deploy(config, settings)
             try:
                 if _wait_until_up(config, told, report):
