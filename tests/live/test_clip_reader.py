@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import threading
+import time
 from pathlib import Path
 
 import av
@@ -12,6 +13,7 @@ import pytest
 from personalive.errors import InputError
 from personalive.live.clip_reader import ClipReader
 from tests.live.streams import write_flashes
+from tests.media.clips import write_clip
 from tests.server.client import CLIP
 
 
@@ -23,6 +25,31 @@ def test_a_clip_is_looped_at_its_pace(clip: Path) -> None:
     assert all(later > earlier for earlier, later in itertools.pairwise(times))
     assert times[-1] - times[0] >= 39 / 25 - 0.01
     assert {(frame.width, frame.height) for frame in frames} == {(320, 240)}
+
+
+class QuickTime(threading.Event):
+    """A clock that goes on only where it is waited for, with an event that waits by it."""
+
+    now = 100.0
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.now += timeout or 0.0
+        return self.is_set()
+
+
+@pytest.mark.parametrize("rate", [10, 24, 25, 30, 60, 120])
+def test_a_loop_takes_as_long_as_the_clip(rate: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise what is heard beside it, such as music, would be another second off after some minutes."""
+    clock = QuickTime()
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    count = rate // 2
+    path = write_clip(tmp_path / "clip.mp4", [np.zeros((48, 64, 3), np.uint8)] * count, fps=rate)
+    with contextlib.closing(ClipReader(path, 0, clock)) as reader:
+        times = [frame.time for frame in itertools.islice(reader, 4 * count + 1)]
+    begins = times[::count]
+    assert [later - earlier for earlier, later in itertools.pairwise(begins)] == pytest.approx(
+        [count / rate] * 4, abs=1e-4
+    )
 
 
 def test_a_still_is_shown_again_and_again(portrait_file: Path) -> None:

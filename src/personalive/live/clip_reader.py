@@ -16,8 +16,8 @@ from personalive.media import Rotation
 from personalive.media.rotation import check_rotation
 
 _TIME_BASE = Fraction(1, 1_000_000)
-_MIN_LENGTH_S = 0.04
-"""Seconds that a frame lasts where the clip says nothing, such as a still."""
+_MIN_CLIP_S = 0.04
+"""Seconds from one beginning of the clip to the next at least, such as a still's."""
 _SOUND_AHEAD_S = 0.5
 """Seconds by which sound is read before its picture is shown: it waits in a buffer of the session."""
 
@@ -65,9 +65,8 @@ class ClipReader:
                 if not begun:
                     begin, begun = now - frame.time, True
                 due = begin + offset + frame.time
-                length = max(frame.duration, _MIN_LENGTH_S)
-                end = frame.time + length
-                if now <= due + length:
+                end = frame.time + frame.duration
+                if now <= due + frame.duration:
                     if self._stopping.wait(max(due - now, 0.0)):
                         return
                     shown = av.VideoFrame.from_ndarray(frame.image, format="rgb24")
@@ -75,6 +74,7 @@ class ClipReader:
                     yield shown
                 self._play_sound(end, offset)
             # The clip begins again at its end, or now where decoding has fallen behind.
+            end = max(end, _MIN_CLIP_S)
             offset = max(offset + end, time.monotonic() - begin)
             if self._sound is not None and not self._rewound:
                 self._sound.rewind()
