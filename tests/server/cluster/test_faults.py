@@ -65,7 +65,8 @@ def assert_never_missed(clients: Iterable[Client], since: float, until: float) -
         assert client.report.ended is None
         assert not client.report.told("stream_stopped")
         assert longest_gap(client.report, since, until) < GAP
-        assert len(client.report.within(since, until).seen) > 0.7 * FPS * (until - since)
+        # One frame may lie on either side of a short time.
+        assert len(client.report.within(since, until).seen) > 0.7 * FPS * (until - since) - 1
 
 
 def replica_of_one_that_joins_at_once(crowd: Crowd) -> str:
