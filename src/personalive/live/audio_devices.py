@@ -11,6 +11,7 @@ from typing import Any
 
 from personalive.errors import InputError
 from personalive.installation import install_command
+from personalive.live.device_names import match_name
 
 DEFAULT = "default"
 """Stands for the device that the system uses where none is named."""
@@ -118,12 +119,9 @@ def _find_default(get: Any, known: list[AudioDevice], kind: str) -> AudioDevice:
 
 def _find(wanted: str, known: list[AudioDevice], kind: str) -> AudioDevice:
     exact = [one for one in known if wanted in {one.id, one.name}]
-    similar = exact or [one for one in known if wanted.lower() in one.name.lower()]
-    if len(similar) == 1:
-        return similar[0]
-    if similar:
-        names = ", ".join(repr(one.name) for one in similar)
-        raise AudioDeviceError(f"{wanted!r} fits more than one {kind}: {names}. Give more of the name.")
+    found = match_name(wanted, known, exact, kind, AudioDeviceError)
+    if found is not None:
+        return found
     raise AudioDeviceError(f"There is no {kind} {wanted!r}. {describe_devices(known, kind)}")
 
 

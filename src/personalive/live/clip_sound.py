@@ -8,6 +8,8 @@ from pathlib import Path
 
 import av
 import av.error
+from av.audio.stream import AudioStream
+from av.packet import Packet
 
 from personalive.errors import InputError
 from personalive.media.audio import AudioInput, AudioTrack, open_audio
@@ -15,6 +17,14 @@ from personalive.media.audio import AudioInput, AudioTrack, open_audio
 SoundHandler = Callable[[av.AudioFrame, float | None], None]
 """Called with sound and the time at which it was captured, by the clock by which the source tells its frames'."""
 _TIME_BASE = Fraction(1, 1_000_000)
+
+
+def decode_sound(stream: AudioStream, packet: Packet[AudioStream]) -> list[av.AudioFrame]:
+    """Decode a packet; one that is damaged gives no frame, and is left silent."""
+    try:
+        return stream.codec_context.decode(packet)
+    except (av.error.FFmpegError, ValueError):
+        return []
 
 
 class ClipSound:
@@ -38,10 +48,7 @@ class ClipSound:
 
     def _decode(self) -> Iterator[av.AudioFrame]:
         for packet in self._source.packets():
-            try:
-                yield from self._source.stream.codec_context.decode(packet)
-            except (av.error.FFmpegError, ValueError):  # what is damaged is left silent
-                continue
+            yield from decode_sound(self._source.stream, packet)
 
     def play_until(self, until: float, offset: float) -> None:
         """Pass on what begins before `until`, in seconds of the clip; `offset` is added to its time."""

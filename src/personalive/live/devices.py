@@ -13,6 +13,7 @@ import av.container
 import av.error
 
 from personalive.errors import InputError
+from personalive.live.device_names import match_name
 
 _OPEN_TIMEOUT_S = 10.0
 _READ_TIMEOUT_S = 5.0
@@ -112,12 +113,9 @@ def find_camera(wanted: str, cameras: list[CameraDevice], system: CameraSystem) 
             return cameras[number]
         raise SourceError(f"There is no camera {number}. {describe_cameras(cameras)}")
     exact = [one for one in cameras if wanted in {one.name, one.address}]
-    similar = exact or [one for one in cameras if wanted.lower() in one.name.lower()]
-    if len(similar) == 1:
-        return similar[0]
-    if similar:
-        names = ", ".join(repr(one.name) for one in similar)
-        raise SourceError(f"{wanted!r} fits more than one camera: {names}. Give more of the name.")
+    found = match_name(wanted, cameras, exact, "camera", SourceError)
+    if found is not None:
+        return found
     raise SourceError(
         f"{wanted!r} is neither a file nor a camera nor an address that is read here (rtsp://, http://, whep:…). "
         + describe_cameras(cameras)

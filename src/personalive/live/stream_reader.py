@@ -17,7 +17,7 @@ from av.audio.stream import AudioStream
 from av.packet import Packet
 from av.video.stream import VideoStream
 
-from personalive.live.clip_sound import SoundHandler
+from personalive.live.clip_sound import SoundHandler, decode_sound
 from personalive.live.devices import SourceError
 from personalive.live.packet_queue import PacketQueue
 from personalive.live.source_spec import SourceSpec
@@ -143,7 +143,7 @@ class StreamReader:
             if isinstance(packet.stream, VideoStream):
                 yield cast("Packet[VideoStream]", packet)
             elif packet.size:
-                for frame in _decode_sound(self._audio, cast("Packet[AudioStream]", packet)):
+                for frame in decode_sound(self._audio, cast("Packet[AudioStream]", packet)):
                     self._on_sound(frame, frame.time)
 
     def _iter_paced(self) -> Iterator[av.VideoFrame]:
@@ -174,13 +174,6 @@ def _decode(video: VideoStream, packet: Packet[VideoStream]) -> list[av.VideoFra
     try:
         return video.codec_context.decode(packet)
     except av.error.InvalidDataError:
-        return []
-
-
-def _decode_sound(audio: AudioStream, packet: Packet[AudioStream]) -> list[av.AudioFrame]:
-    try:
-        return audio.codec_context.decode(packet)
-    except (av.error.FFmpegError, ValueError):  # what is damaged is left silent
         return []
 
 
