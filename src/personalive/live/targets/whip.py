@@ -11,6 +11,7 @@ from aiortc import RTCPeerConnection
 
 from personalive.live.targets.target import TargetEvents
 from personalive.live.webrtc_link import LinkError, WebRtcLink
+from personalive.server.sessions.listeners import Listeners
 from personalive.server.sessions.playout_buffer import FrameCallback, SentFrame
 from personalive.server.sessions.session_audio import AudioCallback, SentAudio
 from personalive.server.webrtc.output_tracks import OutputAudioTrack, OutputTrack
@@ -23,22 +24,15 @@ class WhipAudio:
     """The sound of a `WhipTarget`, which outlives its connections. Use it on the event loop only."""
 
     def __init__(self) -> None:
-        self._listeners: list[AudioCallback] = []
+        self._listeners: Listeners[SentAudio] = Listeners()
 
     def add_listener(self, listener: AudioCallback) -> Callable[[], None]:
         """Call `listener` with every block; return a function that ends that."""
-        self._listeners.append(listener)
-
-        def unsubscribe() -> None:
-            with contextlib.suppress(ValueError):
-                self._listeners.remove(listener)
-
-        return unsubscribe
+        return self._listeners.add(listener)
 
     def put(self, block: SentAudio) -> None:
         """Take a block."""
-        for listener in list(self._listeners):
-            listener(block)
+        self._listeners.notify(block)
 
 
 class WhipTarget:
@@ -52,7 +46,7 @@ class WhipTarget:
         self._events = events
         self._loop = asyncio.get_running_loop()
         self.opened_at, self.opened_monotonic = time.time(), time.monotonic()
-        self._listeners: list[FrameCallback] = []
+        self._listeners: Listeners[SentFrame] = Listeners()
         self._link: WebRtcLink | None = None
         self.audio = WhipAudio()
         self._with_audio = with_audio
@@ -61,13 +55,7 @@ class WhipTarget:
 
     def add_frame_listener(self, listener: FrameCallback) -> Callable[[], None]:
         """Call `listener` with every frame, on the event loop; return a function that ends that."""
-        self._listeners.append(listener)
-
-        def unsubscribe() -> None:
-            with contextlib.suppress(ValueError):
-                self._listeners.remove(listener)
-
-        return unsubscribe
+        return self._listeners.add(listener)
 
     async def open(self) -> None:
         """Connect. Raises `LinkError`."""
@@ -117,8 +105,7 @@ class WhipTarget:
         self.audio.put(block)
 
     def _notify(self, frame: SentFrame) -> None:
-        for listener in list(self._listeners):
-            listener(frame)
+        self._listeners.notify(frame)
         self._events.on_delivered(self, frame, time.monotonic())
 
     async def close(self) -> str | None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from personalive.media.types import Image
 from personalive.pipelines.base import FrameState
+from personalive.server.sessions.listeners import Listeners
 
 _LAG_WINDOW_S = 2.0
 """Seconds for which an observed lag counts."""
@@ -156,7 +157,7 @@ class PlayoutBuffer:
         self._on_sent = on_sent
         self._delay = PlayoutDelay()
         self._trails: deque[float] = deque(maxlen=_TRAIL_FRAMES)
-        self._listeners: list[FrameCallback] = []
+        self._listeners: Listeners[SentFrame] = Listeners()
         self._changed = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._play(), name="outlet")
         self.last: SentFrame | None = None
@@ -189,14 +190,9 @@ class PlayoutBuffer:
 
     def add_listener(self, listener: FrameCallback) -> Callable[[], None]:
         """Call `listener` with the last frame at once and each later one; return a function that ends that."""
-        self._listeners.append(listener)
+        unsubscribe = self._listeners.add(listener)
         if self.last is not None:
             listener(self.last)
-
-        def unsubscribe() -> None:
-            with contextlib.suppress(ValueError):
-                self._listeners.remove(listener)
-
         return unsubscribe
 
     def repeat_last(self) -> None:
@@ -245,5 +241,4 @@ class PlayoutBuffer:
 
     def _notify(self, sent: SentFrame, now: float) -> None:
         self.last, self._last_sent_at = sent, now
-        for sink in list(self._listeners):
-            sink(sent)
+        self._listeners.notify(sent)

@@ -31,6 +31,7 @@ from personalive.pipelines.base import (
 from personalive.pipelines.parameters import build_run_parameters
 from personalive.server.sessions.delay import CapturedFrame, StepTiming
 from personalive.server.sessions.frame_queue import FrameQueue, QueuedFrame, SourceClock, to_image
+from personalive.server.sessions.listeners import Listeners
 from personalive.server.sessions.memory import release_memory
 from personalive.server.sessions.playout_buffer import (
     NO_PLANES,
@@ -102,7 +103,7 @@ class ServerSession:
         self._playout = PlayoutBuffer(2 * chunk + 1, self._on_sent)
         self.audio = SessionAudio(self._playout.get_lag)
         self._captured: OrderedDict[float, CapturedFrame] = OrderedDict()
-        self._listeners: list[Callable[[Message], None]] = []
+        self._listeners: Listeners[Message] = Listeners()
         self._state = "waiting_for_face"
         self._seen_dropped = (0, 0)
         self._stats_task = self._loop.create_task(self._send_stats_periodically(), name="stream-figures")
@@ -312,19 +313,13 @@ class ServerSession:
 
     def add_message_listener(self, listener: Callable[[Message], None]) -> Callable[[], None]:
         """Call `listener` with every message for the client. Returns a function that ends that."""
-        self._listeners.append(listener)
+        forget = self._listeners.add(listener)
         listener({"type": "state", "state": self.state})
-
-        def forget() -> None:
-            if listener in self._listeners:
-                self._listeners.remove(listener)
-
         return forget
 
     def send_message(self, message: Message) -> None:
         """Send a message to all listeners."""
-        for listener in list(self._listeners):
-            listener(message)
+        self._listeners.notify(message)
 
     def stats(self) -> Message:
         """Return the session's figures, as the client gets them each second."""

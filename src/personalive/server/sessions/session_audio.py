@@ -7,7 +7,6 @@ paused, they are silent. It is later than the picture only where it arrives late
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 import time
 from collections import deque
@@ -20,6 +19,7 @@ import numpy as np
 
 from personalive.server.sessions.audio_clock import AudioClock
 from personalive.server.sessions.audio_delay import BLOCK_SAMPLES, CHANNELS, SAMPLE_RATE, AudioDelay, Samples
+from personalive.server.sessions.listeners import Listeners
 from personalive.server.sessions.playout_buffer import PictureLag
 
 BLOCK_S = BLOCK_SAMPLES / SAMPLE_RATE
@@ -68,7 +68,7 @@ class SessionAudio:
         self._delay: AudioDelay | None = None
         self._resampler: av.AudioResampler | None = None
         self._arrivals: deque[float] = deque(maxlen=_ARRIVALS)
-        self._listeners: list[AudioCallback] = []
+        self._listeners: Listeners[SentAudio] = Listeners()
         self._position = 0
         self._expected = 0.0
         self._sent_delay: tuple[float, float] | None = None
@@ -97,13 +97,7 @@ class SessionAudio:
 
     def add_listener(self, listener: AudioCallback) -> Callable[[], None]:
         """Call `listener` with each block that is sent; return a function that ends that."""
-        self._listeners.append(listener)
-
-        def unsubscribe() -> None:
-            with contextlib.suppress(ValueError):
-                self._listeners.remove(listener)
-
-        return unsubscribe
+        return self._listeners.add(listener)
 
     @property
     def offset(self) -> float:
@@ -198,8 +192,7 @@ class SessionAudio:
         self._sent_delay = due + self._clock.ahead - at, due - at - lag
         sent = SentAudio(samples, at + picture.trail, self._position, due)
         self._position += BLOCK_SAMPLES
-        for listener in list(self._listeners):
-            listener(sent)
+        self._listeners.notify(sent)
 
     def _choose_lag(self, picture: float) -> float:
         """Return the lag of the sound: the picture's, or more where sound arrives later than that."""
